@@ -1,0 +1,11 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs the module of this name."""
+
+from __future__ import annotations
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._python_guard import ActionModule
+
+__all__ = ["ActionModule"]

@@ -1,0 +1,265 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Policies as files that give the same state at the next boot with no helper on the host. Pure.
+
+What udev does with these rules is described in docs/boot.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Mapping, NamedTuple, Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    DEFAULT,
+    VFIO_DRIVERS,
+    NodeAccess,
+    VfioSettings,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
+    Selector,
+    check_driver,
+)
+
+RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
+MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
+MODULES_LOAD = "/etc/modules-load.d/armfleet-vfio.conf"
+PATHS = (RULES, MODPROBE, MODULES_LOAD)
+
+_MARK = "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit."
+_ENTRY, _NATIVE = "# policy: ", "# native: "
+
+# A device lists a few compatibles; no node of the kernel's own device trees has more than nine.
+_COMPATIBLES = 16
+_ALIASES = 4
+
+_ON_VFIO = "|".join(VFIO_DRIVERS.values())
+
+
+class Memory(NamedTuple):
+    """What the last run wrote down: its list, and which driver each device was taken from.
+
+    ``natives`` maps a device's stable name to its driver, None for none.
+    """
+
+    entries: list[Entry]
+    natives: dict[str, str | None]
+
+
+class BootPlan(NamedTuple):
+    """All that the boot files are made of.
+
+    ``resolved`` are the selectors of ``entries`` with aliases followed, None where a rule cannot
+    match such a device; ``buses`` those of the devices given to
+    VFIO, ``modules`` the modules of pinned drivers by the driver's name.
+    """
+
+    entries: Sequence[Entry]
+    resolved: Sequence[Selector | None]
+    natives: Mapping[str, str | None]
+    buses: Sequence[str]
+    modules: Mapping[str, str]
+    settings: VfioSettings
+    access: NodeAccess | None
+
+
+def not_ours(path: str, content: str | None) -> list[str]:
+    """A sentence if there is a file of that name which this collection did not write."""
+    if content is None or content.startswith(_MARK):
+        return []
+    return [
+        "%s was not written by this collection, and what others wrote is never edited. Move it "
+        "away or delete it, and run again" % path
+    ]
+
+
+def memory(rules: str | None) -> Memory:
+    """What the header of our rules file says of the last run."""
+    entries: list[Mapping[str, Any]] = []
+    natives: dict[str, str | None] = {}
+    try:
+        for line in (rules or "").splitlines():
+            if line.startswith(_ENTRY):
+                entries.append(json.loads(line[len(_ENTRY) :]))
+            elif line.startswith(_NATIVE):
+                natives.update(_native_driver(json.loads(line[len(_NATIVE) :])))
+        return Memory(parse_entries(entries), natives)
+    except (ValueError, KeyError, TypeError, AttributeError, PolicyError) as error:
+        raise PolicyError(
+            "The header of %s cannot be read (%s), so it is not known what the last run claimed. "
+            "Somebody edited it: put the lines that start with '%s' right, or delete the file to "
+            "start anew" % (RULES, error, _ENTRY.strip())
+        ) from None
+
+
+def _native_driver(line: Mapping[str, Any]) -> dict[str, str | None]:
+    ((name, driver),) = line.items()
+    return {name: None if driver is None else check_driver(driver)}
+
+
+def render(plan: BootPlan) -> dict[str, str | None]:
+    """The content of each of our files by its path; None where there shall be none."""
+    return {
+        RULES: _rules(plan) if plan.entries else None,
+        MODPROBE: _modprobe(plan) if plan.entries else None,
+        MODULES_LOAD: _modules_load(plan),
+    }
+
+
+def to_mapping(entry: Entry) -> dict[str, Any]:
+    """The entry as a user would write it."""
+    selector, policy = entry
+    mapping: dict[str, Any] = {selector.kind: selector.value}
+    if selector.bus:
+        mapping["bus"] = selector.bus
+    if selector.expect is not None:
+        mapping["expect"] = selector.expect
+    if not selector.required:
+        mapping["required"] = False
+    mapping["policy"] = policy.kind
+    if policy.driver:
+        mapping["driver"] = policy.driver
+    return mapping
+
+
+def _rules(plan: BootPlan) -> str:
+    lines = [_MARK, "# It was made from this list:"]
+    lines += [_ENTRY + json.dumps(to_mapping(entry)) for entry in plan.entries]
+    if plan.natives:
+        lines += ["# Devices were taken from these drivers:"]
+        lines += [_NATIVE + json.dumps({name: plan.natives[name]}) for name in sorted(plan.natives)]
+    claiming = [
+        (entry, selector)
+        for entry, selector in zip(plan.entries, plan.resolved)
+        if selector and entry.policy.kind != DEFAULT
+    ]
+    if claiming:
+        lines += ["", *_access(plan.access), *_guards(claiming)]
+        lines += [_claim(entry, selector, plan.modules) for entry, selector in claiming]
+        lines += _actions({entry.policy.driver for entry, _selector in claiming})
+    return "\n".join(lines) + "\n"
+
+
+def _access(access: NodeAccess | None) -> list[str]:
+    if access is None:
+        return []
+    settings = []
+    if access.group is not None:
+        settings.append('GROUP="%s"' % access.group)
+    if access.mode is not None:
+        settings.append('MODE="%s"' % access.mode)
+    return ['SUBSYSTEM=="vfio|vfio-dev", ACTION=="add", KERNEL!="vfio", %s' % ", ".join(settings)]
+
+
+def _guards(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
+    lines = [
+        'ACTION!="add", GOTO="armfleet_vfio_end"',
+        'SUBSYSTEM!="%s", GOTO="armfleet_vfio_end"' % "|".join(VFIO_DRIVERS),
+        "# An open device hangs whoever unbinds it, so one that is on VFIO is left alone.",
+        'DRIVER=="%s", GOTO="armfleet_vfio_end"' % _ON_VFIO,
+    ]
+    # A helper device of a driver (PLATFORM_DEVID_AUTO) can share the node of its parent; what is
+    # said of a node is meant for the parent alone.
+    lines.append('KERNEL!="*.auto", ENV{.armfleet_vfio_path}="$env{OF_FULLNAME}"')
+    kinds = {selector.kind for _entry, selector in claiming}
+    if "compatible" in kinds:
+        lines.append(_joined("compatible", "OF_COMPATIBLE", _COMPATIBLES))
+    if any(selector.alias for _entry, selector in claiming):
+        lines.append(_joined("alias", "OF_ALIAS", _ALIASES))
+    return [*lines, ""]
+
+
+def _joined(name: str, key: str, count: int) -> str:
+    values = " ".join("$env{%s_%d}" % (key, number) for number in range(count))
+    return 'KERNEL!="*.auto", ENV{.armfleet_vfio_%s}=" %s "' % (name, values)
+
+
+def _claim(entry: Entry, selector: Selector, modules: Mapping[str, str]) -> str:
+    policy = entry.policy
+    parts = [_match(selector)]
+    if selector.bus:
+        parts.append('SUBSYSTEM=="%s"' % selector.bus)
+    parts.append('ENV{ARMFLEET_VFIO_POLICY}="%s"' % policy.kind)
+    if policy.driver:
+        parts.append('ENV{.armfleet_vfio_driver}="%s"' % policy.driver)
+        if policy.driver in modules:
+            parts.append('ENV{.armfleet_vfio_module}="%s"' % modules[policy.driver])
+    return ", ".join(parts)
+
+
+def _match(selector: Selector) -> str:
+    if selector.alias:
+        return 'ENV{.armfleet_vfio_alias}=="* %s *"' % selector.value
+    return {
+        "dt_path": 'ENV{.armfleet_vfio_path}=="%s"',
+        "compatible": 'ENV{.armfleet_vfio_compatible}=="* %s *"',
+        "acpi_path": 'KERNEL!="*.auto", ATTR{firmware_node/path}=="%s"',
+        "acpi_hid": 'KERNEL!="*.auto", ATTR{firmware_node/hid}=="%s"',
+        "name": 'KERNEL=="%s"',
+    }[selector.kind] % selector.value
+
+
+def _actions(pinned: set[str | None]) -> list[str]:
+    return [
+        "",
+        'ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"',
+        'ENV{ARMFLEET_VFIO_POLICY}!="no_autobind", GOTO="armfleet_vfio_bind"',
+        "# An override that is set already was set by this rule or by somebody who asked for it.",
+        'ATTR{driver_override}!="(null)", GOTO="armfleet_vfio_end"',
+        'ATTR{driver_override}="none"',
+        'DRIVER!="", ATTR{driver/unbind}="$kernel"',
+        'GOTO="armfleet_vfio_end"',
+        "",
+        'LABEL="armfleet_vfio_bind"',
+        *[
+            'ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="%s", ENV{.armfleet_vfio_driver}="%s", '
+            'ENV{.armfleet_vfio_module}="%s"' % (bus, driver, driver)
+            for bus, driver in VFIO_DRIVERS.items()
+        ],
+        'ATTR{driver_override}="$env{.armfleet_vfio_driver}"',
+        *[
+            'DRIVER=="%s", ENV{.armfleet_vfio_driver}=="%s", GOTO="armfleet_vfio_end"'
+            % (driver, driver)
+            for driver in sorted(filter(None, pinned))
+        ],
+        'ENV{.armfleet_vfio_module}!="", IMPORT{builtin}="kmod load $env{.armfleet_vfio_module}"',
+        'DRIVER!="", ATTR{driver/unbind}="$kernel"',
+        'ATTR{subsystem/drivers_probe}="$kernel"',
+        "",
+        'LABEL="armfleet_vfio_end"',
+    ]
+
+
+def _modprobe(plan: BootPlan) -> str | None:
+    options = []
+    if plan.settings.reset_required is not None:
+        options.append("options vfio_platform reset_required=%d" % plan.settings.reset_required)
+    if plan.settings.unsafe_noiommu is not None:
+        options.append("options vfio enable_unsafe_noiommu_mode=%d" % plan.settings.unsafe_noiommu)
+    return _plain(options)
+
+
+def _modules_load(plan: BootPlan) -> str | None:
+    return _plain([VFIO_DRIVERS[bus] for bus in sorted(set(plan.buses))])
+
+
+def _plain(lines: Sequence[str]) -> str | None:
+    if not lines:
+        return None
+    return "\n".join([_MARK, "# The list that it was made from is in %s." % RULES, *lines]) + "\n"
+
+
+def check_access(group: str | None, mode: str | None) -> NodeAccess | None:
+    """Group and mode of the nodes as they go into a rule; PolicyError if they are not such."""
+    if group is not None and not re.match(r"[A-Za-z_][A-Za-z0-9_.-]*\Z", group):
+        raise PolicyError("vfio_group %r is not the name of a group" % group)
+    if mode is not None and not re.match(r"0[0-7]{3}\Z", mode):
+        raise PolicyError(
+            "vfio_mode %r is not a mode; write it in octal and in quotes, such as '0660'" % mode
+        )
+    return None if group is None and mode is None else NodeAccess(group, mode)

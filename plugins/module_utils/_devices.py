@@ -1,0 +1,241 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The devices of this machine as /sys shows them. Reads only."""
+
+from __future__ import annotations
+
+from typing import Container, Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    VFIO_DRIVERS,
+    Identity,
+    State,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
+    Selector,
+    match,
+    resolve_alias,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+
+BUSES = tuple(VFIO_DRIVERS)
+
+_TREE = "firmware/devicetree/base"
+# Buses whose children the kernel makes platform or AMBA devices of: of_default_bus_match_table in
+# drivers/of/platform.c.
+_POPULATED = {"simple-bus", "simple-mfd", "isa", "arm,amba-bus"}
+
+
+def folder(device: Identity) -> str:
+    """The device's folder in /sys by way of its bus."""
+    return "bus/%s/devices/%s" % (device.bus, device.name)
+
+
+def snapshot(sysfs: Sysfs, facets: Container[str]) -> list[Identity]:
+    """Every platform and AMBA device, with those identities that are in ``facets``.
+
+    ``facets`` holds selector kinds; what is not in it is not read, since on a machine with 10,000
+    devices each file more costs.
+    """
+    return [
+        _identify(sysfs, bus, name, facets)
+        for bus in BUSES
+        for name in sysfs.names("bus/%s/devices" % bus)
+    ]
+
+
+def complete(sysfs: Sysfs, device: Identity) -> Identity:
+    """The device with all its identities, whatever the snapshot read of them."""
+    return _identify(sysfs, device.bus, device.name, ("dt_path", "compatible", "acpi_path"))
+
+
+def alias_path(sysfs: Sysfs, alias: str) -> str | None:
+    """The path of a device-tree alias, or None."""
+    paths = sysfs.strings("%s/aliases/%s" % (_TREE, alias))
+    # The node has a property "name" as every node, which is no path.
+    return paths[0] if paths and paths[0].startswith("/") else None
+
+
+def states(sysfs: Sysfs, devices: Sequence[Identity]) -> list[State]:
+    """The present state of each device; PolicyError where one is held by a hanging driver."""
+    overrides = sysfs.read_locked([folder(device) + "/driver_override" for device in devices])
+    return [_state(sysfs, device, override) for device, override in zip(devices, overrides)]
+
+
+def state(sysfs: Sysfs, device: Identity) -> State:
+    return states(sysfs, [device])[0]
+
+
+def resolve(
+    sysfs: Sysfs, selectors: Sequence[Selector], devices: Sequence[Identity] | None = None
+) -> list[list[Identity]]:
+    """The devices of each selector, aliases followed, in one snapshot of /sys.
+
+    PolicyError with every problem at once: an alias that is not there, a required selector without
+    a match (and why), a number other than ``expect``.
+    """
+    problems: list[str] = []
+    known: list[Selector | None] = []
+    for selector in selectors:
+        try:
+            known.append(resolve_alias(selector, lambda alias: alias_path(sysfs, alias)))
+        except PolicyError as error:
+            known.append(None)
+            if selector.required:
+                problems += error.problems
+    present = [selector for selector in known if selector]
+    if devices is None:
+        devices = snapshot(sysfs, {selector.kind for selector in present})
+    matches = iter(match(present, devices))
+    found = [next(matches) if selector else [] for selector in known]
+    for selector, resolved, matched in zip(selectors, known, found):
+        problem = resolved and _problem(sysfs, selector, resolved, matched)
+        if problem:
+            problems.append(problem)
+    if problems:
+        raise PolicyError(problems)
+    return found
+
+
+def _problem(
+    sysfs: Sysfs, selector: Selector, resolved: Selector, matched: Sequence[Identity]
+) -> str | None:
+    if not matched and selector.required:
+        reason = (
+            why_no_device(sysfs, resolved.value)
+            if resolved.kind == "dt_path"
+            else "no platform or AMBA device of this machine has it"
+        )
+        return "%s matches no device: %s. If it may be missing, say required: false" % (
+            selector.label,
+            reason,
+        )
+    if matched and selector.expect not in (None, len(matched)):
+        return "%s matches %d devices, but expect says %d: %s" % (
+            selector.label,
+            len(matched),
+            selector.expect,
+            ", ".join(complete(sysfs, device).stable_name for device in matched),
+        )
+    return None
+
+
+def why_no_device(sysfs: Sysfs, dt_path: str) -> str:
+    """Why no platform or AMBA device belongs to a device-tree path, as a clause."""
+    # With ACPI there is a tree all the same, but it describes no machine.
+    if not sysfs.exists(_TREE + "/compatible"):
+        return "this machine did not boot with a device tree; choose by acpi_path, acpi_hid or name"
+    node = _TREE + dt_path
+    if not sysfs.exists(node):
+        return "the device tree has no such node; list them with 'ls %s'" % _nearest(sysfs, dt_path)
+    disabled = _disabled_ancestor(sysfs, dt_path)
+    if disabled:
+        return "its node is there, but belongs to %s, whose status is not okay" % disabled
+    status = sysfs.strings(node + "/status")
+    if status and status[0] not in ("okay", "ok"):
+        return (
+            "its node is there, but its status is %r, so the kernel makes no device of it"
+            % status[0]
+        )
+    elsewhere = _on_another_bus(sysfs, dt_path)
+    if elsewhere:
+        return elsewhere
+    if not sysfs.exists(node + "/compatible"):
+        return "its node is there, but has no compatible, so the kernel makes no device of it"
+    parent = dt_path.rpartition("/")[0]
+    if parent and not _POPULATED & set(sysfs.strings(_TREE + parent + "/compatible")):
+        return (
+            "its node is there, but its parent %s is no bus that the kernel makes devices of "
+            "(simple-bus, simple-mfd); only the parent's driver could" % parent
+        )
+    return (
+        "its node is there, but the kernel made no device of it, as for interrupt controllers, "
+        "early clocks and reserved memory"
+    )
+
+
+def _disabled_ancestor(sysfs: Sysfs, dt_path: str) -> str | None:
+    ancestor = dt_path.rpartition("/")[0]
+    while ancestor:
+        status = sysfs.strings(_TREE + ancestor + "/status")
+        if status and status[0] not in ("okay", "ok"):
+            return ancestor
+        ancestor = ancestor.rpartition("/")[0]
+    return None
+
+
+def _nearest(sysfs: Sysfs, dt_path: str) -> str:
+    parent = dt_path
+    while parent and not sysfs.exists(_TREE + parent):
+        parent = parent.rpartition("/")[0]
+    return "/proc/device-tree" + parent
+
+
+def _on_another_bus(sysfs: Sysfs, dt_path: str) -> str | None:
+    for bus in sysfs.names("bus"):
+        if bus in BUSES:
+            continue
+        for name in sysfs.names("bus/%s/devices" % bus):
+            if _dt_path(sysfs, "bus/%s/devices/%s" % (bus, name)) == dt_path:
+                return "its device is %s on the %s bus; this collection handles %s" % (
+                    name,
+                    bus,
+                    " and ".join(BUSES),
+                )
+    return None
+
+
+def _identify(sysfs: Sysfs, bus: str, name: str, facets: Container[str]) -> Identity:
+    path = "bus/%s/devices/%s" % (bus, name)
+    dt_path: str | None = None
+    compatible: tuple[str, ...] = ()
+    acpi_path: str | None = None
+    acpi_hid: str | None = None
+    # A driver can make a helper device that shares its parent's node (device_set_of_node_from_dev)
+    # and is named by PLATFORM_DEVID_AUTO; what is said of a node means the parent.
+    if name.endswith(".auto"):
+        return Identity(bus, name)
+    if "dt_path" in facets:
+        dt_path = _dt_path(sysfs, path)
+    if "compatible" in facets:
+        compatible = sysfs.strings(path + "/of_node/compatible")
+    if ("acpi_path" in facets or "acpi_hid" in facets) and not dt_path:
+        acpi_path = sysfs.read(path + "/firmware_node/path")
+        acpi_hid = sysfs.read(path + "/firmware_node/hid")
+    return Identity(bus, name, dt_path, compatible, acpi_path, acpi_hid)
+
+
+def _dt_path(sysfs: Sysfs, path: str) -> str | None:
+    target = sysfs.link(path + "/of_node")
+    if target is None:
+        return None
+    return target.partition("/" + _TREE)[2] or None
+
+
+def _state(sysfs: Sysfs, device: Identity, override: str | None) -> State:
+    path = folder(device)
+    driver = sysfs.link_name(path + "/driver")
+    group = sysfs.link_name(path + "/iommu_group")
+    return State(
+        driver,
+        None if override in (None, "", "(null)") else override,
+        group,
+        _vfio_nodes(sysfs, path, group) if driver == VFIO_DRIVERS[device.bus] else (),
+    )
+
+
+def _vfio_nodes(sysfs: Sysfs, path: str, group: str | None) -> tuple[str, ...]:
+    nodes = [
+        "/dev/vfio/" + name
+        for name in ([group, "noiommu-" + group] if group else [])
+        if sysfs.exists("class/vfio/" + name)
+    ]
+    nodes += [
+        "/dev/vfio/devices/" + name
+        for name in sysfs.names(path + "/vfio-dev")
+        if sysfs.exists("%s/vfio-dev/%s/dev" % (path, name))
+    ]
+    return tuple(nodes)

@@ -1,0 +1,258 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What all modules share: argument specs, one run, result and failure."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Callable, Mapping
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import check_access
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
+    Host,
+    Outcome,
+    Request,
+    inspect,
+    run,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    DEFAULT,
+    DRIVER,
+    NO_AUTOBIND,
+    VFIO,
+    Policy,
+    VfioSettings,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
+    Entry,
+    parse_entries,
+    parse_selectors,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import KINDS, check_driver
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE, Usage
+
+_SELECTOR: dict[str, Any] = {
+    "dt_path": {"type": "str"},
+    "compatible": {"type": "str"},
+    "acpi_path": {"type": "str"},
+    "acpi_hid": {"type": "str"},
+    "name": {"type": "str"},
+    "bus": {"type": "str", "choices": ["platform", "amba"]},
+    "expect": {"type": "int"},
+    "required": {"type": "bool", "default": True},
+}
+_SELECTOR_RULES: dict[str, Any] = {
+    "mutually_exclusive": [list(KINDS)],
+    "required_one_of": [list(KINDS)],
+}
+_COMMON: dict[str, Any] = {
+    "timeout": {"type": "int", "default": 30},
+    "allow": {"type": "list", "elements": "str", "choices": list(ACCEPTABLE), "default": []},
+}
+_VFIO: dict[str, Any] = {
+    "reset_required": {"type": "bool"},
+    "unsafe_noiommu": {"type": "bool"},
+}
+
+
+def _state(*choices: str) -> dict[str, Any]:
+    return {"type": "str", "choices": list(choices), "default": choices[0]}
+
+
+def _devices(suboptions: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    return {
+        "type": "list",
+        "elements": "dict",
+        "options": dict(_SELECTOR, **(suboptions or {})),
+        **_SELECTOR_RULES,
+        **settings,
+    }
+
+
+# The arguments of AnsibleModule, by the module's name.
+SPECS: dict[str, dict[str, Any]] = {
+    "host_policy": {
+        "argument_spec": {
+            "devices": _devices(
+                {
+                    "policy": {
+                        "type": "str",
+                        "required": True,
+                        "choices": [VFIO, NO_AUTOBIND, DRIVER, DEFAULT],
+                    },
+                    "driver": {"type": "str"},
+                },
+                required_if=[["policy", DRIVER, ["driver"]]],
+            ),
+            "state": _state("present", "absent"),
+            "runtime": {"type": "bool", "default": True},
+            "persistent": {"type": "bool", "default": True},
+            "vfio_group": {"type": "str"},
+            "vfio_mode": {"type": "str"},
+            **_VFIO,
+            **_COMMON,
+        },
+        "required_if": [["state", "present", ["devices"]]],
+    },
+    "driver_override": {
+        "argument_spec": {
+            "devices": _devices(required=True),
+            "driver": {"type": "str"},
+            "state": _state("present", "absent"),
+            "rebind": {"type": "bool", "default": False},
+            **_COMMON,
+        },
+        "required_if": [["state", "present", ["driver"]]],
+    },
+    "no_autobind": {
+        "argument_spec": {
+            "devices": _devices(required=True),
+            "state": _state("present", "absent"),
+            "unbind": {"type": "bool", "default": True},
+            **_COMMON,
+        },
+    },
+    "vfio_binding": {
+        "argument_spec": {
+            "devices": _devices(required=True),
+            "state": _state("bound", "released"),
+            **_VFIO,
+            **_COMMON,
+        },
+    },
+    "device_info": {"argument_spec": {"devices": _devices()}},
+}
+
+
+def host_policy() -> None:
+    """Main of the module of that name."""
+    _act("host_policy", _whole_list, _boot_result)
+
+
+def driver_override() -> None:
+    """Main of the module of that name."""
+    _act("driver_override", _override)
+
+
+def no_autobind() -> None:
+    """Main of the module of that name."""
+    _act("no_autobind", _no_autobind)
+
+
+def vfio_binding() -> None:
+    """Main of the module of that name."""
+    _act("vfio_binding", _vfio_binding)
+
+
+def device_info() -> None:
+    """Main of the module of that name."""
+    module = _module("device_info")
+    given = module.params["devices"]
+    with_timeout = _host(30)
+    try:
+        selectors = None if given is None else parse_selectors(given)
+        devices = inspect(with_timeout, selectors)
+    except PolicyError as error:
+        module.fail_json(msg=str(error))
+    finally:
+        with_timeout.sysfs.close()
+    module.exit_json(changed=False, devices=[_report.inspection(one) for one in devices])
+
+
+def _act(
+    name: str,
+    to_request: Callable[[Mapping[str, Any]], Request],
+    to_result: Callable[[Outcome], dict[str, Any]] = _report.result,
+) -> None:
+    module = _module(name)
+    host = _host(module.params["timeout"])
+    try:
+        if module.params["timeout"] < 1:
+            raise PolicyError("timeout is in seconds, 1 or more")
+        outcome = run(host, to_request(module.params), module.check_mode)
+    except PolicyError as error:
+        module.fail_json(msg=str(error))
+    finally:
+        host.sysfs.close()
+    module.exit_json(**to_result(outcome))
+
+
+def _module(name: str) -> AnsibleModule:
+    module = AnsibleModule(supports_check_mode=True, **SPECS[name])
+    if sys.version_info < (3, 8):
+        module.fail_json(
+            msg="armfleet.vfio.%s needs Python 3.8 or later on the target; %s is %d.%d. Point "
+            "ansible_python_interpreter to a newer one"
+            % (name, sys.executable, *sys.version_info[:2])
+        )
+    return module
+
+
+def _host(timeout: int) -> Host:
+    sysfs = Sysfs(timeout=timeout)
+    return Host(sysfs, Kmod(timeout=timeout), Files(), Usage(sysfs))
+
+
+def _whole_list(params: Mapping[str, Any]) -> Request:
+    if not params["runtime"] and not params["persistent"]:
+        raise PolicyError(
+            "runtime and persistent are both false, which leaves nothing to do; set one to true"
+        )
+    is_present = params["state"] == "present"
+    return Request(
+        parse_entries(params["devices"]) if is_present else [],
+        is_whole_list=True,
+        runtime=params["runtime"],
+        persistent=params["persistent"],
+        settings=_settings(params),
+        access=check_access(params["vfio_group"], params["vfio_mode"]),
+        allow=params["allow"],
+    )
+
+
+def _override(params: Mapping[str, Any]) -> Request:
+    if params["state"] == "absent":
+        policy = Policy(DEFAULT, rebind=params["rebind"])
+    else:
+        policy = Policy(DRIVER, check_driver(params["driver"]), rebind=params["rebind"])
+    return _one_policy(params, policy)
+
+
+def _no_autobind(params: Mapping[str, Any]) -> Request:
+    policy = Policy(NO_AUTOBIND, rebind=params["unbind"])
+    return _one_policy(params, policy, gives_back=params["state"] == "absent")
+
+
+def _vfio_binding(params: Mapping[str, Any]) -> Request:
+    request = _one_policy(params, Policy(VFIO), gives_back=params["state"] == "released")
+    return request._replace(settings=_settings(params))
+
+
+def _one_policy(params: Mapping[str, Any], policy: Policy, gives_back: bool = False) -> Request:
+    if not params["devices"]:
+        raise PolicyError("devices is empty; name at least one device")
+    if gives_back:
+        policy = Policy(DEFAULT, taken_by=policy)
+    selectors = parse_selectors(params["devices"])
+    return Request([Entry(selector, policy) for selector in selectors], allow=params["allow"])
+
+
+def _settings(params: Mapping[str, Any]) -> VfioSettings:
+    return VfioSettings(params["reset_required"], params["unsafe_noiommu"])
+
+
+def _boot_result(outcome: Outcome) -> dict[str, Any]:
+    return dict(
+        _report.result(outcome),
+        boot_files=_report.boot_files(outcome),
+        initramfs_command=outcome.initramfs_command,
+    )

@@ -1,0 +1,448 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One call from end to end: read, plan, refuse or apply, report."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple, Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
+from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
+    BUSES,
+    alias_path,
+    complete,
+    resolve,
+    snapshot,
+    states,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import (
+    FileChange,
+    Files,
+    is_group,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    DEFAULT,
+    NO_AUTOBIND,
+    NODE_STEP,
+    NODES,
+    RELOAD_VFIO,
+    VFIO,
+    VFIO_DRIVERS,
+    Claim,
+    DevicePlan,
+    HostStep,
+    Identity,
+    Native,
+    NodeAccess,
+    Policy,
+    State,
+    Step,
+    VfioSettings,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._plan import (
+    host_steps,
+    needs_native,
+    override_of,
+    plan,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
+    Entry,
+    claims,
+    compared,
+    dropped,
+    first_claims,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
+    KINDS,
+    Selector,
+    resolve_alias,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._transaction import (
+    Changes,
+    Transaction,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import (
+    Hazard,
+    Usage,
+    refusals,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
+    driver_problems,
+    native,
+    present_settings,
+    registered,
+    reload_problems,
+    unready_problems,
+)
+
+_INITRAMFS_COMMANDS = (
+    ["/usr/sbin/update-initramfs", "-u"],
+    ["/usr/bin/dracut", "--force"],
+)
+
+
+class Host(NamedTuple):
+    """The doors to one machine."""
+
+    sysfs: Sysfs
+    kmod: Kmod
+    files: Files
+    usage: Usage
+
+
+class Request(NamedTuple):
+    """What one call asks for.
+
+    ``is_whole_list`` is true where ``entries`` are all that this collection shall claim on the
+    host, so that what the last such list claimed and this one does not is given back.
+    """
+
+    entries: Sequence[Entry]
+    is_whole_list: bool = False
+    runtime: bool = True
+    persistent: bool = False
+    settings: VfioSettings = VfioSettings()
+    access: NodeAccess | None = None
+    allow: Sequence[str] = ()
+
+
+class DeviceOutcome(NamedTuple):
+    """One device before and after; after a check it is what a run would give."""
+
+    device: Identity
+    policy: Policy
+    before: State
+    after: State
+    steps: tuple[str, ...]
+
+
+class Outcome(NamedTuple):
+    """What a call did or, after a check, would do."""
+
+    devices: list[DeviceOutcome]
+    host_steps: list[str]
+    files: list[FileChange]
+    initramfs_command: list[str] | None
+
+    @property
+    def is_changed(self) -> bool:
+        return bool(
+            self.host_steps
+            or any(outcome.steps for outcome in self.devices)
+            or any(change.is_needed for change in self.files)
+        )
+
+
+def run(host: Host, request: Request, check_mode: bool) -> Outcome:
+    """Bring the host to what is asked for, or with ``check_mode`` say what that would do.
+
+    PolicyError, with nothing changed, if it cannot be done.
+    """
+    contents = _boot_contents(host.files) if request.is_whole_list else {}
+    memory = _boot.memory(contents.get(_boot.RULES))
+    wanted = _claims(host, request, memory)
+    plans = _plans(host, request, wanted, memory)
+    steps = _host_steps(host, request, plans)
+    files = _file_changes(host, request, plans, memory, contents)
+    needed = [change for change in files if change.is_needed]
+    _refuse(host, request, plans, steps, needed)
+    after: dict[Identity, State] = {}
+    if not check_mode:
+        changes = Changes(steps, plans, needed, request.access)
+        after = Transaction(host.sysfs, host.kmod, host.files, changes).run()
+    return Outcome(
+        [_outcome(device_plan, after.get(device_plan.device)) for device_plan in plans],
+        [step.sentence for step in steps],
+        files,
+        _initramfs_command() if needed else None,
+    )
+
+
+def _boot_contents(files: Files) -> dict[str, str | None]:
+    contents = {path: files.read(path) for path in _boot.PATHS}
+    problems = [
+        problem for path, content in contents.items() for problem in _boot.not_ours(path, content)
+    ]
+    if problems:
+        raise PolicyError(problems)
+    return contents
+
+
+def _claims(host: Host, request: Request, memory: _boot.Memory) -> list[Claim]:
+    """Who shall have which device, what the last list claimed and this one does not included."""
+    if not request.runtime:
+        return []
+    if not host.sysfs.exists("bus/platform/devices"):
+        raise PolicyError(
+            "There is no /sys with devices here, as in a container or an image. To prepare the "
+            "next boot only, say runtime: false"
+        )
+    selectors = [entry.selector for entry in request.entries]
+    earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
+    devices = snapshot(host.sysfs, {selector.kind for selector in selectors + earlier})
+    found = resolve(host.sysfs, selectors + earlier, devices)
+    known = {device: complete(host.sysfs, device) for matches in found for device in matches}
+    matched = [[known[device] for device in matches] for matches in found]
+    now = claims(request.entries, matched[: len(selectors)])
+    if not request.is_whole_list:
+        return [claim._replace(is_new=False) for claim in now]
+    before = first_claims(memory.entries, matched[len(selectors) :])
+    return compared(now, before) + dropped(now, before)
+
+
+def _plans(
+    host: Host, request: Request, wanted: Sequence[Claim], memory: _boot.Memory
+) -> list[DevicePlan]:
+    present = states(host.sysfs, [claim.device for claim in wanted])
+    plans = [
+        plan(claim, state, _native(host, claim, state, memory))
+        for claim, state in zip(wanted, present)
+    ]
+    return [_with_node_access(host.files, one, request.access) for one in plans]
+
+
+def _native(host: Host, claim: Claim, state: State, memory: _boot.Memory) -> Native:
+    if not needs_native(claim, state):
+        return Native()
+    return native(host.sysfs, host.kmod, claim.device, _remembered(memory, claim.device))
+
+
+def _remembered(memory: _boot.Memory, device: Identity) -> tuple[str | None] | None:
+    name = device.stable_name
+    return (memory.natives[name],) if name in memory.natives else None
+
+
+def _with_node_access(
+    files: Files, device_plan: DevicePlan, access: NodeAccess | None
+) -> DevicePlan:
+    if access is None or not device_plan.is_for_vfio:
+        return device_plan
+    nodes = device_plan.before.vfio_nodes
+    if nodes and not device_plan.steps and all(_has(files, node, access) for node in nodes):
+        return device_plan
+    step = Step(NODES, None, NODE_STEP + access.label)
+    return device_plan._replace(steps=(*device_plan.steps, step))
+
+
+def _has(files: Files, node: str, wanted: NodeAccess) -> bool:
+    present = files.node_access(node)
+    return present is not None and (
+        wanted.group in (None, present.group) and wanted.mode in (None, present.mode)
+    )
+
+
+def _host_steps(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[HostStep]:
+    if not any(device_plan.is_for_vfio for device_plan in plans):
+        return []
+    return host_steps(plans, registered(host.sysfs), request.settings, present_settings(host.sysfs))
+
+
+def _file_changes(
+    host: Host,
+    request: Request,
+    plans: Sequence[DevicePlan],
+    memory: _boot.Memory,
+    contents: dict[str, str | None],
+) -> list[FileChange]:
+    if not request.persistent:
+        return []
+    resolved = [_for_boot(host, entry.selector) for entry in request.entries]
+    rendered = _boot.render(
+        _boot.BootPlan(
+            request.entries,
+            resolved,
+            _natives(plans, memory) if request.runtime else memory.natives,
+            _vfio_buses(host, request, plans),
+            _pinned_modules(host, request.entries),
+            request.settings,
+            request.access,
+        )
+    )
+    return [FileChange(path, contents[path], content) for path, content in rendered.items()]
+
+
+def _for_boot(host: Host, selector: Selector) -> Selector | None:
+    """The selector as a rule can match it; None if this machine cannot have such a device."""
+    alias = selector.alias
+    if alias is None:
+        return selector
+    if alias_path(host.sysfs, alias):
+        return resolve_alias(selector, lambda name: alias_path(host.sysfs, name))
+    # The kernel puts an alias into the device's uevent only if it ends in a number
+    # (of_alias_scan in drivers/of/base.c).
+    if selector.value == alias and alias[-1:].isdigit():
+        return selector
+    if not selector.required:
+        return None
+    raise PolicyError(
+        "dt_path %r needs this machine's device tree to be resolved; give the whole path"
+        % selector.value
+    )
+
+
+def _natives(plans: Sequence[DevicePlan], memory: _boot.Memory) -> dict[str, str | None]:
+    """Which driver each claimed device was taken from: as remembered, or as seen now."""
+    natives: dict[str, str | None] = {}
+    for device_plan in plans:
+        name = device_plan.device.stable_name
+        if device_plan.policy.kind == DEFAULT:
+            continue
+        if name in memory.natives:
+            natives[name] = memory.natives[name]
+        elif _is_native(device_plan.device, device_plan.before):
+            natives[name] = device_plan.before.driver
+    return natives
+
+
+def _is_native(device: Identity, state: State) -> bool:
+    return state.driver_override is None and state.driver != VFIO_DRIVERS[device.bus]
+
+
+def _vfio_buses(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[str]:
+    given = {plan.device.bus for plan in plans if plan.is_for_vfio}
+    if request.runtime or not host.sysfs.exists("bus/platform/devices"):
+        return sorted(given)
+    selectors = [
+        entry.selector._replace(required=False, expect=None)
+        for entry in request.entries
+        if entry.policy.kind == VFIO
+    ]
+    found = resolve(host.sysfs, selectors)
+    return sorted({device.bus for devices in found for device in devices})
+
+
+def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
+    modules = {}
+    for entry in entries:
+        driver = entry.policy.driver
+        for bus in BUSES if driver else ():
+            module = host.sysfs.link_name("bus/%s/drivers/%s/module" % (bus, driver))
+            if driver and module:
+                modules[driver] = module
+    return modules
+
+
+def _refuse(
+    host: Host,
+    request: Request,
+    plans: Sequence[DevicePlan],
+    steps: Sequence[HostStep],
+    files: Sequence[FileChange],
+) -> None:
+    """Say every reason not to begin, before anything is touched."""
+    working = [device_plan for device_plan in plans if device_plan.steps]
+    problems = []
+    if (working or steps or files) and os.geteuid() != 0:
+        problems.append("This needs root on the target: say become: true")
+    if (working or steps) and host.sysfs.is_read_only():
+        problems.append(
+            "/sys is mounted read-only here, as in most containers, so no driver can be changed. "
+            "Run on the host itself, or say runtime: false to prepare the next boot only"
+        )
+    group = request.access.group if request.access else None
+    if group and (working or files) and not is_group(group):
+        problems.append("vfio_group %s does not exist on this host" % group)
+    problems += driver_problems(host.sysfs, host.kmod, working)
+    problems += reload_problems(host.sysfs, steps, plans)
+    problems += unready_problems(host.sysfs, host.kmod, working, request.settings)
+    problems += _hazards(host, request, plans, steps)
+    if problems:
+        raise PolicyError(problems)
+
+
+def _hazards(
+    host: Host,
+    request: Request,
+    plans: Sequence[DevicePlan],
+    steps: Sequence[HostStep],
+) -> list[str]:
+    is_reloaded = any(step.kind == RELOAD_VFIO for step in steps)
+    reloaded = VFIO_DRIVERS["platform"] if is_reloaded else None
+    return [
+        sentence
+        for device_plan in plans
+        if device_plan.loses_driver or (reloaded and device_plan.before.driver == reloaded)
+        for sentence in refusals(
+            device_plan.device,
+            host.usage.of(device_plan.device, device_plan.before),
+            request.allow,
+        )
+    ]
+
+
+def _outcome(device_plan: DevicePlan, verified: State | None) -> DeviceOutcome:
+    before = device_plan.before
+    after = verified or before._replace(
+        driver=device_plan.driver,
+        driver_override=device_plan.driver_override,
+    )
+    if after.driver != before.driver and verified is None:
+        after = after._replace(vfio_nodes=())
+    return DeviceOutcome(
+        device_plan.device,
+        device_plan.policy,
+        before,
+        after,
+        tuple(step.sentence for step in device_plan.steps),
+    )
+
+
+def _initramfs_command() -> list[str] | None:
+    return next(
+        (command for command in _INITRAMFS_COMMANDS if os.access(command[0], os.X_OK)), None
+    )
+
+
+class Inspection(NamedTuple):
+    """All that is known of one device; ``claimed_by`` is the entry of the list last applied."""
+
+    device: Identity
+    state: State
+    hazards: list[Hazard]
+    claimed_by: Entry | None
+    next_driver: str | None
+    next_override: str | None
+    reason: str
+
+
+def inspect(host: Host, selectors: Sequence[Selector] | None) -> list[Inspection]:
+    """The devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`."""
+    memory = _boot.memory(host.files.read(_boot.RULES))
+    devices = snapshot(host.sysfs, KINDS)
+    chosen = devices
+    if selectors is not None:
+        found = resolve(host.sysfs, selectors, devices)
+        chosen = list(dict.fromkeys(device for matches in found for device in matches))
+    earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
+    claimed = {
+        device: entry
+        for entry, matches in zip(memory.entries, resolve(host.sysfs, earlier, devices))
+        for device in matches
+    }
+    return [
+        _inspection(host, device, state, claimed.get(device), memory)
+        for device, state in zip(chosen, states(host.sysfs, chosen))
+    ]
+
+
+def _inspection(
+    host: Host, device: Identity, state: State, entry: Entry | None, memory: _boot.Memory
+) -> Inspection:
+    hazards = host.usage.of(device, state)
+    if entry and entry.policy.kind != DEFAULT:
+        override = override_of(entry.policy, device.bus)
+        driver = None if entry.policy.kind == NO_AUTOBIND else override
+        reason = "policy %s of the list last applied" % entry.policy.label
+        return Inspection(device, state, hazards, entry, driver, override, reason)
+    if _is_native(device, state):
+        reason = "the kernel chooses the driver; no rule of this collection concerns the device"
+        return Inspection(device, state, hazards, entry, state.driver, None, reason)
+    own = native(host.sysfs, host.kmod, device, _remembered(memory, device))
+    reason = "set while the system runs; no rule of this collection sets it again at boot"
+    return Inspection(device, state, hazards, entry, own.driver, None, reason)

@@ -1,0 +1,139 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The only door to files: whole files, read, compared and replaced at once."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import stat
+import tempfile
+from typing import NamedTuple
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
+
+
+class FileChange(NamedTuple):
+    """A file's whole content before and after; None where it is or shall be absent."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+    @property
+    def is_needed(self) -> bool:
+        return self.before != self.after
+
+
+class Files:
+    """Reads and replaces files below ``root``, which is empty for this machine itself."""
+
+    def __init__(self, root: str = "") -> None:
+        self._root = root
+
+    def read(self, path: str) -> str | None:
+        """The content, or None where there is no such file."""
+        try:
+            with open(self._root + path, encoding="utf-8", errors="surrogateescape") as stream:
+                return stream.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _failure("read", path, error) from None
+
+    def put(self, path: str, content: str | None) -> None:
+        """Make the file be ``content`` (mode 0644) or, with None, not be; never half of it."""
+        try:
+            if content is None:
+                _remove(self._root + path)
+            else:
+                _replace(self._root + path, content)
+        except OSError as error:
+            raise _failure("write", path, error) from None
+
+    def node_access(self, path: str) -> NodeAccess | None:
+        """Group and mode of a device node, or None where there is no such node."""
+        try:
+            status = os.stat(self._root + path)
+        except FileNotFoundError:
+            return None
+        return NodeAccess(_group_name(status.st_gid), "%04o" % stat.S_IMODE(status.st_mode))
+
+    def give_node(self, path: str, access: NodeAccess) -> None:
+        """Set group and mode of a device node, where it is there; what is None is left."""
+        try:
+            if access.group is not None:
+                os.chown(self._root + path, -1, _group_id(access.group))
+            if access.mode is not None:
+                os.chmod(self._root + path, int(access.mode, 8))
+        except FileNotFoundError:
+            return
+        except (KeyError, OSError) as error:
+            raise PolicyError("Cannot give %s %s: %s" % (path, access.label, error)) from None
+
+
+def is_group(name: str) -> bool:
+    """Whether this host has a group of that name."""
+    try:
+        _group_id(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _group_id(name: str) -> int:
+    return grp.getgrnam(name).gr_gid
+
+
+def _group_name(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+        _settle(os.path.dirname(path))
+
+
+def _replace(path: str, content: str) -> None:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    # In the folder itself, so that it is on the same file system and gets the folder's SELinux
+    # type. udev, modprobe and modules-load read only names with their own ending.
+    descriptor, temporary = tempfile.mkstemp(prefix=".armfleet-vfio-", dir=folder)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            os.fsync(stream.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _settle(folder)
+
+
+def _settle(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _failure(verb: str, path: str, error: OSError) -> PolicyError:
+    place = error.filename if isinstance(error.filename, str) else path
+    hint = ""
+    if isinstance(error, (NotADirectoryError, FileExistsError)):
+        hint = "; a part of this path that has to be a folder is a file"
+    elif isinstance(error, PermissionError):
+        hint = "; become root (become: true)"
+    return PolicyError("Cannot %s %s: %s (%s)%s" % (verb, path, error.strerror, place, hint))

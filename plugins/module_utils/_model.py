@@ -1,0 +1,155 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The words that all rooms share: devices, policies, steps. Pure data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+VFIO_DRIVERS = {"platform": "vfio-platform", "amba": "vfio-amba"}
+
+VFIO, NO_AUTOBIND, DRIVER, DEFAULT = "vfio", "no_autobind", "driver", "default"
+
+# The documented opt-out of Documentation/ABI/testing/sysfs-bus-platform: no driver is called so.
+NO_DRIVER = "none"
+
+# Kinds of steps: of one device, and of the vfio modules.
+OVERRIDE, LOAD, UNBIND, BIND, PROBE, NODES = "override", "load", "unbind", "bind", "probe", "nodes"
+LOAD_VFIO, RELOAD_VFIO, SET_NOIOMMU = "load", "reload", "noiommu"
+NODE_STEP = "give its nodes in /dev/vfio "
+
+
+class Identity(NamedTuple):
+    """What a device is called by firmware and kernel; unset is None or empty."""
+
+    bus: str
+    name: str
+    dt_path: str | None = None
+    compatible: tuple[str, ...] = ()
+    acpi_path: str | None = None
+    acpi_hid: str | None = None
+
+    @property
+    def stable_name(self) -> str:
+        """What the device is called at every boot, as far as firmware gives it such a name."""
+        return self.dt_path or self.acpi_path or "%s/%s" % (self.bus, self.name)
+
+    @property
+    def label(self) -> str:
+        """How messages call the device: by what stays the same from boot to boot."""
+        stable = self.dt_path or self.acpi_path
+        own = "%s device %s" % (self.bus, self.name)
+        return "%s (%s)" % (stable, own) if stable else own
+
+
+class State(NamedTuple):
+    """What drives a device at one moment; unset is None."""
+
+    driver: str | None = None
+    driver_override: str | None = None
+    iommu_group: str | None = None
+    vfio_nodes: tuple[str, ...] = ()
+
+
+class Policy(NamedTuple):
+    """What shall drive a device.
+
+    ``driver`` belongs to DRIVER. Without ``rebind`` the override alone is changed and the device
+    stays where it is. ``taken_by`` limits DEFAULT to devices that are as that policy leaves them,
+    so that what somebody else set up is not given back in passing.
+    """
+
+    kind: str
+    driver: str | None = None
+    rebind: bool = True
+    taken_by: Policy | None = None
+
+    @property
+    def label(self) -> str:
+        return "driver %s" % self.driver if self.kind == DRIVER else self.kind
+
+
+class Claim(NamedTuple):
+    """A device and the policy that the list has for it.
+
+    ``is_new`` is true where the list last applied did not say the same of the device.
+    """
+
+    device: Identity
+    policy: Policy
+    is_new: bool = True
+
+
+class Native(NamedTuple):
+    """The driver that takes a device without an override, as far as it can be known.
+
+    ``driver`` is None where no driver claims the device. ``module`` has to be loaded first for it,
+    or is None. It ``was_bound`` when the device was taken from it; otherwise it is what the
+    device's modalias promises, and its probe may still decline.
+    """
+
+    driver: str | None = None
+    module: str | None = None
+    was_bound: bool = False
+
+
+class Step(NamedTuple):
+    """One change of one device; ``value`` is the override, the driver or the module."""
+
+    kind: str
+    value: str | None
+    sentence: str
+
+
+class DevicePlan(NamedTuple):
+    """What is to be done with one device, and how it will be after that."""
+
+    device: Identity
+    policy: Policy
+    before: State
+    steps: tuple[Step, ...]
+    driver: str | None
+    driver_override: str | None
+    native: Native = Native()
+
+    @property
+    def loses_driver(self) -> bool:
+        return any(step.kind == UNBIND for step in self.steps)
+
+    @property
+    def is_for_vfio(self) -> bool:
+        return self.policy.rebind and self.driver_override == VFIO_DRIVERS[self.device.bus]
+
+    @property
+    def binds_to_vfio(self) -> bool:
+        return self.is_for_vfio and any(step.kind == BIND for step in self.steps)
+
+
+class VfioSettings(NamedTuple):
+    """Parameters of the vfio modules; None leaves, or means, what is not known or not asked."""
+
+    reset_required: bool | None = None
+    unsafe_noiommu: bool | None = None
+
+
+class HostStep(NamedTuple):
+    """One change of the kernel's modules that concerns all devices."""
+
+    kind: str
+    value: str
+    parameters: dict[str, str]
+    sentence: str
+
+
+class NodeAccess(NamedTuple):
+    """Who may open the nodes in /dev/vfio; None leaves what the kernel gives (root, 0600)."""
+
+    group: str | None
+    mode: str | None
+
+    @property
+    def label(self) -> str:
+        parts = [("group", self.group), ("mode", self.mode)]
+        return ", ".join("%s %s" % part for part in parts if part[1] is not None)

@@ -1,0 +1,126 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is wanted of a device: policies, the list of them, and who claims what. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, NamedTuple, Sequence, TypeVar
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    DEFAULT,
+    DRIVER,
+    NO_AUTOBIND,
+    VFIO,
+    VFIO_DRIVERS,
+    Claim,
+    Identity,
+    Policy,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
+    Selector,
+    check_driver,
+    parse,
+)
+
+KINDS = (VFIO, NO_AUTOBIND, DRIVER, DEFAULT)
+
+T = TypeVar("T")
+
+
+class Entry(NamedTuple):
+    """One line of a policy list."""
+
+    selector: Selector
+    policy: Policy
+
+    @property
+    def label(self) -> str:
+        return "%s: %s" % (self.selector.label, self.policy.label)
+
+
+def parse_entries(entries: Sequence[Mapping[str, Any]]) -> list[Entry]:
+    """The entries of a host's list; PolicyError names every bad one at once."""
+    return _parse_all(entries, lambda entry: Entry(parse(entry), _policy(entry)))
+
+
+def parse_selectors(entries: Sequence[Mapping[str, Any]]) -> list[Selector]:
+    """The selectors of a list without policies; PolicyError names every bad one at once."""
+    return _parse_all(entries, parse)
+
+
+def _parse_all(
+    entries: Sequence[Mapping[str, Any]], parse_one: Callable[[Mapping[str, Any]], T]
+) -> list[T]:
+    parsed: list[T] = []
+    problems: list[str] = []
+    for entry in entries:
+        try:
+            parsed.append(parse_one(entry))
+        except PolicyError as error:
+            problems += error.problems
+    if problems:
+        raise PolicyError(problems)
+    return parsed
+
+
+def _policy(entry: Mapping[str, Any]) -> Policy:
+    kind, driver = entry["policy"], entry.get("driver")
+    if kind not in KINDS:
+        raise PolicyError("policy %r is none of %s" % (kind, ", ".join(KINDS)))
+    if kind == DRIVER and driver is None:
+        raise PolicyError("policy driver needs the driver's name in driver")
+    if driver in VFIO_DRIVERS.values():
+        raise PolicyError("driver %s is VFIO's; say policy: vfio instead" % driver)
+    if kind != DRIVER and driver is not None:
+        raise PolicyError(
+            "driver %r goes with policy driver only, not with policy %s" % (driver, kind)
+        )
+    return Policy(kind, None if driver is None else check_driver(driver))
+
+
+def claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> list[Claim]:
+    """One claim for each device, in the list's order; PolicyError where two entries disagree."""
+    first: dict[Identity, Entry] = {}
+    problems: list[str] = []
+    for entry, devices in zip(entries, matches):
+        for device in devices:
+            earlier = first.setdefault(device, entry)
+            if earlier.policy != entry.policy:
+                problems.append(
+                    "Two entries claim %s with different policies: '%s' and '%s'. Keep one"
+                    % (device.label, earlier.label, entry.label)
+                )
+    if problems:
+        raise PolicyError(problems)
+    return [Claim(device, entry.policy) for device, entry in first.items()]
+
+
+def first_claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> list[Claim]:
+    """As :func:`claims`, of a list that was once applied: where entries disagree by now, the first.
+
+    Devices may have come that two of its entries match, and its user may have forgotten it.
+    """
+    first: dict[Identity, Entry] = {}
+    for entry, devices in zip(entries, matches):
+        for device in devices:
+            first.setdefault(device, entry)
+    return [Claim(device, entry.policy) for device, entry in first.items()]
+
+
+def dropped(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:
+    """Claims that give back each device that the list claimed before and does not claim now."""
+    kept = {claim.device for claim in now}
+    return [
+        Claim(claim.device, Policy(DEFAULT, taken_by=claim.policy))
+        for claim in before
+        if claim.device not in kept and claim.policy.kind != DEFAULT
+    ]
+
+
+def compared(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:
+    """The claims of now, marked by whether the list before said the same of the device."""
+    policies = {claim.device: claim.policy for claim in before}
+    return [claim._replace(is_new=policies.get(claim.device) != claim.policy) for claim in now]

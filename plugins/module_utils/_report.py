@@ -1,0 +1,143 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a call tells the user: results and diffs. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import to_mapping
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
+    DeviceOutcome,
+    Inspection,
+    Outcome,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import NODE_STEP, Identity, State
+
+
+def identity(device: Identity) -> dict[str, Any]:
+    """The names of a device; unset is null."""
+    return {
+        "name": device.name,
+        "bus": device.bus,
+        "dt_path": device.dt_path,
+        "compatible": list(device.compatible),
+        "acpi_path": device.acpi_path,
+        "acpi_hid": device.acpi_hid,
+    }
+
+
+def running(state: State) -> dict[str, Any]:
+    """What drives a device; unset is null."""
+    return {
+        "driver": state.driver,
+        "driver_override": state.driver_override,
+        "iommu_group": state.iommu_group,
+        "vfio_nodes": list(state.vfio_nodes),
+    }
+
+
+def device(outcome: DeviceOutcome) -> dict[str, Any]:
+    """One device of a state module's result."""
+    return dict(
+        identity(outcome.device),
+        **running(outcome.after),
+        before=_binding(outcome.before),
+        after=_binding(outcome.after),
+        changed=bool(outcome.steps),
+        steps=list(outcome.steps),
+    )
+
+
+def result(outcome: Outcome) -> dict[str, Any]:
+    """The result of a state module."""
+    return {
+        "changed": outcome.is_changed,
+        "devices": [device(one) for one in outcome.devices],
+        "host_steps": outcome.host_steps,
+        "diff": diff(outcome),
+    }
+
+
+def boot_files(outcome: Outcome) -> list[dict[str, Any]]:
+    """The files that last across boots."""
+    return [
+        {
+            "path": change.path,
+            "changed": change.is_needed,
+            "state": "absent" if change.after is None else "present",
+        }
+        for change in outcome.files
+    ]
+
+
+def diff(outcome: Outcome) -> list[dict[str, str]]:
+    """One part for the devices, one for the modules and one for each file, where they differ."""
+    changed = [one for one in outcome.devices if one.steps]
+    parts = []
+    if changed:
+        parts.append(
+            _part(
+                "devices",
+                [_line(one, one.before) for one in changed],
+                [_line_after(one) for one in changed],
+            )
+        )
+    if outcome.host_steps:
+        parts.append(_part("kernel modules", [], outcome.host_steps))
+    return parts + [_file_part(change) for change in outcome.files if change.is_needed]
+
+
+def _binding(state: State) -> dict[str, str | None]:
+    return {"driver": state.driver, "driver_override": state.driver_override}
+
+
+def _line(outcome: DeviceOutcome, state: State, note: str = "") -> str:
+    return "%s: driver %s, driver_override %s%s" % (
+        outcome.device.label,
+        state.driver or "(none)",
+        state.driver_override or "(unset)",
+        note,
+    )
+
+
+def _line_after(outcome: DeviceOutcome) -> str:
+    notes = [" (given back)"] if outcome.policy.taken_by else []
+    notes += ["; " + step for step in outcome.steps if step.startswith(NODE_STEP)]
+    return _line(outcome, outcome.after, "".join(notes))
+
+
+def _part(header: str, before: Sequence[str], after: Sequence[str]) -> dict[str, str]:
+    return {
+        "before_header": header,
+        "after_header": header,
+        "before": "".join(line + "\n" for line in before),
+        "after": "".join(line + "\n" for line in after),
+    }
+
+
+def _file_part(change: FileChange) -> dict[str, str]:
+    return {
+        "before_header": change.path,
+        "after_header": change.path,
+        "before": change.before or "",
+        "after": change.after or "",
+    }
+
+
+def inspection(found: Inspection) -> dict[str, Any]:
+    """One device of device_info's result."""
+    return dict(
+        identity(found.device),
+        **running(found.state),
+        carries=[hazard._asdict() for hazard in found.hazards],
+        claimed_by=found.claimed_by and to_mapping(found.claimed_by),
+        next_boot={
+            "driver": found.next_driver,
+            "driver_override": found.next_override,
+            "reason": found.reason,
+        },
+    )

@@ -1,0 +1,177 @@
+#!/usr/bin/python
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is known of devices."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: device_info
+short_description: Tell which driver has which device, and why
+version_added: 0.1.0
+author:
+  - armfleet.vfio contributors (@armfleet)
+description:
+  - Reads devices of the C(platform) and C(amba) buses, their drivers, overrides, IOMMU groups and
+    nodes in C(/dev/vfio), what would be hurt if a device lost its driver, and what it will be after
+    the next boot.
+options:
+  devices:
+    description:
+      - The devices; all of both buses if it is not given. Each entry has exactly one of
+        O(devices[].dt_path), O(devices[].compatible), O(devices[].acpi_path), O(devices[].acpi_hid)
+        and O(devices[].name).
+extends_documentation_fragment:
+  - armfleet.vfio.attributes
+  - armfleet.vfio.attributes.reads
+  - armfleet.vfio.devices
+seealso:
+  - module: armfleet.vfio.host_policy
+"""
+
+EXAMPLES = r"""
+- name: Read all devices
+  armfleet.vfio.device_info:
+  register: host
+
+- name: List those that are with VFIO
+  ansible.builtin.debug:
+    msg: "{{ host.devices | selectattr('vfio_nodes') | map(attribute='name') }}"
+
+- name: See what two devices carry
+  armfleet.vfio.device_info:
+    devices:
+      - dt_path: ethernet0
+      - compatible: acme,crypto-v2
+        required: false
+"""
+
+RETURN = r"""
+devices:
+  description:
+    - The devices that the entries match, in the order of the list, each once.
+    - All devices without a list.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name in C(/sys/bus/*/devices).
+      returned: always
+      type: str
+      sample: b000000.crypto
+    bus:
+      description: V(platform) or V(amba).
+      returned: always
+      type: str
+      sample: platform
+    dt_path:
+      description: Path of its node in the device tree; null without one.
+      returned: always
+      type: str
+      sample: /soc/crypto@b000000
+    compatible:
+      description: Its C(compatible) strings, most specific first; empty without such a node.
+      returned: always
+      type: list
+      elements: str
+      sample: ["acme,crypto-v2", "acme,crypto"]
+    acpi_path:
+      description: Path in the ACPI namespace; null without one.
+      returned: always
+      type: str
+      sample: null
+    acpi_hid:
+      description: ACPI hardware id; null without one.
+      returned: always
+      type: str
+      sample: null
+    driver:
+      description: The driver that it is bound to; null if none.
+      returned: always
+      type: str
+      sample: vfio-platform
+    driver_override:
+      description: The override; null if it is not set.
+      returned: always
+      type: str
+      sample: vfio-platform
+    iommu_group:
+      description:
+        - Number of its IOMMU group; null without one. Not the same from boot to boot.
+        - Linux 6.1 and 6.12 make the group when the first driver is tried, so it can be null until
+          then.
+      returned: always
+      type: str
+      sample: "5"
+    vfio_nodes:
+      description: The nodes by which user space opens it, while it is bound to VFIO.
+      returned: always
+      type: list
+      elements: str
+      sample: [/dev/vfio/5]
+    carries:
+      description: What would be hurt if it lost its driver now; empty if it has none.
+      returned: always
+      type: list
+      elements: dict
+      contains:
+        kind:
+          description:
+            - V(console), V(storage), V(network) or V(consumers), as in
+              O(armfleet.vfio.host_policy#module:allow), or V(open) for a device that a process
+              holds open.
+          returned: always
+          type: str
+          sample: network
+        subject:
+          description: The interface, disk, terminal, device or node concerned.
+          returned: always
+          type: str
+          sample: eth0
+        sentence:
+          description: The same in words.
+          returned: always
+          type: str
+          sample: network interface eth0 is up
+    claimed_by:
+      description:
+        - The entry that claims it in the list last applied by M(armfleet.vfio.host_policy).
+        - Null if none does.
+      returned: always
+      type: dict
+      sample: {dt_path: /soc/crypto@b000000, policy: vfio}
+    next_boot:
+      description: How it will be after the next boot, as far as this collection decides.
+      returned: always
+      type: dict
+      contains:
+        driver:
+          description: The driver; null for none.
+          returned: always
+          type: str
+          sample: vfio-platform
+        driver_override:
+          description: The override; null if it will not be set.
+          returned: always
+          type: str
+          sample: vfio-platform
+        reason:
+          description: Why, in words.
+          returned: always
+          type: str
+          sample: policy vfio of the list last applied
+"""
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _door
+
+
+def main() -> None:
+    """Run the module."""
+    _door.device_info()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+#!/usr/bin/python
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The override of devices."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: driver_override
+short_description: Set or clear the driver override of devices
+version_added: 0.1.0
+author:
+  - armfleet.vfio contributors (@armfleet)
+description:
+  - Sets C(driver_override) of devices, so that only the driver of that name can take them, or
+    clears it.
+  - As with the kernel's own file, a device stays on the driver that it has unless O(rebind=true).
+  - Lasts until the next boot. Use M(armfleet.vfio.host_policy) for what shall last.
+options:
+  devices:
+    description:
+      - The devices. Each entry has exactly one of O(devices[].dt_path), O(devices[].compatible),
+        O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name). An empty list is an
+        error.
+    required: true
+  driver:
+    description:
+      - Name of the driver as in C(/sys/bus/*/drivers), not of its module. Required with
+        O(state=present).
+    type: str
+  state:
+    description: V(present) sets the override, V(absent) clears it.
+    type: str
+    choices: [present, absent]
+    default: present
+  rebind:
+    description:
+      - Whether each device also changes to the driver that the override asks for, or with
+        O(state=absent) to its native driver.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - armfleet.vfio.attributes
+  - armfleet.vfio.attributes.changes
+  - armfleet.vfio.devices
+  - armfleet.vfio.safety
+seealso:
+  - module: armfleet.vfio.host_policy
+  - module: armfleet.vfio.no_autobind
+"""
+
+EXAMPLES = r"""
+- name: Reserve a device for a driver that is loaded later
+  armfleet.vfio.driver_override:
+    devices:
+      - dt_path: /soc/dma@b100000
+    driver: acme-dma-uio
+
+- name: Move both devices of a kind to another driver now
+  armfleet.vfio.driver_override:
+    devices:
+      - compatible: acme,dma-v1
+        expect: 2
+    driver: acme-dma-uio
+    rebind: true
+
+- name: Clear the override and give the device back to its native driver
+  armfleet.vfio.driver_override:
+    devices:
+      - dt_path: /soc/dma@b100000
+    state: absent
+    rebind: true
+"""
+
+RETURN = r"""
+devices:
+  description: The devices that the entries match, in the order of the list, each once.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name in C(/sys/bus/*/devices).
+      returned: always
+      type: str
+      sample: b100000.dma
+    bus:
+      description: V(platform) or V(amba).
+      returned: always
+      type: str
+      sample: platform
+    dt_path:
+      description: Path of its node in the device tree; null without one.
+      returned: always
+      type: str
+      sample: /soc/dma@b100000
+    compatible:
+      description: Its C(compatible) strings, most specific first; empty without such a node.
+      returned: always
+      type: list
+      elements: str
+      sample: ["acme,dma-v1"]
+    acpi_path:
+      description: Path in the ACPI namespace; null without one.
+      returned: always
+      type: str
+      sample: null
+    acpi_hid:
+      description: ACPI hardware id; null without one.
+      returned: always
+      type: str
+      sample: null
+    driver:
+      description: The driver that it is bound to; null if none.
+      returned: always
+      type: str
+      sample: acme-dma-uio
+    driver_override:
+      description: The override; null if it is not set.
+      returned: always
+      type: str
+      sample: acme-dma-uio
+    iommu_group:
+      description:
+        - Number of its IOMMU group; null without one. Not the same from boot to boot.
+        - Linux 6.1 and 6.12 make the group when the first driver is tried, so it can be null until
+          then.
+      returned: always
+      type: str
+      sample: null
+    vfio_nodes:
+      description: The nodes by which user space opens it, while it is bound to VFIO.
+      returned: always
+      type: list
+      elements: str
+      sample: []
+    before:
+      description: C(driver) and C(driver_override) before the run.
+      returned: always
+      type: dict
+      sample: {driver: acme-dma, driver_override: null}
+    after:
+      description: The same after the run, as read back; in check mode as a run would leave it.
+      returned: always
+      type: dict
+      sample: {driver: acme-dma, driver_override: acme-dma-uio}
+    changed:
+      description: Whether anything was, or in check mode would be, changed on this device.
+      returned: always
+      type: bool
+      sample: true
+    steps:
+      description: What was, or in check mode would be, done; empty if it was as asked already.
+      returned: always
+      type: list
+      elements: str
+      sample:
+        - set driver_override to acme-dma-uio (was unset)
+host_steps:
+  description: What was, or in check mode would be, done to the modules of VFIO; empty if nothing.
+  returned: success
+  type: list
+  elements: str
+  sample: [load module vfio-platform with reset_required=N]
+diff:
+  description:
+    - Where something differs, one part for the devices, one for the modules of VFIO.
+  returned: success, in diff mode
+  type: list
+  elements: dict
+  sample:
+    - before_header: devices
+      after_header: devices
+      before: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: acme-crypto\n"
+      after: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: vfio-platform\n"
+"""
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _door
+
+
+def main() -> None:
+    """Run the module."""
+    _door.driver_override()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+#!/usr/bin/python
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The whole policy list of a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_policy
+short_description: Decide which driver owns which device of a host
+version_added: 0.1.0
+author:
+  - armfleet.vfio contributors (@armfleet)
+description:
+  - Takes the list of all devices whose driver shall not be left to the kernel's choice, and brings
+    the running system and the next boot to it in one transaction.
+  - The list is the whole truth. A device that the last list claimed and this one does not is given
+    back to its native driver. What was never claimed is never touched.
+  - Devices are chosen by what firmware says they are, so the kernel may number and name them as it
+    likes.
+  - What the last run applied is read from the header of
+    C(/etc/udev/rules.d/70-armfleet-vfio.rules). That file, C(/etc/modprobe.d/armfleet-vfio.conf)
+    and C(/etc/modules-load.d/armfleet-vfio.conf) are written whole and make the same state at the
+    next boot, with no helper on the host.
+options:
+  devices:
+    description:
+      - One entry for each device, or kind of device, with its policy. Several entries may match one
+        device if they agree on the policy.
+      - Each entry has exactly one of O(devices[].dt_path), O(devices[].compatible),
+        O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name).
+      - An empty list gives everything back. Required with O(state=present), so that a forgotten
+        list never means that.
+  state:
+    description:
+      - V(absent) gives every device back that the last list claimed and removes the files, whatever
+        is in O(devices).
+    type: str
+    choices: [present, absent]
+    default: present
+  runtime:
+    description: Whether the running system is brought to the list.
+    type: bool
+    default: true
+  persistent:
+    description:
+      - Whether the files for the next boot are written.
+      - With V(false) they stay as they are, and so does what the last list is known to be.
+    type: bool
+    default: true
+  vfio_group:
+    description:
+      - Name of the group that may open the nodes in C(/dev/vfio) of the devices given to VFIO.
+      - Unset leaves what the kernel gives, which is root alone.
+    type: str
+  vfio_mode:
+    description:
+      - Mode of these nodes, a string in octal such as V("0660").
+      - Unset leaves what the kernel gives, which is V("0600").
+    type: str
+extends_documentation_fragment:
+  - armfleet.vfio.attributes
+  - armfleet.vfio.attributes.changes
+  - armfleet.vfio.devices.policies
+  - armfleet.vfio.safety
+  - armfleet.vfio.safety.vfio
+seealso:
+  - module: armfleet.vfio.device_info
+  - name: driver_override in the kernel's documentation
+    description: What the kernel promises of the override.
+    link: https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-bus-platform
+"""
+
+EXAMPLES = r"""
+- name: Give one network device and both crypto engines to VFIO, and keep drivers off a third device
+  armfleet.vfio.host_policy:
+    devices:
+      - dt_path: /soc/ethernet@e0700000
+        policy: vfio
+      - compatible: acme,crypto-v2
+        expect: 2
+        policy: vfio
+      - dt_path: serial3
+        policy: no_autobind
+    reset_required: false
+
+- name: Pin a driver where the device exists, for a fleet of different boards
+  armfleet.vfio.host_policy:
+    devices:
+      - compatible: acme,dma-v1
+        required: false
+        policy: driver
+        driver: acme-dma-uio
+
+- name: Choose by ACPI, and let a group use the devices
+  armfleet.vfio.host_policy:
+    devices:
+      - acpi_path: '\_SB_.VR00'
+        policy: vfio
+    unsafe_noiommu: true
+    vfio_group: kvm
+    vfio_mode: "0660"
+
+- name: Prepare the next boot of an image that is not running
+  armfleet.vfio.host_policy:
+    devices:
+      - dt_path: /soc/ethernet@e0700000
+        policy: vfio
+    runtime: false
+
+- name: Give everything back
+  armfleet.vfio.host_policy:
+    state: absent
+"""
+
+RETURN = r"""
+devices:
+  description: The devices that the entries match, in the order of the list, each once.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name in C(/sys/bus/*/devices).
+      returned: always
+      type: str
+      sample: b000000.crypto
+    bus:
+      description: V(platform) or V(amba).
+      returned: always
+      type: str
+      sample: platform
+    dt_path:
+      description: Path of its node in the device tree; null without one.
+      returned: always
+      type: str
+      sample: /soc/crypto@b000000
+    compatible:
+      description: Its C(compatible) strings, most specific first; empty without such a node.
+      returned: always
+      type: list
+      elements: str
+      sample: ["acme,crypto-v2", "acme,crypto"]
+    acpi_path:
+      description: Path in the ACPI namespace; null without one.
+      returned: always
+      type: str
+      sample: null
+    acpi_hid:
+      description: ACPI hardware id; null without one.
+      returned: always
+      type: str
+      sample: null
+    driver:
+      description: The driver that it is bound to; null if none.
+      returned: always
+      type: str
+      sample: vfio-platform
+    driver_override:
+      description: The override; null if it is not set.
+      returned: always
+      type: str
+      sample: vfio-platform
+    iommu_group:
+      description:
+        - Number of its IOMMU group; null without one. Not the same from boot to boot.
+        - Linux 6.1 and 6.12 make the group when the first driver is tried, so it can be null until
+          then.
+      returned: always
+      type: str
+      sample: "5"
+    vfio_nodes:
+      description: The nodes by which user space opens it, while it is bound to VFIO.
+      returned: always
+      type: list
+      elements: str
+      sample: [/dev/vfio/5]
+    before:
+      description: C(driver) and C(driver_override) before the run.
+      returned: always
+      type: dict
+      sample: {driver: acme-crypto, driver_override: null}
+    after:
+      description: The same after the run, as read back; in check mode as a run would leave it.
+      returned: always
+      type: dict
+      sample: {driver: vfio-platform, driver_override: vfio-platform}
+    changed:
+      description: Whether anything was, or in check mode would be, changed on this device.
+      returned: always
+      type: bool
+      sample: true
+    steps:
+      description: What was, or in check mode would be, done; empty if it was as asked already.
+      returned: always
+      type: list
+      elements: str
+      sample:
+        - set driver_override to vfio-platform (was unset)
+        - unbind from acme-crypto
+        - bind to vfio-platform
+host_steps:
+  description: What was, or in check mode would be, done to the modules of VFIO; empty if nothing.
+  returned: success
+  type: list
+  elements: str
+  sample: [load module vfio-platform with reset_required=N]
+boot_files:
+  description: The files for the next boot; empty with O(persistent=false).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: Where it is.
+      returned: always
+      type: str
+      sample: /etc/udev/rules.d/70-armfleet-vfio.rules
+    changed:
+      description: Whether it was, or in check mode would be, written or removed.
+      returned: always
+      type: bool
+      sample: true
+    state:
+      description: V(present) or V(absent), as it is after the run.
+      returned: always
+      type: str
+      sample: present
+initramfs_command:
+  description:
+    - The command that rebuilds this host's initramfs, which has copies of the files.
+    - Null if no file changed, or if the host has neither C(update-initramfs) nor C(dracut).
+  returned: success
+  type: list
+  elements: str
+  sample: [/usr/sbin/update-initramfs, -u]
+diff:
+  description:
+    - Where something differs, one part for the devices, one for the modules of VFIO and one for
+      each file.
+  returned: success, in diff mode
+  type: list
+  elements: dict
+  sample:
+    - before_header: devices
+      after_header: devices
+      before: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: acme-crypto\n"
+      after: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: vfio-platform\n"
+"""
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _door
+
+
+def main() -> None:
+    """Run the module."""
+    _door.host_policy()
+
+
+if __name__ == "__main__":
+    main()

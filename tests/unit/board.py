@@ -1,0 +1,145 @@
+"""A machine to test on: a fake kernel with devices, modules, processes and files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fake_kernel import VFIO_MODULES, Driver, FakeKernel, FakeKmod, Module, snapshot
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
+    Host,
+    Outcome,
+    Request,
+    run,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
+
+CRYPTO = {"dt_path": "/soc/crypto@b000000", "policy": "vfio"}
+DMA = {"name": "b002000.dma", "policy": "no_autobind"}
+AMBA = {"dt_path": "/soc/blob@b008000", "policy": "vfio"}
+LIST: list[dict[str, Any]] = [
+    {"compatible": "acme,crypto", "expect": 2, "policy": "vfio"},
+    DMA,
+    AMBA,
+    {"dt_path": "dma1", "policy": "driver", "driver": "acme-dma-uio"},
+]
+
+
+class Board:
+    """The machine, and the engine run on it."""
+
+    def __init__(self, root: Path, *, groups_at_boot: bool = False) -> None:
+        self.root = root
+        self.files_root = root / "host"
+        dev = self.files_root / "dev"
+        self.kernel = FakeKernel(root / "sys", dev, groups_at_boot=groups_at_boot)
+        self.kmod = FakeKmod(self.kernel, VFIO_MODULES)
+        self.proc = root / "proc"
+        (self.proc / "self").mkdir(parents=True)
+        (self.proc / "self/mountinfo").write_text("22 1 0:20 / /proc rw - proc proc rw\n")
+        (self.proc / "swaps").write_text("Filename Type Size Used Priority\n")
+        for path in _boot.PATHS:
+            (self.files_root / path[1:]).parent.mkdir(parents=True)
+
+    @property
+    def host(self) -> Host:
+        """Doors as a new process has them: nothing is remembered from the run before."""
+        files = Files(str(self.files_root))
+        return Host(self.kernel, self.kmod, files, Usage(self.kernel, str(self.proc)))
+
+    def apply(self, entries: Sequence[dict[str, Any]], **settings: Any) -> Outcome:
+        """What host_policy does with this list."""
+        return run(self.host, self._request(entries, settings), check_mode=False)
+
+    def check(self, entries: Sequence[dict[str, Any]], **settings: Any) -> Outcome:
+        """The same in check mode."""
+        return run(self.host, self._request(entries, settings), check_mode=True)
+
+    def call(self, request: Request) -> Outcome:
+        return run(self.host, request, check_mode=False)
+
+    def _request(self, entries: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Request:
+        settings = {"persistent": True, **settings}
+        names = ("reset_required", "unsafe_noiommu")
+        vfio = VfioSettings(*(settings.pop(name, None) for name in names))
+        return Request(parse_entries(entries), is_whole_list=True, settings=vfio, **settings)
+
+    def file(self, path: str) -> str | None:
+        file = self.files_root / path[1:]
+        return file.read_text() if file.exists() else None
+
+    def write_file(self, path: str, content: str) -> None:
+        (self.files_root / path[1:]).write_text(content)
+
+    def everything(self) -> dict[str, tuple[str, str, int]]:
+        """All of /sys and of the host's files."""
+        return {
+            **{f"sys/{key}": value for key, value in snapshot(self.kernel.tree).items()},
+            **{f"host/{key}": value for key, value in snapshot(self.files_root).items()},
+        }
+
+    def nodes(self) -> dict[str, str]:
+        """The modes of VFIO's nodes, by path."""
+        dev = self.kernel.dev
+        return {
+            f"/dev/{node.relative_to(dev)}": f"{node.stat().st_mode & 0o7777:04o}"
+            for node in dev.rglob("*")
+            if node.is_file() and node.name != "vfio"
+        }
+
+    def mount(self, number: str, place: str, kind: str = "ext4", source: str = "none") -> None:
+        with (self.proc / "self/mountinfo").open("a") as stream:
+            stream.write(f"30 1 {number} / {place} rw,relatime shared:1 - {kind} {source} rw\n")
+
+    def process(self, pid: int, command: str, *opened: str) -> None:
+        """A process that holds files open."""
+        (self.proc / str(pid) / "fd").mkdir(parents=True)
+        (self.proc / str(pid) / "comm").write_text(command + "\n")
+        for number, target in enumerate(opened):
+            (self.proc / str(pid) / "fd" / str(number)).symlink_to(target)
+
+
+def acme_board(root: Path, *, groups_at_boot: bool = False) -> Board:
+    """A board of every sort of device; its native drivers are loaded, those of VFIO are not."""
+    board = Board(root, groups_at_boot=groups_at_boot)
+    kernel = board.kernel
+    native = Module(
+        "acme",
+        (
+            Driver("acme-crypto", matches=("acme,crypto",), module="acme"),
+            Driver("acme-dma", matches=("acme,dma",), module="acme"),
+            Driver("acme-dma-uio", module="acme"),
+            Driver("acme-blob", "amba", matches=("acme,blob",), module="acme"),
+        ),
+        aliases=("of:N*T*Cacme,crypto*", "of:N*T*Cacme,dma*", "amba:d00041011*"),
+    )
+    ethernet = Module(
+        "acme_eth",
+        (Driver("acme-eth", matches=("acme,eth",), module="acme_eth"),),
+        aliases=("of:N*T*Cacme,eth*",),
+    )
+    board.kmod.modules.update({module.name: module for module in (native, ethernet)})
+    board.kmod.load("acme")
+    kernel.register(Driver("gpio-keys", matches=("gpio-keys",), has_bind=False))
+    kernel.add_node("/", ("acme,board",))
+    kernel.add_node("/soc", ("simple-bus",))
+    both = ("acme,crypto-v1", "acme,crypto")
+    kernel.add_device("b000000.crypto", "/soc/crypto@b000000", both, iommus=True)
+    kernel.add_device("b001000.crypto", "/soc/crypto@b001000", both, iommus=True)
+    kernel.add_device("b002000.dma", "/soc/dma@b002000", ("acme,dma",))
+    kernel.add_device("b003000.dma", "/soc/dma@b003000", ("acme,dma",))
+    kernel.add_device("b004000.ethernet", "/soc/ethernet@e0700000", ("acme,eth",), iommus=True)
+    kernel.add_device("soc:keys", "/soc/keys", ("gpio-keys",))
+    compatible = ("acme,blob", "arm,primecell")
+    kernel.add_device("b008000.blob", "/soc/blob@b008000", compatible, bus="amba", iommus=True)
+    kernel.add_alias("crypto0", "/soc/crypto@b000000")
+    kernel.add_alias("dma1", "/soc/dma@b003000")
+    kernel.add_alias("soc", "/soc")
+    board.kmod.calls.clear()
+    return board

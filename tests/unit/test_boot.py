@@ -1,0 +1,405 @@
+"""The files for boot: their exact text, what udev makes of it, and what can never get into them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board import AMBA, CRYPTO, DMA, LIST, Board, acme_board
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from udev import coldplug, parse
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    MODPROBE,
+    MODULES_LOAD,
+    RULES,
+    BootPlan,
+    Memory,
+    check_access,
+    memory,
+    not_ours,
+    render,
+    to_mapping,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess, VfioSettings
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import KINDS
+
+MIXED: list[dict[str, Any]] = [
+    {"dt_path": "/soc/crypto@b000000", "policy": "vfio"},
+    {"dt_path": "dma1", "policy": "no_autobind"},
+    {"compatible": "acme,ring", "expect": 2, "policy": "vfio"},
+    {"acpi_path": "\\_SB_.VR00", "required": False, "policy": "vfio"},
+    {"acpi_hid": "LNRO0005", "required": False, "policy": "no_autobind"},
+    {"name": "b004000.ethernet", "bus": "platform", "policy": "driver", "driver": "acme-uio"},
+    {"name": "soc:keys", "policy": "default"},
+]
+
+GOLDEN = r"""# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit.
+# It was made from this list:
+# policy: {"dt_path": "/soc/crypto@b000000", "policy": "vfio"}
+# policy: {"dt_path": "dma1", "policy": "no_autobind"}
+# policy: {"compatible": "acme,ring", "expect": 2, "policy": "vfio"}
+# policy: {"acpi_path": "\\_SB_.VR00", "required": false, "policy": "vfio"}
+# policy: {"acpi_hid": "LNRO0005", "required": false, "policy": "no_autobind"}
+# policy: {"name": "b004000.ethernet", "bus": "platform", "policy": "driver", "driver": "acme-uio"}
+# policy: {"name": "soc:keys", "policy": "default"}
+# Devices were taken from these drivers:
+# native: {"/soc/crypto@b000000": "acme-crypto"}
+# native: {"platform/b004000.ethernet": null}
+
+SUBSYSTEM=="vfio|vfio-dev", ACTION=="add", KERNEL!="vfio", GROUP="kvm", MODE="0660"
+ACTION!="add", GOTO="armfleet_vfio_end"
+SUBSYSTEM!="platform|amba", GOTO="armfleet_vfio_end"
+# An open device hangs whoever unbinds it, so one that is on VFIO is left alone.
+DRIVER=="vfio-platform|vfio-amba", GOTO="armfleet_vfio_end"
+KERNEL!="*.auto", ENV{.armfleet_vfio_path}="$env{OF_FULLNAME}"
+KERNEL!="*.auto", ENV{.armfleet_vfio_compatible}=" COMPATIBLES "
+KERNEL!="*.auto", ENV{.armfleet_vfio_alias}=" ALIASES "
+
+ENV{.armfleet_vfio_path}=="/soc/crypto@b000000", ENV{ARMFLEET_VFIO_POLICY}="vfio"
+ENV{.armfleet_vfio_alias}=="* dma1 *", ENV{ARMFLEET_VFIO_POLICY}="no_autobind"
+ENV{.armfleet_vfio_compatible}=="* acme,ring *", ENV{ARMFLEET_VFIO_POLICY}="vfio"
+KERNEL!="*.auto", ATTR{firmware_node/path}=="\_SB_.VR00", ENV{ARMFLEET_VFIO_POLICY}="vfio"
+KERNEL!="*.auto", ATTR{firmware_node/hid}=="LNRO0005", ENV{ARMFLEET_VFIO_POLICY}="no_autobind"
+KERNEL=="b004000.ethernet", SUBSYSTEM=="platform", ENV{ARMFLEET_VFIO_POLICY}="driver", """
+GOLDEN += r"""ENV{.armfleet_vfio_driver}="acme-uio", ENV{.armfleet_vfio_module}="acme"
+
+ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"
+ENV{ARMFLEET_VFIO_POLICY}!="no_autobind", GOTO="armfleet_vfio_bind"
+# An override that is set already was set by this rule or by somebody who asked for it.
+ATTR{driver_override}!="(null)", GOTO="armfleet_vfio_end"
+ATTR{driver_override}="none"
+DRIVER!="", ATTR{driver/unbind}="$kernel"
+GOTO="armfleet_vfio_end"
+
+LABEL="armfleet_vfio_bind"
+ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="platform", """
+GOLDEN += r"""ENV{.armfleet_vfio_driver}="vfio-platform", ENV{.armfleet_vfio_module}="vfio-platform"
+ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="amba", """
+GOLDEN += r"""ENV{.armfleet_vfio_driver}="vfio-amba", ENV{.armfleet_vfio_module}="vfio-amba"
+ATTR{driver_override}="$env{.armfleet_vfio_driver}"
+DRIVER=="acme-uio", ENV{.armfleet_vfio_driver}=="acme-uio", GOTO="armfleet_vfio_end"
+ENV{.armfleet_vfio_module}!="", IMPORT{builtin}="kmod load $env{.armfleet_vfio_module}"
+DRIVER!="", ATTR{driver/unbind}="$kernel"
+ATTR{subsystem/drivers_probe}="$kernel"
+
+LABEL="armfleet_vfio_end"
+"""
+GOLDEN = GOLDEN.replace(
+    "COMPATIBLES", " ".join("$env{OF_COMPATIBLE_%d}" % number for number in range(16))
+).replace("ALIASES", " ".join("$env{OF_ALIAS_%d}" % number for number in range(4)))
+
+
+def boot_plan(entries: list[dict[str, Any]], **more: Any) -> BootPlan:
+    parsed = parse_entries(entries)
+    plan = BootPlan(
+        parsed,
+        [entry.selector for entry in parsed],
+        natives={},
+        buses=[],
+        modules={},
+        settings=VfioSettings(),
+        access=None,
+    )
+    return plan._replace(**more)
+
+
+def mixed() -> dict[str, str | None]:
+    return render(
+        boot_plan(
+            MIXED,
+            natives={"platform/b004000.ethernet": None, "/soc/crypto@b000000": "acme-crypto"},
+            buses=["platform", "amba"],
+            modules={"acme-uio": "acme"},
+            settings=VfioSettings(reset_required=False, unsafe_noiommu=True),
+            access=NodeAccess("kvm", "0660"),
+        )
+    )
+
+
+def test_a_mixed_list_is_rendered_to_this_very_text() -> None:
+    assert mixed()[RULES] == GOLDEN
+
+
+def test_module_options_and_modules_to_load_are_rendered_to_this_very_text() -> None:
+    head = (
+        "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit.\n"
+        f"# The list that it was made from is in {RULES}.\n"
+    )
+    assert mixed()[MODPROBE] == (
+        head + "options vfio_platform reset_required=0\noptions vfio enable_unsafe_noiommu_mode=1\n"
+    )
+    assert mixed()[MODULES_LOAD] == head + "vfio-amba\nvfio-platform\n"
+
+
+def test_settings_that_are_not_asked_for_are_not_written_down() -> None:
+    assert render(boot_plan(MIXED))[MODPROBE] is None
+    assert render(boot_plan(MIXED))[MODULES_LOAD] is None
+    on = render(boot_plan(MIXED, settings=VfioSettings(True, False)))[MODPROBE] or ""
+    assert on.endswith("reset_required=1\noptions vfio enable_unsafe_noiommu_mode=0\n")
+
+
+def test_an_empty_list_has_no_files() -> None:
+    empty = boot_plan([], settings=VfioSettings(True, True), natives={"/x": "y"})
+    assert render(empty) == {RULES: None, MODPROBE: None, MODULES_LOAD: None}
+
+
+def test_a_list_of_defaults_has_a_header_and_no_rule() -> None:
+    text = render(boot_plan([MIXED[6]]))[RULES] or ""
+    assert parse(text) == []
+    assert memory(text).entries == parse_entries([MIXED[6]])
+
+
+def test_an_entry_that_no_rule_can_match_is_remembered_without_a_rule() -> None:
+    text = render(boot_plan([CRYPTO], resolved=[None]))[RULES] or ""
+    assert parse(text) == []
+    assert len(memory(text).entries) == 1
+
+
+SEGMENT = st.text("abcXYZ019,._+@#-", min_size=1, max_size=12).filter(
+    lambda text: text not in (".", "..")
+)
+DRIVER = st.text("abcXYZ019,._+#-", min_size=1, max_size=12).filter(
+    lambda text: text not in (".", "..")
+)
+VALUES = {
+    "dt_path": st.lists(SEGMENT, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts)),
+    "compatible": st.text("abcXYZ019,._+/#-", min_size=1, max_size=20),
+    "acpi_path": st.lists(st.text("ABCXYZ_", min_size=4, max_size=4), min_size=1).map(
+        lambda parts: "\\" + ".".join(parts)
+    ),
+    "acpi_hid": st.text("ABC019", min_size=3, max_size=8),
+    "name": SEGMENT,
+}
+SELECTORS = st.sampled_from(KINDS).flatmap(
+    lambda kind: VALUES[kind].map(lambda value: {kind: value})
+)
+SAID = st.one_of(
+    st.sampled_from(["vfio", "no_autobind", "default"]).map(lambda kind: {"policy": kind}),
+    DRIVER.map(lambda name: {"policy": "driver", "driver": name}),
+)
+ENTRIES = st.lists(
+    st.builds(
+        lambda selector, said, expect, required: {
+            **selector,
+            **said,
+            **({"expect": expect} if expect else {}),
+            **({} if required else {"required": False}),
+        },
+        SELECTORS,
+        SAID,
+        st.one_of(st.none(), st.integers(1, 99)),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=6,
+)
+NATIVES = st.dictionaries(VALUES["dt_path"], st.one_of(st.none(), DRIVER), max_size=3)
+
+
+@given(ENTRIES, NATIVES)
+@settings(max_examples=60)
+def test_what_the_header_says_is_what_was_written(
+    entries: list[dict[str, Any]], natives: dict[str, str | None]
+) -> None:
+    text = render(boot_plan(entries, natives=natives))[RULES]
+    assert memory(text) == Memory(parse_entries(entries), natives)
+    assert [to_mapping(entry) for entry in parse_entries(entries)] == entries
+    assert not_ours(RULES, text) == []
+
+
+@given(ENTRIES)
+@settings(max_examples=60)
+def test_whatever_the_list_says_the_rules_are_rules(entries: list[dict[str, Any]]) -> None:
+    text = render(boot_plan(entries, access=NodeAccess("kvm", None)))[RULES] or ""
+    for rule in parse(text):
+        values = [token.value for token in rule if token.operator in ("==", "!=")]
+        assert not any(set(value) & set('[]?"$%') for value in values)
+        globs = [value for value in values if "*" in value]
+        assert all(re.fullmatch(r"\* [^*]+ \*|\*\.auto", value) for value in globs)
+
+
+@given(
+    st.sampled_from(KINDS),
+    st.text(max_size=10),
+    st.sampled_from(
+        ["\n", '"', "$env{X}", "%k", "*", "|", "\\", "'", "\0", "\r", "\x85", "\u2028"]
+    ),
+    st.text(max_size=10),
+)
+@settings(max_examples=150)
+def test_a_nasty_name_never_reaches_a_file(kind: str, left: str, nasty: str, right: str) -> None:
+    said = left + nasty + right
+    for entry in (
+        {kind: said, "policy": "vfio"},
+        {"name": "x", "policy": "driver", "driver": said},
+    ):
+        try:
+            parsed = parse_entries([entry])
+        except PolicyError:
+            continue
+        assert isinstance(parsed[0], Entry)
+        assert kind == "acpi_path"
+        assert nasty == "\\"
+
+
+@pytest.mark.parametrize(
+    ("group", "mode"),
+    [
+        ('kvm"', None),
+        ("kvm\n", None),
+        ("", None),
+        ("$x", None),
+        ("a b", None),
+        ("-x", None),
+        (None, "432"),
+        (None, "660"),
+        (None, "0999"),
+        (None, "rw"),
+        (None, "0660\n"),
+        (None, ""),
+        (None, "10660"),
+    ],
+)
+def test_a_group_or_mode_that_is_none_is_refused(group: str | None, mode: str | None) -> None:
+    with pytest.raises(PolicyError, match=r"vfio_(group|mode)"):
+        check_access(group, mode)
+
+
+def test_group_and_mode_are_each_optional() -> None:
+    assert check_access(None, None) is None
+    assert check_access("kvm", None) == NodeAccess("kvm", None)
+    assert check_access(None, "0660") == NodeAccess(None, "0660")
+
+
+def test_a_file_of_others_is_known_as_such() -> None:
+    assert not_ours(RULES, None) == []
+    assert len(not_ours(RULES, "# rules\n")) == 1
+    assert len(not_ours(RULES, "")) == 1
+    assert memory(None) == Memory([], {})
+
+
+@pytest.mark.parametrize("entries", [MIXED, [CRYPTO], [DMA], [AMBA | {"required": False}], LIST])
+def test_udevadm_takes_the_rules(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
+    udevadm = shutil.which("udevadm")
+    if udevadm is None:
+        pytest.skip("udevadm is not installed here")
+    if subprocess.run([udevadm, "verify", "--help"], capture_output=True, check=False).returncode:
+        pytest.skip("udevadm has no 'verify' before systemd 254")
+    text = render(boot_plan(entries, access=NodeAccess("root", "0660")))[RULES]
+    rules = tmp_path / "70-armfleet-vfio.rules"
+    rules.write_text(text or "")
+    command = [udevadm, "verify", "--resolve-names=never", str(rules)]
+    verified = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def rebooted(board: Board, root: Path) -> Board:
+    """The same machine after a reboot, its boot files at work as udev and modprobe have them."""
+    root.mkdir()
+    again = acme_board(root)
+    again.kmod.options = board.kmod.options
+    for line in (board.file(MODPROBE) or "").splitlines():
+        if line.startswith("options "):
+            _options, module, setting = line.split()
+            name, value = setting.split("=")
+            again.kmod.options.setdefault(module, {})[name] = value
+    for path in (RULES, MODPROBE, MODULES_LOAD):
+        content = board.file(path)
+        if content is not None:
+            again.write_file(path, content)
+    for line in (board.file(MODULES_LOAD) or "").splitlines():
+        if not line.startswith("#"):
+            again.kmod.load(line)
+    coldplug(again.kernel, again.kmod, board.file(RULES) or "")
+    return again
+
+
+BOOTED: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
+    (LIST, {"reset_required": False}),
+    (
+        [{"name": "b002000.dma", "policy": "vfio"}],
+        {"reset_required": False, "unsafe_noiommu": True},
+    ),
+    ([{"dt_path": "crypto0", "policy": "no_autobind"}], {}),
+    ([{"name": "b008000.blob", "bus": "amba", "policy": "vfio"}], {}),
+    ([{"compatible": "acme,crypto-v1", "policy": "driver", "driver": "acme-dma-uio"}], {}),
+    ([{"acpi_hid": "LNRO0005", "required": False, "policy": "vfio"}], {}),
+    ([{"name": "b002000.dma", "policy": "default"}], {}),
+]
+
+
+@pytest.mark.parametrize(("entries", "asked"), BOOTED)
+@pytest.mark.parametrize("runtime", [True, False])
+def test_after_a_reboot_every_device_is_as_at_run_time(
+    tmp_path: Path, entries: list[dict[str, Any]], asked: dict[str, Any], runtime: bool
+) -> None:
+    (tmp_path / "now").mkdir()
+    board = acme_board(tmp_path / "now")
+    board.apply(entries, **asked)
+    now = board.kernel.bindings()
+    if not runtime:
+        (tmp_path / "before").mkdir()
+        board = acme_board(tmp_path / "before")
+        board.apply(entries, runtime=False, **asked)
+    again = rebooted(board, tmp_path / "again")
+    assert again.kernel.bindings() == now
+    again.kernel.writes.clear()
+    if runtime:
+        assert not again.apply(entries, **asked).is_changed
+        assert not again.kernel.writes
+
+
+@pytest.mark.parametrize(("entries", "asked"), BOOTED)
+def test_events_that_come_again_change_nothing(
+    tmp_path: Path, entries: list[dict[str, Any]], asked: dict[str, Any]
+) -> None:
+    (tmp_path / "now").mkdir()
+    board = acme_board(tmp_path / "now")
+    board.apply(entries, **asked)
+    now = board.kernel.bindings()
+    board.kernel.held_open |= set(board.nodes())
+    board.kernel.writes.clear()
+    coldplug(board.kernel, board.kmod, board.file(RULES) or "")
+    assert board.kernel.bindings() == now
+    assert not [path for path, _text in board.kernel.writes if path.endswith("/unbind")]
+
+
+def test_after_everything_was_given_back_a_reboot_finds_native_drivers(
+    board: Board, tmp_path: Path
+) -> None:
+    native = board.kernel.bindings()
+    board.apply(LIST, reset_required=False)
+    board.apply([])
+    assert rebooted(board, tmp_path / "again").kernel.bindings() == native
+
+
+def test_a_native_driver_whose_module_comes_late_does_not_get_the_device(
+    board: Board, tmp_path: Path
+) -> None:
+    entries = [{"dt_path": "/soc/ethernet@e0700000", "policy": "vfio"}]
+    board.apply(entries, reset_required=False)
+    again = rebooted(board, tmp_path / "again")
+    again.kmod.load("acme_eth")
+    assert again.kernel.driver_of("b004000.ethernet") == "vfio-platform"
+
+
+def test_a_sibling_of_the_same_type_is_not_caught_at_boot(board: Board, tmp_path: Path) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    again = rebooted(board, tmp_path / "again")
+    assert again.kernel.binding("b001000.crypto") == ("acme-crypto", None)
+
+
+def test_a_helper_device_that_shares_the_node_is_not_caught_at_boot(board: Board) -> None:
+    board.apply([LIST[0] | {"expect": None}], reset_required=False)
+    board.kernel.add_device("helper.0.auto", "/soc/crypto@b000000", ("acme,crypto",))
+    before = board.kernel.binding("helper.0.auto")
+    coldplug(board.kernel, board.kmod, board.file(RULES) or "")
+    assert board.kernel.binding("helper.0.auto") == before

@@ -1,0 +1,199 @@
+"""What documentation says is so: examples are accepted, and results are those described."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.armfleet.vfio.plugins.doc_fragments.devices import ModuleDocFragment
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _door, _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
+    DeviceOutcome,
+    Inspection,
+    Outcome,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    VFIO,
+    Identity,
+    Policy,
+    State,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Hazard
+
+ROOT = Path(__file__).parents[2]
+PREFIX = "armfleet.vfio."
+MODULES = sorted(_door.SPECS)
+ROLE_OPTIONS = yaml.safe_load((ROOT / "roles/passthrough/meta/argument_specs.yml").read_text())[
+    "argument_specs"
+]["main"]["options"]
+
+DEVICE = Identity("platform", "b000000.crypto")
+CHANGED = DeviceOutcome(DEVICE, Policy(VFIO), State(), State(VFIO, VFIO), ("bind to vfio",))
+OUTCOME = Outcome([CHANGED], [], [FileChange(_boot.RULES, None, "# rules")], None)
+INSPECTION = Inspection(
+    DEVICE,
+    State(),
+    [Hazard("network", "eth0", "network interface eth0 is up")],
+    Entry(Selector("name", DEVICE.name), Policy(VFIO)),
+    None,
+    None,
+    "the kernel chooses the driver",
+)
+
+
+def module_text(module: str, part: str) -> Any:
+    imported = importlib.import_module(
+        f"ansible_collections.{PREFIX}plugins.modules.{module}",
+    )
+    return yaml.safe_load(getattr(imported, part))
+
+
+def errors_of(module: str, options: Mapping[str, Any]) -> list[str]:
+    return ArgumentSpecValidator(**_door.SPECS[module]).validate(dict(options)).error_messages
+
+
+def mappings(data: Any) -> Iterator[Mapping[str, Any]]:
+    """Every mapping inside ``data``, the outer ones first."""
+    if isinstance(data, Mapping):
+        yield data
+        for value in data.values():
+            yield from mappings(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from mappings(value)
+
+
+def calls(data: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """Each use of one of our modules: its name and options."""
+    return [
+        (key[len(PREFIX) :], mapping[key] or {})
+        for mapping in mappings(data)
+        for key in mapping
+        if key.startswith(PREFIX)
+    ]
+
+
+def role_variables(data: Any) -> list[Mapping[str, Any]]:
+    """Each mapping that sets variables of the role."""
+    return [
+        mapping
+        for mapping in mappings(data)
+        if any(key.startswith("passthrough_") for key in mapping)
+    ]
+
+
+def markdown_files() -> list[Path]:
+    folders = (ROOT, ROOT / "docs", ROOT / "roles/passthrough")
+    return [path for folder in folders for path in sorted(folder.glob("*.md"))]
+
+
+def yaml_blocks(path: Path) -> list[Any]:
+    return [
+        yaml.safe_load(block)
+        for block in re.findall(r"^```ya?ml\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_of_a_module_are_accepted(module: str) -> None:
+    found = calls(module_text(module, "EXAMPLES"))
+    assert module in [name for name, _options in found]
+    assert {str(options): errors_of(name, options) for name, options in found} == {
+        str(options): [] for _name, options in found
+    }
+
+
+@pytest.mark.parametrize("path", markdown_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_the_pages_show_is_accepted(path: Path) -> None:
+    for block in yaml_blocks(path):
+        for module, options in calls(block):
+            assert errors_of(module, options) == [], options
+        for variables in role_variables(block):
+            known = {name: ROLE_OPTIONS[name] for name in variables if name in ROLE_OPTIONS}
+            assert sorted(set(variables) - set(known) - {"passthrough_hosts"}) == []
+            result = ArgumentSpecValidator(known).validate(
+                {name: variables[name] for name in known}
+            )
+            assert result.error_messages == []
+            devices = variables.get("passthrough_devices", [])
+            assert errors_of("host_policy", {"devices": devices}) == []
+
+
+def test_the_readme_shows_how_the_role_is_used() -> None:
+    blocks = yaml_blocks(ROOT / "README.md")
+    assert role_variables(blocks)
+
+
+def described(option: Mapping[str, Any]) -> dict[str, Any]:
+    """What an argument spec, of a module or a role, says of one option."""
+    described = {key: option[key] for key in ("type", "elements", "default") if key in option}
+    return dict(
+        described,
+        required=option.get("required", False),
+        choices=sorted(option.get("choices", [])),
+    )
+
+
+def test_the_role_has_the_policy_list_of_the_module() -> None:
+    ours = ROLE_OPTIONS["passthrough_devices"]["options"]
+    theirs = _door.SPECS["host_policy"]["argument_spec"]["devices"]["options"]
+    assert {name: described(ours[name]) for name in ours} == {
+        name: described(theirs[name]) for name in theirs
+    }
+
+
+def test_the_role_has_the_options_of_the_module() -> None:
+    spec = _door.SPECS["host_policy"]["argument_spec"]
+    shared = sorted(set(spec) - {"devices", "state"})
+    assert [described(ROLE_OPTIONS["passthrough_" + name]) for name in shared] == [
+        described(spec[name]) for name in shared
+    ]
+    tasks = yaml.safe_load((ROOT / "roles/passthrough/tasks/main.yml").read_text())
+    ((_module, passed),) = calls(tasks)
+    assert sorted(passed) == sorted([*shared, "devices"])
+
+
+def test_selectors_are_described_alike_with_and_without_a_policy() -> None:
+    alone, with_policy = (
+        yaml.safe_load(text)["options"]["devices"]["suboptions"]
+        for text in (ModuleDocFragment.DOCUMENTATION, ModuleDocFragment.POLICIES)
+    )
+    assert {name: with_policy[name] for name in alone} == alone
+    assert sorted(set(with_policy) - set(alone)) == ["driver", "policy"]
+
+
+def undescribed(returned: Any, fields: Mapping[str, Any], place: str = "") -> set[str]:
+    """Where ``returned`` and the description of a result have different keys."""
+    differing = {place + key for key in set(returned) ^ set(fields)}
+    for key in set(returned) & set(fields):
+        inner = returned[key]
+        contained = fields[key].get("contains")
+        if contained:
+            differing |= undescribed(
+                inner[0] if isinstance(inner, list) else inner, contained, f"{place}{key}."
+            )
+    return differing
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"device_info"}))
+def test_what_a_module_returns_is_described(module: str) -> None:
+    returned = _report.result(OUTCOME)
+    if module == "host_policy":
+        returned["boot_files"] = _report.boot_files(OUTCOME)
+        returned["initramfs_command"] = OUTCOME.initramfs_command
+    assert undescribed(returned, module_text(module, "RETURN")) == {"changed"}
+
+
+def test_what_device_info_returns_is_described() -> None:
+    returned = {"devices": [_report.inspection(INSPECTION)]}
+    assert undescribed(returned, module_text("device_info", "RETURN")) == set()

@@ -1,0 +1,291 @@
+"""The modules as Ansible calls them: arguments in, one JSON answer out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from board import AMBA, CRYPTO, DMA, LIST, Board
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _door
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+
+Call = Callable[..., dict[str, Any]]
+ONE = [{"name": "b000000.crypto"}]
+VFIO = ("vfio-platform", "vfio-platform")
+NATIVE = ("acme-crypto", None)
+
+
+@pytest.fixture
+def call(board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a module on the board: its arguments by keyword, its JSON back."""
+    monkeypatch.setattr(_door, "_host", lambda _timeout: board.host)
+
+    def run(module: str, *, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
+        arguments["_ansible_check_mode"] = check_mode
+        board.kernel.writes.clear()
+        with patch_module_args(arguments), pytest.raises(SystemExit) as ended:
+            getattr(_door, module)()
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert bool(ended.value.code) == bool(answer.get("failed"))
+        return answer
+
+    return run
+
+
+def test_host_policy_applies_a_list_and_tells_of_files(board: Board, call: Call) -> None:
+    result = call("host_policy", devices=LIST, reset_required=False)
+    assert result["changed"]
+    assert board.kernel.binding("b000000.crypto") == VFIO
+    assert result["boot_files"][0] == {"path": RULES, "changed": True, "state": "present"}
+    assert "initramfs_command" in result
+    assert not call("host_policy", devices=LIST, reset_required=False)["changed"]
+
+
+def test_host_policy_in_check_mode_touches_nothing(board: Board, call: Call) -> None:
+    before = board.everything()
+    assert call("host_policy", check_mode=True, devices=LIST, reset_required=False)["changed"]
+    assert board.everything() == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"devices": []}, {"state": "absent"}, {"state": "absent", "devices": LIST}]
+)
+def test_host_policy_gives_all_back_for_an_empty_list_or_absent(
+    board: Board, call: Call, arguments: dict[str, Any]
+) -> None:
+    native = board.kernel.bindings()
+    call("host_policy", devices=LIST, reset_required=False)
+    assert call("host_policy", **arguments)["changed"]
+    assert board.kernel.bindings() == native
+    assert board.file(RULES) is None
+
+
+def test_host_policy_gives_access_to_nodes(board: Board, call: Call) -> None:
+    call("host_policy", devices=[CRYPTO], reset_required=False, vfio_mode="0660")
+    assert set(board.nodes().values()) == {"0660"}
+
+
+@pytest.mark.parametrize("mode", [0o660, "432", "u=rw"])
+def test_a_mode_that_yaml_made_a_number_of_is_refused(
+    board: Board, call: Call, mode: str | int
+) -> None:
+    result = call("host_policy", devices=[CRYPTO], vfio_mode=mode)
+    assert "write it in octal and in quotes" in result["msg"]
+    assert board.kernel.binding("b000000.crypto") == NATIVE
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "words"),
+    [
+        ("host_policy", {}, "devices"),
+        ("host_policy", {"devices": [], "runtime": False, "persistent": False}, "nothing to do"),
+        ("host_policy", {"devices": [{"name": "x", "policy": "driver"}]}, "driver"),
+        ("host_policy", {"devices": [{"policy": "vfio"}]}, "one of the following"),
+        ("host_policy", {"devices": [{"name": "x", "policy": "other"}]}, "must be one of"),
+        ("host_policy", {"devices": [CRYPTO], "allow": ["all"]}, "must be one or more of"),
+        ("host_policy", {"devices": [CRYPTO | {"name": "x"}]}, "mutually exclusive"),
+        ("driver_override", {"devices": [], "state": "absent"}, "devices is empty"),
+        ("driver_override", {"devices": [], "driver": "x"}, "devices is empty"),
+        ("driver_override", {"devices": ONE}, "driver"),
+        ("driver_override", {"devices": ONE, "driver": "a/b"}, "is not a driver's name"),
+        ("no_autobind", {"devices": []}, "devices is empty"),
+        ("no_autobind", {}, "missing required arguments: devices"),
+        ("vfio_binding", {"devices": []}, "devices is empty"),
+        ("vfio_binding", {"devices": [{"name": "../x"}]}, "no pattern and no path"),
+        ("vfio_binding", {"devices": ONE, "timeout": 0}, "1 or more"),
+        ("vfio_binding", {"devices": ONE, "timeout": -5}, "1 or more"),
+        ("device_info", {"devices": [{"name": "gone"}]}, "matches no device"),
+        ("device_info", {"devices": [{"name": "a*"}]}, "no pattern"),
+    ],
+)
+def test_bad_arguments_are_refused_with_a_sentence_and_nothing_is_touched(
+    board: Board, call: Call, module: str, arguments: dict[str, Any], words: str
+) -> None:
+    before = board.everything()
+    result = call(module, **arguments)
+    assert result["failed"]
+    assert words in result["msg"]
+    assert "Traceback" not in json.dumps(result)
+    assert board.everything() == before
+
+
+def test_an_error_in_the_middle_is_a_sentence_and_no_traceback(board: Board, call: Call) -> None:
+    board.kernel.answer("bus/platform/drivers/acme-crypto/unbind", 5)
+    result = call("vfio_binding", devices=ONE, reset_required=False)
+    assert result["failed"]
+    assert "EIO" in result["msg"]
+    assert "Nothing was changed" in result["msg"]
+    assert board.kernel.binding("b000000.crypto") == NATIVE
+
+
+NO_SUCH_DEVICE = {
+    "host_policy": {"devices": [{"name": "gone", "policy": "vfio"}]},
+    "driver_override": {"devices": [{"name": "gone"}], "driver": "x"},
+    "no_autobind": {"devices": [{"name": "gone"}]},
+    "vfio_binding": {"devices": [{"name": "gone"}]},
+    "device_info": {"devices": [{"name": "gone"}]},
+}
+
+
+@pytest.mark.parametrize("module", list(_door.SPECS))
+def test_an_old_python_is_told_what_is_needed(
+    call: Call, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 7, 17, "final", 0))
+    result = call(module, **NO_SUCH_DEVICE[module])
+    assert result["failed"]
+    assert "needs Python 3.8 or later" in result["msg"]
+    assert "3.7" in result["msg"]
+    assert "ansible_python_interpreter" in result["msg"]
+
+
+@pytest.mark.parametrize("module", list(_door.SPECS))
+def test_the_door_to_sys_is_closed_however_a_call_ends(
+    board: Board, call: Call, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr(board.kernel, "close", lambda: closed.append(True))
+    assert call(module, **NO_SUCH_DEVICE[module])["failed"]
+    assert closed == [True]
+
+
+def test_the_time_limit_is_for_writes_and_for_modprobe(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[int] = []
+
+    def host(timeout: int) -> None:
+        limits.append(timeout)
+        raise PolicyError("enough")
+
+    monkeypatch.setattr(_door, "_host", host)
+    for arguments in ({}, {"timeout": 7}):
+        with patch_module_args({"devices": ONE, **arguments}), pytest.raises(PolicyError):
+            _door.vfio_binding()
+    assert limits == [30, 7]
+
+
+def test_driver_override_sets_the_override_and_nothing_else(board: Board, call: Call) -> None:
+    result = call("driver_override", devices=ONE, driver="vfio-platform")
+    assert board.kernel.binding("b000000.crypto") == ("acme-crypto", "vfio-platform")
+    assert len(board.kernel.writes) == 1
+    assert not board.kmod.calls
+    assert result["devices"][0]["driver_override"] == "vfio-platform"
+    assert not call("driver_override", devices=ONE, driver="vfio-platform")["changed"]
+    assert not board.kernel.writes
+
+
+def test_driver_override_takes_a_driver_that_is_not_there_yet(board: Board, call: Call) -> None:
+    call("driver_override", devices=ONE, driver="later")
+    assert board.kernel.binding("b000000.crypto") == ("acme-crypto", "later")
+
+
+def test_driver_override_rebinds_if_asked(board: Board, call: Call) -> None:
+    call("driver_override", devices=ONE, driver="acme-dma-uio", rebind=True)
+    assert board.kernel.binding("b000000.crypto") == ("acme-dma-uio", "acme-dma-uio")
+    assert board.file(RULES) is None
+
+
+def test_driver_override_to_vfio_with_rebind_loads_its_module(board: Board, call: Call) -> None:
+    board.kernel.reset_functions.add("b000000.crypto")
+    call("driver_override", devices=ONE, driver="vfio-platform", rebind=True)
+    assert board.kernel.binding("b000000.crypto") == VFIO
+
+
+@pytest.mark.parametrize(("rebind", "driver"), [(False, "acme-dma-uio"), (True, "acme-crypto")])
+def test_driver_override_clears_whatever_the_override_was(
+    board: Board, call: Call, rebind: bool, driver: str
+) -> None:
+    call("driver_override", devices=ONE, driver="acme-dma-uio", rebind=True)
+    call("driver_override", devices=ONE, state="absent", rebind=rebind)
+    assert board.kernel.binding("b000000.crypto") == (driver, None)
+    assert not call("driver_override", devices=ONE, state="absent", rebind=rebind)["changed"]
+
+
+def test_no_autobind_takes_the_driver_and_gives_it_back(board: Board, call: Call) -> None:
+    call("no_autobind", devices=ONE)
+    assert board.kernel.binding("b000000.crypto") == (None, "none")
+    assert not call("no_autobind", devices=ONE)["changed"]
+    call("no_autobind", devices=ONE, state="absent")
+    assert board.kernel.binding("b000000.crypto") == NATIVE
+    assert not call("no_autobind", devices=ONE, state="absent")["changed"]
+
+
+def test_no_autobind_can_leave_the_driver_for_now(board: Board, call: Call) -> None:
+    call("no_autobind", devices=ONE, unbind=False)
+    assert board.kernel.binding("b000000.crypto") == ("acme-crypto", "none")
+    call("no_autobind", devices=ONE, state="absent")
+    assert board.kernel.binding("b000000.crypto") == NATIVE
+
+
+def test_no_autobind_absent_leaves_another_ones_override(board: Board, call: Call) -> None:
+    call("vfio_binding", devices=ONE, reset_required=False)
+    assert not call("no_autobind", devices=ONE, state="absent")["changed"]
+    assert board.kernel.binding("b000000.crypto") == VFIO
+
+
+def test_vfio_binding_binds_and_releases(board: Board, call: Call) -> None:
+    result = call("vfio_binding", devices=ONE, reset_required=False)
+    assert board.kernel.binding("b000000.crypto") == VFIO
+    assert result["devices"][0]["vfio_nodes"]
+    assert not call("vfio_binding", devices=ONE, reset_required=False)["changed"]
+    call("vfio_binding", devices=ONE, state="released")
+    assert board.kernel.binding("b000000.crypto") == NATIVE
+    assert not call("vfio_binding", devices=ONE, state="released")["changed"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "override"),
+    [("acme-crypto", "acme-crypto"), ("acme-dma-uio", "acme-dma-uio"), (None, "none")],
+)
+def test_vfio_binding_released_leaves_what_others_set_up(
+    board: Board, call: Call, driver: str | None, override: str
+) -> None:
+    call("driver_override", devices=ONE, driver=override, rebind=driver is not None)
+    if driver is None:
+        board.kernel.write("bus/platform/drivers/acme-crypto/unbind", "b000000.crypto")
+    assert not call("vfio_binding", devices=ONE, state="released")["changed"]
+    assert board.kernel.binding("b000000.crypto") == (driver, override)
+
+
+def test_the_small_modules_leave_the_boot_files_and_other_devices_alone(
+    board: Board, call: Call
+) -> None:
+    call("host_policy", devices=[DMA, AMBA])
+    before = {key: value for key, value in board.everything().items() if "host/etc" in key}
+    call("vfio_binding", devices=ONE, reset_required=False)
+    call("vfio_binding", devices=ONE, state="released")
+    after = {key: value for key, value in board.everything().items() if "host/etc" in key}
+    assert after == before
+    assert board.kernel.binding("b002000.dma") == (None, "none")
+    assert board.kernel.binding("b008000.blob") == ("vfio-amba", "vfio-amba")
+
+
+def test_the_small_modules_take_all_devices_or_none(board: Board, call: Call) -> None:
+    devices = [{"compatible": "acme,crypto"}, {"name": "b002000.dma"}]
+    native = board.kernel.bindings()
+    assert call("vfio_binding", devices=devices, reset_required=False)["failed"]
+    assert board.kernel.bindings() == native
+
+
+def test_device_info_reads_and_writes_nothing(board: Board, call: Call) -> None:
+    before = board.everything()
+    result = call("device_info")
+    assert not result["changed"]
+    assert [device["name"] for device in result["devices"]] == [
+        "b000000.crypto",
+        "b001000.crypto",
+        "b002000.dma",
+        "b003000.dma",
+        "b004000.ethernet",
+        "soc:keys",
+        "b008000.blob",
+    ]
+    assert len(call("device_info", devices=[{"compatible": "acme,crypto"}])["devices"]) == 2
+    assert call("device_info", devices=[])["devices"] == []
+    assert board.everything() == before
+    assert not board.kernel.writes

@@ -1,0 +1,577 @@
+"""One call from end to end on a fake machine; what counts is its /sys and its files."""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import Any
+
+import pytest
+from board import AMBA, CRYPTO, DMA, LIST, Board
+from fake_kernel import EPROBE_DEFER, TREE, Driver
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    MODPROBE,
+    MODULES_LOAD,
+    RULES,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+
+ASKED = {
+    "b000000.crypto": ("vfio-platform", "vfio-platform"),
+    "b001000.crypto": ("vfio-platform", "vfio-platform"),
+    "b002000.dma": (None, "none"),
+    "b003000.dma": ("acme-dma-uio", "acme-dma-uio"),
+    "b004000.ethernet": (None, None),
+    "b008000.blob": ("vfio-amba", "vfio-amba"),
+    "soc:keys": ("gpio-keys", None),
+}
+NATIVE = {
+    "b000000.crypto": ("acme-crypto", None),
+    "b001000.crypto": ("acme-crypto", None),
+    "b002000.dma": ("acme-dma", None),
+    "b003000.dma": ("acme-dma", None),
+    "b004000.ethernet": (None, None),
+    "b008000.blob": ("acme-blob", None),
+    "soc:keys": ("gpio-keys", None),
+}
+OVERRIDE = "bus/platform/devices/%s/driver_override"
+
+
+def refused(board: Board, entries: list[dict[str, Any]], **settings: Any) -> str:
+    """The message of a call that is refused, which must not have touched anything."""
+    before, calls = board.everything(), len(board.kmod.calls)
+    with pytest.raises(PolicyError) as caught:
+        board.apply(entries, **settings)
+    assert not board.kernel.writes
+    assert len(board.kmod.calls) == calls
+    assert board.everything() == before
+    return str(caught.value)
+
+
+def told(outcome: Outcome) -> dict[str, Any]:
+    """What a check has to predict of a run: all but the group and the nodes, made by the probe."""
+    result = _report.result(outcome)
+    for device in result["devices"]:
+        del device["iommu_group"], device["vfio_nodes"]
+    return {**result, "boot_files": _report.boot_files(outcome)}
+
+
+@pytest.fixture
+def applied(board: Board) -> Board:
+    """The board after the list was applied, with the counts at zero."""
+    board.apply(LIST, reset_required=False)
+    board.kernel.writes.clear()
+    board.kmod.calls.clear()
+    return board
+
+
+def test_the_first_run_brings_every_device_to_what_was_asked(board: Board) -> None:
+    outcome = board.apply(LIST, reset_required=False)
+    assert board.kernel.bindings() == ASKED
+    assert outcome.is_changed
+    assert {node for node in board.nodes() if "devices" not in node} == {
+        "/dev/vfio/1",
+        "/dev/vfio/2",
+        "/dev/vfio/4",
+    }
+
+
+def test_the_group_that_is_reported_has_its_node(board: Board) -> None:
+    outcome = board.apply(LIST, reset_required=False)
+    for one in _report.result(outcome)["devices"]:
+        if one["driver"] in ("vfio-platform", "vfio-amba"):
+            assert one["iommu_group"] == board.kernel.link_name(
+                f"devices/platform/{one['name']}/iommu_group"
+            )
+            assert f"/dev/vfio/{one['iommu_group']}" in one["vfio_nodes"]
+            assert set(one["vfio_nodes"]) <= set(board.nodes())
+
+
+def test_the_second_run_writes_nothing_at_all(applied: Board) -> None:
+    before = applied.everything()
+    outcome = applied.apply(LIST, reset_required=False)
+    assert not outcome.is_changed
+    assert _report.result(outcome)["diff"] == []
+    assert not applied.kernel.writes
+    assert not applied.kmod.calls
+    assert applied.everything() == before
+
+
+def test_a_device_that_the_list_names_twice_is_moved_once(board: Board) -> None:
+    entries = [CRYPTO, {"name": "b000000.crypto", "policy": "vfio"}]
+    board.apply(entries, reset_required=False)
+    texts = [text for _path, text in board.kernel.writes]
+    assert texts == ["vfio-platform\n", "b000000.crypto", "b000000.crypto"] or texts == [
+        "vfio-platform\n",
+        "b000000.crypto",
+    ]
+    assert board.kernel.driver_of("b000000.crypto") == "vfio-platform"
+
+
+def test_a_check_predicts_the_first_run_and_touches_nothing(board: Board) -> None:
+    before = board.everything()
+    predicted = board.check(LIST, reset_required=False)
+    assert not board.kernel.writes
+    assert not board.kmod.calls
+    assert board.everything() == before
+    assert told(predicted) == told(board.apply(LIST, reset_required=False))
+
+
+@pytest.mark.parametrize("entries", [[], [CRYPTO], [DMA, AMBA], [dict(CRYPTO, policy="default")]])
+def test_a_check_predicts_what_a_changed_list_gives_back(
+    applied: Board, entries: list[dict[str, Any]]
+) -> None:
+    predicted = applied.check(entries, reset_required=False)
+    assert not applied.kernel.writes
+    assert told(predicted) == told(applied.apply(entries, reset_required=False))
+
+
+def test_a_check_of_what_is_so_already_predicts_no_change(applied: Board) -> None:
+    assert not applied.check(LIST, reset_required=False).is_changed
+
+
+def test_every_override_is_written_before_anything_else(board: Board) -> None:
+    board.apply(LIST, reset_required=False)
+    kinds = [path.rpartition("/")[2] for path, _text in board.kernel.writes]
+    overrides = kinds.count("driver_override")
+    assert overrides == 5
+    assert set(kinds[overrides:]).isdisjoint({"driver_override"})
+
+
+def test_overrides_are_set_before_a_module_is_loaded(board: Board) -> None:
+    seen: list[str | None] = []
+    load = board.kmod.load
+
+    def watched(module: str, parameters: Any = None) -> None:
+        seen.append(board.kernel.override_of("b000000.crypto"))
+        load(module, parameters)
+
+    board.kmod.load = watched  # type: ignore[method-assign]
+    board.apply([CRYPTO], reset_required=False)
+    assert seen == ["vfio-platform"]
+
+
+def test_a_device_is_never_seen_on_a_driver_that_nobody_asked_for(board: Board) -> None:
+    seen: set[str | None] = set()
+    board.kernel.after_write = lambda: seen.add(board.kernel.driver_of("b003000.dma"))
+    board.apply(LIST, reset_required=False)
+    assert seen <= {"acme-dma", None, "acme-dma-uio"}
+    seen.clear()
+    board.apply([dict(LIST[3], policy="vfio", driver=None)], unsafe_noiommu=True)
+    assert seen <= {"acme-dma-uio", None, "vfio-platform"}
+
+
+def test_an_entry_taken_off_the_list_gives_its_device_back_and_the_diff_says_so(
+    applied: Board,
+) -> None:
+    outcome = applied.apply(LIST[1:], reset_required=False)
+    assert applied.kernel.bindings() == {
+        **ASKED,
+        "b000000.crypto": NATIVE["b000000.crypto"],
+        "b001000.crypto": NATIVE["b001000.crypto"],
+    }
+    (devices, *_files) = _report.result(outcome)["diff"]
+    line = "/soc/crypto@b000000 (platform device b000000.crypto): driver "
+    assert line + "vfio-platform, driver_override vfio-platform\n" in devices["before"]
+    assert line + "acme-crypto, driver_override (unset) (given back)\n" in devices["after"]
+
+
+def test_an_empty_list_gives_everything_back_and_removes_our_files(applied: Board) -> None:
+    applied.apply([])
+    assert applied.kernel.bindings() == NATIVE
+    assert [applied.file(path) for path in (RULES, MODPROBE, MODULES_LOAD)] == [None] * 3
+    assert not applied.nodes()
+
+
+def test_giving_back_twice_changes_nothing_the_second_time(applied: Board) -> None:
+    applied.apply([])
+    applied.kernel.writes.clear()
+    assert not applied.apply([]).is_changed
+    assert not applied.kernel.writes
+
+
+def test_an_empty_list_on_a_fresh_machine_does_nothing(board: Board) -> None:
+    before = board.everything()
+    assert not board.apply([]).is_changed
+    assert board.everything() == before
+
+
+def test_a_device_moves_from_one_policy_to_the_other(applied: Board) -> None:
+    applied.apply([dict(CRYPTO, policy="no_autobind")])
+    assert applied.kernel.binding("b000000.crypto") == (None, "none")
+    applied.apply([CRYPTO])
+    assert applied.kernel.binding("b000000.crypto") == ("vfio-platform", "vfio-platform")
+    applied.apply([])
+    assert applied.kernel.bindings() == NATIVE
+
+
+def test_what_we_never_claimed_is_never_touched(board: Board) -> None:
+    board.kernel.write(OVERRIDE % "b001000.crypto", "somebodys\n")
+    board.kernel.writes.clear()
+    board.apply([CRYPTO], reset_required=False)
+    board.apply([])
+    assert board.kernel.binding("b001000.crypto") == ("acme-crypto", "somebodys")
+    assert not [path for path, text in board.kernel.writes if "b001000" in path + text]
+
+
+@pytest.mark.parametrize(
+    ("driver", "override"),
+    [("acme-dma-uio", "acme-dma-uio"), ("acme-crypto", None), (None, "none")],
+)
+def test_what_somebody_else_made_of_a_device_since_is_left_alone(
+    applied: Board, driver: str | None, override: str | None
+) -> None:
+    kernel, name = applied.kernel, "b000000.crypto"
+    kernel.write("bus/platform/drivers/vfio-platform/unbind", name)
+    kernel.write(OVERRIDE % name, (override or "") + "\n")
+    if driver:
+        kernel.write(f"bus/platform/drivers/{driver}/bind", name)
+    kernel.writes.clear()
+    applied.apply(LIST[1:])
+    assert kernel.binding(name) == (driver, override)
+    assert not [path for path, text in kernel.writes if name in path + text]
+
+
+def test_a_device_that_was_driverless_when_it_was_taken_is_so_again(board: Board) -> None:
+    entries = [{"dt_path": "/soc/ethernet@e0700000", "policy": "vfio"}]
+    board.apply(entries, reset_required=False)
+    assert board.kernel.driver_of("b004000.ethernet") == "vfio-platform"
+    board.apply([])
+    assert board.kernel.binding("b004000.ethernet") == (None, None)
+
+
+def test_default_loads_the_native_drivers_module_for_a_driverless_device_once(
+    board: Board,
+) -> None:
+    entries = [{"dt_path": "/soc/ethernet@e0700000", "policy": "default"}]
+    board.apply(entries)
+    assert board.kernel.binding("b004000.ethernet") == ("acme-eth", None)
+    board.kernel.write("bus/platform/drivers/acme-eth/unbind", "b004000.ethernet")
+    assert not board.apply(entries).is_changed
+
+
+def test_the_native_driver_is_loaded_anew_if_its_module_is_gone(applied: Board) -> None:
+    for name in ("b003000.dma",):
+        applied.kernel.write("bus/platform/drivers/acme-dma-uio/unbind", name)
+    applied.kmod.unload("acme")
+    applied.apply([])
+    assert applied.kernel.driver_of("b000000.crypto") == "acme-crypto"
+    assert "load acme" in applied.kmod.calls
+
+
+def test_a_device_of_vfio_whose_native_driver_nobody_knows_ends_without_one(
+    board: Board,
+) -> None:
+    kernel = board.kernel
+    kernel.add_device("b00a000.odd", "/soc/odd@b00a000", ("acme,odd",), iommus=True)
+    board.apply([{"name": "b00a000.odd", "policy": "vfio"}], reset_required=False)
+    kernel.write(OVERRIDE % "b00a000.odd", "\n")
+    board.apply([{"name": "b00a000.odd", "policy": "default"}])
+    assert kernel.binding("b00a000.odd") == (None, None)
+
+
+def test_a_native_driver_that_declines_leaves_the_device_without_one(board: Board) -> None:
+    board.kmod.modules["acme_eth"] = board.kmod.modules["acme_eth"].__class__(
+        "acme_eth",
+        (
+            Driver(
+                "acme-eth",
+                matches=("acme,eth",),
+                module="acme_eth",
+                failures={"b004000.ethernet": errno.ENODEV},
+            ),
+        ),
+        aliases=("of:N*T*Cacme,eth*",),
+    )
+    board.apply([{"name": "b004000.ethernet", "policy": "default"}])
+    assert board.kernel.binding("b004000.ethernet") == (None, None)
+
+
+def test_an_override_that_names_the_native_driver_itself_can_be_cleared(board: Board) -> None:
+    kernel = board.kernel
+    kernel.register(Driver("rtc-pl031", matches=("arm,pl031",)))
+    kernel.add_device("9010000.pl031", "/pl031@9010000", ("arm,pl031",))
+    kernel.write(OVERRIDE % "9010000.pl031", "rtc-pl031\n")
+    board.apply([{"name": "9010000.pl031", "policy": "default"}])
+    assert kernel.binding("9010000.pl031") == ("rtc-pl031", None)
+
+
+def test_a_foreign_file_is_refused_and_left_alone(board: Board) -> None:
+    board.write_file(RULES, "# mine\n")
+    assert f"{RULES} was not written by this collection" in refused(board, [CRYPTO])
+    assert board.file(RULES) == "# mine\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# policy: {",
+        "# policy: []",
+        '# policy: {"name": "a/b", "policy": "vfio"}',
+        '# policy: {"name": "x"}',
+        '# policy: {"name": "x", "policy": "nonsense"}',
+        '# policy: {"name": "x", "policy": "driver"}',
+        '# policy: {"name": "x", "policy": "driver", "driver": 5}',
+        '# policy: {"name": 5, "policy": "vfio"}',
+        '# policy: {"compatible": "x", "policy": "vfio", "expect": "two"}',
+        '# native: {"/x": 5}',
+        '# native: {"/x": "../../y"}',
+        "# native: [1]",
+    ],
+)
+def test_a_damaged_header_is_refused_and_said_to_be_damaged(applied: Board, line: str) -> None:
+    rules = applied.file(RULES) or ""
+    applied.write_file(RULES, rules + line + "\n")
+    assert f"The header of {RULES} cannot be read" in refused(applied, [])
+
+
+def test_a_list_that_contradicts_itself_by_now_can_still_be_given_back(applied: Board) -> None:
+    both = "acme,crypto\0acme,late\0"
+    entries = [CRYPTO, {"compatible": "acme,late", "required": False, "policy": "no_autobind"}]
+    applied.apply(entries, reset_required=False)
+    applied.kernel.put(f"{TREE}/soc/crypto@b000000/compatible", both)
+    applied.apply([])
+    assert applied.kernel.binding("b000000.crypto") == NATIVE["b000000.crypto"]
+
+
+def test_without_persistence_no_file_is_written(board: Board) -> None:
+    before = {key for key in board.everything() if key.startswith("host/etc")}
+    board.apply(LIST, persistent=False, reset_required=False)
+    assert board.kernel.bindings() == ASKED
+    assert {key for key in board.everything() if key.startswith("host/etc")} == before
+
+
+def test_without_runtime_only_files_are_written(board: Board) -> None:
+    board.kernel.is_on_read_only_mount = True
+    outcome = board.apply(LIST, runtime=False, reset_required=False)
+    assert board.kernel.bindings() == NATIVE
+    assert not board.kernel.writes
+    assert outcome.is_changed
+    assert not board.apply(LIST, runtime=False, reset_required=False).is_changed
+
+
+def test_the_files_for_boot_are_the_same_whether_made_now_or_at_run_time(board: Board) -> None:
+    board.apply(LIST, reset_required=False)
+    paths = (RULES, MODPROBE, MODULES_LOAD)
+    at_run_time = [board.file(path) for path in paths]
+    outcome = board.apply(LIST, runtime=False, reset_required=False)
+    assert not outcome.is_changed
+    assert [board.file(path) for path in paths] == at_run_time
+
+
+def test_after_a_reboot_that_the_rules_made_good_nothing_is_to_be_done(applied: Board) -> None:
+    kernel = applied.kernel
+    rules = applied.file(RULES)
+    for name in ("b000000.crypto", "b001000.crypto"):
+        kernel.write("bus/platform/drivers/vfio-platform/unbind", name)
+        kernel.write("bus/platform/drivers/vfio-platform/bind", name)
+    kernel.writes.clear()
+    assert not applied.apply(LIST, reset_required=False).is_changed
+    assert applied.file(RULES) == rules
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"dt_path": "/soc/gone"}, "no such node"),
+    ({"compatible": "acme,crypto", "expect": 3}, "expect says 3"),
+    ({"name": "soc:keys"}, "that driver has no unbind"),
+    ({"name": "soc:keys", "policy": "no_autobind"}, "runtime: false and reboot"),
+    ({"name": "b002000.dma", "policy": "driver", "driver": "vfio-amba"}, "say policy: vfio"),
+    ({"name": "b002000.dma", "policy": "driver", "driver": "gone"}, "does not exist here"),
+    ({"name": "b002000.dma", "policy": "driver", "driver": "acme_eth"}, "is not loaded"),
+    ({"name": "b002000.dma", "policy": "driver", "driver": "acme-blob"}, "is on the amba bus"),
+    ({"name": "b004000.ethernet", "policy": "driver", "driver": "gpio-keys"}, "has no bind"),
+]
+
+
+@pytest.mark.parametrize(("said", "words"), BAD)
+def test_what_cannot_be_done_is_refused_before_anything_is_touched(
+    board: Board, said: dict[str, Any], words: str
+) -> None:
+    assert words in refused(board, [DMA | {"name": "b003000.dma"}, {"policy": "vfio", **said}])
+
+
+def test_two_policies_for_one_device_are_refused(board: Board) -> None:
+    message = refused(board, [CRYPTO, {"compatible": "acme,crypto", "policy": "no_autobind"}])
+    assert "/soc/crypto@b000000" in message
+    assert "different policies" in message
+
+
+def test_a_kernel_without_vfio_is_said_to_have_none(board: Board) -> None:
+    board.kmod.modules.clear()
+    assert "has no vfio-platform" in refused(board, [CRYPTO])
+    assert "CONFIG_VFIO_AMBA" in refused(board, [AMBA])
+
+
+def test_a_read_only_sys_is_refused(board: Board) -> None:
+    board.kernel.is_on_read_only_mount = True
+    assert "/sys is mounted read-only" in refused(board, [CRYPTO])
+
+
+def test_whoever_is_not_root_is_told_to_become_root(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert "become: true" in refused(board, [CRYPTO])
+    assert not board.apply([]).is_changed
+
+
+def test_every_reason_not_to_begin_is_told_at_once(board: Board) -> None:
+    board.kernel.is_on_read_only_mount = True
+    entries = [entry | {"policy": "vfio"} for entry, _words in BAD[2:3]]
+    entries += [{"name": "b002000.dma", "policy": "driver", "driver": "gone"}]
+    message = refused(board, entries)
+    assert all(word in message for word in ("read-only", "has no unbind", "does not exist"))
+
+
+def test_without_a_sys_it_is_said_what_can_be_done(board: Board) -> None:
+    (board.kernel.tree / "bus").rename(board.kernel.tree / "gone")
+    with pytest.raises(PolicyError, match="runtime: false"):
+        board.apply([CRYPTO])
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.EINVAL, "IOMMU group 1"),
+        (errno.ENOENT, "no reset function"),
+        (errno.EAGAIN, "supplier of the device is not ready"),
+        (errno.EIO, "dmesg"),
+    ],
+)
+def test_a_failed_bind_names_the_device_the_errno_and_a_remedy(
+    board: Board, code: int, words: str
+) -> None:
+    board.kmod.load("vfio-platform", {"reset_required": "N"})
+    board.kernel.answer("bus/platform/drivers/vfio-platform/bind", code)
+    with pytest.raises(PolicyError) as caught:
+        board.apply([CRYPTO], reset_required=False)
+    message = str(caught.value)
+    assert "/soc/crypto@b000000 (platform device b000000.crypto): cannot bind to" in message
+    assert errno.errorcode[code] in message
+    assert words in message
+    assert "Nothing was changed" in message
+
+
+def test_a_missing_reset_function_is_told_with_the_option_that_helps(board: Board) -> None:
+    with pytest.raises(PolicyError, match="reset_required: false"):
+        board.apply([CRYPTO])
+    assert board.kernel.bindings() == NATIVE
+
+
+def test_a_reset_function_wanted_for_nothing_is_told_to_be_the_kernels_fault(
+    board: Board,
+) -> None:
+    board.kernel.has_reset_bug = True
+    with pytest.raises(PolicyError, match=r"Linux before 6\.3"):
+        board.apply([CRYPTO], reset_required=False)
+    assert board.kernel.bindings() == NATIVE
+
+
+def test_a_missing_iommu_group_is_told_with_the_option_that_helps(board: Board) -> None:
+    entries = [{"name": "b002000.dma", "policy": "vfio"}]
+    with pytest.raises(PolicyError) as caught:
+        board.apply(entries, reset_required=False)
+    assert "no iommus property" in str(caught.value)
+    assert "unsafe_noiommu: true" in str(caught.value)
+    assert board.kernel.bindings() == NATIVE
+    board.kmod.load("vfio-platform", {"reset_required": "N"})
+    board.kernel.writes.clear()
+    assert "no iommus property" in refused(board, entries, reset_required=False)
+
+
+def test_a_write_that_had_no_effect_is_found_out(board: Board) -> None:
+    native = "bus/platform/drivers/acme-crypto/unbind"
+
+    def forget() -> None:
+        board.kernel.put(OVERRIDE % "b000000.crypto", "else\n")
+
+    board.kernel.answer((native, "b000000.crypto"), forget)
+    with pytest.raises(PolicyError, match=r"b000000\.crypto"):
+        board.apply([CRYPTO], reset_required=False)
+    assert board.kernel.bindings() == NATIVE
+
+
+def test_what_is_reported_is_what_is_true_at_the_end(board: Board) -> None:
+    kernel = board.kernel
+
+    def take_away() -> None:
+        if kernel.driver_of("b000000.crypto") == "vfio-platform":
+            kernel.write("bus/platform/drivers/vfio-platform/unbind", "b000000.crypto")
+
+    kernel.answer(("bus/amba/drivers/acme-blob/unbind", "b008000.blob"), take_away)
+    with pytest.raises(PolicyError, match=r"b000000\.crypto"):
+        board.apply([CRYPTO, AMBA], reset_required=False)
+    assert board.file(RULES) is None
+
+
+def test_a_supplier_may_come_after_its_consumer(board: Board) -> None:
+    board.kernel.add_link("b001000.crypto", "b000000.crypto")
+    entries = [CRYPTO, {"name": "b001000.crypto", "policy": "vfio"}]
+    board.apply(entries, reset_required=False, allow=["consumers"])
+    assert board.kernel.driver_of("b000000.crypto") == "vfio-platform"
+    assert board.kernel.driver_of("b001000.crypto") == "vfio-platform"
+
+
+def test_a_native_driver_that_waits_for_a_supplier_is_no_success(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    native = board.kernel.drivers["platform", "acme-crypto"]
+    waiting = {"b000000.crypto": EPROBE_DEFER}
+    board.kernel.drivers["platform", "acme-crypto"] = Driver(
+        native.name, matches=native.matches, module=native.module, failures=waiting
+    )
+    with pytest.raises(PolicyError, match="its driver is none"):
+        board.apply([])
+    assert board.kernel.driver_of("b000000.crypto") == "vfio-platform"
+    assert board.file(RULES)
+
+
+def test_the_header_remembers_the_list_and_the_native_drivers(applied: Board) -> None:
+    lines = (applied.file(RULES) or "").splitlines()
+    policies = [json.loads(line[10:]) for line in lines if line.startswith("# policy: ")]
+    assert policies == LIST
+    natives = [json.loads(line[10:]) for line in lines if line.startswith("# native: ")]
+    assert {"/soc/crypto@b000000": "acme-crypto"} in natives
+    assert {"/soc/blob@b008000": "acme-blob"} in natives
+
+
+def test_info_tells_what_will_be_after_the_next_boot(applied: Board) -> None:
+    found = {one.device.name: one for one in inspect(applied.host, None)}
+    assert len(found) == 7
+    crypto = _report.inspection(found["b000000.crypto"])
+    assert crypto["claimed_by"] == LIST[0]
+    assert crypto["next_boot"]["driver"] == "vfio-platform"
+    assert _report.inspection(found["b002000.dma"])["next_boot"]["driver"] is None
+    assert _report.inspection(found["b002000.dma"])["next_boot"]["driver_override"] == "none"
+    assert _report.inspection(found["soc:keys"])["next_boot"]["driver"] == "gpio-keys"
+    assert _report.inspection(found["soc:keys"])["claimed_by"] is None
+    assert not applied.kernel.writes
+
+
+def test_info_on_chosen_devices_tells_of_them_alone(applied: Board) -> None:
+    selector = Selector("dt_path", "crypto0")
+    assert [one.device.name for one in inspect(applied.host, [selector])] == ["b000000.crypto"]
+
+
+def test_info_tells_that_what_was_set_by_hand_does_not_last(board: Board) -> None:
+    board.apply([CRYPTO], persistent=False, reset_required=False)
+    (found,) = inspect(board.host, [Selector("name", "b000000.crypto")])
+    told_of = _report.inspection(found)
+    assert told_of["driver"] == "vfio-platform"
+    assert told_of["next_boot"]["driver"] == "acme-crypto"
+    assert told_of["next_boot"]["driver_override"] is None
+
+
+def test_on_a_machine_with_acpi_devices_are_given_by_acpi_names_with_noiommu(
+    board: Board,
+) -> None:
+    board.kernel.add_device("LNRO0005:00", acpi=("\\_SB_.VR00", "LNRO0005"))
+    entries = [{"acpi_path": "\\_SB.VR00", "policy": "vfio"}]
+    board.apply(entries, reset_required=False, unsafe_noiommu=True)
+    assert board.kernel.driver_of("LNRO0005:00") == "vfio-platform"
+    assert not board.apply(entries, reset_required=False, unsafe_noiommu=True).is_changed
+    board.apply([])
+    assert board.kernel.binding("LNRO0005:00") == (None, None)

@@ -1,0 +1,107 @@
+"""Whole files, replaced at once, and the access to nodes."""
+
+from __future__ import annotations
+
+import grp
+import os
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files, is_group
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
+
+RULES = "/etc/udev/rules.d/x.rules"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(str(tmp_path))
+
+
+def test_a_file_and_the_folders_to_it_are_made(files: Files, tmp_path: Path) -> None:
+    files.put(RULES, "ä\n")
+    file = tmp_path / RULES[1:]
+    assert file.read_text(encoding="utf-8") == "ä\n"
+    assert file.stat().st_mode & 0o7777 == 0o644
+    assert files.read(RULES) == "ä\n"
+
+
+def test_a_file_is_replaced_and_never_written_into(files: Files, tmp_path: Path) -> None:
+    files.put(RULES, "old\n")
+    with (tmp_path / RULES[1:]).open() as reader:
+        files.put(RULES, "new\n")
+        assert reader.read() == "old\n"
+    assert os.listdir((tmp_path / RULES[1:]).parent) == ["x.rules"]
+
+
+def test_a_file_that_shall_not_be_is_removed_and_may_be_missing(files: Files) -> None:
+    files.put(RULES, "x")
+    files.put(RULES, None)
+    files.put(RULES, None)
+    assert files.read(RULES) is None
+
+
+def test_bytes_that_are_no_text_come_back_as_they_were(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"\xff\xfe\n")
+    content = files.read("/f")
+    files.put("/g", content)
+    assert (tmp_path / "g").read_bytes() == b"\xff\xfe\n"
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "etc").write_text("")
+    with pytest.raises(PolicyError, match="has to be a folder is a file"):
+        files.put(RULES, "x")
+    with pytest.raises(PolicyError, match="has to be a folder is a file"):
+        files.read(RULES)
+
+
+def test_a_folder_in_the_place_of_a_file_is_told(files: Files, tmp_path: Path) -> None:
+    (tmp_path / RULES[1:]).mkdir(parents=True)
+    for content in ("x", None):
+        with pytest.raises(PolicyError, match="Cannot write"):
+            files.put(RULES, content)
+    with pytest.raises(PolicyError, match="Cannot read"):
+        files.read(RULES)
+
+
+def test_a_write_that_fails_leaves_the_file_and_no_rubbish(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.put(RULES, "old\n")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(PolicyError, match="No space left"):
+            files.put(RULES, "new\n")
+    assert files.read(RULES) == "old\n"
+    assert os.listdir((tmp_path / RULES[1:]).parent) == ["x.rules"]
+
+
+def test_group_and_mode_of_a_node_are_told_and_set(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "node").touch(mode=0o600)
+    own = grp.getgrgid(os.getgid()).gr_name
+    files.give_node("/node", NodeAccess(own, None))
+    assert files.node_access("/node") == NodeAccess(own, "0600")
+    files.give_node("/node", NodeAccess(None, "0660"))
+    assert (tmp_path / "node").stat().st_mode & 0o7777 == 0o660
+    assert files.node_access("/node") == NodeAccess(own, "0660")
+
+
+def test_a_node_that_is_not_there_has_no_access(files: Files) -> None:
+    assert files.node_access("/gone") is None
+    files.give_node("/gone", NodeAccess(None, "0660"))
+    assert files.node_access("/gone") is None
+
+
+def test_a_group_that_is_not_there_is_told(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "node").touch()
+    assert not is_group("no-such-group")
+    assert is_group(grp.getgrgid(os.getgid()).gr_name)
+    with pytest.raises(PolicyError, match="no-such-group"):
+        files.give_node("/node", NodeAccess("no-such-group", None))

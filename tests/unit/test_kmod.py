@@ -1,0 +1,139 @@
+"""The door to modprobe: what is asked of it, and what its answers mean."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
+
+Modprobe = Callable[[str], None]
+
+
+@pytest.fixture
+def modprobe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Modprobe:
+    """Puts a modprobe in place that notes its arguments and then runs a shell script."""
+
+    def install(script: str) -> None:
+        program = tmp_path / "modprobe"
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n{script}\n')
+        program.chmod(0o755)
+
+    monkeypatch.setattr(_kmod, "_FOLDERS", (str(tmp_path), "/usr/bin", "/bin"))
+    return install
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Callable[[], list[str]]:
+    """The arguments of the last call."""
+    return lambda: (tmp_path / "arguments").read_text().splitlines()
+
+
+def test_a_module_is_loaded_with_its_parameters(
+    modprobe: Modprobe, asked: Callable[[], list[str]]
+) -> None:
+    modprobe("exit 0")
+    Kmod().load("vfio-platform", {"reset_required": "N"})
+    assert asked() == ["--", "vfio-platform", "reset_required=N"]
+    Kmod().load("vfio-amba")
+    assert asked() == ["--", "vfio-amba"]
+
+
+def test_a_module_is_unloaded(modprobe: Modprobe, asked: Callable[[], list[str]]) -> None:
+    modprobe("exit 0")
+    Kmod().unload("vfio-platform")
+    assert asked() == ["--remove", "--", "vfio-platform"]
+
+
+@pytest.mark.parametrize(("code", "is_there"), [(0, True), (1, False)])
+def test_a_module_is_available_if_modprobe_would_load_it(
+    modprobe: Modprobe, asked: Callable[[], list[str]], code: int, is_there: bool
+) -> None:
+    modprobe(f"exit {code}")
+    assert Kmod().is_available("vfio-platform") is is_there
+    assert "--dry-run" in asked()
+    assert asked()[-2:] == ["--", "vfio-platform"]
+
+
+def test_a_modalias_is_resolved_as_udev_would_do_it(
+    modprobe: Modprobe, asked: Callable[[], list[str]]
+) -> None:
+    modprobe("printf 'rtc_pl031\\nother\\n'")
+    assert Kmod().resolve("of:NrtcT(null)Carm,pl031") == ["rtc_pl031", "other"]
+    assert "--use-blacklist" in asked()
+    assert asked()[-1] == "of:NrtcT(null)Carm,pl031"
+    modprobe("echo noise; exit 1")
+    assert Kmod().resolve("of:NrtcT(null)Carm,pl031") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("insmod /lib/modules/x/vfio.ko.xz enable_unsafe_noiommu_mode=1", "1"),
+        ("insmod /lib/x/vfio.ko enable_unsafe_noiommu_mode=1 enable_unsafe_noiommu_mode=0", "0"),
+        ("insmod /lib/x/vfio.ko other=1", None),
+        ("builtin vfio", None),
+    ],
+)
+def test_a_parameter_is_what_modprobe_would_load_the_module_with(
+    modprobe: Modprobe, line: str, value: str | None
+) -> None:
+    modprobe(f"echo '{line}'")
+    assert Kmod().parameter("vfio", "enable_unsafe_noiommu_mode") == value
+
+
+def test_a_name_that_looks_like_an_option_is_none(
+    modprobe: Modprobe, asked: Callable[[], list[str]]
+) -> None:
+    modprobe("exit 0")
+    Kmod().is_available("--remove")
+    assert asked()[-2:] == ["--", "--remove"]
+
+
+@pytest.mark.parametrize("verb", ["load", "unload"])
+def test_modprobes_own_words_are_in_the_error(modprobe: Modprobe, verb: str) -> None:
+    modprobe("echo 'modprobe: FATAL: Module x is' >&2; echo 'in use.' >&2; exit 1")
+    with pytest.raises(PolicyError) as caught:
+        getattr(Kmod(), verb)("x")
+    assert str(caught.value) == (
+        f"Cannot {verb} the kernel module x: modprobe: FATAL: Module x is in use."
+    )
+
+
+def test_a_modprobe_that_fails_without_a_word_is_told_by_its_code(modprobe: Modprobe) -> None:
+    modprobe("exit 3")
+    with pytest.raises(PolicyError, match="modprobe ended with 3"):
+        Kmod().load("x")
+
+
+def test_a_modprobe_that_hangs_is_given_up(modprobe: Modprobe) -> None:
+    modprobe("exec sleep 60")
+    start = time.monotonic()
+    with pytest.raises(PolicyError, match=r"did not end within 0\.2 s; process \d+"):
+        Kmod(timeout=0.2).load("x")
+    assert time.monotonic() - start < 5
+
+
+def test_without_modprobe_it_is_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_kmod, "_FOLDERS", (str(tmp_path),))
+    for ask in (Kmod().is_available, Kmod().load):
+        with pytest.raises(PolicyError, match="modprobe is not installed"):
+            ask("vfio-platform")
+    assert Kmod().resolve("of:x") == []
+    assert Kmod().parameter("vfio", "x") is None
+
+
+def test_a_modprobe_that_cannot_be_started_is_a_sentence(
+    tmp_path: Path, modprobe: Modprobe
+) -> None:
+    modprobe("exit 0")
+    (tmp_path / "modprobe").write_bytes(b"\x7fELF no program at all")
+    with pytest.raises(PolicyError, match="Cannot start"):
+        Kmod().load("x")

@@ -1,0 +1,99 @@
+"""Policy lists: what an entry may say, who claims what, and what a newer list drops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    DEFAULT,
+    DRIVER,
+    NO_AUTOBIND,
+    VFIO,
+    Claim,
+    Identity,
+    Policy,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
+    Entry,
+    claims,
+    compared,
+    dropped,
+    parse_entries,
+    parse_selectors,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+
+ONE, TWO = Identity("platform", "1.x", "/soc/x@1"), Identity("platform", "2.x", "/soc/x@2")
+GIVE, KEEP_OFF, BACK = Policy(VFIO), Policy(NO_AUTOBIND), Policy(DEFAULT)
+
+
+def entry(name: str, policy: Policy) -> Entry:
+    return Entry(Selector("name", name), policy)
+
+
+@pytest.mark.parametrize(
+    ("said", "policy"),
+    [
+        ({"policy": "vfio"}, GIVE),
+        ({"policy": "vfio", "driver": None}, GIVE),
+        ({"policy": "no_autobind"}, KEEP_OFF),
+        ({"policy": "default"}, BACK),
+        ({"policy": "driver", "driver": "uio"}, Policy(DRIVER, "uio")),
+    ],
+)
+def test_an_entry_says_a_policy(said: dict[str, Any], policy: Policy) -> None:
+    assert parse_entries([{"name": "x", **said}]) == [entry("x", policy)]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"policy": "vfio", "driver": "uio"}, "goes with policy driver only"),
+        ({"policy": "driver", "driver": "a/b"}, "is not a driver's name"),
+        ({"policy": "driver", "driver": 'x"\n'}, "is not a driver's name"),
+        ({"policy": "driver"}, "needs the driver's name"),
+        ({"policy": "nonsense"}, "'nonsense' is none of"),
+    ],
+)
+def test_a_policy_that_is_none_is_refused(said: dict[str, Any], words: str) -> None:
+    with pytest.raises(PolicyError, match=words):
+        parse_entries([{"name": "x", **said}])
+
+
+def test_every_bad_entry_is_named_at_once() -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_selectors([{"name": "a/b"}, {"name": "good"}, {"compatible": "*"}])
+    assert len(caught.value.problems) == 2
+
+
+def test_two_entries_may_claim_a_device_with_the_same_policy() -> None:
+    entries = [entry("1.x", GIVE), entry("x", GIVE)]
+    assert claims(entries, [[ONE], [ONE, TWO]]) == [Claim(ONE, GIVE), Claim(TWO, GIVE)]
+
+
+def test_two_policies_for_one_device_are_refused_and_both_are_named() -> None:
+    with pytest.raises(PolicyError) as caught:
+        claims([entry("1.x", GIVE), entry("x", KEEP_OFF)], [[ONE], [ONE, TWO]])
+    (problem,) = caught.value.problems
+    assert "/soc/x@1" in problem
+    assert "'1.x': vfio" in problem
+    assert "'x': no_autobind" in problem
+
+
+def test_what_the_list_before_claimed_and_this_one_does_not_is_given_back() -> None:
+    before = [Claim(ONE, GIVE), Claim(TWO, KEEP_OFF)]
+    (back,) = dropped([Claim(ONE, BACK)], before)
+    assert (back.device, back.policy) == (TWO, Policy(DEFAULT, taken_by=KEEP_OFF))
+
+
+def test_what_was_on_default_before_is_not_given_back_again() -> None:
+    assert dropped([], [Claim(ONE, BACK)]) == []
+
+
+def test_a_claim_is_new_unless_the_list_before_said_the_same() -> None:
+    now = [Claim(ONE, GIVE), Claim(TWO, GIVE)]
+    before = [Claim(ONE, GIVE), Claim(TWO, BACK)]
+    assert [claim.is_new for claim in compared(now, before)] == [False, True]

@@ -1,0 +1,54 @@
+"""An old Python on the target gets a sentence, whatever ansible-core sends the module."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.plugins.action.normal import ActionModule as NormalAction
+
+from ansible_collections.armfleet.vfio.plugins.action.host_policy import ActionModule
+
+# What came of host_policy on Python 3.7, sent by ansible-core 2.19.14.
+TOO_OLD = {
+    "failed": True,
+    "rc": 1,
+    "module_stdout": "",
+    "module_stderr": "    def import_controller_module(_module_name: str, /) -> t.Any:\n"
+    "                                                    ^\nSyntaxError: invalid syntax\n",
+    "msg": "Module result deserialization failed: No start of json char found",
+    "exception": "Traceback ...",
+}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Any:
+    guard = object.__new__(ActionModule)
+    guard._task = SimpleNamespace(action="armfleet.vfio.host_policy")
+
+    def run_with(result: dict[str, Any]) -> dict[str, Any]:
+        monkeypatch.setattr(NormalAction, "run", lambda *_arguments: dict(result))
+        return guard.run()
+
+    return run_with
+
+
+def test_a_python_that_cannot_read_the_payload_is_said_to_be_too_old(run: Any) -> None:
+    result = run(TOO_OLD)
+    assert result["failed"]
+    assert "ansible_python_interpreter" in result["msg"]
+    assert "3.8" in result["msg"]
+    assert "Traceback" not in str(result)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"changed": True, "devices": []},
+        {"failed": True, "msg": "This needs root on the target: say become: true"},
+        {"failed": True, "module_stderr": "sudo: a password is required\n", "rc": 1},
+    ],
+)
+def test_every_other_result_is_passed_on(run: Any, result: dict[str, Any]) -> None:
+    assert run(result) == result

@@ -1,0 +1,126 @@
+"""The shapes of results; unset is null and never a text."""
+
+from __future__ import annotations
+
+import json
+
+from board import CRYPTO, DMA, LIST, Board
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    MODPROBE,
+    MODULES_LOAD,
+    RULES,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import inspect
+
+DEVICE = {
+    "name",
+    "bus",
+    "dt_path",
+    "compatible",
+    "acpi_path",
+    "acpi_hid",
+    "driver",
+    "driver_override",
+    "iommu_group",
+    "vfio_nodes",
+    "before",
+    "after",
+    "changed",
+    "steps",
+}
+
+
+def test_a_result_has_the_promised_keys_and_is_json(board: Board) -> None:
+    result = _report.result(board.apply(LIST, reset_required=False))
+    assert set(result) == {"changed", "devices", "host_steps", "diff"}
+    assert all(set(device) == DEVICE for device in result["devices"])
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_devices_come_in_the_lists_order(board: Board) -> None:
+    result = _report.result(board.apply([DMA, CRYPTO], reset_required=False))
+    assert [device["name"] for device in result["devices"]] == ["b002000.dma", "b000000.crypto"]
+
+
+def test_one_device_is_told_whole(board: Board) -> None:
+    (device,) = _report.result(board.apply([DMA]))["devices"]
+    assert device == {
+        "name": "b002000.dma",
+        "bus": "platform",
+        "dt_path": "/soc/dma@b002000",
+        "compatible": ["acme,dma"],
+        "acpi_path": None,
+        "acpi_hid": None,
+        "driver": None,
+        "driver_override": "none",
+        "iommu_group": None,
+        "vfio_nodes": [],
+        "before": {"driver": "acme-dma", "driver_override": None},
+        "after": {"driver": None, "driver_override": "none"},
+        "changed": True,
+        "steps": ["set driver_override to none (was unset)", "unbind from acme-dma"],
+    }
+
+
+def test_the_steps_of_a_device_for_vfio_are_told_in_words(board: Board) -> None:
+    outcome = board.apply([CRYPTO], reset_required=False)
+    result = _report.result(outcome)
+    assert result["devices"][0]["steps"] == [
+        "set driver_override to vfio-platform (was unset)",
+        "unbind from acme-crypto",
+        "bind to vfio-platform",
+    ]
+    assert result["host_steps"] == ["load module vfio-platform with reset_required=N"]
+
+
+def test_unset_is_null_and_never_the_kernels_text_for_it(board: Board) -> None:
+    outcome = board.apply(LIST, reset_required=False)
+    result = {**_report.result(outcome), "diff": None}
+    assert "(null)" not in json.dumps(result)
+    assert "(null)" not in json.dumps(list(map(_report.inspection, inspect(board.host, None))))
+
+
+def test_the_diff_has_a_part_for_devices_modules_and_each_file(board: Board) -> None:
+    diff = _report.result(board.apply(LIST, reset_required=False))["diff"]
+    headers = [part["after_header"] for part in diff]
+    assert headers == ["devices", "kernel modules", RULES, MODPROBE, MODULES_LOAD]
+    assert all(part["before_header"] == part["after_header"] for part in diff)
+    assert all(part["before"] != part["after"] for part in diff)
+
+
+def test_the_diff_leaves_out_what_stays(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    (devices, *_files) = _report.result(board.apply([CRYPTO, DMA], reset_required=False))["diff"]
+    assert "b002000.dma" in devices["after"]
+    assert "b000000.crypto" not in devices["after"]
+
+
+def test_boot_files_are_told_with_their_state(board: Board) -> None:
+    first = board.apply([CRYPTO], reset_required=False)
+    assert _report.boot_files(first) == [
+        {"path": path, "changed": True, "state": "present"}
+        for path in (RULES, MODPROBE, MODULES_LOAD)
+    ]
+    last = board.apply([])
+    assert [file["state"] for file in _report.boot_files(last)] == ["absent"] * 3
+    again = board.apply([])
+    assert [file["changed"] for file in _report.boot_files(again)] == [False] * 3
+    assert _report.boot_files(board.apply([], persistent=False)) == []
+
+
+def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
+    board.kernel.put("devices/platform/b002000.dma/net/eth0/flags", "0x1003\n")
+    found = {one.device.name: _report.inspection(one) for one in inspect(board.host, None)}
+    promised = DEVICE - {"before", "after", "changed", "steps"}
+    for told in found.values():
+        assert set(told) == promised | {"carries", "claimed_by", "next_boot"}
+        assert set(told["next_boot"]) == {"driver", "driver_override", "reason"}
+    assert found["b002000.dma"]["carries"] == [
+        {
+            "kind": "network",
+            "subject": "eth0",
+            "sentence": "network interface eth0 is up",
+        }
+    ]

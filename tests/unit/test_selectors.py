@@ -1,0 +1,226 @@
+"""A selector is refused or normalised to something that is special to nobody."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
+    KINDS,
+    Selector,
+    check_driver,
+    match,
+    parse,
+    resolve_alias,
+)
+
+# What udev's match values, its assigned values, a quoted string, a path or a line would act on.
+SPECIAL = set("\"'*?[]|$%\\\n\r\t\0{}=!;&<>`()~^ ")
+# An ACPI path starts with a backslash and a compatible may have a slash; see their own tests.
+PLAIN = set(string.ascii_letters + string.digits + ",._+@#-:/\\")
+
+NASTY = st.one_of(
+    st.text(max_size=40),
+    st.text("/.\\*?|$%\"'\n\0 abz019@:,-_+#", max_size=40),
+    st.builds("/{}/{}".format, st.text(max_size=8), st.sampled_from(["..", ".", "a\nb", "x"])),
+    st.builds("{}{}".format, st.sampled_from(KINDS), st.characters()),
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "value"),
+    [
+        ("dt_path", "/soc/ethernet@e0700000", "/soc/ethernet@e0700000"),
+        ("dt_path", "/proc/device-tree/soc/x@1", "/soc/x@1"),
+        ("dt_path", "/sys/firmware/devicetree/base/soc/x@1", "/soc/x@1"),
+        ("dt_path", "/proc/device-trees/x", "/proc/device-trees/x"),
+        ("dt_path", "/gpio-keys", "/gpio-keys"),
+        ("dt_path", "/cpus/cpu@0,1/l2-cache#0", "/cpus/cpu@0,1/l2-cache#0"),
+        ("dt_path", "ethernet0", "ethernet0"),
+        ("dt_path", "soc0/x@1", "soc0/x@1"),
+        ("compatible", "arm,pl031", "arm,pl031"),
+        ("compatible", "vendor,ip-1.0/b", "vendor,ip-1.0/b"),
+        ("acpi_path", "\\_SB_.VR00", "\\_SB_.VR00"),
+        ("acpi_path", "\\_SB.PCI0.A", "\\_SB_.PCI0.A___"),
+        ("acpi_hid", "LNRO0005", "LNRO0005"),
+        ("name", "b000000.crypto", "b000000.crypto"),
+        ("name", "soc:keys", "soc:keys"),
+        ("name", "platform-bus@c000000", "platform-bus@c000000"),
+        ("name", "LNRO0005:1f", "LNRO0005:1f"),
+        ("name", "arm-smmu-v3.0.auto", "arm-smmu-v3.0.auto"),
+    ],
+)
+def test_a_good_selector_is_taken_and_normalised(kind: str, given: str, value: str) -> None:
+    assert parse({kind: given}) == Selector(kind, value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "reason"),
+    [
+        ("dt_path", "", "root of the tree"),
+        ("dt_path", "/proc/device-tree", "root of the tree"),
+        ("dt_path", "/", "empty"),
+        ("dt_path", "/soc//x", "empty"),
+        ("dt_path", "/soc/x/", "empty"),
+        ("dt_path", "/soc/../x", "not allowed"),
+        ("dt_path", "../x", "not allowed"),
+        ("dt_path", "./x", "not allowed"),
+        ("dt_path", "/soc/x y", "'x y' is not the name of a node"),
+        ("dt_path", "/soc/x*", "is not the name of a node"),
+        ("dt_path", '/soc/x"', "is not the name of a node"),
+        ("dt_path", "/soc/x\n", "is not the name of a node"),
+        ("dt_path", "/soc/$kernel", "is not the name of a node"),
+        ("dt_path", "/soc/%k", "is not the name of a node"),
+        ("dt_path", "/soc/a|b", "is not the name of a node"),
+        ("dt_path", "ethernet@0", "is not the name of a node"),
+        ("compatible", "acme,*", "no pattern"),
+        ("compatible", "acme crypto", "no pattern"),
+        ("compatible", "", "no pattern"),
+        ("compatible", "acme\n", "no pattern"),
+        ("acpi_path", "_SB_.VR00", "not an absolute ACPI path"),
+        ("acpi_path", "\\", "not an absolute ACPI path"),
+        ("acpi_path", "\\_SB_.TOOLONG", "not an absolute ACPI path"),
+        ("acpi_path", "\\_SB_..VR00", "not an absolute ACPI path"),
+        ("acpi_hid", "lnro0005", "not a hardware id"),
+        ("acpi_hid", "LNRO0005:00", "not a hardware id"),
+        ("name", "a/b", "no path"),
+        ("name", "..", "no path"),
+        ("name", ".", "no path"),
+        ("name", "", "no path"),
+        ("name", "a\nb", "no path"),
+        ("name", "a*", "no pattern"),
+        ("name", 'a"b', "no pattern"),
+    ],
+)
+def test_a_bad_selector_is_refused_and_named(kind: str, given: str, reason: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse({kind: given})
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{kind} {given!r} ")
+    assert reason in problem
+
+
+@given(st.sampled_from(KINDS), NASTY)
+@example("dt_path", "/proc/device-tree/sys/firmware/devicetree/base/x")
+@settings(max_examples=400)
+def test_what_is_taken_is_special_to_nobody(kind: str, text: str) -> None:
+    try:
+        value = parse({kind: text}).value
+    except PolicyError:
+        return
+    assert value
+    assert set(value) <= PLAIN
+    assert not (SPECIAL - set("\\" if kind == "acpi_path" else "")) & set(value)
+    if kind != "compatible":
+        assert not {".", ".."} & set(value.split("/"))
+    if kind not in ("compatible", "dt_path"):
+        assert "/" not in value
+    assert parse({kind: value}).value == value
+
+
+@given(NASTY)
+@settings(max_examples=200)
+def test_a_driver_that_is_taken_is_special_to_nobody(text: str) -> None:
+    try:
+        name = check_driver(text)
+    except PolicyError:
+        return
+    assert name == text == text.strip()
+    assert not (SPECIAL - {" "}) & set(name)
+    assert "/" not in name
+    assert name not in ("", ".", "..")
+
+
+@pytest.mark.parametrize("name", ["vfio-platform", "rtc-pl031", "of_fixed_clk", "dwmac rockchip"])
+def test_a_drivers_name_is_taken_as_it_is(name: str) -> None:
+    assert check_driver(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", " x", "x ", "a/b", "..", "a\nb", 'a"b', "$x", "%k", "a*", "ä"]
+)
+def test_what_is_no_drivers_name_is_refused(name: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        check_driver(name)
+    assert repr(name) in str(caught.value)
+
+
+def test_a_driver_is_as_long_as_the_kernel_takes_with_the_newline() -> None:
+    assert check_driver("x" * 4093)
+    with pytest.raises(PolicyError, match="longer than the kernel takes"):
+        check_driver("x" * 4094)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({}, "no selector"),
+        ({"bus": "amba"}, "no selector"),
+        ({"name": "a", "dt_path": "/b"}, "dt_path and name"),
+        ({"name": None, "dt_path": None}, "no selector"),
+        ({"compatible": "a,b", "bus": "amba"}, "bus goes with name only"),
+        ({"compatible": "a,b", "expect": 0}, "1 or more"),
+        ({"compatible": "a,b", "expect": -1}, "1 or more"),
+    ],
+)
+def test_an_entry_has_one_selector_and_what_goes_with_it(entry: dict[str, Any], words: str) -> None:
+    with pytest.raises(PolicyError, match=words):
+        parse(entry)
+
+
+def test_options_of_a_selector_are_kept() -> None:
+    assert parse({"name": "a", "bus": "amba", "expect": 2, "required": False}) == Selector(
+        "name", "a", "amba", 2, False
+    )
+    assert parse({"name": "a", "required": None}).required
+
+
+def test_an_alias_is_replaced_and_the_rest_is_kept() -> None:
+    lookup = {"soc0": "/soc@0"}.get
+    assert resolve_alias(Selector("dt_path", "soc0/x@1"), lookup).value == "/soc@0/x@1"
+    assert resolve_alias(Selector("dt_path", "/soc0"), lookup).value == "/soc0"
+    with pytest.raises(PolicyError, match="no such alias"):
+        resolve_alias(Selector("dt_path", "gone"), lookup)
+
+
+DEVICES = [
+    Identity("platform", "1.x", "/soc/x@1", ("a,x1", "a,x")),
+    Identity("platform", "2.x", "/soc/x@2", ("a,x2", "a,x")),
+    Identity("amba", "1.x", "/soc/x@3"),
+    Identity("platform", "HID00001:00", None, (), "\\_SB_.X000", "HID00001"),
+]
+
+
+@pytest.mark.parametrize(
+    ("selector", "positions"),
+    [
+        (Selector("dt_path", "/soc/x@1"), [0]),
+        (Selector("dt_path", "/soc/x"), []),
+        (Selector("dt_path", "/soc"), []),
+        (Selector("compatible", "a,x"), [0, 1]),
+        (Selector("compatible", "a,x2"), [1]),
+        (Selector("compatible", "a"), []),
+        (Selector("name", "1.x"), [0, 2]),
+        (Selector("name", "1.x", "amba"), [2]),
+        (Selector("name", "/soc/x@1"), []),
+        (Selector("acpi_path", "\\_SB_.X000"), [3]),
+        (Selector("acpi_hid", "HID00001"), [3]),
+    ],
+)
+def test_a_selector_matches_whole_values_only(selector: Selector, positions: list[int]) -> None:
+    assert match([selector], DEVICES) == [[DEVICES[position] for position in positions]]
+
+
+def test_many_selectors_are_matched_each_for_itself_even_if_they_are_alike() -> None:
+    selector = Selector("name", "2.x")
+    assert match([selector, Selector("name", "gone"), selector], DEVICES) == [
+        [DEVICES[1]],
+        [],
+        [DEVICES[1]],
+    ]

@@ -1,0 +1,199 @@
+"""The vfio modules: loaded, loaded anew and set as asked, and put back as they were."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from board import AMBA, CRYPTO, Board
+from fake_kernel import NOIOMMU, RESET_REQUIRED, VFIO_MODULES, Driver
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+
+DMA = {"name": "b002000.dma", "policy": "vfio"}
+BOUND = ("vfio-platform", "vfio-platform")
+
+
+@pytest.fixture
+def loaded(board: Board) -> Board:
+    """A board that has vfio-platform loaded as the kernel does by itself: a reset is required."""
+    board.kmod.load("vfio-platform")
+    board.kmod.calls.clear()
+    return board
+
+
+def test_only_the_module_of_the_buses_bus_is_loaded(board: Board) -> None:
+    board.apply([AMBA])
+    assert board.kmod.calls == ["load vfio_amba"]
+
+
+def test_reset_required_is_set_as_the_module_is_loaded(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    assert board.kmod.calls == ["load vfio_platform reset_required=N"]
+    assert board.kernel.read(RESET_REQUIRED) == "N"
+
+
+def test_a_module_that_is_loaded_as_asked_is_left_alone(loaded: Board) -> None:
+    loaded.kernel.reset_functions.add("b000000.crypto")
+    outcome = loaded.apply([CRYPTO], reset_required=True)
+    assert not loaded.kmod.calls
+    assert not outcome.host_steps
+
+
+def test_a_module_is_loaded_anew_for_another_setting_and_says_so(loaded: Board) -> None:
+    predicted = loaded.check([CRYPTO], reset_required=False)
+    outcome = loaded.apply([CRYPTO], reset_required=False)
+    assert loaded.kmod.calls == [
+        "unload vfio_platform",
+        "load vfio_platform reset_required=N",
+    ]
+    assert loaded.kernel.read(RESET_REQUIRED) == "N"
+    assert loaded.kernel.binding("b000000.crypto") == BOUND
+    assert outcome.host_steps == predicted.host_steps
+    assert "load anew module vfio-platform with reset_required=N" in outcome.host_steps
+    loaded.kmod.calls.clear()
+    assert not loaded.apply([CRYPTO], reset_required=False).is_changed
+    assert not loaded.kmod.calls
+
+
+def test_null_leaves_the_setting_as_it_is(loaded: Board) -> None:
+    loaded.kernel.reset_functions.add("b000000.crypto")
+    loaded.apply([CRYPTO])
+    assert not loaded.kmod.calls
+    assert loaded.kernel.read(RESET_REQUIRED) == "Y"
+
+
+def test_devices_of_the_list_come_through_a_reload(loaded: Board) -> None:
+    loaded.kernel.reset_functions.add("b000000.crypto")
+    loaded.apply([CRYPTO])
+    loaded.apply([CRYPTO, {"name": "b001000.crypto", "policy": "vfio"}], reset_required=False)
+    assert loaded.kernel.binding("b000000.crypto") == BOUND
+    assert loaded.kernel.binding("b001000.crypto") == BOUND
+
+
+def test_a_device_that_loses_its_reset_in_a_reload_undoes_the_reload(loaded: Board) -> None:
+    loaded.apply([CRYPTO], reset_required=False)
+    before = loaded.kernel.bindings()
+    with pytest.raises(PolicyError, match="Nothing was changed"):
+        loaded.apply([CRYPTO], reset_required=True)
+    assert loaded.kernel.read(RESET_REQUIRED) == "N"
+    assert loaded.kernel.bindings() == before
+
+
+def test_a_reload_is_refused_while_devices_of_others_are_on_the_driver(loaded: Board) -> None:
+    kernel = loaded.kernel
+    kernel.reset_functions.add("b001000.crypto")
+    kernel.write("bus/platform/drivers/acme-crypto/unbind", "b001000.crypto")
+    kernel.write("bus/platform/devices/b001000.crypto/driver_override", "vfio-platform")
+    kernel.write("bus/platform/drivers/vfio-platform/bind", "b001000.crypto")
+    kernel.writes.clear()
+    with pytest.raises(PolicyError, match=r"bound to it: b001000\.crypto"):
+        loaded.apply([CRYPTO], reset_required=False)
+    assert not kernel.writes
+    assert not loaded.kmod.calls
+
+
+def test_a_reload_is_refused_while_a_device_is_held_open(loaded: Board) -> None:
+    loaded.kernel.reset_functions.add("b000000.crypto")
+    loaded.apply([CRYPTO])
+    loaded.kernel.writes.clear()
+    loaded.process(77, "crosvm", "/dev/vfio/1")
+    with pytest.raises(PolicyError, match=r"held open by crosvm \(pid 77\)"):
+        loaded.apply([CRYPTO], reset_required=False)
+    assert not loaded.kernel.writes
+    assert not loaded.kmod.calls
+
+
+def test_a_built_in_vfio_platform_is_told_to_be_set_on_the_command_line(board: Board) -> None:
+    kernel = board.kernel
+    kernel.put(RESET_REQUIRED, "Y\n")
+    kernel.put(NOIOMMU, "N\n")
+    kernel.register(Driver("vfio-platform", module="vfio_platform"))
+    with pytest.raises(PolicyError, match=r"vfio_platform\.reset_required=0"):
+        board.apply([CRYPTO], reset_required=False)
+    assert not kernel.writes
+    assert not board.kmod.calls
+
+
+def test_noiommu_is_set_at_run_time_and_gives_a_node_of_its_own_name(board: Board) -> None:
+    outcome = board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    assert board.kernel.read(NOIOMMU) == "Y"
+    (device,) = outcome.devices
+    assert device.after.vfio_nodes[0] == f"/dev/vfio/noiommu-{device.after.iommu_group}"
+    assert set(device.after.vfio_nodes) == set(board.nodes())
+    assert "set vfio.enable_unsafe_noiommu_mode to Y" in outcome.host_steps
+    assert not board.apply([DMA], reset_required=False, unsafe_noiommu=True).is_changed
+
+
+def test_noiommu_that_modprobe_is_told_of_is_known_before_anything_is_touched(
+    board: Board,
+) -> None:
+    board.kmod.options["vfio"] = {"enable_unsafe_noiommu_mode": "1"}
+    board.apply([DMA], reset_required=False)
+    assert board.kernel.driver_of("b002000.dma") == "vfio-platform"
+
+
+def test_noiommu_is_off_if_asked_even_where_modprobe_turns_it_on(board: Board) -> None:
+    board.kmod.options["vfio"] = {"enable_unsafe_noiommu_mode": "1"}
+    board.apply([CRYPTO], reset_required=False, unsafe_noiommu=False)
+    assert board.kernel.read(NOIOMMU) == "N"
+    assert not board.apply([CRYPTO], reset_required=False, unsafe_noiommu=False).is_changed
+
+
+@pytest.mark.parametrize("unsafe_noiommu", [None, True])
+def test_noiommu_that_is_on_stays_on_through_a_reload(
+    loaded: Board, unsafe_noiommu: bool | None
+) -> None:
+    loaded.kernel.write(NOIOMMU, "Y")
+    loaded.apply([DMA], reset_required=False, unsafe_noiommu=unsafe_noiommu)
+    assert loaded.kernel.read(NOIOMMU) == "Y"
+    assert loaded.kernel.driver_of("b002000.dma") == "vfio-platform"
+
+
+def test_a_kernel_without_noiommu_is_said_to_have_none(board: Board) -> None:
+    plain = VFIO_MODULES[0].__class__("vfio")
+    board.kmod.modules["vfio"] = plain
+    before = board.kernel.bindings()
+    with pytest.raises(PolicyError, match="CONFIG_VFIO_NOIOMMU"):
+        board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    assert board.kernel.bindings() == before
+    board.apply([CRYPTO], reset_required=False, unsafe_noiommu=False)
+    assert not board.apply([CRYPTO], reset_required=False, unsafe_noiommu=False).is_changed
+
+
+def test_a_module_that_registers_no_driver_is_found_out(board: Board) -> None:
+    platform = board.kmod.modules["vfio_platform"]
+    board.kmod.modules["vfio_platform"] = platform.__class__(
+        platform.name, needs=platform.needs, parameters=platform.parameters
+    )
+    before = board.kernel.bindings()
+    with pytest.raises(PolicyError, match="its driver is not registered"):
+        board.apply([CRYPTO], reset_required=False)
+    assert board.kernel.bindings() == before
+    assert not board.kmod.is_loaded("vfio_platform")
+
+
+def test_a_module_that_binds_at_registration_is_not_asked_to_bind_again(board: Board) -> None:
+    kernel = board.kernel
+    kernel.write("bus/platform/drivers/acme-crypto/unbind", "b000000.crypto")
+    kernel.writes.clear()
+    board.apply([CRYPTO], reset_required=False)
+    assert kernel.writes == [
+        ("bus/platform/devices/b000000.crypto/driver_override", "vfio-platform\n")
+    ]
+
+
+def test_with_autoprobe_off_devices_are_bound_all_the_same(board: Board) -> None:
+    kernel = board.kernel
+    kernel.write("bus/platform/drivers_autoprobe", "0")
+    board.apply([CRYPTO], reset_required=False)
+    assert kernel.binding("b000000.crypto") == BOUND
+    board.apply([])
+    assert kernel.binding("b000000.crypto") == ("acme-crypto", None)
+
+
+def test_a_failed_write_of_noiommu_is_an_error_without_a_traceback(loaded: Board) -> None:
+    loaded.kernel.answer(NOIOMMU, errno.EPERM)
+    with pytest.raises(PolicyError, match="EPERM"):
+        loaded.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    assert loaded.kernel.driver_of("b002000.dma") == "acme-dma"

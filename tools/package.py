@@ -1,0 +1,57 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Builds the collection, installs it, and uses what is left when all but its content is deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+_KEPT = {"plugins", "roles", "playbooks", "meta", "MANIFEST.json", "FILES.json"}
+_MODULES = [f"armfleet.vfio.{path.stem}" for path in Path("plugins/modules").glob("*.py")]
+_PLAYBOOKS = [f"armfleet.vfio.{path.stem}" for path in Path("playbooks").glob("*.yml")]
+
+
+def _strip(collection: Path) -> None:
+    for path in collection.iterdir():
+        if path.name in _KEPT:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def main(place: Path) -> None:
+    """Everything is made in the folder ``place``."""
+    shutil.rmtree(place, ignore_errors=True)
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(place)}
+    # The working tree's copy must not stand in for a file that the package lacks.
+    del environment["PYTHONPATH"]
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            words, cwd=place.parent, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return done.stdout
+
+    source = Path.cwd()
+    run("ansible-galaxy", "collection", "build", "--output-path", str(place), str(source))
+    (archive,) = place.glob("*.tar.gz")
+    run("ansible-galaxy", "collection", "install", "--offline", "-p", str(place), str(archive))
+    _strip(place / "ansible_collections/armfleet/vfio")
+    documented = json.loads(run("ansible-doc", "--json", *_MODULES))
+    for module in _MODULES:
+        if not documented[module]["doc"]["filename"].startswith(str(place)):
+            sys.exit(f"ansible-doc shows another {module} than the installed one")
+    run("ansible-playbook", "--syntax-check", "--inventory", "localhost,", *_PLAYBOOKS)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
