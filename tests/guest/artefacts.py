@@ -1,0 +1,101 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Things that are built once and kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_UNFINISHED = ".unfinished-"
+
+
+def cache_folder() -> Path:
+    """Where everything is kept that git does not keep."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "armfleet-vfio"
+
+
+def say(text: str) -> None:
+    """Tell whoever watches the build; standard output is left to results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A folder that make() fills; recipe is all that its content depends on."""
+
+    name: str
+    purpose: str
+    recipe: Sequence[bytes | str | Path]
+    make: Callable[[Path], None]
+
+    @property
+    def folder(self) -> Path:
+        """Named by the recipe, so that a changed recipe never meets an old result."""
+        digest = hashlib.sha256()
+        for part in self.recipe:
+            content = part.read_bytes() if isinstance(part, Path) else part
+            raw = content.encode() if isinstance(content, str) else content
+            digest.update(hashlib.sha256(raw).digest())
+        return cache_folder() / ("%s-%s" % (self.name, digest.hexdigest()[:16]))
+
+    def ensure(self) -> Path:
+        """The finished folder, built now if it is not there."""
+        folder = self.folder
+        if folder.is_dir():
+            return folder
+        with _building():
+            if not folder.is_dir():
+                self._build(folder)
+        return folder
+
+    def _build(self, folder: Path) -> None:
+        say("guest: %s ..." % self.purpose)
+        began = time.monotonic()
+        unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
+        try:
+            self.make(unfinished)
+            unfinished.chmod(0o755)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        say("guest:   done in %d s" % round(time.monotonic() - began))
+
+
+_depth = 0
+
+
+@contextlib.contextmanager
+def _building() -> Iterator[None]:
+    """One build at a time; an artefact may ensure the ones that it is made from."""
+    global _depth
+    if _depth:
+        yield
+        return
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "build.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("guest: waiting for another build to end ...")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in cache.glob(_UNFINISHED + "*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        _depth += 1
+        try:
+            yield
+        finally:
+            _depth -= 1

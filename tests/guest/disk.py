@@ -1,0 +1,42 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The root file system of every guest."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from . import commands
+from .artefacts import Artefact
+from .kernel import kernel
+from .keys import ssh_keys
+from .modules import modules
+from .packages import root_packages
+
+_HERE = Path(__file__).parent
+_ADDED = _HERE / "rootfs"
+_FURNISH = _HERE / "furnish.py"
+
+
+def _make(folder: Path) -> None:
+    commands.require("mke2fs", "depmod", "tar")
+    program = [sys.executable, "-m", "%s.%s" % (__package__, _FURNISH.stem), str(folder)]
+    argv = [*commands.pretending_root(), *program]
+    commands.call(argv, cwd=_HERE.parents[1], log=folder / "build.log")
+
+
+def disk() -> Artefact:
+    """disk.raw, an ext4 file system without a partition table."""
+    added = sorted(path for path in _ADDED.rglob("*") if path.is_file())
+    names = [str(path.relative_to(_ADDED)) for path in added]
+    keys = ssh_keys().ensure()
+    parts = [root_packages().ensure().name, kernel().ensure().name, modules().ensure().name]
+    return Artefact(
+        name="disk",
+        purpose="making the guest's disk (about 10 s)",
+        recipe=[*parts, keys / "login.pub", keys / "host.pub", *names, *added, _FURNISH],
+        make=_make,
+    )

@@ -1,0 +1,132 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The guest's disk: Debian's packages, our kernel's modules and a little configuration.
+
+A program of its own, so that it can run under fakeroot as a whole: owners come out right then.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from . import commands
+from .kernel import kernel
+from .keys import ssh_keys
+from .modules import modules
+from .packages import root_packages
+
+_ADDED = Path(__file__).with_name("rootfs")
+_SYSTEM = Path("etc/systemd/system")
+_WANTED = {
+    "guest-network.service": _SYSTEM / "guest-network.service",
+    "guest-clock.service": _SYSTEM / "guest-clock.service",
+    "ssh.service": Path("usr/lib/systemd/system/ssh.service"),
+}
+# They wait, write or fail for reasons that no test is about.
+_MASKED = (
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty.target",
+    "ldconfig.service",
+    "serial-getty@.service",
+    "systemd-binfmt.service",
+    "systemd-firstboot.service",
+    "systemd-hwdb-update.service",
+    "systemd-journal-catalog-update.service",
+    "systemd-logind.service",
+    "systemd-tmpfiles-clean.timer",
+    "proc-sys-fs-binfmt_misc.automount",
+)
+# Links that maintainer scripts would have made.
+_LINKS = {
+    "etc/systemd/system/default.target": "/usr/lib/systemd/system/multi-user.target",
+    "usr/bin/awk": "mawk",
+    "usr/bin/pager": "more",
+    "usr/bin/which": "which.debianutils",
+    "etc/mtab": "../proc/self/mounts",
+}
+
+
+def _link(path: Path, target: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink() or path.exists():
+        path.unlink()
+    path.symlink_to(target)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+def _make_users(tree: Path, log: Path) -> None:
+    sysusers = commands.emulated(tree, "usr/bin/systemd-sysusers")
+    commands.call([*sysusers, "--root=%s" % tree], log=log)
+    shadow = tree / "etc/shadow"
+    # Made with mode 0, which only root can read.
+    for path in (shadow, tree / "etc/gshadow"):
+        path.chmod(0o640)
+    # sshd takes "!" for a locked account and refuses even keys.
+    lines = shadow.read_text().splitlines(keepends=True)
+    fields = [line.split(":") for line in lines]
+    for entry in fields:
+        if entry[0] == "root":
+            entry[1] = "*"
+    shadow.write_text("".join(":".join(entry) for entry in fields))
+
+
+def _configure(tree: Path) -> None:
+    keys = ssh_keys().ensure()
+    for path in sorted(_ADDED.rglob("*")):
+        if path.is_file():
+            _write(tree / path.relative_to(_ADDED), path.read_bytes(), 0o644)
+    _write(tree / "root/.ssh/authorized_keys", (keys / "login.pub").read_bytes(), 0o600)
+    (tree / "root/.ssh").chmod(0o700)
+    _write(tree / "etc/ssh/ssh_host_ed25519_key", (keys / "host").read_bytes(), 0o600)
+    _write(tree / "etc/ssh/ssh_host_ed25519_key.pub", (keys / "host.pub").read_bytes(), 0o644)
+    # Empty, so that each guest gives itself an identity of its own at its first boot.
+    _write(tree / "etc/machine-id", b"", 0o444)
+    _write(tree / "usr/lib/clock-epoch", b"", 0o644)
+    for unit, path in _WANTED.items():
+        _link(tree / _SYSTEM / "multi-user.target.wants" / unit, "/%s" % path)
+    for unit in _MASKED:
+        _link(tree / _SYSTEM / unit, "/dev/null")
+    for name, target in _LINKS.items():
+        _link(tree / name, target)
+
+
+def _install_modules(tree: Path, log: Path) -> None:
+    loadable = kernel().ensure() / "tree/lib/modules"
+    commands.call(["cp", "-r", loadable, tree / "usr/lib/"], log=log)
+    (folder,) = (tree / "usr/lib/modules").iterdir()
+    (folder / "extra").mkdir()
+    for module in sorted(modules().ensure().glob("*.ko")):
+        _write(folder / "extra" / module.name, module.read_bytes(), 0o644)
+    commands.call(["depmod", "-b", tree, folder.name], log=log)
+
+
+def fill(folder: Path) -> None:
+    """Make folder/disk.raw."""
+    log = folder / "build.log"
+    tree = folder / "tree"
+    tree.mkdir()
+    archive = root_packages().ensure() / "root.tar"
+    commands.call(["tar", "-xpf", archive, "-C", tree, "--exclude=./dev/*"], log=log)
+    _make_users(tree, log)
+    _configure(tree)
+    _install_modules(tree, log)
+    file_system = ["mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", str(tree)]
+    commands.call([*file_system, folder / "disk.raw", "1G"], log=log)
+    commands.call(["rm", "-r", tree], log=log)
+
+
+if __name__ == "__main__":
+    fill(Path(sys.argv[1]))

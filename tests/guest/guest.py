@@ -1,0 +1,194 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A guest as tests and the demo see it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import commands
+from .artefacts import say
+from .board import board_named
+from .build import build
+from .connection import HOST, HOST_KEY_OPTIONS, LIVENESS_OPTIONS, USER, Connection
+from .errors import GuestError
+from .machine import Machine, Running
+
+# Many times what it takes on two idle cores; a busy machine is slow, not broken.
+BOOT_SECONDS = 300
+_SETTLE_SECONDS = 120
+_SERIAL_LINES = 40
+_PYTHON = "/usr/bin/python3"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Guest:
+    """One arm64 machine with a real kernel; its disk is as new at every start."""
+
+    def __init__(self, name: str, board: str = "a") -> None:
+        self.name = name
+        self.board = board_named(board)
+        self._machine = Machine(name)
+
+    @classmethod
+    def running(cls, name: str) -> Guest:
+        """The guest of that name, on whatever board it was started."""
+        running = Machine(name).running()
+        if running is None:
+            raise GuestError("Guest %s is not running; start it first" % name)
+        return cls(name, running.board)
+
+    def start(self, fresh: bool = False) -> Guest:
+        """Bring it up and wait for it; one that runs is left as it is, unless fresh."""
+        running = self._machine.running()
+        if running and not fresh:
+            self._check_board(running)
+            # Somebody may have started it a moment ago.
+            self._await_boot(lambda _boot_id: True)
+            return self
+        parts = build()
+        self.stop()
+        say("guest: booting %s, board %s (about 15 s) ..." % (self.name, self.board.name))
+        self._machine.start(self.board, parts)
+        try:
+            self._await_boot(lambda _boot_id: True)
+        except GuestError:
+            # Left alive, it would be taken for a guest that needs no start.
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End it at once, without asking the system inside."""
+        if self._machine.running():
+            self._connection().forget()
+        self._machine.stop()
+
+    def reboot(self) -> None:
+        """Reboot from the inside and wait for the next boot."""
+        before = self.boot_id()
+        # Detached and a little later: ssh waits long for an answer from a machine that went away.
+        self.run("setsid sh -c 'sleep 0.5; systemctl reboot' </dev/null >/dev/null 2>&1 &")
+        self._connection().forget()
+        self._await_silence()
+        self._await_boot(lambda boot_id: boot_id != before)
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        check: bool = True,
+        input: str | None = None,  # noqa: A002  (subprocess.run calls it so)
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as root; a text goes to the guest's shell, a sequence is quoted for it."""
+        return self._connection().run(command, check=check, input=input, timeout=timeout)
+
+    def put(self, local: Path | str, remote: str) -> None:
+        """Copy a file or folder into the guest."""
+        connection = self._connection()
+        connection.copy(str(local), connection.remote(remote))
+
+    def get(self, remote: str, local: Path | str) -> None:
+        """Copy a file or folder out of the guest."""
+        connection = self._connection()
+        connection.copy(connection.remote(remote), str(local))
+
+    def ssh_argv(self, command: str | Sequence[str] = ()) -> list[str]:
+        """The command line that logs in."""
+        return self._connection().argv(command)
+
+    def boot_id(self) -> str:
+        """Different after each boot."""
+        return self.run(["cat", _BOOT_ID]).stdout.strip()
+
+    def console(self) -> str:
+        """All that the guest has written to its serial line."""
+        try:
+            return self._machine.serial.read_text(errors="replace")
+        except OSError:
+            raise GuestError("Guest %s has never been started" % self.name) from None
+
+    @property
+    def port(self) -> int:
+        """Where its sshd is on 127.0.0.1."""
+        return self._running().port
+
+    def inventory_entry(self) -> dict[str, Any]:
+        """Host variables for Ansible; ssh's ControlPersist stays Ansible's own choice."""
+        running = self._running()
+        return {
+            "ansible_host": HOST,
+            "ansible_port": running.port,
+            "ansible_user": USER,
+            "ansible_ssh_private_key_file": running.login_key,
+            "ansible_ssh_common_args": shlex.join(
+                ["-F", "none", *HOST_KEY_OPTIONS, *LIVENESS_OPTIONS, "-o", "IdentitiesOnly=yes"]
+            ),
+            "ansible_python_interpreter": _PYTHON,
+        }
+
+    def _running(self) -> Running:
+        running = self._machine.running()
+        if running is None:
+            raise GuestError("Guest %s is not running%s" % (self.name, self._serial_end()))
+        return running
+
+    def _connection(self) -> Connection:
+        running = self._running()
+        keep = self._machine.folder / "ssh"
+        return Connection(running.port, Path(running.login_key), keep)
+
+    def _check_board(self, running: Running) -> None:
+        if running.board != self.board.name:
+            raise GuestError(
+                "Guest %s already runs as board %s; stop it first, or start it fresh"
+                % (self.name, running.board)
+            )
+
+    def _await_silence(self) -> None:
+        """Whoever logs in to a system that goes down waits long for an answer."""
+        limit = time.monotonic() + BOOT_SECONDS
+        while self._connection().answers():
+            if time.monotonic() > limit:
+                raise GuestError(
+                    "Guest %s does not go down within %d s%s"
+                    % (self.name, BOOT_SECONDS, self._serial_end())
+                )
+            time.sleep(0.2)
+
+    def _await_boot(self, accept: Callable[[str], bool]) -> None:
+        limit = time.monotonic() + BOOT_SECONDS
+        while time.monotonic() < limit:
+            # Also notices a machine that has ended.
+            connection = self._connection()
+            if connection.answers() and self._is_up(connection, accept):
+                return
+            time.sleep(0.3)
+        raise GuestError(
+            "Guest %s does not answer by ssh within %d s%s"
+            % (self.name, BOOT_SECONDS, self._serial_end())
+        )
+
+    def _is_up(self, connection: Connection, accept: Callable[[str], bool]) -> bool:
+        try:
+            if not accept(connection.ask(_BOOT_ID)):
+                return False
+            # Whatever udev starts at boot has been started; a failed unit is the caller's matter.
+            waiting = ["systemctl", "is-system-running", "--wait"]
+            connection.run(waiting, check=False, timeout=_SETTLE_SECONDS)
+            return True
+        except GuestError:
+            return False
+
+    def _serial_end(self) -> str:
+        if not self._machine.serial.exists():
+            return ""
+        log = self._machine.serial
+        return "; the end of %s:\n%s" % (log, commands.tail(log, _SERIAL_LINES))

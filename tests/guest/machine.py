@@ -1,0 +1,165 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The QEMU process of one guest and the folder that remembers it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import commands
+from .artefacts import cache_folder
+from .board import MACHINE, QEMU, Board, firmware
+from .build import Parts
+from .connection import HOST
+from .errors import GuestError
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_PORT_ATTEMPTS = 5
+_END_SECONDS = 20
+_KERNEL_COMMAND_LINE = (
+    "root=/dev/vda",
+    "rw",
+    "console=ttyAMA0",
+    "net.ifnames=0",
+    # Nobody attacks the guest, and emulation is slow enough.
+    "mitigations=off",
+)
+
+
+@dataclass(frozen=True)
+class Running:
+    """What is known of a started machine."""
+
+    board: str
+    port: int
+    login_key: str
+
+
+class Machine:
+    """One guest's folder under the cache, and the process that its pidfile names."""
+
+    def __init__(self, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise GuestError(
+                "A guest's name is lower-case letters, digits and '-', 31 at most, not %r" % name
+            )
+        self.name = name
+        self.folder = cache_folder() / "run" / name
+        self.overlay = self.folder / "overlay.qcow2"
+        self.serial = self.folder / "serial.log"
+        self._pidfile = self.folder / "pid"
+        self._memory = self.folder / "machine.json"
+
+    def pid(self) -> int | None:
+        """The living process; a pidfile alone may name somebody else's."""
+        try:
+            pid = int(self._pidfile.read_text())
+            command = Path("/proc/%d/cmdline" % pid).read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if str(self.overlay).encode() in command else None
+
+    def running(self) -> Running | None:
+        """What was started and still runs."""
+        if self.pid() is None:
+            return None
+        return Running(**json.loads(self._memory.read_text()))
+
+    def start(self, board: Board, parts: Parts) -> Running:
+        """Boot from a fresh overlay."""
+        commands.require(QEMU, "qemu-img")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self._make_overlay(parts.disk)
+        for _attempt in range(_PORT_ATTEMPTS):
+            running = Running(board.name, _free_port(), str(parts.login_key))
+            # Written first: whoever finds the process finds its port too.
+            self._memory.write_text(json.dumps(asdict(running)))
+            problem = self._spawn(board, parts, running.port)
+            if problem is None:
+                return running
+            # Between choosing a port and QEMU's taking it, somebody else may.
+            if "host forwarding" not in problem:
+                break
+        raise GuestError("QEMU does not start guest %s: %s" % (self.name, problem))
+
+    def stop(self) -> None:
+        """End the process, and only that one."""
+        pid = self.pid()
+        if pid is None:
+            return
+        for ending in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, ending)
+            limit = time.monotonic() + _END_SECONDS
+            while time.monotonic() < limit:
+                if self.pid() is None:
+                    return
+                time.sleep(0.05)
+        raise GuestError("Process %d of guest %s does not end" % (pid, self.name))
+
+    def _make_overlay(self, disk: Path) -> None:
+        argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(disk)]
+        made = subprocess.run(
+            [*argv, str(self.overlay)], capture_output=True, text=True, check=False
+        )
+        if made.returncode:
+            raise GuestError("Cannot make a disk for guest %s: %s" % (self.name, made.stderr))
+
+    def _spawn(self, board: Board, parts: Parts, port: int) -> str | None:
+        """Returns what QEMU complains of; it puts itself into the background when all is well."""
+        started = subprocess.run(
+            [str(word) for word in self._argv(board, parts, port)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        return started.stderr.strip() or "no reason given" if started.returncode else None
+
+    def _argv(self, board: Board, parts: Parts, port: int) -> list[str | Path]:
+        told = [*_KERNEL_COMMAND_LINE, "systemd.hostname=" + self.name]
+        if board.device_tree:
+            described: list[str | Path] = ["-dtb", parts.device_trees / (board.name + ".dtb")]
+        else:
+            described = ["-bios", firmware()]
+            told.append("acpi=force")
+        network = "user,id=net,restrict=on,hostfwd=tcp:%s:%d-:22" % (HOST, port)
+        return [
+            *(QEMU, "-name", self.name, *MACHINE, *described),
+            *("-kernel", parts.image, "-append", " ".join(told)),
+            # The overlay is thrown away at the next start, so nothing waits for the host's disk.
+            *("-drive", "if=none,id=disk,format=qcow2,cache=unsafe,file=%s" % self.overlay),
+            *("-device", "virtio-blk-pci,drive=disk,addr=0x1"),
+            *("-netdev", network),
+            *("-device", "virtio-net-pci,netdev=net,addr=0x2,romfile="),
+            *("-object", "rng-random,filename=/dev/urandom,id=rng"),
+            *("-device", "virtio-rng-device,rng=rng,bus=virtio-mmio-bus.0"),
+            *("-display", "none", "-monitor", "none", "-serial", "file:%s" % self.serial),
+            *("-daemonize", "-pidfile", self._pidfile),
+        ]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def started_names() -> list[str]:
+    """Guests that were started at some time, running or not."""
+    return sorted(path.parent.name for path in (cache_folder() / "run").glob("*/machine.json"))

@@ -1,0 +1,127 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What comes from Debian: the root file system's packages and the kernel's source."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+from . import commands
+from .artefacts import Artefact
+from .errors import GuestError
+
+SUITE = "trixie"
+KERNEL_SOURCE = "linux-source-6.12"
+_HERE = Path(__file__).parent
+_LIST = _HERE / "root-packages.txt"
+# Nobody reads these in the guest, and a smaller disk is made sooner.
+_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+# Compiling what no module of Ansible imports costs half a minute under emulation.
+_NOT_COMPILED = r"/(test|_pyrepl|pydoc_data|idlelib|turtledemo|lib2to3)/|/(turtle|pydoc)\.py"
+
+
+def names(path: Path) -> list[str]:
+    """The packages of a list, one a line; '#' starts a comment."""
+    lines = (line.split("#", 1)[0].strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def _mirror() -> list[str]:
+    """The Debian archive that this machine uses; empty lets mmdebstrap take its own default."""
+    chosen = os.environ.get("ARMFLEET_DEBIAN_MIRROR")
+    if chosen:
+        return [chosen]
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(LABEL) $(SITE)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    labelled = (line.partition(" ") for line in targets.splitlines())
+    return [site for label, _space, site in labelled if label == "Debian"][:1]
+
+
+def _mmdebstrap(target: Path, options: list[str], log: Path) -> None:
+    commands.require("mmdebstrap", "apt-get", "gpg")
+    # Nothing of the guest is executed here, so neither binfmt nor a working emulator is needed.
+    argv = ["mmdebstrap", "--skip=check/qemu", *options, SUITE, str(target), *_mirror()]
+    if os.geteuid():
+        argv = [*commands.pretending_root(), argv[0], "--mode=chrootless", *argv[1:]]
+    try:
+        commands.call(argv, log=log)
+    except GuestError as error:
+        raise GuestError(
+            "Cannot fetch Debian %s; is the archive of this machine's apt sources reachable? "
+            "(ARMFLEET_DEBIAN_MIRROR names another one.)\n%s" % (SUITE, error)
+        ) from None
+
+
+def _download_source(folder: Path) -> None:
+    log = folder / "build.log"
+    fetch = 'cd %s && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get %s download %s' % (
+        shlex.quote(str(folder)),
+        "-o APT::Sandbox::User=root",
+        KERNEL_SOURCE,
+    )
+    # An empty system, made only for the apt that mmdebstrap sets up for another release.
+    nothing = folder / "nothing.tar"
+    _mmdebstrap(nothing, ["--variant=custom", "--arch=amd64", "--customize-hook=" + fetch], log)
+    nothing.unlink()
+    (package,) = folder.glob(KERNEL_SOURCE + "_*.deb")
+    commands.call(["dpkg-deb", "-x", package, folder / "package"], log=log)
+    (archive,) = (folder / "package/usr/src").glob("*.tar.xz")
+    archive.rename(folder / "linux.tar.xz")
+    (folder / "version").write_text(package.name.split("_")[1] + "\n")
+    commands.call(["rm", "-r", package, folder / "package"], log=log)
+
+
+def _unpack_root(folder: Path) -> None:
+    log = folder / "build.log"
+    archive = folder / "root.tar"
+    options = ["--variant=extract", "--arch=arm64", "--include=" + ",".join(names(_LIST))]
+    options += ["--dpkgopt=path-exclude=" + pattern for pattern in _LEFT_OUT]
+    _mmdebstrap(archive, options, log)
+    _compile_python(archive, folder / "tree", log)
+
+
+def _compile_python(archive: Path, tree: Path, log: Path) -> None:
+    """Add the standard library's bytecode, which Python's own package makes when configured."""
+    tree.mkdir()
+    commands.call(["tar", "-xf", archive, "-C", tree, "--exclude=./dev/*"], log=log)
+    (library,) = (path for path in (tree / "usr/lib").glob("python3.*") if path.is_dir())
+    interpreter = commands.emulated(tree, "usr/bin/" + library.name)
+    compiling = ["-S", "-m", "compileall", "-q", "-s", str(tree), "-x", _NOT_COMPILED]
+    commands.call([*interpreter, *compiling, library], log=log)
+    compiled = sorted(path.relative_to(tree) for path in library.rglob("*.pyc"))
+    listing = archive.with_name("bytecode.txt")
+    listing.write_text("".join("./%s\n" % path for path in compiled))
+    commands.call(
+        ["tar", "-rf", archive, "-C", tree, "--owner=root:0", "--group=root:0", "-T", listing],
+        log=log,
+    )
+    commands.call(["rm", "-r", tree], log=log)
+
+
+def kernel_source() -> Artefact:
+    """linux.tar.xz and its Debian version."""
+    return Artefact(
+        name="linux-source",
+        purpose="downloading the kernel's source from Debian %s (about 10 s)" % SUITE,
+        recipe=[SUITE, KERNEL_SOURCE],
+        make=_download_source,
+    )
+
+
+def root_packages() -> Artefact:
+    """root.tar: the packages unpacked, not configured."""
+    return Artefact(
+        name="root",
+        purpose="unpacking Debian %s for arm64 and compiling its Python (about 2 minutes)" % SUITE,
+        recipe=[SUITE, " ".join(names(_LIST)), Path(__file__)],
+        make=_unpack_root,
+    )
