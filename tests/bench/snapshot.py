@@ -1,0 +1,102 @@
+#!/usr/bin/env python
+"""What resolving a policy list costs as the tree of devices grows; see the table that it prints.
+
+Run it with PYTHONPATH such that ansible_collections.armfleet.vfio is found.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+
+from fake_kernel import FakeKernel
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._devices import resolve
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+
+ROUNDS = 5
+POLICIES = 64
+SIZES = (1_000, 10_000)
+
+
+class Row(NamedTuple):
+    """One list of selectors on the trees of all sizes; medians in seconds."""
+
+    title: str
+    seconds: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """How much more one device costs in the biggest tree than in the smallest."""
+        return (self.seconds[-1] / SIZES[-1]) / (self.seconds[0] / SIZES[0])
+
+
+def grow(root: Path, size: int) -> FakeKernel:
+    """A tree with ``size`` devices, each with a node of its own and one of 200 compatibles."""
+    kernel = FakeKernel(root / "sys", root / "dev")
+    kernel.add_node("/", ("acme,board",))
+    kernel.add_node("/soc", ("simple-bus",))
+    for number in range(size):
+        address = f"{0xB000000 + number * 0x1000:x}"
+        compatible = (f"acme,ring-v{number % 200}", "acme,ring")
+        kernel.add_device(f"{address}.ring", f"/soc/ring@{address}", compatible)
+    for number in range(POLICIES):
+        kernel.add_alias(f"ring{number}", f"/soc/ring@{0xB000000 + number * 0x1000:x}")
+    return kernel
+
+
+def lists() -> dict[str, list[Selector]]:
+    """Lists of 64 selectors, by title."""
+    addresses = [f"{0xB000000 + number * 0x1000:x}" for number in range(POLICIES)]
+    by_kind = {
+        "dt_path": [Selector("dt_path", f"/soc/ring@{address}") for address in addresses],
+        "dt_path, aliases": [Selector("dt_path", f"ring{number}") for number in range(POLICIES)],
+        "compatible": [
+            Selector("compatible", f"acme,ring-v{number}") for number in range(POLICIES)
+        ],
+        "name": [Selector("name", f"{address}.ring") for address in addresses],
+    }
+    quarter = POLICIES // len(by_kind)
+    mixed = [selector for selectors in by_kind.values() for selector in selectors[:quarter]]
+    return {**by_kind, "all of these": mixed}
+
+
+def measure(sysfs: Sysfs, selectors: list[Selector]) -> float:
+    seconds = []
+    for _round in range(ROUNDS):
+        start = time.perf_counter()
+        found = resolve(sysfs, selectors)
+        seconds.append(time.perf_counter() - start)
+        if not all(found):
+            raise SystemExit("a selector matched nothing")
+    return statistics.median(seconds)
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        trees: list[Sysfs] = []
+        for size in SIZES:
+            root = Path(folder) / str(size)
+            root.mkdir()
+            trees.append(grow(root, size))
+        rows = [
+            Row(title, [measure(tree, selectors) for tree in trees])
+            for title, selectors in lists().items()
+        ]
+    print(f"Resolving {POLICIES} policies, medians of {ROUNDS} in one run.\n")
+    print(f"{'selectors':20}" + "".join(f"{size:>9,} devices" for size in SIZES) + "  per device")
+    for row in rows:
+        figures = "".join(f"{seconds * 1000:14.1f} ms" for seconds in row.seconds)
+        print(f"{row.title:20}{figures}{row.ratio:10.2f} x")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

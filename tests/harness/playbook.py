@@ -1,0 +1,120 @@
+"""Runs ansible-playbook as a user would and reads back what each task reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+HERE = Path(__file__).parent
+
+_CONFIG = """\
+[defaults]
+callback_plugins = {callbacks}
+callbacks_enabled = results
+inject_facts_as_vars = false
+interpreter_python = /usr/bin/python3
+retry_files_enabled = false
+host_key_checking = false
+[connection]
+pipelining = true
+"""
+
+# What runs on the control node alone, so that it is no remote module execution.
+_LOCAL_ACTIONS = {"validate_argument_spec", "set_fact", "include_role", "import_role", "assert"}
+
+
+class TaskResult(NamedTuple):
+    """One task on one host; ``result`` is what the module returned."""
+
+    status: str
+    host: str
+    task: str
+    action: str
+    seconds: float
+    result: dict[str, Any]
+
+
+class Run(NamedTuple):
+    """One run of ansible-playbook."""
+
+    code: int
+    output: str
+    tasks: list[TaskResult]
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """The number of changed tasks by host, as the recap says."""
+        found = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.MULTILINE)
+        return {host: int(count) for host, count in found}
+
+    def of(self, action: str, host: str | None = None) -> dict[str, Any]:
+        """What the only task of this module returned."""
+        (found,) = [
+            task.result
+            for task in self.tasks
+            if task.action == action and host in (None, task.host)
+        ]
+        return found
+
+    @property
+    def remote_executions(self) -> int:
+        """How many times a module was carried to a host and run there, loop items each."""
+        return sum(
+            len(task.result.get("results", [None]))
+            for task in self.tasks
+            if task.status != "skipped" and task.action.split(".")[-1] not in _LOCAL_ACTIONS
+        )
+
+
+def play(
+    inventory: Path,
+    playbook: str | Sequence[Mapping[str, Any]],
+    *arguments: str,
+    variables: Mapping[str, Any] | None = None,
+) -> Run:
+    """Run a playbook, by its name or as data, against ``inventory``."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "ansible.cfg").write_text(_CONFIG.format(callbacks=HERE / "callback"))
+        (place / "vars.json").write_text(json.dumps(variables or {}))
+        if not isinstance(playbook, str):
+            (place / "playbook.yml").write_text(yaml.safe_dump(list(playbook)))
+            playbook = str(place / "playbook.yml")
+        results = place / "results"
+        results.touch()
+        finished = subprocess.run(
+            [
+                "ansible-playbook",
+                "-i",
+                str(inventory),
+                "-e",
+                f"@{place / 'vars.json'}",
+                *arguments,
+                playbook,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=dict(
+                os.environ,
+                ANSIBLE_CONFIG=str(place / "ansible.cfg"),
+                ARMFLEET_RESULTS=str(results),
+                ANSIBLE_NOCOLOR="1",
+            ),
+        )
+        tasks = [TaskResult(**json.loads(line)) for line in results.read_text().splitlines()]
+        return Run(finished.returncode, finished.stdout + finished.stderr, tasks)
+
+
+def task_play(action: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A playbook of one task on all hosts."""
+    task = {"name": f"Run {action}", action: dict(options)}
+    return [{"name": "One task", "hosts": "all", "gather_facts": False, "tasks": [task]}]

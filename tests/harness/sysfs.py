@@ -1,0 +1,98 @@
+"""What /sys on the guest says, read by plain means of its own and not by the code under test."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tests.guest import Guest
+
+_READ_ALL = """
+import json, os
+def link(path):
+    try:
+        return os.path.basename(os.readlink(path))
+    except OSError:
+        return None
+def tree_path(path):
+    try:
+        return os.readlink(path + "/of_node").partition("/devicetree/base")[2]
+    except OSError:
+        return None
+devices = {}
+for bus in ("platform", "amba"):
+    folder = "/sys/bus/%s/devices" % bus
+    for name in os.listdir(folder):
+        # A helper device comes and goes with the driver that made it, under a new name each time.
+        if name.endswith(".auto"):
+            continue
+        path = folder + "/" + name
+        with open(path + "/driver_override") as stream:
+            override = stream.read().rstrip("\\n")
+        devices[bus + "/" + name] = {
+            "tree_path": tree_path(path),
+            "driver": link(path + "/driver"),
+            "override": None if override == "(null)" else override,
+            "group": link(path + "/iommu_group"),
+        }
+nodes = os.listdir("/dev/vfio") if os.path.isdir("/dev/vfio") else []
+print(json.dumps({"devices": devices, "nodes": nodes}))
+"""
+
+
+class Device(NamedTuple):
+    """A device as /sys shows it."""
+
+    bus: str
+    name: str
+    tree_path: str | None
+    driver: str | None
+    override: str | None
+    group: str | None
+
+    @property
+    def binding(self) -> tuple[str | None, str | None]:
+        return self.driver, self.override
+
+
+class Machine(NamedTuple):
+    """All platform and AMBA devices but drivers' helpers, and the names in /dev/vfio."""
+
+    devices: list[Device]
+    nodes: list[str]
+
+    def at(self, tree_path: str) -> Device:
+        """The one device of a device-tree path."""
+        (found,) = [device for device in self.devices if device.tree_path == tree_path]
+        return found
+
+    def named(self, name: str) -> Device:
+        (found,) = [device for device in self.devices if device.name == name]
+        return found
+
+    @property
+    def bindings(self) -> dict[str, tuple[str | None, str | None]]:
+        """Driver and override of every device, by its name."""
+        return {f"{device.bus}/{device.name}": device.binding for device in self.devices}
+
+
+def read_machine(guest: Guest) -> Machine:
+    answer = json.loads(guest.run("python3 -", input=_READ_ALL).stdout)
+    devices = [Device(*key.split("/", 1), **values) for key, values in answer["devices"].items()]
+    return Machine(sorted(devices), answer["nodes"])
+
+
+def files(guest: Guest) -> dict[str, str]:
+    """Our files on the guest, with their contents."""
+    paths = (
+        "/etc/udev/rules.d/70-armfleet-vfio.rules",
+        "/etc/modprobe.d/armfleet-vfio.conf",
+        "/etc/modules-load.d/armfleet-vfio.conf",
+    )
+    found = {}
+    for path in paths:
+        read = guest.run(["cat", path], check=False)
+        if read.returncode == 0:
+            found[path] = read.stdout
+    return found

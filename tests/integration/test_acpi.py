@@ -1,0 +1,88 @@
+"""The main job on the same guest when it boots with ACPI, as most ARM servers do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.harness.playbook import Run, play
+from tests.harness.sysfs import files, read_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+SLOTS = 32
+VFIO = ("vfio-platform", "vfio-platform")
+SETTINGS = {"passthrough_reset_required": False, "passthrough_unsafe_noiommu": True}
+LIST: list[dict[str, Any]] = [
+    {"acpi_path": "\\_SB_.VR00", "policy": "vfio"},
+    {"acpi_path": "\\_SB.VR01", "policy": "no_autobind"},
+    {"name": "LNRO0005:02", "policy": "vfio"},
+]
+
+
+class Story:
+    """What later tests compare with."""
+
+    untouched: dict[str, tuple[str | None, str | None]]
+
+
+@pytest.fixture(scope="module")
+def guest(start: Callable[[str, str], Guest]) -> Guest:
+    return start("test-acpi", "acpi")
+
+
+def apply(inventory: Path, devices: list[dict[str, Any]], *arguments: str) -> Run:
+    variables = dict(SETTINGS, passthrough_devices=devices)
+    run = play(inventory, "armfleet.vfio.apply", *arguments, variables=variables)
+    assert run.code == 0, run.output
+    return run
+
+
+def assert_as_listed(guest: Guest) -> None:
+    machine = read_machine(guest)
+    assert machine.named("LNRO0005:00").binding == VFIO
+    assert machine.named("LNRO0005:01").binding == (None, "none")
+    assert machine.named("LNRO0005:02").binding == VFIO
+    assert f"noiommu-{machine.named('LNRO0005:00').group}" in machine.nodes
+    assert machine.named("LNRO0005:03").binding == Story.untouched["platform/LNRO0005:03"]
+
+
+def test_apply_by_path_and_name(guest: Guest, inventory: Path) -> None:
+    Story.untouched = read_machine(guest).bindings
+    predicted = apply(inventory, LIST, "--check").of("armfleet.vfio.host_policy")
+    done = apply(inventory, LIST).of("armfleet.vfio.host_policy")
+    assert done["diff"] == predicted["diff"]
+    assert_as_listed(guest)
+    assert apply(inventory, LIST).changed == {"test-acpi": 0}
+
+
+def test_it_holds_after_a_reboot(guest: Guest, inventory: Path) -> None:
+    guest.reboot()
+    guest.run("udevadm settle")
+    assert_as_listed(guest)
+    assert apply(inventory, LIST).changed == {"test-acpi": 0}
+
+
+def test_every_device_of_a_hardware_id(guest: Guest, inventory: Path) -> None:
+    devices = [{"acpi_hid": "LNRO0005", "expect": SLOTS, "policy": "no_autobind"}]
+    apply(inventory, devices)
+    slots = [one for one in read_machine(guest).devices if one.name.startswith("LNRO0005:")]
+    assert [slot.binding for slot in slots] == [(None, "none")] * SLOTS
+    guest.reboot()
+    guest.run("udevadm settle")
+    slots = [one for one in read_machine(guest).devices if one.name.startswith("LNRO0005:")]
+    assert [slot.binding for slot in slots] == [(None, "none")] * SLOTS
+    assert apply(inventory, devices).changed == {"test-acpi": 0}
+
+
+def test_release(guest: Guest, inventory: Path) -> None:
+    run = play(inventory, "armfleet.vfio.release")
+    assert run.code == 0, run.output
+    assert read_machine(guest).bindings == Story.untouched
+    assert files(guest) == {}
+    assert play(inventory, "armfleet.vfio.release").changed == {"test-acpi": 0}

@@ -1,0 +1,182 @@
+"""The main job, told as one story on one guest: each test goes on where the last one ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.harness.playbook import Run, play
+from tests.harness.sysfs import files, read_machine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+HOST_POLICY = "armfleet.vfio.host_policy"
+VFIO = ("vfio-platform", "vfio-platform")
+
+RTC = "9010000.pl031"
+LIST: list[dict[str, Any]] = [
+    {"dt_path": "crypto0", "policy": "vfio"},
+    {"compatible": "acme,dma", "expect": 2, "policy": "vfio"},
+    {"dt_path": "/soc/engine@b005000", "policy": "vfio"},
+    {"dt_path": "/soc/ethernet@e0700000", "policy": "vfio"},
+    {"name": RTC, "bus": "amba", "policy": "no_autobind"},
+    {"dt_path": "/soc/ring@b100000", "policy": "driver", "driver": "acme-ring"},
+    {"dt_path": "/proc/device-tree/soc/ring@b101000", "policy": "default"},
+    {"compatible": "acme,nowhere", "required": False, "policy": "vfio"},
+]
+WANTED = {
+    "/soc/crypto@b000000": VFIO,
+    "/soc/dma@b001000": VFIO,
+    "/soc/dma@b002000": VFIO,
+    "/soc/engine@b005000": ("vfio-amba", "vfio-amba"),
+    "/soc/ethernet@e0700000": VFIO,
+    "/pl031@9010000": (None, "none"),
+    "/soc/ring@b100000": ("acme-ring", "acme-ring"),
+    "/soc/ring@b101000": ("acme-ring", None),
+}
+SETTINGS = {
+    "passthrough_reset_required": False,
+    "passthrough_vfio_group": "users",
+    "passthrough_vfio_mode": "0660",
+}
+
+
+def apply(inventory: Path, *arguments: str, devices: list[dict[str, Any]] | None = None) -> Run:
+    variables = dict(SETTINGS, passthrough_devices=LIST if devices is None else devices)
+    run = play(inventory, "armfleet.vfio.apply", *arguments, variables=variables)
+    assert run.code == 0, run.output
+    return run
+
+
+def assert_as_wanted(guest: Guest) -> None:
+    machine = read_machine(guest)
+    assert {path: machine.at(path).binding for path in WANTED} == WANTED
+
+
+def assert_nodes_are_open_to_the_group(guest: Guest) -> None:
+    machine = read_machine(guest)
+    nodes = [
+        f"/dev/vfio/{device.group}"
+        for device in machine.devices
+        if (device.driver or "").startswith("vfio-")
+    ]
+    assert len(nodes) == 5
+    seen = guest.run(["stat", "--format", "%G %a", *nodes]).stdout.splitlines()
+    assert seen == ["users 660"] * len(nodes)
+
+
+def state_writes(guest: Guest) -> list[str]:
+    """What the module opened for writing below /sys during the last traced run."""
+    return guest.run(
+        "grep /sys/ /root/trace | grep -E 'O_WRONLY|O_RDWR' || true"
+    ).stdout.splitlines()
+
+
+class Story:
+    """What later tests compare with."""
+
+    untouched: dict[str, tuple[str | None, str | None]]
+    predicted: Run
+
+
+def test_a_check_touches_nothing(guest: Guest, inventory: Path) -> None:
+    Story.untouched = read_machine(guest).bindings
+    Story.predicted = apply(inventory, "--check", "--diff")
+    assert read_machine(guest).bindings == Story.untouched
+    assert files(guest) == {}
+
+
+def test_the_first_run_does_what_the_check_predicted(guest: Guest, inventory: Path) -> None:
+    run = apply(inventory, "--diff")
+    predicted, done = Story.predicted.of(HOST_POLICY), run.of(HOST_POLICY)
+    assert predicted["diff"] == done["diff"]
+    assert predicted["boot_files"] == done["boot_files"]
+    assert predicted["host_steps"] == done["host_steps"]
+    assert predicted["changed"] is done["changed"] is True
+    for before, after in zip(predicted["devices"], done["devices"], strict=True):
+        # A group and its node are born when the driver is bound, so no check can know them.
+        born = ("iommu_group", "vfio_nodes")
+        assert {key: before[key] for key in before if key not in born} == {
+            key: after[key] for key in after if key not in born
+        }
+    assert_as_wanted(guest)
+    others = {
+        name: binding
+        for name, binding in read_machine(guest).bindings.items()
+        if binding != Story.untouched[name]
+    }
+    assert len(others) == len(WANTED) - 1, others
+
+
+def test_every_vfio_device_has_the_node_that_was_reported(guest: Guest, inventory: Path) -> None:
+    reported = apply(inventory, "--check").of(HOST_POLICY)["devices"]
+    machine = read_machine(guest)
+    given = [device for device in reported if (device["driver"] or "").startswith("vfio-")]
+    assert len(given) == 5
+    for device in given:
+        group = machine.named(device["name"]).group
+        assert group in machine.nodes
+        assert device["iommu_group"] == group
+        assert f"/dev/vfio/{group}" in device["vfio_nodes"]
+    assert_nodes_are_open_to_the_group(guest)
+
+
+def test_the_second_run_writes_nothing(guest: Guest, inventory: Path) -> None:
+    traced = ("-e", "ansible_python_interpreter=/root/traced-python")
+    run = apply(inventory, *traced)
+    assert run.changed == {"test-a": 0}
+    assert "/sys/bus/platform/devices" in guest.run("cat /root/trace").stdout
+    assert state_writes(guest) == []
+
+
+def test_the_trace_would_show_a_write(guest: Guest) -> None:
+    guest.run(
+        '/root/traced-python -c \'open("/sys/bus/platform/uevent", "w").close()\'', check=False
+    )
+    assert len(state_writes(guest)) == 1
+
+
+def test_udev_replays_the_rules_and_nothing_changes(guest: Guest) -> None:
+    before = read_machine(guest).bindings
+    guest.run(
+        "udevadm trigger --action=add --settle --subsystem-match=platform --subsystem-match=amba"
+    )
+    assert read_machine(guest).bindings == before
+
+
+def test_after_a_reboot_everything_is_as_it_was(guest: Guest, inventory: Path) -> None:
+    guest.reboot()
+    guest.run("udevadm settle")
+    assert_as_wanted(guest)
+    assert_nodes_are_open_to_the_group(guest)
+    run = apply(inventory)
+    assert run.changed == {"test-a": 0}
+    assert guest.run("systemctl is-system-running").stdout.strip() == "running"
+
+
+def test_what_is_taken_off_the_list_is_given_back(guest: Guest, inventory: Path) -> None:
+    shorter = [entry for entry in LIST if "compatible" not in entry]
+    run = apply(inventory, "--diff", devices=shorter)
+    machine = read_machine(guest)
+    assert machine.at("/soc/dma@b001000").binding == ("acme-ring", None)
+    assert machine.at("/soc/dma@b002000").binding == ("acme-ring", None)
+    assert machine.at("/soc/crypto@b000000").binding == VFIO
+    assert "given back" in run.output
+    assert '-# policy: {"compatible": "acme,dma"' in run.output
+    assert apply(inventory, devices=shorter).changed == {"test-a": 0}
+
+
+def test_release_gives_everything_back(guest: Guest, inventory: Path) -> None:
+    run = play(inventory, "armfleet.vfio.release")
+    assert run.code == 0, run.output
+    assert read_machine(guest).bindings == Story.untouched
+    assert files(guest) == {}
+    assert play(inventory, "armfleet.vfio.release").changed == {"test-a": 0}
+
+
+def test_after_another_reboot_nothing_is_left_of_us(guest: Guest) -> None:
+    guest.reboot()
+    guest.run("udevadm settle")
+    assert read_machine(guest).bindings == Story.untouched

@@ -1,0 +1,152 @@
+"""The small modules, and what device_info says, on the real kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.harness.playbook import Run, play, task_play
+from tests.harness.sysfs import read_machine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+DMA = {"dt_path": "/soc/dma@b001000"}
+DMA_PATH = DMA["dt_path"]
+ALL_DMA = {"compatible": "acme,dma", "expect": 2}
+
+
+def run(inventory: Path, module: str, *arguments: str, **options: Any) -> Run:
+    done = play(inventory, task_play(f"armfleet.vfio.{module}", options), *arguments)
+    assert done.code == 0, done.output
+    return done
+
+
+def twice(inventory: Path, module: str, **options: Any) -> None:
+    """Run a module and once more; the first changes something and the second does not."""
+    predicted = run(inventory, module, "--check", **options).of(f"armfleet.vfio.{module}")
+    done = run(inventory, module, **options).of(f"armfleet.vfio.{module}")
+    assert done["changed"]
+    assert done["diff"] == predicted["diff"]
+    assert not run(inventory, module, **options).of(f"armfleet.vfio.{module}")["changed"]
+
+
+def test_an_override_alone_leaves_the_device_where_it_is(guest: Guest, inventory: Path) -> None:
+    twice(inventory, "driver_override", devices=[DMA], driver="vfio-platform")
+    assert read_machine(guest).at(DMA_PATH).binding == ("acme-ring", "vfio-platform")
+    twice(inventory, "driver_override", devices=[DMA], state="absent")
+    assert read_machine(guest).at(DMA_PATH).binding == ("acme-ring", None)
+
+
+def test_no_autobind_keeps_drivers_off_and_is_reversible(guest: Guest, inventory: Path) -> None:
+    twice(inventory, "no_autobind", devices=[ALL_DMA])
+    machine = read_machine(guest)
+    assert machine.at(DMA_PATH).binding == machine.at("/soc/dma@b002000").binding == (None, "none")
+    guest.run("echo b001000.dma > /sys/bus/platform/drivers_probe")
+    assert read_machine(guest).at(DMA_PATH).driver is None
+    twice(inventory, "no_autobind", devices=[ALL_DMA], state="absent")
+    assert read_machine(guest).at(DMA_PATH).binding == ("acme-ring", None)
+
+
+def test_no_autobind_can_leave_the_driver_until_the_next_boot(
+    guest: Guest, inventory: Path
+) -> None:
+    twice(inventory, "no_autobind", devices=[DMA], unbind=False)
+    assert read_machine(guest).at(DMA_PATH).binding == ("acme-ring", "none")
+    twice(inventory, "no_autobind", devices=[DMA], state="absent")
+    assert read_machine(guest).at(DMA_PATH).binding == ("acme-ring", None)
+
+
+def test_a_binding_to_vfio_and_back(guest: Guest, inventory: Path) -> None:
+    twice(inventory, "vfio_binding", devices=[ALL_DMA], reset_required=False)
+    device = read_machine(guest).at(DMA_PATH)
+    assert device.binding == ("vfio-platform", "vfio-platform")
+    assert device.group in read_machine(guest).nodes
+    twice(inventory, "vfio_binding", devices=[ALL_DMA], state="released")
+    assert read_machine(guest).at(DMA_PATH).binding == ("acme-ring", None)
+
+
+def test_releasing_leaves_alone_what_vfio_does_not_have(guest: Guest, inventory: Path) -> None:
+    guest.run("echo none > /sys/bus/platform/devices/b001000.dma/driver_override")
+    done = run(inventory, "vfio_binding", devices=[DMA], state="released")
+    assert done.changed == {"test-a": 0}
+    assert read_machine(guest).at(DMA_PATH).binding == ("acme-ring", "none")
+    guest.run("echo > /sys/bus/platform/devices/b001000.dma/driver_override")
+
+
+def test_a_module_is_loaded_anew_for_reset_required(guest: Guest, inventory: Path) -> None:
+    devices = [{"dt_path": "/soc/ethernet@e0700000"}]
+    run(inventory, "vfio_binding", devices=devices, reset_required=True)
+    assert guest.run("cat /sys/module/vfio_platform/parameters/reset_required").stdout == "Y\n"
+    twice(inventory, "vfio_binding", devices=[*devices, DMA], reset_required=False)
+    assert guest.run("cat /sys/module/vfio_platform/parameters/reset_required").stdout == "N\n"
+    machine = read_machine(guest)
+    assert machine.at("/soc/ethernet@e0700000").driver == "vfio-platform"
+    assert machine.at(DMA_PATH).driver == "vfio-platform"
+    run(inventory, "vfio_binding", devices=[*devices, DMA], state="released")
+
+
+def test_an_open_device_is_not_taken(guest: Guest, inventory: Path) -> None:
+    run(inventory, "vfio_binding", devices=[DMA], reset_required=False)
+    group = read_machine(guest).at(DMA_PATH).group
+    # The node opens for as long as the program's standard input does.
+    holder = guest.run(
+        f"sleep infinity < /dev/vfio/{group} > /dev/null 2>&1 & echo $!"
+    ).stdout.strip()
+    options = {"devices": [DMA], "state": "released", "timeout": 5}
+    refused = play(inventory, task_play("armfleet.vfio.vfio_binding", options))
+    assert refused.code == 2, refused.output
+    assert (
+        f"/dev/vfio/{group} is held open by sleep (pid {holder})" in refused.tasks[0].result["msg"]
+    )
+    assert read_machine(guest).at(DMA_PATH).binding == ("vfio-platform", "vfio-platform")
+    guest.run(["kill", holder])
+    run(inventory, "vfio_binding", **options)
+    assert read_machine(guest).at(DMA_PATH).binding == ("acme-ring", None)
+
+
+def test_noiommu_is_taken_when_the_user_accepts_it(guest: Guest, inventory: Path) -> None:
+    plain = {"dt_path": "/soc/plain@b003000"}
+    twice(inventory, "vfio_binding", devices=[plain], reset_required=False, unsafe_noiommu=True)
+    device = read_machine(guest).at(plain["dt_path"])
+    assert device.driver == "vfio-platform"
+    assert f"noiommu-{device.group}" in read_machine(guest).nodes
+    run(inventory, "vfio_binding", devices=[plain], state="released")
+    run(inventory, "vfio_binding", devices=[DMA], reset_required=False, unsafe_noiommu=False)
+    noiommu = guest.run("cat /sys/module/vfio/parameters/enable_unsafe_noiommu_mode").stdout
+    assert noiommu == "N\n"
+    run(inventory, "vfio_binding", devices=[DMA], state="released")
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("9000000.pl011", "console"), ("9050000.smmuv3", "consumers")],
+)
+def test_what_others_need_is_not_taken(guest: Guest, inventory: Path, name: str, word: str) -> None:
+    before = read_machine(guest).bindings
+    options = {"devices": [{"name": name}], "driver": "none", "rebind": True}
+    refused = play(inventory, task_play("armfleet.vfio.driver_override", options))
+    assert refused.code == 2, refused.output
+    message = refused.tasks[0].result["msg"]
+    assert word in message or "suppress_bind_attrs" in message
+    assert read_machine(guest).bindings == before
+
+
+def test_device_info_shows_every_device_as_sys_does(guest: Guest, inventory: Path) -> None:
+    shown = run(inventory, "device_info").of("armfleet.vfio.device_info")["devices"]
+    machine = read_machine(guest)
+    lasting = [device for device in shown if not device["name"].endswith(".auto")]
+    assert len(lasting) == len(machine.devices) >= 70
+    for device in lasting:
+        seen = next(
+            one for one in machine.devices if (one.bus, one.name) == (device["bus"], device["name"])
+        )
+        assert (device["driver"], device["driver_override"]) == seen.binding
+        assert device["iommu_group"] == seen.group
+    console = next(device for device in shown if device["name"] == "9000000.pl011")
+    assert [hazard["kind"] for hazard in console["carries"]] == ["console"]
+    crypto = next(device for device in shown if device["dt_path"] == "/soc/crypto@b000000")
+    assert crypto["compatible"] == ["acme,crypto-v1", "acme,crypto"]
