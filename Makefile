@@ -19,6 +19,7 @@ demo: ## Show the main job on a real ARM kernel
 	@tools/setup guest $(STAGED) tools/demo
 
 bench: ## Measure, and print the tables
+	@tools/setup guest $(STAGED) python tests/bench/snapshot.py
 	@tools/setup guest $(STAGED) tests/bench/run
 
 guest: ## Build what a guest is made of; 'python3 -m tests.guest' then boots one

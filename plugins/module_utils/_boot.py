@@ -17,14 +17,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._errors import Polic
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DEFAULT,
     VFIO_DRIVERS,
+    Identity,
     NodeAccess,
     VfioSettings,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, parse_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
-    Selector,
-    check_driver,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
 
 RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
 MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
@@ -49,6 +47,13 @@ class Memory(NamedTuple):
 
     entries: list[Entry]
     natives: dict[str, str | None]
+
+    def native_of(self, device: Identity) -> tuple[str | None] | None:
+        """The driver that a device was taken from, or None where nothing is remembered of it."""
+        for name in (device.name_on_bus, device.stable_name):
+            if name in self.natives:
+                return (self.natives[name],)
+        return None
 
 
 class BootPlan(NamedTuple):
@@ -99,7 +104,10 @@ def memory(rules: str | None) -> Memory:
 
 def _native_driver(line: Mapping[str, Any]) -> dict[str, str | None]:
     ((name, driver),) = line.items()
-    return {name: None if driver is None else check_driver(driver)}
+    # A driver that is there may be called as its author liked, but sysfs has no "/" in names.
+    if driver is not None and (driver in ("", ".", "..") or "/" in driver):
+        raise ValueError("%r is not a driver's name" % driver)
+    return {name: driver}
 
 
 def render(plan: BootPlan) -> dict[str, str | None]:

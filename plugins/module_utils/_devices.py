@@ -19,7 +19,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
     match,
     resolve_alias,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
+    KernelBlockedError,
+    Sysfs,
+)
 
 BUSES = tuple(VFIO_DRIVERS)
 
@@ -63,6 +66,23 @@ def states(sysfs: Sysfs, devices: Sequence[Identity]) -> list[State]:
     """The present state of each device; PolicyError where one is held by a hanging driver."""
     overrides = sysfs.read_locked([folder(device) + "/driver_override" for device in devices])
     return [_state(sysfs, device, override) for device, override in zip(devices, overrides)]
+
+
+def states_as_far_as_known(
+    sysfs: Sysfs, devices: Sequence[Identity]
+) -> list[tuple[State, str | None]]:
+    """As :func:`states`, but where a driver hangs, why the override is not known beside it."""
+    try:
+        return [(found, None) for found in states(sysfs, devices)]
+    except KernelBlockedError:
+        return [_state_as_far_as_known(sysfs, device) for device in devices]
+
+
+def _state_as_far_as_known(sysfs: Sysfs, device: Identity) -> tuple[State, str | None]:
+    try:
+        return state(sysfs, device), None
+    except KernelBlockedError as error:
+        return _state(sysfs, device, None), str(error)
 
 
 def state(sysfs: Sysfs, device: Identity) -> State:

@@ -27,7 +27,6 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._files import (
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DEFAULT,
-    NO_AUTOBIND,
     NODE_STEP,
     NODES,
     RELOAD_VFIO,
@@ -46,8 +45,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._plan import (
     host_steps,
+    is_native,
     needs_native,
-    override_of,
     plan,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
@@ -58,7 +57,6 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
     first_claims,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
-    KINDS,
     Selector,
     resolve_alias,
 )
@@ -68,7 +66,6 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._transaction import 
     Transaction,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import (
-    Hazard,
     Usage,
     refusals,
 )
@@ -210,12 +207,7 @@ def _plans(
 def _native(host: Host, claim: Claim, state: State, memory: _boot.Memory) -> Native:
     if not needs_native(claim, state):
         return Native()
-    return native(host.sysfs, host.kmod, claim.device, _remembered(memory, claim.device))
-
-
-def _remembered(memory: _boot.Memory, device: Identity) -> tuple[str | None] | None:
-    name = device.stable_name
-    return (memory.natives[name],) if name in memory.natives else None
+    return native(host.sysfs, host.kmod, claim.device, memory.native_of(claim.device))
 
 
 def _with_node_access(
@@ -290,18 +282,17 @@ def _natives(plans: Sequence[DevicePlan], memory: _boot.Memory) -> dict[str, str
     """Which driver each claimed device was taken from: as remembered, or as seen now."""
     natives: dict[str, str | None] = {}
     for device_plan in plans:
-        name = device_plan.device.stable_name
+        device = device_plan.device
         if device_plan.policy.kind == DEFAULT:
             continue
-        if name in memory.natives:
-            natives[name] = memory.natives[name]
-        elif _is_native(device_plan.device, device_plan.before):
-            natives[name] = device_plan.before.driver
+        remembered = memory.native_of(device)
+        if remembered is None and is_native(device, device_plan.before):
+            remembered = (device_plan.before.driver,)
+        if remembered is not None:
+            # Two devices can share a node, and then a path does not tell them apart.
+            name = device.name_on_bus if device.stable_name in natives else device.stable_name
+            natives[name] = remembered[0]
     return natives
-
-
-def _is_native(device: Identity, state: State) -> bool:
-    return state.driver_override is None and state.driver != VFIO_DRIVERS[device.bus]
 
 
 def _vfio_buses(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[str]:
@@ -397,52 +388,3 @@ def _initramfs_command() -> list[str] | None:
     return next(
         (command for command in _INITRAMFS_COMMANDS if os.access(command[0], os.X_OK)), None
     )
-
-
-class Inspection(NamedTuple):
-    """All that is known of one device; ``claimed_by`` is the entry of the list last applied."""
-
-    device: Identity
-    state: State
-    hazards: list[Hazard]
-    claimed_by: Entry | None
-    next_driver: str | None
-    next_override: str | None
-    reason: str
-
-
-def inspect(host: Host, selectors: Sequence[Selector] | None) -> list[Inspection]:
-    """The devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`."""
-    memory = _boot.memory(host.files.read(_boot.RULES))
-    devices = snapshot(host.sysfs, KINDS)
-    chosen = devices
-    if selectors is not None:
-        found = resolve(host.sysfs, selectors, devices)
-        chosen = list(dict.fromkeys(device for matches in found for device in matches))
-    earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
-    claimed = {
-        device: entry
-        for entry, matches in zip(memory.entries, resolve(host.sysfs, earlier, devices))
-        for device in matches
-    }
-    return [
-        _inspection(host, device, state, claimed.get(device), memory)
-        for device, state in zip(chosen, states(host.sysfs, chosen))
-    ]
-
-
-def _inspection(
-    host: Host, device: Identity, state: State, entry: Entry | None, memory: _boot.Memory
-) -> Inspection:
-    hazards = host.usage.of(device, state)
-    if entry and entry.policy.kind != DEFAULT:
-        override = override_of(entry.policy, device.bus)
-        driver = None if entry.policy.kind == NO_AUTOBIND else override
-        reason = "policy %s of the list last applied" % entry.policy.label
-        return Inspection(device, state, hazards, entry, driver, override, reason)
-    if _is_native(device, state):
-        reason = "the kernel chooses the driver; no rule of this collection concerns the device"
-        return Inspection(device, state, hazards, entry, state.driver, None, reason)
-    own = native(host.sysfs, host.kmod, device, _remembered(memory, device))
-    reason = "set while the system runs; no rule of this collection sets it again at boot"
-    return Inspection(device, state, hazards, entry, own.driver, None, reason)

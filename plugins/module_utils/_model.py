@@ -34,7 +34,12 @@ class Identity(NamedTuple):
     @property
     def stable_name(self) -> str:
         """What the device is called at every boot, as far as firmware gives it such a name."""
-        return self.dt_path or self.acpi_path or "%s/%s" % (self.bus, self.name)
+        return self.dt_path or self.acpi_path or self.name_on_bus
+
+    @property
+    def name_on_bus(self) -> str:
+        """What the device is called at this boot."""
+        return "%s/%s" % (self.bus, self.name)
 
     @property
     def label(self) -> str:

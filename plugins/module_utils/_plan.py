@@ -26,6 +26,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     Claim,
     DevicePlan,
     HostStep,
+    Identity,
     Native,
     Policy,
     State,
@@ -50,6 +51,11 @@ def is_taken(policy: Policy, bus: str, state: State) -> bool:
     if state.driver_override is not None:
         return state.driver_override == override
     return state.driver == (None if policy.kind == NO_AUTOBIND else override) or not state.driver
+
+
+def is_native(device: Identity, state: State) -> bool:
+    """Whether the kernel alone chose what drives the device."""
+    return state.driver_override is None and state.driver != VFIO_DRIVERS[device.bus]
 
 
 def needs_native(claim: Claim, state: State) -> bool:

@@ -11,10 +11,10 @@ from typing import Any, Sequence
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import to_mapping
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
     DeviceOutcome,
-    Inspection,
     Outcome,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Inspection
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import NODE_STEP, Identity, State
 
 

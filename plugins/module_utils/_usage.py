@@ -17,6 +17,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 # Kinds that a user can accept by ``allow``; an open VFIO node is never accepted.
 ACCEPTABLE = ("console", "storage", "network", "consumers")
 OPEN_NODE = "open"
+# Not a reason to refuse, but what device_info says of a device that a hanging driver holds.
+BLOCKED = "blocked"
 
 _IFF_UP = 0x1
 _CARRIERS = ("net", "block", "tty", "iommu")

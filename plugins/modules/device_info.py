@@ -121,8 +121,9 @@ devices:
         kind:
           description:
             - V(console), V(storage), V(network) or V(consumers), as in
-              O(armfleet.vfio.host_policy#module:allow), or V(open) for a device that a process
-              holds open.
+              O(armfleet.vfio.host_policy#module:allow), V(open) for a device that a process
+              holds open, or V(blocked) for one that a hanging driver holds; the override of the
+              latter cannot be read and is null.
           returned: always
           type: str
           sample: network

@@ -28,7 +28,7 @@ pipelining = true
 """
 
 # What runs on the control node alone, so that it is no remote module execution.
-_LOCAL_ACTIONS = {"validate_argument_spec", "set_fact", "include_role", "import_role", "assert"}
+_LOCAL_ACTIONS = {"validate_argument_spec", "set_fact", "include_tasks", "assert"}
 
 
 class TaskResult(NamedTuple):

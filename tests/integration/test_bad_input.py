@@ -149,7 +149,9 @@ def test_a_kernel_without_vfio_platform_is_said_to_lack_it(guest: Guest, invento
 
 
 def test_a_device_without_a_reset_function_is_put_back(guest: Guest, inventory: Path) -> None:
-    options = {"devices": [entry(dt_path="/soc/dma@b001000")], "reset_required": True}
+    # The first of them has a reset function and is bound by then; it has to go back too.
+    devices = [entry(dt_path="ethernet0"), entry(dt_path="/soc/dma@b001000")]
+    options = {"devices": devices, "reset_required": True}
     message = refused(inventory, "host_policy", options)
     assert "ENOENT" in message
     assert "no reset function (acme,dma)" in message

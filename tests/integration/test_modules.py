@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.harness.playbook import Run, play, task_play
-from tests.harness.sysfs import read_machine
+from tests.harness.sysfs import files, read_machine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,6 +133,21 @@ def test_what_others_need_is_not_taken(guest: Guest, inventory: Path, name: str,
     message = refused.tasks[0].result["msg"]
     assert word in message or "suppress_bind_attrs" in message
     assert read_machine(guest).bindings == before
+
+
+def test_the_next_boot_alone_can_be_prepared(guest: Guest, inventory: Path) -> None:
+    before = read_machine(guest).bindings
+    devices = [dict(DMA, policy="vfio"), {"dt_path": "crypto0", "policy": "no_autobind"}]
+    twice(inventory, "host_policy", devices=devices, runtime=False)
+    assert read_machine(guest).bindings == before
+    verified = guest.run("udevadm verify /etc/udev/rules.d/70-armfleet-vfio.rules").stdout
+    assert "Fail:    0" in verified
+    shown = run(inventory, "device_info", devices=[DMA]).of("armfleet.vfio.device_info")
+    assert shown["devices"][0]["driver"] == "acme-ring"
+    assert shown["devices"][0]["next_boot"]["driver"] == "vfio-platform"
+    twice(inventory, "host_policy", state="absent")
+    assert read_machine(guest).bindings == before
+    assert files(guest) == {}
 
 
 def test_device_info_shows_every_device_as_sys_does(guest: Guest, inventory: Path) -> None:

@@ -20,6 +20,12 @@ def _as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
+@pytest.fixture(autouse=True)
+def _in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of tests need not outlive a power cut; waiting for the disk is most of their time."""
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
+
+
 @pytest.fixture
 def board(tmp_path: Path) -> Board:
     """A board as Linux before 7 boots it; see acme_board."""

@@ -31,11 +31,11 @@ NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
 # Linux has it in include/linux/errno.h, for itself only.
 EPROBE_DEFER = 517
 
-BLOCK = object()
+BLOCK = "block"
 """As the answer to a write: the kernel does not come back from it."""
 
-Answer = int | Callable[[], None] | object
-Entry = tuple[str, str | None]
+Answer = int | str | Callable[[], None]
+Binding = tuple[str | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -241,11 +241,11 @@ class FakeKernel(Sysfs):
         text = self._text(f"devices/platform/{name}/driver_override")
         return None if text == "(null)" else text
 
-    def binding(self, name: str) -> Entry:
+    def binding(self, name: str) -> Binding:
         """Driver and override of a device, as the tree has them."""
         return self.driver_of(name), self.override_of(name)
 
-    def bindings(self) -> dict[str, Entry]:
+    def bindings(self) -> dict[str, Binding]:
         return {name: self.binding(name) for name in self.names("devices/platform")}
 
     # The door as the engine uses it.
@@ -255,12 +255,11 @@ class FakeKernel(Sysfs):
         for condition, answer in list(self._answers):
             if condition(len(self.writes), path, text):
                 self._answers.remove((condition, answer))
-                if answer is BLOCK:
-                    raise KernelBlockedError(path, 30, 4711)
-                if callable(answer):
-                    answer()
-                else:
+                if isinstance(answer, int):
                     raise KernelRefusedError(path, text, answer)
+                if isinstance(answer, str):
+                    raise KernelBlockedError(path, 30, 4711)
+                answer()
         if self.is_on_read_only_mount:
             raise KernelRefusedError(path, text, errno.EROFS)
         if not self.exists(path):

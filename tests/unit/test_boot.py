@@ -381,6 +381,17 @@ def test_after_everything_was_given_back_a_reboot_finds_native_drivers(
     assert rebooted(board, tmp_path / "again").kernel.bindings() == native
 
 
+def test_what_was_given_at_boot_only_can_be_given_back_at_run_time(
+    board: Board, tmp_path: Path
+) -> None:
+    native = board.kernel.bindings()
+    board.apply(LIST, runtime=False, reset_required=False)
+    again = rebooted(board, tmp_path / "again")
+    assert not again.apply(LIST, reset_required=False).is_changed
+    again.apply([])
+    assert again.kernel.bindings() == native
+
+
 def test_a_native_driver_whose_module_comes_late_does_not_get_the_device(
     board: Board, tmp_path: Path
 ) -> None:

@@ -16,10 +16,10 @@ from ansible_collections.armfleet.vfio.plugins.doc_fragments.devices import Modu
 from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _door, _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
     DeviceOutcome,
-    Inspection,
     Outcome,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Inspection
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VFIO,
     Identity,

@@ -124,7 +124,7 @@ def test_an_error_in_the_middle_is_a_sentence_and_no_traceback(board: Board, cal
     assert board.kernel.binding("b000000.crypto") == NATIVE
 
 
-NO_SUCH_DEVICE = {
+NO_SUCH_DEVICE: dict[str, dict[str, Any]] = {
     "host_policy": {"devices": [{"name": "gone", "policy": "vfio"}]},
     "driver_override": {"devices": [{"name": "gone"}], "driver": "x"},
     "no_autobind": {"devices": [{"name": "gone"}]},

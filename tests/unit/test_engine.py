@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     MODULES_LOAD,
     RULES,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
 
 ASKED = {
@@ -104,10 +106,10 @@ def test_the_second_run_writes_nothing_at_all(applied: Board) -> None:
 def test_a_device_that_the_list_names_twice_is_moved_once(board: Board) -> None:
     entries = [CRYPTO, {"name": "b000000.crypto", "policy": "vfio"}]
     board.apply(entries, reset_required=False)
-    texts = [text for _path, text in board.kernel.writes]
-    assert texts == ["vfio-platform\n", "b000000.crypto", "b000000.crypto"] or texts == [
-        "vfio-platform\n",
-        "b000000.crypto",
+    assert [path.rpartition("/")[2] for path, _text in board.kernel.writes] == [
+        "driver_override",
+        "unbind",
+        "bind",
     ]
     assert board.kernel.driver_of("b000000.crypto") == "vfio-platform"
 
@@ -255,8 +257,7 @@ def test_default_loads_the_native_drivers_module_for_a_driverless_device_once(
 
 
 def test_the_native_driver_is_loaded_anew_if_its_module_is_gone(applied: Board) -> None:
-    for name in ("b003000.dma",):
-        applied.kernel.write("bus/platform/drivers/acme-dma-uio/unbind", name)
+    applied.kernel.write("bus/platform/drivers/acme-dma-uio/unbind", "b003000.dma")
     applied.kmod.unload("acme")
     applied.apply([])
     assert applied.kernel.driver_of("b000000.crypto") == "acme-crypto"
@@ -275,18 +276,10 @@ def test_a_device_of_vfio_whose_native_driver_nobody_knows_ends_without_one(
 
 
 def test_a_native_driver_that_declines_leaves_the_device_without_one(board: Board) -> None:
-    board.kmod.modules["acme_eth"] = board.kmod.modules["acme_eth"].__class__(
-        "acme_eth",
-        (
-            Driver(
-                "acme-eth",
-                matches=("acme,eth",),
-                module="acme_eth",
-                failures={"b004000.ethernet": errno.ENODEV},
-            ),
-        ),
-        aliases=("of:N*T*Cacme,eth*",),
-    )
+    module = board.kmod.modules["acme_eth"]
+    (driver,) = module.drivers
+    declining = replace(driver, failures={"b004000.ethernet": errno.ENODEV})
+    board.kmod.modules["acme_eth"] = replace(module, drivers=(declining,))
     board.apply([{"name": "b004000.ethernet", "policy": "default"}])
     assert board.kernel.binding("b004000.ethernet") == (None, None)
 
@@ -331,7 +324,10 @@ def test_a_damaged_header_is_refused_and_said_to_be_damaged(applied: Board, line
 
 def test_a_list_that_contradicts_itself_by_now_can_still_be_given_back(applied: Board) -> None:
     both = "acme,crypto\0acme,late\0"
-    entries = [CRYPTO, {"compatible": "acme,late", "required": False, "policy": "no_autobind"}]
+    entries: list[dict[str, Any]] = [
+        CRYPTO,
+        {"compatible": "acme,late", "required": False, "policy": "no_autobind"},
+    ]
     applied.apply(entries, reset_required=False)
     applied.kernel.put(f"{TREE}/soc/crypto@b000000/compatible", both)
     applied.apply([])
@@ -519,9 +515,8 @@ def test_a_supplier_may_come_after_its_consumer(board: Board) -> None:
 def test_a_native_driver_that_waits_for_a_supplier_is_no_success(board: Board) -> None:
     board.apply([CRYPTO], reset_required=False)
     native = board.kernel.drivers["platform", "acme-crypto"]
-    waiting = {"b000000.crypto": EPROBE_DEFER}
-    board.kernel.drivers["platform", "acme-crypto"] = Driver(
-        native.name, matches=native.matches, module=native.module, failures=waiting
+    board.kernel.drivers["platform", "acme-crypto"] = replace(
+        native, failures={"b000000.crypto": EPROBE_DEFER}
     )
     with pytest.raises(PolicyError, match="its driver is none"):
         board.apply([])
@@ -536,6 +531,19 @@ def test_the_header_remembers_the_list_and_the_native_drivers(applied: Board) ->
     natives = [json.loads(line[10:]) for line in lines if line.startswith("# native: ")]
     assert {"/soc/crypto@b000000": "acme-crypto"} in natives
     assert {"/soc/blob@b008000": "acme-blob"} in natives
+
+
+@pytest.mark.parametrize("name", ["odd:driver (v1)", "Fixed/MDIO", 'quo"ted', "ünï", "$x%y|*"])
+def test_a_native_driver_may_be_called_whatever_its_author_liked(board: Board, name: str) -> None:
+    kernel = board.kernel
+    in_sysfs = name.replace("/", "!")
+    kernel.register(Driver(in_sysfs, matches=("acme,odd",)))
+    kernel.add_device("b00a000.odd", "/soc/odd@b00a000", ("acme,odd",), iommus=True)
+    entries = [{"name": "b00a000.odd", "policy": "vfio"}]
+    board.apply(entries, reset_required=False)
+    assert not board.apply(entries, reset_required=False).is_changed
+    board.apply([])
+    assert kernel.binding("b00a000.odd") == (in_sysfs, None)
 
 
 def test_info_tells_what_will_be_after_the_next_boot(applied: Board) -> None:

@@ -12,7 +12,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     MODULES_LOAD,
     RULES,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
 
 DEVICE = {
     "name",

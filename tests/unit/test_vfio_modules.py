@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 from board import AMBA, CRYPTO, Board
-from fake_kernel import NOIOMMU, RESET_REQUIRED, VFIO_MODULES, Driver
+from fake_kernel import NOIOMMU, RESET_REQUIRED, Driver, Module
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 
@@ -151,8 +152,7 @@ def test_noiommu_that_is_on_stays_on_through_a_reload(
 
 
 def test_a_kernel_without_noiommu_is_said_to_have_none(board: Board) -> None:
-    plain = VFIO_MODULES[0].__class__("vfio")
-    board.kmod.modules["vfio"] = plain
+    board.kmod.modules["vfio"] = Module("vfio")
     before = board.kernel.bindings()
     with pytest.raises(PolicyError, match="CONFIG_VFIO_NOIOMMU"):
         board.apply([DMA], reset_required=False, unsafe_noiommu=True)
@@ -162,10 +162,8 @@ def test_a_kernel_without_noiommu_is_said_to_have_none(board: Board) -> None:
 
 
 def test_a_module_that_registers_no_driver_is_found_out(board: Board) -> None:
-    platform = board.kmod.modules["vfio_platform"]
-    board.kmod.modules["vfio_platform"] = platform.__class__(
-        platform.name, needs=platform.needs, parameters=platform.parameters
-    )
+    module = board.kmod.modules["vfio_platform"]
+    board.kmod.modules["vfio_platform"] = replace(module, drivers=())
     before = board.kernel.bindings()
     with pytest.raises(PolicyError, match="its driver is not registered"):
         board.apply([CRYPTO], reset_required=False)
