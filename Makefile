@@ -12,7 +12,7 @@ setup: ## Set up everything that the other targets need; each of them does its o
 check: ## Lint, sanity and unit tests (two minutes)
 	@tools/setup check $(STAGED) python tools/check.py
 
-test: check ## Everything: make check, then the tests on the guest
+test: check guest ## Everything: make check, then the tests on the guest
 	@tools/setup guest $(STAGED) pytest tests/integration
 
 demo: ## Show the main job on a real ARM kernel

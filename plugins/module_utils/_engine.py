@@ -54,7 +54,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
     claims,
     compared,
     dropped,
-    first_claims,
+    first_entries,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
     Selector,
@@ -189,7 +189,8 @@ def _claims(host: Host, request: Request, memory: _boot.Memory) -> list[Claim]:
     now = claims(request.entries, matched[: len(selectors)])
     if not request.is_whole_list:
         return [claim._replace(is_new=False) for claim in now]
-    before = first_claims(memory.entries, matched[len(selectors) :])
+    earlier_entries = first_entries(memory.entries, matched[len(selectors) :])
+    before = [Claim(device, entry.policy) for device, entry in earlier_entries.items()]
     return compared(now, before) + dropped(now, before)
 
 

@@ -23,7 +23,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     State,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._plan import is_native, override_of
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, first_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import KINDS, Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import BLOCKED, Hazard
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import native
@@ -50,11 +50,7 @@ def inspect(host: Host, selectors: Sequence[Selector] | None) -> list[Inspection
         found = resolve(host.sysfs, selectors, devices)
         chosen = list(dict.fromkeys(device for matches in found for device in matches))
     earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
-    claimed = {
-        device: entry
-        for entry, matches in zip(memory.entries, resolve(host.sysfs, earlier, devices))
-        for device in matches
-    }
+    claimed = first_entries(memory.entries, resolve(host.sysfs, earlier, devices))
     return [
         _with_block(_inspection(host, device, state, claimed.get(device), memory), blocked)
         for device, (state, blocked) in zip(chosen, states_as_far_as_known(host.sysfs, chosen))

@@ -98,16 +98,19 @@ def claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> l
     return [Claim(device, entry.policy) for device, entry in first.items()]
 
 
-def first_claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> list[Claim]:
-    """As :func:`claims`, of a list that was once applied: where entries disagree by now, the first.
+def first_entries(
+    entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]
+) -> dict[Identity, Entry]:
+    """Who claims which device by a list that was once applied.
 
-    Devices may have come that two of its entries match, and its user may have forgotten it.
+    Devices may have come that two of its entries match, and its user may have forgotten it; so
+    where they disagree by now, the first counts.
     """
     first: dict[Identity, Entry] = {}
     for entry, devices in zip(entries, matches):
         for device in devices:
             first.setdefault(device, entry)
-    return [Claim(device, entry.policy) for device, entry in first.items()]
+    return first
 
 
 def dropped(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:

@@ -190,6 +190,10 @@ class Transaction:
             ("module " + module, partial(self._load_anew, module, {"reset_required": before}))
         )
         self._load_anew(module, parameters)
+        # Registration binds them again only while the bus probes by itself (drivers_autoprobe).
+        for plan in self._changes.plans:
+            if plan.before.driver == module and plan.driver == module:
+                self._bind(plan.device, module)
 
     def _load_anew(self, module: str, parameters: dict[str, str]) -> None:
         if self._is_loaded(module):

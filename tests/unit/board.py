@@ -61,9 +61,6 @@ class Board:
         """The same in check mode."""
         return run(self.host, self._request(entries, settings), check_mode=True)
 
-    def call(self, request: Request) -> Outcome:
-        return run(self.host, request, check_mode=False)
-
     def _request(self, entries: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Request:
         settings = {"persistent": True, **settings}
         names = ("reset_required", "unsafe_noiommu")

@@ -275,6 +275,18 @@ def test_a_device_of_vfio_whose_native_driver_nobody_knows_ends_without_one(
     assert kernel.binding("b00a000.odd") == (None, None)
 
 
+def test_a_probe_that_the_kernel_refuses_is_an_error_even_where_no_driver_is_known(
+    board: Board,
+) -> None:
+    kernel = board.kernel
+    kernel.add_device("b00a000.odd", "/soc/odd@b00a000", ("acme,odd",), iommus=True)
+    board.apply([{"name": "b00a000.odd", "policy": "vfio"}], reset_required=False)
+    kernel.answer("bus/platform/drivers_probe", errno.EPERM)
+    with pytest.raises(PolicyError, match="EPERM"):
+        board.apply([])
+    assert kernel.binding("b00a000.odd") == ("vfio-platform", "vfio-platform")
+
+
 def test_a_native_driver_that_declines_leaves_the_device_without_one(board: Board) -> None:
     module = board.kmod.modules["acme_eth"]
     (driver,) = module.drivers
@@ -546,6 +558,19 @@ def test_a_native_driver_may_be_called_whatever_its_author_liked(board: Board, n
     assert kernel.binding("b00a000.odd") == (in_sysfs, None)
 
 
+def test_devices_that_share_a_node_each_go_back_to_their_own_driver(board: Board) -> None:
+    kernel = board.kernel
+    kernel.add_device("crypto-dma.1", "/soc/crypto@b000000", ("acme,dma",))
+    native = kernel.bindings()
+    assert native["crypto-dma.1"] == ("acme-dma", None)
+    entries = [{"dt_path": "/soc/crypto@b000000", "policy": "no_autobind", "expect": 2}]
+    board.apply(entries)
+    assert kernel.binding("b000000.crypto") == kernel.binding("crypto-dma.1") == (None, "none")
+    assert not board.apply(entries).is_changed
+    board.apply([])
+    assert kernel.bindings() == native
+
+
 def test_info_tells_what_will_be_after_the_next_boot(applied: Board) -> None:
     found = {one.device.name: one for one in inspect(applied.host, None)}
     assert len(found) == 7
@@ -562,6 +587,17 @@ def test_info_tells_what_will_be_after_the_next_boot(applied: Board) -> None:
 def test_info_on_chosen_devices_tells_of_them_alone(applied: Board) -> None:
     selector = Selector("dt_path", "crypto0")
     assert [one.device.name for one in inspect(applied.host, [selector])] == ["b000000.crypto"]
+
+
+def test_info_tells_of_a_device_that_hangs_and_of_all_others(board: Board) -> None:
+    board.apply([DMA])
+    board.kernel.hung.add("b000000.crypto")
+    found = {one.device.name: one for one in inspect(board.host, None)}
+    assert found["b002000.dma"].state.driver_override == "none"
+    assert found["b000000.crypto"].state.driver == "acme-crypto"
+    (hazard,) = found["b000000.crypto"].hazards
+    assert (hazard.kind, hazard.subject) == ("blocked", "b000000.crypto")
+    assert "did not answer" in hazard.sentence
 
 
 def test_info_tells_that_what_was_set_by_hand_does_not_last(board: Board) -> None:

@@ -37,13 +37,9 @@ def after_the_list(board: Board) -> None:
     board.apply(LIST, reset_required=False)
 
 
-def after_another_list_with_noiommu(board: Board) -> None:
-    board.apply([CRYPTO, dict(DMA, policy="vfio")], reset_required=True, unsafe_noiommu=True)
-
-
-def give_resets(board: Board) -> None:
+def after_a_list_with_resets_and_noiommu(board: Board) -> None:
     board.kernel.reset_functions |= {"b000000.crypto", "b001000.crypto", "b002000.dma"}
-    after_another_list_with_noiommu(board)
+    board.apply([CRYPTO, dict(DMA, policy="vfio")], reset_required=True, unsafe_noiommu=True)
 
 
 CASES: list[tuple[Callable[[Board], None], Sequence[dict[str, Any]], dict[str, Any]]] = [
@@ -52,8 +48,8 @@ CASES: list[tuple[Callable[[Board], None], Sequence[dict[str, Any]], dict[str, A
     (after_the_list, [], {}),
     (after_the_list, [dict(CRYPTO, policy="no_autobind"), *LIST[1:3]], {}),
     (after_the_list, [dict(DMA, policy="vfio"), AMBA], {"unsafe_noiommu": True}),
-    (give_resets, [CRYPTO, DMA, AMBA], {"reset_required": False}),
-    (give_resets, [CRYPTO, DMA, AMBA], {"unsafe_noiommu": False}),
+    (after_a_list_with_resets_and_noiommu, [CRYPTO, DMA, AMBA], {"reset_required": False}),
+    (after_a_list_with_resets_and_noiommu, [CRYPTO, DMA, AMBA], {"unsafe_noiommu": False}),
 ]
 
 
@@ -229,7 +225,7 @@ def test_a_module_that_this_run_loaded_goes_again(grouped_board: Board) -> None:
 
 
 def test_noiommu_that_was_on_is_on_again_after_a_failed_reload(tmp_path: Path) -> None:
-    board = prepared(tmp_path / "board", give_resets)
+    board = prepared(tmp_path / "board", after_a_list_with_resets_and_noiommu)
     board.kmod.failing.append("load vfio_platform reset_required=N")
     assert_put_back(board, [CRYPTO, DMA, AMBA], {"reset_required": False}, "the reload")
     assert board.kernel.read(NOIOMMU) == "Y"

@@ -190,6 +190,24 @@ def test_with_autoprobe_off_devices_are_bound_all_the_same(board: Board) -> None
     assert kernel.binding("b000000.crypto") == ("acme-crypto", None)
 
 
+def test_with_autoprobe_off_devices_come_back_when_a_reload_is_undone(loaded: Board) -> None:
+    loaded.kernel.reset_functions.add("b000000.crypto")
+    loaded.apply([CRYPTO])
+    loaded.kernel.write("bus/platform/drivers_autoprobe", "0")
+    loaded.kmod.failing.append("load vfio_platform reset_required=N")
+    with pytest.raises(PolicyError, match="Nothing was changed"):
+        loaded.apply([CRYPTO], reset_required=False)
+    assert loaded.kernel.binding("b000000.crypto") == BOUND
+
+
+def test_with_autoprobe_off_devices_come_through_a_reload(loaded: Board) -> None:
+    loaded.kernel.reset_functions.add("b000000.crypto")
+    loaded.apply([CRYPTO])
+    loaded.kernel.write("bus/platform/drivers_autoprobe", "0")
+    loaded.apply([CRYPTO], reset_required=False)
+    assert loaded.kernel.binding("b000000.crypto") == BOUND
+
+
 def test_a_failed_write_of_noiommu_is_an_error_without_a_traceback(loaded: Board) -> None:
     loaded.kernel.answer(NOIOMMU, errno.EPERM)
     with pytest.raises(PolicyError, match="EPERM"):
