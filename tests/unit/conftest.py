@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from board import Board, acme_board
 from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
-# The same examples in every run and on every machine, and no folder of them in the checkout.
+# The same examples in every run and on every machine, and nothing of them in the checkout.
 settings.register_profile("suite", database=None, deadline=None, derandomize=True)
 settings.load_profile("suite")
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "armfleet-vfio-hypothesis")
 
 
 # The trees are some 70,000 small files; on a disk, making them is most of the suite's time.
