@@ -16,6 +16,7 @@ from typing import Any, Mapping, NamedTuple, Sequence
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DEFAULT,
+    NO_DRIVER,
     VFIO_DRIVERS,
     Identity,
     NodeAccess,
@@ -35,6 +36,13 @@ _ENTRY, _NATIVE = "# policy: ", "# native: "
 # A device lists a few compatibles; no node of the kernel's own device trees has more than nine.
 _COMPATIBLES = 16
 _ALIASES = 4
+
+_NO_AUTOBIND = 'ACTION=="add", ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", '
+_MOVE = """\
+TEST!="/sys/bus/$env{SUBSYSTEM}/drivers/$env{.armfleet_vfio_driver}/$kernel", \
+TEST=="driver/unbind", ATTR{driver/unbind}="$kernel"
+ATTR{subsystem/drivers_probe}="$kernel"
+"""
 
 _ON_VFIO = "|".join(VFIO_DRIVERS.values())
 
@@ -166,7 +174,7 @@ def _access(access: NodeAccess | None) -> list[str]:
 
 def _guards(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
     lines = [
-        'ACTION!="add", GOTO="armfleet_vfio_end"',
+        'ACTION!="add|bind", GOTO="armfleet_vfio_end"',
         'SUBSYSTEM!="%s", GOTO="armfleet_vfio_end"' % "|".join(VFIO_DRIVERS),
         "# An open device hangs whoever unbinds it, so one that is on VFIO is left alone.",
         'DRIVER=="%s", GOTO="armfleet_vfio_end"' % _ON_VFIO,
@@ -213,31 +221,31 @@ def _match(selector: Selector) -> str:
 
 
 def _actions(pinned: set[str | None]) -> list[str]:
+    drivers = [*VFIO_DRIVERS.values(), NO_DRIVER, *sorted(filter(None, pinned))]
     return [
         "",
         'ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"',
-        'ENV{ARMFLEET_VFIO_POLICY}!="no_autobind", GOTO="armfleet_vfio_bind"',
-        "# An override that is set already was set by this rule or by somebody who asked for it.",
-        'ATTR{driver_override}!="(null)", GOTO="armfleet_vfio_end"',
-        'ATTR{driver_override}="none"',
-        'DRIVER!="", ATTR{driver/unbind}="$kernel"',
-        'GOTO="armfleet_vfio_end"',
-        "",
-        'LABEL="armfleet_vfio_bind"',
         *[
             'ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="%s", ENV{.armfleet_vfio_driver}="%s", '
             'ENV{.armfleet_vfio_module}="%s"' % (bus, driver, driver)
             for bus, driver in VFIO_DRIVERS.items()
         ],
-        'ATTR{driver_override}="$env{.armfleet_vfio_driver}"',
+        'ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ENV{.armfleet_vfio_driver}="%s"' % NO_DRIVER,
+        "# An override that is set already was set by this rule or by somebody who asked for it.",
+        _NO_AUTOBIND + 'ATTR{driver_override}!="(null)", GOTO="armfleet_vfio_end"',
+        "# A native driver that had chosen the device before the override was set binds after it;",
+        "# it is the only one that can be bound against the override.",
         *[
-            'DRIVER=="%s", ENV{.armfleet_vfio_driver}=="%s", GOTO="armfleet_vfio_end"'
-            % (driver, driver)
-            for driver in sorted(filter(None, pinned))
+            'ACTION=="bind", ENV{.armfleet_vfio_driver}=="%s", ATTR{driver_override}!="%s", '
+            'GOTO="armfleet_vfio_end"' % (driver, driver)
+            for driver in drivers
         ],
+        "",
+        'ATTR{driver_override}="$env{.armfleet_vfio_driver}"',
         'ENV{.armfleet_vfio_module}!="", IMPORT{builtin}="kmod load $env{.armfleet_vfio_module}"',
-        'DRIVER!="", ATTR{driver/unbind}="$kernel"',
-        'ATTR{subsystem/drivers_probe}="$kernel"',
+        "# DRIVER is of the moment when this event began; the event of another device may have",
+        "# loaded the native driver since.",
+        *_MOVE.splitlines(),
         "",
         'LABEL="armfleet_vfio_end"',
     ]

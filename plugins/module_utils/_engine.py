@@ -61,10 +61,6 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
     resolve_alias,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
-from ansible_collections.armfleet.vfio.plugins.module_utils._transaction import (
-    Changes,
-    Transaction,
-)
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import (
     Usage,
     refusals,
@@ -150,7 +146,13 @@ def run(host: Host, request: Request, check_mode: bool) -> Outcome:
     needed = [change for change in files if change.is_needed]
     _refuse(host, request, plans, steps, needed)
     after: dict[Identity, State] = {}
-    if not check_mode:
+    if not check_mode and (steps or needed or any(one.steps for one in plans)):
+        # Here, because a run that finds nothing to do, as nearly all do, has not to load it.
+        from ansible_collections.armfleet.vfio.plugins.module_utils._transaction import (  # noqa: PLC0415
+            Changes,
+            Transaction,
+        )
+
         changes = Changes(steps, plans, needed, request.access)
         after = Transaction(host.sysfs, host.kmod, host.files, changes).run()
     return Outcome(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,7 +29,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(build, check=True, capture_output=True)
     (archive,) = folder.glob("armfleet-vfio-*.tar.gz")
     install = [*galaxy, "install", str(archive), "--offline", "-p", str(folder)]
-    subprocess.run(install, check=True, capture_output=True)
+    # Without a path of its own it would find the collection under test and do nothing.
+    environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(folder))
+    subprocess.run(install, check=True, capture_output=True, env=environment)
     place = folder / "ansible_collections/armfleet/vfio"
     for entry in place.iterdir():
         if entry.name not in NEEDED:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from board import AMBA, CRYPTO, DMA, LIST, Board, acme_board
+from fake_kernel import Driver
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from udev import coldplug, parse
+from udev import Event, coldplug, parse
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     MODPROBE,
@@ -55,7 +56,7 @@ GOLDEN = r"""# Written by armfleet.vfio.host_policy. The next run replaces it; d
 # native: {"platform/b004000.ethernet": null}
 
 SUBSYSTEM=="vfio|vfio-dev", ACTION=="add", KERNEL!="vfio", GROUP="kvm", MODE="0660"
-ACTION!="add", GOTO="armfleet_vfio_end"
+ACTION!="add|bind", GOTO="armfleet_vfio_end"
 SUBSYSTEM!="platform|amba", GOTO="armfleet_vfio_end"
 # An open device hangs whoever unbinds it, so one that is on VFIO is left alone.
 DRIVER=="vfio-platform|vfio-amba", GOTO="armfleet_vfio_end"
@@ -72,29 +73,39 @@ KERNEL=="b004000.ethernet", SUBSYSTEM=="platform", ENV{ARMFLEET_VFIO_POLICY}="dr
 GOLDEN += r"""ENV{.armfleet_vfio_driver}="acme-uio", ENV{.armfleet_vfio_module}="acme"
 
 ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"
-ENV{ARMFLEET_VFIO_POLICY}!="no_autobind", GOTO="armfleet_vfio_bind"
-# An override that is set already was set by this rule or by somebody who asked for it.
-ATTR{driver_override}!="(null)", GOTO="armfleet_vfio_end"
-ATTR{driver_override}="none"
-DRIVER!="", ATTR{driver/unbind}="$kernel"
-GOTO="armfleet_vfio_end"
-
-LABEL="armfleet_vfio_bind"
 ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="platform", """
 GOLDEN += r"""ENV{.armfleet_vfio_driver}="vfio-platform", ENV{.armfleet_vfio_module}="vfio-platform"
 ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="amba", """
 GOLDEN += r"""ENV{.armfleet_vfio_driver}="vfio-amba", ENV{.armfleet_vfio_module}="vfio-amba"
+ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ENV{.armfleet_vfio_driver}="none"
+# An override that is set already was set by this rule or by somebody who asked for it.
+ACTION=="add", ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ATTR{driver_override}!="(null)", """
+GOLDEN += r"""GOTO="armfleet_vfio_end"
+# A native driver that had chosen the device before the override was set binds after it;
+# it is the only one that can be bound against the override.
+BOUND(vfio-platform)BOUND(vfio-amba)BOUND(none)BOUND(acme-uio)
 ATTR{driver_override}="$env{.armfleet_vfio_driver}"
-DRIVER=="acme-uio", ENV{.armfleet_vfio_driver}=="acme-uio", GOTO="armfleet_vfio_end"
 ENV{.armfleet_vfio_module}!="", IMPORT{builtin}="kmod load $env{.armfleet_vfio_module}"
-DRIVER!="", ATTR{driver/unbind}="$kernel"
-ATTR{subsystem/drivers_probe}="$kernel"
-
+# DRIVER is of the moment when this event began; the event of another device may have
+# loaded the native driver since.
+MOVE
 LABEL="armfleet_vfio_end"
 """
 GOLDEN = GOLDEN.replace(
     "COMPATIBLES", " ".join("$env{OF_COMPATIBLE_%d}" % number for number in range(16))
 ).replace("ALIASES", " ".join("$env{OF_ALIAS_%d}" % number for number in range(4)))
+GOLDEN = re.sub(
+    r"BOUND\(([^)]+)\)",
+    r'ACTION=="bind", ENV{.armfleet_vfio_driver}=="\1", ATTR{driver_override}!="\1", '
+    'GOTO="armfleet_vfio_end"\n',
+    GOLDEN,
+)
+GOLDEN = GOLDEN.replace(
+    "MOVE",
+    'TEST!="/sys/bus/$env{SUBSYSTEM}/drivers/$env{.armfleet_vfio_driver}/$kernel", '
+    'TEST=="driver/unbind", ATTR{driver/unbind}="$kernel"\n'
+    'ATTR{subsystem/drivers_probe}="$kernel"\n',
+)
 
 
 def boot_plan(entries: list[dict[str, Any]], **more: Any) -> BootPlan:
@@ -220,7 +231,10 @@ def test_what_the_header_says_is_what_was_written(
 def test_whatever_the_list_says_the_rules_are_rules(entries: list[dict[str, Any]]) -> None:
     text = render(boot_plan(entries, access=NodeAccess("kvm", None)))[RULES] or ""
     for rule in parse(text):
-        values = [token.value for token in rule if token.operator in ("==", "!=")]
+        # TEST names files of our own choice, with udev's substitutions.
+        values = [
+            token.value for token in rule if token.operator in ("==", "!=") and token.key != "TEST"
+        ]
         assert not any(set(value) & set('[]?"$%') for value in values)
         globs = [value for value in values if "*" in value]
         assert all(re.fullmatch(r"\* [^*]+ \*|\*\.auto", value) for value in globs)
@@ -414,3 +428,47 @@ def test_a_helper_device_that_shares_the_node_is_not_caught_at_boot(board: Board
     before = board.kernel.binding("helper.0.auto")
     coldplug(board.kernel, board.kmod, board.file(RULES) or "")
     assert board.kernel.binding("helper.0.auto") == before
+
+
+@pytest.mark.parametrize(("policy", "driver"), [("vfio", "vfio-platform"), ("no_autobind", None)])
+def test_a_native_driver_that_comes_while_the_rules_run_loses_the_device(
+    board: Board, policy: str, driver: str | None
+) -> None:
+    kernel = board.kernel
+    kernel.add_device("b00a000.odd", "/soc/odd@b00a000", ("acme,odd",), iommus=True)
+    entries = [{"dt_path": "/soc/odd@b00a000", "policy": policy}]
+    board.apply(entries, reset_required=False, runtime=False)
+    board.kmod.load("vfio-platform", {"reset_required": "0"})
+    event = Event(kernel, board.kmod, "platform", "b00a000.odd")
+    kernel.register(Driver("acme-odd", matches=("acme,odd",)))
+    assert kernel.driver_of("b00a000.odd") == "acme-odd"
+    event.run(parse(board.file(RULES) or ""))
+    assert kernel.driver_of("b00a000.odd") == driver
+
+
+@pytest.mark.parametrize(("policy", "driver"), [("vfio", "vfio-platform"), ("no_autobind", None)])
+def test_a_native_driver_whose_probe_ends_after_the_rules_loses_the_device(
+    board: Board, policy: str, driver: str | None
+) -> None:
+    kernel = board.kernel
+    kernel.add_device("b00a000.odd", "/soc/odd@b00a000", ("acme,odd",), iommus=True)
+    entries = [{"dt_path": "/soc/odd@b00a000", "policy": policy}]
+    board.apply(entries, reset_required=False, runtime=False)
+    board.kmod.load("vfio-platform", {"reset_required": "0"})
+    rules = parse(board.file(RULES) or "")
+    kernel.register(Driver("acme-odd", matches=("acme,odd",)))
+    override = "vfio-platform" if policy == "vfio" else "none"
+    kernel.write("bus/platform/devices/b00a000.odd/driver_override", override)
+    Event(kernel, board.kmod, "platform", "b00a000.odd", "bind").run(rules)
+    assert kernel.driver_of("b00a000.odd") == driver
+
+
+def test_a_driver_that_was_bound_by_hand_stays_when_its_event_comes(board: Board) -> None:
+    board.apply([{"name": "b002000.dma", "policy": "no_autobind"}])
+    kernel = board.kernel
+    kernel.write("bus/platform/devices/b002000.dma/driver_override", "acme-dma-uio\n")
+    kernel.write("bus/platform/drivers/acme-dma-uio/bind", "b002000.dma")
+    for action in ("bind", "add"):
+        rules = parse(board.file(RULES) or "")
+        Event(kernel, board.kmod, "platform", "b002000.dma", action).run(rules)
+        assert kernel.binding("b002000.dma") == ("acme-dma-uio", "acme-dma-uio")

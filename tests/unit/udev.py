@@ -1,7 +1,8 @@
 """As much of udev as the collection's rules use, acting on the fake kernel.
 
 Match values with glob characters go through fnmatch, all others are compared; values that are
-assigned have ``$env{}`` and ``$kernel`` filled in; DRIVER is that of the moment of the event.
+assigned, and TEST, have ``$env{}`` and ``$kernel`` filled in; DRIVER is that of the moment of the
+event, TEST sees what is there now.
 """
 
 from __future__ import annotations
@@ -48,14 +49,17 @@ def parse(text: str) -> list[list[Token]]:
 
 
 class Event:
-    """One ``add`` event of one device, met by the rules of a file."""
+    """One event of one device, met by the rules of a file."""
 
-    def __init__(self, kernel: FakeKernel, kmod: FakeKmod, bus: str, name: str) -> None:
+    def __init__(
+        self, kernel: FakeKernel, kmod: FakeKmod, bus: str, name: str, action: str = "add"
+    ) -> None:
+        self._action = action
         self._kernel, self._kmod = kernel, kmod
         self._bus, self._name = bus, name
         self._home = f"devices/platform/{name}"
         self._driver = kernel.driver_of(name) or ""
-        self.properties: dict[str, str] = {}
+        self.properties: dict[str, str] = {"SUBSYSTEM": bus}
         target = kernel.link(f"{self._home}/of_node")
         if target:
             path = target.partition("/" + TREE)[2]
@@ -100,11 +104,13 @@ class Event:
 
     def _matches(self, token: Token) -> bool:
         value = {
-            "ACTION": "add",
+            "ACTION": self._action,
             "SUBSYSTEM": self._bus,
             "KERNEL": self._name,
             "DRIVER": self._driver,
         }.get(token.key)
+        if token.key == "TEST":
+            return self._exists(self._filled(token.value))
         if token.key == "ENV":
             value = self.properties.get(token.attribute or "", "")
         elif token.key == "ATTR":
@@ -115,6 +121,11 @@ class Event:
             fnmatch.fnmatchcase(value, pattern) if set("*?[") & set(pattern) else value == pattern
             for pattern in token.value.split("|")
         )
+
+    def _exists(self, path: str) -> bool:
+        if path.startswith("/"):
+            return self._kernel.exists(path.removeprefix("/sys/"))
+        return self._kernel.exists(self._path(path))
 
     def _path(self, attribute: str) -> str:
         first, _slash, rest = attribute.partition("/")
