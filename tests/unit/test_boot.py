@@ -13,7 +13,7 @@ from board import AMBA, CRYPTO, DMA, LIST, Board, acme_board
 from fake_kernel import Driver
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from udev import Event, coldplug, parse
+from udev import Event, Token, coldplug, parse
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     MODPROBE,
@@ -430,37 +430,41 @@ def test_a_helper_device_that_shares_the_node_is_not_caught_at_boot(board: Board
     assert board.kernel.binding("helper.0.auto") == before
 
 
-@pytest.mark.parametrize(("policy", "driver"), [("vfio", "vfio-platform"), ("no_autobind", None)])
+ODD = "b00a000.odd"
+WON = [("vfio", "vfio-platform"), ("no_autobind", None)]
+
+
+def claim_at_boot(board: Board, policy: str) -> list[list[Token]]:
+    """The rules for a device that has no driver yet, with vfio-platform there to take it."""
+    board.kernel.add_device(ODD, "/soc/odd@b00a000", ("acme,odd",), iommus=True)
+    entries = [{"dt_path": "/soc/odd@b00a000", "policy": policy}]
+    board.apply(entries, reset_required=False, runtime=False)
+    board.kmod.load("vfio-platform", {"reset_required": "0"})
+    return parse(board.file(RULES) or "")
+
+
+@pytest.mark.parametrize(("policy", "driver"), WON)
 def test_a_native_driver_that_comes_while_the_rules_run_loses_the_device(
     board: Board, policy: str, driver: str | None
 ) -> None:
-    kernel = board.kernel
-    kernel.add_device("b00a000.odd", "/soc/odd@b00a000", ("acme,odd",), iommus=True)
-    entries = [{"dt_path": "/soc/odd@b00a000", "policy": policy}]
-    board.apply(entries, reset_required=False, runtime=False)
-    board.kmod.load("vfio-platform", {"reset_required": "0"})
-    event = Event(kernel, board.kmod, "platform", "b00a000.odd")
-    kernel.register(Driver("acme-odd", matches=("acme,odd",)))
-    assert kernel.driver_of("b00a000.odd") == "acme-odd"
-    event.run(parse(board.file(RULES) or ""))
-    assert kernel.driver_of("b00a000.odd") == driver
+    rules = claim_at_boot(board, policy)
+    event = Event(board.kernel, board.kmod, "platform", ODD)
+    board.kernel.register(Driver("acme-odd", matches=("acme,odd",)))
+    assert board.kernel.driver_of(ODD) == "acme-odd"
+    event.run(rules)
+    assert board.kernel.driver_of(ODD) == driver
 
 
-@pytest.mark.parametrize(("policy", "driver"), [("vfio", "vfio-platform"), ("no_autobind", None)])
+@pytest.mark.parametrize(("policy", "driver"), WON)
 def test_a_native_driver_whose_probe_ends_after_the_rules_loses_the_device(
     board: Board, policy: str, driver: str | None
 ) -> None:
-    kernel = board.kernel
-    kernel.add_device("b00a000.odd", "/soc/odd@b00a000", ("acme,odd",), iommus=True)
-    entries = [{"dt_path": "/soc/odd@b00a000", "policy": policy}]
-    board.apply(entries, reset_required=False, runtime=False)
-    board.kmod.load("vfio-platform", {"reset_required": "0"})
-    rules = parse(board.file(RULES) or "")
-    kernel.register(Driver("acme-odd", matches=("acme,odd",)))
-    override = "vfio-platform" if policy == "vfio" else "none"
-    kernel.write("bus/platform/devices/b00a000.odd/driver_override", override)
-    Event(kernel, board.kmod, "platform", "b00a000.odd", "bind").run(rules)
-    assert kernel.driver_of("b00a000.odd") == driver
+    rules = claim_at_boot(board, policy)
+    board.kernel.register(Driver("acme-odd", matches=("acme,odd",)))
+    override = driver or "none"
+    board.kernel.write(f"bus/platform/devices/{ODD}/driver_override", override)
+    Event(board.kernel, board.kmod, "platform", ODD, "bind").run(rules)
+    assert board.kernel.driver_of(ODD) == driver
 
 
 def test_a_driver_that_was_bound_by_hand_stays_when_its_event_comes(board: Board) -> None:
