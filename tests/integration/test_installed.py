@@ -29,8 +29,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(build, check=True, capture_output=True)
     (archive,) = folder.glob("armfleet-vfio-*.tar.gz")
     install = [*galaxy, "install", str(archive), "--offline", "-p", str(folder)]
-    # Without a path of its own it would find the collection under test and do nothing.
+    # Ansible looks for collections in PYTHONPATH too, would find the one under test and do nothing.
     environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(folder))
+    environment.pop("PYTHONPATH", None)
     subprocess.run(install, check=True, capture_output=True, env=environment)
     place = folder / "ansible_collections/armfleet/vfio"
     for entry in place.iterdir():
@@ -43,6 +44,7 @@ def test_the_installed_collection_works(
     guest, inventory: Path, installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANSIBLE_COLLECTIONS_PATH", str(installed))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     untouched = read_machine(guest).bindings
     variables = {
         "passthrough_devices": [{"dt_path": "/soc/dma@b001000", "policy": "vfio"}],
