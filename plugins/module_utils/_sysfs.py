@@ -129,6 +129,19 @@ class Sysfs:
         target = self.link(path)
         return None if target is None else target.rpartition("/")[2]
 
+    def real(self, path: str) -> str:
+        """The path without links on the way, relative to the root as all paths are."""
+        root = os.path.realpath(self.root)
+        return os.path.relpath(os.path.realpath(self.path(path)), root)
+
+    def folders(self, path: str) -> list[str]:
+        """The names of real folders in a folder, sorted; links to folders are none."""
+        try:
+            with os.scandir(self.path(path)) as entries:
+                return sorted(one.name for one in entries if one.is_dir(follow_symlinks=False))
+        except OSError:
+            return []
+
     def exists(self, path: str) -> bool:
         return os.path.exists(self.path(path))
 

@@ -50,7 +50,7 @@ class Usage:
             return []
         return (
             self._open_nodes(state)
-            + self._below(os.path.realpath(self._sysfs.path(folder(device))))
+            + self._below(self._sysfs.real(folder(device)))
             + self._consumers(device)
         )
 
@@ -66,19 +66,19 @@ class Usage:
 
     def _below(self, path: str) -> list[Hazard]:
         hazards: list[Hazard] = []
-        for place, folders, _files in os.walk(path):
-            for carrier in [name for name in folders if name in _CARRIERS]:
-                folders.remove(carrier)
-                found = place + "/" + carrier
-                # A device that an IOMMU serves has a link of that name; only the IOMMU itself
-                # has a folder.
-                for name in [] if os.path.islink(found) else sorted(os.listdir(found)):
-                    hazards += self._carried(carrier, found + "/" + name, name)
+        # A device that an IOMMU serves has a link "iommu"; only the IOMMU itself has a folder.
+        for name in self._sysfs.folders(path):
+            place = path + "/" + name
+            if name in _CARRIERS:
+                for carried in self._sysfs.names(place):
+                    hazards += self._carried(name, place + "/" + carried, carried)
+            else:
+                hazards += self._below(place)
         return hazards
 
     def _carried(self, carrier: str, path: str, name: str) -> list[Hazard]:
         if carrier == "net":
-            return _network(path, name)
+            return self._network(path, name)
         if carrier == "block":
             return self._storage(path, name)
         if carrier == "tty":
@@ -92,10 +92,39 @@ class Usage:
             self._used_blocks = _used_blocks(self._proc)
         used = [
             "%s %s" % (block, self._used_blocks[number])
-            for block, number in _blocks_above(path)
+            for block, number in self._blocks_above(path)
             if number in self._used_blocks
         ]
         return [Hazard("storage", name, "disk %s: %s" % (name, ", ".join(used)))] if used else []
+
+    def _blocks_above(self, path: str) -> list[tuple[str, str]]:
+        """A disk, its partitions and what is stacked on them: (name, major:minor) of each."""
+        found: list[tuple[str, str]] = []
+        waiting = [path]
+        while waiting:
+            block = waiting.pop(0)
+            name = block.rpartition("/")[2]
+            number = self._sysfs.read(block + "/dev")
+            if number is None or (name, number) in found:
+                continue
+            found.append((name, number))
+            waiting += [
+                "%s/%s" % (block, entry)
+                for entry in self._sysfs.folders(block)
+                if self._sysfs.exists("%s/%s/partition" % (block, entry))
+            ]
+            waiting += [
+                self._sysfs.real("%s/holders/%s" % (block, holder))
+                for holder in self._sysfs.names(block + "/holders")
+            ]
+        return found
+
+    def _network(self, path: str, name: str) -> list[Hazard]:
+        try:
+            is_up = int(self._sysfs.read(path + "/flags") or "0", 16) & _IFF_UP
+        except ValueError:
+            return []
+        return [Hazard("network", name, "network interface %s is up" % name)] if is_up else []
 
     def _console(self, name: str) -> list[Hazard]:
         active = (self._sysfs.read("class/tty/console/active") or "").split()
@@ -130,37 +159,6 @@ def _remedy(kind: str) -> str:
     if kind == OPEN_NODE:
         return "Stop what uses it; an open device is never taken"
     return "If it may lose its driver all the same, add '%s' to allow" % kind
-
-
-def _network(path: str, name: str) -> list[Hazard]:
-    try:
-        with open(path + "/flags", encoding="ascii") as stream:
-            is_up = int(stream.read(), 16) & _IFF_UP
-    except (OSError, ValueError):
-        return []
-    return [Hazard("network", name, "network interface %s is up" % name)] if is_up else []
-
-
-def _blocks_above(path: str) -> list[tuple[str, str]]:
-    """A disk, its partitions and what is stacked on them: (name, major:minor) of each."""
-    found: list[tuple[str, str]] = []
-    waiting = [path]
-    while waiting:
-        block = waiting.pop(0)
-        number = _text(block + "/dev")
-        if number is None or (os.path.basename(block), number) in found:
-            continue
-        found.append((os.path.basename(block), number))
-        waiting += [
-            "%s/%s" % (block, entry)
-            for entry in sorted(_listing(block))
-            if os.path.exists("%s/%s/partition" % (block, entry))
-        ]
-        waiting += [
-            os.path.realpath("%s/holders/%s" % (block, holder))
-            for holder in sorted(_listing(block + "/holders"))
-        ]
-    return found
 
 
 def _used_blocks(proc: str) -> dict[str, str]:

@@ -194,7 +194,7 @@ def test_thousands_of_long_reads_neither_hang_nor_get_mixed_up(
 def test_nothing_is_asked_and_no_process_is_started_for_no_reads(sysfs: Sysfs) -> None:
     before = children()
     assert sysfs.read_locked([]) == []
-    assert children() == before
+    assert children() <= before
 
 
 def test_reads_of_what_is_not_there_are_none_or_empty(sysfs: Sysfs, tmp_path: Path) -> None:
