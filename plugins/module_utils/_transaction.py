@@ -284,15 +284,26 @@ class Transaction:
             ) from None
 
     def _put_back(self) -> list[str]:
-        """Undo in reverse; what could not be undone, one sentence each."""
-        failures = []
-        while self._undo:
-            subject, undo = self._undo.pop()
-            try:
-                undo()
-            except (PolicyError, KernelRefusedError, OSError) as error:
-                failures.append("%s: %s" % (subject, error))
-        return failures
+        """Undo in reverse; what could not be undone, one sentence each.
+
+        What fails is tried again after all else: a device cannot come back before its supplier has.
+        """
+        waiting, self._undo = self._undo[::-1], []
+        held: list[str] = []
+        while True:
+            failures: list[str] = []
+            again = []
+            for subject, undo in waiting:
+                try:
+                    undo()
+                except KernelBlockedError as error:
+                    held.append("%s: %s" % (subject, error))
+                except (PolicyError, KernelRefusedError, OSError) as error:
+                    failures.append("%s: %s" % (subject, error))
+                    again.append((subject, undo))
+            if len(again) in (0, len(waiting)):
+                return held + failures
+            waiting = again
 
     def _report(self, failures: Sequence[str]) -> str:
         if failures:
