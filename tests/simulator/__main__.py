@@ -1,0 +1,96 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""python3 -m tests.simulator: simulated hosts from boards' .dtb files."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import SimulatorError
+from .host import Host, Plan, running, start
+from .inventory import inventory
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status; an error is one line."""
+    asked = _parser().parse_args(arguments)
+    try:
+        asked.act(asked)
+    except SimulatorError as error:
+        print(f"simulator: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.simulator", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    one = argparse.ArgumentParser(add_help=False)
+    one.add_argument("name", help="the host's name")
+    one.add_argument("--dtb", type=Path, help="the board's device tree; none: it boots with ACPI")
+    one.add_argument("--drivers", type=Path, help="a description of drivers and modules (YAML)")
+    begin = commands.add_parser("start", parents=[one], help="start a host")
+    begin.set_defaults(act=_start, is_only_served=False)
+    serve = commands.add_parser("serve", parents=[one], help="serve a /sys for a container")
+    serve.set_defaults(act=_start, is_only_served=True)
+    fleet = commands.add_parser("fleet", help="start a host for each of many boards")
+    fleet.add_argument("boards", nargs="+", type=Path, help="device trees; they name the hosts")
+    fleet.add_argument("--drivers", type=Path, help="a description of drivers for all of them")
+    fleet.set_defaults(act=_fleet)
+    stop = commands.add_parser("stop", help="stop hosts")
+    stop.add_argument("names", nargs="+", help="their names")
+    stop.set_defaults(act=_stop)
+    told = commands.add_parser("inventory", help="print an inventory of the running hosts")
+    told.add_argument("names", nargs="*", help="none: all of them")
+    told.set_defaults(act=_inventory)
+    commands.add_parser("status", help="say which hosts run").set_defaults(act=_status)
+    return parser
+
+
+def _start(asked: argparse.Namespace) -> None:
+    start([Plan(asked.name, asked.dtb, asked.drivers, asked.is_only_served)])
+    host = Host(asked.name)
+    print(host.mount if asked.is_only_served else host.folder)
+
+
+def _fleet(asked: argparse.Namespace) -> None:
+    names = [re.sub(r"[^A-Za-z0-9_.-]", "-", board.stem) for board in asked.boards]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SimulatorError(f"Two boards would be called {', '.join(twice)}")
+    start(
+        [Plan(name, board, asked.drivers) for name, board in zip(names, asked.boards, strict=True)]
+    )
+    sys.stdout.write(inventory([Host(name) for name in names]))
+
+
+def _stop(asked: argparse.Namespace) -> None:
+    for host in _chosen(asked.names):
+        host.stop()
+
+
+def _inventory(asked: argparse.Namespace) -> None:
+    sys.stdout.write(inventory(_chosen(asked.names)))
+
+
+def _status(_asked: argparse.Namespace) -> None:
+    for host in running():
+        print(f"{host.name}  process {host.pid}  {host.folder}")
+
+
+def _chosen(names: Sequence[str]) -> list[Host]:
+    hosts = running()
+    unknown = [name for name in names if name not in {host.name for host in hosts}]
+    if unknown:
+        raise SimulatorError(f"No host called {', '.join(unknown)} runs")
+    return [host for host in hosts if not names or host.name in names]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

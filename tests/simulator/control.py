@@ -1,0 +1,63 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a machine can be asked from outside, through a socket: a line of JSON, and one back."""
+
+from __future__ import annotations
+
+import json
+import socket
+import socketserver
+import threading
+from pathlib import Path
+from typing import Any
+
+from .errors import SimulatorError
+from .machine import Machine
+from .watch import Fault
+
+
+def listen(machine: Machine, place: Path) -> None:
+    """Answer at ``place`` from now on, beside what else this process does."""
+    server = _Server(str(place), _Handler)
+    server.machine = machine
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def ask(place: Path, **request: Any) -> Any:
+    """The answer of the machine at ``place``; SimulatorError where there is none."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(place))
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            with connection.makefile("rb") as stream:
+                return json.loads(stream.readline())
+    except OSError as error:
+        raise SimulatorError(f"No simulated machine answers at {place}: {error}") from None
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    machine: Machine
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: _Server
+
+    def handle(self) -> None:
+        request = json.loads(self.rfile.readline())
+        answer = _answer(self.server.machine, request.pop("do"), request)
+        self.wfile.write(json.dumps(answer).encode() + b"\n")
+
+
+def _answer(machine: Machine, verb: str, request: dict[str, Any]) -> Any:
+    if verb == "modprobe":
+        return machine.modules.modprobe(request["arguments"], request["configuration"])
+    if verb == "writes":
+        return [
+            (write.path, write.data.decode("latin-1"), write.code) for write in machine.watch.take()
+        ]
+    if verb == "fault":
+        return machine.watch.arm(Fault(**request))
+    return None

@@ -1,0 +1,147 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A machine's tree as a file system (FUSE) with the manners of sysfs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import mfusepy
+
+from .machine import Machine
+from .tree import Entry, File, Folder, Link, Tree, failure
+
+_PAGE = 4096
+
+
+class FileSystem:
+    """Serves the tree; ``when_mounted`` is called once the kernel asks for it."""
+
+    use_ns = True
+
+    def __init__(self, machine: Machine, when_mounted: Callable[[], None]) -> None:
+        self._machine = machine
+        self._tree = Tree()
+        self._tree.root.entries["sys"] = machine.tree.root
+        self._tree.make_folder("dev").entries["vfio"] = machine.vfio.nodes.root
+        self._when_mounted = when_mounted
+        self._open: dict[int, File] = {}
+        self._handles = count(1)
+        self._lock = threading.Lock()
+
+    def init(self, _path: str) -> None:
+        self._when_mounted()
+
+    def getattr(self, path: str, _fh: int | None = None) -> dict[str, Any]:
+        entry = self._entry(path)
+        common = {"st_uid": 0, "st_gid": 0, "st_nlink": 1}
+        if isinstance(entry, Folder):
+            return {**common, "st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
+        if isinstance(entry, Link):
+            return {**common, "st_mode": stat.S_IFLNK | 0o777, "st_size": len(entry.target)}
+        return {
+            "st_mode": stat.S_IFREG | entry.mode,
+            "st_size": len(entry.content) if isinstance(entry.content, bytes) else _PAGE,
+            "st_nlink": 1,
+            "st_uid": entry.uid,
+            "st_gid": entry.gid,
+        }
+
+    def readdir(self, path: str, _fh: int) -> list[str]:
+        entry = self._entry(path)
+        if not isinstance(entry, Folder):
+            raise failure(errno.ENOTDIR)
+        return [".", "..", *list(entry.entries)]
+
+    def readlink(self, path: str) -> str:
+        entry = self._entry(path)
+        if not isinstance(entry, Link):
+            raise failure(errno.EINVAL)
+        return entry.target
+
+    def open(self, path: str, flags: int) -> int:
+        file = self._file(path)
+        wants_read = flags & os.O_ACCMODE in (os.O_RDONLY, os.O_RDWR)
+        wants_write = flags & os.O_ACCMODE in (os.O_WRONLY, os.O_RDWR)
+        # Even root cannot open what nobody may: kernfs_fop_open in fs/kernfs/file.c.
+        if (wants_read and not file.mode & 0o444) or (wants_write and not file.mode & 0o222):
+            raise failure(errno.EACCES)
+        with self._lock:
+            handle = next(self._handles)
+            self._open[handle] = file
+            file.opened += 1
+        return handle
+
+    def release(self, _path: str, fh: int) -> int:
+        with self._lock:
+            self._open.pop(fh).opened -= 1
+        with self._machine.kernel.changed:
+            self._machine.kernel.changed.notify_all()
+        return 0
+
+    def read(self, _path: str, size: int, offset: int, fh: int) -> bytes:
+        return self._open[fh].read()[offset : offset + size]
+
+    def write(self, path: str, data: bytes, _offset: int, fh: int) -> int:
+        self._machine.watch.around(path.removeprefix("/sys/"), data, self._open[fh].write)
+        return len(data)
+
+    def truncate(self, path: str, _length: int, _fh: int | None = None) -> int:
+        self._file(path)
+        return 0
+
+    def create(self, _path: str, _mode: int, _fi: object = None) -> int:
+        raise failure(errno.EACCES)
+
+    def chmod(self, path: str, mode: int) -> int:
+        self._file(path).mode = stat.S_IMODE(mode)
+        return 0
+
+    def chown(self, path: str, uid: int, gid: int) -> int:
+        file = self._file(path)
+        file.uid, file.gid = (
+            old if new in (-1, 2**32 - 1) else new
+            for old, new in ((file.uid, uid), (file.gid, gid))
+        )
+        return 0
+
+    def statfs(self, _path: str) -> dict[str, int]:
+        return {"f_bsize": _PAGE, "f_frsize": _PAGE, "f_namemax": 255}
+
+    def _entry(self, path: str) -> Entry:
+        entry = self._tree.lookup(path.strip("/"))
+        if entry is None:
+            raise failure(errno.ENOENT)
+        return entry
+
+    def _file(self, path: str) -> File:
+        entry = self._entry(path)
+        if not isinstance(entry, File):
+            raise failure(errno.EISDIR)
+        return entry
+
+
+def serve(machine: Machine, place: Path, when_mounted: Callable[[], None]) -> None:
+    """Mount the machine at ``place`` and serve it until it is unmounted."""
+    mfusepy.FUSE(
+        FileSystem(machine, when_mounted),
+        str(place),
+        foreground=True,
+        raw_fi=False,
+        allow_other=True,
+        default_permissions=True,
+        # Nothing is kept between two looks: a write to one file changes others.
+        direct_io=True,
+        attr_timeout=0,
+        entry_timeout=0,
+        fsname="armfleet-simulator",
+    )

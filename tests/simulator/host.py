@@ -1,0 +1,266 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Hosts that run on this machine, each with a simulated /sys.
+
+A host has processes, mounts and files of its own: its root is this machine's, and what it writes
+is kept in memory and gone when the host is stopped. A host that is only served has none of that;
+its /sys is for a container to mount.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import NoReturn
+
+from . import namespace
+from .control import listen
+from .description import Description
+from .description import read_file as read_description
+from .devicetree import read_file as read_device_tree
+from .errors import SimulatorError
+from .filesystem import serve
+from .machine import build
+
+_MODPROBE = Path(__file__).with_name("modprobe")
+_MODPROBES = ("usr/sbin/modprobe", "sbin/modprobe", "usr/bin/modprobe", "bin/modprobe")
+_NODES = ("null", "zero", "full", "random", "urandom", "tty")
+_LONGEST_SOCKET_PATH = 107
+
+
+def run_folder() -> Path:
+    """Where running hosts have their folders."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "armfleet-vfio" / "simulator"
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host by its name, running or not."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return run_folder() / self.name
+
+    @property
+    def mount(self) -> Path:
+        """Has ``sys`` and ``dev/vfio``, for a host that is only served."""
+        return self.folder / "mount"
+
+    @property
+    def control(self) -> Path:
+        return self.folder / "control"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def pid(self) -> int | None:
+        """The process that serves the host, or None where it does not run."""
+        try:
+            with (self.folder / "pid").open() as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int((self.folder / "pid").read_text())
+        except OSError:
+            return None
+        return None
+
+    def stop(self) -> None:
+        """End the host and all its processes; nothing of it is left."""
+        pid = self.pid
+        if pid is not None:
+            watched = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGKILL)
+            _wait_for_end(watched)
+        with suppress(OSError):
+            namespace.unmount(self.mount)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A host to be: its board, and whether it is only served."""
+
+    name: str
+    device_tree: Path | None
+    drivers: Path | None = None
+    is_only_served: bool = False
+
+
+def running() -> list[Host]:
+    """Every host that runs, by name."""
+    folder = run_folder()
+    names = sorted(place.name for place in folder.iterdir()) if folder.is_dir() else []
+    return [host for host in map(Host, names) if host.pid is not None]
+
+
+def start(plans: Sequence[Plan]) -> list[Host]:
+    """Start hosts, as many at a time as there are cores; all run, or none and SimulatorError."""
+    _check(plans)
+    hosts: list[Host] = []
+    abreast = os.cpu_count() or 1
+    try:
+        for first in range(0, len(plans), abreast):
+            begun = [_begin(plan) for plan in plans[first : first + abreast]]
+            hosts += [host for host, _pipe in begun]
+            for host, pipe in begun:
+                _wait_until_ready(host, pipe)
+    except SimulatorError:
+        for host in hosts:
+            host.stop()
+        raise
+    return hosts
+
+
+def _check(plans: Sequence[Plan]) -> None:
+    if os.geteuid():
+        raise SimulatorError("Simulated hosts need root, to mount their /sys")
+    if not os.access("/dev/fuse", os.W_OK):
+        raise SimulatorError("There is no /dev/fuse here, which simulated hosts need")
+    for plan in plans:
+        host = Host(plan.name)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.name):
+            raise SimulatorError(f"{plan.name!r} is no name for a host")
+        if len(str(host.control)) > _LONGEST_SOCKET_PATH:
+            raise SimulatorError(f"{host.control} is too long a path for a socket")
+        if host.pid is not None:
+            raise SimulatorError(f"Host {plan.name} runs already; stop it first")
+
+
+def _begin(plan: Plan) -> tuple[Host, int]:
+    host = Host(plan.name)
+    host.stop()
+    host.mount.mkdir(parents=True)
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(ready)
+        _live(lambda: _launch(plan, host, told), told)
+    os.close(told)
+    # The child ends at once; what it leaves running is the host.
+    os.waitpid(pid, 0)
+    return host, ready
+
+
+def _wait_until_ready(host: Host, pipe: int) -> None:
+    with os.fdopen(pipe) as stream:
+        told = stream.read()
+    if told != "ready":
+        raise SimulatorError(told or f"Host {host.name} died; {_last_words(host)}")
+
+
+def _last_words(host: Host) -> str:
+    lines = host.log.read_text(errors="replace").split("\n") if host.log.exists() else []
+    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _live(life: Callable[[], None], told: int) -> NoReturn:
+    """Be a child process: whatever happens, nothing of the parent's goes on in it."""
+    try:
+        life()
+    except SimulatorError as error:
+        os.write(told, str(error).encode())
+    finally:
+        if sys.exc_info()[0]:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _launch(plan: Plan, host: Host, told: int) -> None:
+    os.setsid()
+    _say_to(host.log)
+    if not plan.is_only_served:
+        namespace.leave_machine(plan.name)
+    pid = os.fork()
+    if pid == 0:
+        _live(lambda: _serve(plan, host, told), told)
+    (host.folder / "pid").write_text(str(pid))
+
+
+def _say_to(log: Path) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(nothing, 0)
+    os.dup2(written, 1)
+    os.dup2(written, 2)
+
+
+def _serve(plan: Plan, host: Host, told: int) -> None:
+    # Processes that end are nobody's but ours, as the first one of the host.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    alive = (host.folder / "pid").open("a")
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    machine = build(
+        read_device_tree(plan.device_tree) if plan.device_tree else None,
+        read_description(plan.drivers) if plan.drivers else Description(),
+    )
+    listen(machine, host.control)
+
+    def furnish() -> None:
+        try:
+            if not plan.is_only_served:
+                _furnish(host)
+            os.write(told, b"ready")
+        except OSError as error:
+            os.write(told, f"Host {plan.name}: {error}".encode())
+        os.close(told)
+
+    serve(machine, host.mount, Thread(target=furnish, daemon=True).start)
+
+
+def _furnish(host: Host) -> None:
+    """Make the host's root: this machine's, with a /sys, a /proc and a /dev of its own."""
+    memory = host.folder / "memory"
+    namespace.mount("tmpfs", memory, "mode=755")
+    for name in ("upper", "work", "root"):
+        (memory / name).mkdir()
+    root = memory / "root"
+    layers = f"lowerdir=/,upperdir={memory}/upper,workdir={memory}/work"
+    namespace.mount("overlay", root, layers)
+    namespace.bind(host.mount / "sys", root / "sys")
+    namespace.mount("proc", root / "proc")
+    namespace.mount("tmpfs", root / "run", "mode=755")
+    namespace.bind(host.control, root / "run/armfleet-simulator/control")
+    _furnish_dev(root / "dev")
+    namespace.bind(host.mount / "dev/vfio", root / "dev/vfio")
+    _install_modprobe(root)
+    namespace.change_root(root)
+
+
+def _furnish_dev(dev: Path) -> None:
+    namespace.mount("tmpfs", dev, "mode=755")
+    for name in _NODES:
+        namespace.bind(Path("/dev") / name, dev / name)
+    namespace.mount("tmpfs", dev / "shm", "mode=1777")
+    for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+        (dev / name).symlink_to(f"/proc/self/{target}")
+
+
+def _install_modprobe(root: Path) -> None:
+    for name in _MODPROBES:
+        (root / name).unlink(missing_ok=True)
+    shutil.copy(_MODPROBE, root / _MODPROBES[0])
+
+
+def _wait_for_end(watched: int) -> None:
+    """Wait until the process of a pidfd has ended."""
+    select.select([watched], [], [])
+    os.close(watched)

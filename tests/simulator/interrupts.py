@@ -1,0 +1,143 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which controllers a node's interrupts go to; drivers/of/irq.c of Linux 6.12."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from .devicetree import Node
+from .nodes import (
+    address_cells,
+    cells_of,
+    find_interrupt_parent,
+    first_cell,
+    is_available,
+    is_compatible,
+)
+
+# of_irq_imap_abusers: this interrupt-map is for their drivers alone
+_OWN_MAP = frozenset(
+    {
+        "cbea,platform-spider-pic",
+        "sti,platform-spider-pic",
+        "realtek,rtl-intc",
+        "fsl,ls1021a-extirq",
+        "fsl,ls1043a-extirq",
+        "fsl,ls1088a-extirq",
+        "renesas,rza1-irqc",
+        "pasemi,rootbus",
+    }
+)
+_EVERY_BIT = 0xFFFFFFFF
+# of_irq_parse_one() looks at no more of a device's reg.
+_UNIT_CELLS = 3
+
+
+class _Place(NamedTuple):
+    """A place on an interrupt's way: a node, and the interrupt as that node counts them."""
+
+    node: Node
+    unit: Sequence[int]
+    specifier: Sequence[int]
+
+
+def controllers(node: Node, by_phandle: Mapping[int, Node]) -> Iterator[Node]:
+    """The controller of each interrupt, up to the first that leads nowhere."""
+    unit = [*node.cells("reg")[:_UNIT_CELLS], *[0] * _UNIT_CELLS][:_UNIT_CELLS]
+    for parent, specifier in _interrupts(node, by_phandle):
+        found = _last(_Place(parent, unit, specifier), by_phandle)
+        if not found:
+            return
+        yield found
+
+
+def mapped_controllers(node: Node, by_phandle: Mapping[int, Node]) -> Iterator[Node]:
+    """The parents that a node's own interrupt-map names."""
+    width = first_cell(node, "#interrupt-cells")
+    if width is not None:
+        for _ours, parent in _entries(node, address_cells(node) + width, by_phandle):
+            yield parent.node
+
+
+def _interrupts(node: Node, by_phandle: Mapping[int, Node]) -> Iterator[tuple[Node, Sequence[int]]]:
+    if "interrupts-extended" in node.properties:
+        yield from _extended(node.cells("interrupts-extended"), by_phandle)
+        return
+    parent = find_interrupt_parent(node, by_phandle)
+    width = first_cell(parent, "#interrupt-cells") if parent else None
+    if parent and width:
+        cells = node.cells("interrupts")
+        for place in range(0, len(cells) - width + 1, width):
+            yield parent, cells[place : place + width]
+
+
+def _extended(
+    cells: Sequence[int], by_phandle: Mapping[int, Node]
+) -> Iterator[tuple[Node, Sequence[int]]]:
+    while cells:
+        parent = by_phandle.get(cells[0])
+        width = first_cell(parent, "#interrupt-cells") if parent else None
+        if parent is None or width is None or len(cells) <= width:
+            return
+        yield parent, cells[1 : 1 + width]
+        cells = cells[1 + width :]
+
+
+def _last(place: _Place | None, by_phandle: Mapping[int, Node]) -> Node | None:
+    """of_irq_parse_raw(): from one place to the next until one is a controller."""
+    seen: set[Node] = set()
+    place = place and _counted_in(place)
+    while place and place.node not in seen:
+        seen.add(place.node)
+        has_map = "interrupt-map" in place.node.properties
+        is_controller = "interrupt-controller" in place.node.properties
+        if is_controller and (not has_map or is_compatible(place.node, _OWN_MAP)):
+            return place.node
+        following = _mapped(place, by_phandle) if has_map else _above(place, by_phandle)
+        if following and following.node is place.node:
+            return place.node
+        place = following
+    return None
+
+
+def _counted_in(place: _Place) -> _Place:
+    width = cells_of(place.node, "#address-cells", 2)
+    return place._replace(unit=[*place.unit, *[0] * width][:width])
+
+
+def _above(place: _Place, by_phandle: Mapping[int, Node]) -> _Place | None:
+    parent = find_interrupt_parent(place.node, by_phandle)
+    return place._replace(node=parent) if parent else None
+
+
+def _mapped(place: _Place, by_phandle: Mapping[int, Node]) -> _Place | None:
+    wanted = [*place.unit, *place.specifier]
+    told = place.node.cells("interrupt-map-mask")[: len(wanted)]
+    mask = [*told, *[_EVERY_BIT] * (len(wanted) - len(told))]
+    for ours, parent in _entries(place.node, len(wanted), by_phandle):
+        compared = zip(wanted, ours, mask, strict=True)
+        if is_available(parent.node) and not any((a ^ b) & bits for a, b, bits in compared):
+            return parent
+    return None
+
+
+def _entries(
+    node: Node, width: int, by_phandle: Mapping[int, Node]
+) -> Iterator[tuple[Sequence[int], _Place]]:
+    """The lines of an interrupt-map, up to the first that is malformed."""
+    cells = node.cells("interrupt-map")
+    while len(cells) > width + 1:
+        parent = by_phandle.get(cells[width])
+        specifier = first_cell(parent, "#interrupt-cells") if parent else None
+        if parent is None or specifier is None:
+            return
+        unit = width + 1 + (first_cell(parent, "#address-cells") or 0)
+        end = unit + specifier
+        if len(cells) < end:
+            return
+        yield cells[:width], _Place(parent, cells[width + 1 : unit], cells[unit:end])
+        cells = cells[end:]

@@ -1,0 +1,85 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""IOMMU groups."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+
+from .description import EPROBE_DEFER
+from .device import Device, Group
+from .tree import Tree
+
+
+def lowest_free(taken: Iterable[int]) -> int:
+    """The number that the kernel's allocators of numbers hand out next."""
+    used = set(taken)
+    return next(number for number in range(len(used) + 1) if number not in used)
+
+
+class Groups:
+    """All groups of the machine."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._groups: dict[int, Group] = {}
+
+    def configure(self, device: Device, *, is_native: bool) -> int:
+        """As of_dma_configure and iommu_device_use_default_domain; an errno, or 0."""
+        refusal = self.join(device)
+        if refusal:
+            return refusal
+        return errno.EBUSY if is_native and device.group and device.group.is_owned else 0
+
+    def join(self, device: Device) -> int:
+        """Give the device its group, if an IOMMU translates for it; an errno, or 0."""
+        if device.group or device.iommu is None:
+            return 0
+        if device.iommu.driver is None:
+            return EPROBE_DEFER
+        shared = self._sharing(device)
+        # "stream 512 already in tree": arm_smmu_insert_master in arm-smmu-v3.c.
+        if shared and "arm,smmu-v3" in device.iommu.compatible:
+            return errno.EINVAL
+        self._add(device, shared or self._new())
+        return 0
+
+    def join_unsafe(self, device: Device) -> None:
+        """Give the device a group of VFIO's own, behind no IOMMU."""
+        group = self._new(is_noiommu=True)
+        self._tree.put(f"{group.folder}/name", "vfio-noiommu\n")
+        self._add(device, group)
+
+    def leave(self, device: Device) -> None:
+        group = device.group
+        if group is None:
+            return
+        device.group = None
+        group.devices.remove(device)
+        self._tree.remove(f"{device.home}/iommu_group")
+        self._tree.remove(f"{group.folder}/devices/{device.name}")
+        if not group.devices:
+            del self._groups[group.number]
+            self._tree.remove(group.folder)
+
+    def _sharing(self, device: Device) -> Group | None:
+        for group in self._groups.values():
+            for other in group.devices:
+                is_same = other.iommu is device.iommu
+                if is_same and not set(other.streams).isdisjoint(device.streams):
+                    return group
+        return None
+
+    def _new(self, *, is_noiommu: bool = False) -> Group:
+        number = lowest_free(self._groups)
+        self._groups[number] = Group(number, is_noiommu)
+        return self._groups[number]
+
+    def _add(self, device: Device, group: Group) -> None:
+        device.group = group
+        group.devices.append(device)
+        self._tree.point(f"{device.home}/iommu_group", group.folder)
+        self._tree.point(f"{group.folder}/devices/{device.name}", device.home)

@@ -1,0 +1,432 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The driver core: what drivers/base does when user space writes to a bus.
+
+Each of its errors is an OSError with the errno that the kernel gives.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
+
+from .description import BUSES, EPROBE_DEFER, Driver, Habits
+from .device import Device, DeviceLink
+from .iommu import Groups
+from .tree import Tree, failure
+
+# driver_set_override in drivers/base/driver.c: what does not fit into a page with its end.
+_LONGEST_OVERRIDE = 4094
+_WRITE_ONLY = 0o200
+
+
+class Subsystem(Protocol):
+    """What a driver does in a subsystem of its own, as VFIO's drivers do."""
+
+    def probe(self, driver: Driver, device: Device) -> int: ...
+
+    def remove(self, device: Device) -> None: ...
+
+    def claims(self, driver: Driver) -> bool: ...
+
+
+class Kernel:
+    """Buses, devices, drivers, and the links between devices, shown in ``tree``."""
+
+    def __init__(self, tree: Tree, habits: Habits) -> None:
+        self.tree = tree
+        self.habits = habits
+        self.groups = Groups(tree)
+        self.changed = threading.Condition()
+        self.subsystems: list[Subsystem] = []
+        self.tell: Callable[[str, Device], None] | None = None
+        self.devices: dict[tuple[str, str], Device] = {}
+        self.drivers: dict[tuple[str, str], Driver] = {}
+        self._autoprobe = dict.fromkeys(BUSES, True)
+        self._deferred: dict[Device, None] = {}
+        self._is_triggered = False
+        self._made = 0
+        for bus in BUSES:
+            self._add_bus(bus)
+
+    # Devices and drivers come and go.
+
+    def add_device(self, device: Device) -> None:
+        """Add a device; it is probed at once, as a device that is plugged in."""
+        with self.changed:
+            self._show_device(device)
+            self.devices[device.bus, device.name] = device
+            self._tell("add", device)
+            if self.habits.groups_at_boot:
+                self.groups.join(device)
+            if self._autoprobe[device.bus]:
+                self._attach(device)
+            self._retry_deferred()
+
+    def remove_device(self, device: Device) -> None:
+        """Take a device away, as a device tree overlay that is removed does."""
+        with self.changed:
+            if device.driver:
+                self._release(device)
+            device.is_present = False
+            del self.devices[device.bus, device.name]
+            self._deferred.pop(device, None)
+            self.groups.leave(device)
+            for link in [*device.suppliers, *device.consumers]:
+                self._drop_link(link)
+            self.tree.remove(f"bus/{device.bus}/devices/{device.name}")
+            self.tree.remove(device.home)
+
+    def register(self, driver: Driver) -> None:
+        """Add a driver; it takes the devices that match and have none."""
+        with self.changed:
+            self._show_driver(driver)
+            self.drivers[driver.bus, driver.name] = driver
+            if self._autoprobe[driver.bus]:
+                for device in list(self.devices.values()):
+                    if device.bus == driver.bus and not device.driver and matches(driver, device):
+                        with self._holding(device):
+                            self._try_or_defer(driver, device)
+            self._retry_deferred()
+
+    def unregister(self, driver: Driver) -> None:
+        """Remove a driver; every device that it has is left without one, unasked."""
+        with self.changed:
+            for device in list(self.devices.values()):
+                if device.driver is driver:
+                    self._release_locked(device)
+            del self.drivers[driver.bus, driver.name]
+            self.tree.remove(_folder(driver))
+            if driver.module:
+                self.tree.remove(f"module/{driver.module}/drivers/{driver.bus}:{driver.name}")
+
+    def link(self, supplier: Device, consumer: Device) -> None:
+        """Make ``consumer`` depend on ``supplier``."""
+        link = DeviceLink(supplier, consumer)
+        supplier.consumers.append(link)
+        consumer.suppliers.append(link)
+        home = f"devices/virtual/devlink/{link.name}"
+        self.tree.put(f"{home}/status", link.show_status)
+        self.tree.point(f"class/devlink/{link.name}", home)
+        self.tree.point(f"{supplier.home}/consumer:{consumer.bus}:{consumer.name}", home)
+        self.tree.point(f"{consumer.home}/supplier:{supplier.bus}:{supplier.name}", home)
+
+    def relax_links(self) -> None:
+        """Let go of suppliers that no driver takes, as Linux does some seconds after boot.
+
+        See fw_devlink_drivers_done in drivers/base/core.c; cycles end here, too.
+        """
+        with self.changed:
+            for device in self.devices.values():
+                if device.driver is None and not self._driver_for(device):
+                    for link in list(device.consumers):
+                        self._drop_link(link)
+            self._is_triggered = True
+            self._retry_deferred()
+            while stuck := next((one for one in self._deferred if _is_waiting(one)), None):
+                for link in list(stuck.suppliers):
+                    self._drop_link(link)
+                self._is_triggered = True
+                self._retry_deferred()
+
+    # What user space writes.
+
+    def _store_override(self, device: Device, data: bytes) -> None:
+        if len(data) > _LONGEST_OVERRIDE:
+            raise failure(errno.EINVAL)
+        with self.changed:
+            if self.habits.override_locks:
+                self._wait_for(device)
+            device.override = _text(data) or None
+
+    def _show_override(self, device: Device) -> bytes:
+        if self.habits.override_locks:
+            with self.changed:
+                self._wait_for(device)
+        return f"{device.override or '(null)'}\n".encode(errors="surrogateescape")
+
+    def _store_bind(self, driver: Driver, data: bytes) -> None:
+        with self.changed:
+            device = self._named(driver.bus, data)
+            if not matches(driver, device):
+                raise failure(errno.ENODEV)
+            with self._holding(device):
+                outcome = abs(self._try(driver, device))
+            self._retry_deferred()
+        if outcome:
+            raise failure(errno.EAGAIN if outcome == EPROBE_DEFER else outcome)
+
+    def _store_unbind(self, driver: Driver, data: bytes) -> None:
+        with self.changed:
+            device = self._named(driver.bus, data)
+            if device.driver is not driver:
+                raise failure(errno.ENODEV)
+            self._release_locked(device)
+
+    def _store_probe(self, bus: str, data: bytes) -> None:
+        with self.changed:
+            device = self._named(bus, data)
+            outcome = 0 if device.driver else self._attach(device)
+            self._retry_deferred()
+        if outcome < 0:
+            raise failure(errno.EINVAL)
+
+    def _store_autoprobe(self, bus: str, data: bytes) -> None:
+        with self.changed:
+            self._autoprobe[bus] = not data.startswith(b"0")
+
+    def _named(self, bus: str, data: bytes) -> Device:
+        device = self.devices.get((bus, _text(data, is_name=True)))
+        if device is None:
+            raise failure(errno.ENODEV)
+        return device
+
+    # What the kernel does then; a negative errno stops the search for a driver, a positive one
+    # lets the next driver try (really_probe in drivers/base/dd.c).
+
+    def _attach(self, device: Device) -> int:
+        with self._holding(device):
+            for driver in list(self.drivers.values()):
+                if device.driver:
+                    break
+                if driver.bus == device.bus and matches(driver, device):
+                    outcome = self._try_or_defer(driver, device)
+                    if outcome < 0:
+                        return outcome
+        return 0
+
+    def _try_or_defer(self, driver: Driver, device: Device) -> int:
+        outcome = self._try(driver, device)
+        if abs(outcome) == EPROBE_DEFER:
+            self._deferred[device] = None
+        return outcome
+
+    def _try(self, driver: Driver, device: Device) -> int:
+        if device.driver:
+            return -errno.EBUSY
+        if _is_waiting(device):
+            return -EPROBE_DEFER
+        subsystem = self._subsystem(driver)
+        refusal = self.groups.configure(device, is_native=subsystem is None)
+        if refusal:
+            return -refusal
+        self._show_bound(driver, device)
+        refusal = driver.probe.get(device.name, driver.probe.get("*", 0))
+        if subsystem and not refusal:
+            refusal = subsystem.probe(driver, device)
+        if refusal:
+            self._hide_bound(driver, device)
+            return refusal
+        self._bound(driver, device)
+        return 0
+
+    def _bound(self, driver: Driver, device: Device) -> None:
+        device.driver = driver
+        self._deferred.pop(device, None)
+        for link in device.consumers:
+            if link.consumer.driver is None:
+                self._deferred[link.consumer] = None
+        if self._subsystem(driver) is None:
+            self._carry(device)
+        if driver.makes:
+            self._make(driver.makes, device)
+        self._is_triggered = True
+        self._tell("bind", device)
+
+    def _retry_deferred(self) -> None:
+        while self._is_triggered:
+            self._is_triggered = False
+            waiting, self._deferred = list(self._deferred), {}
+            for device in waiting:
+                if self._autoprobe[device.bus] and device.held_by is None:
+                    self._attach(device)
+
+    def _release_locked(self, device: Device) -> None:
+        driver = device.driver
+        with self._holding(device):
+            if device.driver and device.driver is driver:
+                self._release(device)
+
+    def _release(self, device: Device) -> None:
+        driver = device.driver
+        if driver is None:
+            return
+        for link in device.consumers:
+            if link.consumer.driver:
+                self._release_locked(link.consumer)
+        if device.made:
+            self.remove_device(device.made)
+            device.made = None
+        # Before remove() runs, so that a driver that hangs there is not seen any more.
+        self._hide_bound(driver, device)
+        subsystem = self._subsystem(driver)
+        if subsystem:
+            subsystem.remove(device)
+        else:
+            self._put_down(device)
+        self._take_time(driver.remove)
+        device.driver = None
+        self._tell("unbind", device)
+
+    def _tell(self, action: str, device: Device) -> None:
+        if self.tell:
+            self.tell(action, device)
+
+    def _take_time(self, seconds: float) -> None:
+        end = math.inf if seconds == math.inf else time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.changed.wait(None if left == math.inf else left)
+
+    def _subsystem(self, driver: Driver) -> Subsystem | None:
+        return next((one for one in self.subsystems if one.claims(driver)), None)
+
+    def _driver_for(self, device: Device) -> Driver | None:
+        found = (one for one in self.drivers.values() if one.bus == device.bus)
+        return next((driver for driver in found if matches(driver, device)), None)
+
+    @contextmanager
+    def _holding(self, device: Device) -> Iterator[None]:
+        self._wait_for(device)
+        outer, device.held_by = device.held_by, threading.get_ident()
+        try:
+            yield
+        finally:
+            device.held_by = outer
+            self.changed.notify_all()
+
+    def _wait_for(self, device: Device) -> None:
+        while device.held_by not in (None, threading.get_ident()):
+            self.changed.wait()
+
+    # What can be seen of it.
+
+    def _add_bus(self, bus: str) -> None:
+        home = f"bus/{bus}"
+        self.tree.make_folder(f"{home}/devices")
+        self.tree.make_folder(f"{home}/drivers")
+        self.tree.put(
+            f"{home}/drivers_probe",
+            mode=_WRITE_ONLY,
+            store=lambda data: self._store_probe(bus, data),
+        )
+        self.tree.put(
+            f"{home}/drivers_autoprobe",
+            lambda: b"1\n" if self._autoprobe[bus] else b"0\n",
+            0o644,
+            lambda data: self._store_autoprobe(bus, data),
+        )
+
+    def _show_device(self, device: Device) -> None:
+        home = device.home
+        self.tree.make_folder(home)
+        self.tree.point(f"bus/{device.bus}/devices/{device.name}", home)
+        self.tree.point(f"{home}/subsystem", f"bus/{device.bus}")
+        self.tree.put(
+            f"{home}/driver_override",
+            lambda: self._show_override(device),
+            0o644,
+            lambda data: self._store_override(device, data),
+        )
+        self.tree.put(f"{home}/uevent", lambda: uevent(device), 0o644, lambda _data: None)
+        if device.of_path is not None:
+            self.tree.point(f"{home}/of_node", f"firmware/devicetree/base{device.of_path}")
+        if device.bus == "amba":
+            self.tree.put(f"{home}/id", f"{(device.amba_id or '').lower()}\n")
+        else:
+            self.tree.put(f"{home}/modalias", device.modalias + "\n")
+        if device.acpi_path is not None:
+            self.tree.put(f"{home}/firmware_node/path", device.acpi_path + "\n")
+            self.tree.put(f"{home}/firmware_node/hid", f"{device.hid}\n")
+
+    def _show_driver(self, driver: Driver) -> None:
+        home = _folder(driver)
+        self.tree.make_folder(home)
+        if not driver.suppress_bind_attrs:
+            for name, store in (("bind", self._store_bind), ("unbind", self._store_unbind)):
+                self.tree.put(
+                    f"{home}/{name}",
+                    mode=_WRITE_ONLY,
+                    store=partial(store, driver),
+                )
+        if driver.module:
+            self.tree.point(f"{home}/module", f"module/{driver.module}")
+            self.tree.point(f"module/{driver.module}/drivers/{driver.bus}:{driver.name}", home)
+
+    def _show_bound(self, driver: Driver, device: Device) -> None:
+        self.tree.point(f"{device.home}/driver", _folder(driver))
+        self.tree.point(f"{_folder(driver)}/{device.name}", device.home)
+
+    def _hide_bound(self, driver: Driver, device: Device) -> None:
+        self.tree.remove(f"{device.home}/driver")
+        self.tree.remove(f"{_folder(driver)}/{device.name}")
+
+    def _carry(self, device: Device) -> None:
+        for carried in device.carries:
+            home = f"{device.home}/{carried.kind}/{carried.name}"
+            self.tree.make_folder(home)
+            if carried.kind == "net":
+                self.tree.put(f"{home}/flags", "0x1003\n")
+
+    def _put_down(self, device: Device) -> None:
+        for kind in {carried.kind for carried in device.carries}:
+            self.tree.remove(f"{device.home}/{kind}")
+
+    def _make(self, name: str, parent: Device) -> None:
+        number = 0
+        while (parent.bus, f"{name}.{number}.auto") in self.devices:
+            number += 1
+        own = f"{name}.{number}.auto"
+        parent.made = Device(own, "platform", f"{parent.home}/{own}", f"platform:{name}")
+        self.add_device(parent.made)
+
+    def _drop_link(self, link: DeviceLink) -> None:
+        link.supplier.consumers.remove(link)
+        link.consumer.suppliers.remove(link)
+        self.tree.remove(f"class/devlink/{link.name}")
+        self.tree.remove(f"devices/virtual/devlink/{link.name}")
+        consumer, supplier = link.consumer, link.supplier
+        self.tree.remove(f"{supplier.home}/consumer:{consumer.bus}:{consumer.name}")
+        self.tree.remove(f"{consumer.home}/supplier:{supplier.bus}:{supplier.name}")
+
+
+def matches(driver: Driver, device: Device) -> bool:
+    """platform_match in drivers/base/platform.c and amba_match in drivers/amba/bus.c."""
+    if device.override is not None:
+        return device.override == driver.name
+    return (
+        not set(driver.compatible).isdisjoint(device.compatible)
+        or device.hid in driver.hids
+        or device.amba_id in driver.amba_ids
+        or device.name in driver.devices
+    )
+
+
+def _is_waiting(device: Device) -> bool:
+    return any(link.supplier.driver is None for link in device.suppliers)
+
+
+def _folder(driver: Driver) -> str:
+    return f"bus/{driver.bus}/drivers/{driver.name}"
+
+
+def _text(data: bytes, *, is_name: bool = False) -> str:
+    """What the kernel takes of a write: it ends at a NUL, an override at a newline as well."""
+    text = data.partition(b"\0")[0]
+    text = text.removesuffix(b"\n") if is_name else text.partition(b"\n")[0]
+    return text.decode(errors="surrogateescape")
+
+
+def uevent(device: Device) -> bytes:
+    """What the kernel tells of a device: its properties, a line each."""
+    driver = [f"DRIVER={device.driver.name}"] if device.driver else []
+    amba = [f"AMBA_ID={device.amba_id}"] if device.bus == "amba" else []
+    lines = [*driver, *device.of_properties, *amba, f"MODALIAS={device.modalias}"]
+    return "".join(line + "\n" for line in lines).encode()

@@ -1,0 +1,289 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A machine: a board's device tree and its description, as Linux has them after boot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from .description import VFIO_DRIVERS, Carried, Description, Driver, Extra, Module
+from .device import Device
+from .devicetree import Node
+from .kernel import Kernel, matches
+from .modules import Modules
+from .population import Planned, population
+from .suppliers import suppliers
+from .tree import Tree
+from .vfio import Vfio
+from .watch import Watch
+
+DEVICE_TREE = "firmware/devicetree/base"
+
+# Folders of /sys that are there whatever the board is; fs/cgroup is for systemd to mount on.
+_FOLDERS = (
+    "block",
+    "class/net",
+    "class/tty",
+    "class/vfio",
+    "devices/virtual",
+    "fs/cgroup",
+    "kernel/iommu_groups",
+    "module",
+)
+_VFIO_MODULES = (
+    Module("vfio_iommu_type1"),
+    Module("vfio", parameters={"enable_unsafe_noiommu_mode": "N"}),
+    Module("vfio_platform_base", needs=("vfio",)),
+    Module("vfio_platform", needs=("vfio_platform_base",), parameters={"reset_required": "Y"}),
+    Module("vfio_amba", needs=("vfio_platform_base",)),
+)
+
+
+@dataclass
+class Machine:
+    """What a simulated host runs on; ``tree`` is /sys."""
+
+    tree: Tree
+    kernel: Kernel
+    modules: Modules
+    vfio: Vfio
+    watch: Watch = field(default_factory=Watch)
+
+
+def build(root: Node | None, description: Description | None = None) -> Machine:
+    """Boot a board; without a device tree it is one that boots with ACPI."""
+    description = description or Description()
+    tree = Tree()
+    for folder in _FOLDERS:
+        tree.make_folder(folder)
+    if root:
+        _show_device_tree(tree, root)
+    kernel = Kernel(tree, description.kernel)
+    planned = population(root) if root else []
+    devices = _devices(planned, description)
+    for device in devices:
+        kernel.add_device(device)
+    _link(kernel, root, planned, devices)
+    drivers = [*description.drivers, *_vfio_drivers(description)]
+    if description.natives == "each":
+        drivers += _natives(devices, drivers)
+    modules = Modules(kernel, _modules(description), drivers)
+    vfio = Vfio(kernel, description.reset_functions, modules.request)
+    kernel.subsystems.append(vfio)
+    modules.is_in_use = vfio.is_open
+    modules.boot()
+    kernel.relax_links()
+    _show_console(tree, devices)
+    return Machine(tree, kernel, modules, vfio)
+
+
+def _vfio_drivers(description: Description) -> list[Driver]:
+    if description.kernel.vfio == "absent":
+        return []
+    return [Driver(name, bus, module=name.replace("-", "_")) for bus, name in VFIO_DRIVERS.items()]
+
+
+def _modules(description: Description) -> list[Module]:
+    if description.kernel.vfio == "absent":
+        return list(description.modules)
+    resets = [
+        Module(name, needs=("vfio_platform_base",)) for name in description.reset_functions.values()
+    ]
+    found = [*description.modules]
+    for module in (*_VFIO_MODULES, *resets):
+        has_parameters = module.name != "vfio" or description.kernel.noiommu
+        found.append(
+            replace(
+                module,
+                built_in=description.kernel.vfio == "built-in",
+                parameters=module.parameters if has_parameters else {},
+            )
+        )
+    return found
+
+
+def _natives(devices: Sequence[Device], described: Sequence[Driver]) -> list[Driver]:
+    """A driver for each kind of device that no described driver takes."""
+    found: dict[tuple[str, str], Driver] = {}
+    for device in devices:
+        if any(one.bus == device.bus and matches(one, device) for one in described):
+            continue
+        kind = device.compatible[0] if device.compatible else device.hid
+        if kind is None:
+            continue
+        name = re.sub(r"[^A-Za-z0-9_.]+", "-", kind)
+        found[device.bus, name] = Driver(
+            name,
+            device.bus,
+            compatible=device.compatible[:1],
+            hids=(kind,) if kind == device.hid else (),
+            # As drivers of IOMMUs have it: their users would lose more than a device.
+            suppress_bind_attrs=any(carried.kind == "iommu" for carried in device.carries),
+        )
+    return list(found.values())
+
+
+def _devices(planned: Sequence[Planned], description: Description) -> list[Device]:
+    carried: dict[str, list[Carried]] = {}
+    for load in description.carries:
+        carried.setdefault(load.device, []).append(load)
+    root = planned[0].node if planned else None
+    while root and root.parent:
+        root = root.parent
+    phandles = _phandles(root) if root else {}
+    aliases = _aliases(root) if root else {}
+    console = _console_path(root) if root else None
+    by_node: dict[str, Device] = {}
+    homes: dict[str, str] = {}
+    for one in planned:
+        above = homes[one.parent.node.path] if one.parent else "devices/platform"
+        homes[one.node.path] = f"{above}/{one.name}"
+        carries = [*carried.get(one.name, ()), *_carried_by_node(one, console)]
+        by_node[one.node.path] = _device(one, homes[one.node.path], aliases, carries)
+    for one in planned:
+        _translate(by_node, phandles, one.node)
+    extras = [_extra(one, carried.get(one.name, ())) for one in description.devices]
+    return [*by_node.values(), *extras]
+
+
+def _device(
+    planned: Planned, home: str, aliases: dict[str, list[str]], carries: Sequence[Carried]
+) -> Device:
+    node = planned.node
+    compatible = node.strings("compatible")
+    name = node.name.partition("@")[0]
+    kind = next(iter(node.strings("device_type")), "(null)")
+    amba_id = _amba_id(node) if planned.bus == "amba" else None
+    modalias = f"of:N{name}T{kind}" + "".join("C" + value.replace(" ", "_") for value in compatible)
+    return Device(
+        planned.name,
+        planned.bus,
+        home,
+        modalias if amba_id is None else f"amba:d{amba_id}",
+        compatible=compatible,
+        of_path=node.path,
+        of_properties=tuple(_of_properties(node, kind, aliases.get(node.path, []))),
+        amba_id=amba_id,
+        carries=tuple(carries),
+    )
+
+
+def _of_properties(node: Node, kind: str, aliases: Sequence[str]) -> Iterator[str]:
+    """As of_device_uevent in drivers/of/device.c."""
+    compatible = node.strings("compatible")
+    yield f"OF_NAME={node.name.partition('@')[0]}"
+    yield f"OF_FULLNAME={node.path}"
+    if kind != "(null)":
+        yield f"OF_TYPE={kind}"
+    for number, value in enumerate(compatible):
+        yield f"OF_COMPATIBLE_{number}={value}"
+    yield f"OF_COMPATIBLE_N={len(compatible)}"
+    for number, alias in enumerate(aliases):
+        yield f"OF_ALIAS_{number}={alias}"
+
+
+def _extra(extra: Extra, carries: Sequence[Carried]) -> Device:
+    modalias = f"acpi:{extra.acpi_hid}:" if extra.acpi_hid else f"platform:{extra.name}"
+    return Device(
+        extra.name,
+        extra.bus,
+        f"devices/platform/{extra.name}",
+        modalias,
+        amba_id="00000000" if extra.bus == "amba" else None,
+        acpi_path=extra.acpi_path,
+        hid=extra.acpi_hid,
+        carries=tuple(carries),
+    )
+
+
+def _amba_id(node: Node) -> str:
+    told = node.cells("arm,primecell-periphid")
+    if told:
+        return f"{told[0]:08X}"
+    # What the hardware of ARM's own cells says: part number, designer "A", revision 1.
+    parts = [re.fullmatch(r"arm,pl(\d{3})", value) for value in node.strings("compatible")]
+    part = next((found.group(1) for found in parts if found), "fff")
+    return f"00041{part}".upper()
+
+
+def _translate(by_node: dict[str, Device], phandles: dict[int, Node], node: Node) -> None:
+    cells = list(node.cells("iommus"))
+    device = by_node[node.path]
+    streams = []
+    while cells:
+        provider = phandles.get(cells.pop(0))
+        if provider is None:
+            return
+        count = next(iter(provider.cells("#iommu-cells")), 0)
+        device.iommu = by_node.get(provider.path)
+        streams += cells[:1] if count else []
+        del cells[:count]
+    device.streams = tuple(streams)
+
+
+def _link(
+    kernel: Kernel, root: Node | None, planned: Sequence[Planned], devices: Sequence[Device]
+) -> None:
+    by_path = {device.of_path: device for device in devices}
+    linked = set()
+    for consumer, supplier, _property in suppliers(root, planned) if root else ():
+        ends = by_path[supplier.path], by_path[consumer.path]
+        if ends not in linked:
+            linked.add(ends)
+            kernel.link(*ends)
+
+
+def _carried_by_node(planned: Planned, console: str | None) -> Iterator[Carried]:
+    node = planned.node
+    if "#iommu-cells" in node.properties:
+        yield Carried(planned.name, "iommu", planned.name)
+    if node.path == console:
+        is_arm = "arm,pl011" in node.strings("compatible")
+        yield Carried(planned.name, "tty", "ttyAMA0" if is_arm else "ttyS0")
+
+
+def _show_console(tree: Tree, devices: Sequence[Device]) -> None:
+    names = [one.name for device in devices for one in device.carries if one.kind == "tty"]
+    tree.put("class/tty/console/active", " ".join(names[:1]) + "\n")
+
+
+def _show_device_tree(tree: Tree, root: Node) -> None:
+    for node in root.walk():
+        home = f"{DEVICE_TREE}{node.path}".rstrip("/")
+        tree.make_folder(home)
+        tree.put(f"{home}/name", node.name.partition("@")[0] + "\0")
+        for name, value in node.properties.items():
+            tree.put(f"{home}/{name}", value)
+
+
+def _phandles(root: Node) -> dict[int, Node]:
+    return {
+        number: node
+        for node in root.walk()
+        for key in ("phandle", "linux,phandle")
+        for number in node.cells(key)[:1]
+    }
+
+
+def _aliases(root: Node) -> dict[str, list[str]]:
+    """Aliases by path; the kernel tells those alone that end in a number."""
+    found: dict[str, list[str]] = {}
+    for node in root.children:
+        for name in node.properties if node.name == "aliases" else ():
+            if name[-1:].isdigit():
+                found.setdefault("".join(node.strings(name)[:1]), []).append(name)
+    return found
+
+
+def _console_path(root: Node) -> str | None:
+    chosen = next((node for node in root.children if node.name == "chosen"), None)
+    told = next(iter(chosen.strings("stdout-path")), "") if chosen else ""
+    place = told.partition(":")[0]
+    if place.startswith("/") or not place:
+        return place or None
+    paths = [path for path, names in _aliases(root).items() if place in names]
+    return paths[0] if paths else None

@@ -1,0 +1,304 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Kernel modules, and modprobe as it answers for them."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import fnmatch
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple, NoReturn
+
+from .description import Driver, Module
+from .kernel import Kernel
+from .tree import File, failure
+from .vfio import NOIOMMU
+
+_TRUE = ("1", "y", "Y", "on")
+_FALSE = ("0", "n", "N", "off", "of")
+# Parameters that the kernel lets root change while the module is loaded.
+_WRITABLE = (NOIOMMU,)
+
+
+class ModprobeError(Exception):
+    """What modprobe ends with, in its own words."""
+
+
+class Answer(NamedTuple):
+    """Exit status and output of a program."""
+
+    code: int
+    output: str
+
+
+class Modules:
+    """The modules that this kernel has, loaded or not, and the drivers in them.
+
+    ``failing`` holds the errnos with which the insertion of a module fails, by its name.
+    """
+
+    def __init__(
+        self, kernel: Kernel, modules: Iterable[Module], drivers: Sequence[Driver]
+    ) -> None:
+        self._kernel = kernel
+        self._modules = {module.name: module for module in modules}
+        self._drivers = [_in_module(driver) for driver in drivers]
+        self.failing: dict[str, int] = {}
+        self.is_in_use: Callable[[], bool] = lambda: False
+        for driver, given in zip(self._drivers, drivers, strict=True):
+            if driver.module:
+                module = Module(driver.module, built_in=given.module is None)
+                self._modules.setdefault(driver.module, module)
+
+    def boot(self) -> None:
+        """Set up what is built in, then load what is loaded at boot."""
+        for module in self._modules.values():
+            if module.built_in:
+                self._show(module, {})
+        for driver in self._drivers:
+            if self._modules[driver.module or ""].built_in:
+                self._kernel.register(driver)
+        for module in self._modules.values():
+            if module.loaded:
+                self.load(module.name)
+
+    def request(self, name: str) -> bool:
+        """What the kernel's own request_module does: whether the module is there afterwards."""
+        try:
+            self._insert(name, {}, _Configuration())
+        except (ModprobeError, OSError):
+            return False
+        return True
+
+    def load(self, name: str) -> None:
+        """Load a module with its defaults; ModprobeError or OSError where that fails."""
+        self._insert(name, {}, _Configuration())
+
+    def modprobe(self, arguments: Sequence[str], configuration: str) -> Answer:
+        """Run modprobe; ``configuration`` is what 'modprobe --showconfig' prints."""
+        try:
+            asked = _PARSER.parse_args(arguments)
+            return Answer(0, self._run(asked, _Configuration.parse(configuration)))
+        except ModprobeError as error:
+            return Answer(1, "" if "-q" in arguments or "--quiet" in arguments else f"{error}\n")
+
+    def _run(self, asked: argparse.Namespace, configuration: _Configuration) -> str:
+        name, parameters = asked.words[0], asked.words[1:]
+        found = list(self._resolve(name, configuration, obeys_blacklist=asked.use_blacklist))
+        if not found:
+            raise _not_found(name)
+        if asked.resolve_alias:
+            return "".join(f"{module}\n" for module in found)
+        if asked.show_depends:
+            return "".join(
+                f"{self._step(one)} {' '.join(configuration.words(one))}".rstrip() + "\n"
+                for module in found
+                for one in self._with_needs(module)
+            )
+        for module in [] if asked.dry_run else found:
+            if asked.remove:
+                self._remove(module)
+            else:
+                self._insert_as_asked(module, parameters, configuration)
+        return ""
+
+    def _insert_as_asked(
+        self, module: str, parameters: Sequence[str], configuration: _Configuration
+    ) -> None:
+        settings = dict(word.partition("=")[::2] for word in parameters)
+        try:
+            self._insert(module, settings, configuration)
+        except OSError as error:
+            raise ModprobeError(
+                f"modprobe: ERROR: could not insert '{module}': {error.strerror}"
+            ) from None
+
+    def _resolve(
+        self, name: str, configuration: _Configuration, *, obeys_blacklist: bool
+    ) -> Iterator[str]:
+        plain = _underscored(name)
+        candidates = (
+            [plain]
+            if plain in self._modules
+            else [
+                module
+                for module in [*self._modules, *configuration.aliases]
+                if any(
+                    fnmatch.fnmatchcase(name, alias)
+                    for alias in [*self._aliases(module), *configuration.aliases.get(module, [])]
+                )
+            ]
+        )
+        for module in dict.fromkeys(candidates):
+            is_shut = obeys_blacklist and module in configuration.blacklist
+            if module in self._modules and not is_shut:
+                yield module
+
+    def _aliases(self, name: str) -> list[str]:
+        module = self._modules.get(name)
+        aliases = list(module.aliases) if module else []
+        for driver in self._drivers_of(name):
+            for compatible in driver.compatible:
+                aliases += [f"of:N*T*C{compatible}", f"of:N*T*C{compatible}C*"]
+            aliases += [f"amba:d{number}*" for number in driver.amba_ids]
+            aliases += [f"acpi*:{hid}:*" for hid in driver.hids]
+        return aliases
+
+    def _with_needs(self, name: str) -> Iterator[str]:
+        for need in self._modules[name].needs:
+            yield from self._with_needs(need)
+        yield name
+
+    def _insert(
+        self, name: str, settings: Mapping[str, str], configuration: _Configuration
+    ) -> None:
+        if name not in self._modules:
+            raise _not_found(name)
+        if self._is_loaded(name):
+            return
+        module = self._modules[name]
+        for need in module.needs:
+            self._insert(need, {}, configuration)
+        code = self.failing.get(name)
+        if code:
+            raise failure(code)
+        options = dict(word.partition("=")[::2] for word in configuration.words(name))
+        values = {
+            parameter: _flag(value)
+            for parameter, value in {**options, **settings}.items()
+            if parameter in module.parameters
+        }
+        self._kernel.tree.put(f"module/{name}/initstate", "live\n")
+        self._show(module, values)
+        for driver in self._drivers_of(name):
+            self._kernel.register(driver)
+
+    def _drivers_of(self, name: str) -> list[Driver]:
+        return [driver for driver in self._drivers if driver.module == name]
+
+    def _step(self, name: str) -> str:
+        if self._modules[name].built_in:
+            return f"builtin {name}"
+        return f"insmod /lib/modules/{os.uname().release}/kernel/{name}.ko"
+
+    def _show(self, module: Module, values: Mapping[str, str]) -> None:
+        """Show a module that is loaded or built in."""
+        self._kernel.tree.make_folder(f"module/{module.name}/drivers")
+        for name, default in module.parameters.items():
+            path = f"module/{module.name}/parameters/{name}"
+            file = self._kernel.tree.put(path, values.get(name, default) + "\n")
+            if path in _WRITABLE:
+                file.mode = 0o644
+                file.store = partial(_store_flag, file)
+
+    def _remove(self, name: str) -> None:
+        """As modprobe --remove: what it needed and nobody else does goes too."""
+        if not self._is_loaded(name):
+            return
+        users = self._users(name)
+        if users or (self.is_in_use() and name.startswith("vfio")):
+            reason = f"in use by: {' '.join(users)}" if users else "in use"
+            raise ModprobeError(f"modprobe: FATAL: Module {name} is {reason}.")
+        if self._modules[name].built_in:
+            raise ModprobeError(f"modprobe: FATAL: Module {name} is builtin.")
+        for driver in self._drivers_of(name):
+            self._kernel.unregister(driver)
+        self._kernel.tree.remove(f"module/{name}")
+        for need in self._modules[name].needs:
+            if self._is_loaded(need) and not self._users(need):
+                self._remove(need)
+
+    def _is_loaded(self, name: str) -> bool:
+        return self._kernel.tree.find(f"module/{name}") is not None
+
+    def _users(self, name: str) -> list[str]:
+        return [
+            other.name
+            for other in self._modules.values()
+            if name in other.needs and self._is_loaded(other.name)
+        ]
+
+
+@dataclass
+class _Configuration:
+    """modprobe.d, the command line's part of it included."""
+
+    blacklist: set[str] = field(default_factory=set)
+    aliases: dict[str, list[str]] = field(default_factory=dict)
+    options: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> _Configuration:
+        found = cls()
+        for line in text.splitlines():
+            words = line.split()
+            if words[:1] == ["blacklist"] and len(words) == 2:
+                found.blacklist.add(_underscored(words[1]))
+            elif words[:1] == ["alias"] and len(words) == 3:
+                found.aliases.setdefault(_underscored(words[2]), []).append(words[1])
+            elif words[:1] == ["options"] and len(words) > 2:
+                found.options.setdefault(_underscored(words[1]), []).extend(words[2:])
+        return found
+
+    def words(self, module: str) -> list[str]:
+        """The options of a module, as 'name=value' each."""
+        return self.options.get(module, [])
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ModprobeError(f"modprobe: the simulator's modprobe does not take this: {message}")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="modprobe", add_help=False, allow_abbrev=False)
+    for short, long in (
+        ("-n", "--dry-run"),
+        ("-q", "--quiet"),
+        ("-r", "--remove"),
+        ("-R", "--resolve-alias"),
+        ("-b", "--use-blacklist"),
+        ("-D", "--show-depends"),
+        ("-v", "--verbose"),
+    ):
+        parser.add_argument(short, long, action="store_true")
+    parser.add_argument("words", nargs="+")
+    return parser
+
+
+_PARSER = _parser()
+
+
+def _in_module(driver: Driver) -> Driver:
+    """A driver that is in no module of its own is in one that is built in."""
+    return driver if driver.module else replace(driver, module=_underscored(driver.name))
+
+
+def _not_found(name: str) -> ModprobeError:
+    return ModprobeError(
+        f"modprobe: FATAL: Module {name} not found in directory /lib/modules/{os.uname().release}"
+    )
+
+
+def _underscored(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _flag(value: str) -> str:
+    """A boolean as the kernel shows it; any other value as it is."""
+    if value in _TRUE:
+        return "Y"
+    return "N" if value in _FALSE else value
+
+
+def _store_flag(file: File, data: bytes) -> None:
+    value = _flag(data.decode(errors="replace").removesuffix("\n"))
+    if value not in ("Y", "N"):
+        raise failure(errno.EINVAL)
+    file.content = f"{value}\n".encode()

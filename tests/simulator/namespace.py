@@ -1,0 +1,82 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The system calls that make a namespace a machine of its own; Python 3.11 has none of them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from pathlib import Path
+
+# include/uapi/linux/sched.h
+_NEW_MOUNTS = 0x00020000
+_NEW_NAMES = 0x04000000
+_NEW_PIDS = 0x20000000
+# include/uapi/linux/mount.h
+_BIND = 0x1000
+_RECURSIVE = 0x4000
+_PRIVATE = 0x40000
+_DETACH = 2
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def leave_machine(name: str) -> None:
+    """Mounts, a host name and, for children, process numbers of our own from here on."""
+    new = _NEW_MOUNTS | _NEW_NAMES | _NEW_PIDS
+    _check(_libc.unshare(new), "a namespace of its own")
+    socket.sethostname(name)
+    _mount("none", Path("/"), None, _RECURSIVE | _PRIVATE)
+
+
+def mount(kind: str, place: Path, options: str = "") -> None:
+    """Mount a file system that is on no device."""
+    place.mkdir(parents=True, exist_ok=True)
+    _mount(kind, place, kind, 0, options)
+
+
+def bind(source: Path, place: Path) -> None:
+    """Have ``source``, a folder or a file, be at ``place`` too."""
+    if source.is_dir():
+        place.mkdir(parents=True, exist_ok=True)
+    else:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    _mount(str(source), place, None, _BIND | _RECURSIVE)
+
+
+def unmount(place: Path) -> None:
+    """Take a mount away, also where it is in use still."""
+    _check(_libc.umount2(os.fsencode(place), _DETACH), f"{place} unmounted")
+
+
+def change_root(root: Path) -> None:
+    """Make ``root`` the root for all processes here; the old one is not there any more."""
+    old = root / ".old-root"
+    old.mkdir()
+    number = _PIVOT_ROOT[os.uname().machine]
+    _check(_libc.syscall(number, os.fsencode(root), os.fsencode(old)), f"{root} as its root")
+    os.chdir("/")
+    _check(_libc.umount2(b"/.old-root", _DETACH), "the old root away")
+    Path("/.old-root").rmdir()
+
+
+def _mount(source: str, place: Path, kind: str | None, flags: int, options: str = "") -> None:
+    done = _libc.mount(
+        os.fsencode(source),
+        os.fsencode(place),
+        kind and kind.encode(),
+        flags,
+        options.encode(),
+    )
+    _check(done, f"{kind or source} at {place}")
+
+
+def _check(done: int, wish: str) -> None:
+    if done:
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot have {wish}: {os.strerror(code)}")

@@ -1,0 +1,75 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What Linux asks a node, wherever it reads the tree; drivers/of/base.c and irq.c of Linux 6.12."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from .devicetree import Node
+
+
+def is_available(node: Node) -> bool:
+    """Whether the node itself may be used; what its ancestors say is another question."""
+    return "status" not in node.properties or node.strings("status")[:1] in (("okay",), ("ok",))
+
+
+def is_compatible(node: Node, wanted: Collection[str]) -> bool:
+    """Whether any of the node's compatibles is wanted; Linux compares without regard to case."""
+    return any(value.lower() in wanted for value in node.strings("compatible"))
+
+
+def base_name(node: Node) -> str:
+    """The name without its unit address."""
+    return node.name.partition("@")[0]
+
+
+def first_cell(node: Node, name: str) -> int | None:
+    """A property's first number."""
+    return next(iter(node.cells(name)), None)
+
+
+def cells_of(node: Node, name: str, default: int) -> int:
+    """A first number that holds for all that lies below, as #address-cells does in Linux."""
+    found: Node | None = node
+    while found:
+        number = first_cell(found, name)
+        if number is not None:
+            return number
+        found = found.parent
+    return default
+
+
+def address_cells(node: Node) -> int:
+    """How many cells the addresses of a node's children have."""
+    return cells_of(node, "#address-cells", 1)
+
+
+def child(node: Node, name: str) -> Node | None:
+    """The child of this full name."""
+    return next((found for found in node.children if found.name == name), None)
+
+
+def phandles(root: Node) -> dict[int, Node]:
+    """Every node that others may refer to, by its number."""
+    found: dict[int, Node] = {}
+    for node in root.walk():
+        number = first_cell(node, "phandle") or first_cell(node, "linux,phandle")
+        if number:
+            found.setdefault(number, node)
+    return found
+
+
+def find_interrupt_parent(node: Node, by_phandle: Mapping[int, Node]) -> Node | None:
+    """Where the node's interrupts go; of_irq_find_parent()."""
+    found: Node | None = node
+    seen: set[Node] = set()
+    while found and found not in seen:
+        seen.add(found)
+        told = first_cell(found, "interrupt-parent")
+        found = found.parent if told is None else by_phandle.get(told)
+        if found and "#interrupt-cells" in found.properties:
+            return found
+    return None

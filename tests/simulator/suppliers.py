@@ -1,0 +1,242 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which devices need which; fw_devlink of Linux 6.12 (drivers/of/property.c, drivers/base/core.c).
+
+``iommus``, ``iommu-map`` and ``dmas`` make no links there unless fw_devlink.strict is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from .devicetree import Node
+from .early import set_up_early
+from .interrupts import controllers, mapped_controllers
+from .nodes import base_name, first_cell, is_available, phandles
+from .population import Planned
+
+# of_supplier_bindings: lists of phandles, and what tells how many cells follow each.
+_LISTS = {
+    "clocks": "#clock-cells",
+    "interconnects": "#interconnect-cells",
+    "mboxes": "#mbox-cells",
+    "io-channels": "#io-channel-cells",
+    "io-backends": "#io-backend-cells",
+    "power-domains": "#power-domain-cells",
+    "hwlocks": "#hwlock-cells",
+    "extcon": None,
+    "nvmem-cells": "#nvmem-cell-cells",
+    "phys": "#phy-cells",
+    "wakeup-parent": None,
+    **{f"pinctrl-{number}": None for number in range(9)},
+    "pwms": "#pwm-cells",
+    "resets": "#reset-cells",
+    "leds": None,
+    "backlight": None,
+    "panel": None,
+    "msi-parent": "#msi-cells",
+    "post-init-providers": None,
+    "access-controllers": "#access-controller-cells",
+    "pses": "#pse-cells",
+    "power-supplies": None,
+}
+_IGNORED = "post-init-providers"
+_ENDPOINT = "remote-endpoint"
+_PORTS = ("ports", "in-ports", "out-ports")
+
+
+class Link(NamedTuple):
+    """The consumer's node names the supplier in this property."""
+
+    consumer: Node
+    supplier: Node
+    property: str
+
+
+def suppliers(root: Node, planned: Sequence[Planned]) -> list[Link]:
+    """Links between devices: the consumer waits for the supplier, and loses its driver with it.
+
+    A supplier that is no device is stood for by the nearest device above it, as in Linux from
+    the moment when that one is bound. What is part of a cycle makes nobody wait: no link.
+    """
+    return _Links(root, planned).firm()
+
+
+def sync_state_links(root: Node, planned: Sequence[Planned]) -> list[Link]:
+    """Links that make nobody wait (SYNC_STATE_ONLY), and go when the consumer is first bound.
+
+    A device has them for what lies below it, and for a supplier that needs the device in turn.
+    """
+    return _Links(root, planned).loose()
+
+
+class _Links:
+    """What the nodes of devices refer to, and the links that come of it."""
+
+    def __init__(self, root: Node, planned: Sequence[Planned]) -> None:
+        self._order = {device.node: number for number, device in enumerate(planned)}
+        self._parents = {one.node: one.parent.node if one.parent else None for one in planned}
+        self._early = set_up_early(root)
+        self._references = self._read(phandles(root))
+        self._needs: dict[Node, list[Node]] = {}
+        for consumer, supplier, _name in self._references:
+            self._needs.setdefault(consumer, []).append(supplier)
+        self._reached: dict[Node, set[Node]] = {}
+
+    def firm(self) -> list[Link]:
+        found: dict[tuple[Node, Node], Link] = {}
+        for consumer, named, name in self._references:
+            supplier = self._device_for(named)
+            is_link = consumer in self._order and supplier not in (None, consumer)
+            if supplier and is_link and not self._is_cycle(consumer, named):
+                found.setdefault((consumer, supplier), Link(consumer, supplier, name))
+        return list(found.values())
+
+    def loose(self) -> list[Link]:
+        firm = {(link.consumer, link.supplier) for link in self.firm()}
+        found: dict[tuple[Node, Node], Link] = {}
+        for reference in self._references:
+            supplier = reference.supplier
+            for device in self._stand_ins(reference) if supplier in self._order else ():
+                if device is not supplier and (device, supplier) not in firm:
+                    link = Link(device, supplier, reference.property)
+                    found.setdefault((device, supplier), link)
+        return list(found.values())
+
+    def _stand_ins(self, reference: Link) -> Iterator[Node]:
+        """Which devices get a link for a reference that makes nobody wait."""
+        consumer, supplier, _name = reference
+        if consumer in self._order and self._is_cycle(consumer, supplier):
+            yield consumer
+        above = [node for node in _ancestors(consumer) if node in self._order]
+        yield from (node for node in above if self._order[node] > self._order[supplier])
+        if consumer not in self._order:
+            # The supplier found no consumer when it came; a device is no consumer of its child.
+            yield from (node for node in above[:1] if node not in _ancestors(supplier))
+
+    def _read(self, by_phandle: Mapping[int, Node]) -> list[Link]:
+        """of_fwnode_add_links() for the devices and for all that is available below them."""
+        found: dict[tuple[Node, Node], Link] = {}
+        ignored: set[tuple[Node, Node]] = set()
+        for node in self._read_nodes():
+            for name in node.properties:
+                consumer = _port_parent(node) if name == _ENDPOINT else node
+                for supplier in _named(node, name, by_phandle):
+                    if consumer and self._is_usable(supplier):
+                        found.setdefault((consumer, supplier), Link(consumer, supplier, name))
+                    if consumer and name == _IGNORED:
+                        ignored.add((consumer, supplier))
+        return [link for ends, link in found.items() if ends not in ignored]
+
+    def _read_nodes(self) -> Iterator[Node]:
+        seen: set[Node] = set()
+        waiting = list(reversed(self._order))
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                yield node
+                waiting += filter(is_available, reversed(node.children))
+
+    def _is_usable(self, supplier: Node) -> bool:
+        """Whether all is available up to the first device, and has not been at work already."""
+        for node in (supplier, *_ancestors(supplier)):
+            if node in self._early:
+                return False
+            if node in self._order:
+                return True
+            if not is_available(node):
+                return False
+        return True
+
+    def _device_for(self, supplier: Node) -> Node | None:
+        return next(
+            (node for node in (supplier, *_ancestors(supplier)) if node in self._order), None
+        )
+
+    def _is_cycle(self, consumer: Node, supplier: Node) -> bool:
+        """__fw_devlink_relax_cycles(): the supplier, or what it is part of, needs the consumer."""
+        if supplier not in self._reached:
+            self._reached[supplier] = self._reach(supplier)
+        return consumer in self._reached[supplier]
+
+    def _reach(self, start: Node) -> set[Node]:
+        reached = {start}
+        waiting = [start]
+        while waiting:
+            node = waiting.pop()
+            device_above = self._parents.get(node) if node in self._order else self._above(node)
+            for needed in (*self._needs.get(node, ()), device_above):
+                if needed and needed not in reached:
+                    reached.add(needed)
+                    waiting.append(needed)
+        return reached
+
+    def _above(self, node: Node) -> Node | None:
+        return next((found for found in _ancestors(node) if found in self._order), None)
+
+
+def _named(node: Node, name: str, by_phandle: Mapping[int, Node]) -> Iterator[Node]:
+    """of_supplier_bindings: what a property names as suppliers, up to the first hole."""
+    cells = node.cells(name)
+    if name in _LISTS:
+        return _listed(cells, by_phandle, _LISTS[name], default=0)
+    if name in ("interrupts", "interrupts-extended"):
+        return controllers(node, by_phandle)
+    if name == "interrupt-map":
+        return mapped_controllers(node, by_phandle)
+    if name == _ENDPOINT:
+        found = (_port_parent(other) for other in _listed(cells[:1], by_phandle))
+        return (parent for parent in found if parent)
+    if _is_suffix(name, "-supply"):
+        return _listed(cells, by_phandle)
+    if _names_gpios(node, name):
+        return _listed(cells, by_phandle, "#gpio-cells")
+    return iter(())
+
+
+def _listed(
+    cells: Sequence[int],
+    by_phandle: Mapping[int, Node],
+    counted_by: str | None = None,
+    default: int | None = None,
+) -> Iterator[Node]:
+    place = 0
+    while place < len(cells):
+        supplier = by_phandle.get(cells[place])
+        if not supplier:
+            return
+        count = first_cell(supplier, counted_by) if counted_by else 0
+        count = default if count is None else count
+        place += 1 + (count or 0)
+        if count is None or place > len(cells):
+            return
+        yield supplier
+
+
+def _names_gpios(node: Node, name: str) -> bool:
+    if name in ("gpio", "gpios"):
+        return "gpio-hog" not in node.properties
+    if _is_suffix(name, "-gpios"):
+        return not _is_suffix(name, ",nr-gpios")
+    return _is_suffix(name, "-gpio")
+
+
+def _is_suffix(name: str, suffix: str) -> bool:
+    return name.endswith(suffix) and name != suffix
+
+
+def _port_parent(endpoint: Node) -> Node | None:
+    """of_graph_get_port_parent(): the device is above the port, or above the list of ports."""
+    port = endpoint.parent
+    above = port.parent if port else None
+    return above.parent if above and base_name(above) in _PORTS else above
+
+
+def _ancestors(node: Node) -> Iterator[Node]:
+    while node.parent:
+        node = node.parent
+        yield node

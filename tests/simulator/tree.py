@@ -1,0 +1,181 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Folders, files and links in memory, laid out as sysfs lays them out.
+
+Paths are relative to the root and have no slash at either end; the root is the empty text.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from posixpath import dirname, join, normpath, relpath
+from typing import TypeAlias
+
+Show: TypeAlias = Callable[[], bytes]
+Store: TypeAlias = Callable[[bytes], None]
+
+_MOST_LINKS = 40
+
+
+def failure(code: int) -> OSError:
+    """The error that a system call ends with."""
+    return OSError(code, os.strerror(code))
+
+
+class File:
+    """A file; ``store`` is what a write does, and ``is_live`` false once it was removed."""
+
+    __slots__ = ("content", "gid", "is_live", "mode", "opened", "store", "uid")
+
+    def __init__(
+        self, content: bytes | Show = b"", mode: int = 0o444, store: Store | None = None
+    ) -> None:
+        self.content = content
+        self.mode = mode
+        self.store = store
+        self.is_live = True
+        self.opened = 0
+        self.uid = 0
+        self.gid = 0
+
+    def read(self) -> bytes:
+        if not self.is_live:
+            raise failure(errno.ENODEV)
+        return self.content if isinstance(self.content, bytes) else self.content()
+
+    def write(self, data: bytes) -> None:
+        if not self.is_live:
+            raise failure(errno.ENODEV)
+        if self.store is None:
+            raise failure(errno.EACCES)
+        self.store(data)
+
+
+class Link:
+    """A symbolic link; ``target`` is relative to the link's folder."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+
+class Folder:
+    """A folder with its entries by name."""
+
+    __slots__ = ("entries",)
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+
+
+Entry: TypeAlias = File | Link | Folder
+
+
+class Tree:
+    """All of it, from the root on."""
+
+    def __init__(self) -> None:
+        self.root = Folder()
+
+    def make_folder(self, path: str) -> Folder:
+        """The folder at ``path``, made with its parents where it is not there."""
+        folder = self.root
+        for name in _parts(path):
+            found = folder.entries.setdefault(name, Folder())
+            if not isinstance(found, Folder):
+                raise failure(errno.ENOTDIR)
+            folder = found
+        return folder
+
+    def put(
+        self,
+        path: str,
+        content: str | bytes | Show = b"",
+        mode: int = 0o444,
+        store: Store | None = None,
+    ) -> File:
+        file = File(content.encode() if isinstance(content, str) else content, mode, store)
+        self._place(path, file)
+        return file
+
+    def point(self, path: str, target: str) -> None:
+        """Make a link; both paths are relative to the root."""
+        self._place(path, Link(relpath(join("/", target), join("/", dirname(path)))))
+
+    def remove(self, path: str) -> None:
+        """Take an entry away with all that is below it."""
+        folder, _slash, name = path.rpartition("/")
+        entry = self.make_folder(folder).entries.pop(name)
+        for file in _files(entry):
+            file.is_live = False
+
+    def lookup(self, path: str) -> Entry | None:
+        """The entry at ``path``; links on the way are not followed, as FUSE asks for it."""
+        entry: Entry = self.root
+        for name in _parts(path):
+            found = entry.entries.get(name) if isinstance(entry, Folder) else None
+            if found is None:
+                return None
+            entry = found
+        return entry
+
+    def resolve(self, path: str) -> str | None:
+        """The path with every link followed, or None where it leads nowhere."""
+        place = ""
+        waiting = _parts(path)[::-1]
+        followed = 0
+        while waiting:
+            entry = self.lookup(join(place, waiting[-1]))
+            name = waiting.pop()
+            if entry is None:
+                return None
+            if isinstance(entry, Link):
+                followed += 1
+                target = normpath(join("/", place, entry.target)).strip("/")
+                waiting += _parts(target)[::-1]
+                place = ""
+                if followed > _MOST_LINKS:
+                    return None
+            else:
+                place = join(place, name)
+        return place
+
+    def find(self, path: str) -> Entry | None:
+        """The entry at ``path``, links followed."""
+        resolved = self.resolve(path)
+        return None if resolved is None else self.lookup(resolved)
+
+    def read(self, path: str) -> bytes | None:
+        entry = self.find(path)
+        return entry.read() if isinstance(entry, File) else None
+
+    def names(self, path: str) -> list[str]:
+        entry = self.find(path)
+        return sorted(entry.entries) if isinstance(entry, Folder) else []
+
+    def link(self, path: str) -> str | None:
+        """What the link at ``path`` says."""
+        parent = self.find(dirname(path))
+        entry = parent.entries.get(path.rpartition("/")[2]) if isinstance(parent, Folder) else None
+        return entry.target if isinstance(entry, Link) else None
+
+    def _place(self, path: str, entry: Entry) -> None:
+        folder, _slash, name = path.rpartition("/")
+        self.make_folder(folder).entries[name] = entry
+
+
+def _parts(path: str) -> list[str]:
+    return path.split("/") if path else []
+
+
+def _files(entry: Entry) -> Iterator[File]:
+    if isinstance(entry, File):
+        yield entry
+    elif isinstance(entry, Folder):
+        for below in entry.entries.values():
+            yield from _files(below)

@@ -1,0 +1,180 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""As much of udev as rules for drivers need, acting on a simulated machine.
+
+Match values with glob characters go through fnmatch, all others are compared; values that are
+assigned, and TEST, have ``$env{}`` and ``$kernel`` filled in. An event has the properties of the
+moment when the kernel sent it, DRIVER among them; ATTR and TEST see what is there now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import re
+from collections import deque
+from typing import NamedTuple
+
+from .device import Device
+from .errors import SimulatorError
+from .kernel import uevent
+from .machine import Machine
+from .tree import File
+
+_TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]+)\})?(==|!=|\+=|=)"((?:[^"\\]|\\.)*)"')
+
+
+class Token(NamedTuple):
+    """One part of a rule, such as ``ATTR{driver_override}="none"``."""
+
+    key: str
+    attribute: str | None
+    operator: str
+    value: str
+
+
+class Event(NamedTuple):
+    """What the kernel tells of a device."""
+
+    action: str
+    device: Device
+    properties: dict[str, str]
+
+
+def parse(text: str) -> list[list[Token]]:
+    """The rules of a file; SimulatorError where a line is more than key, operator and value."""
+    rules = []
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        found = list(_TOKEN.finditer(line))
+        if ", ".join(one.group() for one in found) != line:
+            raise SimulatorError(f"udev would not take the line {line!r}")
+        rules.append([Token(*one.groups()) for one in found])
+    labels = [token.value for rule in rules for token in rule if token.key == "LABEL"]
+    targets = {token.value for rule in rules for token in rule if token.key == "GOTO"}
+    if len(labels) != len(set(labels)) or not targets <= set(labels):
+        raise SimulatorError("a GOTO has no LABEL of its own")
+    return rules
+
+
+class Udev:
+    """The daemon of one machine; ``configuration`` is modprobe's, for what rules load."""
+
+    def __init__(self, machine: Machine, rules: str, configuration: str = "") -> None:
+        self._machine = machine
+        self._rules = parse(rules)
+        self._configuration = configuration
+        self._events: deque[Event] = deque()
+
+    def coldplug(self) -> None:
+        """Replay ``add`` for every device, as at boot, and all that follows from it."""
+        for device in list(self._machine.kernel.devices.values()):
+            self._queue("add", device)
+        self._machine.kernel.tell = self._queue
+        try:
+            self._settle()
+        finally:
+            self._machine.kernel.tell = None
+
+    def properties(self, action: str, device: Device) -> dict[str, str]:
+        """Run the rules for one event, and the properties that the device has then."""
+        self._queue(action, device)
+        event = self._events.pop()
+        self._run(event)
+        return event.properties
+
+    def _queue(self, action: str, device: Device) -> None:
+        lines = uevent(device).decode().splitlines()
+        properties = dict(line.partition("=")[::2] for line in lines)
+        self._events.append(Event(action, device, {**properties, "SUBSYSTEM": device.bus}))
+
+    def _settle(self) -> None:
+        while self._events:
+            event = self._events.popleft()
+            if event.device.is_present:
+                self._run(event)
+
+    def _run(self, event: Event) -> None:
+        label = None
+        for rule in self._rules:
+            if label and Token("LABEL", None, "=", label) not in rule:
+                continue
+            label = None
+            for token in rule:
+                if not self._meets(event, token):
+                    break
+                if token.key == "GOTO":
+                    label = token.value
+        # After all rules, as RUN of 80-drivers.rules.
+        self._load_modules(["--use-blacklist", "--quiet", "--", event.properties["MODALIAS"]])
+
+    def _meets(self, event: Event, token: Token) -> bool:
+        if token.operator in ("==", "!="):
+            return self._matches(event, token) == (token.operator == "==")
+        if token.key == "ENV" and token.attribute:
+            event.properties[token.attribute] = _filled(event, token.value)
+        elif token.key == "ATTR" and token.attribute:
+            self._write(event, token.attribute, _filled(event, token.value))
+        elif token.key == "IMPORT":
+            self._load(token, _filled(event, token.value).split())
+        return True
+
+    def _matches(self, event: Event, token: Token) -> bool:
+        if token.key == "TEST":
+            return self._exists(event, _filled(event, token.value))
+        value = self._value(event, token)
+        if value is None:
+            return False
+        return any(
+            fnmatch.fnmatchcase(value, pattern) if set("*?[") & set(pattern) else value == pattern
+            for pattern in token.value.split("|")
+        )
+
+    def _value(self, event: Event, token: Token) -> str | None:
+        if token.key == "ENV":
+            return event.properties.get(token.attribute or "", "")
+        if token.key == "ATTR":
+            content = self._machine.tree.read(f"{event.device.home}/{token.attribute}")
+            return None if content is None else content.decode().rstrip()
+        return {
+            "ACTION": event.action,
+            "SUBSYSTEM": event.device.bus,
+            "KERNEL": event.device.name,
+            "DRIVER": event.properties.get("DRIVER", ""),
+        }.get(token.key)
+
+    def _exists(self, event: Event, path: str) -> bool:
+        place = path.removeprefix("/sys/")
+        return (
+            self._machine.tree.find(place if path != place else f"{event.device.home}/{path}")
+            is not None
+        )
+
+    def _write(self, event: Event, attribute: str, value: str) -> None:
+        path = self._machine.tree.resolve(f"{event.device.home}/{attribute}")
+        file = None if path is None else self._machine.tree.lookup(path)
+        if path is not None and isinstance(file, File):
+            # udev logs an error and goes on.
+            with contextlib.suppress(OSError):
+                self._machine.watch.around(path, value.encode(), file.write)
+
+    def _load(self, token: Token, words: list[str]) -> None:
+        if (token.attribute, words[:2]) != ("builtin", ["kmod", "load"]):
+            raise SimulatorError(f"the simulator's udev does not know {token}")
+        for module in words[2:]:
+            self._load_modules(["--", module])
+
+    def _load_modules(self, arguments: list[str]) -> None:
+        self._machine.modules.modprobe(arguments, self._configuration)
+
+
+def _filled(event: Event, value: str) -> str:
+    filled = re.sub(
+        r"\$env\{([^}]+)\}", lambda found: event.properties.get(found.group(1), ""), value
+    ).replace("$kernel", event.device.name)
+    if "$" in filled or "%" in filled:
+        raise SimulatorError(f"the simulator's udev does not know what {value!r} means")
+    return filled

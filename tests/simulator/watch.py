@@ -1,0 +1,88 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is written to a machine, and what a test has go wrong with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .tree import failure
+
+
+class Write(NamedTuple):
+    """A write to a file of /sys, and the errno that it was answered with (0 for none)."""
+
+    path: str
+    data: bytes
+    code: int
+
+
+class Fault(NamedTuple):
+    """What happens at the ``number``-th write from now on, 1 being the next.
+
+    The write fails with errno ``code``; without one, the processes ``kill`` are killed before the
+    write is done or, with ``is_after``, when it has been done.
+    """
+
+    number: int
+    code: int = 0
+    kill: tuple[int, ...] = ()
+    is_after: bool = False
+
+
+@dataclass
+class Watch:
+    """Every write, in order; ``fault`` is for one of those to come."""
+
+    writes: list[Write] = field(default_factory=list)
+    fault: Fault | None = None
+    _left: int = 0
+
+    def arm(self, fault: Fault) -> None:
+        self.fault = fault
+        self._left = fault.number
+
+    def take(self) -> list[Write]:
+        """The writes since this was last asked."""
+        writes, self.writes = self.writes, []
+        return writes
+
+    def around(self, path: str, data: bytes, write: Callable[[bytes], None]) -> None:
+        """Do the write, or what was arranged for it."""
+        fault = self._due()
+        code = 0
+        try:
+            if fault and fault.code:
+                raise failure(fault.code)
+            if fault and not fault.is_after:
+                _kill(fault)
+            write(data)
+        except OSError as error:
+            code = error.errno or 0
+            raise
+        finally:
+            self.writes.append(Write(path, data, code))
+            if fault and fault.is_after:
+                _kill(fault)
+
+    def _due(self) -> Fault | None:
+        if self.fault is None:
+            return None
+        self._left -= 1
+        if self._left:
+            return None
+        fault, self.fault = self.fault, None
+        return fault
+
+
+def _kill(fault: Fault) -> None:
+    for pid in fault.kill:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
