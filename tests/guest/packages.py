@@ -61,18 +61,26 @@ def _mmdebstrap(target: Path, options: list[str], log: Path) -> None:
         ) from None
 
 
-def _download_source(folder: Path) -> None:
+def download(package: str, architecture: str, folder: Path) -> Path:
+    """Fetch the .deb of one package, told by its name or by a pattern as apt has them."""
     log = folder / "build.log"
     fetch = 'cd %s && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get %s download %s' % (
         shlex.quote(str(folder)),
         "-o APT::Sandbox::User=root",
-        KERNEL_SOURCE,
+        shlex.quote(package),
     )
     # An empty system, made only for the apt that mmdebstrap sets up for another release.
     nothing = folder / "nothing.tar"
-    _mmdebstrap(nothing, ["--variant=custom", "--arch=amd64", "--customize-hook=" + fetch], log)
+    options = ["--variant=custom", "--arch=" + architecture, "--customize-hook=" + fetch]
+    _mmdebstrap(nothing, options, log)
     nothing.unlink()
-    (package,) = folder.glob(KERNEL_SOURCE + "_*.deb")
+    (fetched,) = folder.glob("*.deb")
+    return fetched
+
+
+def _download_source(folder: Path) -> None:
+    log = folder / "build.log"
+    package = download(KERNEL_SOURCE, "amd64", folder)
     commands.call(["dpkg-deb", "-x", package, folder / "package"], log=log)
     (archive,) = (folder / "package/usr/src").glob("*.tar.xz")
     archive.rename(folder / "linux.tar.xz")
