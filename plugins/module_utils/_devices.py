@@ -55,6 +55,16 @@ def complete(sysfs: Sysfs, device: Identity) -> Identity:
     return _identify(sysfs, device.bus, device.name, ("dt_path", "compatible", "acpi_path"))
 
 
+def active_consumers(sysfs: Sysfs, device: Identity) -> list[str]:
+    """Those who lose their driver with this device, as "bus:name"."""
+    path = folder(device)
+    return [
+        name.split(":", 1)[1]
+        for name in sysfs.names(path)
+        if name.startswith("consumer:") and sysfs.read("%s/%s/status" % (path, name)) == "active"
+    ]
+
+
 def alias_path(sysfs: Sysfs, alias: str) -> str | None:
     """The path of a device-tree alias, or None."""
     paths = sysfs.strings("%s/aliases/%s" % (_TREE, alias))

@@ -72,6 +72,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
     registered,
     reload_problems,
     unready_problems,
+    unsafe_problems,
 )
 
 _INITRAMFS_COMMANDS = (
@@ -345,6 +346,7 @@ def _refuse(
     problems += driver_problems(host.sysfs, host.kmod, working)
     problems += reload_problems(host.sysfs, steps, plans)
     problems += unready_problems(host.sysfs, host.kmod, working, request.settings)
+    problems += unsafe_problems(host.sysfs, plans, request.settings)
     problems += _hazards(host, request, plans, steps)
     if problems:
         raise PolicyError(problems)

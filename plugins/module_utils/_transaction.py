@@ -11,7 +11,13 @@ import errno
 from functools import partial
 from typing import Callable, Iterator, NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._devices import folder, state, states
+from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
+    active_consumers,
+    complete,
+    folder,
+    state,
+    states,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange, Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
@@ -119,6 +125,20 @@ class Transaction:
             restore = partial(self._restore_device, plan.device, plan.before)
             self._undo.append((plan.device.label, restore))
 
+    def _will_restore_consumers(self, device: Identity) -> None:
+        """They go with it, and come back by themselves to nothing but a native driver."""
+        for consumer in active_consumers(self._sysfs, device):
+            bus, name = consumer.split(":", 1)
+            if bus not in VFIO_DRIVERS:
+                continue
+            lost = complete(self._sysfs, Identity(bus, name))
+            if lost not in self._touched:
+                self._touched.add(lost)
+                restore = partial(self._restore_device, lost, state(self._sysfs, lost))
+                # Undone after its supplier.
+                self._undo.insert(0, (lost.label, restore))
+                self._will_restore_consumers(lost)
+
     def _act(self, device: Identity, step: Step) -> None:
         value = step.value or ""
         if step.kind == OVERRIDE:
@@ -138,6 +158,7 @@ class Transaction:
 
     def _unbind(self, device: Identity, driver: str) -> None:
         if self._driver(device) == driver:
+            self._will_restore_consumers(device)
             self._sysfs.write("bus/%s/drivers/%s/unbind" % (device.bus, driver), device.name)
 
     def _bind(self, device: Identity, driver: str) -> None:
@@ -163,8 +184,16 @@ class Transaction:
         return self._sysfs.link_name(folder(device) + "/driver")
 
     def _load(self, module: str, parameters: dict[str, str]) -> None:
+        before = set(self._sysfs.names("module"))
         self._kmod.load(module, parameters)
-        self._undo.append(("module " + module, partial(self._kmod.unload, module)))
+        self._undo.append(("module " + module, partial(self._unload, module, before)))
+
+    def _unload(self, module: str, before: set[str]) -> None:
+        self._kmod.unload(module)
+        # modprobe takes along what the module needed and nobody else does, loaded before or not.
+        for taken in sorted(before.difference(self._sysfs.names("module"))):
+            self._kmod.load(taken)
+        self._restore_noiommu()
 
     def _prepare(self, step: HostStep) -> None:
         if step.kind == LOAD_VFIO:
@@ -199,7 +228,10 @@ class Transaction:
         if self._is_loaded(module):
             self._kmod.unload(module)
         self._kmod.load(module, parameters)
-        # vfio itself went with the module that used it last, and came back as configured.
+        self._restore_noiommu()
+
+    def _restore_noiommu(self) -> None:
+        # vfio itself goes with the module that used it last, and comes back as configured.
         noiommu = self._settings_before.unsafe_noiommu
         if noiommu is not None and present_settings(self._sysfs).unsafe_noiommu != noiommu:
             self._sysfs.write(NOIOMMU, "Y" if noiommu else "N")
@@ -317,12 +349,18 @@ class Transaction:
                 % (before.driver or "none", before.driver_override or "unset")
             )
         now = state(self._sysfs, device)
-        if now.driver_override != before.driver_override:
-            self._override(device, before.driver_override)
+        override = before.driver_override
+        if override and before.driver and now.driver != before.driver:
+            # A driver that had the device against its override is refused as long as that is set.
+            override = before.driver
+        if now.driver_override != override:
+            self._override(device, override)
         if now.driver and now.driver != before.driver:
             self._unbind(device, now.driver)
         if before.driver and now.driver != before.driver:
             self._bind(device, before.driver)
+        if override != before.driver_override:
+            self._override(device, before.driver_override)
         after = state(self._sysfs, device)
         if (after.driver, after.driver_override) != (before.driver, before.driver_override):
             raise PolicyError(

@@ -10,7 +10,7 @@ import contextlib
 import os
 from typing import NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._devices import folder
+from ansible_collections.armfleet.vfio.plugins.module_utils._devices import active_consumers, folder
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity, State
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 
@@ -133,16 +133,9 @@ class Usage:
         return [Hazard("console", name, "%s is the system console" % name)]
 
     def _consumers(self, device: Identity) -> list[Hazard]:
-        path = folder(device)
-        active = [
-            name.split(":", 1)[1]
-            for name in self._sysfs.names(path)
-            if name.startswith("consumer:")
-            and self._sysfs.read("%s/%s/status" % (path, name)) == "active"
-        ]
         return [
             Hazard("consumers", consumer, "%s depends on it and would lose its driver" % consumer)
-            for consumer in active
+            for consumer in active_consumers(self._sysfs, device)
         ]
 
 

@@ -29,6 +29,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 RESET_REQUIRED = "module/vfio_platform/parameters/reset_required"
 NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
 
+# vfio_noiommu_group_alloc in drivers/vfio/group.c.
+_NOIOMMU_GROUP = "vfio-noiommu"
 _NO_GROUP = (
     "%s has no IOMMU group (%s), and VFIO does not take a device without one (EINVAL). Give the "
     "device an IOMMU in the firmware, or accept that it can reach all memory and say "
@@ -199,6 +201,19 @@ def unready_problems(
         return []
     reason = "its node has no iommus property"
     return [_NO_GROUP % (device.label, reason) for device in without]
+
+
+def unsafe_problems(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> list[str]:
+    """Which devices of the list are on VFIO only because no IOMMU was asked for till now."""
+    if wanted.unsafe_noiommu is not False:
+        return []
+    return [
+        "%s is on VFIO without an IOMMU, and with unsafe_noiommu: false it would not come back at "
+        "the next boot. Take it off the list, or say unsafe_noiommu: true" % plan.device.label
+        for plan in plans
+        if plan.is_for_vfio
+        and sysfs.read(folder(plan.device) + "/iommu_group/name") == _NOIOMMU_GROUP
+    ]
 
 
 def _has_no_group(sysfs: Sysfs, device: Identity) -> bool:

@@ -1,0 +1,152 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Made-up boards for tests: device trees and drivers as hypothesis draws them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hypothesis import strategies as st
+
+from tests.simulator.description import EPROBE_DEFER, Description, Driver, Habits, Module
+from tests.simulator.devicetree import Node
+from tests.simulator.machine import Machine, build
+
+KINDS = ("crypto", "dma", "net", "timer")
+# Of the drivers that nothing matches, one of each bus and one whose module is not loaded at boot.
+PINS = ("acme-uio", "acme-late")
+
+_IOMMU_PHANDLE = 1
+
+
+class Part(NamedTuple):
+    """A device to be drawn; ``supplier`` is the number of the part that it depends on."""
+
+    kind: str
+    is_amba: bool
+    has_iommu: bool
+    has_second_compatible: bool
+    is_below_bus: bool
+    supplier: int | None
+
+    @property
+    def compatible(self) -> str:
+        return f"acme,{self.kind}"
+
+
+class Board(NamedTuple):
+    """A board that can be booted again and again."""
+
+    parts: tuple[Part, ...]
+    description: Description
+
+    @property
+    def refusing(self) -> set[str]:
+        """The drivers that take no device."""
+        return {driver.name for driver in self.description.drivers if driver.probe}
+
+    def boot(self) -> Machine:
+        return build(device_tree(self.parts), self.description)
+
+
+def device_tree(parts: Sequence[Part]) -> Node:
+    """The root of a device tree with these parts, an IOMMU and a bus."""
+    root = Node("")
+    root.properties["compatible"] = b"acme,board\0"
+    root.properties |= {"#address-cells": _cells(1), "#size-cells": _cells(1)}
+    _add(root, "iommu@9000000", "acme,iommu", phandle=_IOMMU_PHANDLE)
+    root.children[0].properties["#iommu-cells"] = _cells(1)
+    bus = _add(root, "soc", "simple-bus")
+    bus.properties |= {"#address-cells": _cells(1), "#size-cells": _cells(1), "ranges": b""}
+    aliases = Node("aliases", "/aliases", root)
+    root.children.append(aliases)
+    for number, part in enumerate(parts):
+        name = f"{part.kind}@{number + 1:x}000"
+        first = f"{part.compatible}-v{number}" if part.has_second_compatible else None
+        compatible = [*filter(None, [first]), part.compatible]
+        compatible += ["arm,primecell"] if part.is_amba else []
+        parent = bus if part.is_below_bus else root
+        node = _add(parent, name, *compatible, phandle=number + 2)
+        node.properties["reg"] = _cells((number + 1) << 12, 0x1000)
+        if part.is_amba:
+            node.properties["arm,primecell-periphid"] = _cells(_amba_id(part.kind))
+        if part.has_iommu:
+            node.properties["iommus"] = _cells(_IOMMU_PHANDLE, 0x100 + number)
+        if part.supplier is not None:
+            node.properties["resets"] = _cells(part.supplier + 2)
+        node.properties["#reset-cells"] = _cells(0)
+        aliases.properties[f"{part.kind}{number}"] = node.path.encode() + b"\0"
+    return root
+
+
+def _add(parent: Node, name: str, *compatible: str, phandle: int | None = None) -> Node:
+    node = Node(name, f"{parent.path.rstrip('/')}/{name}", parent)
+    node.properties["compatible"] = "".join(f"{value}\0" for value in compatible).encode()
+    if phandle is not None:
+        node.properties["phandle"] = _cells(phandle)
+    parent.children.append(node)
+    return node
+
+
+def _amba_id(kind: str) -> int:
+    return 0x41000 + KINDS.index(kind)
+
+
+def _cells(*values: int) -> bytes:
+    return b"".join(value.to_bytes(4, "big") for value in values)
+
+
+@st.composite
+def boards(draw: st.DrawFn) -> Board:
+    """A board of two to six parts; some native drivers are modules, some fail, some are missing."""
+    parts: list[Part] = []
+    for number in range(draw(st.integers(2, 6))):
+        supplier = draw(st.none() | st.integers(0, number - 1)) if number else None
+        flags = [draw(st.booleans()) for _flag in range(4)]
+        parts.append(Part(draw(st.sampled_from(KINDS)), *flags, supplier))
+    return Board(tuple(parts), draw(_descriptions()))
+
+
+@st.composite
+def _descriptions(draw: st.DrawFn) -> Description:
+    modular = draw(st.sets(st.sampled_from(KINDS)))
+    loaded = draw(st.booleans())
+    failing = draw(st.sampled_from([{}, {}, {"*": errno.EIO}, {"*": EPROBE_DEFER}]))
+    missing = draw(st.sampled_from([None, None, *KINDS]))
+    drivers = [
+        Driver(
+            f"acme-{kind}" if bus == "platform" else f"acme-{kind}-{bus}",
+            bus,
+            compatible=(f"acme,{kind}",) if bus == "platform" else (),
+            amba_ids=(f"{_amba_id(kind):08X}",) if bus == "amba" else (),
+            module=f"acme_{kind}" if kind in modular else None,
+            probe=failing if kind == "timer" else {},
+        )
+        for kind in KINDS
+        if kind != missing
+        for bus in ("platform", "amba")
+    ]
+    pins = [
+        Driver("acme-uio"),
+        Driver("acme-uio", "amba"),
+        Driver("acme-late", module="acme_late"),
+    ]
+    habits = Habits(
+        groups_at_boot=draw(st.booleans()),
+        noiommu=draw(st.booleans()),
+        device_cdev=draw(st.booleans()),
+        vfio=draw(st.sampled_from(["module", "module", "built-in", "absent"])),
+    )
+    iommu = Driver("acme-iommu", compatible=("acme,iommu",), suppress_bind_attrs=True)
+    modules = tuple(Module(f"acme_{kind}", loaded=loaded) for kind in sorted(modular))
+    return Description(
+        kernel=habits,
+        natives="none",
+        drivers=(iommu, *drivers, *pins),
+        modules=(*modules, Module("acme_late")),
+        reset_functions={"acme,net": "vfio_platform_acmenet"},
+    )

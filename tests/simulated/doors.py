@@ -1,0 +1,147 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The collection's doors, opening on a simulated machine in this very process.
+
+Where a test takes thousands of steps, a mounted /sys is too slow; these read the same tree, and
+test_doors.py holds them to the mounted one.
+"""
+
+from __future__ import annotations
+
+import errno
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
+    KernelRefusedError,
+    Sysfs,
+)
+from tests.simulator.machine import Machine
+from tests.simulator.tree import File, Folder, Link
+
+_VFIO_NODES = "/dev/vfio"
+
+
+class SimulatedSysfs(Sysfs):
+    """/sys of a machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self._machine = machine
+        self._tree = machine.tree
+        self.is_on_read_only_mount = False
+
+    def read_bytes(self, path: str) -> bytes | None:
+        entry = self._tree.find(path)
+        return entry.read() if isinstance(entry, File) and entry.mode & 0o444 else None
+
+    def names(self, path: str) -> list[str]:
+        return self._tree.names(path)
+
+    def link(self, path: str) -> str | None:
+        return self._tree.link(path)
+
+    def real(self, path: str) -> str:
+        return self._tree.resolve(path) or posixpath.normpath(path)
+
+    def folders(self, path: str) -> list[str]:
+        entry = self._tree.find(path)
+        below = entry.entries.items() if isinstance(entry, Folder) else ()
+        return sorted(name for name, one in below if isinstance(one, Folder))
+
+    def exists(self, path: str) -> bool:
+        return self._tree.find(path) is not None
+
+    def has_node(self, node: str) -> bool:
+        return node == _VFIO_NODES or _node(self._machine, node) is not None
+
+    def is_read_only(self) -> bool:
+        return self.is_on_read_only_mount
+
+    def read_locked(self, paths: Sequence[str]) -> list[str | None]:
+        return [self.read(path) for path in paths]
+
+    def write(self, path: str, text: str) -> None:
+        resolved = self._tree.resolve(path)
+        entry = None if resolved is None else self._tree.lookup(resolved)
+        if resolved is None or not isinstance(entry, File):
+            raise KernelRefusedError(path, text, errno.ENOENT)
+        if self.is_on_read_only_mount:
+            raise KernelRefusedError(path, text, errno.EROFS)
+        try:
+            self._machine.watch.around(resolved, text.encode(), entry.write)
+        except OSError as error:
+            raise KernelRefusedError(path, text, error.errno or errno.EIO) from None
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+class SimulatedKmod(Kmod):
+    """modprobe of a machine; its configuration is what lies in ``etc``/modprobe.d."""
+
+    def __init__(self, machine: Machine, etc: Path) -> None:
+        super().__init__()
+        self._machine = machine
+        self._etc = etc
+        self.calls: list[str] = []
+
+    def is_available(self, module: str) -> bool:
+        return self._run(["--dry-run", "--quiet", "--", module])[0] == 0
+
+    def _run(self, arguments: Sequence[str]) -> tuple[int, str]:
+        if arguments[0] in ("--", "--remove"):
+            self.calls.append(" ".join(arguments))
+        files = sorted((self._etc / "modprobe.d").glob("*.conf"))
+        configuration = "".join(file.read_text() for file in files)
+        return self._machine.modules.modprobe(arguments, configuration)
+
+
+class SimulatedFiles(Files):
+    """Files below ``root``, and VFIO's nodes of a machine."""
+
+    def __init__(self, machine: Machine, root: Path) -> None:
+        super().__init__(str(root))
+        self._machine = machine
+
+    def node_access(self, path: str) -> NodeAccess | None:
+        node = _node(self._machine, path)
+        return None if node is None else NodeAccess(str(node.gid), f"{node.mode:04o}")
+
+    def give_node(self, path: str, access: NodeAccess) -> None:
+        node = _node(self._machine, path)
+        if node and access.mode is not None:
+            node.mode = int(access.mode, 8)
+
+
+def _node(machine: Machine, path: str) -> File | None:
+    place = posixpath.relpath(path, _VFIO_NODES)
+    entry = machine.vfio.nodes.find(place)
+    return entry if isinstance(entry, File) else None
+
+
+def everything(machine: Machine) -> dict[str, str]:
+    """All that can be seen of a machine: each file's content and mode, each link's target."""
+    found: dict[str, str] = {}
+    waiting: list[tuple[str, Folder]] = [
+        ("sys", machine.tree.root),
+        ("dev/vfio", machine.vfio.nodes.root),
+    ]
+    while waiting:
+        place, folder = waiting.pop()
+        for name, entry in folder.entries.items():
+            path = f"{place}/{name}"
+            if isinstance(entry, Folder):
+                waiting.append((path, entry))
+                found[path] = "folder"
+            elif isinstance(entry, Link):
+                found[path] = f"-> {entry.target}"
+            else:
+                found[path] = f"{entry.mode:04o} {entry.read()!r}"
+    return found

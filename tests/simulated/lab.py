@@ -1,0 +1,108 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A simulated machine with a disk, the collection's engine run on it, and its reboots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
+    Host,
+    Outcome,
+    Request,
+    run,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
+from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs, everything
+from tests.simulator.machine import Machine
+from tests.simulator.udev import Udev
+
+Binding = tuple[str | None, str | None]
+
+_MODPROBE_D = Path("etc/modprobe.d")
+
+
+class Lab:
+    """The machine that ``build`` makes at each boot, with its files below ``root``."""
+
+    def __init__(self, build: Callable[[], Machine], root: Path) -> None:
+        self._build = build
+        self.root = root
+        for path in _boot.PATHS:
+            (root / path[1:]).parent.mkdir(parents=True)
+        (root / "proc/self").mkdir(parents=True)
+        (root / "proc/self/mountinfo").write_text("22 1 0:20 / /proc rw - proc proc rw\n")
+        (root / "proc/swaps").write_text("Filename Type Size Used Priority\n")
+        self.reboot()
+
+    @property
+    def host(self) -> Host:
+        """Doors as a new process has them: nothing is remembered from the run before."""
+        sysfs = SimulatedSysfs(self.machine)
+        return Host(
+            sysfs,
+            SimulatedKmod(self.machine, self.root / "etc"),
+            SimulatedFiles(self.machine, self.root),
+            Usage(sysfs, str(self.root / "proc")),
+        )
+
+    def apply(
+        self, entries: Sequence[dict[str, Any]], *, check: bool = False, **settings: Any
+    ) -> Outcome:
+        """What host_policy does with this list."""
+        names = ("reset_required", "unsafe_noiommu")
+        vfio = VfioSettings(*(settings.pop(name, None) for name in names))
+        request = Request(
+            parse_entries(entries),
+            is_whole_list=True,
+            settings=vfio,
+            **{"persistent": True, **settings},
+        )
+        return run(self.host, request, check_mode=check)
+
+    def reboot(self) -> None:
+        """Go on with the machine as it is after the next boot."""
+        self.machine = self.next_boot()
+
+    def next_boot(self) -> Machine:
+        """A new machine, with what the files of this one make of it before anybody logs in."""
+        machine = self._build()
+        for name in (self.file(_boot.MODULES_LOAD) or "").splitlines():
+            if name and not name.startswith("#"):
+                machine.modules.modprobe(["--", name], self._modprobe_configuration())
+        self._udev(machine).coldplug()
+        return machine
+
+    def replay(self) -> None:
+        """As 'udevadm trigger -c add'."""
+        self._udev(self.machine).coldplug()
+
+    def _udev(self, machine: Machine) -> Udev:
+        return Udev(machine, self.file(_boot.RULES) or "", self._modprobe_configuration())
+
+    def file(self, path: str) -> str | None:
+        file = self.root / path[1:]
+        return file.read_text() if file.exists() else None
+
+    def files(self) -> dict[str, str | None]:
+        return {path: self.file(path) for path in _boot.PATHS}
+
+    def everything(self) -> dict[str, str | None]:
+        return {**everything(self.machine), **self.files()}
+
+    def _modprobe_configuration(self) -> str:
+        files = sorted((self.root / _MODPROBE_D).glob("*.conf"))
+        return "".join(file.read_text() for file in files)
+
+
+def bindings(machine: Machine) -> dict[str, Binding]:
+    """Driver and override of every device, by its name."""
+    devices = machine.kernel.devices.values()
+    return {one.name: (one.driver and one.driver.name, one.override) for one in devices}

@@ -1,0 +1,310 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whatever board, whatever list, whatever others do in between: the promises hold.
+
+To replay a failure, run this file with the --hypothesis-seed and the --depth of the run that
+failed; hypothesis prints the steps.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import DeviceOutcome, Outcome
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from tests.simulated.boards import KINDS, PINS, Board, boards
+from tests.simulated.counts import Counts
+from tests.simulated.lab import Lab, bindings
+from tests.simulator.machine import Machine
+from tests.simulator.vfio import NOIOMMU, RESET_REQUIRED
+from tests.simulator.watch import Write
+
+POLICIES = ("vfio", "vfio", "no_autobind", "driver", "default")
+DRIVERS = (*PINS, *(f"acme-{kind}" for kind in KINDS), "acme-dma-amba", "nobody-has-this")
+ALLOW = ["console", "storage", "network", "consumers"]
+SETTINGS = st.fixed_dictionaries(
+    {
+        "reset_required": st.sampled_from([None, False, False, True]),
+        "unsafe_noiommu": st.sampled_from([None, True, True, False]),
+        "allow": st.sampled_from([[], ALLOW]),
+    }
+)
+MODULES = ("vfio_platform", "vfio_amba", "vfio", "acme_late", *(f"acme_{kind}" for kind in KINDS))
+# What a failed bind leaves in the kernel, and nobody can take back: the group that the device was
+# given when it was tried first, and the reset module that the kernel asked for itself, with what
+# that needs.
+LEFT_BY_THE_KERNEL = ("/iommu_group",)
+RESET_MODULE = "sys/module/vfio_platform_acmenet"
+LEFT_WITH_IT = (RESET_MODULE, "sys/module/vfio_platform_base", "sys/module/vfio/")
+# Devices and groups are numbered as they come, and one that comes back can have another number.
+NUMBERS = re.compile(r"(?<=/vfio)\d+|(?<=noiommu-)\d+|(?<=iommu_groups/)\d+|(?<=510:)\d+")
+
+
+def entries(board: Board) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Lists over the devices of a board, contradictions and strangers among them."""
+    selectors: list[dict[str, Any]] = [{"compatible": f"acme,{kind}"} for kind in KINDS]
+    for number, part in enumerate(board.parts):
+        path = f"/{'soc/' if part.is_below_bus else ''}{part.kind}@{number + 1:x}000"
+        selectors += [{"dt_path": path}] * 3
+        selectors += [{"dt_path": f"{part.kind}{number}"}]
+        selectors += [{"name": f"{number + 1:x}000.{part.kind}"}]
+    entry = st.tuples(
+        st.sampled_from(selectors), st.sampled_from(POLICIES), st.sampled_from(DRIVERS)
+    ).map(lambda one: {**one[0], **policy(*one[1:]), "required": False})
+    return st.lists(entry, max_size=len(board.parts))
+
+
+def policy(kind: str, driver: str) -> dict[str, Any]:
+    return {"policy": kind, "driver": driver if kind == "driver" else None}
+
+
+def device_of(write: Write) -> str:
+    """The device that a write is about."""
+    folder, _slash, name = write.path.rpartition("/")
+    return folder.rpartition("/")[2] if name == "driver_override" else write.data.decode().strip()
+
+
+def differences(before: dict[str, str | None], after: dict[str, str | None]) -> dict[str, object]:
+    """What changed, but for what nobody can take back."""
+    left = LEFT_BY_THE_KERNEL
+    if RESET_MODULE in after.keys() - before.keys():
+        left += LEFT_WITH_IT
+    ends = [lasting(before, left), lasting(after, left)]
+    return {
+        path: tuple(end.get(path) for end in ends)
+        for path in ends[0].keys() | ends[1].keys()
+        if ends[0].get(path) != ends[1].get(path)
+    }
+
+
+def lasting(found: dict[str, str | None], left: tuple[str, ...]) -> dict[str, str | None]:
+    """Without traces of the kernel's own, and without the numbers that it hands out."""
+    return {
+        NUMBERS.sub("#", path): NUMBERS.sub("#", content) if content else content
+        for path, content in found.items()
+        if not any(trace in path + "/" for trace in left)
+    }
+
+
+def vfio_settings(machine: Machine) -> tuple[bytes | None, ...]:
+    return tuple(machine.tree.read(parameter) for parameter in (RESET_REQUIRED, NOIOMMU))
+
+
+def unforetold(
+    foretold: Outcome, done: Outcome, refusing: set[str], waiting: set[str]
+) -> list[object]:
+    """What differs between check mode and the run."""
+    different: list[object] = []
+    for one, other in zip(foretold.devices, done.devices, strict=True):
+        ends = one.after.driver, other.after.driver
+        if one.steps != other.steps or one.after.driver_override != other.after.driver_override:
+            different.append((one, other))
+        elif ends[0] != ends[1] and not is_for_the_kernel_to_say(one, other, refusing, waiting):
+            different.append((one.device.label, *ends))
+    if (foretold.host_steps, foretold.files) != (done.host_steps, done.files):
+        different.append((foretold.host_steps, done.host_steps))
+    return different
+
+
+def is_for_the_kernel_to_say(
+    foretold: DeviceOutcome, done: DeviceOutcome, refusing: set[str], waiting: set[str]
+) -> bool:
+    """Whether nobody could foretell which driver takes back a device that is given back.
+
+    Its driver is in a module that is not loaded yet; or it had none when it was taken, and whether
+    somebody had unbound it by hand is not known; or its driver will refuse it, or wait for a
+    supplier that has no driver.
+    """
+    hints = ("load the native driver's module", "whatever driver claims it")
+    if foretold.after.driver is None:
+        return any(hint in step for step in foretold.steps for hint in hints)
+    return done.after.driver is None and (
+        foretold.after.driver in refusing or done.device.name in waiting
+    )
+
+
+class Fleet(RuleBasedStateMachine):
+    """One machine; lists are applied to it, others write to it, it boots."""
+
+    counts: ClassVar[Counts]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = tempfile.TemporaryDirectory(dir="/dev/shm")
+        self.last: tuple[list[dict[str, Any]], dict[str, Any]] | None = None
+        self.claimed: set[str] = set()
+
+    @initialize(board=boards())
+    def boot_first(self, board: Board) -> None:
+        self.board = board
+        self.lab = Lab(board.boot, Path(self.place.name))
+
+    @rule(data=st.data(), asked=SETTINGS)
+    def apply(self, data: st.DataObject, asked: dict[str, Any]) -> None:
+        self.run_list(data.draw(entries(self.board)), asked)
+
+    @rule()
+    def release(self) -> None:
+        self.run_list([], {"allow": ALLOW})
+
+    @rule()
+    def rerun(self) -> None:
+        if self.last:
+            self.run_list(*self.last)
+
+    @rule(data=st.data(), override=st.sampled_from(["none", "\n", "vfio-platform", *DRIVERS]))
+    def another_tool_sets_an_override(self, data: st.DataObject, override: str) -> None:
+        self.write(f"{self.some_device(data)}/driver_override", override)
+
+    @rule(data=st.data())
+    def another_tool_unbinds(self, data: st.DataObject) -> None:
+        place = self.some_device(data)
+        self.write(f"{place}/driver/unbind", place.rpartition("/")[2])
+
+    @rule(data=st.data(), driver=st.sampled_from(["vfio-platform", *DRIVERS]))
+    def another_tool_binds(self, data: st.DataObject, driver: str) -> None:
+        place = self.some_device(data)
+        self.write(f"bus/platform/drivers/{driver}/bind", place.rpartition("/")[2])
+
+    @rule(data=st.data())
+    def another_tool_probes(self, data: st.DataObject) -> None:
+        place = self.some_device(data)
+        self.write(f"{place}/subsystem/drivers_probe", place.rpartition("/")[2])
+
+    @rule(value=st.sampled_from(["0", "1"]))
+    def another_tool_stops_probing(self, value: str) -> None:
+        self.write("bus/platform/drivers_autoprobe", value)
+
+    @rule(module=st.sampled_from(MODULES), removes=st.booleans())
+    def another_tool_loads_a_module(self, module: str, *, removes: bool) -> None:
+        self.counts.add("steps")
+        self.lab.machine.modules.modprobe(["--remove" if removes else "--", module], "")
+        self.last = None
+
+    @rule()
+    def replay_the_rules(self) -> None:
+        self.counts.add("steps")
+        before = bindings(self.lab.machine)
+        self.lab.replay()
+        self.lab.machine.watch.take()
+        if self.last:
+            after = bindings(self.lab.machine)
+            assert {name: after[name] for name in self.claimed} == {
+                name: before[name] for name in self.claimed
+            }
+
+    @rule()
+    def reboot(self) -> None:
+        self.counts.add("steps")
+        self.lab.reboot()
+        self.lab.machine.watch.take()
+
+    def teardown(self) -> None:
+        self.place.cleanup()
+
+    def some_device(self, data: st.DataObject) -> str:
+        devices = sorted(one.home for one in self.lab.machine.kernel.devices.values())
+        return data.draw(st.sampled_from(devices))
+
+    def write(self, path: str, text: str) -> None:
+        self.counts.add("steps")
+        place = self.lab.machine.tree.resolve(path)
+        file = None if place is None else self.lab.machine.tree.lookup(place)
+        self.last = None
+        try:
+            if file:
+                file.write(text.encode())
+        except OSError:
+            self.counts.add("writes of others that the kernel refused")
+
+    def run_list(self, wanted: list[dict[str, Any]], asked: dict[str, Any]) -> None:
+        self.counts.add("steps")
+        before = self.lab.everything()
+        foretold = self.outcome(wanted, asked, check=True)
+        assert not differences(before, self.lab.everything())
+        assert not self.lab.machine.watch.take()
+        done = self.outcome(wanted, asked)
+        writes = self.lab.machine.watch.take()
+        if isinstance(done, str):
+            self.counts.add("lists refused" if done == foretold else "lists put back")
+            assert foretold == done or not isinstance(foretold, str)
+            assert foretold == done or "Nothing was changed" in done, done
+            assert not differences(before, self.lab.everything()), done
+            return
+        assert not isinstance(foretold, str), foretold
+        self.counts.add("lists applied")
+        assert not unforetold(foretold, done, self.board.refusing, self.waiting())
+        selected = {one.device.name for one in done.devices}
+        assert {device_of(write) for write in writes if "module/" not in write.path} <= selected
+        self.assert_nothing_left_to_do(wanted, asked)
+        self.last = (wanted, asked)
+        self.claimed = {one.device.name for one in done.devices if one.policy.kind != "default"}
+        self.assert_the_next_boot_gives_the_same()
+
+    def assert_the_next_boot_gives_the_same(self) -> None:
+        booted = self.lab.next_boot()
+        if vfio_settings(booted) != vfio_settings(self.lab.machine):
+            # Somebody else's settings of VFIO are not ours to keep.
+            return
+        self.counts.add("next boots compared")
+        now, then = bindings(self.lab.machine), bindings(booted)
+        different = {name: (now[name], then[name]) for name in self.claimed}
+        assert not [pair for pair in different.items() if pair[1][0] != pair[1][1]]
+
+    def waiting(self) -> set[str]:
+        """The devices of which a supplier has no driver."""
+        return {
+            one.name
+            for one in self.lab.machine.kernel.devices.values()
+            if any(link.supplier.driver is None for link in one.suppliers)
+        }
+
+    def assert_nothing_left_to_do(
+        self, wanted: list[dict[str, Any]], asked: dict[str, Any]
+    ) -> None:
+        again = self.outcome(wanted, asked)
+        assert not isinstance(again, str), again
+        assert not again.is_changed
+        assert not self.lab.machine.watch.take()
+
+    def outcome(
+        self, wanted: list[dict[str, Any]], asked: dict[str, Any], *, check: bool = False
+    ) -> Outcome | str:
+        try:
+            return self.lab.apply(wanted, check=check, **asked)
+        except PolicyError as error:
+            return str(error)
+
+
+def test_the_promises_hold_on_any_board_after_any_steps(
+    depth: str, counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
+    Fleet.counts = counts
+    steps = {"check": 1_000, "test": 20_000, "nightly": 200_000}[depth]
+    length = 50
+    run_state_machine_as_test(
+        Fleet,
+        settings=settings(
+            # Not every step of hypothesis is one of ours.
+            max_examples=steps * 2 // length,
+            stateful_step_count=length,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+            phases=(Phase.generate,),
+        ),
+    )
+    assert counts["steps"] >= steps

@@ -1,0 +1,97 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a failed run must put back beside the devices of its list; test_model.py found these."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from tests.simulated.boards import Part, device_tree
+from tests.simulated.lab import Lab, bindings
+from tests.simulator.description import Description, Driver, Habits
+from tests.simulator.machine import build
+
+NETWORK, CRYPTO, TIMER = "1000.net", "2000.crypto", "3000.timer"
+PARTS = (
+    Part("net", False, True, False, False, None),
+    Part("crypto", False, True, False, False, 0),
+    Part("timer", False, True, False, False, None),
+)
+DESCRIPTION = Description(
+    kernel=Habits(groups_at_boot=True),
+    drivers=(
+        Driver("acme-uio"),
+        # It fails when everything before it in the list was done.
+        Driver("acme-broken", probe={"*": errno.EIO}),
+    ),
+)
+FAILING = {"name": TIMER, "policy": "driver", "driver": "acme-broken"}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(lambda: build(device_tree(PARTS), DESCRIPTION), tmp_path)
+
+
+def write(lab: Lab, path: str, text: str) -> None:
+    lab.host.sysfs.write(path, text)
+
+
+def override(lab: Lab, name: str, driver: str) -> None:
+    write(lab, f"bus/platform/devices/{name}/driver_override", driver)
+
+
+def assert_put_back(lab: Lab, *names: str) -> None:
+    """Apply a list of these devices and the one that fails: all is as it was."""
+    before = bindings(lab.machine)
+    modules = set(lab.machine.tree.names("module"))
+    entries = [{"name": name, "policy": "vfio"} for name in names]
+    with pytest.raises(PolicyError, match="Nothing was changed: all that this run did was put"):
+        lab.apply([*entries, FAILING], reset_required=False, allow=["consumers"])
+    assert bindings(lab.machine) == before
+    assert set(lab.machine.tree.names("module")) == modules
+
+
+def test_a_device_goes_back_to_the_driver_that_had_it_against_its_override(lab: Lab) -> None:
+    override(lab, CRYPTO, "acme-uio")
+    assert bindings(lab.machine)[CRYPTO] == ("acme-crypto", "acme-uio")
+    assert_put_back(lab, CRYPTO)
+
+
+def test_a_module_that_went_with_another_one_is_loaded_again(lab: Lab) -> None:
+    lab.machine.modules.modprobe(["--", "vfio"], "")
+    assert "vfio" in lab.machine.tree.names("module")
+    assert_put_back(lab, CRYPTO)
+
+
+def test_noiommu_is_as_it_was_when_vfio_went_and_came_again(lab: Lab) -> None:
+    parameter = "module/vfio/parameters/enable_unsafe_noiommu_mode"
+    lab.machine.modules.modprobe(["--", "vfio"], "")
+    write(lab, parameter, "Y")
+    assert_put_back(lab, CRYPTO)
+    assert lab.machine.tree.read(parameter) == b"Y\n"
+
+
+def test_a_consumer_comes_back_with_its_supplier_to_the_driver_that_it_had(lab: Lab) -> None:
+    # Left alone, it would come back to the driver that its override names by now.
+    override(lab, CRYPTO, "acme-uio")
+    assert_put_back(lab, NETWORK)
+
+
+def test_a_list_with_unsafe_noiommu_off_does_not_keep_what_would_not_come_back(
+    tmp_path: Path,
+) -> None:
+    part = Part("net", False, False, False, False, None)
+    lab = Lab(lambda: build(device_tree([part]), Description()), tmp_path)
+    entries = [{"name": NETWORK, "policy": "vfio"}]
+    lab.apply(entries, reset_required=False, unsafe_noiommu=True)
+    before = lab.everything()
+    with pytest.raises(PolicyError, match=f"{NETWORK}.* is on VFIO without an IOMMU"):
+        lab.apply(entries, unsafe_noiommu=False)
+    assert lab.everything() == before
