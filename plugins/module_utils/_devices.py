@@ -55,14 +55,16 @@ def complete(sysfs: Sysfs, device: Identity) -> Identity:
     return _identify(sysfs, device.bus, device.name, ("dt_path", "compatible", "acpi_path"))
 
 
+def consumers(sysfs: Sysfs, device: Identity) -> list[str]:
+    """Those who need this device before they can have a driver, as "bus:name"."""
+    names = sysfs.names(folder(device))
+    return [name.split(":", 1)[1] for name in names if name.startswith("consumer:")]
+
+
 def active_consumers(sysfs: Sysfs, device: Identity) -> list[str]:
     """Those who lose their driver with this device, as "bus:name"."""
-    path = folder(device)
-    return [
-        name.split(":", 1)[1]
-        for name in sysfs.names(path)
-        if name.startswith("consumer:") and sysfs.read("%s/%s/status" % (path, name)) == "active"
-    ]
+    link = folder(device) + "/consumer:%s/status"
+    return [name for name in consumers(sysfs, device) if sysfs.read(link % name) == "active"]
 
 
 def alias_path(sysfs: Sysfs, alias: str) -> str | None:

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Callable, Iterator, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
-    active_consumers,
     complete,
+    consumers,
     folder,
     state,
     states,
@@ -126,8 +126,8 @@ class Transaction:
             self._undo.append((plan.device.label, restore))
 
     def _will_restore_consumers(self, device: Identity) -> None:
-        """They go with it, and come back by themselves to nothing but a native driver."""
-        for consumer in active_consumers(self._sysfs, device):
+        """Their drivers go with it, and the kernel probes all of them when it comes back."""
+        for consumer in consumers(self._sysfs, device):
             bus, name = consumer.split(":", 1)
             if bus not in VFIO_DRIVERS:
                 continue

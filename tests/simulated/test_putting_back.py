@@ -84,6 +84,12 @@ def test_a_consumer_comes_back_with_its_supplier_to_the_driver_that_it_had(lab: 
     assert_put_back(lab, NETWORK)
 
 
+def test_a_consumer_that_had_no_driver_has_none_again(lab: Lab) -> None:
+    # The kernel probes it when its supplier is bound: device_links_driver_bound.
+    write(lab, "bus/platform/drivers/acme-crypto/unbind", CRYPTO)
+    assert_put_back(lab, NETWORK)
+
+
 def test_a_list_with_unsafe_noiommu_off_does_not_keep_what_would_not_come_back(
     tmp_path: Path,
 ) -> None:
