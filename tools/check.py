@@ -83,7 +83,7 @@ def _gates() -> list[Gate]:
     on_each = ["--test", "compile", "--test", "import"]
     docs = ["antsibull-docs", "lint-collection-docs", "--plugin-docs"]
     references = ["--validate-collection-refs", "all", "--disallow-unknown-collection-refs"]
-    scripts = ["tools/setup", ".ci/run"]
+    scripts = ["tools/setup", "tests/simulator/ssh", ".ci/run"]
     return [
         Gate(
             "ansible-test sanity",
@@ -92,6 +92,7 @@ def _gates() -> list[Gate]:
         ),
         Gate("ansible-lint", [["ansible-lint", "--nocolor"]]),
         Gate("unit tests", [["pytest", "tests/unit"]]),
+        Gate("simulated machines", [["pytest", "tests/simulated"]]),
         Gate("package", [["python", "tools/package.py", str(_BUILD / "package")]]),
         Gate("antsibull-docs", [[*docs, *references, "."]]),
         Gate("mypy", [["mypy"]]),
@@ -137,7 +138,8 @@ def main() -> int:
     failed = [name for name, verdict in verdicts.items() if not verdict.is_passed]
     if failed:
         print(f"failed: {', '.join(failed)}")
-    print(verdicts["unit tests"].output.rstrip().rpartition("\n")[2])
+    for name in ("unit tests", "simulated machines"):
+        print(f"{name}: {verdicts[name].output.rstrip().rpartition(chr(10))[2].strip('= ')}")
     return bool(failed)
 
 

@@ -10,6 +10,7 @@ import errno
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import libfdt
 from hypothesis import strategies as st
 
 from tests.simulator.description import EPROBE_DEFER, Description, Driver, Habits, Module
@@ -81,6 +82,22 @@ def device_tree(parts: Sequence[Part]) -> Node:
         node.properties["#reset-cells"] = _cells(0)
         aliases.properties[f"{part.kind}{number}"] = node.path.encode() + b"\0"
     return root
+
+
+def flattened(root: Node) -> bytes:
+    """A tree as the .dtb that holds it."""
+    writer = libfdt.FdtSw()
+    writer.finish_reservemap()
+    _write(writer, root)
+    return bytes(writer.as_fdt().as_bytearray())
+
+
+def _write(writer: libfdt.FdtSw, node: Node) -> None:
+    with writer.add_node(node.name):
+        for name, value in node.properties.items():
+            writer.property(name, value)
+        for child in node.children:
+            _write(writer, child)
 
 
 def _add(parent: Node, name: str, *compatible: str, phandle: int | None = None) -> Node:

@@ -1,0 +1,168 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A host that runs: processes in it see a normal /sys, and the machine around it sees nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.simulated.boards import Part, device_tree, flattened
+from tests.simulator.__main__ import main
+from tests.simulator.control import ask
+from tests.simulator.host import Host, Plan, running, start
+from tests.simulator.inventory import inventory
+
+NAME = "test-host"
+DEVICE = "1000.net"
+PARTS = (
+    Part("net", False, True, False, False, None),
+    Part("crypto", True, True, False, True, None),
+)
+DRIVERS = """
+kernel: {groups_at_boot: true}
+drivers:
+  - {name: acme-net, compatible: ["acme,net"], remove: never}
+"""
+OVERRIDE = f"/sys/bus/platform/devices/{DEVICE}/driver_override"
+UNBIND = "/sys/bus/platform/drivers/acme-net/unbind"
+
+if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
+    pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    (tmp_path / "board.dtb").write_bytes(flattened(device_tree(PARTS)))
+    (tmp_path / "drivers.yml").write_text(DRIVERS)
+    return tmp_path / "board.dtb"
+
+
+@pytest.fixture
+def host(board: Path) -> Iterator[Host]:
+    (host,) = start([Plan(NAME, board, board.with_name("drivers.yml"))])
+    yield host
+    host.stop()
+
+
+def login(host: Host) -> list[str]:
+    """The command that reaches the host, as the inventory has it."""
+    (group,) = yaml.safe_load(inventory([host])).values()
+    return [group["vars"]["ansible_ssh_executable"], group["hosts"][host.name]["ansible_host"]]
+
+
+def on(host: Host, command: str, data: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*login(host), command], input=data, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def told(host: Host, command: str) -> str:
+    done = on(host, command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_process_on_the_host_sees_the_board(host: Host) -> None:
+    assert told(host, f"readlink /sys/bus/platform/devices/{DEVICE}/driver").endswith("acme-net")
+    assert told(host, "tr '\\0' , </sys/firmware/devicetree/base/compatible") == "acme,board,"
+    assert told(host, "hostname") == NAME
+    own = told(host, "ls -d /proc/[0-9]*").splitlines()
+    assert "/proc/1" in own
+    assert len(own) < len(list(Path("/proc").glob("[0-9]*")))
+
+
+def test_a_write_has_the_kernels_effect_and_its_errno(host: Host) -> None:
+    assert told(host, f"echo vfio-platform >{OVERRIDE}; cat {OVERRIDE}") == "vfio-platform"
+    refused = on(host, "tee /sys/bus/platform/drivers/acme-net/bind", "nothing")
+    assert "No such device" in refused.stderr
+    assert ask(host.control, do="writes")[-1] == [
+        "bus/platform/drivers/acme-net/bind",
+        "nothing",
+        19,
+    ]
+
+
+def test_modprobe_on_the_host_loads_a_simulated_module(host: Host) -> None:
+    told(host, "echo 'options vfio_platform reset_required=N' >/etc/modprobe.d/test.conf")
+    told(host, "modprobe vfio-platform")
+    assert told(host, "cat /sys/module/vfio_platform/parameters/reset_required") == "N"
+    assert "not found in directory" in on(host, "modprobe acme-missing").stderr
+
+
+def test_a_remove_that_never_returns_hangs_the_writer_alone(host: Host) -> None:
+    # The writer stays until the host is stopped: nothing else can end it.
+    command = f"echo {DEVICE} >{UNBIND}"
+    writer = subprocess.Popen([*login(host), command], stdin=subprocess.DEVNULL)
+    assert told(host, f"until grep -q {DEVICE} /proc/[0-9]*/cmdline; do :; done; cat {OVERRIDE}")
+    assert writer.poll() is None
+    host.stop()
+    assert writer.wait(60)
+
+
+def test_nothing_of_a_host_is_seen_from_outside_nor_left_when_it_is_stopped(host: Host) -> None:
+    told(host, "touch /etc/only-on-the-host /root/only-on-the-host")
+    assert not Path("/etc/only-on-the-host").exists()
+    assert str(host.folder) not in Path("/proc/self/mountinfo").read_text()
+    assert host in running()
+    host.stop()
+    assert host not in running()
+    assert not host.folder.exists()
+
+
+def test_each_host_has_a_machine_of_its_own(host: Host, board: Path) -> None:
+    (other,) = start([Plan(NAME + "-2", board)])
+    try:
+        told(host, f"echo only-here >{OVERRIDE}")
+        assert told(other, f"cat {OVERRIDE}") == "(null)"
+    finally:
+        other.stop()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"no device tree at all", "is no device tree"),
+        (None, "is cut short"),
+    ],
+)
+def test_a_bad_board_file_gives_one_line_of_error(
+    board: Path, capfd: pytest.CaptureFixture[str], content: bytes | None, reason: str
+) -> None:
+    bad = board.with_name("bad.dtb")
+    bad.write_bytes(board.read_bytes()[:200] if content is None else content)
+    assert main(["start", NAME, "--dtb", str(bad)]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("simulator: ")
+    assert str(bad) in line
+    assert reason in line
+    assert not Host(NAME).folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("drivers: [", "is not YAML"),
+        ("driver: []", "unknown driver; known: kernel"),
+        ("drivers: [{name: x, bus: pci}]", "'pci' is none of platform, amba"),
+        ("drivers: [{name: x, probe: OOPS}]", "'OOPS' is not the name of an error"),
+        ("kernel: {vfio: perhaps}", "'perhaps' is none of module, built-in, absent"),
+    ],
+)
+def test_a_bad_description_gives_one_line_of_error(
+    board: Path, capfd: pytest.CaptureFixture[str], text: str, reason: str
+) -> None:
+    bad = board.with_name("bad.yml")
+    bad.write_text(text)
+    assert main(["start", NAME, "--dtb", str(board), "--drivers", str(bad)]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert str(bad) in line
+    assert reason in line

@@ -1,0 +1,16 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Counts as the tests on simulated machines have them."""
+
+from __future__ import annotations
+
+from tests.simulated.conftest import (
+    counts,
+    pytest_addoption,
+    pytest_configure,
+    pytest_terminal_summary,
+)
+
+__all__ = ["counts", "pytest_addoption", "pytest_configure", "pytest_terminal_summary"]

@@ -1,0 +1,119 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every board that Debian's arm64 kernel has a device tree for."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._devices import resolve
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_selectors
+from tests.boards import device_trees
+from tests.simulated.counts import Counts
+from tests.simulated.doors import everything
+from tests.simulated.lab import Lab, bindings
+from tests.simulator.device import Device
+from tests.simulator.devicetree import read_file
+from tests.simulator.machine import Machine, build
+
+CHOSEN = 6
+POLICIES = ("vfio", "vfio", "no_autobind")
+ASKED: dict[str, Any] = {
+    "reset_required": False,
+    "unsafe_noiommu": True,
+    "allow": ["console", "storage", "network", "consumers"],
+}
+
+
+def test_every_device_of_every_board_is_found_and_can_be_claimed(counts: Counts) -> None:
+    boards = device_trees()
+    with ProcessPoolExecutor(os.cpu_count()) as workers:
+        for found in workers.map(sweep, boards, chunksize=8):
+            counts.update(found)
+    assert counts["boards"] == len(boards) > 500
+    assert counts["devices claimed"] > 2 * counts["boards"]
+
+
+def sweep(place: Path) -> Counter[str]:
+    """Look all devices of a board up, claim some, and give them back; what was done is counted."""
+    root = read_file(place)
+    counts = Counter({"boards": 1})
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        lab = Lab(lambda: build(root), Path(folder))
+        counts += look_up(lab)
+        counts += claim(lab, random.Random(place.name))
+    return counts
+
+
+def look_up(lab: Lab) -> Counter[str]:
+    """Each device by its path, and all devices by each compatible."""
+    expected = list(identities(lab.machine))
+    selectors = parse_selectors([selector for selector, _names in expected])
+    found = resolve(lab.host.sysfs, selectors)
+    for (selector, names), devices in zip(expected, found, strict=True):
+        assert {one.name for one in devices} == names, selector
+    kinds = [next(iter(selector)) for selector, _names in expected]
+    return Counter(
+        {
+            "devices found by their paths": kinds.count("dt_path"),
+            "compatibles found": kinds.count("compatible"),
+        }
+    )
+
+
+def identities(machine: Machine) -> Iterator[tuple[dict[str, str], set[str]]]:
+    """Selectors, and the names of the devices that they are to find."""
+    by_compatible: dict[str, set[str]] = {}
+    for device in machine.kernel.devices.values():
+        assert device.of_path
+        yield {"dt_path": device.of_path}, {device.name}
+        for compatible in device.compatible:
+            by_compatible.setdefault(compatible, set()).add(device.name)
+    for compatible, names in by_compatible.items():
+        yield {"compatible": compatible}, names
+
+
+def claim(lab: Lab, dice: random.Random) -> Counter[str]:
+    """Apply a list of some devices, apply it again, and give everything back."""
+    before = bindings(lab.machine)
+    chosen = dice.sample(free(lab.machine), min(CHOSEN, len(free(lab.machine))))
+    entries = [
+        {"dt_path": device.of_path, "policy": dice.choice(POLICIES), "expect": 1}
+        for device in chosen
+    ]
+    state = everything(lab.machine)
+    try:
+        lab.apply(entries, **ASKED)
+    except PolicyError as error:
+        assert everything(lab.machine) == state
+        return Counter({f"lists refused: {str(error).partition(': ')[2][:60]}": 1})
+    lab.machine.watch.take()
+    assert not lab.apply(entries, **ASKED).is_changed
+    assert not lab.machine.watch.take()
+    after = bindings(lab.machine)
+    for device, entry in zip(chosen, entries, strict=True):
+        vfio = "vfio-amba" if device.bus == "amba" else "vfio-platform"
+        wanted = {"vfio": (vfio, vfio), "no_autobind": (None, "none")}[str(entry["policy"])]
+        assert after[device.name] == wanted, device.of_path
+    lab.apply([], **ASKED)
+    assert bindings(lab.machine) == before
+    return Counter({"devices claimed": len(chosen), "lists applied": 1})
+
+
+def free(machine: Machine) -> list[Device]:
+    """The devices that can be taken: their driver lets go, and nobody depends on them."""
+    return [
+        device
+        for device in machine.kernel.devices.values()
+        if not device.consumers and not (device.driver and device.driver.suppress_bind_attrs)
+    ]
