@@ -4,34 +4,7 @@
 
 """What a board's machine is like beyond its device tree: drivers, modules, the kernel's habits.
 
-A description is YAML. Every part may be left out:
-
-    kernel:
-      groups_at_boot: false      # IOMMU groups are there before the first probe, as in Linux 7
-      reset_bug: false           # Linux 6.1 refuses devices without a reset even if none is asked
-      noiommu: true              # CONFIG_VFIO_NOIOMMU
-      device_cdev: true          # CONFIG_VFIO_DEVICE_CDEV
-      override_locks: false      # driver_override waits for the device's lock, as before Linux 7
-      vfio: module               # module, built-in or absent
-    natives: each                # a driver for each device that no driver below claims; or none
-    drivers:
-      - name: acme-ring
-        bus: platform
-        compatible: ["acme,ring"]
-        module: acme             # built in where left out
-        probe: {b002000.dma: EIO}
-        suppress_bind_attrs: false
-        remove: 0                # seconds, or never
-    modules:
-      - name: acme
-        needs: []
-        parameters: {}
-        loaded: true
-    devices:
-      - {name: "LNRO0005:00", acpi_hid: LNRO0005, acpi_path: '\\_SB_.VR00'}
-    carries:
-      - {device: b004000.ethernet, net: eth0}
-    reset_functions: {"amd,xgbe-seattle-v1a": vfio_platform_amdxgbe}
+A description is YAML; README.md has one with every part.
 """
 
 from __future__ import annotations

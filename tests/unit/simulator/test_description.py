@@ -1,0 +1,77 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A description is what the README says that it is."""
+
+from __future__ import annotations
+
+import errno
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.simulator import description
+from tests.simulator.description import (
+    Carried,
+    Description,
+    Driver,
+    Extra,
+    Habits,
+    Module,
+    parse,
+)
+from tests.simulator.errors import SimulatorError
+from tests.simulator.machine import build
+
+README = Path(description.__file__).with_name("README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def example() -> str:
+    """The one of the README."""
+    (found,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    return str(found)
+
+
+def test_the_example_is_accepted_and_boots(example: str) -> None:
+    found = parse(example)
+    (driver,) = found.drivers
+    assert driver.probe == {"b002000.dma": errno.EIO, "*": description.EPROBE_DEFER}
+    assert found.carries == (Carried("b004000.ethernet", "net", "eth0"),)
+    machine = build(None, found)
+    assert machine.tree.read("module/acme/parameters/mode") == b"1\n"
+    device = "bus/platform/devices/LNRO0005:00"
+    assert machine.tree.read(f"{device}/firmware_node/path") == b"\\_SB_.VR00\n"
+
+
+@pytest.mark.parametrize("part", [Description, Habits, Driver, Module, Extra])
+def test_the_example_shows_every_part(example: str, part: type[Any]) -> None:
+    names = {field.name for field in fields(part)}
+    assert not {name for name in names if f"{name}:" not in example}
+
+
+def test_the_example_has_what_holds_where_it_is_left_out(example: str) -> None:
+    assert parse(example).kernel == Habits()
+    assert parse("") == Description()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "a description: [] is not a mapping"),
+        ("drivers: {}", "drivers: {} is not a list"),
+        ("drivers: [{bus: amba}]", "drivers: each entry has a name"),
+        ("modules: [{name: x, needed: y}]", "modules: unknown needed; known: name, needs"),
+        ("carries: [{device: x}]", "carries: each entry has a device and one of net, block, tty"),
+        ("natives: some", "natives: 'some' is none of each, none"),
+    ],
+)
+def test_what_it_is_not_is_said_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(SimulatorError) as error:
+        parse(text)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
