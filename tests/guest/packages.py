@@ -78,6 +78,12 @@ def download(package: str, architecture: str, folder: Path) -> Path:
     return fetched
 
 
+def unpack(packages: list[str], architecture: str, folder: Path) -> None:
+    """Lay out packages and what they need in ``folder``/tree; nothing of them is set up."""
+    options = ["--variant=extract", "--include=" + ",".join(packages), "--arch=" + architecture]
+    _mmdebstrap(folder / "tree", options, folder / "build.log")
+
+
 def _download_source(folder: Path) -> None:
     log = folder / "build.log"
     package = download(KERNEL_SOURCE, "amd64", folder)

@@ -1,0 +1,177 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whatever an inventory says, it is refused, or its rules match what was meant and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Host, Request, run
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
+from tests.simulated.counts import Counts
+from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs
+from tests.simulated.nasty import GOOD, neighbours, texts
+from tests.simulator.description import Description, Habits
+from tests.simulator.device import Device
+from tests.simulator.machine import DEVICE_TREE, Machine, build
+from tests.simulator.udev import Udev
+from tests.verifier import complaints
+
+EXAMPLES = {"check": 2_000, "test": 20_000, "nightly": 200_000}
+AT_ONCE = 500
+DRIVER = "acme-uio"
+ALIASED = "/soc/aliased@1000"
+NO_VFIO = Description(kernel=Habits(vfio="absent"), natives="none")
+
+
+class Verifier:
+    """Collects rule files, and has udevadm look at many of them at a time."""
+
+    def __init__(self, folder: Path, counts: Counts) -> None:
+        self._folder = folder
+        self._counts = counts
+        self._files: list[Path] = []
+
+    def take(self, rules: str) -> None:
+        file = self._folder / f"{len(self._files)}.rules"
+        file.write_text(rules, encoding="utf-8")
+        self._files.append(file)
+        if len(self._files) == AT_ONCE:
+            self.verify()
+
+    def verify(self) -> None:
+        if self._files:
+            assert not complaints(self._files)
+        self._counts.add("rule files that udevadm verify took", len(self._files))
+        self._files = []
+
+
+def entry_with(kind: str, text: str) -> dict[str, Any]:
+    """A list's entry with this text as its selector, or as its driver."""
+    if kind == "driver":
+        return {"name": "1000.dma", "policy": "driver", "driver": text}
+    return {kind: text, "policy": "driver", "driver": DRIVER, "required": False}
+
+
+def meant(entry: Entry, *, has_alias: bool) -> Device | None:
+    """The one device that the entry is for; None where this machine cannot have it."""
+    selector = entry.selector
+    if not selector.alias:
+        return device("meant", selector.kind, selector.value)
+    # The kernel tells an alias that ends in a number: of_alias_scan in drivers/of/base.c.
+    is_told = selector.value == selector.alias and selector.alias[-1].isdigit()
+    if not has_alias and not is_told:
+        return None
+    path = ALIASED + selector.value[len(selector.alias) :]
+    return device("meant", "dt_path", path, *[f"OF_ALIAS_0={selector.alias}"] * is_told)
+
+
+def device(name: str, kind: str, value: str, *properties: str) -> Device:
+    """A device that is called so, or that has this in its node or in its ACPI table."""
+    name = value if kind == "name" else name
+    found = Device(name, "platform", f"devices/platform/{name}", f"platform:{name}")
+    if kind == "dt_path":
+        found.of_path = value
+        found.of_properties = (f"OF_FULLNAME={value}", *properties)
+    elif kind == "compatible":
+        found.compatible = (value,)
+        found.of_properties = ("OF_COMPATIBLE_0=acme,first", f"OF_COMPATIBLE_1={value}")
+    elif kind == "acpi_path":
+        found.acpi_path = value
+    elif kind == "acpi_hid":
+        found.acpi_path, found.hid = "\\_SB_.DEV0", value
+    return found
+
+
+def decoys(entry: Entry) -> Iterator[Device]:
+    """Devices that a careless rule would match too."""
+    selector = entry.selector
+    for number, value in enumerate(sorted(neighbours(selector.value))):
+        if selector.alias:
+            yield device(f"decoy{number}", "dt_path", f"/other@{number}", f"OF_ALIAS_0={value}")
+        elif selector.kind != "name" or ("/" not in value and value not in (".", "..")):
+            yield device(f"decoy{number}", selector.kind, value)
+    yield device("helper.0.auto", selector.kind if selector.kind != "name" else "", selector.value)
+
+
+def machine_with(entry: Entry, intended: Device | None, *, has_alias: bool) -> Machine:
+    machine = build(None, NO_VFIO)
+    if has_alias and entry.selector.alias:
+        machine.tree.put(f"{DEVICE_TREE}/aliases/{entry.selector.alias}", ALIASED + "\0")
+    for one in (intended, *decoys(entry)):
+        if one:
+            machine.kernel.add_device(one)
+    return machine
+
+
+def rules_of(machine: Machine, root: Path, entry: dict[str, Any]) -> str:
+    """What a run for the next boot writes; PolicyError where it refuses."""
+    sysfs = SimulatedSysfs(machine)
+    host = Host(
+        sysfs,
+        SimulatedKmod(machine, root / "etc"),
+        SimulatedFiles(machine, root),
+        Usage(sysfs, str(root / "proc")),
+    )
+    request = Request(parse_entries([entry]), is_whole_list=True, runtime=False, persistent=True)
+    files = {change.path: change.after for change in run(host, request, check_mode=True).files}
+    return files[_boot.RULES] or ""
+
+
+def matched(machine: Machine, rules: str) -> dict[str, str]:
+    """The driver that udev gives each device for which the rules have one."""
+    udev = Udev(machine, rules)
+    found = {}
+    for one in machine.kernel.devices.values():
+        properties = udev.properties("add", one)
+        if "ARMFLEET_VFIO_POLICY" in properties:
+            found[one.name] = properties[".armfleet_vfio_driver"]
+    return found
+
+
+def test_a_text_is_refused_or_its_rules_match_what_it_names_and_nothing_else(
+    depth: str, counts: Counts, tmp_path: Path
+) -> None:
+    verifier = None if depth == "check" else Verifier(tmp_path, counts)
+
+    def look(kind: str, text: str, has_alias: bool) -> None:
+        counts.add("texts")
+        entry = entry_with(kind, text)
+        try:
+            (parsed,) = parse_entries([entry])
+            intended = meant(parsed, has_alias=has_alias)
+            machine = machine_with(parsed, intended, has_alias=has_alias)
+            rules = rules_of(machine, tmp_path, entry)
+        except PolicyError as error:
+            counts.add("texts refused")
+            assert str(error).isprintable(), repr(str(error))
+            return
+        counts.add("texts accepted")
+        assert _boot.memory(rules).entries == [parsed]
+        expected = {intended.name: parsed.policy.driver} if intended else {}
+        assert matched(machine, rules) == expected
+        if verifier:
+            verifier.take(rules)
+
+    for kind in GOOD:
+        examples = settings(
+            max_examples=-(-EXAMPLES[depth] // len(GOOD)),
+            phases=(Phase.generate,),
+            suppress_health_check=list(HealthCheck),
+        )
+        examples(given(st.just(kind), texts(kind), st.booleans())(look))()
+    if verifier:
+        verifier.verify()
+    assert counts["texts"] >= EXAMPLES[depth]
+    assert counts["texts refused"] > counts["texts"] / 5
+    assert counts["texts accepted"] > counts["texts"] / 5

@@ -1,0 +1,43 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""'udevadm verify' of a newer Debian than this machine may have: it came with systemd 254."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.guest.artefacts import Artefact
+from tests.guest.packages import SUITE, unpack
+
+_PACKAGES = ["udev"]
+
+
+def complaints(files: Sequence[Path]) -> str:
+    """What udevadm says against rule files; an empty text if it takes all of them."""
+    tree = _artefact().ensure() / "tree"
+    (loader,) = tree.glob("usr/lib/*/ld-linux-*.so.*")
+    libraries = f"{loader.parent}:{loader.parent / 'systemd'}"
+    verify = [str(tree / "usr/bin/udevadm"), "verify", "--resolve-names=never"]
+    done = subprocess.run(
+        [str(loader), "--library-path", libraries, *verify, *map(str, files)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr if done.returncode else ""
+
+
+def _artefact() -> Artefact:
+    architecture = subprocess.run(
+        ["dpkg", "--print-architecture"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return Artefact(
+        name="udevadm",
+        purpose="unpacking the udevadm of Debian %s" % SUITE,
+        recipe=[SUITE, architecture, *_PACKAGES],
+        make=lambda folder: unpack(_PACKAGES, architecture, folder),
+    )
