@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Texts as an inventory can have them for selectors and drivers: good ones, bad ones, and almost."""
+"""Texts as an inventory can have them for selectors and drivers: good, bad, and almost."""
 
 from __future__ import annotations
 
