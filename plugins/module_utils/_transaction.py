@@ -63,6 +63,9 @@ class Changes(NamedTuple):
     access: NodeAccess | None = None
 
 
+_HOLDERS = "module/%s/holders"
+
+
 class Transaction:
     """One run of ``changes``; everything that it did is undone if any of it fails."""
 
@@ -186,14 +189,23 @@ class Transaction:
     def _load(self, module: str, parameters: dict[str, str]) -> None:
         before = set(self._sysfs.names("module"))
         self._kmod.load(module, parameters)
-        self._undo.append(("module " + module, partial(self._unload, module, before)))
+        came = set(self._sysfs.names("module")) - before
+        # One that is built in is not there, and cannot be unloaded.
+        if module.replace("-", "_") in came:
+            self._undo.append(("module " + module, partial(self._unload, module, before, came)))
 
-    def _unload(self, module: str, before: set[str]) -> None:
+    def _unload(self, module: str, before: set[str], came: set[str]) -> None:
         self._kmod.unload(module)
-        # modprobe takes along what the module needed and nobody else does, loaded before or not.
-        for taken in sorted(before.difference(self._sysfs.names("module"))):
+        # modprobe takes along what only this module needed, loaded before or not, and leaves what
+        # came because of another one that came (vfio_iommu_type1 with vfio, both with us).
+        while True:
+            loaded = set(self._sysfs.names("module"))
+            free = [one for one in came & loaded if not self._sysfs.names(_HOLDERS % one)]
+            if not free:
+                break
+            self._kmod.unload(min(free))
+        for taken in sorted(before - loaded):
             self._kmod.load(taken)
-        self._restore_noiommu()
 
     def _prepare(self, step: HostStep) -> None:
         if step.kind == LOAD_VFIO:

@@ -47,7 +47,12 @@ class Board:
 
 BOARDS = {
     board.name: board
-    for board in (Board("a", rings=64), Board("b", rings=4), Board("acpi", device_tree=False))
+    for board in (
+        Board("a", rings=64),
+        Board("b", rings=4),
+        Board("c"),
+        Board("acpi", device_tree=False),
+    )
 }
 
 

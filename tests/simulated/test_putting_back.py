@@ -65,17 +65,9 @@ def test_a_device_goes_back_to_the_driver_that_had_it_against_its_override(lab: 
 
 
 def test_a_module_that_went_with_another_one_is_loaded_again(lab: Lab) -> None:
-    lab.machine.modules.modprobe(["--", "vfio"], "")
-    assert "vfio" in lab.machine.tree.names("module")
+    lab.machine.modules.modprobe(["--", "vfio_platform_base"], "")
+    assert "vfio_platform_base" in lab.machine.tree.names("module")
     assert_put_back(lab, CRYPTO)
-
-
-def test_noiommu_is_as_it_was_when_vfio_went_and_came_again(lab: Lab) -> None:
-    parameter = "module/vfio/parameters/enable_unsafe_noiommu_mode"
-    lab.machine.modules.modprobe(["--", "vfio"], "")
-    write(lab, parameter, "Y")
-    assert_put_back(lab, CRYPTO)
-    assert lab.machine.tree.read(parameter) == b"Y\n"
 
 
 def test_a_consumer_comes_back_with_its_supplier_to_the_driver_that_it_had(lab: Lab) -> None:

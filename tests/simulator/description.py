@@ -50,7 +50,8 @@ class Driver:
     """A driver; ``probe`` gives errnos by device name, with "*" for every other device.
 
     ``remove`` is how many seconds its remove takes, and infinity for one that never returns;
-    ``makes`` names the device that it makes below each one that it is bound to.
+    ``makes`` names the device that it makes below each one that it is bound to, ``waits_for`` the
+    device without which it defers.
     """
 
     name: str
@@ -64,21 +65,26 @@ class Driver:
     suppress_bind_attrs: bool = False
     remove: float = 0
     makes: str | None = None
+    waits_for: str | None = None
 
 
 @dataclass(frozen=True)
 class Module:
     """A kernel module; ``aliases`` are patterns beside those that its drivers give it.
 
-    ``loaded`` says whether it is at boot; ``built_in`` that it is no file but part of the kernel.
+    ``then`` are those that modprobe loads after it (softdep post). ``loaded`` says whether it is
+    at boot; ``built_in`` that it is no file but part of the kernel; ``held`` that somebody uses it
+    for good.
     """
 
     name: str
     needs: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
+    then: tuple[str, ...] = ()
     loaded: bool = False
     built_in: bool = False
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,8 @@ def _probe(given: object) -> dict[str, int]:
 
 
 def _code(name: object) -> int:
+    if name == "OK":
+        return 0
     if name == "EPROBE_DEFER":
         return EPROBE_DEFER
     code = getattr(errno, str(name), None)

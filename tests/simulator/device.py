@@ -45,10 +45,14 @@ class Device:
 
 @dataclass(eq=False)
 class DeviceLink:
-    """``consumer`` does not probe without ``supplier``, and loses its driver with it."""
+    """``consumer`` does not probe without ``supplier``, and loses its driver with it.
+
+    One that ``is_relaxed`` makes nobody wait (DL_FLAG_SYNC_STATE_ONLY).
+    """
 
     supplier: Device
     consumer: Device
+    is_relaxed: bool = False
 
     @property
     def name(self) -> str:

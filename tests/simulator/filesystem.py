@@ -75,7 +75,12 @@ class FileSystem:
         # Even root cannot open what nobody may: kernfs_fop_open in fs/kernfs/file.c.
         if (wants_read and not file.mode & 0o444) or (wants_write and not file.mode & 0o222):
             raise failure(errno.EACCES)
+        uid, _gid, _pid = mfusepy.fuse_get_context()
+        if file.is_for_root and uid:
+            raise failure(errno.EPERM)
         with self._lock:
+            if file.is_exclusive and file.opened:
+                raise failure(errno.EBUSY)
             handle = next(self._handles)
             self._open[handle] = file
             file.opened += 1
@@ -101,6 +106,15 @@ class FileSystem:
 
     def create(self, _path: str, _mode: int, _fi: object = None) -> int:
         raise failure(errno.EACCES)
+
+    def mkdir(self, _path: str, _mode: int) -> int:
+        raise failure(errno.EPERM)
+
+    def unlink(self, _path: str) -> int:
+        raise failure(errno.EPERM)
+
+    def rmdir(self, _path: str) -> int:
+        raise failure(errno.EPERM)
 
     def chmod(self, path: str, mode: int) -> int:
         self._file(path).mode = stat.S_IMODE(mode)

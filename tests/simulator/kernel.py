@@ -13,7 +13,7 @@ import errno
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
@@ -26,6 +26,8 @@ from .tree import Tree, failure
 # driver_set_override in drivers/base/driver.c: what does not fit into a page with its end.
 _LONGEST_OVERRIDE = 4094
 _WRITE_ONLY = 0o200
+_AWAITS = "waiting_for_supplier"
+_ACTIONS = (b"add", b"remove", b"change", b"move", b"online", b"offline", b"bind", b"unbind")
 
 
 class Subsystem(Protocol):
@@ -105,8 +107,7 @@ class Kernel:
                     self._release_locked(device)
             del self.drivers[driver.bus, driver.name]
             self.tree.remove(_folder(driver))
-            if driver.module:
-                self.tree.remove(f"module/{driver.module}/drivers/{driver.bus}:{driver.name}")
+            self.tree.remove(f"module/{driver.module}/drivers/{driver.bus}:{driver.name}")
 
     def link(self, supplier: Device, consumer: Device) -> None:
         """Make ``consumer`` depend on ``supplier``."""
@@ -120,20 +121,18 @@ class Kernel:
         self.tree.point(f"{consumer.home}/supplier:{supplier.bus}:{supplier.name}", home)
 
     def relax_links(self) -> None:
-        """Let go of suppliers that no driver takes, as Linux does some seconds after boot.
+        """Wait no longer for suppliers that no driver takes, as Linux some seconds after boot.
 
         See fw_devlink_drivers_done in drivers/base/core.c; cycles end here, too.
         """
         with self.changed:
             for device in self.devices.values():
                 if device.driver is None and not self._driver_for(device):
-                    for link in list(device.consumers):
-                        self._drop_link(link)
+                    _relax(device.consumers)
             self._is_triggered = True
             self._retry_deferred()
             while stuck := next((one for one in self._deferred if _is_waiting(one)), None):
-                for link in list(stuck.suppliers):
-                    self._drop_link(link)
+                _relax(stuck.suppliers)
                 self._is_triggered = True
                 self._retry_deferred()
 
@@ -220,6 +219,8 @@ class Kernel:
             return -refusal
         self._show_bound(driver, device)
         refusal = driver.probe.get(device.name, driver.probe.get("*", 0))
+        if not refusal and driver.waits_for and not self._is_bound(driver.waits_for):
+            refusal = EPROBE_DEFER
         if subsystem and not refusal:
             refusal = subsystem.probe(driver, device)
         if refusal:
@@ -228,11 +229,19 @@ class Kernel:
         self._bound(driver, device)
         return 0
 
+    def _is_bound(self, name: str) -> bool:
+        return any(one.driver for one in self.devices.values() if one.name == name)
+
     def _bound(self, driver: Driver, device: Device) -> None:
         device.driver = driver
+        # device_links_driver_bound in drivers/base/core.c
+        if self.tree.find(f"{device.home}/{_AWAITS}"):
+            self.tree.remove(f"{device.home}/{_AWAITS}")
         self._deferred.pop(device, None)
+        for link in [one for one in device.suppliers if one.is_relaxed]:
+            self._drop_link(link)
         for link in device.consumers:
-            if link.consumer.driver is None:
+            if link.consumer.driver is None and not link.is_relaxed:
                 self._deferred[link.consumer] = None
         if self._subsystem(driver) is None:
             self._carry(device)
@@ -260,7 +269,7 @@ class Kernel:
         if driver is None:
             return
         for link in device.consumers:
-            if link.consumer.driver:
+            if link.consumer.driver and not link.is_relaxed:
                 self._release_locked(link.consumer)
         if device.made:
             self.remove_device(device.made)
@@ -335,9 +344,10 @@ class Kernel:
             0o644,
             lambda data: self._store_override(device, data),
         )
-        self.tree.put(f"{home}/uevent", lambda: uevent(device), 0o644, lambda _data: None)
+        self.tree.put(f"{home}/uevent", lambda: uevent(device), 0o644, _store_uevent)
         if device.of_path is not None:
             self.tree.point(f"{home}/of_node", f"firmware/devicetree/base{device.of_path}")
+            self.tree.put(f"{home}/{_AWAITS}", lambda: b"1\n" if _is_waiting(device) else b"0\n")
         if device.bus == "amba":
             self.tree.put(f"{home}/id", f"{(device.amba_id or '').lower()}\n")
         else:
@@ -356,7 +366,7 @@ class Kernel:
                     mode=_WRITE_ONLY,
                     store=partial(store, driver),
                 )
-        if driver.module:
+        if driver.module and self.tree.find(f"module/{driver.module}/initstate"):
             self.tree.point(f"{home}/module", f"module/{driver.module}")
             self.tree.point(f"module/{driver.module}/drivers/{driver.bus}:{driver.name}", home)
 
@@ -410,7 +420,12 @@ def matches(driver: Driver, device: Device) -> bool:
 
 
 def _is_waiting(device: Device) -> bool:
-    return any(link.supplier.driver is None for link in device.suppliers)
+    return any(link.supplier.driver is None for link in device.suppliers if not link.is_relaxed)
+
+
+def _relax(links: Sequence[DeviceLink]) -> None:
+    for link in links:
+        link.is_relaxed = True
 
 
 def _folder(driver: Driver) -> str:
@@ -422,6 +437,12 @@ def _text(data: bytes, *, is_name: bool = False) -> str:
     text = data.partition(b"\0")[0]
     text = text.removesuffix(b"\n") if is_name else text.partition(b"\n")[0]
     return text.decode(errors="surrogateescape")
+
+
+def _store_uevent(data: bytes) -> None:
+    """kobject_synth_uevent in lib/kobject_uevent.c."""
+    if data.partition(b" ")[0].removesuffix(b"\n") not in _ACTIONS:
+        raise failure(errno.EINVAL)
 
 
 def uevent(device: Device) -> bytes:

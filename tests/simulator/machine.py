@@ -34,9 +34,18 @@ _FOLDERS = (
     "kernel/iommu_groups",
     "module",
 )
+_IOMMUFD = Module("iommufd", parameters={"allow_unsafe_interrupts": "N"})
 _VFIO_MODULES = (
-    Module("vfio_iommu_type1"),
-    Module("vfio", parameters={"enable_unsafe_noiommu_mode": "N"}),
+    Module(
+        "vfio_iommu_type1",
+        needs=("vfio",),
+        parameters={
+            "allow_unsafe_interrupts": "N",
+            "disable_hugepages": "N",
+            "dma_entry_limit": "65535",
+        },
+    ),
+    Module("vfio", parameters={"enable_unsafe_noiommu_mode": "N"}, then=("vfio_iommu_type1",)),
     Module("vfio_platform_base", needs=("vfio",)),
     Module("vfio_platform", needs=("vfio_platform_base",), parameters={"reset_required": "Y"}),
     Module("vfio_amba", needs=("vfio_platform_base",)),
@@ -74,7 +83,7 @@ def build(root: Node | None, description: Description | None = None) -> Machine:
     modules = Modules(kernel, _modules(description), drivers)
     vfio = Vfio(kernel, description.reset_functions, modules.request)
     kernel.subsystems.append(vfio)
-    modules.is_in_use = vfio.is_open
+    modules.is_vfio_held = vfio.is_group_open
     modules.boot()
     kernel.relax_links()
     _show_console(tree, devices)
@@ -94,13 +103,16 @@ def _modules(description: Description) -> list[Module]:
         Module(name, needs=("vfio_platform_base",)) for name in description.reset_functions.values()
     ]
     found = [*description.modules]
-    for module in (*_VFIO_MODULES, *resets):
+    # VFIO's device nodes are a part of it (CONFIG_VFIO_DEVICE_CDEV).
+    iommufd = (_IOMMUFD,) if description.kernel.device_cdev else ()
+    for module in (*iommufd, *_VFIO_MODULES, *resets):
         has_parameters = module.name != "vfio" or description.kernel.noiommu
         found.append(
             replace(
                 module,
                 built_in=description.kernel.vfio == "built-in",
                 parameters=module.parameters if has_parameters else {},
+                needs=("iommufd",) if module.name == "vfio" and iommufd else module.needs,
             )
         )
     return found
@@ -206,8 +218,8 @@ def _amba_id(node: Node) -> str:
         return f"{told[0]:08X}"
     # What the hardware of ARM's own cells says: part number, designer "A", revision 1.
     parts = [re.fullmatch(r"arm,pl(\d{3})", value) for value in node.strings("compatible")]
-    part = next((found.group(1) for found in parts if found), "fff")
-    return f"00041{part}".upper()
+    part = next((found.group(1) for found in parts if found), None)
+    return f"00041{part}" if part else "0" * 8
 
 
 def _translate(by_node: dict[str, Device], phandles: dict[int, Node], node: Node) -> None:

@@ -11,6 +11,7 @@ import errno
 import fnmatch
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, NoReturn
@@ -20,8 +21,9 @@ from .kernel import Kernel
 from .tree import File, failure
 from .vfio import NOIOMMU
 
-_TRUE = ("1", "y", "Y", "on")
-_FALSE = ("0", "n", "N", "off", "of")
+# kstrtobool in lib/kstrtox.c looks no further.
+_TRUE = ("1", "y", "t", "on")
+_FALSE = ("0", "n", "f", "of")
 # Parameters that the kernel lets root change while the module is loaded.
 _WRITABLE = (NOIOMMU,)
 
@@ -50,7 +52,7 @@ class Modules:
         self._modules = {module.name: module for module in modules}
         self._drivers = [_in_module(driver) for driver in drivers]
         self.failing: dict[str, int] = {}
-        self.is_in_use: Callable[[], bool] = lambda: False
+        self.is_vfio_held: Callable[[], bool] = lambda: False
         for driver, given in zip(self._drivers, drivers, strict=True):
             if driver.module:
                 module = Module(driver.module, built_in=given.module is None)
@@ -92,7 +94,7 @@ class Modules:
         name, parameters = asked.words[0], asked.words[1:]
         found = list(self._resolve(name, configuration, obeys_blacklist=asked.use_blacklist))
         if not found:
-            raise _not_found(name)
+            raise _not_found(name, is_to_go=asked.remove)
         if asked.resolve_alias:
             return "".join(f"{module}\n" for module in found)
         if asked.show_depends:
@@ -162,19 +164,40 @@ class Modules:
             raise _not_found(name)
         if self._is_loaded(name):
             return
+        for need in self._modules[name].needs:
+            self._insert_need(need, configuration)
+        self._put_in(name, settings, configuration)
+        for follower in self._modules[name].then:
+            with suppress(ModprobeError, OSError):
+                self._insert(follower, {}, configuration)
+
+    def _insert_need(self, name: str, configuration: _Configuration) -> None:
+        """As a part of modprobe's list, which has what a need needs and what follows it."""
+        self._insert(name, {}, configuration)
+        for need in self._modules[name].needs:
+            self._insert_need(need, configuration)
+        for follower in self._modules[name].then:
+            if not self._is_loaded(follower):
+                self._put_in(follower, {}, configuration)
+
+    def _put_in(
+        self, name: str, settings: Mapping[str, str], configuration: _Configuration
+    ) -> None:
         module = self._modules[name]
-        for need in module.needs:
-            self._insert(need, {}, configuration)
         code = self.failing.get(name)
         if code:
             raise failure(code)
         options = dict(word.partition("=")[::2] for word in configuration.words(name))
         values = {
-            parameter: _flag(value)
+            parameter: _checked(value, module.parameters[parameter])
             for parameter, value in {**options, **settings}.items()
             if parameter in module.parameters
         }
         self._kernel.tree.put(f"module/{name}/initstate", "live\n")
+        self._kernel.tree.make_folder(f"module/{name}/holders")
+        for need in module.needs:
+            if not self._modules[need].built_in:
+                self._kernel.tree.point(f"module/{need}/holders/{name}", f"module/{name}")
         self._show(module, values)
         for driver in self._drivers_of(name):
             self._kernel.register(driver)
@@ -188,8 +211,7 @@ class Modules:
         return f"insmod /lib/modules/{os.uname().release}/kernel/{name}.ko"
 
     def _show(self, module: Module, values: Mapping[str, str]) -> None:
-        """Show a module that is loaded or built in."""
-        self._kernel.tree.make_folder(f"module/{module.name}/drivers")
+        """Show the parameters; one that is built in and has none is not seen at all."""
         for name, default in module.parameters.items():
             path = f"module/{module.name}/parameters/{name}"
             file = self._kernel.tree.put(path, values.get(name, default) + "\n")
@@ -198,24 +220,41 @@ class Modules:
                 file.store = partial(_store_flag, file)
 
     def _remove(self, name: str) -> None:
-        """As modprobe --remove: what it needed and nobody else does goes too."""
-        if not self._is_loaded(name):
-            return
-        users = self._users(name)
-        if users or (self.is_in_use() and name.startswith("vfio")):
-            reason = f"in use by: {' '.join(users)}" if users else "in use"
-            raise ModprobeError(f"modprobe: FATAL: Module {name} is {reason}.")
+        """As rmmod_do_module in kmod's tools/modprobe.c."""
         if self._modules[name].built_in:
             raise ModprobeError(f"modprobe: FATAL: Module {name} is builtin.")
+        if not self._is_loaded(name):
+            return
+        for follower in self._modules[name].then:
+            with suppress(ModprobeError):
+                self._remove(follower)
+        if not self._is_loaded(name):
+            reason = os.strerror(errno.ENOENT)
+            raise ModprobeError(f"modprobe: ERROR: could not remove '{name}': {reason}")
+        if self._is_in_use(name):
+            raise ModprobeError(f"modprobe: FATAL: Module {name} is in use.")
+        self._take_out(name)
+        # Each is tried once, the innermost first: what only became unused on the way stays.
+        for need in dict.fromkeys(self._with_needs(name)):
+            if need != name and self._is_loaded(need) and not self._is_in_use(need):
+                self._take_out(need)
+
+    def _take_out(self, name: str) -> None:
         for driver in self._drivers_of(name):
             self._kernel.unregister(driver)
-        self._kernel.tree.remove(f"module/{name}")
         for need in self._modules[name].needs:
-            if self._is_loaded(need) and not self._users(need):
-                self._remove(need)
+            if not self._modules[need].built_in:
+                self._kernel.tree.remove(f"module/{need}/holders/{name}")
+        self._kernel.tree.remove(f"module/{name}")
+
+    def _is_in_use(self, name: str) -> bool:
+        module = self._modules[name]
+        is_held = module.held or (name == "vfio" and self.is_vfio_held())
+        return module.built_in or is_held or bool(self._users(name))
 
     def _is_loaded(self, name: str) -> bool:
-        return self._kernel.tree.find(f"module/{name}") is not None
+        module = self._modules[name]
+        return module.built_in or self._kernel.tree.find(f"module/{name}") is not None
 
     def _users(self, name: str) -> list[str]:
         return [
@@ -280,25 +319,31 @@ def _in_module(driver: Driver) -> Driver:
     return driver if driver.module else replace(driver, module=_underscored(driver.name))
 
 
-def _not_found(name: str) -> ModprobeError:
-    return ModprobeError(
-        f"modprobe: FATAL: Module {name} not found in directory /lib/modules/{os.uname().release}"
-    )
+def _not_found(name: str, *, is_to_go: bool = False) -> ModprobeError:
+    place = "" if is_to_go else f" in directory /lib/modules/{os.uname().release}"
+    return ModprobeError(f"modprobe: FATAL: Module {name} not found{place}{'.' * is_to_go}")
 
 
 def _underscored(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _flag(value: str) -> str:
-    """A boolean as the kernel shows it; any other value as it is."""
-    if value in _TRUE:
+def _flag(value: str) -> str | None:
+    """A boolean as the kernel shows it, or None for what it does not take."""
+    if value.lower().startswith(_TRUE):
         return "Y"
-    return "N" if value in _FALSE else value
+    return "N" if value.lower().startswith(_FALSE) else None
+
+
+def _checked(value: str, default: str) -> str:
+    """A parameter's value as the kernel shows it; those that are Y or N at first are booleans."""
+    if default not in ("Y", "N"):
+        return value
+    flag = _flag(value)
+    if flag is None:
+        raise failure(errno.EINVAL)
+    return flag
 
 
 def _store_flag(file: File, data: bytes) -> None:
-    value = _flag(data.decode(errors="replace").removesuffix("\n"))
-    if value not in ("Y", "N"):
-        raise failure(errno.EINVAL)
-    file.content = f"{value}\n".encode()
+    file.content = f"{_checked(data.decode(errors='replace'), 'N')}\n".encode()

@@ -27,9 +27,22 @@ def failure(code: int) -> OSError:
 
 
 class File:
-    """A file; ``store`` is what a write does, and ``is_live`` false once it was removed."""
+    """A file; ``store`` is what a write does, and ``is_live`` false once it was removed.
 
-    __slots__ = ("content", "gid", "is_live", "mode", "opened", "store", "uid")
+    One that ``is_exclusive`` is open once at a time; one ``is_for_root`` only whatever its mode.
+    """
+
+    __slots__ = (
+        "content",
+        "gid",
+        "is_exclusive",
+        "is_for_root",
+        "is_live",
+        "mode",
+        "opened",
+        "store",
+        "uid",
+    )
 
     def __init__(
         self, content: bytes | Show = b"", mode: int = 0o444, store: Store | None = None
@@ -38,6 +51,8 @@ class File:
         self.mode = mode
         self.store = store
         self.is_live = True
+        self.is_exclusive = False
+        self.is_for_root = False
         self.opened = 0
         self.uid = 0
         self.gid = 0

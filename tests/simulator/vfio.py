@@ -10,7 +10,7 @@ See drivers/vfio/platform/vfio_platform_common.c and drivers/vfio/group.c.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from .description import VFIO_DRIVERS, Driver
 from .device import Device
@@ -37,6 +37,9 @@ class Vfio:
         self._load = load
         self._numbers: dict[Device, int] = {}
         self.nodes = Tree()
+        if kernel.habits.vfio != "absent":
+            # udev makes it at boot, from what the module says of itself.
+            self.nodes.put("vfio", mode=0o666)
 
     def claims(self, driver: Driver) -> bool:
         return driver.name == VFIO_DRIVERS[driver.bus]
@@ -55,16 +58,20 @@ class Vfio:
         return 0
 
     def remove(self, device: Device) -> None:
-        """Wait until nobody has the device open, however long that takes."""
-        while any(node.opened for node in self._nodes(device)):
+        """Wait until nobody has the device open, however long that takes.
+
+        An open group alone keeps no device.
+        """
+        node = self._remove_device_node(device)
+        while node and node.opened:
             self._kernel.changed.wait()
-        self._remove_nodes(device)
+        self._remove_group_node(device)
         if device.group and device.group.is_noiommu:
             self._kernel.groups.leave(device)
 
-    def is_open(self) -> bool:
-        """Whether any device's node is open."""
-        return any(node.opened for device in self._numbers for node in self._nodes(device))
+    def is_group_open(self) -> bool:
+        """Whether any group's node is open."""
+        return any(device.group and device.group.is_owned for device in self._numbers)
 
     def _has_reset(self, device: Device) -> bool:
         module = self._reset_functions.get(device.compatible[0]) if device.compatible else None
@@ -90,16 +97,26 @@ class Vfio:
             self.nodes.put(f"devices/vfio{number}", mode=0o600)
         if group.vfio_node is None:
             group.vfio_node = self.nodes.put(group.node, mode=0o600)
+            group.vfio_node.is_exclusive = True
+            # vfio_group_fops_open in drivers/vfio/group.c asks for CAP_SYS_RAWIO.
+            group.vfio_node.is_for_root = group.is_noiommu
             self._tree.make_folder(f"devices/virtual/vfio/{group.node}")
             self._tree.point(f"class/vfio/{group.node}", f"devices/virtual/vfio/{group.node}")
 
-    def _remove_nodes(self, device: Device) -> None:
-        number = self._numbers.pop(device)
+    def _remove_device_node(self, device: Device) -> File | None:
+        """Take the node away, and give back what those still have who opened it."""
+        number = self._numbers[device]
         self._tree.remove(f"{device.home}/vfio-dev")
-        if self._has_cdev(device):
-            self.nodes.remove(f"devices/vfio{number}")
-            if not self.nodes.names("devices"):
-                self.nodes.remove("devices")
+        node = self.nodes.find(f"devices/vfio{number}")
+        if not isinstance(node, File):
+            return None
+        self.nodes.remove(f"devices/vfio{number}")
+        if not self.nodes.names("devices"):
+            self.nodes.remove("devices")
+        return node
+
+    def _remove_group_node(self, device: Device) -> None:
+        del self._numbers[device]
         group = device.group
         if group and not any(other in self._numbers for other in group.devices):
             group.vfio_node = None
@@ -112,10 +129,3 @@ class Vfio:
     def _has_cdev(self, device: Device) -> bool:
         group = device.group
         return self._kernel.habits.device_cdev and not (group and group.is_noiommu)
-
-    def _nodes(self, device: Device) -> Iterator[File]:
-        own = self.nodes.find(f"devices/vfio{self._numbers[device]}")
-        if isinstance(own, File):
-            yield own
-        if device.group and device.group.vfio_node:
-            yield device.group.vfio_node

@@ -80,7 +80,10 @@ def passthrough_list(plan: Plan) -> list[dict[str, Any]]:
     free = [
         str(one.of_path)
         for one in devices
-        if one.driver and not one.consumers and not one.carries and one.home not in parents
+        if one.driver
+        and not one.carries
+        and one.home not in parents
+        and not any(link.status == "active" for link in one.consumers)
     ]
     chosen = random.Random(plan.name).sample(free, min(CHOSEN, len(free)))
     return [{"dt_path": path, "policy": "vfio"} for path in chosen]

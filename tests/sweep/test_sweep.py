@@ -115,5 +115,6 @@ def free(machine: Machine) -> list[Device]:
     return [
         device
         for device in machine.kernel.devices.values()
-        if not device.consumers and not (device.driver and device.driver.suppress_bind_attrs)
+        if not any(link.status == "active" for link in device.consumers)
+        and not (device.driver and device.driver.suppress_bind_attrs)
     ]

@@ -40,7 +40,11 @@ def example() -> str:
 def test_the_example_is_accepted_and_boots(example: str) -> None:
     found = parse(example)
     (driver,) = found.drivers
-    assert driver.probe == {"b002000.dma": errno.EIO, "*": description.EPROBE_DEFER}
+    assert driver.probe == {
+        "b002000.dma": errno.EIO,
+        "b003000.dma": 0,
+        "*": description.EPROBE_DEFER,
+    }
     assert found.carries == (Carried("b004000.ethernet", "net", "eth0"),)
     machine = build(None, found)
     assert machine.tree.read("module/acme/parameters/mode") == b"1\n"

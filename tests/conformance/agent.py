@@ -1,0 +1,498 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Does operations on the machine that it runs on, and tells what came of each.
+
+One program for both sides: it is fed to python3 as a text, with a call of main() behind it. For
+each operation it prints a line of JSON: the result, and what changed in the machine's state.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import glob
+import json
+import os
+import re
+import select
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, NoReturn
+
+BUSES = ("platform", "amba")
+MODULES = (
+    "acme",
+    "gpio_keys",
+    "iommufd",
+    "qemu_fw_cfg",
+    "rtc_pl031",
+    "vfio",
+    "vfio_amba",
+    "vfio_iommu_type1",
+    "vfio_platform",
+    "vfio_platform_amdxgbe",
+    "vfio_platform_base",
+)
+# Seconds for what must come; and for what must not, to be believed that it does not.
+LIMIT = 30.0
+PATIENCE = 0.5
+INTERVAL = 0.005
+NOBODY = 65534
+
+State = dict[str, Any]
+
+
+# Operations; each returns what it saw, or raises OSError.
+
+
+class Files:
+    """The files that an actor keeps open, by the names that operations give them."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}
+
+    def write(self, path: str, data: str, flags: str = "O_WRONLY") -> str:
+        file = _open(path, flags)
+        try:
+            return _write(file, data)
+        finally:
+            os.close(file)
+
+    def read(self, path: str) -> str:
+        file = _open(path, "O_RDONLY")
+        try:
+            return _read(file)
+        finally:
+            os.close(file)
+
+    def open(self, path: str, flags: str) -> str:
+        os.close(_open(path, flags))
+        return "ok"
+
+    def hold(self, path: str, flags: str, name: str) -> str:
+        self._open[name] = _open(path, flags)
+        return "ok"
+
+    def write_held(self, name: str, data: str) -> str:
+        return _write(self._held(name), data)
+
+    def read_held(self, name: str) -> str:
+        return _read(self._held(name))
+
+    def release(self, name: str) -> str:
+        os.close(self._held(name))
+        del self._open[name]
+        return "ok"
+
+    def _held(self, name: str) -> int:
+        if name not in self._open:
+            raise OSError(errno.EBADF, "nothing is held under this name")
+        return self._open[name]
+
+
+def access(path: str) -> str:
+    """Owner and mode."""
+    found = os.stat(_resolve(path))
+    return f"{found.st_uid}:{found.st_gid} {stat.S_IMODE(found.st_mode):04o}"
+
+
+def change_mode(path: str, mode: str) -> str:
+    os.chmod(_resolve(path), int(mode, 8))
+    return "ok"
+
+
+def link(path: str) -> str:
+    return _quoted(os.path.basename(os.readlink(_resolve(path))))
+
+
+def names(path: str) -> str:
+    return " ".join(sorted(os.listdir(_resolve(path))))
+
+
+def make_folder(path: str) -> str:
+    os.mkdir(_resolve(path))
+    return "ok"
+
+
+def remove(path: str) -> str:
+    os.unlink(_resolve(path))
+    return "ok"
+
+
+def comes(path: str) -> str:
+    """Wait until there is such a path."""
+    return "ok" if _await(lambda: os.path.lexists(_resolve(path)), LIMIT) else "never"
+
+
+def goes(path: str) -> str:
+    """Wait until there is no such path."""
+    return "ok" if _await(lambda: not os.path.lexists(_resolve(path)), LIMIT) else "never"
+
+
+def stays_away(path: str) -> str:
+    """See that no such path comes."""
+    return "comes" if _await(lambda: os.path.lexists(_resolve(path)), PATIENCE) else "ok"
+
+
+def becomes(path: str, content: str) -> str:
+    """Wait until this can be read."""
+    return "ok" if _await(lambda: _content(path) == content + "\n", LIMIT) else "never"
+
+
+def modprobe(*arguments: str) -> str:
+    done = subprocess.run(
+        ["modprobe", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    told = re.sub(r"/lib/modules/\S+", "/lib/modules/RELEASE", done.stdout.decode()).strip()
+    return told or ("ok" if done.returncode == 0 else f"status {done.returncode}")
+
+
+_DEEDS: dict[str, Callable[..., str]] = {
+    "access": access,
+    "change_mode": change_mode,
+    "link": link,
+    "names": names,
+    "make_folder": make_folder,
+    "remove": remove,
+    "becomes": becomes,
+    "comes": comes,
+    "goes": goes,
+    "stays_away": stays_away,
+    "modprobe": modprobe,
+}
+
+
+def _perform(files: Files, kind: str, arguments: Sequence[Any]) -> str:
+    deed = _DEEDS.get(kind) or getattr(files, kind)
+    try:
+        return str(deed(*arguments))
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, str(error))
+
+
+def _open(path: str, flags: str) -> int:
+    wanted = 0
+    for name in flags.split("|"):
+        wanted |= getattr(os, name)
+    return os.open(_resolve(path), wanted, 0o644)
+
+
+def _write(file: int, data: str) -> str:
+    raw = data.encode("latin-1")
+    done = os.write(file, raw)
+    return "ok" if done == len(raw) else f"{done} of {len(raw)} bytes"
+
+
+def _read(file: int) -> str:
+    os.lseek(file, 0, os.SEEK_SET)
+    return _quoted(os.read(file, 65536).decode("latin-1"))
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)
+
+
+def _resolve(path: str) -> str:
+    """Replace {group DEVICE} and {vfio DEVICE} by the numbers that they have now, and globs."""
+    filled = re.sub(r"\{(\w+) (\S+)\}", _number, path)
+    return next(iter(glob.glob(filled)), filled) if "*" in filled else filled
+
+
+def _number(asked: re.Match[str]) -> str:
+    home = _home(asked.group(2))
+    if asked.group(1) == "group":
+        return os.path.basename(os.readlink(f"{home}/iommu_group"))
+    return os.listdir(f"{home}/vfio-dev")[0].removeprefix("vfio")
+
+
+def _home(device: str) -> str:
+    places = (f"/sys/bus/{bus}/devices/{device}" for bus in BUSES)
+    return next((place for place in places if os.path.lexists(place)), device)
+
+
+def _await(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(INTERVAL)
+    return True
+
+
+# Who does them.
+
+
+class Actor:
+    """A process that does operations one after the other; its name says who it is."""
+
+    def __init__(self, name: str) -> None:
+        requests, self._requests = os.pipe()
+        self._answers, answers = os.pipe()
+        if os.fork() == 0:
+            os.close(self._requests)
+            _act(name, requests, answers)
+        os.close(requests)
+        os.close(answers)
+
+    def begin(self, kind: str, arguments: Sequence[Any]) -> None:
+        os.write(self._requests, json.dumps([kind, arguments]).encode() + b"\n")
+
+    def answer(self, seconds: float) -> str:
+        """Its answer, or 'waits' if there is none in that time."""
+        ready, _writable, _failed = select.select([self._answers], [], [], seconds)
+        if not ready:
+            return "waits"
+        return str(json.loads(os.read(self._answers, 1 << 20) or b'"died"'))
+
+
+def _act(name: str, requests: int, answers: int) -> NoReturn:
+    try:
+        _BECOME.get(name, _stay)()
+        files = Files()
+        with os.fdopen(requests, "rb") as stream:
+            for line in stream:
+                kind, arguments = json.loads(line)
+                os.write(answers, json.dumps(_perform(files, kind, arguments)).encode())
+    finally:
+        os._exit(0)
+
+
+def _stay() -> None:
+    """Be root, as the whole program is."""
+
+
+def _be_nobody() -> None:
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+
+
+def _drop_capabilities() -> None:
+    # include/uapi/linux/capability.h: version 3 of the call, and three times two empty sets.
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    _check(ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()))
+
+
+def _make_read_only() -> None:
+    # include/uapi/linux/mount.h and sched.h
+    new_mounts, read_only, remount, bind, recursive, private = 0x20000, 1, 32, 4096, 16384, 1 << 18
+    libc = ctypes.CDLL(None, use_errno=True)
+    _check(libc.unshare(new_mounts))
+    _check(libc.mount(None, b"/", None, recursive | private, None))
+    _check(libc.mount(None, b"/sys", None, remount | bind | read_only, None))
+
+
+def _check(outcome: int) -> None:
+    if outcome:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+_BECOME = {
+    "nobody": _be_nobody,
+    "bare": _drop_capabilities,
+    "read-only": _make_read_only,
+}
+
+
+class Troupe:
+    """The actors, each made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._actors: dict[str, Actor] = {}
+
+    def do(self, operation: dict[str, Any]) -> str:
+        actor = self._actors.setdefault(operation["by"], None) or Actor(operation["by"])
+        self._actors[operation["by"]] = actor
+        if operation["kind"] != "answer":
+            actor.begin(operation["kind"], operation["arguments"])
+        result = actor.answer(PATIENCE if operation["is_begun_only"] else LIMIT)
+        for kind, *arguments in operation["then"]:
+            seen = _perform(Files(), kind, arguments)
+            result += "" if seen == "ok" else f"; {kind} {' '.join(arguments)}: {seen}"
+        return result
+
+
+# The state of the machine, as a flat mapping.
+
+
+class Observer:
+    """Reads the state; what cannot change unseen is read once only."""
+
+    def __init__(self) -> None:
+        # A way to each device's folder; those of helpers alone come and go.
+        self._folders: dict[str, int] = {}
+        self._told: dict[tuple[str, object], str | None] = {}
+
+    def state(self) -> State:
+        found: State = {}
+        numbers: dict[str, list[str]] = {}
+        for bus in BUSES:
+            found[f"{bus} autoprobe"] = _content(f"/sys/bus/{bus}/drivers_autoprobe")
+            for name in os.listdir(f"/sys/bus/{bus}/devices"):
+                # A helper of a driver, numbered anew each time.
+                if not name.endswith(".auto"):
+                    found.update(self._device(bus, name, numbers))
+        groups = {number: self._group(number, members) for number, members in numbers.items()}
+        for number, members in numbers.items():
+            for member in members:
+                found[f"{member} group"] = groups[number]
+        found.update(_drivers())
+        found.update(_modules())
+        found.update(_nodes(groups))
+        return found
+
+    def _device(self, bus: str, name: str, numbers: dict[str, list[str]]) -> State:
+        key = f"{bus}/{name}"
+        folder = self._folder(bus, name)
+        parts = os.listdir(folder)
+        driver = _base(folder, "driver") if "driver" in parts else None
+        if "iommu_group" in parts:
+            numbers.setdefault(_base(folder, "iommu_group"), []).append(key)
+        return {
+            f"{key} driver": driver,
+            f"{key} override": _content("driver_override", folder),
+            f"{key} place": self._once(
+                "place", key, lambda: os.readlink(f"/proc/self/fd/{folder}")
+            ),
+            f"{key} of_node": self._once("of_node", key, lambda: _node(folder)),
+            f"{key} uevent": self._once(
+                "uevent", (key, driver), lambda: _content("uevent", folder)
+            ),
+            **{
+                f"{key} {part}": self._once(part, key, partial(_content, part, folder))
+                for part in parts
+                if part in ("id", "modalias")
+            },
+            **{
+                f"{key} {part}": _content(f"{part}/status", folder)
+                for part in parts
+                if part.startswith(("consumer:", "supplier:"))
+            },
+            **({f"{key} vfio": _vfio(folder)} if "vfio-dev" in parts else {}),
+            **({f"{key} awaits first driver": True} if "waiting_for_supplier" in parts else {}),
+        }
+
+    def _folder(self, bus: str, name: str) -> int:
+        key = f"{bus}/{name}"
+        if key not in self._folders:
+            home = os.path.realpath(f"/sys/bus/{bus}/devices/{name}")
+            self._folders[key] = os.open(home, os.O_RDONLY)
+        return self._folders[key]
+
+    def _once(self, part: str, of: object, look: Callable[[], str | None]) -> str | None:
+        if (part, of) not in self._told:
+            self._told[part, of] = look()
+        return self._told[part, of]
+
+    def _group(self, number: str, members: list[str]) -> str:
+        """What a group is, whatever its number is."""
+
+        def look() -> str:
+            home = f"/sys/kernel/iommu_groups/{number}"
+            devices = ",".join(sorted(os.listdir(f"{home}/devices")))
+            return f"{(_content(f'{home}/name') or '').strip()} [{devices}]".strip()
+
+        return self._once("group", (number, *sorted(members)), look) or ""
+
+
+def _node(folder: int) -> str | None:
+    try:
+        return os.readlink("of_node", dir_fd=folder).partition("/devicetree/base")[2]
+    except FileNotFoundError:
+        return None
+
+
+def _vfio(folder: int) -> list[str]:
+    home = os.readlink(f"/proc/self/fd/{folder}") + "/vfio-dev"
+    has_node = {name: os.path.exists(f"{home}/{name}/dev") for name in os.listdir(home)}
+    return sorted(f"{name}{' with node' if there else ''}" for name, there in has_node.items())
+
+
+def _drivers() -> State:
+    found: State = {}
+    for bus in BUSES:
+        for driver in os.listdir(f"/sys/bus/{bus}/drivers"):
+            # The same devices as the devices' own links tell, which may be wrong.
+            for name in os.listdir(f"/sys/bus/{bus}/drivers/{driver}"):
+                if not name.endswith(".auto") and name != "uevent":
+                    found[f"driver {bus}/{driver} {name}"] = "there"
+    return found
+
+
+def _modules() -> State:
+    found: State = {}
+    for name in MODULES:
+        home = f"/sys/module/{name}"
+        with suppress(FileNotFoundError):
+            parts = os.listdir(home)
+            found[f"module {name}"] = _content(f"{home}/initstate")
+            if "drivers" in parts:
+                found[f"module {name} drivers"] = sorted(os.listdir(f"{home}/drivers"))
+            if "parameters" in parts:
+                for parameter in os.listdir(f"{home}/parameters"):
+                    value = _content(f"{home}/parameters/{parameter}")
+                    found[f"module {name} {parameter}"] = value
+    return found
+
+
+def _nodes(groups: dict[str, str]) -> State:
+    found: State = {}
+    with suppress(FileNotFoundError):
+        for name in os.listdir("/sys/class/vfio"):
+            found[f"class/vfio {_named(name, groups)}"] = "there"
+    for place in ("/dev/vfio", "/dev/vfio/devices"):
+        with suppress(FileNotFoundError):
+            for name in os.listdir(place):
+                if not os.path.isdir(f"{place}/{name}"):
+                    found[f"{place} {_named(name, groups)}"] = access(f"{place}/{name}")
+    return found
+
+
+def _named(node: str, groups: dict[str, str]) -> str:
+    kind, _dash, number = node.rpartition("-")
+    return f"{kind} {groups.get(number, node)}".strip()
+
+
+def _base(folder: int, name: str) -> str:
+    return os.path.basename(os.readlink(name, dir_fd=folder))
+
+
+def _content(path: str, folder: int | None = None) -> str | None:
+    try:
+        file = os.open(path, os.O_RDONLY, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(file, 65536).decode("latin-1")
+    finally:
+        os.close(file)
+
+
+def _changes(before: State, after: State) -> State:
+    gone = {key: None for key in before if key not in after}
+    return {**gone, **{key: value for key, value in after.items() if before.get(key) != value}}
+
+
+def reports(operations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What came of each; the first is the state that all begins with."""
+    troupe, observer = Troupe(), Observer()
+    before = observer.state()
+    yield {"result": "ok", "changes": before}
+    for operation in operations:
+        result = troupe.do(operation)
+        after = observer.state() if operation["is_seen"] else before
+        yield {"result": result, "changes": _changes(before, after)}
+        before = after
+
+
+def main(operations: list[dict[str, Any]]) -> None:
+    for report in reports(operations):
+        sys.stdout.write(json.dumps(report) + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,128 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What differs between the real kernel and the simulator, and what of it is explained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from .operations import Operation, Scenario
+from .runner import State, Step
+
+BOOT = "boot"
+# What a first probe leaves behind for good.
+_LASTING = (" group", " awaits first driver")
+
+
+class Difference(NamedTuple):
+    """``what`` is 'result', or the key of a part of the state."""
+
+    scenario: str
+    operation: str
+    what: str
+    real: Any
+    simulated: Any
+
+    def __str__(self) -> str:
+        return (
+            f"{self.scenario} / {self.operation} / {self.what}: "
+            f"real {self.real!r}, simulated {self.simulated!r}"
+        )
+
+
+class Explanation(NamedTuple):
+    """Why the two may differ, where a scenario and a part of the state match the patterns."""
+
+    scenario: str
+    what: str
+    sentence: str
+
+    def covers(self, difference: Difference) -> bool:
+        return bool(
+            re.fullmatch(self.scenario, difference.scenario)
+            and re.fullmatch(self.what, difference.what)
+        )
+
+
+def differences(
+    scenarios: Sequence[Scenario], real: Sequence[Step], simulated: Sequence[Step]
+) -> list[Difference]:
+    """Each difference once, where it begins."""
+    found = list(_new(BOOT, BOOT, {}, real[0].state, simulated[0].state))
+    known = {(one.what, _frozen(one.real), _frozen(one.simulated)) for one in found}
+    for number, (scenario, operation) in enumerate(_flat(scenarios), 1):
+        text = describe(operation)
+        if real[number].result != simulated[number].result:
+            ends = real[number].result, simulated[number].result
+            found.append(Difference(scenario.name, text, "result", *ends))
+        here = list(_new(scenario.name, text, {}, real[number].state, simulated[number].state))
+        now = {(one.what, _frozen(one.real), _frozen(one.simulated)): one for one in here}
+        found += [one for key, one in now.items() if key not in known]
+        known = set(now)
+    return found
+
+
+def unexpected(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str]:
+    """Where a machine does not answer what the list says."""
+    return [
+        f"{scenario.name} / {describe(operation)}: {step.result} instead of {operation.gives}"
+        for (scenario, operation), step in zip(_flat(scenarios), steps[1:], strict=True)
+        if step.result != operation.gives
+    ]
+
+
+def leftovers(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str]:
+    """Where a scenario does not go back to the state after boot."""
+    found: list[str] = []
+    number = 0
+    for scenario in scenarios:
+        before = _passing(steps[number].state)
+        number += len(scenario.operations)
+        after = _passing(steps[number].state)
+        keys = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+        found += [
+            f"{scenario.name}: {key} {before.get(key)!r} -> {after.get(key)!r}" for key in keys
+        ]
+    return found
+
+
+def explained(
+    found: Sequence[Difference], explanations: Sequence[Explanation]
+) -> tuple[list[Difference], list[Explanation]]:
+    """The differences that nothing explains, and the explanations that nothing needs."""
+    bare = [one for one in found if not any(why.covers(one) for why in explanations)]
+    idle = [why for why in explanations if not any(why.covers(one) for one in found)]
+    return bare, idle
+
+
+def describe(operation: Operation) -> str:
+    """An operation in a line."""
+    told = [one if len(one) < 60 else f"{one[:20]}… ({len(one)})" for one in operation.arguments]
+    by = "" if operation.by == "root" else f" by {operation.by}"
+    return f"{operation.kind} {' '.join(map(repr, told))}{by}"
+
+
+def _flat(scenarios: Sequence[Scenario]) -> Iterator[tuple[Scenario, Operation]]:
+    for scenario in scenarios:
+        for operation in scenario.operations:
+            yield scenario, operation
+
+
+def _new(
+    scenario: str, operation: str, known: State, real: State, simulated: State
+) -> Iterator[Difference]:
+    for key in sorted({*real, *simulated} - set(known)):
+        if real.get(key) != simulated.get(key):
+            yield Difference(scenario, operation, key, real.get(key), simulated.get(key))
+
+
+def _frozen(value: Any) -> str:
+    return repr(value)
+
+
+def _passing(state: State) -> State:
+    return {key: value for key, value in state.items() if not key.endswith(_LASTING)}

@@ -1,0 +1,65 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Has the agent do all operations on a machine, in one login."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .operations import Operation, Scenario
+
+_AGENT = Path(__file__).with_name("agent.py")
+
+State = dict[str, Any]
+
+
+class ConformanceError(Exception):
+    """A machine that did not do all that it was asked to do."""
+
+
+class Step(NamedTuple):
+    """What an operation gave, and the whole state after it."""
+
+    result: str
+    state: State
+
+
+def run(login: Sequence[str], scenarios: Sequence[Scenario], timeout: float) -> list[Step]:
+    """Do all operations where ``login`` leads to; the first step is the state before them."""
+    operations = [operation for scenario in scenarios for operation in scenario.operations]
+    done = subprocess.run(
+        [*login, "python3 -"],
+        input=_program(operations),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    if len(reports) != len(operations) + 1:
+        raise ConformanceError(
+            f"{len(reports) - 1} of {len(operations)} operations were done: {done.stderr}"
+        )
+    return _steps(reports)
+
+
+def _program(operations: Sequence[Operation]) -> str:
+    asked = json.dumps([asdict(operation) for operation in operations])
+    return f"{_AGENT.read_text()}\nmain(json.loads({asked!r}))\n"
+
+
+def _steps(reports: Sequence[dict[str, Any]]) -> list[Step]:
+    steps: list[Step] = []
+    state: State = {}
+    for report in reports:
+        told = {**state, **report["changes"]}
+        state = {key: value for key, value in told.items() if value is not None}
+        steps.append(Step(report["result"], state))
+    return steps

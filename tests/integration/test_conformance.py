@@ -1,0 +1,109 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The simulator does what the real kernel does: same operations, same answers, same /sys after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.conformance import runner
+from tests.conformance.comparison import describe, differences, explained, leftovers, unexpected
+from tests.conformance.explanations import CORNERS, EXPLANATIONS
+from tests.conformance.operations import SCENARIOS, Scenario
+from tests.conformance.runner import Step
+from tests.guest import Guest
+from tests.guest.board import device_trees
+from tests.simulator.host import Host, Plan, start
+from tests.simulator.inventory import SSH
+
+DESCRIPTION = Path(runner.__file__).with_name("guest.yml")
+SECONDS = 500
+# Those of the kernel's answers that KERNEL.md tells of in its sections 1 to 3.
+ERRNOS = {"EACCES", "EAGAIN", "EBUSY", "EINVAL", "EIO", "ENODEV", "ENOENT", "EPERM"}
+
+
+class Machines(NamedTuple):
+    """What the same operations came to on both."""
+
+    real: list[Step]
+    simulated: list[Step]
+
+
+@contextmanager
+def simulated(board: str) -> Iterator[Host]:
+    device_tree = device_trees().ensure() / f"{board}.dtb"
+    (host,) = start([Plan(f"conformance-{board}", device_tree, DESCRIPTION)])
+    try:
+        yield host
+    finally:
+        host.stop()
+
+
+def on_both(guest: Guest, board: str, scenarios: Sequence[Scenario]) -> Machines:
+    real = runner.run(guest.ssh_argv(), scenarios, SECONDS)
+    with simulated(board) as host:
+        return Machines(real, runner.run([str(SSH), str(host.folder)], scenarios, SECONDS))
+
+
+@pytest.fixture(scope="module")
+def machines(start: Callable[[str, str], Guest]) -> Machines:
+    return on_both(start("test-a", "a"), "a", SCENARIOS)
+
+
+def test_the_real_kernel_answers_as_the_list_says(machines: Machines) -> None:
+    assert not unexpected(SCENARIOS, machines.real)
+
+
+def test_each_scenario_goes_back_to_the_state_after_boot(machines: Machines) -> None:
+    assert not leftovers(SCENARIOS, machines.real)
+
+
+def test_the_list_has_every_answer(machines: Machines) -> None:
+    assert len(machines.real) > 150
+    answers = {step.result.partition(";")[0] for step in machines.real}
+    assert answers >= ERRNOS
+    assert "waits" in answers
+
+
+def test_the_simulator_does_the_same_but_for_what_is_explained(
+    machines: Machines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = differences(SCENARIOS, machines.real, machines.simulated)
+    bare, idle = explained(found, EXPLANATIONS)
+    with capsys.disabled():
+        print(f"\n{len(machines.real) - 1} operations in {len(SCENARIOS)} scenarios")
+        print(f"{len(found)} differences, {len(found) - len(bare)} of them explained:")
+        for why in EXPLANATIONS:
+            print(f"  {sum(map(why.covers, found)):3}  {why.sentence}")
+    assert not list(map(str, bare))
+    assert not [why.sentence for why in idle]
+
+
+def test_a_device_tree_with_every_corner_becomes_the_same_devices(
+    start: Callable[[str, str], Guest],
+) -> None:
+    (real,), (other,) = on_both(start("test-c", "c"), "c", [])
+    found = differences([], [real], [other])
+    bare, idle = explained(found, CORNERS)
+    assert not list(map(str, bare))
+    assert not [why.sentence for why in idle]
+    assert len(real.state) > 500
+
+
+def test_a_step_that_differs_is_named() -> None:
+    (scenario, *_others) = SCENARIOS
+    steps = [Step("ok", {"a": 1})] * (len(scenario.operations) + 1)
+    changed = [*steps[:-1], Step("EIO", {"a": 2})]
+    found = [str(one) for one in differences([scenario], steps, changed)]
+    place = f"{scenario.name} / {describe(scenario.operations[-1])}"
+    assert found == [
+        f"{place} / result: real 'ok', simulated 'EIO'",
+        f"{place} / a: real 1, simulated 2",
+    ]
