@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import grp
 import os
 import stat
@@ -15,6 +16,8 @@ from typing import NamedTuple
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
+
+_TEMPORARY = ".armfleet-vfio-"
 
 
 class FileChange(NamedTuple):
@@ -107,8 +110,10 @@ def _replace(path: str, content: str) -> None:
     os.makedirs(folder, mode=0o755, exist_ok=True)
     # In the folder itself, so that it is on the same file system and gets the folder's SELinux
     # type. udev, modprobe and modules-load read only names with their own ending.
-    descriptor, temporary = tempfile.mkstemp(prefix=".armfleet-vfio-", dir=folder)
+    _clear(folder)
+    descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(content)
             stream.flush()
@@ -119,6 +124,20 @@ def _replace(path: str, content: str) -> None:
         os.unlink(temporary)
         raise
     _settle(folder)
+
+
+def _clear(folder: str) -> None:
+    """Remove what runs that were killed left behind; a run that goes on has its file locked."""
+    for name in os.listdir(folder):
+        if name.startswith(_TEMPORARY):
+            # Another run may be quicker.
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                left = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(os.path.join(folder, name))
+                finally:
+                    os.close(left)
 
 
 def _settle(folder: str) -> None:

@@ -67,7 +67,16 @@ def needs_native(claim: Claim, state: State) -> bool:
         return False
     if state.driver is None:
         return claim.is_new or state.driver_override is not None
-    return state.driver in (VFIO_DRIVERS[bus], state.driver_override)
+    return state.driver == VFIO_DRIVERS[bus] or state.driver in _asked_for(policy, bus, state)
+
+
+def _asked_for(policy: Policy, bus: str, state: State) -> tuple[str | None, ...]:
+    """Drivers that a device was given to: by its override, or by the claim that is given up.
+
+    A run that was killed may have cleared the override and left the driver.
+    """
+    taken_by = override_of(policy.taken_by, bus) if policy.taken_by else None
+    return (state.driver_override, taken_by)
 
 
 def plan(claim: Claim, state: State, native: Native) -> DevicePlan:
@@ -108,9 +117,10 @@ def _move(before: str | None, after: str | None) -> list[Step]:
 
 
 def _give_back(claim: Claim, state: State, native: Native) -> tuple[list[Step], str | None]:
+    bus = claim.device.bus
     is_foreign = state.driver is not None and (
-        state.driver == VFIO_DRIVERS[claim.device.bus]
-        or (state.driver == state.driver_override and state.driver != native.driver)
+        state.driver == VFIO_DRIVERS[bus]
+        or (state.driver in _asked_for(claim.policy, bus, state) and state.driver != native.driver)
     )
     is_driverless = state.driver is None and (claim.is_new or state.driver_override is not None)
     if not is_foreign and not is_driverless:

@@ -11,7 +11,6 @@ failed; hypothesis prints the steps.
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +25,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._errors import Polic
 from tests.simulated.boards import KINDS, PINS, Board, boards
 from tests.simulated.counts import Counts
 from tests.simulated.lab import Lab, bindings
+from tests.simulated.traces import differences
 from tests.simulator.machine import Machine
 from tests.simulator.vfio import NOIOMMU, RESET_REQUIRED
 from tests.simulator.watch import Write
@@ -41,20 +41,6 @@ SETTINGS = st.fixed_dictionaries(
     }
 )
 MODULES = ("vfio_platform", "vfio_amba", "vfio", "acme_late", *(f"acme_{kind}" for kind in KINDS))
-# What a failed bind leaves in the kernel, and nobody can take back: the group that the device was
-# given when it was tried first, that it was bound once, and the reset module that the kernel asked
-# for itself, with what that needs.
-LEFT_BY_THE_KERNEL = ("/iommu_group", "/waiting_for_supplier")
-RESET_MODULE = "sys/module/vfio_platform_acmenet"
-LEFT_WITH_IT = (
-    RESET_MODULE,
-    *(
-        f"sys/module/{name}/"
-        for name in ("vfio_platform_base", "vfio", "iommufd", "vfio_iommu_type1")
-    ),
-)
-# Devices and groups are numbered as they come, and one that comes back can have another number.
-NUMBERS = re.compile(r"(?<=/vfio)\d+|(?<=noiommu-)\d+|(?<=iommu_groups/)\d+|(?<=510:)\d+")
 
 
 def entries(board: Board) -> st.SearchStrategy[list[dict[str, Any]]]:
@@ -79,28 +65,6 @@ def device_of(write: Write) -> str:
     """The device that a write is about."""
     folder, _slash, name = write.path.rpartition("/")
     return folder.rpartition("/")[2] if name == "driver_override" else write.data.decode().strip()
-
-
-def differences(before: dict[str, str | None], after: dict[str, str | None]) -> dict[str, object]:
-    """What changed, but for what nobody can take back."""
-    left = LEFT_BY_THE_KERNEL
-    if RESET_MODULE in after.keys() - before.keys():
-        left += LEFT_WITH_IT
-    ends = [lasting(before, left), lasting(after, left)]
-    return {
-        path: tuple(end.get(path) for end in ends)
-        for path in ends[0].keys() | ends[1].keys()
-        if ends[0].get(path) != ends[1].get(path)
-    }
-
-
-def lasting(found: dict[str, str | None], left: tuple[str, ...]) -> dict[str, str | None]:
-    """Without traces of the kernel's own, and without the numbers that it hands out."""
-    return {
-        NUMBERS.sub("#", path): NUMBERS.sub("#", content) if content else content
-        for path, content in found.items()
-        if not any(trace in path + "/" for trace in left)
-    }
 
 
 def vfio_settings(machine: Machine) -> tuple[bytes | None, ...]:

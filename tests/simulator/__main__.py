@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .errors import SimulatorError
 from .host import Host, Plan, running, start
-from .inventory import inventory
+from .inventory import inventory, inventory_of_containers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     stop.set_defaults(act=_stop)
     told = commands.add_parser("inventory", help="print an inventory of the running hosts")
     told.add_argument("names", nargs="*", help="none: all of them")
+    told.add_argument(
+        "--containers",
+        action="store_true",
+        help="of hosts that are only served, to containers of their names",
+    )
     told.set_defaults(act=_inventory)
     commands.add_parser("status", help="say which hosts run").set_defaults(act=_status)
     return parser
@@ -76,7 +81,8 @@ def _stop(asked: argparse.Namespace) -> None:
 
 
 def _inventory(asked: argparse.Namespace) -> None:
-    sys.stdout.write(inventory(_chosen(asked.names)))
+    found = inventory_of_containers() if asked.containers else inventory(_chosen(asked.names))
+    sys.stdout.write(found)
 
 
 def _status(_asked: argparse.Namespace) -> None:

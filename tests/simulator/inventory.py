@@ -6,28 +6,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from .host import Host
 
-_SSH = Path(__file__).with_name("ssh")
+SSH = Path(__file__).with_name("ssh")
+# ``ssh`` is played by a program of ours.
+_SETTINGS = {
+    "ansible_connection": "ssh",
+    "ansible_user": "root",
+    "ansible_ssh_executable": str(SSH),
+    "ansible_ssh_args": "",
+    "ansible_ssh_transfer_method": "piped",
+    "ansible_pipelining": True,
+    "ansible_python_interpreter": "/usr/bin/python3",
+}
 
 
 def inventory(hosts: Sequence[Host]) -> str:
-    """A YAML inventory with a group ``simulated``; ``ssh`` is played by a program of ours."""
-    settings = {
-        "ansible_connection": "ssh",
-        "ansible_ssh_executable": str(_SSH),
-        "ansible_ssh_args": "",
-        "ansible_ssh_transfer_method": "piped",
-        "ansible_pipelining": True,
-        "ansible_python_interpreter": "/usr/bin/python3",
-    }
-    group = {
-        "hosts": {host.name: {"ansible_host": str(host.folder)} for host in hosts},
-        "vars": settings,
-    }
-    return yaml.safe_dump({"simulated": group}, sort_keys=False)
+    """A YAML inventory with a group ``simulated``."""
+    addresses = {host.name: {"ansible_host": str(host.folder)} for host in hosts}
+    return _group({"hosts": addresses, "vars": _SETTINGS})
+
+
+def inventory_of_containers() -> str:
+    """How the hosts of ``simulated`` are reached, whichever they are, in podman's containers."""
+    address = {"ansible_host": "podman:{{ inventory_hostname }}"}
+    return _group({"vars": {**_SETTINGS, **address}})
+
+
+def _group(content: Mapping[str, Any]) -> str:
+    return yaml.safe_dump({"simulated": content}, sort_keys=False)

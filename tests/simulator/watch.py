@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -27,8 +28,8 @@ class Write(NamedTuple):
 class Fault(NamedTuple):
     """What happens at the ``number``-th write from now on, 1 being the next.
 
-    The write fails with errno ``code``; without one, the processes ``kill`` are killed before the
-    write is done or, with ``is_after``, when it has been done.
+    The write fails with errno ``code``; without one, the processes ``kill`` are killed instead of
+    the write or, with ``is_after``, when it has been done.
     """
 
     number: int
@@ -61,8 +62,9 @@ class Watch:
         try:
             if fault and fault.code:
                 raise failure(fault.code)
-            if fault and not fault.is_after:
+            if fault and fault.kill and not fault.is_after:
                 _kill(fault)
+                raise failure(errno.EINTR)
             write(data)
         except OSError as error:
             code = error.errno or 0

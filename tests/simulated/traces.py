@@ -1,0 +1,46 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What differs between two moments of a machine, but for what no program can take back."""
+
+from __future__ import annotations
+
+import re
+
+# What a failed bind leaves in the kernel, and nobody can take back: the group that the device was
+# given when it was tried first, that it was bound once, and the reset module that the kernel asked
+# for itself, with what that needs.
+LEFT_BY_THE_KERNEL = ("/iommu_group", "/waiting_for_supplier")
+RESET_MODULE = "sys/module/vfio_platform_acmenet"
+LEFT_WITH_IT = (
+    RESET_MODULE,
+    *(
+        f"sys/module/{name}/"
+        for name in ("vfio_platform_base", "vfio", "iommufd", "vfio_iommu_type1")
+    ),
+)
+# Devices and groups are numbered as they come, and one that comes back can have another number.
+NUMBERS = re.compile(r"(?<=/vfio)\d+|(?<=noiommu-)\d+|(?<=iommu_groups/)\d+|(?<=510:)\d+")
+
+
+def differences(before: dict[str, str | None], after: dict[str, str | None]) -> dict[str, object]:
+    """What changed, but for what nobody can take back."""
+    left = LEFT_BY_THE_KERNEL
+    if RESET_MODULE in after.keys() - before.keys():
+        left += LEFT_WITH_IT
+    ends = [lasting(before, left), lasting(after, left)]
+    return {
+        path: tuple(end.get(path) for end in ends)
+        for path in ends[0].keys() | ends[1].keys()
+        if ends[0].get(path) != ends[1].get(path)
+    }
+
+
+def lasting(found: dict[str, str | None], left: tuple[str, ...]) -> dict[str, str | None]:
+    """Without traces of the kernel's own, and without the numbers that it hands out."""
+    return {
+        NUMBERS.sub("#", path): NUMBERS.sub("#", content) if content else content
+        for path, content in found.items()
+        if not any(trace in path + "/" for trace in left)
+    }
