@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,7 +127,7 @@ def different(now: dict[str, str], expected: dict[str, str]) -> list[object]:
     ]
 
 
-def crash(scene: Scene, point: Point, ends: Ends) -> list[object]:
+def crash(scene: Scene, ends: Ends, point: Point) -> list[object]:
     """Kill a run at the point, then run it twice: what is not as without the kill."""
     name = f"{'file' if point.is_file else 'write'}-{point.number}-{int(point.is_after)}"
     with scene.host(name) as host:
@@ -165,8 +167,10 @@ def test_wherever_a_run_is_killed_the_next_one_converges(
         *(Point(number, is_file=True) for number in range(1, files + 1)),
     ]
     chosen = points[:: 12 if depth == "check" else 1]
-    with ThreadPoolExecutor(os.cpu_count()) as workers:
-        wrong = list(workers.map(lambda point: crash(scene, point, ends), chosen))
+    # A host is begun by a fork, which a process with threads must not do.
+    processes = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), processes) as workers:
+        wrong = list(workers.map(partial(crash, scene, ends), chosen))
     counts["points where it was killed"] = len(chosen)
     counts["writes to /sys"] = writes
     counts["changes to files"] = files
