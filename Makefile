@@ -1,19 +1,25 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench guest clean
+.PHONY: help setup check test nightly demo bench guest molecule clean
 
 STAGED = python tools/stage.py
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:/ { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:/ { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Set up everything that the other targets need; each of them does its own part
 	@tools/setup guest
 
-check: ## Lint, sanity and unit tests (two minutes)
+check: ## Lint, sanity and tests that need no guest (three minutes)
 	@tools/setup check $(STAGED) python tools/check.py
 
-test: check guest ## Everything: make check, then the tests on the guest
+test: check guest ## Everything: make check, then more of it, a real arm64 kernel and containers
+	@tools/setup guest $(STAGED) pytest tests/simulated --depth test
+	@tools/setup guest $(STAGED) pytest tests/sweep -s
 	@tools/setup guest $(STAGED) pytest tests/integration
+	@$(MAKE) --no-print-directory molecule
+
+nightly: ## The tests on simulated machines with ten times as many examples (half an hour)
+	@tools/setup guest $(STAGED) pytest tests/simulated --depth nightly
 
 demo: ## Show the main job on a real ARM kernel
 	@tools/setup guest $(STAGED) tools/demo
@@ -24,6 +30,9 @@ bench: ## Measure, and print the tables
 
 guest: ## Build what a guest is made of; 'python3 -m tests.guest' then boots one
 	@tools/setup guest $(STAGED) python -m tests.guest build
+
+molecule: ## Run the role on simulated boards in containers, as root
+	@tools/setup molecule $(STAGED) molecule test --all
 
 clean: ## Remove what was built in this folder; the caches outside it stay
 	rm -rf build armfleet-vfio-*.tar.gz

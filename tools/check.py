@@ -83,7 +83,7 @@ def _gates() -> list[Gate]:
     on_each = ["--test", "compile", "--test", "import"]
     docs = ["antsibull-docs", "lint-collection-docs", "--plugin-docs"]
     references = ["--validate-collection-refs", "all", "--disallow-unknown-collection-refs"]
-    scripts = ["tools/setup", "tests/simulator/ssh", ".ci/run"]
+    scripts = ["tools/setup", "tests/simulator/ssh", "extensions/molecule/image", ".ci/run"]
     return [
         Gate(
             "ansible-test sanity",

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+_TESTS = {"__init__.py", "simulator"}
 _KEPT = {"plugins", "roles", "playbooks", "meta", "MANIFEST.json", "FILES.json"}
 _MODULES = [f"armfleet.vfio.{path.stem}" for path in Path("plugins/modules").glob("*.py")]
 _PLAYBOOKS = [f"armfleet.vfio.{path.stem}" for path in Path("playbooks").glob("*.yml")]
@@ -35,9 +36,9 @@ def main(place: Path) -> None:
     # The working tree's copy must not stand in for a file that the package lacks.
     del environment["PYTHONPATH"]
 
-    def run(*words: str) -> str:
+    def run(*words: str, cwd: Path = place.parent) -> str:
         done = subprocess.run(
-            words, cwd=place.parent, env=environment, stdout=subprocess.PIPE, text=True, check=True
+            words, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True, check=True
         )
         return done.stdout
 
@@ -45,7 +46,12 @@ def main(place: Path) -> None:
     run("ansible-galaxy", "collection", "build", "--output-path", str(place), str(source))
     (archive,) = place.glob("*.tar.gz")
     run("ansible-galaxy", "collection", "install", "--offline", "-p", str(place), str(archive))
-    _strip(place / "ansible_collections/armfleet/vfio")
+    installed = place / "ansible_collections/armfleet/vfio"
+    tests = {path.name for path in (installed / "tests").iterdir()}
+    if tests != _TESTS:
+        sys.exit(f"galaxy.yml lets {sorted(tests)} of tests into the package")
+    run(sys.executable, "-m", "tests.simulator", "status", cwd=installed)
+    _strip(installed)
     documented = json.loads(run("ansible-doc", "--json", *_MODULES))
     for module in _MODULES:
         if not documented[module]["doc"]["filename"].startswith(str(place)):
