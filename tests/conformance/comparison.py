@@ -35,16 +35,19 @@ class Difference(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Why the two may differ, where a scenario and a part of the state match the patterns."""
+    """Why the two may differ, where every part of a difference matches its pattern."""
 
+    sentence: str
     scenario: str
     what: str
-    sentence: str
+    real: str
+    simulated: str
+    operation: str = ".*"
 
     def covers(self, difference: Difference) -> bool:
-        return bool(
-            re.fullmatch(self.scenario, difference.scenario)
-            and re.fullmatch(self.what, difference.what)
+        return all(
+            re.fullmatch(getattr(self, part), str(value), re.DOTALL)
+            for part, value in difference._asdict().items()
         )
 
 

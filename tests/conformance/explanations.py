@@ -8,55 +8,54 @@ from __future__ import annotations
 
 from .comparison import Explanation
 
+_REVISION = Explanation(
+    "the revision of an AMBA cell is in its registers, which the simulator does not have",
+    scenario="boot|a device that goes away",
+    what=r"amba/90[01]0000\.pl0[13]1 (id|uevent)",
+    real=r"(.*d?)001410[13]1\n.*",
+    simulated=r"(.*d?)000410[13]1\n.*",
+)
+
 EXPLANATIONS = (
+    _REVISION,
     Explanation(
-        "boot|a device that goes away",
-        r"amba/90[01]0000\.pl0[13]1 (id|uevent)",
-        "the revision of an AMBA cell is in its registers, which the simulator does not have",
-    ),
-    Explanation(
-        "a device that is open",
-        "result",
         "FUSE gives a file its second write when the first has returned, so that a second unbind "
         "begins when the device has no driver any more",
+        scenario="a device that is open",
+        operation="answer  by third",
+        what="result",
+        real="ok",
+        simulated="ENODEV",
     ),
     Explanation(
-        "a device that is open",
-        r"module vfio_platform|driver platform/vfio-platform (un)?bind",
-        "a module that waits for its driver's remove is 'going', which the simulator does not show",
-    ),
-    Explanation(
-        "suppliers",
-        r"\S+ (consumer|supplier):\S+",
-        "a link is 'supplier unbinding' while the consumer's remove runs, which the simulator does "
-        "not show",
-    ),
-    Explanation(
-        "deferral",
-        r"(amba/9030000\.pl061 consumer:platform:gpio-keys)"
-        r"|(platform/gpio-keys supplier:amba:9030000\.pl061)",
         "gpio-keys depends on pl061 by nodes that are no devices; Linux makes that link anew when "
         "it is probed again, and the simulator has such links at boot only",
+        scenario="deferral",
+        operation=r"write '/sys/bus/amba/drivers/pl061_gpio/(un)?bind' .*",
+        what=r"amba/9030000\.pl061 consumer:platform:gpio-keys"
+        r"|platform/gpio-keys supplier:amba:9030000\.pl061",
+        real=r"(available|dormant)\n",
+        simulated="None",
     ),
 )
 
 # On board c, which has every corner of device trees.
 CORNERS = (
+    _REVISION,
     Explanation(
-        "boot",
-        r"amba/90[01]0000\.pl0[13]1 (id|uevent)",
-        "the revision of an AMBA cell is in its registers, which the simulator does not have",
-    ),
-    Explanation(
-        "boot",
-        r"platform/empty-compatible (modalias|uevent)",
         "Linux counts a compatible without a value as one that is empty, the simulator as none",
+        scenario="boot",
+        what="platform/empty-compatible (modalias|uevent)",
+        real=r".*T\(null\)C\n",
+        simulated=r".*T\(null\)\n",
     ),
     Explanation(
-        "boot",
-        r"platform/links:(camera|sensor|clock|cycle-\d|family|family:child|holder|later) "
-        r"(consumer|supplier):platform:links:\S+",
         "the simulator makes no links that never make anybody wait: those in a cycle, and those of "
         "nodes that are no devices",
+        scenario="boot",
+        what=r"platform/links:(camera|sensor|clock|cycle-\d|family|family:child|holder|later) "
+        r"(consumer|supplier):platform:links:\S+",
+        real=r"dormant\n",
+        simulated="None",
     ),
 )

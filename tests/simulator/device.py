@@ -47,12 +47,14 @@ class Device:
 class DeviceLink:
     """``consumer`` does not probe without ``supplier``, and loses its driver with it.
 
-    One that ``is_relaxed`` makes nobody wait (DL_FLAG_SYNC_STATE_ONLY).
+    One that ``is_relaxed`` makes nobody wait (DL_FLAG_SYNC_STATE_ONLY); while ``is_ending``, the
+    consumer loses its driver for the supplier is about to.
     """
 
     supplier: Device
     consumer: Device
     is_relaxed: bool = False
+    is_ending: bool = False
 
     @property
     def name(self) -> str:
@@ -64,6 +66,8 @@ class DeviceLink:
         """As status_show in drivers/base/core.c, but for what lasts only while a probe runs."""
         if self.supplier.driver is None:
             return "dormant"
+        if self.is_ending:
+            return "supplier unbinding"
         return "active" if self.consumer.driver else "available"
 
     def show_status(self) -> bytes:

@@ -102,10 +102,14 @@ class Kernel:
     def unregister(self, driver: Driver) -> None:
         """Remove a driver; every device that it has is left without one, unasked."""
         with self.changed:
+            # bus_remove_driver in drivers/base/bus.c: nobody can ask for it while it lets go.
+            del self.drivers[driver.bus, driver.name]
+            if not driver.suppress_bind_attrs:
+                for name in ("bind", "unbind"):
+                    self.tree.remove(f"{_folder(driver)}/{name}")
             for device in list(self.devices.values()):
                 if device.driver is driver:
                     self._release_locked(device)
-            del self.drivers[driver.bus, driver.name]
             self.tree.remove(_folder(driver))
             self.tree.remove(f"module/{driver.module}/drivers/{driver.bus}:{driver.name}")
 
@@ -270,6 +274,7 @@ class Kernel:
             return
         for link in device.consumers:
             if link.consumer.driver and not link.is_relaxed:
+                link.is_ending = True
                 self._release_locked(link.consumer)
         if device.made:
             self.remove_device(device.made)
@@ -283,6 +288,8 @@ class Kernel:
             self._put_down(device)
         self._take_time(driver.remove)
         device.driver = None
+        for link in device.consumers:
+            link.is_ending = False
         self._tell("unbind", device)
 
     def _tell(self, action: str, device: Device) -> None:

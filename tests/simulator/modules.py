@@ -240,6 +240,7 @@ class Modules:
                 self._take_out(need)
 
     def _take_out(self, name: str) -> None:
+        self._kernel.tree.put(f"module/{name}/initstate", "going\n")
         for driver in self._drivers_of(name):
             self._kernel.unregister(driver)
         for need in self._modules[name].needs:
