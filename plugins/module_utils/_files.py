@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import grp
 import os
@@ -18,6 +19,20 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._errors import Polic
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
 
 _TEMPORARY = ".armfleet-vfio-"
+
+_NO_FOLDER = "a part of this path that has to be a folder is a file"
+_NO_ROOM = "make room there, or have somebody raise the quota, and run again"
+# What a user can do about an errno of a file or its folder.
+_ADVICE = {
+    errno.EACCES: "become root (become: true)",
+    errno.EPERM: "become root (become: true), and see 'lsattr' for a file that may not be changed",
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EROFS: "its file system is mounted read-only; remount it, or say persistent: false",
+    errno.EIO: "the disk may be failing; see 'dmesg'",
+}
 
 
 class FileChange(NamedTuple):
@@ -150,9 +165,8 @@ def _settle(folder: str) -> None:
 
 def _failure(verb: str, path: str, error: OSError) -> PolicyError:
     place = error.filename if isinstance(error.filename, str) else path
-    hint = ""
-    if isinstance(error, (NotADirectoryError, FileExistsError)):
-        hint = "; a part of this path that has to be a folder is a file"
-    elif isinstance(error, PermissionError):
-        hint = "; become root (become: true)"
-    return PolicyError("Cannot %s %s: %s (%s)%s" % (verb, path, error.strerror, place, hint))
+    code = errno.errorcode.get(error.errno or 0, str(error.errno))
+    advice = _ADVICE.get(error.errno or 0, "see 'dmesg'")
+    return PolicyError(
+        "Cannot %s %s: %s (%s, %s); %s" % (verb, path, error.strerror, code, place, advice)
+    )

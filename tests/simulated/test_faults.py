@@ -134,6 +134,8 @@ def test_whichever_file_cannot_be_written_all_is_put_back(
             code, left = getattr(errno, name), number
             message = assert_put_back(lab, run, f"{call} {number}: {name}")
             assert any(path in message for path in _boot.PATHS), message
-            assert os.strerror(code) in message
+            reason = f"{os.strerror(code)} ({name}, /etc); "
+            assert reason in message
+            assert len(message.splitlines()[0].partition(reason)[2]) > 10
     left = 0
     assert not list((tmp_path / "lab").rglob(".armfleet-vfio-*"))
