@@ -36,6 +36,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
     parse_entries,
     parse_selectors,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import KINDS, check_driver
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE, Usage
@@ -160,7 +161,7 @@ def device_info() -> None:
     """Main of the module of that name."""
     module = _module("device_info")
     given = module.params["devices"]
-    host = _host(_PATIENCE)
+    host = _host(_PATIENCE, "device_info")
     try:
         selectors = None if given is None else parse_selectors(given)
         devices = inspect(host, selectors)
@@ -177,7 +178,7 @@ def _act(
     to_result: Callable[[Outcome], dict[str, Any]] = _report.result,
 ) -> None:
     module = _module(name)
-    host = _host(module.params["timeout"])
+    host = _host(module.params["timeout"], name)
     try:
         if module.params["timeout"] < 1:
             raise PolicyError("timeout is in seconds, 1 or more")
@@ -186,6 +187,8 @@ def _act(
         module.fail_json(msg=str(error))
     finally:
         host.sysfs.close()
+    for sentence in outcome.interrupted:
+        module.warn(sentence)
     module.exit_json(**to_result(outcome))
 
 
@@ -200,9 +203,9 @@ def _module(name: str) -> AnsibleModule:
     return module
 
 
-def _host(timeout: int) -> Host:
+def _host(timeout: int, name: str) -> Host:
     sysfs = Sysfs(timeout=timeout)
-    return Host(sysfs, Kmod(timeout=timeout), Files(), Usage(sysfs))
+    return Host(sysfs, Kmod(timeout=timeout), Files(), Usage(sysfs), Runs(name, timeout))
 
 
 def _whole_list(params: Mapping[str, Any]) -> Request:

@@ -56,6 +56,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
     dropped,
     first_entries,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
     Selector,
     resolve_alias,
@@ -88,6 +89,7 @@ class Host(NamedTuple):
     kmod: Kmod
     files: Files
     usage: Usage
+    runs: Runs
 
 
 class Request(NamedTuple):
@@ -123,11 +125,14 @@ class Outcome(NamedTuple):
     host_steps: list[str]
     files: list[FileChange]
     initramfs_command: list[str] | None
+    # What is to be said of an earlier run that was interrupted.
+    interrupted: Sequence[str] = ()
 
     @property
     def is_changed(self) -> bool:
         return bool(
-            self.host_steps
+            self.interrupted
+            or self.host_steps
             or any(outcome.steps for outcome in self.devices)
             or any(change.is_needed for change in self.files)
         )
@@ -138,6 +143,42 @@ def run(host: Host, request: Request, check_mode: bool) -> Outcome:
 
     PolicyError, with nothing changed, if it cannot be done.
     """
+    # Nobody but root can change anything, or use the lock.
+    if check_mode or os.geteuid() != 0:
+        return _run(host, request, check_mode)._replace(interrupted=_notice(host))
+    with host.runs.alone():
+        interrupted = _recover(host, request)
+        try:
+            return _run(host, request, check_mode)._replace(interrupted=interrupted)
+        except PolicyError as error:
+            raise PolicyError([*interrupted, *error.problems]) from None
+
+
+def _notice(host: Host) -> list[str]:
+    # The folder of an interrupted run is root's.
+    left = host.runs.interrupted() if os.geteuid() == 0 else None
+    if left is None:
+        return []
+    # Here, as in _recover, because nearly all runs have not to load it.
+    from ansible_collections.armfleet.vfio.plugins.module_utils._recovery import (  # noqa: PLC0415
+        announcement,
+    )
+
+    return [announcement(left) + " The next run undoes first what it had done"]
+
+
+def _recover(host: Host, request: Request) -> list[str]:
+    if host.runs.interrupted() is None:
+        return []
+    from ansible_collections.armfleet.vfio.plugins.module_utils._recovery import (  # noqa: PLC0415
+        Recovery,
+    )
+
+    doors = Recovery(host.sysfs, host.kmod, host.files, host.usage, host.runs)
+    return doors.run(request.allow)
+
+
+def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
     contents = _boot_contents(host.files) if request.is_whole_list else {}
     memory = _boot.memory(contents.get(_boot.RULES))
     wanted = _claims(host, request, memory)
@@ -155,7 +196,7 @@ def run(host: Host, request: Request, check_mode: bool) -> Outcome:
         )
 
         changes = Changes(steps, plans, needed, request.access)
-        after = Transaction(host.sysfs, host.kmod, host.files, changes).run()
+        after = Transaction(host.sysfs, host.kmod, host.files, host.runs, changes).run()
     return Outcome(
         [_outcome(device_plan, after.get(device_plan.device)) for device_plan in plans],
         [step.sentence for step in steps],

@@ -61,7 +61,7 @@ class Files:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _failure("read", path, error) from None
+            raise failure("read", path, error) from None
 
     def put(self, path: str, content: str | None) -> None:
         """Make the file be ``content`` (mode 0644) or, with None, not be; never half of it."""
@@ -71,7 +71,7 @@ class Files:
             else:
                 _replace(self._root + path, content)
         except OSError as error:
-            raise _failure("write", path, error) from None
+            raise failure("write", path, error) from None
 
     def node_access(self, path: str) -> NodeAccess | None:
         """Group and mode of a device node, or None where there is no such node."""
@@ -163,7 +163,8 @@ def _settle(folder: str) -> None:
         os.close(descriptor)
 
 
-def _failure(verb: str, path: str, error: OSError) -> PolicyError:
+def failure(verb: str, path: str, error: OSError) -> PolicyError:
+    """What stopped a file from being read or written, with a remedy."""
     place = error.filename if isinstance(error.filename, str) else path
     code = errno.errorcode.get(error.errno or 0, str(error.errno))
     advice = _ADVICE.get(error.errno or 0, "see 'dmesg'")

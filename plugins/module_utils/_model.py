@@ -57,6 +57,18 @@ class State(NamedTuple):
     iommu_group: str | None = None
     vfio_nodes: tuple[str, ...] = ()
 
+    @property
+    def binding(self) -> str:
+        """Driver and override in words."""
+        return "on driver %s with driver_override %s" % (
+            self.driver or "none",
+            self.driver_override or "unset",
+        )
+
+    def is_bound_as(self, other: State) -> bool:
+        """Whether driver and override are the same."""
+        return (self.driver, self.driver_override) == (other.driver, other.driver_override)
+
 
 class Policy(NamedTuple):
     """What shall drive a device.

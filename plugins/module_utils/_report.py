@@ -58,6 +58,7 @@ def result(outcome: Outcome) -> dict[str, Any]:
         "changed": outcome.is_changed,
         "devices": [device(one) for one in outcome.devices],
         "host_steps": outcome.host_steps,
+        "interrupted": list(outcome.interrupted),
         "diff": diff(outcome),
     }
 

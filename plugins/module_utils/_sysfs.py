@@ -26,6 +26,7 @@ _REPLY = struct.Struct("=iI")
 _READ, _WRITE = b"r", b"w"
 # So few requests fit into the pipe, so that neither side waits for the other to read.
 _BATCH = 200
+_SECOND_WAITS = 4
 
 # What a user can do about an errno of the files that this collection writes; the causes are those
 # of drivers/base/bus.c and drivers/base/dd.c.
@@ -59,15 +60,19 @@ class KernelRefusedError(Exception):
 
 
 class KernelBlockedError(PolicyError):
-    """The kernel did not answer within the time limit; process ``pid`` still waits for it."""
+    """The kernel did not answer within the time limit; process ``pid`` still waits for it.
 
-    def __init__(self, path: str, seconds: float, pid: int) -> None:
+    ``place`` is the kernel's function in which it waits, or None where that cannot be seen.
+    """
+
+    def __init__(self, path: str, seconds: float, pid: int, place: str | None) -> None:
         self.path = path
         super().__init__(
             "/sys/%s did not answer within %g s: the kernel holds this device's lock, because a "
             "driver's probe or remove hangs or user space holds the device open. Process %d is "
-            "left waiting there and ends when the kernel answers. Find the holder with "
-            "'fuser -v /dev/vfio/*', end it, and run again" % (path, seconds, pid)
+            "left waiting there%s and ends when the kernel answers. Find the holder with "
+            "'fuser -v /dev/vfio/*', end it, and run again"
+            % (path, seconds, pid, " (in %s)" % place if place else "")
         )
 
 
@@ -186,7 +191,7 @@ class Sysfs:
             for _operation, path, _data in requests:
                 reply = hand.receive(self._timeout)
                 if reply is None:
-                    raise KernelBlockedError(path, self._timeout, hand.pid)
+                    raise self._blocked(path, hand.pid)
                 replies.append(reply)
         except (EOFError, BrokenPipeError):
             self.close()
@@ -198,6 +203,13 @@ class Sysfs:
             self.close()
             raise
         return replies
+
+    def _blocked(self, path: str, pid: int) -> KernelBlockedError:
+        error = KernelBlockedError(path, self._timeout, pid, _waiting_in(pid))
+        # However many devices hang after the first, together they take no more than as long again,
+        # or _SECOND_WAITS seconds.
+        self._timeout = min(self._timeout, _SECOND_WAITS) / 2
+        return error
 
 
 class _Hand:
@@ -228,6 +240,14 @@ class _Hand:
         """Close the pipes; the child ends by itself, at once unless the kernel holds it."""
         os.close(self._requests)
         os.close(self._replies)
+
+
+def _waiting_in(pid: int) -> str | None:
+    try:
+        with open("/proc/%d/wchan" % pid, encoding="ascii") as stream:
+            return stream.read().strip("0\n") or None
+    except (OSError, ValueError):
+        return None
 
 
 def _serve(requests: int, replies: int) -> NoReturn:

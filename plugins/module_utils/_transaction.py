@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from functools import partial
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Iterator, NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _changes
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     complete,
     consumers,
-    folder,
     state,
     states,
 )
@@ -40,13 +39,29 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     Step,
     VfioSettings,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._rollback import (
+    Failure,
+    Rollback,
+    of_device,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import (
+    FILE,
+    MODULE,
+    NODE,
+    NOIOMMU,
+    RELOADED,
+    Runs,
+    Undo,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
     KernelBlockedError,
     KernelRefusedError,
     Sysfs,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
-    NOIOMMU,
+    NOIOMMU as NOIOMMU_PARAMETER,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
     bound_wrongly,
     present_settings,
     registered,
@@ -63,21 +78,25 @@ class Changes(NamedTuple):
     access: NodeAccess | None = None
 
 
-_HOLDERS = "module/%s/holders"
-
-
 class Transaction:
-    """One run of ``changes``; everything that it did is undone if any of it fails."""
+    """One run of ``changes``; everything that it did is undone if any of it fails.
 
-    def __init__(self, sysfs: Sysfs, kmod: Kmod, files: Files, changes: Changes) -> None:
+    How things were is written down by ``runs`` before each change, for the next run if this one is
+    killed.
+    """
+
+    def __init__(
+        self, sysfs: Sysfs, kmod: Kmod, files: Files, runs: Runs, changes: Changes
+    ) -> None:
         self._sysfs = sysfs
         self._kmod = kmod
         self._files = files
+        self._runs = runs
         self._changes = changes
         self._settings_before = VfioSettings()
-        self._undo: list[tuple[str, Callable[[], None]]] = []
+        self._undos: list[Undo] = []
         self._touched: set[Identity] = set()
-        self._blocked: set[Identity] = set()
+        self._blocked: set[str] = set()
 
     def run(self) -> dict[Identity, State]:
         """The verified state of every device that was changed.
@@ -85,12 +104,14 @@ class Transaction:
         PolicyError with the reason and with what could not be put back, if anything failed.
         """
         try:
-            return self._apply()
+            after = self._apply()
+            self._runs.forget()
+            return after
         except PolicyError as error:
-            raise PolicyError([*error.problems, self._report(self._put_back())]) from None
+            raise PolicyError([*error.problems, self._put_back()]) from None
         except KernelRefusedError as error:
             problem = "%s. %s" % (error, error.advice)
-            raise PolicyError([problem, self._report(self._put_back())]) from None
+            raise PolicyError([problem, self._put_back()]) from None
         except BaseException:
             self._put_back()
             raise
@@ -111,24 +132,29 @@ class Transaction:
                 self._open_nodes(plan.device, after[plan.device])
         self._verify_again(after)
         for change in self._changes.files:
-            self._undo.append((change.path, partial(self._files.put, change.path, change.before)))
+            values = {"path": change.path, "before": change.before, "after": change.after}
+            self._remember(Undo(FILE, change.path, values))
             self._files.put(change.path, change.after)
         return after
+
+    def _remember(self, undo: Undo) -> None:
+        self._runs.remember(undo)
+        self._undos.append(undo)
 
     def _perform(self, plan: DevicePlan, *kinds: str) -> None:
         for step in plan.steps:
             if step.kind in kinds:
-                self._will_restore(plan)
+                self._remember_device(plan)
                 with self._explained(plan.device, step):
                     self._act(plan.device, step)
 
-    def _will_restore(self, plan: DevicePlan) -> None:
+    def _remember_device(self, plan: DevicePlan) -> None:
         if plan.device not in self._touched:
             self._touched.add(plan.device)
-            restore = partial(self._restore_device, plan.device, plan.before)
-            self._undo.append((plan.device.label, restore))
+            wanted = (plan.driver, plan.driver_override)
+            self._remember(of_device(plan.device, plan.before, wanted))
 
-    def _will_restore_consumers(self, device: Identity) -> None:
+    def _remember_consumers(self, device: Identity) -> None:
         """Their drivers go with it, and the kernel probes all of them when it comes back."""
         for consumer in consumers(self._sysfs, device):
             bus, name = consumer.split(":", 1)
@@ -137,43 +163,23 @@ class Transaction:
             lost = complete(self._sysfs, Identity(bus, name))
             if lost not in self._touched:
                 self._touched.add(lost)
-                restore = partial(self._restore_device, lost, state(self._sysfs, lost))
-                # Undone after its supplier.
-                self._undo.insert(0, (lost.label, restore))
-                self._will_restore_consumers(lost)
+                # Put back after its supplier.
+                self._remember(of_device(lost, state(self._sysfs, lost), is_late=True))
+                self._remember_consumers(lost)
 
     def _act(self, device: Identity, step: Step) -> None:
         value = step.value or ""
         if step.kind == OVERRIDE:
-            self._override(device, step.value)
+            _changes.override(self._sysfs, device, step.value)
         elif step.kind == UNBIND:
-            self._unbind(device, value)
+            self._remember_consumers(device)
+            _changes.unbind(self._sysfs, device, value)
         elif step.kind == BIND:
-            self._bind(device, value)
+            _changes.bind(self._sysfs, device, value)
         elif step.kind == PROBE:
             self._probe(device)
         elif step.kind == LOAD:
             self._load(value, {})
-
-    def _override(self, device: Identity, driver: str | None) -> None:
-        # A write of zero bytes does not clear it.
-        self._sysfs.write(folder(device) + "/driver_override", (driver or "") + "\n")
-
-    def _unbind(self, device: Identity, driver: str) -> None:
-        if self._driver(device) == driver:
-            self._will_restore_consumers(device)
-            self._sysfs.write("bus/%s/drivers/%s/unbind" % (device.bus, driver), device.name)
-
-    def _bind(self, device: Identity, driver: str) -> None:
-        # A driver that was registered after the override was set has the device already. "bind"
-        # tells the probe's own errno, which drivers_probe hides.
-        if self._driver(device) == driver:
-            return
-        try:
-            self._sysfs.write("bus/%s/drivers/%s/bind" % (device.bus, driver), device.name)
-        except KernelRefusedError:
-            if self._driver(device) != driver:
-                raise
 
     def _probe(self, device: Identity) -> None:
         try:
@@ -183,29 +189,18 @@ class Transaction:
             if error.code != errno.EINVAL:
                 raise
 
-    def _driver(self, device: Identity) -> str | None:
-        return self._sysfs.link_name(folder(device) + "/driver")
-
     def _load(self, module: str, parameters: dict[str, str]) -> None:
         before = set(self._sysfs.names("module"))
+        if _changes.is_loaded(self._sysfs, module):
+            self._kmod.load(module, parameters)
+            return
+        values = {"module": module, "before": sorted(before), "came": []}
+        undo = Undo(MODULE, "module " + module, values)
+        self._remember(undo)
         self._kmod.load(module, parameters)
-        came = set(self._sysfs.names("module")) - before
-        # One that is built in is not there, and cannot be unloaded.
-        if module.replace("-", "_") in came:
-            self._undo.append(("module " + module, partial(self._unload, module, before, came)))
-
-    def _unload(self, module: str, before: set[str], came: set[str]) -> None:
-        self._kmod.unload(module)
-        # modprobe takes along what only this module needed, loaded before or not, and leaves what
-        # came because of another one that came (vfio_iommu_type1 with vfio, both with us).
-        while True:
-            loaded = set(self._sysfs.names("module"))
-            free = [one for one in came & loaded if not self._sysfs.names(_HOLDERS % one)]
-            if not free:
-                break
-            self._kmod.unload(min(free))
-        for taken in sorted(before - loaded):
-            self._kmod.load(taken)
+        # What was not there before came along, and only now it is known.
+        values["came"] = sorted(set(self._sysfs.names("module")) - before)
+        self._runs.remember(undo)
 
     def _prepare(self, step: HostStep) -> None:
         if step.kind == LOAD_VFIO:
@@ -225,45 +220,33 @@ class Transaction:
         # the module itself has.
         for plan in self._changes.plans:
             if plan.before.driver == module:
-                self._will_restore(plan)
-        before = "Y" if self._settings_before.reset_required else "N"
-        self._undo.append(
-            ("module " + module, partial(self._load_anew, module, {"reset_required": before}))
-        )
-        self._load_anew(module, parameters)
+                self._remember_device(plan)
+        before = self._settings_before
+        values = {
+            "module": module,
+            "reset_required": "Y" if before.reset_required else "N",
+            "noiommu": before.unsafe_noiommu,
+        }
+        self._remember(Undo(RELOADED, "module " + module, values))
+        _changes.load_anew(self._sysfs, self._kmod, module, parameters, before.unsafe_noiommu)
         # Registration binds them again only while the bus probes by itself (drivers_autoprobe).
         for plan in self._changes.plans:
             if plan.before.driver == module and plan.driver == module:
-                self._bind(plan.device, module)
-
-    def _load_anew(self, module: str, parameters: dict[str, str]) -> None:
-        if self._is_loaded(module):
-            self._kmod.unload(module)
-        self._kmod.load(module, parameters)
-        self._restore_noiommu()
-
-    def _restore_noiommu(self) -> None:
-        # vfio itself goes with the module that used it last, and comes back as configured.
-        noiommu = self._settings_before.unsafe_noiommu
-        if noiommu is not None and present_settings(self._sysfs).unsafe_noiommu != noiommu:
-            self._sysfs.write(NOIOMMU, "Y" if noiommu else "N")
-
-    def _is_loaded(self, module: str) -> bool:
-        return self._sysfs.exists("module/" + module.replace("-", "_"))
+                _changes.bind(self._sysfs, plan.device, module)
 
     def _set_noiommu(self, value: str) -> None:
         before = self._settings_before.unsafe_noiommu
         if present_settings(self._sysfs).unsafe_noiommu is (value == "Y"):
             return
+        if before is not None:
+            values = {"value": "Y" if before else "N"}
+            self._remember(Undo(NOIOMMU, "vfio.enable_unsafe_noiommu_mode", values))
         try:
-            self._sysfs.write(NOIOMMU, value)
+            self._sysfs.write(NOIOMMU_PARAMETER, value)
         except KernelRefusedError as error:
             raise PolicyError(
                 "Cannot set unsafe_noiommu: %s. The kernel needs CONFIG_VFIO_NOIOMMU for it" % error
             ) from None
-        if before is not None:
-            restore = partial(self._sysfs.write, NOIOMMU, "Y" if before else "N")
-            self._undo.append(("vfio.enable_unsafe_noiommu_mode", restore))
 
     def _verify(self, plan: DevicePlan) -> State:
         after = state(self._sysfs, plan.device)
@@ -294,7 +277,7 @@ class Transaction:
             "%s was on driver %s, and lost it again to a later step of this run (now: %s)"
             % (device.label, before.driver or "none", after.driver or "none")
             for (device, before), after in zip(verified.items(), now)
-            if (after.driver, after.driver_override) != (before.driver, before.driver_override)
+            if not after.is_bound_as(before)
         ]
         if problems:
             raise PolicyError(problems)
@@ -307,7 +290,8 @@ class Transaction:
             before = self._files.node_access(node)
             if before is None:
                 raise PolicyError("%s: there is no node %s" % (device.label, node))
-            self._undo.append((node, partial(self._files.give_node, node, before)))
+            values = {"path": node, "group": before.group, "mode": before.mode}
+            self._remember(Undo(NODE, node, values))
             self._files.give_node(node, access)
 
     @contextlib.contextmanager
@@ -315,7 +299,7 @@ class Transaction:
         try:
             yield
         except KernelBlockedError as error:
-            self._blocked.add(device)
+            self._blocked.add(device.label)
             raise PolicyError("%s: cannot %s: %s" % (device.label, step.sentence, error)) from None
         except KernelRefusedError as error:
             reason = (
@@ -327,64 +311,22 @@ class Transaction:
                 "%s: cannot %s: %s. %s" % (device.label, step.sentence, error, reason)
             ) from None
 
-    def _put_back(self) -> list[str]:
-        """Undo in reverse; what could not be undone, one sentence each.
+    def _put_back(self) -> str:
+        failures = Rollback(self._sysfs, self._kmod, self._files, self._blocked).run(self._undos)
+        if not failures:
+            # What is in it is how everything is again, so it may stay.
+            with contextlib.suppress(PolicyError):
+                self._runs.forget()
+            return "Nothing was changed: all that this run did was put back"
+        return self._report(failures)
 
-        What fails is tried again after all else: a device cannot come back before its supplier has.
-        """
-        waiting, self._undo = self._undo[::-1], []
-        held: list[str] = []
-        while True:
-            failures: list[str] = []
-            again = []
-            for subject, undo in waiting:
-                try:
-                    undo()
-                except KernelBlockedError as error:
-                    held.append("%s: %s" % (subject, error))
-                except (PolicyError, KernelRefusedError, OSError) as error:
-                    failures.append("%s: %s" % (subject, error))
-                    again.append((subject, undo))
-            if len(again) in (0, len(waiting)):
-                return held + failures
-            waiting = again
-
-    def _report(self, failures: Sequence[str]) -> str:
-        if failures:
-            return "Not everything could be put back as it was: " + "; ".join(failures)
-        return "Nothing was changed: all that this run did was put back"
-
-    def _restore_device(self, device: Identity, before: State) -> None:
-        if device in self._blocked:
-            raise PolicyError(
-                "the kernel still holds it; it was on driver %s with driver_override %s"
-                % (before.driver or "none", before.driver_override or "unset")
-            )
-        now = state(self._sysfs, device)
-        override = before.driver_override
-        if override and before.driver and now.driver != before.driver:
-            # A driver that had the device against its override is refused as long as that is set.
-            override = before.driver
-        if now.driver_override != override:
-            self._override(device, override)
-        if now.driver and now.driver != before.driver:
-            self._unbind(device, now.driver)
-        if before.driver and now.driver != before.driver:
-            self._bind(device, before.driver)
-        if override != before.driver_override:
-            self._override(device, before.driver_override)
-        after = state(self._sysfs, device)
-        if (after.driver, after.driver_override) != (before.driver, before.driver_override):
-            raise PolicyError(
-                "it was on driver %s with driver_override %s and is now on driver %s with "
-                "driver_override %s"
-                % (
-                    before.driver or "none",
-                    before.driver_override or "unset",
-                    after.driver or "none",
-                    after.driver_override or "unset",
-                )
-            )
+    def _report(self, failures: Sequence[Failure]) -> str:
+        self._runs.keep(self._runs.who, [failure.undo for failure in failures])
+        return (
+            "Not everything could be put back as it was: %s. The rest was. What is left to be put "
+            "back is in %s, and the next run tries again"
+            % ("; ".join(failure.sentence for failure in failures), self._runs.journal)
+        )
 
 
 def _is_expected(plan: DevicePlan, after: State) -> bool:

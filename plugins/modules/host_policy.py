@@ -201,6 +201,14 @@ devices:
         - set driver_override to vfio-platform (was unset)
         - unbind from acme-crypto
         - bind to vfio-platform
+interrupted:
+  description:
+    - What is to be said of an earlier run on this host that was killed, or could not put everything
+      back, since the last boot. What it had done is undone first. Usually empty.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 host_steps:
   description: What was, or in check mode would be, done to the modules of VFIO; empty if nothing.
   returned: success

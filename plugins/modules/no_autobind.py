@@ -153,6 +153,14 @@ devices:
       sample:
         - set driver_override to none (was unset)
         - unbind from acme-uart
+interrupted:
+  description:
+    - What is to be said of an earlier run on this host that was killed, or could not put everything
+      back, since the last boot. What it had done is undone first. Usually empty.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 host_steps:
   description: What was, or in check mode would be, done to the modules of VFIO; empty if nothing.
   returned: success

@@ -5,8 +5,9 @@
 """A run that is to be killed; what it shall do is a line of JSON on its input.
 
 It tells its process number, waits for a line, applies the list as many times as is asked for, and
-prints for each time whether it changed something. ``kill_at`` is the number of the change to a file
-before which it kills itself; 0 is never.
+prints for each time whether it changed something, the number of changes to files, and whether it
+said that an earlier run was interrupted. ``kill_at`` is the number of the change to a file before
+which it kills itself; 0 is never.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
 
@@ -58,14 +60,16 @@ def main() -> None:
     sys.addaudithook(watch)
     for _time in range(asked["times"]):
         sysfs = Sysfs()
-        host = Host(sysfs, Kmod(), Files(), Usage(sysfs, "/proc"))
+        host = Host(sysfs, Kmod(), Files(), Usage(sysfs, "/proc"), Runs("host_policy"))
         request = Request(
             parse_entries(asked["entries"]),
             is_whole_list=True,
             persistent=True,
             settings=VfioSettings(asked["reset_required"], asked["unsafe_noiommu"]),
         )
-        print(json.dumps([run(host, request, check_mode=False).is_changed, watch.seen]), flush=True)
+        outcome = run(host, request, check_mode=False)
+        told = [outcome.is_changed, watch.seen, bool(outcome.interrupted)]
+        print(json.dumps(told), flush=True)
         sysfs.close()
 
 

@@ -19,6 +19,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
 from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs, everything
 from tests.simulator.machine import Machine
@@ -51,6 +52,7 @@ class Lab:
             SimulatedKmod(self.machine, self.root / "etc"),
             SimulatedFiles(self.machine, self.root),
             Usage(sysfs, str(self.root / "proc")),
+            Runs("host_policy", folder=str(self.root / "run")),
         )
 
     def apply(

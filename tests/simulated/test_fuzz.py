@@ -17,6 +17,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Host, Request, run
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
 from tests.simulated.counts import Counts
 from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs
@@ -122,6 +123,7 @@ def rules_of(machine: Machine, root: Path, entry: dict[str, Any]) -> str:
         SimulatedKmod(machine, root / "etc"),
         SimulatedFiles(machine, root),
         Usage(sysfs, str(root / "proc")),
+        Runs("host_policy", folder=str(root / "run")),
     )
     request = Request(parse_entries([entry]), is_whole_list=True, runtime=False, persistent=True)
     files = {change.path: change.after for change in run(host, request, check_mode=True).files}

@@ -18,6 +18,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
 
 CRYPTO = {"dt_path": "/soc/crypto@b000000", "policy": "vfio"}
@@ -51,7 +52,11 @@ class Board:
     def host(self) -> Host:
         """Doors as a new process has them: nothing is remembered from the run before."""
         files = Files(str(self.files_root))
-        return Host(self.kernel, self.kmod, files, Usage(self.kernel, str(self.proc)))
+        usage = Usage(self.kernel, str(self.proc))
+        return Host(self.kernel, self.kmod, files, usage, self.runs())
+
+    def runs(self, who: str = "host_policy", timeout: float = 0) -> Runs:
+        return Runs(who, timeout, str(self.root / "run"))
 
     def apply(self, entries: Sequence[dict[str, Any]], **settings: Any) -> Outcome:
         """What host_policy does with this list."""

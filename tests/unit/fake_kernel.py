@@ -258,7 +258,7 @@ class FakeKernel(Sysfs):
                 if isinstance(answer, int):
                     raise KernelRefusedError(path, text, answer)
                 if isinstance(answer, str):
-                    raise KernelBlockedError(path, 30, 4711)
+                    raise KernelBlockedError(path, 30, 4711, None)
                 answer()
         if self.is_on_read_only_mount:
             raise KernelRefusedError(path, text, errno.EROFS)
@@ -274,7 +274,7 @@ class FakeKernel(Sysfs):
     def read_locked(self, paths: Sequence[str]) -> list[str | None]:
         for path in paths:
             if path.split("/")[-2] in self.hung:
-                raise KernelBlockedError(path, 30, 4711)
+                raise KernelBlockedError(path, 30, 4711, None)
         return [self.read(path) for path in paths]
 
     def has_node(self, node: str) -> bool:
@@ -408,7 +408,7 @@ class FakeKernel(Sysfs):
         numbers = self.names(f"{home}/vfio-dev")
         nodes = {"/dev/vfio/" + node, *("/dev/vfio/devices/" + number for number in numbers)}
         if nodes & self.held_open:
-            raise KernelBlockedError(f"{home}/driver/unbind", 30, 4711)
+            raise KernelBlockedError(f"{home}/driver/unbind", 30, 4711, None)
         shutil.rmtree(self.tree / home / "vfio-dev")
         for number in numbers:
             self._remove_node("/dev/vfio/devices/" + number)

@@ -14,6 +14,7 @@ from board import AMBA, CRYPTO, DMA, LIST, Board
 from ansible_collections.armfleet.vfio.plugins.module_utils import _door
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Undo
 
 Call = Callable[..., dict[str, Any]]
 ONE = [{"name": "b000000.crypto"}]
@@ -24,7 +25,7 @@ NATIVE = ("acme-crypto", None)
 @pytest.fixture
 def call(board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs a module on the board: its arguments by keyword, its JSON back."""
-    monkeypatch.setattr(_door, "_host", lambda _timeout: board.host)
+    monkeypatch.setattr(_door, "_host", lambda _timeout, _who: board.host)
 
     def run(module: str, *, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
         arguments["_ansible_check_mode"] = check_mode
@@ -158,7 +159,7 @@ def test_the_door_to_sys_is_closed_however_a_call_ends(
 def test_the_time_limit_is_for_writes_and_for_modprobe(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[int] = []
 
-    def host(timeout: int) -> None:
+    def host(timeout: int, _who: str) -> None:
         limits.append(timeout)
         raise PolicyError("enough")
 
@@ -167,6 +168,14 @@ def test_the_time_limit_is_for_writes_and_for_modprobe(monkeypatch: pytest.Monke
         with patch_module_args({"devices": ONE, **arguments}), pytest.raises(PolicyError):
             _door.vfio_binding()
     assert limits == [30, 7]
+
+
+def test_an_interrupted_run_is_said(board: Board, call: Call) -> None:
+    board.runs("the other").remember(Undo("file", "/etc/a", {"path": "/etc/a", "before": None}))
+    checked = call("vfio_binding", devices=ONE, reset_required=False, check_mode=True)
+    (sentence,) = checked["interrupted"]
+    assert "the other" in sentence
+    assert "The next run undoes first what it had done" in sentence
 
 
 def test_driver_override_sets_the_override_and_nothing_else(board: Board, call: Call) -> None:

@@ -34,7 +34,7 @@ DEVICE = {
 
 def test_a_result_has_the_promised_keys_and_is_json(board: Board) -> None:
     result = _report.result(board.apply(LIST, reset_required=False))
-    assert set(result) == {"changed", "devices", "host_steps", "diff"}
+    assert set(result) == {"changed", "devices", "host_steps", "interrupted", "diff"}
     assert all(set(device) == DEVICE for device in result["devices"])
     assert json.loads(json.dumps(result)) == result
 

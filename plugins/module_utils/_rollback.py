@@ -1,0 +1,174 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Put back what a run changed: at once where it fails, or by the next run where it was killed."""
+
+from __future__ import annotations
+
+from typing import Any, Container, NamedTuple, Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _changes
+from ansible_collections.armfleet.vfio.plugins.module_utils._devices import state
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    Identity,
+    NodeAccess,
+    State,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import (
+    DEVICE,
+    FILE,
+    MODULE,
+    NODE,
+    RELOADED,
+    Undo,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
+    KernelBlockedError,
+    KernelRefusedError,
+    Sysfs,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import NOIOMMU
+
+_HOLDERS = "module/%s/holders"
+
+
+class Failure(NamedTuple):
+    """What could not be put back, and why."""
+
+    undo: Undo
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        return "%s: %s" % (self.undo.subject, self.reason)
+
+
+def of_device(
+    device: Identity,
+    before: State,
+    wanted: tuple[str | None, str | None] | None = None,
+    is_late: bool = False,
+) -> Undo:
+    """``wanted`` is the driver and the override that the run gives it; None for a bystander."""
+    values = {
+        "device": device,
+        "driver": before.driver,
+        "driver_override": before.driver_override,
+        "wanted": wanted,
+    }
+    return Undo(DEVICE, device.label, values, is_late)
+
+
+def device_of(undo: Undo) -> Identity:
+    """The device that an undo of kind DEVICE is about; it may have been through JSON."""
+    bus, name, dt_path, compatible, acpi_path, acpi_hid = undo.values["device"]
+    return Identity(bus, name, dt_path, tuple(compatible), acpi_path, acpi_hid)
+
+
+class Rollback:
+    """Puts back in reverse order; ``blocked`` devices are not touched, the kernel holds them."""
+
+    def __init__(
+        self, sysfs: Sysfs, kmod: Kmod, files: Files, blocked: Container[str] = ()
+    ) -> None:
+        self._sysfs = sysfs
+        self._kmod = kmod
+        self._files = files
+        self._blocked = blocked
+
+    def run(self, undos: Sequence[Undo]) -> list[Failure]:
+        """What could not be put back.
+
+        What fails is tried again after all else: a device cannot come back before its supplier has.
+        """
+        waiting = [undo for undo in reversed(undos) if not undo.is_late]
+        waiting += [undo for undo in undos if undo.is_late]
+        held: list[Failure] = []
+        while True:
+            failures: list[Failure] = []
+            for undo in waiting:
+                try:
+                    self._put_back(undo)
+                except KernelBlockedError as error:
+                    held.append(Failure(undo, str(error)))
+                except (PolicyError, KernelRefusedError, OSError) as error:
+                    failures.append(Failure(undo, str(error)))
+            if len(failures) in (0, len(waiting)):
+                return held + failures
+            waiting = [failure.undo for failure in failures]
+
+    def _put_back(self, undo: Undo) -> None:
+        values = undo.values
+        if undo.kind == DEVICE:
+            self._device(undo)
+        elif undo.kind == MODULE:
+            self._unload(values["module"], set(values["before"]), set(values["came"]))
+        elif undo.kind == RELOADED:
+            self._reload(values)
+        elif undo.kind == FILE:
+            self._files.put(values["path"], values["before"])
+        elif undo.kind == NODE:
+            self._files.give_node(values["path"], NodeAccess(values["group"], values["mode"]))
+        elif self._sysfs.read(NOIOMMU) not in (None, values["value"]):
+            self._sysfs.write(NOIOMMU, values["value"])
+
+    def _reload(self, values: dict[str, Any]) -> None:
+        parameters = {"reset_required": values["reset_required"]}
+        _changes.load_anew(self._sysfs, self._kmod, values["module"], parameters, values["noiommu"])
+
+    def _unload(self, module: str, before: set[str], came: set[str]) -> None:
+        if not _changes.is_loaded(self._sysfs, module):
+            return
+        bound = self._bound_to(module)
+        if bound:
+            raise PolicyError("%s is bound to its driver" % ", ".join(bound))
+        self._kmod.unload(module)
+        # modprobe takes along what only this module needed, loaded before or not, and leaves what
+        # came because of another one that came (vfio_iommu_type1 with vfio, both with us).
+        while True:
+            loaded = set(self._sysfs.names("module"))
+            free = [one for one in came & loaded if not self._sysfs.names(_HOLDERS % one)]
+            if not free:
+                break
+            self._kmod.unload(min(free))
+        for taken in sorted(before - loaded):
+            self._kmod.load(taken)
+
+    def _bound_to(self, module: str) -> list[str]:
+        """Devices that unloading would take from their driver; modprobe does not ask."""
+        drivers = [
+            name.split(":", 1)
+            for name in self._sysfs.names("module/%s/drivers" % module.replace("-", "_"))
+        ]
+        return [
+            name
+            for bus, driver in drivers
+            for name in self._sysfs.names("bus/%s/drivers/%s" % (bus, driver))
+            if self._sysfs.exists("bus/%s/devices/%s" % (bus, name))
+        ]
+
+    def _device(self, undo: Undo) -> None:
+        device = device_of(undo)
+        before = State(undo.values["driver"], undo.values["driver_override"])
+        if device.label in self._blocked:
+            raise PolicyError("the kernel still holds it; it was %s" % before.binding)
+        now = state(self._sysfs, device)
+        override = before.driver_override
+        if override and before.driver and now.driver != before.driver:
+            # A driver that had the device against its override is refused as long as that is set.
+            override = before.driver
+        if now.driver_override != override:
+            _changes.override(self._sysfs, device, override)
+        if now.driver and now.driver != before.driver:
+            _changes.unbind(self._sysfs, device, now.driver)
+        if before.driver and now.driver != before.driver:
+            _changes.bind(self._sysfs, device, before.driver)
+        if override != before.driver_override:
+            _changes.override(self._sysfs, device, before.driver_override)
+        after = state(self._sysfs, device)
+        if not after.is_bound_as(before):
+            raise PolicyError("it was %s and is now %s" % (before.binding, after.binding))

@@ -1,0 +1,192 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One run at a time on a host, and what an interrupted one leaves to be undone.
+
+Both are in /run: a lock ends with its process, and after a boot there is no run-time state to undo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from typing import Any, Iterator, NamedTuple, Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import failure
+
+FOLDER = "/run/armfleet-vfio"
+
+DEVICE, MODULE, RELOADED, NOIOMMU, FILE, NODE = (
+    "device",
+    "module",
+    "reloaded",
+    "noiommu",
+    "file",
+    "node",
+)
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_BETWEEN_TRIES = 0.1
+
+
+class Undo(NamedTuple):
+    """How something was before a run changed it.
+
+    ``values`` is what JSON can hold, by its ``kind``. One that ``is_late`` is put back after all
+    others.
+    """
+
+    kind: str
+    subject: str
+    values: dict[str, Any]
+    is_late: bool = False
+
+
+class Interrupted(NamedTuple):
+    """A run that did not come to its end: who it was, and what it had changed, in its order."""
+
+    who: str
+    undos: list[Undo]
+
+
+class Runs:
+    """The runs of this collection on one host.
+
+    ``who`` is what other runs are told of this one; ``timeout`` is how many seconds it waits for
+    another one to end.
+    """
+
+    def __init__(self, who: str, timeout: float = 30, folder: str = FOLDER) -> None:
+        self._who = "process %d (%s, begun %s)" % (os.getpid(), who, time.strftime("%X"))
+        self._timeout = timeout
+        self._lock = folder + "/lock"
+        self._journal = folder + "/journal"
+        self._folder = folder
+        self._open: int | None = None
+        self._kept: list[Undo] = []
+        self._kept_of: list[str] = []
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other run away; PolicyError that names the other one at the time limit."""
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise failure("lock", self._lock, error) from None
+        try:
+            self._wait(descriptor)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, self._who.encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _wait(self, descriptor: int) -> None:
+        limit = time.monotonic() + self._timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= limit:
+                    break
+            time.sleep(_BETWEEN_TRIES)
+        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace") or "another process"
+        raise PolicyError(
+            "Another run works on this host's devices and did not end within %g s: %s holds the "
+            "lock %s. Nothing was changed. Wait for it or end it, and run again"
+            % (self._timeout, holder, self._lock)
+        )
+
+    def interrupted(self) -> Interrupted | None:
+        """What a run of this boot left behind when it was killed or could not put all back."""
+        try:
+            with open(self._journal, "rb") as stream:
+                # A line that was cut short stands for a change that was not made.
+                lines = [line for line in stream if line.endswith(b"\n")]
+            head, *undos = [json.loads(line) for line in lines] or [{}]
+            if head.get("boot") != _boot():
+                return None
+            return Interrupted(head["who"], [Undo(*undo) for undo in undos])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise failure("read", self._journal, error) from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PolicyError(
+                "%s, which says how an interrupted run found this host, cannot be read (%s). See "
+                "the devices with device_info, and delete the file" % (self._journal, error)
+            ) from None
+
+    def remember(self, undo: Undo) -> None:
+        """Write down how something is, before it is changed."""
+        if self._open is None:
+            self._open = self._begin([*self._kept_of, self._who])
+        self._append(self._open, undo)
+
+    def forget(self) -> None:
+        """Nothing of this run is left to be undone."""
+        self._close()
+        if self._kept:
+            os.close(self._begin(self._kept_of))
+            return
+        try:
+            os.unlink(self._journal)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise failure("write", self._journal, error) from None
+
+    def keep(self, who: str, undos: Sequence[Undo]) -> None:
+        """Of the run of ``who`` only this is left to be undone, by the next one."""
+        self._close()
+        self._kept += undos
+        self._kept_of.append(who)
+        os.close(self._begin(self._kept_of))
+
+    @property
+    def who(self) -> str:
+        return self._who
+
+    @property
+    def journal(self) -> str:
+        return self._journal
+
+    def _begin(self, whose: Sequence[str]) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW
+        fresh = self._journal + ".new"
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            descriptor = os.open(fresh, flags, 0o600)
+            self._append(descriptor, {"boot": _boot(), "who": " and ".join(whose)})
+            for undo in self._kept:
+                self._append(descriptor, undo)
+            os.rename(fresh, self._journal)
+        except OSError as error:
+            raise failure("write", self._journal, error) from None
+        return descriptor
+
+    def _append(self, descriptor: int, line: Any) -> None:
+        content = json.dumps(line).encode() + b"\n"
+        try:
+            if os.write(descriptor, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise failure("write", self._journal, error) from None
+
+    def _close(self) -> None:
+        if self._open is not None:
+            os.close(self._open)
+            self._open = None
+
+
+def _boot() -> str:
+    with open(_BOOT_ID, encoding="ascii") as stream:
+        return stream.read().strip()

@@ -1,0 +1,148 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A run that was killed is undone by the next one, as far as that hurts nobody."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from board import CRYPTO, LIST, Board
+from fake_kernel import BLOCK
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._transaction import Transaction
+
+NAME = "b000000.crypto"
+NATIVE, GIVEN = ("acme-crypto", None), ("vfio-platform", "vfio-platform")
+NOTHING: list[dict[str, Any]] = []
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing of the run is done after it."""
+
+
+def kill_at_the_first_file(
+    board: Board, entries: Sequence[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Apply a list, and die when all devices are as it asks and no file is written."""
+
+    def die(*_arguments: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "put", die)
+        patch.setattr(Transaction, "_put_back", die)
+        with pytest.raises(KilledError):
+            board.apply(entries, reset_required=False)
+
+
+@pytest.fixture
+def killed(board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """A board on which a run over one device was killed."""
+    kill_at_the_first_file(board, [CRYPTO], monkeypatch)
+    assert board.kernel.binding(NAME) == GIVEN
+    assert board.file(_boot.RULES) is None
+    return board
+
+
+def said(outcome: Outcome) -> str:
+    return "\n".join(outcome.interrupted)
+
+
+def test_all_is_as_it_was_before_the_killed_run(
+    grouped_board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = grouped_board.everything()
+    kill_at_the_first_file(grouped_board, LIST, monkeypatch)
+    assert grouped_board.everything() != before
+    outcome = grouped_board.apply(NOTHING)
+    assert grouped_board.everything() == before
+    assert "An earlier run on this host was interrupted: process" in said(outcome)
+    assert "undone first" in said(outcome)
+    assert outcome.is_changed
+    assert not grouped_board.apply(NOTHING).is_changed
+
+
+def test_the_rerun_knows_the_natives_as_if_nothing_had_happened(killed: Board) -> None:
+    killed.apply([CRYPTO], reset_required=False)
+    assert killed.kernel.binding(NAME) == GIVEN
+    assert '# native: {"/soc/crypto@b000000": "acme-crypto"}' in (killed.file(_boot.RULES) or "")
+
+
+def test_a_check_says_so_and_touches_nothing(killed: Board) -> None:
+    before = killed.everything()
+    assert "The next run undoes first" in said(killed.check(NOTHING))
+    assert killed.everything() == before
+
+
+def test_a_device_that_was_opened_since_is_left(killed: Board) -> None:
+    killed.process(4242, "qemu", "/dev/vfio/1")
+    killed.kernel.writes.clear()
+    outcome = killed.apply([CRYPTO], reset_required=False)
+    assert "Left as it is now: /soc/crypto@b000000" in said(outcome)
+    assert "/dev/vfio/1 is held open by qemu (pid 4242)" in said(outcome)
+    assert not killed.kernel.writes
+    assert killed.kernel.binding(NAME) == GIVEN
+
+
+def test_a_device_that_somebody_changed_since_is_left(killed: Board) -> None:
+    killed.kernel.write(f"bus/platform/devices/{NAME}/driver_override", "somebody\n")
+    outcome = killed.apply([{"name": "b002000.dma", "policy": "no_autobind"}])
+    assert "somebody has changed it since, to on driver vfio-platform" in said(outcome)
+    assert killed.kernel.binding(NAME) == ("vfio-platform", "somebody")
+
+
+def test_a_file_that_somebody_changed_since_is_left(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Files.put
+
+    def die_after(files: Files, path: str, content: str | None) -> None:
+        put(files, path, content)
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "put", die_after)
+        patch.setattr(Transaction, "_put_back", lambda _self: None)
+        with pytest.raises(KilledError):
+            board.apply([CRYPTO], reset_required=False)
+    written = [path for path in _boot.PATHS if board.file(path)]
+    assert len(written) == 1
+    (path,) = written
+    board.write_file(path, f"{board.file(path)}# a line of somebody else\n")
+    kept = board.file(path)
+    outcome = board.apply([{"name": "b002000.dma", "policy": "no_autobind"}], persistent=False)
+    assert f"{path}: somebody has changed it since" in said(outcome)
+    assert board.file(path) == kept
+
+
+def test_what_cannot_be_put_back_is_tried_again(killed: Board) -> None:
+    dma = [{"name": "b002000.dma", "policy": "no_autobind"}]
+    killed.kernel.answer(("bus/platform/drivers/vfio-platform/unbind", NAME), BLOCK)
+    outcome = killed.apply(dma, persistent=False)
+    assert "Could not be put back: /soc/crypto@b000000" in said(outcome)
+    assert "The next run tries again" in said(outcome)
+    assert killed.kernel.driver_of("b002000.dma") is None
+    assert "undone first" in said(killed.apply(dma, persistent=False))
+    assert killed.kernel.binding(NAME) == NATIVE
+
+
+def test_the_message_of_what_failed_later_says_it_too(killed: Board) -> None:
+    with pytest.raises(PolicyError, match=r"(?s)was interrupted.*matches no device"):
+        killed.apply([{"name": "nowhere", "policy": "vfio"}])
+    assert killed.kernel.binding(NAME) == NATIVE
+
+
+def test_nothing_is_left_to_be_undone_by_a_run_that_failed_by_itself(board: Board) -> None:
+    board.kernel.answer("bus/amba/drivers/vfio-amba/bind", errno.EIO)
+    with pytest.raises(PolicyError, match="Nothing was changed"):
+        board.apply(LIST, reset_required=False)
+    assert said(board.apply(NOTHING)) == ""

@@ -1,0 +1,182 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One run at a time on a host, and what is written down for the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from board import CRYPTO, Board
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs, Undo
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+
+HOLDER = """
+import sys
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
+with Runs("host_policy", folder=sys.argv[1]).alone():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+FIRST = Undo("file", "/etc/a", {"path": "/etc/a", "before": None, "after": "text \udcff\n"})
+SECOND = Undo("noiommu", "vfio", {"value": "N"}, is_late=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    return str(tmp_path / "run")
+
+
+def hold(folder: str) -> subprocess.Popen[str]:
+    """Another process that holds the lock until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ":".join(one for one in sys.path if one)},
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_run_is_told_who_holds_the_lock(board: Board) -> None:
+    holder = hold(str(board.root / "run"))
+    before = board.everything()
+    with pytest.raises(PolicyError) as caught:
+        board.apply([CRYPTO], reset_required=False)
+    assert f"process {holder.pid} (host_policy" in str(caught.value)
+    assert "Wait for it or end it, and run again" in str(caught.value)
+    assert board.everything() == before
+    holder.communicate()
+    board.apply([CRYPTO], reset_required=False)
+    assert board.kernel.driver_of("b000000.crypto") == "vfio-platform"
+
+
+def test_a_check_waits_for_nobody(board: Board) -> None:
+    holder = hold(str(board.root / "run"))
+    assert board.check([CRYPTO], reset_required=False).is_changed
+    holder.communicate()
+
+
+def test_a_second_run_begins_when_the_first_one_ends(folder: str) -> None:
+    holder = hold(folder)
+    assert holder.stdin
+    entered = threading.Event()
+
+    def second() -> None:
+        with Runs("vfio_binding", 60, folder).alone():
+            entered.set()
+
+    waiting = threading.Thread(target=second)
+    waiting.start()
+    assert not entered.is_set()
+    holder.communicate()
+    waiting.join(60)
+    assert entered.is_set()
+
+
+def test_a_killed_run_leaves_no_lock(folder: str) -> None:
+    holder = hold(folder)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with Runs("vfio_binding", 0, folder).alone():
+        pass
+
+
+def test_the_lock_does_not_outlive_a_child_that_is_left_behind(board: Board) -> None:
+    # A child that hangs in the kernel has every descriptor of the run but its pipes closed.
+    folder = str(board.root / "run")
+    sysfs = _sysfs(board)
+    with Runs("host_policy", 0, folder).alone():
+        sysfs.read_locked(["bus/platform/devices/b000000.crypto/driver_override"])
+    with Runs("host_policy", 0, folder).alone():
+        pass
+    sysfs.close()
+
+
+def _sysfs(board: Board) -> Sysfs:
+    return Sysfs(str(board.root / "sys"))
+
+
+def test_nobody_but_root_can_hold_the_lock_or_read_the_journal(folder: str) -> None:
+    runs = Runs("host_policy", 0, folder)
+    with runs.alone():
+        runs.remember(FIRST)
+    assert os.stat(folder).st_mode & 0o777 == 0o700
+    for name in os.listdir(folder):
+        assert os.stat(os.path.join(folder, name)).st_mode & 0o777 == 0o600
+
+
+def test_a_lock_that_is_a_link_is_not_followed(folder: str, tmp_path: Path) -> None:
+    Path(folder).mkdir()
+    (tmp_path / "victim").write_text("precious")
+    (Path(folder) / "lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(PolicyError, match=r"Cannot lock .*/lock"), Runs("x", 0, folder).alone():
+        pass
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_what_was_written_down_is_read_by_the_next_run(folder: str) -> None:
+    runs = Runs("host_policy", 0, folder)
+    runs.remember(FIRST)
+    runs.remember(SECOND)
+    left = Runs("later", 0, folder).interrupted()
+    assert left
+    assert "host_policy" in left.who
+    assert left.undos == [FIRST, SECOND]
+    Runs("later", 0, folder).keep(left.who, [SECOND])
+    left = Runs("still later", 0, folder).interrupted()
+    assert left
+    assert "host_policy" in left.who
+    assert left.undos == [SECOND]
+    runs.forget()
+    assert Runs("last", 0, folder).interrupted() is None
+
+
+def test_a_line_that_was_cut_short_stands_for_a_change_that_was_not_made(folder: str) -> None:
+    runs = Runs("host_policy", 0, folder)
+    runs.remember(FIRST)
+    with open(runs.journal, "a", encoding="ascii") as stream:
+        stream.write('["device", "/soc/cry')
+    left = runs.interrupted()
+    assert left
+    assert left.undos == [FIRST]
+
+
+def test_what_was_before_the_last_boot_is_no_more(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs("host_policy", 0, folder)
+    runs.remember(FIRST)
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(_runs, "_BOOT_ID", str(tmp_path / "boot_id"))
+    assert runs.interrupted() is None
+
+
+def test_a_journal_that_cannot_be_read_is_named(folder: str) -> None:
+    runs = Runs("host_policy", 0, folder)
+    runs.remember(FIRST)
+    Path(runs.journal).write_text("rubbish\n")
+    with pytest.raises(PolicyError, match="/journal, which says how an interrupted run found"):
+        runs.interrupted()
+
+
+def test_nothing_is_changed_that_could_not_be_written_down(board: Board) -> None:
+    (board.root / "run").mkdir()
+    (board.root / "run/journal").mkdir()
+    before = board.everything()
+    with pytest.raises(PolicyError, match="journal"):
+        board.apply([CRYPTO], reset_required=False)
+    assert board.everything() == before
