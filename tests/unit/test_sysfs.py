@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -107,6 +108,30 @@ def test_a_write_that_does_not_return_is_given_up_and_its_process_left(
     descriptor = os.open(tmp_path / "unbind", os.O_RDONLY)
     assert wait_until_gone(left)
     os.close(descriptor)
+
+
+def test_a_second_thing_that_hangs_is_waited_for_less_and_less_long(tmp_path: Path) -> None:
+    sysfs = Sysfs(str(tmp_path), timeout=0.4)
+    given = []
+    for number in range(4):
+        os.mkfifo(tmp_path / str(number))
+        with pytest.raises(KernelBlockedError) as caught:
+            sysfs.write(str(number), "x")
+        given.append(re.findall(r"within (\S+) s", str(caught.value)))
+    assert given == [["0.4"], ["0.2"], ["0.1"], ["0.05"]]
+    for number in range(4):
+        os.close(os.open(tmp_path / str(number), os.O_RDONLY | os.O_NONBLOCK))
+    sysfs.close()
+
+
+def test_where_in_the_kernel_a_process_waits_is_said(hasty: Sysfs, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "unbind")
+    with pytest.raises(KernelBlockedError) as caught:
+        hasty.write("unbind", "x")
+    (pid,) = re.findall(r"Process (\d+) is left", str(caught.value))
+    place = Path(f"/proc/{pid}/wchan").read_text().strip("0\n")
+    os.close(os.open(tmp_path / "unbind", os.O_RDONLY | os.O_NONBLOCK))
+    assert not place or f"waiting there (in {place})" in str(caught.value)
 
 
 def test_a_read_that_does_not_return_is_given_up_too(hasty: Sysfs, tmp_path: Path) -> None:
