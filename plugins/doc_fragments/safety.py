@@ -22,13 +22,15 @@ options:
     description:
       - What may be lost when a device loses its driver. Without its word here, a device in such use
         is refused before anything is touched.
-      - V(console) is the system console, V(storage) a disk that is mounted or used as swap,
-        V(network) an interface that is up, V(consumers) another device that depends on this one.
+      - V(console) is the system console or a terminal in use, V(storage) a disk that is mounted,
+        used as swap, part of a volume or held open, V(network) an interface that is up, or one
+        below it (bond, bridge, VLAN), V(consumers) another device that depends on this one,
+        V(clock) the chip that keeps the system's time, V(watchdog) a watchdog that is running.
       - A device that a process holds open through C(/dev/vfio) is always refused, because the
         kernel would wait for that process.
     type: list
     elements: str
-    choices: [console, storage, network, consumers]
+    choices: [console, storage, network, consumers, clock, watchdog]
     default: []
 requirements:
   - Root on the target.

@@ -38,6 +38,7 @@ WANTED = {
 }
 SETTINGS = {
     "passthrough_reset_required": False,
+    "passthrough_allow": ["clock"],
     "passthrough_vfio_group": "users",
     "passthrough_vfio_mode": "0660",
 }

@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import DeviceOutcome, Outcome
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
 from tests.simulated.boards import KINDS, PINS, Board, boards
 from tests.simulated.counts import Counts
 from tests.simulated.lab import Lab, bindings
@@ -32,7 +33,7 @@ from tests.simulator.watch import Write
 
 POLICIES = ("vfio", "vfio", "no_autobind", "driver", "default")
 DRIVERS = (*PINS, *(f"acme-{kind}" for kind in KINDS), "acme-dma-amba", "nobody-has-this")
-ALLOW = ["console", "storage", "network", "consumers"]
+ALLOW = list(ACCEPTABLE)
 SETTINGS = st.fixed_dictionaries(
     {
         "reset_required": st.sampled_from([None, False, False, True]),

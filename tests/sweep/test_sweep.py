@@ -18,6 +18,7 @@ from typing import Any
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import resolve
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_selectors
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
 from tests.boards import device_trees
 from tests.simulated.counts import Counts
 from tests.simulated.doors import everything
@@ -31,7 +32,7 @@ POLICIES = ("vfio", "vfio", "no_autobind")
 ASKED: dict[str, Any] = {
     "reset_required": False,
     "unsafe_noiommu": True,
-    "allow": ["console", "storage", "network", "consumers"],
+    "allow": list(ACCEPTABLE),
 }
 
 

@@ -17,6 +17,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
+from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import Networks
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
@@ -41,6 +42,7 @@ class Board:
         dev = self.files_root / "dev"
         self.kernel = FakeKernel(root / "sys", dev, groups_at_boot=groups_at_boot)
         self.kmod = FakeKmod(self.kernel, VFIO_MODULES)
+        self.networks = Networks({}, set())
         self.proc = root / "proc"
         (self.proc / "self").mkdir(parents=True)
         (self.proc / "self/mountinfo").write_text("22 1 0:20 / /proc rw - proc proc rw\n")
@@ -52,7 +54,7 @@ class Board:
     def host(self) -> Host:
         """Doors as a new process has them: nothing is remembered from the run before."""
         files = Files(str(self.files_root))
-        usage = Usage(self.kernel, str(self.proc))
+        usage = Usage(self.kernel, str(self.proc), lambda: self.networks)
         return Host(self.kernel, self.kmod, files, usage, self.runs())
 
     def runs(self, who: str = "host_policy", timeout: float = 0) -> Runs:

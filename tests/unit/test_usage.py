@@ -9,6 +9,9 @@ import pytest
 from board import CRYPTO, Board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import Networks
+from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import read as read_networks
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
 
 NAME = "b000000.crypto"
 HOME = f"devices/platform/{NAME}"
@@ -30,7 +33,7 @@ def assert_free(board: Board, **settings: Any) -> None:
 
 
 def assert_acceptable(board: Board, kind: str) -> None:
-    others = [other for other in ("console", "storage", "network", "consumers") if other != kind]
+    others = [other for other in ACCEPTABLE if other != kind]
     assert f"add '{kind}' to allow" in refusal(board, allow=others)
     assert_free(board, allow=[kind])
 
@@ -107,10 +110,81 @@ def test_what_is_stacked_on_a_partition_is_in_use(disk: Board) -> None:
     assert "dm-1 is mounted on /var" in refusal(disk)
 
 
+def test_a_volume_that_is_not_mounted_and_its_parts_are_in_use(disk: Board) -> None:
+    kernel = disk.kernel
+    kernel.put("devices/virtual/block/dm-0/dev", "253:0\n")
+    kernel.put("devices/virtual/block/dm-0/dm/name", "vg-data\n")
+    kernel.point("class/block/dm-0", "devices/virtual/block/dm-0")
+    kernel.point("class/block/vda2", f"{HOME}/virtio0/block/vda/vda2")
+    kernel.point(f"{HOME}/virtio0/block/vda/vda2/holders/dm-0", "devices/virtual/block/dm-0")
+    assert "vda2 is part of dm-0" in refusal(disk)
+    disk.mount("253:0", "/var")
+    assert "dm-0 (vg-data) is mounted on /var" in refusal(disk)
+
+
+def test_a_disk_that_a_process_has_open_is_in_use(disk: Board) -> None:
+    disk.process(12, "qemu-system-aar", "/dev/vda1")
+    assert "vda1 is held open by qemu-system-aar (pid 12)" in refusal(disk)
+    assert_acceptable(disk, "storage")
+
+
 def test_an_interface_that_is_up_is_in_use(board: Board) -> None:
     board.kernel.put(f"{HOME}/virtio1/net/eth0/flags", "0x1003\n")
     assert "network interface eth0 is up" in refusal(board)
     assert_acceptable(board, "network")
+
+
+@pytest.fixture
+def stack(board: Board) -> Board:
+    """A board with eth0 on the device, below a bond, below a bridge with the machine's address."""
+    kernel = board.kernel
+    kernel.put(f"{HOME}/virtio1/net/eth0/flags", "0x1002\n")
+    kernel.put(f"{HOME}/virtio1/net/eth0/ifindex", "2\n")
+    kernel.point(f"{HOME}/virtio1/net/eth0/upper_bond0", "devices/virtual/net/bond0")
+    for index, (name, flags) in enumerate([("bond0", "0x1002"), ("br0", "0x1003")], start=3):
+        kernel.put(f"devices/virtual/net/{name}/flags", f"{flags}\n")
+        kernel.put(f"devices/virtual/net/{name}/ifindex", f"{index}\n")
+        kernel.point(f"class/net/{name}", f"devices/virtual/net/{name}")
+    kernel.point("devices/virtual/net/bond0/upper_br0", "devices/virtual/net/br0")
+    board.networks = Networks({4: ["10.0.2.15", "fec0::15"], 9: ["192.0.2.1"]}, {4})
+    return board
+
+
+def test_an_interface_below_a_bond_below_a_bridge_that_is_up_is_in_use(stack: Board) -> None:
+    message = refusal(stack)
+    assert "network interface eth0 is up, below bond0, br0 with 10.0.2.15, fec0::15" in message
+    assert "the default route" in message
+    assert "this run" not in message
+    assert_acceptable(stack, "network")
+
+
+def test_an_interface_below_what_is_down_is_free(stack: Board) -> None:
+    stack.kernel.put("devices/virtual/net/br0/flags", "0x1002\n")
+    assert_free(stack)
+
+
+@pytest.mark.parametrize("address", ["10.0.2.15", "::ffff:10.0.2.15", "fec0::15%br0"])
+def test_the_interface_that_the_run_comes_in_by_is_said_to_be_it(
+    stack: Board, address: str
+) -> None:
+    # sudo drops the variable, so that it is found in a process above only.
+    (stack.proc / "self/environ").write_text("PATH=/bin\0")
+    (stack.proc / "self/status").write_text("Name:\tpython3\nPPid:\t77\n")
+    (stack.proc / "77").mkdir()
+    (stack.proc / "77/environ").write_text(f"A=b\0SSH_CONNECTION=10.0.2.2 40000 {address} 22\0")
+    assert "and this run comes in over it" in refusal(stack)
+
+
+def test_a_run_that_came_in_over_another_interface_is_not_said_to_come_over_this_one(
+    stack: Board,
+) -> None:
+    (stack.proc / "self/environ").write_text("SSH_CONNECTION=10.0.2.2 40000 192.0.2.1 22\0")
+    assert "this run" not in refusal(stack)
+
+
+def test_addresses_are_those_that_this_machine_has() -> None:
+    known = {address for addresses in read_networks().addresses.values() for address in addresses}
+    assert "127.0.0.1" in known
 
 
 def test_an_interface_that_is_down_is_free(board: Board) -> None:
@@ -124,6 +198,40 @@ def test_the_system_console_is_in_use_and_another_terminal_is_not(board: Board, 
     board.kernel.put("class/tty/console/active", "tty0 ttyAMA0\n")
     assert "ttyAMA0 is the system console" in refusal(board)
     board.kernel.put("class/tty/console/active", "tty0 ttyAMA00\n")
+    assert_free(board)
+
+
+def test_a_terminal_that_somebody_works_at_is_in_use(board: Board) -> None:
+    board.kernel.put(f"{HOME}/tty/ttyAMA1/dev", "204:65\n")
+    assert_free(board)
+    board.apply([])
+    board.kernel.writes.clear()
+    board.process(50, "agetty", "/dev/ttyAMA1")
+    assert "terminal ttyAMA1 is held open by agetty (pid 50)" in refusal(board)
+
+
+def test_the_clock_that_the_system_is_set_by_is_in_use_and_another_is_not(board: Board) -> None:
+    board.kernel.put(f"{HOME}/rtc/rtc0/hctosys", "1\n")
+    assert "rtc0 keeps the time that the system is set by" in refusal(board)
+    assert_acceptable(board, "clock")
+
+
+def test_a_clock_that_nothing_is_set_by_is_free(board: Board) -> None:
+    board.kernel.put(f"{HOME}/rtc/rtc1/hctosys", "0\n")
+    assert_free(board)
+
+
+def test_a_watchdog_that_is_running_is_in_use(board: Board) -> None:
+    board.kernel.put(f"{HOME}/watchdog/watchdog0/state", "active\n")
+    assert "watchdog0 is running and may reset the machine" in refusal(board)
+    assert_acceptable(board, "watchdog")
+
+
+def test_a_watchdog_that_is_stopped_is_free_unless_somebody_has_it_open(board: Board) -> None:
+    board.kernel.put(f"{HOME}/watchdog/watchdog0/state", "inactive\n")
+    board.process(1, "systemd", "/dev/watchdog0")
+    assert "watchdog0 is held open by systemd (pid 1)" in refusal(board)
+    (board.proc / "1/fd/0").unlink()
     assert_free(board)
 
 
@@ -144,6 +252,70 @@ def test_a_supplier_of_consumers_that_have_no_driver_is_free(board: Board) -> No
     assert_free(board)
 
 
+def refer(board: Board, node: str, name: str, *cells: int) -> None:
+    content = b"".join(cell.to_bytes(4, "big") for cell in cells)
+    board.kernel.put(f"firmware/devicetree/base{node}/{name}", content)
+
+
+@pytest.fixture
+def provider(board: Board) -> Board:
+    """A board whose device gives clocks, and has a phandle for it."""
+    refer(board, "/soc/crypto@b000000", "phandle", 7)
+    refer(board, "/soc/crypto@b000000", "#clock-cells", 1)
+    return board
+
+
+def test_a_device_that_another_one_refers_to_in_the_device_tree_is_in_use(provider: Board) -> None:
+    refer(provider, "/soc/dma@b002000", "clocks", 7, 3)
+    message = refusal(provider)
+    assert "platform:b002000.dma uses it (clocks in the device tree)" in message
+    assert_acceptable(provider, "consumers")
+
+
+def test_a_reference_in_a_node_below_counts_for_the_device_above(provider: Board) -> None:
+    refer(provider, "/soc/dma@b002000/channel", "clocks", 7, 3)
+    assert "platform:b002000.dma uses it" in refusal(provider)
+
+
+def test_a_reference_to_a_node_below_counts_as_one_to_the_device(board: Board) -> None:
+    refer(board, "/soc/crypto@b000000/regulator", "phandle", 9)
+    refer(board, "/soc/dma@b002000", "vcc-supply", 9)
+    assert "platform:b002000.dma uses it (vcc-supply in" in refusal(board)
+
+
+def test_interrupts_are_from_the_nearest_interrupt_parent(provider: Board) -> None:
+    refer(provider, "/soc", "interrupt-parent", 7)
+    refer(provider, "/soc/dma@b002000", "interrupts", 1)
+    refer(provider, "/soc/dma@b003000", "interrupts", 1)
+    refer(provider, "/soc/dma@b003000", "interrupt-parent", 99)
+    message = refusal(provider)
+    assert "platform:b002000.dma uses it (interrupts in" in message
+    assert "b003000" not in message
+
+
+def test_a_number_that_only_looks_like_the_phandle_is_no_reference(provider: Board) -> None:
+    refer(provider, "/soc/dma@b003000", "phandle", 8)
+    refer(provider, "/soc/dma@b003000", "#dma-cells", 1)
+    refer(provider, "/soc/dma@b002000", "dmas", 8, 7, 8, 7)
+    refer(provider, "/soc/dma@b002000", "reg", 7, 7)
+    assert_free(provider)
+
+
+def test_references_of_devices_without_driver_and_of_disabled_nodes_do_not_count(
+    provider: Board,
+) -> None:
+    refer(provider, "/soc/ethernet@e0700000", "clocks", 7, 1)
+    provider.kernel.put("firmware/devicetree/base/soc/dma@b002000/status", b"disabled\0")
+    refer(provider, "/soc/dma@b002000", "clocks", 7, 1)
+    assert_free(provider)
+
+
+def test_a_consumer_that_a_link_shows_is_named_once(provider: Board) -> None:
+    provider.kernel.add_link(NAME, "b002000.dma")
+    refer(provider, "/soc/dma@b002000", "clocks", 7, 3)
+    assert refusal(provider).count("platform:b002000.dma") == 1
+
+
 def test_an_iommu_is_in_use_and_a_device_behind_one_is_not(board: Board) -> None:
     board.kernel.put("devices/platform/b002000.dma/iommu/smmu3.b002000/uevent", "")
     board.kernel.point(f"{HOME}/iommu", "devices/platform/b002000.dma/iommu/smmu3.b002000")
@@ -162,7 +334,7 @@ def test_a_device_that_is_held_open_is_never_taken_whatever_is_allowed(
     board.process(4242, "qemu-system-aar", "/dev/null", "/dev/vfio/1")
     board.kernel.held_open.add("/dev/vfio/1")
     with pytest.raises(PolicyError) as caught:
-        board.apply(entries, allow=["console", "storage", "network", "consumers"])
+        board.apply(entries, allow=ACCEPTABLE)
     assert "/dev/vfio/1 is held open by qemu-system-aar (pid 4242)" in str(caught.value)
     assert "an open device is never taken" in str(caught.value)
     assert not board.kernel.writes
@@ -174,6 +346,20 @@ def test_a_node_of_the_newer_kind_that_is_held_open_is_seen_too(board: Board) ->
     board.process(7, "dpdk", f"/dev/vfio/devices/{number}")
     with pytest.raises(PolicyError, match=r"held open by dpdk \(pid 7\)"):
         board.apply([])
+
+
+def test_a_device_whose_node_was_closed_again_is_seen_by_its_holder(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    board.process(9, "crosvm", "anon_inode:[vfio-device]")
+    with pytest.raises(PolicyError, match=r"it may be the VFIO device .* by crosvm \(pid 9\)"):
+        board.apply([])
+
+
+def test_a_holder_that_has_another_node_open_holds_that_one(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    board.process(9, "crosvm", "anon_inode:[vfio-device]", "/dev/vfio/17")
+    board.apply([])
+    assert board.kernel.driver_of(NAME) == "acme-crypto"
 
 
 def test_a_device_that_another_process_holds_open_is_free(board: Board) -> None:

@@ -1,0 +1,92 @@
+"""What a machine stands on is refused before anything is touched, and the machine goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.harness.playbook import play, task_play
+from tests.harness.sysfs import files, read_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+KEYS, GPIO = "/gpio-keys", "/pl061@9030000"
+# By device-tree path: what the refusal has to name, and the kind that it is accepted by.
+CARRIED = {
+    "/pcie@10000000": [
+        ("storage", "disk vda: vda is mounted on /"),
+        ("network", "network interface eth0 is up with 10.0.2.15"),
+        ("network", "and this run comes in over it"),
+    ],
+    "/pl011@9000000": [("console", "ttyAMA0 is the system console")],
+    GPIO: [("consumers", "gpio-keys")],
+    "/smmuv3@9050000": [("consumers", "it is the IOMMU")],
+    "/pl031@9010000": [("clock", "rtc0 keeps the time that the system is set by")],
+}
+ENTRIES = [{"dt_path": path, "policy": "no_autobind"} for path in CARRIED]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_changes(guest: Guest) -> Iterator[None]:
+    before = read_machine(guest).bindings, files(guest)
+    yield
+    assert (read_machine(guest).bindings, files(guest)) == before
+
+
+def refused(inventory: Path, devices: list[dict[str, Any]], *arguments: str) -> str:
+    run = play(inventory, task_play("armfleet.vfio.host_policy", {"devices": devices}), *arguments)
+    (task,) = run.tasks
+    assert task.status == "failed", run.output
+    assert "Traceback" not in run.output
+    return str(task.result["msg"])
+
+
+@pytest.mark.parametrize("path", CARRIED)
+def test_a_device_that_carries_something_is_refused(inventory: Path, path: str) -> None:
+    message = refused(inventory, [{"dt_path": path, "policy": "no_autobind"}])
+    for kind, sentence in CARRIED[path]:
+        (line,) = [line for line in message.splitlines() if sentence in line]
+        assert line.startswith(f"{path} (")
+        assert f"add '{kind}' to allow" in line
+
+
+def test_all_of_them_are_refused_at_once_and_a_check_says_the_same(inventory: Path) -> None:
+    message = refused(inventory, ENTRIES)
+    for hazards in CARRIED.values():
+        assert all(sentence in message for _kind, sentence in hazards)
+    assert refused(inventory, ENTRIES, "--check") == message
+
+
+def test_device_info_shows_the_same(inventory: Path) -> None:
+    devices = [{"dt_path": path} for path in CARRIED]
+    run = play(inventory, task_play("armfleet.vfio.device_info", {"devices": devices}))
+    assert run.code == 0, run.output
+    found = {
+        one["dt_path"]: one["carries"] for one in run.of("armfleet.vfio.device_info")["devices"]
+    }
+    message = refused(inventory, ENTRIES)
+    for path, hazards in CARRIED.items():
+        assert {kind for kind, _sentence in hazards} == {one["kind"] for one in found[path]}
+        assert all(one["sentence"] in message for one in found[path])
+
+
+def test_what_is_allowed_is_done_and_can_be_given_back(guest: Guest, inventory: Path) -> None:
+    options = {
+        "devices": [{"dt_path": GPIO, "policy": "no_autobind"}],
+        "allow": ["consumers"],
+        "persistent": False,
+    }
+    run = play(inventory, task_play("armfleet.vfio.host_policy", options))
+    assert run.code == 0, run.output
+    assert read_machine(guest).at(GPIO).binding == (None, "none")
+    # No link shows that its keys hang on it: it keeps its driver, and works no more.
+    assert read_machine(guest).at(KEYS).driver == "gpio-keys"
+    back = {"devices": [{"dt_path": GPIO}], "state": "absent"}
+    run = play(inventory, task_play("armfleet.vfio.no_autobind", back))
+    assert run.code == 0, run.output
+    assert read_machine(guest).at(GPIO).driver == "pl061_gpio"

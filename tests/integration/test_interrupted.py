@@ -1,0 +1,130 @@
+"""Runs that are killed, and runs that meet: what is left of them on a real kernel."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.harness.playbook import Run, play, task_play
+from tests.harness.sysfs import files, read_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+RINGS = [f"/soc/ring@b1{number:02x}000" for number in range(8)]
+LIST = [{"dt_path": path, "policy": "vfio"} for path in RINGS]
+VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
+TWICE = 20
+
+# Kills the module as soon as the device named first is on VFIO, the others to follow.
+_KILL = """
+import os, signal, sys
+first = "/sys/bus/platform/devices/%s/driver" % sys.argv[1]
+while os.path.basename(os.path.realpath(first)) != "vfio-platform":
+    pass
+for name in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        with open("/proc/%s/cmdline" % name, "rb") as stream:
+            command = stream.read()
+    except OSError:
+        continue
+    if int(name) != os.getpid() and command.startswith(b"/usr/bin/python3"):
+        os.kill(int(name), signal.SIGKILL)
+"""
+_HOLD = """
+import fcntl, os, signal
+os.makedirs("/run/armfleet-vfio", mode=0o700, exist_ok=True)
+lock = os.open("/run/armfleet-vfio/lock", os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.ftruncate(lock, 0)
+os.pwrite(lock, b"process %d (a test)" % os.getpid(), 0)
+open("/run/held", "w").close()
+signal.pause()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
+    before = read_machine(guest).bindings, files(guest)
+    yield
+    assert play(inventory, "armfleet.vfio.release").code == 0
+    assert (read_machine(guest).bindings, files(guest)) == before
+    assert guest.run("ls /run/armfleet-vfio").stdout.split() == ["lock"]
+
+
+def apply(inventory: Path, devices: list[dict[str, Any]], **settings: Any) -> Run:
+    options = {"devices": devices, "reset_required": False, **settings}
+    return play(inventory, task_play("armfleet.vfio.host_policy", options))
+
+
+def message(run: Run) -> str:
+    (task,) = run.tasks
+    assert task.status == "failed", run.output
+    assert "Traceback" not in run.output
+    return str(task.result["msg"])
+
+
+def bindings(guest: Guest) -> list[tuple[str | None, str | None]]:
+    machine = read_machine(guest)
+    return [machine.at(path).binding for path in RINGS]
+
+
+def test_if_the_last_of_eight_fails_the_first_seven_are_back(guest: Guest, inventory: Path) -> None:
+    before = read_machine(guest).bindings, files(guest)
+    pinned = {"dt_path": RINGS[-1], "policy": "driver", "driver": "gpio-keys"}
+    told = message(apply(inventory, [*LIST[:-1], pinned]))
+    assert RINGS[-1] in told
+    assert "Nothing was changed: all that this run did was put back" in told
+    assert (read_machine(guest).bindings, files(guest)) == before
+
+
+def test_a_run_that_was_killed_is_undone_by_the_next_one_which_says_so(
+    guest: Guest, inventory: Path
+) -> None:
+    first = read_machine(guest).at(RINGS[0]).name
+    guest.run("cat > /root/kill.py", input=_KILL)
+    guest.run(["systemd-run", "--unit=kill", "/usr/bin/python3", "/root/kill.py", first])
+    killed = apply(inventory, LIST)
+    assert killed.code != 0
+    halfway = bindings(guest)
+    assert halfway[0][1] == "vfio-platform"
+    assert halfway[-1][0] != "vfio-platform"
+    assert "journal" in guest.run("ls /run/armfleet-vfio").stdout
+    rings = apply(inventory, LIST[4:])
+    assert rings.code == 0, rings.output
+    assert bindings(guest) == [NATIVE] * 4 + [VFIO] * 4
+    assert "[WARNING]: An earlier run on this host was interrupted: process" in rings.output
+    again = apply(inventory, LIST[4:])
+    assert again.changed == {"test-a": 0}
+    assert "WARNING" not in again.output
+
+
+def test_two_runs_together_end_as_if_one_came_after_the_other(
+    guest: Guest, inventory: Path
+) -> None:
+    lists = {"even": LIST[::2], "all": LIST}
+    with ThreadPoolExecutor(2) as pool:
+        for _time in range(TWICE):
+            runs = list(pool.map(lambda devices: apply(inventory, devices), lists.values()))
+            assert [run.code for run in runs] == [0, 0], runs[0].output + runs[1].output
+            even = [VFIO, NATIVE] * 4
+            assert bindings(guest) in (even, [VFIO] * 8)
+            assert not any("WARNING" in run.output for run in runs)
+
+
+def test_a_run_that_waits_in_vain_says_who_holds_the_lock(guest: Guest, inventory: Path) -> None:
+    guest.run("cat > /root/hold.py", input=_HOLD)
+    guest.run("systemd-run --unit=hold /usr/bin/python3 /root/hold.py")
+    guest.run("until [ -e /run/held ]; do :; done")
+    holder = guest.run("systemctl show --value -p MainPID hold").stdout.strip()
+    told = message(apply(inventory, LIST, timeout=2))
+    assert f"process {holder} (a test) holds the lock /run/armfleet-vfio/lock" in told
+    assert "Nothing was changed" in told
+    assert bindings(guest) == [NATIVE] * 8
+    guest.run("systemctl kill --signal=KILL hold")
+    assert apply(inventory, LIST).code == 0
