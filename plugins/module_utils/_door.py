@@ -22,6 +22,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DEFAULT,
@@ -205,7 +206,8 @@ def _module(name: str) -> AnsibleModule:
 
 def _host(timeout: int, name: str) -> Host:
     sysfs = Sysfs(timeout=timeout)
-    return Host(sysfs, Kmod(timeout=timeout), Files(), Usage(sysfs), Runs(name, timeout))
+    runs = Runs(name, timeout)
+    return Host(sysfs, Kmod(timeout=timeout), Files(), Usage(sysfs), runs, KernelLog())
 
 
 def _whole_list(params: Mapping[str, Any]) -> Request:

@@ -24,6 +24,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._files import (
     Files,
     is_group,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DEFAULT,
@@ -90,6 +91,7 @@ class Host(NamedTuple):
     files: Files
     usage: Usage
     runs: Runs
+    log: KernelLog
 
 
 class Request(NamedTuple):
@@ -196,7 +198,7 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         )
 
         changes = Changes(steps, plans, needed, request.access)
-        after = Transaction(host.sysfs, host.kmod, host.files, host.runs, changes).run()
+        after = Transaction(host.sysfs, host.kmod, host.files, host.runs, host.log, changes).run()
     return Outcome(
         [_outcome(device_plan, after.get(device_plan.device)) for device_plan in plans],
         [step.sentence for step in steps],

@@ -19,6 +19,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange, Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     BIND,
@@ -86,12 +87,19 @@ class Transaction:
     """
 
     def __init__(
-        self, sysfs: Sysfs, kmod: Kmod, files: Files, runs: Runs, changes: Changes
+        self,
+        sysfs: Sysfs,
+        kmod: Kmod,
+        files: Files,
+        runs: Runs,
+        log: KernelLog,
+        changes: Changes,
     ) -> None:
         self._sysfs = sysfs
         self._kmod = kmod
         self._files = files
         self._runs = runs
+        self._log = log
         self._changes = changes
         self._settings_before = VfioSettings()
         self._undos: list[Undo] = []
@@ -103,6 +111,7 @@ class Transaction:
 
         PolicyError with the reason and with what could not be put back, if anything failed.
         """
+        self._log.begin()
         try:
             after = self._apply()
             self._runs.forget()
@@ -115,6 +124,8 @@ class Transaction:
         except BaseException:
             self._put_back()
             raise
+        finally:
+            self._log.end()
 
     def _apply(self) -> dict[Identity, State]:
         working = [plan for plan in self._changes.plans if plan.steps]
@@ -259,13 +270,14 @@ class Transaction:
             problem = bound_wrongly(self._sysfs, plan, after)
         if problem:
             raise PolicyError(
-                "%s did not become what policy %s asks for (driver %s): %s. See 'dmesg | grep %s'"
+                "%s did not become what policy %s asks for (driver %s): %s. See 'dmesg | grep %s'%s"
                 % (
                     plan.device.label,
                     plan.policy.label,
                     plan.driver or "none",
                     problem,
                     plan.device.name,
+                    self._quote(plan.device),
                 )
             )
         return after
@@ -300,7 +312,9 @@ class Transaction:
             yield
         except KernelBlockedError as error:
             self._blocked.add(device.label)
-            raise PolicyError("%s: cannot %s: %s" % (device.label, step.sentence, error)) from None
+            raise PolicyError(
+                "%s: cannot %s: %s%s" % (device.label, step.sentence, error, self._quote(device))
+            ) from None
         except KernelRefusedError as error:
             reason = (
                 why_not_bound(self._sysfs, device, step.value or "", error.code)
@@ -308,8 +322,13 @@ class Transaction:
                 else error.advice
             )
             raise PolicyError(
-                "%s: cannot %s: %s. %s" % (device.label, step.sentence, error, reason)
+                "%s: cannot %s: %s. %s%s"
+                % (device.label, step.sentence, error, reason, self._quote(device))
             ) from None
+
+    def _quote(self, device: Identity) -> str:
+        lines = self._log.about(device.name)
+        return ". The kernel's log says: %s" % "; ".join(map(repr, lines)) if lines else ""
 
     def _put_back(self) -> str:
         failures = Rollback(self._sysfs, self._kmod, self._files, self._blocked).run(self._undos)

@@ -20,6 +20,7 @@ from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Host, Request, run
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
@@ -60,7 +61,7 @@ def main() -> None:
     sys.addaudithook(watch)
     for _time in range(asked["times"]):
         sysfs = Sysfs()
-        host = Host(sysfs, Kmod(), Files(), Usage(sysfs, "/proc"), Runs("host_policy"))
+        host = Host(sysfs, Kmod(), Files(), Usage(sysfs, "/proc"), Runs("host_policy"), KernelLog())
         request = Request(
             parse_entries(asked["entries"]),
             is_whole_list=True,

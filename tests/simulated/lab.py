@@ -17,6 +17,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
     Request,
     run,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
@@ -53,6 +54,7 @@ class Lab:
             SimulatedFiles(self.machine, self.root),
             Usage(sysfs, str(self.root / "proc")),
             Runs("host_policy", folder=str(self.root / "run")),
+            KernelLog(str(self.root / "dev/kmsg")),
         )
 
     def apply(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Host, Request, run
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, parse_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
@@ -124,6 +125,7 @@ def rules_of(machine: Machine, root: Path, entry: dict[str, Any]) -> str:
         SimulatedFiles(machine, root),
         Usage(sysfs, str(root / "proc")),
         Runs("host_policy", folder=str(root / "run")),
+        KernelLog(str(root / "dev/kmsg")),
     )
     request = Request(parse_entries([entry]), is_whole_list=True, runtime=False, persistent=True)
     files = {change.path: change.after for change in run(host, request, check_mode=True).files}

@@ -16,6 +16,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
     run,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
 from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import Networks
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
@@ -43,6 +44,7 @@ class Board:
         self.kernel = FakeKernel(root / "sys", dev, groups_at_boot=groups_at_boot)
         self.kmod = FakeKmod(self.kernel, VFIO_MODULES)
         self.networks = Networks({}, set())
+        self.kmsg = root / "kmsg"
         self.proc = root / "proc"
         (self.proc / "self").mkdir(parents=True)
         (self.proc / "self/mountinfo").write_text("22 1 0:20 / /proc rw - proc proc rw\n")
@@ -55,7 +57,7 @@ class Board:
         """Doors as a new process has them: nothing is remembered from the run before."""
         files = Files(str(self.files_root))
         usage = Usage(self.kernel, str(self.proc), lambda: self.networks)
-        return Host(self.kernel, self.kmod, files, usage, self.runs())
+        return Host(self.kernel, self.kmod, files, usage, self.runs(), KernelLog(str(self.kmsg)))
 
     def runs(self, who: str = "host_policy", timeout: float = 0) -> Runs:
         return Runs(who, timeout, str(self.root / "run"))
