@@ -12,7 +12,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._devices import fold
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import State
-from ansible_collections.armfleet.vfio.plugins.module_utils._rollback import Rollback, device_of
+from ansible_collections.armfleet.vfio.plugins.module_utils._rollback import (
+    Rollback,
+    device_of,
+    names_of_devices,
+    others_on,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import (
     DEVICE,
     FILE,
@@ -46,7 +51,8 @@ class Recovery(NamedTuple):
         interrupted = self.runs.interrupted()
         if interrupted is None:
             return []
-        reasons = [(undo, self._why_not(undo, allow)) for undo in interrupted.undos]
+        ours = names_of_devices(interrupted.undos)
+        reasons = [(undo, self._why_not(undo, allow, ours)) for undo in interrupted.undos]
         if any(reason for undo, reason in reasons if undo.kind == DEVICE):
             # Its driver's module must not be taken from under it.
             reasons = [
@@ -69,7 +75,7 @@ class Recovery(NamedTuple):
             self.runs.forget()
         return sentences
 
-    def _why_not(self, undo: Undo, allow: Sequence[str]) -> str | None:
+    def _why_not(self, undo: Undo, allow: Sequence[str], ours: set[str]) -> str | None:
         """Why something is to stay as it is, although an interrupted run may have changed it."""
         if undo.kind == DEVICE:
             try:
@@ -77,9 +83,12 @@ class Recovery(NamedTuple):
             except KernelBlockedError:
                 # Putting it back says so.
                 return None
+        if undo.kind in (MODULE, RELOADED):
+            others = others_on(self.sysfs, undo.values["module"], ours)
+            return "%s is bound to its driver by now" % ", ".join(others) if others else None
         if undo.kind == FILE:
-            ours = (undo.values["before"], undo.values["after"])
-            if self.files.read(undo.values["path"]) not in ours:
+            known = (undo.values["before"], undo.values["after"])
+            if self.files.read(undo.values["path"]) not in known:
                 return "somebody has changed it since"
         return None
 

@@ -36,6 +36,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import NOIOMMU
 _HOLDERS = "module/%s/holders"
 
 
+def names_of_devices(undos: Sequence[Undo]) -> set[str]:
+    """The devices that are put back by ``undos``."""
+    return {device_of(undo).name for undo in undos if undo.kind == DEVICE}
+
+
 class Failure(NamedTuple):
     """What could not be put back, and why."""
 
@@ -69,6 +74,22 @@ def device_of(undo: Undo) -> Identity:
     return Identity(bus, name, dt_path, tuple(compatible), acpi_path, acpi_hid)
 
 
+def others_on(sysfs: Sysfs, module: str, ours: Container[str]) -> list[str]:
+    """Names of devices that unloading would take from their driver, but ``ours``.
+
+    modprobe does not ask: a device that is merely bound does not keep its driver's module.
+    """
+    drivers = [
+        name.split(":", 1) for name in sysfs.names("module/%s/drivers" % module.replace("-", "_"))
+    ]
+    return [
+        name
+        for bus, driver in drivers
+        for name in sysfs.names("bus/%s/drivers/%s" % (bus, driver))
+        if name not in ours and sysfs.exists("bus/%s/devices/%s" % (bus, name))
+    ]
+
+
 class Rollback:
     """Puts back in reverse order; ``blocked`` devices are not touched, the kernel holds them."""
 
@@ -79,12 +100,14 @@ class Rollback:
         self._kmod = kmod
         self._files = files
         self._blocked = blocked
+        self._ours: set[str] = set()
 
     def run(self, undos: Sequence[Undo]) -> list[Failure]:
         """What could not be put back.
 
         What fails is tried again after all else: a device cannot come back before its supplier has.
         """
+        self._ours = names_of_devices(undos)
         waiting = [undo for undo in reversed(undos) if not undo.is_late]
         waiting += [undo for undo in undos if undo.is_late]
         held: list[Failure] = []
@@ -123,7 +146,7 @@ class Rollback:
     def _unload(self, module: str, before: set[str], came: set[str]) -> None:
         if not _changes.is_loaded(self._sysfs, module):
             return
-        bound = self._bound_to(module)
+        bound = others_on(self._sysfs, module, self._ours)
         if bound:
             raise PolicyError("%s is bound to its driver" % ", ".join(bound))
         self._kmod.unload(module)
@@ -137,19 +160,6 @@ class Rollback:
             self._kmod.unload(min(free))
         for taken in sorted(before - loaded):
             self._kmod.load(taken)
-
-    def _bound_to(self, module: str) -> list[str]:
-        """Devices that unloading would take from their driver; modprobe does not ask."""
-        drivers = [
-            name.split(":", 1)
-            for name in self._sysfs.names("module/%s/drivers" % module.replace("-", "_"))
-        ]
-        return [
-            name
-            for bus, driver in drivers
-            for name in self._sysfs.names("bus/%s/drivers/%s" % (bus, driver))
-            if self._sysfs.exists("bus/%s/devices/%s" % (bus, name))
-        ]
 
     def _device(self, undo: Undo) -> None:
         device = device_of(undo)

@@ -124,9 +124,21 @@ def test_a_file_that_somebody_changed_since_is_left(
     assert board.file(path) == kept
 
 
+def test_a_module_that_somebody_uses_since_is_left(killed: Board) -> None:
+    kernel = killed.kernel
+    kernel.write("bus/platform/drivers/acme-crypto/unbind", "b001000.crypto")
+    kernel.write("bus/platform/devices/b001000.crypto/driver_override", "vfio-platform")
+    kernel.write("bus/platform/drivers/vfio-platform/bind", "b001000.crypto")
+    outcome = killed.apply(NOTHING)
+    assert "module vfio-platform: b001000.crypto is bound to its driver by now" in said(outcome)
+    assert kernel.binding("b001000.crypto") == GIVEN
+    assert kernel.binding(NAME) == NATIVE
+    assert said(killed.apply(NOTHING)) == ""
+
+
 def test_what_cannot_be_put_back_is_tried_again(killed: Board) -> None:
     dma = [{"name": "b002000.dma", "policy": "no_autobind"}]
-    killed.kernel.answer(("bus/platform/drivers/vfio-platform/unbind", NAME), BLOCK)
+    killed.kernel.answer(("bus/platform/drivers/acme-crypto/bind", NAME), BLOCK)
     outcome = killed.apply(dma, persistent=False)
     assert "Could not be put back: /soc/crypto@b000000" in said(outcome)
     assert "The next run tries again" in said(outcome)
