@@ -188,5 +188,9 @@ class Runs:
 
 
 def _boot() -> str:
-    with open(_BOOT_ID, encoding="ascii") as stream:
-        return stream.read().strip()
+    try:
+        with open(_BOOT_ID, encoding="ascii") as stream:
+            return stream.read().strip()
+    except OSError:
+        # An image that is not running has no /proc.
+        return ""

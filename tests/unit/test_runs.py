@@ -165,6 +165,17 @@ def test_what_was_before_the_last_boot_is_no_more(
     assert runs.interrupted() is None
 
 
+def test_an_image_without_proc_has_a_journal_too(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_runs, "_BOOT_ID", str(tmp_path / "nothing"))
+    runs = Runs("host_policy", 0, folder)
+    runs.remember(FIRST)
+    left = runs.interrupted()
+    assert left
+    assert left.undos == [FIRST]
+
+
 def test_a_journal_that_cannot_be_read_is_named(folder: str) -> None:
     runs = Runs("host_policy", 0, folder)
     runs.remember(FIRST)
