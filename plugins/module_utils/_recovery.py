@@ -113,7 +113,9 @@ def announcement(interrupted: Interrupted) -> str:
 def _may_be_ours(now: State, undo: Undo) -> bool:
     """Whether a device is as the run found it, as it wanted it, or between the two."""
     if undo.values["wanted"] is None:
-        return True
+        # A bystander's driver goes and comes with its supplier's; its override is nobody's but its
+        # owner's.
+        return now.driver_override == undo.values["driver_override"]
     driver, override = undo.values["wanted"]
     # A driver of before that had the device against its override is put back by naming it.
     overrides = (undo.values["driver_override"], override, undo.values["driver"])

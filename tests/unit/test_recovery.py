@@ -30,7 +30,10 @@ class KilledError(BaseException):
 
 
 def kill_at_the_first_file(
-    board: Board, entries: Sequence[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    board: Board,
+    entries: Sequence[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    allow: Sequence[str] = (),
 ) -> None:
     """Apply a list, and die when all devices are as it asks and no file is written."""
 
@@ -41,7 +44,7 @@ def kill_at_the_first_file(
         patch.setattr(Files, "put", die)
         patch.setattr(Transaction, "_put_back", die)
         with pytest.raises(KilledError):
-            board.apply(entries, reset_required=False)
+            board.apply(entries, reset_required=False, allow=allow)
 
 
 @pytest.fixture
@@ -98,6 +101,19 @@ def test_a_device_that_somebody_changed_since_is_left(killed: Board) -> None:
     outcome = killed.apply([{"name": "b002000.dma", "policy": "no_autobind"}])
     assert "somebody has changed it since, to on driver vfio-platform" in said(outcome)
     assert killed.kernel.binding(NAME) == ("vfio-platform", "somebody")
+
+
+def test_a_consumer_that_somebody_changed_since_is_left(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.kernel.add_link(NAME, "b002000.dma")
+    kill_at_the_first_file(board, [CRYPTO], monkeypatch, allow=["consumers"])
+    board.kernel.write("bus/platform/devices/b002000.dma/driver_override", "somebody\n")
+    outcome = board.apply(NOTHING, allow=["consumers"])
+    assert "/soc/dma@b002000 (platform device b002000.dma): somebody has changed it" in said(
+        outcome
+    )
+    assert board.kernel.override_of("b002000.dma") == "somebody"
 
 
 def test_a_file_that_somebody_changed_since_is_left(
