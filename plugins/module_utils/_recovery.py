@@ -115,7 +115,8 @@ def _may_be_ours(now: State, undo: Undo) -> bool:
     if undo.values["wanted"] is None:
         # A bystander's driver goes and comes with its supplier's; its override is nobody's but its
         # owner's.
-        return now.driver_override == undo.values["driver_override"]
+        owners: str | None = undo.values["driver_override"]
+        return now.driver_override == owners
     driver, override = undo.values["wanted"]
     # A driver of before that had the device against its override is put back by naming it.
     overrides = (undo.values["driver_override"], override, undo.values["driver"])
