@@ -20,7 +20,8 @@ _FIRMWARE = (
     Path("/usr/share/AAVMF/AAVMF_CODE.fd"),
 )
 QEMU = "qemu-system-aarch64"
-# Only disk and network are on PCI, so that all virtio-mmio slots are free for tests.
+# Disk and network are on PCI where the board does not say otherwise, so that all virtio-mmio slots
+# are free for tests.
 MACHINE = (
     *("-machine", "virt,gic-version=3,iommu=smmuv3"),
     *("-cpu", "cortex-a57"),
@@ -38,11 +39,15 @@ _RING = """\
 
 @dataclass(frozen=True)
 class Board:
-    """How the firmware describes the machine: a device tree, or ACPI when there is none."""
+    """How the firmware describes the machine: a device tree, or ACPI when there is none.
+
+    One that ``stands_on_platform`` has its disks and its network in virtio-mmio slots.
+    """
 
     name: str
     rings: int = 0
     device_tree: bool = True
+    stands_on_platform: bool = False
 
 
 BOARDS = {
@@ -51,6 +56,7 @@ BOARDS = {
         Board("a", rings=64),
         Board("b", rings=4),
         Board("c"),
+        Board("d", rings=200, stands_on_platform=True),
         Board("acpi", device_tree=False),
     )
 }

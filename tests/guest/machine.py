@@ -28,6 +28,11 @@ from .errors import GuestError
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _PORT_ATTEMPTS = 5
 _END_SECONDS = 20
+_SPARE_DISKS, _SPARE_BYTES = 6, 32 << 20
+_ON_PCI = (
+    *("-device", "virtio-blk-pci,drive=disk,addr=0x1"),
+    *("-device", "virtio-net-pci,netdev=net,addr=0x2,romfile="),
+)
 _KERNEL_COMMAND_LINE = (
     "root=/dev/vda",
     "rw",
@@ -83,6 +88,10 @@ class Machine:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self._make_overlay(parts.disk)
+        if board.stands_on_platform:
+            for spare in self._spare_disks():
+                spare.touch()
+                os.truncate(spare, _SPARE_BYTES)
         for _attempt in range(_PORT_ATTEMPTS):
             running = Running(board.name, _free_port(), str(parts.login_key))
             # Written first: whoever finds the process finds its port too.
@@ -118,6 +127,9 @@ class Machine:
         if made.returncode:
             raise GuestError("Cannot make a disk for guest %s: %s" % (self.name, made.stderr))
 
+    def _spare_disks(self) -> list[Path]:
+        return [self.folder / ("spare%d.raw" % number) for number in range(_SPARE_DISKS)]
+
     def _spawn(self, board: Board, parts: Parts, port: int) -> str | None:
         """Returns what QEMU complains of; it puts itself into the background when all is well."""
         started = subprocess.run(
@@ -138,19 +150,36 @@ class Machine:
             described = ["-bios", firmware()]
             told.append("acpi=force")
         network = "user,id=net,restrict=on,hostfwd=tcp:%s:%d-:22" % (HOST, port)
+        devices = self._on_platform() if board.stands_on_platform else _ON_PCI
         return [
             *(QEMU, "-name", self.name, *MACHINE, *described),
             *("-kernel", parts.image, "-append", " ".join(told)),
             # The overlay is thrown away at the next start, so nothing waits for the host's disk.
             *("-drive", "if=none,id=disk,format=qcow2,cache=unsafe,file=%s" % self.overlay),
-            *("-device", "virtio-blk-pci,drive=disk,addr=0x1"),
             *("-netdev", network),
-            *("-device", "virtio-net-pci,netdev=net,addr=0x2,romfile="),
+            *devices,
             *("-object", "rng-random,filename=/dev/urandom,id=rng"),
             *("-device", "virtio-rng-device,rng=rng,bus=virtio-mmio-bus.0"),
             *("-display", "none", "-monitor", "none", "-serial", "file:%s" % self.serial),
             *("-daemonize", "-pidfile", self._pidfile),
         ]
+
+    def _on_platform(self) -> list[str]:
+        """The root disk is the first, so that it is vda; a second network leads nowhere.
+
+        The NVMe disk is on PCI, where its host bridge is the platform device.
+        """
+        argv = ["-device", "virtio-blk-device,drive=disk,bus=virtio-mmio-bus.1"]
+        for number, spare in enumerate(self._spare_disks()):
+            drive = "if=none,id=spare%d,format=raw,cache=unsafe,file=%s" % (number, spare)
+            place = "virtio-blk-device,bus=virtio-mmio-bus.%d" % (2 + number)
+            if number == _SPARE_DISKS - 1:
+                place = "nvme,serial=spare"
+            argv += ["-drive", drive, "-device", "%s,drive=spare%d" % (place, number)]
+        argv += ["-device", "virtio-net-device,netdev=net,bus=virtio-mmio-bus.10"]
+        argv += ["-netdev", "user,id=spare,restrict=on"]
+        argv += ["-device", "virtio-net-device,netdev=spare,bus=virtio-mmio-bus.11"]
+        return argv
 
 
 def _free_port() -> int:
