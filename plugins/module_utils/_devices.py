@@ -61,10 +61,17 @@ def consumers(sysfs: Sysfs, device: Identity) -> list[str]:
     return [name.split(":", 1)[1] for name in names if name.startswith("consumer:")]
 
 
-def active_consumers(sysfs: Sysfs, device: Identity) -> list[str]:
-    """Those who lose their driver with this device, as "bus:name"."""
-    link = folder(device) + "/consumer:%s/status"
-    return [name for name in consumers(sysfs, device) if sysfs.read(link % name) == "active"]
+def active(sysfs: Sysfs, device: Identity, names: Sequence[str]) -> list[str]:
+    """Those who lose their driver with this device, as "bus:name".
+
+    ``names`` are the names in the device's folder.
+    """
+    link = folder(device) + "/%s/status"
+    return [
+        name.split(":", 1)[1]
+        for name in names
+        if name.startswith("consumer:") and sysfs.read(link % name) == "active"
+    ]
 
 
 def alias_path(sysfs: Sysfs, alias: str) -> str | None:

@@ -57,6 +57,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
     dropped,
     first_entries,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._readiness import unreadiness
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
     Selector,
@@ -68,13 +69,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._usage import (
     refusals,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
-    driver_problems,
     native,
     present_settings,
     registered,
-    reload_problems,
-    unready_problems,
-    unsafe_problems,
 )
 
 _INITRAMFS_COMMANDS = (
@@ -197,7 +194,7 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
             Transaction,
         )
 
-        changes = Changes(steps, plans, needed, request.access)
+        changes = Changes(steps, plans, needed, request.access, "group" in request.allow)
         after = Transaction(host.sysfs, host.kmod, host.files, host.runs, host.log, changes).run()
     return Outcome(
         [_outcome(device_plan, after.get(device_plan.device)) for device_plan in plans],
@@ -386,10 +383,7 @@ def _refuse(
     group = request.access.group if request.access else None
     if group and (working or files) and not is_group(group):
         problems.append("vfio_group %s does not exist on this host" % group)
-    problems += driver_problems(host.sysfs, host.kmod, working)
-    problems += reload_problems(host.sysfs, steps, plans)
-    problems += unready_problems(host.sysfs, host.kmod, working, request.settings)
-    problems += unsafe_problems(host.sysfs, plans, request.settings)
+    problems += unreadiness(host.sysfs, host.kmod, plans, steps, request.settings)
     problems += _hazards(host, request, plans, steps)
     if problems:
         raise PolicyError(problems)
@@ -403,16 +397,20 @@ def _hazards(
 ) -> list[str]:
     is_reloaded = any(step.kind == RELOAD_VFIO for step in steps)
     reloaded = VFIO_DRIVERS["platform"] if is_reloaded else None
-    return [
-        sentence
-        for device_plan in plans
-        if device_plan.loses_driver or (reloaded and device_plan.before.driver == reloaded)
-        for sentence in refusals(
-            device_plan.device,
-            host.usage.of(device_plan.device, device_plan.before),
-            request.allow,
-        )
-    ]
+    leaving = _leaving_native_drivers(plans)
+    sentences = []
+    for one in plans:
+        hazards = []
+        if one.loses_driver or (reloaded and one.before.driver == reloaded):
+            hazards += host.usage.of(one.device, one.before)
+        if one.binds_to_vfio:
+            hazards += host.usage.beside(one.device, leaving)
+        sentences += refusals(one.device, hazards, request.allow)
+    return sentences
+
+
+def _leaving_native_drivers(plans: Sequence[DevicePlan]) -> set[str]:
+    return {one.device.name_on_bus for one in plans if one.is_for_vfio or one.driver is None}
 
 
 def _outcome(device_plan: DevicePlan, verified: State | None) -> DeviceOutcome:

@@ -67,7 +67,7 @@ def _with_block(found: Inspection, blocked: str | None) -> Inspection:
 def _inspection(
     host: Host, device: Identity, state: State, entry: Entry | None, memory: Memory
 ) -> Inspection:
-    hazards = host.usage.of(device, state)
+    hazards = host.usage.of(device, state) + host.usage.beside(device)
     if entry and entry.policy.kind != DEFAULT:
         override = override_of(entry.policy, device.bus)
         driver = None if entry.policy.kind == NO_AUTOBIND else override

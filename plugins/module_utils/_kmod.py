@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The only door to modprobe."""
+"""The only door to modprobe and modinfo."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from typing import Mapping, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 
+# What module_sig_check, security_locked_down and try_stop_module make of it.
+_ADVICE = {
+    "Key was rejected": "Sign it with a key that this kernel trusts",
+    "Operation not permitted": "The kernel takes signed modules only, or none any more "
+    "(kernel.modules_disabled, lockdown); sign it, or load it at boot",
+    "is in use": "Give back or close the devices that are on it first",
+    "not found": "Install the kernel package that has it",
+}
 _FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 
 
@@ -23,20 +31,28 @@ class Kmod:
 
     def __init__(self, timeout: float = 30) -> None:
         self._timeout = timeout
+        # What modprobe said already: a list has many devices and few drivers.
+        self._available: dict[str, bool] = {}
+        self._resolved: dict[str, list[str]] = {}
 
     def is_available(self, module: str) -> bool:
         """Whether this kernel has ``module``, as a file or built in.
 
         PolicyError where there is no modprobe to ask.
         """
-        if _program() is None:
+        if _path("modprobe") is None:
             raise PolicyError("modprobe is not installed on this host; install the package kmod")
-        return self._run(["--dry-run", "--quiet", "--", module])[0] == 0
+        if module not in self._available:
+            self._available[module] = self._run(["--dry-run", "--quiet", "--", module])[0] == 0
+        return self._available[module]
 
     def resolve(self, modalias: str) -> list[str]:
         """The modules that claim ``modalias``, as udev would find them; none if blacklisted."""
-        code, output = self._run(["--resolve-alias", "--use-blacklist", "--quiet", "--", modalias])
-        return output.split() if code == 0 else []
+        if modalias not in self._resolved:
+            asked = ["--resolve-alias", "--use-blacklist", "--quiet", "--", modalias]
+            code, output = self._run(asked)
+            self._resolved[modalias] = output.split() if code == 0 else []
+        return self._resolved[modalias]
 
     def parameter(self, module: str, name: str) -> str | None:
         """The value that ``module`` would be loaded with, by modprobe's configuration or the
@@ -45,6 +61,25 @@ class Kmod:
         _code, output = self._run(["--show-depends", "--", module])
         values = [word.partition("=")[2] for word in output.split() if word.startswith(name + "=")]
         return values[-1] if values else None
+
+    def has_parameter(self, module: str, name: str) -> bool | None:
+        """Whether ``module`` has that parameter; None where modinfo does not know the module."""
+        code, output = self._run(["--field=parm", "--", module], program="modinfo")
+        if code:
+            return None
+        return any(line.partition(":")[0] == name for line in output.splitlines())
+
+    def unsigned(self, module: str) -> list[str]:
+        """Which of ``module`` and what it needs are files without a signature, loaded or not."""
+        _code, output = self._run(["--show-depends", "--", module])
+        files = [
+            words[1] for words in map(str.split, output.splitlines()) if words[:1] == ["insmod"]
+        ]
+        return [
+            os.path.basename(path).partition(".")[0].replace("-", "_")
+            for path in files
+            if not self._run(["--field=sig_id", "--", path], program="modinfo")[1].strip()
+        ]
 
     def load(self, module: str, parameters: Mapping[str, str] | None = None) -> None:
         """Load ``module``; PolicyError with modprobe's own words where that fails."""
@@ -58,26 +93,32 @@ class Kmod:
     def _change(self, verb: str, module: str, arguments: Sequence[str]) -> None:
         code, output = self._run(arguments)
         if code:
+            words = " ".join(output.split()).rstrip(".") or "modprobe ended with %d" % code
             raise PolicyError(
-                "Cannot %s the kernel module %s: %s"
-                % (verb, module, " ".join(output.split()) or "modprobe ended with %d" % code)
+                "Cannot %s the kernel module %s: %s. %s" % (verb, module, words, _advice(words))
             )
 
-    def _run(self, arguments: Sequence[str]) -> tuple[int, str]:
-        program = _program()
-        if program is None:
-            return 127, "modprobe is not installed"
-        process = _start([program, *arguments])
+    def _run(self, arguments: Sequence[str], program: str = "modprobe") -> tuple[int, str]:
+        path = _path(program)
+        if path is None:
+            return 127, "%s is not installed" % program
+        process = _start([path, *arguments])
         try:
             output, _unused = process.communicate(timeout=self._timeout)
         except subprocess.TimeoutExpired:
             # Not waited for: a module whose initialisation hangs does not end when killed.
             process.kill()
             raise PolicyError(
-                "modprobe %s did not end within %g s; process %d is left waiting for the kernel"
-                % (" ".join(arguments), self._timeout, process.pid)
+                "%s %s did not end within %g s; process %d is left waiting for the kernel. See "
+                "'dmesg', and reboot if it does not come back"
+                % (program, " ".join(arguments), self._timeout, process.pid)
             ) from None
         return process.returncode, output.decode("utf-8", "replace")
+
+
+def _advice(words: str) -> str:
+    """A remedy for what modprobe says in the C locale."""
+    return next((advice for said, advice in _ADVICE.items() if said in words), "See 'dmesg'")
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -93,6 +134,6 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         raise PolicyError("Cannot start %s: %s" % (command[0], error.strerror)) from None
 
 
-def _program() -> str | None:
-    candidates = [folder + "/modprobe" for folder in _FOLDERS]
+def _path(program: str) -> str | None:
+    candidates = [folder + "/" + program for folder in _FOLDERS]
     return next((path for path in candidates if os.access(path, os.X_OK)), None)

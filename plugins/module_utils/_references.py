@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from typing import Mapping, NamedTuple, Sequence
@@ -15,11 +16,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 
 _TREE = "firmware/devicetree/base"
 # of_supplier_bindings in drivers/of/property.c: properties that are lists of phandles, and what
-# tells how many cells follow each; None where none does.
-_LISTS: tuple[tuple[str, str | None], ...] = (
+# tells how many cells follow each; empty where none does. Without iommus: an IOMMU is told by its
+# own folder in /sys.
+_LISTS: tuple[tuple[str, str], ...] = (
     (r"clocks|assigned-clocks|assigned-clock-parents", "#clock-cells"),
     (r"interconnects", "#interconnect-cells"),
-    (r"iommus", "#iommu-cells"),
     (r"mboxes", "#mbox-cells"),
     (r"io-channels", "#io-channel-cells"),
     (r"io-backends", "#io-backend-cells"),
@@ -36,7 +37,7 @@ _LISTS: tuple[tuple[str, str | None], ...] = (
     (r"thermal-sensors", "#thermal-sensor-cells"),
     (r"interrupts-extended", "#interrupt-cells"),
     (r"(.*-)?gpios?", "#gpio-cells"),
-    (r".*-supply|pinctrl-\d+|extcon|wakeup-parent|leds|backlight|panel|power-supplies", None),
+    (r".*-supply|pinctrl-\d+|extcon|wakeup-parent|leds|backlight|panel|power-supplies", ""),
 )
 
 
@@ -48,11 +49,14 @@ class Reference(NamedTuple):
 
 
 class _Tree(NamedTuple):
-    """What the nodes say: paths by phandle, and (path, property, cells) of each list."""
+    """What the nodes say: paths by phandle, (path, property, cells) of each list, and for a path
+    that something can refer to the node at or above it which can be a device.
+    """
 
     paths: dict[int, str]
     lists: list[tuple[str, str, Sequence[int]]]
     interrupts: list[tuple[str, int]]
+    owners: dict[str, str]
 
 
 class References:
@@ -62,43 +66,41 @@ class References:
         self._sysfs = sysfs
         self._by_supplier: dict[str, list[tuple[str, str]]] | None = None
         self._devices: dict[str, str] = {}
+        self._sizes: dict[tuple[int, str], int] = {}
+        self._no_lists: set[str] = set()
 
     def to(self, dt_path: str) -> list[Reference]:
         """Who refers to the node of a device, or to one below it that is no device itself."""
-        suppliers = self._suppliers(dt_path)
-        if not suppliers:
-            return []
         if self._by_supplier is None:
+            # To read the tree takes much longer than to see that nothing can refer to the node.
+            node = _TREE + dt_path
+            if not self._sysfs.exists(node + "/phandle") and not self._sysfs.has_folders(node):
+                return []
             self._by_supplier = self._read()
         found: dict[str, Reference] = {}
-        for supplier in suppliers:
-            for path, name in self._by_supplier.get(supplier, []):
-                consumer = self._bound_device(path, dt_path)
-                if consumer:
-                    found.setdefault(consumer, Reference(consumer, name))
+        for path, name in self._by_supplier.get(dt_path, []):
+            consumer = self._bound_device(path, dt_path)
+            if consumer:
+                found.setdefault(consumer, Reference(consumer, name))
         return list(found.values())
-
-    def _suppliers(self, path: str) -> list[str]:
-        """The node and those below it that are no devices, as far as something refers to them."""
-        node = _TREE + path
-        found = [path] if self._sysfs.exists(node + "/phandle") else []
-        for child in self._sysfs.folders(node):
-            # A child with a compatible is, or may be, a device of its own.
-            if not self._sysfs.exists("%s/%s/compatible" % (node, child)):
-                found += self._suppliers("%s/%s" % (path, child))
-        return found
 
     def _read(self) -> dict[str, list[tuple[str, str]]]:
         self._devices = self._read_devices()
-        tree = _Tree({}, [], [])
-        self._read_node("", 0, tree)
+        tree = _Tree({}, [], [], {})
+        self._read_node("", "", 0, tree)
+        named = [
+            (phandle, path, name)
+            for path, name, cells in tree.lists
+            for phandle in self._named(name, cells, tree.paths)
+        ]
+        named += [
+            (phandle, path, "interrupts")
+            for path, phandle in tree.interrupts
+            if phandle in tree.paths
+        ]
         found: dict[str, list[tuple[str, str]]] = {}
-        for path, name, cells in tree.lists:
-            for phandle in self._named(name, cells, tree.paths):
-                found.setdefault(tree.paths[phandle], []).append((path, name))
-        for path, phandle in tree.interrupts:
-            if phandle in tree.paths:
-                found.setdefault(tree.paths[phandle], []).append((path, "interrupts"))
+        for phandle, path, name in named:
+            found.setdefault(tree.owners[tree.paths[phandle]], []).append((path, name))
         return found
 
     def _read_devices(self) -> dict[str, str]:
@@ -110,23 +112,40 @@ class References:
                     devices.setdefault(target.partition("/" + _TREE)[2], "%s:%s" % (bus, name))
         return devices
 
-    def _read_node(self, path: str, interrupt_parent: int, tree: _Tree) -> None:
-        node = _TREE + path
-        status = self._sysfs.strings(node + "/status")
-        if status and status[0] not in ("okay", "ok"):
+    def _read_node(self, path: str, owner: str, interrupt_parent: int, tree: _Tree) -> None:
+        listing = self._sysfs.listing(_TREE + path)
+        if "status" in listing.others and not self._is_okay(path):
             return
-        names = self._sysfs.names(node)
-        for name in names:
-            if name == "phandle":
-                tree.paths.update(dict.fromkeys(self._cells(path, name), path))
-            elif name == "interrupt-parent":
-                interrupt_parent = next(iter(self._cells(path, name)), 0)
-            elif any(re.fullmatch(pattern, name) for pattern, _cells in _LISTS):
-                tree.lists.append((path, name, self._cells(path, name)))
-        if "interrupts" in names:
+        if "compatible" in listing.others:
+            # It is, or may be, a device of its own.
+            owner = path
+        if "interrupt-parent" in listing.others:
+            interrupt_parent = next(iter(self._cells(path, "interrupt-parent")), 0)
+        if "interrupts" in listing.others:
             tree.interrupts.append((path, interrupt_parent))
-        for child in self._sysfs.folders(node):
-            self._read_node("%s/%s" % (path, child), interrupt_parent, tree)
+        if "phandle" in listing.others:
+            tree.paths.update(dict.fromkeys(self._cells(path, "phandle"), path))
+            tree.owners[path] = owner
+        tree.lists.extend(
+            (path, name, self._cells(path, name))
+            for name in sorted(listing.others - self._no_lists)
+            if self._is_list(name)
+        )
+        for child in listing.folders:
+            # What dtc adds for overlays (__symbols__, __local_fixups__) names properties as well.
+            if path or not child.startswith("__"):
+                self._read_node("%s/%s" % (path, child), owner, interrupt_parent, tree)
+
+    def _is_list(self, name: str) -> bool:
+        if _size_name(name) is not None:
+            return True
+        # Few names make nearly all properties of a tree.
+        self._no_lists.add(name)
+        return False
+
+    def _is_okay(self, path: str) -> bool:
+        status = self._sysfs.strings(_TREE + path + "/status")
+        return not status or status[0] in ("okay", "ok")
 
     def _cells(self, path: str, name: str) -> Sequence[int]:
         content = self._sysfs.read_bytes("%s%s/%s" % (_TREE, path, name)) or b""
@@ -135,7 +154,7 @@ class References:
 
     def _named(self, name: str, cells: Sequence[int], paths: Mapping[int, str]) -> list[int]:
         """The phandles of a list; without what is not known, and all after it."""
-        (size_name,) = [size for pattern, size in _LISTS if re.fullmatch(pattern, name)][:1]
+        size_name = _size_name(name)
         found: list[int] = []
         place = 0
         while place < len(cells):
@@ -148,8 +167,14 @@ class References:
                 break
             found.append(phandle)
             if size_name:
-                place += next(iter(self._cells(paths[phandle], size_name)), 0)
+                place += self._size(phandle, paths[phandle], size_name)
         return found
+
+    def _size(self, phandle: int, path: str, size_name: str) -> int:
+        key = (phandle, size_name)
+        if key not in self._sizes:
+            self._sizes[key] = next(iter(self._cells(path, size_name)), 0)
+        return self._sizes[key]
 
     def _bound_device(self, path: str, supplier: str) -> str | None:
         """The device of a node or of the nearest node above it, if it is bound."""
@@ -160,3 +185,9 @@ class References:
             return None
         bus, name = device.split(":", 1)
         return device if self._sysfs.link("bus/%s/devices/%s/driver" % (bus, name)) else None
+
+
+@functools.lru_cache(maxsize=None)
+def _size_name(name: str) -> str | None:
+    """What tells the cells of a property that is such a list; None for any other property."""
+    return next((size for pattern, size in _LISTS if re.fullmatch(pattern, name)), None)

@@ -16,14 +16,21 @@ import errno
 import os
 import select
 import signal
+import stat
 import struct
-from typing import NoReturn, Sequence
+from typing import NamedTuple, NoReturn, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 
 _REQUEST = struct.Struct("=cII")
 _REPLY = struct.Struct("=iI")
-_READ, _WRITE = b"r", b"w"
+_READ, _WRITE, _CLAIM = b"r", b"w", b"x"
+# Never O_CREAT: on a file that sysfs does not have it turns ENOENT into EACCES.
+_FLAGS = {
+    _READ: os.O_RDONLY,
+    _WRITE: os.O_WRONLY,
+    _CLAIM: os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK,
+}
 # So few requests fit into the pipe, so that neither side waits for the other to read.
 _BATCH = 200
 _SECOND_WAITS = 4
@@ -68,12 +75,24 @@ class KernelBlockedError(PolicyError):
     def __init__(self, path: str, seconds: float, pid: int, place: str | None) -> None:
         self.path = path
         super().__init__(
-            "/sys/%s did not answer within %g s: the kernel holds this device's lock, because a "
+            "%s did not answer within %g s: the kernel holds this device's lock, because a "
             "driver's probe or remove hangs or user space holds the device open. Process %d is "
             "left waiting there%s and ends when the kernel answers. Find the holder with "
             "'fuser -v /dev/vfio/*', end it, and run again"
-            % (path, seconds, pid, " (in %s)" % place if place else "")
+            % (
+                path if path.startswith("/") else "/sys/" + path,
+                seconds,
+                pid,
+                " (in %s)" % place if place else "",
+            )
         )
+
+
+class Listing(NamedTuple):
+    """The names in a folder: real folders, sorted, and all else (files, links)."""
+
+    folders: list[str]
+    others: set[str]
 
 
 class Sysfs:
@@ -88,7 +107,7 @@ class Sysfs:
         self._hand: _Hand | None = None
 
     def path(self, path: str) -> str:
-        return self.root + "/" + path
+        return path if path.startswith("/") else self.root + "/" + path
 
     def read_bytes(self, path: str) -> bytes | None:
         """The content of a file that needs no lock, or None where there is no such file."""
@@ -102,6 +121,14 @@ class Sysfs:
             return None
         finally:
             os.close(descriptor)
+
+    def read_long(self, path: str) -> bytes | None:
+        """As :meth:`read_bytes`, for a file of which the kernel gives one page at a time."""
+        try:
+            with open(self.path(path), "rb") as stream:
+                return stream.read()
+        except OSError:
+            return None
 
     def read(self, path: str) -> str | None:
         """As :meth:`read_bytes`, as text without the newline at its end."""
@@ -134,18 +161,41 @@ class Sysfs:
         target = self.link(path)
         return None if target is None else target.rpartition("/")[2]
 
-    def real(self, path: str) -> str:
-        """The path without links on the way, relative to the root as all paths are."""
-        root = os.path.realpath(self.root)
-        return os.path.relpath(os.path.realpath(self.path(path)), root)
+    def listing(self, path: str) -> Listing:
+        """The names in a folder, told apart; empty where there is no such folder."""
+        folders: list[str] = []
+        others: set[str] = set()
+        try:
+            with os.scandir(self.path(path)) as entries:
+                for one in entries:
+                    if one.is_dir(follow_symlinks=False):
+                        folders.append(one.name)
+                    else:
+                        others.add(one.name)
+        except OSError:
+            return Listing([], set())
+        return Listing(sorted(folders), others)
+
+    def is_folder(self, path: str) -> bool:
+        """Whether there is a real folder; a link to one is none."""
+        try:
+            return stat.S_ISDIR(os.lstat(self.path(path)).st_mode)
+        except OSError:
+            return False
+
+    def has_folders(self, path: str) -> bool:
+        """Whether there are real folders in a folder, without listing it.
+
+        kernfs_refresh_inode in fs/kernfs/inode.c counts them.
+        """
+        try:
+            return os.stat(self.path(path)).st_nlink > 2
+        except OSError:
+            return False
 
     def folders(self, path: str) -> list[str]:
         """The names of real folders in a folder, sorted; links to folders are none."""
-        try:
-            with os.scandir(self.path(path)) as entries:
-                return sorted(one.name for one in entries if one.is_dir(follow_symlinks=False))
-        except OSError:
-            return []
+        return self.listing(path).folders
 
     def exists(self, path: str) -> bool:
         return os.path.exists(self.path(path))
@@ -153,6 +203,15 @@ class Sysfs:
     def has_node(self, node: str) -> bool:
         """Whether a device node such as /dev/vfio/12 is there."""
         return os.path.exists(node)
+
+    def is_claimed(self, node: str) -> bool:
+        """Whether the kernel lets nobody else have a block device (/dev/…) for himself.
+
+        It does so while the device is mounted, is swap, or is part of something: bd_may_claim in
+        block/bdev.c. Opening it for that moment changes nothing; KernelBlockedError if it hangs.
+        """
+        ((code, _unused),) = self._ask([(_CLAIM, node, b"")])
+        return code == errno.EBUSY
 
     def is_read_only(self) -> bool:
         return bool(os.statvfs(self.root).f_flag & os.ST_RDONLY)
@@ -274,12 +333,12 @@ def _serve(requests: int, replies: int) -> NoReturn:
 
 def _perform(operation: bytes, path: bytes, data: bytes) -> tuple[int, bytes]:
     try:
-        # Never O_CREAT: on a file that sysfs does not have it turns ENOENT into EACCES.
-        descriptor = os.open(path, os.O_RDONLY if operation == _READ else os.O_WRONLY)
+        descriptor = os.open(path, _FLAGS[operation])
         try:
             if operation == _READ:
                 return 0, os.read(descriptor, 65536)
-            os.write(descriptor, data)
+            if operation == _WRITE:
+                os.write(descriptor, data)
             return 0, b""
         finally:
             os.close(descriptor)

@@ -64,6 +64,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
     bound_wrongly,
+    native_siblings,
     present_settings,
     registered,
     why_not_bound,
@@ -77,6 +78,7 @@ class Changes(NamedTuple):
     plans: Sequence[DevicePlan]
     files: Sequence[FileChange]
     access: NodeAccess | None = None
+    may_share_group: bool = False
 
 
 class Transaction:
@@ -290,6 +292,15 @@ class Transaction:
             % (device.label, before.driver or "none", after.driver or "none")
             for (device, before), after in zip(verified.items(), now)
             if not after.is_bound_as(before)
+        ]
+        problems += [
+            "%s was bound to VFIO, and shares IOMMU group %s with %s on driver %s, so that VFIO "
+            "could open neither. Give %s to VFIO in the same list, or keep drivers off it with "
+            "no_autobind; to do so later, add 'group' to allow"
+            % (plan.device.label, one.group, one.name, one.driver, one.name)
+            for plan in self._changes.plans
+            if plan.binds_to_vfio and not self._changes.may_share_group
+            for one in native_siblings(self._sysfs, plan.device)
         ]
         if problems:
             raise PolicyError(problems)

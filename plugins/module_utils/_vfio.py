@@ -2,23 +2,18 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What drivers, and VFIO's above all, need before they can take a device. Reads only."""
+"""What VFIO is set to, and what became of a device that it was given. Reads only."""
 
 from __future__ import annotations
 
 import errno
-import os
-from typing import Sequence
+from typing import NamedTuple
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import folder
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
-    BIND,
-    RELOAD_VFIO,
-    UNBIND,
     VFIO_DRIVERS,
     DevicePlan,
-    HostStep,
     Identity,
     Native,
     State,
@@ -29,16 +24,14 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 RESET_REQUIRED = "module/vfio_platform/parameters/reset_required"
 NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
 
-# vfio_noiommu_group_alloc in drivers/vfio/group.c.
-_NOIOMMU_GROUP = "vfio-noiommu"
-_NO_GROUP = (
+NO_GROUP = (
     "%s has no IOMMU group (%s), and VFIO does not take a device without one (EINVAL). Give the "
     "device an IOMMU in the firmware, or accept that it can reach all memory and say "
     "unsafe_noiommu: true"
 )
-_RESET_BUILT_IN = (
-    "reset_required differs, and vfio-platform is built into this kernel, so that it can be set at "
-    "boot only: add vfio_platform.reset_required=0 (or 1) to the kernel's command line"
+NO_RESET = (
+    "%s has no reset function (%s), and vfio-platform asks for one (ENOENT). If the device may be "
+    "handed over without a reset, say reset_required: false"
 )
 
 
@@ -99,138 +92,38 @@ def _modalias(sysfs: Sysfs, device: Identity) -> str:
     return "amba:d%s" % (sysfs.read(folder(device) + "/id") or "").upper()
 
 
-def driver_problems(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[str]:
-    """Why drivers of a plan cannot be left or taken; one sentence each."""
-    problems: dict[str, None] = {}
-    for plan in plans:
-        for step in plan.steps:
-            if step.kind == UNBIND and step.value:
-                problem = _unbind_problem(sysfs, plan.device, step.value)
-            elif step.kind == BIND and step.value:
-                problem = _bind_problem(sysfs, kmod, plan.device, step.value)
-            else:
-                continue
-            if problem:
-                problems[problem] = None
-    return list(problems)
+class Sibling(NamedTuple):
+    """A device of the same IOMMU group whose driver keeps VFIO from using the group."""
+
+    name: str
+    driver: str
+    group: str
 
 
-def _unbind_problem(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
-    if sysfs.exists("bus/%s/drivers/%s/unbind" % (device.bus, driver)):
-        return None
-    return (
-        "%s cannot be taken from its driver %s while the system runs: that driver has no unbind "
-        "(suppress_bind_attrs). If the driver is a module, apply with runtime: false and reboot"
-        % (device.label, driver)
-    )
+def native_siblings(sysfs: Sysfs, device: Identity) -> list[Sibling]:
+    """Those who share the IOMMU group and are on a driver that does DMA of its own.
 
-
-def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str | None:
-    if sysfs.exists("bus/%s/drivers/%s" % (device.bus, driver)):
-        return (
-            None
-            if sysfs.exists("bus/%s/drivers/%s/bind" % (device.bus, driver))
-            else "%s cannot be bound to %s while the system runs: that driver has no bind "
-            "(suppress_bind_attrs)" % (device.label, driver)
-        )
-    if driver == VFIO_DRIVERS[device.bus]:
-        return None if kmod.is_available(driver) else _no_vfio(driver)
-    others = [
-        bus for bus in sysfs.names("bus") if sysfs.exists("bus/%s/drivers/%s" % (bus, driver))
-    ]
-    if others:
-        return "Driver %s is on the %s bus, but %s is on the %s bus" % (
-            driver,
-            others[0],
-            device.label,
-            device.bus,
-        )
-    if kmod.is_available(driver):
-        return (
-            "Driver %s for %s is not loaded. Load its module first ('modprobe %s'), and have it "
-            "loaded at boot" % (driver, device.label, driver)
-        )
-    return (
-        "Driver %s for %s does not exist here: no driver of that name is registered and no module "
-        "is called so. List the drivers with 'ls /sys/bus/%s/drivers'"
-        % (driver, device.label, device.bus)
-    )
-
-
-def _no_vfio(driver: str) -> str:
-    return (
-        "This kernel (%s) has no %s: the driver is not registered and modprobe finds no module of "
-        "that name. It needs CONFIG_%s; Debian's arm64 kernels lack it, "
-        "Ubuntu's and Fedora's have it"
-        % (os.uname().release, driver, driver.upper().replace("-", "_"))
-    )
-
-
-def reload_problems(
-    sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]
-) -> list[str]:
-    """Why a loaded vfio module cannot be loaded anew; one sentence each."""
-    if not any(step.kind == RELOAD_VFIO for step in steps):
+    ``name`` is "bus/name". Before Linux 7 a device has its group from its first probe on, so that
+    nothing is known of one that no driver was tried on.
+    """
+    group = folder(device) + "/iommu_group"
+    members = sysfs.names(group + "/devices")
+    if len(members) < 2:
         return []
-    if not sysfs.exists("module/vfio_platform/initstate"):
-        return [_RESET_BUILT_IN]
-    driver = VFIO_DRIVERS["platform"]
-    ours = {plan.device.name for plan in plans if plan.before.driver == driver}
-    others = [
-        name
-        for name in sysfs.names("bus/platform/drivers/" + driver)
-        if name not in ours and sysfs.exists("bus/platform/devices/" + name)
-    ]
-    if not others:
-        return []
-    return [
-        "reset_required differs, and vfio-platform has to be loaded anew for it, but devices that "
-        "this list does not have are bound to it: %s. Add them to the list or give them back first"
-        % ", ".join(others)
-    ]
+    number = sysfs.link_name(group) or ""
+    found = []
+    for member in members:
+        place = "%s/devices/%s" % (group, member)
+        driver = sysfs.link_name(place + "/driver")
+        name = "%s/%s" % (sysfs.link_name(place + "/subsystem"), member)
+        if driver and name != device.name_on_bus and not _leaves_dma_alone(driver):
+            found.append(Sibling(name, driver, number))
+    return found
 
 
-def unready_problems(
-    sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan], wanted: VfioSettings
-) -> list[str]:
-    """Why VFIO will refuse devices of a plan, as far as it can be known before the first write."""
-    without = [
-        plan.device for plan in plans if plan.binds_to_vfio and _has_no_group(sysfs, plan.device)
-    ]
-    if not without or _will_have_noiommu(sysfs, kmod, wanted):
-        return []
-    reason = "its node has no iommus property"
-    return [_NO_GROUP % (device.label, reason) for device in without]
-
-
-def unsafe_problems(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> list[str]:
-    """Which devices of the list are on VFIO only because no IOMMU was asked for till now."""
-    if wanted.unsafe_noiommu is not False:
-        return []
-    return [
-        "%s is on VFIO without an IOMMU, and with unsafe_noiommu: false it would not come back at "
-        "the next boot. Take it off the list, or say unsafe_noiommu: true" % plan.device.label
-        for plan in plans
-        if plan.is_for_vfio
-        and sysfs.read(folder(plan.device) + "/iommu_group/name") == _NOIOMMU_GROUP
-    ]
-
-
-def _has_no_group(sysfs: Sysfs, device: Identity) -> bool:
-    """Whether the device surely has no IOMMU group; with ACPI that shows only when it is bound."""
-    path = folder(device)
-    return bool(device.dt_path) and not (
-        sysfs.link(path + "/iommu_group") or sysfs.exists(path + "/of_node/iommus")
-    )
-
-
-def _will_have_noiommu(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
-    if wanted.unsafe_noiommu is not None:
-        return wanted.unsafe_noiommu
-    present = present_settings(sysfs).unsafe_noiommu
-    if present is not None:
-        return present
-    return kmod.parameter("vfio", "enable_unsafe_noiommu_mode") in ("1", "y", "Y", "on")
+def _leaves_dma_alone(driver: str) -> bool:
+    """driver_managed_dma in the kernel's drivers: those of VFIO on any bus, and two of PCI."""
+    return "vfio" in driver or driver in ("pcieport", "pci-stub")
 
 
 def why_not_bound(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str:
@@ -261,15 +154,14 @@ def _why_invalid(sysfs: Sysfs, device: Identity) -> str:
         reason = "its node has iommus, but the IOMMU did not take it; see 'dmesg | grep -i smmu'"
     else:
         reason = "its node has no iommus property"
-    return _NO_GROUP % ("It", reason)
+    return NO_GROUP % ("It", reason)
 
 
 def _why_no_reset(sysfs: Sysfs, device: Identity) -> str:
     if present_settings(sysfs).reset_required:
-        return (
-            "It has no reset function (%s), and vfio-platform asks for one. If the device may be "
-            "handed over without a reset, say reset_required: false"
-            % (device.compatible[0] if device.compatible else "no ACPI _RST")
+        return NO_RESET % (
+            "It",
+            device.compatible[0] if device.compatible else "the firmware has no _RST",
         )
     return (
         "It has no reset function, and this kernel refuses it even with reset_required off, as "

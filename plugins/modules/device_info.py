@@ -120,10 +120,10 @@ devices:
       contains:
         kind:
           description:
-            - V(console), V(storage), V(network), V(consumers), V(clock) or V(watchdog), as in
-              O(armfleet.vfio.host_policy#module:allow), V(open) for a device that a process
-              holds open, or V(blocked) for one that a hanging driver holds; the override of the
-              latter cannot be read and is null.
+            - V(console), V(storage), V(network), V(consumers), V(clock), V(watchdog) or
+              V(group), as in O(armfleet.vfio.host_policy#module:allow), V(open) for a device that a
+              process holds open, or V(blocked) for one that a hanging driver holds; the override of
+              the latter cannot be read and is null.
           returned: always
           type: str
           sample: network

@@ -20,6 +20,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
     KernelRefusedError,
+    Listing,
     Sysfs,
 )
 from tests.simulator.machine import Machine
@@ -47,13 +48,25 @@ class SimulatedSysfs(Sysfs):
     def link(self, path: str) -> str | None:
         return self._tree.link(path)
 
-    def real(self, path: str) -> str:
-        return self._tree.resolve(path) or posixpath.normpath(path)
-
-    def folders(self, path: str) -> list[str]:
+    def listing(self, path: str) -> Listing:
         entry = self._tree.find(path)
         below = entry.entries.items() if isinstance(entry, Folder) else ()
-        return sorted(name for name, one in below if isinstance(one, Folder))
+        folders = sorted(name for name, one in below if isinstance(one, Folder))
+        return Listing(folders, dict(below).keys() - set(folders))
+
+    def is_folder(self, path: str) -> bool:
+        above, _slash, name = path.rpartition("/")
+        return name in self.listing(above).folders
+
+    def has_folders(self, path: str) -> bool:
+        return bool(self.listing(path).folders)
+
+    def read_long(self, path: str) -> bytes | None:
+        return self.read_bytes(path)
+
+    def is_claimed(self, node: str) -> bool:
+        """No disk of a simulated machine can be opened."""
+        return self.has_node(node)
 
     def exists(self, path: str) -> bool:
         return self._tree.find(path) is not None
@@ -95,7 +108,9 @@ class SimulatedKmod(Kmod):
     def is_available(self, module: str) -> bool:
         return self._run(["--dry-run", "--quiet", "--", module])[0] == 0
 
-    def _run(self, arguments: Sequence[str]) -> tuple[int, str]:
+    def _run(self, arguments: Sequence[str], program: str = "modprobe") -> tuple[int, str]:
+        if program != "modprobe":
+            return 127, f"{program} does not know the modules of a simulated machine"
         if arguments[0] in ("--", "--remove"):
             self.calls.append(" ".join(arguments))
         files = sorted((self._etc / "modprobe.d").glob("*.conf"))

@@ -45,7 +45,8 @@ class FileSystem:
         entry = self._entry(path)
         common = {"st_uid": 0, "st_gid": 0, "st_nlink": 1}
         if isinstance(entry, Folder):
-            return {**common, "st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
+            folders = sum(isinstance(one, Folder) for one in entry.entries.values())
+            return {**common, "st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2 + folders}
         if isinstance(entry, Link):
             return {**common, "st_mode": stat.S_IFLNK | 0o777, "st_size": len(entry.target)}
         return {

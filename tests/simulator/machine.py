@@ -100,7 +100,8 @@ def _modules(description: Description) -> list[Module]:
     if description.kernel.vfio == "absent":
         return list(description.modules)
     resets = [
-        Module(name, needs=("vfio_platform_base",)) for name in description.reset_functions.values()
+        Module(name, needs=("vfio_platform_base",), aliases=(f"vfio-reset:{compatible}",))
+        for compatible, name in description.reset_functions.items()
     ]
     found = [*description.modules]
     # VFIO's device nodes are a part of it (CONFIG_VFIO_DEVICE_CDEV).

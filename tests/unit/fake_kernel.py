@@ -94,6 +94,7 @@ class FakeKernel(Sysfs):
         self.has_reset_bug = False
         self.reset_functions: set[str] = set()
         self.held_open: set[str] = set()
+        self.claimed: set[str] = set()
         self.hung: set[str] = set()
         self.writes: list[tuple[str, str]] = []
         self.drivers: dict[tuple[str, str], Driver] = {}
@@ -280,6 +281,9 @@ class FakeKernel(Sysfs):
     def has_node(self, node: str) -> bool:
         return (self.dev / node[len("/dev/") :]).exists()
 
+    def is_claimed(self, node: str) -> bool:
+        return node in self.claimed
+
     def is_read_only(self) -> bool:
         return self.is_on_read_only_mount
 
@@ -359,7 +363,7 @@ class FakeKernel(Sysfs):
         code = driver.failures.get(name, 0)
         is_vfio = driver.name == VFIO_DRIVERS[driver.bus]
         if is_vfio and not code:
-            code = self._probe_vfio(driver, home, name)
+            code = self._probe_vfio(driver, home)
         if code:
             return code
         self.point(f"{home}/driver", f"bus/{driver.bus}/drivers/{driver.name}")
@@ -369,8 +373,11 @@ class FakeKernel(Sysfs):
             self._attach("platform", consumer)
         return 0
 
-    def _probe_vfio(self, driver: Driver, home: str, name: str) -> int:
-        has_reset = name in self.reset_functions
+    def _first_compatible(self, home: str) -> tuple[str, ...]:
+        return self.strings(f"{home}/of_node/compatible")[:1]
+
+    def _probe_vfio(self, driver: Driver, home: str) -> int:
+        has_reset = not self.reset_functions.isdisjoint(self._first_compatible(home))
         is_required = driver.bus == "platform" and self._text(RESET_REQUIRED) == "Y"
         if not has_reset and (is_required or self.has_reset_bug):
             return errno.ENOENT
@@ -468,12 +475,15 @@ class FakeKmod(Kmod):
         self.calls: list[str] = []
         self.failing: list[str] = []
         self.options: dict[str, dict[str, str]] = {}
+        self.without_signature: set[str] = set()
 
     def is_available(self, module: str) -> bool:
         return _underscored(module) in self.modules
 
     def resolve(self, modalias: str) -> list[str]:
-        return [
+        kind, _colon, compatible = modalias.partition(":")
+        resets = self._kernel.reset_functions if kind == "vfio-reset" else ()
+        return ["vfio_platform_reset"] * (compatible in resets) + [
             module.name
             for module in self.modules.values()
             if any(fnmatch.fnmatchcase(modalias, alias) for alias in module.aliases)
@@ -481,6 +491,15 @@ class FakeKmod(Kmod):
 
     def parameter(self, module: str, name: str) -> str | None:
         return self.options.get(_underscored(module), {}).get(name)
+
+    def has_parameter(self, module: str, name: str) -> bool | None:
+        found = self.modules.get(_underscored(module))
+        return None if found is None else name in found.parameters
+
+    def unsigned(self, module: str) -> list[str]:
+        found = self.modules[_underscored(module)]
+        needs = [name for need in found.needs for name in self.unsigned(need)]
+        return needs + ([found.name] if found.name in self.without_signature else [])
 
     def load(self, module: str, parameters: Mapping[str, str] | None = None) -> None:
         settings = "".join(f" {key}={value}" for key, value in sorted((parameters or {}).items()))

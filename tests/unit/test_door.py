@@ -200,7 +200,7 @@ def test_driver_override_rebinds_if_asked(board: Board, call: Call) -> None:
 
 
 def test_driver_override_to_vfio_with_rebind_loads_its_module(board: Board, call: Call) -> None:
-    board.kernel.reset_functions.add("b000000.crypto")
+    board.kernel.reset_functions.add("acme,crypto-v1")
     call("driver_override", devices=ONE, driver="vfio-platform", rebind=True)
     assert board.kernel.binding("b000000.crypto") == VFIO
 

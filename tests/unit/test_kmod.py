@@ -95,13 +95,55 @@ def test_a_name_that_looks_like_an_option_is_none(
     assert asked()[-2:] == ["--", "--remove"]
 
 
+def test_each_question_is_asked_once(modprobe: Modprobe, tmp_path: Path) -> None:
+    modprobe(f"echo asked >> {tmp_path}/times; echo found")
+    kmod = Kmod()
+    assert [kmod.is_available("vfio-amba") for _time in range(3)] == [True] * 3
+    assert [kmod.resolve("of:a") for _time in range(3)] == [["found"]] * 3
+    assert (tmp_path / "times").read_text() == "asked\n" * 2
+
+
+@pytest.fixture
+def modinfo(tmp_path: Path) -> Callable[[str], None]:
+    """Puts a modinfo in place beside the modprobe."""
+
+    def install(script: str) -> None:
+        program = tmp_path / "modinfo"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    return install
+
+
+def test_what_is_not_signed_is_told_by_modinfo(
+    modprobe: Modprobe, modinfo: Callable[[str], None]
+) -> None:
+    modprobe(
+        "echo insmod /lib/vfio.ko.xz enable=1; echo builtin irqbypass; echo insmod /lib/a-b.ko"
+    )
+    modinfo('case "$3" in */vfio.ko.xz) echo PKCS#7;; *) echo;; esac')
+    assert Kmod().unsigned("a-b") == ["a_b"]
+
+
+def test_a_parameter_is_there_if_modinfo_knows_it(
+    modprobe: Modprobe, modinfo: Callable[[str], None]
+) -> None:
+    modprobe("exit 0")
+    modinfo("echo 'enable_unsafe_noiommu_mode:Enable UNSAFE (bool)'")
+    assert Kmod().has_parameter("vfio", "enable_unsafe_noiommu_mode") is True
+    assert Kmod().has_parameter("vfio", "enable_unsafe") is False
+    modinfo("exit 1")
+    assert Kmod().has_parameter("vfio", "enable_unsafe_noiommu_mode") is None
+
+
 @pytest.mark.parametrize("verb", ["load", "unload"])
 def test_modprobes_own_words_are_in_the_error(modprobe: Modprobe, verb: str) -> None:
     modprobe("echo 'modprobe: FATAL: Module x is' >&2; echo 'in use.' >&2; exit 1")
     with pytest.raises(PolicyError) as caught:
         getattr(Kmod(), verb)("x")
     assert str(caught.value) == (
-        f"Cannot {verb} the kernel module x: modprobe: FATAL: Module x is in use."
+        f"Cannot {verb} the kernel module x: modprobe: FATAL: Module x is in use. Give back or "
+        "close the devices that are on it first"
     )
 
 

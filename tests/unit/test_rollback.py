@@ -38,7 +38,7 @@ def after_the_list(board: Board) -> None:
 
 
 def after_a_list_with_resets_and_noiommu(board: Board) -> None:
-    board.kernel.reset_functions |= {"b000000.crypto", "b001000.crypto", "b002000.dma"}
+    board.kernel.reset_functions |= {"acme,crypto-v1", "acme,dma"}
     board.apply([CRYPTO, dict(DMA, policy="vfio")], reset_required=True, unsafe_noiommu=True)
 
 

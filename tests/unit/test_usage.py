@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
-from board import CRYPTO, Board
+from board import CRYPTO, Board, acme_board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
 from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import Networks
 from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import read as read_networks
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
 
 NAME = "b000000.crypto"
@@ -128,6 +131,56 @@ def test_a_disk_that_a_process_has_open_is_in_use(disk: Board) -> None:
     assert_acceptable(disk, "storage")
 
 
+def test_a_loop_device_on_a_disk_is_in_use(disk: Board, devices: dict[str, str]) -> None:
+    devices["/dev/vda"] = VDA
+    disk.kernel.put("class/block/loop0/dev", "7:0\n")
+    disk.kernel.put("class/block/loop0/loop/backing_file", "/dev/vda\n")
+    disk.kernel.put("class/block/loop1/loop/backing_file", "/srv/image\n")
+    message = refusal(disk)
+    assert "vda is part of loop0" in message
+    assert "loop1" not in message
+    disk.mount("7:0", "/data")
+    assert "loop0 is mounted on /data" in refusal(disk)
+
+
+def test_a_disk_that_only_another_mount_namespace_has_mounted_is_in_use(disk: Board) -> None:
+    for process, namespace in (("self", "mnt:[1]"), ("1", "mnt:[1]"), ("70", "mnt:[2]")):
+        folder = disk.proc / process
+        (folder / "ns").mkdir(parents=True, exist_ok=True)
+        (folder / "ns/mnt").symlink_to(namespace)
+    (disk.proc / "70/comm").write_text("containerd\n")
+    (disk.proc / "70/mountinfo").write_text(f"9 1 {VDA1} / /data rw - ext4 /dev/vda1 rw\n")
+    assert "vda1 is mounted on /data by containerd (pid 70)" in refusal(disk)
+
+
+def test_a_disk_that_the_kernel_keeps_for_itself_is_in_use(disk: Board) -> None:
+    disk.kernel.claimed.add("/dev/vda")
+    assert "disk vda: the kernel has it in use, and does not tell for what" in refusal(disk)
+    assert_acceptable(disk, "storage")
+
+
+def test_a_disk_of_nvme_is_in_no_folder_of_disks(board: Board) -> None:
+    home = f"{HOME}/pci0000:00/0000:00:01.0/nvme/nvme0"
+    board.kernel.point(f"{home}/subsystem", "class/nvme")
+    board.kernel.put(f"{home}/nvme0n1/dev", "259:0\n")
+    board.kernel.point(f"{home}/nvme0n1/subsystem", "class/block")
+    board.mount("259:0", "/")
+    assert "disk nvme0n1: nvme0n1 is mounted on /" in refusal(board)
+
+
+def test_a_disk_of_nvme_with_several_paths_belongs_to_all_its_controllers(board: Board) -> None:
+    kernel = board.kernel
+    home = f"{HOME}/pci0000:00/0000:00:01.0/nvme/nvme0"
+    kernel.point(f"{home}/subsystem", "class/nvme")
+    subsystem = "class/nvme-subsystem/nvme-subsys0"
+    kernel.point(f"{subsystem}/nvme0", home)
+    kernel.put(f"{subsystem}/nvme0n1/dev", "259:0\n")
+    (kernel.tree / f"{subsystem}/nvme0n1/holders").mkdir()
+    (kernel.tree / f"{subsystem}/power").mkdir()
+    board.mount("259:0", "/")
+    assert "disk nvme0n1: nvme0n1 is mounted on /" in refusal(board)
+
+
 def test_an_interface_that_is_up_is_in_use(board: Board) -> None:
     board.kernel.put(f"{HOME}/virtio1/net/eth0/flags", "0x1003\n")
     assert "network interface eth0 is up" in refusal(board)
@@ -233,6 +286,20 @@ def test_a_watchdog_that_is_stopped_is_free_unless_somebody_has_it_open(board: B
     assert "watchdog0 is held open by systemd (pid 1)" in refusal(board)
     (board.proc / "1/fd/0").unlink()
     assert_free(board)
+
+
+def test_the_first_watchdog_has_an_old_name_too(board: Board) -> None:
+    board.kernel.put(f"{HOME}/watchdog/watchdog0/state", "inactive\n")
+    board.process(30, "watchdogd", "/dev/watchdog")
+    assert "watchdog0 is held open by watchdogd (pid 30)" in refusal(board)
+
+
+def test_any_other_node_that_a_process_has_open_is_in_use(board: Board) -> None:
+    board.kernel.put(f"{HOME}/gpiochip0/dev", "254:0\n")
+    board.kernel.put(f"{HOME}/gpiochip0/uevent", "MAJOR=254\nMINOR=0\nDEVNAME=gpiochip0\n")
+    board.process(31, "gpio-manager", "/dev/gpiochip0")
+    assert "/dev/gpiochip0 is held open by gpio-manager (pid 31)" in refusal(board)
+    assert_acceptable(board, "consumers")
 
 
 def test_the_console_may_be_given_away_if_the_user_accepts_it(board: Board) -> None:
@@ -391,3 +458,50 @@ def test_every_device_in_use_is_named_at_once(disk: Board) -> None:
     with pytest.raises(PolicyError) as caught:
         disk.apply([CRYPTO, {"name": "b002000.dma", "policy": "no_autobind"}], reset_required=False)
     assert len(caught.value.problems) == 2
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Board:
+    """A board whose crypto device shares its IOMMU group with another one."""
+    board = acme_board(tmp_path, groups_at_boot=True)
+    kernel = board.kernel
+    both = ("acme,crypto-v1", "acme,crypto")
+    kernel.add_device("b009000.pair", "/soc/pair@b009000", both, iommus=True, group="1")
+    for name in (NAME, "b009000.pair"):
+        kernel.point(f"devices/platform/{name}/subsystem", "bus/platform")
+    return board
+
+
+SIBLING = {"name": "b009000.pair"}
+
+
+def test_a_device_whose_sibling_stays_on_its_driver_is_of_no_use_to_vfio(pair: Board) -> None:
+    message = refusal(pair)
+    assert "platform/b009000.pair of the same IOMMU group (1) is on driver acme-crypto" in message
+    assert_acceptable(pair, "group")
+
+
+@pytest.mark.parametrize("policy", ["vfio", "no_autobind"])
+def test_a_sibling_that_leaves_its_driver_in_the_same_list_is_no_hazard(
+    pair: Board, policy: str
+) -> None:
+    pair.apply([CRYPTO, dict(SIBLING, policy=policy)], reset_required=False)
+    assert pair.kernel.driver_of(NAME) == "vfio-platform"
+
+
+def test_a_sibling_that_is_found_when_the_device_is_bound_undoes_the_run(board: Board) -> None:
+    kernel = board.kernel
+    # Before Linux 7 a device that was never probed is in no group that could be looked at.
+    kernel.add_device("b009000.pair", "/soc/pair@b009000", ("acme,none",), iommus=True, group="1")
+    kernel.point(f"{HOME}/subsystem", "bus/platform")
+    before = kernel.bindings()
+    with pytest.raises(PolicyError) as caught:
+        board.apply([dict(SIBLING, policy="vfio")], reset_required=False)
+    assert "shares IOMMU group 1 with platform/b000000.crypto" in str(caught.value)
+    assert "Nothing was changed" in str(caught.value)
+    assert kernel.bindings() == before
+
+
+def test_device_info_shows_siblings_too(pair: Board) -> None:
+    (found,) = inspect(pair.host, [Selector("name", NAME)])
+    assert [hazard.kind for hazard in found.hazards] == ["group"]

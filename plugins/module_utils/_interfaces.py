@@ -1,0 +1,79 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a network interface is used for, through all that is stacked on it. Reads only."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import Networks
+from ansible_collections.armfleet.vfio.plugins.module_utils._processes import Processes
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+
+_IFF_UP = 0x1
+_UPPER = "upper_"
+
+
+class Interfaces:
+    """Finds uses of interfaces; ``read_networks`` reads addresses and routes, once."""
+
+    def __init__(
+        self, sysfs: Sysfs, processes: Processes, read_networks: Callable[[], Networks]
+    ) -> None:
+        self._sysfs = sysfs
+        self._processes = processes
+        self._read_networks = read_networks
+        self._networks: Networks | None = None
+
+    def use(self, path: str, name: str) -> str | None:
+        """Why the interface with this folder and name is in use, as a sentence, or None."""
+        stack = self._stack(path, name)
+        if not any(self._is_up(place) for place, _interface in stack):
+            return None
+        if self._networks is None:
+            self._networks = self._read_networks()
+        indexes = [
+            int(index)
+            for place, _interface in stack
+            for index in [self._sysfs.read(place + "/ifindex")]
+            if index and index.isdigit()
+        ]
+        addresses = [
+            address for index in indexes for address in self._networks.addresses.get(index, [])
+        ]
+        about = list(addresses)
+        if self._networks.default_routes.intersection(indexes):
+            about.append("the default route")
+        upper = [interface for _place, interface in stack[1:]]
+        sentence = "network interface %s is up%s%s" % (
+            name,
+            ", below " + ", ".join(upper) if upper else "",
+            " with " + ", ".join(about) if about else "",
+        )
+        if self._processes.address_of_this_run() in addresses:
+            sentence += ", and this run comes in over it"
+        return sentence
+
+    def _stack(self, path: str, name: str) -> list[tuple[str, str]]:
+        """An interface and what is stacked on it (bond, bridge, VLAN, team): (folder, name)."""
+        found: list[tuple[str, str]] = []
+        waiting = [(path, name)]
+        while waiting:
+            place, interface = waiting.pop(0)
+            if interface in [known for _place, known in found]:
+                continue
+            found.append((place, interface))
+            waiting += [
+                ("class/net/" + entry[len(_UPPER) :], entry[len(_UPPER) :])
+                for entry in self._sysfs.names(place)
+                if entry.startswith(_UPPER)
+            ]
+        return found
+
+    def _is_up(self, path: str) -> bool:
+        try:
+            return bool(int(self._sysfs.read(path + "/flags") or "0", 16) & _IFF_UP)
+        except ValueError:
+            return False

@@ -1,0 +1,296 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What will fail, and why: all that can be known before the first write. Reads only."""
+
+from __future__ import annotations
+
+import os
+from typing import Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._devices import folder
+from ansible_collections.armfleet.vfio.plugins.module_utils._iort import translates
+from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    BIND,
+    LOAD,
+    LOAD_VFIO,
+    RELOAD_VFIO,
+    SET_NOIOMMU,
+    UNBIND,
+    VFIO_DRIVERS,
+    DevicePlan,
+    HostStep,
+    Identity,
+    VfioSettings,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
+    NO_GROUP,
+    NO_RESET,
+    NOIOMMU,
+    present_settings,
+)
+
+# vfio_noiommu_group_alloc in drivers/vfio/group.c.
+_NOIOMMU_GROUP = "vfio-noiommu"
+# drivers/vfio/platform/reset.
+_IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
+_RESET_BUILT_IN = (
+    "reset_required differs, and vfio-platform is built into this kernel, so that it can be set at "
+    "boot only: add vfio_platform.reset_required=0 (or 1) to the kernel's command line"
+)
+
+
+def unreadiness(
+    sysfs: Sysfs,
+    kmod: Kmod,
+    plans: Sequence[DevicePlan],
+    steps: Sequence[HostStep],
+    wanted: VfioSettings,
+) -> list[str]:
+    """Why drivers cannot be left or taken, modules not loaded, VFIO not be used: all at once."""
+    working = [plan for plan in plans if plan.steps]
+    problems = _drivers(sysfs, kmod, working)
+    problems += _unsigned(sysfs, kmod, working, steps)
+    problems += _reload(sysfs, steps, plans)
+    problems += _without_noiommu(sysfs, kmod, steps, wanted)
+    problems += _unready(sysfs, kmod, _bound_anew(plans, steps), wanted)
+    return problems + _unsafe(sysfs, plans, wanted)
+
+
+def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[str]:
+    """Why drivers of a plan cannot be left or taken; one sentence each."""
+    problems: dict[str, None] = {}
+    for plan in plans:
+        for step in plan.steps:
+            if step.kind == UNBIND and step.value:
+                problem = _unbind_problem(sysfs, plan.device, step.value)
+            elif step.kind == BIND and step.value:
+                problem = _bind_problem(sysfs, kmod, plan.device, step.value)
+            else:
+                continue
+            if problem:
+                problems[problem] = None
+    return list(problems)
+
+
+def _unbind_problem(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
+    if sysfs.exists("bus/%s/drivers/%s/unbind" % (device.bus, driver)):
+        return None
+    return (
+        "%s cannot be taken from its driver %s while the system runs: that driver has no unbind "
+        "(suppress_bind_attrs). If the driver is a module, apply with runtime: false and reboot"
+        % (device.label, driver)
+    )
+
+
+def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str | None:
+    if sysfs.exists("bus/%s/drivers/%s" % (device.bus, driver)):
+        return (
+            None
+            if sysfs.exists("bus/%s/drivers/%s/bind" % (device.bus, driver))
+            else "%s cannot be bound to %s while the system runs: that driver has no bind "
+            "(suppress_bind_attrs)" % (device.label, driver)
+        )
+    if driver == VFIO_DRIVERS[device.bus]:
+        return None if kmod.is_available(driver) else _no_vfio(driver)
+    others = [
+        bus for bus in sysfs.names("bus") if sysfs.exists("bus/%s/drivers/%s" % (bus, driver))
+    ]
+    if others:
+        return "Driver %s is on the %s bus, but %s is on the %s bus" % (
+            driver,
+            others[0],
+            device.label,
+            device.bus,
+        )
+    if kmod.is_available(driver):
+        return (
+            "Driver %s for %s is not loaded. Load its module first ('modprobe %s'), and have it "
+            "loaded at boot" % (driver, device.label, driver)
+        )
+    return (
+        "Driver %s for %s does not exist here: no driver of that name is registered and no module "
+        "is called so. List the drivers with 'ls /sys/bus/%s/drivers'"
+        % (driver, device.label, device.bus)
+    )
+
+
+def _no_vfio(driver: str) -> str:
+    return (
+        "This kernel (%s) has no %s: the driver is not registered and modprobe finds no module of "
+        "that name. It needs CONFIG_%s; Debian's arm64 kernels lack it, "
+        "Ubuntu's and Fedora's have it"
+        % (os.uname().release, driver, driver.upper().replace("-", "_"))
+    )
+
+
+def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]) -> list[str]:
+    """Why a loaded vfio module cannot be loaded anew; one sentence each."""
+    if not any(step.kind == RELOAD_VFIO for step in steps):
+        return []
+    if not sysfs.exists("module/vfio_platform/initstate"):
+        return [_RESET_BUILT_IN]
+    driver = VFIO_DRIVERS["platform"]
+    ours = {plan.device.name for plan in plans if plan.before.driver == driver}
+    others = [
+        name
+        for name in sysfs.names("bus/platform/drivers/" + driver)
+        if name not in ours and sysfs.exists("bus/platform/devices/" + name)
+    ]
+    if not others:
+        return []
+    return [
+        "reset_required differs, and vfio-platform has to be loaded anew for it, but devices that "
+        "this list does not have are bound to it: %s. Add them to the list or give them back first"
+        % ", ".join(others)
+    ]
+
+
+def _bound_anew(plans: Sequence[DevicePlan], steps: Sequence[HostStep]) -> list[Identity]:
+    """The devices that VFIO's drivers probe; a module that is loaded anew probes all of its own."""
+    reloaded = [step.value for step in steps if step.kind == RELOAD_VFIO]
+    return [
+        plan.device
+        for plan in plans
+        if plan.binds_to_vfio or (plan.is_for_vfio and plan.before.driver in reloaded)
+    ]
+
+
+def _unready(
+    sysfs: Sysfs, kmod: Kmod, given: Sequence[Identity], wanted: VfioSettings
+) -> list[str]:
+    """Why VFIO will refuse devices."""
+    problems = []
+    why_no_group = {
+        device: reason for device in given for reason in [_why_no_group(sysfs, device)] if reason
+    }
+    if why_no_group and not _will_have_noiommu(sysfs, kmod, wanted):
+        problems += [NO_GROUP % (device.label, why) for device, why in why_no_group.items()]
+    if _will_require_reset(sysfs, kmod, wanted):
+        problems += [
+            NO_RESET % (device.label, device.compatible[0])
+            for device in given
+            if _has_no_reset(kmod, device)
+        ]
+    return problems
+
+
+def _why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
+    """Why the device surely has no IOMMU group, as a clause; before Linux 7 one with an IOMMU has
+    its group from its first probe on.
+    """
+    path = folder(device)
+    if sysfs.link(path + "/iommu_group"):
+        return None
+    if device.dt_path:
+        has_iommu = sysfs.exists(path + "/of_node/iommus")
+        return None if has_iommu else "its node has no iommus property"
+    if device.acpi_path and translates(sysfs, device.acpi_path) is False:
+        return "the firmware's table IORT names no IOMMU for it"
+    return None
+
+
+def _will_require_reset(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
+    if wanted.reset_required is not None:
+        return wanted.reset_required
+    present = present_settings(sysfs).reset_required
+    if present is not None:
+        return present
+    return _is_on(kmod.parameter("vfio_platform", "reset_required") or "Y")
+
+
+def _has_no_reset(kmod: Kmod, device: Identity) -> bool:
+    """Whether vfio-platform surely finds no reset function (vfio_platform_get_reset).
+
+    With ACPI only the kernel knows whether there is a method _RST; vfio-amba never asks.
+    """
+    if device.bus != "platform" or not device.compatible:
+        return False
+    # A module that is built in need not be among modprobe's aliases.
+    asked = device.compatible[0]
+    return asked not in _IN_KERNEL_RESETS and not kmod.resolve("vfio-reset:" + asked)
+
+
+def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> list[str]:
+    """Which devices of the list are on VFIO only because no IOMMU was asked for till now."""
+    if wanted.unsafe_noiommu is not False:
+        return []
+    return [
+        "%s is on VFIO without an IOMMU, and with unsafe_noiommu: false it would not come back at "
+        "the next boot. Take it off the list, or say unsafe_noiommu: true" % plan.device.label
+        for plan in plans
+        if plan.is_for_vfio
+        and sysfs.read(folder(plan.device) + "/iommu_group/name") == _NOIOMMU_GROUP
+    ]
+
+
+def _will_have_noiommu(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
+    if wanted.unsafe_noiommu is not None:
+        return wanted.unsafe_noiommu
+    present = present_settings(sysfs).unsafe_noiommu
+    if present is not None:
+        return present
+    return _is_on(kmod.parameter("vfio", "enable_unsafe_noiommu_mode") or "N")
+
+
+def _without_noiommu(
+    sysfs: Sysfs, kmod: Kmod, steps: Sequence[HostStep], wanted: VfioSettings
+) -> list[str]:
+    """Whether the kernel cannot do without an IOMMU at all."""
+    if not wanted.unsafe_noiommu or not any(step.kind == SET_NOIOMMU for step in steps):
+        return []
+    parameter = NOIOMMU.rpartition("/")[2]
+    has_it = (
+        sysfs.exists(NOIOMMU)
+        if sysfs.exists("module/vfio")
+        else kmod.has_parameter("vfio", parameter)
+    )
+    # What modinfo does not know is left to the kernel.
+    if has_it is not False:
+        return []
+    return [
+        "unsafe_noiommu cannot be set: vfio of this kernel (%s) has no parameter %s. It needs "
+        "CONFIG_VFIO_NOIOMMU" % (os.uname().release, parameter)
+    ]
+
+
+def _unsigned(
+    sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan], steps: Sequence[HostStep]
+) -> list[str]:
+    """Which modules the kernel will not load because nobody has signed them."""
+    wanted = [step.value for step in steps if step.kind in (LOAD_VFIO, RELOAD_VFIO)]
+    wanted += [
+        step.value for plan in plans for step in plan.steps if step.kind == LOAD and step.value
+    ]
+    enforced = _why_signed_only(sysfs) if wanted else None
+    if not enforced:
+        return []
+    unsigned = {
+        module
+        for name in wanted
+        for module in kmod.unsigned(name)
+        if name in (module, module.replace("_", "-")) or not sysfs.exists("module/" + module)
+    }
+    return [
+        "Module %s cannot be loaded: this kernel takes signed modules only (%s), and it is not "
+        "signed. Sign it with a key that the kernel trusts, or take a kernel package whose modules "
+        "are signed" % (module, enforced)
+        for module in sorted(unsigned)
+    ]
+
+
+def _why_signed_only(sysfs: Sysfs) -> str | None:
+    """module_sig_check in kernel/module/signing.c asks both."""
+    if _is_on(sysfs.read("module/module/parameters/sig_enforce") or "N"):
+        return "module.sig_enforce"
+    # The level that is in force stands in brackets: security/lockdown/lockdown.c.
+    lockdown = (sysfs.read("kernel/security/lockdown") or "").partition("[")[2].partition("]")[0]
+    return "lockdown=" + lockdown if lockdown not in ("", "none") else None
+
+
+def _is_on(flag: str) -> bool:
+    """A parameter of type bool, as a user or the kernel writes it: kstrtobool in lib/kstrtox.c."""
+    return flag[:1] in "1yYtT" or flag[:2].lower() == "on"

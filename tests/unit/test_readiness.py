@@ -1,0 +1,165 @@
+"""What will fail is said before the first write: reset functions, signatures, IOMMUs of ACPI."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from board import CRYPTO, Board
+from fake_kernel import Module
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._iort import translates
+
+SLOT, SLOT_PATH = "LNRO0005:00", "\\_SB_.VR00"
+TABLES = "firmware/acpi/tables"
+NAMED_COMPONENT, SMMU = 1, 4
+
+
+def refused(board: Board, entry: dict[str, Any], **settings: Any) -> str:
+    """The reason; nothing was tried."""
+    before = board.everything()
+    with pytest.raises(PolicyError) as caught:
+        board.apply([entry], **settings)
+    assert not board.kernel.writes
+    assert not board.kmod.calls
+    assert board.everything() == before
+    return str(caught.value)
+
+
+def is_given(board: Board, entry: dict[str, Any], **settings: Any) -> bool:
+    (outcome,) = board.apply([entry], **settings).devices
+    return board.kernel.driver_of(outcome.device.name) in ("vfio-platform", "vfio-amba")
+
+
+def test_a_missing_reset_function_is_known_before_the_module_is_loaded(board: Board) -> None:
+    message = refused(board, CRYPTO)
+    assert "has no reset function (acme,crypto-v1)" in message
+    assert "reset_required: false" in message
+
+
+def test_what_modprobe_would_load_the_module_with_counts(board: Board) -> None:
+    board.kmod.options["vfio_platform"] = {"reset_required": "0"}
+    assert is_given(board, CRYPTO)
+
+
+def test_only_the_first_compatible_can_have_a_reset_function(board: Board) -> None:
+    board.kernel.reset_functions.add("acme,crypto")
+    assert "no reset function" in refused(board, CRYPTO)
+    board.kernel.reset_functions.add("acme,crypto-v1")
+    assert is_given(board, CRYPTO)
+
+
+def test_vfio_amba_asks_for_no_reset_function(board: Board) -> None:
+    assert is_given(board, {"dt_path": "/soc/blob@b008000", "policy": "vfio"})
+
+
+def test_a_reset_function_that_may_be_built_in_is_left_to_the_kernel(board: Board) -> None:
+    compatible = ("amd,xgbe-seattle-v1a",)
+    board.kernel.add_device("b00a000.eth", "/soc/eth@b00a000", compatible, iommus=True)
+    with pytest.raises(PolicyError, match=r"(?s)ENOENT.*Nothing was changed"):
+        board.apply([{"name": "b00a000.eth", "policy": "vfio"}])
+
+
+def enforce_by_parameter(board: Board) -> None:
+    board.kernel.put("module/module/parameters/sig_enforce", "Y\n")
+
+
+def enforce_by_lockdown(board: Board) -> None:
+    board.kernel.put("kernel/security/lockdown", "none [integrity] confidentiality\n")
+
+
+@pytest.mark.parametrize(
+    ("enforce", "reason"),
+    [(enforce_by_parameter, "module.sig_enforce"), (enforce_by_lockdown, "lockdown=integrity")],
+)
+def test_a_module_that_the_kernel_will_not_take_is_known(
+    board: Board, enforce: Any, reason: str
+) -> None:
+    enforce(board)
+    board.kmod.without_signature |= {"vfio_platform_base", "vfio_amba"}
+    message = refused(board, CRYPTO, reset_required=False)
+    assert message.startswith("Module vfio_platform_base cannot be loaded")
+    assert reason in message
+    assert "vfio_amba" not in message
+
+
+def test_signed_modules_are_taken_and_so_is_what_is_loaded_already(board: Board) -> None:
+    board.kmod.load("vfio_platform_base")
+    enforce_by_lockdown(board)
+    board.kmod.without_signature |= {"vfio_platform_base", "vfio"}
+    assert is_given(board, CRYPTO, reset_required=False)
+
+
+def test_without_lockdown_unsigned_modules_are_taken(board: Board) -> None:
+    board.kernel.put("kernel/security/lockdown", "[none] integrity confidentiality\n")
+    board.kernel.put("module/module/parameters/sig_enforce", "N\n")
+    board.kmod.without_signature |= {"vfio_platform", "vfio"}
+    assert is_given(board, CRYPTO, reset_required=False)
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_a_kernel_without_noiommu_is_known(board: Board, is_loaded: bool) -> None:
+    board.kmod.modules["vfio"] = Module("vfio")
+    if is_loaded:
+        board.kmod.load("vfio-platform", {"reset_required": "N"})
+        board.kmod.calls.clear()
+    entry = {"name": "b002000.dma", "policy": "vfio"}
+    message = refused(board, entry, reset_required=False, unsafe_noiommu=True)
+    assert "CONFIG_VFIO_NOIOMMU" in message
+
+
+def node(kind: int, name: bytes = b"", mappings: int = 0) -> bytes:
+    """A node of an IORT as include/acpi/actbl2.h has it."""
+    content = struct.pack("<IQB", 0, 0, 64) + name + b"\0" if kind == NAMED_COMPONENT else bytes(60)
+    head = struct.pack("<BHBIII", kind, 16 + len(content), 0, 0, mappings, 16 + len(content))
+    return head + content
+
+
+def iort(*nodes: bytes) -> bytes:
+    return bytes(36) + struct.pack("<III", len(nodes), 48, 0) + b"".join(nodes)
+
+
+@pytest.fixture
+def acpi(board: Board) -> Board:
+    """A board with an ACPI device that no driver was tried on."""
+    board.kernel.add_device(SLOT, acpi=(SLOT_PATH, "LNRO0005"))
+    return board
+
+
+BEHIND = node(NAMED_COMPONENT, SLOT_PATH.encode(), mappings=1)
+NOT_BEHIND = node(NAMED_COMPONENT, SLOT_PATH.encode())
+ANOTHER = node(NAMED_COMPONENT, b"\\_SB_.VR01", mappings=1)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (iort(node(SMMU), ANOTHER, BEHIND), True),
+        (iort(node(SMMU), ANOTHER), False),
+        (iort(NOT_BEHIND), False),
+        (iort(ANOTHER, BEHIND)[:-30], False),
+        (b"", False),
+        (None, False),
+    ],
+)
+def test_acpi_devices_behind_an_iommu_are_those_of_its_table(
+    acpi: Board, table: bytes | None, expected: bool
+) -> None:
+    if table is not None:
+        acpi.kernel.put(f"{TABLES}/IORT", table)
+    assert translates(acpi.kernel, SLOT_PATH) is expected
+
+
+def test_an_acpi_device_without_an_iommu_is_known(acpi: Board) -> None:
+    entry = {"acpi_hid": "LNRO0005", "policy": "vfio"}
+    message = refused(acpi, entry)
+    assert f"{SLOT_PATH} (platform device {SLOT}) has no IOMMU group" in message
+    assert "IORT names no IOMMU" in message
+    assert "unsafe_noiommu: true" in message
+
+
+def test_with_another_table_of_iommus_it_is_left_to_the_kernel(acpi: Board) -> None:
+    acpi.kernel.put(f"{TABLES}/VIOT", b"")
+    assert translates(acpi.kernel, SLOT_PATH) is None
