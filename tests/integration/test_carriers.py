@@ -1,0 +1,257 @@
+"""A machine that stands on its platform devices: each is refused, and the machine goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.harness.playbook import Run, play, task_play
+from tests.harness.sysfs import files, read_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+# vdb has two partitions: one is half of a RAID that carries a volume that carries /mnt/deep, the
+# other is mounted where only one process sees it. vdc is swap, vdd is below a loop device, and vdf
+# is the journal of the file system on the NVMe disk.
+_FURNISH_DISKS = r"""
+set -eu
+python3 - <<'END'
+import struct
+with open("/dev/vdb", "r+b") as disk:
+    disk.seek(446)
+    disk.write(struct.pack("<B3xB3xII", 0, 0x83, 2048, 40000))
+    disk.write(struct.pack("<B3xB3xII", 0, 0x83, 43008, 16384))
+    disk.seek(510)
+    disk.write(b"\x55\xaa")
+END
+blockdev --rereadpt /dev/vdb
+udevadm settle
+mkdir -p /mnt/deep /mnt/loop /mnt/nvme
+mdadm --create /dev/md0 --run --level=1 --raid-devices=2 --bitmap=none /dev/vdb1 /dev/vde
+pvcreate --yes --quiet /dev/md0
+vgcreate --quiet deep /dev/md0
+lvcreate --yes --quiet --name volume --extents 100%FREE deep
+mke2fs -q /dev/deep/volume
+mount /dev/deep/volume /mnt/deep
+mkswap --quiet /dev/vdc
+swapon /dev/vdc
+loop=$(losetup --find --show /dev/vdd)
+mke2fs -q "$loop"
+mount "$loop" /mnt/loop
+mke2fs -q -O journal_dev /dev/vdf
+mke2fs -q -t ext4 -J device=/dev/vdf /dev/nvme0n1
+mount /dev/nvme0n1 /mnt/nvme
+mke2fs -q /dev/vdb2
+systemd-run --quiet --unit=recluse \
+    unshare --mount sh -c 'mount /dev/vdb2 /mnt && touch /run/recluse && exec sleep infinity'
+systemd-run --quiet --unit=dog sh -c 'exec 9> /dev/watchdog0; touch /run/dog; exec sleep infinity'
+until [ -e /run/recluse ] && [ -e /run/dog ]; do :; done
+ip link set eth1 up
+ip link add link eth1 name eth1.5 type vlan id 5
+"""
+# The address moves up, and ssh with it; the network outside knows one hardware address only.
+_STACK = r"""
+set -eu
+address=$(cat /sys/class/net/eth0/address)
+ip link show bond0 > /dev/null 2>&1 || ip link add bond0 type bond
+ip link set bond0 address "$address"
+ip link add br0 address "$address" type bridge
+ip link set eth0 down
+ip link set eth0 master bond0
+ip link set bond0 master br0
+ip address flush dev eth0
+for one in eth0 bond0 br0; do ip link set "$one" up; done
+ip address add 10.0.2.15/24 dev br0
+ip route add default via 10.0.2.2
+touch /run/stacked
+"""
+_UNSTACK = r"""
+set -eu
+ip address flush dev br0
+ip link set bond0 nomaster
+ip link set eth0 nomaster
+ip link delete br0
+ip address add 10.0.2.15/24 dev eth0
+ip link set eth0 up
+ip route add default via 10.0.2.2
+rm /run/stacked
+"""
+
+ROOT, RAID, SWAP, LOOP, MIRROR, JOURNAL = (
+    f"/virtio_mmio@a000{place}00" for place in ("2", "4", "6", "8", "a", "c")
+)
+NETWORK, SPARE_NETWORK = "/virtio_mmio@a001400", "/virtio_mmio@a001600"
+GPIO, CLOCK, REGULATOR = "/pl061@9030000", "/clock-gate", "/regulator"
+TIMER, SENSOR, DOG, RTC = (
+    "/soc/timer@b016000",
+    "/soc/sensor@b017000",
+    "/soc/watchdog@b012000",
+    ("/pl031@9010000"),
+)
+# By device-tree path: the kind to accept, and what the refusal says.
+CARRIED = {
+    ROOT: ("storage", ["disk vda: vda is mounted on /."]),
+    RAID: (
+        "storage",
+        [
+            "vdb1 is part of md0, ",
+            "md0 is part of dm-",
+            " (deep-volume) is mounted on /mnt/deep",
+            "vdb2 is mounted on /mnt by sleep (pid ",
+        ],
+    ),
+    MIRROR: ("storage", ["disk vde: vde is part of md0", "(deep-volume) is mounted on /mnt/deep"]),
+    SWAP: ("storage", ["disk vdc: vdc is swap."]),
+    LOOP: ("storage", ["disk vdd: vdd is part of loop0, loop0 is mounted on /mnt/loop."]),
+    JOURNAL: ("storage", ["disk vdf: the kernel has it in use, and does not tell for what."]),
+    NETWORK: (
+        "network",
+        [
+            "network interface eth0 is up with 10.0.2.15, the default route, and this run comes in",
+            " over it.",
+        ],
+    ),
+    SPARE_NETWORK: ("network", ["network interface eth1 is up, below eth1.5."]),
+    "/pl011@9000000": ("console", ["ttyAMA0 is the system console."]),
+    GPIO: ("consumers", ["platform:gpio-keys uses it (gpios in the device tree)"]),
+    "/smmuv3@9050000": ("consumers", ["it is the IOMMU smmu3.0x0000000009050000"]),
+    CLOCK: ("consumers", ["platform:b016000.timer depends on it and would lose its driver."]),
+    REGULATOR: ("consumers", ["platform:b017000.sensor depends on it and would lose its driver."]),
+    RTC: ("clock", ["rtc0 keeps the time that the system is set by."]),
+    DOG: ("watchdog", ["watchdog0 is running and may reset the machine."]),
+    "/pcie@10000000": ("storage", ["disk nvme0n1: nvme0n1 is mounted on /mnt/nvme."]),
+}
+ENTRIES = [{"dt_path": path, "policy": "no_autobind"} for path in CARRIED]
+# The drivers of the others have no unbind, or the machine would not go on.
+ALLOWED = (LOOP, SPARE_NETWORK, CLOCK, REGULATOR, RTC, DOG)
+
+
+@pytest.fixture(scope="module")
+def guest(start: Callable[[str, str], Guest]) -> Guest:
+    guest = start("test-d", "d")
+    guest.run("bash -s", input=_FURNISH_DISKS)
+    return guest
+
+
+@pytest.fixture(autouse=True)
+def _nothing_changes(guest: Guest) -> Iterator[None]:
+    before = read_machine(guest).bindings, files(guest)
+    yield
+    # Asked over ssh, so that this answers as well.
+    assert (read_machine(guest).bindings, files(guest)) == before
+
+
+@pytest.fixture
+def stacked(guest: Guest) -> Iterator[None]:
+    """The guest with eth0 below a bond below a bridge."""
+    for script, word in ((_STACK, "until"), (_UNSTACK, "while")):
+        guest.run("cat > /root/network.sh", input=script)
+        guest.run("systemd-run --quiet bash /root/network.sh")
+        guest.run(f"{word} [ -e /run/stacked ]; do :; done")
+        if script == _STACK:
+            yield
+
+
+def apply(inventory: Path, *arguments: str, **options: Any) -> Run:
+    return play(inventory, task_play("armfleet.vfio.host_policy", options), *arguments)
+
+
+def refusal(run: Run) -> list[str]:
+    (task,) = run.tasks
+    assert task.status == "failed", run.output
+    assert "Traceback" not in run.output
+    return str(task.result["msg"]).splitlines()
+
+
+def lines_about(path: str, lines: list[str], kind: str) -> str:
+    found = [
+        line for line in lines if line.startswith(f"{path} (") and f"add '{kind}' to allow" in line
+    ]
+    return "\n".join(found)
+
+
+def test_all_that_the_machine_stands_on_is_refused_at_once(inventory: Path) -> None:
+    lines = refusal(apply(inventory, devices=ENTRIES))
+    for path, (kind, sentences) in CARRIED.items():
+        told = lines_about(path, lines, kind)
+        assert [one for one in sentences if one not in told] == [], "\n".join(lines)
+    assert refusal(apply(inventory, "--check", devices=ENTRIES)) == lines
+
+
+@pytest.mark.parametrize("path", CARRIED)
+def test_each_is_refused_alone_and_what_others_may_lose_does_not_help(
+    inventory: Path, path: str
+) -> None:
+    kind, sentences = CARRIED[path]
+    kinds = {one for one, _sentences in CARRIED.values()}
+    entries = [{"dt_path": path, "policy": "no_autobind"}]
+    lines = refusal(apply(inventory, devices=entries, allow=sorted(kinds - {kind})))
+    told = lines_about(path, lines, kind)
+    assert [one for one in sentences if one not in told] == []
+
+
+def test_the_small_modules_refuse_as_well(inventory: Path) -> None:
+    devices = [{"dt_path": path} for path in (ROOT, NETWORK)]
+    for module, options in (
+        ("no_autobind", {}),
+        ("driver_override", {"driver": "none", "rebind": True}),
+        ("vfio_binding", {"reset_required": False, "unsafe_noiommu": True}),
+    ):
+        task = task_play(f"armfleet.vfio.{module}", {"devices": devices, **options})
+        told = "\n".join(refusal(play(inventory, task)))
+        assert "vda is mounted on /." in told
+        assert "this run comes in over it" in told
+
+
+@pytest.mark.usefixtures("stacked")
+def test_the_interface_that_ssh_comes_in_by_is_known_below_a_bond_and_a_bridge(
+    inventory: Path,
+) -> None:
+    lines = refusal(apply(inventory, devices=[{"dt_path": NETWORK, "policy": "no_autobind"}]))
+    (told,) = [line for line in lines if "network interface" in line]
+    assert (
+        "eth0 is up, below bond0, br0 with 10.0.2.15, the default route, and this run comes in over"
+        in told
+    )
+
+
+def test_device_info_shows_the_same(inventory: Path) -> None:
+    devices = [{"dt_path": path} for path in CARRIED]
+    run = play(inventory, task_play("armfleet.vfio.device_info", {"devices": devices}))
+    assert run.code == 0, run.output
+    lines = refusal(apply(inventory, devices=ENTRIES))
+    for one in run.of("armfleet.vfio.device_info")["devices"]:
+        kind, _sentences = CARRIED[one["dt_path"]]
+        assert kind in [hazard["kind"] for hazard in one["carries"]]
+        for hazard in one["carries"]:
+            assert hazard["sentence"] in lines_about(one["dt_path"], lines, hazard["kind"])
+
+
+def test_what_is_allowed_and_can_be_done_is_done_and_can_be_given_back(
+    guest: Guest, inventory: Path
+) -> None:
+    kinds = sorted({CARRIED[path][0] for path in ALLOWED})
+    entries = [{"dt_path": path, "policy": "no_autobind"} for path in ALLOWED]
+    done = apply(inventory, devices=entries, allow=kinds, persistent=False)
+    assert done.code == 0, done.output
+    machine = read_machine(guest)
+    assert {machine.at(path).binding for path in ALLOWED} == {(None, "none")}
+    # Their suppliers went.
+    assert machine.at(TIMER).driver is None
+    assert machine.at(SENSOR).driver is None
+    back = {"devices": [{"dt_path": path} for path in ALLOWED], "state": "absent"}
+    run = play(inventory, task_play("armfleet.vfio.no_autobind", back))
+    assert run.code == 0, run.output
+
+
+def test_what_has_no_unbind_is_refused_whatever_is_allowed(inventory: Path) -> None:
+    paths = ["/pl011@9000000", "/smmuv3@9050000"]
+    entries = [{"dt_path": path, "policy": "no_autobind"} for path in paths]
+    lines = refusal(apply(inventory, devices=entries, allow=["console", "consumers"]))
+    assert [line.partition(" ")[0] for line in lines] == paths
+    assert all("no unbind (suppress_bind_attrs)" in line for line in lines)
