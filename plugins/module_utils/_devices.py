@@ -153,11 +153,14 @@ def _problem(
             reason,
         )
     if matched and selector.expect not in (None, len(matched)):
-        return "%s matches %d devices, but expect says %d: %s" % (
-            selector.label,
-            len(matched),
-            selector.expect,
-            ", ".join(complete(sysfs, device).stable_name for device in matched),
+        return (
+            "%s matches %d devices, but expect says %d: %s. Correct expect, or name those meant"
+            % (
+                selector.label,
+                len(matched),
+                selector.expect,
+                ", ".join(complete(sysfs, device).stable_name for device in matched),
+            )
         )
     return None
 

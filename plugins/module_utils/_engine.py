@@ -382,7 +382,7 @@ def _refuse(
         )
     group = request.access.group if request.access else None
     if group and (working or files) and not is_group(group):
-        problems.append("vfio_group %s does not exist on this host" % group)
+        problems.append("vfio_group %s does not exist on this host; create it first" % group)
     problems += unreadiness(host.sysfs, host.kmod, plans, steps, request.settings)
     problems += _hazards(host, request, plans, steps)
     if problems:

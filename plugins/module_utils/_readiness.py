@@ -92,7 +92,7 @@ def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> st
             None
             if sysfs.exists("bus/%s/drivers/%s/bind" % (device.bus, driver))
             else "%s cannot be bound to %s while the system runs: that driver has no bind "
-            "(suppress_bind_attrs)" % (device.label, driver)
+            "(suppress_bind_attrs). Apply with runtime: false and reboot" % (device.label, driver)
         )
     if driver == VFIO_DRIVERS[device.bus]:
         return None if kmod.is_available(driver) else _no_vfio(driver)
@@ -100,11 +100,10 @@ def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> st
         bus for bus in sysfs.names("bus") if sysfs.exists("bus/%s/drivers/%s" % (bus, driver))
     ]
     if others:
-        return "Driver %s is on the %s bus, but %s is on the %s bus" % (
-            driver,
-            others[0],
-            device.label,
-            device.bus,
+        return (
+            "Driver %s is on the %s bus, but %s is on the %s bus. Name one of those that "
+            "'ls /sys/bus/%s/drivers' lists"
+            % (driver, others[0], device.label, device.bus, device.bus)
         )
     if kmod.is_available(driver):
         return (

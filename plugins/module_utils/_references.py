@@ -74,7 +74,7 @@ class References:
         if self._by_supplier is None:
             # To read the tree takes much longer than to see that nothing can refer to the node.
             node = _TREE + dt_path
-            if not self._sysfs.exists(node + "/phandle") and not self._sysfs.has_folders(node):
+            if not self._sysfs.exists(node + "/phandle") and not self._sysfs.folder_count(node):
                 return []
             self._by_supplier = self._read()
         found: dict[str, Reference] = {}

@@ -16,7 +16,6 @@ import errno
 import os
 import select
 import signal
-import stat
 import struct
 from typing import NamedTuple, NoReturn, Sequence
 
@@ -77,8 +76,9 @@ class KernelBlockedError(PolicyError):
         super().__init__(
             "%s did not answer within %g s: the kernel holds this device's lock, because a "
             "driver's probe or remove hangs or user space holds the device open. Process %d is "
-            "left waiting there%s and ends when the kernel answers. Find the holder with "
-            "'fuser -v /dev/vfio/*', end it, and run again"
+            "left waiting there%s and ends when the kernel answers. If the device is with VFIO, "
+            "'fuser -v /dev/vfio/* /dev/vfio/devices/*' finds the holder: end it. If a driver "
+            "hangs, see 'dmesg'; it may take a reboot. Then run again"
             % (
                 path if path.startswith("/") else "/sys/" + path,
                 seconds,
@@ -176,29 +176,23 @@ class Sysfs:
             return Listing([], set())
         return Listing(sorted(folders), others)
 
-    def is_folder(self, path: str) -> bool:
-        """Whether there is a real folder; a link to one is none."""
-        try:
-            return stat.S_ISDIR(os.lstat(self.path(path)).st_mode)
-        except OSError:
-            return False
-
-    def has_folders(self, path: str) -> bool:
-        """Whether there are real folders in a folder, without listing it.
+    def folder_count(self, path: str) -> int:
+        """How many real folders are in a folder, without listing it.
 
         kernfs_refresh_inode in fs/kernfs/inode.c counts them.
         """
         try:
-            return os.stat(self.path(path)).st_nlink > 2
+            return os.stat(self.path(path)).st_nlink - 2
         except OSError:
-            return False
+            return 0
 
     def folders(self, path: str) -> list[str]:
         """The names of real folders in a folder, sorted; links to folders are none."""
         return self.listing(path).folders
 
     def exists(self, path: str) -> bool:
-        return os.path.exists(self.path(path))
+        # Unlike os.path.exists it makes no exception of what is missing, which is slow.
+        return os.access(self.path(path), os.F_OK)
 
     def has_node(self, node: str) -> bool:
         """Whether a device node such as /dev/vfio/12 is there."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Callable, Container, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import active, folder
@@ -31,18 +32,8 @@ BLOCKED = "blocked"
 # Folders of a class below a device (get_device_parent in drivers/base/core.c) in which something is
 # carried.
 _CLASSES = ("net", "block", "tty", "rtc", "watchdog", "iommu")
-# What nearly every device has and nothing is carried in; "power" alone is a folder.
-_ORDINARY = {
-    "driver",
-    "driver_override",
-    "iommu_group",
-    "modalias",
-    "of_node",
-    "power",
-    "subsystem",
-    "uevent",
-}
-_LINKS = ("consumer:", "supplier:")
+# With CONFIG_PM every device has this folder: dpm_sysfs_add in drivers/base/power/sysfs.c.
+_POWER = "power"
 
 
 class Hazard(NamedTuple):
@@ -70,6 +61,7 @@ class Usage:
         self._storage = Storage(sysfs, self._processes)
         self._interfaces = Interfaces(sysfs, self._processes, networks)
         self._references = References(sysfs)
+        self._machine = _Machine(sysfs)
 
     def of(self, device: Identity, state: State) -> list[Hazard]:
         """What would be hurt if this device lost the driver that it has now."""
@@ -77,11 +69,10 @@ class Usage:
             return []
         home = folder(device)
         hazards = self._open_nodes(state)
-        names = [name for name in self._sysfs.names(home) if name not in _ORDINARY]
-        for name in names:
-            if not name.startswith(_LINKS) and self._sysfs.is_folder("%s/%s" % (home, name)):
+        if self._sysfs.folder_count(home) > self._machine.powers:
+            for name in self._sysfs.folders(home):
                 hazards += self._below(home, name)
-        return hazards + self._consumers(device, names)
+        return hazards + self._consumers(device)
 
     def beside(self, device: Identity, leaving: Container[str] = ()) -> list[Hazard]:
         """What would make this device useless to VFIO: others of its IOMMU group on their drivers.
@@ -119,7 +110,7 @@ class Usage:
         return hazards
 
     def _below(self, parent: str, name: str) -> list[Hazard]:
-        if name in _ORDINARY:
+        if name == _POWER:
             return []
         place = "%s/%s" % (parent, name)
         listing = self._sysfs.listing(place)
@@ -132,6 +123,10 @@ class Usage:
         if subsystem == "block":
             return _hazards("storage", name, self._storage.use(place, name))
         hazards = self._carried(subsystem, place, name)
+        if name == "net" and not listing.folders:
+            # sysfs shows the interfaces of one network namespace; the folder goes with the last.
+            sentence = "a network interface of it is in another network namespace (a container's)"
+            hazards = [Hazard("network", name, sentence)]
         if not hazards and "dev" in listing.others:
             hazards = self._opened(place)
         for below in listing.folders:
@@ -187,8 +182,12 @@ class Usage:
                 return _hazards("consumers", node, _held(node, holders) if holders else None)
         return []
 
-    def _consumers(self, device: Identity, names: Sequence[str]) -> list[Hazard]:
-        linked = active(self._sysfs, device, names)
+    def _consumers(self, device: Identity) -> list[Hazard]:
+        linked = (
+            active(self._sysfs, device, self._sysfs.names(folder(device)))
+            if self._machine.may_supply(device)
+            else []
+        )
         hazards = [
             Hazard("consumers", consumer, "%s depends on it and would lose its driver" % consumer)
             for consumer in linked
@@ -205,6 +204,34 @@ class Usage:
             if reference.consumer not in linked
         ]
         return hazards
+
+
+class _Machine:
+    """What spares a look into the folder of each device; read once, when it is needed."""
+
+    def __init__(self, sysfs: Sysfs) -> None:
+        self._sysfs = sysfs
+
+    @functools.cached_property
+    def powers(self) -> int:
+        """How many folders a device has that carries nothing."""
+        return int(self._sysfs.exists("devices/platform/" + _POWER))
+
+    @functools.cached_property
+    def _suppliers(self) -> set[str]:
+        """All that come before a "--" in "SUPPLIER--CONSUMER", the name of a device link.
+
+        Before Linux 5.11 neither has its bus before it (device_link_add in drivers/base/core.c).
+        """
+        found: set[str] = set()
+        for link in self._sysfs.names("class/devlink"):
+            parts = link.split("--")
+            found.update("--".join(parts[:end]) for end in range(1, len(parts)))
+        return found
+
+    def may_supply(self, device: Identity) -> bool:
+        """Whether there may be a device link to a consumer; its folder tells."""
+        return not self._suppliers.isdisjoint(("%s:%s" % (device.bus, device.name), device.name))
 
 
 def refusals(device: Identity, hazards: Sequence[Hazard], allow: Sequence[str]) -> list[str]:

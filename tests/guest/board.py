@@ -56,7 +56,8 @@ BOARDS = {
         Board("a", rings=64),
         Board("b", rings=4),
         Board("c"),
-        Board("d", rings=200, stands_on_platform=True),
+        Board("d", rings=4, stands_on_platform=True),
+        Board("e", rings=200),
         Board("acpi", device_tree=False),
     )
 }

@@ -54,12 +54,8 @@ class SimulatedSysfs(Sysfs):
         folders = sorted(name for name, one in below if isinstance(one, Folder))
         return Listing(folders, dict(below).keys() - set(folders))
 
-    def is_folder(self, path: str) -> bool:
-        above, _slash, name = path.rpartition("/")
-        return name in self.listing(above).folders
-
-    def has_folders(self, path: str) -> bool:
-        return bool(self.listing(path).folders)
+    def folder_count(self, path: str) -> int:
+        return len(self.listing(path).folders)
 
     def read_long(self, path: str) -> bytes | None:
         return self.read_bytes(path)

@@ -190,7 +190,9 @@ class FakeKernel(Sysfs):
 
     def add_link(self, supplier: str, consumer: str) -> None:
         """``consumer`` depends on ``supplier``; both are platform devices."""
-        link = f"devices/virtual/devlink/platform:{supplier}--platform:{consumer}"
+        name = f"platform:{supplier}--platform:{consumer}"
+        link = f"devices/virtual/devlink/{name}"
+        self.point(f"class/devlink/{name}", link)
         self.put(f"{link}/status", "active\n" if self.driver_of(consumer) else "dormant\n")
         self.point(f"devices/platform/{supplier}/consumer:platform:{consumer}", link)
 

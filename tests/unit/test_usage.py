@@ -302,6 +302,12 @@ def test_any_other_node_that_a_process_has_open_is_in_use(board: Board) -> None:
     assert_acceptable(board, "consumers")
 
 
+def test_an_interface_that_a_container_has_is_in_use(board: Board) -> None:
+    (board.kernel.tree / HOME / "net").mkdir()
+    assert "a network interface of it is in another network namespace" in refusal(board)
+    assert_acceptable(board, "network")
+
+
 def test_the_console_may_be_given_away_if_the_user_accepts_it(board: Board) -> None:
     board.kernel.put(f"{HOME}/tty/ttyAMA0/dev", "204:64\n")
     board.kernel.put("class/tty/console/active", "ttyAMA0\n")
@@ -312,6 +318,14 @@ def test_a_supplier_with_active_consumers_is_in_use(board: Board) -> None:
     board.kernel.add_link(NAME, "b002000.dma")
     assert "platform:b002000.dma depends on it" in refusal(board)
     assert_acceptable(board, "consumers")
+
+
+def test_the_links_of_an_older_kernel_have_no_bus_in_their_names(board: Board) -> None:
+    board.kernel.add_link(NAME, "b002000.dma")
+    links = board.kernel.tree / "class/devlink"
+    (link,) = links.iterdir()
+    link.rename(links / f"{NAME}--b002000.dma")
+    assert "platform:b002000.dma depends on it" in refusal(board)
 
 
 def test_a_supplier_of_consumers_that_have_no_driver_is_free(board: Board) -> None:

@@ -1,0 +1,35 @@
+"""What it costs to look at what 200 devices carry before they lose their drivers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.guest import Guest
+
+ROOT = Path(__file__).parents[2]
+COLLECTION = "ansible_collections/armfleet/vfio"
+MOST = 1.3
+
+
+@pytest.fixture(scope="module")
+def guest(start: Callable[[str, str], Guest]) -> Guest:
+    guest = start("test-e", "e")
+    guest.run(f"mkdir -p /root/{COLLECTION}")
+    guest.put(ROOT / "plugins", f"/root/{COLLECTION}/plugins")
+    guest.put(ROOT / "tests/bench/gate.py", "/root/gate.py")
+    return guest
+
+
+def test_the_gate_adds_less_than_a_third_to_the_time_of_a_plan(guest: Guest) -> None:
+    ratios = json.loads(guest.run("python3 /root/gate.py /root").stdout)
+    for policy, ratio in ratios.items():
+        print(f"plan for 200 devices to {policy}: {ratio:.2f} times as long with the gate")
+    assert set(ratios) == {"vfio", "no_autobind"}
+    assert max(ratios.values()) <= MOST
