@@ -29,7 +29,7 @@ class Parts:
 
 
 def build() -> Parts:
-    """Build what is missing; from nothing about ten minutes on two cores."""
+    """Build what is missing; from nothing about 15 minutes on two cores."""
     # In the order of need, so that each stage is announced before it begins.
     # In the order of need, so that each stage is announced before it begins.
     for artefact in (root_packages(), kernel_source()):

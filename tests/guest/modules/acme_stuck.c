@@ -3,13 +3,28 @@
  * A driver whose remove does not return while its parameter "stuck" is on, as one that waits for
  * hardware which never answers.
  */
-#include <linux/delay.h>
 #include <linux/mod_devicetable.h>
 #include <linux/module.h>
 #include <linux/platform_device.h>
+#include <linux/wait.h>
 
+static DECLARE_WAIT_QUEUE_HEAD(waiting);
 static bool stuck = true;
-module_param(stuck, bool, 0644);
+
+static int set_stuck(const char *value, const struct kernel_param *parameter)
+{
+	int error = param_set_bool(value, parameter);
+
+	wake_up_all(&waiting);
+	return error;
+}
+
+static const struct kernel_param_ops stuck_ops = {
+	.flags = KERNEL_PARAM_OPS_FL_NOARG,
+	.set = set_stuck,
+	.get = param_get_bool,
+};
+module_param_cb(stuck, &stuck_ops, &stuck, 0644);
 MODULE_PARM_DESC(stuck, "Whether a device is kept for ever when it is to be removed");
 
 static int acme_stuck_probe(struct platform_device *pdev)
@@ -19,8 +34,7 @@ static int acme_stuck_probe(struct platform_device *pdev)
 
 static void acme_stuck_remove(struct platform_device *pdev)
 {
-	while (READ_ONCE(stuck))
-		msleep(20);
+	wait_event(waiting, !READ_ONCE(stuck));
 }
 
 static const struct of_device_id acme_stuck_of_match[] = {
