@@ -116,5 +116,17 @@ def play(
 
 def task_play(action: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A playbook of one task on all hosts."""
-    task = {"name": f"Run {action}", action: dict(options)}
-    return [{"name": "One task", "hosts": "all", "gather_facts": False, "tasks": [task]}]
+    return _playbook([_task(action, options)])
+
+
+def refused_tasks_play(asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """A playbook of tasks on all hosts, each an action with its options, that may all fail."""
+    return _playbook([{**_task(*one), "ignore_errors": True} for one in asked])
+
+
+def _task(action: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": f"Run {action}", action: dict(options)}
+
+
+def _playbook(tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{"name": "Tasks", "hosts": "all", "gather_facts": False, "tasks": list(tasks)}]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness.playbook import Run, play, task_play
+from tests.harness.playbook import Run, TaskResult, play, refused_tasks_play, task_play
 from tests.harness.sysfs import files, read_machine
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ systemd-run --quiet --unit=recluse \
     unshare --mount sh -c 'mount /dev/vdb2 /mnt && touch /run/recluse && exec sleep infinity'
 systemd-run --quiet --unit=dog sh -c 'exec 9> /dev/watchdog0; touch /run/dog; exec sleep infinity'
 until [ -e /run/recluse ] && [ -e /run/dog ]; do :; done
+"""
+_FURNISH_LINKS = """
 ip link set eth1 up
 ip link add link eth1 name eth1.5 type vlan id 5
 """
@@ -87,12 +89,10 @@ ROOT, RAID, SWAP, LOOP, MIRROR, JOURNAL = (
 )
 NETWORK, SPARE_NETWORK = "/virtio_mmio@a001400", "/virtio_mmio@a001600"
 GPIO, CLOCK, REGULATOR = "/pl061@9030000", "/clock-gate", "/regulator"
-TIMER, SENSOR, DOG, RTC = (
-    "/soc/timer@b016000",
-    "/soc/sensor@b017000",
-    "/soc/watchdog@b012000",
-    ("/pl031@9010000"),
+TIMER, SENSOR, DOG = (
+    f"/soc/{one}" for one in ("timer@b016000", "sensor@b017000", "watchdog@b012000")
 )
+RTC = "/pl031@9010000"
 # By device-tree path: the kind to accept, and what the refusal says.
 CARRIED = {
     ROOT: ("storage", ["disk vda: vda is mounted on /."]),
@@ -134,7 +134,7 @@ ALLOWED = (LOOP, SPARE_NETWORK, CLOCK, REGULATOR, RTC, DOG)
 @pytest.fixture(scope="module")
 def guest(start: Callable[[str, str], Guest]) -> Guest:
     guest = start("test-d", "d")
-    guest.run("bash -s", input=_FURNISH_DISKS)
+    guest.run("bash -s", input=_FURNISH_DISKS + _FURNISH_LINKS)
     return guest
 
 
@@ -163,8 +163,21 @@ def apply(inventory: Path, *arguments: str, **options: Any) -> Run:
 
 def refusal(run: Run) -> list[str]:
     (task,) = run.tasks
-    assert task.status == "failed", run.output
     assert "Traceback" not in run.output
+    return refusal_of(task)
+
+
+def refusals(inventory: Path, asked: list[tuple[str, dict[str, Any]]]) -> list[list[str]]:
+    """What each module says to its options, in one play."""
+    tasks = [(f"armfleet.vfio.{module}", options) for module, options in asked]
+    run = play(inventory, refused_tasks_play(tasks))
+    assert len(run.tasks) == len(asked)
+    assert "Traceback" not in run.output
+    return [refusal_of(task) for task in run.tasks]
+
+
+def refusal_of(task: TaskResult) -> list[str]:
+    assert task.status == "failed", task
     return str(task.result["msg"]).splitlines()
 
 
@@ -183,27 +196,30 @@ def test_all_that_the_machine_stands_on_is_refused_at_once(inventory: Path) -> N
     assert refusal(apply(inventory, "--check", devices=ENTRIES)) == lines
 
 
-@pytest.mark.parametrize("path", CARRIED)
-def test_each_is_refused_alone_and_what_others_may_lose_does_not_help(
-    inventory: Path, path: str
-) -> None:
-    kind, sentences = CARRIED[path]
-    kinds = {one for one, _sentences in CARRIED.values()}
-    entries = [{"dt_path": path, "policy": "no_autobind"}]
-    lines = refusal(apply(inventory, devices=entries, allow=sorted(kinds - {kind})))
-    told = lines_about(path, lines, kind)
-    assert [one for one in sentences if one not in told] == []
+def test_each_is_refused_alone_and_what_others_may_lose_does_not_help(inventory: Path) -> None:
+    kinds = {kind for kind, _sentences in CARRIED.values()}
+    asked = [
+        {
+            "devices": [{"dt_path": path, "policy": "no_autobind"}],
+            "allow": sorted(kinds - {kind}),
+        }
+        for path, (kind, _sentences) in CARRIED.items()
+    ]
+    answers = refusals(inventory, [("host_policy", options) for options in asked])
+    for (path, (kind, sentences)), lines in zip(CARRIED.items(), answers, strict=True):
+        told = lines_about(path, lines, kind)
+        assert [one for one in sentences if one not in told] == []
 
 
 def test_the_small_modules_refuse_as_well(inventory: Path) -> None:
     devices = [{"dt_path": path} for path in (ROOT, NETWORK)]
-    for module, options in (
-        ("no_autobind", {}),
-        ("driver_override", {"driver": "none", "rebind": True}),
-        ("vfio_binding", {"reset_required": False, "unsafe_noiommu": True}),
-    ):
-        task = task_play(f"armfleet.vfio.{module}", {"devices": devices, **options})
-        told = "\n".join(refusal(play(inventory, task)))
+    asked = [
+        ("no_autobind", {"devices": devices}),
+        ("driver_override", {"devices": devices, "driver": "none", "rebind": True}),
+        ("vfio_binding", {"devices": devices, "reset_required": False, "unsafe_noiommu": True}),
+    ]
+    for lines in refusals(inventory, asked):
+        told = "\n".join(lines)
         assert "vda is mounted on /." in told
         assert "this run comes in over it" in told
 
@@ -218,6 +234,22 @@ def test_the_interface_that_ssh_comes_in_by_is_known_below_a_bond_and_a_bridge(
         "eth0 is up, below bond0, br0 with 10.0.2.15, the default route, and this run comes in over"
         in told
     )
+
+
+@pytest.fixture
+def boxed(guest: Guest) -> Iterator[None]:
+    """The guest with eth1 in a network namespace of its own, as containers have it."""
+    guest.run("ip link delete eth1.5; ip netns add box; ip link set eth1 netns box")
+    yield
+    guest.run("ip netns exec box ip link set eth1 netns 1; ip netns delete box")
+    guest.run("bash -s", input=_FURNISH_LINKS)
+
+
+@pytest.mark.usefixtures("boxed")
+def test_an_interface_that_a_container_has_is_known(inventory: Path) -> None:
+    devices = [{"dt_path": SPARE_NETWORK, "policy": "no_autobind"}]
+    told = lines_about(SPARE_NETWORK, refusal(apply(inventory, devices=devices)), "network")
+    assert "a network interface of it is in another network namespace" in told
 
 
 def test_device_info_shows_the_same(inventory: Path) -> None:

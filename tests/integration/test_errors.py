@@ -1,0 +1,340 @@
+"""Every row of docs/errors.md, provoked: one line with the device, the cause and a remedy."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.harness.playbook import Run, TaskResult, play, refused_tasks_play, task_play
+from tests.harness.sysfs import files, read_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.guest import Guest
+
+PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+
+RING, DMA, PLAIN = "/soc/ring@b100000", "/soc/sensor@b017000", "/soc/plain@b019000"
+PAIR, STUCK = "/soc/pair@b015000", "/soc/stuck@b010000"
+RESET = "/soc/ethernet@b018000"
+SMMU, REGULATOR = "/smmuv3@9050000", "/regulator"
+FOREIGN = "/etc/modprobe.d/armfleet-vfio.conf"
+JOURNAL, LOCK = "/run/armfleet-vfio/journal", "/run/armfleet-vfio/lock"
+
+_WITHOUT_VFIO = "modprobe -r vfio_platform; modprobe -r vfio_iommu_type1; modprobe -r vfio; "
+_BY_HAND = """
+bind() {
+    modprobe vfio-platform
+    echo vfio-platform > /sys/bus/platform/devices/$1/driver_override
+    echo $1 > /sys/bus/platform/devices/$1/driver/unbind || true
+    echo $1 > /sys/bus/platform/drivers/vfio-platform/bind
+}
+release() {
+    echo $1 > /sys/bus/platform/drivers/vfio-platform/unbind
+    echo > /sys/bus/platform/devices/$1/driver_override
+    echo $1 > /sys/bus/platform/drivers_probe
+}
+RESET=/sys/module/vfio_platform/parameters/reset_required
+NOIOMMU=/sys/module/vfio/parameters/enable_unsafe_noiommu_mode
+modprobe vfio-platform reset_required=0
+"""
+_HELD = "sleep infinity < /dev/vfio/$(basename $(readlink %s/iommu_group)) > /dev/null 2>&1 &"
+_RING_HOME = "/sys/bus/platform/devices/b100000.ring"
+_PYTHON = "cat > /root/a-python <<'END'\n%s\nEND\nchmod 755 /root/a-python"
+
+
+class Case(NamedTuple):
+    """What is asked, and what the line that answers has beside the words of the page."""
+
+    options: dict[str, Any]
+    subject: str
+    remedy: str
+    module: str = "host_policy"
+    # Shell commands that make the host one that refuses, and that make it as it was.
+    before: str = ""
+    after: str = ""
+    python: str = ""
+
+
+def on(path: str, policy: str = "no_autobind", **options: Any) -> dict[str, Any]:
+    return {"devices": [{"dt_path": path, "policy": policy}], **options}
+
+
+def pinned(driver: str) -> dict[str, Any]:
+    return {"devices": [{"dt_path": RING, "policy": "driver", "driver": driver}]}
+
+
+CASES = {
+    "devices is empty": Case({"devices": []}, "", "name at least one device", "no_autobind"),
+    "matches no device: the device tree has no such node": Case(
+        on("/soc/nothing@0"), "/soc/nothing@0", "'ls /proc/device-tree/soc'"
+    ),
+    "its status is 'disabled'": Case(on("/soc/off@b01a000"), "/soc/off@b01a000", "required: false"),
+    "has no compatible": Case(
+        on("/soc/nocompat@b01b000"), "/soc/nocompat@b01b000", "required: false"
+    ),
+    "no platform or AMBA device of this machine has it": Case(
+        {"devices": [{"compatible": "acme,nowhere", "policy": "vfio"}]},
+        "acme,nowhere",
+        "required: false",
+    ),
+    "no such alias": Case(on("ethernet9"), "'ethernet9'", "/proc/device-tree/aliases"),
+    "its device is … on the pci bus": Case(
+        on("/pcie@10000000/nvme@1,0"), "0000:00:01.0", "this collection handles platform and amba"
+    ),
+    "its parent … is no bus": Case(on(PLAIN + "/child"), PLAIN, "required: false"),
+    "matches … devices, but expect says": Case(
+        {"devices": [{"compatible": "acme,stuck", "policy": "no_autobind", "expect": 3}]},
+        f"{STUCK}, /soc/stuck@b011000",
+        "Correct expect",
+    ),
+    "Two entries claim …": Case(
+        {
+            "devices": [
+                {"dt_path": RING, "policy": "vfio"},
+                {"name": "b100000.ring", "policy": "no_autobind"},
+            ]
+        },
+        RING,
+        "Keep one",
+    ),
+    "has no IOMMU group": Case(
+        on(PLAIN, "vfio", reset_required=False), PLAIN, "unsafe_noiommu: true"
+    ),
+    "is on VFIO without an IOMMU": Case(
+        on(PLAIN, "vfio", unsafe_noiommu=False),
+        PLAIN,
+        "Take it off the list",
+        before=_BY_HAND + "echo Y > $NOIOMMU; bind b019000.plain",
+        after=_BY_HAND + "release b019000.plain; echo N > $NOIOMMU;" + _WITHOUT_VFIO,
+    ),
+    "has no reset function": Case(
+        on(RING, "vfio", reset_required=True), RING, "reset_required: false"
+    ),
+    "would be of no use to VFIO": Case(
+        on(PAIR, "vfio", reset_required=False),
+        PAIR,
+        "Give platform/b014000.pair to VFIO in the same list",
+        # A device gets its group when it is probed, the sibling too late on a slow boot.
+        before=_BY_HAND
+        + "echo b014000.pair > /sys/bus/platform/drivers/acme-ring/unbind; "
+        + "echo b014000.pair > /sys/bus/platform/drivers/acme-ring/bind; "
+        + "bind b015000.pair; release b015000.pair",
+        after=_WITHOUT_VFIO,
+    ),
+    "This kernel … has no vfio-platform": Case(
+        on(RING, "vfio", reset_required=False),
+        "vfio-platform",
+        "It needs CONFIG_VFIO_PLATFORM",
+        before=_WITHOUT_VFIO + "mv /lib/modules /lib/modules.away",
+        after="mv /lib/modules.away /lib/modules",
+    ),
+    "unsafe_noiommu cannot be set": Case(
+        on(PLAIN, "vfio", reset_required=False, unsafe_noiommu=True),
+        "enable_unsafe_noiommu_mode",
+        "It needs CONFIG_VFIO_NOIOMMU",
+        # modinfo says then what it says of a kernel without it.
+        before=_WITHOUT_VFIO
+        + "vfio=$(modinfo -F filename vfio); cp $vfio /root/vfio.ko; "
+        + "sed -i s/=enable_unsafe_noiommu_mode/=enable_unsafe_noiommu_nope/g $vfio",
+        after="cp /root/vfio.ko $(modinfo -F filename vfio)",
+    ),
+    "Driver … does not exist here": Case(
+        pinned("acme-nowhere"), RING, "'ls /sys/bus/platform/drivers'"
+    ),
+    "Driver … is on the … bus": Case(pinned("pl061_gpio"), RING, "'ls /sys/bus/platform/drivers'"),
+    "Driver … is not loaded": Case(
+        pinned("gpio_keys"),
+        RING,
+        "'modprobe gpio_keys'",
+        before="modprobe -r gpio_keys",
+        after="modprobe gpio_keys",
+    ),
+    "that driver has no unbind": Case(
+        on(SMMU, allow=["consumers"]), SMMU, "apply with runtime: false and reboot"
+    ),
+    "is in use: …": Case(on(REGULATOR), REGULATOR, "add 'consumers' to allow"),
+    "is held open by …": Case(
+        on(RING),
+        RING,
+        "Stop what uses it",
+        before=_BY_HAND + "bind b100000.ring\n" + _HELD % _RING_HOME + "echo $! > /run/holder",
+        after=_BY_HAND + "kill $(cat /run/holder); release b100000.ring\n" + _WITHOUT_VFIO,
+    ),
+    "This needs root": Case(
+        on(RING, persistent=False),
+        "on the target",
+        "become: true",
+        before=_PYTHON
+        % '#!/bin/sh\nexec setpriv --reuid=65534 --clear-groups env HOME=/tmp python3 "$@"',
+        python="/root/a-python",
+    ),
+    "/sys is mounted read-only": Case(
+        on(RING, persistent=False),
+        "no driver can be changed",
+        "runtime: false",
+        before="mount -o remount,ro /sys",
+        after="mount -o remount,rw /sys",
+    ),
+    "vfio_group … does not exist": Case(
+        on(RING, vfio_group="nobodies"), "nobodies", "create it first"
+    ),
+    "The target's Python is too old": Case(
+        on(RING),
+        "needs 3.8 or later",
+        "ansible_python_interpreter",
+        before=_PYTHON % "#!/bin/sh\ncat > /dev/null\necho 'SyntaxError: no' >&2\nexit 1",
+        python="/root/a-python",
+    ),
+    "was not written by this collection": Case(
+        on(RING),
+        FOREIGN,
+        "Move",
+        before=f"echo '# mine' > {FOREIGN}",
+        after=f"rm {FOREIGN}",
+    ),
+    "Another run works on this host's devices": Case(
+        on(RING, timeout=2),
+        LOCK,
+        "Wait for it or end it",
+        before=f"mkdir -p -m 700 /run/armfleet-vfio; touch {LOCK}; "
+        f"systemd-run --quiet --unit=hold flock --exclusive {LOCK} sh -c "
+        "'touch /run/holds; exec sleep infinity'; until [ -e /run/holds ]; do :; done",
+        after="systemctl stop hold",
+    ),
+    f"… {JOURNAL}, which says how an interrupted run found this host, cannot be read": Case(
+        on(RING),
+        JOURNAL,
+        "delete the file",
+        before=f"mkdir -p -m 700 /run/armfleet-vfio; echo nonsense > {JOURNAL}",
+        after=f"rm {JOURNAL}",
+    ),
+}
+# Provoked by tests of their own.
+ALONE = {
+    "did not answer within … s",
+    "Not everything could be put back as it was",
+    "An earlier run on this host was interrupted",
+    "Module … cannot be loaded",
+}
+
+
+@pytest.fixture(scope="module")
+def guest(start: Callable[[str, str], Guest]) -> Guest:
+    return start("test-d", "d")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_changes(guest: Guest) -> Iterator[None]:
+    before = read_machine(guest).bindings, files(guest)
+    yield
+    assert (read_machine(guest).bindings, files(guest)) == before
+
+
+def rows() -> list[str]:
+    """The first column of the page's table."""
+    return re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(), re.MULTILINE)
+
+
+def lines_with(task: TaskResult, words: str) -> list[str]:
+    """The lines of a refusal that have a row's words."""
+    assert task.status == "failed", task
+    pattern = ".*".join(re.escape(part) for part in words.split("…"))
+    return [line for line in task.result["msg"].splitlines() if re.search(pattern, line)]
+
+
+def assert_explained(row: str, case: Case, task: TaskResult) -> None:
+    (line,) = lines_with(task, row)
+    assert case.subject in line
+    assert case.remedy in line
+
+
+def ask(inventory: Path, case: Case) -> Run:
+    arguments: list[str] = []
+    if case.python:
+        python = f"ansible_python_interpreter={case.python}"
+        arguments = ["-e", python, "-e", "ansible_remote_tmp=/tmp/any"]
+    task = task_play(f"armfleet.vfio.{case.module}", case.options)
+    return play(inventory, task, *arguments)
+
+
+def test_the_page_has_no_row_that_is_not_provoked_here() -> None:
+    assert sorted(rows()) == sorted([*CASES, *ALONE])
+
+
+def test_a_refusal_is_one_line_with_subject_cause_and_remedy(inventory: Path) -> None:
+    rows = {row: case for row, case in CASES.items() if not case.before}
+    asked = [(f"armfleet.vfio.{case.module}", case.options) for case in rows.values()]
+    run = play(inventory, refused_tasks_play(asked))
+    for (row, case), task in zip(rows.items(), run.tasks, strict=True):
+        assert_explained(row, case, task)
+    assert "Traceback" not in run.output
+
+
+@pytest.mark.parametrize("row", [row for row, case in CASES.items() if case.before])
+def test_so_it_is_on_a_host_that_refuses_for_a_reason_of_its_own(
+    guest: Guest, inventory: Path, row: str
+) -> None:
+    case = CASES[row]
+    guest.run("bash -s", input=case.before)
+    try:
+        asked = ask(inventory, case)
+    finally:
+        if case.after:
+            guest.run("bash -s", input=case.after)
+    (task,) = asked.tasks
+    assert_explained(row, case, task)
+    assert "Traceback" not in asked.output
+
+
+def test_a_device_that_hangs_is_left_told_of_and_brought_back_later(
+    guest: Guest, inventory: Path
+) -> None:
+    guest.run("echo Y > /sys/module/acme_stuck/parameters/stuck")
+    (hanging,) = ask(inventory, Case(on(STUCK, timeout=3), "", "")).tasks
+    guest.run("echo N > /sys/module/acme_stuck/parameters/stuck")
+    (line,) = lines_with(hanging, "did not answer within … s")
+    assert line.startswith(f"{STUCK} (platform device b010000.stuck): cannot unbind from")
+    assert "is left waiting there (in acme_stuck_remove)" in line
+    (line,) = lines_with(hanging, "Not everything could be put back as it was")
+    assert f"{STUCK} (platform device b010000.stuck): " in line
+    assert f"is in {JOURNAL}, and the next run tries again" in line
+    guest.run("until [ ! -e /sys/bus/platform/drivers/acme-stuck/b010000.stuck ]; do :; done")
+    (after,) = ask(inventory, Case(on("/soc/nothing@0"), "", "")).tasks
+    (line,) = lines_with(after, "An earlier run on this host was interrupted")
+    assert "What it had done was undone first" in line
+
+
+def test_modules_that_the_kernel_will_not_take_are_known(guest: Guest, inventory: Path) -> None:
+    guest.run(_WITHOUT_VFIO, check=False)
+    module = guest.run("modinfo -F filename vfio_platform_base").stdout.strip()
+    guest.run(f"cp {module} /root/signed.ko")
+    assert guest.run("modinfo -F sig_id vfio_platform_base").stdout.strip()
+    # scripts/sign-file appends it.
+    strip = f"""
+content = open({module!r}, "rb").read()
+length = int.from_bytes(content[-32:-28], "big")
+open({module!r}, "wb").write(content[: -28 - 12 - length])
+"""
+    guest.run("python3 -", input=strip)
+    remedy = "Sign it with a key that the kernel trusts"
+    binding = Case(on(RING, "vfio", reset_required=False), "Module vfio_platform_base ", remedy)
+    # Only a boot ends either of them.
+    for command, cause in (
+        ("echo integrity > /sys/kernel/security/lockdown", "(lockdown=integrity)"),
+        ("echo Y > /sys/module/module/parameters/sig_enforce", "(module.sig_enforce)"),
+    ):
+        guest.run(command)
+        (task,) = ask(inventory, binding).tasks
+        assert_explained("Module … cannot be loaded", binding, task)
+        assert cause in task.result["msg"]
+    assert guest.run("modprobe vfio_platform", check=False).returncode != 0
+    guest.run(f"cp /root/signed.ko {module}")
+    # Override, bind and unbind work under lockdown, and signed modules are loaded.
+    assert play(inventory, task_play("armfleet.vfio.host_policy", binding.options)).code == 0
+    assert read_machine(guest).at(RING).binding == ("vfio-platform", "vfio-platform")
+    assert play(inventory, "armfleet.vfio.release").code == 0

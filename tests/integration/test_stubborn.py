@@ -1,0 +1,250 @@
+"""Devices that do not come loose, and devices that VFIO would not take: runs end and say why."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.harness.playbook import Run, play, refused_tasks_play, task_play
+from tests.harness.sysfs import files, read_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+VFIO, RING_NATIVE, STUCK_NATIVE = (
+    ("vfio-platform", "vfio-platform"),
+    ("acme-ring", None),
+    ("acme-stuck", None),
+)
+RING, SECOND_RING, THIRD_RING = (f"/soc/ring@b1{number:02x}000" for number in range(3))
+STUCK, SECOND_STUCK = "/soc/stuck@b010000", "/soc/stuck@b011000"
+PAIR, SIBLING = "/soc/pair@b015000", "/soc/pair@b014000"
+TIMEOUT, ALLOWANCE = 20, 5
+
+# Holds nodes open, as a virtual machine does, until it is told to end.
+_HOLD = """
+import os, signal, sys
+held = [os.open(node, os.O_RDWR) for node in sys.argv[1:]]
+open("/run/held", "w").close()
+signal.pause()
+"""
+# What the upgrade of packages and an administrator do.
+_RESTARTS = (
+    "udevadm control --reload",
+    "udevadm trigger --action=add --settle",
+    "udevadm trigger --action=change --settle",
+    "udevadm trigger --settle",
+    "systemctl daemon-reexec",
+    "systemctl restart systemd-udevd systemd-modules-load systemd-udev-trigger kmod-static-nodes",
+    "udevadm settle",
+)
+# VFIO_GROUP_GET_STATUS of linux/vfio.h: whether VFIO could use the group.
+_VIABLE = """
+import fcntl, os, struct, sys
+status = bytearray(struct.pack("II", 8, 0))
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDWR), 0x3B67, status)
+print(struct.unpack("II", status)[1] & 1)
+"""
+
+
+@pytest.fixture(scope="module")
+def guest(start: Callable[[str, str], Guest]) -> Guest:
+    guest = start("test-d", "d")
+    guest.run("cat > /root/hold.py", input=_HOLD)
+    guest.run("cat > /root/viable.py", input=_VIABLE)
+    return guest
+
+
+@pytest.fixture(autouse=True)
+def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
+    before = read_machine(guest).bindings, files(guest)
+    yield
+    assert play(inventory, "armfleet.vfio.release").code == 0
+    assert (read_machine(guest).bindings, files(guest)) == before
+
+
+def run(inventory: Path, module: str, **options: Any) -> Run:
+    return play(inventory, task_play(f"armfleet.vfio.{module}", options))
+
+
+def to_vfio(*paths: str) -> dict[str, Any]:
+    entries = [{"dt_path": path, "policy": "vfio"} for path in paths]
+    return {"devices": entries, "reset_required": False}
+
+
+def apply(inventory: Path, *paths: str, **options: Any) -> Run:
+    return run(inventory, "host_policy", **to_vfio(*paths), **options)
+
+
+def message(run: Run) -> str:
+    (task,) = run.tasks
+    assert task.status == "failed", run.output
+    assert "Traceback" not in run.output
+    return str(task.result["msg"])
+
+
+def seconds(run: Run) -> float:
+    (task,) = run.tasks
+    return task.seconds
+
+
+@contextmanager
+def held(guest: Guest, node: str) -> Iterator[str]:
+    """A process that holds a node open; what a refusal says of it."""
+    guest.run(f"systemd-run --quiet --unit=vm /usr/bin/python3 /root/hold.py {node}")
+    guest.run("until [ -e /run/held ]; do :; done")
+    pid = guest.run("systemctl show --value -p MainPID vm").stdout.strip()
+    try:
+        yield f"{node} is held open by python3 (pid {pid})"
+    finally:
+        guest.run("systemctl stop vm; rm /run/held")
+
+
+@pytest.fixture
+def nodes(guest: Guest, inventory: Path) -> dict[str, str]:
+    """The nodes of a ring that was given to VFIO: of its group, and its own."""
+    assert apply(inventory, RING).code == 0
+    ring = read_machine(guest).at(RING)
+    folder = f"/sys/bus/platform/devices/{ring.name}/vfio-dev"
+    own = guest.run(["ls", folder]).stdout.strip()
+    return {"group": f"/dev/vfio/{ring.group}", "cdev": f"/dev/vfio/devices/{own}"}
+
+
+def test_a_device_that_is_held_open_stays_bound_whatever_is_asked(
+    guest: Guest, inventory: Path, nodes: dict[str, str]
+) -> None:
+    device = [{"dt_path": RING}]
+    everything = ["console", "storage", "network", "consumers", "clock", "watchdog", "group"]
+    common = {"timeout": TIMEOUT, "allow": everything}
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("vfio_binding", {"devices": device, "state": "released"}),
+        ("no_autobind", {"devices": device}),
+        ("driver_override", {"devices": device, "state": "absent", "rebind": True}),
+        ("host_policy", {"state": "absent"}),
+        ("host_policy", to_vfio(SECOND_RING)),
+    ]
+    for kind, modules in (("group", asked), ("cdev", asked[:1])):
+        tasks = [(f"armfleet.vfio.{module}", {**options, **common}) for module, options in modules]
+        with held(guest, nodes[kind]) as sentence:
+            refused = play(inventory, refused_tasks_play(tasks))
+        assert [task.status for task in refused.tasks] == ["failed"] * len(modules)
+        for task in refused.tasks:
+            told = task.result["msg"]
+            assert f"{RING} (platform device b100000.ring) is in use: {sentence}" in told
+            assert "Stop what uses it; an open device is never taken" in told
+        # Nothing was waited for.
+        assert max(task.seconds for task in refused.tasks) < TIMEOUT
+    machine = read_machine(guest)
+    assert (machine.at(RING).binding, machine.at(SECOND_RING).binding) == (VFIO, RING_NATIVE)
+
+
+def test_rules_that_are_replayed_and_services_that_restart_leave_an_open_device_alone(
+    guest: Guest, inventory: Path, nodes: dict[str, str]
+) -> None:
+    with held(guest, nodes["group"]) as sentence:
+        for command in _RESTARTS:
+            guest.run(command)
+            assert read_machine(guest).at(RING).binding == VFIO
+        shown = run(inventory, "device_info", devices=[{"dt_path": RING}])
+        (found,) = shown.of("armfleet.vfio.device_info")["devices"]
+        assert sentence in [one["sentence"] for one in found["carries"]]
+        # A run of the same list, as at the next night, has nothing to do with it.
+        assert apply(inventory, RING).changed == {"test-d": 0}
+
+
+@pytest.fixture
+def stuck(guest: Guest) -> Iterator[None]:
+    """A driver whose remove does not return."""
+    guest.run("echo Y > /sys/module/acme_stuck/parameters/stuck")
+    yield
+    guest.run("echo N > /sys/module/acme_stuck/parameters/stuck")
+    guest.run("while ls /proc/[0-9]*/wchan | xargs grep -ls acme_stuck_remove; do :; done")
+
+
+@pytest.mark.usefixtures("stuck")
+def test_a_remove_that_never_returns_does_not_keep_the_run(guest: Guest, inventory: Path) -> None:
+    devices = to_vfio(RING, STUCK, SECOND_STUCK, SECOND_RING)
+    checked = play(inventory, task_play("armfleet.vfio.host_policy", devices), "--check")
+    tried = run(inventory, "host_policy", timeout=TIMEOUT, **devices)
+    told = message(tried)
+    # What the emulated processor takes for the call itself is not the kernel's doing.
+    assert seconds(tried) - seconds(checked) < TIMEOUT + ALLOWANCE
+    assert f"{STUCK} (platform device b010000.stuck): cannot unbind from acme-stuck" in told
+    assert f"did not answer within {TIMEOUT} s" in told
+    assert "is left waiting there (in acme_stuck_remove)" in told
+    assert "the kernel still holds it; it was on driver acme-stuck" in told
+    machine = read_machine_but(guest, STUCK)
+    assert machine[RING] == machine[SECOND_RING] == RING_NATIVE
+    assert machine[SECOND_STUCK] == STUCK_NATIVE
+    assert files(guest) == {}
+    # The other devices of the host can be worked with, and looked at.
+    assert apply(inventory, THIRD_RING, timeout=TIMEOUT).code == 0
+    assert read_machine_but(guest, STUCK)[THIRD_RING] == VFIO
+    shown = run(inventory, "device_info", devices=[{"dt_path": STUCK}])
+    assert [one["dt_path"] for one in shown.of("armfleet.vfio.device_info")["devices"]] == [STUCK]
+    # When the kernel lets go, the next run brings the device back.
+    guest.run("echo N > /sys/module/acme_stuck/parameters/stuck")
+    after = apply(inventory, THIRD_RING, timeout=TIMEOUT)
+    assert after.code == 0, after.output
+    assert read_machine(guest).at(STUCK).binding == STUCK_NATIVE
+
+
+def read_machine_but(guest: Guest, path: str) -> dict[str, tuple[str | None, str | None]]:
+    """Bindings by path, without asking for the override of one whose lock is held."""
+    script = (
+        "for d in /sys/bus/platform/devices/*; do p=$(readlink $d/of_node); p=${p#*/base};"
+        f' [ "$p" = "{path}" ] || [ -z "$p" ] ||'
+        ' echo "$p $(basename "$(readlink $d/driver)") $(cat $d/driver_override)"; done'
+    )
+    found = {}
+    for line in guest.run(script).stdout.splitlines():
+        place, driver, override = line.split(" ")
+        found[place] = (driver or None, None if override == "(null)" else override)
+    return found
+
+
+def test_a_group_whose_other_device_stays_on_its_driver_is_of_no_use(
+    guest: Guest, inventory: Path
+) -> None:
+    # On a slow boot its driver did not wait for the IOMMU, and then it has no group.
+    for command in ("unbind", "bind"):
+        guest.run(f"echo b014000.pair > /sys/bus/platform/drivers/acme-ring/{command}")
+    # The first time the kernel has not told yet that they share a group.
+    for words in ("shares IOMMU group", "would be of no use to VFIO"):
+        told = message(apply(inventory, PAIR))
+        assert f"{PAIR} (platform device b015000.pair)" in told
+        assert words in told
+        assert "platform/b014000.pair" in told
+        assert read_machine(guest).at(PAIR).binding == (None, None)
+    assert apply(inventory, PAIR, allow=["group"]).code == 0
+    group = read_machine(guest).at(PAIR).group
+    look = f"python3 /root/viable.py /dev/vfio/{group}"
+    assert guest.run(look).stdout == "0\n"
+    assert apply(inventory, PAIR, SIBLING).code == 0
+    assert guest.run(look).stdout == "1\n"
+    both = [{"dt_path": PAIR, "policy": "vfio"}, {"dt_path": SIBLING, "policy": "no_autobind"}]
+    assert run(inventory, "host_policy", devices=both, reset_required=False).code == 0
+    assert guest.run(look).stdout == "1\n"
+
+
+def test_a_missing_reset_function_is_known_before_anything_is_touched(
+    guest: Guest, inventory: Path
+) -> None:
+    devices = [{"dt_path": "/soc/ethernet@b018000"}, {"dt_path": RING}]
+    guest.run("modprobe -r vfio_platform")
+    told = message(run(inventory, "vfio_binding", devices=devices, reset_required=True))
+    assert told == (
+        f"{RING} (platform device b100000.ring) has no reset function (acme,ring), and "
+        "vfio-platform asks for one (ENOENT). If the device may be handed over without a reset, "
+        "say reset_required: false"
+    )
+    assert guest.run("test -e /sys/module/vfio_platform", check=False).returncode == 1
+    bound = run(inventory, "vfio_binding", devices=devices[:1], reset_required=True)
+    assert bound.code == 0, bound.output
+    released = run(inventory, "vfio_binding", devices=devices[:1], state="released")
+    assert released.code == 0, released.output
