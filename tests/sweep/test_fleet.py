@@ -63,8 +63,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
                 "passthrough_devices": entries,
                 "passthrough_reset_required": False,
                 "passthrough_unsafe_noiommu": True,
-                # Links do not show all who refer to a device in the tree.
-                "passthrough_allow": ["consumers"],
+                # Links do not show all who refer to a device in the tree, or share its group.
+                "passthrough_allow": ["consumers", "group"],
                 "passthrough_initramfs": "never",
             }
             (place / "host_vars" / f"{name}.yml").write_text(yaml.safe_dump(variables))
