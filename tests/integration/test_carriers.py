@@ -53,8 +53,11 @@ systemd-run --quiet --unit=dog sh -c 'exec 9> /dev/watchdog0; touch /run/dog; ex
 until [ -e /run/recluse ] && [ -e /run/dog ]; do :; done
 """
 _FURNISH_LINKS = """
+ip link add team0 type team
+ip link set eth1 master team0
 ip link set eth1 up
-ip link add link eth1 name eth1.5 type vlan id 5
+ip link set team0 up
+ip link add link team0 name team0.5 type vlan id 5
 """
 # The address moves up, and ssh with it; the network outside knows one hardware address only.
 _STACK = r"""
@@ -116,7 +119,7 @@ CARRIED = {
             " over it.",
         ],
     ),
-    SPARE_NETWORK: ("network", ["network interface eth1 is up, below eth1.5."]),
+    SPARE_NETWORK: ("network", ["network interface eth1 is up, below team0, team0.5."]),
     "/pl011@9000000": ("console", ["ttyAMA0 is the system console."]),
     GPIO: ("consumers", ["platform:gpio-keys uses it (gpios in the device tree)"]),
     "/smmuv3@9050000": ("consumers", ["it is the IOMMU smmu3.0x0000000009050000"]),
@@ -239,7 +242,7 @@ def test_the_interface_that_ssh_comes_in_by_is_known_below_a_bond_and_a_bridge(
 @pytest.fixture
 def boxed(guest: Guest) -> Iterator[None]:
     """The guest with eth1 in a network namespace of its own, as containers have it."""
-    guest.run("ip link delete eth1.5; ip netns add box; ip link set eth1 netns box")
+    guest.run("ip link delete team0; ip netns add box; ip link set eth1 netns box")
     yield
     guest.run("ip netns exec box ip link set eth1 netns 1; ip netns delete box")
     guest.run("bash -s", input=_FURNISH_LINKS)
