@@ -57,11 +57,13 @@ class FileSystem:
             "st_gid": entry.gid,
         }
 
-    def readdir(self, path: str, _fh: int) -> list[str]:
-        entry = self._entry(path)
-        if not isinstance(entry, Folder):
+    def readdir(self, path: str, _fh: int) -> list[tuple[str, int, int]]:
+        """Names with their types, as sysfs tells them, so that nobody has to ask for each."""
+        folder = self._entry(path)
+        if not isinstance(folder, Folder):
             raise failure(errno.ENOTDIR)
-        return [".", "..", *list(entry.entries)]
+        dots = [(name, stat.S_IFDIR, 0) for name in (".", "..")]
+        return dots + [(name, _type(entry), 0) for name, entry in list(folder.entries.items())]
 
     def readlink(self, path: str) -> str:
         entry = self._entry(path)
@@ -143,6 +145,12 @@ class FileSystem:
         if not isinstance(entry, File):
             raise failure(errno.EISDIR)
         return entry
+
+
+def _type(entry: Entry) -> int:
+    if isinstance(entry, Folder):
+        return stat.S_IFDIR
+    return stat.S_IFLNK if isinstance(entry, Link) else stat.S_IFREG
 
 
 def serve(machine: Machine, place: Path, when_mounted: Callable[[], None]) -> None:

@@ -51,6 +51,9 @@ class Modules:
         self._kernel = kernel
         self._modules = {module.name: module for module in modules}
         self._drivers = [_in_module(driver) for driver in drivers]
+        self._drivers_by_module: dict[str, list[Driver]] = {}
+        for driver in self._drivers:
+            self._drivers_by_module.setdefault(driver.module or "", []).append(driver)
         self.failing: dict[str, int] = {}
         self.is_vfio_held: Callable[[], bool] = lambda: False
         for driver, given in zip(self._drivers, drivers, strict=True):
@@ -203,7 +206,7 @@ class Modules:
             self._kernel.register(driver)
 
     def _drivers_of(self, name: str) -> list[Driver]:
-        return [driver for driver in self._drivers if driver.module == name]
+        return self._drivers_by_module.get(name, [])
 
     def _step(self, name: str) -> str:
         if self._modules[name].built_in:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from posixpath import dirname, join, normpath, relpath
+from posixpath import dirname, join, relpath
 from typing import TypeAlias
 
 Show: TypeAlias = Callable[[], bytes]
@@ -101,7 +101,9 @@ class Tree:
         """The folder at ``path``, made with its parents where it is not there."""
         folder = self.root
         for name in _parts(path):
-            found = folder.entries.setdefault(name, Folder())
+            found = folder.entries.get(name)
+            if found is None:
+                found = folder.entries[name] = Folder()
             if not isinstance(found, Folder):
                 raise failure(errno.ENOTDIR)
             folder = found
@@ -141,29 +143,38 @@ class Tree:
 
     def resolve(self, path: str) -> str | None:
         """The path with every link followed, or None where it leads nowhere."""
-        place = ""
+        walked = self._walk(path)
+        return None if walked is None else "/".join(name for name, _entry in walked)
+
+    def find(self, path: str) -> Entry | None:
+        """The entry at ``path``, links followed."""
+        walked = self._walk(path)
+        if walked is None:
+            return None
+        return walked[-1][1] if walked else self.root
+
+    def _walk(self, path: str) -> list[tuple[str, Entry]] | None:
+        """The entries from the root to ``path`` with their names, links followed."""
+        walked: list[tuple[str, Entry]] = []
         waiting = _parts(path)[::-1]
         followed = 0
         while waiting:
-            entry = self.lookup(join(place, waiting[-1]))
             name = waiting.pop()
+            if name == "..":
+                del walked[-1:]
+                continue
+            folder = walked[-1][1] if walked else self.root
+            entry = folder.entries.get(name) if isinstance(folder, Folder) else None
             if entry is None:
                 return None
             if isinstance(entry, Link):
                 followed += 1
-                target = normpath(join("/", place, entry.target)).strip("/")
-                waiting += _parts(target)[::-1]
-                place = ""
                 if followed > _MOST_LINKS:
                     return None
+                waiting += _parts(entry.target)[::-1]
             else:
-                place = join(place, name)
-        return place
-
-    def find(self, path: str) -> Entry | None:
-        """The entry at ``path``, links followed."""
-        resolved = self.resolve(path)
-        return None if resolved is None else self.lookup(resolved)
+                walked.append((name, entry))
+        return walked
 
     def read(self, path: str) -> bytes | None:
         entry = self.find(path)
