@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_UNFINISHED = ".unfinished-"
-
 
 def cache_folder() -> Path:
     """Where everything is kept that git does not keep."""
@@ -56,15 +54,34 @@ class Artefact:
         folder = self.folder
         if folder.is_dir():
             return folder
-        with _building():
+        with self._building():
             if not folder.is_dir():
                 self._build(folder)
         return folder
 
+    @contextlib.contextmanager
+    def _building(self) -> Iterator[None]:
+        """One build of an artefact at a time; others may be built beside it."""
+        cache = cache_folder()
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / (self.name + ".lock")).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("guest: waiting for another build of %s to end ..." % self.name)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            for leftover in cache.glob(self._unfinished + "*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            yield
+
+    @property
+    def _unfinished(self) -> str:
+        return ".unfinished-%s-" % self.name
+
     def _build(self, folder: Path) -> None:
         say("guest: %s ..." % self.purpose)
         began = time.monotonic()
-        unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
+        unfinished = Path(tempfile.mkdtemp(prefix=self._unfinished, dir=folder.parent))
         try:
             self.make(unfinished)
             unfinished.chmod(0o755)
@@ -72,30 +89,3 @@ class Artefact:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         say("guest:   done in %d s" % round(time.monotonic() - began))
-
-
-_depth = 0
-
-
-@contextlib.contextmanager
-def _building() -> Iterator[None]:
-    """One build at a time; an artefact may ensure the ones that it is made from."""
-    global _depth
-    if _depth:
-        yield
-        return
-    cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "build.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("guest: waiting for another build to end ...")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in cache.glob(_UNFINISHED + "*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        _depth += 1
-        try:
-            yield
-        finally:
-            _depth -= 1
