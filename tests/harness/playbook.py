@@ -65,6 +65,14 @@ class Run(NamedTuple):
         return found
 
     @property
+    def refusal(self) -> str:
+        """What the only task failed with."""
+        (task,) = self.tasks
+        assert task.status == "failed", self.output
+        assert "Traceback" not in self.output
+        return str(task.result["msg"])
+
+    @property
     def remote_executions(self) -> int:
         """How many times a module was carried to a host and run there, loop items each."""
         return sum(

@@ -62,13 +62,6 @@ def apply(inventory: Path, devices: list[dict[str, Any]], **settings: Any) -> Ru
     return play(inventory, task_play("armfleet.vfio.host_policy", options))
 
 
-def message(run: Run) -> str:
-    (task,) = run.tasks
-    assert task.status == "failed", run.output
-    assert "Traceback" not in run.output
-    return str(task.result["msg"])
-
-
 def bindings(guest: Guest) -> list[tuple[str | None, str | None]]:
     machine = read_machine(guest)
     return [machine.at(path).binding for path in RINGS]
@@ -77,7 +70,7 @@ def bindings(guest: Guest) -> list[tuple[str | None, str | None]]:
 def test_if_the_last_of_eight_fails_the_first_seven_are_back(guest: Guest, inventory: Path) -> None:
     before = read_machine(guest).bindings, files(guest)
     pinned = {"dt_path": RINGS[-1], "policy": "driver", "driver": "gpio-keys"}
-    told = message(apply(inventory, [*LIST[:-1], pinned]))
+    told = apply(inventory, [*LIST[:-1], pinned]).refusal
     assert RINGS[-1] in told
     assert "Nothing was changed: all that this run did was put back" in told
     assert (read_machine(guest).bindings, files(guest)) == before
@@ -122,7 +115,7 @@ def test_a_run_that_waits_in_vain_says_who_holds_the_lock(guest: Guest, inventor
     guest.run("systemd-run --unit=hold /usr/bin/python3 /root/hold.py")
     guest.run("until [ -e /run/held ]; do :; done")
     holder = guest.run("systemctl show --value -p MainPID hold").stdout.strip()
-    told = message(apply(inventory, LIST, timeout=2))
+    told = apply(inventory, LIST, timeout=2).refusal
     assert f"process {holder} (a test) holds the lock /run/armfleet-vfio/lock" in told
     assert "Nothing was changed" in told
     assert bindings(guest) == [NATIVE] * 8
