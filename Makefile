@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check test nightly demo bench guest molecule clean
+.PHONY: help setup check test simulated sweep integration safety nightly demo bench guest molecule clean
 
 STAGED = python tools/stage.py
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:/ { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:/ { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Set up everything that the other targets need; each of them does its own part
 	@tools/setup guest
@@ -12,11 +12,21 @@ setup: ## Set up everything that the other targets need; each of them does its o
 check: ## Lint, sanity and tests that need no guest (three minutes)
 	@tools/setup check $(STAGED) python tools/check.py
 
-test: check guest ## Everything: make check, then more of it, a real arm64 kernel and containers
+test: ## Everything: make check, then the next five; two of them at a time
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line \
+		check guest simulated sweep integration safety molecule
+
+simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines
 	@tools/setup guest $(STAGED) pytest tests/simulated --depth test
+
+sweep: ## A thousand boards of Debian's kernel, and a fleet of two hundred
 	@tools/setup guest $(STAGED) pytest tests/sweep -s
-	@tools/setup guest $(STAGED) pytest tests/integration
-	@$(MAKE) --no-print-directory molecule
+
+integration: guest ## What users do, on a real arm64 kernel
+	@tools/setup guest $(STAGED) pytest tests/integration --durations 10
+
+safety: guest ## Devices that must not be taken or do not come loose, on a real arm64 kernel
+	@tools/setup guest $(STAGED) pytest tests/safety --durations 10
 
 nightly: ## The tests on simulated machines with ten times as many examples (half an hour)
 	@tools/setup guest $(STAGED) pytest tests/simulated --depth nightly

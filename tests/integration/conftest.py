@@ -1,52 +1,10 @@
-"""Guests that tests share; each test file starts from devices that nobody has touched."""
+"""What users do, on a real arm64 kernel.
+
+On boards a to c and with ACPI, so that it can run beside tests/safety.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from tests.harness.guests import guest, inventory, start
 
-import pytest
-
-from tests.guest import Guest, write_inventory
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-# Traces every opening for writing below /sys that a module run does.
-_TRACED_PYTHON = """\
-#!/bin/sh
-exec strace -f -qq -e trace=open,openat -e signal=none -o /root/trace /usr/bin/python3 "$@"
-"""
-
-
-@pytest.fixture(scope="module")
-def start() -> Iterator[Callable[[str, str], Guest]]:
-    """Starts a guest by its name and board with a disk that nobody has used."""
-    started: list[Guest] = []
-
-    def start_one(name: str, board: str) -> Guest:
-        guest = Guest(name, board)
-        started.append(guest)
-        guest.start(fresh=True)
-        guest.run(
-            "cat > /root/traced-python && chmod 755 /root/traced-python", input=_TRACED_PYTHON
-        )
-        return guest
-
-    yield start_one
-    for guest in started:
-        guest.stop()
-
-
-@pytest.fixture(scope="module")
-def guest(start: Callable[[str, str], Guest]) -> Guest:
-    """A guest with board a."""
-    return start("test-a", "a")
-
-
-@pytest.fixture(scope="module")
-def inventory(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An inventory of that guest alone."""
-    path = tmp_path_factory.mktemp("inventory") / "hosts.yml"
-    write_inventory(path, [guest])
-    return path
+__all__ = ["guest", "inventory", "start"]

@@ -27,9 +27,13 @@ def guest(start: Callable[[str, str], Guest]) -> Guest:
     return guest
 
 
-def test_the_gate_adds_less_than_a_third_to_the_time_of_a_plan(guest: Guest) -> None:
-    ratios = json.loads(guest.run("python3 /root/gate.py /root").stdout)
-    for policy, ratio in ratios.items():
-        print(f"plan for 200 devices to {policy}: {ratio:.2f} times as long with the gate")
+def test_the_gate_adds_less_than_a_third_to_the_time_of_a_plan(
+    guest: Guest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratios = json.loads(guest.run("python3 /root/gate.py /root", timeout=600).stdout)
+    with capsys.disabled():
+        print()
+        for policy, ratio in ratios.items():
+            print(f"plan for 200 devices to {policy}: {ratio:.2f} times as long with the gate")
     assert set(ratios) == {"vfio", "no_autobind"}
     assert max(ratios.values()) <= MOST

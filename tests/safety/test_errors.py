@@ -206,7 +206,7 @@ CASES = {
         "'touch /run/holds; exec sleep infinity'; until [ -e /run/holds ]; do :; done",
         after="systemctl stop hold",
     ),
-    f"… {JOURNAL}, which says how an interrupted run found this host, cannot be read": Case(
+    f"{JOURNAL}, which says how an interrupted run found this host, cannot be read": Case(
         on(RING),
         JOURNAL,
         "delete the file",

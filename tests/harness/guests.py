@@ -1,0 +1,55 @@
+"""Guests that tests share; each test file starts from devices that nobody has touched.
+
+A folder of tests that wants them names them in its conftest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.guest import Guest, write_inventory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Traces every opening for writing below /sys that a module run does.
+_TRACED_PYTHON = """\
+#!/bin/sh
+exec strace -f -qq -e trace=open,openat -e signal=none -o /root/trace /usr/bin/python3 "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[[str, str], Guest]]:
+    """Starts a guest by its name and board with a disk that nobody has used."""
+    started: list[Guest] = []
+
+    def start_one(name: str, board: str) -> Guest:
+        guest = Guest(name, board)
+        started.append(guest)
+        guest.start(fresh=True)
+        guest.run(
+            "cat > /root/traced-python && chmod 755 /root/traced-python", input=_TRACED_PYTHON
+        )
+        return guest
+
+    yield start_one
+    for guest in started:
+        guest.stop()
+
+
+@pytest.fixture(scope="module")
+def guest(start: Callable[[str, str], Guest]) -> Guest:
+    """A guest with board a."""
+    return start("test-a", "a")
+
+
+@pytest.fixture(scope="module")
+def inventory(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An inventory of that guest alone."""
+    path = tmp_path_factory.mktemp("inventory") / "hosts.yml"
+    write_inventory(path, [guest])
+    return path

@@ -1,0 +1,10 @@
+"""That nobody is hurt, on a real arm64 kernel.
+
+On boards d and e, so that it can run beside tests/integration.
+"""
+
+from __future__ import annotations
+
+from tests.harness.guests import inventory, start
+
+__all__ = ["inventory", "start"]
