@@ -21,7 +21,6 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
@@ -80,9 +79,6 @@ def _devices(suboptions: Mapping[str, Any] | None = None, **settings: Any) -> di
     }
 
 
-# Seconds for a device whose lock a hanging driver holds: nothing but its override is lost.
-_PATIENCE = 5
-
 # The arguments of AnsibleModule, by the module's name.
 SPECS: dict[str, dict[str, Any]] = {
     "host_policy": {
@@ -103,6 +99,11 @@ SPECS: dict[str, dict[str, Any]] = {
             "persistent": {"type": "bool", "default": True},
             "vfio_group": {"type": "str"},
             "vfio_mode": {"type": "str"},
+            "driverctl": {
+                "type": "str",
+                "choices": ["refuse", "take_over"],
+                "default": "refuse",
+            },
             **_VFIO,
             **_COMMON,
         },
@@ -158,28 +159,13 @@ def vfio_binding() -> None:
     _act("vfio_binding", _vfio_binding)
 
 
-def device_info() -> None:
-    """Main of the module of that name."""
-    module = _module("device_info")
-    given = module.params["devices"]
-    host = _host(_PATIENCE, "device_info")
-    try:
-        selectors = None if given is None else parse_selectors(given)
-        devices = inspect(host, selectors)
-    except PolicyError as error:
-        module.fail_json(msg=str(error))
-    finally:
-        host.sysfs.close()
-    module.exit_json(changed=False, devices=[_report.inspection(one) for one in devices])
-
-
 def _act(
     name: str,
     to_request: Callable[[Mapping[str, Any]], Request],
     to_result: Callable[[Outcome], dict[str, Any]] = _report.result,
 ) -> None:
-    module = _module(name)
-    host = _host(module.params["timeout"], name)
+    module = module_of(name)
+    host = host_for(module.params["timeout"], name)
     try:
         if module.params["timeout"] < 1:
             raise PolicyError("timeout is in seconds, 1 or more")
@@ -193,7 +179,8 @@ def _act(
     module.exit_json(**to_result(outcome))
 
 
-def _module(name: str) -> AnsibleModule:
+def module_of(name: str) -> AnsibleModule:
+    """The module of that name with its options; it fails on a Python that is too old."""
     module = AnsibleModule(supports_check_mode=True, **SPECS[name])
     if sys.version_info < (3, 8):
         module.fail_json(
@@ -204,7 +191,8 @@ def _module(name: str) -> AnsibleModule:
     return module
 
 
-def _host(timeout: int, name: str) -> Host:
+def host_for(timeout: int, name: str) -> Host:
+    """The doors to this machine for a run of that module."""
     sysfs = Sysfs(timeout=timeout)
     runs = Runs(name, timeout)
     return Host(sysfs, Kmod(timeout=timeout), Files(), Usage(sysfs), runs, KernelLog())
@@ -224,6 +212,7 @@ def _whole_list(params: Mapping[str, Any]) -> Request:
         settings=_settings(params),
         access=check_access(params["vfio_group"], params["vfio_mode"]),
         allow=params["allow"],
+        takes_over=params["driverctl"] == "take_over",
     )
 
 

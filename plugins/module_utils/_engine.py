@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _driverctl
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     BUSES,
     alias_path,
@@ -95,7 +95,8 @@ class Request(NamedTuple):
     """What one call asks for.
 
     ``is_whole_list`` is true where ``entries`` are all that this collection shall claim on the
-    host, so that what the last such list claimed and this one does not is given back.
+    host, so that what the last such list claimed and this one does not is given back. One that
+    ``takes_over`` replaces what driverctl has stored of the same devices.
     """
 
     entries: Sequence[Entry]
@@ -105,6 +106,7 @@ class Request(NamedTuple):
     settings: VfioSettings = VfioSettings()
     access: NodeAccess | None = None
     allow: Sequence[str] = ()
+    takes_over: bool = False
 
 
 class DeviceOutcome(NamedTuple):
@@ -183,9 +185,14 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
     wanted = _claims(host, request, memory)
     plans = _plans(host, request, wanted, memory)
     steps = _host_steps(host, request, plans)
-    files = _file_changes(host, request, plans, memory, contents)
+    boot_plan = _boot_plan(host, request, plans, memory) if request.persistent else None
+    files = _file_changes(boot_plan, contents)
+    rivals = _claimed_by_driverctl(host, request, plans)
+    if request.takes_over:
+        files += [kept.removal for kept in rivals.values()]
     needed = [change for change in files if change.is_needed]
-    _refuse(host, request, plans, steps, needed)
+    clashes = [] if request.takes_over else [one.clash(device) for device, one in rivals.items()]
+    _refuse(host, request, plans, steps, needed, clashes)
     after: dict[Identity, State] = {}
     if not check_mode and (steps or needed or any(one.steps for one in plans)):
         # Here, because a run that finds nothing to do, as nearly all do, has not to load it.
@@ -279,28 +286,43 @@ def _host_steps(host: Host, request: Request, plans: Sequence[DevicePlan]) -> li
     return host_steps(plans, registered(host.sysfs), request.settings, present_settings(host.sysfs))
 
 
-def _file_changes(
-    host: Host,
-    request: Request,
-    plans: Sequence[DevicePlan],
-    memory: _boot.Memory,
-    contents: dict[str, str | None],
-) -> list[FileChange]:
-    if not request.persistent:
-        return []
-    resolved = [_for_boot(host, entry.selector) for entry in request.entries]
-    rendered = _boot.render(
-        _boot.BootPlan(
-            request.entries,
-            resolved,
-            _natives(plans, memory) if request.runtime else memory.natives,
-            _vfio_buses(host, request, plans),
-            _pinned_modules(host, request.entries),
-            request.settings,
-            request.access,
-        )
+def _boot_plan(
+    host: Host, request: Request, plans: Sequence[DevicePlan], memory: _boot.Memory
+) -> _boot.BootPlan:
+    return _boot.BootPlan(
+        request.entries,
+        [_for_boot(host, entry.selector) for entry in request.entries],
+        _natives(plans, memory) if request.runtime else memory.natives,
+        _vfio_buses(host, request, plans),
+        _pinned_modules(host, request.entries),
+        request.settings,
+        request.access,
     )
+
+
+def _file_changes(
+    boot_plan: _boot.BootPlan | None, contents: dict[str, str | None]
+) -> list[FileChange]:
+    if boot_plan is None:
+        return []
+    rendered = _boot.render(boot_plan)
     return [FileChange(path, contents[path], content) for path, content in rendered.items()]
+
+
+def _claimed_by_driverctl(
+    host: Host, request: Request, plans: Sequence[DevicePlan]
+) -> dict[Identity, _driverctl.Stored]:
+    """What driverctl has stored of the devices that the list claims at the next boot."""
+    kept = _driverctl.stored(host.files) if request.is_whole_list and request.persistent else []
+    if not kept:
+        return {}
+    devices = (
+        [one.device for one in plans if not one.policy.taken_by]
+        if request.runtime
+        else _present(host, request.entries)
+    )
+    pairs = ((device, _driverctl.of_device(device, kept)) for device in devices)
+    return {device: stored for device, stored in pairs if stored}
 
 
 def _for_boot(host: Host, selector: Selector) -> Selector | None:
@@ -340,16 +362,19 @@ def _natives(plans: Sequence[DevicePlan], memory: _boot.Memory) -> dict[str, str
 
 
 def _vfio_buses(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[str]:
-    given = {plan.device.bus for plan in plans if plan.is_for_vfio}
-    if request.runtime or not host.sysfs.exists("bus/platform/devices"):
-        return sorted(given)
-    selectors = [
-        entry.selector._replace(required=False, expect=None)
-        for entry in request.entries
-        if entry.policy.kind == VFIO
-    ]
+    if request.runtime:
+        return sorted({plan.device.bus for plan in plans if plan.is_for_vfio})
+    given = [entry for entry in request.entries if entry.policy.kind == VFIO]
+    return sorted({device.bus for device in _present(host, given)})
+
+
+def _present(host: Host, entries: Sequence[Entry]) -> list[Identity]:
+    """The devices of entries for the next boot that are there now; an image may have no /sys."""
+    if not host.sysfs.exists("bus/platform/devices"):
+        return []
+    selectors = [entry.selector._replace(required=False, expect=None) for entry in entries]
     found = resolve(host.sysfs, selectors)
-    return sorted({device.bus for devices in found for device in devices})
+    return list(dict.fromkeys(device for devices in found for device in devices))
 
 
 def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
@@ -369,10 +394,11 @@ def _refuse(
     plans: Sequence[DevicePlan],
     steps: Sequence[HostStep],
     files: Sequence[FileChange],
+    clashes: Sequence[str],
 ) -> None:
     """Say every reason not to begin, before anything is touched."""
     working = [device_plan for device_plan in plans if device_plan.steps]
-    problems = []
+    problems = list(clashes)
     if (working or steps or files) and os.geteuid() != 0:
         problems.append("This needs root on the target: say become: true")
     if (working or steps) and host.sysfs.is_read_only():

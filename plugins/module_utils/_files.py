@@ -63,6 +63,15 @@ class Files:
         except OSError as error:
             raise failure("read", path, error) from None
 
+    def names(self, path: str) -> list[str]:
+        """Names in a folder, sorted; none where there is no such folder."""
+        try:
+            return sorted(os.listdir(self._root + path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise failure("read", path, error) from None
+
     def put(self, path: str, content: str | None) -> None:
         """Make the file be ``content`` (mode 0644) or, with None, not be; never half of it."""
         try:

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _driverctl
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES, Memory
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import memory as remember
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
@@ -29,19 +31,77 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._usage import BLOCKE
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import native
 
 
+class Binding(NamedTuple):
+    """What drives a device, or shall; None for no driver, and for no override."""
+
+    driver: str | None
+    driver_override: str | None
+
+    @property
+    def label(self) -> str:
+        return State(*self).binding
+
+
+class NextBoot(NamedTuple):
+    """How a device will be after the next boot, and why."""
+
+    binding: Binding
+    reason: str
+
+
+class Rival(NamedTuple):
+    """What driverctl has stored of a device, and the entry of a list that says the same."""
+
+    path: str
+    entry: Entry
+
+
 class Inspection(NamedTuple):
-    """All that is known of one device; ``claimed_by`` is the entry of the list last applied."""
+    """All that is known of one device; ``claimed_by`` is the entry of the list last applied.
+
+    ``desired`` is what that entry asks for, None where it leaves the device to its native driver.
+    """
 
     device: Identity
     state: State
     hazards: list[Hazard]
     claimed_by: Entry | None
-    next_driver: str | None
-    next_override: str | None
-    reason: str
+    desired: Binding | None
+    next_boot: NextBoot
+    driverctl: Rival | None = None
+
+    @property
+    def drift(self) -> list[str]:
+        """Where list, running system and next boot differ; empty where they agree.
+
+        Of a device that a hanging driver holds it is not known how it is.
+        """
+        if any(hazard.kind == BLOCKED for hazard in self.hazards):
+            return []
+        running = Binding(self.state.driver, self.state.driver_override)
+        after = self.next_boot.binding
+        sentences = []
+        if self.desired and running != self.desired:
+            sentences.append(
+                "it is %s, and the list last applied wants it %s"
+                % (running.label, self.desired.label)
+            )
+        if running != after:
+            sentences.append(
+                "it is %s, and will be %s after the next boot: %s"
+                % (running.label, after.label, self.next_boot.reason)
+            )
+        return sentences
 
 
-def inspect(host: Host, selectors: Sequence[Selector] | None) -> list[Inspection]:
+class Findings(NamedTuple):
+    """The devices that were asked for, and the list last applied."""
+
+    devices: list[Inspection]
+    policy_list: list[Entry]
+
+
+def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
     """The devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`."""
     memory = remember(host.files.read(RULES))
     devices = snapshot(host.sysfs, KINDS)
@@ -51,10 +111,25 @@ def inspect(host: Host, selectors: Sequence[Selector] | None) -> list[Inspection
         chosen = list(dict.fromkeys(device for matches in found for device in matches))
     earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
     claimed = first_entries(memory.entries, resolve(host.sysfs, earlier, devices))
-    return [
-        _with_block(_inspection(host, device, state, claimed.get(device), memory), blocked)
-        for device, (state, blocked) in zip(chosen, states_as_far_as_known(host.sysfs, chosen))
-    ]
+    kept = _driverctl.stored(host.files)
+    sharing = Counter(device.stable_name for device in devices) if kept else Counter()
+    return Findings(
+        [
+            _with_block(
+                _inspection(
+                    host,
+                    device,
+                    state,
+                    claimed.get(device),
+                    memory,
+                    _rival(device, kept, is_alone=sharing[device.stable_name] < 2),
+                ),
+                blocked,
+            )
+            for device, (state, blocked) in zip(chosen, states_as_far_as_known(host.sysfs, chosen))
+        ],
+        memory.entries,
+    )
 
 
 def _with_block(found: Inspection, blocked: str | None) -> Inspection:
@@ -64,18 +139,57 @@ def _with_block(found: Inspection, blocked: str | None) -> Inspection:
     return found._replace(hazards=[*found.hazards, hazard])
 
 
+def _rival(device: Identity, kept: Sequence[_driverctl.Stored], *, is_alone: bool) -> Rival | None:
+    stored = _driverctl.of_device(device, kept)
+    if stored is None:
+        return None
+    return Rival(stored.path, Entry(_selector(device, is_alone=is_alone), stored.policy))
+
+
+def _selector(device: Identity, *, is_alone: bool) -> Selector:
+    """The selector that means this device and no other, at every boot if there is one."""
+    if is_alone and device.dt_path:
+        return Selector("dt_path", device.dt_path)
+    if is_alone and device.acpi_path:
+        return Selector("acpi_path", device.acpi_path)
+    return Selector("name", device.name, device.bus)
+
+
 def _inspection(
-    host: Host, device: Identity, state: State, entry: Entry | None, memory: Memory
+    host: Host,
+    device: Identity,
+    state: State,
+    entry: Entry | None,
+    memory: Memory,
+    rival: Rival | None,
 ) -> Inspection:
     hazards = host.usage.of(device, state) + host.usage.beside(device)
-    if entry and entry.policy.kind != DEFAULT:
-        override = override_of(entry.policy, device.bus)
-        driver = None if entry.policy.kind == NO_AUTOBIND else override
-        reason = "policy %s of the list last applied" % entry.policy.label
-        return Inspection(device, state, hazards, entry, driver, override, reason)
+    desired = _asked(entry, device) if entry and entry.policy.kind != DEFAULT else None
+    after = _next_boot(host, device, state, desired, entry, memory)
+    if rival:
+        reason = "driverctl sets it, after all rules, by %s" % rival.path
+        after = NextBoot(_asked(rival.entry, device), reason)
+    return Inspection(device, state, hazards, entry, desired, after, rival)
+
+
+def _asked(entry: Entry, device: Identity) -> Binding:
+    override = override_of(entry.policy, device.bus)
+    return Binding(None if entry.policy.kind == NO_AUTOBIND else override, override)
+
+
+def _next_boot(
+    host: Host,
+    device: Identity,
+    state: State,
+    desired: Binding | None,
+    entry: Entry | None,
+    memory: Memory,
+) -> NextBoot:
+    if desired and entry:
+        return NextBoot(desired, "policy %s of the list last applied" % entry.policy.label)
     if is_native(device, state):
         reason = "the kernel chooses the driver; no rule of this collection concerns the device"
-        return Inspection(device, state, hazards, entry, state.driver, None, reason)
+        return NextBoot(Binding(state.driver, None), reason)
     own = native(host.sysfs, host.kmod, device, memory.native_of(device))
     reason = "set while the system runs; no rule of this collection sets it again at boot"
-    return Inspection(device, state, hazards, entry, own.driver, None, reason)
+    return NextBoot(Binding(own.driver, None), reason)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import to_mapping
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
     DeviceOutcome,
     Outcome,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Inspection
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import NODE_STEP, Identity, State
 
 
@@ -127,18 +125,3 @@ def _file_part(change: FileChange) -> dict[str, str]:
         "before": change.before or "",
         "after": change.after or "",
     }
-
-
-def inspection(found: Inspection) -> dict[str, Any]:
-    """One device of device_info's result."""
-    return dict(
-        identity(found.device),
-        **running(found.state),
-        carries=[hazard._asdict() for hazard in found.hazards],
-        claimed_by=found.claimed_by and to_mapping(found.claimed_by),
-        next_boot={
-            "driver": found.next_driver,
-            "driver_override": found.next_override,
-            "reason": found.reason,
-        },
-    )

@@ -46,6 +46,11 @@ EXAMPLES = r"""
       - dt_path: ethernet0
       - compatible: acme,crypto-v2
         required: false
+
+- name: Fail where something is not as the list last applied wants it, now or after the next boot
+  ansible.builtin.assert:
+    that: host.devices | map(attribute='drift') | flatten | length == 0
+    fail_msg: "{{ host.devices | map(attribute='drift') | flatten }}"
 """
 
 RETURN = r"""
@@ -144,8 +149,28 @@ devices:
       returned: always
       type: dict
       sample: {dt_path: /soc/crypto@b000000, policy: vfio}
+    desired:
+      description:
+        - What that entry asks for.
+        - Null where no entry claims it, or one that leaves it to its native driver.
+      returned: always
+      type: dict
+      contains:
+        driver:
+          description: The driver; null for none.
+          returned: always
+          type: str
+          sample: vfio-platform
+        driver_override:
+          description: The override.
+          returned: always
+          type: str
+          sample: vfio-platform
     next_boot:
-      description: How it will be after the next boot, as far as this collection decides.
+      description:
+        - How it will be after the next boot, by the list last applied and by what driverctl has
+          stored.
+        - What other udev rules make of it is not looked at.
       returned: always
       type: dict
       contains:
@@ -164,14 +189,47 @@ devices:
           returned: always
           type: str
           sample: policy vfio of the list last applied
+    drift:
+      description:
+        - One sentence where the running system differs from the list last applied, and one where it
+          differs from what will be after the next boot.
+        - Empty where all agree.
+      returned: always
+      type: list
+      elements: str
+      sample: []
+    driverctl:
+      description: What driverctl has stored of the device; null if nothing.
+      returned: always
+      type: dict
+      contains:
+        path:
+          description: The file, in C(/etc/driverctl.d).
+          returned: always
+          type: str
+          sample: /etc/driverctl.d/platform-b000000.crypto
+        entry:
+          description: >-
+            The entry of a policy list that says the same, by the path of the device's node where it
+            has one for itself.
+          returned: always
+          type: dict
+          sample: {dt_path: /soc/crypto@b000000, policy: vfio}
+policy_list:
+  description: >-
+    The list last applied by M(armfleet.vfio.host_policy), as it was given; empty without one.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{dt_path: /soc/crypto@b000000, policy: vfio}]
 """
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door
+from ansible_collections.armfleet.vfio.plugins.module_utils import _info
 
 
 def main() -> None:
     """Run the module."""
-    _door.device_info()
+    _info.device_info()
 
 
 if __name__ == "__main__":

@@ -60,6 +60,18 @@ options:
       - Mode of these nodes, a string in octal such as V("0660").
       - Unset leaves what the kernel gives, which is V("0600").
     type: str
+  driverctl:
+    description:
+      - What becomes of a device of the list for which driverctl has an override stored, in
+        C(/etc/driverctl.d). At each boot driverctl sets it after all rules.
+      - With V(refuse) the run stops before anything is touched, and names the file.
+      - With V(take_over) the file is removed when the list has been applied. A run that fails puts
+        it back.
+      - Not looked at with O(persistent=false), nor for the devices that an image will have which
+        has no C(/sys) of its own.
+    type: str
+    choices: [refuse, take_over]
+    default: refuse
 extends_documentation_fragment:
   - armfleet.vfio.attributes
   - armfleet.vfio.attributes.changes

@@ -102,6 +102,13 @@ CASES = {
         RING,
         "Keep one",
     ),
+    "is claimed by this list and by driverctl as well": Case(
+        on(RING),
+        "/etc/driverctl.d/platform-b100000.ring",
+        "driverctl: take_over",
+        before="mkdir -p /etc/driverctl.d; echo none > /etc/driverctl.d/platform-b100000.ring",
+        after="rm /etc/driverctl.d/platform-b100000.ring",
+    ),
     "has no IOMMU group": Case(
         on(PLAIN, "vfio", reset_required=False), PLAIN, "unsafe_noiommu: true"
     ),

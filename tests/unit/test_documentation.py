@@ -13,13 +13,19 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.armfleet.vfio.plugins.doc_fragments.devices import ModuleDocFragment
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _door, _report
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _door, _info, _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
     DeviceOutcome,
     Outcome,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Inspection
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import (
+    Binding,
+    Findings,
+    Inspection,
+    NextBoot,
+    Rival,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VFIO,
     Identity,
@@ -40,14 +46,16 @@ ROLE_OPTIONS = yaml.safe_load((ROOT / "roles/passthrough/meta/argument_specs.yml
 DEVICE = Identity("platform", "b000000.crypto")
 CHANGED = DeviceOutcome(DEVICE, Policy(VFIO), State(), State(VFIO, VFIO), ("bind to vfio",))
 OUTCOME = Outcome([CHANGED], [], [FileChange(_boot.RULES, None, "# rules")], None)
+ENTRY = Entry(Selector("name", DEVICE.name), Policy(VFIO))
+ON_VFIO = Binding("vfio-platform", "vfio-platform")
 INSPECTION = Inspection(
     DEVICE,
     State(),
     [Hazard("network", "eth0", "network interface eth0 is up")],
-    Entry(Selector("name", DEVICE.name), Policy(VFIO)),
-    None,
-    None,
-    "the kernel chooses the driver",
+    ENTRY,
+    ON_VFIO,
+    NextBoot(ON_VFIO, "driverctl sets it"),
+    Rival("/etc/driverctl.d/platform-b000000.crypto", ENTRY),
 )
 
 
@@ -195,5 +203,5 @@ def test_what_a_module_returns_is_described(module: str) -> None:
 
 
 def test_what_device_info_returns_is_described() -> None:
-    returned = {"devices": [_report.inspection(INSPECTION)]}
+    returned = _info.inspections(Findings([INSPECTION], [ENTRY]))
     assert undescribed(returned, module_text("device_info", "RETURN")) == set()

@@ -11,7 +11,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, LIST, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door
+from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _info
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Undo
@@ -25,13 +25,13 @@ NATIVE = ("acme-crypto", None)
 @pytest.fixture
 def call(board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs a module on the board: its arguments by keyword, its JSON back."""
-    monkeypatch.setattr(_door, "_host", lambda _timeout, _who: board.host)
+    monkeypatch.setattr(_door, "host_for", lambda _timeout, _who: board.host)
 
     def run(module: str, *, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
         arguments["_ansible_check_mode"] = check_mode
         board.kernel.writes.clear()
         with patch_module_args(arguments), pytest.raises(SystemExit) as ended:
-            getattr(_door, module)()
+            getattr(_info if module == "device_info" else _door, module)()
         answer: dict[str, Any] = json.loads(capsys.readouterr().out)
         assert bool(ended.value.code) == bool(answer.get("failed"))
         return answer
@@ -163,7 +163,7 @@ def test_the_time_limit_is_for_writes_and_for_modprobe(monkeypatch: pytest.Monke
         limits.append(timeout)
         raise PolicyError("enough")
 
-    monkeypatch.setattr(_door, "_host", host)
+    monkeypatch.setattr(_door, "host_for", host)
     for arguments in ({}, {"timeout": 7}):
         with patch_module_args({"devices": ONE, **arguments}), pytest.raises(PolicyError):
             _door.vfio_binding()

@@ -11,7 +11,7 @@ import pytest
 from board import AMBA, CRYPTO, DMA, LIST, Board
 from fake_kernel import EPROBE_DEFER, TREE, Driver
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _report
+from ansible_collections.armfleet.vfio.plugins.module_utils import _info, _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     MODPROBE,
     MODULES_LOAD,
@@ -60,6 +60,11 @@ def told(outcome: Outcome) -> dict[str, Any]:
     for device in result["devices"]:
         del device["iommu_group"], device["vfio_nodes"]
     return {**result, "boot_files": _report.boot_files(outcome)}
+
+
+def info(board: Board) -> dict[str, dict[str, Any]]:
+    """What device_info says of each device, by its name."""
+    return {one["name"]: one for one in _info.inspections(inspect(board.host, None))["devices"]}
 
 
 @pytest.fixture
@@ -572,27 +577,46 @@ def test_devices_that_share_a_node_each_go_back_to_their_own_driver(board: Board
 
 
 def test_info_tells_what_will_be_after_the_next_boot(applied: Board) -> None:
-    found = {one.device.name: one for one in inspect(applied.host, None)}
+    found = info(applied)
     assert len(found) == 7
-    crypto = _report.inspection(found["b000000.crypto"])
+    crypto = found["b000000.crypto"]
     assert crypto["claimed_by"] == LIST[0]
     assert crypto["next_boot"]["driver"] == "vfio-platform"
-    assert _report.inspection(found["b002000.dma"])["next_boot"]["driver"] is None
-    assert _report.inspection(found["b002000.dma"])["next_boot"]["driver_override"] == "none"
-    assert _report.inspection(found["soc:keys"])["next_boot"]["driver"] == "gpio-keys"
-    assert _report.inspection(found["soc:keys"])["claimed_by"] is None
+    assert found["b002000.dma"]["next_boot"]["driver"] is None
+    assert found["b002000.dma"]["next_boot"]["driver_override"] == "none"
+    assert found["soc:keys"]["next_boot"]["driver"] == "gpio-keys"
+    assert found["soc:keys"]["claimed_by"] is None
+    assert [one["drift"] for one in found.values()] == [[]] * 7
     assert not applied.kernel.writes
+
+
+def test_info_gives_the_list_last_applied_back(applied: Board) -> None:
+    assert _info.inspections(inspect(applied.host, []))["policy_list"] == LIST
+
+
+def test_info_tells_of_a_device_that_is_not_as_the_list_wants_it(applied: Board) -> None:
+    applied.kernel.write("bus/platform/drivers/vfio-platform/unbind", "b000000.crypto")
+    crypto = info(applied)["b000000.crypto"]
+    assert crypto["desired"] == {"driver": "vfio-platform", "driver_override": "vfio-platform"}
+    running = "it is on driver none with driver_override vfio-platform, and "
+    wanted = "on driver vfio-platform with driver_override vfio-platform"
+    why = "policy vfio of the list last applied"
+    assert crypto["drift"] == [
+        f"{running}the list last applied wants it {wanted}",
+        f"{running}will be {wanted} after the next boot: {why}",
+    ]
 
 
 def test_info_on_chosen_devices_tells_of_them_alone(applied: Board) -> None:
     selector = Selector("dt_path", "crypto0")
-    assert [one.device.name for one in inspect(applied.host, [selector])] == ["b000000.crypto"]
+    found = inspect(applied.host, [selector]).devices
+    assert [one.device.name for one in found] == ["b000000.crypto"]
 
 
 def test_info_tells_of_a_device_that_hangs_and_of_all_others(board: Board) -> None:
     board.apply([DMA])
     board.kernel.hung.add("b000000.crypto")
-    found = {one.device.name: one for one in inspect(board.host, None)}
+    found = {one.device.name: one for one in inspect(board.host, None).devices}
     assert found["b002000.dma"].state.driver_override == "none"
     assert found["b000000.crypto"].state.driver == "acme-crypto"
     (hazard,) = found["b000000.crypto"].hazards
@@ -602,11 +626,14 @@ def test_info_tells_of_a_device_that_hangs_and_of_all_others(board: Board) -> No
 
 def test_info_tells_that_what_was_set_by_hand_does_not_last(board: Board) -> None:
     board.apply([CRYPTO], persistent=False, reset_required=False)
-    (found,) = inspect(board.host, [Selector("name", "b000000.crypto")])
-    told_of = _report.inspection(found)
+    told_of = info(board)["b000000.crypto"]
     assert told_of["driver"] == "vfio-platform"
     assert told_of["next_boot"]["driver"] == "acme-crypto"
     assert told_of["next_boot"]["driver_override"] is None
+    (sentence,) = told_of["drift"]
+    assert (
+        "will be on driver acme-crypto with driver_override unset after the next boot" in sentence
+    )
 
 
 def test_on_a_machine_with_acpi_devices_are_given_by_acpi_names_with_noiommu(

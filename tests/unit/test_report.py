@@ -6,7 +6,7 @@ import json
 
 from board import CRYPTO, DMA, LIST, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _report
+from ansible_collections.armfleet.vfio.plugins.module_utils import _info, _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     MODPROBE,
     MODULES_LOAD,
@@ -79,7 +79,7 @@ def test_unset_is_null_and_never_the_kernels_text_for_it(board: Board) -> None:
     outcome = board.apply(LIST, reset_required=False)
     result = {**_report.result(outcome), "diff": None}
     assert "(null)" not in json.dumps(result)
-    assert "(null)" not in json.dumps(list(map(_report.inspection, inspect(board.host, None))))
+    assert "(null)" not in json.dumps(_info.inspections(inspect(board.host, None)))
 
 
 def test_the_diff_has_a_part_for_devices_modules_and_each_file(board: Board) -> None:
@@ -110,12 +110,17 @@ def test_boot_files_are_told_with_their_state(board: Board) -> None:
     assert _report.boot_files(board.apply([], persistent=False)) == []
 
 
+ABOUT = {"carries", "claimed_by", "desired", "next_boot", "drift", "driverctl"}
+
+
 def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     board.kernel.put("devices/platform/b002000.dma/net/eth0/flags", "0x1003\n")
-    found = {one.device.name: _report.inspection(one) for one in inspect(board.host, None)}
+    told_of = _info.inspections(inspect(board.host, None))
+    assert set(told_of) == {"devices", "policy_list"}
+    found = {one["name"]: one for one in told_of["devices"]}
     promised = DEVICE - {"before", "after", "changed", "steps"}
     for told in found.values():
-        assert set(told) == promised | {"carries", "claimed_by", "next_boot"}
+        assert set(told) == promised | ABOUT
         assert set(told["next_boot"]) == {"driver", "driver_override", "reason"}
     assert found["b002000.dma"]["carries"] == [
         {

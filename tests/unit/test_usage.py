@@ -517,5 +517,5 @@ def test_a_sibling_that_is_found_when_the_device_is_bound_undoes_the_run(board: 
 
 
 def test_device_info_shows_siblings_too(pair: Board) -> None:
-    (found,) = inspect(pair.host, [Selector("name", NAME)])
+    (found,) = inspect(pair.host, [Selector("name", NAME)]).devices
     assert [hazard.kind for hazard in found.hazards] == ["group"]

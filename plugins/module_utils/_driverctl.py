@@ -1,0 +1,77 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What driverctl has stored to be set at each boot. Reads only.
+
+Its rule 05-driverctl.rules starts a service for each device that has a file; the service sets the
+override, takes the device from its driver and probes it, after the rules of everybody else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange, Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    DRIVER,
+    NO_AUTOBIND,
+    NO_DRIVER,
+    VFIO,
+    VFIO_DRIVERS,
+    Identity,
+    Policy,
+)
+
+FOLDER = "/etc/driverctl.d"
+
+
+class Stored(NamedTuple):
+    """One stored override: the file, the device's bus and name, and the driver's name."""
+
+    path: str
+    bus: str
+    name: str
+    driver_override: str
+    content: str
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that says the same."""
+        if self.driver_override == NO_DRIVER:
+            return Policy(NO_AUTOBIND)
+        if self.driver_override == VFIO_DRIVERS[self.bus]:
+            return Policy(VFIO)
+        return Policy(DRIVER, self.driver_override)
+
+    @property
+    def removal(self) -> FileChange:
+        """The change after which driverctl claims the device no more."""
+        return FileChange(self.path, self.content, None)
+
+    def clash(self, device: Identity) -> str:
+        """Why a list cannot have this device, and what can be done."""
+        return (
+            "%s is claimed by this list and by driverctl as well: %s has %s set at each boot, "
+            "after the rules of this collection. Say driverctl: take_over to have the list replace "
+            "that file, or take the device off the list"
+            % (device.label, self.path, self.driver_override)
+        )
+
+
+def stored(files: Files) -> list[Stored]:
+    """What is stored of platform and AMBA devices, by name of file; driverctl skips empty files."""
+    found = []
+    for file in files.names(FOLDER):
+        bus, _dash, name = file.partition("-")
+        if bus in VFIO_DRIVERS and name:
+            path = "%s/%s" % (FOLDER, file)
+            content = files.read(path) or ""
+            if content.strip():
+                found.append(Stored(path, bus, name, content.strip(), content))
+    return found
+
+
+def of_device(device: Identity, kept: Sequence[Stored]) -> Stored | None:
+    """What is stored of this device."""
+    return next((one for one in kept if (one.bus, one.name) == (device.bus, device.name)), None)

@@ -1,0 +1,59 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The run of device_info; the modules that change something need none of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import to_mapping
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import (
+    Findings,
+    Inspection,
+    inspect,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_selectors
+
+# Seconds for a device whose lock a hanging driver holds: nothing but its override is lost.
+_PATIENCE = 5
+
+
+def device_info() -> None:
+    """Main of the module of that name."""
+    module = _door.module_of("device_info")
+    given = module.params["devices"]
+    host = _door.host_for(_PATIENCE, "device_info")
+    try:
+        selectors = None if given is None else parse_selectors(given)
+        found = inspect(host, selectors)
+    except PolicyError as error:
+        module.fail_json(msg=str(error))
+    finally:
+        host.sysfs.close()
+    module.exit_json(changed=False, **inspections(found))
+
+
+def inspections(found: Findings) -> dict[str, Any]:
+    """The result of device_info."""
+    return {
+        "devices": [_inspection(one) for one in found.devices],
+        "policy_list": [to_mapping(entry) for entry in found.policy_list],
+    }
+
+
+def _inspection(found: Inspection) -> dict[str, Any]:
+    return dict(
+        _report.identity(found.device),
+        **_report.running(found.state),
+        carries=[hazard._asdict() for hazard in found.hazards],
+        claimed_by=found.claimed_by and to_mapping(found.claimed_by),
+        desired=found.desired and found.desired._asdict(),
+        next_boot=dict(found.next_boot.binding._asdict(), reason=found.next_boot.reason),
+        drift=found.drift,
+        driverctl=found.driverctl
+        and {"path": found.driverctl.path, "entry": to_mapping(found.driverctl.entry)},
+    )

@@ -1,0 +1,94 @@
+"""Devices that driverctl has had until now: who has the last word, and the way to a list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.harness.playbook import Run, play, task_play
+from tests.harness.sysfs import files, read_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+RINGS = ["/soc/ring@b100000", "/soc/ring@b101000"]
+STORED = "/etc/driverctl.d/platform-b100000.ring"
+VFIO, NONE = ("vfio-platform", "vfio-platform"), (None, "none")
+LIST = [
+    {"dt_path": RINGS[0], "policy": "vfio"},
+    {"dt_path": RINGS[1], "policy": "no_autobind"},
+]
+MIGRATE = "armfleet.vfio.migrate_driverctl"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
+    before = read_machine(guest).bindings, files(guest)
+    guest.run(
+        "modprobe vfio-platform reset_required=0;"
+        " driverctl --bus platform set-override b100000.ring vfio-platform;"
+        " driverctl --bus platform set-override b101000.ring none"
+    )
+    yield
+    assert play(inventory, "armfleet.vfio.release").code == 0
+    assert (read_machine(guest).bindings, files(guest)) == before
+
+
+def bindings(guest: Guest) -> list[tuple[str | None, str | None]]:
+    machine = read_machine(guest)
+    return [machine.at(path).binding for path in RINGS]
+
+
+def info(inventory: Path) -> list[dict[str, Any]]:
+    devices = [{"dt_path": path} for path in RINGS]
+    run = play(inventory, task_play("armfleet.vfio.device_info", {"devices": devices}))
+    found: list[dict[str, Any]] = run.of("armfleet.vfio.device_info")["devices"]
+    return found
+
+
+def migrate(inventory: Path, *arguments: str) -> Run:
+    done = play(inventory, MIGRATE, *arguments, variables={"passthrough_reset_required": False})
+    assert done.code == 0, done.output
+    return done
+
+
+def test_a_list_that_claims_the_same_device_is_refused(guest: Guest, inventory: Path) -> None:
+    assert bindings(guest) == [VFIO, NONE]
+    options = {"devices": LIST, "reset_required": False}
+    told = play(inventory, task_play("armfleet.vfio.host_policy", options)).refusal
+    assert f"driverctl as well: {STORED} has vfio-platform set at each boot" in told
+    assert bindings(guest) == [VFIO, NONE]
+    assert files(guest) == {}
+    assert [one["driverctl"]["entry"] for one in info(inventory)] == LIST
+
+
+def test_driverctl_is_moved_from_without_a_device_leaving_its_driver(
+    guest: Guest, inventory: Path
+) -> None:
+    # The number of its group comes anew with every probe of an unbound device.
+    node = read_machine(guest).at(RINGS[0]).group
+    before = guest.run("stat -c %i /dev/vfio/*").stdout
+    migrate(inventory, "--check")
+    assert guest.run("ls /etc/driverctl.d").stdout.split() == [
+        "platform-b100000.ring",
+        "platform-b101000.ring",
+    ]
+    done = migrate(inventory)
+    assert guest.run("ls /etc/driverctl.d").stdout == ""
+    assert bindings(guest) == [VFIO, NONE]
+    assert read_machine(guest).at(RINGS[0]).group == node
+    assert guest.run("stat -c %i /dev/vfio/*").stdout == before
+    assert all(entry["dt_path"] in done.output for entry in LIST)
+    assert [one["claimed_by"] for one in info(inventory)] == LIST
+
+
+def test_it_can_be_run_again_and_holds_after_a_boot(guest: Guest, inventory: Path) -> None:
+    assert migrate(inventory).changed == {"test-a": 0}
+    guest.reboot()
+    assert bindings(guest) == [VFIO, NONE]
+    assert [one["drift"] for one in info(inventory)] == [[], []]
+    assert migrate(inventory).changed == {"test-a": 0}

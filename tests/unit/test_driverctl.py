@@ -1,0 +1,131 @@
+"""Devices that driverctl claims as well: the run stops, or takes over; nothing is lost half-way."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board import CRYPTO, DMA, Board
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _driverctl, _info, _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+
+FILE = "/etc/driverctl.d/platform-b000000.crypto"
+OTHER = "/etc/driverctl.d/platform-b002000.dma"
+
+
+@pytest.fixture
+def rival(board: Board) -> Board:
+    """The board with what 'driverctl --bus platform set-override' stores."""
+    (board.files_root / "etc/driverctl.d").mkdir()
+    board.write_file(FILE, "vfio-platform\n")
+    board.write_file(OTHER, "none\n")
+    return board
+
+
+def info(board: Board, name: str) -> dict[str, Any]:
+    devices = _info.inspections(inspect(board.host, None))["devices"]
+    (found,) = [one for one in devices if one["name"] == name]
+    return found
+
+
+def test_platform_and_amba_devices_are_read_and_empty_files_are_not(tmp_path: Path) -> None:
+    folder = tmp_path / _driverctl.FOLDER[1:]
+    folder.mkdir(parents=True)
+    for name, content in {
+        "amba-9030000.pl061": "none\n",
+        "pci-0000:00:01.0": "vfio-pci\n",
+        "platform-": "x\n",
+        "platform-soc:a-b": "acme-dma-uio",
+        "platform-empty": "\n",
+    }.items():
+        (folder / name).write_text(content)
+    kept = _driverctl.stored(Files(str(tmp_path)))
+    assert [(one.bus, one.name, one.policy.label) for one in kept] == [
+        ("amba", "9030000.pl061", "no_autobind"),
+        ("platform", "soc:a-b", "driver acme-dma-uio"),
+    ]
+
+
+@pytest.mark.parametrize("runtime", [True, False])
+def test_a_device_that_both_claim_stops_the_run_before_anything_is_touched(
+    rival: Board, runtime: bool
+) -> None:
+    before = rival.everything()
+    with pytest.raises(PolicyError) as caught:
+        rival.apply([CRYPTO, DMA], reset_required=False, runtime=runtime)
+    assert rival.everything() == before
+    crypto, dma = caught.value.problems
+    assert crypto == (
+        "/soc/crypto@b000000 (platform device b000000.crypto) is claimed by this list and by "
+        f"driverctl as well: {FILE} has vfio-platform set at each boot, after the rules of this "
+        "collection. Say driverctl: take_over to have the list replace that file, or take the "
+        "device off the list"
+    )
+    assert OTHER in dma
+
+
+def test_what_does_not_last_and_what_is_given_back_is_no_clash(rival: Board) -> None:
+    rival.apply([CRYPTO], reset_required=False, persistent=False)
+    assert rival.kernel.driver_of("b000000.crypto") == "vfio-platform"
+    rival.apply([])
+    assert rival.file(FILE) == "vfio-platform\n"
+
+
+def test_a_list_takes_its_devices_over_and_leaves_the_others(rival: Board) -> None:
+    outcome = rival.apply([CRYPTO], reset_required=False, takes_over=True)
+    assert rival.file(FILE) is None
+    assert rival.file(OTHER) == "none\n"
+    assert {"path": FILE, "changed": True, "state": "absent"} in _report.boot_files(outcome)
+    assert not rival.apply([CRYPTO], reset_required=False, takes_over=True).is_changed
+
+
+def test_a_check_says_what_will_be_taken_over(rival: Board) -> None:
+    predicted = rival.check([CRYPTO], reset_required=False, takes_over=True)
+    assert FILE in [part["before_header"] for part in _report.diff(predicted)]
+    assert rival.file(FILE) == "vfio-platform\n"
+
+
+def test_a_run_that_fails_leaves_driverctl_its_file(
+    rival: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Files.put
+
+    def fail(files: Files, path: str, content: str | None) -> None:
+        put(files, path, content)
+        if path == FILE and content is None:
+            raise OSError(errno.EIO, "the disk fails")
+
+    monkeypatch.setattr(Files, "put", fail)
+    before = rival.everything()
+    with pytest.raises((PolicyError, OSError)):
+        rival.apply([CRYPTO], reset_required=False, takes_over=True)
+    assert rival.everything() == before
+
+
+def test_info_says_that_driverctl_has_the_last_word(rival: Board) -> None:
+    crypto = info(rival, "b000000.crypto")
+    assert crypto["driverctl"] == {
+        "path": FILE,
+        "entry": {"dt_path": "/soc/crypto@b000000", "policy": "vfio"},
+    }
+    assert crypto["next_boot"] == {
+        "driver": "vfio-platform",
+        "driver_override": "vfio-platform",
+        "reason": f"driverctl sets it, after all rules, by {FILE}",
+    }
+    assert len(crypto["drift"]) == 1
+    assert info(rival, "b001000.crypto")["driverctl"] is None
+
+
+def test_a_device_that_shares_its_node_is_told_by_its_name(rival: Board) -> None:
+    rival.kernel.add_device("crypto-dma.1", "/soc/crypto@b000000", ("acme,dma",))
+    assert info(rival, "b000000.crypto")["driverctl"]["entry"] == {
+        "name": "b000000.crypto",
+        "bus": "platform",
+        "policy": "vfio",
+    }
