@@ -251,13 +251,22 @@ def _actions(pinned: set[str | None]) -> list[str]:
     ]
 
 
+def parameters(settings: VfioSettings) -> dict[str, bool]:
+    """The parameters that are set at boot, by "module.parameter"."""
+    named = {
+        "vfio_platform.reset_required": settings.reset_required,
+        "vfio.enable_unsafe_noiommu_mode": settings.unsafe_noiommu,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
 def _modprobe(plan: BootPlan) -> str | None:
-    options = []
-    if plan.settings.reset_required is not None:
-        options.append("options vfio_platform reset_required=%d" % plan.settings.reset_required)
-    if plan.settings.unsafe_noiommu is not None:
-        options.append("options vfio enable_unsafe_noiommu_mode=%d" % plan.settings.unsafe_noiommu)
-    return _plain(options)
+    return _plain(
+        [
+            "options %s=%d" % (name.replace(".", " "), value)
+            for name, value in parameters(plan.settings).items()
+        ]
+    )
 
 
 def _modules_load(plan: BootPlan) -> str | None:

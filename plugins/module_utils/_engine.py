@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _driverctl
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _driverctl, _modprobe
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     BUSES,
     alias_path,
@@ -69,6 +69,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._usage import (
     refusals,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
+    is_built_in,
     native,
     present_settings,
     registered,
@@ -192,6 +193,7 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         files += [kept.removal for kept in rivals.values()]
     needed = [change for change in files if change.is_needed]
     clashes = [] if request.takes_over else [one.clash(device) for device, one in rivals.items()]
+    clashes += _obstacles(host, request, boot_plan)
     _refuse(host, request, plans, steps, needed, clashes)
     after: dict[Identity, State] = {}
     if not check_mode and (steps or needed or any(one.steps for one in plans)):
@@ -307,6 +309,17 @@ def _file_changes(
         return []
     rendered = _boot.render(boot_plan)
     return [FileChange(path, contents[path], content) for path, content in rendered.items()]
+
+
+def _obstacles(host: Host, request: Request, boot_plan: _boot.BootPlan | None) -> list[str]:
+    """What others have configured that keeps the modules of the list away at the next boot."""
+    if boot_plan is None or not boot_plan.entries:
+        return []
+    modules = [VFIO_DRIVERS[bus] for bus in boot_plan.buses]
+    modules += boot_plan.modules.values()
+    loadable = [one for one in modules if not is_built_in(host.sysfs, _modprobe.underscored(one))]
+    wanted = _modprobe.Wanted(loadable, _boot.parameters(boot_plan.settings))
+    return _modprobe.obstacles(host.files, wanted, _boot.MODPROBE, is_running=request.runtime)
 
 
 def _claimed_by_driverctl(

@@ -30,6 +30,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
     NO_GROUP,
     NO_RESET,
     NOIOMMU,
+    is_built_in,
     present_settings,
 )
 
@@ -130,7 +131,7 @@ def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]
     """Why a loaded vfio module cannot be loaded anew; one sentence each."""
     if not any(step.kind == RELOAD_VFIO for step in steps):
         return []
-    if not sysfs.exists("module/vfio_platform/initstate"):
+    if is_built_in(sysfs, "vfio_platform"):
         return [_RESET_BUILT_IN]
     driver = VFIO_DRIVERS["platform"]
     ours = {plan.device.name for plan in plans if plan.before.driver == driver}

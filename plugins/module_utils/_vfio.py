@@ -182,3 +182,10 @@ def bound_wrongly(sysfs: Sysfs, plan: DevicePlan, after: State) -> str | None:
         if missing:
             return "it is bound, but %s is not there" % ", ".join(missing)
     return None
+
+
+def is_built_in(sysfs: Sysfs, module: str) -> bool:
+    """Whether a module that is there is part of the kernel; ``module`` as the kernel spells it."""
+    # mod_sysfs_setup in kernel/module/sysfs.c makes initstate, for modules that were loaded.
+    place = "module/" + module
+    return sysfs.exists(place) and not sysfs.exists(place + "/initstate")

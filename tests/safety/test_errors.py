@@ -23,6 +23,7 @@ PAIR, STUCK = "/soc/pair@b015000", "/soc/stuck@b010000"
 RESET = "/soc/ethernet@b018000"
 SMMU, REGULATOR = "/smmuv3@9050000", "/regulator"
 FOREIGN = "/etc/modprobe.d/armfleet-vfio.conf"
+OTHERS = "/etc/modprobe.d/others.conf"
 JOURNAL, LOCK = "/run/armfleet-vfio/journal", "/run/armfleet-vfio/lock"
 
 _WITHOUT_VFIO = "modprobe -r vfio_platform; modprobe -r vfio_iommu_type1; modprobe -r vfio; "
@@ -108,6 +109,20 @@ CASES = {
         "driverctl: take_over",
         before="mkdir -p /etc/driverctl.d; echo none > /etc/driverctl.d/platform-b100000.ring",
         after="rm /etc/driverctl.d/platform-b100000.ring",
+    ),
+    "is not loaded at boot": Case(
+        on(RING, "vfio", reset_required=False),
+        f"{OTHERS}:1 says 'blacklist vfio-platform'",
+        "Remove it there",
+        before=f"echo 'blacklist vfio-platform' > {OTHERS}",
+        after=f"rm {OTHERS}",
+    ),
+    "and this run is to set it to … at each boot": Case(
+        on(RING, "vfio", reset_required=False),
+        f"{OTHERS}:1 sets vfio_platform.reset_required=1",
+        "Remove it there",
+        before=f"echo 'options vfio_platform reset_required=1' > {OTHERS}",
+        after=f"rm {OTHERS}",
     ),
     "has no IOMMU group": Case(
         on(PLAIN, "vfio", reset_required=False), PLAIN, "unsafe_noiommu: true"

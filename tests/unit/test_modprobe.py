@@ -1,0 +1,91 @@
+"""Other people's modprobe configuration that keeps away what a list needs at the next boot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from board import CRYPTO, DMA, Board
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import MODPROBE
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import Wanted, obstacles
+
+NEEDED = Wanted(["vfio-platform"], {"vfio_platform.reset_required": False})
+OTHERS = "etc/modprobe.d/zz-others.conf"
+
+
+def found(root: Path, content: str, place: str = OTHERS, wanted: Wanted = NEEDED) -> list[str]:
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / place).write_text(content)
+    return obstacles(Files(str(root)), wanted, MODPROBE, is_running=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("blacklist vfio-platform", "'blacklist vfio-platform', so that vfio_platform, which"),
+        ("install vfio_platform /bin/false", "so that vfio_platform, which this list needs, is"),
+        ("install vfio /bin/true", "so that vfio, which this list needs, is not loaded at boot"),
+        ("options vfio_platform x=1 reset_required=Y", "sets vfio_platform.reset_required=Y, and"),
+        ("options vfio-platform \\\n  reset_required=1", "and this run is to set it to 0 at each"),
+    ],
+)
+def test_a_line_against_the_list_is_named_with_its_place(
+    tmp_path: Path, line: str, told: str
+) -> None:
+    (sentence,) = found(tmp_path, f"# a comment\n{line}\n")
+    number = 2 + line.count("\n")
+    assert sentence.startswith(f"/{OTHERS}:{number} ")
+    assert told in sentence
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# blacklist vfio_platform",
+        "blacklist acme_crypto",
+        # What only another module needs is loaded all the same.
+        "blacklist vfio",
+        "install vfio_platform /sbin/modprobe --ignore-install vfio_platform; logger done",
+        "options vfio_platform reset_required=0",
+        "options vfio_pci ids=1234:5678",
+        "blacklist",
+    ],
+)
+def test_what_does_no_harm_is_left_alone(tmp_path: Path, line: str) -> None:
+    assert found(tmp_path, line + "\n") == []
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("module_blacklist=a,vfio", "so that vfio, which"),
+        ("modprobe.blacklist=vfio_platform", "so that vfio_platform, which"),
+        ("vfio_platform.reset_required=1", "sets vfio_platform.reset_required=1"),
+    ],
+)
+def test_so_is_a_word_of_the_command_line(tmp_path: Path, word: str, told: str) -> None:
+    (sentence,) = found(tmp_path, f"root=/dev/vda {word} quiet\n", "proc/cmdline")
+    assert sentence.startswith("/proc/cmdline ")
+    assert told in sentence
+
+
+def test_our_own_file_and_files_that_are_hidden_do_not_count(tmp_path: Path) -> None:
+    line = "blacklist vfio_platform\n"
+    assert found(tmp_path, line, MODPROBE[1:]) == []
+    assert found(tmp_path, line, "etc/modprobe.d/notes.txt") == []
+    assert len(found(tmp_path, line, "usr/lib/modprobe.d/x.conf")) == 1
+    assert found(tmp_path, "", "etc/modprobe.d/x.conf") == []
+
+
+def test_a_list_is_refused_as_long_as_its_module_is_kept_away(board: Board) -> None:
+    board.write_file(f"/{OTHERS}", "blacklist vfio_platform\n")
+    before = board.everything()
+    with pytest.raises(PolicyError, match=r"zz-others\.conf:1 says 'blacklist vfio_platform'"):
+        board.apply([CRYPTO], reset_required=False)
+    assert board.everything() == before
+    # Where nothing is for VFIO, and where nothing is to last, it is in nobody's way.
+    assert board.apply([DMA]).is_changed
+    assert board.apply([CRYPTO], reset_required=False, persistent=False).is_changed
