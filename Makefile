@@ -13,7 +13,7 @@ check: ## Lint, sanity and tests that need no guest (three minutes)
 	@tools/setup check $(STAGED) python tools/check.py
 
 test: ## Everything: make check, then the next five; two of them at a time
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line \
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync \
 		check guest simulated sweep integration safety molecule
 
 simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines
