@@ -9,7 +9,12 @@ from __future__ import annotations
 import os
 from typing import NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _driverctl, _modprobe
+from ansible_collections.armfleet.vfio.plugins.module_utils import (
+    _boot,
+    _driverctl,
+    _modprobe,
+    _udev,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     BUSES,
     alias_path,
@@ -48,6 +53,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._plan import (
     host_steps,
     is_native,
     needs_native,
+    override_of,
     plan,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
@@ -188,12 +194,13 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
     steps = _host_steps(host, request, plans)
     boot_plan = _boot_plan(host, request, plans, memory) if request.persistent else None
     files = _file_changes(boot_plan, contents)
-    rivals = _claimed_by_driverctl(host, request, plans)
+    lasting = _lasting_claims(host, request, plans)
+    rivals = _claimed_by_driverctl(host, lasting)
     if request.takes_over:
         files += [kept.removal for kept in rivals.values()]
     needed = [change for change in files if change.is_needed]
     clashes = [] if request.takes_over else [one.clash(device) for device, one in rivals.items()]
-    clashes += _obstacles(host, request, boot_plan)
+    clashes += _rules_against(host, lasting) + _obstacles(host, request, boot_plan)
     _refuse(host, request, plans, steps, needed, clashes)
     after: dict[Identity, State] = {}
     if not check_mode and (steps or needed or any(one.steps for one in plans)):
@@ -322,20 +329,40 @@ def _obstacles(host: Host, request: Request, boot_plan: _boot.BootPlan | None) -
     return _modprobe.obstacles(host.files, wanted, _boot.MODPROBE, is_running=request.runtime)
 
 
+def _lasting_claims(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[Claim]:
+    """What the list claims at the next boot, of the devices that are there now."""
+    if not (request.is_whole_list and request.persistent):
+        return []
+    if request.runtime:
+        return [Claim(one.device, one.policy) for one in plans if not one.policy.taken_by]
+    return [
+        Claim(device, entry.policy)
+        for entry, devices in zip(request.entries, _present(host, request.entries))
+        for device in devices
+    ]
+
+
 def _claimed_by_driverctl(
-    host: Host, request: Request, plans: Sequence[DevicePlan]
+    host: Host, lasting: Sequence[Claim]
 ) -> dict[Identity, _driverctl.Stored]:
-    """What driverctl has stored of the devices that the list claims at the next boot."""
-    kept = _driverctl.stored(host.files) if request.is_whole_list and request.persistent else []
-    if not kept:
-        return {}
-    devices = (
-        [one.device for one in plans if not one.policy.taken_by]
-        if request.runtime
-        else _present(host, request.entries)
-    )
-    pairs = ((device, _driverctl.of_device(device, kept)) for device in devices)
+    """What driverctl has stored of devices that the list claims at the next boot."""
+    kept = _driverctl.stored(host.files) if lasting else []
+    pairs = ((claim.device, _driverctl.of_device(claim.device, kept)) for claim in lasting)
     return {device: stored for device, stored in pairs if stored}
+
+
+def _rules_against(host: Host, lasting: Sequence[Claim]) -> list[str]:
+    """Which rules of others set another override on devices that the list claims."""
+    rules = _udev.rules(host.files, _boot.RULES) if lasting else []
+    sentences = []
+    for claim in lasting if rules else []:
+        wanted = override_of(claim.policy, claim.device.bus)
+        sentences += [
+            rule.clash(claim.device, wanted)
+            for rule in _udev.of_device(claim.device, rules)
+            if rule.driver_override != wanted
+        ]
+    return sentences
 
 
 def _for_boot(host: Host, selector: Selector) -> Selector | None:
@@ -378,16 +405,15 @@ def _vfio_buses(host: Host, request: Request, plans: Sequence[DevicePlan]) -> li
     if request.runtime:
         return sorted({plan.device.bus for plan in plans if plan.is_for_vfio})
     given = [entry for entry in request.entries if entry.policy.kind == VFIO]
-    return sorted({device.bus for device in _present(host, given)})
+    return sorted({device.bus for devices in _present(host, given) for device in devices})
 
 
-def _present(host: Host, entries: Sequence[Entry]) -> list[Identity]:
-    """The devices of entries for the next boot that are there now; an image may have no /sys."""
+def _present(host: Host, entries: Sequence[Entry]) -> list[list[Identity]]:
+    """The devices of each entry that are there now; an image may have no /sys."""
     if not host.sysfs.exists("bus/platform/devices"):
         return []
     selectors = [entry.selector._replace(required=False, expect=None) for entry in entries]
-    found = resolve(host.sysfs, selectors)
-    return list(dict.fromkeys(device for devices in found for device in devices))
+    return resolve(host.sysfs, selectors)
 
 
 def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:

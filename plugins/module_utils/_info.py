@@ -54,6 +54,9 @@ def _inspection(found: Inspection) -> dict[str, Any]:
         desired=found.desired and found.desired._asdict(),
         next_boot=dict(found.next_boot.binding._asdict(), reason=found.next_boot.reason),
         drift=found.drift,
+        rules_of_others=[
+            {"place": rule.place, "driver_override": rule.driver_override} for rule in found.rules
+        ],
         driverctl=found.driverctl
         and {"path": found.driverctl.path, "entry": to_mapping(found.driverctl.entry)},
     )

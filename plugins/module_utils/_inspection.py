@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _driverctl
+from ansible_collections.armfleet.vfio.plugins.module_utils import _driverctl, _udev
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES, Memory
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import memory as remember
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
@@ -20,7 +20,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DEFAULT,
-    NO_AUTOBIND,
+    NO_DRIVER,
     Identity,
     State,
 )
@@ -59,7 +59,8 @@ class Rival(NamedTuple):
 class Inspection(NamedTuple):
     """All that is known of one device; ``claimed_by`` is the entry of the list last applied.
 
-    ``desired`` is what that entry asks for, None where it leaves the device to its native driver.
+    ``desired`` is what that entry asks for, None where it leaves the device to its native driver;
+    ``rules`` are those of others that may set its override.
     """
 
     device: Identity
@@ -69,6 +70,7 @@ class Inspection(NamedTuple):
     desired: Binding | None
     next_boot: NextBoot
     driverctl: Rival | None = None
+    rules: Sequence[_udev.Rule] = ()
 
     @property
     def drift(self) -> list[str]:
@@ -91,6 +93,12 @@ class Inspection(NamedTuple):
                 "it is %s, and will be %s after the next boot: %s"
                 % (running.label, after.label, self.next_boot.reason)
             )
+        sentences += [
+            "%s sets driver_override to %s at each boot, and the list last applied wants %s"
+            % (rule.place, rule.driver_override or "another", self.desired.driver_override)
+            for rule in self.rules
+            if self.desired and rule.driver_override != self.desired.driver_override
+        ]
         return sentences
 
 
@@ -112,6 +120,7 @@ def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
     earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
     claimed = first_entries(memory.entries, resolve(host.sysfs, earlier, devices))
     kept = _driverctl.stored(host.files)
+    rules = _udev.rules(host.files, RULES)
     sharing = Counter(device.stable_name for device in devices) if kept else Counter()
     return Findings(
         [
@@ -123,6 +132,7 @@ def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
                     claimed.get(device),
                     memory,
                     _rival(device, kept, is_alone=sharing[device.stable_name] < 2),
+                    _udev.of_device(device, rules),
                 ),
                 blocked,
             )
@@ -162,19 +172,28 @@ def _inspection(
     entry: Entry | None,
     memory: Memory,
     rival: Rival | None,
+    rules: Sequence[_udev.Rule],
 ) -> Inspection:
     hazards = host.usage.of(device, state) + host.usage.beside(device)
     desired = _asked(entry, device) if entry and entry.policy.kind != DEFAULT else None
     after = _next_boot(host, device, state, desired, entry, memory)
+    plain = [rule for rule in rules if rule.driver_override]
+    if plain and not desired:
+        last = plain[-1]
+        reason = "the rule %s sets its override" % last.place
+        after = NextBoot(_binding_of(last.driver_override), reason)
     if rival:
         reason = "driverctl sets it, after all rules, by %s" % rival.path
         after = NextBoot(_asked(rival.entry, device), reason)
-    return Inspection(device, state, hazards, entry, desired, after, rival)
+    return Inspection(device, state, hazards, entry, desired, after, rival, rules)
 
 
 def _asked(entry: Entry, device: Identity) -> Binding:
-    override = override_of(entry.policy, device.bus)
-    return Binding(None if entry.policy.kind == NO_AUTOBIND else override, override)
+    return _binding_of(override_of(entry.policy, device.bus))
+
+
+def _binding_of(override: str | None) -> Binding:
+    return Binding(None if override == NO_DRIVER else override, override)
 
 
 def _next_boot(

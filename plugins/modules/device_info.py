@@ -168,9 +168,8 @@ devices:
           sample: vfio-platform
     next_boot:
       description:
-        - How it will be after the next boot, by the list last applied and by what driverctl has
-          stored.
-        - What other udev rules make of it is not looked at.
+        - How it will be after the next boot, by the list last applied, by what driverctl has
+          stored, and by other people's udev rules.
       returned: always
       type: dict
       contains:
@@ -215,6 +214,25 @@ devices:
           returned: always
           type: dict
           sample: {dt_path: /soc/crypto@b000000, policy: vfio}
+    rules_of_others:
+      description:
+        - Rules of other people's files that may set its override; each is looked at by itself.
+        - They count for RV(devices[].next_boot) where the list last applied does not claim the
+          device.
+      returned: always
+      type: list
+      elements: dict
+      contains:
+        place:
+          description: File and line.
+          returned: always
+          type: str
+          sample: /etc/udev/rules.d/80-vfio.rules:3
+        driver_override:
+          description: What it sets; null where it is not told in plain words.
+          returned: always
+          type: str
+          sample: vfio-platform
 policy_list:
   description: >-
     The list last applied by M(armfleet.vfio.host_policy), as it was given; empty without one.

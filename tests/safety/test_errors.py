@@ -24,6 +24,7 @@ RESET = "/soc/ethernet@b018000"
 SMMU, REGULATOR = "/smmuv3@9050000", "/regulator"
 FOREIGN = "/etc/modprobe.d/armfleet-vfio.conf"
 OTHERS = "/etc/modprobe.d/others.conf"
+RULES = "/etc/udev/rules.d/99-others.rules"
 JOURNAL, LOCK = "/run/armfleet-vfio/journal", "/run/armfleet-vfio/lock"
 
 _WITHOUT_VFIO = "modprobe -r vfio_platform; modprobe -r vfio_iommu_type1; modprobe -r vfio; "
@@ -109,6 +110,13 @@ CASES = {
         "driverctl: take_over",
         before="mkdir -p /etc/driverctl.d; echo none > /etc/driverctl.d/platform-b100000.ring",
         after="rm /etc/driverctl.d/platform-b100000.ring",
+    ),
+    "as its driver_override at each boot, but …": Case(
+        on(RING),
+        f"{RULES}:1 sets vfio-platform",
+        "Remove that rule",
+        before=f'echo \'KERNEL=="*.ring", ATTR{{driver_override}}="vfio-platform"\' > {RULES}',
+        after=f"rm {RULES}; udevadm control --reload",
     ),
     "is not loaded at boot": Case(
         on(RING, "vfio", reset_required=False),

@@ -34,6 +34,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._udev import Rule
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Hazard
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,7 @@ INSPECTION = Inspection(
     ON_VFIO,
     NextBoot(ON_VFIO, "driverctl sets it"),
     Rival("/etc/driverctl.d/platform-b000000.crypto", ENTRY),
+    [Rule("/etc/udev/rules.d/x.rules:1", [], "none")],
 )
 
 

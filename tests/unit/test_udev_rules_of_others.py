@@ -1,0 +1,128 @@
+"""Udev rules of others that set the override of a device which a list claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from board import CRYPTO, DMA, Board
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _info
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._udev import of_device, rules
+
+OTHERS = "/etc/udev/rules.d/80-others.rules"
+RING = Identity("platform", "b100000.ring", "/soc/ring@b100000", ("acme,ring-v2", "acme,ring"))
+ACPI = Identity("platform", "LNRO0005:00", None, (), "\\_SB_.VR00", "LNRO0005")
+BY_SHELL = """\
+KERNEL=="b100000.ring", RUN+="/bin/sh -c 'echo vfio-platform > /sys/%p/driver_override; exit 1'\""""
+SET = 'ATTR{driver_override}="uio"'
+
+
+def found(root: Path, content: str, device: Identity = RING) -> list[tuple[str, str | None]]:
+    (root / OTHERS[1:]).parent.mkdir(parents=True, exist_ok=True)
+    (root / OTHERS[1:]).write_text(content + "\n")
+    return [
+        (rule.place, rule.driver_override)
+        for rule in of_device(device, rules(Files(str(root)), RULES))
+    ]
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        'SUBSYSTEM=="platform", ',
+        'SUBSYSTEM=="platform|amba", KERNEL=="*.ring", ',
+        'KERNEL=="b100000.ring", ACTION=="add", ',
+        'ENV{OF_FULLNAME}=="/soc/ring@*", ENV{MADE_BY_ANOTHER_RULE}=="1", ',
+        'ENV{OF_COMPATIBLE_1}=="acme,ring", ',
+        'ENV{OF_NAME}=="ring", DRIVER!="uio", ',
+        'SUBSYSTEM=="platform", ENV{OF_COMPATIBLE_7}!="acme,other", ',
+        "",
+    ],
+)
+def test_a_rule_whose_conditions_the_device_meets_is_found(tmp_path: Path, conditions: str) -> None:
+    assert found(tmp_path, conditions + SET) == [(f"{OTHERS}:1", "uio")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"# {SET}",
+        f'SUBSYSTEM=="pci", {SET}',
+        f'SUBSYSTEM!="platform", {SET}',
+        f'KERNEL=="b100000.rin?x", {SET}',
+        f'ENV{{OF_COMPATIBLE_2}}=="acme,*", {SET}',
+        f'ATTR{{firmware_node/hid}}=="LNRO0005", {SET}',
+        # Nothing says that it means this device.
+        f'ENV{{MADE_BY_ANOTHER_RULE}}=="1", {SET}',
+        'KERNEL=="b100000.ring", ATTR{driver_override}=="uio", ENV{X}="1"',
+    ],
+)
+def test_a_rule_for_others_is_not(tmp_path: Path, line: str) -> None:
+    assert found(tmp_path, line) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "override"),
+    [
+        ('KERNEL=="b100000.ring", ATTR{driver_override}="$env{X}"', None),
+        ('ATTR{[platform/b100000.ring]driver_override}="none"', "none"),
+        (BY_SHELL, "vfio-platform"),
+        ('KERNEL=="b100000.ring", RUN+="/bin/set driver_override of it"', None),
+        ('KERNEL=="b100000.ring", \\\n  ATTR{driver_override}="a"', "a"),
+    ],
+)
+def test_all_ways_to_set_it_are_known(tmp_path: Path, line: str, override: str | None) -> None:
+    number = 1 + line.count("\n")
+    assert found(tmp_path, line) == [(f"{OTHERS}:{number}", override)]
+
+
+def test_acpi_devices_are_known_by_their_own_names(tmp_path: Path) -> None:
+    line = 'ATTR{firmware_node/path}=="*VR00", ' + SET
+    assert found(tmp_path, line, ACPI) == [(f"{OTHERS}:1", "uio")]
+    assert found(tmp_path, f'ENV{{OF_FULLNAME}}=="*", ENV{{OF_NAME}}=="?*", {SET}', ACPI) == []
+
+
+def test_a_list_is_refused_as_long_as_somebody_sets_another_override(board: Board) -> None:
+    board.write_file(OTHERS, f'KERNEL=="b000000.crypto", {SET}\n')
+    before = board.everything()
+    with pytest.raises(PolicyError) as caught:
+        board.apply([CRYPTO, DMA], reset_required=False)
+    assert board.everything() == before
+    (problem,) = caught.value.problems
+    assert problem == (
+        "/soc/crypto@b000000 (platform device b000000.crypto) is to have vfio-platform as its "
+        f"driver_override at each boot, but {OTHERS}:1 sets uio. Remove that rule, or take the "
+        "device off the list"
+    )
+
+
+def test_one_that_sets_the_same_is_in_nobodys_way(board: Board) -> None:
+    board.write_file(OTHERS, 'KERNEL=="b000000.crypto", ATTR{driver_override}="vfio-platform"\n')
+    assert board.apply([CRYPTO], reset_required=False).is_changed
+
+
+def test_info_names_the_rule_and_what_it_makes_of_the_next_boot(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    board.write_file(OTHERS, f'KERNEL=="b00[01]000.crypto", {SET}\n')
+    selectors = [Selector("name", name) for name in ("b000000.crypto", "b001000.crypto")]
+    ours, theirs = _info.inspections(inspect(board.host, selectors))["devices"]
+    place = {"place": f"{OTHERS}:1", "driver_override": "uio"}
+    assert ours["rules_of_others"] == theirs["rules_of_others"] == [place]
+    assert ours["next_boot"]["driver"] == "vfio-platform"
+    (sentence,) = ours["drift"]
+    assert sentence == (
+        f"{OTHERS}:1 sets driver_override to uio at each boot, and the list last applied wants "
+        "vfio-platform"
+    )
+    assert theirs["next_boot"] == {
+        "driver": "uio",
+        "driver_override": "uio",
+        "reason": f"the rule {OTHERS}:1 sets its override",
+    }
