@@ -252,4 +252,5 @@ def _boot_result(outcome: Outcome) -> dict[str, Any]:
         _report.result(outcome),
         boot_files=_report.boot_files(outcome),
         initramfs_command=outcome.initramfs_command,
+        reboot_required=outcome.needs_boot,
     )

@@ -52,6 +52,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
 from ansible_collections.armfleet.vfio.plugins.module_utils._plan import (
     host_steps,
     is_native,
+    is_settled,
+    is_taken,
     needs_native,
     override_of,
     plan,
@@ -133,6 +135,8 @@ class Outcome(NamedTuple):
     host_steps: list[str]
     files: list[FileChange]
     initramfs_command: list[str] | None
+    # Whether only a boot can finish what was asked for.
+    needs_boot: bool = False
     # What is to be said of an earlier run that was interrupted.
     interrupted: Sequence[str] = ()
 
@@ -217,7 +221,33 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         [step.sentence for step in steps],
         files,
         _initramfs_command() if needed else None,
+        _needs_boot(host, request, lasting, memory),
     )
+
+
+def _needs_boot(
+    host: Host, request: Request, lasting: Sequence[Claim], memory: _boot.Memory
+) -> bool:
+    """Whether the next boot is to change a device of this running system."""
+    if request.runtime or not host.sysfs.exists("bus/platform/devices"):
+        return False
+    kept = {claim.device for claim in lasting}
+    earlier = [
+        (device, entry.policy)
+        for entry, devices in zip(memory.entries, _present(host, memory.entries))
+        for device in devices
+        if device not in kept
+    ]
+    devices = [claim.device for claim in lasting] + [device for device, _policy in earlier]
+    present = states(host.sysfs, devices)
+    is_right = [
+        is_settled(claim.policy, claim.device, state) for claim, state in zip(lasting, present)
+    ]
+    is_free = [
+        policy.kind == DEFAULT or not is_taken(policy, device.bus, state)
+        for (device, policy), state in zip(earlier, present[len(lasting) :])
+    ]
+    return not all(is_right + is_free)
 
 
 def _boot_contents(files: Files) -> dict[str, str | None]:

@@ -58,6 +58,15 @@ def is_native(device: Identity, state: State) -> bool:
     return state.driver_override is None and state.driver != VFIO_DRIVERS[device.bus]
 
 
+def is_settled(policy: Policy, device: Identity, state: State) -> bool:
+    """Whether a device is as ``policy`` leaves it, so that a boot changes nothing."""
+    if policy.kind == DEFAULT:
+        return is_native(device, state)
+    override = override_of(policy, device.bus)
+    driver = None if policy.kind == NO_AUTOBIND else override
+    return (state.driver, state.driver_override) == (driver, override)
+
+
 def needs_native(claim: Claim, state: State) -> bool:
     """Whether the plan for this device depends on which driver is its native one."""
     policy, bus = claim.policy, claim.device.bus

@@ -256,6 +256,13 @@ initramfs_command:
   type: list
   elements: str
   sample: [/usr/sbin/update-initramfs, -u]
+reboot_required:
+  description:
+    - With O(runtime=false), whether the next boot is to change a device of the running system.
+    - V(false) with O(runtime=true), and in an image that has no C(/sys) of its own.
+  returned: success
+  type: bool
+  sample: false
 diff:
   description:
     - Where something differs, one part for the devices, one for the modules of VFIO and one for

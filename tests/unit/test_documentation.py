@@ -201,6 +201,7 @@ def test_what_a_module_returns_is_described(module: str) -> None:
     if module == "host_policy":
         returned["boot_files"] = _report.boot_files(OUTCOME)
         returned["initramfs_command"] = OUTCOME.initramfs_command
+        returned["reboot_required"] = OUTCOME.needs_boot
     assert undescribed(returned, module_text(module, "RETURN")) == {"changed"}
 
 

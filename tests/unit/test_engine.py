@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +18,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     MODULES_LOAD,
     RULES,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, Request, run
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 
 ASKED = {
     "b000000.crypto": ("vfio-platform", "vfio-platform"),
@@ -574,6 +577,27 @@ def test_devices_that_share_a_node_each_go_back_to_their_own_driver(board: Board
     assert not board.apply(entries).is_changed
     board.apply([])
     assert kernel.bindings() == native
+
+
+def test_what_is_prepared_for_the_next_boot_needs_one_until_the_devices_are_so(
+    board: Board,
+) -> None:
+    asked: dict[str, Any] = {"reset_required": False, "runtime": False}
+    assert board.apply(LIST, **asked).needs_boot
+    assert board.apply(LIST, **asked).needs_boot
+    assert not board.apply(LIST, reset_required=False).needs_boot
+    assert not board.apply(LIST, **asked).needs_boot
+    # What is taken off the list is given back by the boot.
+    assert board.apply(LIST[:1], **asked).needs_boot
+    assert board.kernel.bindings() == ASKED
+
+
+def test_an_image_needs_no_boot_to_be_finished(board: Board, tmp_path: Path) -> None:
+    image = board.host._replace(sysfs=Sysfs(str(tmp_path / "nothing")))
+    request = Request(parse_entries([CRYPTO]), is_whole_list=True, runtime=False, persistent=True)
+    outcome = run(image, request, check_mode=False)
+    assert outcome.is_changed
+    assert not outcome.needs_boot
 
 
 def test_info_tells_what_will_be_after_the_next_boot(applied: Board) -> None:
