@@ -13,12 +13,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import check_access
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
-    Host,
-    Outcome,
-    Request,
-    run,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, run
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog

@@ -9,15 +9,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import (
-    _boot,
-    _driverctl,
-    _modprobe,
-    _udev,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _lasting
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
-    BUSES,
-    alias_path,
     complete,
     resolve,
     snapshot,
@@ -29,14 +23,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._files import (
     Files,
     is_group,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
-from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
-    DEFAULT,
     NODE_STEP,
     NODES,
     RELOAD_VFIO,
-    VFIO,
     VFIO_DRIVERS,
     Claim,
     DevicePlan,
@@ -47,37 +37,23 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     Policy,
     State,
     Step,
-    VfioSettings,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._plan import (
     host_steps,
-    is_native,
-    is_settled,
-    is_taken,
     needs_native,
-    override_of,
     plan,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
-    Entry,
     claims,
     compared,
     dropped,
     first_entries,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._readiness import unreadiness
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
-    Selector,
-    resolve_alias,
-)
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import (
-    Usage,
     refusals,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
-    is_built_in,
     native,
     present_settings,
     registered,
@@ -87,35 +63,6 @@ _INITRAMFS_COMMANDS = (
     ["/usr/sbin/update-initramfs", "-u"],
     ["/usr/bin/dracut", "--force"],
 )
-
-
-class Host(NamedTuple):
-    """The doors to one machine."""
-
-    sysfs: Sysfs
-    kmod: Kmod
-    files: Files
-    usage: Usage
-    runs: Runs
-    log: KernelLog
-
-
-class Request(NamedTuple):
-    """What one call asks for.
-
-    ``is_whole_list`` is true where ``entries`` are all that this collection shall claim on the
-    host, so that what the last such list claimed and this one does not is given back. One that
-    ``takes_over`` replaces what driverctl has stored of the same devices.
-    """
-
-    entries: Sequence[Entry]
-    is_whole_list: bool = False
-    runtime: bool = True
-    persistent: bool = False
-    settings: VfioSettings = VfioSettings()
-    access: NodeAccess | None = None
-    allow: Sequence[str] = ()
-    takes_over: bool = False
 
 
 class DeviceOutcome(NamedTuple):
@@ -191,21 +138,14 @@ def _recover(host: Host, request: Request) -> list[str]:
 
 
 def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
-    contents = _boot_contents(host.files) if request.is_whole_list else {}
+    contents = _lasting.contents(host.files) if request.is_whole_list else {}
     memory = _boot.memory(contents.get(_boot.RULES))
     wanted = _claims(host, request, memory)
     plans = _plans(host, request, wanted, memory)
     steps = _host_steps(host, request, plans)
-    boot_plan = _boot_plan(host, request, plans, memory) if request.persistent else None
-    files = _file_changes(boot_plan, contents)
-    lasting = _lasting_claims(host, request, plans)
-    rivals = _claimed_by_driverctl(host, lasting)
-    if request.takes_over:
-        files += [kept.removal for kept in rivals.values()]
-    needed = [change for change in files if change.is_needed]
-    clashes = [] if request.takes_over else [one.clash(device) for device, one in rivals.items()]
-    clashes += _rules_against(host, lasting) + _obstacles(host, request, boot_plan)
-    _refuse(host, request, plans, steps, needed, clashes)
+    lasting = _lasting.lasting(host, request, plans, memory, contents)
+    needed = [change for change in lasting.files if change.is_needed]
+    _refuse(host, request, plans, steps, needed, lasting.clashes)
     after: dict[Identity, State] = {}
     if not check_mode and (steps or needed or any(one.steps for one in plans)):
         # Here, because a run that finds nothing to do, as nearly all do, has not to load it.
@@ -219,45 +159,10 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
     return Outcome(
         [_outcome(device_plan, after.get(device_plan.device)) for device_plan in plans],
         [step.sentence for step in steps],
-        files,
+        lasting.files,
         _initramfs_command() if needed else None,
-        _needs_boot(host, request, lasting, memory),
+        _lasting.needs_boot(host, request, lasting.claims, memory),
     )
-
-
-def _needs_boot(
-    host: Host, request: Request, lasting: Sequence[Claim], memory: _boot.Memory
-) -> bool:
-    """Whether the next boot is to change a device of this running system."""
-    if request.runtime or not host.sysfs.exists("bus/platform/devices"):
-        return False
-    kept = {claim.device for claim in lasting}
-    earlier = [
-        (device, entry.policy)
-        for entry, devices in zip(memory.entries, _present(host, memory.entries))
-        for device in devices
-        if device not in kept
-    ]
-    devices = [claim.device for claim in lasting] + [device for device, _policy in earlier]
-    present = states(host.sysfs, devices)
-    is_right = [
-        is_settled(claim.policy, claim.device, state) for claim, state in zip(lasting, present)
-    ]
-    is_free = [
-        policy.kind == DEFAULT or not is_taken(policy, device.bus, state)
-        for (device, policy), state in zip(earlier, present[len(lasting) :])
-    ]
-    return not all(is_right + is_free)
-
-
-def _boot_contents(files: Files) -> dict[str, str | None]:
-    contents = {path: files.read(path) for path in _boot.PATHS}
-    problems = [
-        problem for path, content in contents.items() for problem in _boot.not_ours(path, content)
-    ]
-    if problems:
-        raise PolicyError(problems)
-    return contents
 
 
 def _claims(host: Host, request: Request, memory: _boot.Memory) -> list[Claim]:
@@ -323,138 +228,6 @@ def _host_steps(host: Host, request: Request, plans: Sequence[DevicePlan]) -> li
     if not any(device_plan.is_for_vfio for device_plan in plans):
         return []
     return host_steps(plans, registered(host.sysfs), request.settings, present_settings(host.sysfs))
-
-
-def _boot_plan(
-    host: Host, request: Request, plans: Sequence[DevicePlan], memory: _boot.Memory
-) -> _boot.BootPlan:
-    return _boot.BootPlan(
-        request.entries,
-        [_for_boot(host, entry.selector) for entry in request.entries],
-        _natives(plans, memory) if request.runtime else memory.natives,
-        _vfio_buses(host, request, plans),
-        _pinned_modules(host, request.entries),
-        request.settings,
-        request.access,
-    )
-
-
-def _file_changes(
-    boot_plan: _boot.BootPlan | None, contents: dict[str, str | None]
-) -> list[FileChange]:
-    if boot_plan is None:
-        return []
-    rendered = _boot.render(boot_plan)
-    return [FileChange(path, contents[path], content) for path, content in rendered.items()]
-
-
-def _obstacles(host: Host, request: Request, boot_plan: _boot.BootPlan | None) -> list[str]:
-    """What others have configured that keeps the modules of the list away at the next boot."""
-    if boot_plan is None or not boot_plan.entries:
-        return []
-    modules = [VFIO_DRIVERS[bus] for bus in boot_plan.buses]
-    modules += boot_plan.modules.values()
-    loadable = [one for one in modules if not is_built_in(host.sysfs, _modprobe.underscored(one))]
-    wanted = _modprobe.Wanted(loadable, _boot.parameters(boot_plan.settings))
-    return _modprobe.obstacles(host.files, wanted, _boot.MODPROBE, is_running=request.runtime)
-
-
-def _lasting_claims(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[Claim]:
-    """What the list claims at the next boot, of the devices that are there now."""
-    if not (request.is_whole_list and request.persistent):
-        return []
-    if request.runtime:
-        return [Claim(one.device, one.policy) for one in plans if not one.policy.taken_by]
-    return [
-        Claim(device, entry.policy)
-        for entry, devices in zip(request.entries, _present(host, request.entries))
-        for device in devices
-    ]
-
-
-def _claimed_by_driverctl(
-    host: Host, lasting: Sequence[Claim]
-) -> dict[Identity, _driverctl.Stored]:
-    """What driverctl has stored of devices that the list claims at the next boot."""
-    kept = _driverctl.stored(host.files) if lasting else []
-    pairs = ((claim.device, _driverctl.of_device(claim.device, kept)) for claim in lasting)
-    return {device: stored for device, stored in pairs if stored}
-
-
-def _rules_against(host: Host, lasting: Sequence[Claim]) -> list[str]:
-    """Which rules of others set another override on devices that the list claims."""
-    rules = _udev.rules(host.files, _boot.RULES) if lasting else []
-    sentences = []
-    for claim in lasting if rules else []:
-        wanted = override_of(claim.policy, claim.device.bus)
-        sentences += [
-            rule.clash(claim.device, wanted)
-            for rule in _udev.of_device(claim.device, rules)
-            if rule.driver_override != wanted
-        ]
-    return sentences
-
-
-def _for_boot(host: Host, selector: Selector) -> Selector | None:
-    """The selector as a rule can match it; None if this machine cannot have such a device."""
-    alias = selector.alias
-    if alias is None:
-        return selector
-    if alias_path(host.sysfs, alias):
-        return resolve_alias(selector, lambda name: alias_path(host.sysfs, name))
-    # The kernel puts an alias into the device's uevent only if it ends in a number
-    # (of_alias_scan in drivers/of/base.c).
-    if selector.value == alias and alias[-1:].isdigit():
-        return selector
-    if not selector.required:
-        return None
-    raise PolicyError(
-        "dt_path %r needs this machine's device tree to be resolved; give the whole path"
-        % selector.value
-    )
-
-
-def _natives(plans: Sequence[DevicePlan], memory: _boot.Memory) -> dict[str, str | None]:
-    """Which driver each claimed device was taken from: as remembered, or as seen now."""
-    natives: dict[str, str | None] = {}
-    for device_plan in plans:
-        device = device_plan.device
-        if device_plan.policy.kind == DEFAULT:
-            continue
-        remembered = memory.native_of(device)
-        if remembered is None and is_native(device, device_plan.before):
-            remembered = (device_plan.before.driver,)
-        if remembered is not None:
-            # Two devices can share a node, and then a path does not tell them apart.
-            name = device.name_on_bus if device.stable_name in natives else device.stable_name
-            natives[name] = remembered[0]
-    return natives
-
-
-def _vfio_buses(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[str]:
-    if request.runtime:
-        return sorted({plan.device.bus for plan in plans if plan.is_for_vfio})
-    given = [entry for entry in request.entries if entry.policy.kind == VFIO]
-    return sorted({device.bus for devices in _present(host, given) for device in devices})
-
-
-def _present(host: Host, entries: Sequence[Entry]) -> list[list[Identity]]:
-    """The devices of each entry that are there now; an image may have no /sys."""
-    if not host.sysfs.exists("bus/platform/devices"):
-        return []
-    selectors = [entry.selector._replace(required=False, expect=None) for entry in entries]
-    return resolve(host.sysfs, selectors)
-
-
-def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
-    modules = {}
-    for entry in entries:
-        driver = entry.policy.driver
-        for bus in BUSES if driver else ():
-            module = host.sysfs.link_name("bus/%s/drivers/%s/module" % (bus, driver))
-            if driver and module:
-                modules[driver] = module
-    return modules
 
 
 def _refuse(

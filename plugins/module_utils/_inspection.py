@@ -12,12 +12,12 @@ from typing import NamedTuple, Sequence
 from ansible_collections.armfleet.vfio.plugins.module_utils import _driverctl, _udev
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES, Memory
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import memory as remember
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     resolve,
     snapshot,
     states_as_far_as_known,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DEFAULT,
     NO_DRIVER,

@@ -14,6 +14,7 @@ from unittest import mock
 sys.path.insert(0, sys.argv[1])
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _engine
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
@@ -34,8 +35,8 @@ def _no_hazards(*_arguments: object) -> list[str]:
 def _seconds(policy: str, has_gate: bool) -> float:
     """One check of a list for all rings, by processes that nothing else has used."""
     sysfs = Sysfs()
-    host = _engine.Host(sysfs, Kmod(), Files(), Usage(sysfs), Runs("gate"), KernelLog())
-    request = _engine.Request(
+    host = Host(sysfs, Kmod(), Files(), Usage(sysfs), Runs("gate"), KernelLog())
+    request = Request(
         parse_entries([{"compatible": "acme,ring", "policy": policy, "expect": DEVICES}]),
         is_whole_list=True,
         settings=VfioSettings(reset_required=False),

@@ -18,7 +18,8 @@ import signal
 import sys
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Host, Request, run
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod

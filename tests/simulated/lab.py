@@ -11,12 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
-    Host,
-    Outcome,
-    Request,
-    run,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, run
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries

@@ -9,12 +9,8 @@ from typing import Any
 from fake_kernel import VFIO_MODULES, Driver, FakeKernel, FakeKmod, Module, snapshot
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
-    Host,
-    Outcome,
-    Request,
-    run,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, run
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings

@@ -18,7 +18,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     MODULES_LOAD,
     RULES,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, Request, run
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, run
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries

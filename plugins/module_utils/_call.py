@@ -1,0 +1,50 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a call has to do with: the doors to one machine, and what is asked for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
+from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    NodeAccess,
+    VfioSettings,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
+from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
+
+
+class Host(NamedTuple):
+    """The doors to one machine."""
+
+    sysfs: Sysfs
+    kmod: Kmod
+    files: Files
+    usage: Usage
+    runs: Runs
+    log: KernelLog
+
+
+class Request(NamedTuple):
+    """What one call asks for.
+
+    ``is_whole_list`` is true where ``entries`` are all that this collection shall claim on the
+    host, so that what the last such list claimed and this one does not is given back. One that
+    ``takes_over`` replaces what driverctl has stored of the same devices.
+    """
+
+    entries: Sequence[Entry]
+    is_whole_list: bool = False
+    runtime: bool = True
+    persistent: bool = False
+    settings: VfioSettings = VfioSettings()
+    access: NodeAccess | None = None
+    allow: Sequence[str] = ()
+    takes_over: bool = False

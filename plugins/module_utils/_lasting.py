@@ -1,0 +1,231 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is to last: files for the next boot, and who else has a say in it. Reads only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import (
+    _boot,
+    _driverctl,
+    _modprobe,
+    _udev,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
+    BUSES,
+    alias_path,
+    resolve,
+    states,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange, Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    DEFAULT,
+    VFIO,
+    VFIO_DRIVERS,
+    Claim,
+    DevicePlan,
+    Identity,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._plan import (
+    is_native,
+    is_settled,
+    is_taken,
+    override_of,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
+    Selector,
+    resolve_alias,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import is_built_in
+
+
+class Lasting(NamedTuple):
+    """Changes of files, why they would not make the next boot as asked, and what it will claim."""
+
+    files: list[FileChange]
+    clashes: list[str]
+    claims: list[Claim]
+
+
+def contents(files: Files) -> dict[str, str | None]:
+    """Our files on the host by their paths; PolicyError if somebody else wrote one."""
+    found = {path: files.read(path) for path in _boot.PATHS}
+    problems = [
+        problem for path, content in found.items() for problem in _boot.not_ours(path, content)
+    ]
+    if problems:
+        raise PolicyError(problems)
+    return found
+
+
+def lasting(
+    host: Host,
+    request: Request,
+    plans: Sequence[DevicePlan],
+    memory: _boot.Memory,
+    before: dict[str, str | None],
+) -> Lasting:
+    """What a call leaves for the next boot; ``before`` are our files as they are."""
+    if not (request.is_whole_list and request.persistent):
+        return Lasting([], [], [])
+    boot_plan = _boot_plan(host, request, plans, memory)
+    files = [
+        FileChange(path, before[path], content) for path, content in _boot.render(boot_plan).items()
+    ]
+    claims = _claims(host, request, plans)
+    rivals = _claimed_by_driverctl(host, claims)
+    clashes = []
+    if request.takes_over:
+        files += [kept.removal for kept in rivals.values()]
+    else:
+        clashes = [kept.clash(device) for device, kept in rivals.items()]
+    clashes += _rules_against(host, claims) + _obstacles(host, request, boot_plan)
+    return Lasting(files, clashes, claims)
+
+
+def needs_boot(host: Host, request: Request, claims: Sequence[Claim], memory: _boot.Memory) -> bool:
+    """Whether the next boot is to change a device of this running system."""
+    if request.runtime or not host.sysfs.exists("bus/platform/devices"):
+        return False
+    kept = {claim.device for claim in claims}
+    earlier = [
+        (device, entry.policy)
+        for entry, devices in zip(memory.entries, _present(host, memory.entries))
+        for device in devices
+        if device not in kept
+    ]
+    devices = [claim.device for claim in claims] + [device for device, _policy in earlier]
+    present = states(host.sysfs, devices)
+    is_right = [
+        is_settled(claim.policy, claim.device, state) for claim, state in zip(claims, present)
+    ]
+    is_free = [
+        policy.kind == DEFAULT or not is_taken(policy, device.bus, state)
+        for (device, policy), state in zip(earlier, present[len(claims) :])
+    ]
+    return not all(is_right + is_free)
+
+
+def _boot_plan(
+    host: Host, request: Request, plans: Sequence[DevicePlan], memory: _boot.Memory
+) -> _boot.BootPlan:
+    return _boot.BootPlan(
+        request.entries,
+        [_for_boot(host, entry.selector) for entry in request.entries],
+        _natives(plans, memory) if request.runtime else memory.natives,
+        _vfio_buses(host, request, plans),
+        _pinned_modules(host, request.entries),
+        request.settings,
+        request.access,
+    )
+
+
+def _obstacles(host: Host, request: Request, boot_plan: _boot.BootPlan) -> list[str]:
+    """What others have configured that keeps the modules of the list away at the next boot."""
+    if not boot_plan.entries:
+        return []
+    modules = [VFIO_DRIVERS[bus] for bus in boot_plan.buses]
+    modules += boot_plan.modules.values()
+    loadable = [one for one in modules if not is_built_in(host.sysfs, _modprobe.underscored(one))]
+    wanted = _modprobe.Wanted(loadable, _boot.parameters(boot_plan.settings))
+    return _modprobe.obstacles(host.files, wanted, _boot.MODPROBE, is_running=request.runtime)
+
+
+def _claims(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[Claim]:
+    """What the list claims at the next boot, of the devices that are there now."""
+    if request.runtime:
+        return [Claim(one.device, one.policy) for one in plans if not one.policy.taken_by]
+    return [
+        Claim(device, entry.policy)
+        for entry, devices in zip(request.entries, _present(host, request.entries))
+        for device in devices
+    ]
+
+
+def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity, _driverctl.Stored]:
+    """What driverctl has stored of devices that the list claims at the next boot."""
+    kept = _driverctl.stored(host.files) if claims else []
+    pairs = ((claim.device, _driverctl.of_device(claim.device, kept)) for claim in claims)
+    return {device: stored for device, stored in pairs if stored}
+
+
+def _rules_against(host: Host, claims: Sequence[Claim]) -> list[str]:
+    """Which rules of others set another override on devices that the list claims."""
+    rules = _udev.rules(host.files, _boot.RULES) if claims else []
+    sentences = []
+    for claim in claims if rules else []:
+        wanted = override_of(claim.policy, claim.device.bus)
+        sentences += [
+            rule.clash(claim.device, wanted)
+            for rule in _udev.of_device(claim.device, rules)
+            if rule.driver_override != wanted
+        ]
+    return sentences
+
+
+def _for_boot(host: Host, selector: Selector) -> Selector | None:
+    """The selector as a rule can match it; None if this machine cannot have such a device."""
+    alias = selector.alias
+    if alias is None:
+        return selector
+    if alias_path(host.sysfs, alias):
+        return resolve_alias(selector, lambda name: alias_path(host.sysfs, name))
+    # The kernel puts an alias into the device's uevent only if it ends in a number
+    # (of_alias_scan in drivers/of/base.c).
+    if selector.value == alias and alias[-1:].isdigit():
+        return selector
+    if not selector.required:
+        return None
+    raise PolicyError(
+        "dt_path %r needs this machine's device tree to be resolved; give the whole path"
+        % selector.value
+    )
+
+
+def _natives(plans: Sequence[DevicePlan], memory: _boot.Memory) -> dict[str, str | None]:
+    """Which driver each claimed device was taken from: as remembered, or as seen now."""
+    natives: dict[str, str | None] = {}
+    for device_plan in plans:
+        device = device_plan.device
+        if device_plan.policy.kind == DEFAULT:
+            continue
+        remembered = memory.native_of(device)
+        if remembered is None and is_native(device, device_plan.before):
+            remembered = (device_plan.before.driver,)
+        if remembered is not None:
+            # Two devices can share a node, and then a path does not tell them apart.
+            name = device.name_on_bus if device.stable_name in natives else device.stable_name
+            natives[name] = remembered[0]
+    return natives
+
+
+def _vfio_buses(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[str]:
+    if request.runtime:
+        return sorted({plan.device.bus for plan in plans if plan.is_for_vfio})
+    given = [entry for entry in request.entries if entry.policy.kind == VFIO]
+    return sorted({device.bus for devices in _present(host, given) for device in devices})
+
+
+def _present(host: Host, entries: Sequence[Entry]) -> list[list[Identity]]:
+    """The devices of each entry that are there now; an image may have no /sys."""
+    if not host.sysfs.exists("bus/platform/devices"):
+        return []
+    selectors = [entry.selector._replace(required=False, expect=None) for entry in entries]
+    return resolve(host.sysfs, selectors)
+
+
+def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
+    modules = {}
+    for entry in entries:
+        driver = entry.policy.driver
+        for bus in BUSES if driver else ():
+            module = host.sysfs.link_name("bus/%s/drivers/%s/module" % (bus, driver))
+            if driver and module:
+                modules[driver] = module
+    return modules
