@@ -18,6 +18,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, R
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     BUSES,
     alias_path,
+    complete,
     resolve,
     states,
 )
@@ -217,7 +218,10 @@ def _present(host: Host, entries: Sequence[Entry]) -> list[list[Identity]]:
     if not host.sysfs.exists("bus/platform/devices"):
         return []
     selectors = [entry.selector._replace(required=False, expect=None) for entry in entries]
-    return resolve(host.sysfs, selectors)
+    return [
+        [complete(host.sysfs, device) for device in devices]
+        for devices in resolve(host.sysfs, selectors)
+    ]
 
 
 def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:

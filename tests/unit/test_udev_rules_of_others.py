@@ -16,6 +16,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identi
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._udev import of_device, rules
 
+BY_NAME = {"name": "b000000.crypto", "policy": "vfio"}
 OTHERS = "/etc/udev/rules.d/80-others.rules"
 RING = Identity("platform", "b100000.ring", "/soc/ring@b100000", ("acme,ring-v2", "acme,ring"))
 ACPI = Identity("platform", "LNRO0005:00", None, (), "\\_SB_.VR00", "LNRO0005")
@@ -89,11 +90,14 @@ def test_acpi_devices_are_known_by_their_own_names(tmp_path: Path) -> None:
     assert found(tmp_path, f'ENV{{OF_FULLNAME}}=="*", ENV{{OF_NAME}}=="?*", {SET}', ACPI) == []
 
 
-def test_a_list_is_refused_as_long_as_somebody_sets_another_override(board: Board) -> None:
-    board.write_file(OTHERS, f'KERNEL=="b000000.crypto", {SET}\n')
+@pytest.mark.parametrize("runtime", [True, False])
+def test_a_list_is_refused_as_long_as_somebody_sets_another_override(
+    board: Board, runtime: bool
+) -> None:
+    board.write_file(OTHERS, f'ENV{{OF_FULLNAME}}=="/soc/crypto@b000000", {SET}\n')
     before = board.everything()
     with pytest.raises(PolicyError) as caught:
-        board.apply([CRYPTO, DMA], reset_required=False)
+        board.apply([BY_NAME, DMA], reset_required=False, runtime=runtime)
     assert board.everything() == before
     (problem,) = caught.value.problems
     assert problem == (
