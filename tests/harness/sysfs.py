@@ -41,6 +41,16 @@ print(json.dumps({"devices": devices, "nodes": nodes}))
 """
 
 
+# Names and contents of those that are there, each with a NUL behind it.
+_READ_FILES = r"""
+for path in /etc/udev/rules.d/70-armfleet-vfio.rules /etc/modprobe.d/armfleet-vfio.conf \
+    /etc/modules-load.d/armfleet-vfio.conf
+do
+    [ ! -e $path ] || { printf '%s\0' $path; cat $path; printf '\0'; }
+done
+"""
+
+
 class Device(NamedTuple):
     """A device as /sys shows it."""
 
@@ -85,14 +95,5 @@ def read_machine(guest: Guest) -> Machine:
 
 def files(guest: Guest) -> dict[str, str]:
     """Our files on the guest, with their contents."""
-    paths = (
-        "/etc/udev/rules.d/70-armfleet-vfio.rules",
-        "/etc/modprobe.d/armfleet-vfio.conf",
-        "/etc/modules-load.d/armfleet-vfio.conf",
-    )
-    found = {}
-    for path in paths:
-        read = guest.run(["cat", path], check=False)
-        if read.returncode == 0:
-            found[path] = read.stdout
-    return found
+    parts = guest.run(_READ_FILES).stdout.split("\0")
+    return dict(zip(parts[::2], parts[1::2], strict=False))
