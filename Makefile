@@ -10,17 +10,18 @@ setup: ## Set up everything that the other targets need; each of them does its o
 	@tools/setup guest
 
 check: ## Lint, sanity and tests that need no guest (three minutes)
-	@tools/setup check $(STAGED) python tools/check.py
+	@nice tools/setup check $(STAGED) python tools/check.py
 
+# The longest way leads over the guest: what it needs comes first, and gives way to nothing.
 test: ## Everything: make check, then the next five; two of them at a time
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync \
-		check guest simulated sweep integration safety molecule
+		guest check integration safety simulated sweep molecule
 
 simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines
-	@tools/setup guest $(STAGED) pytest tests/simulated --depth test
+	@nice tools/setup guest $(STAGED) pytest tests/simulated --depth test
 
 sweep: ## A thousand boards of Debian's kernel, and a fleet of two hundred
-	@tools/setup guest $(STAGED) pytest tests/sweep -s
+	@nice tools/setup guest $(STAGED) pytest tests/sweep -s
 
 integration: guest ## What users do, on a real arm64 kernel
 	@tools/setup guest $(STAGED) pytest tests/integration --durations 10
@@ -42,7 +43,7 @@ guest: ## Build what a guest is made of; 'python3 -m tests.guest' then boots one
 	@tools/setup guest $(STAGED) python -m tests.guest build
 
 molecule: ## Run the role on simulated boards in containers, as root
-	@tools/setup molecule $(STAGED) molecule test --all
+	@nice tools/setup molecule $(STAGED) molecule test --all
 
 clean: ## Remove what was built in this folder; the caches outside it stay
 	rm -rf build armfleet-vfio-*.tar.gz
