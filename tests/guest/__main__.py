@@ -18,15 +18,17 @@ from .errors import GuestError
 from .guest import Guest
 from .inventory import inventory_text
 from .machine import Machine, started_names
+from .packages import DEFAULT_SERIES, SERIES
 
 
-def _build(_arguments: argparse.Namespace) -> None:
-    build()
+def _build(arguments: argparse.Namespace) -> None:
+    build(SERIES[arguments.kernel])
 
 
 def _start(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
-    guest = Guest(arguments.name, arguments.board).start(fresh=arguments.fresh)
+    guest = Guest(arguments.name, arguments.board, arguments.kernel)
+    guest.start(fresh=arguments.fresh)
     say("guest: %s is up on port %d (%d s)" % (guest.name, guest.port, time.monotonic() - began))
 
 
@@ -49,7 +51,10 @@ def _status(_arguments: argparse.Namespace) -> None:
         machine = Machine(name)
         running = machine.running()
         if running:
-            told = "runs, board %s, port %d, pid %s" % (running.board, running.port, machine.pid())
+            told = "runs, board %s, Linux %s, port %d, pid %s" % (
+                *(running.board, running.kernel),
+                *(running.port, machine.pid()),
+            )
         else:
             told = "stopped"
         print("%s: %s" % (name, told))
@@ -85,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
         if action is _start:
             command.add_argument("--board", choices=sorted(BOARDS), default="a")
             command.add_argument("--fresh", action="store_true", help="begin anew if it runs")
+        if action in (_build, _start):
+            command.add_argument(
+                "--kernel", choices=sorted(SERIES), default=DEFAULT_SERIES, help="series of Linux"
+            )
         if action is _ssh:
             command.add_argument("command", nargs=argparse.REMAINDER)
     return parser

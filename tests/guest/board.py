@@ -58,6 +58,7 @@ BOARDS = {
         Board("c"),
         Board("d", rings=4, stands_on_platform=True),
         Board("e", rings=200),
+        Board("f", rings=4),
         Board("acpi", device_tree=False),
     )
 }

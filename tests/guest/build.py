@@ -14,13 +14,14 @@ from .disk import disk
 from .kernel import kernel
 from .keys import ssh_keys
 from .modules import modules
-from .packages import kernel_source, root_packages
+from .packages import Series, kernel_source, root_packages
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the finished artefacts are."""
+    """Where the finished artefacts are; ``kernel`` is the name of its series."""
 
+    kernel: str
     image: Path
     disk: Path
     device_trees: Path
@@ -28,16 +29,16 @@ class Parts:
     modules: Path
 
 
-def build() -> Parts:
+def build(series: Series) -> Parts:
     """Build what is missing; from nothing about 15 minutes on two cores."""
     # In the order of need, so that each stage is announced before it begins.
-    # In the order of need, so that each stage is announced before it begins.
-    for artefact in (root_packages(), kernel_source()):
+    for artefact in (root_packages(), kernel_source(series)):
         artefact.ensure()
     return Parts(
+        kernel=series.name,
         login_key=ssh_keys().ensure() / "login",
         device_trees=device_trees().ensure(),
-        image=kernel().ensure() / "Image",
-        modules=modules().ensure(),
-        disk=disk().ensure() / "disk.raw",
+        image=kernel(series).ensure() / "Image",
+        modules=modules(series).ensure(),
+        disk=disk(series).ensure() / "disk.raw",
     )

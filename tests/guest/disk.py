@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from . import commands
@@ -14,29 +15,39 @@ from .artefacts import Artefact
 from .kernel import kernel
 from .keys import ssh_keys
 from .modules import modules
-from .packages import root_packages
+from .packages import Series, root_packages
 
 _HERE = Path(__file__).parent
 _ADDED = _HERE / "rootfs"
 _FURNISH = _HERE / "furnish.py"
 
 
-def _make(folder: Path) -> None:
+def _make(series: Series, folder: Path) -> None:
     commands.require("mke2fs", "depmod", "tar")
-    program = [sys.executable, "-m", "%s.%s" % (__package__, _FURNISH.stem), str(folder)]
+    program = [
+        sys.executable,
+        "-m",
+        "%s.%s" % (__package__, _FURNISH.stem),
+        series.name,
+        str(folder),
+    ]
     argv = [*commands.pretending_root(), *program]
     commands.call(argv, cwd=_HERE.parents[1], log=folder / "build.log")
 
 
-def disk() -> Artefact:
+def disk(series: Series) -> Artefact:
     """disk.raw, an ext4 file system without a partition table."""
     added = sorted(path for path in _ADDED.rglob("*") if path.is_file())
     names = [str(path.relative_to(_ADDED)) for path in added]
     keys = ssh_keys().ensure()
-    parts = [root_packages().ensure().name, kernel().ensure().name, modules().ensure().name]
+    parts = [
+        root_packages().ensure().name,
+        kernel(series).ensure().name,
+        modules(series).ensure().name,
+    ]
     return Artefact(
         name="disk",
-        purpose="making the guest's disk (about 10 s)",
+        purpose="making the disk of guests with Linux %s (about 10 s)" % series.name,
         recipe=[*parts, keys / "login.pub", keys / "host.pub", *names, *added, _FURNISH],
-        make=_make,
+        make=partial(_make, series),
     )

@@ -16,7 +16,7 @@ from . import commands
 from .kernel import kernel
 from .keys import ssh_keys
 from .modules import modules
-from .packages import root_packages
+from .packages import SERIES, Series, root_packages
 
 _ADDED = Path(__file__).with_name("rootfs")
 _SYSTEM = Path("etc/systemd/system")
@@ -103,17 +103,17 @@ def _configure(tree: Path) -> None:
         _link(tree / name, target)
 
 
-def _install_modules(tree: Path, log: Path) -> None:
-    loadable = kernel().ensure() / "tree/lib/modules"
+def _install_modules(series: Series, tree: Path, log: Path) -> None:
+    loadable = kernel(series).ensure() / "tree/lib/modules"
     commands.call(["cp", "-r", loadable, tree / "usr/lib/"], log=log)
     (folder,) = (tree / "usr/lib/modules").iterdir()
     (folder / "extra").mkdir()
-    for module in sorted(modules().ensure().glob("*.ko")):
+    for module in sorted(modules(series).ensure().glob("*.ko")):
         _write(folder / "extra" / module.name, module.read_bytes(), 0o644)
     commands.call(["depmod", "-b", tree, folder.name], log=log)
 
 
-def fill(folder: Path) -> None:
+def fill(series: Series, folder: Path) -> None:
     """Make folder/disk.raw."""
     log = folder / "build.log"
     tree = folder / "tree"
@@ -122,11 +122,11 @@ def fill(folder: Path) -> None:
     commands.call(["tar", "-xpf", archive, "-C", tree, "--exclude=./dev/*"], log=log)
     _make_users(tree, log)
     _configure(tree)
-    _install_modules(tree, log)
+    _install_modules(series, tree, log)
     file_system = ["mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", str(tree)]
     commands.call([*file_system, folder / "disk.raw", "1G"], log=log)
     commands.call(["rm", "-r", tree], log=log)
 
 
 if __name__ == "__main__":
-    fill(Path(sys.argv[1]))
+    fill(SERIES[sys.argv[1]], Path(sys.argv[2]))

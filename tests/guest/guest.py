@@ -19,7 +19,8 @@ from .board import board_named
 from .build import build
 from .connection import HOST, HOST_KEY_OPTIONS, LIVENESS_OPTIONS, USER, Connection
 from .errors import GuestError
-from .machine import Machine, Running
+from .machine import Boot, Machine, Running
+from .packages import DEFAULT_SERIES, SERIES
 
 # Many times what it takes on two idle cores; a busy machine is slow, not broken.
 BOOT_SECONDS = 300
@@ -30,40 +31,54 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Guest:
-    """One arm64 machine with a real kernel; its disk is as new at every start."""
+    """One arm64 machine with a real kernel; its disk is as new at every start.
 
-    def __init__(self, name: str, board: str = "a") -> None:
+    ``kernel`` is the name of a series in packages.SERIES.
+    """
+
+    def __init__(self, name: str, board: str = "a", kernel: str = DEFAULT_SERIES) -> None:
         self.name = name
         self.board = board_named(board)
+        self._series = SERIES[kernel]
         self._machine = Machine(name)
 
     @classmethod
     def running(cls, name: str) -> Guest:
-        """The guest of that name, on whatever board it was started."""
+        """The guest of that name, on whatever board and kernel it was started."""
         running = Machine(name).running()
         if running is None:
             raise GuestError("Guest %s is not running; start it first" % name)
-        return cls(name, running.board)
+        return cls(name, running.board, running.kernel)
 
     def start(self, fresh: bool = False) -> Guest:
         """Bring it up and wait for it; one that runs is left as it is, unless fresh."""
         running = self._machine.running()
         if running and not fresh:
-            self._check_board(running)
+            self._check_running(running)
             # Somebody may have started it a moment ago.
             self._await_boot(lambda _boot_id: True)
             return self
-        parts = build()
+        parts = build(self._series)
         self.stop()
         say("guest: booting %s, board %s (about 15 s) ..." % (self.name, self.board.name))
-        self._machine.start(self.board, parts)
-        try:
-            self._await_boot(lambda _boot_id: True)
-        except GuestError:
-            # Left alive, it would be taken for a guest that needs no start.
-            self.stop()
-            raise
+        self._machine.start(self.board, parts, Boot())
+        self._await_start()
         return self
+
+    def start_again(self, initramfs: Path | str | None = None, words: Sequence[str] = ()) -> None:
+        """Power off from the inside, and boot from the same disk as told.
+
+        ``initramfs`` is a file of this machine, ``words`` are added to the kernel's command line.
+        """
+        self.run("setsid sh -c 'sleep 0.5; systemctl poweroff' </dev/null >/dev/null 2>&1 &")
+        self._connection().forget()
+        if not self._machine.ends(BOOT_SECONDS):
+            raise GuestError(
+                "Guest %s does not power off within %d s%s"
+                % (self.name, BOOT_SECONDS, self._serial_end())
+            )
+        self._machine.start_again(self.board, build(self._series), Boot(initramfs, words))
+        self._await_start()
 
     def stop(self) -> None:
         """End it at once, without asking the system inside."""
@@ -145,11 +160,11 @@ class Guest:
         keep = self._machine.folder / "ssh"
         return Connection(running.port, Path(running.login_key), keep)
 
-    def _check_board(self, running: Running) -> None:
-        if running.board != self.board.name:
+    def _check_running(self, running: Running) -> None:
+        if (running.board, running.kernel) != (self.board.name, self._series.name):
             raise GuestError(
-                "Guest %s already runs as board %s; stop it first, or start it fresh"
-                % (self.name, running.board)
+                "Guest %s already runs as board %s with Linux %s; stop it first, or start it fresh"
+                % (self.name, running.board, running.kernel)
             )
 
     def _await_silence(self) -> None:
@@ -162,6 +177,14 @@ class Guest:
                     % (self.name, BOOT_SECONDS, self._serial_end())
                 )
             time.sleep(0.2)
+
+    def _await_start(self) -> None:
+        try:
+            self._await_boot(lambda _boot_id: True)
+        except GuestError:
+            # Left alive, it would be taken for a guest that needs no start.
+            self.stop()
+            raise
 
     def _await_boot(self, accept: Callable[[str], bool]) -> None:
         limit = time.monotonic() + BOOT_SECONDS

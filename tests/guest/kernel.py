@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from . import commands
 from .artefacts import Artefact
 from .errors import GuestError
-from .packages import kernel_source
+from .packages import Series, kernel_source
 
 _HERE = Path(__file__).parent
 _CONFIG = _HERE / "kernel.config"
@@ -55,12 +56,12 @@ def _check_config(built: Path) -> None:
         raise GuestError("The kernel's configuration does not hold:\n  " + "\n  ".join(lost))
 
 
-def _build_kernel(folder: Path) -> None:
+def _build_kernel(series: Series, folder: Path) -> None:
     commands.require("make", "aarch64-linux-gnu-gcc", "gcc", "flex", "bison", "bc", "perl")
     log = folder / "build.log"
     source = folder / "source"
     source.mkdir()
-    archive = kernel_source().ensure() / "linux.tar.xz"
+    archive = kernel_source(series).ensure() / "linux.tar.xz"
     commands.call(["tar", "-xJf", archive, "-C", source, "--strip-components=1"], log=log)
     commands.call([*MAKE, "-s", "tinyconfig"], cwd=source, log=log)
     merge = ["scripts/kconfig/merge_config.sh", "-m", ".config", str(_CONFIG)]
@@ -81,11 +82,12 @@ def _build_kernel(folder: Path) -> None:
         link.unlink()
 
 
-def kernel() -> Artefact:
+def kernel(series: Series) -> Artefact:
     """Image, config, tree (its modules) and headers (to build more)."""
     return Artefact(
         name="kernel",
-        purpose="building a small arm64 kernel with every VFIO driver (about 7 minutes)",
-        recipe=[*kernel_source().recipe, _CONFIG, Path(__file__)],
-        make=_build_kernel,
+        purpose="building a small arm64 Linux %s with every VFIO driver (about 8 minutes)"
+        % series.name,
+        recipe=[*kernel_source(series).recipe, _CONFIG, Path(__file__)],
+        make=partial(_build_kernel, series),
     )

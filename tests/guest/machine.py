@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,8 +49,17 @@ class Running:
     """What is known of a started machine."""
 
     board: str
+    kernel: str
     port: int
     login_key: str
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What a boot has beside kernel and disk: an initramfs, and more words for the kernel."""
+
+    initramfs: Path | str | None = None
+    words: Sequence[str] = ()
 
 
 class Machine:
@@ -82,7 +92,7 @@ class Machine:
             return None
         return Running(**json.loads(self._memory.read_text()))
 
-    def start(self, board: Board, parts: Parts) -> Running:
+    def start(self, board: Board, parts: Parts, boot: Boot) -> Running:
         """Boot from a fresh overlay."""
         commands.require(QEMU, "qemu-img")
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -92,17 +102,37 @@ class Machine:
             for spare in self._spare_disks():
                 spare.touch()
                 os.truncate(spare, _SPARE_BYTES)
-        for _attempt in range(_PORT_ATTEMPTS):
-            running = Running(board.name, _free_port(), str(parts.login_key))
+        return self.start_again(board, parts, boot)
+
+    def start_again(self, board: Board, parts: Parts, boot: Boot) -> Running:
+        """Boot from the disk as it was left, on the same port if that is still free."""
+        ports = [self._last_port(), *(_free_port() for _attempt in range(_PORT_ATTEMPTS))]
+        problem = None
+        for port in filter(None, ports):
+            running = Running(board.name, parts.kernel, port, str(parts.login_key))
             # Written first: whoever finds the process finds its port too.
             self._memory.write_text(json.dumps(asdict(running)))
-            problem = self._spawn(board, parts, running.port)
+            problem = self._spawn(board, parts, boot, running.port)
             if problem is None:
                 return running
             # Between choosing a port and QEMU's taking it, somebody else may.
             if "host forwarding" not in problem:
                 break
         raise GuestError("QEMU does not start guest %s: %s" % (self.name, problem))
+
+    def _last_port(self) -> int | None:
+        if not self._memory.exists():
+            return None
+        return Running(**json.loads(self._memory.read_text())).port
+
+    def ends(self, seconds: float) -> bool:
+        """Whether the process ends by itself within that time."""
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit:
+            if self.pid() is None:
+                return True
+            time.sleep(0.05)
+        return False
 
     def stop(self) -> None:
         """End the process, and only that one."""
@@ -112,11 +142,8 @@ class Machine:
         for ending in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, ending)
-            limit = time.monotonic() + _END_SECONDS
-            while time.monotonic() < limit:
-                if self.pid() is None:
-                    return
-                time.sleep(0.05)
+            if self.ends(_END_SECONDS):
+                return
         raise GuestError("Process %d of guest %s does not end" % (pid, self.name))
 
     def _make_overlay(self, disk: Path) -> None:
@@ -130,10 +157,10 @@ class Machine:
     def _spare_disks(self) -> list[Path]:
         return [self.folder / ("spare%d.raw" % number) for number in range(_SPARE_DISKS)]
 
-    def _spawn(self, board: Board, parts: Parts, port: int) -> str | None:
+    def _spawn(self, board: Board, parts: Parts, boot: Boot, port: int) -> str | None:
         """Returns what QEMU complains of; it puts itself into the background when all is well."""
         started = subprocess.run(
-            [str(word) for word in self._argv(board, parts, port)],
+            [str(word) for word in self._argv(board, parts, boot, port)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -142,8 +169,8 @@ class Machine:
         )
         return started.stderr.strip() or "no reason given" if started.returncode else None
 
-    def _argv(self, board: Board, parts: Parts, port: int) -> list[str | Path]:
-        told = [*_KERNEL_COMMAND_LINE, "systemd.hostname=" + self.name]
+    def _argv(self, board: Board, parts: Parts, boot: Boot, port: int) -> list[str | Path]:
+        told = [*_KERNEL_COMMAND_LINE, "systemd.hostname=" + self.name, *boot.words]
         if board.device_tree:
             described: list[str | Path] = ["-dtb", parts.device_trees / (board.name + ".dtb")]
         else:
@@ -151,9 +178,10 @@ class Machine:
             told.append("acpi=force")
         network = "user,id=net,restrict=on,hostfwd=tcp:%s:%d-:22" % (HOST, port)
         devices = self._on_platform() if board.stands_on_platform else _ON_PCI
+        early = ["-initrd", boot.initramfs] if boot.initramfs else []
         return [
             *(QEMU, "-name", self.name, *MACHINE, *described),
-            *("-kernel", parts.image, "-append", " ".join(told)),
+            *("-kernel", parts.image, "-append", " ".join(told), *early),
             # The overlay is thrown away at the next start, so nothing waits for the host's disk.
             *("-drive", "if=none,id=disk,format=qcow2,cache=unsafe,file=%s" % self.overlay),
             *("-netdev", network),

@@ -6,34 +6,36 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from . import commands
 from .artefacts import Artefact
 from .kernel import MAKE, kernel
+from .packages import Series
 
 _SOURCES = Path(__file__).with_name("modules")
 
 
-def _make(folder: Path) -> None:
+def _make(series: Series, folder: Path) -> None:
     commands.require("make", "aarch64-linux-gnu-gcc")
     log = folder / "build.log"
     work = folder / "work"
     commands.call(["cp", "-a", _SOURCES, work], log=log)
-    headers = kernel().ensure() / "headers"
+    headers = kernel(series).ensure() / "headers"
     commands.call([*MAKE, "-s", "-C", headers, "M=%s" % work, "modules"], log=log)
     for module in sorted(work.glob("*.ko")):
         module.rename(folder / module.name)
     commands.call(["rm", "-r", work], log=log)
 
 
-def modules() -> Artefact:
+def modules(series: Series) -> Artefact:
     """The .ko files of modules/."""
     sources = sorted(path for path in _SOURCES.iterdir() if path.is_file())
     return Artefact(
         name="modules",
         purpose="building the test modules (a few seconds)",
         # The configuration names the kernel's exact version, which its recipe does not.
-        recipe=[kernel().ensure() / "config", *sources, Path(__file__)],
-        make=_make,
+        recipe=[kernel(series).ensure() / "config", *sources, Path(__file__)],
+        make=partial(_make, series),
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from . import commands
@@ -16,13 +18,34 @@ from .artefacts import Artefact
 from .errors import GuestError
 
 SUITE = "trixie"
-KERNEL_SOURCE = "linux-source-6.12"
 _HERE = Path(__file__).parent
 _LIST = _HERE / "root-packages.txt"
 # Nobody reads these in the guest, and a smaller disk is made sooner.
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 # Compiling what no module of Ansible imports costs half a minute under emulation.
 _NOT_COMPILED = r"/(test|_pyrepl|pydoc_data|idlelib|turtledemo|lib2to3)/|/(turtle|pydoc)\.py"
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series of Linux, and the package of a Debian suite that has its source.
+
+    ``package`` is a name, or a pattern as apt has them: newer suites move on.
+    """
+
+    name: str
+    suite: str
+    package: str
+
+
+DEFAULT_SERIES = "6.12"
+SERIES = {
+    series.name: series
+    for series in (
+        Series(DEFAULT_SERIES, SUITE, "linux-source-6.12"),
+        Series("7", "forky", r"^linux-source-7\.[0-9]+$"),
+    )
+}
 
 
 def names(path: Path) -> list[str]:
@@ -46,10 +69,12 @@ def _mirror() -> list[str]:
     return [site for label, _space, site in labelled if label == "Debian"][:1]
 
 
-def _mmdebstrap(target: Path, options: list[str], log: Path) -> None:
+def _mmdebstrap(target: Path, options: list[str], log: Path, suite: str = SUITE) -> None:
     commands.require("mmdebstrap", "apt-get", "gpg")
     # Nothing of the guest is executed here, so neither binfmt nor a working emulator is needed.
-    argv = ["mmdebstrap", "--skip=check/qemu", *options, SUITE, str(target), *_mirror()]
+    # A mirror that lags behind a moving suite is good enough; signatures are checked all the same.
+    dated = '--aptopt=Acquire::Check-Valid-Until "false"'
+    argv = ["mmdebstrap", "--skip=check/qemu", dated, *options, suite, str(target), *_mirror()]
     if os.geteuid():
         argv = [*commands.pretending_root(), argv[0], "--mode=chrootless", *argv[1:]]
     try:
@@ -57,11 +82,11 @@ def _mmdebstrap(target: Path, options: list[str], log: Path) -> None:
     except GuestError as error:
         raise GuestError(
             "Cannot fetch Debian %s; is the archive of this machine's apt sources reachable? "
-            "(ARMFLEET_DEBIAN_MIRROR names another one.)\n%s" % (SUITE, error)
+            "(ARMFLEET_DEBIAN_MIRROR names another one.)\n%s" % (suite, error)
         ) from None
 
 
-def download(package: str, architecture: str, folder: Path) -> Path:
+def download(package: str, architecture: str, folder: Path, suite: str = SUITE) -> Path:
     """Fetch the .deb of one package, told by its name or by a pattern as apt has them."""
     log = folder / "build.log"
     fetch = 'cd %s && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get %s download %s' % (
@@ -72,7 +97,7 @@ def download(package: str, architecture: str, folder: Path) -> Path:
     # An empty system, made only for the apt that mmdebstrap sets up for another release.
     nothing = folder / "nothing.tar"
     options = ["--variant=custom", "--arch=" + architecture, "--customize-hook=" + fetch]
-    _mmdebstrap(nothing, options, log)
+    _mmdebstrap(nothing, options, log, suite)
     nothing.unlink()
     (fetched,) = folder.glob("*.deb")
     return fetched
@@ -84,9 +109,9 @@ def unpack(packages: list[str], architecture: str, folder: Path) -> None:
     _mmdebstrap(folder / "tree", options, folder / "build.log")
 
 
-def _download_source(folder: Path) -> None:
+def _download_source(series: Series, folder: Path) -> None:
     log = folder / "build.log"
-    package = download(KERNEL_SOURCE, "amd64", folder)
+    package = download(series.package, "amd64", folder, series.suite)
     commands.call(["dpkg-deb", "-x", package, folder / "package"], log=log)
     (archive,) = (folder / "package/usr/src").glob("*.tar.xz")
     archive.rename(folder / "linux.tar.xz")
@@ -121,13 +146,14 @@ def _compile_python(archive: Path, tree: Path, log: Path) -> None:
     commands.call(["rm", "-r", tree], log=log)
 
 
-def kernel_source() -> Artefact:
+def kernel_source(series: Series) -> Artefact:
     """linux.tar.xz and its Debian version."""
     return Artefact(
         name="linux-source",
-        purpose="downloading the kernel's source from Debian %s (about 10 s)" % SUITE,
-        recipe=[SUITE, KERNEL_SOURCE],
-        make=_download_source,
+        purpose="downloading the source of Linux %s from Debian %s (about 10 s)"
+        % (series.name, series.suite),
+        recipe=[series.suite, series.package],
+        make=partial(_download_source, series),
     )
 
 

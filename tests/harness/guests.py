@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.guest import Guest, write_inventory
+from tests.guest.packages import DEFAULT_SERIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,12 +24,12 @@ exec strace -f -qq -e trace=open,openat -e signal=none -o /root/trace /usr/bin/p
 
 
 @pytest.fixture(scope="module")
-def start() -> Iterator[Callable[[str, str], Guest]]:
-    """Starts a guest by its name and board with a disk that nobody has used."""
+def start() -> Iterator[Callable[..., Guest]]:
+    """Starts a guest by name, board and kernel with a disk that nobody has used."""
     started: list[Guest] = []
 
-    def start_one(name: str, board: str) -> Guest:
-        guest = Guest(name, board)
+    def start_one(name: str, board: str, kernel: str = DEFAULT_SERIES) -> Guest:
+        guest = Guest(name, board, kernel)
         started.append(guest)
         guest.start(fresh=True)
         guest.run(

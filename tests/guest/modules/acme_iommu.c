@@ -7,10 +7,18 @@
 #include <linux/mod_devicetable.h>
 #include <linux/module.h>
 #include <linux/platform_device.h>
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
+#define ATTACH_ARGUMENTS struct iommu_domain *domain, struct device *dev
+#else
+#define ATTACH_ARGUMENTS \
+	struct iommu_domain *domain, struct device *dev, struct iommu_domain *old
+#endif
 
 static struct iommu_device acme_iommu;
 
-static int acme_iommu_attach(struct iommu_domain *domain, struct device *dev)
+static int acme_iommu_attach(ATTACH_ARGUMENTS)
 {
 	return 0;
 }
@@ -58,7 +66,9 @@ static const struct iommu_ops acme_iommu_ops = {
 	.device_group = generic_single_device_group,
 	.of_xlate = acme_iommu_of_xlate,
 	.def_domain_type = acme_iommu_def_domain_type,
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
 	.pgsize_bitmap = PAGE_SIZE,
+#endif
 };
 
 static int acme_iommu_probe(struct platform_device *pdev)
