@@ -30,7 +30,7 @@ MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
 MODULES_LOAD = "/etc/modules-load.d/armfleet-vfio.conf"
 PATHS = (RULES, MODPROBE, MODULES_LOAD)
 
-_MARK = "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit."
+MARK = "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit."
 _ENTRY, _NATIVE = "# policy: ", "# native: "
 
 # A device lists a few compatibles; no node of the kernel's own device trees has more than nine.
@@ -83,7 +83,8 @@ class BootPlan(NamedTuple):
 
 def not_ours(path: str, content: str | None) -> list[str]:
     """A sentence if there is a file of that name which this collection did not write."""
-    if content is None or content.startswith(_MARK):
+    # A script has its interpreter in the first line.
+    if content is None or MARK in content.splitlines()[:2]:
         return []
     return [
         "%s was not written by this collection, and what others wrote is never edited. Move it "
@@ -144,7 +145,7 @@ def to_mapping(entry: Entry) -> dict[str, Any]:
 
 
 def _rules(plan: BootPlan) -> str:
-    lines = [_MARK, "# It was made from this list:"]
+    lines = [MARK, "# It was made from this list:"]
     lines += [_ENTRY + json.dumps(to_mapping(entry)) for entry in plan.entries]
     if plan.natives:
         lines += ["# Devices were taken from these drivers:"]
@@ -276,7 +277,7 @@ def _modules_load(plan: BootPlan) -> str | None:
 def _plain(lines: Sequence[str]) -> str | None:
     if not lines:
         return None
-    return "\n".join([_MARK, "# The list that it was made from is in %s." % RULES, *lines]) + "\n"
+    return "\n".join([MARK, "# The list that it was made from is in %s." % RULES, *lines]) + "\n"
 
 
 def check_access(group: str | None, mode: str | None) -> NodeAccess | None:

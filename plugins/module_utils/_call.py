@@ -20,6 +20,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
 
+AUTO, ALWAYS, NEVER = "auto", "always", "never"
+
 
 class Host(NamedTuple):
     """The doors to one machine."""
@@ -37,7 +39,8 @@ class Request(NamedTuple):
 
     ``is_whole_list`` is true where ``entries`` are all that this collection shall claim on the
     host, so that what the last such list claimed and this one does not is given back. One that
-    ``takes_over`` replaces what driverctl has stored of the same devices.
+    ``takes_over`` replaces what driverctl has stored of the same devices. ``initramfs`` is whether
+    the list is to hold in the initramfs too: AUTO where this host can build one, ALWAYS, NEVER.
     """
 
     entries: Sequence[Entry]
@@ -48,3 +51,4 @@ class Request(NamedTuple):
     access: NodeAccess | None = None
     allow: Sequence[str] = ()
     takes_over: bool = False
+    initramfs: str = AUTO

@@ -13,7 +13,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import check_access
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import (
+    ALWAYS,
+    AUTO,
+    NEVER,
+    Host,
+    Request,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, run
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
@@ -95,6 +101,11 @@ SPECS: dict[str, dict[str, Any]] = {
             "persistent": {"type": "bool", "default": True},
             "vfio_group": {"type": "str"},
             "vfio_mode": {"type": "str"},
+            "initramfs": {
+                "type": "str",
+                "choices": [AUTO, ALWAYS, NEVER],
+                "default": AUTO,
+            },
             "driverctl": {
                 "type": "str",
                 "choices": ["refuse", "take_over"],
@@ -209,6 +220,7 @@ def _whole_list(params: Mapping[str, Any]) -> Request:
         access=check_access(params["vfio_group"], params["vfio_mode"]),
         allow=params["allow"],
         takes_over=params["driverctl"] == "take_over",
+        initramfs=params["initramfs"],
     )
 
 
@@ -247,6 +259,8 @@ def _boot_result(outcome: Outcome) -> dict[str, Any]:
     return dict(
         _report.result(outcome),
         boot_files=_report.boot_files(outcome),
-        initramfs_command=outcome.initramfs_command,
+        initramfs_tool=outcome.initramfs.tool,
+        initramfs_command=outcome.initramfs.command,
         reboot_required=outcome.needs_boot,
+        kernel_command_line=_report.early(outcome),
     )

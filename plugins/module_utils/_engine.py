@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _lasting
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
@@ -23,6 +23,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._files import (
     Files,
     is_group,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._lasting import Initramfs
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     NODE_STEP,
     NODES,
@@ -59,10 +60,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
     registered,
 )
 
-_INITRAMFS_COMMANDS = (
-    ["/usr/sbin/update-initramfs", "-u"],
-    ["/usr/bin/dracut", "--force"],
-)
+if TYPE_CHECKING:
+    from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early
 
 
 class DeviceOutcome(NamedTuple):
@@ -81,11 +80,12 @@ class Outcome(NamedTuple):
     devices: list[DeviceOutcome]
     host_steps: list[str]
     files: list[FileChange]
-    initramfs_command: list[str] | None
+    initramfs: Initramfs = Initramfs()
     # Whether only a boot can finish what was asked for.
     needs_boot: bool = False
     # What is to be said of an earlier run that was interrupted.
     interrupted: Sequence[str] = ()
+    early: Sequence[Early] = ()
 
     @property
     def is_changed(self) -> bool:
@@ -147,7 +147,9 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
     needed = [change for change in lasting.files if change.is_needed]
     _refuse(host, request, plans, steps, needed, lasting.clashes)
     after: dict[Identity, State] = {}
-    if not check_mode and (steps or needed or any(one.steps for one in plans)):
+    is_needed = bool(steps or needed or any(one.steps for one in plans))
+    early = _early(host, plans) if is_needed and lasting.files else []
+    if is_needed and not check_mode:
         # Here, because a run that finds nothing to do, as nearly all do, has not to load it.
         from ansible_collections.armfleet.vfio.plugins.module_utils._transaction import (  # noqa: PLC0415
             Changes,
@@ -160,9 +162,26 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         [_outcome(device_plan, after.get(device_plan.device)) for device_plan in plans],
         [step.sentence for step in steps],
         lasting.files,
-        _initramfs_command() if needed else None,
+        lasting.initramfs,
         _lasting.needs_boot(host, request, lasting.claims, memory),
+        early=early,
     )
+
+
+def _early(host: Host, plans: Sequence[DevicePlan]) -> list[Early]:
+    """Devices that are taken from a native driver which has them first at each boot as well."""
+    # Here for the same reason as the transaction.
+    from ansible_collections.armfleet.vfio.plugins.module_utils._early import (  # noqa: PLC0415
+        EarlyDrivers,
+    )
+
+    drivers = EarlyDrivers(host.sysfs, host.kmod, host.files)
+    found = [
+        drivers.of(one.device, one.before.driver)
+        for one in plans
+        if one.loses_driver and not one.policy.taken_by
+    ]
+    return [early for early in found if early]
 
 
 def _claims(host: Host, request: Request, memory: _boot.Memory) -> list[Claim]:
@@ -295,10 +314,4 @@ def _outcome(device_plan: DevicePlan, verified: State | None) -> DeviceOutcome:
         before,
         after,
         tuple(step.sentence for step in device_plan.steps),
-    )
-
-
-def _initramfs_command() -> list[str] | None:
-    return next(
-        (command for command in _INITRAMFS_COMMANDS if os.access(command[0], os.X_OK)), None
     )

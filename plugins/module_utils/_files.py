@@ -72,8 +72,22 @@ class Files:
         except OSError as error:
             raise failure("read", path, error) from None
 
+    def is_executable(self, path: str) -> bool:
+        """Whether there is a program of that name."""
+        return os.access(self._root + path, os.X_OK)
+
+    def changed_at(self, path: str) -> float | None:
+        """When the content was last written, in seconds of the clock; None without such a file."""
+        try:
+            return os.stat(self._root + path).st_mtime
+        except OSError:
+            return None
+
     def put(self, path: str, content: str | None) -> None:
-        """Make the file be ``content`` (mode 0644) or, with None, not be; never half of it."""
+        """Make the file be ``content`` or, with None, not be; never half of it.
+
+        Its mode is 0644, and 0755 for a script.
+        """
         try:
             if content is None:
                 _remove(self._root + path)
@@ -141,7 +155,7 @@ def _replace(path: str, content: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(content)
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
+            os.fchmod(stream.fileno(), 0o755 if content.startswith("#!") else 0o644)
             os.fsync(stream.fileno())
         os.rename(temporary, path)
     except BaseException:

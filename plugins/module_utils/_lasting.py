@@ -6,15 +6,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from typing import Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import (
     _boot,
     _driverctl,
+    _initramfs,
     _modprobe,
     _udev,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import (
+    ALWAYS,
+    NEVER,
+    Host,
+    Request,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     BUSES,
     alias_path,
@@ -45,6 +51,19 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import is_built_in
 
+_NO_MAKER = (
+    "initramfs is always, but this host has neither initramfs-tools nor dracut to build one with. "
+    "If it boots without one, say auto or never; otherwise say never and bring the files into its "
+    "initramfs by its own means"
+)
+
+
+class Initramfs(NamedTuple):
+    """What builds this host's initramfs, and the command that has to; None where nothing does."""
+
+    tool: str | None = None
+    command: Sequence[str] | None = None
+
 
 class Lasting(NamedTuple):
     """Changes of files, why they would not make the next boot as asked, and what it will claim."""
@@ -52,11 +71,12 @@ class Lasting(NamedTuple):
     files: list[FileChange]
     clashes: list[str]
     claims: list[Claim]
+    initramfs: Initramfs = Initramfs()
 
 
 def contents(files: Files) -> dict[str, str | None]:
     """Our files on the host by their paths; PolicyError if somebody else wrote one."""
-    found = {path: files.read(path) for path in _boot.PATHS}
+    found = {path: files.read(path) for path in (*_boot.PATHS, *_initramfs.PATHS)}
     problems = [
         problem for path, content in found.items() for problem in _boot.not_ours(path, content)
     ]
@@ -76,10 +96,15 @@ def lasting(
     if not (request.is_whole_list and request.persistent):
         return Lasting([], [], [])
     boot_plan = _boot_plan(host, request, plans, memory)
-    files = [
-        FileChange(path, before[path], content) for path, content in _boot.render(boot_plan).items()
-    ]
     claims = _claims(host, request, plans)
+    maker = None if request.initramfs == NEVER else _initramfs.maker_of(host.files)
+    rendered = _boot.render(boot_plan)
+    rendered.update(_for_initramfs(maker, claims, boot_plan, rendered))
+    files = [
+        FileChange(path, before[path], content)
+        for path, content in rendered.items()
+        if path in _boot.PATHS or before[path] or content
+    ]
     rivals = _claimed_by_driverctl(host, claims)
     clashes = []
     if request.takes_over:
@@ -87,7 +112,39 @@ def lasting(
     else:
         clashes = [kept.clash(device) for device, kept in rivals.items()]
     clashes += _rules_against(host, claims) + _obstacles(host, request, boot_plan)
-    return Lasting(files, clashes, claims)
+    if request.initramfs == ALWAYS and maker is None and request.entries:
+        clashes.append(_NO_MAKER)
+    return Lasting(files, clashes, claims, _initramfs_of(host, maker, files))
+
+
+def _for_initramfs(
+    maker: _initramfs.Maker | None,
+    claims: Sequence[Claim],
+    boot_plan: _boot.BootPlan,
+    rendered: Mapping[str, str | None],
+) -> dict[str, str | None]:
+    names = _initramfs.modules(
+        [VFIO_DRIVERS[bus] for bus in boot_plan.buses],
+        [
+            claim.device.compatible[0]
+            for claim in claims
+            if claim.policy.kind == VFIO and claim.device.compatible[:1]
+        ],
+        boot_plan.modules.values(),
+    )
+    read_early = [path for path in (_boot.RULES, _boot.MODPROBE) if rendered[path]]
+    return _initramfs.render(maker, _boot.MARK, names, read_early)
+
+
+def _initramfs_of(
+    host: Host, maker: _initramfs.Maker | None, files: Sequence[FileChange]
+) -> Initramfs:
+    if maker is None:
+        return Initramfs()
+    is_needed = any(change.is_needed for change in files) or _initramfs.is_stale(
+        host.files, [change.path for change in files]
+    )
+    return Initramfs(maker.name, _initramfs.command(maker, host.files) if is_needed else None)
 
 
 def needs_boot(host: Host, request: Request, claims: Sequence[Claim], memory: _boot.Memory) -> bool:

@@ -90,6 +90,19 @@ def diff(outcome: Outcome) -> list[dict[str, str]]:
     return parts + [_file_part(change) for change in outcome.files if change.is_needed]
 
 
+def early(outcome: Outcome) -> list[dict[str, str | None]]:
+    """What only the kernel's command line can prevent."""
+    return [
+        {
+            "name": one.device.name,
+            "driver": one.driver,
+            "words": one.words,
+            "sentence": one.sentence,
+        }
+        for one in outcome.early
+    ]
+
+
 def _binding(state: State) -> dict[str, str | None]:
     return {"driver": state.driver, "driver_override": state.driver_override}
 

@@ -70,7 +70,7 @@ def native(
     driver = remembered[0] if remembered else None
     if driver and sysfs.exists("bus/%s/drivers/%s" % (device.bus, driver)):
         return Native(driver, was_bound=True)
-    for module in kmod.resolve(_modalias(sysfs, device)):
+    for module in kmod.resolve(modalias(sysfs, device)):
         place = "module/%s/drivers" % module.replace("-", "_")
         drivers = [
             name.split(":", 1)[1]
@@ -84,10 +84,11 @@ def native(
     return Native()
 
 
-def _modalias(sysfs: Sysfs, device: Identity) -> str:
-    modalias = sysfs.read(folder(device) + "/modalias")
-    if modalias is not None:
-        return modalias
+def modalias(sysfs: Sysfs, device: Identity) -> str:
+    """What the device's driver is looked up by."""
+    told = sysfs.read(folder(device) + "/modalias")
+    if told is not None:
+        return told
     # amba_uevent in drivers/amba/bus.c makes it of the id, and there is no modalias file.
     return "amba:d%s" % (sysfs.read(folder(device) + "/id") or "").upper()
 

@@ -60,6 +60,18 @@ options:
       - Mode of these nodes, a string in octal such as V("0660").
       - Unset leaves what the kernel gives, which is V("0600").
     type: str
+  initramfs:
+    description:
+      - Whether the list is to hold in the initramfs too, where a native driver may be. The file
+        that tells initramfs-tools (C(/etc/initramfs-tools/hooks/armfleet-vfio)) or dracut
+        (C(/etc/dracut.conf.d/armfleet-vfio.conf)) what to add is then one of the boot files.
+      - V(auto) does so if this host has one of them, V(always) fails if it has neither, V(never)
+        leaves the initramfs alone.
+      - The initramfs itself is built by RV(initramfs_command), which this module does not run; the
+        role does.
+    type: str
+    choices: [auto, always, never]
+    default: auto
   driverctl:
     description:
       - What becomes of a device of the list for which driverctl has an override stored, in
@@ -248,14 +260,22 @@ boot_files:
       returned: always
       type: str
       sample: present
+initramfs_tool:
+  description:
+    - What builds this host's initramfs, V(initramfs-tools) or V(dracut).
+    - Null if it has neither of them, and with O(initramfs=never) or O(persistent=false).
+  returned: success
+  type: str
+  sample: initramfs-tools
 initramfs_command:
   description:
-    - The command that rebuilds this host's initramfs, which has copies of the files.
-    - Null if no file changed, or if the host has neither C(update-initramfs) nor C(dracut).
+    - The command that brings the files into the initramfs of each kernel of this host.
+    - Null if no file changed and the running kernel's initramfs is not older than the files, and
+      where RV(initramfs_tool) is null.
   returned: success
   type: list
   elements: str
-  sample: [/usr/sbin/update-initramfs, -u]
+  sample: [/usr/sbin/update-initramfs, -u, -k, all]
 reboot_required:
   description:
     - With O(runtime=false), whether the next boot is to change a device of the running system.
@@ -263,6 +283,36 @@ reboot_required:
   returned: success
   type: bool
   sample: false
+kernel_command_line:
+  description:
+    - Devices that this run took from a driver which is built into the kernel. It has them for a
+      moment at each boot, before any rule can run, and only the kernel's command line prevents
+      that. Boot loaders are never edited.
+    - Empty in a run that changes nothing; M(armfleet.vfio.device_info) tells it at any time.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the device in C(/sys/bus/*/devices).
+      returned: always
+      type: str
+      sample: a000000.virtio_mmio
+    driver:
+      description: Its native driver.
+      returned: always
+      type: str
+      sample: virtio-mmio
+    words:
+      description: What to add to the command line; null where this kernel does not tell.
+      returned: always
+      type: str
+      sample: initcall_blacklist=virtio_mmio_init
+    sentence:
+      description: The same in words, with the other devices that would lose the driver.
+      returned: always
+      type: str
+  sample: []
 diff:
   description:
     - Where something differs, one part for the devices, one for the modules of VFIO and one for

@@ -14,6 +14,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.armfleet.vfio.plugins.doc_fragments.devices import ModuleDocFragment
 from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _door, _info, _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
     DeviceOutcome,
     Outcome,
@@ -46,7 +47,12 @@ ROLE_OPTIONS = yaml.safe_load((ROOT / "roles/passthrough/meta/argument_specs.yml
 
 DEVICE = Identity("platform", "b000000.crypto")
 CHANGED = DeviceOutcome(DEVICE, Policy(VFIO), State(), State(VFIO, VFIO), ("bind to vfio",))
-OUTCOME = Outcome([CHANGED], [], [FileChange(_boot.RULES, None, "# rules")], None)
+OUTCOME = Outcome(
+    [CHANGED],
+    [],
+    [FileChange(_boot.RULES, None, "# rules")],
+    early=[Early(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", [])],
+)
 ENTRY = Entry(Selector("name", DEVICE.name), Policy(VFIO))
 ON_VFIO = Binding("vfio-platform", "vfio-platform")
 INSPECTION = Inspection(
@@ -200,7 +206,9 @@ def test_what_a_module_returns_is_described(module: str) -> None:
     returned = _report.result(OUTCOME)
     if module == "host_policy":
         returned["boot_files"] = _report.boot_files(OUTCOME)
-        returned["initramfs_command"] = OUTCOME.initramfs_command
+        returned["initramfs_tool"] = OUTCOME.initramfs.tool
+        returned["initramfs_command"] = OUTCOME.initramfs.command
+        returned["kernel_command_line"] = _report.early(OUTCOME)
         returned["reboot_required"] = OUTCOME.needs_boot
     assert undescribed(returned, module_text(module, "RETURN")) == {"changed"}
 

@@ -1,0 +1,120 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What an initramfs needs so that a policy list holds in it too, and who builds it. Reads only.
+
+Why it is these modules is said in docs/boot.md.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Iterable, NamedTuple, Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+
+INITRAMFS_TOOLS, DRACUT = "initramfs-tools", "dracut"
+
+_HOOK = """\
+#!/bin/sh
+%s
+case "$1" in prereqs) exit 0 ;; esac
+. /usr/share/initramfs-tools/hook-functions
+manual_add_modules %s
+"""
+# vfio has it as a softdep, which counts when vfio is loaded and never again.
+_WITH_VFIO = "vfio_iommu_type1"
+_IMAGES = ("/boot/initrd.img-%s", "/boot/initramfs-%s.img")
+
+
+class Maker(NamedTuple):
+    """What builds the initramfs of a host; ``path`` is the file by which it is told what to add.
+
+    ``command`` builds those of all kernels: which of them boots next is the boot loader's choice.
+    """
+
+    name: str
+    programs: Sequence[str]
+    command: Sequence[str]
+    path: str
+
+
+_MAKERS = (
+    Maker(
+        INITRAMFS_TOOLS,
+        # dracut can come with an update-initramfs of its own.
+        ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs"),
+        ("/usr/sbin/update-initramfs", "-u", "-k", "all"),
+        "/etc/initramfs-tools/hooks/armfleet-vfio",
+    ),
+    Maker(
+        DRACUT,
+        ("/usr/bin/dracut",),
+        ("/usr/bin/dracut", "--force", "--regenerate-all"),
+        "/etc/dracut.conf.d/armfleet-vfio.conf",
+    ),
+)
+PATHS = tuple(maker.path for maker in _MAKERS)
+
+
+def maker_of(files: Files) -> Maker | None:
+    """What builds the initramfs of this host, or None if neither of the two is there."""
+    return next((maker for maker in _MAKERS if all(map(files.is_executable, maker.programs))), None)
+
+
+def command(maker: Maker, files: Files) -> list[str]:
+    """What builds the images of this host anew."""
+    words = list(maker.command)
+    release = os.uname().release
+    image, kernel = "/boot/initrd.img-" + release, "/boot/vmlinuz-" + release
+    if maker.name == INITRAMFS_TOOLS and files.changed_at(image) and not files.changed_at(kernel):
+        # "all" are the kernels in /boot, which one that came over the network is not.
+        words[-1] = release
+    return words
+
+
+def modules(
+    vfio: Iterable[str], first_compatibles: Iterable[str], pinned: Iterable[str]
+) -> list[str]:
+    """The modules that the rules load, as modprobe knows them.
+
+    ``vfio`` are the drivers of VFIO that the list needs. ``first_compatibles`` are those of the
+    devices given to VFIO, by which vfio_platform looks for a reset module
+    (vfio_platform_get_reset in drivers/vfio/platform/vfio_platform_common.c).
+    """
+    found = {driver.replace("-", "_") for driver in vfio}
+    if found:
+        found.add(_WITH_VFIO)
+    found.update("vfio-reset:%s" % compatible for compatible in first_compatibles)
+    return sorted(found.union(pinned))
+
+
+def render(
+    maker: Maker | None, mark: str, names: Sequence[str], boot_files: Sequence[str]
+) -> dict[str, str | None]:
+    """The content of each of PATHS; ``boot_files`` are those of ours that are there."""
+    content = None
+    if maker and maker.name == INITRAMFS_TOOLS and names:
+        # It copies all of /etc/udev/rules.d and /etc/modprobe.d by itself.
+        content = _HOOK % (mark, " ".join(names))
+    elif maker and maker.name == DRACUT and boot_files:
+        lines = [mark, 'install_items+=" %s "' % " ".join(boot_files)]
+        lines += ['add_drivers+=" %s "' % " ".join(names)] if names else []
+        content = "\n".join(lines) + "\n"
+    return {path: content if maker and path == maker.path else None for path in PATHS}
+
+
+def is_stale(files: Files, paths: Iterable[str]) -> bool:
+    """Whether the running kernel's image is older than one of our files at ``paths``.
+
+    So it is where the rebuilding failed after a run that wrote them.
+    """
+    release = os.uname().release
+    images = [files.changed_at(image % release) for image in _IMAGES]
+    built = max((moment for moment in images if moment is not None), default=None)
+    written = [files.changed_at(path) for path in paths]
+    newest = max((moment for moment in written if moment is not None), default=None)
+    # A clock that was wrong once must not have the image rebuilt at each run.
+    return built is not None and newest is not None and built < newest <= time.time()

@@ -1,0 +1,63 @@
+"""Native drivers that are built in, and the exact words that keep them off a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from board import CRYPTO, Board, acme_board
+
+SYMBOLS = """\
+0000000000000000 T acme_init
+0000000000000000 d __initcall__kmod_acme_other__201_33_acme_other_init6
+0000000000000000 d __initcall__kmod_acme__202_714_acme_init26
+0000000000000000 d __initcall__kmod_8250__203_12_serial8250_init3s
+0000000000000000 t ext_init\t[ext]
+"""
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    board = acme_board(tmp_path)
+    (board.files_root / "proc").mkdir()
+    board.write_file("/proc/kallsyms", SYMBOLS)
+    return board
+
+
+def build_in(board: Board) -> None:
+    """As Linux shows a module that is part of it."""
+    (board.kernel.tree / "module/acme/initstate").unlink()
+
+
+def test_the_words_are_the_init_function_of_the_driver(board: Board) -> None:
+    build_in(board)
+    (early,) = board.check([CRYPTO], reset_required=False).early
+    assert early.driver == "acme-crypto"
+    assert early.words == "initcall_blacklist=acme_init2"
+    assert "No other device gets that driver then either: b001000.crypto" in early.sentence
+
+
+def test_a_driver_without_a_link_is_that_of_the_module_of_its_name(board: Board) -> None:
+    build_in(board)
+    (board.kernel.tree / "bus/platform/drivers/acme-crypto/module").unlink()
+    del board.kmod.modules["acme"]
+    board.write_file("/proc/kallsyms", SYMBOLS.replace("kmod_acme_other", "kmod_acme_crypto"))
+    (early,) = board.check([CRYPTO], reset_required=False).early
+    assert early.words == "initcall_blacklist=acme_other_init"
+
+
+def test_a_driver_that_is_a_module_needs_no_words(board: Board) -> None:
+    assert board.check([CRYPTO], reset_required=False).early == []
+
+
+def test_a_kernel_that_does_not_tell_is_not_guessed_at(board: Board) -> None:
+    build_in(board)
+    board.write_file("/proc/kallsyms", "0000000000000000 T acme_init\n")
+    (early,) = board.check([CRYPTO], reset_required=False).early
+    assert early.words is None
+    assert "which this kernel does not tell" in early.sentence
+
+
+def test_nothing_is_said_where_nothing_is_kept_for_the_next_boot(board: Board) -> None:
+    build_in(board)
+    assert board.check([CRYPTO], reset_required=False, persistent=False).early == []

@@ -1,0 +1,153 @@
+"""What an initramfs is told of a list, on hosts with either tool and with none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from board import CRYPTO, DMA, Board, acme_board
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _initramfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+
+HOOK, CONFIGURATION = _initramfs.PATHS
+SETTINGS = {"reset_required": False}
+TOOLS = {
+    "initramfs-tools": ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs"),
+    "dracut": ("/usr/bin/dracut",),
+}
+
+
+def host(root: Path, *programs: str) -> Board:
+    board = acme_board(root)
+    for program in programs:
+        path = board.files_root / program[1:]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o755)
+    return board
+
+
+@pytest.fixture
+def debian(tmp_path: Path) -> Board:
+    return host(tmp_path, *TOOLS["initramfs-tools"])
+
+
+@pytest.fixture
+def fedora(tmp_path: Path) -> Board:
+    return host(tmp_path, *TOOLS["dracut"])
+
+
+def test_a_hook_adds_what_the_rules_load(debian: Board) -> None:
+    outcome = debian.apply([CRYPTO], **SETTINGS)
+    hook = debian.file(HOOK)
+    assert hook is not None
+    assert hook.splitlines()[-1] == (
+        "manual_add_modules vfio-reset:acme,crypto-v1 vfio_iommu_type1 vfio_platform"
+    )
+    assert (debian.files_root / HOOK[1:]).stat().st_mode & 0o777 == 0o755
+    assert outcome.initramfs == (
+        "initramfs-tools",
+        ["/usr/sbin/update-initramfs", "-u", "-k", "all"],
+    )
+
+
+def test_dracut_is_told_of_rules_and_modules(fedora: Board) -> None:
+    outcome = fedora.apply([CRYPTO], **SETTINGS)
+    told = (fedora.file(CONFIGURATION) or "").splitlines()
+    assert told[1:] == [
+        f'install_items+=" {_boot.RULES} {_boot.MODPROBE} "',
+        'add_drivers+=" vfio-reset:acme,crypto-v1 vfio_iommu_type1 vfio_platform "',
+    ]
+    assert fedora.file(HOOK) is None
+    assert outcome.initramfs.tool == "dracut"
+
+
+def test_no_module_is_added_for_a_list_that_needs_none(debian: Board) -> None:
+    debian.apply([DMA])
+    assert debian.file(HOOK) is None
+
+
+def test_rules_alone_are_enough_for_dracut(fedora: Board) -> None:
+    fedora.apply([DMA])
+    assert "add_drivers" not in (fedora.file(CONFIGURATION) or "add_drivers")
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_second_run_has_nothing_to_build(tmp_path: Path, tool: str) -> None:
+    board = host(tmp_path, *TOOLS[tool])
+    board.apply([CRYPTO], **SETTINGS)
+    again = board.apply([CRYPTO], **SETTINGS)
+    assert not again.is_changed
+    assert again.initramfs == (tool, None)
+
+
+def test_a_kernel_that_is_not_in_the_boot_folder_is_named(debian: Board) -> None:
+    release = os.uname().release
+    (debian.files_root / "boot").mkdir()
+    debian.write_file("/boot/initrd.img-" + release, "")
+    assert debian.check([CRYPTO], **SETTINGS).initramfs.command == [
+        *("/usr/sbin/update-initramfs", "-u", "-k", release)
+    ]
+    debian.write_file("/boot/vmlinuz-" + release, "")
+    assert debian.check([CRYPTO], **SETTINGS).initramfs.command == [
+        *("/usr/sbin/update-initramfs", "-u", "-k", "all")
+    ]
+
+
+@pytest.mark.parametrize("image", ["initrd.img-%s", "initramfs-%s.img"])
+def test_a_rebuilding_that_failed_is_repeated(debian: Board, image: str) -> None:
+    debian.apply([CRYPTO], **SETTINGS)
+    built = debian.files_root / "boot" / (image % os.uname().release)
+    built.parent.mkdir()
+    built.touch()
+    os.utime(built, (1, 1))
+    assert debian.apply([CRYPTO], **SETTINGS).initramfs.command
+    os.utime(built)
+    assert debian.apply([CRYPTO], **SETTINGS).initramfs.command is None
+
+
+def test_files_from_a_wrong_clock_do_not_repeat_it_for_ever(debian: Board) -> None:
+    debian.apply([CRYPTO], **SETTINGS)
+    built = debian.files_root / "boot" / ("initrd.img-%s" % os.uname().release)
+    built.parent.mkdir()
+    built.touch()
+    for path in (*_boot.PATHS, HOOK):
+        file = debian.files_root / path[1:]
+        if file.exists():
+            os.utime(file, (2**32, 2**32))
+    assert debian.apply([CRYPTO], **SETTINGS).initramfs.command is None
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_release_takes_the_file_away_and_rebuilds(tmp_path: Path, tool: str) -> None:
+    board = host(tmp_path, *TOOLS[tool])
+    board.apply([CRYPTO], **SETTINGS)
+    assert board.apply([]).initramfs.command
+    assert board.file(HOOK) is board.file(CONFIGURATION) is None
+
+
+def test_never_leaves_the_initramfs_alone(debian: Board) -> None:
+    assert debian.apply([CRYPTO], initramfs="never", **SETTINGS).initramfs == (None, None)
+    assert debian.file(HOOK) is None
+
+
+def test_always_needs_one_of_the_tools_before_anything_is_touched(tmp_path: Path) -> None:
+    board = host(tmp_path)
+    before = board.everything()
+    with pytest.raises(PolicyError, match="neither initramfs-tools nor dracut"):
+        board.apply([CRYPTO], initramfs="always", **SETTINGS)
+    assert board.everything() == before
+
+
+def test_a_host_with_neither_has_no_such_file(tmp_path: Path) -> None:
+    board = host(tmp_path)
+    assert board.apply([CRYPTO], **SETTINGS).initramfs == (None, None)
+    assert board.file(HOOK) is board.file(CONFIGURATION) is None
+
+
+def test_a_hook_that_somebody_else_wrote_is_not_replaced(debian: Board) -> None:
+    (debian.files_root / HOOK[1:]).parent.mkdir(parents=True)
+    debian.write_file(HOOK, "#!/bin/sh\nmanual_add_modules mine\n")
+    with pytest.raises(PolicyError, match="was not written by this collection"):
+        debian.apply([CRYPTO], **SETTINGS)
