@@ -163,7 +163,7 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         [step.sentence for step in steps],
         lasting.files,
         lasting.initramfs,
-        _lasting.needs_boot(host, request, lasting.claims, memory),
+        lasting.needs_boot,
         early=early,
     )
 

@@ -66,12 +66,25 @@ class Initramfs(NamedTuple):
 
 
 class Lasting(NamedTuple):
-    """Changes of files, why they would not make the next boot as asked, and what it will claim."""
+    """Changes of files, and why they would not make the next boot as asked.
+
+    ``needs_boot`` is whether that boot is to change a device of this running system.
+    """
 
     files: list[FileChange]
     clashes: list[str]
-    claims: list[Claim]
+    needs_boot: bool
     initramfs: Initramfs = Initramfs()
+
+
+class _Present(NamedTuple):
+    """The devices that are there of each entry: of the list, and of the list last applied.
+
+    Both are empty where the run makes claims of its own, from a snapshot of its own.
+    """
+
+    given: Sequence[Sequence[Identity]] = ()
+    earlier: Sequence[Sequence[Identity]] = ()
 
 
 def contents(files: Files) -> dict[str, str | None]:
@@ -94,9 +107,10 @@ def lasting(
 ) -> Lasting:
     """What a call leaves for the next boot; ``before`` are our files as they are."""
     if not (request.is_whole_list and request.persistent):
-        return Lasting([], [], [])
-    boot_plan = _boot_plan(host, request, plans, memory)
-    claims = _claims(host, request, plans)
+        return Lasting([], [], needs_boot=False)
+    present = _Present() if request.runtime else _present(host, request, memory)
+    boot_plan = _boot_plan(host, request, plans, memory, present)
+    claims = _claims(request, plans, present)
     maker = None if request.initramfs == NEVER else _initramfs.maker_of(host.files)
     rendered = _boot.render(boot_plan)
     rendered.update(_for_initramfs(maker, claims, boot_plan, rendered))
@@ -114,7 +128,8 @@ def lasting(
     clashes += _rules_against(host, claims) + _obstacles(host, request, boot_plan)
     if request.initramfs == ALWAYS and maker is None and request.entries:
         clashes.append(_NO_MAKER)
-    return Lasting(files, clashes, claims, _initramfs_of(host, maker, files))
+    needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
+    return Lasting(files, clashes, needs_boot, _initramfs_of(host, maker, files))
 
 
 def _for_initramfs(
@@ -147,37 +162,40 @@ def _initramfs_of(
     return Initramfs(maker.name, _initramfs.command(maker, host.files) if is_needed else None)
 
 
-def needs_boot(host: Host, request: Request, claims: Sequence[Claim], memory: _boot.Memory) -> bool:
-    """Whether the next boot is to change a device of this running system."""
-    if request.runtime or not host.sysfs.exists("bus/platform/devices"):
-        return False
+def _needs_boot(
+    host: Host, claims: Sequence[Claim], memory: _boot.Memory, present: _Present
+) -> bool:
     kept = {claim.device for claim in claims}
     earlier = [
         (device, entry.policy)
-        for entry, devices in zip(memory.entries, _present(host, memory.entries))
+        for entry, devices in zip(memory.entries, present.earlier)
         for device in devices
         if device not in kept
     ]
     devices = [claim.device for claim in claims] + [device for device, _policy in earlier]
-    present = states(host.sysfs, devices)
+    found = states(host.sysfs, devices)
     is_right = [
-        is_settled(claim.policy, claim.device, state) for claim, state in zip(claims, present)
+        is_settled(claim.policy, claim.device, state) for claim, state in zip(claims, found)
     ]
     is_free = [
         policy.kind == DEFAULT or not is_taken(policy, device.bus, state)
-        for (device, policy), state in zip(earlier, present[len(claims) :])
+        for (device, policy), state in zip(earlier, found[len(claims) :])
     ]
     return not all(is_right + is_free)
 
 
 def _boot_plan(
-    host: Host, request: Request, plans: Sequence[DevicePlan], memory: _boot.Memory
+    host: Host,
+    request: Request,
+    plans: Sequence[DevicePlan],
+    memory: _boot.Memory,
+    present: _Present,
 ) -> _boot.BootPlan:
     return _boot.BootPlan(
         request.entries,
         [_for_boot(host, entry.selector) for entry in request.entries],
         _natives(plans, memory) if request.runtime else memory.natives,
-        _vfio_buses(host, request, plans),
+        _vfio_buses(request, plans, present),
         _pinned_modules(host, request.entries),
         request.settings,
         request.access,
@@ -195,13 +213,13 @@ def _obstacles(host: Host, request: Request, boot_plan: _boot.BootPlan) -> list[
     return _modprobe.obstacles(host.files, wanted, _boot.MODPROBE, is_running=request.runtime)
 
 
-def _claims(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[Claim]:
+def _claims(request: Request, plans: Sequence[DevicePlan], present: _Present) -> list[Claim]:
     """What the list claims at the next boot, of the devices that are there now."""
     if request.runtime:
         return [Claim(one.device, one.policy) for one in plans if not one.policy.taken_by]
     return [
         Claim(device, entry.policy)
-        for entry, devices in zip(request.entries, _present(host, request.entries))
+        for entry, devices in zip(request.entries, present.given)
         for device in devices
     ]
 
@@ -263,22 +281,32 @@ def _natives(plans: Sequence[DevicePlan], memory: _boot.Memory) -> dict[str, str
     return natives
 
 
-def _vfio_buses(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[str]:
+def _vfio_buses(request: Request, plans: Sequence[DevicePlan], present: _Present) -> list[str]:
     if request.runtime:
         return sorted({plan.device.bus for plan in plans if plan.is_for_vfio})
-    given = [entry for entry in request.entries if entry.policy.kind == VFIO]
-    return sorted({device.bus for devices in _present(host, given) for device in devices})
+    return sorted(
+        {
+            device.bus
+            for entry, devices in zip(request.entries, present.given)
+            if entry.policy.kind == VFIO
+            for device in devices
+        }
+    )
 
 
-def _present(host: Host, entries: Sequence[Entry]) -> list[list[Identity]]:
-    """The devices of each entry that are there now; an image may have no /sys."""
+def _present(host: Host, request: Request, memory: _boot.Memory) -> _Present:
+    """The devices of both lists that are there now; an image may have no /sys."""
     if not host.sysfs.exists("bus/platform/devices"):
-        return []
-    selectors = [entry.selector._replace(required=False, expect=None) for entry in entries]
-    return [
+        return _Present()
+    selectors = [
+        entry.selector._replace(required=False, expect=None)
+        for entry in (*request.entries, *memory.entries)
+    ]
+    found = [
         [complete(host.sysfs, device) for device in devices]
         for devices in resolve(host.sysfs, selectors)
     ]
+    return _Present(found[: len(request.entries)], found[len(request.entries) :])
 
 
 def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
