@@ -13,7 +13,7 @@ import grp
 import os
 import stat
 import tempfile
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
@@ -71,6 +71,19 @@ class Files:
             return []
         except OSError as error:
             raise failure("read", path, error) from None
+
+    def layered(self, folders: Sequence[str], ending: str, ours: str) -> list[str]:
+        """Paths of others' files in a layered configuration, in the order of the files' names.
+
+        A file hides its namesakes in the folders that come after its own. So does ``ours``, which
+        may not be written yet.
+        """
+        found = {ours.rpartition("/")[2]: ours}
+        for folder in folders:
+            for name in self.names(folder):
+                if name.endswith(ending):
+                    found.setdefault(name, "%s/%s" % (folder, name))
+        return [found[name] for name in sorted(found) if found[name] != ours]
 
     def is_executable(self, path: str) -> bool:
         """Whether there is a program of that name."""

@@ -14,7 +14,6 @@ from typing import Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 
-# A file hides those of the same name further back.
 _FOLDERS = (
     "/etc/modprobe.d",
     "/run/modprobe.d",
@@ -65,13 +64,8 @@ def underscored(module: str) -> str:
 
 
 def _lines(files: Files, ours: str) -> Iterator[_Line]:
-    seen = {ours.rpartition("/")[2]}
-    for folder in _FOLDERS:
-        for name in files.names(folder):
-            if name.endswith(".conf") and name not in seen:
-                seen.add(name)
-                path = "%s/%s" % (folder, name)
-                yield from _parsed(path, files.read(path) or "")
+    for path in files.layered(_FOLDERS, ".conf", ours):
+        yield from _parsed(path, files.read(path) or "")
 
 
 def _parsed(path: str, content: str) -> Iterator[_Line]:

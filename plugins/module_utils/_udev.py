@@ -17,7 +17,6 @@ from typing import Mapping, NamedTuple, Sequence
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity
 
-# A file hides those of the same name further back: udev(7).
 _FOLDERS = (
     "/etc/udev/rules.d",
     "/run/udev/rules.d",
@@ -75,14 +74,12 @@ class Rule(NamedTuple):
 
 def rules(files: Files, ours: str) -> list[Rule]:
     """The rules of all files but ``ours`` that set an override, in the order of their names."""
-    found: dict[str, list[Rule]] = {ours.rpartition("/")[2]: []}
-    for folder in _FOLDERS:
-        for name in files.names(folder):
-            if name.endswith(".rules") and name not in found:
-                path = "%s/%s" % (folder, name)
-                content = files.read(path) or ""
-                found[name] = _parsed(path, content) if _ATTRIBUTE in content else []
-    return [rule for name in sorted(found) for rule in found[name]]
+    found = []
+    for path in files.layered(_FOLDERS, ".rules", ours):
+        content = files.read(path) or ""
+        if _ATTRIBUTE in content:
+            found += _parsed(path, content)
+    return found
 
 
 def of_device(device: Identity, known: Sequence[Rule]) -> list[Rule]:

@@ -50,6 +50,14 @@ def test_bytes_that_are_no_text_come_back_as_they_were(files: Files, tmp_path: P
     assert (tmp_path / "g").read_bytes() == b"\xff\xfe\n"
 
 
+def test_layers_are_read_by_name_and_a_file_hides_its_namesakes_further_back(files: Files) -> None:
+    for path in ("/etc/b.conf", "/run/a.conf", "/run/b.conf", "/lib/c.conf", "/lib/ours.conf"):
+        files.put(path, "")
+    files.put("/lib/notes.txt", "")
+    found = files.layered(["/etc", "/run", "/usr/lib", "/lib"], ".conf", "/etc/ours.conf")
+    assert found == ["/run/a.conf", "/etc/b.conf", "/lib/c.conf"]
+
+
 def test_a_file_in_the_place_of_a_folder_is_told(files: Files, tmp_path: Path) -> None:
     (tmp_path / "etc").write_text("")
     with pytest.raises(PolicyError, match="has to be a folder is a file"):
