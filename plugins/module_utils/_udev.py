@@ -2,17 +2,18 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which udev rules of others set the override of a device. Reads only.
+"""Which udev rules of others set the override of a device, and in what order. Reads only.
 
-What is looked at is each rule by itself: not the order of files, and not what earlier rules made of
-a property.
+Files come in the order of their names, whichever folder they are in, and ours is one of them. A
+rule that a GOTO jumps over is left out where all that the GOTO asks for is known. What earlier
+rules made of a property is not followed.
 """
 
 from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from typing import Mapping, NamedTuple, Sequence
+from typing import Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity
@@ -35,32 +36,63 @@ _ECHO = re.compile(r"echo\s+(?:-n\s+)?[\\\"']*([\w.+-]+)[\\\"']*\s*>[^;&|]*drive
 _ELSEWHERE = re.compile(r"\[([^/\]]+)/([^\]]+)\]/?" + _ATTRIBUTE)
 
 
-class Rule(NamedTuple):
-    """A rule of somebody that sets an override; ``driver_override`` is None where it is not plain.
+# When a rule comes to act. What RUN names is started after all rules.
+_BEFORE_OURS, _AFTER_OURS, _AFTER_ALL = range(3)
+# A rule starts these, and does not go on where they fail.
+_STARTED = ("PROGRAM", "IMPORT")
 
-    ``matches`` are its conditions as (key, attribute, operator, pattern).
+# What is known of a device, by key and attribute.
+Properties = Mapping["tuple[str, str]", str]
+
+
+class Match(NamedTuple):
+    """One condition of a rule."""
+
+    key: str
+    attribute: str
+    operator: str
+    pattern: str
+
+    def is_met(self, known: Properties) -> bool | None:
+        """Whether the device meets it; None where that is not known."""
+        value = known.get((self.key, self.attribute))
+        if value is None:
+            if not self.attribute.startswith(_OF_NODE):
+                return None
+            value = ""
+        return _is_alike(value, self.pattern) == (self.operator == "==")
+
+
+class Rule(NamedTuple):
+    """A rule of somebody that sets an override.
+
+    ``driver_override`` is None where what it sets is not the same for every device.
     """
 
     place: str
-    matches: Sequence[tuple[str, str, str, str]]
+    matches: Sequence[Match]
     driver_override: str | None
+    turn: int
 
-    def concerns(self, device: Identity) -> bool:
+    @property
+    def is_after_ours(self) -> bool:
+        """Whether it acts after the rules of this collection."""
+        return self.turn > _BEFORE_OURS
+
+    def concerns(self, known: Properties) -> bool:
         """Whether it may set the override of this device.
 
         What is not known counts as met if something that names the device is.
         """
-        known = _properties(device)
         is_named = is_open = False
-        for key, attribute, operator, pattern in self.matches:
-            value = "" if attribute.startswith(_OF_NODE) else None
-            value = known.get((key, attribute), value)
-            if value is None:
-                is_open = is_open or key not in ("ACTION", "TEST")
-                continue
-            if _is_alike(value, pattern) != (operator == "=="):
+        for match in self.matches:
+            is_met = match.is_met(known)
+            if is_met is None:
+                is_open = is_open or match.key not in ("ACTION", "TEST")
+            elif not is_met:
                 return False
-            is_named = is_named or (operator == "==" and key != "SUBSYSTEM")
+            else:
+                is_named = is_named or (match.operator == "==" and match.key != "SUBSYSTEM")
         return is_named or not is_open
 
     def clash(self, device: Identity, wanted: str | None) -> str:
@@ -72,53 +104,97 @@ class Rule(NamedTuple):
         )
 
 
-def rules(files: Files, ours: str) -> list[Rule]:
-    """The rules of all files but ``ours`` that set an override, in the order of their names."""
+class _Line(NamedTuple):
+    """A line that sets overrides, jumps to a label, or has one."""
+
+    matches: Sequence[Match]
+    rules: Sequence[Rule]
+    goto: str
+    label: str
+
+    def jumps(self, known: Properties) -> bool:
+        return bool(self.goto) and all(match.is_met(known) for match in self.matches)
+
+
+# The lines of a file, in their order.
+File = Sequence[_Line]
+
+
+def rules(files: Files, ours: str) -> list[File]:
+    """The files of others with rules that set an override, in the order of their names."""
     found = []
     for path in files.layered(_FOLDERS, ".rules", ours):
         content = files.read(path) or ""
         if _ATTRIBUTE in content:
-            found += _parsed(path, content)
+            is_before = path.rpartition("/")[2] < ours.rpartition("/")[2]
+            found.append(_parsed(path, content, _BEFORE_OURS if is_before else _AFTER_OURS))
     return found
 
 
-def of_device(device: Identity, known: Sequence[Rule]) -> list[Rule]:
-    """The rules that may set the override of this device."""
-    return [rule for rule in known if rule.concerns(device)]
+def of_device(device: Identity, known: Sequence[File]) -> list[Rule]:
+    """The rules that may set the override of this device, in the order in which they do."""
+    properties = _properties(device)
+    found = [
+        rule
+        for file in known
+        for line in _reached(file, properties)
+        for rule in line.rules
+        if rule.concerns(properties)
+    ]
+    return sorted(found, key=lambda rule: rule.turn)
 
 
-def _parsed(path: str, content: str) -> list[Rule]:
-    found = []
+def _reached(file: File, known: Properties) -> Iterator[_Line]:
+    label = ""
+    for line in file:
+        if label in ("", line.label):
+            label = line.goto if line.jumps(known) else ""
+            yield line
+
+
+def _parsed(path: str, content: str, turn: int) -> File:
+    found: list[_Line] = []
     waiting = ""
     for number, text in enumerate(content.splitlines(), 1):
         line = waiting + text.strip()
         waiting = line[:-1] if line.endswith("\\") else ""
-        if not waiting and _ATTRIBUTE in line and not line.startswith("#"):
-            found += _rules_of_line("%s:%d" % (path, number), line)
-    return found
+        if not waiting and not line.startswith("#"):
+            found.append(_line("%s:%d" % (path, number), line, turn))
+    # udev drops a GOTO for which there is no LABEL further on.
+    labels: set[str] = set()
+    for number in reversed(range(len(found))):
+        if found[number].goto not in labels:
+            found[number] = found[number]._replace(goto="")
+        labels.add(found[number].label)
+    return [line for line in found if line.rules or line.goto or line.label]
 
 
-def _rules_of_line(place: str, line: str) -> list[Rule]:
-    tokens = _TOKEN.findall(line)
-    matches = [
-        (key, attribute, operator, value)
-        for key, attribute, operator, value in tokens
-        if operator in ("==", "!=")
-    ]
-    found = []
-    for key, attribute, operator, value in tokens:
-        elsewhere = _ELSEWHERE.fullmatch(attribute)
-        if operator in ("==", "!="):
-            continue
-        if elsewhere:
-            other = [(name, "", "==", text) for name, text in zip(_PLACE, elsewhere.groups())]
-            found.append(Rule(place, other, _plain(value)))
-        elif key == "ATTR" and attribute == _ATTRIBUTE:
-            found.append(Rule(place, matches, _plain(value)))
-        elif key in ("RUN", "PROGRAM", "IMPORT") and _ATTRIBUTE in value:
-            echoed = _ECHO.search(value)
-            found.append(Rule(place, matches, echoed.group(1) if echoed else None))
-    return found
+def _line(place: str, text: str, turn: int) -> _Line:
+    tokens = _TOKEN.findall(text)
+    values = {key: value for key, _attribute, _operator, value in tokens}
+    matches = [Match(*token) for token in tokens if token[2] in ("==", "!=")]
+    found = [rule for token in tokens for rule in _rules_of_token(place, matches, token, turn)]
+    is_sure = values.keys().isdisjoint(_STARTED)
+    return _Line(matches, found, values.get("GOTO", "") if is_sure else "", values.get("LABEL", ""))
+
+
+def _rules_of_token(
+    place: str, matches: Sequence[Match], token: tuple[str, str, str, str], turn: int
+) -> list[Rule]:
+    key, attribute, operator, value = token
+    if operator in ("==", "!="):
+        return []
+    elsewhere = _ELSEWHERE.fullmatch(attribute)
+    if elsewhere:
+        other = [Match(name, "", "==", text) for name, text in zip(_PLACE, elsewhere.groups())]
+        return [Rule(place, other, _plain(value), turn)]
+    if key == "ATTR" and attribute == _ATTRIBUTE:
+        return [Rule(place, matches, _plain(value), turn)]
+    if key in ("RUN", *_STARTED) and _ATTRIBUTE in value:
+        echoed = _ECHO.search(value)
+        late = _AFTER_ALL if key == "RUN" else turn
+        return [Rule(place, matches, echoed.group(1) if echoed else None, late)]
+    return []
 
 
 def _plain(value: str) -> str | None:
@@ -130,7 +206,7 @@ def _is_alike(value: str, pattern: str) -> bool:
     return any(fnmatchcase(value, one) for one in pattern.split("|"))
 
 
-def _properties(device: Identity) -> Mapping[tuple[str, str], str]:
+def _properties(device: Identity) -> Properties:
     """What the rules can ask of the device, as far as it is known here."""
     known = {
         ("SUBSYSTEM", ""): device.bus,

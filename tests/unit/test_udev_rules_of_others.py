@@ -84,6 +84,59 @@ def test_all_ways_to_set_it_are_known(tmp_path: Path, line: str, override: str |
     assert found(tmp_path, line) == [(f"{OTHERS}:{number}", override)]
 
 
+@pytest.mark.parametrize(
+    "jump",
+    [
+        'SUBSYSTEM=="platform", GOTO="end"',
+        'KERNEL!="b200000.*", GOTO="end"',
+        'ENV{OF_FULLNAME}!="/soc/crypto@b000000", SUBSYSTEM=="platform|amba", GOTO="end"',
+        'SUBSYSTEM=="platform", GOTO="further"\nLABEL="end"\nLABEL="further"',
+    ],
+)
+def test_a_rule_that_the_device_jumps_over_is_not(tmp_path: Path, jump: str) -> None:
+    first, _newline, labels = jump.partition("\n")
+    assert found(tmp_path, f'{first}\n{SET}\n{labels}\nLABEL="end"') == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'SUBSYSTEM!="platform", GOTO="end"\n%s\nLABEL="end"',
+        # Whether it jumps is not known: it may at one event and not at another.
+        'ACTION!="bind", GOTO="end"\n%s\nLABEL="end"',
+        'SUBSYSTEM=="platform", ENV{X}=="1", GOTO="end"\n%s\nLABEL="end"',
+        'SUBSYSTEM=="platform", PROGRAM="/bin/ask", GOTO="end"\n%s\nLABEL="end"',
+        # It is where the jump leads to, or comes after that.
+        'SUBSYSTEM=="platform", GOTO="end"\nLABEL="end", %s',
+        'KERNEL=="*.ring", GOTO="end"\nLABEL="end"\n%s',
+        # udev drops a jump that leads nowhere or back.
+        'SUBSYSTEM=="platform", GOTO="nowhere"\n%s',
+        'LABEL="end"\nSUBSYSTEM=="platform", GOTO="end"\n%s',
+        # The device jumps over the jump.
+        'GOTO="a"\nSUBSYSTEM=="platform", GOTO="end"\nLABEL="a"\n%s\nLABEL="end"',
+    ],
+)
+def test_a_rule_that_the_device_may_come_to_is_found(tmp_path: Path, lines: str) -> None:
+    assert [override for _place, override in found(tmp_path, lines % SET)] == ["uio"]
+
+
+def test_rules_come_by_the_names_of_their_files_and_what_they_start_after_all(
+    tmp_path: Path,
+) -> None:
+    for path, override in {
+        "/usr/lib/udev/rules.d/60-a.rules": 'ATTR{driver_override}="a"',
+        "/etc/udev/rules.d/50-b.rules": BY_SHELL,
+        "/run/udev/rules.d/90-c.rules": 'ATTR{driver_override}="c"',
+    }.items():
+        Files(str(tmp_path)).put(path, override + "\n")
+    ordered = of_device(RING, rules(Files(str(tmp_path)), RULES))
+    assert [(rule.driver_override, rule.is_after_ours) for rule in ordered] == [
+        ("a", False),
+        ("c", True),
+        ("vfio-platform", True),
+    ]
+
+
 def test_acpi_devices_are_known_by_their_own_names(tmp_path: Path) -> None:
     line = 'ATTR{firmware_node/path}=="*VR00", ' + SET
     assert found(tmp_path, line, ACPI) == [(f"{OTHERS}:1", "uio")]
