@@ -210,7 +210,8 @@ def _obstacles(host: Host, request: Request, boot_plan: _boot.BootPlan) -> list[
     modules += boot_plan.modules.values()
     loadable = [one for one in modules if not is_built_in(host.sysfs, _modprobe.underscored(one))]
     wanted = _modprobe.Wanted(loadable, _boot.parameters(boot_plan.settings))
-    return _modprobe.obstacles(host.files, wanted, _boot.MODPROBE, is_running=request.runtime)
+    known = _modprobe.lines(host.files, _boot.MODPROBE, is_running=request.runtime)
+    return _modprobe.obstacles(known, wanted)
 
 
 def _claims(request: Request, plans: Sequence[DevicePlan], present: _Present) -> list[Claim]:

@@ -2,17 +2,19 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether others keep the modules away that a list needs at the next boot. Reads only.
+"""What others say of kernel modules: modprobe.d(5), the kernel's command line. Reads only.
 
-systemd-modules-load and udev load by libkmod, which asks modprobe.d(5) and the kernel's command
-line; a module's own dependencies are loaded whatever is blacklisted, but not against the kernel.
+systemd-modules-load and udev load by libkmod, which asks both; a module's own dependencies are
+loaded whatever is blacklisted, but not against the kernel.
 """
 
 from __future__ import annotations
 
-from typing import Iterator, Mapping, NamedTuple, Sequence
+from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+
+COMMAND_LINE = "/proc/cmdline"
 
 _FOLDERS = (
     "/etc/modprobe.d",
@@ -21,11 +23,17 @@ _FOLDERS = (
     "/usr/lib/modprobe.d",
     "/lib/modprobe.d",
 )
-_COMMAND_LINE = "/proc/cmdline"
 _NEEDS = {
     "vfio_platform": ("vfio_platform_base", "vfio"),
     "vfio_amba": ("vfio_platform_base", "vfio"),
 }
+BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
+    "blacklist",
+    "install",
+    "options",
+    "module_blacklist",
+)
+_OF_COMMAND_LINE = {"modprobe.blacklist": BLACKLIST, "module_blacklist": KERNEL_BLACKLIST}
 
 
 class Wanted(NamedTuple):
@@ -35,96 +43,117 @@ class Wanted(NamedTuple):
     parameters: Mapping[str, bool]
 
 
-class _Line(NamedTuple):
-    """A line of somebody's configuration: where it is, and its words."""
+class Line(NamedTuple):
+    """What somebody says of one module: where, in which words, and what it comes to.
+
+    ``module`` is spelt as the kernel does it; ``rest`` follows it.
+    """
 
     place: str
-    words: Sequence[str]
+    says: str
+    command: str
+    module: str
+    rest: Sequence[str] = ()
+
+    @property
+    def keeps_away(self) -> bool:
+        """Whether the module is not loaded at boot."""
+        return self.command == BLACKLIST or self.keeps_away_from_all
+
+    @property
+    def keeps_away_from_all(self) -> bool:
+        """Whether it is not even loaded where another module needs it."""
+        return self.command == KERNEL_BLACKLIST or (
+            self.command == INSTALL and not {"-i", "--ignore-install"} & set(self.rest)
+        )
+
+    @property
+    def label(self) -> str:
+        return "%s says '%s'" % (self.place, self.says)
+
+    def against(self, parameters: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
+        """What it sets to another value than ``parameters`` do: in its words, and theirs."""
+        for word in self.rest if self.command == OPTIONS else ():
+            key, _equals, value = word.partition("=")
+            name = "%s.%s" % (self.module, underscored(key))
+            wanted = parameters.get(name)
+            if wanted is not None and (value[:1] in ("1", "y", "Y")) != wanted:
+                yield "%s.%s" % (self.module, word), wanted
 
 
-def obstacles(files: Files, wanted: Wanted, ours: str, *, is_running: bool) -> list[str]:
-    """A sentence for each line of others that is against ``wanted``.
+def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
+    """All that others say; the command line counts for a system that is running."""
+    found = [
+        line
+        for path in files.layered(_FOLDERS, ".conf", ours)
+        for line in parsed(path, files.read(path) or "")
+    ]
+    return found + (_on_command_line(files.read(COMMAND_LINE) or "") if is_running else [])
 
-    ``ours`` is the path of our own file; the command line counts for a system that is running.
-    """
-    modules = {underscored(module) for module in wanted.modules}
-    needed = modules.union(*(_NEEDS.get(module, ()) for module in modules))
+
+def parsed(path: str, content: str) -> list[Line]:
+    """The lines of one file of modprobe.d."""
     found = []
-    for line in _lines(files, ours):
-        found += _against(line, modules, needed, wanted.parameters)
-    if is_running:
-        for word in (files.read(_COMMAND_LINE) or "").split():
-            found += _against_word(word, modules, needed, wanted.parameters)
-    return found
-
-
-def underscored(module: str) -> str:
-    """The module's name as the kernel has it."""
-    return module.replace("-", "_")
-
-
-def _lines(files: Files, ours: str) -> Iterator[_Line]:
-    for path in files.layered(_FOLDERS, ".conf", ours):
-        yield from _parsed(path, files.read(path) or "")
-
-
-def _parsed(path: str, content: str) -> Iterator[_Line]:
     waiting = ""
     for number, text in enumerate(content.splitlines(), 1):
         whole = waiting + text
         waiting = whole[:-1] + " " if whole.endswith("\\") else ""
         words = whole.split()
         if not waiting and len(words) > 1 and not words[0].startswith("#"):
-            yield _Line("%s:%d" % (path, number), words)
+            command, module, *rest = words
+            place = "%s:%d" % (path, number)
+            found.append(Line(place, " ".join(words), command, underscored(module), rest))
+    return found
 
 
-def _against(
-    line: _Line, modules: set[str], needed: set[str], parameters: Mapping[str, bool]
-) -> list[str]:
-    command, name, *rest = line.words
-    module = underscored(name)
-    if command == "blacklist" and module in modules:
-        return [_never_loaded(line.place, "'%s'" % " ".join(line.words), module)]
-    if command == "install" and module in needed and not _loads(rest):
-        return [_never_loaded(line.place, "'%s'" % " ".join(line.words), module)]
-    if command == "options":
-        return [
-            sentence
-            for word in rest
-            for sentence in _against_value(line.place, "%s.%s" % (module, word), parameters)
-        ]
-    return []
+def _on_command_line(content: str) -> list[Line]:
+    found = []
+    for word in content.split():
+        key, _equals, value = word.partition("=")
+        module, dot, parameter = key.partition(".")
+        if key in _OF_COMMAND_LINE:
+            found += [
+                Line(COMMAND_LINE, word, _OF_COMMAND_LINE[key], underscored(name))
+                for name in value.split(",")
+            ]
+        elif dot:
+            rest = ["%s=%s" % (parameter, value)]
+            found.append(Line(COMMAND_LINE, word, OPTIONS, underscored(module), rest))
+    return found
 
 
-def _loads(command: Sequence[str]) -> bool:
-    """Whether a command that stands for the loading of a module goes on to load it."""
-    return any(word in ("-i", "--ignore-install") for word in command)
-
-
-def _against_word(
-    word: str, modules: set[str], needed: set[str], parameters: Mapping[str, bool]
-) -> list[str]:
-    key, _equals, value = word.partition("=")
-    kept = {"module_blacklist": needed, "modprobe.blacklist": modules}.get(key)
-    if kept is None:
-        return _against_value(_COMMAND_LINE, word, parameters)
-    named = [underscored(module) for module in value.split(",")]
-    return [_never_loaded(_COMMAND_LINE, word, module) for module in named if module in kept]
-
-
-def _against_value(place: str, word: str, parameters: Mapping[str, bool]) -> list[str]:
-    key, _equals, value = word.partition("=")
-    key = underscored(key)
-    if key not in parameters or (value[:1] in ("1", "y", "Y")) == parameters[key]:
-        return []
+def keeping_away(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
+    """The lines by which ``modules``, or what they need, are not loaded at boot."""
+    named = {underscored(module) for module in modules}
+    needed = with_needs(named)
     return [
-        "%s sets %s, and this run is to set it to %d at each boot. Remove it there, or leave the "
-        "setting out here" % (place, word, parameters[key])
+        line
+        for line in known
+        if line.module in (needed if line.keeps_away_from_all else named) and line.keeps_away
     ]
 
 
-def _never_loaded(place: str, words: str, module: str) -> str:
-    return (
-        "%s says %s, so that %s, which this list needs, is not loaded at boot. Remove it there, or "
-        "say persistent: false" % (place, words, module)
-    )
+def with_needs(modules: Iterable[str]) -> set[str]:
+    """The modules and those that they need, as far as they are VFIO's."""
+    named = {underscored(module) for module in modules}
+    return named.union(*(_NEEDS.get(module, ()) for module in named))
+
+
+def obstacles(known: Sequence[Line], wanted: Wanted) -> list[str]:
+    """A sentence for each line that is against ``wanted``."""
+    found = [
+        "%s, so that %s, which this list needs, is not loaded at boot. Remove it there, or say "
+        "persistent: false" % (line.label, line.module)
+        for line in keeping_away(known, wanted.modules)
+    ]
+    return found + [
+        "%s sets %s, and this run is to set it to %d at each boot. Remove it there, or leave the "
+        "setting out here" % (line.place, word, value)
+        for line in known
+        for word, value in line.against(wanted.parameters)
+    ]
+
+
+def underscored(module: str) -> str:
+    """The module's name as the kernel has it."""
+    return module.replace("-", "_")

@@ -10,7 +10,11 @@ from board import CRYPTO, DMA, Board
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import MODPROBE
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
-from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import Wanted, obstacles
+from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import (
+    Wanted,
+    lines,
+    obstacles,
+)
 
 NEEDED = Wanted(["vfio-platform"], {"vfio_platform.reset_required": False})
 OTHERS = "etc/modprobe.d/zz-others.conf"
@@ -19,7 +23,7 @@ OTHERS = "etc/modprobe.d/zz-others.conf"
 def found(root: Path, content: str, place: str = OTHERS, wanted: Wanted = NEEDED) -> list[str]:
     (root / place).parent.mkdir(parents=True, exist_ok=True)
     (root / place).write_text(content)
-    return obstacles(Files(str(root)), wanted, MODPROBE, is_running=True)
+    return obstacles(lines(Files(str(root)), MODPROBE), wanted)
 
 
 @pytest.mark.parametrize(
