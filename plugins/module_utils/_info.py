@@ -46,17 +46,19 @@ def inspections(found: Findings) -> dict[str, Any]:
 
 
 def _inspection(found: Inspection) -> dict[str, Any]:
+    say = found.say
     return dict(
         _report.identity(found.device),
         **_report.running(found.state),
+        bound_by=found.bound_by and found.bound_by._asdict(),
         carries=[hazard._asdict() for hazard in found.hazards],
-        claimed_by=found.claimed_by and to_mapping(found.claimed_by),
-        desired=found.desired and found.desired._asdict(),
+        claimed_by=say.entry and to_mapping(say.entry),
+        desired=say.desired and say.desired._asdict(),
         next_boot=dict(found.next_boot.binding._asdict(), reason=found.next_boot.reason),
         drift=found.drift,
+        driverctl=say.rival and {"path": say.rival.path, "entry": to_mapping(say.rival.entry)},
         rules_of_others=[
-            {"place": rule.place, "driver_override": rule.driver_override} for rule in found.rules
+            {"place": rule.place, "driver_override": rule.driver_override} for rule in say.rules
         ],
-        driverctl=found.driverctl
-        and {"path": found.driverctl.path, "entry": to_mapping(found.driverctl.entry)},
+        boot_configuration=[{"place": line.place, "says": line.says} for line in found.lines],
     )

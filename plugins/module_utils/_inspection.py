@@ -7,10 +7,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple, Sequence
+from typing import Mapping, NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _driverctl, _udev
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES, Memory
+from ansible_collections.armfleet.vfio.plugins.module_utils import (
+    _autoload,
+    _driverctl,
+    _modprobe,
+    _udev,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    MODPROBE,
+    MODULES_LOAD,
+    RULES,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import memory as remember
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
@@ -18,59 +27,45 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     snapshot,
     states_as_far_as_known,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
-    DEFAULT,
-    NO_DRIVER,
+    VFIO_DRIVERS,
     Identity,
     State,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._plan import is_native, override_of
+from ansible_collections.armfleet.vfio.plugins.module_utils._next_boot import (
+    Binding,
+    NextBoot,
+    Outlook,
+    Rival,
+    Say,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, first_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import KINDS, Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import BLOCKED, Hazard
-from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import native
-
-
-class Binding(NamedTuple):
-    """What drives a device, or shall; None for no driver, and for no override."""
-
-    driver: str | None
-    driver_override: str | None
-
-    @property
-    def label(self) -> str:
-        return State(*self).binding
-
-
-class NextBoot(NamedTuple):
-    """How a device will be after the next boot, and why."""
-
-    binding: Binding
-    reason: str
-
-
-class Rival(NamedTuple):
-    """What driverctl has stored of a device, and the entry of a list that says the same."""
-
-    path: str
-    entry: Entry
+from ansible_collections.armfleet.vfio.plugins.module_utils._why import (
+    OVERRIDE,
+    Drivers,
+    Match,
+    Reason,
+)
 
 
 class Inspection(NamedTuple):
-    """All that is known of one device; ``claimed_by`` is the entry of the list last applied.
+    """All that is known of one device.
 
-    ``desired`` is what that entry asks for, None where it leaves the device to its native driver;
-    ``rules`` are those of others that may set its override.
+    ``say`` is who has a say in its override; ``lines`` are what others say of its modules, and
+    ``against`` those values that they give to parameters and the list last applied does not.
     """
 
     device: Identity
     state: State
+    bound_by: Reason | None
     hazards: list[Hazard]
-    claimed_by: Entry | None
-    desired: Binding | None
+    say: Say
     next_boot: NextBoot
-    driverctl: Rival | None = None
-    rules: Sequence[_udev.Rule] = ()
+    lines: Sequence[_modprobe.Line] = ()
+    against: Sequence[str] = ()
 
     @property
     def drift(self) -> list[str]:
@@ -82,11 +77,11 @@ class Inspection(NamedTuple):
             return []
         running = Binding(self.state.driver, self.state.driver_override)
         after = self.next_boot.binding
+        desired = self.say.desired
         sentences = []
-        if self.desired and running != self.desired:
+        if desired and running != desired:
             sentences.append(
-                "it is %s, and the list last applied wants it %s"
-                % (running.label, self.desired.label)
+                "it is %s, and the list last applied wants it %s" % (running.label, desired.label)
             )
         if running != after:
             sentences.append(
@@ -94,12 +89,12 @@ class Inspection(NamedTuple):
                 % (running.label, after.label, self.next_boot.reason)
             )
         sentences += [
-            "%s sets driver_override to %s at each boot, and the list last applied wants %s"
-            % (rule.place, rule.driver_override or "another", self.desired.driver_override)
-            for rule in self.rules
-            if self.desired and rule.driver_override != self.desired.driver_override
+            "%s may set another driver_override at each boot, and the list last applied wants %s"
+            % (rule.place, desired.driver_override)
+            for rule in self.say.rules
+            if desired and rule.driver_override is None
         ]
-        return sentences
+        return [*sentences, *self.against]
 
 
 class Findings(NamedTuple):
@@ -122,31 +117,69 @@ def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
     kept = _driverctl.stored(host.files)
     rules = _udev.rules(host.files, RULES)
     sharing = Counter(device.stable_name for device in devices) if kept else Counter()
-    return Findings(
-        [
-            _with_block(
-                _inspection(
-                    host,
-                    device,
-                    state,
-                    claimed.get(device),
-                    memory,
-                    _rival(device, kept, is_alone=sharing[device.stable_name] < 2),
-                    _udev.of_device(device, rules),
-                ),
-                blocked,
+    drivers = Drivers(host.sysfs, host.kmod)
+    lines = _modprobe.lines(host.files, MODPROBE) + _autoload.lines(host.files, MODULES_LOAD)
+    outlook = Outlook(host, drivers, memory, lines)
+    parameters = _our_parameters(host.files)
+    inspections = []
+    for device, (state, blocked) in zip(chosen, states_as_far_as_known(host.sysfs, chosen)):
+        rival = _rival(device, kept, is_alone=sharing[device.stable_name] < 2)
+        say = Say(device.bus, claimed.get(device), _udev.of_device(device, rules), rival)
+        match = drivers.match(device, state.driver) if state.driver else None
+        inspections.append(
+            Inspection(
+                device,
+                state,
+                None if blocked else _bound_by(state, match, say),
+                _hazards(host, device, state, blocked),
+                say,
+                outlook.of(device, state, match, say),
+                outlook.lines(device, state, match, say),
+                _against(lines, parameters, say),
             )
-            for device, (state, blocked) in zip(chosen, states_as_far_as_known(host.sysfs, chosen))
-        ],
-        memory.entries,
+        )
+    return Findings(inspections, memory.entries)
+
+
+def _hazards(host: Host, device: Identity, state: State, blocked: str | None) -> list[Hazard]:
+    hazards = host.usage.of(device, state) + host.usage.beside(device)
+    return hazards + ([Hazard(BLOCKED, device.name, blocked)] if blocked else [])
+
+
+def _bound_by(state: State, match: Match | None, say: Say) -> Reason | None:
+    """Why the device has its driver; None if it has none."""
+    override = state.driver_override
+    if match is None or override is None:
+        return match and match.reason
+    if override == state.driver:
+        return Reason(
+            OVERRIDE, "its driver_override is %s, which %s" % (override, say.who(override))
+        )
+    return match.reason._replace(
+        sentence="%s; that was before its driver_override became %s, which counts when a driver is "
+        "looked for again" % (match.reason.sentence, override)
     )
 
 
-def _with_block(found: Inspection, blocked: str | None) -> Inspection:
-    if blocked is None:
-        return found
-    hazard = Hazard(BLOCKED, found.device.name, blocked)
-    return found._replace(hazards=[*found.hazards, hazard])
+def _our_parameters(files: Files) -> dict[str, bool]:
+    """What the list last applied sets at each boot, by "module.parameter"."""
+    return {
+        "%s.%s" % (line.module, name): value == "1"
+        for line in _modprobe.parsed(MODPROBE, files.read(MODPROBE) or "")
+        for name, _equals, value in (word.partition("=") for word in line.rest)
+    }
+
+
+def _against(
+    lines: Sequence[_modprobe.Line], parameters: Mapping[str, bool], say: Say
+) -> list[str]:
+    if say.desired is None or say.desired.driver not in VFIO_DRIVERS.values():
+        return []
+    return [
+        "%s sets %s at each boot, and the list last applied wants %d" % (line.place, word, wanted)
+        for line in lines
+        for word, wanted in line.against(parameters)
+    ]
 
 
 def _rival(device: Identity, kept: Sequence[_driverctl.Stored], *, is_alone: bool) -> Rival | None:
@@ -163,52 +196,3 @@ def _selector(device: Identity, *, is_alone: bool) -> Selector:
     if is_alone and device.acpi_path:
         return Selector("acpi_path", device.acpi_path)
     return Selector("name", device.name, device.bus)
-
-
-def _inspection(
-    host: Host,
-    device: Identity,
-    state: State,
-    entry: Entry | None,
-    memory: Memory,
-    rival: Rival | None,
-    rules: Sequence[_udev.Rule],
-) -> Inspection:
-    hazards = host.usage.of(device, state) + host.usage.beside(device)
-    desired = _asked(entry, device) if entry and entry.policy.kind != DEFAULT else None
-    after = _next_boot(host, device, state, desired, entry, memory)
-    plain = [rule for rule in rules if rule.driver_override]
-    if plain and not desired:
-        last = plain[-1]
-        reason = "the rule %s sets its override" % last.place
-        after = NextBoot(_binding_of(last.driver_override), reason)
-    if rival:
-        reason = "driverctl sets it, after all rules, by %s" % rival.path
-        after = NextBoot(_asked(rival.entry, device), reason)
-    return Inspection(device, state, hazards, entry, desired, after, rival, rules)
-
-
-def _asked(entry: Entry, device: Identity) -> Binding:
-    return _binding_of(override_of(entry.policy, device.bus))
-
-
-def _binding_of(override: str | None) -> Binding:
-    return Binding(None if override == NO_DRIVER else override, override)
-
-
-def _next_boot(
-    host: Host,
-    device: Identity,
-    state: State,
-    desired: Binding | None,
-    entry: Entry | None,
-    memory: Memory,
-) -> NextBoot:
-    if desired and entry:
-        return NextBoot(desired, "policy %s of the list last applied" % entry.policy.label)
-    if is_native(device, state):
-        reason = "the kernel chooses the driver; no rule of this collection concerns the device"
-        return NextBoot(Binding(state.driver, None), reason)
-    own = native(host.sysfs, host.kmod, device, memory.native_of(device))
-    reason = "set while the system runs; no rule of this collection sets it again at boot"
-    return NextBoot(Binding(own.driver, None), reason)

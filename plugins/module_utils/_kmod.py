@@ -33,7 +33,9 @@ class Kmod:
         self._timeout = timeout
         # What modprobe said already: a list has many devices and few drivers.
         self._available: dict[str, bool] = {}
-        self._resolved: dict[str, list[str]] = {}
+        self._resolved: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        self._aliases: dict[str, list[str] | None] = {}
+        self._built_in: dict[str, bool] = {}
 
     def is_available(self, module: str) -> bool:
         """Whether this kernel has ``module``, as a file or built in.
@@ -48,11 +50,33 @@ class Kmod:
 
     def resolve(self, modalias: str) -> list[str]:
         """The modules that claim ``modalias``, as udev would find them; none if blacklisted."""
-        if modalias not in self._resolved:
-            asked = ["--resolve-alias", "--use-blacklist", "--quiet", "--", modalias]
+        return self._resolve(modalias, "--use-blacklist")
+
+    def claimants(self, modalias: str) -> list[str]:
+        """The modules that claim ``modalias``, blacklisted or not."""
+        return self._resolve(modalias)
+
+    def _resolve(self, modalias: str, *options: str) -> list[str]:
+        key = modalias, options
+        if key not in self._resolved:
+            asked = ["--resolve-alias", *options, "--quiet", "--", modalias]
             code, output = self._run(asked)
-            self._resolved[modalias] = output.split() if code == 0 else []
-        return self._resolved[modalias]
+            self._resolved[key] = output.split() if code == 0 else []
+        return self._resolved[key]
+
+    def aliases(self, module: str) -> list[str] | None:
+        """Patterns of the modaliases that ``module`` claims; None where modinfo knows no such."""
+        if module not in self._aliases:
+            code, output = self._run(["--field=alias", "--", module], program="modinfo")
+            self._aliases[module] = None if code else output.splitlines()
+        return self._aliases[module]
+
+    def is_built_in(self, module: str) -> bool:
+        """Whether ``module`` is part of the kernel, by what was installed with the kernel."""
+        if module not in self._built_in:
+            _code, output = self._run(["--show-depends", "--", module])
+            self._built_in[module] = output.split()[:1] == ["builtin"]
+        return self._built_in[module]
 
     def parameter(self, module: str, name: str) -> str | None:
         """The value that ``module`` would be loaded with, by modprobe's configuration or the

@@ -85,10 +85,10 @@ def native(
 
 
 def modalias(sysfs: Sysfs, device: Identity) -> str:
-    """What the device's driver is looked up by."""
-    told = sysfs.read(folder(device) + "/modalias")
-    if told is not None:
-        return told
+    """What udev asks modprobe with, to find the modules that claim the device."""
+    found = sysfs.read(folder(device) + "/modalias")
+    if found is not None:
+        return found
     # amba_uevent in drivers/amba/bus.c makes it of the id, and there is no modalias file.
     return "amba:d%s" % (sysfs.read(folder(device) + "/id") or "").upper()
 

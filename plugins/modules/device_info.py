@@ -15,8 +15,8 @@ author:
   - armfleet.vfio contributors (@armfleet)
 description:
   - Reads devices of the C(platform) and C(amba) buses, their drivers, overrides, IOMMU groups and
-    nodes in C(/dev/vfio), what would be hurt if a device lost its driver, and what it will be after
-    the next boot.
+    nodes in C(/dev/vfio), why a device has its driver, what would be hurt if it lost that, and what
+    it will be after the next boot.
 options:
   devices:
     description:
@@ -46,6 +46,13 @@ EXAMPLES = r"""
       - dt_path: ethernet0
       - compatible: acme,crypto-v2
         required: false
+
+- name: See why a device has its driver, and who has a say in it at the next boot
+  ansible.builtin.debug:
+    msg: "{{ item.bound_by.sentence | default('no driver') }}; {{ item.next_boot.reason }}"
+  loop: "{{ host.devices }}"
+  loop_control:
+    label: "{{ item.name }}"
 
 - name: Fail where something is not as the list last applied wants it, now or after the next boot
   ansible.builtin.assert:
@@ -103,6 +110,31 @@ devices:
       returned: always
       type: str
       sample: vfio-platform
+    bound_by:
+      description:
+        - Why it has its driver.
+        - Null if it has none, and where a hanging driver holds it.
+      returned: always
+      type: dict
+      contains:
+        kind:
+          description:
+            - V(override) if its C(driver_override) names the driver.
+            - V(compatible), V(acpi), V(amba) or V(name) if the driver's module claims one of its
+              C(compatible) strings, its ACPI ids, its AMBA id or its name. Of a module with several
+              drivers it is not known which of them claims what.
+            - V(hand) if the module does not claim it, as those of VFIO claim none, so that somebody
+              bound it with an override that was cleared since.
+            - V(kernel) if that is not known, as of most drivers that are built in.
+          returned: always
+          type: str
+          sample: override
+        sentence:
+          description: The same in words, with what was claimed, or who sets the override.
+          returned: always
+          type: str
+          sample: >-
+            its driver_override is vfio-platform, which the list last applied sets (policy vfio)
     iommu_group:
       description:
         - Number of its IOMMU group; null without one. Not the same from boot to boot.
@@ -169,7 +201,9 @@ devices:
     next_boot:
       description:
         - How it will be after the next boot, by the list last applied, by what driverctl has
-          stored, and by other people's udev rules.
+          stored, by other people's udev rules in the order of their files, and by whether the
+          driver's module will be loaded.
+        - What is in an initramfs is not looked at, nor services that load modules.
       returned: always
       type: dict
       contains:
@@ -216,9 +250,7 @@ devices:
           sample: {dt_path: /soc/crypto@b000000, policy: vfio}
     rules_of_others:
       description:
-        - Rules of other people's files that may set its override; each is looked at by itself.
-        - They count for RV(devices[].next_boot) where the list last applied does not claim the
-          device.
+        - Rules of other people's files that may set its override, in the order in which they do.
       returned: always
       type: list
       elements: dict
@@ -233,6 +265,25 @@ devices:
           returned: always
           type: str
           sample: vfio-platform
+    boot_configuration:
+      description:
+        - What others say in C(modprobe.d), in C(modules-load.d) and on the kernel's command line of
+          the modules by which it is bound, or would be for the list last applied or without any
+          override.
+      returned: always
+      type: list
+      elements: dict
+      contains:
+        place:
+          description: File and line, or V(/proc/cmdline).
+          returned: always
+          type: str
+          sample: /etc/modprobe.d/local.conf:2
+        says:
+          description: The line, or the word of the command line.
+          returned: always
+          type: str
+          sample: blacklist acme
 policy_list:
   description: >-
     The list last applied by M(armfleet.vfio.host_policy), as it was given; empty without one.

@@ -107,6 +107,11 @@ class Board:
             (self.proc / str(pid) / "fd" / str(number)).symlink_to(target)
 
 
+def _of(compatible: str) -> tuple[str, str]:
+    """The aliases that a module has for a compatible of its driver (scripts/mod/file2alias.c)."""
+    return f"of:N*T*C{compatible}C*", f"of:N*T*C{compatible}"
+
+
 def acme_board(root: Path, *, groups_at_boot: bool = False) -> Board:
     """A board of every sort of device; its native drivers are loaded, those of VFIO are not."""
     board = Board(root, groups_at_boot=groups_at_boot)
@@ -119,12 +124,12 @@ def acme_board(root: Path, *, groups_at_boot: bool = False) -> Board:
             Driver("acme-dma-uio", module="acme"),
             Driver("acme-blob", "amba", matches=("acme,blob",), module="acme"),
         ),
-        aliases=("of:N*T*Cacme,crypto*", "of:N*T*Cacme,dma*", "amba:d00041011*"),
+        aliases=(*_of("acme,crypto"), *_of("acme,dma"), "amba:d00041011*"),
     )
     ethernet = Module(
         "acme_eth",
         (Driver("acme-eth", matches=("acme,eth",), module="acme_eth"),),
-        aliases=("of:N*T*Cacme,eth*",),
+        aliases=_of("acme,eth"),
     )
     board.kmod.modules.update({module.name: module for module in (native, ethernet)})
     board.kmod.load("acme")

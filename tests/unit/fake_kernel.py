@@ -478,6 +478,7 @@ class FakeKmod(Kmod):
         self.failing: list[str] = []
         self.options: dict[str, dict[str, str]] = {}
         self.without_signature: set[str] = set()
+        self.built_in: set[str] = set()
 
     def is_available(self, module: str) -> bool:
         return _underscored(module) in self.modules
@@ -490,6 +491,16 @@ class FakeKmod(Kmod):
             for module in self.modules.values()
             if any(fnmatch.fnmatchcase(modalias, alias) for alias in module.aliases)
         ]
+
+    def claimants(self, modalias: str) -> list[str]:
+        return self.resolve(modalias)
+
+    def aliases(self, module: str) -> list[str] | None:
+        found = self.modules.get(_underscored(module))
+        return None if found is None else list(found.aliases)
+
+    def is_built_in(self, module: str) -> bool:
+        return module in self.built_in
 
     def parameter(self, module: str, name: str) -> str | None:
         return self.options.get(_underscored(module), {}).get(name)

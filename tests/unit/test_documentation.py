@@ -21,11 +21,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import (
-    Binding,
     Findings,
     Inspection,
-    NextBoot,
-    Rival,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VFIO,
@@ -33,10 +30,18 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     Policy,
     State,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import Line
+from ansible_collections.armfleet.vfio.plugins.module_utils._next_boot import (
+    Binding,
+    NextBoot,
+    Rival,
+    Say,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._udev import Rule
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Hazard
+from ansible_collections.armfleet.vfio.plugins.module_utils._why import Reason
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "armfleet.vfio."
@@ -58,12 +63,16 @@ ON_VFIO = Binding("vfio-platform", "vfio-platform")
 INSPECTION = Inspection(
     DEVICE,
     State(),
+    Reason("name", "its name, b000000.crypto, is that of the driver"),
     [Hazard("network", "eth0", "network interface eth0 is up")],
-    ENTRY,
-    ON_VFIO,
+    Say(
+        DEVICE.bus,
+        ENTRY,
+        [Rule("/etc/udev/rules.d/x.rules:1", [], "none", 0)],
+        Rival("/etc/driverctl.d/platform-b000000.crypto", ENTRY),
+    ),
     NextBoot(ON_VFIO, "driverctl sets it"),
-    Rival("/etc/driverctl.d/platform-b000000.crypto", ENTRY),
-    [Rule("/etc/udev/rules.d/x.rules:1", [], "none")],
+    [Line("/etc/modprobe.d/x.conf:1", "blacklist acme", "blacklist", "acme")],
 )
 
 

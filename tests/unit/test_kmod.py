@@ -67,6 +67,8 @@ def test_a_modalias_is_resolved_as_udev_would_do_it(
     assert Kmod().resolve("of:NrtcT(null)Carm,pl031") == ["rtc_pl031", "other"]
     assert "--use-blacklist" in asked()
     assert asked()[-1] == "of:NrtcT(null)Carm,pl031"
+    assert Kmod().claimants("of:NrtcT(null)Carm,pl031") == ["rtc_pl031", "other"]
+    assert "--use-blacklist" not in asked()
     modprobe("echo noise; exit 1")
     assert Kmod().resolve("of:NrtcT(null)Carm,pl031") == []
 
@@ -113,6 +115,27 @@ def modinfo(tmp_path: Path) -> Callable[[str], None]:
         program.chmod(0o755)
 
     return install
+
+
+def test_what_a_module_claims_is_told_by_modinfo(
+    modprobe: Modprobe, modinfo: Callable[[str], None]
+) -> None:
+    modprobe("exit 1")
+    modinfo('[ "$*" = "--field=alias -- acme" ] && echo "of:N*T*Ca" && echo "platform:b"')
+    kmod = Kmod()
+    assert [kmod.aliases("acme") for _time in range(2)] == [["of:N*T*Ca", "platform:b"]] * 2
+    assert kmod.aliases("gone") is None
+
+
+@pytest.mark.parametrize(
+    ("script", "is_built_in"),
+    [("echo builtin pl061", True), ("echo insmod /lib/builtin/a.ko", False), ("exit 1", False)],
+)
+def test_what_is_built_in_is_told_by_modprobe(
+    modprobe: Modprobe, script: str, is_built_in: bool
+) -> None:
+    modprobe(script)
+    assert Kmod().is_built_in("pl061") is is_built_in
 
 
 def test_what_is_not_signed_is_told_by_modinfo(

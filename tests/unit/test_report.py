@@ -110,7 +110,17 @@ def test_boot_files_are_told_with_their_state(board: Board) -> None:
     assert _report.boot_files(board.apply([], persistent=False)) == []
 
 
-ABOUT = {"carries", "claimed_by", "desired", "next_boot", "drift", "driverctl", "rules_of_others"}
+ABOUT = {
+    "boot_configuration",
+    "bound_by",
+    "carries",
+    "claimed_by",
+    "desired",
+    "drift",
+    "driverctl",
+    "next_boot",
+    "rules_of_others",
+}
 
 
 def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:

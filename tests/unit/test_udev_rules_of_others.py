@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from board import CRYPTO, DMA, Board
@@ -165,21 +166,76 @@ def test_one_that_sets_the_same_is_in_nobodys_way(board: Board) -> None:
     assert board.apply([CRYPTO], reset_required=False).is_changed
 
 
+def info(board: Board, name: str) -> dict[str, Any]:
+    (found,) = _info.inspections(inspect(board.host, [Selector("name", name)]))["devices"]
+    return found
+
+
 def test_info_names_the_rule_and_what_it_makes_of_the_next_boot(board: Board) -> None:
-    board.apply([CRYPTO], reset_required=False)
-    board.write_file(OTHERS, f'KERNEL=="b00[01]000.crypto", {SET}\n')
-    selectors = [Selector("name", name) for name in ("b000000.crypto", "b001000.crypto")]
-    ours, theirs = _info.inspections(inspect(board.host, selectors))["devices"]
-    place = {"place": f"{OTHERS}:1", "driver_override": "uio"}
-    assert ours["rules_of_others"] == theirs["rules_of_others"] == [place]
-    assert ours["next_boot"]["driver"] == "vfio-platform"
-    (sentence,) = ours["drift"]
-    assert sentence == (
-        f"{OTHERS}:1 sets driver_override to uio at each boot, and the list last applied wants "
-        "vfio-platform"
-    )
-    assert theirs["next_boot"] == {
-        "driver": "uio",
-        "driver_override": "uio",
+    board.write_file(OTHERS, f'KERNEL=="b000000.crypto", {SET}\n')
+    crypto = info(board, "b000000.crypto")
+    assert crypto["rules_of_others"] == [{"place": f"{OTHERS}:1", "driver_override": "uio"}]
+    reason = f"the rule {OTHERS}:1 sets its override, and no driver is called uio"
+    assert crypto["next_boot"] == {"driver": None, "driver_override": "uio", "reason": reason}
+    board.write_file(OTHERS, 'KERNEL=="b000000.crypto", ATTR{driver_override}="acme-dma-uio"\n')
+    assert info(board, "b000000.crypto")["next_boot"] == {
+        "driver": "acme-dma-uio",
+        "driver_override": "acme-dma-uio",
         "reason": f"the rule {OTHERS}:1 sets its override",
     }
+
+
+VFIO = "vfio-platform"
+AFTER = "its override after that"
+EARLY = "/etc/udev/rules.d/60-others.rules"
+
+
+@pytest.mark.parametrize(
+    ("policy", "before", "after", "binding", "words"),
+    [
+        ("vfio", "uio", None, (VFIO, VFIO), "policy vfio of the list last applied"),
+        (
+            "vfio",
+            None,
+            "uio",
+            (VFIO, "uio"),
+            f"policy vfio of the list last applied; the rule {OTHERS}:1 sets {AFTER}",
+        ),
+        (
+            "no_autobind",
+            "acme-dma-uio",
+            None,
+            ("acme-dma-uio", "acme-dma-uio"),
+            f"the rule {EARLY}:1 sets its override, which policy no_autobind leaves as it is",
+        ),
+        ("no_autobind", None, None, (None, "none"), "policy no_autobind of the list last applied"),
+    ],
+)
+def test_rules_before_and_after_ours_make_the_next_boot_together(
+    board: Board,
+    policy: str,
+    before: str | None,
+    after: str | None,
+    binding: tuple[str | None, str | None],
+    words: str,
+) -> None:
+    board.apply([{**BY_NAME, "policy": policy}], reset_required=False)
+    for path, override in ((EARLY, before), (OTHERS, after)):
+        if override:
+            rule = f'KERNEL=="b000000.crypto", ATTR{{driver_override}}="{override}"\n'
+            board.write_file(path, rule)
+    crypto = info(board, "b000000.crypto")
+    expected = crypto["next_boot"]
+    assert (expected["driver"], expected["driver_override"]) == binding
+    assert expected["reason"] == words
+    assert bool(crypto["drift"]) is (binding != board.kernel.binding("b000000.crypto"))
+
+
+def test_a_rule_that_is_not_plain_is_told_where_a_list_wants_something(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    board.write_file(OTHERS, 'KERNEL=="b000000.crypto", ATTR{driver_override}="$env{X}"\n')
+    (sentence,) = info(board, "b000000.crypto")["drift"]
+    assert sentence == (
+        f"{OTHERS}:1 may set another driver_override at each boot, and the list last applied wants "
+        "vfio-platform"
+    )

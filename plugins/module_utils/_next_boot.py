@@ -1,0 +1,251 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How a device will be after the next boot, and by whose word. Reads only."""
+
+from __future__ import annotations
+
+from typing import Container, NamedTuple, Sequence
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._autoload import Prospect, prospect
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import Memory
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host
+from ansible_collections.armfleet.vfio.plugins.module_utils._devices import folder
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    DEFAULT,
+    NO_AUTOBIND,
+    NO_DRIVER,
+    VFIO_DRIVERS,
+    Identity,
+    Native,
+    State,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import (
+    Line,
+    keeping_away,
+    underscored,
+    with_needs,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._plan import override_of
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
+from ansible_collections.armfleet.vfio.plugins.module_utils._udev import Rule
+from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
+    is_built_in,
+    modalias,
+    native,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._why import (
+    KERNEL,
+    Drivers,
+    Match,
+    Reason,
+)
+
+
+class Binding(NamedTuple):
+    """What drives a device, or shall; None for no driver, and for no override."""
+
+    driver: str | None
+    driver_override: str | None
+
+    @property
+    def label(self) -> str:
+        return State(*self).binding
+
+
+class NextBoot(NamedTuple):
+    """How a device will be after the next boot, and why."""
+
+    binding: Binding
+    reason: str
+
+
+class Rival(NamedTuple):
+    """What driverctl has stored of a device, and the entry of a list that says the same."""
+
+    path: str
+    entry: Entry
+
+
+class Say(NamedTuple):
+    """Who has a say in the override of a device at each boot.
+
+    ``entry`` is that of the list last applied, ``rules`` are those of others in their order.
+    """
+
+    bus: str
+    entry: Entry | None
+    rules: Sequence[Rule]
+    rival: Rival | None
+
+    @property
+    def desired(self) -> Binding | None:
+        """What the list asks for; None where it leaves the device to its native driver."""
+        if self.entry is None or self.entry.policy.kind == DEFAULT:
+            return None
+        return self._asked(self.entry)
+
+    @property
+    def stored(self) -> Binding | None:
+        """What driverctl is asked for."""
+        return self._asked(self.rival.entry) if self.rival else None
+
+    def who(self, override: str) -> str:
+        """Who sets that override."""
+        if self.entry and self.desired and self.desired.driver_override == override:
+            return "the list last applied sets (policy %s)" % self.entry.policy.label
+        if self.rival and self.stored and self.stored.driver_override == override:
+            return "driverctl sets by %s" % self.rival.path
+        for rule in self.rules:
+            if rule.driver_override == override:
+                return "the rule %s sets" % rule.place
+        return "somebody set while the system runs"
+
+    def _asked(self, entry: Entry) -> Binding:
+        override = override_of(entry.policy, self.bus)
+        return Binding(None if override == NO_DRIVER else override, override)
+
+
+_NOTHING = Binding(None, None)
+
+
+class Outlook:
+    """What the next boot makes of the devices of a host.
+
+    ``lines`` is what others say of modules, ``memory`` what the list last applied was made from.
+    """
+
+    def __init__(self, host: Host, drivers: Drivers, memory: Memory, lines: Sequence[Line]) -> None:
+        self._host = host
+        self._drivers = drivers
+        self._memory = memory
+        self._lines = lines
+
+    def of(self, device: Identity, state: State, match: Match | None, say: Say) -> NextBoot:
+        """How the device will be; ``match`` is why it has its driver, None if it has none."""
+        if say.rival and say.stored:
+            reason = "driverctl sets it, after all rules, by %s" % say.rival.path
+            return NextBoot(say.stored, reason)
+        ours = self._by_list(device, say)
+        by_rules = after_rules(say, ours, self._drivers.names(device.bus))
+        return by_rules or self._by_itself(device, state, match)
+
+    def lines(self, device: Identity, state: State, match: Match | None, say: Say) -> list[Line]:
+        """What others say of the modules that the device is bound by, or may be."""
+        modules = set()
+        if match and match.module:
+            modules.add(match.module)
+        if match is None or match.is_by_hand or state.driver_override is not None:
+            modules.update(map(underscored, self._claimants(device)))
+        if say.desired:
+            modules |= with_needs(self._needed(device, say.desired))
+        return [line for line in self._lines if line.module in modules]
+
+    def _claimants(self, device: Identity) -> list[str]:
+        return self._host.kmod.claimants(modalias(self._host.sysfs, device))
+
+    def _needed(self, device: Identity, desired: Binding) -> list[str]:
+        """The module that has to be loaded for the list; none where the driver is built in."""
+        if desired.driver is None:
+            return []
+        if desired.driver in VFIO_DRIVERS.values():
+            module = underscored(desired.driver)
+            return [] if is_built_in(self._host.sysfs, module) else [module]
+        pinned = self._drivers.module(device.bus, desired.driver)
+        return [pinned] if pinned else []
+
+    def _by_list(self, device: Identity, say: Say) -> NextBoot | None:
+        if not (say.desired and say.entry):
+            return None
+        policy = "policy %s of the list last applied" % say.entry.policy.label
+        for line in keeping_away(self._lines, self._needed(device, say.desired)):
+            reason = "%s, so that %s, which %s needs, is not loaded" % (
+                line.label,
+                line.module,
+                policy,
+            )
+            return NextBoot(say.desired._replace(driver=None), reason)
+        return NextBoot(say.desired, policy)
+
+    def _by_itself(self, device: Identity, state: State, match: Match | None) -> NextBoot:
+        """What becomes of a device whose override nobody sets."""
+        reason = "the kernel chooses the driver"
+        if match and state.driver_override is None and not match.is_by_hand:
+            return self._if_loaded(state.driver, match, reason)
+        if match is None and state.driver_override is None and not self._was_bound(device):
+            return NextBoot(_NOTHING, self._why_none(device))
+        reason += ", and what was done while the system runs does not last"
+        own = native(self._host.sysfs, self._host.kmod, device, self._memory.native_of(device))
+        found = self._match(device, own)
+        if found is None or found.is_by_hand:
+            return NextBoot(_NOTHING, "%s; %s" % (reason, self._why_none(device)))
+        return self._if_loaded(own.driver, found, reason)
+
+    def _match(self, device: Identity, own: Native) -> Match | None:
+        if own.driver is None:
+            return None
+        if own.module is None:
+            return self._drivers.match(device, own.driver)
+        return Match(Reason(KERNEL, "its module claims it"), own.module, is_claiming=True)
+
+    def _was_bound(self, device: Identity) -> bool:
+        """Whether a device of the firmware had a driver at any time since it came."""
+        # device_links_driver_bound in drivers/base/core.c removes the file.
+        is_waiting = self._host.sysfs.exists(folder(device) + "/waiting_for_supplier")
+        return bool(device.dt_path or device.acpi_path) and not is_waiting
+
+    def _if_loaded(self, driver: str | None, match: Match, reason: str) -> NextBoot:
+        if match.module is None:
+            return NextBoot(Binding(driver, None), reason)
+        found = self._prospect(match.module, is_claiming=match.is_claiming)
+        if not found.is_loaded:
+            return NextBoot(_NOTHING, found.reason)
+        return NextBoot(Binding(driver, None), "%s; %s" % (reason, found.reason))
+
+    def _why_none(self, device: Identity) -> str:
+        for module in map(underscored, self._claimants(device)):
+            found = self._prospect(module, is_claiming=True)
+            if not found.is_loaded:
+                return found.reason
+            if self._host.sysfs.exists("module/" + module):
+                return "the module %s claims it, but does not have it" % module
+            return "%s, but what driver that has is not known before" % found.reason
+        return "no module claims it"
+
+    def _prospect(self, module: str, *, is_claiming: bool) -> Prospect:
+        holders = self._host.sysfs.names("module/%s/holders" % module)
+        return prospect(module, self._lines, holders, is_claiming=is_claiming)
+
+
+def after_rules(say: Say, ours: NextBoot | None, drivers: Container[str]) -> NextBoot | None:
+    """What the rules of others and ``ours`` make of a device together, None where there are none.
+
+    Ours bind the device at once, so that an override that is set after them leaves it there. Those
+    of others can have no other driver than one of ``drivers``, which are there now.
+    """
+    plain = [rule for rule in say.rules if rule.driver_override]
+    earlier = [rule for rule in plain if not rule.is_after_ours or ours is None]
+    found = _after_rule(earlier[-1], drivers) if earlier else None
+    if ours is None:
+        return found
+    if found and say.entry and say.entry.policy.kind == NO_AUTOBIND:
+        found = found._replace(reason=found.reason + ", which policy no_autobind leaves as it is")
+    else:
+        found = ours
+    for rule in plain:
+        if rule.is_after_ours and rule.driver_override != found.binding.driver_override:
+            binding = found.binding._replace(driver_override=rule.driver_override)
+            reason = "%s; the rule %s sets its override after that" % (found.reason, rule.place)
+            found = NextBoot(binding, reason)
+    return found
+
+
+def _after_rule(rule: Rule, drivers: Container[str]) -> NextBoot:
+    override = rule.driver_override
+    reason = "the rule %s sets its override" % rule.place
+    if override in drivers:
+        return NextBoot(Binding(override, override), reason)
+    if override != NO_DRIVER:
+        reason += ", and no driver is called %s" % override
+    return NextBoot(Binding(None, override), reason)

@@ -1,0 +1,327 @@
+"""Why a driver has a device, and whether the next boot gives it the same one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from board import AMBA, CRYPTO, DMA, Board
+from fake_kernel import Driver, Module
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _info
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+
+NOTHING = "on driver none with driver_override unset"
+MODPROBE = "/etc/modprobe.d/others.conf"
+LOADED = "/etc/modules-load.d/others.conf"
+COMMAND_LINE = "/proc/cmdline"
+BY_HAND = "somebody bound it, with a driver_override that was cleared since"
+
+
+def info(board: Board, name: str) -> dict[str, Any]:
+    (found,) = _info.inspections(inspect(board.host, [Selector("name", name)]))["devices"]
+    return found
+
+
+def why(board: Board, name: str) -> tuple[str, str]:
+    bound_by = info(board, name)["bound_by"]
+    return bound_by["kind"], bound_by["sentence"]
+
+
+def set_override(board: Board, name: str, override: str) -> None:
+    board.kernel.write(f"bus/platform/devices/{name}/driver_override", override or "\n")
+
+
+def bind_by_hand(board: Board, name: str, driver: str) -> None:
+    set_override(board, name, driver)
+    board.kernel.write(f"bus/platform/drivers/{driver}/bind", name)
+    set_override(board, name, "")
+
+
+def add(board: Board, module: Module) -> None:
+    board.kmod.modules[module.name] = module
+    board.kmod.load(module.name)
+
+
+def put(board: Board, path: str, content: str) -> None:
+    board.host.files.put(path, content)
+
+
+def test_a_device_without_a_driver_has_none_for_a_reason(board: Board) -> None:
+    assert info(board, "b004000.ethernet")["bound_by"] is None
+
+
+def test_a_compatible_is_named_that_the_drivers_module_claims(board: Board) -> None:
+    # Its first is acme,crypto-v1.
+    assert why(board, "b000000.crypto") == (
+        "compatible",
+        "the module acme claims its compatible acme,crypto",
+    )
+
+
+def test_amba_devices_are_claimed_by_their_id(board: Board) -> None:
+    assert why(board, "b008000.blob") == ("amba", "the module acme claims amba:d00041011")
+
+
+def test_acpi_devices_are_claimed_by_their_ids(board: Board) -> None:
+    driver = Driver("virtio-mmio", matches=("LNRO0005",), module="virtio_mmio")
+    add(board, Module("virtio_mmio", (driver,), aliases=("acpi*:LNRO0005:*",)))
+    board.kernel.add_device("LNRO0005:00", acpi=("\\_SB_.VR00", "LNRO0005"))
+    assert why(board, "LNRO0005:00") == ("acpi", "the module virtio_mmio claims acpi:LNRO0005:")
+
+
+def test_devices_without_firmware_are_claimed_by_their_names(board: Board) -> None:
+    add(
+        board,
+        Module(
+            "acme_clock",
+            (Driver("clock-driver", matches=("acme-clock",), module="acme_clock"),),
+            aliases=("platform:acme-clock",),
+        ),
+    )
+    board.kernel.add_device("acme-clock")
+    board.kernel.add_device("dummy")
+    board.kernel.register(Driver("dummy", matches=("dummy",)))
+    sentence = "the module acme_clock claims platform:acme-clock"
+    assert why(board, "acme-clock") == ("name", sentence)
+    assert why(board, "dummy") == ("name", "its name, dummy, is that of the driver")
+
+
+def test_of_a_built_in_driver_nobody_tells_by_what_it_was_chosen(board: Board) -> None:
+    kind, sentence = why(board, "soc:keys")
+    assert kind == "kernel"
+    assert "built in" in sentence
+
+
+def test_but_where_the_kernel_keeps_the_aliases_of_built_in_modules_they_tell(board: Board) -> None:
+    board.kmod.modules["gpio_keys"] = Module("gpio_keys", aliases=("of:N*T*Cgpio-keys",))
+    # One that is not built in cannot be the module of a driver that is.
+    assert why(board, "soc:keys")[0] == "kernel"
+    board.kmod.built_in.add("gpio_keys")
+    sentence = "the module gpio_keys claims its compatible gpio-keys"
+    assert why(board, "soc:keys") == ("compatible", sentence)
+
+
+@pytest.fixture
+def by_hand(board: Board) -> Board:
+    """The board with a device that no driver claims, bound all the same."""
+    board.kernel.add_device("b00a000.other", "/soc/other@b00a000", ("acme,other",))
+    bind_by_hand(board, "b00a000.other", "acme-dma")
+    return board
+
+
+def test_a_driver_that_does_not_claim_the_device_was_bound_by_hand(by_hand: Board) -> None:
+    found = info(by_hand, "b00a000.other")
+    sentence = f"the module acme does not claim it: {BY_HAND}"
+    assert found["bound_by"] == {"kind": "hand", "sentence": sentence}
+    assert found["next_boot"]["driver"] is None
+    assert len(found["drift"]) == 1
+
+
+def test_vfio_drivers_claim_nothing(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False, persistent=False)
+    set_override(board, "b000000.crypto", "")
+    sentence = f"vfio-platform claims no device by itself: {BY_HAND}"
+    assert why(board, "b000000.crypto") == ("hand", sentence)
+    assert info(board, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
+
+
+def test_what_a_module_claims_may_not_be_known(board: Board) -> None:
+    """As where the package of the running kernel was removed."""
+    del board.kmod.modules["acme"]
+    found = info(board, "b000000.crypto")
+    assert found["bound_by"]["kind"] == "kernel"
+    assert found["bound_by"]["sentence"].startswith("modinfo does not know the module acme")
+    assert found["next_boot"]["driver"] == "acme-crypto"
+
+
+def test_an_override_that_came_later_is_told(board: Board) -> None:
+    set_override(board, "b000000.crypto", "vfio-platform")
+    kind, sentence = why(board, "b000000.crypto")
+    assert kind == "compatible"
+    assert sentence == (
+        "the module acme claims its compatible acme,crypto; that was before its driver_override "
+        "became vfio-platform, which counts when a driver is looked for again"
+    )
+
+
+def test_who_sets_an_override_is_told(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    of_list = "its driver_override is vfio-platform, which the list last applied sets (policy vfio)"
+    assert why(board, "b000000.crypto") == ("override", of_list)
+    board.apply([], reset_required=False)
+    board.apply([CRYPTO], reset_required=False, persistent=False)
+    for path, content, words in (
+        (None, "", "somebody set while the system runs"),
+        (
+            "/etc/udev/rules.d/80-x.rules",
+            'KERNEL=="b000000.crypto", ATTR{driver_override}="vfio-platform"\n',
+            "the rule /etc/udev/rules.d/80-x.rules:1 sets",
+        ),
+        (
+            "/etc/driverctl.d/platform-b000000.crypto",
+            "vfio-platform\n",
+            "driverctl sets by /etc/driverctl.d/platform-b000000.crypto",
+        ),
+    ):
+        if path:
+            put(board, path, content)
+        sentence = f"its driver_override is vfio-platform, which {words}"
+        assert why(board, "b000000.crypto") == ("override", sentence)
+
+
+def test_of_a_device_that_hangs_it_is_not_told(board: Board) -> None:
+    board.kernel.hung.add("b000000.crypto")
+    assert info(board, "b000000.crypto")["bound_by"] is None
+
+
+def test_a_native_module_is_loaded_by_udev(board: Board) -> None:
+    found = info(board, "b000000.crypto")
+    reason = "the kernel chooses the driver; udev loads the driver's module acme"
+    assert found["next_boot"] == {
+        "driver": "acme-crypto",
+        "driver_override": None,
+        "reason": reason,
+    }
+    assert found["boot_configuration"] == found["drift"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "place", "says"),
+    [
+        (MODPROBE, "# why\nblacklist acme\n", f"{MODPROBE}:2", "blacklist acme"),
+        (MODPROBE, "install acme /bin/true\n", f"{MODPROBE}:1", "install acme /bin/true"),
+        (COMMAND_LINE, "quiet module_blacklist=x,acme\n", COMMAND_LINE, "module_blacklist=x,acme"),
+        (COMMAND_LINE, "modprobe.blacklist=acme\n", COMMAND_LINE, "modprobe.blacklist=acme"),
+    ],
+)
+def test_unless_somebody_keeps_it_away(
+    board: Board, path: str, content: str, place: str, says: str
+) -> None:
+    put(board, path, content)
+    # It would be loaded in the same way, so the same keeps it away.
+    put(board, LOADED, "acme\n")
+    found = info(board, "b000000.crypto")
+    reason = f"{place} says '{says}', so that the driver's module acme is not loaded"
+    assert found["next_boot"] == {"driver": None, "driver_override": None, "reason": reason}
+    assert found["boot_configuration"] == [
+        {"place": place, "says": says},
+        {"place": f"{LOADED}:1", "says": "acme"},
+    ]
+    (sentence,) = found["drift"]
+    assert sentence.endswith(f"will be {NOTHING} after the next boot: {reason}")
+
+
+def test_what_another_module_needs_is_loaded_though_blacklisted(board: Board) -> None:
+    put(board, MODPROBE, "blacklist acme\n")
+    board.kernel.put("module/acme/holders/acme_more", "")
+    assert info(board, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
+    put(board, MODPROBE, "install acme /bin/true\n")
+    assert info(board, "b000000.crypto")["next_boot"]["driver"] is None
+
+
+@pytest.fixture
+def by_name(board: Board) -> Board:
+    """The board with a device that has a driver by its name, for which udev loads no module."""
+    driver = Driver("acme-clock", matches=("acme-clock",), module="acme_clock")
+    add(board, Module("acme_clock", (driver,)))
+    board.kernel.add_device("acme-clock", "/acme-clock", ("acme,clock-v9",))
+    return board
+
+
+def test_a_module_that_nothing_loads_is_missing_at_the_next_boot(by_name: Board) -> None:
+    assert why(by_name, "acme-clock") == ("name", "its name, acme-clock, is that of the driver")
+    found = info(by_name, "acme-clock")
+    assert found["next_boot"]["driver"] is None
+    assert found["next_boot"]["reason"] == (
+        "nothing loads the driver's module acme_clock: it does not claim the device, and neither "
+        "modules-load.d nor the kernel's command line names it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "place"),
+    [
+        ("/etc/modules-load.d/a.conf", "; first\n# x\n acme-clock \n", ":3"),
+        ("/usr/lib/modules-load.d/a.conf", "acme_clock\n", ":1"),
+        (COMMAND_LINE, "quiet modules_load=x,acme-clock\n", ""),
+        (COMMAND_LINE, "rd.modules_load=acme_clock\n", ""),
+    ],
+)
+def test_somebody_can_have_it_loaded(by_name: Board, path: str, content: str, place: str) -> None:
+    put(by_name, path, content)
+    after = info(by_name, "acme-clock")["next_boot"]
+    assert after["driver"] == "acme-clock"
+    assert f"{path}{place} has the driver's module acme_clock loaded" in after["reason"]
+
+
+def test_a_file_that_is_hidden_has_nothing_loaded(by_name: Board) -> None:
+    put(by_name, "/usr/lib/modules-load.d/a.conf", "acme_clock\n")
+    put(by_name, "/etc/modules-load.d/a.conf", "")
+    assert info(by_name, "acme-clock")["next_boot"]["driver"] is None
+
+
+def test_or_another_module_needs_it(by_name: Board) -> None:
+    by_name.kernel.put("module/acme_clock/holders/acme_more", "")
+    assert info(by_name, "acme-clock")["next_boot"]["driver"] == "acme-clock"
+
+
+def test_a_device_that_lost_its_driver_while_the_system_runs_gets_it_back(board: Board) -> None:
+    board.kernel.write("bus/platform/drivers/acme-crypto/unbind", "b000000.crypto")
+    assert info(board, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
+    # It is there from the beginning until the first driver has the device.
+    board.kernel.put("devices/platform/b000000.crypto/waiting_for_supplier", "0\n")
+    after = info(board, "b000000.crypto")["next_boot"]
+    assert (after["driver"], after["reason"]) == (
+        None,
+        "the module acme claims it, but does not have it",
+    )
+
+
+def test_why_there_is_no_driver_is_told(board: Board) -> None:
+    after = info(board, "b004000.ethernet")["next_boot"]
+    assert after["driver"] is None
+    assert "udev loads the driver's module acme_eth, but" in after["reason"]
+    put(board, MODPROBE, "blacklist acme_eth\n")
+    found = info(board, "b004000.ethernet")
+    assert f"{MODPROBE}:1 says 'blacklist acme_eth'" in found["next_boot"]["reason"]
+    assert found["boot_configuration"] == [{"place": f"{MODPROBE}:1", "says": "blacklist acme_eth"}]
+    assert found["drift"] == []
+
+
+@pytest.mark.parametrize("module", ["vfio_platform", "vfio-platform"])
+def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
+    board: Board, module: str
+) -> None:
+    board.apply([CRYPTO, DMA, AMBA], reset_required=False)
+    put(board, MODPROBE, f"blacklist {module}\n")
+    found = info(board, "b000000.crypto")
+    reason = (
+        f"{MODPROBE}:1 says 'blacklist {module}', so that vfio_platform, which policy vfio of the "
+        "list last applied needs, is not loaded"
+    )
+    assert found["next_boot"] == {
+        "driver": None,
+        "driver_override": "vfio-platform",
+        "reason": reason,
+    }
+    assert found["boot_configuration"] == [
+        {"place": f"{MODPROBE}:1", "says": f"blacklist {module}"}
+    ]
+    assert found["drift"][0].endswith(reason)
+    for name in ("b002000.dma", "b008000.blob"):
+        assert info(board, name)["drift"] == []
+
+
+def test_a_parameter_that_others_set_otherwise_is_told(board: Board) -> None:
+    board.apply([CRYPTO, DMA], reset_required=False)
+    put(board, MODPROBE, "options vfio_platform reset_required=1\n")
+    found = info(board, "b000000.crypto")
+    assert found["next_boot"]["driver"] == "vfio-platform"
+    (sentence,) = found["drift"]
+    assert sentence == (
+        f"{MODPROBE}:1 sets vfio_platform.reset_required=1 at each boot, and the list last applied "
+        "wants 0"
+    )
+    assert info(board, "b002000.dma")["drift"] == []
