@@ -124,7 +124,14 @@ def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
     inspections = []
     for device, (state, blocked) in zip(chosen, states_as_far_as_known(host.sysfs, chosen)):
         rival = _rival(device, kept, is_alone=sharing[device.stable_name] < 2)
-        say = Say(device.bus, claimed.get(device), _udev.of_device(device, rules), rival)
+        say = Say(
+            device.bus,
+            claimed.get(device),
+            rival,
+            _udev.of_device(device, rules),
+            _udev.of_device(device, rules, "add"),
+            _udev.of_device(device, rules, "bind"),
+        )
         match = drivers.match(device, state.driver) if state.driver else None
         inspections.append(
             Inspection(

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Container, NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._autoload import Prospect, prospect
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import Memory
@@ -71,13 +71,16 @@ class Rival(NamedTuple):
 class Say(NamedTuple):
     """Who has a say in the override of a device at each boot.
 
-    ``entry`` is that of the list last applied, ``rules`` are those of others in their order.
+    ``entry`` is that of the list last applied. ``rules`` are those of others in their order, and
+    of these ``on_add`` when the device appears and ``on_bind`` when a driver was bound to it.
     """
 
     bus: str
-    entry: Entry | None
-    rules: Sequence[Rule]
-    rival: Rival | None
+    entry: Entry | None = None
+    rival: Rival | None = None
+    rules: Sequence[Rule] = ()
+    on_add: Sequence[Rule] = ()
+    on_bind: Sequence[Rule] = ()
 
     @property
     def desired(self) -> Binding | None:
@@ -124,11 +127,13 @@ class Outlook:
 
     def of(self, device: Identity, state: State, match: Match | None, say: Say) -> NextBoot:
         """How the device will be; ``match`` is why it has its driver, None if it has none."""
+        return after_bind(say, self._after_add(device, state, match, say))
+
+    def _after_add(self, device: Identity, state: State, match: Match | None, say: Say) -> NextBoot:
         if say.rival and say.stored:
             reason = "driverctl sets it, after all rules, by %s" % say.rival.path
             return NextBoot(say.stored, reason)
-        ours = self._by_list(device, say)
-        by_rules = after_rules(say, ours, self._drivers.names(device.bus))
+        by_rules = after_rules(say, self._by_list(device, say), self._by_rule)
         return by_rules or self._by_itself(device, state, match)
 
     def lines(self, device: Identity, state: State, match: Match | None, say: Say) -> list[Line]:
@@ -167,6 +172,21 @@ class Outlook:
             )
             return NextBoot(say.desired._replace(driver=None), reason)
         return NextBoot(say.desired, policy)
+
+    def _by_rule(self, bus: str, rule: Rule) -> NextBoot:
+        """What a rule of others makes of a device, whether or not it loads the module itself."""
+        override = rule.driver_override
+        nothing = Binding(None, override)
+        reason = "the rule %s sets its override" % rule.place
+        if override is None or override == NO_DRIVER:
+            return NextBoot(nothing, reason)
+        if override not in self._drivers.names(bus):
+            return NextBoot(nothing, "%s, and no driver is called %s" % (reason, override))
+        module = self._drivers.module(bus, override)
+        for line in keeping_away(self._lines, [module] if module else []):
+            away = "%s, but %s, so that %s is not loaded" % (reason, line.label, line.module)
+            return NextBoot(nothing, away)
+        return NextBoot(Binding(override, override), reason)
 
     def _by_itself(self, device: Identity, state: State, match: Match | None) -> NextBoot:
         """What becomes of a device whose override nobody sets."""
@@ -218,15 +238,17 @@ class Outlook:
         return prospect(module, self._lines, holders, is_claiming=is_claiming)
 
 
-def after_rules(say: Say, ours: NextBoot | None, drivers: Container[str]) -> NextBoot | None:
+def after_rules(
+    say: Say, ours: NextBoot | None, by_rule: Callable[[str, Rule], NextBoot]
+) -> NextBoot | None:
     """What the rules of others and ``ours`` make of a device together, None where there are none.
 
-    Ours bind the device at once, so that an override that is set after them leaves it there. Those
-    of others can have no other driver than one of ``drivers``, which are there now.
+    Ours bind the device at once, so that an override that is set after them leaves it there.
+    ``by_rule`` tells what a rule of others makes of a device of a bus that no list claims.
     """
-    plain = [rule for rule in say.rules if rule.driver_override]
+    plain = [rule for rule in say.on_add if rule.driver_override]
     earlier = [rule for rule in plain if not rule.is_after_ours or ours is None]
-    found = _after_rule(earlier[-1], drivers) if earlier else None
+    found = by_rule(say.bus, earlier[-1]) if earlier else None
     if ours is None:
         return found
     if found and say.entry and say.entry.policy.kind == NO_AUTOBIND:
@@ -234,18 +256,22 @@ def after_rules(say: Say, ours: NextBoot | None, drivers: Container[str]) -> Nex
     else:
         found = ours
     for rule in plain:
-        if rule.is_after_ours and rule.driver_override != found.binding.driver_override:
-            binding = found.binding._replace(driver_override=rule.driver_override)
-            reason = "%s; the rule %s sets its override after that" % (found.reason, rule.place)
-            found = NextBoot(binding, reason)
+        if rule.is_after_ours:
+            found = _with_override(found, rule, "after that")
     return found
 
 
-def _after_rule(rule: Rule, drivers: Container[str]) -> NextBoot:
-    override = rule.driver_override
-    reason = "the rule %s sets its override" % rule.place
-    if override in drivers:
-        return NextBoot(Binding(override, override), reason)
-    if override != NO_DRIVER:
-        reason += ", and no driver is called %s" % override
-    return NextBoot(Binding(None, override), reason)
+def after_bind(say: Say, found: NextBoot) -> NextBoot:
+    """What the rules of others make of a device that was bound; ours leave it as it is then."""
+    for rule in say.on_bind:
+        if found.binding.driver and rule.driver_override:
+            found = _with_override(found, rule, "when it is bound")
+    return found
+
+
+def _with_override(found: NextBoot, rule: Rule, when: str) -> NextBoot:
+    if rule.driver_override == found.binding.driver_override:
+        return found
+    binding = found.binding._replace(driver_override=rule.driver_override)
+    reason = "%s; the rule %s sets its override %s" % (found.reason, rule.place, when)
+    return NextBoot(binding, reason)

@@ -41,7 +41,7 @@ _BEFORE_OURS, _AFTER_OURS, _AFTER_ALL = range(3)
 # A rule starts these, and does not go on where they fail.
 _STARTED = ("PROGRAM", "IMPORT")
 
-# What is known of a device, by key and attribute.
+# What is known of a device and its event, by key and attribute.
 Properties = Mapping["tuple[str, str]", str]
 
 
@@ -91,8 +91,8 @@ class Rule(NamedTuple):
                 is_open = is_open or match.key not in ("ACTION", "TEST")
             elif not is_met:
                 return False
-            else:
-                is_named = is_named or (match.operator == "==" and match.key != "SUBSYSTEM")
+            elif match.operator == "==" and match.key not in ("SUBSYSTEM", "ACTION"):
+                is_named = True
         return is_named or not is_open
 
     def clash(self, device: Identity, wanted: str | None) -> str:
@@ -131,9 +131,14 @@ def rules(files: Files, ours: str) -> list[File]:
     return found
 
 
-def of_device(device: Identity, known: Sequence[File]) -> list[Rule]:
-    """The rules that may set the override of this device, in the order in which they do."""
+def of_device(device: Identity, known: Sequence[File], action: str | None = None) -> list[Rule]:
+    """The rules that may set the override of this device, in the order in which they do.
+
+    ``action`` is that of the event; None for any.
+    """
     properties = _properties(device)
+    if action:
+        properties["ACTION", ""] = action
     found = [
         rule
         for file in known
@@ -206,7 +211,7 @@ def _is_alike(value: str, pattern: str) -> bool:
     return any(fnmatchcase(value, one) for one in pattern.split("|"))
 
 
-def _properties(device: Identity) -> Properties:
+def _properties(device: Identity) -> dict[tuple[str, str], str]:
     """What the rules can ask of the device, as far as it is known here."""
     known = {
         ("SUBSYSTEM", ""): device.bus,

@@ -68,8 +68,8 @@ INSPECTION = Inspection(
     Say(
         DEVICE.bus,
         ENTRY,
-        [Rule("/etc/udev/rules.d/x.rules:1", [], "none", 0)],
         Rival("/etc/driverctl.d/platform-b000000.crypto", ENTRY),
+        [Rule("/etc/udev/rules.d/x.rules:1", [], "none", 0)],
     ),
     NextBoot(ON_VFIO, "driverctl sets it"),
     [Line("/etc/modprobe.d/x.conf:1", "blacklist acme", "blacklist", "acme")],

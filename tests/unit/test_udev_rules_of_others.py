@@ -183,6 +183,10 @@ def test_info_names_the_rule_and_what_it_makes_of_the_next_boot(board: Board) ->
         "driver_override": "acme-dma-uio",
         "reason": f"the rule {OTHERS}:1 sets its override",
     }
+    board.write_file("/etc/modprobe.d/others.conf", "blacklist acme\n")
+    after = info(board, "b000000.crypto")["next_boot"]
+    assert after["driver"] is None
+    assert "but /etc/modprobe.d/others.conf:1 says 'blacklist acme'" in after["reason"]
 
 
 VFIO = "vfio-platform"
@@ -222,13 +226,40 @@ def test_rules_before_and_after_ours_make_the_next_boot_together(
     board.apply([{**BY_NAME, "policy": policy}], reset_required=False)
     for path, override in ((EARLY, before), (OTHERS, after)):
         if override:
-            rule = f'KERNEL=="b000000.crypto", ATTR{{driver_override}}="{override}"\n'
-            board.write_file(path, rule)
+            rule = f'ACTION=="add", KERNEL=="b000000.crypto", ATTR{{driver_override}}="{override}"'
+            board.write_file(path, rule + "\n")
     crypto = info(board, "b000000.crypto")
     expected = crypto["next_boot"]
     assert (expected["driver"], expected["driver_override"]) == binding
     assert expected["reason"] == words
     assert bool(crypto["drift"]) is (binding != board.kernel.binding("b000000.crypto"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "override"),
+    [
+        # It comes before ours when the device appears, and once more when ours has bound it.
+        ("%s", "uio"),
+        ('ACTION!="remove", %s', "uio"),
+        ('ACTION=="bind|change", %s', "uio"),
+        ('ACTION!="add|change", GOTO="end"\n%s\nLABEL="end"', VFIO),
+        ('ACTION=="add", %s', VFIO),
+    ],
+)
+def test_a_rule_before_ours_has_the_last_word_if_it_acts_on_bind_too(
+    board: Board, lines: str, override: str
+) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    board.write_file(EARLY, lines % f'KERNEL=="b000000.crypto", {SET}' + "\n")
+    after = info(board, "b000000.crypto")["next_boot"]
+    assert (after["driver"], after["driver_override"]) == (VFIO, override)
+    assert after["reason"].endswith("sets its override when it is bound") is (override == "uio")
+
+
+def test_a_rule_on_bind_leaves_a_native_driver_where_it_is(board: Board) -> None:
+    board.write_file(OTHERS, f'ACTION=="bind", KERNEL=="b000000.crypto", {SET}\n')
+    after = info(board, "b000000.crypto")["next_boot"]
+    assert (after["driver"], after["driver_override"]) == ("acme-crypto", "uio")
 
 
 def test_a_rule_that_is_not_plain_is_told_where_a_list_wants_something(board: Board) -> None:
