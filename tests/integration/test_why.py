@@ -1,0 +1,143 @@
+"""Why a device has its driver, and that what is said of the next boot comes true."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.harness.playbook import play, task_play
+from tests.harness.sysfs import files, read_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+LISTED = [{"dt_path": f"/soc/ring@b10{number}000", "policy": "vfio"} for number in (1, 2, 3)]
+BLACKLIST = "/etc/modprobe.d/why.conf"
+LOADED = "/etc/modules-load.d/why.conf"
+EARLY = "/etc/udev/rules.d/60-why.rules"
+LATE = "/etc/udev/rules.d/80-why.rules"
+
+_BIND_BY_HAND = """
+    cd /sys/bus/platform/devices/b000000.crypto
+    echo acme-ring > driver_override
+    echo b000000.crypto > /sys/bus/platform/drivers/acme-ring/bind
+    echo > driver_override
+"""
+
+# The first file jumps over what would spoil everything.
+_WRITE_FILES = rf"""
+    printf '# Not at boot.\nblacklist acme\n' > {BLACKLIST}
+    echo acme > {LOADED}
+    cat > {EARLY} << 'END'
+KERNEL=="b101000.ring", ACTION=="add", ATTR{{driver_override}}="replaced"
+KERNEL=="b102000.ring", ATTR{{driver_override}}="again_on_bind"
+SUBSYSTEM=="platform", GOTO="why_end"
+KERNEL=="*.ring", ATTR{{driver_override}}="jumped_over"
+LABEL="why_end"
+END
+    cat > {LATE} << 'END'
+KERNEL=="b103000.ring", ACTION=="add", ATTR{{driver_override}}="late"
+KERNEL=="b003000.plain", ATTR{{driver_override}}="nobody"
+END
+"""
+
+_TIDY_UP = f"""
+    rm {BLACKLIST} {LOADED} {EARLY} {LATE}
+    udevadm control --reload
+    cd /sys/bus/platform/devices
+    for ring in b102000.ring b103000.ring; do echo vfio-platform > $ring/driver_override; done
+    echo > b003000.plain/driver_override
+    modprobe acme
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
+    before = read_machine(guest).bindings, files(guest)
+    yield
+    guest.run(_TIDY_UP)
+    assert play(inventory, "armfleet.vfio.release").code == 0
+    assert (read_machine(guest).bindings, files(guest)) == before
+
+
+def info(inventory: Path) -> dict[str, dict[str, Any]]:
+    """What device_info says of each device, by its name."""
+    run = play(inventory, task_play("armfleet.vfio.device_info", {}))
+    return {one["name"]: one for one in run.of("armfleet.vfio.device_info")["devices"]}
+
+
+def test_each_device_is_told_with_why_it_has_its_driver(guest: Guest, inventory: Path) -> None:
+    options = {"devices": LISTED, "reset_required": False}
+    done = play(inventory, task_play("armfleet.vfio.host_policy", options))
+    assert done.code == 0, done.output
+    guest.run(_BIND_BY_HAND)
+    found = info(inventory)
+    expected = {
+        "b101000.ring": "override",
+        "b000000.crypto": "hand",
+        "b002000.dma": "compatible",
+        "gpio-keys": "compatible",
+        "9010000.pl031": "amba",
+        "reg-dummy": "name",
+        "9050000.smmuv3": "kernel",
+    }
+    assert {name: found[name]["bound_by"]["kind"] for name in expected} == expected
+    # Its first is acme,dma-v2.
+    assert found["b002000.dma"]["bound_by"]["sentence"] == (
+        "the module acme claims its compatible acme,dma"
+    )
+    assert "the list last applied sets" in found["b101000.ring"]["bound_by"]["sentence"]
+    drifting = {name for name, one in found.items() if one["drift"]}
+    assert drifting == {"b000000.crypto"}
+
+
+OVERRIDDEN = {
+    "b101000.ring": ("vfio-platform", "vfio-platform"),
+    "b102000.ring": ("vfio-platform", "again_on_bind"),
+    "b103000.ring": ("vfio-platform", "late"),
+    "b003000.plain": (None, "nobody"),
+}
+
+
+class Story:
+    """What later tests compare with."""
+
+    predicted: dict[str, tuple[str | None, str | None]]
+
+
+def test_the_next_boot_is_told_with_the_lines_that_decide_it(guest: Guest, inventory: Path) -> None:
+    guest.run(_WRITE_FILES)
+    found = info(inventory)
+    ring = found["b100000.ring"]
+    assert ring["next_boot"]["driver"] is None
+    assert f"{BLACKLIST}:2 says 'blacklist acme'" in ring["next_boot"]["reason"]
+    assert ring["boot_configuration"] == [
+        {"place": f"{BLACKLIST}:2", "says": "blacklist acme"},
+        {"place": f"{LOADED}:1", "says": "acme"},
+    ]
+    assert [found[name]["rules_of_others"] for name in ("b101000.ring", "b104000.ring")] == [
+        [{"place": f"{EARLY}:1", "driver_override": "replaced"}],
+        [],
+    ]
+    Story.predicted = {
+        f"{one['bus']}/{name}": (one["next_boot"]["driver"], one["next_boot"]["driver_override"])
+        for name, one in found.items()
+    }
+    assert {name: Story.predicted[f"platform/{name}"] for name in OVERRIDDEN} == OVERRIDDEN
+
+
+def test_the_boot_comes_as_it_was_told(guest: Guest, inventory: Path) -> None:
+    guest.reboot()
+    guest.run("udevadm settle")
+    running = read_machine(guest).bindings
+    assert {name: Story.predicted[name] for name in running} == running
+    found = info(inventory)
+    assert "blacklist acme" in found["b100000.ring"]["next_boot"]["reason"]
+    assert {name for name, one in found.items() if one["drift"]} == {
+        "b102000.ring",
+        "b103000.ring",
+    }
