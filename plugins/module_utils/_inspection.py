@@ -19,6 +19,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     MODPROBE,
     MODULES_LOAD,
     RULES,
+    Memory,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import memory as remember
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host
@@ -112,40 +113,58 @@ def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
     if selectors is not None:
         found = resolve(host.sysfs, selectors, devices)
         chosen = list(dict.fromkeys(device for matches in found for device in matches))
-    earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
-    claimed = first_entries(memory.entries, resolve(host.sysfs, earlier, devices))
-    kept = _driverctl.stored(host.files)
-    rules = _udev.rules(host.files, RULES)
-    sharing = Counter(device.stable_name for device in devices) if kept else Counter()
-    drivers = Drivers(host.sysfs, host.kmod)
-    lines = _modprobe.lines(host.files, MODPROBE) + _autoload.lines(host.files, MODULES_LOAD)
-    outlook = Outlook(host, drivers, memory, lines)
-    parameters = _our_parameters(host.files)
-    inspections = []
-    for device, (state, blocked) in zip(chosen, states_as_far_as_known(host.sysfs, chosen)):
-        rival = _rival(device, kept, is_alone=sharing[device.stable_name] < 2)
-        say = Say(
+    inspector = _Inspector(host, memory, devices)
+    states = states_as_far_as_known(host.sysfs, chosen)
+    return Findings(
+        [inspector.of(device, *found) for device, found in zip(chosen, states)], memory.entries
+    )
+
+
+class _Inspector:
+    """What concerns all devices of a host, read once, and each device in the light of it."""
+
+    def __init__(self, host: Host, memory: Memory, devices: Sequence[Identity]) -> None:
+        self._host = host
+        earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
+        self._claimed = first_entries(memory.entries, resolve(host.sysfs, earlier, devices))
+        self._stored = _driverctl.stored(host.files)
+        self._sharing = Counter(device.stable_name for device in devices if self._stored)
+        self._rules = _udev.rules(host.files, RULES)
+        self._lines = [
+            *_modprobe.lines(host.files, MODPROBE),
+            *_autoload.lines(host.files, MODULES_LOAD),
+        ]
+        self._parameters = _our_parameters(host.files)
+        self._drivers = Drivers(host.sysfs, host.kmod)
+        self._outlook = Outlook(host, self._drivers, memory, self._lines)
+
+    def of(self, device: Identity, state: State, blocked: str | None) -> Inspection:
+        """All that is known of a device; ``blocked`` is why its override is not."""
+        say = self._say(device)
+        match = None
+        if state.driver and state.driver != state.driver_override:
+            match = self._drivers.match(device, state.driver)
+        return Inspection(
+            device,
+            state,
+            None if blocked else _bound_by(state, match, say),
+            _hazards(self._host, device, state, blocked),
+            say,
+            self._outlook.of(device, state, match, say),
+            self._outlook.lines(device, state, match, say),
+            _against(self._lines, self._parameters, say),
+        )
+
+    def _say(self, device: Identity) -> Say:
+        is_alone = self._sharing[device.stable_name] < 2
+        return Say(
             device.bus,
-            claimed.get(device),
-            rival,
-            _udev.of_device(device, rules),
-            _udev.of_device(device, rules, "add"),
-            _udev.of_device(device, rules, "bind"),
+            self._claimed.get(device),
+            _rival(device, self._stored, is_alone=is_alone),
+            _udev.of_device(device, self._rules),
+            _udev.of_device(device, self._rules, "add"),
+            _udev.of_device(device, self._rules, "bind"),
         )
-        match = drivers.match(device, state.driver) if state.driver else None
-        inspections.append(
-            Inspection(
-                device,
-                state,
-                None if blocked else _bound_by(state, match, say),
-                _hazards(host, device, state, blocked),
-                say,
-                outlook.of(device, state, match, say),
-                outlook.lines(device, state, match, say),
-                _against(lines, parameters, say),
-            )
-        )
-    return Findings(inspections, memory.entries)
 
 
 def _hazards(host: Host, device: Identity, state: State, blocked: str | None) -> list[Hazard]:
@@ -156,12 +175,12 @@ def _hazards(host: Host, device: Identity, state: State, blocked: str | None) ->
 def _bound_by(state: State, match: Match | None, say: Say) -> Reason | None:
     """Why the device has its driver; None if it has none."""
     override = state.driver_override
-    if match is None or override is None:
-        return match and match.reason
-    if override == state.driver:
+    if override and override == state.driver:
         return Reason(
             OVERRIDE, "its driver_override is %s, which %s" % (override, say.who(override))
         )
+    if match is None or override is None:
+        return match and match.reason
     return match.reason._replace(
         sentence="%s; that was before its driver_override became %s, which counts when a driver is "
         "looked for again" % (match.reason.sentence, override)

@@ -126,7 +126,10 @@ class Outlook:
         self._lines = lines
 
     def of(self, device: Identity, state: State, match: Match | None, say: Say) -> NextBoot:
-        """How the device will be; ``match`` is why it has its driver, None if it has none."""
+        """How the device will be.
+
+        ``match`` is why it has its driver; None if it has none, or has it by its override.
+        """
         return after_bind(say, self._after_add(device, state, match, say))
 
     def _after_add(self, device: Identity, state: State, match: Match | None, say: Say) -> NextBoot:
@@ -138,10 +141,9 @@ class Outlook:
 
     def lines(self, device: Identity, state: State, match: Match | None, say: Say) -> list[Line]:
         """What others say of the modules that the device is bound by, or may be."""
-        modules = set()
-        if match and match.module:
-            modules.add(match.module)
-        if match is None or match.is_by_hand or state.driver_override is not None:
+        module = self._drivers.module(device.bus, state.driver) if state.driver else None
+        modules = {module} if module else set()
+        if state.driver is None or (match and match.is_by_hand):
             modules.update(map(underscored, self._claimants(device)))
         if say.desired:
             modules |= with_needs(self._needed(device, say.desired))
