@@ -268,8 +268,8 @@ devices:
     boot_configuration:
       description:
         - What others say in C(modprobe.d), in C(modules-load.d) and on the kernel's command line of
-          the modules by which it is bound, or would be for the list last applied or without any
-          override.
+          the module of its driver, of those that the list last applied needs for it, and, where it
+          has no driver or was bound by hand, of those that claim it.
       returned: always
       type: list
       elements: dict
