@@ -262,5 +262,5 @@ def _boot_result(outcome: Outcome) -> dict[str, Any]:
         initramfs_tool=outcome.initramfs.tool,
         initramfs_command=outcome.initramfs.command,
         reboot_required=outcome.needs_boot,
-        kernel_command_line=_report.early(outcome),
+        kernel_command_line=[_report.early(one) for one in outcome.early],
     )

@@ -61,4 +61,5 @@ def _inspection(found: Inspection) -> dict[str, Any]:
             {"place": rule.place, "driver_override": rule.driver_override} for rule in say.rules
         ],
         boot_configuration=[{"place": line.place, "says": line.says} for line in found.lines],
+        kernel_command_line=found.early and _report.early(found.early),
     )

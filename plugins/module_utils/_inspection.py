@@ -28,6 +28,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     snapshot,
     states_as_far_as_known,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early, EarlyDrivers
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VFIO_DRIVERS,
@@ -57,6 +58,7 @@ class Inspection(NamedTuple):
 
     ``say`` is who has a say in its override; ``lines`` are what others say of its modules, and
     ``against`` those values that they give to parameters and the list last applied does not.
+    ``early`` is its native driver where that has the device before any rule can run.
     """
 
     device: Identity
@@ -67,6 +69,7 @@ class Inspection(NamedTuple):
     next_boot: NextBoot
     lines: Sequence[_modprobe.Line] = ()
     against: Sequence[str] = ()
+    early: Early | None = None
 
     @property
     def drift(self) -> list[str]:
@@ -136,6 +139,8 @@ class _Inspector:
         ]
         self._parameters = _our_parameters(host.files)
         self._drivers = Drivers(host.sysfs, host.kmod)
+        self._memory = memory
+        self._early = EarlyDrivers(host.sysfs, host.kmod, host.files)
         self._outlook = Outlook(host, self._drivers, memory, self._lines)
 
     def of(self, device: Identity, state: State, blocked: str | None) -> Inspection:
@@ -153,7 +158,17 @@ class _Inspector:
             self._outlook.of(device, state, match, say),
             self._outlook.lines(device, state, match, say),
             _against(self._lines, self._parameters, say),
+            self._early_driver(device, state, say),
         )
+
+    def _early_driver(self, device: Identity, state: State, say: Say) -> Early | None:
+        if say.desired is None:
+            return None
+        is_native = state.driver_override is None
+        taken_from = (state.driver,) if is_native else self._memory.native_of(device)
+        if taken_from in (None, (say.desired.driver,)):
+            return None
+        return self._early.of(device, taken_from[0])
 
     def _say(self, device: Identity) -> Say:
         is_alone = self._sharing[device.stable_name] < 2

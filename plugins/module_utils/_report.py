@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
     DeviceOutcome,
@@ -14,6 +14,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import NODE_STEP, Identity, State
+
+if TYPE_CHECKING:
+    from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early
 
 
 def identity(device: Identity) -> dict[str, Any]:
@@ -90,17 +93,14 @@ def diff(outcome: Outcome) -> list[dict[str, str]]:
     return parts + [_file_part(change) for change in outcome.files if change.is_needed]
 
 
-def early(outcome: Outcome) -> list[dict[str, str | None]]:
+def early(found: Early) -> dict[str, str | None]:
     """What only the kernel's command line can prevent."""
-    return [
-        {
-            "name": one.device.name,
-            "driver": one.driver,
-            "words": one.words,
-            "sentence": one.sentence,
-        }
-        for one in outcome.early
-    ]
+    return {
+        "name": found.device.name,
+        "driver": found.driver,
+        "words": found.words,
+        "sentence": found.sentence,
+    }
 
 
 def _binding(state: State) -> dict[str, str | None]:

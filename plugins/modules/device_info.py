@@ -284,6 +284,34 @@ devices:
           returned: always
           type: str
           sample: blacklist acme
+    kernel_command_line:
+      description:
+        - Its native driver, where that is built into the kernel and so has the device for a moment
+          at each boot before the rules of the list take it away. Only the kernel's command line
+          prevents that.
+        - Null for any other device.
+      returned: always
+      type: dict
+      contains:
+        name:
+          description: Name of the device in C(/sys/bus/*/devices).
+          returned: always
+          type: str
+          sample: a000000.virtio_mmio
+        driver:
+          description: That driver.
+          returned: always
+          type: str
+          sample: virtio-mmio
+        words:
+          description: What to add to the command line; null where this kernel does not tell.
+          returned: always
+          type: str
+          sample: initcall_blacklist=virtio_mmio_init
+        sentence:
+          description: The same in words, with the other devices that would lose the driver.
+          returned: always
+          type: str
 policy_list:
   description: >-
     The list last applied by M(armfleet.vfio.host_policy), as it was given; empty without one.

@@ -73,6 +73,7 @@ INSPECTION = Inspection(
     ),
     NextBoot(ON_VFIO, "driverctl sets it"),
     [Line("/etc/modprobe.d/x.conf:1", "blacklist acme", "blacklist", "acme")],
+    early=Early(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", []),
 )
 
 
@@ -217,7 +218,7 @@ def test_what_a_module_returns_is_described(module: str) -> None:
         returned["boot_files"] = _report.boot_files(OUTCOME)
         returned["initramfs_tool"] = OUTCOME.initramfs.tool
         returned["initramfs_command"] = OUTCOME.initramfs.command
-        returned["kernel_command_line"] = _report.early(OUTCOME)
+        returned["kernel_command_line"] = [_report.early(one) for one in OUTCOME.early]
         returned["reboot_required"] = OUTCOME.needs_boot
     assert undescribed(returned, module_text(module, "RETURN")) == {"changed"}
 

@@ -118,6 +118,7 @@ ABOUT = {
     "desired",
     "drift",
     "driverctl",
+    "kernel_command_line",
     "next_boot",
     "rules_of_others",
 }
