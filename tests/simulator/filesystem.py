@@ -110,14 +110,23 @@ class FileSystem:
     def create(self, _path: str, _mode: int, _fi: object = None) -> int:
         raise failure(errno.EACCES)
 
-    def mkdir(self, _path: str, _mode: int) -> int:
-        raise failure(errno.EPERM)
+    def mkdir(self, path: str, _mode: int) -> int:
+        self._folder_in_dev(path).entries[_name(path)] = Folder()
+        return 0
 
-    def unlink(self, _path: str) -> int:
-        raise failure(errno.EPERM)
+    def symlink(self, path: str, target: str) -> int:
+        self._folder_in_dev(path).entries[_name(path)] = Link(target)
+        return 0
 
-    def rmdir(self, _path: str) -> int:
-        raise failure(errno.EPERM)
+    def unlink(self, path: str) -> int:
+        del self._folder_in_dev(path).entries[_name(path)]
+        return 0
+
+    def rmdir(self, path: str) -> int:
+        folder = self._entry(path)
+        if isinstance(folder, Folder) and folder.entries:
+            raise failure(errno.ENOTEMPTY)
+        return self.unlink(path)
 
     def chmod(self, path: str, mode: int) -> int:
         self._file(path).mode = stat.S_IMODE(mode)
@@ -134,6 +143,13 @@ class FileSystem:
     def statfs(self, _path: str) -> dict[str, int]:
         return {"f_bsize": _PAGE, "f_frsize": _PAGE, "f_namemax": 255}
 
+    def _folder_in_dev(self, path: str) -> Folder:
+        """Where ``path`` is; sysfs takes no names of ours, and /dev does."""
+        folder = self._entry(path.rpartition("/")[0])
+        if not path.startswith("/dev/vfio/") or not isinstance(folder, Folder):
+            raise failure(errno.EPERM)
+        return folder
+
     def _entry(self, path: str) -> Entry:
         entry = self._tree.lookup(path.strip("/"))
         if entry is None:
@@ -145,6 +161,10 @@ class FileSystem:
         if not isinstance(entry, File):
             raise failure(errno.EISDIR)
         return entry
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _type(entry: Entry) -> int:
