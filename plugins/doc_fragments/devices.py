@@ -130,4 +130,13 @@ options:
           - Name of the driver as in C(/sys/bus/*/drivers), not of its module.
           - Required with O(devices[].policy=driver).
         type: str
+      tag:
+        description:
+          - A name of your own for the device. The links C(/dev/vfio/by-tag/NAME) and, where the
+            kernel makes a node for the device itself, C(/dev/vfio/devices/by-tag/NAME) lead to its
+            nodes, however these are numbered.
+          - Up to 64 letters, digits, V(.), V(_) and V(-); not V(.) or V(-) at the beginning. No two
+            entries have the same, and an entry that has one matches one device at most.
+          - Goes with O(devices[].policy=vfio) only.
+        type: str
 """

@@ -17,6 +17,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._errors import Polic
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DEFAULT,
     NO_DRIVER,
+    VFIO,
     VFIO_DRIVERS,
     Identity,
     NodeAccess,
@@ -45,6 +46,30 @@ ATTR{subsystem/drivers_probe}="$kernel"
 """
 
 _ON_VFIO = "|".join(VFIO_DRIVERS.values())
+
+_KINDS_OF_LINKS = {"path": "ARMFLEET_VFIO_PATH", "tag": "ARMFLEET_VFIO_TAG"}
+_LINKS = """\
+# Links to the nodes of what is on VFIO. An initramfs may lack these programs; what is missing
+# then is made when the events come again. No name that is odd gets into a command.
+ENV{ARMFLEET_VFIO_POLICY}!="vfio", GOTO="armfleet_vfio_linked"
+TEST!="/usr/bin/realpath", GOTO="armfleet_vfio_linked"
+ENV{.armfleet_vfio_path}=="/*", ENV{.armfleet_vfio_path}!="*[!0-9A-Za-z/,._+@#-]*", \
+IMPORT{program}="/bin/sed -n -e y,/,:, -e s/^OF_FULLNAME=:/ARMFLEET_VFIO_PATH=/p \
+/sys$devpath/uevent"
+ENV{.armfleet_vfio_path}=="", KERNEL!="*.auto", ATTR{firmware_node/path}!="?*[!0-9A-Z_.]*", \
+IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p /sys$devpath/firmware_node/path"
+# The node of a group is no device's child, so SYMLINK cannot tell whose it is.
+ACTION!="unbind", DRIVER=="vfio-platform|vfio-amba", PROGRAM=="/usr/bin/realpath \
+--relative-to=/sys/kernel/iommu_groups /sys$devpath/iommu_group", ENV{.armfleet_vfio_node}="$result"
+ENV{.armfleet_vfio_node}!="", ATTR{iommu_group/name}=="vfio-noiommu", \
+ENV{.armfleet_vfio_node}="noiommu-$env{.armfleet_vfio_node}"
+"""
+_LINK = """\
+ENV{.armfleet_vfio_node}!="", ENV{%(key)s}!="", RUN+="/bin/mkdir -p /dev/vfio/by-%(kind)s", \
+RUN+="/bin/ln -sfT ../$env{.armfleet_vfio_node} /dev/vfio/by-%(kind)s/$env{%(key)s}"
+ACTION=="unbind", ENV{%(key)s}!="", RUN+="/bin/rm -f /dev/vfio/by-%(kind)s/$env{%(key)s} \
+/dev/vfio/devices/by-%(kind)s/$env{%(key)s}"
+"""
 
 
 class Memory(NamedTuple):
@@ -130,7 +155,7 @@ def render(plan: BootPlan) -> dict[str, str | None]:
 
 def to_mapping(entry: Entry) -> dict[str, Any]:
     """The entry as a user would write it."""
-    selector, policy = entry
+    selector, policy, tag = entry
     mapping: dict[str, Any] = {selector.kind: selector.value}
     if selector.bus:
         mapping["bus"] = selector.bus
@@ -141,6 +166,8 @@ def to_mapping(entry: Entry) -> dict[str, Any]:
     mapping["policy"] = policy.kind
     if policy.driver:
         mapping["driver"] = policy.driver
+    if tag:
+        mapping["tag"] = tag
     return mapping
 
 
@@ -158,6 +185,8 @@ def _rules(plan: BootPlan) -> str:
     if claiming:
         lines += ["", *_access(plan.access), *_guards(claiming)]
         lines += [_claim(entry, selector, plan.modules) for entry, selector in claiming]
+        lines += ["", 'ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"']
+        lines += _links(claiming)
         lines += _actions({entry.policy.driver for entry, _selector in claiming})
     return "\n".join(lines) + "\n"
 
@@ -175,10 +204,9 @@ def _access(access: NodeAccess | None) -> list[str]:
 
 def _guards(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
     lines = [
-        'ACTION!="add|bind", GOTO="armfleet_vfio_end"',
+        'ACTION=="remove", GOTO="armfleet_vfio_end"',
+        *_links_of_devices(claiming),
         'SUBSYSTEM!="%s", GOTO="armfleet_vfio_end"' % "|".join(VFIO_DRIVERS),
-        "# An open device hangs whoever unbinds it, so one that is on VFIO is left alone.",
-        'DRIVER=="%s", GOTO="armfleet_vfio_end"' % _ON_VFIO,
     ]
     # A helper device of a driver (PLATFORM_DEVID_AUTO) can share the node of its parent; what is
     # said of a node is meant for the parent alone.
@@ -189,6 +217,35 @@ def _guards(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
     if any(selector.alias for _entry, selector in claiming):
         lines.append(_joined("alias", "OF_ALIAS", _ALIASES))
     return [*lines, ""]
+
+
+def _links_of_devices(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
+    """Rules for vfio-dev, whose parent is the device that was claimed."""
+    kinds = _kinds_of_links(claiming)
+    lines = ['SUBSYSTEM=="vfio-dev", IMPORT{parent}="ARMFLEET_VFIO_*"'] if kinds else []
+    return lines + [
+        'SUBSYSTEM=="vfio-dev", ENV{DEVNAME}!="", ENV{%s}!="", '
+        'SYMLINK+="vfio/devices/by-%s/$env{%s}"' % (key, kind, key)
+        for kind, key in kinds.items()
+    ]
+
+
+def _links(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
+    kinds = _kinds_of_links(claiming)
+    if not kinds:
+        return []
+    lines = ["", *_LINKS.splitlines()]
+    for kind, key in kinds.items():
+        lines += (_LINK % {"kind": kind, "key": key}).splitlines()
+    return [*lines, 'LABEL="armfleet_vfio_linked"']
+
+
+def _kinds_of_links(claiming: Sequence[tuple[Entry, Selector]]) -> dict[str, str]:
+    given = [entry for entry, _selector in claiming if entry.policy.kind == VFIO]
+    tagged = any(entry.tag for entry in given)
+    return {
+        kind: key for kind, key in _KINDS_OF_LINKS.items() if given and (kind != "tag" or tagged)
+    }
 
 
 def _joined(name: str, key: str, count: int) -> str:
@@ -206,6 +263,8 @@ def _claim(entry: Entry, selector: Selector, modules: Mapping[str, str]) -> str:
         parts.append('ENV{.armfleet_vfio_driver}="%s"' % policy.driver)
         if policy.driver in modules:
             parts.append('ENV{.armfleet_vfio_module}="%s"' % modules[policy.driver])
+    if entry.tag:
+        parts.append('ENV{ARMFLEET_VFIO_TAG}="%s"' % entry.tag)
     return ", ".join(parts)
 
 
@@ -225,7 +284,9 @@ def _actions(pinned: set[str | None]) -> list[str]:
     drivers = [*VFIO_DRIVERS.values(), NO_DRIVER, *sorted(filter(None, pinned))]
     return [
         "",
-        'ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"',
+        'ACTION!="add|bind", GOTO="armfleet_vfio_end"',
+        "# An open device hangs whoever unbinds it, so one that is on VFIO is left alone.",
+        'DRIVER=="%s", GOTO="armfleet_vfio_end"' % _ON_VFIO,
         *[
             'ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="%s", ENV{.armfleet_vfio_driver}="%s", '
             'ENV{.armfleet_vfio_module}="%s"' % (bus, driver, driver)

@@ -93,6 +93,7 @@ SPECS: dict[str, dict[str, Any]] = {
                         "choices": [VFIO, NO_AUTOBIND, DRIVER, DEFAULT],
                     },
                     "driver": {"type": "str"},
+                    "tag": {"type": "str"},
                 },
                 required_if=[["policy", DRIVER, ["driver"]]],
             ),
@@ -258,6 +259,7 @@ def _settings(params: Mapping[str, Any]) -> VfioSettings:
 def _boot_result(outcome: Outcome) -> dict[str, Any]:
     return dict(
         _report.result(outcome),
+        devices=_report.linked(outcome),
         boot_files=_report.boot_files(outcome),
         initramfs_tool=outcome.initramfs.tool,
         initramfs_command=outcome.initramfs.command,

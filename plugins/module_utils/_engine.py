@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _lasting
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _lasting, _links
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     complete,
@@ -72,6 +72,7 @@ class DeviceOutcome(NamedTuple):
     before: State
     after: State
     steps: tuple[str, ...]
+    links: tuple[str, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -141,11 +142,13 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
     contents = _lasting.contents(host.files) if request.is_whole_list else {}
     memory = _boot.memory(contents.get(_boot.RULES))
     wanted = _claims(host, request, memory)
-    plans = _plans(host, request, wanted, memory)
-    steps = _host_steps(host, request, plans)
+    plans, unlinking, in_the_way = _linked(
+        host, request, wanted, _plans(host, request, wanted, memory)
+    )
+    steps = unlinking + _host_steps(host, request, plans)
     lasting = _lasting.lasting(host, request, plans, memory, contents)
     needed = [change for change in lasting.files if change.is_needed]
-    _refuse(host, request, plans, steps, needed, lasting.clashes)
+    _refuse(host, request, plans, steps, needed, lasting.clashes + in_the_way)
     after: dict[Identity, State] = {}
     is_needed = bool(steps or needed or any(one.steps for one in plans))
     early = _early(host, plans) if is_needed and lasting.files else []
@@ -243,6 +246,19 @@ def _has(files: Files, node: str, wanted: NodeAccess) -> bool:
     )
 
 
+def _linked(
+    host: Host, request: Request, wanted: Sequence[Claim], plans: list[DevicePlan]
+) -> _links.Linking:
+    """The plans with links to nodes, which a whole list alone has."""
+    if not (request.is_whole_list and request.runtime):
+        return _links.Linking(plans, [], [])
+    tags = {claim.device: claim.tag for claim in wanted if claim.tag}
+    present: dict[str, str] = {}
+    for folder in _links.FOLDERS:
+        present.update(host.files.links(folder))
+    return _links.linking(plans, tags, present, host.sysfs.has_node)
+
+
 def _host_steps(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[HostStep]:
     if not any(device_plan.is_for_vfio for device_plan in plans):
         return []
@@ -314,4 +330,5 @@ def _outcome(device_plan: DevicePlan, verified: State | None) -> DeviceOutcome:
         before,
         after,
         tuple(step.sentence for step in device_plan.steps),
+        _links.paths(device_plan.links, after.vfio_nodes),
     )

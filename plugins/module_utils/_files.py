@@ -117,6 +117,50 @@ class Files:
             return None
         return NodeAccess(_group_name(status.st_gid), "%04o" % stat.S_IMODE(status.st_mode))
 
+    def links(self, path: str) -> dict[str, str]:
+        """Where the links in a folder lead, by their paths; nothing for what is no link."""
+        return {
+            "%s/%s" % (path, name): self.link("%s/%s" % (path, name)) or ""
+            for name in self.names(path)
+        }
+
+    def link(self, path: str) -> str | None:
+        """Where a link leads; None where there is none."""
+        try:
+            return os.readlink(self._root + path)
+        except OSError as error:
+            # EINVAL is of something that is no link.
+            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
+                return None
+            raise failure("read", path, error) from None
+
+    def point(self, path: str, target: str | None) -> None:
+        """Make the link lead to ``target`` or, with None, not be, nor its folder if it was alone.
+
+        PolicyError where something else is in its place.
+        """
+        try:
+            if self.link(path) is not None:
+                # udev may be quicker.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._root + path)
+            self._link(path, target)
+        except OSError as error:
+            raise failure("link", path, error) from None
+
+    def _link(self, path: str, target: str | None) -> None:
+        folder = os.path.dirname(self._root + path)
+        if target is None:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+            return
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        try:
+            os.symlink(target, self._root + path)
+        except FileExistsError:
+            if self.link(path) != target:
+                raise
+
     def give_node(self, path: str, access: NodeAccess) -> None:
         """Set group and mode of a device node, where it is there; what is None is left."""
         try:

@@ -51,6 +51,7 @@ def _inspection(found: Inspection) -> dict[str, Any]:
         _report.identity(found.device),
         **_report.running(found.state),
         bound_by=found.bound_by and found.bound_by._asdict(),
+        links=list(found.links),
         carries=[hazard._asdict() for hazard in found.hazards],
         claimed_by=say.entry and to_mapping(say.entry),
         desired=say.desired and say.desired._asdict(),

@@ -12,6 +12,7 @@ from typing import Mapping, NamedTuple, Sequence
 from ansible_collections.armfleet.vfio.plugins.module_utils import (
     _autoload,
     _driverctl,
+    _links,
     _modprobe,
     _udev,
 )
@@ -59,6 +60,7 @@ class Inspection(NamedTuple):
     ``say`` is who has a say in its override; ``lines`` are what others say of its modules, and
     ``against`` those values that they give to parameters and the list last applied does not.
     ``early`` is its native driver where that has the device before any rule can run.
+    ``links`` are those to its nodes.
     """
 
     device: Identity
@@ -70,6 +72,7 @@ class Inspection(NamedTuple):
     lines: Sequence[_modprobe.Line] = ()
     against: Sequence[str] = ()
     early: Early | None = None
+    links: Sequence[str] = ()
 
     @property
     def drift(self) -> list[str]:
@@ -159,6 +162,7 @@ class _Inspector:
             self._outlook.lines(device, state, match, say),
             _against(self._lines, self._parameters, say),
             self._early_driver(device, state, say),
+            _present_links(self._host, device, state, say.entry),
         )
 
     def _early_driver(self, device: Identity, state: State, say: Say) -> Early | None:
@@ -237,3 +241,9 @@ def _selector(device: Identity, *, is_alone: bool) -> Selector:
     if is_alone and device.acpi_path:
         return Selector("acpi_path", device.acpi_path)
     return Selector("name", device.name, device.bus)
+
+
+def _present_links(host: Host, device: Identity, state: State, entry: Entry | None) -> list[str]:
+    called = _links.names(device, entry and entry.tag)
+    wanted = _links.targets(called, state.vfio_nodes)
+    return [path for path, target in wanted.items() if target and host.files.link(path) == target]

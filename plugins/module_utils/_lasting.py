@@ -13,6 +13,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils import (
     _driverctl,
     _initramfs,
     _modprobe,
+    _policies,
     _udev,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import (
@@ -218,11 +219,7 @@ def _claims(request: Request, plans: Sequence[DevicePlan], present: _Present) ->
     """What the list claims at the next boot, of the devices that are there now."""
     if request.runtime:
         return [Claim(one.device, one.policy) for one in plans if not one.policy.taken_by]
-    return [
-        Claim(device, entry.policy)
-        for entry, devices in zip(request.entries, present.given)
-        for device in devices
-    ]
+    return _policies.claims(request.entries, present.given)
 
 
 def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity, _driverctl.Stored]:

@@ -15,10 +15,14 @@ VFIO, NO_AUTOBIND, DRIVER, DEFAULT = "vfio", "no_autobind", "driver", "default"
 # The documented opt-out of Documentation/ABI/testing/sysfs-bus-platform: no driver is called so.
 NO_DRIVER = "none"
 
-# Kinds of steps: of one device, and of the vfio modules.
-OVERRIDE, LOAD, UNBIND, BIND, PROBE, NODES = "override", "load", "unbind", "bind", "probe", "nodes"
-LOAD_VFIO, RELOAD_VFIO, SET_NOIOMMU = "load", "reload", "noiommu"
-NODE_STEP = "give its nodes in /dev/vfio "
+# Kinds of steps of one device.
+OVERRIDE, LOAD, UNBIND, BIND, PROBE = "override", "load", "unbind", "bind", "probe"
+NODES, LINKS = "nodes", "links"
+NODE_STEP, LINK_STEP = "give its nodes in /dev/vfio ", "link its nodes in /dev/vfio as "
+
+# Kinds of steps of the host: of the vfio modules, and of links that no device of the list has.
+LOAD_VFIO, RELOAD_VFIO, SET_NOIOMMU, UNLINK = "load", "reload", "noiommu", "unlink"
+UNLINK_STEP = "remove the link "
 
 
 class Identity(NamedTuple):
@@ -91,12 +95,14 @@ class Policy(NamedTuple):
 class Claim(NamedTuple):
     """A device and the policy that the list has for it.
 
-    ``is_new`` is true where the list last applied did not say the same of the device.
+    ``is_new`` is true where the list last applied did not say the same of the device. ``tag`` is
+    what its user calls it.
     """
 
     device: Identity
     policy: Policy
     is_new: bool = True
+    tag: str | None = None
 
 
 class Native(NamedTuple):
@@ -121,7 +127,10 @@ class Step(NamedTuple):
 
 
 class DevicePlan(NamedTuple):
-    """What is to be done with one device, and how it will be after that."""
+    """What is to be done with one device, and how it will be after that.
+
+    ``links`` are the names of links to its nodes.
+    """
 
     device: Identity
     policy: Policy
@@ -130,6 +139,7 @@ class DevicePlan(NamedTuple):
     driver: str | None
     driver_override: str | None
     native: Native = Native()
+    links: tuple[str, ...] = ()
 
     @property
     def loses_driver(self) -> bool:
@@ -143,6 +153,10 @@ class DevicePlan(NamedTuple):
     def binds_to_vfio(self) -> bool:
         return self.is_for_vfio and any(step.kind == BIND for step in self.steps)
 
+    @property
+    def is_bound_already(self) -> bool:
+        return bool(self.before.vfio_nodes) and not self.loses_driver and not self.binds_to_vfio
+
 
 class VfioSettings(NamedTuple):
     """Parameters of the vfio modules; None leaves, or means, what is not known or not asked."""
@@ -152,7 +166,7 @@ class VfioSettings(NamedTuple):
 
 
 class HostStep(NamedTuple):
-    """One change of the kernel's modules that concerns all devices."""
+    """One change that concerns all devices, or none of those of the list."""
 
     kind: str
     value: str

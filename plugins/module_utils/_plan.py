@@ -90,7 +90,7 @@ def _asked_for(policy: Policy, bus: str, state: State) -> tuple[str | None, ...]
 
 def plan(claim: Claim, state: State, native: Native) -> DevicePlan:
     """The steps that bring one device to its policy; none where it is there already."""
-    device, policy, _is_new = claim
+    device, policy = claim.device, claim.policy
     if policy.taken_by and not is_taken(policy.taken_by, device.bus, state):
         return DevicePlan(device, policy, state, (), state.driver, state.driver_override)
     override = override_of(policy, device.bus)

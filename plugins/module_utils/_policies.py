@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Callable, Mapping, NamedTuple, Sequence, TypeVar
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
@@ -22,6 +23,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
     Selector,
     check_driver,
+    check_tag,
     parse,
 )
 
@@ -31,10 +33,11 @@ T = TypeVar("T")
 
 
 class Entry(NamedTuple):
-    """One line of a policy list."""
+    """One line of a policy list; ``tag`` is what its user calls its one device."""
 
     selector: Selector
     policy: Policy
+    tag: str | None = None
 
     @property
     def label(self) -> str:
@@ -43,7 +46,16 @@ class Entry(NamedTuple):
 
 def parse_entries(entries: Sequence[Mapping[str, Any]]) -> list[Entry]:
     """The entries of a host's list; PolicyError names every bad one at once."""
-    return _parse_all(entries, lambda entry: Entry(parse(entry), _policy(entry)))
+    parsed = _parse_all(entries, _entry)
+    counts = Counter(entry.tag for entry in parsed if entry.tag)
+    problems = [
+        "tag %r is that of %d entries; give each its own" % (tag, count)
+        for tag, count in counts.items()
+        if count > 1
+    ]
+    if problems:
+        raise PolicyError(problems)
+    return parsed
 
 
 def parse_selectors(entries: Sequence[Mapping[str, Any]]) -> list[Selector]:
@@ -66,6 +78,15 @@ def _parse_all(
     return parsed
 
 
+def _entry(entry: Mapping[str, Any]) -> Entry:
+    policy, tag = _policy(entry), entry.get("tag")
+    if tag is not None and policy.kind != VFIO:
+        raise PolicyError(
+            "tag %r goes with policy vfio only, not with policy %s" % (tag, policy.kind)
+        )
+    return Entry(parse(entry), policy, None if tag is None else check_tag(tag))
+
+
 def _policy(entry: Mapping[str, Any]) -> Policy:
     kind, driver = entry["policy"], entry.get("driver")
     if kind not in KINDS:
@@ -82,9 +103,13 @@ def _policy(entry: Mapping[str, Any]) -> Policy:
 
 
 def claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> list[Claim]:
-    """One claim for each device, in the list's order; PolicyError where two entries disagree."""
+    """One claim for each device, in the list's order.
+
+    PolicyError where two entries disagree, or where a tag would be that of several devices.
+    """
     first: dict[Identity, Entry] = {}
-    problems: list[str] = []
+    tags: dict[Identity, str] = {}
+    problems = _ambiguous(entries, matches)
     for entry, devices in zip(entries, matches):
         for device in devices:
             earlier = first.setdefault(device, entry)
@@ -93,9 +118,29 @@ def claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> l
                     "Two entries claim %s with different policies: '%s' and '%s'. Keep one"
                     % (device.label, earlier.label, entry.label)
                 )
+            if entry.tag and tags.setdefault(device, entry.tag) != entry.tag:
+                problems.append(
+                    "Two entries call %s by different tags: %s and %s. Keep one"
+                    % (device.label, tags[device], entry.tag)
+                )
     if problems:
         raise PolicyError(problems)
-    return [Claim(device, entry.policy) for device, entry in first.items()]
+    return [Claim(device, entry.policy, tag=tags.get(device)) for device, entry in first.items()]
+
+
+def _ambiguous(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> list[str]:
+    return [
+        "tag %s is to be that of one device, and %s matches %d: %s. Name the one meant, or leave "
+        "the tag away"
+        % (
+            entry.tag,
+            entry.selector.label,
+            len(devices),
+            ", ".join(device.label for device in devices),
+        )
+        for entry, devices in zip(entries, matches)
+        if entry.tag and len(devices) > 1
+    ]
 
 
 def first_entries(

@@ -13,7 +13,13 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
     Outcome,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import NODE_STEP, Identity, State
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    LINK_STEP,
+    NODE_STEP,
+    UNLINK_STEP,
+    Identity,
+    State,
+)
 
 if TYPE_CHECKING:
     from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early
@@ -64,6 +70,11 @@ def result(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def linked(outcome: Outcome) -> list[dict[str, Any]]:
+    """The devices of a whole list, with the links to their nodes."""
+    return [dict(device(one), links=list(one.links)) for one in outcome.devices]
+
+
 def boot_files(outcome: Outcome) -> list[dict[str, Any]]:
     """The files that last across boots."""
     return [
@@ -77,7 +88,7 @@ def boot_files(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def diff(outcome: Outcome) -> list[dict[str, str]]:
-    """One part for the devices, one for the modules and one for each file, where they differ."""
+    """Parts for devices, links that go, modules and each file, where they differ."""
     changed = [one for one in outcome.devices if one.steps]
     parts = []
     if changed:
@@ -88,8 +99,12 @@ def diff(outcome: Outcome) -> list[dict[str, str]]:
                 [_line_after(one) for one in changed],
             )
         )
-    if outcome.host_steps:
-        parts.append(_part("kernel modules", [], outcome.host_steps))
+    removed = [step for step in outcome.host_steps if step.startswith(UNLINK_STEP)]
+    if removed:
+        parts.append(_part("links", [step[len(UNLINK_STEP) :] for step in removed], []))
+    modules = [step for step in outcome.host_steps if step not in removed]
+    if modules:
+        parts.append(_part("kernel modules", [], modules))
     return parts + [_file_part(change) for change in outcome.files if change.is_needed]
 
 
@@ -118,7 +133,7 @@ def _line(outcome: DeviceOutcome, state: State, note: str = "") -> str:
 
 def _line_after(outcome: DeviceOutcome) -> str:
     notes = [" (given back)"] if outcome.policy.taken_by else []
-    notes += ["; " + step for step in outcome.steps if step.startswith(NODE_STEP)]
+    notes += ["; " + step for step in outcome.steps if step.startswith((NODE_STEP, LINK_STEP))]
     return _line(outcome, outcome.after, "".join(notes))
 
 

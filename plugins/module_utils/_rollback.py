@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Container, NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _changes
+from ansible_collections.armfleet.vfio.plugins.module_utils import _changes, _links
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import state
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
@@ -21,6 +21,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import (
     DEVICE,
     FILE,
+    LINKS,
     MODULE,
     NODE,
     RELOADED,
@@ -69,8 +70,13 @@ def of_device(
 
 
 def device_of(undo: Undo) -> Identity:
-    """The device that an undo of kind DEVICE is about; it may have been through JSON."""
-    bus, name, dt_path, compatible, acpi_path, acpi_hid = undo.values["device"]
+    """The device that an undo of kind DEVICE is about."""
+    return _identity(undo.values["device"])
+
+
+def _identity(values: Sequence[Any]) -> Identity:
+    """A device that may have been through JSON."""
+    bus, name, dt_path, compatible, acpi_path, acpi_hid = values
     return Identity(bus, name, dt_path, tuple(compatible), acpi_path, acpi_hid)
 
 
@@ -136,6 +142,8 @@ class Rollback:
             self._files.put(values["path"], values["before"])
         elif undo.kind == NODE:
             self._files.give_node(values["path"], NodeAccess(values["group"], values["mode"]))
+        elif undo.kind == LINKS:
+            self._link(undo)
         elif self._sysfs.read(NOIOMMU) not in (None, values["value"]):
             self._sysfs.write(NOIOMMU, values["value"])
 
@@ -160,6 +168,17 @@ class Rollback:
             self._kmod.unload(min(free))
         for taken in sorted(before - loaded):
             self._kmod.load(taken)
+
+    def _link(self, undo: Undo) -> None:
+        for path, target in undo.values["before"].items():
+            nodes = self._nodes(undo.values["owners"].get(path))
+            self._files.point(path, _links.followed(path, target, nodes))
+
+    def _nodes(self, owner: Sequence[Any] | None) -> Sequence[str]:
+        device = owner and _identity(owner)
+        if not device or device.label in self._blocked:
+            return ()
+        return state(self._sysfs, device).vfio_nodes
 
     def _device(self, undo: Undo) -> None:
         device = device_of(undo)

@@ -22,13 +22,14 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._files import failur
 
 FOLDER = "/run/armfleet-vfio"
 
-DEVICE, MODULE, RELOADED, NOIOMMU, FILE, NODE = (
+DEVICE, MODULE, RELOADED, NOIOMMU, FILE, NODE, LINKS = (
     "device",
     "module",
     "reloaded",
     "noiommu",
     "file",
     "node",
+    "links",
 )
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"

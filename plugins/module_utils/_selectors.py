@@ -26,9 +26,11 @@ _ALIAS = frozenset(_LETTERS + ",._+-")
 _NAME = frozenset(_LETTERS + ",._+@:#-")
 _DRIVER = frozenset(_LETTERS + ",._+ #-")
 _ACPI = frozenset(string.ascii_uppercase + string.digits + "_")
+_TAG = frozenset(_LETTERS + "._-")
 
 # The kernel takes PAGE_SIZE - 2 bytes, the newline among them; longer ones are EINVAL.
 _DRIVER_LENGTH = 4093
+_TAG_LENGTH = 64
 
 
 class Selector(NamedTuple):
@@ -91,6 +93,21 @@ def check_driver(name: str) -> str:
     if len(name) > _DRIVER_LENGTH:
         raise PolicyError("driver %r… is longer than the kernel takes" % name[:40])
     return name
+
+
+def check_tag(tag: str) -> str:
+    """``tag`` if a link can be called so; PolicyError says why not."""
+    if not _consists_of(tag, _TAG) or tag[0] in ".-" or len(tag) > _TAG_LENGTH:
+        raise PolicyError(
+            "tag %r is not one: 1 to %d letters, digits and any of . _ - only, and neither . nor - "
+            "at its beginning" % (tag, _TAG_LENGTH)
+        )
+    return tag
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether what firmware calls a device is made of such characters as selectors have."""
+    return all(_consists_of(part, _NODE) for part in path.split("/"))
 
 
 def resolve_alias(selector: Selector, lookup: Callable[[str], str | None]) -> Selector:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from typing import Iterator, NamedTuple, Sequence
+from typing import Iterator, Mapping, NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _changes
+from ansible_collections.armfleet.vfio.plugins.module_utils import _changes, _links
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     complete,
     consumers,
@@ -31,6 +31,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     RELOAD_VFIO,
     SET_NOIOMMU,
     UNBIND,
+    UNLINK,
     VFIO_DRIVERS,
     DevicePlan,
     HostStep,
@@ -47,6 +48,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._rollback import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import (
     FILE,
+    LINKS,
     MODULE,
     NODE,
     NOIOMMU,
@@ -143,6 +145,7 @@ class Transaction:
             after[plan.device] = self._verify(plan)
             if any(step.kind == NODES for step in plan.steps):
                 self._open_nodes(plan.device, after[plan.device])
+            self._link_nodes(plan, after[plan.device])
         self._verify_again(after)
         for change in self._changes.files:
             values = {"path": change.path, "before": change.before, "after": change.after}
@@ -227,6 +230,8 @@ class Transaction:
             self._reload(step.value, step.parameters)
         elif step.kind == SET_NOIOMMU:
             self._set_noiommu(step.value)
+        elif step.kind == UNLINK:
+            self._point({step.value: None})
 
     def _reload(self, module: str, parameters: dict[str, str]) -> None:
         # Unloading unbinds what is bound to it; what was on it before is to come back to it, once
@@ -316,6 +321,28 @@ class Transaction:
             values = {"path": node, "group": before.group, "mode": before.mode}
             self._remember(Undo(NODE, node, values))
             self._files.give_node(node, access)
+
+    def _link_nodes(self, plan: DevicePlan, after: State) -> None:
+        # A container may have no /dev/vfio.
+        if plan.links and any(map(self._sysfs.has_node, after.vfio_nodes)):
+            self._point(_links.targets(plan.links, after.vfio_nodes))
+
+    def _point(self, wanted: Mapping[str, str | None]) -> None:
+        present = {path: self._files.link(path) for path in wanted}
+        before = {path: present[path] for path in wanted if present[path] != wanted[path]}
+        if not before:
+            return
+        owners = {path: self._owner(path, target) for path, target in before.items() if target}
+        # A link that comes back has to wait for its device, whose nodes may get other numbers.
+        values = {"before": before, "owners": owners}
+        self._remember(Undo(LINKS, "links " + ", ".join(before), values, is_late=bool(owners)))
+        for path in before:
+            self._files.point(path, wanted[path])
+
+    def _owner(self, path: str, target: str) -> Identity | None:
+        node = _links.node_of(path, target)
+        plans = self._changes.plans
+        return next((one.device for one in plans if node in one.before.vfio_nodes), None)
 
     @contextlib.contextmanager
     def _explained(self, device: Identity, step: Step) -> Iterator[None]:

@@ -149,6 +149,17 @@ devices:
       type: list
       elements: str
       sample: [/dev/vfio/5]
+    links:
+      description:
+        - Links to these nodes by names that stay the same, in C(/dev/vfio) and, for the node of the
+          device itself, in C(/dev/vfio/devices). C(by-path) has the device-tree path with V(:) for
+          V(/), or the ACPI path, and C(by-tag) the tag that the list has for the device.
+        - M(armfleet.vfio.host_policy) makes them for the devices of its list, and udev whenever
+          such a device is bound.
+      returned: always
+      type: list
+      elements: str
+      sample: [/dev/vfio/by-path/soc:crypto@b000000]
     carries:
       description: What would be hurt if it lost its driver now; empty if it has none.
       returned: always

@@ -110,6 +110,16 @@ EXAMPLES = r"""
         policy: no_autobind
     reset_required: false
 
+- name: Have the nodes of two devices at /dev/vfio/by-tag/left-eth and right-eth on every board
+  armfleet.vfio.host_policy:
+    devices:
+      - dt_path: ethernet0
+        policy: vfio
+        tag: left-eth
+      - dt_path: ethernet1
+        policy: vfio
+        tag: right-eth
+
 - name: Pin a driver where the device exists, for a fleet of different boards
   armfleet.vfio.host_policy:
     devices:
@@ -201,6 +211,17 @@ devices:
       type: list
       elements: str
       sample: [/dev/vfio/5]
+    links:
+      description:
+        - Links to these nodes by names that stay the same, in C(/dev/vfio) and, for the node of the
+          device itself, in C(/dev/vfio/devices). C(by-path) has the device-tree path with V(:) for
+          V(/), or the ACPI path, and C(by-tag) has O(devices[].tag).
+        - Rules of udev make them again whenever the device is bound.
+        - Empty in check mode where the device is not bound to VFIO yet.
+      returned: always
+      type: list
+      elements: str
+      sample: [/dev/vfio/by-path/soc:crypto@b000000]
     before:
       description: C(driver) and C(driver_override) before the run.
       returned: always
@@ -225,6 +246,7 @@ devices:
         - set driver_override to vfio-platform (was unset)
         - unbind from acme-crypto
         - bind to vfio-platform
+        - link its nodes in /dev/vfio as by-path/soc:crypto@b000000
 interrupted:
   description:
     - What is to be said of an earlier run on this host that was killed, or could not put everything
@@ -234,7 +256,9 @@ interrupted:
   elements: str
   sample: []
 host_steps:
-  description: What was, or in check mode would be, done to the modules of VFIO; empty if nothing.
+  description:
+    - What was, or in check mode would be, done to the modules of VFIO, and links to nodes that were
+      removed because no entry asks for them any more; empty if nothing.
   returned: success
   type: list
   elements: str
@@ -315,8 +339,8 @@ kernel_command_line:
   sample: []
 diff:
   description:
-    - Where something differs, one part for the devices, one for the modules of VFIO and one for
-      each file.
+    - Where something differs, one part for the devices, one for links that are removed, one for the
+      modules of VFIO and one for each file.
   returned: success, in diff mode
   type: list
   elements: dict

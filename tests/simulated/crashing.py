@@ -29,11 +29,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
 
-CHANGES = {"open", "os.rename", "os.remove", "os.chmod", "os.mkdir"}
+CHANGES = {"open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.symlink"}
+PLACES = ("/etc/", "/dev/vfio/")
 
 
 class Watch:
-    """Counts the changes to files below /etc, and kills at one of them."""
+    """Counts the changes to files below /etc and /dev/vfio, and kills at one of them."""
 
     def __init__(self, kill_at: int) -> None:
         self.seen = 0
@@ -49,9 +50,10 @@ class Watch:
     def _is_change(self, event: str, arguments: tuple[Any, ...]) -> bool:
         if event == "open":
             is_written = bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
-            return is_written and str(arguments[0]).startswith("/etc/")
-        # fchmod has a descriptor.
-        return isinstance(arguments[0], int) or str(arguments[0]).startswith("/etc/")
+            return is_written and str(arguments[0]).startswith(PLACES)
+        # fchmod has a descriptor, and a link is the second of two.
+        place = arguments[1 if event == "os.symlink" else 0]
+        return isinstance(place, int) or str(place).startswith(PLACES)
 
 
 def main() -> None:

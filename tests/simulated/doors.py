@@ -115,11 +115,29 @@ class SimulatedKmod(Kmod):
 
 
 class SimulatedFiles(Files):
-    """Files below ``root``, and VFIO's nodes of a machine."""
+    """Files below ``root``, and VFIO's nodes of a machine with the links to them."""
 
     def __init__(self, machine: Machine, root: Path) -> None:
         super().__init__(str(root))
         self._machine = machine
+
+    def names(self, path: str) -> list[str]:
+        if not _is_of_vfio(path):
+            return super().names(path)
+        return self._machine.vfio.nodes.names(_place(path))
+
+    def link(self, path: str) -> str | None:
+        return self._machine.vfio.nodes.link(_place(path))
+
+    def point(self, path: str, target: str | None) -> None:
+        nodes = self._machine.vfio.nodes
+        folder, _slash, name = _place(path).rpartition("/")
+        if self.link(path) is not None:
+            nodes.remove(_place(path))
+        if target is not None:
+            nodes.make_folder(folder).entries[name] = Link(target)
+        elif nodes.find(folder) and not nodes.names(folder):
+            nodes.remove(folder)
 
     def node_access(self, path: str) -> NodeAccess | None:
         node = _node(self._machine, path)
@@ -132,9 +150,16 @@ class SimulatedFiles(Files):
 
 
 def _node(machine: Machine, path: str) -> File | None:
-    place = posixpath.relpath(path, _VFIO_NODES)
-    entry = machine.vfio.nodes.find(place)
+    entry = machine.vfio.nodes.find(_place(path))
     return entry if isinstance(entry, File) else None
+
+
+def _is_of_vfio(path: str) -> bool:
+    return path.startswith(_VFIO_NODES + "/")
+
+
+def _place(path: str) -> str:
+    return posixpath.relpath(path, _VFIO_NODES)
 
 
 def everything(machine: Machine) -> dict[str, str]:

@@ -103,7 +103,7 @@ def finish(child: Child) -> list[list[int]]:
 
 
 def seen(host: Host) -> dict[str, str]:
-    """Drivers, overrides, modules and files of the host, through its own root."""
+    """Drivers, overrides, modules, files and links of the host, through its own root."""
     root = Path(f"/proc/{host.pid}/root")
     found = {}
     for name in NAMES:
@@ -115,6 +115,8 @@ def seen(host: Host) -> dict[str, str]:
     for folder in ("udev/rules.d", "modprobe.d", "modules-load.d"):
         for file in root.glob(f"etc/{folder}/*armfleet*"):
             found[file.name] = file.read_text()
+    for link in root.glob("dev/vfio/**/by-*/*"):
+        found[str(link.relative_to(root))] = str(link.readlink())
     found["run"] = " ".join(sorted(one.name for one in root.glob("run/armfleet-vfio/*")))
     return found
 

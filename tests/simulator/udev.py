@@ -5,8 +5,9 @@
 """As much of udev as rules for drivers need, acting on a simulated machine.
 
 Match values with glob characters go through fnmatch, all others are compared; values that are
-assigned, and TEST, have ``$env{}`` and ``$kernel`` filled in. An event has the properties of the
-moment when the kernel sent it, DRIVER among them; ATTR and TEST see what is there now.
+assigned, TEST and PROGRAM have ``$env{}``, ``$kernel`` and the like filled in. An event has the
+properties of the moment when the kernel sent it, DRIVER among them; ATTR and TEST see what is there
+now. The few programs that rules make links with are played.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from .device import Device
 from .errors import SimulatorError
 from .kernel import uevent
 from .machine import Machine
-from .tree import File
+from .tree import File, Link
 
+_PROGRAMS = ("/bin/sed", "/usr/bin/realpath", "/bin/mkdir", "/bin/ln", "/bin/rm")
+_DEV = "/dev/vfio/"
 _TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]+)\})?(==|!=|\+=|=)"((?:[^"\\]|\\.)*)"')
 
 
@@ -41,6 +44,13 @@ class Event(NamedTuple):
     action: str
     device: Device
     properties: dict[str, str]
+    programs: list[list[str]]
+    # The node that the device has for itself, where the event is of that.
+    node: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.node or self.device.name
 
 
 def parse(text: str) -> list[list[Token]]:
@@ -89,13 +99,27 @@ class Udev:
     def _queue(self, action: str, device: Device) -> None:
         lines = uevent(device).decode().splitlines()
         properties = dict(line.partition("=")[::2] for line in lines)
-        self._events.append(Event(action, device, {**properties, "SUBSYSTEM": device.bus}))
+        self._events.append(Event(action, device, {**properties, "SUBSYSTEM": device.bus}, []))
 
     def _settle(self) -> None:
         while self._events:
             event = self._events.popleft()
             if event.device.is_present:
                 self._run(event)
+                # After all rules, as RUN of 80-drivers.rules.
+                modalias = event.properties["MODALIAS"]
+                self._load_modules(["--use-blacklist", "--quiet", "--", modalias])
+                self._add_nodes(event)
+
+    def _add_nodes(self, event: Event) -> None:
+        for name in self._machine.tree.names(f"{event.device.home}/vfio-dev"):
+            inherited = {
+                key: value for key, value in event.properties.items() if key.startswith("ARMFLEET_")
+            }
+            own = {"SUBSYSTEM": "vfio-dev"}
+            if self._machine.vfio.nodes.find(f"devices/{name}"):
+                own["DEVNAME"] = f"{_DEV}devices/{name}"
+            self._run(Event("add", event.device, {**inherited, **own}, [], name))
 
     def _run(self, event: Event) -> None:
         label = None
@@ -108,19 +132,36 @@ class Udev:
                     break
                 if token.key == "GOTO":
                     label = token.value
-        # After all rules, as RUN of 80-drivers.rules.
-        self._load_modules(["--use-blacklist", "--quiet", "--", event.properties["MODALIAS"]])
+        for words in event.programs:
+            self._play(event, words)
 
     def _meets(self, event: Event, token: Token) -> bool:
+        if token.key == "PROGRAM":
+            event.properties["$result"] = self._play(event, _filled(event, token.value).split())
+            return bool(event.properties["$result"])
+        if token.key == "ATTR" and token.operator == "!=" and self._value(event, token) is None:
+            return False
         if token.operator in ("==", "!="):
             return self._matches(event, token) == (token.operator == "==")
+        self._act(event, token)
+        return True
+
+    def _act(self, event: Event, token: Token) -> None:
         if token.key == "ENV" and token.attribute:
             event.properties[token.attribute] = _filled(event, token.value)
         elif token.key == "ATTR" and token.attribute:
             self._write(event, token.attribute, _filled(event, token.value))
-        elif token.key == "IMPORT":
+        elif token.key == "RUN":
+            event.programs.append(_filled(event, token.value).split())
+        elif token.key == "SYMLINK":
+            self._link(f"/dev/{_filled(event, token.value)}", f"../{event.name}")
+        elif (token.key, token.attribute) == ("IMPORT", "program"):
+            told = self._play(event, _filled(event, token.value).split())
+            name, _equals, value = told.partition("=")
+            event.properties[name] = value
+        # An event of a node has its parent's properties from the beginning.
+        elif token.key == "IMPORT" and token.attribute != "parent":
             self._load(token, _filled(event, token.value).split())
-        return True
 
     def _matches(self, event: Event, token: Token) -> bool:
         if token.key == "TEST":
@@ -141,12 +182,14 @@ class Udev:
             return None if content is None else content.decode().rstrip()
         return {
             "ACTION": event.action,
-            "SUBSYSTEM": event.device.bus,
-            "KERNEL": event.device.name,
+            "SUBSYSTEM": event.properties["SUBSYSTEM"],
+            "KERNEL": event.name,
             "DRIVER": event.properties.get("DRIVER", ""),
         }.get(token.key)
 
     def _exists(self, event: Event, path: str) -> bool:
+        if path in _PROGRAMS:
+            return True
         place = path.removeprefix("/sys/")
         return (
             self._machine.tree.find(place if path != place else f"{event.device.home}/{path}")
@@ -161,6 +204,35 @@ class Udev:
             with contextlib.suppress(OSError):
                 self._machine.watch.around(path, value.encode(), file.write)
 
+    def _play(self, event: Event, words: list[str]) -> str:
+        """What a program says."""
+        nodes = self._machine.vfio.nodes
+        if words[:2] == ["/bin/sed", "-n"]:
+            return sed(words[3:-1:2], self._content(event, words[-1]))
+        if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups"]:
+            target = self._machine.tree.link(words[-1].removeprefix("/sys/"))
+            return (target or "").rpartition("/")[2]
+        if words[:2] == ["/bin/mkdir", "-p"]:
+            nodes.make_folder(words[2].removeprefix(_DEV))
+        elif words[:2] == ["/bin/ln", "-sfT"]:
+            self._link(words[3], words[2])
+        elif words[:2] == ["/bin/rm", "-f"]:
+            for path in (word.removeprefix(_DEV) for word in words[2:]):
+                if nodes.lookup(path):
+                    nodes.remove(path)
+        else:
+            raise SimulatorError(f"the simulator's udev does not know {' '.join(words)}")
+        return ""
+
+    def _content(self, event: Event, path: str) -> str:
+        if path.endswith("/uevent"):
+            return uevent(event.device).decode()
+        return (self._machine.tree.read(path.removeprefix("/sys/")) or b"").decode()
+
+    def _link(self, path: str, target: str) -> None:
+        folder, _slash, name = path.removeprefix(_DEV).rpartition("/")
+        self._machine.vfio.nodes.make_folder(folder).entries[name] = Link(target)
+
     def _load(self, token: Token, words: list[str]) -> None:
         if (token.attribute, words[:2]) != ("builtin", ["kmod", "load"]):
             raise SimulatorError(f"the simulator's udev does not know {token}")
@@ -174,7 +246,28 @@ class Udev:
 def _filled(event: Event, value: str) -> str:
     filled = re.sub(
         r"\$env\{([^}]+)\}", lambda found: event.properties.get(found.group(1), ""), value
-    ).replace("$kernel", event.device.name)
+    )
+    for name, value_of in (
+        ("$kernel", event.name),
+        ("$devpath", f"/{event.device.home}"),
+        ("$result", event.properties.get("$result", "")),
+    ):
+        filled = filled.replace(name, value_of)
     if "$" in filled or "%" in filled:
         raise SimulatorError(f"the simulator's udev does not know what {value!r} means")
     return filled
+
+
+def sed(expressions: list[str], text: str) -> str:
+    """What 'sed -n' prints, of y and of s with p; neither has its mark within."""
+    printed = []
+    for line in text.splitlines():
+        now = line
+        for expression in expressions:
+            _kind, left, right, _flags = expression.split(expression[1])
+            if expression.startswith("y"):
+                now = now.translate(str.maketrans(left, right))
+            elif re.search(left, now):
+                now = re.sub(left, right, now, count=1)
+                printed.append(now)
+    return "\n".join(printed)

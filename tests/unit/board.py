@@ -92,7 +92,7 @@ class Board:
         return {
             f"/dev/{node.relative_to(dev)}": f"{node.stat().st_mode & 0o7777:04o}"
             for node in dev.rglob("*")
-            if node.is_file() and node.name != "vfio"
+            if node.is_file() and not node.is_symlink() and node.name != "vfio"
         }
 
     def mount(self, number: str, place: str, kind: str = "ext4", source: str = "none") -> None:

@@ -36,7 +36,7 @@ MIXED: list[dict[str, Any]] = [
     {"dt_path": "/soc/crypto@b000000", "policy": "vfio"},
     {"dt_path": "dma1", "policy": "no_autobind"},
     {"compatible": "acme,ring", "expect": 2, "policy": "vfio"},
-    {"acpi_path": "\\_SB_.VR00", "required": False, "policy": "vfio"},
+    {"acpi_path": "\\_SB_.VR00", "required": False, "policy": "vfio", "tag": "left-ring"},
     {"acpi_hid": "LNRO0005", "required": False, "policy": "no_autobind"},
     {"name": "b004000.ethernet", "bus": "platform", "policy": "driver", "driver": "acme-uio"},
     {"name": "soc:keys", "policy": "default"},
@@ -47,7 +47,7 @@ GOLDEN = r"""# Written by armfleet.vfio.host_policy. The next run replaces it; d
 # policy: {"dt_path": "/soc/crypto@b000000", "policy": "vfio"}
 # policy: {"dt_path": "dma1", "policy": "no_autobind"}
 # policy: {"compatible": "acme,ring", "expect": 2, "policy": "vfio"}
-# policy: {"acpi_path": "\\_SB_.VR00", "required": false, "policy": "vfio"}
+# policy: {"acpi_path": "\\_SB_.VR00", "required": false, "policy": "vfio", "tag": "left-ring"}
 # policy: {"acpi_hid": "LNRO0005", "required": false, "policy": "no_autobind"}
 # policy: {"name": "b004000.ethernet", "bus": "platform", "policy": "driver", "driver": "acme-uio"}
 # policy: {"name": "soc:keys", "policy": "default"}
@@ -56,10 +56,9 @@ GOLDEN = r"""# Written by armfleet.vfio.host_policy. The next run replaces it; d
 # native: {"platform/b004000.ethernet": null}
 
 SUBSYSTEM=="vfio|vfio-dev", ACTION=="add", KERNEL!="vfio", GROUP="kvm", MODE="0660"
-ACTION!="add|bind", GOTO="armfleet_vfio_end"
-SUBSYSTEM!="platform|amba", GOTO="armfleet_vfio_end"
-# An open device hangs whoever unbinds it, so one that is on VFIO is left alone.
-DRIVER=="vfio-platform|vfio-amba", GOTO="armfleet_vfio_end"
+ACTION=="remove", GOTO="armfleet_vfio_end"
+SUBSYSTEM=="vfio-dev", IMPORT{parent}="ARMFLEET_VFIO_*"
+NODE(path,PATH)NODE(tag,TAG)SUBSYSTEM!="platform|amba", GOTO="armfleet_vfio_end"
 KERNEL!="*.auto", ENV{.armfleet_vfio_path}="$env{OF_FULLNAME}"
 KERNEL!="*.auto", ENV{.armfleet_vfio_compatible}=" COMPATIBLES "
 KERNEL!="*.auto", ENV{.armfleet_vfio_alias}=" ALIASES "
@@ -67,12 +66,35 @@ KERNEL!="*.auto", ENV{.armfleet_vfio_alias}=" ALIASES "
 ENV{.armfleet_vfio_path}=="/soc/crypto@b000000", ENV{ARMFLEET_VFIO_POLICY}="vfio"
 ENV{.armfleet_vfio_alias}=="* dma1 *", ENV{ARMFLEET_VFIO_POLICY}="no_autobind"
 ENV{.armfleet_vfio_compatible}=="* acme,ring *", ENV{ARMFLEET_VFIO_POLICY}="vfio"
-KERNEL!="*.auto", ATTR{firmware_node/path}=="\_SB_.VR00", ENV{ARMFLEET_VFIO_POLICY}="vfio"
+KERNEL!="*.auto", ATTR{firmware_node/path}=="\_SB_.VR00", ENV{ARMFLEET_VFIO_POLICY}="vfio", """
+GOLDEN += r"""ENV{ARMFLEET_VFIO_TAG}="left-ring"
 KERNEL!="*.auto", ATTR{firmware_node/hid}=="LNRO0005", ENV{ARMFLEET_VFIO_POLICY}="no_autobind"
 KERNEL=="b004000.ethernet", SUBSYSTEM=="platform", ENV{ARMFLEET_VFIO_POLICY}="driver", """
 GOLDEN += r"""ENV{.armfleet_vfio_driver}="acme-uio", ENV{.armfleet_vfio_module}="acme"
 
 ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"
+
+# Links to the nodes of what is on VFIO. An initramfs may lack these programs; what is missing
+# then is made when the events come again. No name that is odd gets into a command.
+ENV{ARMFLEET_VFIO_POLICY}!="vfio", GOTO="armfleet_vfio_linked"
+TEST!="/usr/bin/realpath", GOTO="armfleet_vfio_linked"
+ENV{.armfleet_vfio_path}=="/*", ENV{.armfleet_vfio_path}!="*[!0-9A-Za-z/,._+@#-]*", """
+GOLDEN += r"""IMPORT{program}="/bin/sed -n -e y,/,:, -e s/^OF_FULLNAME=:/ARMFLEET_VFIO_PATH=/p """
+GOLDEN += r"""/sys$devpath/uevent"
+ENV{.armfleet_vfio_path}=="", KERNEL!="*.auto", ATTR{firmware_node/path}!="?*[!0-9A-Z_.]*", """
+GOLDEN += r"""IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p """
+GOLDEN += r"""/sys$devpath/firmware_node/path"
+# The node of a group is no device's child, so SYMLINK cannot tell whose it is.
+ACTION!="unbind", DRIVER=="vfio-platform|vfio-amba", PROGRAM=="/usr/bin/realpath """
+GOLDEN += r"""--relative-to=/sys/kernel/iommu_groups /sys$devpath/iommu_group", """
+GOLDEN += r"""ENV{.armfleet_vfio_node}="$result"
+ENV{.armfleet_vfio_node}!="", ATTR{iommu_group/name}=="vfio-noiommu", """
+GOLDEN += r"""ENV{.armfleet_vfio_node}="noiommu-$env{.armfleet_vfio_node}"
+LINK(path,PATH)LINK(tag,TAG)LABEL="armfleet_vfio_linked"
+
+ACTION!="add|bind", GOTO="armfleet_vfio_end"
+# An open device hangs whoever unbinds it, so one that is on VFIO is left alone.
+DRIVER=="vfio-platform|vfio-amba", GOTO="armfleet_vfio_end"
 ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="platform", """
 GOLDEN += r"""ENV{.armfleet_vfio_driver}="vfio-platform", ENV{.armfleet_vfio_module}="vfio-platform"
 ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="amba", """
@@ -98,6 +120,24 @@ GOLDEN = re.sub(
     r"BOUND\(([^)]+)\)",
     r'ACTION=="bind", ENV{.armfleet_vfio_driver}=="\1", ATTR{driver_override}!="\1", '
     'GOTO="armfleet_vfio_end"\n',
+    GOLDEN,
+)
+GOLDEN = re.sub(
+    r"NODE\((\w+),(\w+)\)",
+    r'SUBSYSTEM=="vfio-dev", ENV{DEVNAME}!="", ENV{ARMFLEET_VFIO_\2}!="", '
+    r'SYMLINK+="vfio/devices/by-\1/$env{ARMFLEET_VFIO_\2}"'
+    "\n",
+    GOLDEN,
+)
+GOLDEN = re.sub(
+    r"LINK\((\w+),(\w+)\)",
+    r'ENV{.armfleet_vfio_node}!="", ENV{ARMFLEET_VFIO_\2}!="", '
+    r'RUN+="/bin/mkdir -p /dev/vfio/by-\1", RUN+="/bin/ln -sfT '
+    r'../$env{.armfleet_vfio_node} /dev/vfio/by-\1/$env{ARMFLEET_VFIO_\2}"'
+    r"\n"
+    r'ACTION=="unbind", ENV{ARMFLEET_VFIO_\2}!="", RUN+="/bin/rm -f '
+    r'/dev/vfio/by-\1/$env{ARMFLEET_VFIO_\2} /dev/vfio/devices/by-\1/$env{ARMFLEET_VFIO_\2}"'
+    "\n",
     GOLDEN,
 )
 GOLDEN = GOLDEN.replace(
@@ -194,6 +234,9 @@ SELECTORS = st.sampled_from(KINDS).flatmap(
 )
 SAID = st.one_of(
     st.sampled_from(["vfio", "no_autobind", "default"]).map(lambda kind: {"policy": kind}),
+    st.text("abcXYZ019._-", min_size=1, max_size=64)
+    .filter(lambda tag: tag[0] not in ".-")
+    .map(lambda tag: {"policy": "vfio", "tag": tag}),
     DRIVER.map(lambda name: {"policy": "driver", "driver": name}),
 )
 ENTRIES = st.lists(
@@ -211,6 +254,7 @@ ENTRIES = st.lists(
     ),
     min_size=1,
     max_size=6,
+    unique_by=lambda entry: entry.get("tag") or id(entry),
 )
 NATIVES = st.dictionaries(VALUES["dt_path"], st.one_of(st.none(), DRIVER), max_size=3)
 
@@ -226,18 +270,26 @@ def test_what_the_header_says_is_what_was_written(
     assert not_ours(RULES, text) == []
 
 
+# What a firmware's name must not match to get into a command.
+ODD_NAMES = ("*[!0-9A-Za-z/,._+@#-]*", "?*[!0-9A-Z_.]*")
+
+
 @given(ENTRIES)
 @settings(max_examples=60)
 def test_whatever_the_list_says_the_rules_are_rules(entries: list[dict[str, Any]]) -> None:
     text = render(boot_plan(entries, access=NodeAccess("kvm", None)))[RULES] or ""
     for rule in parse(text):
-        # TEST names files of our own choice, with udev's substitutions.
+        # TEST and PROGRAM name files of our own choice, with udev's substitutions.
         values = [
-            token.value for token in rule if token.operator in ("==", "!=") and token.key != "TEST"
+            token.value
+            for token in rule
+            if token.operator in ("==", "!=")
+            and token.key not in ("TEST", "PROGRAM")
+            and token.value not in ODD_NAMES
         ]
         assert not any(set(value) & set('[]?"$%') for value in values)
         globs = [value for value in values if "*" in value]
-        assert all(re.fullmatch(r"\* [^*]+ \*|\*\.auto", value) for value in globs)
+        assert all(re.fullmatch(r"\* [^*]+ \*|\*\.auto|/\*", value) for value in globs)
 
 
 @given(
@@ -254,6 +306,7 @@ def test_a_nasty_name_never_reaches_a_file(kind: str, left: str, nasty: str, rig
     for entry in (
         {kind: said, "policy": "vfio"},
         {"name": "x", "policy": "driver", "driver": said},
+        {"name": "x", "policy": "vfio", "tag": said},
     ):
         try:
             parsed = parse_entries([entry])

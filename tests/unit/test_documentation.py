@@ -195,7 +195,7 @@ def test_selectors_are_described_alike_with_and_without_a_policy() -> None:
         for text in (ModuleDocFragment.DOCUMENTATION, ModuleDocFragment.POLICIES)
     )
     assert {name: with_policy[name] for name in alone} == alone
-    assert sorted(set(with_policy) - set(alone)) == ["driver", "policy"]
+    assert sorted(set(with_policy) - set(alone)) == ["driver", "policy", "tag"]
 
 
 def undescribed(returned: Any, fields: Mapping[str, Any], place: str = "") -> set[str]:
@@ -215,6 +215,7 @@ def undescribed(returned: Any, fields: Mapping[str, Any], place: str = "") -> se
 def test_what_a_module_returns_is_described(module: str) -> None:
     returned = _report.result(OUTCOME)
     if module == "host_policy":
+        returned["devices"] = _report.linked(OUTCOME)
         returned["boot_files"] = _report.boot_files(OUTCOME)
         returned["initramfs_tool"] = OUTCOME.initramfs.tool
         returned["initramfs_command"] = OUTCOME.initramfs.command

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from board import AMBA, CRYPTO, DMA, LIST, Board
 from fake_kernel import EPROBE_DEFER, TREE, Driver
+from udev import coldplug
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _info, _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
@@ -386,6 +387,7 @@ def test_after_a_reboot_that_the_rules_made_good_nothing_is_to_be_done(applied: 
     for name in ("b000000.crypto", "b001000.crypto"):
         kernel.write("bus/platform/drivers/vfio-platform/unbind", name)
         kernel.write("bus/platform/drivers/vfio-platform/bind", name)
+    coldplug(kernel, applied.kmod, rules or "")
     kernel.writes.clear()
     assert not applied.apply(LIST, reset_required=False).is_changed
     assert applied.file(RULES) == rules

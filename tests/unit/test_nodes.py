@@ -27,7 +27,7 @@ def test_nodes_get_the_group_and_mode_that_are_asked_for(board: Board) -> None:
     outcome = board.apply([CRYPTO, AMBA], reset_required=False, access=OPEN)
     assert len(board.nodes()) == 4
     assert set(board.nodes().values()) == {"0660"}
-    assert all(one.steps[-1].startswith("give its nodes") for one in outcome.devices)
+    assert all("group %s, mode 0660" % OWN in one.steps[-2] for one in outcome.devices)
     assert f'GROUP="{OWN}", MODE="0660"' in (board.file(RULES) or "")
 
 

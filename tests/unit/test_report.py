@@ -71,6 +71,7 @@ def test_the_steps_of_a_device_for_vfio_are_told_in_words(board: Board) -> None:
         "set driver_override to vfio-platform (was unset)",
         "unbind from acme-crypto",
         "bind to vfio-platform",
+        "link its nodes in /dev/vfio as by-path/soc:crypto@b000000",
     ]
     assert result["host_steps"] == ["load module vfio-platform with reset_required=N"]
 
@@ -119,6 +120,7 @@ ABOUT = {
     "drift",
     "driverctl",
     "kernel_command_line",
+    "links",
     "next_boot",
     "rules_of_others",
 }

@@ -1,21 +1,25 @@
 """As much of udev as the collection's rules use, acting on the fake kernel.
 
 Match values with glob characters go through fnmatch, all others are compared; values that are
-assigned, and TEST, have ``$env{}`` and ``$kernel`` filled in; DRIVER is that of the moment of the
-event, TEST sees what is there now.
+assigned, TEST and PROGRAM have ``$env{}``, ``$kernel`` and the like filled in; DRIVER is that of
+the moment of the event, TEST sees what is there now. The few programs that rules run are played.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
+import os
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from fake_kernel import TREE, FakeKernel, FakeKmod
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import KernelRefusedError
+
+PROGRAMS = ("/bin/sed", "/usr/bin/realpath", "/bin/mkdir", "/bin/ln", "/bin/rm")
 
 _TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]+)\})?(==|!=|\+=|=)"((?:[^"\\]|\\.)*)"')
 
@@ -59,6 +63,8 @@ class Event:
         self._bus, self._name = bus, name
         self._home = f"devices/platform/{name}"
         self._driver = kernel.driver_of(name) or ""
+        self._programs: list[list[str]] = []
+        self._result = ""
         self.properties: dict[str, str] = {"SUBSYSTEM": bus}
         target = kernel.link(f"{self._home}/of_node")
         if target:
@@ -83,24 +89,86 @@ class Event:
                     break
                 if token.key == "GOTO":
                     label = token.value
+        for words in self._programs:
+            self._run(words)
 
     def _meet(self, token: Token) -> bool:
+        if token.key == "PROGRAM":
+            self._result = self._run(self._filled(token.value).split())
+            return bool(self._result)
         if token.operator in ("==", "!="):
-            return self._matches(token) == (token.operator == "==")
+            # What is missing neither has a value nor lacks it.
+            value = self._value(token)
+            return value is not None and value == (token.operator == "==")
+        self._act(token)
+        return True
+
+    def _act(self, token: Token) -> None:
         if token.key == "ENV" and token.attribute:
             self.properties[token.attribute] = self._filled(token.value)
         elif token.key == "ATTR" and token.attribute:
             # udev logs an error and goes on.
             with contextlib.suppress(KernelRefusedError):
                 self._kernel.write(self._path(token.attribute), self._filled(token.value))
+        elif token.key == "RUN":
+            self._programs.append(self._filled(token.value).split())
+        elif token.key == "SYMLINK":
+            self._make_link(f"/dev/{self._filled(token.value)}", f"../{self._name}")
         elif token.key == "IMPORT":
+            self._import(token)
+
+    def _import(self, token: Token) -> None:
+        if token.attribute == "program":
+            name, _equals, value = self._run(self._filled(token.value).split()).partition("=")
+            self.properties[name] = value
+        elif token.attribute == "parent":
+            self._import_parent(token.value)
+        else:
             command, verb, *modules = self._filled(token.value).split()
             if (token.attribute, command, verb) != ("builtin", "kmod", "load"):
                 raise UdevError(str(token))
             for module in modules:
                 with contextlib.suppress(PolicyError):
                     self._kmod.load(module)
-        return True
+
+    def _import_parent(self, pattern: str) -> None:
+        raise UdevError(f"the parent of {self._name} is no device: {pattern}")
+
+    def _run(self, words: list[str]) -> str:
+        """What a program says; links that it makes are those of the fake's /dev."""
+        if words[:2] == ["/bin/sed", "-n"]:
+            return sed(words[3:-1:2], self._content(words[-1]))
+        if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups"]:
+            return self._kernel.link_name(words[-1].removeprefix("/sys/")) or ""
+        if words[:2] == ["/bin/mkdir", "-p"]:
+            self._place(words[2]).mkdir(parents=True, exist_ok=True)
+        elif words[:2] == ["/bin/ln", "-sfT"]:
+            self._make_link(words[3], words[2])
+        elif words[:2] == ["/bin/rm", "-f"]:
+            for path in words[2:]:
+                self._place(path).unlink(missing_ok=True)
+        else:
+            raise UdevError(" ".join(words))
+        return ""
+
+    def _content(self, path: str) -> str:
+        if path.endswith("/uevent"):
+            return "".join(f"{key}={value}\n" for key, value in self.properties.items())
+        return self._kernel.read(path.removeprefix("/sys/")) or ""
+
+    def _make_link(self, path: str, target: str) -> None:
+        place = self._place(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        place.symlink_to(target)
+
+    def _place(self, path: str) -> Path:
+        return self._kernel.dev / os.path.relpath(path, "/dev")
+
+    def _value(self, token: Token) -> bool | None:
+        if token.key == "ATTR" and self._kernel.read(self._path(token.attribute or "")) is None:
+            return None
+        return self._matches(token)
 
     def _matches(self, token: Token) -> bool:
         value = {
@@ -123,6 +191,8 @@ class Event:
         )
 
     def _exists(self, path: str) -> bool:
+        if path in PROGRAMS:
+            return True
         if path.startswith("/"):
             return self._kernel.exists(path.removeprefix("/sys/"))
         return self._kernel.exists(self._path(path))
@@ -138,10 +208,45 @@ class Event:
     def _filled(self, value: str) -> str:
         filled = re.sub(
             r"\$env\{([^}]+)\}", lambda found: self.properties.get(found.group(1), ""), value
-        ).replace("$kernel", self._name)
+        )
+        for name, value in (
+            ("$kernel", self._name),
+            ("$devpath", f"/{self._home}"),
+            ("$result", self._result),
+        ):
+            filled = filled.replace(name, value)
         if "$" in filled or "%" in filled:
             raise UdevError(value)
         return filled
+
+
+class NodeEvent(Event):
+    """One event of the node that a device on VFIO has for itself."""
+
+    def __init__(self, kernel: FakeKernel, kmod: FakeKmod, name: str, parent: Event) -> None:
+        super().__init__(kernel, kmod, "vfio-dev", name)
+        self._parent = parent
+        self.properties["DEVNAME"] = f"/dev/vfio/devices/{name}"
+
+    def _import_parent(self, pattern: str) -> None:
+        for key, value in self._parent.properties.items():
+            if fnmatch.fnmatchcase(key, pattern):
+                self.properties[key] = value
+
+
+def sed(expressions: list[str], text: str) -> str:
+    """What 'sed -n' prints, of y and of s with p; neither has its mark within."""
+    printed = []
+    for line in text.splitlines():
+        now = line
+        for expression in expressions:
+            _kind, left, right, _flags = expression.split(expression[1])
+            if expression.startswith("y"):
+                now = now.translate(str.maketrans(left, right))
+            elif re.search(left, now):
+                now = re.sub(left, right, now, count=1)
+                printed.append(now)
+    return "\n".join(printed)
 
 
 def coldplug(kernel: FakeKernel, kmod: FakeKmod, text: str) -> None:
@@ -149,4 +254,11 @@ def coldplug(kernel: FakeKernel, kmod: FakeKmod, text: str) -> None:
     rules = parse(text)
     for bus in ("amba", "platform"):
         for name in kernel.names(f"bus/{bus}/devices"):
-            Event(kernel, kmod, bus, name).run(rules)
+            before = kernel.driver_of(name)
+            event = Event(kernel, kmod, bus, name)
+            event.run(rules)
+            if kernel.driver_of(name) not in (None, before):
+                event = Event(kernel, kmod, bus, name, "bind")
+                event.run(rules)
+            for node in kernel.names(f"devices/platform/{name}/vfio-dev"):
+                NodeEvent(kernel, kmod, node, event).run(rules)

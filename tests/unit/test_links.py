@@ -1,0 +1,254 @@
+"""Links to nodes: made and removed at run time and by the rules, and put back like all else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board import AMBA, CRYPTO, DMA, Board, acme_board
+from udev import Event, NodeEvent, coldplug, parse
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _info, _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._links import names
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity
+
+LEFT: dict[str, Any] = {**CRYPTO, "tag": "left"}
+RIGHT: dict[str, Any] = {**CRYPTO, "tag": "right"}
+NOIOMMU: dict[str, Any] = {**DMA, "policy": "vfio", "tag": "dma"}
+BY_PATH = "by-path/soc:crypto@b000000"
+NAME = "b000000.crypto"
+DEVICE = f"bus/platform/devices/{NAME}"
+
+
+def links(board: Board) -> dict[str, str]:
+    """Every link below /dev/vfio and where it leads, which has to be there."""
+    found = {}
+    for link in board.kernel.dev.rglob("*"):
+        if link.is_symlink():
+            assert link.exists(), link
+            found[str(link.relative_to(board.kernel.dev / "vfio"))] = os.readlink(link)
+    return found
+
+
+def folders(board: Board) -> set[str]:
+    return {path.name for path in board.kernel.dev.rglob("by-*")}
+
+
+def node(board: Board, name: str) -> str:
+    """The name of the node that a device has for itself."""
+    (found,) = board.kernel.names(f"devices/platform/{name}/vfio-dev")
+    return found
+
+
+def apply(board: Board, *entries: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    outcome = board.apply(entries, **{"reset_required": False, **settings})
+    return {**_report.result(outcome), "devices": _report.linked(outcome)}
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_device_on_vfio_has_links_by_its_path_and_its_tag(
+    board: Board, *, persistent: bool
+) -> None:
+    (told,) = apply(board, LEFT, persistent=persistent)["devices"]
+    own = f"../{node(board, NAME)}"
+    assert links(board) == {
+        BY_PATH: "../1",
+        "by-tag/left": "../1",
+        f"devices/{BY_PATH}": own,
+        "devices/by-tag/left": own,
+    }
+    assert set(told["links"]) == {f"/dev/vfio/{link}" for link in links(board)}
+    assert told["steps"][-1] == f"link its nodes in /dev/vfio as {BY_PATH} and by-tag/left"
+
+
+def test_links_that_are_right_are_left_alone(board: Board) -> None:
+    apply(board, LEFT, AMBA)
+    before = board.everything()
+    assert not apply(board, LEFT, AMBA)["changed"]
+    assert board.everything() == before
+
+
+def test_a_device_without_an_iommu_has_a_link_to_its_node(board: Board) -> None:
+    apply(board, NOIOMMU, unsafe_noiommu=True)
+    assert links(board)["by-tag/dma"].startswith("../noiommu-")
+
+
+def test_what_firmware_calls_a_device_is_told_from_every_other_name() -> None:
+    assert names(Identity("platform", "x", dt_path="/soc/a@1"), None) == ("by-path/soc:a@1",)
+    acpi = Identity("platform", "x", acpi_path="\\_SB_.VR00")
+    assert names(acpi, "t") == ("by-path/_SB_.VR00", "by-tag/t")
+    assert names(Identity("platform", "x"), None) == ()
+    for odd in ("/a b", "/a:b", "/a\nb", "/a$b", "/" + "x" * 256):
+        assert names(Identity("platform", "x", dt_path=odd), None) == ()
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize(("before", "after"), [(LEFT, RIGHT), (LEFT, CRYPTO), (CRYPTO, LEFT)])
+def test_a_tag_that_changes_changes_links_and_leaves_the_driver_alone(
+    board: Board, before: dict[str, Any], after: dict[str, Any], *, persistent: bool
+) -> None:
+    apply(board, before, persistent=persistent)
+    board.kernel.writes.clear()
+    seen = links(board)
+    predicted = board.check([after], reset_required=False, persistent=persistent)
+    assert links(board) == seen
+    result = apply(board, after, persistent=persistent)
+    tags = {after["tag"]} if "tag" in after else set()
+    assert {link.rpartition("/")[2] for link in links(board) if "by-tag" in link} == tags
+    assert result["changed"]
+    assert result["diff"] == _report.result(predicted)["diff"]
+    assert result["diff"][0]["before"] != result["diff"][0]["after"]
+    assert not board.kernel.writes
+    assert not apply(board, after, persistent=persistent)["changed"]
+
+
+def test_a_link_that_is_gone_or_wrong_is_made_anew(board: Board) -> None:
+    apply(board, LEFT)
+    right = links(board)
+    place = board.kernel.dev / "vfio" / BY_PATH
+    for break_it in (lambda: None, lambda: place.symlink_to("../vfio")):
+        place.unlink()
+        break_it()
+        result = apply(board, LEFT)
+        assert links(board) == right
+        assert result["devices"][0]["changed"]
+
+
+def test_links_go_with_the_device_and_folders_with_the_last_link(board: Board) -> None:
+    apply(board, LEFT, {**AMBA, "tag": "blob"})
+    result = apply(board, {**AMBA, "tag": "blob"})
+    assert {link.rpartition("/")[2] for link in links(board)} == {"soc:blob@b008000", "blob"}
+    assert "remove the link /dev/vfio/by-tag/left" in result["host_steps"]
+    assert {"before_header": "links"}.items() <= result["diff"][1].items()
+    apply(board)
+    assert links(board) == {}
+    assert folders(board) == set()
+    assert not apply(board)["changed"]
+
+
+def test_what_others_have_there_is_never_replaced_or_removed(board: Board) -> None:
+    (board.kernel.dev / "vfio/by-path").mkdir()
+    (board.kernel.dev / "vfio/by-tag").mkdir()
+    (board.kernel.dev / "vfio/by-path/pci-0000:00:01.0").symlink_to("../vfio")
+    file = board.kernel.dev / "vfio/by-tag/left"
+    file.write_text("mine")
+    before = board.everything()
+    with pytest.raises(PolicyError, match="/dev/vfio/by-tag/left is in the way"):
+        apply(board, LEFT)
+    assert board.everything() == before
+    apply(board, CRYPTO)
+    apply(board)
+    assert file.read_text() == "mine"
+    assert links(board) == {"by-path/pci-0000:00:01.0": "../vfio"}
+
+
+def test_a_link_that_leads_nowhere_is_removed(board: Board) -> None:
+    (board.kernel.dev / "vfio/by-path").mkdir()
+    (board.kernel.dev / "vfio/by-path/soc:gone").symlink_to("../77")
+    apply(board)
+    assert folders(board) == set()
+
+
+def test_info_shows_tag_and_links(board: Board) -> None:
+    apply(board, LEFT)
+    found = {one["name"]: one for one in _info.inspections(inspect(board.host, None))["devices"]}
+    assert found[NAME]["claimed_by"] == LEFT
+    assert set(found[NAME]["links"]) == {f"/dev/vfio/{link}" for link in links(board)}
+    assert found["b001000.crypto"]["links"] == []
+
+
+def test_a_run_that_fails_puts_links_back(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(board, LEFT, NOIOMMU, unsafe_noiommu=True)
+    before = links(board)
+    put = Files.put
+    refused: list[str] = []
+
+    def fail_once(files: Files, path: str, content: str | None) -> None:
+        if not refused:
+            refused.append(path)
+            raise PolicyError("no")
+        put(files, path, content)
+
+    for entries in ([], [RIGHT], [{**AMBA, "tag": "left"}]):
+        refused.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Files, "put", fail_once)
+            with pytest.raises(PolicyError, match="Nothing was changed"):
+                apply(board, *entries)
+        after = links(board)
+        assert after.keys() == before.keys()
+        assert after["by-tag/left"] == "../1"
+
+
+# What the rules do. The module's own links are taken away before.
+
+
+def without_links(board: Board) -> Board:
+    for link in list(links(board)):
+        (board.kernel.dev / "vfio" / link).unlink()
+    return board
+
+
+@pytest.mark.parametrize(
+    ("entries", "asked"),
+    [
+        ([LEFT, AMBA], {}),
+        ([{"compatible": "acme,crypto", "policy": "vfio"}], {}),
+        ([{"name": NAME, "policy": "vfio", "tag": "by-name"}], {}),
+        ([{"dt_path": "crypto0", "policy": "vfio", "tag": "by-alias"}], {}),
+        ([NOIOMMU], {"unsafe_noiommu": True}),
+    ],
+)
+def test_the_rules_make_the_same_links(
+    board: Board, entries: list[dict[str, Any]], asked: dict[str, Any]
+) -> None:
+    apply(board, *entries, **asked)
+    right = links(board)
+    coldplug(without_links(board).kernel, board.kmod, board.file(RULES) or "")
+    assert links(board) == right
+    assert not apply(board, *entries, **asked)["changed"]
+
+
+def test_the_rules_name_a_device_of_acpi_by_its_path_there(tmp_path: Path) -> None:
+    board = acme_board(tmp_path)
+    acpi = ("\\_SB_.VR00", "LNRO0005")
+    board.kernel.add_device("LNRO0005:00", acpi=acpi)
+    apply(board, {"acpi_path": acpi[0], "policy": "vfio"}, unsafe_noiommu=True)
+    right = links(board)
+    assert "by-path/_SB_.VR00" in right
+    coldplug(without_links(board).kernel, board.kmod, board.file(RULES) or "")
+    assert links(board) == right
+
+
+def test_the_rules_remove_links_when_the_device_is_unbound_and_make_them_when_it_is_back(
+    board: Board,
+) -> None:
+    apply(board, LEFT, {"dt_path": "/soc/crypto@b001000", "policy": "vfio"})
+    right, other = links(board), "b001000.crypto"
+    kernel, rules = board.kernel, parse(board.file(RULES) or "")
+    for name in (NAME, other):
+        kernel.write("bus/platform/drivers/vfio-platform/unbind", name)
+        Event(kernel, board.kmod, "platform", name, "unbind").run(rules)
+    assert links(board) == {}
+    for name in (other, NAME):
+        kernel.write("bus/platform/drivers/vfio-platform/bind", name)
+        event = Event(kernel, board.kmod, "platform", name, "bind")
+        event.run(rules)
+        NodeEvent(kernel, board.kmod, node(board, name), event).run(rules)
+    assert links(board).keys() == right.keys()
+    assert links(board)["devices/by-tag/left"] == f"../{node(board, NAME)}"
+    assert not apply(board, LEFT, {"dt_path": "/soc/crypto@b001000", "policy": "vfio"})["changed"]
+
+
+def test_an_odd_name_of_firmware_gets_into_no_command(board: Board) -> None:
+    odd = "/soc/a b@1"
+    board.kernel.add_device("1.odd", odd, ("acme,odd",), iommus=True)
+    apply(board, {"compatible": "acme,odd", "policy": "vfio", "tag": "odd"})
+    coldplug(without_links(board).kernel, board.kmod, board.file(RULES) or "")
+    assert set(links(board)) == {"by-tag/odd", "devices/by-tag/odd"}
