@@ -49,6 +49,8 @@ def assert_as_listed(guest: Guest) -> None:
     assert machine.named("LNRO0005:01").binding == (None, "none")
     assert machine.named("LNRO0005:02").binding == VFIO
     assert f"noiommu-{machine.named('LNRO0005:00').group}" in machine.nodes
+    link = guest.run("readlink /dev/vfio/by-path/_SB_.VR00").stdout.strip()
+    assert link == f"../noiommu-{machine.named('LNRO0005:00').group}"
     assert machine.named("LNRO0005:03").binding == Story.untouched["platform/LNRO0005:03"]
 
 

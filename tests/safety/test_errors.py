@@ -104,6 +104,18 @@ CASES = {
         RING,
         "Keep one",
     ),
+    "tag … is to be that of one device": Case(
+        {"devices": [{"compatible": "acme,stuck", "policy": "vfio", "tag": "left"}]},
+        f"{STUCK} (platform device b010000.stuck), /soc/stuck@b011000",
+        "Name the one meant",
+    ),
+    "is in the way of the link to its node": Case(
+        on(RING, "vfio", reset_required=False),
+        "/dev/vfio/by-path/soc:ring@b100000",
+        "Move it away",
+        before="mkdir -p /dev/vfio/by-path; touch /dev/vfio/by-path/soc:ring@b100000",
+        after="rm -r /dev/vfio/by-path",
+    ),
     "is claimed by this list and by driverctl as well": Case(
         on(RING),
         "/etc/driverctl.d/platform-b100000.ring",

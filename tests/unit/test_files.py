@@ -113,3 +113,25 @@ def test_a_group_that_is_not_there_is_told(files: Files, tmp_path: Path) -> None
     assert is_group(grp.getgrgid(os.getgid()).gr_name)
     with pytest.raises(PolicyError, match="no-such-group"):
         files.give_node("/node", NodeAccess("no-such-group", None))
+
+
+def test_a_link_is_made_replaced_and_removed_with_its_folder(tmp_path: Path) -> None:
+    files = Files(str(tmp_path))
+    for target in ("../1", "../2", "../2"):
+        files.point("/by-tag/left", target)
+        assert files.link("/by-tag/left") == target
+    assert files.links("/by-tag") == {"/by-tag/left": "../2"}
+    files.point("/by-tag/left", None)
+    files.point("/by-tag/left", None)
+    assert not (tmp_path / "by-tag").exists()
+    assert files.links("/by-tag") == {}
+
+
+def test_what_is_no_link_is_neither_replaced_nor_removed(tmp_path: Path) -> None:
+    (tmp_path / "left").write_text("mine")
+    files = Files(str(tmp_path))
+    assert files.link("/left") is None
+    files.point("/left", None)
+    with pytest.raises(PolicyError, match="Cannot link /left"):
+        files.point("/left", "../1")
+    assert (tmp_path / "left").read_text() == "mine"

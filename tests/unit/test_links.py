@@ -67,6 +67,17 @@ def test_a_device_on_vfio_has_links_by_its_path_and_its_tag(
     assert told["steps"][-1] == f"link its nodes in /dev/vfio as {BY_PATH} and by-tag/left"
 
 
+@pytest.mark.parametrize("runtime", [True, False])
+def test_a_tag_of_two_devices_is_refused_before_anything_is_touched(
+    board: Board, *, runtime: bool
+) -> None:
+    before = board.everything()
+    with pytest.raises(PolicyError, match="tag two is to be that of one device"):
+        apply(board, {"compatible": "acme,crypto", "policy": "vfio", "tag": "two"}, runtime=runtime)
+    assert board.everything() == before
+    assert not board.kernel.writes
+
+
 def test_links_that_are_right_are_left_alone(board: Board) -> None:
     apply(board, LEFT, AMBA)
     before = board.everything()

@@ -74,6 +74,45 @@ def test_two_entries_may_claim_a_device_with_the_same_policy() -> None:
     assert claims(entries, [[ONE], [ONE, TWO]]) == [Claim(ONE, GIVE), Claim(TWO, GIVE)]
 
 
+@pytest.mark.parametrize("tag", ["left", "0", "a.b_C-9", "x" * 64])
+def test_an_entry_for_vfio_may_have_a_tag(tag: str) -> None:
+    (parsed,) = parse_entries([{"name": "x", "policy": "vfio", "tag": tag}])
+    assert parsed == entry("x", GIVE)._replace(tag=tag)
+
+
+@pytest.mark.parametrize("tag", ["", ".", "..", ".x", "-x", "a/b", "a b", "a\n", "ä", "x" * 65])
+def test_a_tag_that_no_link_can_be_called_is_refused(tag: str) -> None:
+    with pytest.raises(PolicyError, match="is not one: 1 to 64 letters"):
+        parse_entries([{"name": "x", "policy": "vfio", "tag": tag}])
+
+
+def test_a_tag_without_vfio_is_refused() -> None:
+    with pytest.raises(PolicyError, match="tag 'left' goes with policy vfio only"):
+        parse_entries([{"name": "x", "policy": "no_autobind", "tag": "left"}])
+
+
+def test_a_tag_of_two_entries_is_refused() -> None:
+    entries = [{"name": name, "policy": "vfio", "tag": "left"} for name in "xy"]
+    with pytest.raises(PolicyError, match="tag 'left' is that of 2 entries"):
+        parse_entries(entries)
+
+
+def test_a_tag_that_would_be_that_of_two_devices_is_refused_and_both_are_named() -> None:
+    with pytest.raises(PolicyError, match=r"/soc/x@1 .*, /soc/x@2 .* leave the tag away"):
+        claims([entry("x", GIVE)._replace(tag="left")], [[ONE, TWO]])
+
+
+def test_a_device_has_the_tag_of_whichever_entry_has_one() -> None:
+    entries = [entry("x", GIVE), entry("1.x", GIVE)._replace(tag="left")]
+    assert claims(entries, [[ONE, TWO], [ONE]]) == [Claim(ONE, GIVE, tag="left"), Claim(TWO, GIVE)]
+
+
+def test_two_tags_of_one_device_are_refused() -> None:
+    entries = [entry("1.x", GIVE)._replace(tag=tag) for tag in ("left", "right")]
+    with pytest.raises(PolicyError, match="by different tags: left and right"):
+        claims(entries, [[ONE], [ONE]])
+
+
 def test_two_policies_for_one_device_are_refused_and_both_are_named() -> None:
     with pytest.raises(PolicyError) as caught:
         claims([entry("1.x", GIVE), entry("x", KEEP_OFF)], [[ONE], [ONE, TWO]])
