@@ -77,6 +77,7 @@ _REPLAY = (
 
 @pytest.fixture(scope="module", autouse=True)
 def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
+    guest.run("udevadm settle")
     before = read_machine(guest).bindings, files(guest)
     yield
     assert play(inventory, "armfleet.vfio.release").code == 0
