@@ -1,7 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check test simulated sweep integration safety nightly demo bench guest molecule clean
-
 STAGED = python tools/stage.py
+# Of Linux, as tests/guest/packages.py has them.
+SERIES = 6.12 7
+
+.PHONY: help setup check test simulated sweep integration safety boots newer nightly demo bench \
+	guest molecule clean $(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:/ { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,9 +16,9 @@ check: ## Lint, sanity and tests that need no guest (three minutes)
 	@tools/setup check $(STAGED) python tools/check.py
 
 # The longest way leads over the guest, whose kernel takes both cores; its tests take one each.
-test: guest ## Everything: make check and the next five, two of them at a time
+test: guest ## Everything: make check and the next seven, two of them at a time
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync \
-		check integration safety simulated sweep molecule
+		newer integration boots safety check simulated sweep molecule
 
 simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines
 	@tools/setup guest $(STAGED) pytest tests/simulated --depth test
@@ -29,6 +32,17 @@ integration: guest ## What users do, on a real arm64 kernel
 safety: guest ## Devices that must not be taken or do not come loose, on a real arm64 kernel
 	@tools/setup guest $(STAGED) pytest tests/safety --durations 10
 
+boots: boots-6.12 initramfs-6.12 ## Boot after boot, and how devices came to their drivers
+
+newer: boots-7 initramfs-7 ## The same on the newest series of Linux that Debian has
+
+$(SERIES:%=boots-%): boots-%: guest-%
+	@tools/setup guest $(STAGED) pytest tests/boots --ignore tests/boots/test_initramfs.py \
+		--kernel $* --durations 10
+
+$(SERIES:%=initramfs-%): initramfs-%: guest-%
+	@tools/setup guest $(STAGED) pytest tests/boots/test_initramfs.py --kernel $* --durations 10
+
 nightly: ## The tests on simulated machines with ten times as many examples (half an hour)
 	@tools/setup guest $(STAGED) pytest tests/simulated --depth nightly
 
@@ -39,8 +53,10 @@ bench: ## Measure, and print the tables
 	@tools/setup guest $(STAGED) python tests/bench/snapshot.py
 	@tools/setup guest $(STAGED) tests/bench/run
 
-guest: ## Build what a guest is made of; 'python3 -m tests.guest' then boots one
-	@tools/setup guest $(STAGED) python -m tests.guest build
+guest: guest-6.12 ## Build what a guest is made of; 'python3 -m tests.guest' then boots one
+
+$(SERIES:%=guest-%): guest-%:
+	@tools/setup guest $(STAGED) python -m tests.guest build --kernel $*
 
 molecule: ## Run the role on simulated boards in containers, as root
 	@tools/setup molecule $(STAGED) molecule test --all

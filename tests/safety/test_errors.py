@@ -123,6 +123,13 @@ CASES = {
         before="mkdir -p /etc/driverctl.d; echo none > /etc/driverctl.d/platform-b100000.ring",
         after="rm /etc/driverctl.d/platform-b100000.ring",
     ),
+    "has neither initramfs-tools nor dracut": Case(
+        on(RING, initramfs="always"),
+        "initramfs is always",
+        "say auto or never",
+        before="mv /usr/sbin/mkinitramfs /usr/bin/dracut /root",
+        after="mv /root/mkinitramfs /usr/sbin; mv /root/dracut /usr/bin",
+    ),
     "as its driver_override at each boot, but …": Case(
         on(RING),
         f"{RULES}:1 sets vfio-platform",

@@ -1,0 +1,62 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Boots of guests, on the kernel that is asked for, and the table that is printed of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.boots.many import ENTRIES, Figures
+from tests.boots.table import ROW, Row, rendered
+from tests.guest.packages import DEFAULT_SERIES, SERIES
+from tests.harness.guests import inventory, start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["inventory", "start"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kernel",
+        choices=sorted(SERIES),
+        default=DEFAULT_SERIES,
+        help="the series of Linux that the guests boot",
+    )
+
+
+@pytest.fixture(scope="session")
+def kernel(request: pytest.FixtureRequest) -> str:
+    """The series of Linux that is asked for."""
+    return str(request.config.getoption("kernel"))
+
+
+@pytest.fixture
+def record(record_property: Callable[[str, object], None]) -> Callable[[Row], None]:
+    """Puts a row into the table."""
+    return lambda row: record_property(ROW, row)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    recorded = [
+        value
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        if report.when == "call"
+        for _name, value in report.user_properties
+    ]
+    rows = [value for value in recorded if isinstance(value, Row)]
+    if rows:
+        terminalreporter.section("Boots, Linux %s" % config.getoption("kernel"))
+        terminalreporter.write(rendered(rows))
+    for value in recorded:
+        if isinstance(value, Figures):
+            terminalreporter.section("A list of %d entries" % ENTRIES)
+            terminalreporter.write(value.sentence)

@@ -1,0 +1,127 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How devices were before and after each boot, by cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tests.guest import Guest
+from tests.harness.playbook import Run, play
+from tests.harness.sysfs import read_machine
+
+ROW = "row of the table of boots"
+MOMENTS = ("before", "in initramfs", "boot", "trigger add", "second boot")
+
+Binding = tuple[str | None, str | None]
+# Nobody's device: it has to stay as it was before.
+UNTOUCHED = None
+
+
+class Case(NamedTuple):
+    """A device by its name in sysfs, why it is tried, and driver and override as wanted."""
+
+    title: str
+    device: str
+    wanted: Binding | None
+
+
+class Row(NamedTuple):
+    """A line of the table: how the device of a case was at each of MOMENTS."""
+
+    case: Case
+    states: Sequence[Binding | None]
+
+
+class Boots(NamedTuple):
+    """A guest, its inventory and the list that is tried on it."""
+
+    guest: Guest
+    inventory: Any
+    variables: Mapping[str, Any]
+
+    def apply(self, **others: Any) -> Run:
+        """Run the role, with what is to be otherwise than in ``variables``."""
+        variables = {**self.variables, **others}
+        run = play(self.inventory, "armfleet.vfio.apply", variables=variables)
+        assert run.code == 0, run.output
+        return run
+
+    def changed(self) -> int:
+        """The number of changed tasks of the same list on the running system."""
+        return self.apply().changed[self.guest.name]
+
+    def bindings(self, cases: Sequence[Case]) -> list[Binding | None]:
+        """Driver and override of each case's device, None where it is not there."""
+        self.guest.run("udevadm settle")
+        found = read_machine(self.guest).devices
+        by_name = {device.name: device.binding for device in found}
+        return [by_name.get(case.device) for case in cases]
+
+    def witnessed(self, cases: Sequence[Case]) -> list[Binding | None]:
+        """The same at the end of the initramfs, if there was one."""
+        told = self.guest.run("cat /run/witness 2>/dev/null || true").stdout.splitlines()
+        seen = {}
+        for line in told:
+            name, driver, override = (word or None for word in line.split(" "))
+            seen[name] = (driver, None if override == "(null)" else override)
+        return [seen.get(case.device) for case in cases]
+
+    def try_twice(
+        self,
+        cases: Sequence[Case],
+        record: Callable[[Row], None],
+        boot: Callable[[], None] | None = None,
+    ) -> None:
+        """Boot twice, replay the events of all devices, and compare with what is wanted.
+
+        What is asserted is asserted at the end, so that the table shows all of it.
+        """
+        moments = [self.bindings(cases)]
+        changed = []
+        (boot or self.guest.reboot)()
+        moments += [self.witnessed(cases), self.bindings(cases)]
+        changed.append(self.changed())
+        self.guest.run("udevadm trigger --action=add --settle")
+        moments.append(self.bindings(cases))
+        self.guest.reboot()
+        moments.append(self.bindings(cases))
+        changed.append(self.changed())
+        rows = [Row(case, states) for case, *states in zip(cases, *moments, strict=True)]
+        for row in rows:
+            record(row)
+        wrong = [row for row in rows if not _is_as_wanted(row)]
+        assert not wrong, rendered(wrong)
+        assert changed == [0, 0]
+
+
+def _is_as_wanted(row: Row) -> bool:
+    before, _early, *after = row.states
+    wanted = before if row.case.wanted is UNTOUCHED else row.case.wanted
+    return after == [wanted] * len(after)
+
+
+def rendered(rows: Sequence[Row]) -> str:
+    """The rows below their heads, in columns."""
+    lines = [("case", "device", *MOMENTS)]
+    lines += [(row.case.title, row.case.device, *map(_words, row.states)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = "".join(
+        "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
+        + "\n"
+        for line in lines
+    )
+    return table + "*: driver_override says so; for no driver it says none\n"
+
+
+def _words(binding: Binding | None) -> str:
+    if binding is None:
+        return "-"
+    driver, override = binding
+    words = driver or "no driver"
+    if override is None:
+        return words
+    return words + "*" if override == (driver or "none") else "%s (%s)" % (words, override)

@@ -1,0 +1,93 @@
+"""Boots from a device tree without an initramfs: who is there first, and what comes later."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.boots.table import UNTOUCHED, Boots, Case, Row
+from tests.harness.playbook import play, task_play
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+VFIO, AMBA, NONE = ("vfio-platform",) * 2, ("vfio-amba",) * 2, (None, "none")
+LIST: list[dict[str, Any]] = [
+    {"dt_path": "/virtio_mmio@a000000", "policy": "vfio"},
+    {"dt_path": "/soc/ring@b100000", "policy": "vfio"},
+    {"compatible": "acme,dma", "policy": "vfio"},
+    {"dt_path": "/soc/waiting@b024000", "policy": "vfio"},
+    {"dt_path": "/soc/engine@b025000", "policy": "vfio"},
+    {"dt_path": "/pl031@9010000", "policy": "vfio"},
+    {"dt_path": "/late-bus/shared@b029000", "policy": "vfio"},
+    {"dt_path": "/soc/ring@b102000", "policy": "no_autobind"},
+    {"dt_path": "/soc/ring@b103000", "policy": "driver", "driver": "acme-ring"},
+]
+SETTINGS = {"passthrough_devices": LIST, "passthrough_reset_required": False}
+CASES = [
+    Case("native driver built in, path", "a000000.virtio_mmio", VFIO),
+    Case("  its sibling", "a000200.virtio_mmio", UNTOUCHED),
+    Case("native driver a module, path", "b100000.ring", VFIO),
+    Case("  its sibling", "b101000.ring", UNTOUCHED),
+    Case("compatible, first of its strings", "b020000.dma", VFIO),
+    Case("compatible, second", "b021000.dma", VFIO),
+    Case("compatible, third", "b022000.dma", VFIO),
+    Case("  one that only begins alike", "b023000.dma", UNTOUCHED),
+    Case("supplier late, path", "b024000.waiting", VFIO),
+    Case("AMBA without native driver, path", "b025000.engine", AMBA),
+    Case("AMBA, native driver a module, path", "9010000.pl031", AMBA),
+    Case("appears late, compatible", "b028000.dma", VFIO),
+    Case("appears late, path", "b029000.shared", VFIO),
+    Case("  its sibling", "b02a000.shared", UNTOUCHED),
+    Case("no_autobind, native driver a module", "b102000.ring", NONE),
+    Case("driver", "b103000.ring", ("acme-ring", "acme-ring")),
+]
+# As a program that is started late would load them.
+LATE = """\
+[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStartPre=udevadm settle
+ExecStart=modprobe --all acme_clock acme_bus
+[Install]
+WantedBy=default.target
+"""
+
+
+@pytest.fixture(scope="module")
+def guest(start: Callable[..., Guest], kernel: str) -> Guest:
+    guest = start(f"boots-{kernel.replace('.', '-')}", "f", kernel)
+    guest.run("cat > /etc/systemd/system/late.service", input=LATE)
+    guest.run("systemctl daemon-reload; systemctl enable --now late.service; udevadm settle")
+    return guest
+
+
+def test_the_rules_win_at_each_boot(
+    guest: Guest, inventory: Path, record: Callable[[Row], None]
+) -> None:
+    boots = Boots(guest, inventory, SETTINGS)
+    run = boots.apply(passthrough_runtime=False)
+    assert run.of("armfleet.vfio.host_policy")["reboot_required"] is True
+    boots.try_twice(CASES, record)
+
+
+def test_the_words_that_are_named_keep_a_built_in_driver_off(guest: Guest, inventory: Path) -> None:
+    """Last, because with them no virtio-mmio slot of the guest has its driver."""
+    boots = Boots(guest, inventory, SETTINGS)
+    boots.apply(passthrough_devices=[])
+    done = boots.apply(passthrough_allow=["clock"]).of("armfleet.vfio.host_policy")
+    (early,) = done["kernel_command_line"]
+    assert early["name"] == "a000000.virtio_mmio"
+    asked = {"devices": [{"dt_path": "/virtio_mmio@a000000"}]}
+    info = play(inventory, task_play("armfleet.vfio.device_info", asked))
+    assert info.of("armfleet.vfio.device_info")["devices"][0]["kernel_command_line"] == early
+    guest.start_again(words=[early["words"]])
+    assert boots.bindings(CASES[:1]) == [VFIO]
+    assert guest.run("ls /sys/bus/platform/drivers").stdout.split().count("virtio-mmio") == 0
+    assert boots.changed() == 0

@@ -1,0 +1,163 @@
+"""Boots through an initramfs that has the native driver: with our rules in it and without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.boots.table import UNTOUCHED, Boots, Case, Row
+from tests.harness.sysfs import read_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+NATIVE, VFIO = ("acme-ring", None), ("vfio-platform",) * 2
+IMAGE = "/boot/initrd.img-$(uname -r)"
+HOOK = "/etc/initramfs-tools/hooks/armfleet-vfio"
+CONFIGURATION = "/etc/dracut.conf.d/armfleet-vfio.conf"
+RULES = "70-armfleet-vfio.rules"
+LIST: list[dict[str, Any]] = [
+    {"dt_path": "/soc/ring@b100000", "policy": "vfio"},
+    {"compatible": "acme,dma-v2", "policy": "vfio"},
+]
+SETTINGS = {"passthrough_devices": LIST, "passthrough_reset_required": False}
+# Writes down at the end of the initramfs who has which device.
+WITNESS = """\
+#!/bin/sh
+case "$1" in prereqs) exit 0 ;; esac
+for device in /sys/bus/platform/devices/*.ring /sys/bus/platform/devices/*.dma; do
+    driver=$(readlink $device/driver)
+    echo "${device##*/} ${driver##*/} $(cat $device/driver_override)"
+done > /run/witness
+"""
+# What a machine whose root disk is on such devices would have.
+NATIVE_EARLY = f"""
+    echo acme >> /etc/initramfs-tools/modules
+    cat > /etc/initramfs-tools/scripts/init-bottom/witness
+    chmod 755 /etc/initramfs-tools/scripts/init-bottom/witness
+    touch /boot/vmlinuz-$(uname -r)
+    update-initramfs -c -k all && test -s {IMAGE}
+"""
+NATIVE_EARLY_DRACUT = """
+    mkdir -p /usr/lib/dracut/modules.d/99witness
+    cd /usr/lib/dracut/modules.d/99witness
+    cat > witness.sh
+    printf 'install() {\\n inst_hook pre-pivot 99 "$moddir/witness.sh"\\n}\\n' > module-setup.sh
+    echo 'force_drivers+=" acme "' > /etc/dracut.conf.d/native.conf
+"""
+
+
+def cases(title: str) -> list[Case]:
+    return [
+        Case(f"{title}, path", "b100000.ring", VFIO),
+        Case("  its sibling", "b101000.ring", UNTOUCHED),
+        Case(f"{title}, compatible", "b021000.dma", VFIO),
+    ]
+
+
+@pytest.fixture(scope="module")
+def guest(start: Callable[..., Guest], kernel: str) -> Guest:
+    guest = start(f"boots-early-{kernel.replace('.', '-')}", "f", kernel)
+    guest.run(NATIVE_EARLY, input=WITNESS, timeout=300)
+    return guest
+
+
+@pytest.fixture
+def boots(guest: Guest, inventory: Path) -> Boots:
+    return Boots(guest, inventory, SETTINGS)
+
+
+@pytest.fixture
+def boot(guest: Guest, tmp_path: Path) -> Callable[[], None]:
+    """Boots with the initramfs that the guest has built."""
+
+    def boot_it() -> None:
+        guest.get(guest.run(f"echo {IMAGE}").stdout.strip(), tmp_path / "initramfs")
+        guest.start_again(initramfs=tmp_path / "initramfs")
+
+    return boot_it
+
+
+def content(guest: Guest) -> set[str]:
+    """Names of the files in the image, and of modules as the kernel spells them."""
+    listed = set(guest.run(f"lsinitramfs {IMAGE}", timeout=300).stdout.splitlines())
+    folders = {path.rpartition("/")[0] for path in listed}
+    names = {path.rpartition("/")[2].partition(".ko") for path in listed - folders}
+    return {name.replace("-", "_") if dot else name for name, dot, _rest in names}
+
+
+def test_an_initramfs_without_our_rules(
+    boots: Boots, record: Callable[[Row], None], boot: Callable[[], None]
+) -> None:
+    boots.apply(passthrough_runtime=False, passthrough_initramfs="never")
+    early = content(boots.guest)
+    assert "acme" in early
+    assert not early & {RULES, "vfio_platform"}
+    never = Boots(boots.guest, boots.inventory, {**SETTINGS, "passthrough_initramfs": "never"})
+    never.try_twice(cases("native driver in the initramfs"), record, boot)
+    assert boots.witnessed(cases("")) == [NATIVE] * 3
+
+
+def test_rules_in_the_initramfs_and_vfio_platform_only_after_it(
+    boots: Boots, record: Callable[[Row], None], boot: Callable[[], None]
+) -> None:
+    """As after the upgrade of a kernel package, which builds the image without asking us."""
+    boots.guest.run("update-initramfs -u", timeout=300)
+    early = content(boots.guest)
+    assert early >= {RULES, "armfleet-vfio.conf"}
+    assert "vfio_platform" not in early
+    never = Boots(boots.guest, boots.inventory, {**SETTINGS, "passthrough_initramfs": "never"})
+    never.try_twice(cases("vfio-platform late"), record, boot)
+    assert boots.witnessed(cases("")) == [(None, "vfio-platform"), NATIVE, (None, "vfio-platform")]
+
+
+def test_initramfs_tools_puts_in_what_is_needed_and_no_more(
+    boots: Boots, record: Callable[[Row], None], boot: Callable[[], None]
+) -> None:
+    before = content(boots.guest)
+    run = boots.apply()
+    assert run.of("ansible.builtin.command")["cmd"][:2] == ["/usr/sbin/update-initramfs", "-u"]
+    needed = {"vfio", "vfio_iommu_type1", "vfio_platform", "vfio_platform_base", "iommufd"}
+    assert content(boots.guest) - before == needed
+    boots.try_twice(cases("vfio-platform in the initramfs"), record, boot)
+    assert boots.witnessed(cases("")) == [VFIO, NATIVE, VFIO]
+    assert is_usable(boots.guest)
+
+
+def test_dracut_does_the_same(
+    boots: Boots, record: Callable[[Row], None], boot: Callable[[], None]
+) -> None:
+    boots.guest.run("mv /usr/sbin/update-initramfs /root")
+    boots.guest.run(NATIVE_EARLY_DRACUT, input=WITNESS)
+    run = boots.apply()
+    assert run.of("ansible.builtin.command")["cmd"][0] == "/usr/bin/dracut"
+    assert boots.guest.run(f"ls {HOOK}", check=False).returncode
+    early = content(boots.guest)
+    assert early >= {RULES, "armfleet-vfio.conf", "acme", "vfio_platform", "vfio_iommu_type1"}
+    boots.try_twice(cases("dracut, vfio-platform in the initramfs"), record, boot)
+    assert boots.witnessed(cases("")) == [VFIO, NATIVE, VFIO]
+    assert is_usable(boots.guest)
+
+
+def test_a_release_takes_everything_out_again(boots: Boots) -> None:
+    run = boots.apply(passthrough_devices=[])
+    assert run.of("ansible.builtin.command")["cmd"][0] == "/usr/bin/dracut"
+    assert boots.guest.run(f"ls {CONFIGURATION}", check=False).returncode
+    early = content(boots.guest)
+    assert "acme" in early
+    assert not early & {RULES, "armfleet-vfio.conf", "vfio", "vfio_platform"}
+
+
+def test_a_host_with_neither_is_told_so(boots: Boots) -> None:
+    boots.guest.run("mv /usr/bin/dracut /root")
+    assert "neither initramfs-tools nor dracut" in boots.apply().output
+    assert read_machine(boots.guest).named("b100000.ring").binding == VFIO
+
+
+def is_usable(guest: Guest) -> bool:
+    """Whether user space finds an IOMMU to use the device with."""
+    return "vfio_iommu_type1" in guest.run("ls /sys/module").stdout.split()
