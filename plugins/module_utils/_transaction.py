@@ -140,13 +140,16 @@ class Transaction:
             self._prepare(step)
         after = {}
         reloads = any(step.kind == RELOAD_VFIO for step in self._changes.host_steps)
-        for plan in self._changes.plans if reloads else working:
+        concerned = self._changes.plans if reloads else working
+        for plan in concerned:
             self._perform(plan, LOAD, UNBIND, BIND, PROBE)
             after[plan.device] = self._verify(plan)
+        # A supplier that was bound later brought its consumers back, and they have other nodes.
+        after = self._verify_again(after)
+        for plan in concerned:
             if any(step.kind == NODES for step in plan.steps):
                 self._open_nodes(plan.device, after[plan.device])
             self._link_nodes(plan, after[plan.device])
-        self._verify_again(after)
         for change in self._changes.files:
             values = {"path": change.path, "before": change.before, "after": change.after}
             self._remember(Undo(FILE, change.path, values))
@@ -289,8 +292,11 @@ class Transaction:
             )
         return after
 
-    def _verify_again(self, verified: dict[Identity, State]) -> None:
-        """What one device lost to a later one, such as a consumer to its supplier, is a failure."""
+    def _verify_again(self, verified: dict[Identity, State]) -> dict[Identity, State]:
+        """The states as they are in the end.
+
+        What one device lost to a later one, such as a consumer to its supplier, is a failure.
+        """
         now = states(self._sysfs, list(verified))
         problems = [
             "%s was on driver %s, and lost it again to a later step of this run (now: %s)"
@@ -309,6 +315,7 @@ class Transaction:
         ]
         if problems:
             raise PolicyError(problems)
+        return dict(zip(verified, now))
 
     def _open_nodes(self, device: Identity, after: State) -> None:
         access = self._changes.access

@@ -78,6 +78,17 @@ def test_a_tag_of_two_devices_is_refused_before_anything_is_touched(
     assert not board.kernel.writes
 
 
+def test_a_consumer_that_came_back_with_its_supplier_has_links_to_the_nodes_of_now(
+    board: Board,
+) -> None:
+    supplier = {"dt_path": "/soc/crypto@b001000", "policy": "vfio"}
+    board.kernel.add_link("b001000.crypto", NAME)
+    told = apply(board, LEFT, supplier, allow=["consumers"])["devices"]
+    assert links(board)["devices/by-tag/left"] == f"../{node(board, NAME)}"
+    assert f"/dev/vfio/devices/{node(board, NAME)}" in told[0]["vfio_nodes"]
+    assert not apply(board, LEFT, supplier)["changed"]
+
+
 def test_links_that_are_right_are_left_alone(board: Board) -> None:
     apply(board, LEFT, AMBA)
     before = board.everything()
