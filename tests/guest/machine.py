@@ -25,6 +25,7 @@ from .board import MACHINE, QEMU, Board, firmware
 from .build import Parts
 from .connection import HOST
 from .errors import GuestError
+from .packages import DEFAULT_SERIES
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _PORT_ATTEMPTS = 5
@@ -49,9 +50,9 @@ class Running:
     """What is known of a started machine."""
 
     board: str
-    kernel: str
     port: int
     login_key: str
+    kernel: str = DEFAULT_SERIES
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Machine:
         ports = [self._last_port(), *(_free_port() for _attempt in range(_PORT_ATTEMPTS))]
         problem = None
         for port in filter(None, ports):
-            running = Running(board.name, parts.kernel, port, str(parts.login_key))
+            running = Running(board.name, port, str(parts.login_key), parts.kernel)
             # Written first: whoever finds the process finds its port too.
             self._memory.write_text(json.dumps(asdict(running)))
             problem = self._spawn(board, parts, boot, running.port)
