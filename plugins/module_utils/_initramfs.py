@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Iterable, NamedTuple, Sequence
+from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import underscored
 
 INITRAMFS_TOOLS, DRACUT = "initramfs-tools", "dracut"
 
@@ -26,6 +27,7 @@ manual_add_modules %s
 """
 # vfio has it as a softdep, which counts when vfio is loaded and never again.
 _WITH_VFIO = "vfio_iommu_type1"
+_MODULES = "/lib/modules/"
 _IMAGES = ("/boot/initrd.img-%s", "/boot/initramfs-%s.img")
 
 
@@ -76,34 +78,66 @@ def command(maker: Maker, files: Files) -> list[str]:
 
 
 def modules(
-    vfio: Iterable[str], first_compatibles: Iterable[str], pinned: Iterable[str]
+    files: Files, vfio: Iterable[str], first_compatibles: Iterable[str], pinned: Iterable[str]
 ) -> list[str]:
-    """The modules that the rules load, as modprobe knows them.
+    """The modules that the rules load, of those that this host has as files.
 
     ``vfio`` are the drivers of VFIO that the list needs. ``first_compatibles`` are those of the
     devices given to VFIO, by which vfio_platform looks for a reset module
     (vfio_platform_get_reset in drivers/vfio/platform/vfio_platform_common.c).
     """
-    found = {driver.replace("-", "_") for driver in vfio}
-    if found:
-        found.add(_WITH_VFIO)
-    found.update("vfio-reset:%s" % compatible for compatible in first_compatibles)
-    return sorted(found.union(pinned))
+    needed = {underscored(driver) for driver in vfio}
+    if needed:
+        needed.add(_WITH_VFIO)
+    needed.update(map(underscored, pinned))
+    resets = {underscored("vfio-reset:" + compatible) for compatible in first_compatibles}
+    if not needed and not resets:
+        return []
+    # dracut adds none of them where one is missing.
+    folders = _folders(files)
+    there = {module for folder in folders for module in _module_files(files, folder)}
+    there &= needed
+    for folder in folders:
+        for alias, module in _aliases(files, folder):
+            if alias in resets:
+                there.add(module)
+    return sorted(there)
+
+
+def _folders(files: Files) -> list[str]:
+    """Those of the running kernel's modules; of all kernels where it has none, as in an image."""
+    own = _MODULES + os.uname().release
+    if files.names(own):
+        return [own]
+    return [_MODULES + name for name in files.names(_MODULES)]
+
+
+def _module_files(files: Files, folder: str) -> Iterator[str]:
+    for line in (files.read(folder + "/modules.dep") or "").splitlines():
+        path = line.partition(":")[0]
+        yield underscored(path.rpartition("/")[2].partition(".ko")[0])
+
+
+def _aliases(files: Files, folder: str) -> Iterator[tuple[str, str]]:
+    for line in (files.read(folder + "/modules.alias") or "").splitlines():
+        words = line.split()
+        if len(words) == 3:
+            yield underscored(words[1]), underscored(words[2])
 
 
 def render(
-    maker: Maker | None, mark: str, names: Sequence[str], boot_files: Sequence[str]
+    maker: Maker, mark: str, names: Sequence[str], boot_files: Sequence[str]
 ) -> dict[str, str | None]:
     """The content of each of PATHS; ``boot_files`` are those of ours that are there."""
     content = None
-    if maker and maker.name == INITRAMFS_TOOLS and names:
+    if maker.name == INITRAMFS_TOOLS and names:
         # It copies all of /etc/udev/rules.d and /etc/modprobe.d by itself.
         content = _HOOK % (mark, " ".join(names))
-    elif maker and maker.name == DRACUT and boot_files:
+    elif maker.name == DRACUT and boot_files:
         lines = [mark, 'install_items+=" %s "' % " ".join(boot_files)]
         lines += ['add_drivers+=" %s "' % " ".join(names)] if names else []
         content = "\n".join(lines) + "\n"
-    return {path: content if maker and path == maker.path else None for path in PATHS}
+    return {path: content if path == maker.path else None for path in PATHS}
 
 
 def is_stale(files: Files, paths: Iterable[str]) -> bool:

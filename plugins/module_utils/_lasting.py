@@ -114,7 +114,7 @@ def lasting(
     claims = _claims(request, plans, present)
     maker = None if request.initramfs == NEVER else _initramfs.maker_of(host.files)
     rendered = _boot.render(boot_plan)
-    rendered.update(_for_initramfs(maker, claims, boot_plan, rendered))
+    rendered.update(_for_initramfs(host, maker, claims, boot_plan, rendered))
     files = [
         FileChange(path, before[path], content)
         for path, content in rendered.items()
@@ -134,12 +134,16 @@ def lasting(
 
 
 def _for_initramfs(
+    host: Host,
     maker: _initramfs.Maker | None,
     claims: Sequence[Claim],
     boot_plan: _boot.BootPlan,
     rendered: Mapping[str, str | None],
 ) -> dict[str, str | None]:
+    if maker is None:
+        return dict.fromkeys(_initramfs.PATHS)
     names = _initramfs.modules(
+        host.files,
         [VFIO_DRIVERS[bus] for bus in boot_plan.buses],
         [
             claim.device.compatible[0]

@@ -90,4 +90,4 @@ def test_the_words_that_are_named_keep_a_built_in_driver_off(guest: Guest, inven
     guest.start_again(words=[early["words"]])
     assert boots.bindings(CASES[:1]) == [VFIO]
     assert guest.run("ls /sys/bus/platform/drivers").stdout.split().count("virtio-mmio") == 0
-    assert boots.changed() == 0
+    assert boots.changes() == []

@@ -19,8 +19,25 @@ TOOLS = {
 }
 
 
-def host(root: Path, *programs: str) -> Board:
+DEPENDENCIES = """\
+kernel/drivers/vfio/vfio_iommu_type1.ko.xz: kernel/drivers/vfio/vfio.ko.xz
+kernel/drivers/vfio/platform/vfio-platform.ko.xz: kernel/drivers/vfio/vfio.ko.xz
+kernel/drivers/vfio/platform/reset/vfio-platform-acme.ko.xz:
+kernel/drivers/vfio/platform/reset/vfio-platform-other.ko.xz:
+"""
+ALIASES = """\
+# Aliases extracted from modules themselves.
+alias vfio-reset:acme,crypto-v1 vfio_platform_acme
+alias vfio-reset:acme,other vfio_platform_other
+"""
+
+
+def host(root: Path, *programs: str, release: str = os.uname().release) -> Board:
     board = acme_board(root)
+    modules = board.files_root / "lib/modules" / release
+    modules.mkdir(parents=True)
+    (modules / "modules.dep").write_text(DEPENDENCIES)
+    (modules / "modules.alias").write_text(ALIASES)
     for program in programs:
         path = board.files_root / program[1:]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +60,7 @@ def test_a_hook_adds_what_the_rules_load(debian: Board) -> None:
     hook = debian.file(HOOK)
     assert hook is not None
     assert hook.splitlines()[-1] == (
-        "manual_add_modules vfio-reset:acme,crypto-v1 vfio_iommu_type1 vfio_platform"
+        "manual_add_modules vfio_iommu_type1 vfio_platform vfio_platform_acme"
     )
     assert (debian.files_root / HOOK[1:]).stat().st_mode & 0o777 == 0o755
     assert outcome.initramfs == (
@@ -57,10 +74,24 @@ def test_dracut_is_told_of_rules_and_modules(fedora: Board) -> None:
     told = (fedora.file(CONFIGURATION) or "").splitlines()
     assert told[1:] == [
         f'install_items+=" {_boot.RULES} {_boot.MODPROBE} "',
-        'add_drivers+=" vfio-reset:acme,crypto-v1 vfio_iommu_type1 vfio_platform "',
+        'add_drivers+=" vfio_iommu_type1 vfio_platform vfio_platform_acme "',
     ]
     assert fedora.file(HOOK) is None
     assert outcome.initramfs.tool == "dracut"
+
+
+def test_what_is_no_file_is_not_added(fedora: Board) -> None:
+    dependencies = fedora.files_root / "lib/modules" / os.uname().release / "modules.dep"
+    dependencies.write_text(DEPENDENCIES.splitlines()[1])
+    fedora.apply([CRYPTO], **SETTINGS)
+    added = (fedora.file(CONFIGURATION) or "").splitlines()[-1]
+    assert added == 'add_drivers+=" vfio_platform vfio_platform_acme "'
+
+
+def test_an_image_that_is_prepared_has_modules_of_its_own(tmp_path: Path) -> None:
+    board = host(tmp_path, *TOOLS["dracut"], release="7.2.12-arm64")
+    board.apply([CRYPTO], **SETTINGS)
+    assert "vfio_iommu_type1" in (board.file(CONFIGURATION) or "")
 
 
 def test_no_module_is_added_for_a_list_that_needs_none(debian: Board) -> None:
