@@ -58,6 +58,9 @@ IMPORT{program}="/bin/sed -n -e y,/,:, -e s/^OF_FULLNAME=:/ARMFLEET_VFIO_PATH=/p
 /sys$devpath/uevent"
 ENV{.armfleet_vfio_path}=="", KERNEL!="*.auto", ATTR{firmware_node/path}!="?*[!0-9A-Z_.]*", \
 IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p /sys$devpath/firmware_node/path"
+# A driver that comes when the override is set already binds at once, maybe before this device's
+# own event: then its node did not learn from it what it is called.
+ACTION=="bind", TEST=="vfio-dev/*/uevent", ATTR{vfio-dev/*/uevent}="change"
 # The node of a group is no device's child, so SYMLINK cannot tell whose it is.
 ACTION!="unbind", DRIVER=="vfio-platform|vfio-amba", PROGRAM=="/usr/bin/realpath \
 --relative-to=/sys/kernel/iommu_groups /sys$devpath/iommu_group", ENV{.armfleet_vfio_node}="$result"

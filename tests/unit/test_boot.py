@@ -84,6 +84,9 @@ GOLDEN += r"""/sys$devpath/uevent"
 ENV{.armfleet_vfio_path}=="", KERNEL!="*.auto", ATTR{firmware_node/path}!="?*[!0-9A-Z_.]*", """
 GOLDEN += r"""IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p """
 GOLDEN += r"""/sys$devpath/firmware_node/path"
+# A driver that comes when the override is set already binds at once, maybe before this device's
+# own event: then its node did not learn from it what it is called.
+ACTION=="bind", TEST=="vfio-dev/*/uevent", ATTR{vfio-dev/*/uevent}="change"
 # The node of a group is no device's child, so SYMLINK cannot tell whose it is.
 ACTION!="unbind", DRIVER=="vfio-platform|vfio-amba", PROGRAM=="/usr/bin/realpath """
 GOLDEN += r"""--relative-to=/sys/kernel/iommu_groups /sys$devpath/iommu_group", """
