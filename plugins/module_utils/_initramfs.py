@@ -97,10 +97,12 @@ def modules(
     folders = _folders(files)
     there = {module for folder in folders for module in _module_files(files, folder)}
     there &= needed
-    for folder in folders:
-        for alias, module in _aliases(files, folder):
-            if alias in resets:
-                there.add(module)
+    there.update(
+        module
+        for folder in folders
+        for alias, module in _reset_modules(files, folder)
+        if alias in resets
+    )
     return sorted(there)
 
 
@@ -118,11 +120,12 @@ def _module_files(files: Files, folder: str) -> Iterator[str]:
         yield underscored(path.rpartition("/")[2].partition(".ko")[0])
 
 
-def _aliases(files: Files, folder: str) -> Iterator[tuple[str, str]]:
+def _reset_modules(files: Files, folder: str) -> Iterator[tuple[str, str]]:
+    """Aliases and modules, of the thousands of lines that are not about resets none."""
     for line in (files.read(folder + "/modules.alias") or "").splitlines():
-        words = line.split()
-        if len(words) == 3:
-            yield underscored(words[1]), underscored(words[2])
+        if line.startswith(("alias vfio-reset:", "alias vfio_reset:")):
+            _alias, alias, module = line.split()
+            yield underscored(alias), underscored(module)
 
 
 def render(
