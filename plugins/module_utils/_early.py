@@ -12,6 +12,7 @@ from typing import NamedTuple, Sequence
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity
+from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import underscored
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import is_built_in, modalias
 
@@ -86,7 +87,7 @@ class EarlyDrivers:
         it is taken to be one of the driver's name.
         """
         resolved = self._kmod.resolve(modalias(self._sysfs, device))
-        return resolved[0] if len(resolved) == 1 else driver.replace("-", "_")
+        return resolved[0] if len(resolved) == 1 else underscored(driver)
 
     def _init_functions(self) -> dict[str, list[str]]:
         if self._functions is None:

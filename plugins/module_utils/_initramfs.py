@@ -90,9 +90,9 @@ def modules(
     if needed:
         needed.add(_WITH_VFIO)
     needed.update(map(underscored, pinned))
-    resets = {underscored("vfio-reset:" + compatible) for compatible in first_compatibles}
-    if not needed and not resets:
+    if not needed:
         return []
+    resets = {underscored("vfio-reset:" + compatible) for compatible in first_compatibles}
     # dracut adds none of them where one is missing.
     folders = _folders(files)
     there = {module for folder in folders for module in _module_files(files, folder)}
