@@ -22,9 +22,9 @@ from .device import Device
 from .errors import SimulatorError
 from .kernel import uevent
 from .machine import Machine
+from .programs import PROGRAMS, sed
 from .tree import File, Link
 
-_PROGRAMS = ("/bin/sed", "/usr/bin/realpath", "/bin/mkdir", "/bin/ln", "/bin/rm")
 _DEV = "/dev/vfio/"
 _TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]+)\})?(==|!=|\+=|=)"((?:[^"\\]|\\.)*)"')
 
@@ -188,7 +188,7 @@ class Udev:
         }.get(token.key)
 
     def _exists(self, event: Event, path: str) -> bool:
-        if path in _PROGRAMS:
+        if path in PROGRAMS:
             return True
         place = path.removeprefix("/sys/")
         return (
@@ -256,18 +256,3 @@ def _filled(event: Event, value: str) -> str:
     if "$" in filled or "%" in filled:
         raise SimulatorError(f"the simulator's udev does not know what {value!r} means")
     return filled
-
-
-def sed(expressions: list[str], text: str) -> str:
-    """What 'sed -n' prints, of y and of s with p; neither has its mark within."""
-    printed = []
-    for line in text.splitlines():
-        now = line
-        for expression in expressions:
-            _kind, left, right, _flags = expression.split(expression[1])
-            if expression.startswith("y"):
-                now = now.translate(str.maketrans(left, right))
-            elif re.search(left, now):
-                now = re.sub(left, right, now, count=1)
-                printed.append(now)
-    return "\n".join(printed)

@@ -18,8 +18,7 @@ from fake_kernel import TREE, FakeKernel, FakeKmod
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import KernelRefusedError
-
-PROGRAMS = ("/bin/sed", "/usr/bin/realpath", "/bin/mkdir", "/bin/ln", "/bin/rm")
+from tests.simulator.programs import PROGRAMS, sed
 
 _TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]+)\})?(==|!=|\+=|=)"((?:[^"\\]|\\.)*)"')
 
@@ -232,21 +231,6 @@ class NodeEvent(Event):
         for key, value in self._parent.properties.items():
             if fnmatch.fnmatchcase(key, pattern):
                 self.properties[key] = value
-
-
-def sed(expressions: list[str], text: str) -> str:
-    """What 'sed -n' prints, of y and of s with p; neither has its mark within."""
-    printed = []
-    for line in text.splitlines():
-        now = line
-        for expression in expressions:
-            _kind, left, right, _flags = expression.split(expression[1])
-            if expression.startswith("y"):
-                now = now.translate(str.maketrans(left, right))
-            elif re.search(left, now):
-                now = re.sub(left, right, now, count=1)
-                printed.append(now)
-    return "\n".join(printed)
 
 
 def coldplug(kernel: FakeKernel, kmod: FakeKmod, text: str) -> None:
