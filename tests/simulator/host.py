@@ -42,7 +42,10 @@ _LONGEST_SOCKET_PATH = 107
 
 
 def run_folder() -> Path:
-    """Where running hosts have their folders."""
+    """Where running hosts have their folders: ARMFLEET_SIMULATOR_HOSTS, or one in the cache."""
+    chosen = os.environ.get("ARMFLEET_SIMULATOR_HOSTS")
+    if chosen:
+        return Path(chosen)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "armfleet-vfio" / "simulator"
 
