@@ -15,12 +15,14 @@ from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    AUTO,
     DEFAULT,
     NO_DRIVER,
     VFIO,
     VFIO_DRIVERS,
     Identity,
     NodeAccess,
+    Options,
     VfioSettings,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, parse_entries
@@ -31,8 +33,11 @@ MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
 MODULES_LOAD = "/etc/modules-load.d/armfleet-vfio.conf"
 PATHS = (RULES, MODPROBE, MODULES_LOAD)
 
+# There while the list last applied is for the next boot alone; that boot empties /run.
+WAITS_FOR_BOOT = "/run/armfleet-vfio-reboot-required"
+
 MARK = "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit."
-_ENTRY, _NATIVE = "# policy: ", "# native: "
+_ENTRY, _NATIVE, _OPTIONS = "# policy: ", "# native: ", "# options: "
 
 # A device lists a few compatibles; no node of the kernel's own device trees has more than nine.
 _COMPATIBLES = 16
@@ -75,6 +80,13 @@ ACTION=="unbind", ENV{%(key)s}!="", RUN+="/bin/rm -f /dev/vfio/by-%(kind)s/$env{
 """
 
 
+class Applied(NamedTuple):
+    """A list, and what it is applied with; where it is empty that means nothing."""
+
+    entries: list[Entry]
+    options: Options = Options()
+
+
 class Memory(NamedTuple):
     """What the last run wrote down: its list, and which driver each device was taken from.
 
@@ -83,6 +95,7 @@ class Memory(NamedTuple):
 
     entries: list[Entry]
     natives: dict[str, str | None]
+    options: Options = Options()
 
     def native_of(self, device: Identity) -> tuple[str | None] | None:
         """The driver that a device was taken from, or None where nothing is remembered of it."""
@@ -105,8 +118,7 @@ class BootPlan(NamedTuple):
     natives: Mapping[str, str | None]
     buses: Sequence[str]
     modules: Mapping[str, str]
-    settings: VfioSettings
-    access: NodeAccess | None
+    options: Options = Options()
 
 
 def not_ours(path: str, content: str | None) -> list[str]:
@@ -124,13 +136,16 @@ def memory(rules: str | None) -> Memory:
     """What the header of our rules file says of the last run."""
     entries: list[Mapping[str, Any]] = []
     natives: dict[str, str | None] = {}
+    options: dict[str, Any] = {}
     try:
         for line in (rules or "").splitlines():
             if line.startswith(_ENTRY):
                 entries.append(json.loads(line[len(_ENTRY) :]))
             elif line.startswith(_NATIVE):
                 natives.update(_native_driver(json.loads(line[len(_NATIVE) :])))
-        return Memory(parse_entries(entries), natives)
+            elif line.startswith(_OPTIONS):
+                options = json.loads(line[len(_OPTIONS) :])
+        return Memory(parse_entries(entries), natives, to_options(**options))
     except (ValueError, KeyError, TypeError, AttributeError, PolicyError) as error:
         raise PolicyError(
             "The header of %s cannot be read (%s), so it is not known what the last run claimed. "
@@ -174,9 +189,38 @@ def to_mapping(entry: Entry) -> dict[str, Any]:
     return mapping
 
 
+def to_options(
+    reset_required: bool | None = None,
+    unsafe_noiommu: bool | None = None,
+    vfio_group: str | None = None,
+    vfio_mode: str | None = None,
+    initramfs: str = AUTO,
+) -> Options:
+    """What a list is applied with, from the module's options; PolicyError if they are not such."""
+    settings = VfioSettings(reset_required, unsafe_noiommu)
+    if not {type(value) for value in settings} <= {bool, type(None)}:
+        raise PolicyError("reset_required and unsafe_noiommu are true or false")
+    return Options(settings, check_access(vfio_group, vfio_mode), initramfs)
+
+
+def from_options(options: Options) -> dict[str, Any]:
+    """Those of the module's options that are not as they are by default."""
+    group, mode = options.access or (None, None)
+    values = {
+        **options.settings._asdict(),
+        "vfio_group": group,
+        "vfio_mode": mode,
+        "initramfs": None if options.initramfs == AUTO else options.initramfs,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _rules(plan: BootPlan) -> str:
     lines = [MARK, "# It was made from this list:"]
     lines += [_ENTRY + json.dumps(to_mapping(entry)) for entry in plan.entries]
+    options = from_options(plan.options)
+    if options:
+        lines += ["# It was applied with these options:", _OPTIONS + json.dumps(options)]
     if plan.natives:
         lines += ["# Devices were taken from these drivers:"]
         lines += [_NATIVE + json.dumps({name: plan.natives[name]}) for name in sorted(plan.natives)]
@@ -186,7 +230,7 @@ def _rules(plan: BootPlan) -> str:
         if selector and entry.policy.kind != DEFAULT
     ]
     if claiming:
-        lines += ["", *_access(plan.access), *_guards(claiming)]
+        lines += ["", *_access(plan.options.access), *_guards(claiming)]
         lines += [_claim(entry, selector, plan.modules) for entry, selector in claiming]
         lines += ["", 'ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"']
         lines += _links(claiming)
@@ -329,7 +373,7 @@ def _modprobe(plan: BootPlan) -> str | None:
     return _plain(
         [
             "options %s=%d" % (name.replace(".", " "), value)
-            for name, value in parameters(plan.settings).items()
+            for name, value in parameters(plan.options.settings).items()
         ]
     )
 

@@ -12,15 +12,15 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    AUTO,
     NodeAccess,
+    Options,
     VfioSettings,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
-
-AUTO, ALWAYS, NEVER = "auto", "always", "never"
 
 
 class Host(NamedTuple):
@@ -39,8 +39,8 @@ class Request(NamedTuple):
 
     ``is_whole_list`` is true where ``entries`` are all that this collection shall claim on the
     host, so that what the last such list claimed and this one does not is given back. One that
-    ``takes_over`` replaces what driverctl has stored of the same devices. ``initramfs`` is whether
-    the list is to hold in the initramfs too: AUTO where this host can build one, ALWAYS, NEVER.
+    ``takes_over`` replaces what driverctl has stored of the same devices. Of a ``rollout`` it is
+    kept what there was before; one that ``restores`` brings that back in place of ``entries``.
     """
 
     entries: Sequence[Entry]
@@ -52,3 +52,9 @@ class Request(NamedTuple):
     allow: Sequence[str] = ()
     takes_over: bool = False
     initramfs: str = AUTO
+    rollout: str | None = None
+    restores: bool = False
+
+    @property
+    def options(self) -> Options:
+        return Options(self.settings, self.access, self.initramfs)

@@ -14,9 +14,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.armfleet.vfio.plugins.module_utils import _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import check_access
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import (
-    ALWAYS,
-    AUTO,
-    NEVER,
     Host,
     Request,
 )
@@ -26,8 +23,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    ALWAYS,
+    AUTO,
     DEFAULT,
     DRIVER,
+    NEVER,
     NO_AUTOBIND,
     VFIO,
     Policy,
@@ -97,7 +97,8 @@ SPECS: dict[str, dict[str, Any]] = {
                 },
                 required_if=[["policy", DRIVER, ["driver"]]],
             ),
-            "state": _state("present", "absent"),
+            "state": _state("present", "absent", "previous"),
+            "rollout": {"type": "str"},
             "runtime": {"type": "bool", "default": True},
             "persistent": {"type": "bool", "default": True},
             "vfio_group": {"type": "str"},
@@ -115,7 +116,10 @@ SPECS: dict[str, dict[str, Any]] = {
             **_VFIO,
             **_COMMON,
         },
-        "required_if": [["state", "present", ["devices"]]],
+        "required_if": [
+            ["state", "present", ["devices"]],
+            ["state", "previous", ["rollout"]],
+        ],
     },
     "driver_override": {
         "argument_spec": {
@@ -212,6 +216,18 @@ def _whole_list(params: Mapping[str, Any]) -> Request:
             "runtime and persistent are both false, which leaves nothing to do; set one to true"
         )
     is_present = params["state"] == "present"
+    rollout = params["rollout"]
+    takes_over = params["driverctl"] == "take_over"
+    if rollout is not None and not params["persistent"]:
+        raise PolicyError(
+            "rollout is given and persistent is false: what is kept of a rollout is the list that "
+            "lasts. Leave one of them out"
+        )
+    if rollout is not None and takes_over:
+        raise PolicyError(
+            "rollout is given and driverctl is take_over, which removes driverctl's files: a "
+            "rollout could not be put back. Move to the list with migrate_driverctl first"
+        )
     return Request(
         parse_entries(params["devices"]) if is_present else [],
         is_whole_list=True,
@@ -220,8 +236,10 @@ def _whole_list(params: Mapping[str, Any]) -> Request:
         settings=_settings(params),
         access=check_access(params["vfio_group"], params["vfio_mode"]),
         allow=params["allow"],
-        takes_over=params["driverctl"] == "take_over",
+        takes_over=takes_over,
         initramfs=params["initramfs"],
+        rollout=rollout,
+        restores=params["state"] == "previous",
     )
 
 

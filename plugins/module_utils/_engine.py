@@ -62,6 +62,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
 
 if TYPE_CHECKING:
     from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early
+    from ansible_collections.armfleet.vfio.plugins.module_utils._rollout import Rolled
 
 
 class DeviceOutcome(NamedTuple):
@@ -87,6 +88,8 @@ class Outcome(NamedTuple):
     # What is to be said of an earlier run that was interrupted.
     interrupted: Sequence[str] = ()
     early: Sequence[Early] = ()
+    # Files that say something of this run, and are not for the next boot.
+    records: Sequence[FileChange] = ()
 
     @property
     def is_changed(self) -> bool:
@@ -94,7 +97,7 @@ class Outcome(NamedTuple):
             self.interrupted
             or self.host_steps
             or any(outcome.steps for outcome in self.devices)
-            or any(change.is_needed for change in self.files)
+            or any(change.is_needed for change in (*self.files, *self.records))
         )
 
 
@@ -141,13 +144,20 @@ def _recover(host: Host, request: Request) -> list[str]:
 def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
     contents = _lasting.contents(host.files) if request.is_whole_list else {}
     memory = _boot.memory(contents.get(_boot.RULES))
+    records: list[FileChange] = []
+    if request.rollout is not None:
+        rolled = _part_of_rollout(host, request, memory)
+        if rolled is None:
+            return Outcome([], [], [])
+        request, records = rolled.request, [rolled.record]
     wanted = _claims(host, request, memory)
     plans, unlinking, in_the_way = _linked(
         host, request, wanted, _plans(host, request, wanted, memory)
     )
     steps = unlinking + _host_steps(host, request, plans)
     lasting = _lasting.lasting(host, request, plans, memory, contents)
-    needed = [change for change in lasting.files if change.is_needed]
+    records += lasting.records
+    needed = [change for change in (*lasting.files, *records) if change.is_needed]
     _refuse(host, request, plans, steps, needed, lasting.clashes + in_the_way)
     after: dict[Identity, State] = {}
     is_needed = bool(steps or needed or any(one.steps for one in plans))
@@ -168,7 +178,18 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         lasting.initramfs,
         lasting.needs_boot,
         early=early,
+        records=records,
     )
+
+
+def _part_of_rollout(host: Host, request: Request, memory: _boot.Memory) -> Rolled | None:
+    # Here, because a run that is part of none has not to load it.
+    from ansible_collections.armfleet.vfio.plugins.module_utils._rollout import (  # noqa: PLC0415
+        PREVIOUS,
+        part,
+    )
+
+    return part(request, memory, host.files.read(PREVIOUS))
 
 
 def _early(host: Host, plans: Sequence[DevicePlan]) -> list[Early]:

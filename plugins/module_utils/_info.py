@@ -42,6 +42,7 @@ def inspections(found: Findings) -> dict[str, Any]:
     return {
         "devices": [_inspection(one) for one in found.devices],
         "policy_list": [to_mapping(entry) for entry in found.policy_list],
+        "reboot_required": found.waits_for_boot,
     }
 
 

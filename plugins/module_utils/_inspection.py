@@ -20,6 +20,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     MODPROBE,
     MODULES_LOAD,
     RULES,
+    WAITS_FOR_BOOT,
     Memory,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import memory as remember
@@ -109,6 +110,7 @@ class Findings(NamedTuple):
 
     devices: list[Inspection]
     policy_list: list[Entry]
+    waits_for_boot: bool
 
 
 def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
@@ -122,7 +124,9 @@ def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
     inspector = _Inspector(host, memory, devices)
     states = states_as_far_as_known(host.sysfs, chosen)
     return Findings(
-        [inspector.of(device, *found) for device, found in zip(chosen, states)], memory.entries
+        [inspector.of(device, *found) for device, found in zip(chosen, states)],
+        memory.entries,
+        host.files.read(WAITS_FOR_BOOT) is not None,
     )
 
 

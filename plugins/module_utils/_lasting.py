@@ -16,12 +16,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils import (
     _policies,
     _udev,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import (
-    ALWAYS,
-    NEVER,
-    Host,
-    Request,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     BUSES,
     alias_path,
@@ -32,7 +27,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange, Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    ALWAYS,
     DEFAULT,
+    NEVER,
     VFIO,
     VFIO_DRIVERS,
     Claim,
@@ -52,6 +49,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import is_built_in
 
+_WAITS = "The list last applied by armfleet.vfio.host_policy waits for the next boot.\n"
+
 _NO_MAKER = (
     "initramfs is always, but this host has neither initramfs-tools nor dracut to build one with. "
     "If it boots without one, say auto or never; otherwise say never and bring the files into its "
@@ -69,13 +68,15 @@ class Initramfs(NamedTuple):
 class Lasting(NamedTuple):
     """Changes of files, and why they would not make the next boot as asked.
 
-    ``needs_boot`` is whether that boot is to change a device of this running system.
+    ``needs_boot`` is whether that boot is to change a device of this running system; ``records``
+    are files that say so, not files for the boot itself.
     """
 
     files: list[FileChange]
     clashes: list[str]
     needs_boot: bool
     initramfs: Initramfs = Initramfs()
+    records: Sequence[FileChange] = ()
 
 
 class _Present(NamedTuple):
@@ -130,7 +131,9 @@ def lasting(
     if request.initramfs == ALWAYS and maker is None and request.entries:
         clashes.append(_NO_MAKER)
     needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
-    return Lasting(files, clashes, needs_boot, _initramfs_of(host, maker, files))
+    is_waiting = host.files.read(_boot.WAITS_FOR_BOOT)
+    waiting = FileChange(_boot.WAITS_FOR_BOOT, is_waiting, _WAITS if needs_boot else None)
+    return Lasting(files, clashes, needs_boot, _initramfs_of(host, maker, files), [waiting])
 
 
 def _for_initramfs(
@@ -202,8 +205,7 @@ def _boot_plan(
         _natives(plans, memory) if request.runtime else memory.natives,
         _vfio_buses(request, plans, present),
         _pinned_modules(host, request.entries),
-        request.settings,
-        request.access,
+        request.options,
     )
 
 
@@ -214,7 +216,7 @@ def _obstacles(host: Host, request: Request, boot_plan: _boot.BootPlan) -> list[
     modules = [VFIO_DRIVERS[bus] for bus in boot_plan.buses]
     modules += boot_plan.modules.values()
     loadable = [one for one in modules if not is_built_in(host.sysfs, _modprobe.underscored(one))]
-    wanted = _modprobe.Wanted(loadable, _boot.parameters(boot_plan.settings))
+    wanted = _modprobe.Wanted(loadable, _boot.parameters(boot_plan.options.settings))
     known = _modprobe.lines(host.files, _boot.MODPROBE, is_running=request.runtime)
     return _modprobe.obstacles(known, wanted)
 

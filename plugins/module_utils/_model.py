@@ -12,6 +12,9 @@ VFIO_DRIVERS = {"platform": "vfio-platform", "amba": "vfio-amba"}
 
 VFIO, NO_AUTOBIND, DRIVER, DEFAULT = "vfio", "no_autobind", "driver", "default"
 
+# Whether a list is to hold in the initramfs too: where the host can build one, surely, not.
+AUTO, ALWAYS, NEVER = "auto", "always", "never"
+
 # The documented opt-out of Documentation/ABI/testing/sysfs-bus-platform: no driver is called so.
 NO_DRIVER = "none"
 
@@ -165,15 +168,6 @@ class VfioSettings(NamedTuple):
     unsafe_noiommu: bool | None = None
 
 
-class HostStep(NamedTuple):
-    """One change that concerns all devices, or none of those of the list."""
-
-    kind: str
-    value: str
-    parameters: dict[str, str]
-    sentence: str
-
-
 class NodeAccess(NamedTuple):
     """Who may open the nodes in /dev/vfio; None leaves what the kernel gives (root, 0600)."""
 
@@ -184,3 +178,20 @@ class NodeAccess(NamedTuple):
     def label(self) -> str:
         parts = [("group", self.group), ("mode", self.mode)]
         return ", ".join("%s %s" % part for part in parts if part[1] is not None)
+
+
+class Options(NamedTuple):
+    """What a list is applied with, beside its entries."""
+
+    settings: VfioSettings = VfioSettings()
+    access: NodeAccess | None = None
+    initramfs: str = AUTO
+
+
+class HostStep(NamedTuple):
+    """One change that concerns all devices, or none of those of the list."""
+
+    kind: str
+    value: str
+    parameters: dict[str, str]
+    sentence: str

@@ -105,7 +105,8 @@ def diff(outcome: Outcome) -> list[dict[str, str]]:
     modules = [step for step in outcome.host_steps if step not in removed]
     if modules:
         parts.append(_part("kernel modules", [], modules))
-    return parts + [_file_part(change) for change in outcome.files if change.is_needed]
+    files = (*outcome.files, *outcome.records)
+    return parts + [_file_part(change) for change in files if change.is_needed]
 
 
 def early(found: Early) -> dict[str, str | None]:

@@ -330,6 +330,13 @@ policy_list:
   type: list
   elements: dict
   sample: [{dt_path: /soc/crypto@b000000, policy: vfio}]
+reboot_required:
+  description: >-
+    Whether the list was last applied for the next boot alone, and that boot has not come yet
+    (O(armfleet.vfio.host_policy#module:runtime=false)).
+  returned: success
+  type: bool
+  sample: false
 """
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _info

@@ -37,9 +37,23 @@ options:
     description:
       - V(absent) gives every device back that the last list claimed and removes the files, whatever
         is in O(devices).
+      - V(previous) brings back what the host had before O(rollout), list and options, whatever is
+        in O(devices) and in the options that are kept. A host which that rollout did not change is
+        left alone. It is refused where another run has changed the list since.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, previous]
     default: present
+  rollout:
+    description:
+      - Name of the rollout that this run is a part of, up to 64 letters, digits and the
+        characters V(._:+-).
+      - Where the run changes the list last applied, or one of the options O(reset_required),
+        O(unsafe_noiommu), O(vfio_group), O(vfio_mode) and O(initramfs) that it was applied with,
+        what there was before is kept in C(/var/lib/armfleet-vfio/previous.json). Further runs of
+        the same rollout leave it as it is.
+      - O(state=previous) brings it back and removes the file.
+      - Not with O(persistent=false) or O(driverctl=take_over).
+    type: str
   runtime:
     description: Whether the running system is brought to the list.
     type: bool
@@ -143,6 +157,18 @@ EXAMPLES = r"""
       - dt_path: /soc/ethernet@e0700000
         policy: vfio
     runtime: false
+
+- name: Apply a list as a part of a rollout
+  armfleet.vfio.host_policy:
+    devices:
+      - compatible: acme,crypto-v3
+        policy: vfio
+    rollout: crypto-v3
+
+- name: Put the host back to what it had before that rollout
+  armfleet.vfio.host_policy:
+    state: previous
+    rollout: crypto-v3
 
 - name: Give everything back
   armfleet.vfio.host_policy:

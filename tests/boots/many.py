@@ -10,7 +10,10 @@ import time
 from typing import Any, NamedTuple
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    Options,
+    VfioSettings,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
 
 ENTRIES = 500
@@ -49,7 +52,7 @@ def boot_files() -> dict[str, str | None]:
     )
     selectors = [entry.selector for entry in entries]
     settings = VfioSettings(reset_required=False, unsafe_noiommu=True)
-    plan = _boot.BootPlan(entries, selectors, {}, ["platform", "amba"], {}, settings, None)
+    plan = _boot.BootPlan(entries, selectors, {}, ["platform", "amba"], {}, Options(settings))
     return _boot.render(plan)
 
 

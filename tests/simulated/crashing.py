@@ -70,6 +70,7 @@ def main() -> None:
             is_whole_list=True,
             persistent=True,
             settings=VfioSettings(asked["reset_required"], asked["unsafe_noiommu"]),
+            rollout="crash",
         )
         outcome = run(host, request, check_mode=False)
         told = [outcome.is_changed, watch.seen, bool(outcome.interrupted)]

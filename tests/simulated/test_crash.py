@@ -115,6 +115,8 @@ def seen(host: Host) -> dict[str, str]:
     for folder in ("udev/rules.d", "modprobe.d", "modules-load.d"):
         for file in root.glob(f"etc/{folder}/*armfleet*"):
             found[file.name] = file.read_text()
+    for kept in root.glob("var/lib/armfleet-vfio/*"):
+        found[kept.name] = kept.read_text()
     for link in root.glob("dev/vfio/**/by-*/*"):
         found[str(link.relative_to(root))] = str(link.readlink())
     found["run"] = " ".join(sorted(one.name for one in root.glob("run/armfleet-vfio/*")))

@@ -28,7 +28,13 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     to_mapping,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess, VfioSettings
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    AUTO,
+    NEVER,
+    NodeAccess,
+    Options,
+    VfioSettings,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, parse_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import KINDS
 
@@ -51,6 +57,8 @@ GOLDEN = r"""# Written by armfleet.vfio.host_policy. The next run replaces it; d
 # policy: {"acpi_hid": "LNRO0005", "required": false, "policy": "no_autobind"}
 # policy: {"name": "b004000.ethernet", "bus": "platform", "policy": "driver", "driver": "acme-uio"}
 # policy: {"name": "soc:keys", "policy": "default"}
+# It was applied with these options:
+# options: {"reset_required": false, "vfio_group": "kvm", "vfio_mode": "0660"}
 # Devices were taken from these drivers:
 # native: {"/soc/crypto@b000000": "acme-crypto"}
 # native: {"platform/b004000.ethernet": null}
@@ -159,8 +167,6 @@ def boot_plan(entries: list[dict[str, Any]], **more: Any) -> BootPlan:
         natives={},
         buses=[],
         modules={},
-        settings=VfioSettings(),
-        access=None,
     )
     return plan._replace(**more)
 
@@ -172,8 +178,7 @@ def mixed() -> dict[str, str | None]:
             natives={"platform/b004000.ethernet": None, "/soc/crypto@b000000": "acme-crypto"},
             buses=["platform", "amba"],
             modules={"acme-uio": "acme"},
-            settings=VfioSettings(reset_required=False, unsafe_noiommu=True),
-            access=NodeAccess("kvm", "0660"),
+            options=Options(VfioSettings(False), NodeAccess("kvm", "0660")),
         )
     )
 
@@ -187,21 +192,19 @@ def test_module_options_and_modules_to_load_are_rendered_to_this_very_text() -> 
         "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit.\n"
         f"# The list that it was made from is in {RULES}.\n"
     )
-    assert mixed()[MODPROBE] == (
-        head + "options vfio_platform reset_required=0\noptions vfio enable_unsafe_noiommu_mode=1\n"
-    )
+    assert mixed()[MODPROBE] == (head + "options vfio_platform reset_required=0\n")
     assert mixed()[MODULES_LOAD] == head + "vfio-amba\nvfio-platform\n"
 
 
 def test_settings_that_are_not_asked_for_are_not_written_down() -> None:
     assert render(boot_plan(MIXED))[MODPROBE] is None
     assert render(boot_plan(MIXED))[MODULES_LOAD] is None
-    on = render(boot_plan(MIXED, settings=VfioSettings(True, False)))[MODPROBE] or ""
+    on = render(boot_plan(MIXED, options=Options(VfioSettings(True, False))))[MODPROBE] or ""
     assert on.endswith("reset_required=1\noptions vfio enable_unsafe_noiommu_mode=0\n")
 
 
 def test_an_empty_list_has_no_files() -> None:
-    empty = boot_plan([], settings=VfioSettings(True, True), natives={"/x": "y"})
+    empty = boot_plan([], options=Options(VfioSettings(True, True)), natives={"/x": "y"})
     assert render(empty) == {RULES: None, MODPROBE: None, MODULES_LOAD: None}
 
 
@@ -259,16 +262,22 @@ ENTRIES = st.lists(
     max_size=6,
     unique_by=lambda entry: entry.get("tag") or id(entry),
 )
+OPTIONS = st.builds(
+    Options,
+    st.builds(VfioSettings, *[st.sampled_from([None, True, False])] * 2),
+    st.sampled_from([None, NodeAccess("kvm", None), NodeAccess("kvm", "0660")]),
+    st.sampled_from([AUTO, NEVER]),
+)
 NATIVES = st.dictionaries(VALUES["dt_path"], st.one_of(st.none(), DRIVER), max_size=3)
 
 
-@given(ENTRIES, NATIVES)
+@given(ENTRIES, NATIVES, OPTIONS)
 @settings(max_examples=60)
 def test_what_the_header_says_is_what_was_written(
-    entries: list[dict[str, Any]], natives: dict[str, str | None]
+    entries: list[dict[str, Any]], natives: dict[str, str | None], options: Options
 ) -> None:
-    text = render(boot_plan(entries, natives=natives))[RULES]
-    assert memory(text) == Memory(parse_entries(entries), natives)
+    text = render(boot_plan(entries, natives=natives, options=options))[RULES]
+    assert memory(text) == Memory(parse_entries(entries), natives, options)
     assert [to_mapping(entry) for entry in parse_entries(entries)] == entries
     assert not_ours(RULES, text) == []
 
@@ -280,7 +289,7 @@ ODD_NAMES = ("*[!0-9A-Za-z/,._+@#-]*", "?*[!0-9A-Z_.]*")
 @given(ENTRIES)
 @settings(max_examples=60)
 def test_whatever_the_list_says_the_rules_are_rules(entries: list[dict[str, Any]]) -> None:
-    text = render(boot_plan(entries, access=NodeAccess("kvm", None)))[RULES] or ""
+    text = render(boot_plan(entries, options=Options(access=NodeAccess("kvm", None))))[RULES] or ""
     for rule in parse(text):
         # TEST and PROGRAM name files of our own choice, with udev's substitutions.
         values = [
@@ -363,7 +372,7 @@ def test_udevadm_takes_the_rules(tmp_path: Path, entries: list[dict[str, Any]]) 
         pytest.skip("udevadm is not installed here")
     if subprocess.run([udevadm, "verify", "--help"], capture_output=True, check=False).returncode:
         pytest.skip("udevadm has no 'verify' before systemd 254")
-    text = render(boot_plan(entries, access=NodeAccess("root", "0660")))[RULES]
+    text = render(boot_plan(entries, options=Options(access=NodeAccess("root", "0660"))))[RULES]
     rules = tmp_path / "70-armfleet-vfio.rules"
     rules.write_text(text or "")
     command = [udevadm, "verify", "--resolve-names=never", str(rules)]

@@ -180,7 +180,7 @@ def test_the_role_has_the_policy_list_of_the_module() -> None:
 
 def test_the_role_has_the_options_of_the_module() -> None:
     spec = _door.SPECS["host_policy"]["argument_spec"]
-    shared = sorted(set(spec) - {"devices", "state"})
+    shared = sorted(set(spec) - {"devices"})
     assert [described(ROLE_OPTIONS["passthrough_" + name]) for name in shared] == [
         described(spec[name]) for name in shared
     ]
@@ -225,5 +225,5 @@ def test_what_a_module_returns_is_described(module: str) -> None:
 
 
 def test_what_device_info_returns_is_described() -> None:
-    returned = _info.inspections(Findings([INSPECTION], [ENTRY]))
+    returned = _info.inspections(Findings([INSPECTION], [ENTRY], waits_for_boot=False))
     assert undescribed(returned, module_text("device_info", "RETURN")) == set()

@@ -1,0 +1,145 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A rollout keeps what each host had before it, and only what it changed is put back."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board import CRYPTO, DMA, LIST, Board, acme_board
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    MODPROBE,
+    RULES,
+    WAITS_FOR_BOOT,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._rollout import PREVIOUS
+
+OPTIONS: dict[str, Any] = {"reset_required": False}
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    return acme_board(tmp_path)
+
+
+def previous(board: Board, rollout: str) -> bool:
+    return board.apply([], rollout=rollout, restores=True).is_changed
+
+
+def state_of(board: Board) -> tuple[object, ...]:
+    return (board.kernel.bindings(), board.file(RULES), board.file(MODPROBE))
+
+
+def test_a_rollout_is_put_back_to_the_list_and_the_options_of_before(board: Board) -> None:
+    board.apply([CRYPTO], access=NodeAccess("root", "0660"), **OPTIONS)
+    before = state_of(board)
+    board.apply(LIST, rollout="wide", unsafe_noiommu=True, **OPTIONS)
+    assert state_of(board) != before
+    assert previous(board, "wide")
+    assert state_of(board)[:2] == before[:2]
+    assert board.file(PREVIOUS) is None
+
+
+def test_a_host_that_had_nothing_has_nothing_again(board: Board) -> None:
+    native = board.kernel.bindings()
+    board.apply(LIST, rollout="first", **OPTIONS)
+    assert previous(board, "first")
+    assert board.kernel.bindings() == native
+    assert board.file(RULES) is None
+
+
+def test_putting_back_twice_changes_nothing_the_second_time(board: Board) -> None:
+    board.apply(LIST, rollout="first", **OPTIONS)
+    previous(board, "first")
+    board.kernel.writes.clear()
+    assert not previous(board, "first")
+    assert not board.kernel.writes
+
+
+def test_a_host_that_the_rollout_did_not_reach_is_left_alone(board: Board) -> None:
+    board.apply([DMA], rollout="earlier")
+    applied = state_of(board)
+    assert not previous(board, "later")
+    assert state_of(board) == applied
+    kept = json.loads(board.file(PREVIOUS) or "")
+    assert kept["rollout"] == "earlier"
+
+
+def test_a_host_that_was_right_already_is_left_alone(board: Board) -> None:
+    board.apply([DMA])
+    assert not board.apply([DMA], rollout="same").is_changed
+    assert board.file(PREVIOUS) is None
+    assert not previous(board, "same")
+    assert board.kernel.binding("b002000.dma") == (None, "none")
+
+
+def test_a_rollout_that_goes_on_with_another_list_keeps_what_was_before_all_of_it(
+    board: Board,
+) -> None:
+    board.apply([DMA])
+    board.apply([DMA, CRYPTO], rollout="crypto", **OPTIONS)
+    board.apply(LIST, rollout="crypto", **OPTIONS)
+    assert not board.apply(LIST, rollout="crypto", **OPTIONS).is_changed
+    assert previous(board, "crypto")
+    assert board.kernel.binding("b000000.crypto") == ("acme-crypto", None)
+    assert board.kernel.binding("b002000.dma") == (None, "none")
+
+
+def test_what_somebody_applied_since_is_not_overwritten(board: Board) -> None:
+    board.apply([DMA], rollout="first")
+    board.apply([CRYPTO], **OPTIONS)
+    applied = state_of(board)
+    with pytest.raises(PolicyError, match="changed since rollout first, by another run"):
+        previous(board, "first")
+    assert state_of(board) == applied
+
+
+def test_a_check_tells_what_putting_back_would_change_and_changes_nothing(board: Board) -> None:
+    board.apply(LIST, rollout="first", **OPTIONS)
+    before = board.everything()
+    outcome = board.check([], rollout="first", restores=True)
+    assert outcome.is_changed
+    assert {one.device.name for one in outcome.devices if one.steps} >= {"b000000.crypto"}
+    assert board.everything() == before
+
+
+def test_a_rollout_that_fails_on_a_host_keeps_nothing_there(board: Board) -> None:
+    board.kmod.load("vfio-platform", {"reset_required": "N"})
+    board.kernel.answer("bus/platform/drivers/vfio-platform/bind", errno.EIO)
+    with pytest.raises(PolicyError):
+        board.apply([CRYPTO], rollout="first", **OPTIONS)
+    assert board.file(PREVIOUS) is None
+    assert not previous(board, "first")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"rollout": "x", "before": {}}'])
+def test_a_damaged_file_is_refused_and_named(board: Board, content: str) -> None:
+    board.apply([DMA], rollout="first")
+    board.write_file(PREVIOUS, content)
+    with pytest.raises(PolicyError, match=r"previous\.json cannot be read"):
+        previous(board, "first")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "x\n", "-x", "x" * 65])
+def test_a_name_that_is_none_is_refused(board: Board, name: str) -> None:
+    with pytest.raises(PolicyError, match="is not a name for a rollout"):
+        board.apply([DMA], rollout=name)
+    assert board.file(RULES) is None
+
+
+def test_a_list_for_the_next_boot_alone_is_noted_until_it_is_in_force(board: Board) -> None:
+    (board.files_root / "run").mkdir()
+    assert board.apply(LIST, runtime=False, **OPTIONS).needs_boot
+    assert board.file(WAITS_FOR_BOOT)
+    assert not board.apply(LIST, runtime=False, **OPTIONS).is_changed
+    board.apply(LIST, **OPTIONS)
+    assert board.file(WAITS_FOR_BOOT) is None
