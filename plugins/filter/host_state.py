@@ -1,0 +1,167 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter of this name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: host_state
+short_description: Say in what state a host is, by what device_info returned
+version_added: 0.1.0
+author:
+  - armfleet.vfio contributors (@armfleet)
+description:
+  - Makes of a registered result of M(armfleet.vfio.device_info) the state of the host, one
+    sentence for people and its devices in short.
+  - Takes every result, that of a host which failed or cannot be reached as well. It never fails
+    because of what a host said.
+  - What a host said is data. It is never taken for a template, wherever the result is used.
+positional: host
+options:
+  _input:
+    description:
+      - The registered result; null or empty where there is none.
+      - Its task needs C(ignore_unreachable) and C(ignore_errors), so that hosts which cannot be
+        read have one.
+    type: dict
+    required: true
+  host:
+    description: Name of the host, as in the inventory.
+    type: str
+    required: true
+seealso:
+  - module: armfleet.vfio.device_info
+"""
+
+EXAMPLES = r"""
+- name: Read the devices
+  armfleet.vfio.device_info:
+  register: found
+  ignore_errors: true
+  ignore_unreachable: true
+
+- name: Say how the host is
+  ansible.builtin.debug:
+    msg: "{{ (found | armfleet.vfio.host_state(inventory_hostname)).sentence }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The host as a report shows it.
+  type: dict
+  contains:
+    host:
+      description: Its name in the inventory.
+      returned: always
+      type: str
+      sample: board-7
+    state:
+      description:
+        - V(as_listed) if a list was applied, and nothing differs from it, now or after the next
+          boot.
+        - V(unmanaged) if no list was applied, and the next boot changes nothing.
+        - V(reboot) if the list was applied for the next boot only, which has not happened yet.
+        - V(drift) if a device differs from the list, or will after the next boot.
+        - V(failed) if it was reached and its devices could not be read, or if it was not read at
+          all.
+        - V(unreachable) if it could not be reached.
+      returned: always
+      type: str
+      sample: drift
+    sentence:
+      description: The same in plain words on one line, with what to do where that is known.
+      returned: always
+      type: str
+      sample: >-
+        It cannot be reached: connect to host 192.0.2.7 port 22: Connection refused. Check that its
+        SSH server runs, and ansible_port.
+    devices:
+      description: Its devices; empty where they could not be read.
+      returned: always
+      type: list
+      elements: dict
+      contains:
+        device:
+          description: Path in the device tree, or in the ACPI namespace, or else its name.
+          returned: always
+          type: str
+          sample: /soc/crypto@b000000
+        name:
+          description: Name in C(/sys/bus/*/devices).
+          returned: always
+          type: str
+          sample: b000000.crypto
+        bus:
+          description: V(platform) or V(amba).
+          returned: always
+          type: str
+          sample: platform
+        driver:
+          description: The driver that it is bound to; null if none.
+          returned: always
+          type: str
+          sample: acme-crypto
+        driver_override:
+          description: The override; null if it is not set.
+          returned: always
+          type: str
+          sample: null
+        desired:
+          description: >-
+            What the list last applied wants, C(driver) and C(driver_override); null where it says
+            nothing of the device.
+          returned: always
+          type: dict
+          sample: {driver: vfio-platform, driver_override: vfio-platform}
+        next_boot:
+          description: >-
+            What it will be after the next boot, C(driver) and C(driver_override), and the
+            C(reason).
+          returned: always
+          type: dict
+          sample:
+            driver: vfio-platform
+            driver_override: vfio-platform
+            reason: policy vfio of the list last applied
+        drift:
+          description: A sentence for each difference; empty where there is none.
+          returned: always
+          type: list
+          elements: str
+          sample: ["it is acme-crypto, and the list last applied wants it vfio-platform"]
+        hazards:
+          description: >-
+            What would be hurt if it lost its driver now, C(kind) and C(sentence), as C(carries) of
+            M(armfleet.vfio.device_info).
+          returned: always
+          type: list
+          elements: dict
+          sample: [{kind: network, sentence: network interface eth0 is up}]
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _fleet
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._untrusted import untrusted
+
+
+def host_state(result: Mapping[str, Any] | None, host: str) -> Any:
+    """As documented above."""
+    if result is not None and not isinstance(result, Mapping):
+        raise AnsibleFilterError(
+            "armfleet.vfio.host_state takes the registered result of armfleet.vfio.device_info, a "
+            "dictionary, and was given %s" % type(result).__name__
+        )
+    return untrusted(_fleet.host_state(str(host), result))
+
+
+class FilterModule:
+    """The filter, for ansible-core."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"host_state": host_state}

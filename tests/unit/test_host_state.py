@@ -1,0 +1,183 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is said of a host, by the result of device_info or by what came instead of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.armfleet.vfio.plugins.filter import host_state as filter_of_host_state
+from ansible_collections.armfleet.vfio.plugins.module_utils import _info
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Findings
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES, host_state
+from tests.unit.test_documentation import ENTRY, INSPECTION
+
+VFIO = {"driver": "vfio-platform", "driver_override": "vfio-platform"}
+TRACEBACK = """\
+Traceback (most recent call last):
+  File "/root/.ansible/tmp/x/AnsiballZ_device_info.py", line 107, in <module>
+    main()
+OSError: [Errno 28] No space left on device: '/run/armfleet'
+"""
+HOST_KEY = """\
+Failed to connect to the host via ssh: @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!
+Host key verification failed.
+"""
+
+
+def device(name: str = "b000000.crypto", **different: Any) -> dict[str, Any]:
+    """A device as device_info returns it, in so far as it is read here."""
+    return {
+        "name": name,
+        "bus": "platform",
+        "dt_path": "/soc/" + "@".join(reversed(name.split("."))),
+        "acpi_path": None,
+        "driver": "vfio-platform",
+        "driver_override": "vfio-platform",
+        "desired": VFIO,
+        "next_boot": {**VFIO, "reason": "policy vfio of the list last applied"},
+        "drift": [],
+        "carries": [],
+        **different,
+    }
+
+
+def read(*devices: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"changed": False, "devices": list(devices), "policy_list": [{"policy": "vfio"}], **more}
+
+
+DRIFTING = device(driver="acme-crypto", drift=["it is acme-crypto, and the list wants it vfio"])
+
+
+@pytest.mark.parametrize(
+    ("result", "state", "said"),
+    [
+        (read(device()), "as_listed", "One device of its list is as the list wants"),
+        (read(device(), device("c.dma")), "as_listed", "2 devices of its list are as the list"),
+        (read(device(desired=None), policy_list=[]), "unmanaged", "No list is applied to it"),
+        (read(DRIFTING), "drift", "/soc/crypto@b000000: it is acme-crypto, and the list wants"),
+        (read(DRIFTING), "drift", "Apply its list again, or change the list."),
+        (read(DRIFTING, DRIFTING), "drift", "So is one more of its devices."),
+        (read(*[DRIFTING] * 3), "drift", "So are 2 more of its devices."),
+        (read(DRIFTING, policy_list=[]), "drift", "undo what was done by hand"),
+        (read(DRIFTING, reboot_required=True), "reboot", "Boot it to finish"),
+        (read(device(), reboot_required=True), "reboot", "which has not happened yet"),
+        (read(device(), reboot_required=False), "as_listed", "as the list wants"),
+        (None, "failed", "It was not read"),
+        ({}, "failed", "It was not read"),
+        ({"failed": True, "msg": "no /sys here"}, "failed", "cannot be read: no /sys here."),
+        ({"failed": True}, "failed", "nothing was said of why"),
+        ({"changed": False}, "failed", "nothing was said of why"),
+    ],
+)
+def test_a_host_has_one_state_and_a_sentence(
+    result: dict[str, Any] | None, state: str, said: str
+) -> None:
+    found = host_state("board-7", result)
+    assert found["host"] == "board-7"
+    assert found["state"] == state
+    assert said in found["sentence"]
+    assert state in STATES
+
+
+@pytest.mark.parametrize(
+    ("result", "told", "advice"),
+    [
+        (
+            {
+                "unreachable": True,
+                "msg": "Task failed: Failed to connect to the host via ssh: Warning: Permanently "
+                "added '192.0.2.1' to the list of known hosts.\r\nssh: connect to host 192.0.2.1 "
+                "port 22: Connection timed out\r\n",
+            },
+            "It cannot be reached: connect to host 192.0.2.1 port 22: Connection timed out. ",
+            "ansible_host",
+        ),
+        (
+            {"unreachable": True, "msg": HOST_KEY},
+            "It cannot be reached: Host key verification failed. ",
+            "ssh-keygen -R",
+        ),
+        (
+            {
+                "unreachable": True,
+                "msg": "Failed to create temporary directory. In some cases, you may have been "
+                "able to authenticate. Failed command was: ( umask 77 && mkdir -p x ), exited with "
+                "result 1, stderr output: mkdir: cannot create directory 'x': No space left on "
+                "device\n",
+            },
+            "mkdir: cannot create directory 'x': No space left on device. ",
+            "Its disk is full",
+        ),
+        (
+            {
+                "failed": True,
+                "msg": "MODULE FAILURE\nSee stdout/stderr for the exact error",
+                "module_stderr": TRACEBACK,
+            },
+            "cannot be read: OSError: [Errno 28] No space left on device: '/run/armfleet'. ",
+            "Its disk is full",
+        ),
+        (
+            {
+                "failed": True,
+                "msg": "The module failed to execute correctly, you probably need to set the "
+                "interpreter.\nSee stdout/stderr for the exact error",
+                "module_stderr": "/bin/sh: 1: /usr/bin/python3: not found\n",
+                "rc": 127,
+            },
+            "/usr/bin/python3: not found. ",
+            "Install Python 3.8 or later",
+        ),
+        (
+            {"failed": True, "msg": "Task failed: Missing sudo password"},
+            "cannot be read: Missing sudo password. ",
+            "--ask-become-pass",
+        ),
+    ],
+)
+def test_a_host_that_cannot_be_read_gets_one_line_that_tells(
+    result: dict[str, Any], told: str, advice: str
+) -> None:
+    sentence = host_state("board-7", result)["sentence"]
+    assert told in sentence
+    assert advice in sentence
+    assert "\n" not in sentence
+    assert "Traceback" not in sentence
+
+
+def test_a_message_is_one_line_without_control_characters_and_not_too_long() -> None:
+    sentence = host_state("x", {"failed": True, "msg": "a\tb\x1b[31m" + "c" * 5000})["sentence"]
+    assert "a b[31mccc" in sentence
+    assert len(sentence) < 400
+
+
+def test_what_device_info_returns_is_what_is_read_here() -> None:
+    found = host_state("board-7", _info.inspections(Findings([INSPECTION], [ENTRY])))
+    (shown,) = found["devices"]
+    assert shown["hazards"] == [{"kind": "network", "sentence": "network interface eth0 is up"}]
+    assert shown["device"] == "b000000.crypto"
+    assert found["state"] == "drift"
+
+
+def test_the_filter_returns_what_its_documentation_says() -> None:
+    described = yaml.safe_load(filter_of_host_state.RETURN)["_value"]["contains"]
+    found = host_state("board-7", read(DRIFTING))
+    assert set(described) == set(found)
+    assert set(described["devices"]["contains"]) == set(found["devices"][0])
+
+
+def test_the_filter_says_what_it_takes() -> None:
+    (apply,) = filter_of_host_state.FilterModule().filters().values()
+    assert apply(read(device()), "board-7") == host_state("board-7", read(device()))
+    with pytest.raises(AnsibleFilterError, match="registered result"):
+        apply("text", "board-7")
