@@ -110,7 +110,7 @@ class Findings(NamedTuple):
 
     devices: list[Inspection]
     policy_list: list[Entry]
-    waits_for_boot: bool
+    waits_for_boot: bool = False
 
 
 def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:

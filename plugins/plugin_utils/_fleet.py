@@ -141,10 +141,10 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
         sentence = "It was not read: the run ended before, or left it out. Run this again for it."
         return _without_devices(host, FAILED, sentence)
     if result.get("unreachable"):
-        sentence = _explained("It cannot be reached: ", _messages(result))
+        sentence = explained("It cannot be reached: ", messages(result))
         return _without_devices(host, UNREACHABLE, sentence)
     if result.get("failed") or "devices" not in result:
-        sentence = _explained("Its devices cannot be read: ", _messages(result))
+        sentence = explained("Its devices cannot be read: ", messages(result))
         return _without_devices(host, FAILED, sentence)
     devices = [_device(found) for found in result["devices"]]
     state = _state_of(result, devices)
@@ -216,7 +216,7 @@ def _devices(number: int) -> str:
     return "one device" if number == 1 else "%d devices" % number
 
 
-def _explained(lead: str, lines: Sequence[str]) -> str:
+def explained(lead: str, lines: Sequence[str]) -> str:
     """The line of a message that tells most, and what to do about it where that is known."""
     for cause in _CAUSES:
         for line in lines:
@@ -226,7 +226,7 @@ def _explained(lead: str, lines: Sequence[str]) -> str:
     return "%s%s." % (lead, line.rstrip(".:"))
 
 
-def _messages(result: Mapping[str, Any]) -> list[str]:
+def messages(result: Mapping[str, Any]) -> list[str]:
     """What was said of a failure, a cleaned line each, that which tells most first."""
     said, errors, output = (
         str(result.get(key) or "").splitlines() for key in ("msg", "module_stderr", "module_stdout")

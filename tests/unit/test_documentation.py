@@ -225,5 +225,5 @@ def test_what_a_module_returns_is_described(module: str) -> None:
 
 
 def test_what_device_info_returns_is_described() -> None:
-    returned = _info.inspections(Findings([INSPECTION], [ENTRY], waits_for_boot=False))
+    returned = _info.inspections(Findings([INSPECTION], [ENTRY]))
     assert undescribed(returned, module_text("device_info", "RETURN")) == set()

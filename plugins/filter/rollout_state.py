@@ -1,0 +1,110 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter of this name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: rollout_state
+short_description: Say what came of a rollout on a host
+version_added: 0.1.0
+author:
+  - armfleet.vfio contributors (@armfleet)
+description:
+  - Makes one row of the playbooks C(armfleet.vfio.rollout), C(armfleet.vfio.rollback) and
+    C(armfleet.vfio.reboot) of what their tasks registered on a host.
+options:
+  _input:
+    description: Name of the host.
+    type: str
+    required: true
+  wave:
+    description: The number of its wave, from V(1).
+    type: int
+    required: true
+  applied:
+    description: >-
+      What M(armfleet.vfio.host_policy) returned, or M(ansible.builtin.reboot), also where it
+      failed.
+    type: dict
+  checked:
+    description: What M(armfleet.vfio.device_info) returned after it; none in check mode.
+    type: dict
+  failure:
+    description: The C(task) that failed, and its C(msg), where one did.
+    type: dict
+  unchanged:
+    description: >-
+      What is to be said of a host that was left as it was, in place of how its devices are.
+    type: str
+seealso:
+  - plugin: armfleet.vfio.rollout_table
+    plugin_type: filter
+"""
+
+EXAMPLES = r"""
+- name: Fail where the list did not come into force
+  ansible.builtin.assert:
+    that: row.outcome in ["changed", "unchanged"]
+    fail_msg: "{{ row.sentence }}"
+  vars:
+    row: "{{ inventory_hostname | armfleet.vfio.rollout_state(1, applied, checked) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The row.
+  type: dict
+  contains:
+    host:
+      description: Name of the host.
+      returned: always
+      type: str
+      sample: board-7
+    wave:
+      description: The number of its wave.
+      returned: always
+      type: int
+      sample: 2
+    outcome:
+      description: >-
+        V(changed) or V(unchanged) where the devices of its list are as that wants, V(failed) or
+        V(unreachable).
+      returned: always
+      type: str
+      sample: failed
+    sentence:
+      description: What is to be said of it, in one line.
+      returned: always
+      type: str
+      sample: /soc/ethernet@e0700000 cannot be given to VFIO.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _rollout_states
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._untrusted import untrusted
+
+
+def rollout_state(
+    host: str,
+    wave: int,
+    applied: Mapping[str, Any] | None = None,
+    checked: Mapping[str, Any] | None = None,
+    failure: Mapping[str, Any] | None = None,
+    unchanged: str | None = None,
+) -> Any:
+    """As documented above."""
+    return untrusted(
+        _rollout_states.rollout_state(host, wave, applied, checked, failure, unchanged)
+    )
+
+
+class FilterModule:
+    """The filter, for ansible-core."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"rollout_state": rollout_state}

@@ -1,0 +1,70 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter of this name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: rollout_table
+short_description: Show a fleet in a rollout as a table
+version_added: 0.1.0
+author:
+  - armfleet.vfio contributors (@armfleet)
+description:
+  - Makes a table of what P(armfleet.vfio.rollout_state#filter) said of each host. A host of which
+    it said nothing was not begun.
+positional: hostvars, variable
+options:
+  _input:
+    description: Names of hosts, as in the inventory, such as C(ansible_play_hosts_all).
+    type: list
+    elements: str
+    required: true
+  hostvars:
+    description: The variables of all hosts, C(hostvars).
+    type: dict
+    required: true
+  variable:
+    description: Name of the variable that has the row of a host.
+    type: str
+    required: true
+seealso:
+  - plugin: armfleet.vfio.rollout_state
+    plugin_type: filter
+"""
+
+EXAMPLES = r"""
+- name: Show the fleet
+  ansible.builtin.debug:
+    msg: "{{ ansible_play_hosts_all | armfleet.vfio.rollout_table(hostvars, 'rollout_row') }}"
+  run_once: true
+"""
+
+RETURN = r"""
+_value:
+  description: The lines, a header first, then the hosts that stop a rollout, then the others.
+  type: list
+  elements: str
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_states import not_begun, table
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._untrusted import untrusted
+
+
+def rollout_table(
+    hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], variable: str
+) -> Any:
+    """As documented above."""
+    return untrusted(table([hostvars[host].get(variable) or not_begun(host) for host in hosts]))
+
+
+class FilterModule:
+    """The filter, for ansible-core."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"rollout_table": rollout_table}

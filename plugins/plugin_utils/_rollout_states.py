@@ -1,0 +1,119 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What came of a rollout on each host, and the fleet as a table. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import (
+    UNREACHABLE,
+    HostState,
+    explained,
+    host_state,
+    messages,
+)
+
+NOT_BEGUN = "not begun"
+CHANGED = "changed"
+UNCHANGED = "unchanged"
+FAILED = "failed"
+
+# What stops a rollout comes first.
+OUTCOMES = (FAILED, UNREACHABLE, CHANGED, UNCHANGED, NOT_BEGUN)
+STOPPING = (FAILED, UNREACHABLE)
+
+_NO_ANSWER = "It was changed, and does not answer since: "
+
+
+class RolloutState(TypedDict):
+    """One host of a rollout; ``wave`` counts from 1, and is None for a host that was not begun."""
+
+    host: str
+    wave: int | None
+    outcome: str
+    sentence: str
+
+
+def rollout_state(
+    host: str,
+    wave: int,
+    applied: Mapping[str, Any] | None,
+    checked: Mapping[str, Any] | None,
+    failure: Mapping[str, Any] | None,
+    unchanged: str | None,
+) -> RolloutState:
+    """What came of one host.
+
+    ``applied`` is what changed it, ``checked`` what device_info returned after that (None in check
+    mode), and ``failure`` the ``task`` that failed and its ``msg``. ``unchanged`` is what is to be
+    said of a host that was left as it was, in place of what its devices are.
+    """
+    outcome, sentence = _outcome(host, applied or {}, checked, failure, unchanged)
+    return RolloutState(host=host, wave=wave, outcome=outcome, sentence=sentence)
+
+
+def table(states: Sequence[RolloutState]) -> list[str]:
+    """Lines of a table, those that stop a rollout first."""
+    order = {outcome: place for place, outcome in enumerate(OUTCOMES)}
+    rows = [("HOST", "WAVE", "OUTCOME", "WHAT IS TO BE SAID")]
+    rows += [
+        (one["host"], str(one["wave"] or "-"), one["outcome"], one["sentence"])
+        for one in sorted(states, key=lambda one: order[one["outcome"]])
+    ]
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    return [
+        "  ".join(
+            [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def not_begun(host: str) -> RolloutState:
+    """A host of a wave that has not come."""
+    return RolloutState(host=host, wave=None, outcome=NOT_BEGUN, sentence="")
+
+
+def _outcome(
+    host: str,
+    applied: Mapping[str, Any],
+    checked: Mapping[str, Any] | None,
+    failure: Mapping[str, Any] | None,
+    unchanged: str | None,
+) -> tuple[str, str]:
+    if applied.get("unreachable"):
+        return UNREACHABLE, explained("It cannot be reached: ", messages(applied))
+    if applied.get("failed"):
+        return FAILED, explained("", messages(applied))
+    if checked and checked.get("unreachable"):
+        return UNREACHABLE, explained(_NO_ANSWER, messages(checked))
+    if failure:
+        return FAILED, explained("%s: " % failure.get("task", "A task"), messages(failure))
+    done = CHANGED if applied.get("changed") else UNCHANGED
+    if unchanged and done == UNCHANGED:
+        return UNCHANGED, unchanged
+    if checked is None:
+        return done, "Not looked at: nothing was changed in check mode."
+    return _seen(host_state(host, checked), done)
+
+
+def _seen(state: HostState, done: str) -> tuple[str, str]:
+    """Only devices of the list count: what others do with the rest is not this rollout's."""
+    drifting = [one for one in state["devices"] if one["desired"] and one["drift"]]
+    listed = sum(one["desired"] is not None for one in state["devices"])
+    if state["state"] == "failed":
+        return FAILED, state["sentence"]
+    if state["state"] == "reboot":
+        return done, state["sentence"]
+    if drifting:
+        first = drifting[0]
+        return FAILED, "%s is not as the list wants: %s" % (first["device"], first["drift"][0])
+    if not listed:
+        return done, "No list claims a device of it."
+    return done, "Its list claims %s, and all is as it wants." % (
+        "one device" if listed == 1 else "%d devices" % listed
+    )

@@ -1,0 +1,87 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Simulated boards in one inventory, what each is to have, and what their own /sys says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tests.simulator.host import Host, Plan, start
+from tests.simulator.inventory import inventory
+
+
+class Fleet(NamedTuple):
+    """Running boards by their names, and the inventory of them and of others."""
+
+    boards: Mapping[str, Host]
+    inventory: Path
+
+    def on_vfio(self) -> dict[str, int]:
+        """How many devices of each board are bound to VFIO, by the board's own /sys."""
+        return {name: len(on_vfio(board)) for name, board in self.boards.items()}
+
+
+@contextmanager
+def fleet(
+    folder: Path,
+    plans: Sequence[Plan],
+    variables: Mapping[str, Any],
+    others: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[Fleet]:
+    """Boards that run, with ``variables`` of all of them, and ``others`` in the same inventory."""
+    hosts = start(plans)
+    try:
+        content = yaml.safe_load(inventory(hosts))
+        content["simulated"]["hosts"].update(others or {})
+        content["simulated"]["vars"].update(variables)
+        path = folder / "hosts.yml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        yield Fleet({host.name: host for host in hosts}, path)
+    finally:
+        for host in hosts:
+            host.stop()
+
+
+def root(board: Host) -> Path:
+    """The root of the board's files, as this machine sees it."""
+    return Path(f"/proc/{board.pid}/root")
+
+
+def on_vfio(board: Host) -> set[str]:
+    """The names of what is bound to VFIO."""
+    return {
+        device.name
+        for driver in ("platform/drivers/vfio-platform", "amba/drivers/vfio-amba")
+        for device in (root(board) / "sys/bus" / driver).glob("*")
+        if device.joinpath("driver_override").exists()
+    }
+
+
+def run_on(board: Host, *command: str) -> str:
+    """What a command on the board prints; it must succeed."""
+    entered = ["nsenter", "--target", str(board.pid), "--mount", "--uts", "--pid", "--", *command]
+    return subprocess.run(entered, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def put_file_for_folder(board: Host, folder: str) -> None:
+    """Let there be a file where the board should have that folder."""
+    place = root(board) / folder[1:]
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("")
+
+
+def fill(board: Host, folder: str) -> None:
+    """Let there be a full file system at that folder of the board."""
+    (root(board) / folder[1:]).mkdir(parents=True, exist_ok=True)
+    run_on(board, "mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder)
+    (root(board) / folder[1:] / "everything").write_bytes(bytes(4096))

@@ -1,0 +1,182 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The playbooks for fleets: waves that stop, hosts that are put back, drift that is seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.playbook import Run, play
+from tests.simulated.boards import flattened
+from tests.simulated.eight import LIST, NAMES, SETTINGS, TREE, YAML
+from tests.simulated.fleet import Fleet, fill, fleet, put_file_for_folder, run_on
+from tests.simulator.host import Plan
+
+if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
+    pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)
+
+VARIABLES = {
+    "passthrough_initramfs": "never",
+    **{f"passthrough_{name}": value for name, value in SETTINGS.items()},
+}
+ON_VFIO = sum(entry["policy"] == "vfio" for entry in LIST)
+FIRST = LIST[:1]
+GONE = {"gone": {"ansible_host": "/nowhere/gone"}}
+
+
+def plans(folder: Path, names: Sequence[str], *, without_vfio: str | None = None) -> list[Plan]:
+    (folder / "board.dtb").write_bytes(flattened(TREE))
+    (folder / "board.yml").write_text(YAML)
+    (folder / "no-vfio.yml").write_text(YAML.replace("true}", "true, vfio: absent}", 1))
+    return [
+        Plan(
+            name,
+            folder / "board.dtb",
+            folder / ("no-vfio.yml" if name == without_vfio else "board.yml"),
+        )
+        for name in names
+    ]
+
+
+def rows(run: Run) -> dict[str, list[str]]:
+    """The table that was shown last: wave, outcome and sentence by host."""
+    (*_earlier, shown) = [
+        task.result["msg"]
+        for task in run.tasks
+        if task.task == "Show the fleet" and task.status == "ok"
+    ]
+    found = [re.split(r"  +", line, maxsplit=3) for line in shown[1:]]
+    return {name: cells for name, *cells in found}
+
+
+def roll_out(fleet: Fleet, entries: Sequence[Mapping[str, Any]], **variables: Any) -> Run:
+    given = {"passthrough_devices": entries, "passthrough_rollout": "test", **variables}
+    return play(fleet.inventory, "armfleet.vfio.rollout", variables=given)
+
+
+def test_a_rollout_stops_at_the_wave_that_fails_and_is_put_back(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d", "canary"]
+    with fleet(tmp_path, plans(tmp_path, names, without_vfio="b"), VARIABLES) as boards:
+        before = play(
+            boards.inventory,
+            "armfleet.vfio.apply",
+            "--limit=a,d",
+            variables={"passthrough_devices": FIRST},
+        )
+        assert before.code == 0, before.output
+        stopped = roll_out(boards, LIST, rollout_canaries=["canary"], rollout_waves=[1, 2, "100%"])
+        assert stopped.code == 2
+        assert boards.on_vfio() == {"canary": ON_VFIO, "a": ON_VFIO, "b": 0, "c": 0, "d": 1}
+        found = rows(stopped)
+        assert {name: cells[:2] for name, cells in found.items()} == {
+            "b": ["2", "failed"],
+            "canary": ["1", "changed"],
+            "a": ["2", "changed"],
+            "c": ["-", "not begun"],
+            "d": ["-", "not begun"],
+        }
+        assert "has no vfio-platform" in found["b"][2]
+        assert "armfleet.vfio.rollback -e passthrough_rollout=test" in stopped.output
+        back = play(
+            boards.inventory,
+            "armfleet.vfio.rollback",
+            variables={"passthrough_rollout": "test"},
+        )
+        assert back.code == 0, back.output
+        assert boards.on_vfio() == {"canary": 0, "a": 1, "b": 0, "c": 0, "d": 1}
+        assert {name for name, cells in rows(back).items() if cells[1] == "changed"} == {
+            "canary",
+            "a",
+        }
+
+
+def test_a_rollout_that_nothing_stops_reaches_all_and_changes_nothing_again(
+    tmp_path: Path,
+) -> None:
+    with fleet(tmp_path, plans(tmp_path, ["a", "b", "c"]), VARIABLES) as boards:
+        preview = play(
+            boards.inventory,
+            "armfleet.vfio.rollout",
+            "--check",
+            variables={"passthrough_devices": LIST},
+        )
+        assert preview.code == 0, preview.output
+        assert set(boards.on_vfio().values()) == {0}
+        first = roll_out(boards, LIST, rollout_waves=[1, "100%"])
+        assert first.code == 0, first.output
+        assert set(boards.on_vfio().values()) == {ON_VFIO}
+        again = roll_out(boards, LIST, rollout_waves=[1, "100%"])
+        assert again.changed == {"a": 0, "b": 0, "c": 0}
+
+
+def test_each_broken_host_is_its_own_row_and_in_nobodys_way(tmp_path: Path) -> None:
+    names = ["good", "full", "no-folder", "no-vfio"]
+    broken = plans(tmp_path, names, without_vfio="no-vfio")
+    with fleet(tmp_path, broken, VARIABLES, GONE) as boards:
+        fill(boards.boards["full"], "/etc/udev/rules.d")
+        put_file_for_folder(boards.boards["no-folder"], "/etc/udev/rules.d")
+        run = roll_out(boards, LIST, rollout_waves=["100%"])
+        assert run.code == 2
+        assert "Traceback" not in run.output
+        assert boards.on_vfio() == {"good": ON_VFIO, "full": 0, "no-folder": 0, "no-vfio": 0}
+        found = rows(run)
+        assert {name: cells[1] for name, cells in found.items()} == {
+            "good": "changed",
+            "full": "failed",
+            "no-folder": "failed",
+            "no-vfio": "failed",
+            "gone": "unreachable",
+        }
+        assert "No space left on device" in found["full"][2]
+        assert "/etc/udev/rules.d" in found["no-folder"][2]
+        assert "no vfio-platform" in found["no-vfio"][2]
+        assert "no simulated host runs in /nowhere/gone" in found["gone"][2]
+
+
+def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path) -> None:
+    with fleet(tmp_path, plans(tmp_path, ["a", "b", "c"]), VARIABLES, GONE) as boards:
+        asked = {"drift_file": str(tmp_path / "drift.jsonl"), "passthrough_hosts": "a,b,c"}
+        roll_out(boards, LIST, rollout_waves=["100%"], passthrough_hosts="a,b,c")
+        clean = play(boards.inventory, "armfleet.vfio.drift", variables=asked)
+        assert clean.code == 0, clean.output
+        assert states(tmp_path) == {"a": "as_listed", "b": "as_listed", "c": "as_listed"}
+        # As other tools do it.
+        driver = f"/sys/bus/platform/devices/{NAMES[0]}/driver"
+        run_on(boards.boards["b"], "sh", "-c", f"echo {NAMES[0]} > {driver}/unbind")
+        drifted = play(
+            boards.inventory, "armfleet.vfio.drift", variables={**asked, "passthrough_hosts": "all"}
+        )
+        assert drifted.code == 2
+        assert states(tmp_path) == {
+            "a": "as_listed",
+            "b": "drift",
+            "c": "as_listed",
+            "gone": "unreachable",
+        }
+        (device,) = lines(tmp_path)[1]["devices"]
+        assert device["name"] == NAMES[0]
+        assert set(drifted.changed.values()) == {0}
+
+
+def test_putting_back_needs_the_name_of_the_rollout(tmp_path: Path) -> None:
+    with fleet(tmp_path, plans(tmp_path, ["a"]), VARIABLES) as boards:
+        run = play(boards.inventory, "armfleet.vfio.rollback")
+        assert run.code == 2
+        assert "Say which rollout with -e passthrough_rollout=NAME" in run.output
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "drift.jsonl").read_text().splitlines()]
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {line["host"]: line["state"] for line in lines(folder)}

@@ -1,0 +1,121 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is said of a host in a rollout, by what its tasks registered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_states import (
+    not_begun,
+    rollout_state,
+    table,
+)
+
+BINDING = {"driver": "vfio-platform", "driver_override": "vfio-platform"}
+NATIVE = {"driver": "acme", "driver_override": None}
+
+
+def device(name: str, *drift: str, desired: Any = BINDING, running: Any = BINDING) -> Any:
+    return {
+        "name": name,
+        "bus": "platform",
+        "dt_path": f"/soc/{name}",
+        "acpi_path": None,
+        **running,
+        "desired": desired,
+        "next_boot": {**BINDING, "reason": "policy vfio"},
+        "drift": list(drift),
+        "carries": [],
+    }
+
+
+def info(*devices: Any, **more: Any) -> dict[str, Any]:
+    return {"devices": list(devices), "policy_list": [{"dt_path": "/x"}], **more}
+
+
+def said(applied: Any, checked: Any = None, failure: Any = None, unchanged: Any = None) -> Any:
+    state = rollout_state("board", 2, applied, checked, failure, unchanged)
+    assert (state["host"], state["wave"]) == ("board", 2)
+    return state["outcome"], state["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("applied", "checked", "failure", "outcome", "words"),
+    [
+        ({"changed": True}, info(device("a")), None, "changed", "claims one device, and all"),
+        ({"changed": False}, info(device("a"), device("b")), None, "unchanged", "claims 2 dev"),
+        ({"changed": True}, None, None, "changed", "check mode"),
+        ({"changed": True}, info(), None, "changed", "No list claims a device of it"),
+        (
+            {"changed": True},
+            info(device("a", "its driver is gone", running=NATIVE)),
+            None,
+            "failed",
+            "/soc/a is not as the list wants: its driver is gone",
+        ),
+        (
+            {"changed": True},
+            info(device("a"), device("b", "set by hand", desired=None)),
+            None,
+            "changed",
+            "claims one device, and all",
+        ),
+        (
+            {"changed": True},
+            info(device("a", "a boot brings it"), reboot_required=True),
+            None,
+            "changed",
+            "Boot it to finish",
+        ),
+        ({"failed": True, "msg": "b: no group"}, None, {"task": "x"}, "failed", "b: no group"),
+        (
+            {"unreachable": True, "msg": "ssh: connect: Connection refused"},
+            None,
+            {"task": "x", "msg": "undefined"},
+            "unreachable",
+            "It cannot be reached: ",
+        ),
+        (
+            {"changed": True},
+            {"unreachable": True, "msg": "ssh: connect: Connection refused"},
+            None,
+            "unreachable",
+            "It was changed, and does not answer since: ",
+        ),
+        (
+            {"changed": True},
+            None,
+            {"task": "Bring the boot files into the initramfs", "msg": "non-zero return code"},
+            "failed",
+            "Bring the boot files into the initramfs: non-zero return code",
+        ),
+        (None, None, {"task": "Validate", "msg": "missing"}, "failed", "Validate: missing"),
+    ],
+)
+def test_an_outcome_has_a_sentence(
+    applied: Any, checked: Any, failure: Any, outcome: str, words: str
+) -> None:
+    found, sentence = said(applied, checked, failure)
+    assert found == outcome
+    assert words in sentence
+    assert "\n" not in sentence
+
+
+def test_a_host_that_was_left_alone_has_a_sentence_of_its_own() -> None:
+    asked = ({"changed": False}, info(device("a", "drifts")), None, "No boot was needed.")
+    assert said(*asked) == ("unchanged", "No boot was needed.")
+
+
+def test_a_table_has_what_stops_a_rollout_first_and_its_columns_in_line() -> None:
+    good = rollout_state("a-long-name", 1, {"changed": True}, info(device("a")), None, None)
+    bad = rollout_state("b", 12, {"failed": True, "msg": "broken"}, None, None, None)
+    header, *lines = table([good, not_begun("c"), bad])
+    assert [line.split()[0] for line in lines] == ["b", "a-long-name", "c"]
+    places = [header.index(word) for word in ("WAVE", "OUTCOME", "WHAT")]
+    assert [lines[0][place:].split()[0] for place in places] == ["12", "failed", "broken."]
+    assert lines[2].split() == ["c", "-", "not", "begun"]
