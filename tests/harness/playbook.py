@@ -122,6 +122,17 @@ def play(
         return Run(finished.returncode, finished.stdout + finished.stderr, tasks)
 
 
+def rows(run: Run) -> dict[str, list[str]]:
+    """The table that a rollout showed last: wave, outcome and sentence by host."""
+    (*_earlier, shown) = [
+        task.result["msg"]
+        for task in run.tasks
+        if task.task == "Show the fleet" and task.status == "ok"
+    ]
+    found = [re.split(r"  +", line, maxsplit=3) for line in shown[1:]]
+    return {name: cells for name, *cells in found}
+
+
 def task_play(action: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A playbook of one task on all hosts."""
     return _playbook([_task(action, options)])

@@ -37,12 +37,13 @@ def fleet(
     variables: Mapping[str, Any],
     others: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[Fleet]:
-    """Boards that run, with ``variables`` of all of them, and ``others`` in the same inventory."""
+    """Boards that run, with ``variables`` of all hosts, and ``others`` beside them, by group."""
     hosts = start(plans)
     try:
         content = yaml.safe_load(inventory(hosts))
-        content["simulated"]["hosts"].update(others or {})
-        content["simulated"]["vars"].update(variables)
+        for group, more in (others or {}).items():
+            content.setdefault(group, {}).setdefault("hosts", {}).update(more)
+        content["all"] = {"vars": dict(variables)}
         path = folder / "hosts.yml"
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         yield Fleet({host.name: host for host in hosts}, path)

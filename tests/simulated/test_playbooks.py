@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness.playbook import Run, play
+from tests.harness.playbook import Run, play, rows
 from tests.simulated.boards import flattened
 from tests.simulated.eight import LIST, NAMES, SETTINGS, TREE, YAML
 from tests.simulated.fleet import Fleet, fill, fleet, put_file_for_folder, run_on
@@ -30,7 +29,7 @@ VARIABLES = {
 }
 ON_VFIO = sum(entry["policy"] == "vfio" for entry in LIST)
 FIRST = LIST[:1]
-GONE = {"gone": {"ansible_host": "/nowhere/gone"}}
+GONE = {"simulated": {"gone": {"ansible_host": "/nowhere/gone"}}}
 
 
 def plans(folder: Path, names: Sequence[str], *, without_vfio: str | None = None) -> list[Plan]:
@@ -45,17 +44,6 @@ def plans(folder: Path, names: Sequence[str], *, without_vfio: str | None = None
         )
         for name in names
     ]
-
-
-def rows(run: Run) -> dict[str, list[str]]:
-    """The table that was shown last: wave, outcome and sentence by host."""
-    (*_earlier, shown) = [
-        task.result["msg"]
-        for task in run.tasks
-        if task.task == "Show the fleet" and task.status == "ok"
-    ]
-    found = [re.split(r"  +", line, maxsplit=3) for line in shown[1:]]
-    return {name: cells for name, *cells in found}
 
 
 def roll_out(fleet: Fleet, entries: Sequence[Mapping[str, Any]], **variables: Any) -> Run:

@@ -1,0 +1,294 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Two hundred simulated boards and two guests in one inventory, and all playbooks over them.
+
+The boards are real ones' device trees, so that no two lists are alike; one of them fails in the
+second wave, and three others and one that is not there in the last.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from tests.boards import device_trees
+from tests.guest import Guest
+from tests.harness.playbook import Run, play, rows, task_play
+from tests.harness.sysfs import read_machine
+from tests.simulated.counts import Counts
+from tests.simulated.fleet import Fleet, fill, fleet, on_vfio, put_file_for_folder, root, run_on
+from tests.simulator.devicetree import read_file
+from tests.simulator.host import Host, Plan
+from tests.simulator.machine import build
+
+SIZE = 200
+CHOSEN = 5
+MOST_MEMORY = 40 * 1024
+FORKS = "8"
+# What their lists claim: as one compatible in the list, as devices of the board.
+ON_GUESTS_BY_PATH = {
+    "fleet-a": {"/soc/dma@b001000", "/soc/dma@b002000"},
+    "fleet-b": {"/soc/dma@b001000"},
+}
+WAVES = [2, 20, 60, "100%"]
+GUESTS = {"fleet-a": "a", "fleet-b": "b"}
+GONE = "not-there"
+ON_GUESTS = [{"compatible": "acme,dma", "policy": "vfio"}]
+RULES = "/etc/udev/rules.d"
+SETTINGS = {
+    "passthrough_reset_required": False,
+    "passthrough_unsafe_noiommu": True,
+    # Links do not show all who refer to a device in the tree, or share its group.
+    "passthrough_allow": ["consumers", "group"],
+    "passthrough_initramfs": "never",
+}
+
+
+class Whole(NamedTuple):
+    """The fleet: boards, guests, the list of each, and the names of those that are to fail."""
+
+    boards: Fleet
+    guests: Mapping[str, Guest]
+    lists: Mapping[str, Sequence[Mapping[str, Any]]]
+    in_wave_two: str
+    full: str
+    without_vfio: str
+
+    def claimed(self) -> dict[str, set[str]]:
+        """What is on VFIO by the hosts' own /sys: paths in the device tree."""
+        of_boards = {name: paths_on_vfio(board) for name, board in self.boards.boards.items()}
+        of_guests = {
+            name: {
+                str(device.tree_path)
+                for device in read_machine(guest).devices
+                if device.driver == "vfio-platform"
+            }
+            for name, guest in self.guests.items()
+        }
+        return {**of_boards, **of_guests}
+
+    def asked(self, names: Container[str]) -> dict[str, set[str]]:
+        """What the lists of these hosts claim, and nothing of any other."""
+        of_boards = {name: {one["dt_path"] for one in self.lists[name]} for name in self.lists}
+        every = {**of_boards, **ON_GUESTS_BY_PATH}
+        return {name: paths if name in names else set() for name, paths in every.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(
+    start: Callable[[str, str], Guest], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Whole]:
+    """Boards spread evenly over all that there are, and guests."""
+    place = tmp_path_factory.mktemp("fleet")
+    trees = device_trees()
+    plans = [
+        Plan(f"board-{number}-{tree.stem[:30]}", tree)
+        for number, tree in enumerate(trees[:: len(trees) // SIZE][:SIZE])
+    ]
+    lists = {plan.name: passthrough_list(plan) for plan in plans}
+    # Only a board that is to give something up can fail to.
+    claiming = [number for number, plan in enumerate(plans) if lists[plan.name]]
+    last = claiming[-1]
+    (place / "no-vfio.yml").write_text("kernel: {vfio: absent}\n")
+    plans[last] = replace(plans[last], drivers=place / "no-vfio.yml")
+    guests = {name: start(name, board) for name, board in GUESTS.items()}
+    write_lists(place / "host_vars", {**lists, **dict.fromkeys(GUESTS, ON_GUESTS)})
+    others = {
+        "guests": {name: guest.inventory_entry() for name, guest in guests.items()},
+        "lost": {GONE: {"ansible_host": "127.0.0.1", "ansible_port": 1}},
+    }
+    with fleet(place, plans, SETTINGS, others) as boards:
+        names = [plans[number].name for number in (claiming[8], claiming[-2], last)]
+        yield Whole(boards, guests, lists, *names)
+
+
+def write_lists(folder: Path, lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    folder.mkdir()
+    for name, entries in lists.items():
+        text = yaml.safe_dump({"passthrough_devices": entries})
+        (folder / f"{name}.yml").write_text(text)
+
+
+def passthrough_list(plan: Plan) -> list[dict[str, Any]]:
+    """Some devices that nothing depends on, for VFIO; what carries a console is refused."""
+    assert plan.device_tree
+    devices = build(read_file(plan.device_tree)).kernel.devices.values()
+    parents = {str(parent) for one in devices for parent in PurePosixPath(one.home).parents}
+    free = [
+        str(one.of_path)
+        for one in devices
+        if one.driver
+        and not one.carries
+        and one.home not in parents
+        and not any(link.status == "active" for link in one.consumers)
+    ]
+    chosen = random.Random(plan.name).sample(free, min(CHOSEN, len(free)))
+    return [{"dt_path": path, "policy": "vfio"} for path in chosen]
+
+
+class Clock:
+    """Runs playbooks over the whole fleet, and says how long they took beside ping."""
+
+    def __init__(self, whole: Whole) -> None:
+        self._whole = whole
+        self._seconds: dict[str, tuple[float, int]] = {}
+
+    def run(
+        self, title: str, playbook: str | Sequence[Mapping[str, Any]], *arguments: str, **given: Any
+    ) -> Run:
+        began = time.monotonic()
+        inventory = self._whole.boards.inventory
+        run = play(inventory, playbook, "--forks", FORKS, *arguments, variables=given)
+        self._seconds[title] = (time.monotonic() - began, len(run.changed))
+        assert "Traceback" not in run.output
+        return run
+
+    def report(self) -> None:
+        ping, _hosts = self._seconds["ping"]
+        print(f"\n{'':34}  hosts  seconds per host  beside ping")
+        for title, (seconds, hosts) in self._seconds.items():
+            print(f"  {title:32}{hosts:7}{seconds / hosts:18.3f}{seconds / ping:13.2f}")
+
+
+def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
+    whole: Whole, tmp_path: Path, counts: Counts
+) -> None:
+    clock = Clock(whole)
+    rollout = {
+        "passthrough_rollout": "show",
+        "rollout_waves": WAVES,
+        "rollout_canaries": sorted(whole.guests),
+    }
+    broken = whole.boards.boards[whole.in_wave_two]
+    put_file_for_folder(broken, RULES)
+    fill(whole.boards.boards[whole.full], RULES)
+    before = whole.claimed()
+    assert not any(before.values())
+    clock.run("ping", task_play("ansible.builtin.ping", {}))
+
+    stopped = clock.run("rollout that stops in wave 2", "armfleet.vfio.rollout", **rollout)
+    assert stopped.code == 2
+    assert "Rollout show stopped in wave 2. No later wave was begun." in stopped.output
+    told = rows(stopped)
+    assert {name for name, (_wave, outcome, _said) in told.items() if outcome == "failed"} == {
+        whole.in_wave_two
+    }
+    assert RULES in told[whole.in_wave_two][2]
+    begun = {name for name, (wave, _outcome, _said) in told.items() if wave != "-"}
+    assert len(begun) == sum(WAVES[:2])
+    assert whole.claimed() == whole.asked(begun - {whole.in_wave_two})
+
+    back = clock.run("rollback", "armfleet.vfio.rollback", passthrough_rollout="show")
+    assert whole.claimed() == before
+    assert {name for name, cells in rows(back).items() if cells[1] == "unreachable"} == {GONE}
+
+    (root(broken) / RULES[1:]).unlink()
+    clock.run("rollout to its end", "armfleet.vfio.rollout", **rollout)
+    again = clock.run("rollout again", "armfleet.vfio.rollout", **rollout)
+    assert set(again.changed.values()) == {0}
+    told = rows(again)
+    assert {wave for wave, _outcome, _said in told.values()} == {"1", "2", "3", "4"}
+    sentences = {
+        name: said
+        for name, (_wave, outcome, said) in told.items()
+        if outcome in ("failed", "unreachable")
+    }
+    assert set(sentences) == {whole.full, whole.without_vfio, GONE}
+    assert "No space left on device" in sentences[whole.full]
+    assert "has no vfio-platform" in sentences[whole.without_vfio]
+    assert "Connection refused" in sentences[GONE]
+    assert whole.claimed() == whole.asked(set(told) - set(sentences))
+
+    applied = clock.run("apply again", "armfleet.vfio.apply")
+    assert set(applied.changed.values()) == {0}
+
+    changed = take_from_vfio(whole)
+    drift = clock.run("drift", "armfleet.vfio.drift", drift_file=str(tmp_path / "drift.jsonl"))
+    assert drift.code == 2
+    lines = [json.loads(line) for line in (tmp_path / "drift.jsonl").read_text().splitlines()]
+    assert len(lines) == len(told)
+    assert {line["host"] for line in lines if line["state"] == "drift"} == changed
+    assert {line["host"] for line in lines if line["state"] == "unreachable"} == {GONE}
+
+    report = clock.run("report", "armfleet.vfio.report", report_path=str(tmp_path / "report"))
+    assert report.code == 0, report.output
+    clock.report()
+    counts["boards"] = len(whole.boards.boards)
+    counts["guests"] = len(whole.guests)
+    counts["devices for VFIO"] = sum(map(len, whole.asked(set(told)).values()))
+
+
+def test_no_board_needs_much_memory(whole: Whole, counts: Counts) -> None:
+    memory = sorted(proportional_memory(host) for host in whole.boards.boards.values())
+    counts["KiB of memory for the largest board"] = memory[-1]
+    counts["KiB of memory for the median board"] = memory[len(memory) // 2]
+    assert memory[-1] <= MOST_MEMORY
+
+
+def test_hosts_that_wait_for_a_boot_are_booted_and_looked_at(whole: Whole) -> None:
+    released = play(
+        whole.boards.inventory,
+        "armfleet.vfio.apply",
+        "--limit=guests",
+        variables={"passthrough_devices": [], "passthrough_runtime": False},
+    )
+    assert released.code == 0, released.output
+    ids = {name: guest.boot_id() for name, guest in whole.guests.items()}
+    arguments = ("armfleet.vfio.reboot", "--limit=guests,lost")
+    run = play(whole.boards.inventory, *arguments, variables={"rollout_waves": ["100%"]})
+    told = {name: cells[1] for name, cells in rows(run).items()}
+    assert told == {"fleet-a": "changed", "fleet-b": "changed", GONE: "unreachable"}
+    for name, guest in whole.guests.items():
+        assert guest.boot_id() != ids[name]
+        assert not whole.claimed()[name]
+    again = play(whole.boards.inventory, *arguments, variables={"rollout_waves": ["100%"]})
+    assert {cells[1] for name, cells in rows(again).items() if name != GONE} == {"unchanged"}
+
+
+def take_from_vfio(whole: Whole) -> set[str]:
+    """Do as other tools do to two boards and a guest; their names."""
+    names = [name for name in whole.asked(set(whole.lists)) if paths_on_vfio(board_of(whole, name))]
+    chosen = names[:2]
+    for name in chosen:
+        board = board_of(whole, name)
+        device = min(on_vfio(board))
+        (place,) = root(board).glob(f"sys/bus/*/devices/{device}")
+        bus = place.parent.parent.name
+        run_on(board, "sh", "-c", f"echo {device} > /sys/bus/{bus}/devices/{device}/driver/unbind")
+    guest = whole.guests["fleet-b"]
+    device = guest.run("ls /sys/bus/platform/drivers/vfio-platform | grep dma").stdout.split()[0]
+    guest.run(f"echo {device} > /sys/bus/platform/drivers/vfio-platform/unbind")
+    return {*chosen, guest.name}
+
+
+def board_of(whole: Whole, name: str) -> Host:
+    return whole.boards.boards[name]
+
+
+def paths_on_vfio(board: Host) -> set[str]:
+    """The device-tree paths of what is bound to VFIO, as the board's own /sys shows it."""
+    found = (
+        device / "of_node"
+        for name in on_vfio(board)
+        for device in root(board).glob(f"sys/bus/*/devices/{name}")
+    )
+    return {str(node.readlink()).partition("/devicetree/base")[2] for node in found}
+
+
+def proportional_memory(host: Host) -> int:
+    """KiB that the host's processes need, their part of shared memory included."""
+    rollup = Path(f"/proc/{host.pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
+    assert found
+    return int(found.group(1))
