@@ -108,7 +108,7 @@ class Carried:
 
 @dataclass(frozen=True)
 class Description:
-    """The whole of it."""
+    """The whole of it; ``dmi`` are names as in /sys/class/dmi/id, of a machine with ACPI."""
 
     kernel: Habits = Habits()
     natives: str = "each"
@@ -117,6 +117,7 @@ class Description:
     devices: tuple[Extra, ...] = ()
     carries: tuple[Carried, ...] = ()
     reset_functions: Mapping[str, str] = field(default_factory=lambda: dict(_RESET_FUNCTIONS))
+    dmi: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_file(path: Path) -> Description:
@@ -142,6 +143,7 @@ def parse(text: str) -> Description:
         found["kernel"] = _part(Habits, "kernel", given["kernel"])
         _choice("vfio", found["kernel"].vfio, ("module", "built-in", "absent"))
     _choice("natives", given.get("natives", "each"), ("each", "none"))
+    _mapping("dmi", given.get("dmi", {}), ("board_name", "product_name"))
     found["drivers"] = tuple(_driver(item) for item in _list("drivers", given))
     found["modules"] = tuple(_part(Module, "modules", item) for item in _list("modules", given))
     found["devices"] = tuple(_part(Extra, "devices", item) for item in _list("devices", given))

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .description import VFIO_DRIVERS, Carried, Description, Driver, Extra, Module
@@ -71,6 +71,7 @@ def build(root: Node | None, description: Description | None = None) -> Machine:
         tree.make_folder(folder)
     if root:
         _show_device_tree(tree, root)
+    _show_dmi(tree, description.dmi)
     kernel = Kernel(tree, description.kernel)
     planned = population(root) if root else []
     devices = _devices(planned, description)
@@ -271,6 +272,13 @@ def _show_device_tree(tree: Tree, root: Node) -> None:
         tree.put(f"{home}/name", node.name.partition("@")[0] + "\0")
         for name, value in node.properties.items():
             tree.put(f"{home}/{name}", value)
+
+
+def _show_dmi(tree: Tree, names: Mapping[str, str]) -> None:
+    for key, name in names.items():
+        tree.put(f"devices/virtual/dmi/id/{key}", f"{name}\n")
+    if names:
+        tree.point("class/dmi/id", "devices/virtual/dmi/id")
 
 
 def _phandles(root: Node) -> dict[int, Node]:

@@ -50,6 +50,7 @@ def test_the_example_is_accepted_and_boots(example: str) -> None:
     assert machine.tree.read("module/acme/parameters/mode") == b"1\n"
     device = "bus/platform/devices/LNRO0005:00"
     assert machine.tree.read(f"{device}/firmware_node/path") == b"\\_SB_.VR00\n"
+    assert machine.tree.read("class/dmi/id/product_name") == b"Mt. Jade\n"
 
 
 @pytest.mark.parametrize("part", [Description, Habits, Driver, Module, Extra])
