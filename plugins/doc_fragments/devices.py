@@ -62,6 +62,17 @@ options:
             different machines.
         type: bool
         default: true
+      when_board:
+        description:
+          - The board, or a list of boards, that the entry is for. On any other board it is as if it
+            were not there, so that one list serves a fleet. Unset, it is for all boards.
+          - A board is named by one of the C(compatible) strings of the device tree's root, as in
+            C(/proc/device-tree/compatible). Where the machine boots with ACPI and has no such file,
+            it is named by C(product_name) or C(board_name) in C(/sys/class/dmi/id). Names are
+            compared exactly; RV(armfleet.vfio.device_info#module:board) has them.
+          - Where it is not known which board this is, as in an image without a C(/sys), such an
+            entry is an error before anything is touched.
+        type: raw
 """
 
     POLICIES = r"""
@@ -113,6 +124,17 @@ options:
             different machines.
         type: bool
         default: true
+      when_board:
+        description:
+          - The board, or a list of boards, that the entry is for. On any other board it is as if it
+            were not there, so that one list serves a fleet. Unset, it is for all boards.
+          - A board is named by one of the C(compatible) strings of the device tree's root, as in
+            C(/proc/device-tree/compatible). Where the machine boots with ACPI and has no such file,
+            it is named by C(product_name) or C(board_name) in C(/sys/class/dmi/id). Names are
+            compared exactly; RV(armfleet.vfio.device_info#module:board) has them.
+          - Where it is not known which board this is, as in an image without a C(/sys), such an
+            entry is an error before anything is touched.
+        type: raw
 
       policy:
         description:

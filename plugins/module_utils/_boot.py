@@ -181,6 +181,8 @@ def to_mapping(entry: Entry) -> dict[str, Any]:
         mapping["expect"] = selector.expect
     if not selector.required:
         mapping["required"] = False
+    if selector.when_board:
+        mapping["when_board"] = list(selector.when_board)
     mapping["policy"] = policy.kind
     if policy.driver:
         mapping["driver"] = policy.driver

@@ -11,6 +11,7 @@ from typing import Container, Sequence
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VFIO_DRIVERS,
+    Board,
     Identity,
     State,
 )
@@ -72,6 +73,37 @@ def active(sysfs: Sysfs, device: Identity, names: Sequence[str]) -> list[str]:
         for name in names
         if name.startswith("consumer:") and sysfs.read(link % name) == "active"
     ]
+
+
+def board(sysfs: Sysfs) -> Board:
+    """What firmware calls this machine; nothing where that is not known."""
+    compatible = sysfs.strings(_TREE + "/compatible")
+    if compatible:
+        return Board(compatible)
+    told = [sysfs.read("class/dmi/id/" + name) for name in ("product_name", "board_name")]
+    return Board((), *[(name or "").strip() or None for name in told])
+
+
+def for_other_boards(sysfs: Sysfs, selectors: Sequence[Selector]) -> dict[Selector, str]:
+    """Those of ``selectors`` that do not count on this board, and a sentence that says so.
+
+    PolicyError where it is not known which board this is.
+    """
+    choosy = [selector for selector in selectors if selector.when_board]
+    names = board(sysfs).names if choosy else []
+    if choosy and not names:
+        raise PolicyError(
+            "%s has when_board, and it is not known which board this is: neither "
+            "/sys/firmware/devicetree/base/compatible nor /sys/class/dmi/id names it, as in an "
+            "image that is not running. Give the entries that are meant for it, without when_board"
+            % choosy[0].label
+        )
+    return {
+        selector: "%s counts on %s only, and this board is %s"
+        % (selector.label, " or ".join(selector.when_board), ", ".join(names))
+        for selector in choosy
+        if not set(names).intersection(selector.when_board)
+    }
 
 
 def alias_path(sysfs: Sysfs, alias: str) -> str | None:

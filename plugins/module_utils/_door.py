@@ -52,6 +52,8 @@ _SELECTOR: dict[str, Any] = {
     "bus": {"type": "str", "choices": ["platform", "amba"]},
     "expect": {"type": "int"},
     "required": {"type": "bool", "default": True},
+    # As a list, a text would be split at the comma that nearly every board's name has.
+    "when_board": {"type": "raw"},
 }
 _SELECTOR_RULES: dict[str, Any] = {
     "mutually_exclusive": [list(KINDS)],

@@ -13,6 +13,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _lasti
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     complete,
+    for_other_boards,
     resolve,
     snapshot,
     states,
@@ -45,6 +46,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._plan import (
     plan,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
+    check_tags,
     claims,
     compared,
     dropped,
@@ -90,6 +92,8 @@ class Outcome(NamedTuple):
     early: Sequence[Early] = ()
     # Files that say something of this run, and are not for the next boot.
     records: Sequence[FileChange] = ()
+    # What is to be said of entries that are for other boards.
+    skipped: Sequence[str] = ()
 
     @property
     def is_changed(self) -> bool:
@@ -142,6 +146,7 @@ def _recover(host: Host, request: Request) -> list[str]:
 
 
 def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
+    request, skipped = _for_this_board(host, request)
     contents = _lasting.contents(host.files) if request.is_whole_list else {}
     memory = _boot.memory(contents.get(_boot.RULES))
     records: list[FileChange] = []
@@ -149,7 +154,10 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         rolled = _part_of_rollout(host, request, memory)
         if rolled is None:
             return Outcome([], [], [])
-        request, records = rolled.request, [rolled.record]
+        # What was kept can have come here on the disk of another board.
+        request, kept_elsewhere = _for_this_board(host, rolled.request)
+        skipped += kept_elsewhere
+        records = [rolled.record]
     wanted = _claims(host, request, memory)
     plans, unlinking, in_the_way = _linked(
         host, request, wanted, _plans(host, request, wanted, memory)
@@ -179,7 +187,17 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         lasting.needs_boot,
         early=early,
         records=records,
+        skipped=skipped,
     )
+
+
+def _for_this_board(host: Host, request: Request) -> tuple[Request, list[str]]:
+    """The request without entries for other boards, and what is to be said of those."""
+    elsewhere = for_other_boards(host.sysfs, [entry.selector for entry in request.entries])
+    skipped = [elsewhere[one.selector] for one in request.entries if one.selector in elsewhere]
+    here = [one for one in request.entries if one.selector not in elsewhere]
+    check_tags(here)
+    return request._replace(entries=here), skipped
 
 
 def _part_of_rollout(host: Host, request: Request, memory: _boot.Memory) -> Rolled | None:

@@ -43,6 +43,8 @@ def inspections(found: Findings) -> dict[str, Any]:
         "devices": [_inspection(one) for one in found.devices],
         "policy_list": [to_mapping(entry) for entry in found.policy_list],
         "reboot_required": found.waits_for_boot,
+        "board": dict(found.board._asdict(), compatible=list(found.board.compatible)),
+        "skipped_entries": list(found.skipped),
     }
 
 

@@ -26,6 +26,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import memory as remember
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
+    board,
+    for_other_boards,
     resolve,
     snapshot,
     states_as_far_as_known,
@@ -34,6 +36,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early,
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VFIO_DRIVERS,
+    Board,
     Identity,
     State,
 )
@@ -106,11 +109,16 @@ class Inspection(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """The devices that were asked for, and the list last applied."""
+    """The devices that were asked for, the list last applied, and what board this is.
+
+    ``skipped`` are sentences on what was asked for on other boards only.
+    """
 
     devices: list[Inspection]
     policy_list: list[Entry]
     waits_for_boot: bool = False
+    board: Board = Board()
+    skipped: Sequence[str] = ()
 
 
 def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
@@ -118,8 +126,9 @@ def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
     memory = remember(host.files.read(RULES))
     devices = snapshot(host.sysfs, KINDS)
     chosen = devices
+    elsewhere = for_other_boards(host.sysfs, selectors or ())
     if selectors is not None:
-        found = resolve(host.sysfs, selectors, devices)
+        found = resolve(host.sysfs, [one for one in selectors if one not in elsewhere], devices)
         chosen = list(dict.fromkeys(device for matches in found for device in matches))
     inspector = _Inspector(host, memory, devices)
     states = states_as_far_as_known(host.sysfs, chosen)
@@ -127,6 +136,8 @@ def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
         [inspector.of(device, *found) for device, found in zip(chosen, states)],
         memory.entries,
         host.files.read(WAITS_FOR_BOOT) is not None,
+        board(host.sysfs),
+        list(elsewhere.values()),
     )
 
 

@@ -28,6 +28,18 @@ LOAD_VFIO, RELOAD_VFIO, SET_NOIOMMU, UNLINK = "load", "reload", "noiommu", "unli
 UNLINK_STEP = "remove the link "
 
 
+class Board(NamedTuple):
+    """What firmware calls this machine: the device tree's root or, with ACPI, the DMI table."""
+
+    compatible: tuple[str, ...] = ()
+    product_name: str | None = None
+    board_name: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.compatible, *filter(None, (self.product_name, self.board_name))]
+
+
 class Identity(NamedTuple):
     """What a device is called by firmware and kernel; unset is None or empty."""
 

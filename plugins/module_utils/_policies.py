@@ -46,8 +46,12 @@ class Entry(NamedTuple):
 
 def parse_entries(entries: Sequence[Mapping[str, Any]]) -> list[Entry]:
     """The entries of a host's list; PolicyError names every bad one at once."""
-    parsed = _parse_all(entries, _entry)
-    counts = Counter(entry.tag for entry in parsed if entry.tag)
+    return _parse_all(entries, _entry)
+
+
+def check_tags(entries: Sequence[Entry]) -> None:
+    """PolicyError if entries that count on one board share a tag."""
+    counts = Counter(entry.tag for entry in entries if entry.tag)
     problems = [
         "tag %r is that of %d entries; give each its own" % (tag, count)
         for tag, count in counts.items()
@@ -55,7 +59,6 @@ def parse_entries(entries: Sequence[Mapping[str, Any]]) -> list[Entry]:
     ]
     if problems:
         raise PolicyError(problems)
-    return parsed
 
 
 def parse_selectors(entries: Sequence[Mapping[str, Any]]) -> list[Selector]:

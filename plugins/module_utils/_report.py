@@ -66,6 +66,7 @@ def result(outcome: Outcome) -> dict[str, Any]:
         "devices": [device(one) for one in outcome.devices],
         "host_steps": outcome.host_steps,
         "interrupted": list(outcome.interrupted),
+        "skipped_entries": list(outcome.skipped),
         "diff": diff(outcome),
     }
 

@@ -25,6 +25,8 @@ _COMPATIBLE = frozenset(_LETTERS + ",._+/#-")
 _ALIAS = frozenset(_LETTERS + ",._+-")
 _NAME = frozenset(_LETTERS + ",._+@:#-")
 _DRIVER = frozenset(_LETTERS + ",._+ #-")
+# DMI tables have names such as "ProLiant XL270d Gen10 (P12345-B21)".
+_BOARD = frozenset(_LETTERS + " ,._+/#-()&:@=")
 _ACPI = frozenset(string.ascii_uppercase + string.digits + "_")
 _TAG = frozenset(_LETTERS + "._-")
 
@@ -34,13 +36,17 @@ _TAG_LENGTH = 64
 
 
 class Selector(NamedTuple):
-    """One way to name devices; ``kind`` is one of KINDS and ``value`` is normalised."""
+    """One way to name devices; ``kind`` is one of KINDS and ``value`` is normalised.
+
+    ``when_board`` are the names of the boards that it is for; empty for all.
+    """
 
     kind: str
     value: str
     bus: str | None = None
     expect: int | None = None
     required: bool = True
+    when_board: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -79,8 +85,29 @@ def parse(entry: Mapping[str, Any]) -> Selector:
         )
     required = entry.get("required")
     return Selector(
-        kind, _NORMALISE[kind](entry[kind]), bus, expect, True if required is None else required
+        kind,
+        _NORMALISE[kind](entry[kind]),
+        bus,
+        expect,
+        True if required is None else required,
+        _when_board("%s %r" % (kind, entry[kind]), entry.get("when_board")),
     )
+
+
+def _when_board(owner: str, given: Any) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    names = given if isinstance(given, (list, tuple)) else [given]
+    if not names or not all(
+        isinstance(name, str) and _consists_of(name, _BOARD) and name == name.strip()
+        for name in names
+    ):
+        raise PolicyError(
+            "when_board of %s is %r; it is the name of a board, or a list of such names, as in "
+            "/proc/device-tree/compatible or, with ACPI, in /sys/class/dmi/id: letters, digits, "
+            "spaces and any of , . _ + / # - ( ) & : @ = only, no pattern" % (owner, given)
+        )
+    return tuple(names)
 
 
 def check_driver(name: str) -> str:

@@ -40,6 +40,10 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ host.devices | selectattr('vfio_nodes') | map(attribute='name') }}"
 
+- name: See which board a host is, and nothing else
+  armfleet.vfio.device_info:
+    devices: []
+
 - name: See what two devices carry
   armfleet.vfio.device_info:
     devices:
@@ -325,7 +329,8 @@ devices:
           type: str
 policy_list:
   description: >-
-    The list last applied by M(armfleet.vfio.host_policy), as it was given; empty without one.
+    The list last applied by M(armfleet.vfio.host_policy), as it was given, without the entries that
+    did not count on this board; empty without one.
   returned: success
   type: list
   elements: dict
@@ -337,6 +342,40 @@ reboot_required:
   returned: success
   type: bool
   sample: false
+board:
+  description: What firmware calls this machine, which is what O(devices[].when_board) names.
+  returned: success
+  type: dict
+  contains:
+    compatible:
+      description: >-
+        The C(compatible) strings of the device tree's root, most specific first; empty where the
+        machine did not boot with a device tree.
+      returned: always
+      type: list
+      elements: str
+      sample: ["marvell,armada8040-mcbin", "marvell,armada8040"]
+    product_name:
+      description: >-
+        C(/sys/class/dmi/id/product_name) of a machine that boots with ACPI; null where there is
+        none, and with a device tree.
+      returned: always
+      type: str
+      sample: null
+    board_name:
+      description: C(/sys/class/dmi/id/board_name), likewise.
+      returned: always
+      type: str
+      sample: null
+skipped_entries:
+  description:
+    - One sentence for each entry that does not count on this board, by its
+      O(devices[].when_board), with the names of this board. Usually empty.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
 """
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _info

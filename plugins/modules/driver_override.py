@@ -158,6 +158,15 @@ devices:
       elements: str
       sample:
         - set driver_override to acme-dma-uio (was unset)
+skipped_entries:
+  description:
+    - One sentence for each entry that does not count on this board, by its
+      O(devices[].when_board), with the names of this board. Usually empty.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
 interrupted:
   description:
     - What is to be said of an earlier run on this host that was killed, or could not put everything

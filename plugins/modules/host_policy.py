@@ -142,6 +142,16 @@ EXAMPLES = r"""
         policy: driver
         driver: acme-dma-uio
 
+- name: Have one list for two kinds of boards
+  armfleet.vfio.host_policy:
+    devices:
+      - dt_path: /smb/xgmac@e0700000
+        when_board: amd,seattle
+        policy: vfio
+      - acpi_hid: AMDI0095
+        when_board: [WhiteBox-A, WhiteBox-B]
+        policy: vfio
+
 - name: Choose by ACPI, and let a group use the devices
   armfleet.vfio.host_policy:
     devices:
@@ -273,6 +283,15 @@ devices:
         - unbind from acme-crypto
         - bind to vfio-platform
         - link its nodes in /dev/vfio as by-path/soc:crypto@b000000
+skipped_entries:
+  description:
+    - One sentence for each entry that does not count on this board, by its
+      O(devices[].when_board), with the names of this board. Usually empty.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
 interrupted:
   description:
     - What is to be said of an earlier run on this host that was killed, or could not put everything

@@ -153,6 +153,15 @@ devices:
       sample:
         - set driver_override to none (was unset)
         - unbind from acme-uart
+skipped_entries:
+  description:
+    - One sentence for each entry that does not count on this board, by its
+      O(devices[].when_board), with the names of this board. Usually empty.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
 interrupted:
   description:
     - What is to be said of an earlier run on this host that was killed, or could not put everything

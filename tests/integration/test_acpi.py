@@ -19,9 +19,11 @@ SLOTS = 32
 VFIO = ("vfio-platform", "vfio-platform")
 SETTINGS = {"passthrough_reset_required": False, "passthrough_unsafe_noiommu": True}
 LIST: list[dict[str, Any]] = [
-    {"acpi_path": "\\_SB_.VR00", "policy": "vfio"},
+    {"acpi_path": "\\_SB_.VR00", "policy": "vfio", "when_board": "QEMU Virtual Machine"},
     {"acpi_path": "\\_SB.VR01", "policy": "no_autobind"},
     {"name": "LNRO0005:02", "policy": "vfio"},
+    # The name that the same machine has when it boots with a device tree.
+    {"acpi_hid": "LNRO0005", "policy": "no_autobind", "when_board": "linux,dummy-virt"},
 ]
 
 
@@ -54,11 +56,20 @@ def assert_as_listed(guest: Guest) -> None:
     assert machine.named("LNRO0005:03").binding == Story.untouched["platform/LNRO0005:03"]
 
 
+def test_the_board_is_named_by_its_dmi_table(guest: Guest, inventory: Path) -> None:
+    board = play(inventory, "armfleet.vfio.boards").of("armfleet.vfio.device_info")["board"]
+    shown = guest.run("cat /sys/class/dmi/id/product_name").stdout.strip()
+    assert board == {"compatible": [], "product_name": shown, "board_name": None}
+
+
 def test_apply_by_path_and_name(guest: Guest, inventory: Path) -> None:
     Story.untouched = read_machine(guest).bindings
     predicted = apply(inventory, LIST, "--check").of("armfleet.vfio.host_policy")
     done = apply(inventory, LIST).of("armfleet.vfio.host_policy")
     assert done["diff"] == predicted["diff"]
+    (skipped,) = done["skipped_entries"]
+    assert skipped.startswith("acpi_hid 'LNRO0005' counts on linux,dummy-virt only")
+    assert skipped.endswith("this board is QEMU Virtual Machine")
     assert_as_listed(guest)
     assert apply(inventory, LIST).changed == {"test-acpi": 0}
 

@@ -17,7 +17,7 @@ VFIO = ("vfio-platform", "vfio-platform")
 
 RTC = "9010000.pl031"
 LIST: list[dict[str, Any]] = [
-    {"dt_path": "crypto0", "policy": "vfio"},
+    {"dt_path": "crypto0", "policy": "vfio", "when_board": ["acme,none", "linux,dummy-virt"]},
     {"compatible": "acme,dma", "expect": 2, "policy": "vfio"},
     {"dt_path": "/soc/engine@b005000", "policy": "vfio"},
     {"dt_path": "/soc/ethernet@e0700000", "policy": "vfio"},
@@ -25,6 +25,8 @@ LIST: list[dict[str, Any]] = [
     {"dt_path": "/soc/ring@b100000", "policy": "driver", "driver": "acme-ring"},
     {"dt_path": "/proc/device-tree/soc/ring@b101000", "policy": "default"},
     {"compatible": "acme,nowhere", "required": False, "policy": "vfio"},
+    # The name that the same machine has when it boots with ACPI.
+    {"compatible": "acme,ring", "policy": "no_autobind", "when_board": "QEMU Virtual Machine"},
 ]
 WANTED = {
     "/soc/crypto@b000000": VFIO,
@@ -80,6 +82,12 @@ class Story:
 
     untouched: dict[str, tuple[str | None, str | None]]
     predicted: Run
+
+
+def test_the_board_is_named_by_its_device_tree(guest: Guest, inventory: Path) -> None:
+    board = play(inventory, "armfleet.vfio.boards").of("armfleet.vfio.device_info")["board"]
+    shown = guest.run("tr '\\0' '\\n' </proc/device-tree/compatible").stdout.splitlines()
+    assert board == {"compatible": shown, "product_name": None, "board_name": None}
 
 
 def test_a_check_touches_nothing(guest: Guest, inventory: Path) -> None:

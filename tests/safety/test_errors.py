@@ -70,6 +70,12 @@ def pinned(driver: str) -> dict[str, Any]:
     return {"devices": [{"dt_path": RING, "policy": "driver", "driver": driver}]}
 
 
+def for_board(board: str) -> dict[str, Any]:
+    return {
+        "devices": [{"name": "b100000.ring", "policy": "no_autobind", "when_board": board}],
+    }
+
+
 CASES = {
     "devices is empty": Case({"devices": []}, "", "name at least one device", "no_autobind"),
     "matches no device: the device tree has no such node": Case(
@@ -108,6 +114,18 @@ CASES = {
         {"devices": [{"compatible": "acme,stuck", "policy": "vfio", "tag": "left"}]},
         f"{STUCK} (platform device b010000.stuck), /soc/stuck@b011000",
         "Name the one meant",
+    ),
+    "when_board of … is …": Case(
+        for_board("acme,*"),
+        "name 'b100000.ring' is 'acme,*'",
+        "no pattern",
+    ),
+    "it is not known which board this is": Case(
+        for_board("linux,dummy-virt"),
+        "name 'b100000.ring'",
+        "without when_board",
+        before="mount -t tmpfs none /sys/firmware/devicetree/base",
+        after="umount /sys/firmware/devicetree/base",
     ),
     "is in the way of the link to its node": Case(
         on(RING, "vfio", reset_required=False),

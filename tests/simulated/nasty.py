@@ -86,12 +86,14 @@ GOOD = {
     "acpi_hid": st.from_regex(r"[A-Z]{3,4}[0-9A-F]{4}", fullmatch=True),
     "name": st.tuples(_ADDRESS, _WORD).map(".".join) | st.tuples(_WORD, _WORD).map(":".join),
     "driver": st.lists(_WORD, min_size=1, max_size=3).map(" ".join) | _WORD,
+    "when_board": st.tuples(_WORD, _WORD).map(",".join)
+    | st.lists(_WORD, min_size=1, max_size=3).map(" ".join),
 }
 
 
 @st.composite
 def texts(draw: st.DrawFn, kind: str) -> str:
-    """A text for this kind of selector, or for ``driver``."""
+    """A text for this kind of selector, for ``driver`` or for ``when_board``."""
     text = draw(GOOD[kind])
     for _time in range(draw(st.sampled_from((0, 0, 1, 1, 2)))):
         place = draw(st.integers(0, len(text)))

@@ -60,20 +60,27 @@ class Verifier:
 
 
 def entry_with(kind: str, text: str) -> dict[str, Any]:
-    """A list's entry with this text as its selector, or as its driver."""
+    """A list's entry with this text as its selector, its driver or its board."""
     if kind == "driver":
         return {"name": "1000.dma", "policy": "driver", "driver": text}
+    if kind == "when_board":
+        return {"name": "1000.dma", "policy": "driver", "driver": DRIVER, "when_board": text}
     return {kind: text, "policy": "driver", "driver": DRIVER, "required": False}
 
 
-def meant(entry: Entry, *, has_alias: bool) -> Device | None:
-    """The one device that the entry is for; None where this machine cannot have it."""
+def meant(entry: Entry, *, is_there: bool) -> Device | None:
+    """The one device that the entry is for; None where this machine cannot have it.
+
+    ``is_there`` is whether the machine has the entry's alias, or is its board.
+    """
     selector = entry.selector
+    if selector.when_board and not is_there:
+        return None
     if not selector.alias:
         return device("meant", selector.kind, selector.value)
     # The kernel tells an alias that ends in a number: of_alias_scan in drivers/of/base.c.
     is_told = selector.value == selector.alias and selector.alias[-1].isdigit()
-    if not has_alias and not is_told:
+    if not is_there and not is_told:
         return None
     path = ALIASED + selector.value[len(selector.alias) :]
     return device("meant", "dt_path", path, *[f"OF_ALIAS_0={selector.alias}"] * is_told)
@@ -107,9 +114,13 @@ def decoys(entry: Entry) -> Iterator[Device]:
     yield device("helper.0.auto", selector.kind if selector.kind != "name" else "", selector.value)
 
 
-def machine_with(entry: Entry, intended: Device | None, *, has_alias: bool) -> Machine:
+def machine_with(entry: Entry, intended: Device | None, *, is_there: bool) -> Machine:
     machine = build(None, NO_VFIO)
-    if has_alias and entry.selector.alias:
+    boards = entry.selector.when_board
+    others = {"acme,board"}.union(*map(neighbours, boards)) - set(boards)
+    names = sorted(others) + list(boards) * is_there
+    machine.tree.put(f"{DEVICE_TREE}/compatible", "".join(f"{name}\0" for name in names))
+    if is_there and entry.selector.alias:
         machine.tree.put(f"{DEVICE_TREE}/aliases/{entry.selector.alias}", ALIASED + "\0")
     for one in (intended, *decoys(entry)):
         if one:
@@ -150,19 +161,20 @@ def test_a_text_is_refused_or_its_rules_match_what_it_names_and_nothing_else(
     verifier = None if depth == "check" else Verifier(tmp_path, counts)
     refusals: list[str] = []
 
-    def look(kind: str, text: str, has_alias: bool) -> None:
+    def look(kind: str, text: str, is_there: bool) -> None:
         counts.add("texts")
         entry = entry_with(kind, text)
         try:
             (parsed,) = parse_entries([entry])
-            intended = meant(parsed, has_alias=has_alias)
-            machine = machine_with(parsed, intended, has_alias=has_alias)
+            intended = meant(parsed, is_there=is_there)
+            machine = machine_with(parsed, intended, is_there=is_there)
             rules = rules_of(machine, tmp_path, entry)
         except PolicyError as error:
             refusals.append(str(error))
             return
         counts.add("texts accepted")
-        assert _boot.memory(rules).entries == [parsed]
+        counts_here = is_there or not parsed.selector.when_board
+        assert _boot.memory(rules).entries == [parsed] * counts_here
         expected = {intended.name: parsed.policy.driver} if intended else {}
         assert matched(machine, rules) == expected
         if verifier:

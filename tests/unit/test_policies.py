@@ -18,6 +18,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
     Entry,
+    check_tags,
     claims,
     compared,
     dropped,
@@ -94,7 +95,7 @@ def test_a_tag_without_vfio_is_refused() -> None:
 def test_a_tag_of_two_entries_is_refused() -> None:
     entries = [{"name": name, "policy": "vfio", "tag": "left"} for name in "xy"]
     with pytest.raises(PolicyError, match="tag 'left' is that of 2 entries"):
-        parse_entries(entries)
+        check_tags(parse_entries(entries))
 
 
 def test_a_tag_that_would_be_that_of_two_devices_is_refused_and_both_are_named() -> None:

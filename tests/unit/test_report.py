@@ -34,7 +34,9 @@ DEVICE = {
 
 def test_a_result_has_the_promised_keys_and_is_json(board: Board) -> None:
     result = _report.result(board.apply(LIST, reset_required=False))
-    assert set(result) == {"changed", "devices", "host_steps", "interrupted", "diff"}
+    assert set(result) == {
+        *("changed", "devices", "diff", "host_steps", "interrupted", "skipped_entries")
+    }
     assert all(set(device) == DEVICE for device in result["devices"])
     assert json.loads(json.dumps(result)) == result
 
@@ -129,7 +131,9 @@ ABOUT = {
 def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     board.kernel.put("devices/platform/b002000.dma/net/eth0/flags", "0x1003\n")
     told_of = _info.inspections(inspect(board.host, None))
-    assert set(told_of) == {"devices", "policy_list", "reboot_required"}
+    assert set(told_of) == {
+        *("board", "devices", "policy_list", "reboot_required", "skipped_entries")
+    }
     found = {one["name"]: one for one in told_of["devices"]}
     promised = DEVICE - {"before", "after", "changed", "steps"}
     for told in found.values():

@@ -181,6 +181,47 @@ def test_options_of_a_selector_are_kept() -> None:
     assert parse({"name": "a", "required": None}).required
 
 
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (None, ()),
+        ("marvell,armada-ap810", ("marvell,armada-ap810",)),
+        (["acme,b", "acme,a", "acme,b"], ("acme,b", "acme,a", "acme,b")),
+        ("QEMU Virtual Machine", ("QEMU Virtual Machine",)),
+        (["ProLiant XL270d Gen10 (P12345-B21)"], ("ProLiant XL270d Gen10 (P12345-B21)",)),
+        ("Standard PC (Q35 + ICH9, 2009)", ("Standard PC (Q35 + ICH9, 2009)",)),
+    ],
+)
+def test_an_entry_is_for_one_board_or_several(given: object, names: tuple[str, ...]) -> None:
+    assert parse({"name": "a", "when_board": given}).when_board == names
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("", " ", " a", "a ", "a\n", "a\tb", "acme,*", "a?", "a[bc]", "a|b", "{{ x }}", '"', "é"),
+        *([], [""], ["a", "b*"], ["a", None], [["a"]], 510, True, False, {"a": "b"}, {}),
+    ],
+)
+def test_what_is_no_name_of_a_board_is_refused_and_its_entry_named(given: object) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse({"name": "the.entry", "when_board": given})
+    assert f"when_board of name 'the.entry' is {given!r}; " in str(caught.value)
+
+
+@given(st.one_of(NASTY, st.text("acme,-. ()&:@=*\n", max_size=20)))
+@settings(max_examples=400)
+def test_the_name_of_a_board_that_is_taken_is_kept_and_no_pattern(text: str) -> None:
+    try:
+        (name,) = parse({"name": "a", "when_board": text}).when_board
+    except PolicyError:
+        return
+    assert name == text == text.strip()
+    assert text.isascii()
+    assert text.isprintable()
+    assert not set("\"'*?[]|$%\\{};!<>`~^") & set(text)
+
+
 def test_an_alias_is_replaced_and_the_rest_is_kept() -> None:
     lookup = {"soc0": "/soc@0"}.get
     assert resolve_alias(Selector("dt_path", "soc0/x@1"), lookup).value == "/soc@0/x@1"
