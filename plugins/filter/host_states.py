@@ -1,0 +1,77 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter of this name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: host_states
+short_description: Say in what states hosts are, by what each of them registered
+version_added: 0.1.0
+author:
+  - armfleet.vfio contributors (@armfleet)
+description:
+  - What P(armfleet.vfio.host_state#filter) makes of each host's registered result of
+    M(armfleet.vfio.device_info). A host that has none is a failed one.
+positional: hostvars, variable
+options:
+  _input:
+    description: Names of hosts, as in the inventory, such as C(ansible_play_hosts_all).
+    type: list
+    elements: str
+    required: true
+  hostvars:
+    description: The variables of all hosts, C(hostvars).
+    type: dict
+    required: true
+  variable:
+    description: Name of the variable in which the result was registered.
+    type: str
+    required: true
+seealso:
+  - plugin: armfleet.vfio.host_state
+    plugin_type: filter
+"""
+
+EXAMPLES = r"""
+- name: Read the devices
+  armfleet.vfio.device_info:
+  register: found
+  ignore_errors: true
+  ignore_unreachable: true
+
+- name: Say which hosts are not as they should be
+  ansible.builtin.debug:
+    msg: "{{ fleet | rejectattr('state', 'in', ['as_listed', 'unmanaged']) }}"
+  vars:
+    fleet: "{{ ansible_play_hosts_all | armfleet.vfio.host_states(hostvars, 'found') }}"
+  run_once: true
+"""
+
+RETURN = r"""
+_value:
+  description: One for each host, in their order, as P(armfleet.vfio.host_state#filter) returns it.
+  type: list
+  elements: dict
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.armfleet.vfio.plugins.filter.host_state import host_state
+
+
+def host_states(
+    hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], variable: str
+) -> list[Any]:
+    """As documented above."""
+    return [host_state(hostvars[host].get(variable), host) for host in hosts]
+
+
+class FilterModule:
+    """The filter, for ansible-core."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"host_states": host_states}

@@ -1,0 +1,209 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Fleets to report on: what device_info would return of each host, and the states made of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import HostState, host_state
+
+VFIO = "vfio-platform"
+
+
+class Kind(NamedTuple):
+    """Devices of one kind on a board."""
+
+    node: str
+    driver: str | None
+    number: int
+    carries: tuple[str, str, str] | None = None
+    bus: str = "platform"
+
+
+class Board(NamedTuple):
+    """A model of board; its devices begin at ``base``."""
+
+    base: int
+    below: str
+    kinds: tuple[Kind, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(kind.number for kind in self.kinds)
+
+
+EDGE = Board(
+    0xE0000000,
+    "/soc",
+    (
+        Kind("ethernet", "amd-xgbe", 2, ("network", "eth", "network interface eth%d is up")),
+        Kind("sata", "ahci", 1, ("storage", "sda", "sda%d is mounted on /")),
+        Kind("crypto", "ccp-crypto", 2),
+        Kind("dma", "dma-pl330", 2, bus="amba"),
+        Kind(
+            "serial", "uart-pl011", 2, ("console", "ttyAMA", "it is the console ttyAMA%d"), "amba"
+        ),
+        Kind("gpio", "pl061_gpio", 5, bus="amba"),
+        Kind("i2c", "i2c_designware", 4),
+        Kind("spi", "ssp-pl022", 2, bus="amba"),
+        Kind("usb", "xhci-hcd", 2),
+        Kind("iommu", "arm-smmu", 3),
+        Kind("watchdog", "sbsa-gwdt", 1, ("watchdog", "watchdog", "watchdog%d is running")),
+        Kind("rtc", "rtc-pl031", 1, ("clock", "rtc", "rtc%d keeps the system's time"), "amba"),
+        Kind("pmu", None, 4),
+        Kind("timer", None, 3),
+    ),
+)
+GATEWAY = Board(
+    0x02000000,
+    "/bus@0/soc",
+    (
+        Kind("ethernet", "fsl_dpaa_mac", 8, ("network", "eth", "network interface eth%d is up")),
+        Kind("crypto", "caam", 1),
+        Kind("crypto-ring", "caam_jr", 4),
+        Kind("mmc", "sdhci-esdhc", 2, ("storage", "mmcblk", "mmcblk%dp1 is mounted on /")),
+        Kind("serial", "uart-8250", 4, ("console", "ttyS", "it is the console ttyS%d")),
+        Kind("qman-portal", "qman_portal", 8),
+        Kind("i2c", "i2c-imx", 4),
+        Kind("gpio", "gpio-mpc8xxx", 4),
+        Kind("dma", "fsl-edma", 2),
+        Kind("usb", "dwc3", 3),
+        Kind("pcie", "layerscape-pcie", 3),
+        Kind("thermal", "qoriq_thermal", 1),
+        Kind("watchdog", "imx2-wdt", 4),
+        Kind("timer", None, 8),
+    ),
+)
+
+
+def devices_of(board: Board, shift: int = 0) -> Iterator[dict[str, Any]]:
+    """As device_info returns them, on their native drivers."""
+    address = board.base + shift
+    for kind in board.kinds:
+        for number in range(kind.number):
+            address += 0x10000
+            name = f"{address:x}.{kind.node}"
+            claims = (
+                f"the module of {kind.driver} claims it" if kind.driver else "no driver claims it"
+            )
+            hazards = []
+            if kind.carries and number == 0:
+                what, subject, sentence = kind.carries
+                hazards = [{"kind": what, "subject": subject, "sentence": sentence % number}]
+            yield {
+                "name": name,
+                "bus": kind.bus,
+                "dt_path": f"{board.below}/{kind.node}@{address:x}",
+                "acpi_path": None,
+                "driver": kind.driver,
+                "driver_override": None,
+                "desired": None,
+                "next_boot": {"driver": kind.driver, "driver_override": None, "reason": claims},
+                "drift": [],
+                "carries": hazards,
+            }
+
+
+def give_to_vfio(device: dict[str, Any]) -> None:
+    """The list has it for VFIO, and all is so."""
+    device |= {
+        "driver": VFIO,
+        "driver_override": VFIO,
+        "desired": {"driver": VFIO, "driver_override": VFIO},
+        "next_boot": {
+            "driver": VFIO,
+            "driver_override": VFIO,
+            "reason": "policy vfio of the list last applied",
+        },
+        "carries": [],
+    }
+
+
+def take_back(device: dict[str, Any], native: str) -> None:
+    """Somebody has bound it to its native driver by hand."""
+    said = f"it is {native}, and the list last applied wants it {VFIO} (driver_override {VFIO})"
+    later = (
+        f"it is {native}, and will be {VFIO} (driver_override {VFIO}) after the next boot: policy "
+        "vfio of the list last applied"
+    )
+    device |= {"driver": native, "driver_override": None, "drift": [said, later]}
+
+
+def keep_until_boot(device: dict[str, Any]) -> None:
+    """The list was applied for the next boot only."""
+    native = {"driver": device["driver"], "driver_override": device["driver_override"]}
+    give_to_vfio(device)
+    take_back(device, str(native["driver"]))
+
+
+def result(
+    board: Board, shift: int = 0, vfio: str = "", state: str = "as_listed"
+) -> dict[str, Any]:
+    """Of a host that was read; devices whose nodes are called ``vfio`` are in its list."""
+    devices = list(devices_of(board, shift))
+    listed = [device for device in devices if vfio and f"/{vfio}@" in device["dt_path"]]
+    natives = [str(device["driver"]) for device in listed]
+    for device in listed:
+        (keep_until_boot if state == "reboot" else give_to_vfio)(device)
+    if state == "drift":
+        take_back(listed[0], natives[0])
+    return {
+        "devices": devices,
+        "policy_list": [{"compatible": f"acme,{vfio}", "policy": "vfio"}] if listed else [],
+        "reboot_required": state == "reboot",
+    }
+
+
+def unreachable(said: str) -> dict[str, Any]:
+    """Of a host that could not be reached."""
+    return {"unreachable": True, "msg": f"Failed to connect to the host via ssh: {said}"}
+
+
+def example() -> list[HostState]:
+    """A small fleet for the pictures: every state is there."""
+    results: dict[str, Mapping[str, Any]] = {}
+    for number in range(1, 13):
+        results[f"edge-{number:02}"] = result(EDGE, vfio="crypto")
+    for number in range(1, 9):
+        results[f"gateway-{number:02}"] = result(GATEWAY, vfio="crypto-ring")
+    results["edge-04"] = result(EDGE, vfio="crypto", state="drift")
+    results["gateway-05"] = result(GATEWAY, vfio="crypto-ring", state="drift")
+    results["gateway-06"] = result(GATEWAY, vfio="crypto-ring", state="reboot")
+    results["edge-11"] = result(EDGE)
+    results["edge-12"] = result(EDGE)
+    results["edge-09"] = unreachable("ssh: connect to host 192.0.2.19 port 22: No route to host")
+    results["gateway-08"] = {
+        "failed": True,
+        "module_stderr": "OSError: [Errno 28] No space left on device: '/tmp/ansible-x'",
+        "msg": "MODULE FAILURE",
+    }
+    return states(results)
+
+
+def large(hosts: int = 500, devices: int = 60, *, alike: bool = True) -> list[HostState]:
+    """A fleet of this size; ``alike`` is False where no two hosts have a device in common."""
+    draw = random.Random(7)
+    results: dict[str, Mapping[str, Any]] = {}
+    for number in range(hosts):
+        board, vfio = ((EDGE, "crypto"), (GATEWAY, "crypto-ring"))[number % 2]
+        filled = board._replace(
+            kinds=(*board.kinds, Kind("port", "acme-port", devices - board.size))
+        )
+        state = draw.choices(("as_listed", "unmanaged", "drift", "reboot"), (80, 10, 7, 3))[0]
+        shift = 0 if alike else number * 0x1000
+        name = f"{'edge' if number % 2 == 0 else 'gateway'}-{number:03}"
+        results[name] = result(filled, shift, "" if state == "unmanaged" else vfio, state)
+        if draw.random() < 0.02:
+            said = f"ssh: connect to host 192.0.2.{number % 250} port 22: Connection refused"
+            results[name] = unreachable(said)
+    return states(results)
+
+
+def states(results: Mapping[str, Mapping[str, Any]]) -> list[HostState]:
+    """Of results by the names of their hosts."""
+    return [host_state(name, found) for name, found in results.items()]

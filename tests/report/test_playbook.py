@@ -1,0 +1,308 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The playbook over simulated boards, of which some cannot be read; and the four files."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from playwright.sync_api import Page, expect
+from prometheus_client.parser import text_string_to_metric_families as metrics_of
+
+from tests.harness.playbook import Run, play
+from tests.report.fleet import large
+from tests.simulated.boards import Part, device_tree, flattened
+from tests.simulator.host import Host, Plan, start
+from tests.simulator.inventory import inventory
+
+PLAYBOOK = "armfleet.vfio.report"
+PARTS = [Part("net", False, True, False, False, None), Part("dma", False, True, False, False, None)]
+DRIVERS = """
+kernel: {groups_at_boot: true}
+drivers:
+  - {name: acme-net, compatible: ["acme,net"]}
+  - {name: acme-dma, compatible: ["acme,dma"]}
+"""
+LIST = [{"dt_path": "/net@1000", "policy": "vfio"}]
+UNBIND = "echo 1000.net >/sys/bus/platform/drivers/vfio-platform/unbind"
+# What no sane host has; on the way it must stay a text, for Ansible as well.
+TEMPLATE = "{{ lookup('ansible.builtin.pipe', 'touch %s') }}"
+
+if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
+    pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)
+
+
+class Fleet(NamedTuple):
+    """An inventory and where the report is to be."""
+
+    inventory: Path
+    folder: Path
+
+
+class Reported(NamedTuple):
+    """What a run said, and its folder."""
+
+    run: Run
+    folder: Path
+
+    @property
+    def json(self) -> dict[str, Any]:
+        read: dict[str, Any] = json.loads((self.folder / "report.json").read_text())
+        return read
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {host["host"]: host["state"] for host in self.json["hosts"]}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Four boards, an address where nobody answers, and a host without a Python."""
+    place = tmp_path_factory.mktemp("report")
+    (place / "board.dtb").write_bytes(flattened(device_tree(PARTS)))
+    (place / "drivers.yml").write_text(DRIVERS)
+    names = ("listed", "drifting", "untouched", "no-python")
+    hosts = start([Plan(name, place / "board.dtb", place / "drivers.yml") for name in names])
+    try:
+        group = yaml.safe_load(inventory(hosts))
+        content = group["simulated"]
+        content["hosts"]["no-python"]["ansible_python_interpreter"] = "/nowhere/python3"
+        content["hosts"]["gone"] = {"ansible_host": str(place / "no such folder")}
+        content["hosts"]["template"] = {
+            "ansible_host": str(place / "no-such-folder"),
+            # Not a template for Ansible; it comes back in what ssh says.
+            "ansible_user": "root",
+        }
+        # The control node is no host of the fleet: what holds for all of them must not hurt it.
+        group["all"] = {"vars": {"ansible_become": True, "ansible_become_exe": "/bin/false"}}
+        content["vars"]["ansible_become_exe"] = "sudo"
+        content["vars"]["ansible_become"] = False
+        (place / "hosts.yml").write_text(yaml.safe_dump(group))
+        applied = play(
+            place / "hosts.yml",
+            "armfleet.vfio.apply",
+            variables={
+                "passthrough_hosts": "listed,drifting",
+                "passthrough_devices": LIST,
+                "passthrough_initramfs": "never",
+                "passthrough_reset_required": False,
+                "passthrough_allow": ["consumers", "group"],
+            },
+        )
+        assert applied.code == 0, applied.output
+        (drifting,) = (host for host in hosts if host.name == "drifting")
+        done = on(drifting, content["vars"]["ansible_ssh_executable"], UNBIND)
+        assert done.returncode == 0, done.stderr
+        yield Fleet(place / "hosts.yml", place)
+    finally:
+        for host in hosts:
+            host.stop()
+
+
+def on(host: Host, ssh: str, command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ssh, str(host.folder), command], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def report(fleet: Fleet, *arguments: str, **variables: Any) -> Reported:
+    folder = fleet.folder / "out" / str(time.monotonic_ns())
+    given = {f"report_{name}": value for name, value in variables.items()}
+    run = play(
+        fleet.inventory,
+        PLAYBOOK,
+        *arguments,
+        variables={"report_path": str(folder), "passthrough_hosts": "simulated", **given},
+    )
+    return Reported(run, folder)
+
+
+@pytest.fixture(scope="module")
+def reported(fleet: Fleet) -> Reported:
+    made = report(fleet, title="Boards & <more>")
+    assert made.run.code == 0, made.run.output
+    return made
+
+
+def test_hosts_that_cannot_be_read_are_rows_and_in_nobodys_way(reported: Reported) -> None:
+    assert reported.states == {
+        "listed": "as_listed",
+        "drifting": "drift",
+        "untouched": "unmanaged",
+        "no-python": "failed",
+        "gone": "unreachable",
+        "template": "unreachable",
+    }
+    said = {host["host"]: host["sentence"] for host in reported.json["hosts"]}
+    assert "ansible_python_interpreter" in said["no-python"]
+    assert said["gone"].startswith("It cannot be reached: ")
+    assert "/net@1000: it is" in said["drifting"]
+    assert "Traceback" not in reported.run.output
+
+
+def test_the_run_says_how_the_hosts_are_and_where_the_files_are(reported: Reported) -> None:
+    message = str(reported.run.of("ansible.builtin.debug")["msg"])
+    assert message == (
+        "6 hosts: 1 failed, 2 unreachable, 1 drift, 1 as listed, 1 no list. "
+        f"The report is in {reported.folder}."
+    )
+    assert {path.name for path in reported.folder.iterdir()} == {
+        "report.html",
+        "report.json",
+        "report.csv",
+        "report.prom",
+    }
+    assert {path.stat().st_mode & 0o777 for path in reported.folder.iterdir()} == {0o600}
+
+
+def test_all_files_say_the_same(reported: Reported, tab: Page) -> None:
+    with (reported.folder / "report.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["host"]: row["state"] for row in rows} == reported.states
+    (drifting,) = (row for row in rows if row["drift"])
+    (host,) = (host for host in reported.json["hosts"] if host["host"] == "drifting")
+    (device,) = (device for device in host["devices"] if device["drift"])
+    assert drifting["host"] == "drifting"
+    assert drifting["device"] == device["device"] == "/net@1000"
+    assert drifting["driver"] == "(none)"
+    assert drifting["desired_driver"] == device["desired"]["driver"] == "vfio-platform"
+    metrics = {
+        (sample.name, sample.labels.get("host"), sample.labels.get("state")): sample.value
+        for family in metrics_of((reported.folder / "report.prom").read_text())
+        for sample in family.samples
+    }
+    assert metrics["armfleet_vfio_drift_devices", "drifting", None] == 1
+    assert metrics["armfleet_vfio_host_state", "gone", "unreachable"] == 1
+    assert metrics["armfleet_vfio_host_state", "gone", "failed"] == 0
+    assert ("armfleet_vfio_drift_devices", "gone", None) not in metrics
+    made_at = datetime.fromisoformat(reported.json["made_at"])
+    assert metrics["armfleet_vfio_report_timestamp_seconds", None, None] == made_at.timestamp()
+    assert made_at.tzinfo == UTC
+    tab.goto((reported.folder / "report.html").as_uri())
+    expect(tab.get_by_role("heading", level=1)).to_have_text("Boards & <more>")
+    shown = tab.locator("#ui-table > tbody > tr")
+    assert {
+        row.locator("th").inner_text(): row.get_attribute("data-state") for row in shown.all()
+    } == reported.states
+    tab.get_by_role("button", name="drifting", exact=True).click()
+    expect(tab.get_by_role("table", name="Devices of drifting")).to_contain_text(device["drift"][0])
+
+
+def test_only_what_is_asked_for_is_written(fleet: Fleet) -> None:
+    made = report(fleet, "--limit", "listed,gone", formats=["csv"], mode="0644")
+    assert made.run.code == 0, made.run.output
+    (file,) = made.folder.iterdir()
+    assert file.name == "report.csv"
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_report_reads_and_writes_nothing_on_the_hosts(reported: Reported) -> None:
+    changed = [task for task in reported.run.tasks if task.result.get("changed")]
+    assert {task.task.rpartition(" : ")[2] for task in changed} == {
+        "Make the folder",
+        "Write the page",
+        "Write the files for programs",
+    }
+
+
+def test_check_mode_writes_nothing(fleet: Fleet) -> None:
+    made = report(fleet, "--check")
+    assert made.run.code == 0, made.run.output
+    assert not made.folder.exists()
+
+
+def test_what_a_host_says_is_no_template(tmp_path: Path) -> None:
+    """As a host might say it that somebody else has taken over."""
+    trace = tmp_path / "taken"
+    encoded = base64.b64encode((TEMPLATE % trace).encode()).decode()
+    (tmp_path / "hosts").write_text("localhost ansible_connection=local\n")
+    run = play(
+        tmp_path / "hosts",
+        [
+            {
+                "name": "Report",
+                "hosts": "localhost",
+                "gather_facts": False,
+                "tasks": [
+                    {
+                        "name": "Say it",
+                        "ansible.builtin.command": {"argv": ["base64", "-d"], "stdin": encoded},
+                        "register": "said",
+                    },
+                    {
+                        "name": "Keep its state",
+                        "ansible.builtin.set_fact": {
+                            "kept": "{{ {'failed': true, 'msg': said.stdout} "
+                            "| armfleet.vfio.host_state(inventory_hostname) }}"
+                        },
+                    },
+                    {"name": "Show it", "ansible.builtin.debug": {"msg": "{{ kept.sentence }}"}},
+                ],
+            }
+        ],
+    )
+    assert run.code == 0, run.output
+    assert (TEMPLATE % trace) in str(run.of("ansible.builtin.debug")["msg"])
+    assert not trace.exists()
+
+
+def test_a_report_of_five_hundred_hosts_is_a_matter_of_seconds(tmp_path: Path) -> None:
+    fleet = large()
+    read = {
+        host["host"]: {
+            "found": {
+                "policy_list": [{}],
+                "devices": [
+                    {
+                        **device,
+                        "dt_path": device["device"],
+                        "acpi_path": None,
+                        "carries": device["hazards"],
+                    }
+                    for device in host["devices"]
+                ],
+            }
+        }
+        for host in fleet
+    }
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": read}}))
+    run = play(
+        tmp_path / "hosts.json",
+        [
+            {
+                "name": "Report",
+                "hosts": "all",
+                "gather_facts": False,
+                "tasks": [
+                    {
+                        "name": "Write the report",
+                        "ansible.builtin.include_role": {"name": "armfleet.vfio.report"},
+                        "vars": {
+                            "report_registered": "found",
+                            "report_path": str(tmp_path / "out"),
+                        },
+                        "run_once": True,
+                    }
+                ],
+            }
+        ],
+    )
+    assert run.code == 0, run.output[-2000:]
+    print()
+    for task in run.tasks:
+        print(f"{task.seconds:6.1f} s  {task.task}")
+    for file in sorted((tmp_path / "out").iterdir()):
+        print(f"{file.stat().st_size / 1024:8,.0f} KiB  {file.name}")
