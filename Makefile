@@ -4,7 +4,7 @@ STAGED = python tools/stage.py
 SERIES = 6.12 7
 
 .PHONY: help setup check test simulated sweep integration safety boots newer nightly demo bench \
-	guest molecule clean $(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
+	guest molecule report screenshots clean $(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:/ { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,9 +16,9 @@ check: ## Lint, sanity and tests that need no guest (three minutes)
 	@tools/setup check $(STAGED) python tools/check.py
 
 # The longest way leads over the guest, whose kernel takes both cores; its tests take one each.
-test: guest ## Everything: make check and the next seven, two of them at a time
+test: guest ## Everything: make check and the next eight, two of them at a time
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync \
-		newer integration boots safety check simulated sweep molecule
+		newer integration boots safety check simulated sweep molecule report
 
 simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines
 	@tools/setup guest $(STAGED) pytest tests/simulated --depth test
@@ -60,6 +60,12 @@ $(SERIES:%=guest-%): guest-%:
 
 molecule: ## Run the role on simulated boards in containers, as root
 	@tools/setup molecule $(STAGED) molecule test --all
+
+report: ## The report of a fleet, in a browser and over simulated boards
+	@tools/setup report $(STAGED) pytest tests/report -s
+
+screenshots: ## Make the pictures of the report that the documentation shows
+	@tools/setup report $(STAGED) python -m tests.report.screenshots $(CURDIR)/docs/images
 
 clean: ## Remove what was built in this folder; the caches outside it stay
 	rm -rf build armfleet-vfio-*.tar.gz

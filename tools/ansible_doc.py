@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Checks that ansible-doc shows every module, every option of it, and every role."""
+"""Checks that ansible-doc shows every module and filter, all of each, and every role."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def _documented() -> dict[str, Any]:
 def _present() -> dict[str, set[str]]:
     return {
         "module": {path.stem for path in Path("plugins/modules").glob("*.py")},
+        "filter": {path.stem for path in Path("plugins/filter").glob("*.py")},
         "role": {path.name for path in Path("roles").iterdir()},
     }
 
@@ -38,9 +39,9 @@ def main() -> int:
         for name in sorted(names)
         if f"{COLLECTION}.{name}" not in documented[kind]
     ]
-    for module in documented["module"].values():
-        missing = {"doc", "examples", "return"} - {part for part in module if module[part]}
-        problems += [f"{module['doc']['name']} has no {part}" for part in sorted(missing)]
+    for plugin in [*documented["module"].values(), *documented["filter"].values()]:
+        missing = {"doc", "examples", "return"} - {part for part in plugin if plugin[part]}
+        problems += [f"{plugin['doc']['name']} has no {part}" for part in sorted(missing)]
     print("\n".join(problems))
     return bool(problems)
 

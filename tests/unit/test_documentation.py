@@ -46,9 +46,15 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._why import Reason
 ROOT = Path(__file__).parents[2]
 PREFIX = "armfleet.vfio."
 MODULES = sorted(_door.SPECS)
-ROLE_OPTIONS = yaml.safe_load((ROOT / "roles/passthrough/meta/argument_specs.yml").read_text())[
-    "argument_specs"
-]["main"]["options"]
+ROLES = ("passthrough", "report")
+PREFIXES = tuple(f"{role}_" for role in ROLES)
+OPTIONS_OF_ROLES = {
+    role: yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())[
+        "argument_specs"
+    ]["main"]["options"]
+    for role in ROLES
+}
+ROLE_OPTIONS = OPTIONS_OF_ROLES["passthrough"]
 
 DEVICE = Identity("platform", "b000000.crypto")
 CHANGED = DeviceOutcome(DEVICE, Policy(VFIO), State(), State(VFIO, VFIO), ("bind to vfio",))
@@ -110,16 +116,14 @@ def calls(data: Any) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def role_variables(data: Any) -> list[Mapping[str, Any]]:
-    """Each mapping that sets variables of the role."""
+    """Each mapping that sets variables of a role."""
     return [
-        mapping
-        for mapping in mappings(data)
-        if any(key.startswith("passthrough_") for key in mapping)
+        mapping for mapping in mappings(data) if any(key.startswith(PREFIXES) for key in mapping)
     ]
 
 
 def markdown_files() -> list[Path]:
-    folders = (ROOT, ROOT / "docs", ROOT / "roles/passthrough")
+    folders = (ROOT, ROOT / "docs", *(ROOT / "roles" / role for role in ROLES))
     return [path for folder in folders for path in sorted(folder.glob("*.md"))]
 
 
@@ -145,7 +149,8 @@ def test_what_the_pages_show_is_accepted(path: Path) -> None:
         for module, options in calls(block):
             assert errors_of(module, options) == [], options
         for variables in role_variables(block):
-            known = {name: ROLE_OPTIONS[name] for name in variables if name in ROLE_OPTIONS}
+            options = {**OPTIONS_OF_ROLES["passthrough"], **OPTIONS_OF_ROLES["report"]}
+            known = {name: options[name] for name in variables if name in options}
             assert sorted(set(variables) - set(known) - {"passthrough_hosts"}) == []
             result = ArgumentSpecValidator(known).validate(
                 {name: variables[name] for name in known}

@@ -1,0 +1,186 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A fleet as texts for programs and as what a page is filled with."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from ansible_collections.armfleet.vfio.plugins.filter import fleet_report as filter_of_report
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _fleet_texts
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import HostState, host_state
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_page import page
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_texts import Report
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._version import version
+from tests.report.fleet import EDGE, result, states, unreachable
+
+ROOT = Path(__file__).parents[2]
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+HOSTILE = 'a"b\\c\nd</script>'
+
+
+def report(*hosts: HostState) -> Report:
+    return Report(hosts, "Boards", NOON, "1.2.3")
+
+
+FLEET = states(
+    {
+        "edge-1": result(EDGE, vfio="crypto"),
+        "edge-2": result(EDGE, vfio="crypto", state="drift"),
+        "edge-3": unreachable("ssh: connect to host 192.0.2.3 port 22: Connection refused"),
+    }
+)
+
+
+def metrics(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """By name and labels, as Prometheus' own parser reads them."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def cells(value: str) -> dict[str, str]:
+    """The CSV line of a host whose only device has this for a path and as its drift."""
+    found = result(EDGE)
+    found["devices"] = [{**found["devices"][0], "dt_path": value, "drift": [value]}]
+    rows = csv.DictReader(_fleet_texts.as_csv(report(host_state(value, found))).splitlines(True))
+    (row,) = rows
+    return row
+
+
+def test_json_has_all_of_it_one_host_a_line() -> None:
+    text = _fleet_texts.as_json(report(*FLEET))
+    read = json.loads(text)
+    assert read["hosts"] == FLEET
+    assert read["summary"] == {
+        "hosts": 3,
+        "states": {
+            "failed": 0,
+            "unreachable": 1,
+            "drift": 1,
+            "reboot": 0,
+            "as_listed": 1,
+            "unmanaged": 0,
+        },
+        "devices": 68,
+        "listed": 4,
+        "drifting": 1,
+        "with_hazards": 10,
+    }
+    assert read["made_at"] == "2026-01-31T12:00:00+00:00"
+    assert read["version"] == "1.2.3"
+    lines = text.splitlines()[1:-1]
+    assert [json.loads(line.rstrip(","))["host"] for line in lines] == [
+        "edge-1",
+        "edge-2",
+        "edge-3",
+    ]
+
+
+def test_csv_has_one_device_a_line_and_a_line_for_a_host_without_one() -> None:
+    rows = list(csv.DictReader(_fleet_texts.as_csv(report(*FLEET)).splitlines()))
+    assert [row["host"] for row in rows].count("edge-1") == 34
+    assert rows[-1]["host"] == "edge-3"
+    assert rows[-1]["device"] == ""
+    (drifting,) = (row for row in rows if row["drift"])
+    assert drifting["driver"] == "ccp-crypto"
+    assert drifting["desired_driver"] == drifting["next_boot_driver"] == "vfio-platform"
+    assert {row["driver"] for row in rows if row["name"].endswith(".pmu")} == {"(none)"}
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "  =", "\uff1d", "\uff0b"])
+def test_no_cell_of_the_csv_is_a_formula_for_a_spreadsheet(start: str) -> None:
+    value = start + 'cmd|"/c calc"!A1'
+    row = cells(value)
+    assert row["host"] == row["device"] == row["drift"] == "'" + value
+
+
+@pytest.mark.parametrize("value", ["/soc/a@1", "a,b", 'say "x"', "two\nlines", "5 - 3"])
+def test_other_cells_of_the_csv_come_back_as_they_were(value: str) -> None:
+    row = cells(value)
+    assert row["host"] == row["device"] == row["drift"] == value
+
+
+def test_prometheus_reads_the_gauges() -> None:
+    read = metrics(_fleet_texts.as_prometheus(report(*FLEET)))
+    on_edge = (("host", "edge-2"),)
+    assert read["armfleet_vfio_report_timestamp_seconds", ()] == NOON.timestamp()
+    assert read["armfleet_vfio_report_info", (("version", "1.2.3"),)] == 1
+    assert read["armfleet_vfio_drift_devices", on_edge] == 1
+    assert read["armfleet_vfio_listed_devices", on_edge] == 2
+    assert read["armfleet_vfio_hazard_devices", on_edge] == 5
+    assert read["armfleet_vfio_devices", (("driver", "none"), *on_edge)] == 7
+    assert read["armfleet_vfio_devices", (("driver", "vfio-platform"), *on_edge)] == 1
+    for host in FLEET:
+        held = {
+            state: read["armfleet_vfio_host_state", (("host", host["host"]), ("state", state))]
+            for state in _fleet_texts.LABELS
+        }
+        assert [state for state, value in held.items() if value] == [host["state"]]
+    assert ("armfleet_vfio_drift_devices", (("host", "edge-3"),)) not in read
+
+
+def test_labels_come_back_as_they_were() -> None:
+    found = result(EDGE)
+    found["devices"][0]["driver"] = HOSTILE
+    text = _fleet_texts.as_prometheus(report(host_state(HOSTILE, found)))
+    read = metrics(text)
+    assert read["armfleet_vfio_devices", (("driver", HOSTILE), ("host", HOSTILE))] == 1
+    assert text.endswith("\n")
+    assert all(line.startswith(("# ", "armfleet_vfio_")) for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        ([], "0 hosts: nothing to report"),
+        (FLEET[:1], "1 host: 1 as listed"),
+        (FLEET, "3 hosts: 1 unreachable, 1 drift, 1 as listed"),
+    ],
+)
+def test_the_summary_is_one_line(hosts: list[HostState], said: str) -> None:
+    assert _fleet_texts.as_summary(report(*hosts)) == said
+
+
+def test_what_the_page_has_for_scripts_is_json_and_ends_no_script() -> None:
+    found = result(EDGE)
+    found["devices"][0]["dt_path"] = HOSTILE + "<!--"
+    data = page(report(host_state("edge-1", found)), {})["data"]
+    assert not {"<", ">", "&"} & set(data)
+    assert json.loads(data)["texts"][0] == HOSTILE + "<!--"
+
+
+def test_a_device_that_many_hosts_have_is_in_the_page_once() -> None:
+    one, many = (
+        page(report(*states({str(host): result(EDGE) for host in range(number)})), {})
+        for number in (1, 100)
+    )
+    assert json.loads(one["data"])["devices"] == json.loads(many["data"])["devices"]
+
+
+def test_the_filter_returns_what_its_documentation_says() -> None:
+    described = yaml.safe_load(filter_of_report.RETURN)["_value"]["contains"]
+    made = filter_of_report.fleet_report(FLEET, sources={"style": ""})
+    assert set(described) == set(made)
+    assert set(described["page"]["contains"]) == set(made["page"])
+    assert set(described["page"]["contains"]["totals"]["sample"]) == set(made["page"]["totals"])
+    assert made["page"]["hashes"] == {
+        "style": "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+    }
+
+
+def test_the_version_is_that_of_the_checkout_or_of_what_was_installed(tmp_path: Path) -> None:
+    assert version() == yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"]
+    (tmp_path / "MANIFEST.json").write_text('{"collection_info": {"version": "9.8.7"}}')
+    assert version(tmp_path) == "9.8.7"
