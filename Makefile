@@ -4,7 +4,7 @@ STAGED = python tools/stage.py
 SERIES = 6.12 7
 
 .PHONY: help setup check test simulated sweep integration safety boots newer nightly demo bench \
-	guest molecule report screenshots clean $(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
+	guest molecule fleet report screenshots clean $(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:/ { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,15 +16,18 @@ check: ## Lint, sanity and tests that need no guest (three minutes)
 	@tools/setup check $(STAGED) python tools/check.py
 
 # The longest way leads over the guest, whose kernel takes both cores; its tests take one each.
-test: guest ## Everything: make check and the next eight, two of them at a time
+test: guest ## Everything: make check and the next nine, two of them at a time
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync \
-		newer integration boots safety check simulated sweep molecule report
+		newer integration boots safety fleet check simulated sweep molecule report
 
 simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines
 	@tools/setup guest $(STAGED) pytest tests/simulated --depth test
 
-sweep: ## A thousand boards of Debian's kernel, and a fleet of two hundred
+sweep: ## A thousand boards of Debian's kernel, and a fleet of unlike ones
 	@tools/setup guest $(STAGED) pytest tests/sweep -s
+
+fleet: guest ## Two hundred simulated boards and two guests: waves, a way back, drift, boots, report
+	@tools/setup guest $(STAGED) pytest tests/fleet -s --durations 10
 
 integration: guest ## What users do, on a real arm64 kernel
 	@tools/setup guest $(STAGED) pytest tests/integration --durations 10

@@ -181,28 +181,24 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
     assert stopped.code == 2
     assert "Rollout show stopped in wave 2. No later wave was begun." in stopped.output
     told = rows(stopped)
-    assert {name for name, (_wave, outcome, _said) in told.items() if outcome == "failed"} == {
-        whole.in_wave_two
-    }
-    assert RULES in told[whole.in_wave_two][2]
-    begun = {name for name, (wave, _outcome, _said) in told.items() if wave != "-"}
+    assert {name for name, row in told.items() if row.outcome == "failed"} == {whole.in_wave_two}
+    assert RULES in told[whole.in_wave_two].sentence
+    begun = {name for name, row in told.items() if row.wave != "-"}
     assert len(begun) == sum(WAVES[:2])
     assert whole.claimed() == whole.asked(begun - {whole.in_wave_two})
 
     back = clock.run("rollback", "armfleet.vfio.rollback", passthrough_rollout="show")
     assert whole.claimed() == before
-    assert {name for name, cells in rows(back).items() if cells[1] == "unreachable"} == {GONE}
+    assert {name for name, row in rows(back).items() if row.outcome == "unreachable"} == {GONE}
 
     (root(broken) / RULES[1:]).unlink()
     clock.run("rollout to its end", "armfleet.vfio.rollout", **rollout)
     again = clock.run("rollout again", "armfleet.vfio.rollout", **rollout)
     assert set(again.changed.values()) == {0}
     told = rows(again)
-    assert {wave for wave, _outcome, _said in told.values()} == {"1", "2", "3", "4"}
+    assert {row.wave for row in told.values()} == {"1", "2", "3", "4"}
     sentences = {
-        name: said
-        for name, (_wave, outcome, said) in told.items()
-        if outcome in ("failed", "unreachable")
+        name: row.sentence for name, row in told.items() if row.outcome in ("failed", "unreachable")
     }
     assert set(sentences) == {whole.full, whole.without_vfio, GONE}
     assert "No space left on device" in sentences[whole.full]
@@ -247,13 +243,13 @@ def test_hosts_that_wait_for_a_boot_are_booted_and_looked_at(whole: Whole) -> No
     ids = {name: guest.boot_id() for name, guest in whole.guests.items()}
     arguments = ("armfleet.vfio.reboot", "--limit=guests,lost")
     run = play(whole.boards.inventory, *arguments, variables={"rollout_waves": ["100%"]})
-    told = {name: cells[1] for name, cells in rows(run).items()}
+    told = {name: row.outcome for name, row in rows(run).items()}
     assert told == {"fleet-a": "changed", "fleet-b": "changed", GONE: "unreachable"}
     for name, guest in whole.guests.items():
         assert guest.boot_id() != ids[name]
         assert not whole.claimed()[name]
     again = play(whole.boards.inventory, *arguments, variables={"rollout_waves": ["100%"]})
-    assert {cells[1] for name, cells in rows(again).items() if name != GONE} == {"unchanged"}
+    assert {row.outcome for name, row in rows(again).items() if name != GONE} == {"unchanged"}
 
 
 def take_from_vfio(whole: Whole) -> set[str]:

@@ -82,6 +82,14 @@ class Run(NamedTuple):
         )
 
 
+class Row(NamedTuple):
+    """A host in the table of a rollout."""
+
+    wave: str
+    outcome: str
+    sentence: str = ""
+
+
 def play(
     inventory: Path,
     playbook: str | Sequence[Mapping[str, Any]],
@@ -122,15 +130,15 @@ def play(
         return Run(finished.returncode, finished.stdout + finished.stderr, tasks)
 
 
-def rows(run: Run) -> dict[str, list[str]]:
-    """The table that a rollout showed last: wave, outcome and sentence by host."""
+def rows(run: Run) -> dict[str, Row]:
+    """The table that a rollout showed last, by host."""
     (*_earlier, shown) = [
         task.result["msg"]
         for task in run.tasks
         if task.task == "Show the fleet" and task.status == "ok"
     ]
     found = [re.split(r"  +", line, maxsplit=3) for line in shown[1:]]
-    return {name: cells for name, *cells in found}
+    return {name: Row(*cells) for name, *cells in found}
 
 
 def task_play(action: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:

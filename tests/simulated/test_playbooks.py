@@ -65,14 +65,14 @@ def test_a_rollout_stops_at_the_wave_that_fails_and_is_put_back(tmp_path: Path) 
         assert stopped.code == 2
         assert boards.on_vfio() == {"canary": ON_VFIO, "a": ON_VFIO, "b": 0, "c": 0, "d": 1}
         found = rows(stopped)
-        assert {name: cells[:2] for name, cells in found.items()} == {
-            "b": ["2", "failed"],
-            "canary": ["1", "changed"],
-            "a": ["2", "changed"],
-            "c": ["-", "not begun"],
-            "d": ["-", "not begun"],
+        assert {name: row[:2] for name, row in found.items()} == {
+            "b": ("2", "failed"),
+            "canary": ("1", "changed"),
+            "a": ("2", "changed"),
+            "c": ("-", "not begun"),
+            "d": ("-", "not begun"),
         }
-        assert "has no vfio-platform" in found["b"][2]
+        assert "has no vfio-platform" in found["b"].sentence
         assert "armfleet.vfio.rollback -e passthrough_rollout=test" in stopped.output
         back = play(
             boards.inventory,
@@ -81,7 +81,7 @@ def test_a_rollout_stops_at_the_wave_that_fails_and_is_put_back(tmp_path: Path) 
         )
         assert back.code == 0, back.output
         assert boards.on_vfio() == {"canary": 0, "a": 1, "b": 0, "c": 0, "d": 1}
-        assert {name for name, cells in rows(back).items() if cells[1] == "changed"} == {
+        assert {name for name, row in rows(back).items() if row.outcome == "changed"} == {
             "canary",
             "a",
         }
@@ -117,17 +117,17 @@ def test_each_broken_host_is_its_own_row_and_in_nobodys_way(tmp_path: Path) -> N
         assert "Traceback" not in run.output
         assert boards.on_vfio() == {"good": ON_VFIO, "full": 0, "no-folder": 0, "no-vfio": 0}
         found = rows(run)
-        assert {name: cells[1] for name, cells in found.items()} == {
+        assert {name: row.outcome for name, row in found.items()} == {
             "good": "changed",
             "full": "failed",
             "no-folder": "failed",
             "no-vfio": "failed",
             "gone": "unreachable",
         }
-        assert "No space left on device" in found["full"][2]
-        assert "/etc/udev/rules.d" in found["no-folder"][2]
-        assert "no vfio-platform" in found["no-vfio"][2]
-        assert "no simulated host runs in /nowhere/gone" in found["gone"][2]
+        assert "No space left on device" in found["full"].sentence
+        assert "/etc/udev/rules.d" in found["no-folder"].sentence
+        assert "no vfio-platform" in found["no-vfio"].sentence
+        assert "no simulated host runs in /nowhere/gone" in found["gone"].sentence
 
 
 def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path) -> None:
