@@ -69,7 +69,8 @@ def test_five_hundred_hosts_of_sixty_devices_are_small_and_open_soon(
     fleet = large(alike=alike)
     file = write(fleet, tmp_path / "report.html")
     seconds = []
-    for _run in range(3):
+    # The soonest counts: other work on this machine makes single ones late.
+    for _run in range(5):
         page = browser.new_page()
         page.goto(file.as_uri())
         expect(status(page)).to_have_text("500 of 500 hosts shown")

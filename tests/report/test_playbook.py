@@ -243,13 +243,19 @@ def test_what_a_host_says_is_no_template(tmp_path: Path) -> None:
                         "register": "said",
                     },
                     {
+                        "name": "Fail with it",
+                        "ansible.builtin.fail": {"msg": "{{ said.stdout }}"},
+                        "register": "found",
+                        "ignore_errors": True,
+                    },
+                    {
                         "name": "Keep its state",
                         "ansible.builtin.set_fact": {
-                            "kept": "{{ {'failed': true, 'msg': said.stdout} "
-                            "| armfleet.vfio.host_state(inventory_hostname) }}"
+                            "kept": "{{ [inventory_hostname] "
+                            "| armfleet.vfio.host_states(hostvars, 'found') }}"
                         },
                     },
-                    {"name": "Show it", "ansible.builtin.debug": {"msg": "{{ kept.sentence }}"}},
+                    {"name": "Show it", "ansible.builtin.debug": {"msg": "{{ kept[0].sentence }}"}},
                 ],
             }
         ],
