@@ -129,7 +129,8 @@ _NOISE = re.compile(
 )
 # What Ansible and ssh put before what was said.
 _PREFIX = re.compile(
-    r"(Task failed: |Module failed: |Failed to connect to the host via ssh: |ssh: )+"
+    r"(Task failed: |Module failed: |Failed to connect to the host via ssh: |ssh: |"
+    r"Data could not be sent to remote host \"[^\"]*\"\. Make sure this host can be reached over )+"
 )
 _FOLDER = re.compile(r"Failed to create temporary directory.*stderr output: (?P<said>.*)")
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b.*")

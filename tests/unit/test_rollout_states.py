@@ -20,17 +20,18 @@ BINDING = {"driver": "vfio-platform", "driver_override": "vfio-platform"}
 NATIVE = {"driver": "acme", "driver_override": None}
 
 
-def device(name: str, *drift: str, desired: Any = BINDING, running: Any = BINDING) -> Any:
+def device(name: str, *drift: str, **more: Any) -> Any:
     return {
         "name": name,
         "bus": "platform",
         "dt_path": f"/soc/{name}",
         "acpi_path": None,
-        **running,
-        "desired": desired,
+        **BINDING,
+        "desired": BINDING,
         "next_boot": {**BINDING, "reason": "policy vfio"},
         "drift": list(drift),
         "carries": [],
+        **more,
     }
 
 
@@ -53,7 +54,7 @@ def said(applied: Any, checked: Any = None, failure: Any = None, unchanged: Any 
         ({"changed": True}, info(), None, "changed", "No list claims a device of it"),
         (
             {"changed": True},
-            info(device("a", "its driver is gone", running=NATIVE)),
+            info(device("a", "its driver is gone", **NATIVE)),
             None,
             "failed",
             "/soc/a is not as the list wants: its driver is gone",
