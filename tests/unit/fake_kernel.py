@@ -11,9 +11,10 @@ import fnmatch
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Callable, Optional, Tuple, Union
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
@@ -34,8 +35,8 @@ EPROBE_DEFER = 517
 BLOCK = "block"
 """As the answer to a write: the kernel does not come back from it."""
 
-Answer = int | str | Callable[[], None]
-Binding = tuple[str | None, str | None]
+Answer = Union[int, str, Callable[[], None]]
+Binding = Tuple[Optional[str], Optional[str]]
 
 
 @dataclass(frozen=True)

@@ -365,7 +365,7 @@ def test_a_file_of_others_is_known_as_such() -> None:
     assert memory(None) == Memory([], {})
 
 
-@pytest.mark.parametrize("entries", [MIXED, [CRYPTO], [DMA], [AMBA | {"required": False}], LIST])
+@pytest.mark.parametrize("entries", [MIXED, [CRYPTO], [DMA], [{**AMBA, "required": False}], LIST])
 def test_udevadm_takes_the_rules(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
     udevadm = shutil.which("udevadm")
     if udevadm is None:
@@ -488,7 +488,7 @@ def test_a_sibling_of_the_same_type_is_not_caught_at_boot(board: Board, tmp_path
 
 
 def test_a_helper_device_that_shares_the_node_is_not_caught_at_boot(board: Board) -> None:
-    board.apply([LIST[0] | {"expect": None}], reset_required=False)
+    board.apply([{**LIST[0], "expect": None}], reset_required=False)
     board.kernel.add_device("helper.0.auto", "/soc/crypto@b000000", ("acme,crypto",))
     before = board.kernel.binding("helper.0.auto")
     coldplug(board.kernel, board.kmod, board.file(RULES) or "")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Callable, Dict
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -16,7 +15,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Undo
 
-Call = Callable[..., dict[str, Any]]
+Call = Callable[..., Dict[str, Any]]
 ONE = [{"name": "b000000.crypto"}]
 VFIO = ("vfio-platform", "vfio-platform")
 NATIVE = ("acme-crypto", None)
@@ -90,7 +89,7 @@ def test_a_mode_that_yaml_made_a_number_of_is_refused(
         ("host_policy", {"devices": [{"policy": "vfio"}]}, "one of the following"),
         ("host_policy", {"devices": [{"name": "x", "policy": "other"}]}, "must be one of"),
         ("host_policy", {"devices": [CRYPTO], "allow": ["all"]}, "must be one or more of"),
-        ("host_policy", {"devices": [CRYPTO | {"name": "x"}]}, "mutually exclusive"),
+        ("host_policy", {"devices": [{**CRYPTO, "name": "x"}]}, "mutually exclusive"),
         ("driver_override", {"devices": [], "state": "absent"}, "devices is empty"),
         ("driver_override", {"devices": [], "driver": "x"}, "devices is empty"),
         ("driver_override", {"devices": ONE}, "driver"),

@@ -410,7 +410,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 def test_what_cannot_be_done_is_refused_before_anything_is_touched(
     board: Board, said: dict[str, Any], words: str
 ) -> None:
-    assert words in refused(board, [DMA | {"name": "b003000.dma"}, {"policy": "vfio", **said}])
+    assert words in refused(board, [{**DMA, "name": "b003000.dma"}, {"policy": "vfio", **said}])
 
 
 def test_two_policies_for_one_device_are_refused(board: Board) -> None:
@@ -440,7 +440,7 @@ def test_whoever_is_not_root_is_told_to_become_root(
 
 def test_every_reason_not_to_begin_is_told_at_once(board: Board) -> None:
     board.kernel.is_on_read_only_mount = True
-    entries = [entry | {"policy": "vfio"} for entry, _words in BAD[2:3]]
+    entries = [{**entry, "policy": "vfio"} for entry, _words in BAD[2:3]]
     entries += [{"name": "b002000.dma", "policy": "driver", "driver": "gone"}]
     message = refused(board, entries)
     assert all(word in message for word in ("read-only", "has no unbind", "does not exist"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import List, Optional, Tuple
+
 import pytest
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
@@ -31,7 +33,7 @@ AMBA = Identity("amba", "2.x", "/soc/x@2")
 UIO = Policy(DRIVER, "uio")
 NATIVE = Native("native", was_bound=True)
 
-Steps = list[tuple[str, str | None]]
+Steps = List[Tuple[str, Optional[str]]]
 
 
 def steps_of(

@@ -138,7 +138,7 @@ class Event:
         if words[:2] == ["/bin/sed", "-n"]:
             return sed(words[3:-1:2], self._content(words[-1]))
         if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups"]:
-            return self._kernel.link_name(words[-1].removeprefix("/sys/")) or ""
+            return self._kernel.link_name(_in_sys(words[-1])) or ""
         if words[:2] == ["/bin/mkdir", "-p"]:
             self._place(words[2]).mkdir(parents=True, exist_ok=True)
         elif words[:2] == ["/bin/ln", "-sfT"]:
@@ -153,7 +153,7 @@ class Event:
     def _content(self, path: str) -> str:
         if path.endswith("/uevent"):
             return "".join(f"{key}={value}\n" for key, value in self.properties.items())
-        return self._kernel.read(path.removeprefix("/sys/")) or ""
+        return self._kernel.read(_in_sys(path)) or ""
 
     def _make_link(self, path: str, target: str) -> None:
         place = self._place(path)
@@ -193,7 +193,7 @@ class Event:
         if path in PROGRAMS:
             return True
         if path.startswith("/"):
-            return self._kernel.exists(path.removeprefix("/sys/"))
+            return self._kernel.exists(_in_sys(path))
         return self._kernel.exists(self._path(path))
 
     def _path(self, attribute: str) -> str:
@@ -246,3 +246,8 @@ def coldplug(kernel: FakeKernel, kmod: FakeKmod, text: str) -> None:
                 event.run(rules)
             for node in kernel.names(f"devices/platform/{name}/vfio-dev"):
                 NodeEvent(kernel, kmod, node, event).run(rules)
+
+
+def _in_sys(path: str) -> str:
+    """As the fake kernel has paths."""
+    return path[len("/sys/") :] if path.startswith("/sys/") else path

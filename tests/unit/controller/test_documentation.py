@@ -43,7 +43,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._udev import Rule
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Hazard
 from ansible_collections.armfleet.vfio.plugins.module_utils._why import Reason
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PREFIX = "armfleet.vfio."
 MODULES = sorted(_door.SPECS)
 ROLES = ("passthrough", "report")
