@@ -4,7 +4,8 @@ STAGED = python tools/stage.py
 SERIES = 6.12 7
 
 .PHONY: help setup check test simulated sweep integration safety boots newer nightly demo bench \
-	guest molecule fleet report screenshots clean $(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
+	guest matrix docs links package release molecule fleet report screenshots clean \
+	$(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:/ { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,8 +18,10 @@ check: ## Lint, sanity and tests that need no guest (three minutes)
 
 # The longest way leads over the guest, whose kernel takes both cores; its tests take one each.
 test: guest ## Everything: make check and the next nine, two of them at a time
+	@tools/setup guest python tools/tested.py begin
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync \
-		newer integration boots safety fleet check simulated sweep molecule report
+		newer integration boots safety fleet check matrix docs simulated sweep molecule report
+	@tools/setup guest python tools/tested.py end
 
 simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines
 	@tools/setup guest $(STAGED) pytest tests/simulated --depth test
@@ -60,6 +63,22 @@ guest: guest-6.12 ## Build what a guest is made of; 'python3 -m tests.guest' the
 
 $(SERIES:%=guest-%): guest-%:
 	@tools/setup guest $(STAGED) python -m tests.guest build --kernel $*
+
+matrix: ## The role, sanity and units on each ansible-core and Python that is supported
+	@tools/setup guest $(STAGED) python tools/matrix.py $(VERSIONS)
+
+docs: ## Build the site of the documentation into build/site, and check its links
+	@tools/setup check $(STAGED) python tools/docs.py
+
+links: ## Ask for the documentation's links to other sites
+	@tools/setup check $(STAGED) python tools/docs.py linkcheck
+
+package: ## Build the package into build/package and have Galaxy's importer read it
+	@tools/setup check $(STAGED) python tools/package.py $(CURDIR)/build/package
+	@tools/setup check $(STAGED) python tools/importer.py $(CURDIR)/build/package
+
+release: ## Make a release of what make test has passed: make release VERSION=1.2.3
+	@tools/setup check python tools/release.py $(VERSION)
 
 molecule: ## Run the role on simulated boards in containers, as root
 	@tools/setup molecule $(STAGED) molecule test --all

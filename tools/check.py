@@ -6,30 +6,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
-from ansible_test._internal.python_requirements import get_venv_packages
-
-_BUILD = Path.cwd().parents[2]
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "armfleet-vfio"
+_PACKAGE = Path.cwd().parents[2] / "package"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _ABREAST = 2
-
-# What ansible-test would download from a host of its own.
-_GET_PIP = """\
-import subprocess
-import sys
-
-subprocess.run([sys.executable, "-m", "ensurepip"], check=True)
-"""
 
 
 class Gate(NamedTuple):
@@ -37,7 +24,6 @@ class Gate(NamedTuple):
 
     name: str
     commands: Sequence[Sequence[str]]
-    environment: Mapping[str, str] = {}
 
 
 class Verdict(NamedTuple):
@@ -49,52 +35,33 @@ class Verdict(NamedTuple):
     output: str
 
 
-def _ansible_test_environment() -> dict[str, str]:
-    """A home of its own, so that the user's is not given our way to get pip."""
-    home = _CACHE / "ansible-test"
-    version = get_venv_packages(SimpleNamespace(version=_PYTHON))["pip"]
-    script = home / ".ansible/test/cache" / f"get_pip_{version.replace('.', '_')}.py"
-    script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(_GET_PIP)
-    return {
-        "HOME": str(home),
-        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
-        "XDG_CONFIG_HOME": os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config"),
-        # Without it git is asked for the files, and git ignores the copy.
-        "ANSIBLE_TEST_CONTENT_ROOT": str(Path.cwd()),
-        "PATH": os.pathsep.join([*_other_pythons(), os.environ["PATH"]]),
-    }
-
-
-def _other_pythons() -> list[str]:
-    """Folders of the interpreters that pyenv keeps; its own shims would only run some of them."""
-    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    own = str(Path(sys.executable).parent)
-    return [own, *(str(path) for path in sorted(root.glob("versions/3.*/bin")))]
-
-
 def _gates() -> list[Gate]:
     """The slow ones first, so that none of them is left over at the end.
 
     Of the sanity tests compile and import run on each Python that is there, the others on ours.
     """
-    sanity = ["ansible-test", "sanity", "--color", "no"]
+    sanity = ["python", "tools/sanity.py", "--color", "no"]
     on_one = ["--python", _PYTHON, "--skip-test", "compile", "--skip-test", "import"]
     on_each = ["--test", "compile", "--test", "import"]
     docs = ["antsibull-docs", "lint-collection-docs", "--plugin-docs"]
     references = ["--validate-collection-refs", "all", "--disallow-unknown-collection-refs"]
+    schema = ["check-jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    workflows = [str(path) for path in sorted(Path(".github/workflows").glob("*.yml"))]
     scripts = ["tools/setup", "tests/simulator/ssh", "extensions/molecule/image", ".ci/run"]
     return [
-        Gate(
-            "ansible-test sanity",
-            [[*sanity, *on_one], [*sanity, *on_each]],
-            _ansible_test_environment(),
-        ),
+        Gate("ansible-test sanity", [[*sanity, *on_one], [*sanity, *on_each]]),
         Gate("ansible-lint", [["ansible-lint", "--nocolor"]]),
         Gate("unit tests", [["pytest", "tests/unit"]]),
         Gate("simulated machines", [["pytest", "tests/simulated"]]),
-        Gate("package", [["python", "tools/package.py", str(_BUILD / "package")]]),
+        Gate(
+            "package",
+            [
+                ["python", "tools/package.py", str(_PACKAGE)],
+                ["python", "tools/importer.py", str(_PACKAGE)],
+            ],
+        ),
         Gate("antsibull-docs", [[*docs, *references, "."]]),
+        Gate("workflows", [[*schema, *workflows]]),
         Gate("mypy", [["mypy"]]),
         Gate("ansible-doc", [["python", "tools/ansible_doc.py"]]),
         Gate("antsibull-changelog", [["antsibull-changelog", "lint"]]),
@@ -112,7 +79,6 @@ def _run(gate: Gate) -> Verdict:
     for command in gate.commands:
         done = subprocess.run(
             command,
-            env={**os.environ, **gate.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

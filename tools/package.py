@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_TESTS = {"__init__.py", "simulator"}
+_TESTS = {"__init__.py", "config.yml", "simulator"}
 _KEPT = {"plugins", "roles", "playbooks", "meta", "MANIFEST.json", "FILES.json"}
 _MODULES = [f"armfleet.vfio.{path.stem}" for path in Path("plugins/modules").glob("*.py")]
 _PLAYBOOKS = [f"armfleet.vfio.{path.stem}" for path in Path("playbooks").glob("*.yml")]

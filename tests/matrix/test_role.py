@@ -1,0 +1,145 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role and the playbooks, by whichever ansible-playbook is first in PATH."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from tests.harness.playbook import Run, play
+from tests.simulated.boards import Part, device_tree, flattened
+from tests.simulator.host import Host, Plan, start
+from tests.simulator.inventory import inventory
+
+if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
+    pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)
+
+ROOT = Path(__file__).parents[2]
+PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
+BOARDS = ("one", "two")
+PARTS = (
+    Part("net", False, True, False, False, None),
+    Part("crypto", True, True, False, True, None),
+    Part("dma", False, False, False, True, None),
+)
+DRIVERS = """
+kernel: {groups_at_boot: true}
+drivers:
+  - {name: acme-net, compatible: ["acme,net"]}
+  - {name: acme-crypto, bus: amba, amba_ids: ["00041000"]}
+  - {name: acme-dma, compatible: ["acme,dma"]}
+"""
+VARIABLES: dict[str, Any] = {
+    "passthrough_devices": [
+        {"dt_path": "/net@1000", "policy": "vfio"},
+        {"compatible": "acme,crypto", "expect": 1, "policy": "vfio"},
+        {"dt_path": "dma2", "policy": "no_autobind"},
+    ],
+    "passthrough_reset_required": False,
+    "passthrough_initramfs": "never",
+}
+NATIVE = {
+    "1000.net": ("acme-net", "(null)"),
+    "2000.crypto": ("acme-crypto", "(null)"),
+    "3000.dma": ("acme-dma", "(null)"),
+}
+AS_THE_LIST_SAYS = {
+    "1000.net": ("vfio-platform", "vfio-platform"),
+    "2000.crypto": ("vfio-amba", "vfio-amba"),
+    "3000.dma": (None, "none"),
+}
+
+
+class Fleet(NamedTuple):
+    """Running boards, and how ansible-playbook reaches them."""
+
+    hosts: list[Host]
+    inventory: Path
+
+    def play(self, playbook: str, *arguments: str, **variables: Any) -> Run:
+        name = f"armfleet.vfio.{playbook}"
+        return play(self.inventory, name, *arguments, variables=variables)
+
+    def devices(self) -> list[dict[str, tuple[str | None, str]]]:
+        """Each host's devices with driver and override, as its own /sys has them."""
+        return [
+            {name: state(Path(f"/proc/{host.pid}/root/sys/bus"), name) for name in NATIVE}
+            for host in self.hosts
+        ]
+
+
+def state(buses: Path, name: str) -> tuple[str | None, str]:
+    (device,) = buses.glob(f"*/devices/{name}")
+    driver = device / "driver"
+    bound = driver.readlink().name if driver.is_symlink() else None
+    return bound, (device / "driver_override").read_text().strip()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    board, drivers = tmp_path / "board.dtb", tmp_path / "drivers.yml"
+    board.write_bytes(flattened(device_tree(PARTS)))
+    drivers.write_text(DRIVERS)
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars/all.yml").write_text(yaml.safe_dump(VARIABLES))
+    hosts = start([Plan(name, board, drivers) for name in BOARDS])
+    (tmp_path / "hosts.yml").write_text(inventory(hosts))
+    yield Fleet(hosts, tmp_path / "hosts.yml")
+    for host in hosts:
+        host.stop()
+
+
+def test_the_ansible_core_is_the_one_that_is_meant(request: pytest.FixtureRequest) -> None:
+    said = subprocess.run(
+        ["ansible-playbook", "--version"], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    expected = request.config.getoption("--ansible-core")
+    assert expected in (None, *re.findall(r"\[core ([\d.]+)\]", said))
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_a_playbook_is_understood(tmp_path: Path, playbook: str) -> None:
+    (tmp_path / "hosts").write_text("localhost\n")
+    run = play(tmp_path / "hosts", f"armfleet.vfio.{playbook}", "--syntax-check")
+    assert run.code == 0, run.output
+    assert "[WARNING]" not in run.output
+
+
+def test_boards_are_claimed_once_and_given_back(fleet: Fleet) -> None:
+    assert fleet.devices() == [NATIVE] * len(BOARDS)
+
+    foreseen = fleet.play("apply", "--check", "--diff")
+    assert all(foreseen.changed[board] for board in BOARDS), foreseen.output
+    assert fleet.devices() == [NATIVE] * len(BOARDS)
+
+    first = fleet.play("apply")
+    assert first.code == 0, first.output
+    assert "[DEPRECATION WARNING]" not in first.output
+    assert fleet.devices() == [AS_THE_LIST_SAYS] * len(BOARDS)
+
+    again = fleet.play("apply")
+    assert again.changed == dict.fromkeys(BOARDS, 0), again.output
+    assert fleet.devices() == [AS_THE_LIST_SAYS] * len(BOARDS)
+
+    released = fleet.play("release")
+    assert released.code == 0, released.output
+    assert fleet.devices() == [NATIVE] * len(BOARDS)
+
+
+def test_a_refused_list_is_said_in_a_sentence_and_changes_nothing(fleet: Fleet) -> None:
+    absent = [{"dt_path": "/no/such@1", "policy": "vfio"}]
+    run = fleet.play("apply", passthrough_devices=absent)
+    assert run.code != 0
+    assert "/no/such@1" in run.output
+    assert "Traceback" not in run.output
+    assert fleet.devices() == [NATIVE] * len(BOARDS)

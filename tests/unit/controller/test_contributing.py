@@ -1,0 +1,47 @@
+"""CONTRIBUTING.md and the workflows are true: what they name is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+def purpose(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring, path
+    return " ".join(docstring.partition("\n\n")[0].split())
+
+
+def test_the_map_has_each_file_of_module_utils_and_says_what_it_is_for() -> None:
+    rows = re.findall(r"^\| `(_\w+\.py)` \| (.*) \|$", TEXT, re.MULTILINE)
+    files = {path.name: purpose(path) for path in (ROOT / "plugins/module_utils").glob("*.py")}
+    assert dict(rows) == files
+    assert len(rows) == len(files)
+
+
+def make_targets(text: str) -> set[str]:
+    return set(re.findall(r"(?:`|\$ |run: |sudo env .*)make ([a-z]+)", text))
+
+
+def test_each_make_target_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    texts = [TEXT, *(path.read_text() for path in WORKFLOWS)]
+    # Some workflows run one target after the other.
+    lists = re.findall(r"^ +target: \[(.*)\]$", "\n".join(texts), re.MULTILINE)
+    named = set().union(*map(make_targets, texts), *(words.split(", ") for words in lists))
+    assert {"check", "docs", "integration", "matrix", "release"} <= named
+    assert named - set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE)) == set()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`((?:tests|plugins|docs|tools|roles)/[\w./]+)`", TEXT)))
+)
+def test_each_path_is_there(path: str) -> None:
+    assert (ROOT / path).exists()

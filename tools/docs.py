@@ -1,0 +1,95 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""python tools/docs.py [linkcheck]
+
+Builds the site of the documentation into build/site, and fails at each warning: at a link within
+the documentation that leads nowhere, too. With ``linkcheck`` it asks for the links to other sites
+instead.
+
+Pages lie in the site as in the repository, so that links between them hold in both.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+_SOURCE = Path.cwd()
+_BUILD = _SOURCE.parents[2]
+_PAGES = _BUILD / "pages"
+_SITE = _BUILD / "site"
+_LABELS = _BUILD / "labels.inv"
+_SETTINGS = _SOURCE / "docs/site"
+_COLLECTION = yaml.safe_load((_SOURCE / "galaxy.yml").read_text())
+_NAME = f"{_COLLECTION['namespace']}.{_COLLECTION['name']}"
+
+
+def _lay_out() -> None:
+    shutil.rmtree(_PAGES, ignore_errors=True)
+    shutil.copytree(_SOURCE, _PAGES)
+    shutil.copy(_SETTINGS / "index.rst", _PAGES)
+    _write_reference(_PAGES / "collections")
+    _write_playbooks(_PAGES / "playbooks")
+    _write_labels(_LABELS)
+
+
+def _write_reference(place: Path) -> None:
+    # antsibull-docs wants a folder that nobody else can write to.
+    place.mkdir(mode=0o755)
+    command = ["antsibull-docs", "--config-file", str(_SETTINGS / "antsibull-docs.cfg")]
+    command += ["collection", "--use-current", "--squash-hierarchy", "--fail-on-error"]
+    _run([*command, "--dest-dir", str(place), _NAME])
+
+
+def _write_playbooks(place: Path) -> None:
+    """A page of all playbooks, for which antsibull-docs has none."""
+    texts = ["# Playbooks\n"]
+    for path in sorted(place.glob("*.yml")):
+        names = ", then ".join(play["name"] for play in yaml.safe_load(path.read_text()))
+        texts.append(
+            f"## {_NAME}.{path.stem}\n\n{names}.\n\n```{{literalinclude}} {path.name}\n```\n"
+        )
+    (place / "index.md").write_text("\n".join(texts))
+
+
+def _write_labels(place: Path) -> None:
+    """Where Ansible's own documentation has what ours refers to, as Sphinx reads it."""
+    lines = (_SETTINGS / "ansible-labels.txt").read_text().splitlines()
+    labels = [line.split() for line in lines if not line.startswith("#")]
+    known = "".join(f"{name} std:label -1 {where} {name}\n" for name, where in labels)
+    header = "# Sphinx inventory version 2\n# Project: Ansible\n# Version:\n"
+    header += "# The remainder of this file is compressed using zlib.\n"
+    place.write_bytes(header.encode() + zlib.compress(known.encode()))
+
+
+def _run(command: Sequence[str]) -> None:
+    environment = {
+        **os.environ,
+        "SITE_REPOSITORY": _COLLECTION["repository"],
+        "SITE_LABELS": str(_LABELS),
+    }
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        sys.exit(f"{command[0]} failed")
+
+
+def main(builder: str) -> None:
+    """Lay out the pages and build them."""
+    _lay_out()
+    shutil.rmtree(_SITE, ignore_errors=True)
+    sphinx = ["sphinx-build", "-q", "-b", builder, "-c", str(_SETTINGS), "-W", "--keep-going"]
+    _run([*sphinx, "-d", str(_BUILD / "cache/sphinx"), "--fresh-env", str(_PAGES), str(_SITE)])
+    print(f"{_SITE}/index.html" if builder == "html" else "every link leads somewhere")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:] or ["html"])

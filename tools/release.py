@@ -1,0 +1,123 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""python tools/release.py VERSION
+
+Makes a release: sets the version, writes the changelog, builds and verifies the package, commits
+and tags. It pushes and publishes nothing. Where it refuses or fails, all is as it was before.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from tested import ROOT, committed_tree, git, is_tested
+
+_BRANCH = "main"
+_PACKAGE = ROOT / "build/package"
+_GALAXY = ROOT / "galaxy.yml"
+_CHANGELOGS = ROOT / "changelogs"
+
+
+class RefusedError(Exception):
+    """Why there is no release, and what to do."""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
+        raise RefusedError(f"{version!r} is no version; say VERSION=1.2.3")
+    return tuple(map(int, version.split(".")))
+
+
+def _check(version: str) -> None:
+    numbers = _numbers(version)
+    tree = committed_tree()
+    if tree is None:
+        changed = git("status", "--short")
+        raise RefusedError(f"the working tree has what is not committed; commit it:\n{changed}")
+    branch = git("branch", "--show-current")
+    if branch != _BRANCH:
+        raise RefusedError(
+            f"this is {branch or 'no branch'}; releases are made on {_BRANCH}: git switch {_BRANCH}"
+        )
+    released = _released()
+    if released and numbers <= max(map(_numbers, released)):
+        newest = max(released, key=_numbers)
+        raise RefusedError(f"{version} is not newer than {newest}, which was released")
+    if not list((_CHANGELOGS / "fragments").glob("*.y*ml")):
+        raise RefusedError(
+            "changelogs/fragments is empty; write what users will notice (CONTRIBUTING.md)"
+        )
+    if not is_tested(tree):
+        raise RefusedError("make test has not passed on this very tree; run make test")
+
+
+def _released() -> list[str]:
+    listed = yaml.safe_load((_CHANGELOGS / "changelog.yaml").read_text())["releases"]
+    tagged = git("tag", "--list", "[0-9]*.[0-9]*.[0-9]*").split()
+    return [*listed, *tagged]
+
+
+def _write(version: str) -> None:
+    text = _GALAXY.read_text()
+    before = yaml.safe_load(text)["version"]
+    _GALAXY.write_text(text.replace(f"\nversion: {before}\n", f"\nversion: {version}\n"))
+    for name in git("ls-files", "*.md").splitlines():
+        page = ROOT / name
+        page.write_text(
+            page.read_text().replace(f"-vfio-{before}.tar.gz", f"-vfio-{version}.tar.gz")
+        )
+    _run("antsibull-changelog", "release")
+
+
+def _verify() -> Path:
+    """The package, after Galaxy's importer and an empty folder have taken it."""
+    for tool in ("package", "importer"):
+        _run(sys.executable, "tools/stage.py", "python", f"tools/{tool}.py", str(_PACKAGE))
+    (archive,) = _PACKAGE.glob("*.tar.gz")
+    return archive
+
+
+def _run(*command: str) -> None:
+    if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        raise RefusedError(f"{' '.join(command)} failed, as it says above")
+
+
+def _put_back() -> None:
+    """The tree was clean, so that all that differs from the commit is of this run."""
+    git("reset", "--quiet", "--hard")
+    git("clean", "--quiet", "-d", "--force", "--", "CHANGELOG.md", "changelogs")
+
+
+def _release(version: str) -> Path:
+    try:
+        _write(version)
+        archive = _verify()
+        git("add", "--all")
+        git("commit", "--quiet", "--message", f"Release {version}")
+    except BaseException:
+        _put_back()
+        raise
+    git("tag", "--annotate", "--message", f"Release {version}", version)
+    return archive
+
+
+def main(version: str) -> None:
+    """Check that it may be, then do it."""
+    try:
+        _check(version)
+        archive = _release(version)
+    except RefusedError as error:
+        sys.exit(f"release: {error}")
+    print(f"{version} is committed and tagged, and its package is verified. To publish it:\n")
+    print(f"  git push origin {_BRANCH} {version}")
+    print(f"  ansible-galaxy collection publish {archive.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "")

@@ -1,0 +1,17 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Prints what tests/matrix/versions.toml has, as outputs of a step of GitHub's workflows."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+_VERSIONS = Path(__file__).parents[1] / "tests/matrix/versions.toml"
+
+versions = tomllib.loads(_VERSIONS.read_text())
+for kind in ("controllers", "targets"):
+    print(f"{kind}={json.dumps(versions[kind])}")
