@@ -11,8 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 TOOLS = ("release.py", "tested.py", "stage.py")
+PEOPLE = ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL")
 PAGE = "Install armfleet-vfio-0.1.0.tar.gz.\n"
-# In place of what takes minutes. What they are called with can be read afterwards.
+# In place of what takes minutes.
 ANTSIBULL_CHANGELOG = """\
 #!/bin/sh
 set -e
@@ -60,9 +61,7 @@ class Repository:
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_SYSTEM": os.devnull,
-            **{
-                f"GIT_{who}_{what}": "test@example.com" for who in WHO for what in ("NAME", "EMAIL")
-            },
+            **dict.fromkeys(PEOPLE, "test@example.com"),
         }
         self.git("init", "--quiet", "--initial-branch", "main")
         self.commit()
@@ -101,9 +100,6 @@ class Repository:
             text=True,
             check=check,
         )
-
-
-WHO = ("AUTHOR", "COMMITTER")
 
 
 @pytest.fixture
