@@ -10,7 +10,7 @@ import os
 
 project = "armfleet.vfio"
 author = "armfleet.vfio contributors"
-copyright = author  # noqa: A001
+project_copyright = author
 html_title = project
 
 extensions = ["myst_parser", "sphinx.ext.intersphinx", "sphinx_antsibull_ext"]
