@@ -135,7 +135,9 @@ def _compile_python(archive: Path, tree: Path, log: Path) -> None:
     (library,) = (path for path in (tree / "usr/lib").glob("python3.*") if path.is_dir())
     interpreter = commands.emulated(tree, "usr/bin/" + library.name)
     compiling = ["-S", "-m", "compileall", "-q", "-s", str(tree), "-x", _NOT_COMPILED]
-    commands.call([*interpreter, *compiling, library], log=log)
+    # Whoever keeps the bytecode of this machine's Python elsewhere does not mean the guest's.
+    beside = {"PYTHONPYCACHEPREFIX": ""}
+    commands.call([*interpreter, *compiling, library], log=log, env=beside)
     compiled = sorted(path.relative_to(tree) for path in library.rglob("*.pyc"))
     listing = archive.with_name("bytecode.txt")
     listing.write_text("".join("./%s\n" % path for path in compiled))
