@@ -53,6 +53,7 @@ def _gates() -> list[Gate]:
         Gate("ansible-lint", [["ansible-lint", "--nocolor"]]),
         Gate("unit tests", [["pytest", "tests/unit"]]),
         Gate("simulated machines", [["pytest", "tests/simulated"]]),
+        Gate("environment", [["pytest", "tests/environment"]]),
         Gate(
             "package",
             [

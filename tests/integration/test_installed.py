@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,10 +11,10 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader, module_loader
 from ansible.template import Templar
 
+from tests.harness.collection import install
 from tests.harness.playbook import play
 from tests.harness.sysfs import files, read_machine
 
-ROOT = Path(__file__).parents[2]
 NEEDED = {"plugins", "roles", "playbooks", "meta", "MANIFEST.json", "FILES.json"}
 
 
@@ -24,16 +22,7 @@ NEEDED = {"plugins", "roles", "playbooks", "meta", "MANIFEST.json", "FILES.json"
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The collection, built, installed and stripped of all that running it does not need."""
     folder = tmp_path_factory.mktemp("installed")
-    galaxy = ["ansible-galaxy", "collection"]
-    build = [*galaxy, "build", str(ROOT), "--output-path", str(folder)]
-    subprocess.run(build, check=True, capture_output=True)
-    (archive,) = folder.glob("armfleet-vfio-*.tar.gz")
-    install = [*galaxy, "install", str(archive), "--offline", "-p", str(folder)]
-    # Ansible looks for collections in PYTHONPATH too, would find the one under test and do nothing.
-    environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(folder))
-    environment.pop("PYTHONPATH", None)
-    subprocess.run(install, check=True, capture_output=True, env=environment)
-    place = folder / "ansible_collections/armfleet/vfio"
+    place = install(folder)
     for entry in place.iterdir():
         if entry.name not in NEEDED:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -1,0 +1,64 @@
+"""What ansible-builder makes of the collection, and of the definition in the documentation."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+
+from tests.harness.collection import install
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "docs/examples/execution-environment"
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def ansible_builder(*words: str, folder: Path) -> str:
+    done = subprocess.run(
+        ["ansible-builder", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The build context of the example, made in a folder with nothing but its two files."""
+    folder = tmp_path_factory.mktemp("execution-environment")
+    shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
+    ansible_builder("create", "--context", "context", folder=folder)
+    return folder / "context"
+
+
+def test_the_collection_asks_for_nothing(tmp_path: Path) -> None:
+    installed = install(tmp_path)
+    assert (installed / "meta/execution-environment.yml").is_file()
+    # It would be taken for what the controller needs, if the collection did not say otherwise.
+    (installed / "requirements.txt").write_text("pytest-of-our-own\n")
+    asked = yaml.safe_load(ansible_builder("introspect", str(tmp_path), folder=tmp_path))
+    assert asked == {"python": [], "system": []}
+
+
+def test_the_context_takes_the_collection(context: Path) -> None:
+    (collection,) = read(context / "_build/requirements.yml")["collections"]
+    assert collection["name"] == "armfleet.vfio"
+    assert read(ROOT / "galaxy.yml")["version"] in SpecifierSet(collection["version"])
+    assert "ansible-galaxy collection install" in (context / "Containerfile").read_text()
+
+
+def test_the_context_takes_an_ansible_core_that_the_collection_runs_on(context: Path) -> None:
+    required = read(ROOT / "meta/runtime.yml")["requires_ansible"].removesuffix(".0")
+    assert f'"ansible-core{required} ansible-runner' in (context / "Containerfile").read_text()
+
+
+def test_the_context_takes_ssh_and_no_other_package(context: Path) -> None:
+    assert (context / "_build/bindep.txt").read_text().split() == ["openssh-clients"]
+    assert not (context / "_build/requirements.txt").exists()
