@@ -3,7 +3,7 @@ STAGED = python tools/stage.py
 # Of Linux, as tests/guest/packages.py has them.
 SERIES = 6.12 7
 
-.PHONY: help setup check test simulated sweep integration safety boots newer nightly demo bench \
+.PHONY: help setup check test simulated sweep integration safety pull boots newer nightly demo bench \
 	guest matrix docs links package release molecule fleet report screenshots clean \
 	$(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
 
@@ -17,10 +17,10 @@ check: ## Lint, sanity and tests that need no guest (three minutes)
 	@tools/setup check $(STAGED) python tools/check.py
 
 # The longest way leads over the guest, whose kernel takes both cores; its tests take one each.
-test: guest ## Everything: make check and the next nine, two of them at a time
+test: guest ## Everything: make check and the targets that it lacks, two of them at a time
 	@tools/setup guest python tools/tested.py begin
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync \
-		newer integration boots safety fleet check matrix docs simulated sweep molecule report
+		newer integration boots safety fleet pull check matrix docs simulated sweep molecule report
 	@tools/setup guest python tools/tested.py end
 
 simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines
@@ -37,6 +37,9 @@ integration: guest ## What users do, on a real arm64 kernel
 
 safety: guest ## Devices that must not be taken or do not come loose, on a real arm64 kernel
 	@tools/setup guest $(STAGED) pytest tests/safety --durations 10
+
+pull: guest ## A host that pulls its list from a git repository, on a real arm64 kernel
+	@tools/setup guest $(STAGED) pytest tests/pull --durations 10
 
 boots: boots-6.12 initramfs-6.12 ## Boot after boot, and how devices came to their drivers
 

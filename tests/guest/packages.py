@@ -22,8 +22,11 @@ _HERE = Path(__file__).parent
 _LIST = _HERE / "root-packages.txt"
 # Nobody reads these in the guest, and a smaller disk is made sooner.
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
-# Compiling what no module of Ansible imports costs half a minute under emulation.
-_NOT_COMPILED = r"/(test|_pyrepl|pydoc_data|idlelib|turtledemo|lib2to3)/|/(turtle|pydoc)\.py"
+# Compiling what neither Ansible nor its modules import costs a minute under emulation.
+_NOT_COMPILED = (
+    r"/(test|_pyrepl|pydoc_data|idlelib|turtledemo|lib2to3)/|/(turtle|pydoc)\.py"
+    r"|/ansible/modules/|/ansible_test/"
+)
 
 
 @dataclass(frozen=True)
@@ -129,16 +132,17 @@ def _unpack_root(folder: Path) -> None:
 
 
 def _compile_python(archive: Path, tree: Path, log: Path) -> None:
-    """Add the standard library's bytecode, which Python's own package makes when configured."""
+    """Add the bytecode that packages of Python and its libraries make when configured."""
     tree.mkdir()
     commands.call(["tar", "-xf", archive, "-C", tree, "--exclude=./dev/*"], log=log)
     (library,) = (path for path in (tree / "usr/lib").glob("python3.*") if path.is_dir())
+    libraries = [library, tree / "usr/lib/python3/dist-packages"]
     interpreter = commands.emulated(tree, "usr/bin/" + library.name)
     compiling = ["-S", "-m", "compileall", "-q", "-s", str(tree), "-x", _NOT_COMPILED]
     # Whoever keeps the bytecode of this machine's Python elsewhere does not mean the guest's.
     beside = {"PYTHONPYCACHEPREFIX": ""}
-    commands.call([*interpreter, *compiling, library], log=log, env=beside)
-    compiled = sorted(path.relative_to(tree) for path in library.rglob("*.pyc"))
+    commands.call([*interpreter, *compiling, *libraries], log=log, env=beside)
+    compiled = sorted(path.relative_to(tree) for one in libraries for path in one.rglob("*.pyc"))
     listing = archive.with_name("bytecode.txt")
     listing.write_text("".join("./%s\n" % path for path in compiled))
     commands.call(

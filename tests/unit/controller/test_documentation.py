@@ -46,7 +46,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._why import Reason
 ROOT = Path(__file__).parents[3]
 PREFIX = "armfleet.vfio."
 MODULES = sorted(_door.SPECS)
-ROLES = ("passthrough", "report")
+ROLES = ("passthrough", "pull", "report")
 PREFIXES = tuple(f"{role}_" for role in ROLES)
 OPTIONS_OF_ROLES = {
     role: yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())[

@@ -1,0 +1,91 @@
+"""A git repository on the guest that is filled from this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.guest import Guest
+
+# With a character in the path that systemd, a URL and a shell each read in their own way.
+_PATH = "/srv/boards' site.git"
+URL = "file:///srv/boards%27%20site.git"
+_KEEPER = "keeper@boards.example"
+_IDENTITY = ["-c", "user.name=Board Keeper", "-c", f"user.email={_KEEPER}"]
+
+
+class Keys:
+    """Keys of this machine that the guest accepts: words that have git sign a commit by them."""
+
+    def __init__(self, guest: Guest, folder: Path) -> None:
+        self._gnupg = folder / "gpg"
+        self.ssh = self._make_ssh(guest, folder / "ssh")
+        self.gpg = self._make_gpg(guest, self._gnupg)
+
+    def forget(self) -> None:
+        """End the agent that gpg has started for them."""
+        subprocess.run(["gpgconf", "--homedir", self._gnupg, "--kill", "all"], check=True)
+
+    def _make_ssh(self, guest: Guest, key: Path) -> list[str]:
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        public = key.with_suffix(".pub").read_text()
+        guest.run("cat > /etc/pull-signers", input=f"{_KEEPER} {public}")
+        return ["-c", "gpg.format=ssh", "-c", f"user.signingKey={key}"]
+
+    def _make_gpg(self, guest: Guest, home: Path) -> list[str]:
+        home.mkdir(mode=0o700)
+        program = home / "gpg-here"
+        program.write_text(f'#!/bin/sh\nexec gpg --homedir {shlex.quote(str(home))} "$@"\n')
+        program.chmod(0o755)
+        generate = ["--batch", "--passphrase", "", "--quick-generate-key", _KEEPER, "ed25519"]
+        subprocess.run([program, *generate], check=True, capture_output=True)
+        public = subprocess.run(
+            [program, "--armor", "--export"], check=True, capture_output=True, text=True
+        ).stdout
+        guest.run(
+            "mkdir --mode=700 /etc/pull-keys; GNUPGHOME=/etc/pull-keys gpg --import", input=public
+        )
+        return ["-c", "gpg.format=openpgp", "-c", f"gpg.program={program}"]
+
+
+class Repository:
+    """``guest`` has the bare repository, ``folder`` of this machine the working copy."""
+
+    def __init__(self, guest: Guest, folder: Path) -> None:
+        self._guest = guest
+        self._folder = folder
+        guest.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", _PATH])
+        folder.mkdir()
+        self._git("init", "--quiet", "--initial-branch=main")
+
+    def commit(self, files: Mapping[str, Any], signing: Sequence[str] = ()) -> None:
+        """Write files, as YAML where they are no text, and push them as one commit.
+
+        ``signing`` are the words of git that have the commit signed.
+        """
+        for name, content in files.items():
+            path = self._folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        self._git("add", "--all")
+        sign = ["--gpg-sign"] if signing else ["--no-gpg-sign"]
+        self._git(*_IDENTITY, *signing, "commit", "--quiet", *sign, "--message=Another list")
+        *login, destination = self._guest.ssh_argv()
+        self._git(
+            "push",
+            "--quiet",
+            f"{destination}:{_PATH}",
+            "main",
+            GIT_SSH_COMMAND=shlex.join(login),
+        )
+
+    def _git(self, *words: str, **variables: str) -> None:
+        subprocess.run(
+            ["git", *words], cwd=self._folder, env={**os.environ, **variables}, check=True
+        )

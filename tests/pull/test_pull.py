@@ -1,0 +1,206 @@
+"""A host that pulls, told as one story: each test goes on where the last one ended."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.harness.playbook import Run, play
+from tests.harness.sysfs import files, read_machine
+from tests.pull.repository import URL, Keys, Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+SERVICE, TIMER = "armfleet-vfio-pull.service", "armfleet-vfio-pull.timer"
+HOST = "test-pull"
+VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
+RINGS = ("/soc/ring@b100000", "/soc/ring@b101000")
+# A pull takes half a minute of an emulated processor that has nothing else to do.
+LIMIT = 600
+NEVER = "2099-01-01"
+SETTINGS = {
+    "pull_repository": URL,
+    "pull_revision": "main",
+    "pull_inventory": "inventory",
+    "pull_schedule": NEVER,
+    "pull_randomized_delay": "0",
+    # The guest has them, and no package manager.
+    "pull_packages": [],
+    "pull_verify_commit": True,
+    "pull_gnupg_home": "/etc/pull-keys",
+    "pull_allowed_signers": "/etc/pull-signers",
+    "pull_timeout": LIMIT,
+}
+SITE = [
+    {
+        "name": "Boards",
+        "hosts": "boards",
+        "become": True,
+        "gather_facts": False,
+        "roles": ["armfleet.vfio.passthrough"],
+    }
+]
+# As a control node would use it, too: the addresses lead nowhere here.
+INVENTORY = {
+    "boards": {
+        "hosts": {name: {"ansible_host": "192.0.2.1"} for name in (HOST, "board-2")},
+        "vars": {"ansible_connection": "ssh"},
+    }
+}
+COLLECTIONS = {"collections": [{"name": "/srv/armfleet-vfio.tar.gz", "type": "file"}]}
+
+
+class Pull(NamedTuple):
+    """How a pull ended in the words of systemd, and what it wrote to the journal."""
+
+    result: str
+    log: str
+
+
+def policy(*paths: str) -> dict[str, Any]:
+    """The file of the repository that has the policy list."""
+    variables = {
+        "passthrough_devices": [{"dt_path": path, "policy": "vfio"} for path in paths],
+        "passthrough_reset_required": False,
+        "passthrough_initramfs": "never",
+    }
+    return {"inventory/group_vars/boards.yml": variables}
+
+
+def set_up(inventory: Path, *arguments: str, **variables: Any) -> Run:
+    run = play(inventory, "armfleet.vfio.pull", *arguments, variables={**SETTINGS, **variables})
+    assert run.code == 0, run.output
+    return run
+
+
+def shown(guest: Guest, unit: str, name: str) -> str:
+    return guest.run(["systemctl", "show", "--value", f"--property={name}", unit]).stdout.strip()
+
+
+def last_pull(guest: Guest) -> Pull:
+    invocation = shown(guest, SERVICE, "InvocationID")
+    journal = ["journalctl", "--output=cat", f"_SYSTEMD_INVOCATION_ID={invocation}"]
+    return Pull(shown(guest, SERVICE, "Result"), guest.run(journal).stdout)
+
+
+def pull(guest: Guest) -> Pull:
+    guest.run(["systemctl", "start", SERVICE], check=False, timeout=LIMIT)
+    return last_pull(guest)
+
+
+def bindings(guest: Guest) -> list[tuple[str | None, str | None]]:
+    machine = read_machine(guest)
+    return [machine.at(path).binding for path in RINGS]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < limit, "it does not come about"
+        time.sleep(1)
+
+
+def failed_units(guest: Guest) -> str:
+    return guest.run(["systemctl", "--failed", "--no-legend", "--plain"]).stdout
+
+
+def remains(guest: Guest) -> list[str]:
+    """Every file with the pull's name, and every unit that systemd knows by it."""
+    named = "find / -xdev -path /proc -prune -o -name '*armfleet-vfio-pull*' -print"
+    known = "systemctl list-units --all --no-legend --plain 'armfleet-vfio-pull*'"
+    return guest.run(f"{named}; {known}").stdout.splitlines()
+
+
+def test_a_check_sets_up_nothing(guest: Guest, inventory: Path) -> None:
+    run = set_up(inventory, "--check", "--diff")
+    assert run.changed == {HOST: 2}
+    assert "+OnCalendar=2099-01-01" in run.output
+    assert remains(guest) == []
+
+
+def test_a_timer_is_set_up_once(guest: Guest, inventory: Path) -> None:
+    set_up(inventory)
+    assert shown(guest, TIMER, "ActiveState") == "active"
+    assert shown(guest, TIMER, "UnitFileState") == "enabled"
+    verified = guest.run(["systemd-analyze", "verify", SERVICE, TIMER], check=False)
+    assert "armfleet" not in verified.stderr
+    assert set_up(inventory).changed == {HOST: 0}
+
+
+def test_a_pull_brings_the_host_to_the_repositorys_list(
+    guest: Guest, repository: Repository, keys: Keys
+) -> None:
+    site = {"site.yml": SITE, "inventory/hosts.yml": INVENTORY}
+    site["collections/requirements.yml"] = COLLECTIONS
+    repository.commit({**site, **policy(RINGS[0])}, keys.gpg)
+    # Whoever asks while one runs gets that one.
+    start = f"systemctl start --no-block {SERVICE}"
+    guest.run(f"{start}; {start}; systemctl start {SERVICE}", check=False, timeout=LIMIT)
+    done = last_pull(guest)
+    assert done.result == "success", done.log
+    assert bindings(guest) == [VFIO, NATIVE]
+    begun = guest.run(["journalctl", "--output=cat", f"--unit={SERVICE}"]).stdout
+    assert begun.count("Starting ") == 1
+
+
+def test_the_timer_pulls_the_next_list(
+    guest: Guest, inventory: Path, repository: Repository, keys: Keys
+) -> None:
+    repository.commit(policy(*RINGS), keys.ssh)
+    soon = guest.run(["date", "--date=30 seconds", "+%F %T"]).stdout.strip()
+    set_up(inventory, pull_schedule=soon)
+    wait_for(lambda: bindings(guest) == [VFIO, VFIO])
+    wait_for(lambda: shown(guest, SERVICE, "ActiveState") == "inactive")
+    assert last_pull(guest).result == "success"
+
+
+def test_a_second_pull_changes_nothing(guest: Guest) -> None:
+    stat = ["stat", "--format=%i %Y", "/etc/udev/rules.d/70-armfleet-vfio.rules"]
+    before = guest.run(stat).stdout
+    done = pull(guest)
+    assert done.result == "success", done.log
+    assert f"{HOST} : ok=1 changed=0" in " ".join(done.log.split())
+    assert guest.run(stat).stdout == before
+
+
+def test_a_broken_commit_fails_for_all_to_see_and_changes_nothing(
+    guest: Guest, repository: Repository, keys: Keys
+) -> None:
+    repository.commit({"inventory/group_vars/boards.yml": "passthrough_devices: [\n"}, keys.ssh)
+    done = pull(guest)
+    assert done.result == "exit-code"
+    assert "boards.yml" in done.log
+    assert SERVICE in failed_units(guest)
+    assert bindings(guest) == [VFIO, VFIO]
+
+
+def test_the_commit_that_mends_it_is_pulled(
+    guest: Guest, repository: Repository, keys: Keys
+) -> None:
+    repository.commit(policy(RINGS[0]), keys.ssh)
+    done = pull(guest)
+    assert done.result == "success", done.log
+    assert failed_units(guest) == ""
+    assert bindings(guest) == [VFIO, NATIVE]
+
+
+def test_a_commit_that_nobody_signed_is_not_run(guest: Guest, repository: Repository) -> None:
+    repository.commit(policy(*RINGS))
+    refused = pull(guest)
+    assert refused.result == "exit-code"
+    assert "Failed to verify" in refused.log
+    assert bindings(guest) == [VFIO, NATIVE]
+
+
+def test_the_removal_leaves_the_devices_and_nothing_else(guest: Guest, inventory: Path) -> None:
+    before = files(guest)
+    set_up(inventory, pull_state="absent")
+    assert remains(guest) == []
+    assert failed_units(guest) == ""
+    assert bindings(guest) == [VFIO, NATIVE]
+    assert files(guest) == before
+    assert set_up(inventory, pull_state="absent").changed == {HOST: 0}

@@ -1,0 +1,69 @@
+"""Values of the role's variables are data: what would be more than text is refused by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.harness.playbook import Run, play
+
+if TYPE_CHECKING:
+    pass
+
+REPOSITORY = "https://git.example/boards.git"
+REFUSED: dict[str, tuple[str, Any]] = {
+    "line": ("pull_repository", f"{REPOSITORY}\nExecStartPost=/bin/sh"),
+    "line-at-the-end": ("pull_repository", f"{REPOSITORY}\n"),
+    "word": ("pull_repository", f"{REPOSITORY} force=yes"),
+    "quote": ("pull_repository", f'{REPOSITORY}" --purge "'),
+    "variable": ("pull_repository", "https://git.example/$HOME.git"),
+    "option": ("pull_repository", "--upload-pack=/bin/sh"),
+    "password": ("pull_repository", "https://keeper:secret@git.example/boards.git"),
+    "token": ("pull_repository", "https://token@git.example/boards.git"),
+    "none": ("pull_repository", None),
+    "revision": ("pull_revision", "main; reboot"),
+    "playbook-elsewhere": ("pull_playbook", "../../etc/site.yml"),
+    "playbook-at-the-root": ("pull_playbook", "/etc/site.yml"),
+    "playbook-option": ("pull_playbook", "--extra-vars=a=b"),
+    "inventory": ("pull_inventory", "hosts.yml\nUser=nobody"),
+    "inventory-elsewhere": ("pull_inventory", "a/.."),
+    "requirements": ("pull_requirements", "a b.yml"),
+    "host": ("pull_host", "board:other"),
+    "schedule": ("pull_schedule", "hourly\nUnit=reboot.service"),
+    "specifier": ("pull_schedule", "%i"),
+    "delay": ("pull_randomized_delay", "5min\nOnBootSec=1"),
+    "keys": ("pull_gnupg_home", "keys"),
+    "signers": ("pull_allowed_signers", "/etc/signers\nUMask=0"),
+    "programs": ("pull_bin_dir", "/usr/../tmp"),
+    "path": ("pull_writable_paths", ["/usr", "/srv /home"]),
+    "timeout": ("pull_timeout", 0),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One host for each value; nothing of this machine is touched before all are checked."""
+    hosts = {
+        host: {"pull_repository": REPOSITORY, variable: value}
+        for host, (variable, value) in REFUSED.items()
+    }
+    inventory = tmp_path_factory.mktemp("values") / "hosts.yml"
+    settings = {"ansible_connection": "local", "ansible_become": False}
+    inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": settings}}))
+    return play(inventory, "armfleet.vfio.pull", "--check", "--forks", "4")
+
+
+@pytest.mark.parametrize("host", REFUSED)
+def test_it_is_refused_by_name(run: Run, host: str) -> None:
+    variable, _value = REFUSED[host]
+    (failed,) = [task for task in run.tasks if task.host == host and task.status == "failed"]
+    told = [failed.result, *failed.result.get("results", [])]
+    (sentence,) = {one["msg"] for one in told if one.get("msg", "").startswith(variable)}
+    assert f"{variable} of {host} is" in sentence or f"{variable} of {host} has" in sentence
+    assert "must be" in sentence
+
+
+def test_nothing_is_run_on_a_host_before_that(run: Run) -> None:
+    assert run.remote_executions == 0, run.output
