@@ -38,8 +38,8 @@ def test_each_template_says_its_hosts_once(template: dict[str, Any]) -> None:
     assert [*template.get("extra_vars", {}), *asked].count("passthrough_hosts") == 1
 
 
-@pytest.mark.parametrize("playbook", ["rollout.yml", "reboot.yml"])
-def test_what_goes_in_waves_is_one_run(playbook: str) -> None:
+@pytest.mark.parametrize("playbook", ["rollout.yml", "rollback.yml", "reboot.yml"])
+def test_what_changes_the_fleet_is_one_run(playbook: str) -> None:
     (template,) = [one for one in TEMPLATES.values() if one["playbook"] == playbook]
     assert template["job_slice_count"] == 1
     assert template["allow_simultaneous"] is False

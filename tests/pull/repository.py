@@ -45,12 +45,8 @@ class Keys:
         program.chmod(0o755)
         generate = ["--batch", "--passphrase", "", "--quick-generate-key", _KEEPER, "ed25519"]
         subprocess.run([program, *generate], check=True, capture_output=True)
-        public = subprocess.run(
-            [program, "--armor", "--export"], check=True, capture_output=True, text=True
-        ).stdout
-        guest.run(
-            "mkdir --mode=700 /etc/pull-keys; GNUPGHOME=/etc/pull-keys gpg --import", input=public
-        )
+        guest.run(["mkdir", "--mode=700", "/etc/pull-keys"])
+        guest.put(home / "pubring.kbx", "/etc/pull-keys/pubring.kbx")
         return ["-c", "gpg.format=openpgp", "-c", f"gpg.program={program}"]
 
 
