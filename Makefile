@@ -61,6 +61,7 @@ demo: ## Show the main job on a real ARM kernel
 bench: ## Measure, and print the tables
 	@tools/setup guest $(STAGED) python tests/bench/snapshot.py
 	@tools/setup guest $(STAGED) tests/bench/run
+	@tools/setup guest $(STAGED) python tests/bench/fleet.py
 
 guest: guest-6.12 ## Build what a guest is made of; 'python3 -m tests.guest' then boots one
 

@@ -47,7 +47,13 @@ def _gates() -> list[Gate]:
     references = ["--validate-collection-refs", "all", "--disallow-unknown-collection-refs"]
     schema = ["check-jsonschema", "--builtin-schema", "vendor.github-workflows"]
     workflows = [str(path) for path in sorted(Path(".github/workflows").glob("*.yml"))]
-    scripts = ["tools/setup", "tests/simulator/ssh", "extensions/molecule/image", ".ci/run"]
+    scripts = [
+        "tools/setup",
+        "tests/simulator/ssh",
+        "tests/bench/slow_ssh",
+        "extensions/molecule/image",
+        ".ci/run",
+    ]
     return [
         Gate("ansible-test sanity", [[*sanity, *on_one], [*sanity, *on_each]]),
         Gate("ansible-lint", [["ansible-lint", "--nocolor"]]),

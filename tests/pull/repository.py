@@ -47,7 +47,8 @@ class Keys:
         subprocess.run([program, *generate], check=True, capture_output=True)
         guest.run(["mkdir", "--mode=700", "/etc/pull-keys"])
         guest.put(home / "pubring.kbx", "/etc/pull-keys/pubring.kbx")
-        return ["-c", "gpg.format=openpgp", "-c", f"gpg.program={program}"]
+        chosen = ["-c", f"user.signingKey={_KEEPER}", "-c", f"gpg.program={program}"]
+        return ["-c", "gpg.format=openpgp", *chosen]
 
 
 class Repository:

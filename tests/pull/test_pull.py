@@ -19,7 +19,7 @@ SERVICE, TIMER = "armfleet-vfio-pull.service", "armfleet-vfio-pull.timer"
 HOST = "test-pull"
 VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
 RINGS = ("/soc/ring@b100000", "/soc/ring@b101000")
-# A pull takes half a minute of an emulated processor that has nothing else to do.
+# Many times what a pull takes on two idle cores; a busy machine is slow, not broken.
 LIMIT = 600
 NEVER = "2099-01-01"
 SETTINGS = {
@@ -144,7 +144,7 @@ def test_a_pull_brings_the_host_to_the_repositorys_list(
     assert done.result == "success", done.log
     assert bindings(guest) == [VFIO, NATIVE]
     begun = guest.run(["journalctl", "--output=cat", f"--unit={SERVICE}"]).stdout
-    assert begun.count("Starting ") == 1
+    assert begun.count(f"Starting {SERVICE}") == 1
 
 
 def test_the_timer_pulls_the_next_list(
@@ -152,10 +152,13 @@ def test_the_timer_pulls_the_next_list(
 ) -> None:
     repository.commit(policy(*RINGS), keys.ssh)
     soon = guest.run(["date", "--date=30 seconds", "+%F %T"]).stdout.strip()
+    before = shown(guest, SERVICE, "InvocationID")
     set_up(inventory, pull_schedule=soon)
-    wait_for(lambda: bindings(guest) == [VFIO, VFIO])
-    wait_for(lambda: shown(guest, SERVICE, "ActiveState") == "inactive")
-    assert last_pull(guest).result == "success"
+    wait_for(lambda: shown(guest, SERVICE, "InvocationID") != before)
+    wait_for(lambda: shown(guest, SERVICE, "ActiveState") in {"inactive", "failed"})
+    done = last_pull(guest)
+    assert done.result == "success", done.log
+    assert bindings(guest) == [VFIO, VFIO]
 
 
 def test_a_second_pull_changes_nothing(guest: Guest) -> None:
@@ -163,7 +166,7 @@ def test_a_second_pull_changes_nothing(guest: Guest) -> None:
     before = guest.run(stat).stdout
     done = pull(guest)
     assert done.result == "success", done.log
-    assert f"{HOST} : ok=1 changed=0" in " ".join(done.log.split())
+    assert f"{HOST} : ok=2 changed=0" in " ".join(done.log.split())
     assert guest.run(stat).stdout == before
 
 

@@ -1,0 +1,166 @@
+#!/usr/bin/env python
+"""What Ansible's own settings do to a run over many hosts; see the table that it prints.
+
+The hosts are simulated boards on this machine: they have no network, and share its processors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.boards import device_trees
+from tests.harness.playbook import play
+from tests.simulator.host import Plan, start
+from tests.simulator.inventory import inventory
+
+BOARD = "amd/amd-overdrive-rev-b0.dtb"
+SLOW_SSH = Path(__file__).with_name("slow_ssh")
+ONE_SLOW_IN = 10
+SETTINGS = {
+    "passthrough_devices": [
+        {"dt_path": "/smb/xgmac@e0700000", "policy": "vfio"},
+        {"dt_path": "/smb/xgmac@e0900000", "policy": "vfio"},
+    ],
+    "passthrough_reset_required": False,
+    "passthrough_unsafe_noiommu": True,
+    "passthrough_initramfs": "never",
+}
+
+
+class Variant(NamedTuple):
+    """One way to run the same play."""
+
+    forks: int
+    strategy: str = "linear"
+    pipelining: bool = True
+
+    @property
+    def title(self) -> str:
+        pipelining = "on" if self.pipelining else "off"
+        return f"{self.forks:5}  {self.strategy:12}{pipelining:10}"
+
+
+class Cost(NamedTuple):
+    """What a run took: seconds, and processor seconds of Ansible and of the modules together."""
+
+    seconds: float
+    processor: float
+
+
+FIRST = Variant(5)
+VARIANTS = [
+    FIRST,
+    Variant(10),
+    Variant(20),
+    Variant(50),
+    Variant(20, "free"),
+    Variant(20, "host_pinned"),
+    Variant(20, pipelining=False),
+]
+
+
+def run(hosts: Path, variant: Variant) -> None:
+    """Two calls of a module for each host: to see that it answers, and to bring it to its list."""
+    playbook = [
+        {
+            "name": "Ping, then apply",
+            "hosts": "all",
+            "gather_facts": False,
+            "strategy": f"ansible.builtin.{variant.strategy}",
+            "pre_tasks": [{"name": "Ping", "ansible.builtin.ping": {}}],
+            "roles": ["armfleet.vfio.passthrough"],
+        }
+    ]
+    variables = {**SETTINGS, "ansible_pipelining": variant.pipelining}
+    done = play(hosts, playbook, "--forks", str(variant.forks), variables=variables)
+    if done.code:
+        raise SystemExit(f"a run failed:\n{done.output[-4000:]}")
+
+
+def timed(hosts: Path, variant: Variant) -> Cost:
+    began, used = time.monotonic(), os.times()
+    run(hosts, variant)
+    ended, after = time.monotonic(), os.times()
+    processor = (after.children_user + after.children_system) - (
+        used.children_user + used.children_system
+    )
+    return Cost(ended - began, processor)
+
+
+def measure(hosts: Path, rounds: int) -> dict[Variant, list[Cost]]:
+    """What each round took. All variants come once in each, so that noise meets all alike."""
+    costs: dict[Variant, list[Cost]] = {variant: [] for variant in VARIANTS}
+    for number in range(rounds):
+        for variant in VARIANTS[number:] + VARIANTS[:number]:
+            costs[variant].append(timed(hosts, variant))
+    return costs
+
+
+@contextmanager
+def fleet(size: int) -> Iterator[Path]:
+    """The inventory of running boards, all of one kind; one in ten is slow to answer."""
+    board = next(path for path in device_trees() if path.match(BOARD))
+    with tempfile.TemporaryDirectory(prefix="armfleet-") as folder:
+        os.environ["ARMFLEET_SIMULATOR_HOSTS"] = str(Path(folder) / "hosts")
+        hosts = start([Plan(f"board-{number}", board) for number in range(size)])
+        try:
+            written = yaml.safe_load(inventory(hosts))
+            members = written["simulated"]["hosts"]
+            for name in list(members)[::ONE_SLOW_IN]:
+                members[name]["ansible_ssh_executable"] = str(SLOW_SSH)
+            path = Path(folder) / "hosts.yml"
+            path.write_text(yaml.safe_dump(written))
+            yield path
+        finally:
+            for host in hosts:
+                host.stop()
+
+
+def print_table(costs: dict[Variant, list[Cost]], size: int) -> None:
+    rounds = len(costs[FIRST])
+    busy = os.getloadavg()[2] / (os.cpu_count() or 1)
+    print(f"{size} simulated boards, one in {ONE_SLOW_IN} a second slow to answer each time;")
+    print(f"medians of {rounds} interleaved rounds, each beside the first line of its round.")
+    print(
+        f"{os.cpu_count()} processors; in the last 15 minutes {busy:.1f} programs ran for each.\n"
+    )
+    print(f"{'forks':>5}  {'strategy':12}{'pipelining':10}{'time':>8}{'/ first':>9}", end="")
+    print(f"{'processor':>11}{'/ first':>9}")
+    for variant, taken in costs.items():
+        pairs = list(zip(taken, costs[FIRST], strict=True))
+        print(
+            f"{variant.title}{statistics.median(one.seconds for one in taken):7.1f}s"
+            f"{statistics.median(one.seconds / first.seconds for one, first in pairs):9.2f}"
+            f"{statistics.median(one.processor for one in taken):10.1f}s"
+            f"{statistics.median(one.processor / first.processor for one, first in pairs):9.2f}"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--boards", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    with fleet(arguments.boards) as hosts:
+        # The first run moves devices, which no later one has to.
+        run(hosts, Variant(20))
+        costs = measure(hosts, arguments.rounds)
+    print_table(costs, arguments.boards)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
