@@ -103,7 +103,7 @@ def whole(
     (place / "no-vfio.yml").write_text("kernel: {vfio: absent}\n")
     plans[last] = replace(plans[last], drivers=place / "no-vfio.yml")
     guests = {name: start(name, board) for name, board in GUESTS.items()}
-    write_lists(place / "host_vars", {**lists, **dict.fromkeys(GUESTS, ON_GUESTS)})
+    write_lists(place / "host_vars", {**lists, **dict.fromkeys([*GUESTS, GONE], ON_GUESTS)})
     others = {
         "guests": {name: guest.inventory_entry() for name, guest in guests.items()},
         "lost": {GONE: {"ansible_host": "127.0.0.1", "ansible_port": 1}},

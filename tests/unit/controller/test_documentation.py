@@ -149,7 +149,9 @@ def test_what_the_pages_show_is_accepted(path: Path) -> None:
         for module, options in calls(block):
             assert errors_of(module, options) == [], options
         for variables in role_variables(block):
-            options = {**OPTIONS_OF_ROLES["passthrough"], **OPTIONS_OF_ROLES["report"]}
+            options = {
+                name: option for role in ROLES for name, option in OPTIONS_OF_ROLES[role].items()
+            }
             known = {name: options[name] for name in variables if name in options}
             assert sorted(set(variables) - set(known) - {"passthrough_hosts"}) == []
             result = ArgumentSpecValidator(known).validate(

@@ -16,7 +16,7 @@ from ansible_collections.armfleet.vfio.plugins.filter import host_state as filte
 from ansible_collections.armfleet.vfio.plugins.module_utils import _info
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Findings
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES, host_state
-from tests.unit.test_documentation import ENTRY, INSPECTION
+from tests.unit.controller.test_documentation import ENTRY, INSPECTION
 
 VFIO = {"driver": "vfio-platform", "driver_override": "vfio-platform"}
 TRACEBACK = """\
