@@ -112,7 +112,7 @@ def measure(hosts: Path, rounds: int) -> dict[Variant, list[Cost]]:
 @contextmanager
 def fleet(size: int) -> Iterator[Path]:
     """The inventory of running boards, all of one kind; one in ten is slow to answer."""
-    board = next(path for path in device_trees() if path.match(BOARD))
+    (board,) = (path for path in device_trees() if path.match(BOARD))
     with tempfile.TemporaryDirectory(prefix="armfleet-") as folder:
         os.environ["ARMFLEET_SIMULATOR_HOSTS"] = str(Path(folder) / "hosts")
         hosts = start([Plan(f"board-{number}", board) for number in range(size)])
