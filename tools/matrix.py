@@ -84,7 +84,8 @@ def _rows(versions: Mapping[str, Any]) -> list[Row]:
 
 
 def _controller(versions: Mapping[str, Any], ansible_core: str, python: str) -> Row:
-    packages = (f"ansible-core=={ansible_core}", *versions["unit_tests"][python])
+    tests = [*versions["unit_tests"][python], *versions["controller_tests"]["packages"]]
+    packages = (f"ansible-core=={ansible_core}", *tests)
     runs = [("sanity", _sanity), ("controller's units", _units), ("role on boards", _role)]
     return Row(ansible_core, Environment(python, packages), ansible_core, runs)
 

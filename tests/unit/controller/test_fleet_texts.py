@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,8 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_texts import 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._version import version
 from tests.report.fleet import EDGE, result, states, unreachable
 
-ROOT = Path(__file__).parents[2]
-NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+ROOT = Path(__file__).parents[3]
+NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 HOSTILE = 'a"b\\c\nd</script>'
 
 
