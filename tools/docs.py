@@ -14,6 +14,7 @@ Pages lie in the site as in the repository, so that links between them hold in b
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,9 +38,23 @@ def _lay_out() -> None:
     shutil.rmtree(_PAGES, ignore_errors=True)
     shutil.copytree(_SOURCE, _PAGES)
     shutil.copy(_SETTINGS / "index.rst", _PAGES)
+    for page in _PAGES.rglob("*.md"):
+        page.write_text(_with_folders_in_repository(page))
     _write_reference(_PAGES / "collections")
     _write_playbooks(_PAGES / "playbooks")
     _write_labels(_LABELS)
+
+
+def _with_folders_in_repository(page: Path) -> str:
+    """The page's text; the site has no folders to look into, the repository has."""
+
+    def link(found: re.Match[str]) -> str:
+        target = (page.parent / found.group(1)).resolve()
+        if not target.is_dir():
+            return found.group()
+        return f"]({_COLLECTION['repository']}/tree/main/{target.relative_to(_PAGES)})"
+
+    return re.sub(r"\]\(([^)#:\s]+)\)", link, page.read_text())
 
 
 def _write_reference(place: Path) -> None:
