@@ -10,6 +10,7 @@ It makes its environments in the cache, for each version apart, and downloads no
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from ansible_test._internal.python_requirements import get_venv_packages
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "armfleet-vfio"
+_HOME = _CACHE / f"ansible-test-{__version__}-{_PYTHON}"
 
 # What ansible-test would download from a host of its own.
 _GET_PIP = """\
@@ -32,11 +34,10 @@ subprocess.run([sys.executable, "-m", "ensurepip"], check=True)
 
 def _environment(program: Path) -> dict[str, str]:
     """A home of its own, so that the user's is not given our way to get pip."""
-    home = _CACHE / f"ansible-test-{__version__}-{_PYTHON}"
-    _offer_pip(home / ".ansible/test/cache")
+    _offer_pip(_HOME / ".ansible/test/cache")
     return {
         **os.environ,
-        "HOME": str(home),
+        "HOME": str(_HOME),
         "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
         "XDG_CONFIG_HOME": os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config"),
         # Without it git is asked for the files, and git ignores the copy.
@@ -57,8 +58,17 @@ def _other_pythons() -> list[str]:
     return [str(path) for path in sorted(root.glob("versions/3.*/bin"))]
 
 
+def _wait_for_others(home: Path) -> None:
+    """Two that make the same environment spoil it; the lock is kept until this process ends."""
+    home.mkdir(parents=True, exist_ok=True)
+    lock = os.open(home / "lock", os.O_CREAT | os.O_WRONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.set_inheritable(lock, True)
+
+
 def main() -> None:
     """Become ansible-test."""
+    _wait_for_others(_HOME)
     program = Path(sys.executable).with_name("ansible-test")
     os.execve(program, [str(program), "sanity", *sys.argv[1:]], _environment(program))
 
