@@ -20,7 +20,7 @@ check: ## Lint, sanity and tests that need no guest (three minutes)
 test: guest ## Everything: make check and the targets that it lacks, two of them at a time
 	@tools/setup guest python tools/tested.py begin
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync \
-		newer integration boots safety fleet pull check matrix docs simulated sweep molecule report
+		newer integration boots safety fleet check matrix docs simulated sweep molecule report
 	@tools/setup guest python tools/tested.py end
 
 simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines

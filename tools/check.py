@@ -59,7 +59,7 @@ def _gates() -> list[Gate]:
         Gate("ansible-lint", [["ansible-lint", "--nocolor"]]),
         Gate("unit tests", [["pytest", "tests/unit"]]),
         Gate("simulated machines", [["pytest", "tests/simulated"]]),
-        Gate("environment", [["pytest", "tests/environment"]]),
+        Gate("control nodes", [["pytest", "tests/environment", "tests/pull/test_values.py"]]),
         Gate(
             "package",
             [
