@@ -82,6 +82,8 @@ def shown(guest: Guest, unit: str, name: str) -> str:
 
 
 def last_pull(guest: Guest) -> Pull:
+    # What was written last may be on its way when the service has ended.
+    guest.run(["journalctl", "--sync"])
     invocation = shown(guest, SERVICE, "InvocationID")
     journal = ["journalctl", "--output=cat", f"_SYSTEMD_INVOCATION_ID={invocation}"]
     return Pull(shown(guest, SERVICE, "Result"), guest.run(journal).stdout)
