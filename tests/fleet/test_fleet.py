@@ -11,12 +11,10 @@ second wave, and three others and one that is not there in the last.
 from __future__ import annotations
 
 import json
-import random
-import re
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -28,14 +26,9 @@ from tests.harness.playbook import Run, play, rows, task_play
 from tests.harness.sysfs import read_machine
 from tests.simulated.counts import Counts
 from tests.simulated.fleet import Fleet, fill, fleet, on_vfio, put_file_for_folder, root, run_on
-from tests.simulator.devicetree import read_file
 from tests.simulator.host import Host, Plan
-from tests.simulator.machine import build
+from tests.sweep.test_fleet import FORKS, SIZE, passthrough_list
 
-SIZE = 200
-CHOSEN = 5
-MOST_MEMORY = 40 * 1024
-FORKS = "8"
 # What their lists claim: as one compatible in the list, as devices of the board.
 ON_GUESTS_BY_PATH = {
     "fleet-a": {"/soc/dma@b001000", "/soc/dma@b002000"},
@@ -118,23 +111,6 @@ def write_lists(folder: Path, lists: Mapping[str, Sequence[Mapping[str, Any]]]) 
     for name, entries in lists.items():
         text = yaml.safe_dump({"passthrough_devices": entries})
         (folder / f"{name}.yml").write_text(text)
-
-
-def passthrough_list(plan: Plan) -> list[dict[str, Any]]:
-    """Some devices that nothing depends on, for VFIO; what carries a console is refused."""
-    assert plan.device_tree
-    devices = build(read_file(plan.device_tree)).kernel.devices.values()
-    parents = {str(parent) for one in devices for parent in PurePosixPath(one.home).parents}
-    free = [
-        str(one.of_path)
-        for one in devices
-        if one.driver
-        and not one.carries
-        and one.home not in parents
-        and not any(link.status == "active" for link in one.consumers)
-    ]
-    chosen = random.Random(plan.name).sample(free, min(CHOSEN, len(free)))
-    return [{"dt_path": path, "policy": "vfio"} for path in chosen]
 
 
 class Clock:
@@ -225,13 +201,6 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
     counts["devices for VFIO"] = sum(map(len, whole.asked(set(told)).values()))
 
 
-def test_no_board_needs_much_memory(whole: Whole, counts: Counts) -> None:
-    memory = sorted(proportional_memory(host) for host in whole.boards.boards.values())
-    counts["KiB of memory for the largest board"] = memory[-1]
-    counts["KiB of memory for the median board"] = memory[len(memory) // 2]
-    assert memory[-1] <= MOST_MEMORY
-
-
 def test_hosts_that_wait_for_a_boot_are_booted_and_looked_at(whole: Whole) -> None:
     released = play(
         whole.boards.inventory,
@@ -280,11 +249,3 @@ def paths_on_vfio(board: Host) -> set[str]:
         for device in root(board).glob(f"sys/bus/*/devices/{name}")
     )
     return {str(node.readlink()).partition("/devicetree/base")[2] for node in found}
-
-
-def proportional_memory(host: Host) -> int:
-    """KiB that the host's processes need, their part of shared memory included."""
-    rollup = Path(f"/proc/{host.pid}/smaps_rollup").read_text()
-    found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
-    assert found
-    return int(found.group(1))
