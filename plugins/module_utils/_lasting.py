@@ -131,8 +131,8 @@ def lasting(
     if request.initramfs == ALWAYS and maker is None and request.entries:
         clashes.append(_NO_MAKER)
     needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
-    is_waiting = host.files.read(_boot.WAITS_FOR_BOOT)
-    waiting = FileChange(_boot.WAITS_FOR_BOOT, is_waiting, _WAITS if needs_boot else None)
+    said = host.files.read(_boot.WAITS_FOR_BOOT)
+    waiting = FileChange(_boot.WAITS_FOR_BOOT, said, _WAITS if needs_boot else None)
     return Lasting(files, clashes, needs_boot, _initramfs_of(host, maker, files), [waiting])
 
 

@@ -24,7 +24,6 @@ FAILED = "failed"
 
 # What stops a rollout comes first.
 OUTCOMES = (FAILED, UNREACHABLE, CHANGED, UNCHANGED, NOT_BEGUN)
-STOPPING = (FAILED, UNREACHABLE)
 
 _NO_ANSWER = "It was changed, and does not answer since: "
 

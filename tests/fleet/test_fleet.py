@@ -28,6 +28,7 @@ from tests.simulated.counts import Counts
 from tests.simulated.fleet import Fleet, fill, fleet, on_vfio, put_file_for_folder, root, run_on
 from tests.simulator.host import Host, Plan
 from tests.sweep.test_fleet import FORKS, SIZE, passthrough_list
+from tests.sweep.test_fleet import on_vfio as paths_on_vfio
 
 # What their lists claim: as one compatible in the list, as devices of the board.
 ON_GUESTS_BY_PATH = {
@@ -239,13 +240,3 @@ def take_from_vfio(whole: Whole) -> set[str]:
 
 def board_of(whole: Whole, name: str) -> Host:
     return whole.boards.boards[name]
-
-
-def paths_on_vfio(board: Host) -> set[str]:
-    """The device-tree paths of what is bound to VFIO, as the board's own /sys shows it."""
-    found = (
-        device / "of_node"
-        for name in on_vfio(board)
-        for device in root(board).glob(f"sys/bus/*/devices/{name}")
-    )
-    return {str(node.readlink()).partition("/devicetree/base")[2] for node in found}

@@ -155,6 +155,20 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
         assert set(drifted.changed.values()) == {0}
 
 
+def test_only_what_waits_for_a_boot_is_booted_and_who_is_not_there_is_said_so(
+    tmp_path: Path,
+) -> None:
+    with fleet(tmp_path, plans(tmp_path, ["a"]), VARIABLES, GONE) as boards:
+        asked = {"rollout_waves": ["100%"]}
+        run = play(boards.inventory, "armfleet.vfio.reboot", variables=asked)
+        assert run.code == 2
+        assert set(run.changed.values()) == {0}
+        found = rows(run)
+        assert found["a"] == ("1", "unchanged", "No boot was needed.")
+        assert found["gone"].outcome == "unreachable"
+        assert "no simulated host runs in /nowhere/gone" in found["gone"].sentence
+
+
 def test_putting_back_needs_the_name_of_the_rollout(tmp_path: Path) -> None:
     with fleet(tmp_path, plans(tmp_path, ["a"]), VARIABLES) as boards:
         run = play(boards.inventory, "armfleet.vfio.rollback")
