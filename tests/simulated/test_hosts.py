@@ -90,6 +90,25 @@ def test_a_write_has_the_kernels_effect_and_its_errno(host: Host) -> None:
     ]
 
 
+def test_what_is_gone_is_gone_at_once(host: Host) -> None:
+    place = "/sys/module/vfio_platform"
+    parameter = f"{place}/parameters/reset_required"
+    looks = (f"ls {place}", f"cd {place}", f"test -r {parameter}", f"cat {parameter}")
+    told(host, "modprobe vfio-platform")
+    for look in looks:
+        told(host, look)
+    told(host, "modprobe --remove vfio-platform")
+    assert not [look for look in looks if on(host, look).returncode == 0]
+
+
+def test_a_user_may_what_the_modes_say(host: Host) -> None:
+    as_user = "setpriv --reuid=65534 --regid=65534 --clear-groups"
+    assert told(host, f"{as_user} cat {OVERRIDE}") == "(null)"
+    for look in ("tee", "test -w"):
+        assert on(host, f"{as_user} {look} {OVERRIDE}", "x").returncode
+        assert not on(host, f"{look} {OVERRIDE}", "x").returncode
+
+
 def test_modprobe_on_the_host_loads_a_simulated_module(host: Host) -> None:
     told(host, "echo 'options vfio_platform reset_required=N' >/etc/modprobe.d/test.conf")
     told(host, "modprobe vfio-platform")

@@ -52,8 +52,6 @@ class _Handler(socketserver.StreamRequestHandler):
 
 
 def _answer(machine: Machine, verb: str, request: dict[str, Any]) -> Any:
-    if verb == "modprobe":
-        return machine.modules.modprobe(request["arguments"], request["configuration"])
     if verb == "writes":
         return [
             (write.path, write.data.decode("latin-1"), write.code) for write in machine.watch.take()

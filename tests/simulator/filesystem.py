@@ -18,9 +18,38 @@ from typing import Any
 import mfusepy
 
 from .machine import Machine
+from .modules import Modules
 from .tree import Entry, File, Folder, Link, Tree, failure
 
 _PAGE = 4096
+_MODPROBE = "/modprobe"
+_WANTED = {os.O_RDONLY: os.R_OK, os.O_WRONLY: os.W_OK, os.O_RDWR: os.R_OK | os.W_OK}
+
+
+class _RunOfModprobe(File):
+    """What one run of modprobe has to say, and then the simulator to it.
+
+    It writes its arguments with a NUL after each and its configuration after them, and reads on
+    from there: its exit status on a line, and its output.
+    """
+
+    __slots__ = ("_answer", "_modules", "_said")
+
+    def __init__(self, modules: Modules) -> None:
+        super().__init__(mode=0o666)
+        self._modules = modules
+        self._said = b""
+        self._answer = b""
+
+    def write(self, data: bytes) -> None:
+        self._said += data
+
+    def read(self) -> bytes:
+        if not self._answer:
+            *arguments, configuration = self._said.decode(errors="replace").split("\0")
+            code, output = self._modules.modprobe(arguments, configuration)
+            self._answer = f"{code}\n{output}".encode()
+        return self._said + self._answer
 
 
 class FileSystem:
@@ -33,6 +62,7 @@ class FileSystem:
         self._tree = Tree()
         self._tree.root.entries["sys"] = machine.tree.root
         self._tree.make_folder("dev").entries["vfio"] = machine.vfio.nodes.root
+        self._tree.root.entries[_MODPROBE[1:]] = _RunOfModprobe(machine.modules)
         self._when_mounted = when_mounted
         self._open: dict[int, File] = {}
         self._handles = count(1)
@@ -72,12 +102,8 @@ class FileSystem:
         return entry.target
 
     def open(self, path: str, flags: int) -> int:
-        file = self._file(path)
-        wants_read = flags & os.O_ACCMODE in (os.O_RDONLY, os.O_RDWR)
-        wants_write = flags & os.O_ACCMODE in (os.O_WRONLY, os.O_RDWR)
-        # Even root cannot open what nobody may: kernfs_fop_open in fs/kernfs/file.c.
-        if (wants_read and not file.mode & 0o444) or (wants_write and not file.mode & 0o222):
-            raise failure(errno.EACCES)
+        file = _RunOfModprobe(self._machine.modules) if path == _MODPROBE else self._file(path)
+        _check_permission(file, _WANTED[flags & os.O_ACCMODE])
         uid, _gid, _pid = mfusepy.fuse_get_context()
         if file.is_for_root and uid:
             raise failure(errno.EPERM)
@@ -88,6 +114,16 @@ class FileSystem:
             self._open[handle] = file
             file.opened += 1
         return handle
+
+    def access(self, path: str, wanted: int) -> int:
+        entry = self._entry(path)
+        if isinstance(entry, File):
+            _check_permission(entry, wanted)
+        return 0
+
+    def opendir(self, path: str) -> int:
+        self._entry(path)
+        return 0
 
     def release(self, _path: str, fh: int) -> int:
         with self._lock:
@@ -100,7 +136,10 @@ class FileSystem:
         return self._open[fh].read()[offset : offset + size]
 
     def write(self, path: str, data: bytes, _offset: int, fh: int) -> int:
-        self._machine.watch.around(path.removeprefix("/sys/"), data, self._open[fh].write)
+        if path == _MODPROBE:
+            self._open[fh].write(data)
+        else:
+            self._machine.watch.around(path.removeprefix("/sys/"), data, self._open[fh].write)
         return len(data)
 
     def truncate(self, path: str, _length: int, _fh: int | None = None) -> int:
@@ -163,6 +202,20 @@ class FileSystem:
         return entry
 
 
+def _check_permission(file: File, wanted: int) -> None:
+    """EACCES where the caller may not do that; other groups of a user than the first do not count.
+
+    Even root cannot open what nobody may: kernfs_fop_open in fs/kernfs/file.c.
+    """
+    uid, gid, _pid = mfusepy.fuse_get_context()
+    granted = file.mode
+    if uid:
+        granted >>= 6 if uid == file.uid else 3 if gid == file.gid else 0
+        granted &= 0o7
+    if any(wanted & bit and not granted & bit * 0o111 for bit in (os.R_OK, os.W_OK)):
+        raise failure(errno.EACCES)
+
+
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
@@ -181,10 +234,10 @@ def serve(machine: Machine, place: Path, when_mounted: Callable[[], None]) -> No
         foreground=True,
         raw_fi=False,
         allow_other=True,
-        default_permissions=True,
-        # Nothing is kept between two looks: a write to one file changes others.
+        # Nothing is kept between two looks: a write to one file changes others. Only the folders on
+        # the way are (seconds), and none are asked for permission; what is at the end is always.
         direct_io=True,
         attr_timeout=0,
-        entry_timeout=0,
+        entry_timeout=1,
         fsname="armfleet-simulator",
     )

@@ -62,7 +62,7 @@ class Host:
 
     @property
     def mount(self) -> Path:
-        """Has ``sys`` and ``dev/vfio``, for a host that is only served."""
+        """Has ``sys``, ``dev/vfio`` and ``modprobe``, for a host that is only served."""
         return self.folder / "mount"
 
     @property
@@ -241,7 +241,7 @@ def _furnish(host: Host) -> None:
     namespace.bind(host.mount / "sys", root / "sys")
     namespace.mount("proc", root / "proc")
     namespace.mount("tmpfs", root / "run", "mode=755")
-    namespace.bind(host.control, root / "run/armfleet-simulator/control")
+    namespace.bind(host.mount / "modprobe", root / "run/armfleet-simulator/modprobe")
     _furnish_dev(root / "dev")
     namespace.bind(host.mount / "dev/vfio", root / "dev/vfio")
     _install_modprobe(root)
