@@ -69,10 +69,14 @@ class Drivers:
 
     def module(self, bus: str, driver: str) -> str | None:
         """The module of a driver that is there; None for one that is built in."""
+        named = self._named_module(bus, driver)
+        return None if named and is_built_in(self._sysfs, named) else named
+
+    def _named_module(self, bus: str, driver: str) -> str | None:
+        """The same, also for one that is built in where the kernel names it (since Linux 7)."""
         key = bus, driver
         if key not in self._modules:
-            name = self._sysfs.link_name("bus/%s/drivers/%s/module" % key)
-            self._modules[key] = None if name and is_built_in(self._sysfs, name) else name
+            self._modules[key] = self._sysfs.link_name("bus/%s/drivers/%s/module" % key)
         return self._modules[key]
 
     def match(self, device: Identity, driver: str) -> Match:
@@ -81,7 +85,8 @@ class Drivers:
         if driver in VFIO_DRIVERS.values():
             return Match(_by_hand("%s claims no device by itself" % driver), module)
         asked = modalias(self._sysfs, device)
-        for claiming in [module] if module else self._built_in_for(asked):
+        named = self._named_module(device.bus, driver)
+        for claiming in [named] if named else self._built_in_for(asked):
             if self._kmod.aliases(claiming) is None:
                 return Match(_unknown(claiming), module, is_claiming=True)
             reason = self._claimed(device, asked, claiming)

@@ -103,6 +103,14 @@ def test_but_where_the_kernel_keeps_the_aliases_of_built_in_modules_they_tell(bo
     assert why(board, "soc:keys") == ("compatible", sentence)
 
 
+def test_a_kernel_that_names_the_module_of_a_built_in_driver_is_believed(board: Board) -> None:
+    board.kernel.put("module/gpio_keys/uevent", "")
+    board.kernel.point("bus/platform/drivers/gpio-keys/module", "module/gpio_keys")
+    board.kmod.modules["gpio_keys"] = Module("gpio_keys", aliases=("of:N*T*Cgpio-keys",))
+    sentence = "the module gpio_keys claims its compatible gpio-keys"
+    assert why(board, "soc:keys") == ("compatible", sentence)
+
+
 @pytest.fixture
 def by_hand(board: Board) -> Board:
     """The board with a device that no driver claims, bound all the same."""
