@@ -149,7 +149,12 @@ SPECS: dict[str, dict[str, Any]] = {
             **_COMMON,
         },
     },
-    "device_info": {"argument_spec": {"devices": _devices()}},
+    "device_info": {
+        "argument_spec": {
+            "devices": _devices(),
+            "only_claimed": {"type": "bool", "default": False},
+        }
+    },
 }
 
 

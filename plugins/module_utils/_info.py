@@ -29,7 +29,7 @@ def device_info() -> None:
     host = _door.host_for(_PATIENCE, "device_info")
     try:
         selectors = None if given is None else parse_selectors(given)
-        found = inspect(host, selectors)
+        found = inspect(host, selectors, only_claimed=module.params["only_claimed"])
     except PolicyError as error:
         module.fail_json(msg=str(error))
     finally:

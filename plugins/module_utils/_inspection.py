@@ -121,8 +121,13 @@ class Findings(NamedTuple):
     skipped: Sequence[str] = ()
 
 
-def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
-    """The devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`."""
+def inspect(
+    host: Host, selectors: Sequence[Selector] | None, *, only_claimed: bool = False
+) -> Findings:
+    """The devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`.
+
+    With ``only_claimed`` those of them that the list last applied claims.
+    """
     memory = remember(host.files.read(RULES))
     devices = snapshot(host.sysfs, KINDS)
     chosen = devices
@@ -131,6 +136,8 @@ def inspect(host: Host, selectors: Sequence[Selector] | None) -> Findings:
         found = resolve(host.sysfs, [one for one in selectors if one not in elsewhere], devices)
         chosen = list(dict.fromkeys(device for matches in found for device in matches))
     inspector = _Inspector(host, memory, devices)
+    if only_claimed:
+        chosen = [device for device in chosen if inspector.is_claimed(device)]
     states = states_as_far_as_known(host.sysfs, chosen)
     return Findings(
         [inspector.of(device, *found) for device, found in zip(chosen, states)],
@@ -160,6 +167,10 @@ class _Inspector:
         self._memory = memory
         self._early = EarlyDrivers(host.sysfs, host.kmod, host.files)
         self._outlook = Outlook(host, self._drivers, memory, self._lines)
+
+    def is_claimed(self, device: Identity) -> bool:
+        """Whether the list last applied claims it."""
+        return device in self._claimed
 
     def of(self, device: Identity, state: State, blocked: str | None) -> Inspection:
         """All that is known of a device; ``blocked`` is why its override is not."""

@@ -23,6 +23,12 @@ options:
       - The devices; all of both buses if it is not given. Each entry has exactly one of
         O(devices[].dt_path), O(devices[].compatible), O(devices[].acpi_path), O(devices[].acpi_hid)
         and O(devices[].name).
+  only_claimed:
+    description:
+      - Whether to read only those devices that the list last applied to this host claims. On a host
+        with many devices that is quicker.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - armfleet.vfio.attributes
   - armfleet.vfio.attributes.reads
@@ -58,6 +64,11 @@ EXAMPLES = r"""
   loop_control:
     label: "{{ item.name }}"
 
+- name: See what became of the devices of the list last applied
+  armfleet.vfio.device_info:
+    only_claimed: true
+  register: listed
+
 - name: Fail where something is not as the list last applied wants it, now or after the next boot
   ansible.builtin.assert:
     that: host.devices | map(attribute='drift') | flatten | length == 0
@@ -69,6 +80,7 @@ devices:
   description:
     - The devices that the entries match, in the order of the list, each once.
     - All devices without a list.
+    - With O(only_claimed=true) those of them that RV(policy_list) claims.
   returned: success
   type: list
   elements: dict

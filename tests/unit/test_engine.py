@@ -640,6 +640,19 @@ def test_info_on_chosen_devices_tells_of_them_alone(applied: Board) -> None:
     assert [one.device.name for one in found] == ["b000000.crypto"]
 
 
+def test_info_on_what_is_claimed_tells_of_nothing_else(applied: Board) -> None:
+    def names(selectors: list[Selector] | None) -> list[str]:
+        found = inspect(applied.host, selectors, only_claimed=True).devices
+        return [one.device.name for one in found]
+
+    everything = info(applied).values()
+    assert names(None) == [one["name"] for one in everything if one["claimed_by"]]
+    assert len(names(None)) == 5
+    assert names([Selector("dt_path", "crypto0"), Selector("name", "soc:keys")]) == [
+        "b000000.crypto"
+    ]
+
+
 def test_info_tells_of_a_device_that_hangs_and_of_all_others(board: Board) -> None:
     board.apply([DMA])
     board.kernel.hung.add("b000000.crypto")
