@@ -29,7 +29,7 @@ simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulat
 sweep: ## A thousand boards of Debian's kernel, fleets of them, and the playbooks for fleets
 	@tools/setup guest $(STAGED) pytest tests/sweep -s
 
-fleet: guest ## All playbooks for fleets over two hundred simulated boards and two guests (hours)
+fleet: guest ## All playbooks for fleets over two hundred simulated boards and two guests
 	@tools/setup guest $(STAGED) pytest tests/fleet -s --durations 10
 
 integration: guest ## What users do, on a real arm64 kernel

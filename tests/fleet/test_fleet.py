@@ -11,6 +11,7 @@ second wave, and three others and one that is not there in the last.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,11 +26,22 @@ from tests.guest import Guest
 from tests.harness.playbook import Run, play, rows, task_play
 from tests.harness.sysfs import read_machine
 from tests.simulated.counts import Counts
-from tests.simulated.fleet import Fleet, fill, fleet, on_vfio, put_file_for_folder, root, run_on
+from tests.simulated.fleet import (
+    Fleet,
+    dt_path,
+    fill,
+    fleet,
+    on_vfio,
+    passthrough_list,
+    put_file_for_folder,
+    root,
+)
 from tests.simulator.host import Host, Plan
-from tests.sweep.test_fleet import FORKS, SIZE, passthrough_list
-from tests.sweep.test_fleet import on_vfio as paths_on_vfio
 
+SIZE = 200
+FORKS = "8"
+# KiB that one simulated board may need.
+MOST_MEMORY = 40 * 1024
 # What their lists claim: as one compatible in the list, as devices of the board.
 ON_GUESTS_BY_PATH = {
     "fleet-a": {"/soc/dma@b001000", "/soc/dma@b002000"},
@@ -61,7 +73,9 @@ class Whole(NamedTuple):
 
     def claimed(self) -> dict[str, set[str]]:
         """What is on VFIO by the hosts' own /sys: paths in the device tree."""
-        of_boards = {name: paths_on_vfio(board) for name, board in self.boards.boards.items()}
+        of_boards = {
+            name: set(map(dt_path, on_vfio(board))) for name, board in self.boards.boards.items()
+        }
         of_guests = {
             name: {
                 str(device.tree_path)
@@ -183,9 +197,6 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
     assert "Connection refused" in sentences[GONE]
     assert whole.claimed() == whole.asked(set(told) - set(sentences))
 
-    applied = clock.run("apply again", "armfleet.vfio.apply")
-    assert set(applied.changed.values()) == {0}
-
     changed = take_from_vfio(whole)
     drift = clock.run("drift", "armfleet.vfio.drift", drift_file=str(tmp_path / "drift.jsonl"))
     assert drift.code == 2
@@ -222,21 +233,28 @@ def test_hosts_that_wait_for_a_boot_are_booted_and_looked_at(whole: Whole) -> No
     assert {row.outcome for name, row in rows(again).items() if name != GONE} == {"unchanged"}
 
 
+def test_no_board_needs_much_memory(whole: Whole, counts: Counts) -> None:
+    memory = sorted(map(proportional_memory, whole.boards.boards.values()))
+    counts["KiB of memory for the largest board"] = memory[-1]
+    counts["KiB of memory for the median board"] = memory[len(memory) // 2]
+    assert memory[-1] <= MOST_MEMORY
+
+
 def take_from_vfio(whole: Whole) -> set[str]:
     """Do as other tools do to two boards and a guest; their names."""
-    names = [name for name in whole.asked(set(whole.lists)) if paths_on_vfio(board_of(whole, name))]
-    chosen = names[:2]
-    for name in chosen:
-        board = board_of(whole, name)
+    boards = [board for board in whole.boards.boards.values() if on_vfio(board)][:2]
+    for board in boards:
         device = min(on_vfio(board))
-        (place,) = root(board).glob(f"sys/bus/*/devices/{device}")
-        bus = place.parent.parent.name
-        run_on(board, "sh", "-c", f"echo {device} > /sys/bus/{bus}/devices/{device}/driver/unbind")
+        device.joinpath("driver/unbind").write_text(device.name)
     guest = whole.guests["fleet-b"]
-    device = guest.run("ls /sys/bus/platform/drivers/vfio-platform | grep dma").stdout.split()[0]
-    guest.run(f"echo {device} > /sys/bus/platform/drivers/vfio-platform/unbind")
-    return {*chosen, guest.name}
+    vfio = "/sys/bus/platform/drivers/vfio-platform"
+    guest.run(f"cd {vfio} && set -- *.dma && echo $1 > unbind")
+    return {*(board.name for board in boards), guest.name}
 
 
-def board_of(whole: Whole, name: str) -> Host:
-    return whole.boards.boards[name]
+def proportional_memory(board: Host) -> int:
+    """KiB that the board's processes need, their part of shared memory included."""
+    rollup = Path(f"/proc/{board.pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
+    assert found
+    return int(found.group(1))

@@ -6,17 +6,22 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import yaml
 
+from tests.simulator.devicetree import read_file
 from tests.simulator.host import Host, Plan, start
 from tests.simulator.inventory import inventory
+from tests.simulator.machine import build
+
+_LONGEST_LIST = 5
 
 
 class Fleet(NamedTuple):
@@ -57,14 +62,36 @@ def root(board: Host) -> Path:
     return Path(f"/proc/{board.pid}/root")
 
 
-def on_vfio(board: Host) -> set[str]:
-    """The names of what is bound to VFIO."""
+def passthrough_list(plan: Plan) -> list[dict[str, Any]]:
+    """Some devices that nothing depends on, for VFIO; what carries a console is refused."""
+    assert plan.device_tree
+    devices = build(read_file(plan.device_tree)).kernel.devices.values()
+    parents = {str(parent) for one in devices for parent in PurePosixPath(one.home).parents}
+    free = [
+        str(one.of_path)
+        for one in devices
+        if one.driver
+        and not one.carries
+        and one.home not in parents
+        and not any(link.status == "active" for link in one.consumers)
+    ]
+    chosen = random.Random(plan.name).sample(free, min(_LONGEST_LIST, len(free)))
+    return [{"dt_path": path, "policy": "vfio"} for path in chosen]
+
+
+def on_vfio(board: Host) -> set[Path]:
+    """What is bound to VFIO: folders in the board's own /sys."""
     return {
-        device.name
+        device
         for driver in ("platform/drivers/vfio-platform", "amba/drivers/vfio-amba")
         for device in (root(board) / "sys/bus" / driver).glob("*")
         if device.joinpath("driver_override").exists()
     }
+
+
+def dt_path(device: Path) -> str:
+    """Where the node of a device is in the board's device tree."""
+    return str(device.joinpath("of_node").readlink()).partition("/devicetree/base")[2]
 
 
 def run_on(board: Host, *command: str) -> str:
