@@ -148,6 +148,9 @@ class Modules:
     def _aliases(self, name: str) -> list[str]:
         module = self._modules.get(name)
         aliases = list(module.aliases) if module else []
+        if module and module.built_in:
+            # modules.builtin.modinfo has none that the build makes of a table of ids, before 6.18.
+            return aliases
         for driver in self._drivers_of(name):
             for compatible in driver.compatible:
                 aliases += [f"of:N*T*C{compatible}", f"of:N*T*C{compatible}C*"]
