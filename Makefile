@@ -20,13 +20,13 @@ check: ## Lint, sanity and tests that need no guest (three minutes)
 test: guest ## Everything: make check and the targets that it lacks, two of them at a time
 	@tools/setup guest python tools/tested.py begin
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync \
-		newer integration boots safety check matrix docs simulated sweep molecule report
+		newer integration boots safety pull check matrix fleet docs simulated sweep molecule report
 	@tools/setup guest python tools/tested.py end
 
 simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines
 	@tools/setup guest $(STAGED) pytest tests/simulated --depth test
 
-sweep: ## A thousand boards of Debian's kernel, fleets of them, and the playbooks for fleets
+sweep: ## A thousand boards of Debian's kernel, and the playbooks for fleets
 	@tools/setup guest $(STAGED) pytest tests/sweep -s
 
 fleet: guest ## All playbooks for fleets over two hundred simulated boards and two guests

@@ -39,7 +39,7 @@ from tests.simulated.fleet import (
 from tests.simulator.host import Host, Plan
 
 SIZE = 200
-FORKS = "8"
+FORKS = "4"
 # KiB that one simulated board may need.
 MOST_MEMORY = 40 * 1024
 # What their lists claim: as one compatible in the list, as devices of the board.
