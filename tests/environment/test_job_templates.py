@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-EXAMPLE = Path(__file__).parents[2] / "docs/examples/awx/job_templates.yml"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "docs/examples/awx/job_templates.yml"
 DATA: dict[str, list[dict[str, Any]]] = yaml.safe_load(EXAMPLE.read_text())
 TEMPLATES = {template["name"]: template for template in DATA["controller_templates"]}
 # Of awx.awx.job_template, those that a template of ours has a reason to set.
@@ -26,6 +27,7 @@ QUESTION = {
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 def test_a_template_has_the_options_of_a_job_template(template: dict[str, Any]) -> None:
     assert set(template) <= OPTIONS
+    assert (ROOT / "playbooks" / template["playbook"]).is_file()
     assert template["job_type"] in {"run", "check"}
 
 
