@@ -87,8 +87,8 @@ class Drivers:
         asked = modalias(self._sysfs, device)
         named = self._named_module(device.bus, driver)
         for claiming in [named] if named else self._built_in_for(asked):
-            if self._kmod.aliases(claiming) is None:
-                return Match(_unknown(claiming), module, is_claiming=True)
+            if module and self._kmod.aliases(module) is None:
+                return Match(_unknown(module), module, is_claiming=True)
             reason = self._claimed(device, asked, claiming)
             if reason:
                 return Match(reason, module, is_claiming=self._claims(claiming, asked))

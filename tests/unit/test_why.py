@@ -111,6 +111,15 @@ def test_a_kernel_that_names_the_module_of_a_built_in_driver_is_believed(board: 
     assert why(board, "soc:keys") == ("compatible", sentence)
 
 
+def test_a_built_in_module_that_modinfo_does_not_know_is_not_the_last_word(board: Board) -> None:
+    board.kernel.add_device("dummy")
+    board.kernel.put("bus/platform/devices/dummy/modalias", "platform:dummy\n")
+    board.kernel.register(Driver("dummy", matches=("dummy",)))
+    board.kernel.put("module/dummy_core/uevent", "")
+    board.kernel.point("bus/platform/drivers/dummy/module", "module/dummy_core")
+    assert why(board, "dummy") == ("name", "its name, dummy, is that of the driver")
+
+
 @pytest.fixture
 def by_hand(board: Board) -> Board:
     """The board with a device that no driver claims, bound all the same."""
