@@ -57,7 +57,7 @@ class Drivers:
     def __init__(self, sysfs: Sysfs, kmod: Kmod) -> None:
         self._sysfs = sysfs
         self._kmod = kmod
-        self._modules: dict[tuple[str, str], str | None] = {}
+        self._modules: dict[tuple[str, str], tuple[str | None, bool]] = {}
         self._claiming: dict[tuple[str, str], bool] = {}
         self._names: dict[str, list[str]] = {}
 
@@ -69,14 +69,18 @@ class Drivers:
 
     def module(self, bus: str, driver: str) -> str | None:
         """The module of a driver that is there; None for one that is built in."""
-        named = self._named_module(bus, driver)
-        return None if named and is_built_in(self._sysfs, named) else named
+        named, is_in_kernel = self._named_module(bus, driver)
+        return None if is_in_kernel else named
 
-    def _named_module(self, bus: str, driver: str) -> str | None:
-        """The same, also for one that is built in where the kernel names it (since Linux 7)."""
+    def _named_module(self, bus: str, driver: str) -> tuple[str | None, bool]:
+        """The module that the kernel names, and whether it is built in.
+
+        One that is built in is named since Linux 7.
+        """
         key = bus, driver
         if key not in self._modules:
-            self._modules[key] = self._sysfs.link_name("bus/%s/drivers/%s/module" % key)
+            named = self._sysfs.link_name("bus/%s/drivers/%s/module" % key)
+            self._modules[key] = named, named is None or is_built_in(self._sysfs, named)
         return self._modules[key]
 
     def match(self, device: Identity, driver: str) -> Match:
@@ -84,11 +88,11 @@ class Drivers:
         module = self.module(device.bus, driver)
         if driver in VFIO_DRIVERS.values():
             return Match(_by_hand("%s claims no device by itself" % driver), module)
+        if module and self._kmod.aliases(module) is None:
+            return Match(_unknown(module), module, is_claiming=True)
         asked = modalias(self._sysfs, device)
-        named = self._named_module(device.bus, driver)
+        named, _is_in_kernel = self._named_module(device.bus, driver)
         for claiming in [named] if named else self._built_in_for(asked):
-            if module and self._kmod.aliases(module) is None:
-                return Match(_unknown(module), module, is_claiming=True)
             reason = self._claimed(device, asked, claiming)
             if reason:
                 return Match(reason, module, is_claiming=self._claims(claiming, asked))
