@@ -11,15 +11,14 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-import yaml
 
 from tests.harness.playbook import Run, play
 from tests.simulated.boards import Part, device_tree, flattened
-from tests.simulator.host import Host, Plan, start
-from tests.simulator.inventory import inventory
+from tests.simulated.fleet import Fleet, fleet, root
+from tests.simulator.host import Plan
 
 if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
     pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)
@@ -60,22 +59,16 @@ AS_THE_LIST_SAYS = {
 }
 
 
-class Fleet(NamedTuple):
-    """Running boards, and how ansible-playbook reaches them."""
+def run(boards: Fleet, playbook: str, *arguments: str, **variables: Any) -> Run:
+    return play(boards.inventory, f"armfleet.vfio.{playbook}", *arguments, variables=variables)
 
-    hosts: list[Host]
-    inventory: Path
 
-    def play(self, playbook: str, *arguments: str, **variables: Any) -> Run:
-        name = f"armfleet.vfio.{playbook}"
-        return play(self.inventory, name, *arguments, variables=variables)
-
-    def devices(self) -> list[dict[str, tuple[str | None, str]]]:
-        """Each host's devices with driver and override, as its own /sys has them."""
-        return [
-            {name: state(Path(f"/proc/{host.pid}/root/sys/bus"), name) for name in NATIVE}
-            for host in self.hosts
-        ]
+def devices(boards: Fleet) -> list[dict[str, tuple[str | None, str]]]:
+    """Each board's devices with driver and override, as its own /sys has them."""
+    return [
+        {name: state(root(board) / "sys/bus", name) for name in NATIVE}
+        for board in boards.boards.values()
+    ]
 
 
 def state(buses: Path, name: str) -> tuple[str | None, str]:
@@ -86,17 +79,13 @@ def state(buses: Path, name: str) -> tuple[str | None, str]:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
+def boards(tmp_path: Path) -> Iterator[Fleet]:
     board, drivers = tmp_path / "board.dtb", tmp_path / "drivers.yml"
     board.write_bytes(flattened(device_tree(PARTS)))
     drivers.write_text(DRIVERS)
-    (tmp_path / "group_vars").mkdir()
-    (tmp_path / "group_vars/all.yml").write_text(yaml.safe_dump(VARIABLES))
-    hosts = start([Plan(name, board, drivers) for name in BOARDS])
-    (tmp_path / "hosts.yml").write_text(inventory(hosts))
-    yield Fleet(hosts, tmp_path / "hosts.yml")
-    for host in hosts:
-        host.stop()
+    plans = [Plan(name, board, drivers) for name in BOARDS]
+    with fleet(tmp_path, plans, VARIABLES) as running:
+        yield running
 
 
 def test_the_ansible_core_is_the_one_that_is_meant(request: pytest.FixtureRequest) -> None:
@@ -110,36 +99,36 @@ def test_the_ansible_core_is_the_one_that_is_meant(request: pytest.FixtureReques
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_a_playbook_is_understood(tmp_path: Path, playbook: str) -> None:
     (tmp_path / "hosts").write_text("localhost\n")
-    run = play(tmp_path / "hosts", f"armfleet.vfio.{playbook}", "--syntax-check")
-    assert run.code == 0, run.output
-    assert "[WARNING]" not in run.output
+    checked = play(tmp_path / "hosts", f"armfleet.vfio.{playbook}", "--syntax-check")
+    assert checked.code == 0, checked.output
+    assert "[WARNING]" not in checked.output
 
 
-def test_boards_are_claimed_once_and_given_back(fleet: Fleet) -> None:
-    assert fleet.devices() == [NATIVE] * len(BOARDS)
+def test_boards_are_claimed_once_and_given_back(boards: Fleet) -> None:
+    assert devices(boards) == [NATIVE] * len(BOARDS)
 
-    foreseen = fleet.play("apply", "--check", "--diff")
+    foreseen = run(boards, "apply", "--check", "--diff")
     assert all(foreseen.changed[board] for board in BOARDS), foreseen.output
-    assert fleet.devices() == [NATIVE] * len(BOARDS)
+    assert devices(boards) == [NATIVE] * len(BOARDS)
 
-    first = fleet.play("apply")
+    first = run(boards, "apply")
     assert first.code == 0, first.output
     assert "[DEPRECATION WARNING]" not in first.output
-    assert fleet.devices() == [AS_THE_LIST_SAYS] * len(BOARDS)
+    assert devices(boards) == [AS_THE_LIST_SAYS] * len(BOARDS)
 
-    again = fleet.play("apply")
+    again = run(boards, "apply")
     assert again.changed == dict.fromkeys(BOARDS, 0), again.output
-    assert fleet.devices() == [AS_THE_LIST_SAYS] * len(BOARDS)
+    assert devices(boards) == [AS_THE_LIST_SAYS] * len(BOARDS)
 
-    released = fleet.play("release")
+    released = run(boards, "release")
     assert released.code == 0, released.output
-    assert fleet.devices() == [NATIVE] * len(BOARDS)
+    assert devices(boards) == [NATIVE] * len(BOARDS)
 
 
-def test_a_refused_list_is_said_in_a_sentence_and_changes_nothing(fleet: Fleet) -> None:
+def test_a_refused_list_is_said_in_a_sentence_and_changes_nothing(boards: Fleet) -> None:
     absent = [{"dt_path": "/no/such@1", "policy": "vfio"}]
-    run = fleet.play("apply", passthrough_devices=absent)
-    assert run.code != 0
-    assert "/no/such@1" in run.output
-    assert "Traceback" not in run.output
-    assert fleet.devices() == [NATIVE] * len(BOARDS)
+    refused = run(boards, "apply", passthrough_devices=absent)
+    assert refused.code != 0
+    assert "/no/such@1" in refused.output
+    assert "Traceback" not in refused.output
+    assert devices(boards) == [NATIVE] * len(BOARDS)
