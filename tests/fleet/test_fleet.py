@@ -5,7 +5,7 @@
 """Two hundred simulated boards and two guests in one inventory, and all playbooks over them.
 
 The boards are real ones' device trees, so that no two lists are alike; one of them fails in the
-second wave, and three others and one that is not there in the last.
+second wave, and two others and one that is not there in the last.
 """
 
 from __future__ import annotations

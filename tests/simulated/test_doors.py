@@ -66,12 +66,15 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
 
 def seen(place: Path) -> dict[str, str]:
     """As everything() tells of a machine in this process."""
-    return {
-        str(path.relative_to(place)): shown(path)
-        for root in ("sys", "dev/vfio")
-        for folder, folders, files in os.walk(place / root)
-        for path in (Path(folder, name) for name in (*folders, *files))
-    }
+    found = {}
+    for folder, folders, files in os.walk(place):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            found[str(path.relative_to(place))] = shown(path)
+    # It is no part of the machine.
+    del found["modprobe"]
+    del found["dev"], found["sys"]
+    return {path: content for path, content in found.items() if path != "dev/vfio"}
 
 
 def shown(path: Path) -> str:
