@@ -27,7 +27,9 @@ def cache_folder() -> Path:
 
 def say(text: str) -> None:
     """Tell whoever watches the build; standard output is left to results."""
-    print(text, file=sys.stderr, flush=True)
+    # At once, for two builds may tell something at a time.
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 @dataclass(frozen=True)

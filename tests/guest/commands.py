@@ -19,6 +19,9 @@ from .errors import GuestError
 
 # A build that is killed must not leave a compiler behind that writes into its folder.
 _END_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--")
+_PACKAGE_LISTS = [
+    Path(__file__).with_name(name) for name in ("demo-packages.txt", "debian-packages.txt")
+]
 _TAIL = 25
 
 
@@ -28,7 +31,7 @@ def require(*programs: str) -> None:
     if missing:
         raise GuestError(
             "%s missing on this machine; install the Debian packages listed in %s"
-            % (" and ".join(missing), Path(__file__).with_name("debian-packages.txt"))
+            % (" and ".join(missing), " and ".join(map(str, _PACKAGE_LISTS)))
         )
 
 
@@ -36,14 +39,6 @@ def find(program: str) -> str | None:
     """Where a program is; sbin folders are not in every user's PATH."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     return shutil.which(program, path=path)
-
-
-def emulated(tree: Path, program: str) -> list[str]:
-    """What runs an arm64 program of the tree here."""
-    static = "qemu-aarch64-static"
-    emulator = static if find(static) else "qemu-aarch64"
-    require(emulator)
-    return [emulator, "-L", str(tree), str(tree / program)]
 
 
 def pretending_root() -> list[str]:
@@ -70,10 +65,11 @@ def call(
     log: Path,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    feed: Path = Path(os.devnull),
 ) -> None:
-    """Run a step of a build; its output goes to log and is shown only if it fails."""
+    """Run a step of a build, fed from a file; its output goes to log, and is shown if it fails."""
     words = [str(word) for word in argv]
-    with log.open("ab") as output:
+    with log.open("ab") as output, feed.open("rb") as source:
         output.write(("$ " + shlex.join(words) + "\n").encode())
         output.flush()
         status = _wait(
@@ -81,7 +77,7 @@ def call(
                 [*_END_WITH_PARENT, find(words[0]) or words[0], *words[1:]],
                 cwd=cwd,
                 env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
-                stdin=subprocess.DEVNULL,
+                stdin=source,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 # mmdebstrap signals its whole process group when it is ended, which without this

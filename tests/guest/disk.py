@@ -12,9 +12,9 @@ from pathlib import Path
 
 from . import commands
 from .artefacts import Artefact
-from .kernel import kernel
 from .keys import ssh_keys
 from .modules import modules
+from .native import native_programs
 from .packages import Series, root_packages
 
 _HERE = Path(__file__).parent
@@ -23,7 +23,7 @@ _FURNISH = _HERE / "furnish.py"
 
 
 def _make(series: Series, folder: Path) -> None:
-    commands.require("mke2fs", "depmod", "tar")
+    commands.require("mke2fs", "tar")
     program = [
         sys.executable,
         "-m",
@@ -42,7 +42,7 @@ def disk(series: Series) -> Artefact:
     keys = ssh_keys().ensure()
     parts = [
         root_packages().ensure().name,
-        kernel(series).ensure().name,
+        native_programs().ensure().name,
         modules(series).ensure().name,
     ]
     return Artefact(

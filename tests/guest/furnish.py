@@ -16,6 +16,7 @@ from . import commands
 from .kernel import kernel
 from .keys import ssh_keys
 from .modules import modules
+from .native import native
 from .packages import SERIES, Series, root_packages
 
 _ADDED = Path(__file__).with_name("rootfs")
@@ -44,6 +45,11 @@ _MASKED = (
     "systemd-tmpfiles-clean.timer",
     "proc-sys-fs-binfmt_misc.automount",
 )
+# What neither Ansible nor its modules import.
+_NOT_COMPILED = (
+    r"/(test|_pyrepl|pydoc_data|idlelib|turtledemo|lib2to3)/|/(turtle|pydoc)\.py"
+    r"|/ansible/modules/|/ansible_test/"
+)
 # Links that maintainer scripts would have made.
 _LINKS = {
     "etc/systemd/system/default.target": "/usr/lib/systemd/system/multi-user.target",
@@ -68,7 +74,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 
 def _make_users(tree: Path, log: Path) -> None:
-    sysusers = commands.emulated(tree, "usr/bin/systemd-sysusers")
+    sysusers = native("usr/bin/systemd-sysusers")
     commands.call([*sysusers, "--root=%s" % tree], log=log)
     shadow = tree / "etc/shadow"
     # Made with mode 0, which only root can read.
@@ -103,14 +109,27 @@ def _configure(tree: Path) -> None:
         _link(tree / name, target)
 
 
+def _compile_python(tree: Path, log: Path) -> None:
+    """Add the bytecode that packages of Python and its libraries make when configured."""
+    (library,) = (path for path in (tree / "usr/lib").glob("python3.*") if path.is_dir())
+    libraries = [library, tree / "usr/lib/python3/dist-packages"]
+    interpreter = native("usr/bin/" + library.name)
+    compiling = ["-S", "-m", "compileall", "-q", "-s", str(tree), "-x", _NOT_COMPILED]
+    environment = {
+        "PYTHONHOME": str(tree / "usr"),
+        # Whoever keeps the bytecode of this machine's Python elsewhere does not mean the guest's.
+        "PYTHONPYCACHEPREFIX": "",
+    }
+    commands.call([*interpreter, *compiling, *libraries], log=log, env=environment)
+
+
 def _install_modules(series: Series, tree: Path, log: Path) -> None:
-    loadable = kernel(series).ensure() / "tree/lib/modules"
+    loadable = modules(series).ensure() / "tree/lib/modules"
     commands.call(["cp", "-r", loadable, tree / "usr/lib/"], log=log)
-    (folder,) = (tree / "usr/lib/modules").iterdir()
-    (folder / "extra").mkdir()
-    for module in sorted(modules(series).ensure().glob("*.ko")):
-        _write(folder / "extra" / module.name, module.read_bytes(), 0o644)
-    commands.call(["depmod", "-b", tree, folder.name], log=log)
+    (version,) = loadable.iterdir()
+    # Those who build an initramfs ask it what the kernel can.
+    config = (kernel(series).ensure() / "config").read_bytes()
+    _write(tree / "boot" / ("config-" + version.name), config, 0o644)
 
 
 def fill(series: Series, folder: Path) -> None:
@@ -122,6 +141,7 @@ def fill(series: Series, folder: Path) -> None:
     commands.call(["tar", "-xpf", archive, "-C", tree, "--exclude=./dev/*"], log=log)
     _make_users(tree, log)
     _configure(tree)
+    _compile_python(tree, log)
     _install_modules(series, tree, log)
     file_system = ["mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", str(tree)]
     commands.call([*file_system, folder / "disk.raw", "1G"], log=log)

@@ -57,10 +57,16 @@ class Running:
 
 @dataclass(frozen=True)
 class Boot:
-    """What a boot has beside kernel and disk: an initramfs, and more words for the kernel."""
+    """What a boot has beside kernel and disk: an initramfs, and more parameters for the kernel.
+
+    ``restored`` is the name of a state in the disk's file that is restored instead of a boot;
+    ``monitor`` is a socket that QEMU is controlled by.
+    """
 
     initramfs: Path | str | None = None
     words: Sequence[str] = ()
+    restored: str | None = None
+    monitor: socket.socket | None = None
 
 
 class Machine:
@@ -93,12 +99,15 @@ class Machine:
             return None
         return Running(**json.loads(self._memory.read_text()))
 
-    def start(self, board: Board, parts: Parts, boot: Boot) -> Running:
-        """Boot from a fresh overlay."""
+    def start(self, board: Board, parts: Parts, boot: Boot, saved: Path | None = None) -> Running:
+        """Boot from a fresh overlay, or go on from a copy of a saved one."""
         commands.require(QEMU, "qemu-img")
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        self._make_overlay(parts.disk)
+        if saved:
+            shutil.copyfile(saved, self.overlay)
+        else:
+            self._make_overlay(parts.disk)
         if board.stands_on_platform:
             for spare in self._spare_disks():
                 spare.touch()
@@ -165,6 +174,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            pass_fds=[boot.monitor.fileno()] if boot.monitor else [],
             text=True,
             check=False,
         )
@@ -179,7 +189,8 @@ class Machine:
             told.append("acpi=force")
         network = "user,id=net,restrict=on,hostfwd=tcp:%s:%d-:22" % (HOST, port)
         devices = self._on_platform() if board.stands_on_platform else _ON_PCI
-        early = ["-initrd", boot.initramfs] if boot.initramfs else []
+        initramfs = boot.initramfs or parts.initramfs
+        early = ["-initrd", initramfs] if initramfs else []
         return [
             *(QEMU, "-name", self.name, *MACHINE, *described),
             *("-kernel", parts.image, "-append", " ".join(told), *early),
@@ -191,6 +202,7 @@ class Machine:
             *("-device", "virtio-rng-device,rng=rng,bus=virtio-mmio-bus.0"),
             *("-display", "none", "-monitor", "none", "-serial", "file:%s" % self.serial),
             *("-daemonize", "-pidfile", self._pidfile),
+            *_control(boot),
         ]
 
     def _on_platform(self) -> list[str]:
@@ -209,6 +221,14 @@ class Machine:
         argv += ["-netdev", "user,id=spare,restrict=on"]
         argv += ["-device", "virtio-net-device,netdev=spare,bus=virtio-mmio-bus.11"]
         return argv
+
+
+def _control(boot: Boot) -> list[str]:
+    argv = ["-loadvm", boot.restored] if boot.restored else []
+    if boot.monitor:
+        argv += ["-chardev", "socket,id=monitor,fd=%d" % boot.monitor.fileno()]
+        argv += ["-mon", "chardev=monitor,mode=control"]
+    return argv
 
 
 def _free_port() -> int:

@@ -2,39 +2,98 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Kernel modules of our own, for devices that have no hardware behind them."""
+"""The modules of a guest: its kernel's, and those that are built out of its tree.
+
+These are drivers of our own for devices that have no hardware behind them and, where the
+distribution's kernel lacks them, the VFIO drivers of its own source.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from . import commands
 from .artefacts import Artefact
-from .kernel import MAKE, kernel
-from .packages import Series
+from .errors import GuestError
+from .kernel import kernel
+from .packages import Series, kernel_source
+from .small_kernel import MAKE
 
 _SOURCES = Path(__file__).with_name("modules")
+# What the package of the kernel is built with and an older compiler cannot do: functions that are
+# prepared for ftrace but aligned otherwise than the kernel expects end modprobe with a fault.
+_STOCK_OPTIONS = (
+    "CC=aarch64-linux-gnu-gcc",
+    "CC_FLAGS_FTRACE=",
+    "CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=",
+    "CONFIG_DEBUG_INFO=",
+    "CONFIG_DEBUG_INFO_BTF_MODULES=",
+)
+# Of drivers/vfio: the core with noiommu, and what Debian does not build. The rest stays its own.
+_VFIO_OPTIONS = (
+    "CONFIG_VFIO_NOIOMMU=y",
+    "KCFLAGS=-DCONFIG_VFIO_NOIOMMU=1",
+    "CONFIG_VFIO_PLATFORM_BASE=m",
+    "CONFIG_VFIO_PLATFORM=m",
+    "CONFIG_VFIO_AMBA=m",
+    "CONFIG_VFIO_PLATFORM_AMDXGBE_RESET=m",
+    "CONFIG_VFIO_PCI_CORE=",
+    "CONFIG_VFIO_PCI=",
+    "CONFIG_VFIO_FSL_MC=",
+)
+# Found by depmod before the kernel's own of the same name.
+_ADDED = "updates"
+
+
+def _build(series: Series, source: Path, options: Sequence[str], log: Path) -> None:
+    commands.require("make", "aarch64-linux-gnu-gcc")
+    headers = kernel(series).ensure() / "headers"
+    stock = _STOCK_OPTIONS if series.stock else ()
+    make = [*MAKE, "-s", "-C", headers, "M=%s" % source, *stock, *options, "modules"]
+    commands.call(make, log=log)
+
+
+def _unpack_vfio(series: Series, folder: Path, log: Path) -> Path:
+    """Lay out drivers/vfio of the kernel's own source; where it is."""
+    source = kernel_source(series).ensure()
+    package = (kernel(series).ensure() / "package").read_text().split()[1]
+    if (source / "version").read_text().strip() != package:
+        raise GuestError(
+            "Debian's archive has the kernel as %s and its source as %s; try again when it has "
+            "both of one version" % (package, (source / "version").read_text().strip())
+        )
+    archive = source / "linux.tar.xz"
+    unpacking = ["tar", "-xJf", archive, "-C", folder, "--strip-components=2", "--wildcards"]
+    commands.call([*unpacking, "*/drivers/vfio"], log=log)
+    return folder / "vfio"
 
 
 def _make(series: Series, folder: Path) -> None:
-    commands.require("make", "aarch64-linux-gnu-gcc")
+    commands.require("depmod")
     log = folder / "build.log"
     work = folder / "work"
-    commands.call(["cp", "-a", _SOURCES, work], log=log)
-    headers = kernel(series).ensure() / "headers"
-    commands.call([*MAKE, "-s", "-C", headers, "M=%s" % work, "modules"], log=log)
-    for module in sorted(work.glob("*.ko")):
-        module.rename(folder / module.name)
+    work.mkdir()
+    commands.call(["cp", "-r", kernel(series).ensure() / "tree", folder / "tree"], log=log)
+    (version,) = (folder / "tree/lib/modules").iterdir()
+    commands.call(["cp", "-a", _SOURCES, work / "acme"], log=log)
+    _build(series, work / "acme", (), log)
+    if series.stock:
+        _build(series, _unpack_vfio(series, work, log), _VFIO_OPTIONS, log)
+    (version / _ADDED).mkdir()
+    for module in sorted(work.rglob("*.ko")):
+        module.rename(version / _ADDED / module.name)
     commands.call(["rm", "-r", work], log=log)
+    commands.call(["depmod", "-b", folder / "tree", version.name], log=log)
 
 
 def modules(series: Series) -> Artefact:
-    """The .ko files of modules/."""
+    """tree/lib/modules with all modules of a guest, indexed."""
     sources = sorted(path for path in _SOURCES.iterdir() if path.is_file())
     return Artefact(
         name="modules",
-        purpose="building the test modules (a few seconds)",
+        purpose="building the modules of guests with Linux %s (about 10 s)" % series.name,
         # The configuration names the kernel's exact version, which its recipe does not.
         recipe=[kernel(series).ensure() / "config", *sources, Path(__file__)],
         make=partial(_make, series),

@@ -2,13 +2,14 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What comes from Debian: the root file system's packages and the kernel's source."""
+"""What comes from Debian: packages of the root file system, of kernels and of this machine."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,31 +23,30 @@ _HERE = Path(__file__).parent
 _LIST = _HERE / "root-packages.txt"
 # Nobody reads these in the guest, and a smaller disk is made sooner.
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
-# Compiling what neither Ansible nor its modules import costs a minute under emulation.
-_NOT_COMPILED = (
-    r"/(test|_pyrepl|pydoc_data|idlelib|turtledemo|lib2to3)/|/(turtle|pydoc)\.py"
-    r"|/ansible/modules/|/ansible_test/"
-)
 
 
 @dataclass(frozen=True)
 class Series:
     """A series of Linux, and the package of a Debian suite that has its source.
 
-    ``package`` is a name, or a pattern as apt has them: newer suites move on.
+    ``package`` is a name, or a pattern as apt has them: newer suites move on. The kernel is
+    compiled with our own small configuration, or it is the binary of the distribution (``stock``).
     """
 
     name: str
     suite: str
     package: str
+    stock: bool = False
 
 
 DEFAULT_SERIES = "6.12"
+STOCK_SERIES = "debian"
 SERIES = {
     series.name: series
     for series in (
         Series(DEFAULT_SERIES, SUITE, "linux-source-6.12"),
         Series("7", "forky", r"^linux-source-7\.[0-9]+$"),
+        Series(STOCK_SERIES, SUITE, "linux-source-6.12", stock=True),
     )
 }
 
@@ -89,21 +89,36 @@ def _mmdebstrap(target: Path, options: list[str], log: Path, suite: str = SUITE)
         ) from None
 
 
-def download(package: str, architecture: str, folder: Path, suite: str = SUITE) -> Path:
-    """Fetch the .deb of one package, told by its name or by a pattern as apt has them."""
-    log = folder / "build.log"
+def host_architecture() -> str:
+    """This machine's architecture by Debian's name for it."""
+    commands.require("dpkg")
+    words = ["dpkg", "--print-architecture"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def of_this_machine(package: str) -> str:
+    """Return what names a package, given as a name or pattern, for this machine and not arm64."""
+    pattern = package if package.startswith("?") else "?exact-name(%s)" % package
+    return "?and(?architecture(%s), %s)" % (host_architecture(), pattern)
+
+
+def download(packages: Sequence[str], folder: Path, suite: str = SUITE) -> list[Path]:
+    """Fetch the .deb files of packages into ``folder``.
+
+    Packages are names or patterns as apt has them.
+    """
     fetch = 'cd %s && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get %s download %s' % (
         shlex.quote(str(folder)),
         "-o APT::Sandbox::User=root",
-        shlex.quote(package),
+        shlex.join(packages),
     )
     # An empty system, made only for the apt that mmdebstrap sets up for another release.
     nothing = folder / "nothing.tar"
-    options = ["--variant=custom", "--arch=" + architecture, "--customize-hook=" + fetch]
-    _mmdebstrap(nothing, options, log, suite)
+    architectures = ",".join(dict.fromkeys(["arm64", host_architecture()]))
+    options = ["--variant=custom", "--arch=" + architectures, "--customize-hook=" + fetch]
+    _mmdebstrap(nothing, options, folder / "build.log", suite)
     nothing.unlink()
-    (fetched,) = folder.glob("*.deb")
-    return fetched
+    return sorted(folder.glob("*.deb"))
 
 
 def unpack(packages: list[str], architecture: str, folder: Path) -> None:
@@ -114,7 +129,7 @@ def unpack(packages: list[str], architecture: str, folder: Path) -> None:
 
 def _download_source(series: Series, folder: Path) -> None:
     log = folder / "build.log"
-    package = download(series.package, "amd64", folder, series.suite)
+    (package,) = download([series.package], folder, series.suite)
     commands.call(["dpkg-deb", "-x", package, folder / "package"], log=log)
     (archive,) = (folder / "package/usr/src").glob("*.tar.xz")
     archive.rename(folder / "linux.tar.xz")
@@ -128,28 +143,6 @@ def _unpack_root(folder: Path) -> None:
     options = ["--variant=extract", "--arch=arm64", "--include=" + ",".join(names(_LIST))]
     options += ["--dpkgopt=path-exclude=" + pattern for pattern in _LEFT_OUT]
     _mmdebstrap(archive, options, log)
-    _compile_python(archive, folder / "tree", log)
-
-
-def _compile_python(archive: Path, tree: Path, log: Path) -> None:
-    """Add the bytecode that packages of Python and its libraries make when configured."""
-    tree.mkdir()
-    commands.call(["tar", "-xf", archive, "-C", tree, "--exclude=./dev/*"], log=log)
-    (library,) = (path for path in (tree / "usr/lib").glob("python3.*") if path.is_dir())
-    libraries = [library, tree / "usr/lib/python3/dist-packages"]
-    interpreter = commands.emulated(tree, "usr/bin/" + library.name)
-    compiling = ["-S", "-m", "compileall", "-q", "-s", str(tree), "-x", _NOT_COMPILED]
-    # Whoever keeps the bytecode of this machine's Python elsewhere does not mean the guest's.
-    beside = {"PYTHONPYCACHEPREFIX": ""}
-    commands.call([*interpreter, *compiling, *libraries], log=log, env=beside)
-    compiled = sorted(path.relative_to(tree) for one in libraries for path in one.rglob("*.pyc"))
-    listing = archive.with_name("bytecode.txt")
-    listing.write_text("".join("./%s\n" % path for path in compiled))
-    commands.call(
-        ["tar", "-rf", archive, "-C", tree, "--owner=root:0", "--group=root:0", "-T", listing],
-        log=log,
-    )
-    commands.call(["rm", "-r", tree], log=log)
 
 
 def kernel_source(series: Series) -> Artefact:
@@ -167,7 +160,7 @@ def root_packages() -> Artefact:
     """root.tar: the packages unpacked, not configured."""
     return Artefact(
         name="root",
-        purpose="unpacking Debian %s for arm64 and compiling its Python (about 2 minutes)" % SUITE,
-        recipe=[SUITE, " ".join(names(_LIST)), Path(__file__)],
+        purpose="unpacking Debian %s for arm64 (about 15 s)" % SUITE,
+        recipe=[SUITE, " ".join(names(_LIST)), " ".join(_LEFT_OUT)],
         make=_unpack_root,
     )
