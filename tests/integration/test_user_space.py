@@ -1,0 +1,221 @@
+"""The example of docs/user-space.md reads real registers, each way that the kernel offers.
+
+The page is the specification: its list is applied, its samples are run, its errors are provoked.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+import yaml
+
+from tests.harness.playbook import play
+from tests.harness.sysfs import files, read_machine
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
+    from tests.guest import Guest
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "user-space.md").read_text()
+(LIST,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+SAMPLES = dict(
+    re.findall(r"```console\n\$ sudo python3 read_registers\.py (.*)\n(.*?)```", PAGE, re.DOTALL)
+)
+ROWS = re.findall(r"^\| `([^|]+)` \|", PAGE.partition("## Errors")[2], re.MULTILINE)
+
+# A device that has no registers, beside those of the page.
+KEYS = {"dt_path": "/soc/keys", "policy": "vfio", "tag": "keys"}
+
+GROUP, OWN = "/dev/vfio/by-tag/clock", "/dev/vfio/devices/by-tag/clock"
+SLOT = "/dev/vfio/by-tag/slot"
+PROGRAM = "/tmp/read_registers.py"
+READ = f"python3 {PROGRAM} "
+STRANGER = "setpriv --reuid nobody --regid nogroup --clear-groups "
+MEMBER = "setpriv --reuid nobody --regid kvm --clear-groups "
+UNSAFE = "/sys/module/{}/parameters/allow_unsafe_interrupts"
+TYPE1, IOMMUFD = UNSAFE.format("vfio_iommu_type1"), UNSAFE.format("iommufd")
+
+
+class Case(NamedTuple):
+    """Command lines that end with the message, and what makes the host one that says so."""
+
+    commands: tuple[str, ...]
+    before: str = "true"
+    after: str = "true"
+
+
+# On board a, with the list of the page applied and interrupts allowed.
+CASES = {
+    "does not exist": Case((READ + "/dev/vfio/by-tag/none",)),
+    "is no node of a VFIO device": Case((READ + "/dev/null", READ + "/dev/vfio/vfio")),
+    "Permission denied": Case((STRANGER + READ + GROUP, STRANGER + READ + OWN)),
+    "requires CAP_SYS_RAWIO": Case((MEMBER + READ + SLOT,)),
+    "Stop the program that has the device open": Case(
+        (
+            f"exec 3<>{GROUP}; {READ}{GROUP}",
+            f"exec 3<>{GROUP}; {READ}{OWN}",
+        )
+    ),
+    "vfio_iommu_type1/parameters/allow_unsafe_interrupts": Case(
+        (READ + GROUP,), f"echo N > {TYPE1}", f"echo Y > {TYPE1}"
+    ),
+    "iommufd/parameters/allow_unsafe_interrupts": Case(
+        (READ + OWN,), f"echo N > {IOMMUFD}", f"echo Y > {IOMMUFD}"
+    ),
+    "The device has no region": Case((READ + "/dev/vfio/by-tag/keys",)),
+    "Choose words of 4 bytes within it": Case(
+        tuple(
+            f"{READ}{link} {options}"
+            for link, options in (
+                (GROUP, "--offset 2"),
+                (GROUP, "--offset 0xffc --count 2"),
+                (SLOT, "--offset 0x200"),
+                (OWN, "--offset -4"),
+                (OWN, "--count 0"),
+            )
+        )
+    ),
+    "Load the module vfio_iommu_type1": Case(
+        (READ + GROUP,), "rmmod vfio_iommu_type1", f"modprobe vfio_iommu_type1; echo Y > {TYPE1}"
+    ),
+    "Load the module that makes this node": Case(
+        (READ + OWN,), "mv /dev/iommu /dev/moved", "mv /dev/moved /dev/iommu"
+    ),
+}
+# On board d, whose pair of devices is one group.
+OF_A_GROUP = {
+    "Choose one with --device",
+    "is bound to a native driver",
+    "Bind the device to the VFIO driver of its bus",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
+    guest.run("udevadm settle")
+    before = read_machine(guest).bindings, files(guest)
+    variables = yaml.safe_load(LIST)
+    variables["passthrough_devices"].append(KEYS)
+    run = play(inventory, "armfleet.vfio.apply", variables=variables)
+    assert run.code == 0, run.output
+    guest.put(DOCS / "examples/user-space/read_registers.py", PROGRAM)
+    guest.run(f"udevadm settle; echo Y | tee {TYPE1} {IOMMUFD}")
+    yield
+    guest.run(f"echo N | tee {TYPE1} {IOMMUFD}; rm {PROGRAM}")
+    assert play(inventory, "armfleet.vfio.release").code == 0
+    assert (read_machine(guest).bindings, files(guest)) == before
+
+
+def read(guest: Guest, arguments: str) -> str:
+    return guest.run(READ + arguments).stdout
+
+
+def assert_tells_the_time(guest: Guest, command: str) -> None:
+    """Register 0 of the clock is between the guest's times before and after, give or take 2 s."""
+    output = guest.run(f"date +%s; {command}; date +%s").stdout
+    before, register, after = output.splitlines()
+    offset, word = register.split()
+    assert offset == "0x000"
+    assert int(before) - 2 <= int(word, 16) <= int(after) + 2
+
+
+def assert_fails_with(done: subprocess.CompletedProcess[str], message: str) -> None:
+    """It ends with one line that has this message and a remedy."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert message in line
+    assert re.search(r"[.] [A-Z].*[.]$", line)
+
+
+@pytest.mark.parametrize(
+    ("link", "node"),
+    [
+        (GROUP, r"/dev/vfio/\d+"),
+        (OWN, r"/dev/vfio/devices/vfio\d+"),
+        (SLOT, r"/dev/vfio/noiommu-\d+"),
+    ],
+)
+def test_each_link_leads_another_way(guest: Guest, link: str, node: str) -> None:
+    assert re.fullmatch(node, guest.run(["readlink", "-f", link]).stdout.strip())
+
+
+@pytest.mark.parametrize("link", [GROUP, OWN])
+def test_the_clock_tells_the_time_of_the_guest(guest: Guest, link: str) -> None:
+    assert_tells_the_time(guest, READ + link)
+
+
+def test_a_member_of_the_group_needs_no_root_for_a_container(guest: Guest) -> None:
+    assert_tells_the_time(guest, MEMBER + READ + GROUP)
+
+
+def test_a_member_of_the_group_needs_access_to_dev_iommu_for_its_own_node(guest: Guest) -> None:
+    refused = guest.run(MEMBER + READ + OWN, check=False)
+    assert_fails_with(refused, "/dev/iommu: Permission denied")
+    guest.run("chgrp kvm /dev/iommu")
+    assert_tells_the_time(guest, MEMBER + READ + OWN)
+    guest.run("chgrp root /dev/iommu")
+
+
+@pytest.mark.parametrize("arguments", SAMPLES)
+def test_the_samples_of_the_page_are_what_the_program_prints(guest: Guest, arguments: str) -> None:
+    shown, printed = SAMPLES[arguments], read(guest, arguments)
+    if arguments == GROUP:
+        # The time has gone on since then.
+        shown, printed = (re.sub(r"(?<= 0x)\w{8}", "TIME", text) for text in (shown, printed))
+    assert printed == shown
+
+
+def test_the_page_has_a_sample_of_each_way() -> None:
+    assert {arguments.split()[0] for arguments in SAMPLES} == {GROUP, OWN, SLOT}
+
+
+def test_a_register_is_the_same_each_way(guest: Guest) -> None:
+    serial = "--offset 0xfe0 --count 8"
+    assert read(guest, f"{GROUP} {serial}") == read(guest, f"{OWN} {serial}")
+
+
+def test_each_row_of_the_page_is_provoked() -> None:
+    assert {*CASES, *OF_A_GROUP} == set(ROWS)
+
+
+@pytest.mark.parametrize("row", CASES)
+def test_an_error_says_what_to_do(guest: Guest, row: str) -> None:
+    case = CASES[row]
+    guest.run(case.before)
+    try:
+        for command in case.commands:
+            assert_fails_with(guest.run(command, check=False), row)
+    finally:
+        guest.run(case.after)
+
+
+def test_a_group_of_several_devices(start: Callable[[str, str], Guest]) -> None:
+    guest = start("test-user-space-d", "d")
+    guest.put(DOCS / "examples/user-space/read_registers.py", PROGRAM)
+    pair, dma = "b015000.pair", "b014000.pair"
+    guest.run(
+        f"""
+        modprobe vfio-platform reset_required=0
+        cd /sys/bus/platform/devices
+        echo vfio-platform > {pair}/driver_override
+        echo {pair} > /sys/bus/platform/drivers_probe
+        udevadm settle
+        """
+    )
+    node = guest.run(
+        f"echo /dev/vfio/$(basename $(readlink /sys/bus/platform/devices/{pair}/iommu_group))"
+    ).stdout.strip()
+    nameless = guest.run(READ + node, check=False)
+    assert_fails_with(nameless, f"{node} is the node of {dma}, {pair}. Choose one with --device")
+    native = guest.run(f"{READ}{node} --device {pair}", check=False)
+    assert_fails_with(native, "is bound to a native driver")
+    guest.run(f"echo {dma} > /sys/bus/platform/devices/{dma}/driver/unbind; echo Y > {TYPE1}")
+    wrong = guest.run(f"{READ}{node} --device {dma}", check=False)
+    assert_fails_with(wrong, "Bind the device to the VFIO driver of its bus")
