@@ -57,7 +57,7 @@ nightly: ## The tests on simulated machines with ten times as many examples (hal
 	@tools/setup guest $(STAGED) pytest tests/simulated --depth nightly
 
 demo: ## Show the main job on a real ARM kernel
-	@tools/setup guest $(STAGED) tools/demo
+	@tools/setup demo $(STAGED) tools/demo
 
 bench: ## Measure, and print the tables
 	@tools/setup guest $(STAGED) python tests/bench/snapshot.py

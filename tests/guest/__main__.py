@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 
@@ -22,7 +23,10 @@ from .packages import DEFAULT_SERIES, SERIES
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    build(SERIES[arguments.kernel])
+    if arguments.board:
+        Guest("unused", arguments.board, arguments.kernel).prepare()
+    else:
+        build(SERIES[arguments.kernel])
 
 
 def _start(arguments: argparse.Namespace) -> None:
@@ -73,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="chosen", required=True, metavar="COMMAND")
     for action, purpose in (
         (_build, "make everything that a guest needs"),
-        (_start, "boot a guest from a fresh disk, unless it runs"),
+        (_start, "start a guest as it is right after its first boot, unless it runs"),
         (_stop, "end a guest"),
         (_reboot, "reboot a guest from the inside and wait for it"),
         (_ssh, "log in, or run a command"),
@@ -89,7 +93,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("name", metavar="NAME")
         if action is _start:
             command.add_argument("--board", choices=sorted(BOARDS), default="a")
-            command.add_argument("--fresh", action="store_true", help="begin anew if it runs")
+            command.add_argument("--fresh", action="store_true", help="start over if it runs")
+        if action is _build:
+            command.add_argument(
+                "--board", choices=sorted(BOARDS), help="boot this board once, too, and save it"
+            )
         if action in (_build, _start):
             command.add_argument(
                 "--kernel", choices=sorted(SERIES), default=DEFAULT_SERIES, help="series of Linux"
@@ -102,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Returns the exit status."""
     arguments = _parser().parse_args()
+    # As Ctrl-C does, so that what was begun is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         arguments.action(arguments)
     except GuestError as error:

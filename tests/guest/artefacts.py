@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -17,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from .errors import GuestError
 
 
 def cache_folder() -> Path:
@@ -30,6 +33,18 @@ def say(text: str) -> None:
     # At once, for two builds may tell something at a time.
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def full_disk() -> str:
+    """Return the sentence for a build that found no space left."""
+    places = (cache_folder(), Path(tempfile.gettempdir()))
+    fullest = min(places, key=lambda path: shutil.disk_usage(path).free)
+    variable = "XDG_CACHE_HOME" if fullest == places[0] else "TMPDIR"
+    return (
+        "No space left: %s has %d MiB free. Make room there, or set %s to a directory with 4 GiB "
+        "free; what was finished is kept"
+        % (fullest, shutil.disk_usage(fullest).free >> 20, variable)
+    )
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,10 @@ class Artefact:
             self.make(unfinished)
             unfinished.chmod(0o755)
             unfinished.rename(folder)
+        except (GuestError, OSError) as error:
+            if os.strerror(errno.ENOSPC) in str(error):
+                raise GuestError(full_disk()) from None
+            raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         say("guest:   done in %d s" % round(time.monotonic() - began))

@@ -37,9 +37,11 @@ def build(series: Series) -> Parts:
     From nothing it takes about a minute with the distribution's kernel on two cores, and about
     eight minutes with one that is compiled here.
     """
-    # What is waited for beside what computes; the others need these.
+    # Downloads beside what computes; the others need these.
+    first = [root_packages(), native_programs(), kernel_source(series)]
+    if series.stock:
+        first.append(kernel(series))
     with ThreadPoolExecutor() as executor:
-        first = (root_packages(), kernel_source(series), native_programs())
         for future in [executor.submit(artefact.ensure) for artefact in first]:
             future.result()
     early = initramfs(series)

@@ -156,6 +156,10 @@ class Machine:
                 return
         raise GuestError("Process %d of guest %s does not end" % (pid, self.name))
 
+    def forget(self) -> None:
+        """Remove what is left of a machine that ended."""
+        shutil.rmtree(self.folder)
+
     def _make_overlay(self, disk: Path) -> None:
         argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(disk)]
         made = subprocess.run(
