@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Simulated hosts of a run of tests are its own: other runs beside it use the same names."""
+"""How deep all tests go, and simulated hosts for each run of them.
+
+The hosts are a run's own, for other runs beside it use the same names.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,29 @@ import tempfile
 
 import pytest
 
-_folder = pytest.StashKey[str]()
+_hosts = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--depth",
+        choices=("check", "test", "nightly"),
+        default="check",
+        help="how much the tests try: as much as there is time for in make check, test or nightly",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A socket's path is short, and pytest's own folders have long ones.
-    config.stash[_folder] = tempfile.mkdtemp(prefix="armfleet-")
-    os.environ["ARMFLEET_SIMULATOR_HOSTS"] = config.stash[_folder]
+    # A socket's path is short, and pytest's own directories have long ones.
+    config.stash[_hosts] = tempfile.mkdtemp(prefix="armfleet-")
+    os.environ["ARMFLEET_SIMULATOR_HOSTS"] = config.stash[_hosts]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(config.stash[_folder], ignore_errors=True)
+    shutil.rmtree(config.stash[_hosts], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def depth(request: pytest.FixtureRequest) -> str:
+    """Return how deep to go: check, test or nightly."""
+    return str(request.config.getoption("--depth"))

@@ -12,9 +12,8 @@ from __future__ import annotations
 from tests.harness.guests import start
 from tests.simulated.conftest import (
     counts,
-    pytest_addoption,
     pytest_configure,
     pytest_terminal_summary,
 )
 
-__all__ = ["counts", "pytest_addoption", "pytest_configure", "pytest_terminal_summary", "start"]
+__all__ = ["counts", "pytest_configure", "pytest_terminal_summary", "start"]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How deep the tests go, and what they counted."""
+"""The examples of the tests on simulated machines, and what was counted in them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,6 @@ set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "armfleet-vfio-hypothesis"
 _counted = pytest.StashKey[dict[str, Counts]]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--depth",
-        choices=("check", "test", "nightly"),
-        default="check",
-        help="how many examples the tests on simulated machines try",
-    )
-
-
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_counted] = {}
     seed = config.getoption("hypothesis_seed", None)
@@ -45,12 +36,6 @@ def pytest_terminal_summary(
         terminalreporter.section(test)
         for what, number in counts.items():
             terminalreporter.line(f"{number:9,}  {what}")
-
-
-@pytest.fixture
-def depth(request: pytest.FixtureRequest) -> str:
-    """How deep to go: check, test or nightly."""
-    return str(request.config.getoption("--depth"))
 
 
 @pytest.fixture
