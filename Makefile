@@ -1,62 +1,59 @@
 .DEFAULT_GOAL := help
 STAGED = python tools/stage.py
-# Of Linux, as tests/guest/packages.py has them.
-SERIES = 6.12 7
-
-.PHONY: help setup check test simulated sweep integration safety pull boots newer nightly demo bench \
-	guest matrix docs links package release molecule fleet report screenshots clean \
+SUITE = tools/setup check python tools/suite.py
+# How much the parts try that run alone: test or nightly.
+DEPTH = test
+# Which kernel make boots has; make KERNEL=7 boots.
+KERNEL = debian
+SERIES = debian 6.12 7
+# Their commands are in tools/parts.py; make sweep WORDS="-k wave" has more of them.
+PARTS = check docs matrix simulated sweep fleet molecule report integration integration-debian safety pull \
 	$(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
 
+.PHONY: help setup test nightly boots guest bench links package release screenshots clean demo $(PARTS)
+
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:/ { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Set up everything that the other targets need; each of them does its own part
 	@tools/setup guest
 
-check: ## Lint, sanity and tests that need no guest (three minutes)
-	@tools/setup check $(STAGED) python tools/check.py
+test: ## Everything but what is left for the night, two parts at a time, and a table of it
+	@$(SUITE) test
 
-# The longest way leads over the guest, whose kernel takes both cores; its tests take one each. How an
-# initramfs is built is the same on all kernels: that it is on the newest too is for make newer.
-test: guest ## Everything but the nightly rest: make check and what it lacks, two targets at a time
-	@tools/setup guest python tools/tested.py begin
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync \
-		boots-7 integration boots safety pull check matrix fleet docs simulated sweep molecule report
-	@tools/setup guest python tools/tested.py end
+nightly: ## Everything, in its full form; what has passed on this very tree is not run again
+	@$(SUITE) nightly
+
+$(PARTS):
+	@$(SUITE) part --depth $(DEPTH) $@ $(WORDS)
+
+check: ## Lint, sanity and tests that need no guest (three minutes)
+
+matrix: WORDS = $(VERSIONS)
+matrix: ## The role, sanity and units on the supported ansible-cores and Pythons, or on VERSIONS
+
+docs: ## Build the site of the documentation into build/site, and check its links
 
 simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines
-	@tools/setup guest $(STAGED) pytest tests/simulated --depth test
 
-sweep: ## A thousand boards of Debian's kernel, and the playbooks for fleets
-	@tools/setup guest $(STAGED) pytest tests/sweep -s
+sweep: ## Boards of Debian's kernel, and the playbooks for fleets
 
-fleet: guest ## All playbooks for fleets over two hundred simulated boards and two guests
-	@tools/setup guest $(STAGED) pytest tests/fleet -s --durations 10
+fleet: ## All playbooks for fleets over simulated boards and two guests
 
-integration: guest ## What users do, on a real arm64 kernel
-	@tools/setup guest $(STAGED) pytest tests/integration --durations 10
+molecule: ## Run the role on simulated boards in containers, as root
 
-safety: guest ## Devices that must not be taken or do not come loose, on a real arm64 kernel
-	@tools/setup guest $(STAGED) pytest tests/safety --durations 10
+report: ## The report of a fleet, in a browser and over simulated boards
 
-pull: guest ## A host that pulls its list from a git repository, on a real arm64 kernel
-	@tools/setup guest $(STAGED) pytest tests/pull --durations 10
+integration: ## What users do, on a real arm64 kernel
 
-boots: boots-6.12 initramfs-6.12 ## Boot after boot, and how devices came to their drivers
+safety: ## Devices that must not be taken or do not come loose, on a real arm64 kernel
 
-newer: boots-7 initramfs-7 ## The same on the newest series of Linux that Debian has
+pull: ## A host that pulls its list from a git repository, on a real arm64 kernel
 
-$(SERIES:%=boots-%): boots-%: guest-%
-	@tools/setup guest $(STAGED) pytest tests/boots --ignore tests/boots/test_initramfs.py \
-		--kernel $* --durations 10
+boots: boots-$(KERNEL) initramfs-$(KERNEL) ## Boot after boot, and how devices came to their drivers; KERNEL=7
 
-$(SERIES:%=initramfs-%): initramfs-%: guest-%
-	@tools/setup guest $(STAGED) pytest tests/boots/test_initramfs.py --kernel $* --durations 10
-
-nightly: ## The tests on simulated machines with ten times as many examples (half an hour)
-	@tools/setup guest $(STAGED) pytest tests/simulated --depth nightly
-
-demo: ## Show the main job on a real ARM kernel
+# Not by way of the suite, which needs more of this machine than the demo does.
+demo: ## Show the main job on a real ARM kernel, in three minutes
 	@tools/setup demo $(STAGED) tools/demo
 
 bench: ## Measure, and print the tables
@@ -65,15 +62,6 @@ bench: ## Measure, and print the tables
 	@tools/setup guest $(STAGED) python tests/bench/fleet.py
 
 guest: guest-6.12 ## Build what a guest is made of; 'python3 -m tests.guest' then boots one
-
-$(SERIES:%=guest-%): guest-%:
-	@tools/setup guest $(STAGED) python -m tests.guest build --kernel $*
-
-matrix: ## The role, sanity and units on each ansible-core and Python that is supported
-	@tools/setup guest $(STAGED) python tools/matrix.py $(VERSIONS)
-
-docs: ## Build the site of the documentation into build/site, and check its links
-	@tools/setup check $(STAGED) python tools/docs.py
 
 links: ## Ask for the documentation's links to other sites
 	@tools/setup check $(STAGED) python tools/docs.py linkcheck
@@ -85,14 +73,8 @@ package: ## Build the package into build/package and have Galaxy's importer read
 release: ## Make a release of what make test has passed: make release VERSION=1.2.3
 	@tools/setup check python tools/release.py $(VERSION)
 
-molecule: ## Run the role on simulated boards in containers, as root
-	@tools/setup molecule $(STAGED) molecule test --all
-
-report: ## The report of a fleet, in a browser and over simulated boards
-	@tools/setup report $(STAGED) pytest tests/report -s
-
 screenshots: ## Make the pictures of the report that the documentation shows
 	@tools/setup report $(STAGED) python -m tests.report.screenshots $(CURDIR)/docs/images
 
-clean: ## Remove what was built in this folder; the caches outside it stay
+clean: ## Remove what was built in this directory; the caches outside it stay
 	rm -rf build armfleet-vfio-*.tar.gz

@@ -27,7 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# Before pytest's own of JUnit, which reads the option then.
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    # Some parts of make test run several pytest, and tools/suite.py reads what all of them write.
+    results = os.environ.get("ARMFLEET_TEST_RESULTS")
+    if results:
+        config.option.xmlpath = os.path.join(results, f"{os.getpid()}.xml")
     # A socket's path is short, and pytest's own directories have long ones.
     config.stash[_hosts] = tempfile.mkdtemp(prefix="armfleet-")
     os.environ["ARMFLEET_SIMULATOR_HOSTS"] = config.stash[_hosts]

@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 
 import yaml
-from tested import ROOT, committed_tree, git, is_tested
+from stage import ROOT
+from suite import not_passed
 
 _BRANCH = "main"
 _PACKAGE = ROOT / "build/package"
@@ -28,6 +29,12 @@ class RefusedError(Exception):
     """Why there is no release, and what to do."""
 
 
+def git(*words: str) -> str:
+    """Return what git prints, without the end of the last line."""
+    done = subprocess.run(["git", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.rstrip("\n")
+
+
 def _numbers(version: str) -> tuple[int, ...]:
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
         raise RefusedError(f"{version!r} is no version; say VERSION=1.2.3")
@@ -36,9 +43,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _check(version: str) -> None:
     numbers = _numbers(version)
-    tree = committed_tree()
-    if tree is None:
-        changed = git("status", "--short")
+    changed = git("status", "--short")
+    if changed:
         raise RefusedError(f"the working tree has what is not committed; commit it:\n{changed}")
     branch = git("branch", "--show-current")
     if branch != _BRANCH:
@@ -53,8 +59,11 @@ def _check(version: str) -> None:
         raise RefusedError(
             "changelogs/fragments is empty; write what users will notice (CONTRIBUTING.md)"
         )
-    if not is_tested(tree):
-        raise RefusedError("make test has not passed on this very tree; run make test")
+    lacking = not_passed()
+    if lacking:
+        raise RefusedError(
+            f"make test has not passed on this very tree ({', '.join(lacking)}); run make test"
+        )
 
 
 def _released() -> list[str]:

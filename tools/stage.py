@@ -22,7 +22,8 @@ BUILD = ROOT / "build"
 COLLECTION = BUILD / "ansible_collections" / "armfleet" / "vfio"
 
 
-def _sources() -> set[Path]:
+def sources() -> set[Path]:
+    """Return the files of the working tree that git tracks or does not ignore."""
     listing = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -47,15 +48,15 @@ def _is_same(source: Path, copy: Path) -> bool:
 
 def stage() -> None:
     """Make the copy the same as the working tree."""
-    sources = _sources()
+    names = sources()
     for copy in sorted(COLLECTION.rglob("*"), reverse=True):
         name = copy.relative_to(COLLECTION)
         if copy.is_dir() and not copy.is_symlink():
             if not any(copy.iterdir()):
                 copy.rmdir()
-        elif name not in sources:
+        elif name not in names:
             copy.unlink()
-    for name in sources:
+    for name in names:
         source, copy = ROOT / name, COLLECTION / name
         if not _is_same(source, copy):
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -32,12 +33,17 @@ def make_targets(text: str) -> set[str]:
 
 def test_each_make_target_is_there() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    texts = [TEXT, *(path.read_text() for path in WORKFLOWS)]
-    # Some workflows run one target after the other.
-    lists = re.findall(r"^ +target: \[(.*)\]$", "\n".join(texts), re.MULTILINE)
-    named = set().union(*map(make_targets, texts), *(words.split(", ") for words in lists))
-    assert {"check", "docs", "integration", "matrix", "release"} <= named
+    named = set().union(*map(make_targets, [TEXT, *(path.read_text() for path in WORKFLOWS)]))
+    assert {"check", "docs", "integration", "matrix", "nightly", "release"} <= named
     assert named - set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE)) == set()
+
+
+def test_the_night_has_each_python_of_the_matrix() -> None:
+    nightly = (ROOT / ".github/workflows/nightly.yml").read_text()
+    versions = tomllib.loads((ROOT / "tests/matrix/versions.toml").read_text())
+    rows = versions["controllers"] + versions["targets"]
+    installed = re.findall(r"^ +(3\.\d+)$", nightly, re.MULTILINE)
+    assert set(installed) == {row["python"] for row in rows}
 
 
 @pytest.mark.parametrize(

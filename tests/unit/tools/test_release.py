@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from checkout import ROOT, Checkout
 
-ROOT = Path(__file__).parents[3]
-TOOLS = ("release.py", "tested.py", "stage.py")
-PEOPLE = ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL")
 PAGE = "Install armfleet-vfio-0.1.0.tar.gz.\n"
 # In place of what takes minutes.
 ANTSIBULL_CHANGELOG = """\
@@ -36,74 +33,51 @@ sys.exit("WARNING: bad" if b"vfio" not in archive.read_bytes() else 0)
 """
 
 
-class Repository:
-    """A small one with the tools of this one, in which make test has passed."""
+# make test passes unless there is a file of this name beside the checkout.
+PARTS = """\
+def parts(depth: str) -> list[Part]:
+    return [_part("tests", "test", "!", "-e", "../../../../../tests-fail", environment="check")]
+"""
 
-    def __init__(self, place: Path) -> None:
-        self.root = place / "clone"
-        for folder in ("tools", "changelogs/fragments", "docs"):
-            (self.root / folder).mkdir(parents=True)
-        for tool in TOOLS:
-            shutil.copy(ROOT / "tools" / tool, self.root / "tools")
+
+class Repository(Checkout):
+    """One in which make test has passed."""
+
+    def create(self) -> None:
+        super().create()
+        shutil.copy(ROOT / "tools/release.py", self.root / "tools")
+        self.set_parts(PARTS)
+        for subdirectory in ("changelogs/fragments", "docs"):
+            (self.root / subdirectory).mkdir(parents=True)
         self.write("tools/package.py", PACKAGE)
         self.write("tools/importer.py", IMPORTER)
         self.write("galaxy.yml", "namespace: armfleet\nname: vfio\nversion: 0.1.0\n")
         self.write("changelogs/changelog.yaml", "releases: {0.1.0: {}}\n")
         self.write("changelogs/fragments/new.yml", "minor_changes: [Something new.]\n")
         self.write("docs/page.md", PAGE)
-        self.write(".gitignore", "/build/\n")
-        programs = place / "programs"
-        programs.mkdir()
-        (programs / "antsibull-changelog").write_text(ANTSIBULL_CHANGELOG)
-        (programs / "antsibull-changelog").chmod(0o755)
-        self.environment = {
-            **os.environ,
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_CONFIG_SYSTEM": os.devnull,
-            **dict.fromkeys(PEOPLE, "test@example.com"),
-        }
-        self.git("init", "--quiet", "--initial-branch", "main")
+        (self.programs / "antsibull-changelog").write_text(ANTSIBULL_CHANGELOG)
+        (self.programs / "antsibull-changelog").chmod(0o755)
         self.commit()
-        self.tested("begin")
-        self.tested("end")
-
-    def write(self, name: str, text: str) -> None:
-        (self.root / name).write_text(text)
-
-    def read(self, name: str) -> str:
-        return (self.root / name).read_text()
-
-    def git(self, *words: str) -> str:
-        return self._run("git", *words, check=True).stdout.strip()
-
-    def commit(self) -> None:
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", "Change something")
-
-    def tested(self, word: str) -> None:
-        self._run("python", "tools/tested.py", word, check=True)
+        assert self.suite("test").returncode == 0
 
     def release(self, version: str) -> subprocess.CompletedProcess[str]:
-        return self._run("python", "tools/release.py", version)
+        return self.run("python", "tools/release.py", version)
 
     def state(self) -> tuple[str, ...]:
         words = (("rev-parse", "HEAD"), ("status", "--porcelain"), ("tag", "--list"))
-        return tuple(self.git(*one) for one in words)
+        return tuple(self.git(*command) for command in words)
 
-    def _run(self, *command: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            cwd=self.root,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=check,
-        )
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("original")
+    Repository(directory).create()
+    return directory
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Repository:
+def repository(original: Path, tmp_path: Path) -> Repository:
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
     return Repository(tmp_path)
 
 
@@ -169,24 +143,31 @@ def test_a_tree_that_was_changed_after_its_tests_is_refused(repository: Reposito
     assert "make test has not passed" in refusal(repository)
 
 
-def test_tests_that_did_not_end_leave_the_tree_untested(repository: Repository) -> None:
-    repository.tested("begin")
-    assert "make test has not passed" in refusal(repository)
+def test_a_tree_that_fails_its_tests_is_refused_even_if_it_passed_them_before(
+    repository: Repository,
+) -> None:
+    (repository.root.parent / "tests-fail").touch()
+    assert repository.suite("test").returncode == 1
+    assert "make test has not passed on this very tree (tests)" in refusal(repository)
 
 
-def test_tests_of_what_is_not_committed_do_not_count(repository: Repository) -> None:
+def test_tests_of_what_is_not_committed_do_not_count_for_the_commit(
+    repository: Repository,
+) -> None:
+    page = repository.read("docs/page.md")
     repository.write("docs/page.md", "other\n")
-    repository.tested("begin")
+    repository.commit()
+    repository.write("docs/page.md", page)
+    repository.suite("test")
     repository.git("checkout", "--quiet", "docs/page.md")
-    repository.tested("end")
     assert "make test has not passed" in refusal(repository)
 
 
 def test_a_tree_that_was_changed_during_its_tests_is_refused(repository: Repository) -> None:
-    repository.tested("begin")
-    repository.write("docs/page.md", "other\n")
+    repository.set_parts(PARTS.replace('"test", "!", "-e"', '"touch", "../../../../docs/new.md"'))
     repository.commit()
-    repository.tested("end")
+    assert "the tree was changed" in repository.suite("test").stdout
+    repository.commit()
     assert "make test has not passed" in refusal(repository)
 
 
@@ -198,8 +179,7 @@ def test_a_changelog_that_cannot_be_made_leaves_all_as_it_was(repository: Reposi
 def test_a_package_that_the_importer_warns_of_leaves_all_as_it_was(repository: Repository) -> None:
     repository.write("tools/importer.py", "import sys\nsys.exit('WARNING: bad')\n")
     repository.commit()
-    repository.tested("begin")
-    repository.tested("end")
+    repository.suite("test")
     said = refusal(repository)
     assert "WARNING: bad" in said
     assert "tools/importer.py" in said

@@ -1,0 +1,95 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The parts of make test and make nightly: what tools/suite.py runs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# Of the guest, as tests/guest has them.
+KERNELS = ("debian", "6.12", "7")
+
+
+class Part(NamedTuple):
+    """A command that passes if it exits with 0; with no command its environment is set up."""
+
+    name: str
+    command: tuple[str, ...] = ()
+    environment: str = "guest"
+    # Names of SHARED.
+    needs: tuple[str, ...] = ()
+
+    @property
+    def argv(self) -> list[str]:
+        """The whole command, to be run in the root of the checkout."""
+        staged = ["python", "tools/stage.py", *self.command] if self.command else []
+        return ["tools/setup", self.environment, *staged]
+
+
+def _guest(kernel: str) -> Part:
+    return Part(f"guest-{kernel}", ("python", "-m", "tests.guest", "build", "--kernel", kernel))
+
+
+# What several parts use, made once, in this order and one at a time: apt has one lock, and the
+# compilation of a kernel takes both cores. The other lane has parts that need none of it.
+SHARED = [
+    Part("setup-guest"),
+    _guest("debian"),
+    _guest("6.12"),
+    Part("setup-molecule", environment="molecule"),
+    Part("setup-report", environment="report"),
+    _guest("7"),
+]
+
+
+def _part(name: str, *command: str, environment: str = "guest", kernels: str = "") -> Part:
+    setup = [] if environment == "check" else [f"setup-{environment}"]
+    guests = [f"guest-{kernel}" for kernel in kernels.split()]
+    return Part(name, command, environment, (*setup, *guests))
+
+
+def parts(depth: str) -> list[Part]:
+    """Return the parts of make test or make nightly, the longest first.
+
+    A part with the same command in both is run once for a tree that passes it. Two parts run at
+    the same time, so each names its guests differently.
+    """
+
+    def pytest(name: str, *words: str, environment: str = "guest", kernels: str = "") -> Part:
+        command = ("pytest", *words, "--depth", depth)
+        return _part(name, *command, environment=environment, kernels=kernels)
+
+    def boots(kernel: str) -> list[Part]:
+        chosen = ("--kernel", kernel)
+        initramfs = "tests/boots/test_initramfs.py"
+        others = ("tests/boots", "--ignore", initramfs)
+        return [
+            pytest(f"boots-{kernel}", *others, *chosen, kernels=kernel),
+            pytest(f"initramfs-{kernel}", initramfs, *chosen, kernels=kernel),
+        ]
+
+    main_job = ("tests/integration/test_main_job.py", "--kernel", "debian")
+    scenarios = {"test": ["--scenario-name", "default"], "nightly": ["--all"]}[depth]
+    by_night = [
+        *boots("6.12"),
+        *boots("7"),
+        pytest("integration-debian", *main_job, kernels="debian"),
+    ]
+    return [
+        pytest("integration", "tests/integration", kernels="6.12"),
+        pytest("safety", "tests/safety", kernels="6.12"),
+        *boots("debian"),
+        pytest("pull", "tests/pull", kernels="6.12"),
+        _part("check", "python", "tools/check.py", environment="check"),
+        _part("matrix", "python", "tools/matrix.py", "--depth", depth),
+        pytest("fleet", "tests/fleet", "-s", kernels="6.12"),
+        pytest("simulated", "tests/simulated"),
+        *(by_night if depth == "nightly" else []),
+        pytest("sweep", "tests/sweep", "-s"),
+        _part("molecule", "molecule", "test", *scenarios, environment="molecule"),
+        pytest("report", "tests/report", "-s", environment="report"),
+        Part("demo", ("tools/demo",), "demo", ("guest-debian",)),
+        _part("docs", "python", "tools/docs.py", environment="check"),
+    ]
