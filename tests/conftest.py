@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How deep all tests go, and simulated hosts for each run of them.
+"""How deep all tests go, which kernel guests have, and simulated hosts for each run of them.
 
 The hosts are a run's own, for other runs beside it use the same names.
 """
@@ -25,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="check",
         help="how much the tests try: as much as there is time for in make check, test or nightly",
     )
+    # Its values are in tests/guest, which unit tests on a host's old Python cannot import.
+    parser.addoption("--kernel", help="which kernel guests have: 6.12 (default), 7 or debian")
 
 
 # Before pytest's own of JUnit, which reads the option then.
@@ -34,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     results = os.environ.get("ARMFLEET_TEST_RESULTS")
     if results:
         config.option.xmlpath = os.path.join(results, f"{os.getpid()}.xml")
+    config.addinivalue_line("markers", "nightly: left for make nightly")
     # A socket's path is short, and pytest's own directories have long ones.
     config.stash[_hosts] = tempfile.mkdtemp(prefix="armfleet-")
     os.environ["ARMFLEET_SIMULATOR_HOSTS"] = config.stash[_hosts]
@@ -41,6 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[_hosts], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--depth") != "nightly":
+        left = [item for item in items if item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(scope="session")

@@ -12,28 +12,13 @@ import pytest
 
 from tests.boots.many import ENTRIES, Figures
 from tests.boots.table import ROW, Row, rendered
-from tests.guest.packages import DEFAULT_SERIES, SERIES
-from tests.harness.guests import inventory, start
+from tests.guest.packages import DEFAULT_SERIES
+from tests.harness.guests import inventory, kernel, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["inventory", "start"]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--kernel",
-        choices=sorted(SERIES),
-        default=DEFAULT_SERIES,
-        help="the series of Linux that the guests boot",
-    )
-
-
-@pytest.fixture(scope="session")
-def kernel(request: pytest.FixtureRequest) -> str:
-    """The series of Linux that is asked for."""
-    return str(request.config.getoption("kernel"))
+__all__ = ["inventory", "kernel", "start"]
 
 
 @pytest.fixture
@@ -54,7 +39,7 @@ def pytest_terminal_summary(
     ]
     rows = [value for value in recorded if isinstance(value, Row)]
     if rows:
-        terminalreporter.section("Boots, Linux %s" % config.getoption("kernel"))
+        terminalreporter.section("Boots, Linux %s" % (config.getoption("--kernel") or DEFAULT_SERIES))
         terminalreporter.write(rendered(rows))
     for value in recorded:
         if isinstance(value, Figures):

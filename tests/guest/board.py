@@ -60,13 +60,14 @@ class Board:
 BOARDS = {
     board.name: board
     for board in (
-        Board("a", rings=64),
+        Board("a", rings=16),
         Board("b", rings=4),
         Board("c"),
         Board("d", rings=4, stands_on_platform=True),
         Board("e", rings=200),
         Board("f", rings=4),
         Board("acpi", device_tree=False),
+        Board("bench", rings=64, source="a"),
         Board("demo", rings=2, source="a"),
     )
 }

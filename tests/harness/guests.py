@@ -23,6 +23,12 @@ exec strace -f -qq -e trace=open,openat -e signal=none -o /root/trace /usr/bin/p
 """
 
 
+@pytest.fixture(scope="session")
+def kernel(request: pytest.FixtureRequest) -> str:
+    """The kernel that is asked for, by its name in tests.guest.packages."""
+    return str(request.config.getoption("--kernel") or DEFAULT_SERIES)
+
+
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[..., Guest]]:
     """Starts a guest by name, board and kernel with a disk that nobody has used."""
@@ -43,9 +49,9 @@ def start() -> Iterator[Callable[..., Guest]]:
 
 
 @pytest.fixture(scope="module")
-def guest(start: Callable[[str, str], Guest]) -> Guest:
-    """A guest with board a."""
-    return start("test-a", "a")
+def guest(start: Callable[..., Guest], kernel: str) -> Guest:
+    """A guest with board a and the kernel that is asked for."""
+    return start("test-a", "a", kernel)
 
 
 @pytest.fixture(scope="module")

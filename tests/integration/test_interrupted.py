@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RINGS = [f"/soc/ring@b1{number:02x}000" for number in range(8)]
 LIST = [{"dt_path": path, "policy": "vfio"} for path in RINGS]
 VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
-TWICE = 20
+PAIRS = {"nightly": 20}
 
 # Kills the module as soon as the device named first is on VFIO, the others to follow.
 _KILL = """
@@ -98,11 +98,11 @@ def test_a_run_that_was_killed_is_undone_by_the_next_one_which_says_so(
 
 
 def test_two_runs_together_end_as_if_one_came_after_the_other(
-    guest: Guest, inventory: Path
+    guest: Guest, inventory: Path, depth: str
 ) -> None:
     lists = {"even": LIST[::2], "all": LIST}
     with ThreadPoolExecutor(2) as pool:
-        for _time in range(TWICE):
+        for _pair in range(PAIRS.get(depth, 4)):
             runs = list(pool.map(lambda devices: apply(inventory, devices), lists.values()))
             assert [run.code for run in runs] == [0, 0], runs[0].output + runs[1].output
             even = [VFIO, NATIVE] * 4
