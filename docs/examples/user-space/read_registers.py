@@ -40,6 +40,7 @@ UNSAFE = (
 )
 NATIVE = "another device of its IOMMU group is bound to a native driver. Bind that to VFIO or none."
 OPENED = "Stop the program that has the device open."
+SEE_LOG = "Look for the reason in the kernel's log: dmesg."
 REMEDIES = {
     (open, ENOENT): "Load the module that makes this node: vfio or iommufd.",
     (open, EACCES): "Run this as root, or give your group access to the node.",
@@ -47,7 +48,6 @@ REMEDIES = {
     (open, EBUSY): OPENED,
     (Request.SET_IOMMU, EPERM): UNSAFE % "vfio_iommu_type1",
     (Request.SET_IOMMU, ENODEV): "Load the module vfio_iommu_type1.",
-    (Request.GROUP_GET_DEVICE_FD, ENODEV): "Bind the device to the VFIO driver of its bus.",
     (Request.DEVICE_BIND_IOMMUFD, EPERM): UNSAFE % "iommufd" + " If it is set, " + NATIVE,
     (Request.DEVICE_BIND_IOMMUFD, EBUSY): OPENED,
     (Request.DEVICE_BIND_IOMMUFD, EINVAL): OPENED,
@@ -58,7 +58,7 @@ def open_node(path):
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        sys.exit(f"{path}: {error.strerror}. {REMEDIES.get((open, error.errno), '')}")
+        sys.exit(f"{path}: {error.strerror}. {REMEDIES.get((open, error.errno), SEE_LOG)}")
 
 
 def ioctl(descriptor, request, argument):
@@ -66,7 +66,7 @@ def ioctl(descriptor, request, argument):
     try:
         return fcntl.ioctl(descriptor, request, argument)
     except OSError as error:
-        remedy = REMEDIES.get((request, error.errno), "")
+        remedy = REMEDIES.get((request, error.errno), SEE_LOG)
         sys.exit(f"VFIO_{request.name}: {error.strerror}. {remedy}")
 
 
