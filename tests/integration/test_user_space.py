@@ -172,6 +172,11 @@ def test_the_page_has_a_sample_of_each_way() -> None:
     assert {arguments.split()[0] for arguments in SAMPLES} == {GROUP, OWN, SLOT}
 
 
+def test_less_than_a_page_is_read_from_any_offset(guest: Guest) -> None:
+    words = read(guest, f"{SLOT} --count 3").splitlines()
+    assert read(guest, f"{SLOT} --offset 4 --count 2").splitlines() == words[1:]
+
+
 def test_each_row_of_the_page_is_provoked() -> None:
     assert {*CASES, *OF_A_GROUP} == set(ROWS)
 
