@@ -200,8 +200,13 @@ async def _run_all(waiting: list[Part], verdicts: dict[str, Verdict]) -> None:
     """Run the parts, and add their verdicts."""
     suite = asyncio.current_task()
     assert suite
+
+    def interrupt() -> None:
+        print("suite: ending the parts that are running; a second signal kills them", flush=True)
+        suite.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, suite.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, interrupt)
     running: dict[asyncio.Task[Verdict], Part] = {}
     try:
         while waiting or running:
@@ -259,11 +264,11 @@ def _tier(depth: str) -> int:
         _stamp(part, now).unlink(missing_ok=True)
     needed = {need for part in waiting for need in part.needs}
     waiting = [part for part in SHARED if part.name in needed] + waiting
-    print(f"{len(waiting)} parts, {_LANES} at a time; their output is in {_SUITE}", flush=True)
+    print(f"parts to run: {len(waiting)}; their output is in {_SUITE}", flush=True)
     try:
         asyncio.run(_run_all(waiting, verdicts))
     except asyncio.CancelledError:
-        print("suite: interrupted; the parts that were running have been ended")
+        print("suite: interrupted, and all that was running has ended")
         return 130
     _print_table(verdicts.values(), time.monotonic() - began)
     return any(not verdict.is_passed for verdict in verdicts.values())

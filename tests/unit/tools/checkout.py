@@ -32,7 +32,6 @@ class Checkout:
             "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_SYSTEM": os.devnull,
-            "PYTHONDONTWRITEBYTECODE": "1",
             **dict.fromkeys(_PEOPLE, "test@example.com"),
         }
 
@@ -44,7 +43,7 @@ class Checkout:
             shutil.copy(ROOT / "tools" / tool, self.root / "tools")
         self.write("tools/setup", _SETUP)
         (self.root / "tools/setup").chmod(0o755)
-        self.write(".gitignore", "/build/\n")
+        self.write(".gitignore", "/build/\n__pycache__/\n")
         self.git("init", "--quiet", "--initial-branch", "main")
 
     def set_parts(self, python: str) -> None:
