@@ -34,7 +34,9 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The build context of the example, made in a folder with nothing but its two files."""
     folder = tmp_path_factory.mktemp("execution-environment")
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
-    ansible_builder("create", "--context", "context", folder=folder)
+    # Its default depends on what runs containers on this machine.
+    name = ("--output-filename", "Containerfile")
+    ansible_builder("create", "--context", "context", *name, folder=folder)
     return folder / "context"
 
 

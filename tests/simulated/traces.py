@@ -29,11 +29,22 @@ def differences(before: dict[str, str | None], after: dict[str, str | None]) -> 
     left = LEFT_BY_THE_KERNEL
     if RESET_MODULE in after.keys() - before.keys():
         left += LEFT_WITH_IT
-    ends = [lasting(before, left), lasting(after, left)]
+    # Most is the same, and takes long to compare by patterns.
+    ends = [lasting(without(after, before), left), lasting(without(before, after), left)]
     return {
         path: tuple(end.get(path) for end in ends)
         for path in ends[0].keys() | ends[1].keys()
         if ends[0].get(path) != ends[1].get(path)
+    }
+
+
+def without(
+    other: dict[str, str | None], contents: dict[str, str | None]
+) -> dict[str, str | None]:
+    """Return what ``contents`` has otherwise than ``other``."""
+    nowhere = object()
+    return {
+        path: content for path, content in contents.items() if other.get(path, nowhere) != content
     }
 
 
