@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import seed, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from tests.simulated.counts import Counts
@@ -20,6 +22,9 @@ settings.register_profile("suite", database=None, deadline=None, derandomize=Tru
 settings.register_profile("seeded", database=None, deadline=None)
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "armfleet-vfio-hypothesis")
 
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+_HERE = Path(__file__).parent
 _counted = pytest.StashKey[dict[str, Counts]]()
 
 
@@ -36,6 +41,28 @@ def pytest_terminal_summary(
         terminalreporter.section(test)
         for what, number in counts.items():
             terminalreporter.line(f"{number:9,}  {what}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to make check, a part of make test, what is the same in both."""
+    if config.getoption("--depth") != "test":
+        return
+    repeated = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function)
+        and item.path.parent == _HERE
+        and "depth" not in item.fixturenames
+    ]
+    config.hook.pytest_deselected(items=repeated)
+    items[:] = [item for item in items if item not in repeated]
+
+
+@pytest.fixture
+def examples_of_depth(request: pytest.FixtureRequest, depth: str) -> Callable[[Test], Test]:
+    """Give a test other examples at each depth, unless those of a seed are asked for."""
+    is_seeded = request.config.getoption("hypothesis_seed") is not None
+    return (lambda test: test) if is_seeded else seed(depth)
 
 
 @pytest.fixture

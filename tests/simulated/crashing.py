@@ -2,21 +2,22 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A run that is to be killed; what it shall do is a line of JSON on its input.
+"""Runs on a simulated host that are killed half-way.
 
-It tells its process number, waits for a line, applies the list as many times as is asked for, and
-prints for each time whether it changed something, the number of changes to files, and whether it
-said that an earlier run was interrupted. ``kill_at`` is the number of the change to a file before
-which it kills itself; 0 is never.
+A run is a fork of this process, which has imported all that it needs: a Python of its own would
+take longer to start than the run takes. It tells its process number and waits for its go.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
-from typing import Any
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
@@ -28,9 +29,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._policies import par
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
+from tests.simulator import namespace
 
 CHANGES = {"open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.symlink"}
 PLACES = ("/etc/", "/dev/vfio/")
+LONGEST_SECONDS = 120
 
 
 class Watch:
@@ -56,27 +59,102 @@ class Watch:
         return isinstance(place, int) or str(place).startswith(PLACES)
 
 
-def main() -> None:
-    asked = json.loads(sys.stdin.readline())
-    print(os.getpid(), flush=True)
-    sys.stdin.readline()
-    watch = Watch(asked["kill_at"])
+class Wish(NamedTuple):
+    """What a run shall do.
+
+    It applies ``entries`` as many ``times``. ``kill_at`` is the number of the change to a file
+    before which it kills itself; 0 is never.
+    """
+
+    entries: Sequence[Mapping[str, Any]]
+    settings: Mapping[str, bool]
+    times: int = 1
+    kill_at: int = 0
+
+
+class Outcome(NamedTuple):
+    """What came of a list that was applied; ``files`` counts the changes to files until then."""
+
+    is_changed: bool
+    files: int
+    is_interruption_reported: bool
+
+
+class Child(NamedTuple):
+    """A run that waits for its go; ``pid`` is its number on the host."""
+
+    process: int
+    pid: int
+    go: int
+    output: int
+
+    def finish(self) -> list[Outcome]:
+        """Return what came of each list that the run applied until it ended."""
+        os.close(self.go)
+        text = b""
+        while part := _read(self.output):
+            text += part
+        os.close(self.output)
+        os.waitpid(self.process, 0)
+        return [Outcome(*json.loads(line)) for line in text.splitlines()]
+
+
+def begin(host: int, wish: Wish) -> Child:
+    """Begin a run on the host with this process number."""
+    awaited, go = os.pipe()
+    output, written = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.close(go)
+        os.close(output)
+        _enter_and_run(host, wish, awaited, written)
+    os.close(awaited)
+    os.close(written)
+    return Child(process, int(_read(output)), go, output)
+
+
+def _enter_and_run(host: int, wish: Wish, awaited: int, written: int) -> NoReturn:
+    """Be the run: nothing of the tests goes on in this process, whatever happens."""
+    try:
+        namespace.enter(host)
+        # The process numbers of the host are those of children.
+        run_on_host = os.fork()
+        if run_on_host == 0:
+            os.write(written, b"%d\n" % os.getpid())
+            # Its end is the go.
+            os.read(awaited, 1)
+            _run(wish, written)
+        else:
+            os.close(written)
+            os.waitpid(run_on_host, 0)
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        os._exit(0)
+
+
+def _run(wish: Wish, written: int) -> None:
+    watch = Watch(wish.kill_at)
     sys.addaudithook(watch)
-    for _time in range(asked["times"]):
+    for _time in range(wish.times):
         sysfs = Sysfs()
         host = Host(sysfs, Kmod(), Files(), Usage(sysfs, "/proc"), Runs("host_policy"), KernelLog())
         request = Request(
-            parse_entries(asked["entries"]),
+            parse_entries(wish.entries),
             is_whole_list=True,
             persistent=True,
-            settings=VfioSettings(asked["reset_required"], asked["unsafe_noiommu"]),
+            settings=VfioSettings(**wish.settings),
             rollout="crash",
         )
         outcome = run(host, request, check_mode=False)
-        told = [outcome.is_changed, watch.seen, bool(outcome.interrupted)]
-        print(json.dumps(told), flush=True)
+        told = Outcome(outcome.is_changed, watch.seen, bool(outcome.interrupted))
+        os.write(written, json.dumps(told).encode() + b"\n")
         sysfs.close()
 
 
-if __name__ == "__main__":
-    main()
+def _read(descriptor: int) -> bytes:
+    """Return what comes next, nothing at the end."""
+    ready, _writable, _special = select.select([descriptor], [], [], LONGEST_SECONDS)
+    assert ready, f"a run takes more than {LONGEST_SECONDS} s"
+    return os.read(descriptor, 1 << 16)

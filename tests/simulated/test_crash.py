@@ -9,13 +9,10 @@ The run after it undoes what it did, says so, and does its own.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,6 +23,7 @@ import pytest
 from tests.simulated import crashing
 from tests.simulated.boards import flattened
 from tests.simulated.counts import Counts
+from tests.simulated.crashing import Child, Wish
 from tests.simulated.eight import LIST, NAMES, SETTINGS, TREE, YAML
 from tests.simulator.control import ask
 from tests.simulator.host import Host, Plan, start
@@ -42,6 +40,14 @@ class Point(NamedTuple):
     is_after: bool = False
 
 
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Executor]:
+    """Processes without threads, which may fork hosts and runs; no test has run in them."""
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawned) as pool:
+        yield pool
+
+
 class Scene(NamedTuple):
     """Applies ``entries`` after ``before`` on hosts of its own."""
 
@@ -54,7 +60,7 @@ class Scene(NamedTuple):
         (host,) = start([Plan(f"crash-{name}", self.board, self.board.with_suffix(".yml"))])
         try:
             if self.before:
-                finish(begin(host, self.before))
+                begin(host, self.before).finish()
             ask(host.control, do="writes")
             yield host
         finally:
@@ -68,38 +74,11 @@ class Ends(NamedTuple):
     released: dict[str, str]
 
 
-class Child(NamedTuple):
-    """A run that waits for its go; ``pid`` is its number on the host."""
-
-    process: subprocess.Popen[str]
-    pid: int
-
-
 def begin(
     host: Host, entries: Sequence[dict[str, Any]], *, times: int = 1, kill_at: int = 0
 ) -> Child:
-    path = ":".join(one for one in sys.path if one)
-    process = subprocess.Popen(
-        [
-            *("nsenter", "--target", str(host.pid), "--mount", "--uts", "--pid", "--"),
-            *("env", f"PYTHONPATH={path}", sys.executable, str(crashing.__file__)),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin
-    assert process.stdout
-    asked = {"entries": list(entries), "times": times, "kill_at": kill_at, **SETTINGS}
-    process.stdin.write(json.dumps(asked) + "\n")
-    process.stdin.flush()
-    return Child(process, int(process.stdout.readline()))
-
-
-def finish(child: Child) -> list[list[int]]:
-    """What it printed until it ended."""
-    output, _errors = child.process.communicate("go\n", timeout=120)
-    return [json.loads(line) for line in output.splitlines()]
+    assert host.pid
+    return crashing.begin(host.pid, Wish(entries, SETTINGS, times, kill_at))
 
 
 def seen(host: Host) -> dict[str, str]:
@@ -139,46 +118,62 @@ def crash(scene: Scene, ends: Ends, point: Point) -> list[object]:
         if not point.is_file:
             kill = {"number": point.number, "kill": [child.pid], "is_after": point.is_after}
             ask(host.control, do="fault", **kill)
-        assert finish(child) == []
-        again = finish(begin(host, scene.entries, times=2))
+        assert child.finish() == []
+        again = begin(host, scene.entries, times=2).finish()
         now = seen(host)
-        finish(begin(host, []))
+        begin(host, []).finish()
         released = seen(host)
-    told = [(bool(changed), bool(interrupted)) for changed, _files, interrupted in again]
+    told = [(outcome.is_changed, outcome.is_interruption_reported) for outcome in again]
     wrong: list[object] = [] if told == [(True, True), (False, False)] else [again]
     wrong += different(now, ends.applied)
     wrong += different(released, ends.released)
     return [point, *wrong] if wrong else []
 
 
+def rehearse(scene: Scene) -> tuple[int, int, Ends]:
+    """Return the numbers of writes and of changes to files of an undisturbed run, and its ends."""
+    with scene.host("rehearsal") as host:
+        (outcome,) = begin(host, scene.entries).finish()
+        assert outcome.is_changed
+        writes = len(ask(host.control, do="writes"))
+        applied = seen(host)
+        begin(host, []).finish()
+        return writes, outcome.files, Ends(applied, seen(host))
+
+
 @pytest.mark.parametrize("is_release", [False, True], ids=["claim", "release"])
 def test_wherever_a_run_is_killed_the_next_one_converges(
-    tmp_path: Path, depth: str, counts: Counts, *, is_release: bool
+    workers: Executor, tmp_path: Path, depth: str, counts: Counts, *, is_release: bool
 ) -> None:
     (tmp_path / "board.dtb").write_bytes(flattened(TREE))
     (tmp_path / "board.yml").write_text(YAML)
     before, entries = (LIST, []) if is_release else ([], LIST)
     scene = Scene(tmp_path / "board.dtb", before, entries)
-    with scene.host("rehearsal") as host:
-        ((is_changed, files, _interrupted),) = finish(begin(host, entries))
-        assert is_changed
-        writes = len(ask(host.control, do="writes"))
-        applied = seen(host)
-        finish(begin(host, []))
-        ends = Ends(applied, seen(host))
-    points = [
-        *(Point(number) for number in range(1, writes + 1)),
-        *(Point(number, is_after=True) for number in range(1, writes + 1)),
-        *(Point(number, is_file=True) for number in range(1, files + 1)),
-    ]
-    chosen = points[:: 12 if depth == "check" else 1]
-    # A host is begun by a fork, which a process with threads must not do.
-    processes = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), processes) as workers:
-        wrong = list(workers.map(partial(crash, scene, ends), chosen))
+    writes, files, ends = workers.submit(rehearse, scene).result()
+    chosen = points_at(depth, points_of(writes, files))
+    wrong = list(workers.map(partial(crash, scene, ends), chosen))
     counts["points where it was killed"] = len(chosen)
     counts["writes to /sys"] = writes
     counts["changes to files"] = files
     assert writes >= 2 * len(NAMES)
     assert files >= 3
     assert not list(filter(None, wrong))
+
+
+def points_of(writes: int, files: int) -> list[Point]:
+    """Return every point at which a run with so many changes can be killed."""
+    return [
+        *(Point(number) for number in range(1, writes + 1)),
+        *(Point(number, is_after=True) for number in range(1, writes + 1)),
+        *(Point(number, is_file=True) for number in range(1, files + 1)),
+    ]
+
+
+def points_at(depth: str, points: list[Point]) -> list[Point]:
+    """Return those of a depth: make check's are not repeated in make test."""
+    few = points[::12]
+    return {
+        "check": few,
+        "test": [point for point in points if point not in few],
+        "nightly": points,
+    }[depth]

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from tests.simulator.machine import DEVICE_TREE, Machine, build
 from tests.simulator.udev import Udev
 from tests.verifier import complaints
 
-EXAMPLES = {"check": 2_000, "test": 20_000, "nightly": 200_000}
+EXAMPLES = {"check": 2_000, "test": 5_000, "nightly": 200_000}
 AT_ONCE = 500
 DRIVER = "acme-uio"
 ALIASED = "/soc/aliased@1000"
+Look = Callable[..., None]
 NO_VFIO = Description(kernel=Habits(vfio="absent"), natives="none")
 
 
@@ -156,7 +157,10 @@ def matched(machine: Machine, rules: str) -> dict[str, str]:
 
 
 def test_a_text_is_refused_or_its_rules_match_what_it_names_and_nothing_else(
-    depth: str, counts: Counts, tmp_path: Path
+    depth: str,
+    examples_of_depth: Callable[[Look], Look],
+    counts: Counts,
+    tmp_path: Path,
 ) -> None:
     verifier = None if depth == "check" else Verifier(tmp_path, counts)
     refusals: list[str] = []
@@ -186,7 +190,8 @@ def test_a_text_is_refused_or_its_rules_match_what_it_names_and_nothing_else(
             phases=(Phase.generate,),
             suppress_health_check=list(HealthCheck),
         )
-        examples(given(st.just(kind), texts(kind), st.booleans())(look))()
+        given_texts = given(st.just(kind), texts(kind), st.booleans())(look)
+        examples(examples_of_depth(given_texts))()
     if verifier:
         verifier.verify()
     counts["texts refused"] = len(refusals)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -259,14 +260,17 @@ class Fleet(RuleBasedStateMachine):
 
 
 def test_the_promises_hold_on_any_board_after_any_steps(
-    depth: str, counts: Counts, monkeypatch: pytest.MonkeyPatch
+    depth: str,
+    examples_of_depth: Callable[[type[Fleet]], type[Fleet]],
+    counts: Counts,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
     Fleet.counts = counts
-    steps = {"check": 1_000, "test": 20_000, "nightly": 200_000}[depth]
+    steps = {"check": 1_000, "test": 5_000, "nightly": 200_000}[depth]
     length = 50
     run_state_machine_as_test(
-        Fleet,
+        examples_of_depth(Fleet),
         settings=settings(
             # Not every step of hypothesis is one of ours.
             max_examples=steps * 2 // length,

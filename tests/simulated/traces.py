@@ -38,9 +38,7 @@ def differences(before: dict[str, str | None], after: dict[str, str | None]) -> 
     }
 
 
-def without(
-    other: dict[str, str | None], contents: dict[str, str | None]
-) -> dict[str, str | None]:
+def without(other: dict[str, str | None], contents: dict[str, str | None]) -> dict[str, str | None]:
     """Return what ``contents`` has otherwise than ``other``."""
     nowhere = object()
     return {
