@@ -2,16 +2,18 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""python tools/matrix.py [VERSION]...
+"""python tools/matrix.py [--depth test | nightly] [VERSION]...
 
 Runs the collection on each version that tests/matrix/versions.toml has, two at a time, and prints
-a table. With versions it runs on these alone: 2.16 or 2.16.19 is an ansible-core on the control
-node, 3.8 is a Python on the managed host. Where a Python is not on this machine the table says so;
-that is a failure where it was asked for, and in CI.
+a table. With ``--depth test`` it runs on the oldest and the newest of each kind. With versions it
+runs on these alone: 2.16 or 2.16.19 is an ansible-core on the control node, 3.8 is a Python on the
+managed host. Where a Python is not on this machine the table says so; that is a failure where it
+was asked for, and in CI.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -77,10 +79,14 @@ class Row:
         return not versions or bool({self.name, self.name.rpartition(".")[0]} & set(versions))
 
 
-def _rows(versions: Mapping[str, Any]) -> list[Row]:
+def _rows(versions: Mapping[str, Any], depth: str) -> list[Row]:
     """The slow ones first, so that none of them is left over at the end."""
     controllers = [_controller(versions, **one) for one in versions["controllers"]]
-    return controllers + [_target(versions, **one) for one in versions["targets"]]
+    targets = [_target(versions, **one) for one in versions["targets"]]
+    if depth == "test":
+        # Their order is from the oldest to the newest.
+        controllers, targets = ([rows[0], rows[-1]] for rows in (controllers, targets))
+    return controllers + targets
 
 
 def _controller(versions: Mapping[str, Any], ansible_core: str, python: str) -> Row:
@@ -174,9 +180,11 @@ def _print_table(lines: Sequence[Line]) -> None:
         print(f"{ansible_core:14}{python:8}{ran:22}{result.seconds:7.0f}  {result.word}")
 
 
-def main(versions: Sequence[str]) -> int:
+def main(depth: str, versions: Sequence[str]) -> int:
     """Returns the exit status."""
-    rows = [row for row in _rows(tomllib.loads(_VERSIONS.read_text())) if row.is_one_of(versions)]
+    # Versions that are named are among all of them.
+    rows = _rows(tomllib.loads(_VERSIONS.read_text()), "nightly" if versions else depth)
+    rows = [row for row in rows if row.is_one_of(versions)]
     if not rows:
         sys.exit(f"tests/matrix/versions.toml has none of {', '.join(versions)}")
     lines: list[Line] = []
@@ -198,4 +206,8 @@ def main(versions: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--depth", choices=("test", "nightly"), default="nightly")
+    parser.add_argument("versions", nargs="*", metavar="VERSION")
+    asked = parser.parse_args()
+    sys.exit(main(asked.depth, asked.versions))

@@ -151,8 +151,8 @@ def print_table(costs: dict[Variant, list[Cost]], size: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--boards", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--boards", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     with fleet(arguments.boards) as hosts:
         # The first run moves devices, which no later one has to.

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Two hundred simulated boards and two guests in one inventory, and all playbooks over them.
+"""Simulated boards and two guests in one inventory, and all playbooks over them.
+
+There are 40 boards, and 200 by night.
 
 The boards are real ones' device trees, so that no two lists are alike; one of them fails in the
 second wave, and two others and one that is not there in the last.
@@ -38,7 +40,6 @@ from tests.simulated.fleet import (
 )
 from tests.simulator.host import Host, Plan
 
-SIZE = 200
 FORKS = "4"
 # KiB that one simulated board may need.
 MOST_MEMORY = 40 * 1024
@@ -47,7 +48,6 @@ ON_GUESTS_BY_PATH = {
     "fleet-a": {"/soc/dma@b001000", "/soc/dma@b002000"},
     "fleet-b": {"/soc/dma@b001000"},
 }
-WAVES = [2, 20, 60, "100%"]
 GUESTS = {"fleet-a": "a", "fleet-b": "b"}
 GONE = "not-there"
 ON_GUESTS = [{"compatible": "acme,dma", "policy": "vfio"}]
@@ -61,9 +61,21 @@ SETTINGS = {
 }
 
 
+class Size(NamedTuple):
+    """How many boards there are, and in which waves they are rolled out with the guests."""
+
+    boards: int
+    waves: Sequence[int | str]
+
+
+SIZES = {"nightly": Size(200, [2, 20, 60, "100%"])}
+SMALL = Size(40, [2, 12, 15, "100%"])
+
+
 class Whole(NamedTuple):
     """The fleet: boards, guests, the list of each, and the names of those that are to fail."""
 
+    waves: Sequence[int | str]
     boards: Fleet
     guests: Mapping[str, Guest]
     lists: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -95,14 +107,15 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="module")
 def whole(
-    start: Callable[[str, str], Guest], tmp_path_factory: pytest.TempPathFactory
+    depth: str, start: Callable[[str, str], Guest], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Whole]:
     """Boards spread evenly over all that there are, and guests."""
     place = tmp_path_factory.mktemp("fleet")
+    size = SIZES.get(depth, SMALL)
     trees = device_trees()
     plans = [
         Plan(f"board-{number}-{tree.stem[:30]}", tree)
-        for number, tree in enumerate(trees[:: len(trees) // SIZE][:SIZE])
+        for number, tree in enumerate(trees[:: len(trees) // size.boards][: size.boards])
     ]
     lists = {plan.name: passthrough_list(plan) for plan in plans}
     # Only a board that is to give something up can fail to.
@@ -117,8 +130,9 @@ def whole(
         "lost": {GONE: {"ansible_host": "127.0.0.1", "ansible_port": 1}},
     }
     with fleet(place, plans, SETTINGS, others) as boards:
-        names = [plans[number].name for number in (claiming[8], claiming[-2], last)]
-        yield Whole(boards, guests, lists, *names)
+        # Wave 1 has the guests alone.
+        names = [plans[number].name for number in (claiming[4], claiming[-2], last)]
+        yield Whole(size.waves, boards, guests, lists, *names)
 
 
 def write_lists(folder: Path, lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -158,7 +172,7 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
     clock = Clock(whole)
     rollout = {
         "passthrough_rollout": "show",
-        "rollout_waves": WAVES,
+        "rollout_waves": whole.waves,
         "rollout_canaries": sorted(whole.guests),
     }
     broken = whole.boards.boards[whole.in_wave_two]
@@ -175,7 +189,8 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
     assert {name for name, row in told.items() if row.outcome == "failed"} == {whole.in_wave_two}
     assert RULES in told[whole.in_wave_two].sentence
     begun = {name for name, row in told.items() if row.wave != "-"}
-    assert len(begun) == sum(WAVES[:2])
+    first, second, *_later = whole.waves
+    assert len(begun) == int(first) + int(second)
     assert whole.claimed() == whole.asked(begun - {whole.in_wave_two})
 
     back = clock.run("rollback", "armfleet.vfio.rollback", passthrough_rollout="show")
