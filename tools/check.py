@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
-_PACKAGE = Path.cwd().parents[2] / "package"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _ABREAST = 2
 
@@ -60,13 +59,6 @@ def _gates() -> list[Gate]:
         Gate("unit tests", [["pytest", "tests/unit"]]),
         Gate("simulated machines", [["pytest", "tests/simulated"]]),
         Gate("control nodes", [["pytest", "tests/environment", "tests/pull/test_values.py"]]),
-        Gate(
-            "package",
-            [
-                ["python", "tools/package.py", str(_PACKAGE)],
-                ["python", "tools/importer.py", str(_PACKAGE)],
-            ],
-        ),
         Gate("antsibull-docs", [[*docs, *references, "."]]),
         Gate("workflows", [[*schema, *workflows]]),
         Gate("mypy", [["mypy"]]),
