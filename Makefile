@@ -7,10 +7,10 @@ DEPTH = test
 KERNEL = debian
 SERIES = debian 6.12 7
 # Their commands are in tools/parts.py; make sweep WORDS="-k wave" has more of them.
-PARTS = check docs matrix simulated sweep fleet molecule report integration integration-debian safety pull \
+PARTS = check docs package matrix simulated sweep fleet molecule report integration integration-debian safety pull \
 	$(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
 
-.PHONY: help setup test nightly boots guest bench links package release screenshots clean demo $(PARTS)
+.PHONY: help setup test nightly boots guest bench links release screenshots clean demo $(PARTS)
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,8 +67,6 @@ links: ## Ask for the documentation's links to other sites
 	@tools/setup check $(STAGED) python tools/docs.py linkcheck
 
 package: ## Build the package into build/package and have Galaxy's importer read it
-	@tools/setup check $(STAGED) python tools/package.py $(CURDIR)/build/package
-	@tools/setup check $(STAGED) python tools/importer.py $(CURDIR)/build/package
 
 release: ## Make a release of what make test has passed: make release VERSION=1.2.3
 	@tools/setup check python tools/release.py $(VERSION)

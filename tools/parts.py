@@ -91,5 +91,6 @@ def parts(depth: str) -> list[Part]:
         _part("molecule", "molecule", "test", *scenarios, environment="molecule"),
         pytest("report", "tests/report", "-s", environment="report"),
         Part("demo", ("tools/demo",), "demo", ("guest-debian",)),
+        _part("package", "python", "tools/package.py", "--import", environment="check"),
         _part("docs", "python", "tools/docs.py", environment="check"),
     ]

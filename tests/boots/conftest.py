@@ -39,7 +39,8 @@ def pytest_terminal_summary(
     ]
     rows = [value for value in recorded if isinstance(value, Row)]
     if rows:
-        terminalreporter.section("Boots, Linux %s" % (config.getoption("--kernel") or DEFAULT_SERIES))
+        chosen = config.getoption("--kernel") or DEFAULT_SERIES
+        terminalreporter.section("Boots, Linux %s" % chosen)
         terminalreporter.write(rendered(rows))
     for value in recorded:
         if isinstance(value, Figures):
