@@ -37,7 +37,7 @@ from stage import BUILD, ROOT, sources
 _LANES = 2
 _SUITE = BUILD / "suite"
 # For a part to stop its guests.
-_GRACE_SECONDS = 60
+_GRACE_SECONDS = 20
 # What tools/matrix.py reports of a Python.
 _MISSING = ": not on this machine"
 
