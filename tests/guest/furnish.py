@@ -26,24 +26,46 @@ _WANTED = {
     "guest-clock.service": _SYSTEM / "guest-clock.service",
     "ssh.service": Path("usr/lib/systemd/system/ssh.service"),
 }
-# They wait, write or fail for reasons that no test is about.
+# They wait, write or fail for reasons that no test is about, and take a second of each boot.
 _MASKED = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
     "dpkg-db-backup.timer",
+    "dracut-shutdown.service",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
     "fstrim.timer",
     "getty.target",
     "ldconfig.service",
+    "modprobe@fuse.service",
     "serial-getty@.service",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-tracing.mount",
     "systemd-binfmt.service",
     "systemd-firstboot.service",
     "systemd-hwdb-update.service",
     "systemd-journal-catalog-update.service",
+    "systemd-journal-flush.service",
     "systemd-logind.service",
+    "systemd-sysusers.service",
     "systemd-tmpfiles-clean.timer",
+    "systemd-udev-load-credentials.service",
+    "systemd-update-done.service",
     "proc-sys-fs-binfmt_misc.automount",
+)
+_MASKED_GENERATORS = (
+    "debug",
+    "getty",
+    "gpt-auto",
+    "hibernate-resume",
+    "rc-local",
+    "run",
+    "ssh",
+    "system-update",
+    "sysv",
+    "tpm2",
 )
 # What neither Ansible nor its modules import.
 _NOT_COMPILED = (
@@ -105,6 +127,9 @@ def _configure(tree: Path) -> None:
         _link(tree / _SYSTEM / "multi-user.target.wants" / unit, "/%s" % path)
     for unit in _MASKED:
         _link(tree / _SYSTEM / unit, "/dev/null")
+    for generator in _MASKED_GENERATORS:
+        path = tree / "etc/systemd/system-generators" / ("systemd-%s-generator" % generator)
+        _link(path, "/dev/null")
     for name, target in _LINKS.items():
         _link(tree / name, target)
 

@@ -42,6 +42,8 @@ _KERNEL_COMMAND_LINE = (
     "net.ifnames=0",
     # Nobody attacks the guest, and emulation is slow enough.
     "mitigations=off",
+    # Nor has udev to look at 512 terminals of another age at each boot.
+    "pty.legacy_count=0",
 )
 
 
