@@ -15,6 +15,7 @@ from .disk import disk
 from .initramfs import initramfs
 from .kernel import kernel
 from .keys import ssh_keys
+from .modules import vfio_source
 from .native import native_programs
 from .packages import Series, kernel_source, root_packages
 
@@ -38,9 +39,8 @@ def build(series: Series) -> Parts:
     eight minutes with one that is compiled here.
     """
     # Downloads beside what computes; the others need these.
-    first = [root_packages(), native_programs(), kernel_source(series)]
-    if series.stock:
-        first.append(kernel(series))
+    first = [root_packages(), native_programs()]
+    first += [kernel(series), vfio_source(series)] if series.stock else [kernel_source(series)]
     with ThreadPoolExecutor() as executor:
         for future in [executor.submit(artefact.ensure) for artefact in first]:
             future.result()
