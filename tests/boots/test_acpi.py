@@ -40,6 +40,7 @@ def test_a_path_means_one_device(
     boots.try_twice(cases, record)
 
 
+@pytest.mark.nightly
 def test_an_id_means_all_devices_that_have_it(
     guest: Guest, inventory: Path, record: Callable[[Row], None]
 ) -> None:
