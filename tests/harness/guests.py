@@ -51,7 +51,9 @@ def start() -> Iterator[Callable[..., Guest]]:
 @pytest.fixture(scope="module")
 def guest(start: Callable[..., Guest], kernel: str) -> Guest:
     """A guest with board a and the kernel that is asked for."""
-    return start("test-a", "a", kernel)
+    # Parts of a run of tests that have other kernels run beside each other.
+    name = "test-a" if kernel == DEFAULT_SERIES else f"test-a-{kernel}"
+    return start(name, "a", kernel)
 
 
 @pytest.fixture(scope="module")

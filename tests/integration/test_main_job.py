@@ -135,7 +135,7 @@ def test_every_vfio_device_has_the_node_that_was_reported(guest: Guest, inventor
 def test_the_second_run_writes_nothing(guest: Guest, inventory: Path) -> None:
     traced = ("-e", "ansible_python_interpreter=/root/traced-python")
     run = apply(inventory, *traced)
-    assert run.changed == {"test-a": 0}
+    assert run.changed == {guest.name: 0}
     assert "/sys/bus/platform/devices" in guest.run("cat /root/trace").stdout
     assert state_writes(guest) == []
 
@@ -161,7 +161,7 @@ def test_after_a_reboot_everything_is_as_it_was(guest: Guest, inventory: Path) -
     assert_as_wanted(guest)
     assert_nodes_are_open_to_the_group(guest)
     run = apply(inventory)
-    assert run.changed == {"test-a": 0}
+    assert run.changed == {guest.name: 0}
     assert guest.run("systemctl is-system-running").stdout.strip() == "running"
 
 
@@ -174,7 +174,7 @@ def test_what_is_taken_off_the_list_is_given_back(guest: Guest, inventory: Path)
     assert machine.at("/soc/crypto@b000000").binding == VFIO
     assert "given back" in run.output
     assert '-# policy: {"compatible": "acme,dma"' in run.output
-    assert apply(inventory, devices=shorter).changed == {"test-a": 0}
+    assert apply(inventory, devices=shorter).changed == {guest.name: 0}
 
 
 def test_release_gives_everything_back(guest: Guest, inventory: Path) -> None:
@@ -182,7 +182,7 @@ def test_release_gives_everything_back(guest: Guest, inventory: Path) -> None:
     assert run.code == 0, run.output
     assert read_machine(guest).bindings == Story.untouched
     assert files(guest) == {}
-    assert play(inventory, "armfleet.vfio.release").changed == {"test-a": 0}
+    assert play(inventory, "armfleet.vfio.release").changed == {guest.name: 0}
 
 
 def test_after_another_reboot_nothing_is_left_of_us(guest: Guest) -> None:
