@@ -12,6 +12,7 @@ its /sys is for a container to mount.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import re
 import select
@@ -176,6 +177,8 @@ def _last_words(host: Host) -> str:
 
 def _live(life: Callable[[], None], told: int) -> NoReturn:
     """Be a child process: whatever happens, nothing of the parent's goes on in it."""
+    # The garbage collector writes to each object that it looks at, which copies its page.
+    gc.freeze()
     try:
         life()
     except SimulatorError as error:
