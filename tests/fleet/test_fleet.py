@@ -41,8 +41,8 @@ from tests.simulated.fleet import (
 from tests.simulator.host import Host, Plan
 
 FORKS = "4"
-# KiB that one simulated board may need.
-MOST_MEMORY = 40 * 1024
+# KiB that one more simulated board may need.
+MOST_MEMORY = 24 * 1024
 # What their lists claim: as one compatible in the list, as devices of the board.
 ON_GUESTS_BY_PATH = {
     "fleet-a": {"/soc/dma@b001000", "/soc/dma@b002000"},
