@@ -85,7 +85,8 @@ def run(hosts: Path, variant: Variant) -> None:
         }
     ]
     variables = {**SETTINGS, "ansible_pipelining": variant.pipelining}
-    done = play(hosts, playbook, "--forks", str(variant.forks), variables=variables)
+    forks = ("--forks", str(variant.forks))
+    done = play(hosts, playbook, *forks, variables=variables, by_command=True)
     if done.code:
         raise SystemExit(f"a run failed:\n{done.output[-4000:]}")
 
