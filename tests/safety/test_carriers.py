@@ -29,7 +29,8 @@ with open("/dev/vdb", "r+b") as disk:
     disk.seek(510)
     disk.write(b"\x55\xaa")
 END
-blockdev --rereadpt /dev/vdb
+# udev looks at a disk that was written to, and nobody can read its partitions meanwhile.
+until blockdev --rereadpt /dev/vdb 2> /dev/null; do udevadm settle; done
 udevadm settle
 mkdir -p /mnt/deep /mnt/loop /mnt/nvme
 mdadm --create /dev/md0 --run --level=1 --raid-devices=2 --bitmap=none /dev/vdb1 /dev/vde

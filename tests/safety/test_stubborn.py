@@ -24,7 +24,7 @@ VFIO, RING_NATIVE, STUCK_NATIVE = (
 RING, SECOND_RING, THIRD_RING = (f"/soc/ring@b1{number:02x}000" for number in range(3))
 STUCK, SECOND_STUCK = "/soc/stuck@b010000", "/soc/stuck@b011000"
 PAIR, SIBLING = "/soc/pair@b015000", "/soc/pair@b014000"
-TIMEOUT, ALLOWANCE = 20, 5
+TIMEOUT, ALLOWANCE = 10, 5
 
 # Holds nodes open, as a virtual machine does, until it is told to end.
 _HOLD = """
