@@ -15,7 +15,6 @@ from .disk import disk
 from .initramfs import initramfs
 from .kernel import kernel
 from .keys import ssh_keys
-from .modules import vfio_source
 from .native import native_programs
 from .packages import Series, kernel_source, root_packages
 
@@ -39,8 +38,8 @@ def build(series: Series) -> Parts:
     eight minutes with one that is compiled here.
     """
     # Downloads beside what computes; the others need these.
-    first = [root_packages(), native_programs()]
-    first += [kernel(series), vfio_source(series)] if series.stock else [kernel_source(series)]
+    source = kernel(series) if series.stock else kernel_source(series)
+    first = (root_packages(), native_programs(), source)
     with ThreadPoolExecutor() as executor:
         for future in [executor.submit(artefact.ensure) for artefact in first]:
             future.result()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import commands
 from .artefacts import Artefact
+from .errors import GuestError
 from .native import native_programs, through_loader
 from .packages import SUITE, download, of_this_machine
 
@@ -25,17 +26,23 @@ _COMMON_HEADERS = (
     " ?reverse-depends(?reverse-depends(?exact-name(linux-headers-arm64))))"
 )
 _KBUILD = "?name(^linux-kbuild-)"
+_SOURCE = "linux-source-6.12"
 
 
 def _unpack(folder: Path) -> None:
     log = folder / "build.log"
     tools = [of_this_machine(_KBUILD)]
-    wanted = [_IMAGE, _HEADERS, _COMMON_HEADERS, "busybox-static", *tools]
+    wanted = [_IMAGE, _HEADERS, _COMMON_HEADERS, _SOURCE, "busybox-static", *tools]
     packages = download(wanted, folder)
     tree = folder / "unpacked"
     (image,) = (package for package in packages if package.name.startswith("linux-image-"))
     name, version, _rest = image.name.split("_")
     (folder / "package").write_text("%s %s\n" % (name, version))
+    if not any(package.name.startswith("%s_%s_" % (_SOURCE, version)) for package in packages):
+        raise GuestError(
+            "Debian's archive does not have the source of %s %s yet. Try again later"
+            % (name, version)
+        )
     for package in packages:
         # An archive keeps tools of earlier versions too.
         if version in package.name or not package.name.startswith("linux-"):
@@ -47,6 +54,10 @@ def _unpack(folder: Path) -> None:
     for link in (folder / "tree/lib/modules").glob("*/*"):
         if link.is_symlink():
             link.unlink()
+    archive = tree / ("usr/src/%s.tar.xz" % _SOURCE)
+    unpacking = ["tar", "-xJf", archive, "-C", folder, "--strip-components=2", "--wildcards"]
+    commands.call([*unpacking, "*/drivers/vfio"], log=log)
+    archive.unlink()
     for pattern, target in (
         ("boot/vmlinuz-*", "Image"),
         ("boot/config-*", "config"),
@@ -89,12 +100,16 @@ def _relocate_headers(folder: Path) -> None:
 def debian_kernel() -> Artefact:
     """The distribution's kernel as it is, with its modules and what builds more of them.
 
-    Image, config, package (its name and version), tree (its modules), headers, boards (the device
-    trees of real boards) and a busybox for its initramfs.
+    Image, config, package (its name and version), tree (its modules), headers, vfio (drivers/vfio
+    of its source), boards (the device trees of real boards) and a busybox for its initramfs.
     """
     return Artefact(
         name="linux-debian",
-        purpose="downloading Debian's own kernel for arm64 (110 MB)",
-        recipe=[SUITE, _IMAGE, _HEADERS, _COMMON_HEADERS, _KBUILD],
+        purpose="downloading Debian's own kernel for arm64, with its source (265 MB)",
+        recipe=[
+            *(SUITE, _IMAGE, _HEADERS, _COMMON_HEADERS, _KBUILD, _SOURCE),
+            # The programs among the headers run with its C library.
+            native_programs().folder.name,
+        ],
         make=_unpack,
     )

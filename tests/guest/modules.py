@@ -16,9 +16,8 @@ from pathlib import Path
 
 from . import commands
 from .artefacts import Artefact
-from .errors import GuestError
 from .kernel import kernel
-from .packages import Series, kernel_source
+from .packages import Series
 from .small_kernel import MAKE
 
 _SOURCES = Path(__file__).with_name("modules")
@@ -55,38 +54,6 @@ def _build(series: Series, source: Path, options: Sequence[str], log: Path) -> N
     commands.call(make, log=log)
 
 
-def _unpack_vfio(series: Series, folder: Path) -> None:
-    source = kernel_source(series).ensure()
-    archive = source / "linux.tar.xz"
-    unpacking = ["tar", "-xJf", archive, "-C", folder, "--strip-components=2", "--wildcards"]
-    commands.call([*unpacking, "*/drivers/vfio"], log=folder / "build.log")
-    (folder / "version").write_bytes((source / "version").read_bytes())
-
-
-def vfio_source(series: Series) -> Artefact:
-    """vfio, the drivers of the kernel's source, and the version of its package."""
-    return Artefact(
-        name="vfio-source",
-        purpose="unpacking the VFIO drivers of Linux %s (a few seconds)" % series.name,
-        recipe=kernel_source(series).recipe,
-        make=partial(_unpack_vfio, series),
-    )
-
-
-def _copy_vfio(series: Series, work: Path, log: Path) -> Path:
-    """Lay out drivers/vfio of the source that the kernel is built from."""
-    source = vfio_source(series).ensure()
-    package = (kernel(series).ensure() / "package").read_text().split()[1]
-    version = (source / "version").read_text().strip()
-    if version != package:
-        raise GuestError(
-            "Debian's archive has the kernel as %s and its source as %s; try again when it has "
-            "both of one version" % (package, version)
-        )
-    commands.call(["cp", "-r", source / "vfio", work / "vfio"], log=log)
-    return work / "vfio"
-
-
 def _make(series: Series, folder: Path) -> None:
     commands.require("depmod")
     log = folder / "build.log"
@@ -97,7 +64,8 @@ def _make(series: Series, folder: Path) -> None:
     commands.call(["cp", "-a", _SOURCES, work / "acme"], log=log)
     _build(series, work / "acme", (), log)
     if series.stock:
-        _build(series, _copy_vfio(series, work, log), _VFIO_OPTIONS, log)
+        commands.call(["cp", "-r", kernel(series).ensure() / "vfio", work], log=log)
+        _build(series, work / "vfio", _VFIO_OPTIONS, log)
     (version / _ADDED).mkdir()
     for module in sorted(work.rglob("*.ko")):
         module.rename(version / _ADDED / module.name)
