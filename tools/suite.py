@@ -221,7 +221,7 @@ async def _run_all(waiting: list[Part], verdicts: dict[str, Verdict]) -> None:
                 else:
                     running[asyncio.create_task(_run(part))] = part
             if running:
-                ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                ended, _others = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in ended:
                     verdicts[running.pop(task).name] = task.result()
     finally:

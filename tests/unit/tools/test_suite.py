@@ -320,7 +320,7 @@ def test_a_signal_ends_the_parts_and_all_that_they_started(
     ) as process:
         assert next_of(fifo) == b"up\n"
         process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
+        said = process.communicate(timeout=60)[0]
     assert next_of(fifo) == b""
     assert process.returncode == 130
     assert said.endswith("suite: interrupted, and all that was running has ended\n")
@@ -349,4 +349,5 @@ def test_every_part_has_a_target_of_make() -> None:
     ).stdout.split()
     shown = ["make", "--silent", "--eval", "shown: ; @echo $(sort $(PARTS))", "shown"]
     targets = subprocess.run(shown, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-    assert sorted(targets.split()) == names
+    # The demo has one of its own, which needs less of the machine than the suite does.
+    assert sorted([*targets.split(), "demo"]) == names
