@@ -1,6 +1,6 @@
 """What looking at what devices carry adds to a plan; run on the host, it prints ratios by policy.
 
-The collection's parent folder comes as the only argument.
+The arguments are the collection's parent directory and the policies.
 """
 
 from __future__ import annotations
@@ -71,4 +71,4 @@ def _ratio(policy: str) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps({policy: _ratio(policy) for policy in ("vfio", "no_autobind")}))
+    print(json.dumps({policy: _ratio(policy) for policy in sys.argv[2:]}))

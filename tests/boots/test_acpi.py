@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 VFIO, NONE = ("vfio-platform",) * 2, (None, "none")
 SETTINGS = {"passthrough_reset_required": False, "passthrough_unsafe_noiommu": True}
 
@@ -40,7 +42,6 @@ def test_a_path_means_one_device(
     boots.try_twice(cases, record)
 
 
-@pytest.mark.nightly
 def test_an_id_means_all_devices_that_have_it(
     guest: Guest, inventory: Path, record: Callable[[Row], None]
 ) -> None:

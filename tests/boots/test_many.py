@@ -32,6 +32,7 @@ def guest(start: Callable[..., Guest], kernel: str) -> Guest:
     return start(f"boots-many-{kernel.replace('.', '-')}", "f", kernel)
 
 
+@pytest.mark.nightly
 def test_udev_takes_its_rules_and_is_not_held_up(
     guest: Guest, record_property: Callable[[str, object], None]
 ) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # Traces every opening for writing below /sys that a module run does.
 _TRACED_PYTHON = """\
 #!/bin/sh
-exec strace -f -qq -e trace=open,openat -e signal=none -o /root/trace /usr/bin/python3 "$@"
+exec strace -f --seccomp-bpf -qq -e trace=open,openat -e signal=none -o /root/trace \\
+    /usr/bin/python3 "$@"
 """
 
 

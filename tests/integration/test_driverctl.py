@@ -86,6 +86,7 @@ def test_driverctl_is_moved_from_without_a_device_leaving_its_driver(
     assert [one["claimed_by"] for one in info(inventory)] == LIST
 
 
+@pytest.mark.nightly
 def test_it_can_be_run_again_and_holds_after_a_boot(guest: Guest, inventory: Path) -> None:
     guest.reboot()
     assert bindings(guest) == [VFIO, NONE]

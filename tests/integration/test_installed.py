@@ -29,6 +29,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_the_installed_collection_works(
     guest, inventory: Path, installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

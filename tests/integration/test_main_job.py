@@ -227,7 +227,7 @@ def test_the_rules_win_against_a_native_driver_at_any_moment(
     guest: Guest, inventory: Path, depth: str
 ) -> None:
     apply(inventory, devices=[{"compatible": "acme,dma", "policy": "vfio"}])
-    for _round in range(10 if depth == "nightly" else 3):
+    for _round in range(10 if depth == "nightly" else 2):
         drivers = guest.run(_REPLAY_WITHOUT_DRIVER).stdout.split()
         assert drivers == ["vfio-platform", "vfio-platform", "acme-ring"]
     drivers = guest.run(_REPLAY_ON_NATIVE_DRIVER).stdout.split()

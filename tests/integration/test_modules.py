@@ -51,6 +51,7 @@ def test_no_autobind_keeps_drivers_off_and_is_reversible(guest: Guest, inventory
     assert read_machine(guest).at(DMA_PATH).binding == ("acme-ring", None)
 
 
+@pytest.mark.nightly
 def test_no_autobind_can_leave_the_driver_until_the_next_boot(
     guest: Guest, inventory: Path
 ) -> None:
@@ -77,6 +78,7 @@ def test_releasing_leaves_alone_what_vfio_does_not_have(guest: Guest, inventory:
     guest.run("echo > /sys/bus/platform/devices/b001000.dma/driver_override")
 
 
+@pytest.mark.nightly
 def test_a_module_is_loaded_anew_for_reset_required(guest: Guest, inventory: Path) -> None:
     devices = [{"dt_path": "/soc/ethernet@e0700000"}]
     run(inventory, "vfio_binding", devices=devices, reset_required=True)
@@ -135,6 +137,7 @@ def test_what_others_need_is_not_taken(guest: Guest, inventory: Path, name: str,
     assert read_machine(guest).bindings == before
 
 
+@pytest.mark.nightly
 def test_the_next_boot_alone_can_be_prepared(guest: Guest, inventory: Path) -> None:
     before = read_machine(guest).bindings
     devices = [dict(DMA, policy="vfio"), {"dt_path": "crypto0", "policy": "no_autobind"}]

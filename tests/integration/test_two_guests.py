@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.guest import Guest, write_inventory
 from tests.harness.playbook import play
 from tests.harness.sysfs import read_machine
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.nightly
 def test_one_list_for_two_boards(start: Callable[[str, str], Guest], tmp_path: Path) -> None:
     guests = {"test-a": start("test-a", "a"), "test-b": start("test-b", "b")}
     inventory = tmp_path / "hosts.yml"
