@@ -22,9 +22,9 @@ __all__ = ["inventory", "kernel", "start"]
 
 
 @pytest.fixture
-def record(record_property: Callable[[str, object], None]) -> Callable[[Row], None]:
+def record(request: pytest.FixtureRequest) -> Callable[[Row], None]:
     """Puts a row into the table."""
-    return lambda row: record_property(ROW, row)
+    return lambda row: request.node.user_properties.append((ROW, row))
 
 
 def pytest_terminal_summary(

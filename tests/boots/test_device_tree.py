@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from tests.boots.table import UNTOUCHED, Boots, Case, Row
+from tests.guest.packages import STOCK_SERIES
 from tests.harness.playbook import play, task_play
 
 if TYPE_CHECKING:
@@ -28,24 +29,53 @@ LIST: list[dict[str, Any]] = [
     {"dt_path": "/soc/ring@b103000", "policy": "driver", "driver": "acme-ring"},
 ]
 SETTINGS = {"passthrough_devices": LIST, "passthrough_reset_required": False}
-CASES = [
-    Case("native driver built in, path", "a000000.virtio_mmio", VFIO),
-    Case("  its sibling", "a000200.virtio_mmio", UNTOUCHED),
-    Case("native driver a module, path", "b100000.ring", VFIO),
-    Case("  its sibling", "b101000.ring", UNTOUCHED),
-    Case("compatible, first of its strings", "b020000.dma", VFIO),
-    Case("compatible, second", "b021000.dma", VFIO),
-    Case("compatible, third", "b022000.dma", VFIO),
-    Case("  one that only begins alike", "b023000.dma", UNTOUCHED),
-    Case("supplier late, path", "b024000.waiting", VFIO),
-    Case("AMBA without native driver, path", "b025000.engine", AMBA),
-    Case("AMBA, native driver a module, path", "9010000.pl031", AMBA),
-    Case("appears late, compatible", "b028000.dma", VFIO),
-    Case("appears late, path", "b029000.shared", VFIO),
-    Case("  its sibling", "b02a000.shared", UNTOUCHED),
-    Case("no_autobind, native driver a module", "b102000.ring", NONE),
-    Case("driver", "b103000.ring", ("acme-ring", "acme-ring")),
-]
+
+
+class BuiltIn(NamedTuple):
+    """A device of the list whose native driver is built into a kernel."""
+
+    path: str
+    case: Case
+    drivers: str
+    driver: str
+
+
+SLOT = BuiltIn(
+    "/virtio_mmio@a000000",
+    Case("", "a000000.virtio_mmio", VFIO),
+    "/sys/bus/platform/drivers",
+    "virtio-mmio",
+)
+CLOCK = BuiltIn(
+    "/pl031@9010000", Case("", "9010000.pl031", AMBA), "/sys/bus/amba/drivers", "rtc-pl031"
+)
+
+
+def cases(kernel: str) -> list[Case]:
+    """What is tried; of virtio-mmio and pl031 each kernel has one built in, one as a module."""
+    slots, clock = "built in", "a module"
+    if kernel == STOCK_SERIES:
+        slots, clock = clock, slots
+    return [
+        Case(f"native driver {slots}, path", "a000000.virtio_mmio", VFIO),
+        Case("  its sibling", "a000200.virtio_mmio", UNTOUCHED),
+        Case("native driver a module, path", "b100000.ring", VFIO),
+        Case("  its sibling", "b101000.ring", UNTOUCHED),
+        Case("compatible, first of its strings", "b020000.dma", VFIO),
+        Case("compatible, second", "b021000.dma", VFIO),
+        Case("compatible, third", "b022000.dma", VFIO),
+        Case("  one that only begins alike", "b023000.dma", UNTOUCHED),
+        Case("supplier late, path", "b024000.waiting", VFIO),
+        Case("AMBA without native driver, path", "b025000.engine", AMBA),
+        Case(f"AMBA, native driver {clock}, path", "9010000.pl031", AMBA),
+        Case("appears late, compatible", "b028000.dma", VFIO),
+        Case("appears late, path", "b029000.shared", VFIO),
+        Case("  its sibling", "b02a000.shared", UNTOUCHED),
+        Case("no_autobind, native driver a module", "b102000.ring", NONE),
+        Case("driver", "b103000.ring", ("acme-ring", "acme-ring")),
+    ]
+
+
 # As a program that is started late would load them.
 LATE = """\
 [Unit]
@@ -69,25 +99,28 @@ def guest(start: Callable[..., Guest], kernel: str) -> Guest:
 
 
 def test_the_rules_win_at_each_boot(
-    guest: Guest, inventory: Path, record: Callable[[Row], None]
+    guest: Guest, inventory: Path, record: Callable[[Row], None], kernel: str
 ) -> None:
     boots = Boots(guest, inventory, SETTINGS)
     run = boots.apply(passthrough_runtime=False)
     assert run.of("armfleet.vfio.host_policy")["reboot_required"] is True
-    boots.try_twice(CASES, record)
+    boots.try_twice(cases(kernel), record)
 
 
-def test_the_words_that_are_named_keep_a_built_in_driver_off(guest: Guest, inventory: Path) -> None:
-    """Last, because with them no virtio-mmio slot of the guest has its driver."""
+def test_the_parameters_that_are_named_keep_a_built_in_driver_off(
+    guest: Guest, inventory: Path, kernel: str
+) -> None:
+    """Last, because with them no other device of the guest has that driver either."""
+    built_in = CLOCK if kernel == STOCK_SERIES else SLOT
     boots = Boots(guest, inventory, SETTINGS)
     boots.apply(passthrough_devices=[])
     done = boots.apply(passthrough_allow=["clock"]).of("armfleet.vfio.host_policy")
     (early,) = done["kernel_command_line"]
-    assert early["name"] == "a000000.virtio_mmio"
-    asked = {"devices": [{"dt_path": "/virtio_mmio@a000000"}]}
+    assert early["name"] == built_in.case.device
+    asked = {"devices": [{"dt_path": built_in.path}]}
     info = play(inventory, task_play("armfleet.vfio.device_info", asked))
     assert info.of("armfleet.vfio.device_info")["devices"][0]["kernel_command_line"] == early
     guest.start_again(words=[early["words"]])
-    assert boots.bindings(CASES[:1]) == [VFIO]
-    assert guest.run("ls /sys/bus/platform/drivers").stdout.split().count("virtio-mmio") == 0
+    assert boots.bindings([built_in.case]) == [built_in.case.wanted]
+    assert built_in.driver not in guest.run(["ls", built_in.drivers]).stdout.split()
     assert boots.changes() == []

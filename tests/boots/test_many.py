@@ -34,7 +34,7 @@ def guest(start: Callable[..., Guest], kernel: str) -> Guest:
 
 @pytest.mark.nightly
 def test_udev_takes_its_rules_and_is_not_held_up(
-    guest: Guest, record_property: Callable[[str, object], None]
+    guest: Guest, request: pytest.FixtureRequest
 ) -> None:
     rules = boot_files()[RULES] or ""
     assert rules.count("# policy: ") == ENTRIES
@@ -49,4 +49,5 @@ def test_udev_takes_its_rules_and_is_not_held_up(
         guest.run(["cp", "/root/many.rules", RULES])
         having.append(float(guest.run("python3 -", input=REPLAY).stdout))
     rendered = median(milliseconds_to_render() for _round in range(ROUNDS))
-    record_property("figures", Figures(rendered, median(without), median(having)))
+    figures = Figures(rendered, median(without), median(having))
+    request.node.user_properties.append(("figures", figures))
