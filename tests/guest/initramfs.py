@@ -21,8 +21,7 @@ from .kernel import kernel
 from .modules import modules
 from .packages import Series
 
-# The network card too: the service that configures it does not wait for udev.
-_DRIVERS = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "ext4")
+_DRIVERS = ("virtio_pci", "virtio_mmio", "virtio_blk", "ext4")
 _INIT = """\
 #!/busybox sh
 /busybox mount -t devtmpfs dev /dev
