@@ -107,6 +107,7 @@ def content(guest: Guest) -> set[str]:
     return {name.replace("-", "_") if dot else name for name, dot, _rest in names}
 
 
+@pytest.mark.nightly
 def test_an_initramfs_without_our_rules(
     boots: Boots, record: Callable[[Row], None], boot: Callable[[], None]
 ) -> None:
@@ -134,7 +135,7 @@ def test_rules_in_the_initramfs_and_vfio_platform_only_after_it(
 
 
 def test_initramfs_tools_puts_in_what_is_needed_and_no_more(
-    boots: Boots, record: Callable[[Row], None], boot: Callable[[], None], kernel: str
+    boots: Boots, record: Callable[[Row], None], boot: Callable[[], None], kernel: str, depth: str
 ) -> None:
     """With the rules, which it copies by itself."""
     before = content(boots.guest) - {RULES, OPTIONS}
@@ -145,11 +146,13 @@ def test_initramfs_tools_puts_in_what_is_needed_and_no_more(
         # Debian's is built without it.
         needed.add("iommufd")
     assert content(boots.guest) - before == {*needed, RULES, OPTIONS}
-    boots.try_twice(cases("vfio-platform in the initramfs"), record, boot)
+    once = depth != "nightly"
+    boots.try_twice(cases("vfio-platform in the initramfs"), record, boot, once=once)
     assert boots.witnessed(cases("")) == [VFIO, NATIVE, VFIO]
     assert is_usable(boots.guest)
 
 
+@pytest.mark.nightly
 def test_a_release_takes_everything_out_again(boots: Boots) -> None:
     run = boots.apply(passthrough_devices=[])
     assert run.of("ansible.builtin.command")["cmd"][:2] == ["/usr/sbin/update-initramfs", "-u"]
