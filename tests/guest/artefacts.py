@@ -109,4 +109,4 @@ class Artefact:
             raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-        say("guest:   done in %d s" % round(time.monotonic() - began))
+        say("guest:   %s: done in %d s" % (self.name, round(time.monotonic() - began)))
