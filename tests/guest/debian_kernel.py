@@ -88,7 +88,7 @@ def _relocate_headers(folder: Path) -> None:
     # It looks for the variant of the target's word size and byte order beside itself.
     modpost = folder / "kbuild/scripts/mod/modpost"
     (modpost.with_name("modpost.real-lsb-64")).replace(modpost)
-    for program in (modpost, *(folder / "kbuild/scripts").glob("*/*"), folder / "kbuild/scripts"):
+    for program in sorted((folder / "kbuild/scripts").glob("*/*")):
         if program.is_file() and program.read_bytes()[:4] == b"\x7fELF":
             binary = program.with_name(program.name + ".binary")
             program.rename(binary)

@@ -17,7 +17,7 @@ from typing import Any
 from . import commands
 from .artefacts import say
 from .board import board_named
-from .build import build
+from .build import Parts, build
 from .connection import HOST, HOST_KEY_OPTIONS, LIVENESS_OPTIONS, USER, Connection
 from .errors import GuestError
 from .machine import Boot, Machine, Running
@@ -60,26 +60,26 @@ class Guest:
             # Somebody may have started it a moment ago.
             self._await_boot(lambda _boot_id: True)
             return self
-        saved = self.prepare()
+        parts, saved = self.prepare()
         self.stop()
         if saved:
-            self._restore(saved)
+            self._restore(parts, saved)
         else:
             say("guest: booting %s, board %s (about 20 s) ..." % (self.name, self.board.name))
-            self._machine.start(self.board, build(self._series), Boot())
+            self._machine.start(self.board, parts, Boot())
             self._await_start()
         return self
 
-    def prepare(self) -> Path | None:
-        """Make what start() needs, and return where the booted guest is saved if it can be."""
+    def prepare(self) -> tuple[Parts, Path | None]:
+        """Make and return what start() needs: the parts, and the saved guest if it can be saved."""
         parts = build(self._series)
         if not self.board.can_be_saved:
-            return None
-        return snapshot(self.board, parts, self._boot_and_save).ensure() / DISK
+            return parts, None
+        return parts, snapshot(self.board, parts, self._boot_and_save).ensure() / DISK
 
-    def _restore(self, saved: Path) -> None:
+    def _restore(self, parts: Parts, saved: Path) -> None:
         """Go on from where a guest of this board was saved right after its boot."""
-        self._machine.start(self.board, build(self._series), Boot(restored=NAME), saved)
+        self._machine.start(self.board, parts, Boot(restored=NAME), saved)
         self._await(Connection.answers)
         # Its clock stands where it was saved, and its name is that of the saved one.
         clock = ["date", "--set=@%.3f" % time.time()]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 RINGS = [f"/soc/ring@b1{number:02x}000" for number in range(8)]
 LIST = [{"dt_path": path, "policy": "vfio"} for path in RINGS]
 VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
-PAIRS = {"nightly": 20}
 
 # Kills the module as soon as the device named first is on VFIO, the others to follow.
 _KILL = """
@@ -102,7 +101,7 @@ def test_two_runs_together_end_as_if_one_came_after_the_other(
 ) -> None:
     lists = {"even": LIST[::2], "all": LIST}
     with ThreadPoolExecutor(2) as pool:
-        for _pair in range(PAIRS.get(depth, 4)):
+        for _pair in range(20 if depth == "nightly" else 4):
             runs = list(pool.map(lambda devices: apply(inventory, devices), lists.values()))
             assert [run.code for run in runs] == [0, 0], runs[0].output + runs[1].output
             even = [VFIO, NATIVE] * 4
