@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 COLLECTION = "ansible_collections/armfleet/vfio"
-MOST = 1.3
+MOST = 1.25
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def guest(start: Callable[[str, str], Guest]) -> Guest:
     return guest
 
 
-def test_the_gate_adds_less_than_a_third_to_the_time_of_a_plan(
+def test_the_gate_adds_at_most_a_quarter_to_what_a_plan_calls(
     guest: Guest, capsys: pytest.CaptureFixture[str], depth: str
 ) -> None:
     policies = ["vfio", "no_autobind"] if depth == "nightly" else ["vfio"]
@@ -36,6 +36,6 @@ def test_the_gate_adds_less_than_a_third_to_the_time_of_a_plan(
     with capsys.disabled():
         print()
         for policy, ratio in ratios.items():
-            print(f"plan for 200 devices to {policy}: {ratio:.2f} times as long with the gate")
+            print(f"plan for 200 devices to {policy}: {ratio:.2f} times the calls with the gate")
     assert list(ratios) == policies
     assert max(ratios.values()) <= MOST
