@@ -201,7 +201,7 @@ def to_options(
     """What a list is applied with, from the module's options; PolicyError if they are not such."""
     settings = VfioSettings(reset_required, unsafe_noiommu)
     if not {type(value) for value in settings} <= {bool, type(None)}:
-        raise PolicyError("reset_required and unsafe_noiommu are true or false")
+        raise PolicyError("`reset_required` and `unsafe_noiommu` are true or false")
     return Options(settings, check_access(vfio_group, vfio_mode), initramfs)
 
 
@@ -393,9 +393,9 @@ def _plain(lines: Sequence[str]) -> str | None:
 def check_access(group: str | None, mode: str | None) -> NodeAccess | None:
     """Group and mode of the nodes as they go into a rule; PolicyError if they are not such."""
     if group is not None and not re.match(r"[A-Za-z_][A-Za-z0-9_.-]*\Z", group):
-        raise PolicyError("vfio_group %r is not the name of a group" % group)
+        raise PolicyError("`vfio_group` %r is not the name of a group" % group)
     if mode is not None and not re.match(r"0[0-7]{3}\Z", mode):
         raise PolicyError(
-            "vfio_mode %r is not a mode; write it in octal and in quotes, such as '0660'" % mode
+            "`vfio_mode` %r is not a mode; write it in octal and in quotes, such as '0660'" % mode
         )
     return None if group is None and mode is None else NodeAccess(group, mode)

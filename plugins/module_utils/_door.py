@@ -187,7 +187,7 @@ def _act(
     host = host_for(module.params["timeout"], name)
     try:
         if module.params["timeout"] < 1:
-            raise PolicyError("timeout is in seconds, 1 or more")
+            raise PolicyError("`timeout` is in seconds, 1 or more")
         outcome = run(host, to_request(module.params), module.check_mode)
     except PolicyError as error:
         module.fail_json(msg=str(error))
@@ -220,19 +220,19 @@ def host_for(timeout: int, name: str) -> Host:
 def _whole_list(params: Mapping[str, Any]) -> Request:
     if not params["runtime"] and not params["persistent"]:
         raise PolicyError(
-            "runtime and persistent are both false, which leaves nothing to do; set one to true"
+            "`runtime` and `persistent` are both false, which leaves nothing to do; set one to true"
         )
     is_present = params["state"] == "present"
     rollout = params["rollout"]
     takes_over = params["driverctl"] == "take_over"
     if rollout is not None and not params["persistent"]:
         raise PolicyError(
-            "rollout is given and persistent is false: what is kept of a rollout is the list that "
-            "lasts. Leave one of them out"
+            "`rollout` is given and `persistent` is false: what is kept of a rollout is the list "
+            "that lasts. Leave one of them out"
         )
     if rollout is not None and takes_over:
         raise PolicyError(
-            "rollout is given and driverctl is take_over, which removes driverctl's files: a "
+            "`rollout` is given and `driverctl` is take_over, which removes driverctl's files: a "
             "rollout could not be put back. Move to the list with migrate_driverctl first"
         )
     return Request(

@@ -53,8 +53,8 @@ class Stored(NamedTuple):
         """Why a list cannot have this device, and what can be done."""
         return (
             "%s is claimed by this list and by driverctl as well: %s has %s set at each boot, "
-            "after the rules of this collection. Say driverctl: take_over to have the list replace "
-            "that file, or take the device off the list"
+            "after the rules of this collection. Set `driverctl: take_over` to have the list "
+            "replace that file, or take the device off the list"
             % (device.label, self.path, self.driver_override)
         )
 

@@ -233,7 +233,7 @@ def _claims(host: Host, request: Request, memory: _boot.Memory) -> list[Claim]:
     if not host.sysfs.exists("bus/platform/devices"):
         raise PolicyError(
             "There is no /sys with devices here, as in a container or an image. To prepare the "
-            "next boot only, say runtime: false"
+            "next boot only, set `runtime: false`"
         )
     selectors = [entry.selector for entry in request.entries]
     earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
@@ -320,11 +320,13 @@ def _refuse(
     if (working or steps) and host.sysfs.is_read_only():
         problems.append(
             "/sys is mounted read-only here, as in most containers, so no driver can be changed. "
-            "Run on the host itself, or say runtime: false to prepare the next boot only"
+            "Run on the host itself, or set `runtime: false` to prepare the next boot only"
         )
     group = request.access.group if request.access else None
     if group and (working or files) and not is_group(group):
-        problems.append("vfio_group %s does not exist on this host; create it first" % group)
+        problems.append(
+            "Group %s (`vfio_group`) does not exist on this host; create it first" % group
+        )
     problems += unreadiness(host.sysfs, host.kmod, plans, steps, request.settings)
     problems += _hazards(host, request, plans, steps)
     if problems:

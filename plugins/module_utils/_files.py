@@ -30,7 +30,7 @@ _ADVICE = {
     errno.EEXIST: _NO_FOLDER,
     errno.ENOSPC: _NO_ROOM,
     errno.EDQUOT: _NO_ROOM,
-    errno.EROFS: "its file system is mounted read-only; remount it, or say persistent: false",
+    errno.EROFS: "its file system is mounted read-only; remount it, or set `persistent: false`",
     errno.EIO: "the disk may be failing; see 'dmesg'",
 }
 

@@ -52,9 +52,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import is_buil
 _WAITS = "The list last applied by armfleet.vfio.host_policy waits for the next boot.\n"
 
 _NO_MAKER = (
-    "initramfs is always, but this host has neither initramfs-tools nor dracut to build one with. "
-    "If it boots without one, say auto or never; otherwise say never and bring the files into its "
-    "initramfs by its own means"
+    "`initramfs` is always, but this host has neither initramfs-tools nor dracut to build one "
+    "with. If it boots without one, set `initramfs: auto` or `initramfs: never`; otherwise set "
+    "`initramfs: never` and bring the files into its initramfs by its own means"
 )
 
 

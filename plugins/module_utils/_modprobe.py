@@ -33,6 +33,11 @@ BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
     "options",
     "module_blacklist",
 )
+# The options of host_policy that set these parameters.
+_OPTIONS = {
+    "vfio_platform.reset_required": "reset_required",
+    "vfio.enable_unsafe_noiommu_mode": "unsafe_noiommu",
+}
 _OF_COMMAND_LINE = {"modprobe.blacklist": BLACKLIST, "module_blacklist": KERNEL_BLACKLIST}
 
 
@@ -142,13 +147,13 @@ def with_needs(modules: Iterable[str]) -> set[str]:
 def obstacles(known: Sequence[Line], wanted: Wanted) -> list[str]:
     """A sentence for each line that is against ``wanted``."""
     found = [
-        "%s, so that %s, which this list needs, is not loaded at boot. Remove it there, or say "
-        "persistent: false" % (line.label, line.module)
+        "%s, so that %s, which this list needs, is not loaded at boot. Remove it there, or set "
+        "`persistent: false`" % (line.label, line.module)
         for line in keeping_away(known, wanted.modules)
     ]
     return found + [
-        "%s sets %s, and this run is to set it to %d at each boot. Remove it there, or leave the "
-        "setting out here" % (line.place, word, value)
+        "%s sets %s, and this run is to set it to %d at each boot. Remove it there, or leave "
+        "`%s` out here" % (line.place, word, value, _OPTIONS[word.partition("=")[0]])
         for line in known
         for word, value in line.against(wanted.parameters)
     ]

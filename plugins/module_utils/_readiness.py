@@ -39,8 +39,8 @@ _NOIOMMU_GROUP = "vfio-noiommu"
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
 _RESET_BUILT_IN = (
-    "reset_required differs, and vfio-platform is built into this kernel, so that it can be set at "
-    "boot only: add vfio_platform.reset_required=0 (or 1) to the kernel's command line"
+    "`reset_required` differs, and vfio-platform is built into this kernel, so that it can be set "
+    "at boot only: add vfio_platform.reset_required=0 (or 1) to the kernel's command line"
 )
 
 
@@ -82,7 +82,7 @@ def _unbind_problem(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
         return None
     return (
         "%s cannot be taken from its driver %s while the system runs: that driver has no unbind "
-        "(suppress_bind_attrs). If the driver is a module, apply with runtime: false and reboot"
+        "(suppress_bind_attrs). If the driver is a module, apply with `runtime: false` and reboot"
         % (device.label, driver)
     )
 
@@ -93,7 +93,7 @@ def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> st
             None
             if sysfs.exists("bus/%s/drivers/%s/bind" % (device.bus, driver))
             else "%s cannot be bound to %s while the system runs: that driver has no bind "
-            "(suppress_bind_attrs). Apply with runtime: false and reboot" % (device.label, driver)
+            "(suppress_bind_attrs). Apply with `runtime: false` and reboot" % (device.label, driver)
         )
     if driver == VFIO_DRIVERS[device.bus]:
         return None if kmod.is_available(driver) else _no_vfio(driver)
@@ -143,9 +143,9 @@ def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]
     if not others:
         return []
     return [
-        "reset_required differs, and vfio-platform has to be loaded anew for it, but devices that "
-        "this list does not have are bound to it: %s. Add them to the list or give them back first"
-        % ", ".join(others)
+        "`reset_required` differs, and vfio-platform has to be loaded anew for it, but devices "
+        "that this list does not have are bound to it: %s. Add them to the list or give them back "
+        "first" % ", ".join(others)
     ]
 
 
@@ -219,8 +219,8 @@ def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> 
     if wanted.unsafe_noiommu is not False:
         return []
     return [
-        "%s is on VFIO without an IOMMU, and with unsafe_noiommu: false it would not come back at "
-        "the next boot. Take it off the list, or say unsafe_noiommu: true" % plan.device.label
+        "%s is on VFIO without an IOMMU, and with `unsafe_noiommu: false` it would not come back "
+        "at the next boot. Take it off the list, or set `unsafe_noiommu: true`" % plan.device.label
         for plan in plans
         if plan.is_for_vfio
         and sysfs.read(folder(plan.device) + "/iommu_group/name") == _NOIOMMU_GROUP
@@ -252,7 +252,7 @@ def _without_noiommu(
     if has_it is not False:
         return []
     return [
-        "unsafe_noiommu cannot be set: vfio of this kernel (%s) has no parameter %s. It needs "
+        "`unsafe_noiommu` cannot be set: vfio of this kernel (%s) has no parameter %s. It needs "
         "CONFIG_VFIO_NOIOMMU" % (os.uname().release, parameter)
     ]
 

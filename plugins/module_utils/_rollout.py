@@ -48,8 +48,8 @@ def _check_name(name: str) -> str:
     """The name of a rollout; PolicyError if it is none."""
     if not _NAME.match(name):
         raise PolicyError(
-            "rollout %r is not a name for a rollout; give up to 64 letters, digits and . _ : + -, "
-            "beginning with a letter or digit" % name
+            "`rollout` %r is not a name for a rollout; give up to 64 letters, digits and . _ : + "
+            "-, beginning with a letter or digit" % name
         )
     return name
 

@@ -70,7 +70,7 @@ def parse(entry: Mapping[str, Any]) -> Selector:
     given = [kind for kind in KINDS if entry.get(kind) is not None]
     if len(given) != 1:
         raise PolicyError(
-            "An entry of devices has %s; it needs exactly one of %s"
+            "An entry of `devices` has %s; it needs exactly one of %s"
             % (" and ".join(given) or "no selector", ", ".join(KINDS))
         )
     kind = given[0]

@@ -266,7 +266,8 @@ class Transaction:
             self._sysfs.write(NOIOMMU_PARAMETER, value)
         except KernelRefusedError as error:
             raise PolicyError(
-                "Cannot set unsafe_noiommu: %s. The kernel needs CONFIG_VFIO_NOIOMMU for it" % error
+                "Cannot set `unsafe_noiommu`: %s. The kernel needs CONFIG_VFIO_NOIOMMU for it"
+                % error
             ) from None
 
     def _verify(self, plan: DevicePlan) -> State:
@@ -307,7 +308,7 @@ class Transaction:
         problems += [
             "%s was bound to VFIO, and shares IOMMU group %s with %s on driver %s, so that VFIO "
             "could open neither. Give %s to VFIO in the same list, or keep drivers off it with "
-            "no_autobind; to do so later, add 'group' to allow"
+            "no_autobind; to do so later, add 'group' to `allow`"
             % (plan.device.label, one.group, one.name, one.driver, one.name)
             for plan in self._changes.plans
             if plan.binds_to_vfio and not self._changes.may_share_group

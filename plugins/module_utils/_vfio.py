@@ -26,12 +26,12 @@ NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
 
 NO_GROUP = (
     "%s has no IOMMU group (%s), and VFIO does not take a device without one (EINVAL). Give the "
-    "device an IOMMU in the firmware, or accept that it can reach all memory and say "
-    "unsafe_noiommu: true"
+    "device an IOMMU in the firmware, or accept that it can reach all memory and set "
+    "`unsafe_noiommu: true`"
 )
 NO_RESET = (
     "%s has no reset function (%s), and vfio-platform asks for one (ENOENT). If the device may be "
-    "handed over without a reset, say reset_required: false"
+    "handed over without a reset, set `reset_required: false`"
 )
 
 
@@ -165,8 +165,8 @@ def _why_no_reset(sysfs: Sysfs, device: Identity) -> str:
             device.compatible[0] if device.compatible else "the firmware has no _RST",
         )
     return (
-        "It has no reset function, and this kernel refuses it even with reset_required off, as "
-        "Linux before 6.3 does (mended by commit 168a9c91fe0a); a newer kernel takes it"
+        "It has no reset function, and this kernel refuses it even with `reset_required: false`, "
+        "as Linux before 6.3 does (mended by commit 168a9c91fe0a); a newer kernel takes it"
     )
 
 

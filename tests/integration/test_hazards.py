@@ -49,7 +49,7 @@ def test_all_of_them_are_refused_at_once_and_a_check_says_the_same(inventory: Pa
         for kind, sentence in hazards:
             (line,) = [line for line in message.splitlines() if sentence in line]
             assert line.startswith(f"{path} (")
-            assert f"add '{kind}' to allow" in line
+            assert f"add '{kind}' to `allow`" in line
     assert refused(inventory, ENTRIES, "--check") == message
 
 

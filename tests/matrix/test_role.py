@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.harness.playbook import Run, play
 from tests.simulated.boards import Part, device_tree, flattened
@@ -133,3 +134,46 @@ def test_a_refused_list_is_said_in_a_sentence_and_changes_nothing(boards: Fleet)
     assert "/no/such@1" in refused.output
     assert "Traceback" not in refused.output
     assert devices(boards) == [NATIVE] * len(BOARDS)
+
+
+def test_a_refusal_names_the_options_of_the_role(boards: Fleet) -> None:
+    refused = run(boards, "apply", passthrough_reset_required=True)
+    assert refused.code != 0
+    assert "set `passthrough_reset_required: false`" in refused.output
+    assert "`reset_required" not in refused.output
+
+    # What the module's own arguments are refused with.
+    devices_given = [{"dt_path": "/net@1000", "compatible": "acme,net", "policy": "vfio"}]
+    twice = run(boards, "apply", passthrough_devices=devices_given)
+    assert "found in passthrough_devices" in twice.output
+    assert "found in devices" not in twice.output
+    assert devices(boards) == [NATIVE] * len(BOARDS)
+
+
+def test_a_variable_that_the_role_does_not_read_has_a_warning(boards: Fleet) -> None:
+    hosts = yaml.safe_load(boards.inventory.read_text())
+    hosts["all"]["vars"].update(
+        reset_required=False,
+        passthrough_reset_require=False,
+        runtime=False,
+        passthrough_devices="{{ passthrough_devices_common }}",
+        passthrough_devices_common=VARIABLES["passthrough_devices"],
+    )
+    del hosts["all"]["vars"]["passthrough_reset_required"]
+    boards.inventory.write_text(yaml.safe_dump(hosts))
+    checked = run(boards, "apply", "--check")
+    said = " ".join(checked.output.split())
+    for name, meant in (
+        ("reset_required", "Set `passthrough_reset_required` instead."),
+        ("passthrough_reset_require", "Did you mean `passthrough_reset_required`?"),
+        ("runtime", "Set `passthrough_runtime` instead."),
+    ):
+        warning = f"[WARNING]: Variable {name} is ignored: the role armfleet.vfio.passthrough has "
+        assert said.count(warning + f"no such option. {meant}") == 1, checked.output
+    assert said.count("[WARNING]") == 3
+    # A host that changes nothing has the same.
+    silent = run(boards, "apply", passthrough_reset_required=False)
+    assert silent.code == 0, silent.output
+    again = run(boards, "apply", passthrough_reset_required=False)
+    assert again.changed == dict.fromkeys(BOARDS, 0), again.output
+    assert again.output.count("[WARNING]: Variable runtime is ignored") == 1

@@ -185,7 +185,9 @@ def refusal_of(task: TaskResult) -> list[str]:
 
 def lines_about(path: str, lines: list[str], kind: str) -> str:
     found = [
-        line for line in lines if line.startswith(f"{path} (") and f"add '{kind}' to allow" in line
+        line
+        for line in lines
+        if line.startswith(f"{path} (") and f"add '{kind}' to `allow`" in line
     ]
     return "\n".join(found)
 

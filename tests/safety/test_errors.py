@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tests.harness.messages import bare_options
 from tests.harness.playbook import Run, TaskResult, play, refused_tasks_play, task_play
 from tests.harness.sysfs import files, read_machine
 
@@ -137,14 +138,14 @@ CASES = {
     "is claimed by this list and by driverctl as well": Case(
         on(RING),
         "/etc/driverctl.d/platform-b100000.ring",
-        "driverctl: take_over",
+        "`driverctl: take_over`",
         before="mkdir -p /etc/driverctl.d; echo none > /etc/driverctl.d/platform-b100000.ring",
         after="rm /etc/driverctl.d/platform-b100000.ring",
     ),
     "has neither initramfs-tools nor dracut": Case(
         on(RING, initramfs="always"),
-        "initramfs is always",
-        "say auto or never",
+        "`initramfs` is always",
+        "set `initramfs: auto` or `initramfs: never`",
         before="mv /usr/sbin/mkinitramfs /usr/bin/dracut /root",
         after="mv /root/mkinitramfs /usr/sbin; mv /root/dracut /usr/bin",
     ),
@@ -170,7 +171,7 @@ CASES = {
         after=f"rm {OTHERS}",
     ),
     "has no IOMMU group": Case(
-        on(PLAIN, "vfio", reset_required=False), PLAIN, "unsafe_noiommu: true"
+        on(PLAIN, "vfio", reset_required=False), PLAIN, "`unsafe_noiommu: true`"
     ),
     "is on VFIO without an IOMMU": Case(
         on(PLAIN, "vfio", unsafe_noiommu=False),
@@ -180,7 +181,7 @@ CASES = {
         after=_BY_HAND + "release b019000.plain; echo N > $NOIOMMU;" + _WITHOUT_VFIO,
     ),
     "has no reset function": Case(
-        on(RING, "vfio", reset_required=True), RING, "reset_required: false"
+        on(RING, "vfio", reset_required=True), RING, "`reset_required: false`"
     ),
     "would be of no use to VFIO": Case(
         on(PAIR, "vfio", reset_required=False),
@@ -200,7 +201,7 @@ CASES = {
         before=_WITHOUT_VFIO + "mv /lib/modules /lib/modules.away",
         after="mv /lib/modules.away /lib/modules",
     ),
-    "unsafe_noiommu cannot be set": Case(
+    "cannot be set: vfio of this kernel": Case(
         on(PLAIN, "vfio", reset_required=False, unsafe_noiommu=True),
         "enable_unsafe_noiommu_mode",
         "It needs CONFIG_VFIO_NOIOMMU",
@@ -222,9 +223,9 @@ CASES = {
         after="modprobe gpio_keys",
     ),
     "that driver has no unbind": Case(
-        on(SMMU, allow=["consumers"]), SMMU, "apply with runtime: false and reboot"
+        on(SMMU, allow=["consumers"]), SMMU, "apply with `runtime: false` and reboot"
     ),
-    "is in use: …": Case(on(REGULATOR), REGULATOR, "add 'consumers' to allow"),
+    "is in use: …": Case(on(REGULATOR), REGULATOR, "add 'consumers' to `allow`"),
     "is held open by …": Case(
         on(RING),
         RING,
@@ -243,11 +244,11 @@ CASES = {
     "/sys is mounted read-only": Case(
         on(RING, persistent=False),
         "no driver can be changed",
-        "runtime: false",
+        "`runtime: false`",
         before="mount -o remount,ro /sys",
         after="mount -o remount,rw /sys",
     ),
-    "vfio_group … does not exist": Case(
+    "Group … does not exist on this host": Case(
         on(RING, vfio_group="nobodies"), "nobodies", "create it first"
     ),
     "The target's Python is too old": Case(
@@ -318,6 +319,8 @@ def assert_explained(row: str, case: Case, task: TaskResult) -> None:
     (line,) = lines_with(task, row)
     assert case.subject in line
     assert case.remedy in line
+    # Those of a user of the role are named in their place.
+    assert bare_options(line) == []
 
 
 def ask(inventory: Path, case: Case) -> Run:

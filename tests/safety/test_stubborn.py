@@ -234,7 +234,7 @@ def test_a_missing_reset_function_is_known_before_anything_is_touched(
     assert told == (
         f"{RING} (platform device b100000.ring) has no reset function (acme,ring), and "
         "vfio-platform asks for one (ENOENT). If the device may be handed over without a reset, "
-        "say reset_required: false"
+        "set `reset_required: false`"
     )
     assert guest.run("test -e /sys/module/vfio_platform", check=False).returncode == 1
     bound = run(inventory, "vfio_binding", devices=devices[:1], reset_required=True)

@@ -63,7 +63,7 @@ def test_a_device_that_both_claim_stops_the_run_before_anything_is_touched(
     assert crypto == (
         "/soc/crypto@b000000 (platform device b000000.crypto) is claimed by this list and by "
         f"driverctl as well: {FILE} has vfio-platform set at each boot, after the rules of this "
-        "collection. Say driverctl: take_over to have the list replace that file, or take the "
+        "collection. Set `driverctl: take_over` to have the list replace that file, or take the "
         "device off the list"
     )
     assert OTHER in dma

@@ -397,7 +397,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"dt_path": "/soc/gone"}, "no such node"),
     ({"compatible": "acme,crypto", "expect": 3}, "expect says 3"),
     ({"name": "soc:keys"}, "that driver has no unbind"),
-    ({"name": "soc:keys", "policy": "no_autobind"}, "runtime: false and reboot"),
+    ({"name": "soc:keys", "policy": "no_autobind"}, "`runtime: false` and reboot"),
     ({"name": "b002000.dma", "policy": "driver", "driver": "vfio-amba"}, "say policy: vfio"),
     ({"name": "b002000.dma", "policy": "driver", "driver": "gone"}, "does not exist here"),
     ({"name": "b002000.dma", "policy": "driver", "driver": "acme_eth"}, "is not loaded"),
@@ -448,7 +448,7 @@ def test_every_reason_not_to_begin_is_told_at_once(board: Board) -> None:
 
 def test_without_a_sys_it_is_said_what_can_be_done(board: Board) -> None:
     (board.kernel.tree / "bus").rename(board.kernel.tree / "gone")
-    with pytest.raises(PolicyError, match="runtime: false"):
+    with pytest.raises(PolicyError, match="`runtime: false`"):
         board.apply([CRYPTO])
 
 
@@ -476,7 +476,7 @@ def test_a_failed_bind_names_the_device_the_errno_and_a_remedy(
 
 
 def test_a_missing_reset_function_is_told_with_the_option_that_helps(board: Board) -> None:
-    with pytest.raises(PolicyError, match="reset_required: false"):
+    with pytest.raises(PolicyError, match="`reset_required: false`"):
         board.apply([CRYPTO])
     assert board.kernel.bindings() == NATIVE
 
@@ -495,7 +495,7 @@ def test_a_missing_iommu_group_is_told_with_the_option_that_helps(board: Board) 
     with pytest.raises(PolicyError) as caught:
         board.apply(entries, reset_required=False)
     assert "no iommus property" in str(caught.value)
-    assert "unsafe_noiommu: true" in str(caught.value)
+    assert "`unsafe_noiommu: true`" in str(caught.value)
     assert board.kernel.bindings() == NATIVE
     board.kmod.load("vfio-platform", {"reset_required": "N"})
     board.kernel.writes.clear()

@@ -29,6 +29,7 @@ def found(root: Path, content: str, place: str = OTHERS, wanted: Wanted = NEEDED
 @pytest.mark.parametrize(
     ("line", "told"),
     [
+        ("options vfio_platform reset_required=1", "or leave `reset_required` out here"),
         ("blacklist vfio-platform", "'blacklist vfio-platform', so that vfio_platform, which"),
         ("install vfio_platform /bin/false", "so that vfio_platform, which this list needs, is"),
         ("install vfio /bin/true", "so that vfio, which this list needs, is not loaded at boot"),

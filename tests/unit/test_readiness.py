@@ -36,7 +36,7 @@ def is_given(board: Board, entry: dict[str, Any], **settings: Any) -> bool:
 def test_a_missing_reset_function_is_known_before_the_module_is_loaded(board: Board) -> None:
     message = refused(board, CRYPTO)
     assert "has no reset function (acme,crypto-v1)" in message
-    assert "reset_required: false" in message
+    assert "`reset_required: false`" in message
 
 
 def test_what_modprobe_would_load_the_module_with_counts(board: Board) -> None:
@@ -157,7 +157,7 @@ def test_an_acpi_device_without_an_iommu_is_known(acpi: Board) -> None:
     message = refused(acpi, entry)
     assert f"{SLOT_PATH} (platform device {SLOT}) has no IOMMU group" in message
     assert "IORT names no IOMMU" in message
-    assert "unsafe_noiommu: true" in message
+    assert "`unsafe_noiommu: true`" in message
 
 
 def test_with_another_table_of_iommus_it_is_left_to_the_kernel(acpi: Board) -> None:

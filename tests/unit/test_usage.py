@@ -37,7 +37,7 @@ def assert_free(board: Board, **settings: Any) -> None:
 
 def assert_acceptable(board: Board, kind: str) -> None:
     others = [other for other in ACCEPTABLE if other != kind]
-    assert f"add '{kind}' to allow" in refusal(board, allow=others)
+    assert f"add '{kind}' to `allow`" in refusal(board, allow=others)
     assert_free(board, allow=[kind])
 
 

@@ -1,0 +1,21 @@
+"""How messages name options, so that those of a role can be named in their place."""
+
+from __future__ import annotations
+
+import re
+
+_OURS = "reset_required|unsafe_noiommu|vfio_group|vfio_mode"
+_GENERIC = "allow|runtime|persistent|timeout|initramfs|driverctl|state|rollout"
+_VALUES = (
+    r"true|false|refuse|take_over|auto|always|never|present|absent|previous|given|\[|\d|in seconds"
+)
+# A parameter of a module, a file in /sys or in backquotes is no bare name of an option.
+_BARE = re.compile(
+    rf"(?<![\w`./-])(?:(?:{_OURS})\b(?!=)|(?:{_GENERIC})(?:: | is |=)(?:{_VALUES}))"
+    rf"|\b(?:add|to) (?:{_GENERIC})\b(?! \w)"
+)
+
+
+def bare_options(text: str) -> list[str]:
+    """The options of host_policy that a message names without backquotes."""
+    return _BARE.findall(text)
