@@ -4,9 +4,9 @@
 
 """python tools/docs.py [linkcheck]
 
-Builds the site of the documentation into build/site, and fails at each warning: at a link within
-the documentation that leads nowhere, too. With ``linkcheck`` it asks for the links to other sites
-instead.
+Builds the site of the documentation into build/site, and fails at each warning and at each error
+that a page shows: at a link within the documentation that leads nowhere, too. With ``linkcheck``
+it asks for the links to other sites instead.
 
 Pages lie in the site as in the repository, so that links between them hold in both.
 """
@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from site_errors import site_errors
 
 _SOURCE = Path.cwd()
 _BUILD = _SOURCE.parents[2]
@@ -63,6 +64,13 @@ def _write_reference(place: Path) -> None:
     command = ["antsibull-docs", "--config-file", str(_SETTINGS / "antsibull-docs.cfg")]
     command += ["collection", "--use-current", "--squash-hierarchy", "--fail-on-error"]
     _run([*command, "--dest-dir", str(place), _NAME])
+    for page in place.glob("*.rst"):
+        page.write_text(_without_contents(page.read_text()))
+
+
+def _without_contents(text: str) -> str:
+    """A page's text without a table of contents; the theme has its own beside each page."""
+    return re.sub(r"^\.\. contents::\n(?: +:.*\n)*\n", "", text, flags=re.MULTILINE)
 
 
 def _write_playbooks(place: Path) -> None:
@@ -103,6 +111,8 @@ def main(builder: str) -> None:
     shutil.rmtree(_SITE, ignore_errors=True)
     sphinx = ["sphinx-build", "-q", "-b", builder, "-c", str(_SETTINGS), "-W", "--keep-going"]
     _run([*sphinx, "-d", str(_BUILD / "cache/sphinx"), "--fresh-env", str(_PAGES), str(_SITE)])
+    if builder == "html" and (errors := site_errors(_SITE)):
+        sys.exit("\n".join(["errors in the site:", *errors]))
     print(f"{_SITE}/index.html" if builder == "html" else "every link leads somewhere")
 
 
