@@ -27,7 +27,7 @@ nightly: ## Everything, in its full form; what has passed on this very tree is n
 $(PARTS):
 	@$(SUITE) part --depth $(DEPTH) $@ $(WORDS)
 
-check: ## Lint, sanity and tests that need no guest (three minutes)
+check: ## Lint, sanity and tests that need no guest (two minutes on two free cores)
 
 matrix: WORDS = $(VERSIONS)
 matrix: ## The role, sanity and units on the supported ansible-cores and Pythons, or on VERSIONS

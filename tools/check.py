@@ -2,20 +2,29 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs every gate on the staged collection, two at a time, and says how each of them went."""
+"""Runs every gate on the staged collection, two at a time.
+
+It prints each command when it starts and each gate when it ends, and what is running where nothing
+was printed for a while.
+"""
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _ABREAST = 2
+_SILENT_SECONDS = 15
+# Of the last run that passed here.
+_SECONDS = Path.cwd().parents[2] / "check-seconds"
 
 
 class Gate(NamedTuple):
@@ -71,11 +80,46 @@ def _gates() -> list[Gate]:
     ]
 
 
-def _run(gate: Gate) -> Verdict:
+class _Progress:
+    """Prints what starts and ends, each line with the seconds since the beginning."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._running: list[str] = []
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def start(self, gate: Gate, command: Sequence[str]) -> None:
+        with self._lock:
+            if gate.name not in self._running:
+                self._running.append(gate.name)
+            self._print(gate.name, shlex.join(command))
+
+    def end(self, verdict: Verdict) -> None:
+        with self._lock:
+            self._running.remove(verdict.gate.name)
+            word = "ok" if verdict.is_passed else "FAILED"
+            self._print(verdict.gate.name, f"{word}, {verdict.seconds:.1f} s")
+            if not verdict.is_passed:
+                print(verdict.output, flush=True)
+
+    def show_running(self) -> None:
+        with self._lock:
+            self._print("still running", ", ".join(self._running))
+
+    def _print(self, name: str, words: str) -> None:
+        print(f"{self.seconds:5.0f} s  {name:20} {words}", flush=True)
+
+
+def _run(gate: Gate, progress: _Progress) -> Verdict:
     began = time.monotonic()
     output = ""
     is_passed = True
     for command in gate.commands:
+        progress.start(gate, command)
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
@@ -86,25 +130,43 @@ def _run(gate: Gate) -> Verdict:
         )
         output += done.stdout
         is_passed = is_passed and done.returncode == 0
-    return Verdict(gate, time.monotonic() - began, is_passed, output)
+    verdict = Verdict(gate, time.monotonic() - began, is_passed, output)
+    progress.end(verdict)
+    return verdict
+
+
+def _run_all(gates: Sequence[Gate], progress: _Progress) -> dict[str, Verdict]:
+    with ThreadPoolExecutor(_ABREAST) as executor:
+        gates_run = [executor.submit(_run, gate, progress) for gate in gates]
+        pending: set[Future[Verdict]] = set(gates_run)
+        while pending:
+            ended, pending = wait(pending, _SILENT_SECONDS, FIRST_COMPLETED)
+            if not ended:
+                progress.show_running()
+    verdicts = [gate_run.result() for gate_run in gates_run]
+    return {verdict.gate.name: verdict for verdict in verdicts}
+
+
+def _expected() -> str:
+    if not _SECONDS.exists():
+        return "about 2 minutes on two cores that do nothing else"
+    return f"the last run that passed here took {float(_SECONDS.read_text()):.0f} s"
 
 
 def main() -> int:
     """Returns the exit status."""
-    verdicts: dict[str, Verdict] = {}
-    with ThreadPoolExecutor(_ABREAST) as executor:
-        for future in as_completed([executor.submit(_run, gate) for gate in _gates()]):
-            verdict = future.result()
-            verdicts[verdict.gate.name] = verdict
-            word = "ok" if verdict.is_passed else "FAILED"
-            print(f"{verdict.gate.name:20}{verdict.seconds:6.1f} s  {word}", flush=True)
-            if not verdict.is_passed:
-                print(verdict.output, flush=True)
+    gates = _gates()
+    print(f"{len(gates)} steps, {_ABREAST} at a time; {_expected()}", flush=True)
+    progress = _Progress()
+    verdicts = _run_all(gates, progress)
     failed = [name for name, verdict in verdicts.items() if not verdict.is_passed]
-    if failed:
-        print(f"failed: {', '.join(failed)}")
     for name in ("unit tests", "simulated machines"):
         print(f"{name}: {verdicts[name].output.rstrip().rpartition(chr(10))[2].strip('= ')}")
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    else:
+        _SECONDS.write_text(f"{progress.seconds:.1f}\n")
+        print(f"all passed, in {progress.seconds:.0f} s")
     return bool(failed)
 
 
