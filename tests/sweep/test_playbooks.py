@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,10 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
             "c": "as_listed",
             "gone": "unreachable",
         }
+        for line in lines(tmp_path):
+            assert datetime.now(UTC) - datetime.fromisoformat(line["made_at"]) < timedelta(
+                minutes=5
+            )
         (device,) = lines(tmp_path)[1]["devices"]
         assert device["name"] == NAMES[0]
         assert set(drifted.changed.values()) == {0}

@@ -1,0 +1,139 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lookup of this name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: play_hosts
+short_description: Choose the hosts of a play, and refuse a play that has none
+version_added: 0.1.0
+author:
+  - armfleet.vfio contributors (@armfleet)
+description:
+  - Returns the names of the hosts on which a play runs, for its keyword C(hosts). The playbooks of
+    this collection use it.
+  - Ends C(ansible-playbook) with exit code 1 and a sentence for each problem, before the play
+    begins, if the pattern or what C(--limit) leaves of it matches no host, if a name in the pattern
+    is neither a group nor a host of the inventory, and if a variable of the play has an invalid
+    value. Ansible skips a play without hosts, and ends with exit code 0.
+  - With C(--syntax-check), C(--list-tasks) and C(--list-tags) nothing is refused.
+options:
+  _terms:
+    description:
+      - The pattern of the hosts, a string or a list of strings.
+    type: raw
+    required: true
+  canaries:
+    description:
+      - Hosts and groups that come before all others, a string or a list of strings. Each must match
+        a host, and all of their hosts must be matched by the pattern as well.
+    type: raw
+    default: []
+  checked:
+    description:
+      - Variables of the play and their values, to be checked as
+        P(armfleet.vfio.variable_problems#filter) does.
+    type: dict
+    default: {}
+  results:
+    description:
+      - Files with the results of an earlier run. They are removed if the play is refused, so that
+        nobody takes them for those of this run.
+    type: list
+    elements: str
+    default: []
+notes:
+  - Use it in the keyword C(hosts) only. As it ends C(ansible-playbook), it cannot be used in tasks.
+seealso:
+  - plugin: armfleet.vfio.variable_problems
+    plugin_type: filter
+  - plugin: ansible.builtin.inventory_hostnames
+    plugin_type: lookup
+"""
+
+EXAMPLES = r"""
+- name: Read the devices of the hosts that were asked for
+  hosts: "{{ lookup('armfleet.vfio.play_hosts', passthrough_hosts | default('all')) }}"
+  gather_facts: false
+  tasks:
+    - name: Read the devices
+      armfleet.vfio.device_info:
+"""
+
+RETURN = r"""
+_list:
+  description: One string, the names of the hosts separated by commas, the canaries first.
+  type: list
+  elements: str
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.lookup import LookupBase
+from ansible.utils.display import Display
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._play_hosts import Inventory, choose
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import problem_of
+
+_LISTINGS = ("syntax", "listtasks", "listtags")
+
+
+class LookupModule(LookupBase):
+    """The lookup, for ansible-core."""
+
+    def run(
+        self, terms: Sequence[Any], variables: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[str]:
+        """As documented above."""
+        self.set_options(var_options=variables, direct=kwargs)
+        (pattern,) = terms
+        if any(context.CLIARGS.get(option) for option in _LISTINGS):
+            return ["all"]
+        given = self.get_option("checked")
+        inventory = _read_inventory(self._loader, variables or {})
+        choice = choose(inventory, pattern, self.get_option("canaries"))
+        problems = [*choice.problems, *filter(None, map(problem_of, given, given.values()))]
+        if problems:
+            _remove(self.get_option("results"))
+            _refuse(problems)
+        # With the last comma a name is never split at its colons.
+        return ["".join("%s," % host for host in choice.hosts)]
+
+
+def _read_inventory(loader: DataLoader, variables: Mapping[str, Any]) -> Inventory:
+    """Return the inventory as it is now, hosts that were added by tasks included."""
+    manager = InventoryManager(loader, parse=False)
+    for group, hosts in variables["groups"].items():
+        manager.add_group(group)
+        for host in hosts:
+            manager.add_host(host, group=group)
+    return Inventory(manager, variables.get("ansible_limit"))
+
+
+def _remove(files: Sequence[str]) -> None:
+    for path in map(Path, map(os.path.realpath, files)):
+        # What cannot be removed must not hide the refusal.
+        with suppress(OSError):
+            if path.is_file():
+                path.unlink()
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    """End ansible-playbook.
+
+    Whatever error the template of a keyword raises, ansible-core from 2.19 on ends with exit code
+    4, as if the playbook could not be parsed.
+    """
+    Display().error(" ".join(problems), wrap_text=False)
+    sys.exit(1)

@@ -1,0 +1,178 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which hosts a play has: pattern, canaries and limit, evaluated by Ansible's own inventory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ansible import constants
+from ansible.errors import AnsibleError
+from ansible.inventory.manager import InventoryManager, split_host_pattern
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import shown
+
+_HOSTS = "passthrough_hosts"
+_CANARIES = "rollout_canaries"
+_WILDCARDS = frozenset("*?[")
+_SEPARATORS = re.compile(r"[\s,:]")
+_MOST_NAMES = 5
+
+
+class Choice(NamedTuple):
+    """The hosts of a play in their order, and a sentence for each reason to refuse it."""
+
+    hosts: list[str]
+    problems: list[str]
+
+
+class Inventory:
+    """An inventory with the limit of this run."""
+
+    def __init__(self, manager: InventoryManager, limit: str | None) -> None:
+        manager.subset(limit)
+        self._manager = manager
+        self.limit = limit
+
+    def is_empty(self) -> bool:
+        return not self._manager.hosts
+
+    def has(self, name: str) -> bool:
+        """Whether a group, a host or the implicit localhost has this name."""
+        places = (self._manager.groups, self._manager.hosts, constants.LOCALHOST)
+        return any(name in place for place in places)
+
+    def match(self, patterns: Sequence[str], *, is_limited: bool = False) -> list[str]:
+        """Return the names of the hosts that match; AnsibleError if a pattern is invalid."""
+        found = self._manager.get_hosts(list(patterns), ignore_limits=not is_limited)
+        return [host.name for host in found]
+
+
+def choose(inventory: Inventory, pattern: Any, canaries: Any) -> Choice:
+    """Return the hosts that match ``pattern`` within the limit, those of ``canaries`` first."""
+    if canaries in (None, ""):
+        canaries = []
+    problems = [] if _is_pattern(pattern) else [_malformed(_HOSTS, pattern)]
+    if canaries != [] and not _is_pattern(canaries):
+        problems.append(_malformed(_CANARIES, canaries))
+    if problems:
+        return Choice([], problems)
+    try:
+        return _choose(inventory, _parts(pattern), _parts(canaries))
+    except AnsibleError as error:
+        return Choice([], ["%s is %s: %s." % (_HOSTS, shown(pattern), str(error).rstrip("."))])
+
+
+def _choose(inventory: Inventory, pattern: list[str], canaries: list[str]) -> Choice:
+    if inventory.is_empty() and not set(pattern) & set(constants.LOCALHOST):
+        return Choice([], ["The inventory has no host. Give an inventory with `-i`."])
+    problems = [
+        *_unknown(inventory, _HOSTS, pattern),
+        *_unknown(inventory, _CANARIES, canaries),
+        *_exclusions(canaries),
+    ]
+    if problems:
+        return Choice([], problems)
+    members = inventory.match(pattern)
+    if not members:
+        return Choice([], [_no_member(pattern)])
+    outside = [host for host in inventory.match(canaries) if host not in set(members)]
+    if outside:
+        return Choice([], [_not_members(outside)])
+    members = inventory.match(pattern, is_limited=True)
+    first = inventory.match(canaries, is_limited=True)
+    if not members:
+        problems.append(_no_member_left(pattern, inventory.limit))
+    elif canaries and not first:
+        problems.append(_no_canary_left(canaries, inventory.limit))
+    return Choice(list(dict.fromkeys([*first, *members])), problems)
+
+
+def _is_pattern(value: Any) -> bool:
+    if isinstance(value, str):
+        parts = _parts(value)
+        # Ansible drops a bracket that has no partner: '~[' is '~', which matches every host.
+        return bool(parts) and _SEPARATORS.sub("", value) == _SEPARATORS.sub("", "".join(parts))
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(part, str) and _is_pattern(part) for part in value)
+    )
+
+
+def _parts(pattern: str | list[str]) -> list[str]:
+    parts: list[str] = split_host_pattern(pattern)
+    return parts
+
+
+def _malformed(variable: str, value: Any) -> str:
+    return (
+        "%s is %s. It must be a pattern of hosts, such as the name of a group, or a list of "
+        "patterns." % (variable, shown(value))
+    )
+
+
+def _unknown(inventory: Inventory, variable: str, pattern: Sequence[str]) -> list[str]:
+    """Sentences for names that are not in the inventory, and for patterns that match no host."""
+    problems = []
+    for part in pattern:
+        name = part.lstrip("!&")
+        if not name.startswith("~") and not set(name) & _WILDCARDS:
+            if not inventory.has(name):
+                problems.append(
+                    "%s names %s, and the inventory has no such group or host. Correct `%s`, or "
+                    "give another inventory with `-i`." % (variable, shown(name), variable)
+                )
+                continue
+            if variable == _HOSTS:
+                # A group may be empty as long as the pattern as a whole is not.
+                continue
+        if not part.startswith("!") and not inventory.match([name]):
+            problems.append(
+                "%s has %s, which matches no host of the inventory. Correct `%s`."
+                % (variable, shown(name), variable)
+            )
+    return problems
+
+
+def _exclusions(canaries: Sequence[str]) -> list[str]:
+    return [
+        "rollout_canaries has %s, and canaries are hosts and groups without `!` and `&`. Move it "
+        "to `passthrough_hosts`." % shown(part)
+        for part in canaries
+        if part.startswith(("!", "&"))
+    ]
+
+
+def _no_member(pattern: Sequence[str]) -> str:
+    return "passthrough_hosts is %s, which matches no host of the inventory. Correct `%s`." % (
+        shown(",".join(pattern)),
+        _HOSTS,
+    )
+
+
+def _not_members(hosts: Sequence[str]) -> str:
+    more = len(hosts) - _MOST_NAMES
+    names = ", ".join(hosts[:_MOST_NAMES]) + (" and %d more" % more if more > 0 else "")
+    return (
+        "rollout_canaries has hosts that passthrough_hosts does not match: %s. Add them to "
+        "`passthrough_hosts`, or remove them from `rollout_canaries`." % names
+    )
+
+
+def _no_member_left(pattern: Sequence[str], limit: str | None) -> str:
+    return (
+        "passthrough_hosts is %s, and `--limit %s` leaves none of its hosts. Correct one of "
+        "the two." % (shown(",".join(pattern)), limit)
+    )
+
+
+def _no_canary_left(canaries: Sequence[str], limit: str | None) -> str:
+    return (
+        "rollout_canaries is %s, and `--limit %s` leaves none of these hosts. Add one of them to "
+        "the limit, or omit `rollout_canaries`." % (shown(",".join(canaries)), limit)
+    )

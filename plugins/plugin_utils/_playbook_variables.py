@@ -1,0 +1,159 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the variables of the playbooks may be. Reads the paths of files that are to be written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES
+
+_FORMATS = ("html", "json", "csv", "prometheus")
+# As plugins/module_utils/_rollout.py has it.
+_ROLLOUT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}")
+_MODE = re.compile(r"0?[0-7]{3,4}|[ugoa]*[-+=][rwxX]*(,[ugoa]*[-+=][rwxX]*)*")
+_LONGEST_VALUE = 200
+
+
+class Requirement(NamedTuple):
+    """What a variable must be, and whether it must be the same for all hosts."""
+
+    is_met: Callable[[Any], bool]
+    sentence: str
+    is_common: bool = True
+
+
+def problem_of(name: str, value: Any) -> str | None:
+    """A sentence for a value that this variable must not have."""
+    requirement = REQUIREMENTS[name]
+    if requirement.is_met(value):
+        return None
+    return "%s is %s. It must be %s." % (name, shown(value), requirement.sentence)
+
+
+def problems_of(
+    hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], names: Sequence[str]
+) -> list[str]:
+    """A sentence for each variable that has a wrong value on a host, or several where it needs one.
+
+    What is not set has the default of its playbook.
+    """
+    problems = []
+    # hostvars makes the variables of a host again each time that it is asked for them.
+    variables = {host: hostvars[host] for host in hosts}
+    for name in names:
+        values = {host: found.get(name) for host, found in variables.items() if name in found}
+        problems_by_host = {host: problem_of(name, value) for host, value in values.items()}
+        wrong = [(host, problem) for host, problem in problems_by_host.items() if problem]
+        texts = {shown(values.get(host, "")) for host in hosts}
+        if wrong:
+            host, problem = wrong[0]
+            problems.append(problem if len(texts) == 1 else "%s (%s)" % (problem, host))
+        elif len(texts) > 1 and REQUIREMENTS[name].is_common:
+            problems.append("%s must be the same for all hosts. Give it with `-e`." % name)
+    return problems
+
+
+def shown(value: Any) -> str:
+    """The value as JSON, on one line."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def _is_number(value: Any, least: int) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch("[0-9]{1,9}", value, re.ASCII) is not None and int(value) >= least
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_wave(value: Any) -> bool:
+    if isinstance(value, str) and value.endswith("%"):
+        return _is_number(value[:-1], 1) and int(value[:-1]) <= 100
+    return _is_number(value, 1)
+
+
+def _are_waves(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_wave, value))
+    return _is_wave(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+def _is_rollout(value: Any) -> bool:
+    is_name = isinstance(value, (str, int)) and not isinstance(value, bool)
+    return is_name and _ROLLOUT.fullmatch(str(value)) is not None
+
+
+def _is_new_file(value: Any) -> bool:
+    if not _is_text(value) or value.endswith("/"):
+        return False
+    path = _absolute(value)
+    return path.parent.is_dir() and (path.is_file() or not os.path.lexists(path))
+
+
+def _is_folder(value: Any) -> bool:
+    """Whether it is there, or can be made."""
+    if not _is_text(value):
+        return False
+    path = _absolute(value)
+    return next(one for one in (path, *path.parents) if os.path.lexists(one)).is_dir()
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _is_list_of(choices: Sequence[str], least: int) -> Callable[[Any], bool]:
+    def is_met(value: Any) -> bool:
+        return (
+            isinstance(value, list)
+            and len(value) >= least
+            and all(isinstance(one, str) and one in choices for one in value)
+        )
+
+    return is_met
+
+
+REQUIREMENTS = {
+    "rollout_waves": Requirement(
+        _are_waves,
+        'a number of hosts from 1, a part of all hosts from "1%" to "100%", or a list of such',
+    ),
+    "rollout_tolerated": Requirement(
+        lambda value: _is_number(value, 0), "the number of hosts that may fail, 0 or more"
+    ),
+    "passthrough_rollout": Requirement(
+        _is_rollout,
+        "up to 64 letters, digits and . _ : + -, beginning with a letter or a digit",
+    ),
+    "reboot_timeout": Requirement(
+        lambda value: _is_number(value, 1), "a number of seconds, 1 or more", is_common=False
+    ),
+    "drift_file": Requirement(
+        _is_new_file, "the path of a file in a directory that exists on the control node"
+    ),
+    "drift_accepted": Requirement(
+        _is_list_of(STATES, 0), "a list of states out of %s" % ", ".join(STATES), is_common=False
+    ),
+    "report_path": Requirement(
+        _is_folder, "the path of a directory on the control node that exists or can be made"
+    ),
+    "report_formats": Requirement(
+        _is_list_of(_FORMATS, 1), "a list of one or more out of %s" % ", ".join(_FORMATS)
+    ),
+    "report_title": Requirement(_is_text, "a text"),
+    "report_mode": Requirement(
+        lambda value: isinstance(value, str) and _MODE.fullmatch(value) is not None,
+        'a text with the mode of a file, such as "0644"',
+    ),
+}

@@ -1,0 +1,181 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Canaries and tolerated failures, by whichever ansible-playbook is first in PATH."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.harness.playbook import Run, play, rows
+from tests.matrix.test_role import DRIVERS, PARTS, VARIABLES
+from tests.simulated.boards import device_tree, flattened
+from tests.simulated.fleet import Fleet, fleet
+from tests.simulator.host import Plan
+
+GONE = ("gone-1", "gone-2")
+ORDER = "gone-1,one,gone-2,two"
+LISTED = 2
+
+
+@pytest.fixture(scope="module")
+def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Two boards, and two hosts that cannot be reached."""
+    place = tmp_path_factory.mktemp("waves")
+    board, drivers = place / "board.dtb", place / "drivers.yml"
+    board.write_bytes(flattened(device_tree(PARTS)))
+    drivers.write_text(DRIVERS)
+    plans = [Plan(name, board, drivers) for name in ("one", "two")]
+    gone = {"simulated": {name: {"ansible_host": f"/nowhere/{name}"} for name in GONE}}
+    with fleet(place, plans, VARIABLES, gone) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def release(boards: Fleet) -> Iterator[None]:
+    yield
+    if any(boards.on_vfio().values()):
+        assert run(boards, "release", passthrough_hosts="one,two").code == 0
+
+
+def run(boards: Fleet, playbook: str, *arguments: str, **variables: Any) -> Run:
+    done = play(boards.inventory, f"armfleet.vfio.{playbook}", *arguments, variables=variables)
+    assert "Traceback" not in done.output
+    return done
+
+
+def outcomes(done: Run) -> dict[str, tuple[str, str]]:
+    return {name: (row.wave, row.outcome) for name, row in rows(done).items()}
+
+
+def advice(done: Run) -> list[str]:
+    """What was shown last."""
+    (*_earlier, shown) = [
+        task.result["msg"]
+        for task in done.tasks
+        if task.task == "Say how to go on" and task.status == "ok"
+    ]
+    return [str(line) for line in shown]
+
+
+def roll_out(boards: Fleet, *arguments: str, **variables: Any) -> Run:
+    given = {"passthrough_rollout": "test", "passthrough_hosts": ORDER, "rollout_waves": 1}
+    return run(boards, "rollout", *arguments, **{**given, **variables})
+
+
+def names_in(lines: list[str]) -> set[str]:
+    return {name for line in lines for name in re.findall(r"passthrough_rollout=(\S+)", line)}
+
+
+def test_failures_are_counted_over_all_waves(boards: Fleet) -> None:
+    done = roll_out(boards, rollout_tolerated=1)
+    assert done.code == 2, done.output
+    assert outcomes(done) == {
+        "gone-1": ("1", "unreachable"),
+        "gone-2": ("3", "unreachable"),
+        "one": ("2", "changed"),
+        "two": ("-", "not begun"),
+    }
+    assert boards.on_vfio() == {"one": LISTED, "two": 0}
+    stopped, failed, back, again, *_rest = advice(done)
+    assert stopped == "Rollout test stopped in wave 3. No later wave was begun."
+    assert failed == "Hosts that failed: gone-1, gone-2"
+    assert "armfleet.vfio.rollback -e passthrough_rollout=test" in back
+    assert "armfleet.vfio.rollout -e passthrough_rollout=test" in again
+
+
+def test_a_rollout_with_a_failure_does_not_end_well(boards: Fleet) -> None:
+    done = roll_out(boards, passthrough_hosts="one,gone-1,two", rollout_tolerated=1)
+    assert done.code == 2, done.output
+    assert outcomes(done) == {
+        "gone-1": ("2", "unreachable"),
+        "one": ("1", "changed"),
+        "two": ("3", "changed"),
+    }
+    assert boards.on_vfio() == {"one": LISTED, "two": LISTED}
+    ended, failed, back, *_rest = advice(done)
+    assert ended == "Rollout test ended, but not all hosts are as they should be."
+    assert failed == "Hosts that failed: gone-1"
+    assert "armfleet.vfio.rollback -e passthrough_rollout=test" in back
+    last = done.output[done.output.rindex("TASK [") :]
+    assert "no simulated host runs in /nowhere/gone-1" in last
+
+    reversed_ = run(boards, "rollback", passthrough_rollout="test", passthrough_hosts=ORDER)
+    assert reversed_.code == 2
+    assert boards.on_vfio() == {"one": 0, "two": 0}
+    ended, failed, _again = advice(reversed_)
+    assert ended == "The rollback of test ended, but not all hosts are as they should be."
+    assert failed == "Hosts that failed: gone-1, gone-2"
+
+
+def test_a_reboot_counts_failures_in_the_same_way(boards: Fleet) -> None:
+    given = {"passthrough_hosts": ORDER, "rollout_waves": 1}
+    stopped = run(boards, "reboot", rollout_tolerated=1, **given)
+    assert stopped.code == 2
+    assert outcomes(stopped) == {
+        "gone-1": ("1", "unreachable"),
+        "gone-2": ("3", "unreachable"),
+        "one": ("2", "unchanged"),
+        "two": ("-", "not begun"),
+    }
+    assert advice(stopped)[0] == "The reboot stopped in wave 3. No later wave was begun."
+    ended = run(boards, "reboot", rollout_tolerated=2, **given)
+    assert ended.code == 2
+    assert outcomes(ended)["two"] == ("4", "unchanged")
+    assert advice(ended)[0] == "The reboot ended, but not all hosts are as they should be."
+    assert advice(ended)[1] == "Hosts that failed: gone-1, gone-2"
+
+
+def test_a_rollout_without_a_failure_ends_well_and_the_next_playbook_begins_again(
+    boards: Fleet,
+) -> None:
+    given = {"passthrough_hosts": "one,two", "rollout_waves": 1, "passthrough_rollout": "test"}
+    done = run(boards, "reboot", "armfleet.vfio.rollout", **given)
+    assert done.code == 0, done.output
+    assert "Say how to go on" not in [task.task for task in done.tasks if task.status == "ok"]
+    assert boards.on_vfio() == {"one": LISTED, "two": LISTED}
+    assert outcomes(done) == {"one": ("1", "unchanged"), "two": ("2", "unchanged")}
+
+
+def test_canaries_outside_the_rollout_are_left_alone(boards: Fleet) -> None:
+    done = roll_out(boards, passthrough_hosts="one", rollout_canaries=["two"])
+    assert done.code == 1
+    assert "rollout_canaries has hosts that passthrough_hosts does not match: two." in done.output
+    assert not done.tasks
+    assert boards.on_vfio() == {"one": 0, "two": 0}
+
+
+def test_canaries_come_first_and_are_put_back_with_the_rollout(boards: Fleet) -> None:
+    given = {"passthrough_hosts": ORDER, "rollout_waves": 1}
+    done = run(boards, "rollout", rollout_canaries="two", **given)
+    assert done.code == 2, done.output
+    assert outcomes(done)["two"] == ("1", "changed")
+    assert boards.on_vfio() == {"one": 0, "two": LISTED}
+    (name,) = names_in(advice(done))
+    back = run(boards, "rollback", passthrough_hosts="one,two", passthrough_rollout=name)
+    assert back.code == 0, back.output
+    assert boards.on_vfio() == {"one": 0, "two": 0}
+
+
+def test_the_advice_has_the_name_of_the_rollout_if_a_canary_is_unreachable(boards: Fleet) -> None:
+    given = {"passthrough_hosts": ORDER, "rollout_waves": 1}
+    done = run(boards, "rollout", rollout_canaries=["gone-2"], **given)
+    assert done.code == 2, done.output
+    assert outcomes(done)["gone-2"] == ("1", "unreachable")
+    assert boards.on_vfio() == {"one": 0, "two": 0}
+    (name,) = names_in(advice(done))
+    assert re.fullmatch(r"rollout-20\d{6}T\d{6}Z", name)
+
+
+@pytest.mark.parametrize("name", ["", None])
+def test_a_rollout_without_a_name_is_refused(boards: Fleet, name: str | None) -> None:
+    done = roll_out(boards, passthrough_rollout=name)
+    assert done.code == 1
+    assert f"passthrough_rollout is {json.dumps(name)}. It must be up to 64" in done.output
+    assert boards.on_vfio() == {"one": 0, "two": 0}

@@ -1,0 +1,145 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which hosts a play has, and why it is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._play_hosts import (
+    Choice,
+    Inventory,
+    choose,
+)
+
+GROUPS = {
+    "boards": ["a", "b", "c", "d"],
+    "rack": ["c", "d"],
+    "nobody": [],
+    "others": ["outside", "switch"],
+    "addresses": ["2001:db8::1", "10.0.0.1"],
+}
+
+
+def chosen(pattern: Any, canaries: Any = None, limit: str | None = None) -> Choice:
+    manager = InventoryManager(DataLoader(), parse=False)
+    for group, hosts in GROUPS.items():
+        manager.add_group(group)
+        for host in hosts:
+            manager.add_host(host, group="all")
+            manager.add_host(host, group=group)
+    return choose(Inventory(manager, limit), pattern, canaries)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "canaries", "limit", "hosts"),
+    [
+        ("boards", None, None, "a b c d"),
+        ("boards", "", None, "a b c d"),
+        ("boards", [], None, "a b c d"),
+        ("all", ["d"], None, "d a b c outside switch 2001:db8::1 10.0.0.1"),
+        ("boards", ["rack"], None, "c d a b"),
+        ("boards", "d,b", None, "d b a c"),
+        ("boards", ["d", "rack"], None, "d c a b"),
+        ("boards:!a", None, None, "b c d"),
+        ("boards:&rack", "d", None, "d c"),
+        ("boards,!nobody", None, None, "a b c d"),
+        ("boards,!web*", None, None, "a b c d"),
+        (["boards", "nobody"], None, None, "a b c d"),
+        (["a", "others"], None, None, "a outside switch"),
+        ("boards[0:1]", None, None, "a b"),
+        ("~[ab]$", None, None, "a b"),
+        ("2001:db8::1", None, None, "2001:db8::1"),
+        ("localhost", None, None, "localhost"),
+        ("boards", None, "rack", "c d"),
+        ("boards", ["c", "a"], "rack", "c d"),
+        ("boards", None, "all:!rack", "a b"),
+    ],
+)
+def test_hosts_are_those_of_ansible_with_the_canaries_first(
+    pattern: Any, canaries: Any, limit: str | None, hosts: str
+) -> None:
+    assert chosen(pattern, canaries, limit) == Choice(hosts.split(), [])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("bords", 'names "bords", and the inventory has no such group or host'),
+        ("boards,bords", 'names "bords"'),
+        (["boards", "bords"], 'names "bords"'),
+        ("boards:!bords", 'names "bords"'),
+        ("boards:&bords", 'names "bords"'),
+        ("boards,!", 'names ""'),
+        ("boards,web*", 'has "web*", which matches no host'),
+        ("boards,~web[0-9]", 'has "~web[0-9]", which matches no host'),
+        ("boards[7]", "No hosts matched the subscripted pattern 'boards[7]'"),
+        ("~[", 'passthrough_hosts is "~[".'),
+        ("boards[0", 'passthrough_hosts is "boards[0".'),
+        ("boards,~(", "passthrough_hosts is "),
+        ("nobody", 'is "nobody", which matches no host'),
+        ("boards:&others", 'is "boards,&others", which matches no host'),
+        ("boards,!boards", 'is "boards,!boards", which matches no host'),
+        ("", 'passthrough_hosts is "". It must be a pattern'),
+        (",", 'passthrough_hosts is ",".'),
+        (None, "passthrough_hosts is null."),
+        ([], "passthrough_hosts is []."),
+        ([["boards"]], 'passthrough_hosts is [["boards"]].'),
+        (["boards", None], 'passthrough_hosts is ["boards", null].'),
+        (7, "passthrough_hosts is 7."),
+        (True, "passthrough_hosts is true."),
+        ({"boards": 1}, 'passthrough_hosts is {"boards": 1}.'),
+    ],
+)
+def test_a_wrong_pattern_is_refused(pattern: Any, sentence: str) -> None:
+    hosts, (problem,) = chosen(pattern)
+    assert not hosts
+    assert sentence in problem
+
+
+@pytest.mark.parametrize(
+    ("canaries", "sentence"),
+    [
+        (["outside"], "does not match: outside."),
+        ("a,outside", "does not match: outside."),
+        (["rack", "others"], "does not match: outside, switch."),
+        (["out*"], "does not match: outside."),
+        (["all"], "does not match: outside, switch, 2001:db8::1, 10.0.0.1."),
+        (["cannary"], 'rollout_canaries names "cannary"'),
+        ("a,cannary", 'rollout_canaries names "cannary"'),
+        (["nobody"], 'rollout_canaries has "nobody", which matches no host'),
+        (["a", "web*"], 'rollout_canaries has "web*", which matches no host'),
+        (["a", "!b"], 'rollout_canaries has "!b", and canaries are hosts and groups'),
+        (["boards:&rack"], 'rollout_canaries has "&rack", and canaries are'),
+        ([""], 'rollout_canaries is [""].'),
+        ([None], "rollout_canaries is [null]."),
+        (["a", ["b"]], 'rollout_canaries is ["a", ["b"]].'),
+        (5, "rollout_canaries is 5."),
+        (0, "rollout_canaries is 0."),
+        (False, "rollout_canaries is false."),
+        ({}, "rollout_canaries is {}."),
+    ],
+)
+def test_canaries_are_named_and_are_hosts_of_the_pattern(canaries: Any, sentence: str) -> None:
+    hosts, (problem,) = chosen("boards", canaries)
+    assert not hosts
+    assert sentence in problem
+
+
+def test_many_hosts_are_not_all_named() -> None:
+    _hosts, (problem,) = chosen("a", ["all"])
+    assert "does not match: b, c, d, outside, switch and 2 more." in problem
+
+
+def test_the_limit_leaves_a_host_and_a_canary() -> None:
+    assert (
+        "`--limit others` leaves none of its hosts" in chosen("boards", limit="others").problems[0]
+    )
+    (problem,) = chosen("boards", ["a"], limit="rack").problems
+    assert 'rollout_canaries is "a", and `--limit rack` leaves none of these hosts' in problem
