@@ -50,8 +50,6 @@ notes:
 seealso:
   - plugin: armfleet.vfio.variable_problems
     plugin_type: filter
-  - plugin: ansible.builtin.inventory_hostnames
-    plugin_type: lookup
 """
 
 EXAMPLES = r"""
@@ -71,7 +69,6 @@ _list:
 """
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -136,4 +133,4 @@ def _refuse(problems: Sequence[str]) -> None:
     4, as if the playbook could not be parsed.
     """
     Display().error(" ".join(problems), wrap_text=False)
-    sys.exit(1)
+    raise SystemExit(1)
