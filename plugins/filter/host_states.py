@@ -17,19 +17,12 @@ description:
     M(armfleet.vfio.device_info). A host that has none is a failed one.
 positional: hostvars, variable
 options:
-  _input:
-    description: Names of hosts, as in the inventory, such as C(ansible_play_hosts_all).
-    type: list
-    elements: str
-    required: true
-  hostvars:
-    description: The variables of all hosts, C(hostvars).
-    type: dict
-    required: true
   variable:
     description: Name of the variable in which the result was registered.
     type: str
     required: true
+extends_documentation_fragment:
+  - armfleet.vfio.hosts
 seealso:
   - plugin: armfleet.vfio.host_state
     plugin_type: filter

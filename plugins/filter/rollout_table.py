@@ -17,19 +17,12 @@ description:
     it said nothing was not begun.
 positional: hostvars, variable
 options:
-  _input:
-    description: Names of hosts, as in the inventory, such as C(ansible_play_hosts_all).
-    type: list
-    elements: str
-    required: true
-  hostvars:
-    description: The variables of all hosts, C(hostvars).
-    type: dict
-    required: true
   variable:
     description: Name of the variable that has the row of a host.
     type: str
     required: true
+extends_documentation_fragment:
+  - armfleet.vfio.hosts
 seealso:
   - plugin: armfleet.vfio.rollout_state
     plugin_type: filter

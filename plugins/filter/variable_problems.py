@@ -19,20 +19,13 @@ description:
     need the same. A variable that is not set is valid.
 positional: hostvars, variables
 options:
-  _input:
-    description: Names of hosts, as in the inventory, such as C(ansible_play_hosts_all).
-    type: list
-    elements: str
-    required: true
-  hostvars:
-    description: The variables of all hosts, C(hostvars).
-    type: dict
-    required: true
   variables:
     description: Names of the variables.
     type: list
     elements: str
     required: true
+extends_documentation_fragment:
+  - armfleet.vfio.hosts
 seealso:
   - plugin: armfleet.vfio.play_hosts
     plugin_type: lookup

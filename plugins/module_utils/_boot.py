@@ -20,6 +20,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     NO_DRIVER,
     VFIO,
     VFIO_DRIVERS,
+    VFIO_PARAMETERS,
     Identity,
     NodeAccess,
     Options,
@@ -364,10 +365,7 @@ def _actions(pinned: set[str | None]) -> list[str]:
 
 def parameters(settings: VfioSettings) -> dict[str, bool]:
     """The parameters that are set at boot, by "module.parameter"."""
-    named = {
-        "vfio_platform.reset_required": settings.reset_required,
-        "vfio.enable_unsafe_noiommu_mode": settings.unsafe_noiommu,
-    }
+    named = {name: getattr(settings, option) for name, option in VFIO_PARAMETERS.items()}
     return {name: value for name, value in named.items() if value is not None}
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 VFIO_DRIVERS = {"platform": "vfio-platform", "amba": "vfio-amba"}
@@ -178,6 +179,16 @@ class VfioSettings(NamedTuple):
 
     reset_required: bool | None = None
     unsafe_noiommu: bool | None = None
+
+
+# The field of VfioSettings for each parameter, by "module.parameter".
+VFIO_PARAMETERS = {
+    "vfio_platform.reset_required": "reset_required",
+    "vfio.enable_unsafe_noiommu_mode": "unsafe_noiommu",
+}
+
+# The whole name of a rollout.
+ROLLOUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}")
 
 
 class NodeAccess(NamedTuple):

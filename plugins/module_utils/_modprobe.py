@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import VFIO_PARAMETERS
 
 COMMAND_LINE = "/proc/cmdline"
 
@@ -33,11 +34,6 @@ BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
     "options",
     "module_blacklist",
 )
-# The options of host_policy that set these parameters.
-_OPTIONS = {
-    "vfio_platform.reset_required": "reset_required",
-    "vfio.enable_unsafe_noiommu_mode": "unsafe_noiommu",
-}
 _OF_COMMAND_LINE = {"modprobe.blacklist": BLACKLIST, "module_blacklist": KERNEL_BLACKLIST}
 
 
@@ -153,7 +149,7 @@ def obstacles(known: Sequence[Line], wanted: Wanted) -> list[str]:
     ]
     return found + [
         "%s sets %s, and this run is to set it to %d at each boot. Remove it there, or leave "
-        "`%s` out here" % (line.place, word, value, _OPTIONS[word.partition("=")[0]])
+        "`%s` out here" % (line.place, word, value, VFIO_PARAMETERS[word.partition("=")[0]])
         for line in known
         for word, value in line.against(wanted.parameters)
     ]

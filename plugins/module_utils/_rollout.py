@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, Mapping, NamedTuple
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
@@ -21,12 +20,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import Options
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import ROLLOUT_NAME, Options
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
 
 PREVIOUS = "/var/lib/armfleet-vfio/previous.json"
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}\Z")
 
 
 class Rolled(NamedTuple):
@@ -46,7 +43,7 @@ class Kept(NamedTuple):
 
 def _check_name(name: str) -> str:
     """The name of a rollout; PolicyError if it is none."""
-    if not _NAME.match(name):
+    if not ROLLOUT_NAME.fullmatch(name):
         raise PolicyError(
             "`rollout` %r is not a name for a rollout; give up to 64 letters, digits and . _ : + "
             "-, beginning with a letter or digit" % name

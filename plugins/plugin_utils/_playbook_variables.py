@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import ROLLOUT_NAME
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES
 
 _FORMATS = ("html", "json", "csv", "prometheus")
-# As plugins/module_utils/_rollout.py has it.
-_ROLLOUT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}")
 _MODE = re.compile(r"0?[0-7]{3,4}|[ugoa]*[-+=][rwxX]*(,[ugoa]*[-+=][rwxX]*)*")
 _LONGEST_VALUE = 200
 
@@ -91,7 +90,7 @@ def _is_text(value: Any) -> bool:
 
 def _is_rollout(value: Any) -> bool:
     is_name = isinstance(value, (str, int)) and not isinstance(value, bool)
-    return is_name and _ROLLOUT.fullmatch(str(value)) is not None
+    return is_name and ROLLOUT_NAME.fullmatch(str(value)) is not None
 
 
 def _is_new_file(value: Any) -> bool:
