@@ -128,7 +128,7 @@ def _no_vfio(driver: str) -> str:
 
 
 def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]) -> list[str]:
-    """Why a loaded vfio module cannot be loaded anew; one sentence each."""
+    """Why a loaded vfio module cannot be reloaded; one sentence each."""
     if not any(step.kind == RELOAD_VFIO for step in steps):
         return []
     if is_built_in(sysfs, "vfio_platform"):
@@ -143,9 +143,9 @@ def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]
     if not others:
         return []
     return [
-        "`reset_required` differs, and vfio-platform has to be loaded anew for it, but devices "
-        "that this list does not have are bound to it: %s. Add them to the list or give them back "
-        "first" % ", ".join(others)
+        "`reset_required` differs, and vfio-platform has to be reloaded for it, but devices that "
+        "are not in this list are bound to it: %s. Add them to the list or release them first"
+        % ", ".join(others)
     ]
 
 

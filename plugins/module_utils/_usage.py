@@ -252,7 +252,7 @@ def remedy(hazard: Hazard) -> str:
             "Give %s to VFIO in the same list, or keep drivers off it with no_autobind; to do so "
             "later, add 'group' to `allow`" % hazard.subject
         )
-    return "If it may lose its driver all the same, add '%s' to `allow`" % hazard.kind
+    return "To accept that it loses its driver, add '%s' to `allow`" % hazard.kind
 
 
 def _verdict(kind: str) -> str:

@@ -166,7 +166,7 @@ def _why_no_reset(sysfs: Sysfs, device: Identity) -> str:
         )
     return (
         "It has no reset function, and this kernel refuses it even with `reset_required: false`, "
-        "as Linux before 6.3 does (mended by commit 168a9c91fe0a); a newer kernel takes it"
+        "as Linux before 6.3 does (fixed by commit 168a9c91fe0a); a newer kernel takes it"
     )
 
 
