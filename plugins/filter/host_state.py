@@ -63,7 +63,8 @@ _value:
           boot.
         - V(unmanaged) if no list was applied, and the next boot changes nothing.
         - V(reboot) if the list was applied for the next boot only, which has not happened yet.
-        - V(drift) if a device differs from the list, or will after the next boot.
+        - V(drift) if a device differs from the list, or will after the next boot, or if a boot file
+          is not as the list last applied renders it.
         - V(failed) if it was reached and its devices could not be read, or if it was not read at
           all.
         - V(unreachable) if it could not be reached.
@@ -134,11 +135,27 @@ _value:
         hazards:
           description: >-
             What would be hurt if it lost its driver now, C(kind) and C(sentence), as C(carries) of
-            M(armfleet.vfio.device_info).
+            M(armfleet.vfio.device_info); null where that is not known, as without root.
           returned: always
           type: list
           elements: dict
           sample: [{kind: network, sentence: network interface eth0 is up}]
+    boot_files:
+      description: >-
+        A sentence for each difference of a boot file from what the list last applied renders, and
+        for each directory in which others than root can replace one; empty where there is none.
+      returned: always
+      type: list
+      elements: str
+      sample: [/etc/modules-load.d/armfleet-vfio.conf is empty]
+    notes:
+      description: >-
+        What an operator should know and is no drift, a sentence each, such as that an installed
+        kernel lacks a module that the list needs. The first of them ends RV(_value.sentence).
+      returned: always
+      type: list
+      elements: str
+      sample: []
 """
 
 from collections.abc import Callable, Mapping

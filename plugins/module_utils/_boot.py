@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import MappingProxyType
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
@@ -27,7 +28,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VfioSettings,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, parse_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
+    Selector,
+    resolve_alias,
+)
 
 RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
 MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
@@ -39,6 +43,7 @@ WAITS_FOR_BOOT = "/run/armfleet-vfio-reboot-required"
 
 MARK = "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit."
 _ENTRY, _NATIVE, _OPTIONS = "# policy: ", "# native: ", "# options: "
+_MACHINE = "# machine: "
 
 # A device lists a few compatibles; no node of the kernel's own device trees has more than nine.
 _COMPATIBLES = 16
@@ -88,15 +93,32 @@ class Applied(NamedTuple):
     options: Options = Options()
 
 
+class Machine(NamedTuple):
+    """What boot files are rendered from beside the list, as the machine was at that moment.
+
+    ``aliases`` are the paths of the list's device-tree aliases, ``buses`` those of the devices
+    given to VFIO, ``modules`` the modules of pinned drivers by the driver's name.
+    ``initramfs_tool`` brings ``initramfs_modules`` into the initramfs; None if none does.
+    """
+
+    aliases: Mapping[str, str] = MappingProxyType({})
+    buses: Sequence[str] = ()
+    modules: Mapping[str, str] = MappingProxyType({})
+    initramfs_tool: str | None = None
+    initramfs_modules: Sequence[str] = ()
+
+
 class Memory(NamedTuple):
     """What the last run wrote down: its list, and which driver each device was taken from.
 
-    ``natives`` maps a device's stable name to its driver, None for none.
+    ``natives`` maps a device's stable name to its driver, None for none. ``machine`` is None where
+    it cannot be read.
     """
 
     entries: list[Entry]
     natives: dict[str, str | None]
     options: Options = Options()
+    machine: Machine | None = Machine()
 
     def native_of(self, device: Identity) -> tuple[str | None] | None:
         """The driver that a device was taken from, or None where nothing is remembered of it."""
@@ -111,7 +133,8 @@ class BootPlan(NamedTuple):
 
     ``resolved`` are the selectors of ``entries`` with aliases followed, None where a rule cannot
     match such a device; ``buses`` those of the devices given to
-    VFIO, ``modules`` the modules of pinned drivers by the driver's name.
+    VFIO, ``modules`` the modules of pinned drivers by the driver's name. ``aliases`` are those that
+    were followed; ``initramfs_tool`` is what is told of ``initramfs_modules``.
     """
 
     entries: Sequence[Entry]
@@ -120,6 +143,36 @@ class BootPlan(NamedTuple):
     buses: Sequence[str]
     modules: Mapping[str, str]
     options: Options = Options()
+    aliases: Mapping[str, str] = MappingProxyType({})
+    initramfs_tool: str | None = None
+    initramfs_modules: Sequence[str] = ()
+
+
+def boot_plan(memory: Memory, machine: Machine) -> BootPlan:
+    """The plan that the last run rendered its files from."""
+    return BootPlan(
+        memory.entries,
+        [resolved(entry.selector, machine.aliases) for entry in memory.entries],
+        memory.natives,
+        machine.buses,
+        machine.modules,
+        memory.options,
+        machine.aliases,
+        machine.initramfs_tool,
+        machine.initramfs_modules,
+    )
+
+
+def resolved(selector: Selector, aliases: Mapping[str, str]) -> Selector | None:
+    """The selector as a rule can match it; None if a machine with ``aliases`` has no such one."""
+    alias = selector.alias
+    if alias is None:
+        return selector
+    if alias in aliases:
+        return resolve_alias(selector, aliases.get)
+    # The kernel puts an alias into the device's uevent only if it ends in a number
+    # (of_alias_scan in drivers/of/base.c).
+    return selector if selector.value == alias and alias[-1:].isdigit() else None
 
 
 def not_ours(path: str, content: str | None) -> list[str]:
@@ -138,6 +191,7 @@ def memory(rules: str | None) -> Memory:
     entries: list[Mapping[str, Any]] = []
     natives: dict[str, str | None] = {}
     options: dict[str, Any] = {}
+    machine: Machine | None = Machine()
     try:
         for line in (rules or "").splitlines():
             if line.startswith(_ENTRY):
@@ -146,13 +200,28 @@ def memory(rules: str | None) -> Memory:
                 natives.update(_native_driver(json.loads(line[len(_NATIVE) :])))
             elif line.startswith(_OPTIONS):
                 options = json.loads(line[len(_OPTIONS) :])
-        return Memory(parse_entries(entries), natives, to_options(**options))
+            elif line.startswith(_MACHINE):
+                machine = _parse_machine(line[len(_MACHINE) :])
+        return Memory(parse_entries(entries), natives, to_options(**options), machine)
     except (ValueError, KeyError, TypeError, AttributeError, PolicyError) as error:
         raise PolicyError(
             "The header of %s cannot be read (%s), so it is not known what the last run claimed. "
             "Somebody edited it: put the lines that start with '%s' right, or delete the file to "
             "start anew" % (RULES, error, _ENTRY.strip())
         ) from None
+
+
+def _parse_machine(text: str) -> Machine | None:
+    """What a line of the header says; None if this collection did not write it like that."""
+    try:
+        machine = Machine(**json.loads(text))
+        pairs = [*machine.aliases.items(), *machine.modules.items()]
+        texts = [text for pair in pairs for text in pair]
+        texts += [*machine.initramfs_modules, machine.initramfs_tool or ""]
+        is_known = all(isinstance(one, str) for one in texts)
+        return machine if is_known and set(machine.buses) <= set(VFIO_DRIVERS) else None
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 def _native_driver(line: Mapping[str, Any]) -> dict[str, str | None]:
@@ -227,6 +296,9 @@ def _rules(plan: BootPlan) -> str:
     if plan.natives:
         lines += ["# Devices were taken from these drivers:"]
         lines += [_NATIVE + json.dumps({name: plan.natives[name]}) for name in sorted(plan.natives)]
+    machine = _from_machine(plan)
+    if machine:
+        lines += ["# It was made for a machine with:", _MACHINE + json.dumps(machine)]
     claiming = [
         (entry, selector)
         for entry, selector in zip(plan.entries, plan.resolved)
@@ -239,6 +311,17 @@ def _rules(plan: BootPlan) -> str:
         lines += _links(claiming)
         lines += _actions({entry.policy.driver for entry, _selector in claiming})
     return "\n".join(lines) + "\n"
+
+
+def _from_machine(plan: BootPlan) -> dict[str, Any]:
+    values = {
+        "aliases": dict(sorted(plan.aliases.items())),
+        "buses": sorted(set(plan.buses)),
+        "modules": dict(sorted(plan.modules.items())),
+        "initramfs_tool": plan.initramfs_tool,
+        "initramfs_modules": list(plan.initramfs_modules),
+    }
+    return {name: value for name, value in values.items() if value}
 
 
 def _access(access: NodeAccess | None) -> list[str]:

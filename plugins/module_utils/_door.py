@@ -193,7 +193,7 @@ def _act(
         module.fail_json(msg=str(error))
     finally:
         host.sysfs.close()
-    for sentence in outcome.interrupted:
+    for sentence in (*outcome.interrupted, *outcome.warnings):
         module.warn(sentence)
     module.exit_json(**to_result(outcome))
 

@@ -94,6 +94,8 @@ class Outcome(NamedTuple):
     records: Sequence[FileChange] = ()
     # What is to be said of entries that are for other boards.
     skipped: Sequence[str] = ()
+    # What is wrong with this host and does not keep the run from what was asked for.
+    warnings: Sequence[str] = ()
 
     @property
     def is_changed(self) -> bool:
@@ -188,6 +190,7 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         early=early,
         records=records,
         skipped=skipped,
+        warnings=lasting.warnings,
     )
 
 

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import grp
 import os
+import pwd
 import stat
 import tempfile
 from typing import NamedTuple, Sequence
@@ -35,16 +36,54 @@ _ADVICE = {
 }
 
 
+_KINDS = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+}
+_NULL = os.makedev(1, 3)
+# Many times as much as the longest that is read, a list of the kernel's symbols.
+_LONGEST = 1 << 26
+
+
 class FileChange(NamedTuple):
-    """A file's whole content before and after; None where it is or shall be absent."""
+    """A file's whole content before and after; None where it is or shall be absent.
+
+    ``damage`` is why a file with the right content has to be replaced all the same. Where a run is
+    rolled back the content alone comes back, not an owner who is not root.
+    """
 
     path: str
     before: str | None
     after: str | None
+    damage: Sequence[str] = ()
 
     @property
     def is_needed(self) -> bool:
-        return self.before != self.after
+        return self.before != self.after or bool(self.damage)
+
+
+class FileStatus(NamedTuple):
+    """What is at a path; ``kind`` is in words, ``mode`` the permissions."""
+
+    is_regular: bool
+    kind: str
+    user: int
+    group: int
+    mode: int
+
+    @property
+    def label(self) -> str:
+        return "%s:%s mode %04o" % (_user_name(self.user), _group_name(self.group), self.mode)
+
+    @property
+    def is_replaceable_by_others(self) -> bool:
+        """Of a directory: whether others than root can put a file of their own into it."""
+        return bool(
+            self.user or self.mode & stat.S_IWOTH or (self.group and self.mode & stat.S_IWGRP)
+        )
 
 
 class Files:
@@ -56,12 +95,59 @@ class Files:
     def read(self, path: str) -> str | None:
         """The content, or None where there is no such file."""
         try:
-            with open(self._root + path, encoding="utf-8", errors="surrogateescape") as stream:
-                return stream.read()
+            with open(
+                self._root + path, encoding="utf-8", errors="surrogateescape", opener=_open_file
+            ) as stream:
+                content = stream.read(_LONGEST + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise failure("read", path, error) from None
+        if len(content) > _LONGEST:
+            raise PolicyError("Cannot read %s: it is longer than %d bytes" % (path, _LONGEST))
+        return content
+
+    def status(self, path: str) -> FileStatus | None:
+        """What is at a path, a link not followed; None where there is nothing."""
+        try:
+            found = os.lstat(self._root + path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise failure("read", path, error) from None
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device node")
+        if stat.S_ISLNK(found.st_mode):
+            kind += " to " + (self.link(path) or "nothing")
+        return self._status(found, kind)
+
+    def _status(self, found: os.stat_result, kind: str) -> FileStatus:
+        # Files of an image belong to the one who made it.
+        user, group = self._owner
+        return FileStatus(
+            stat.S_ISREG(found.st_mode),
+            kind,
+            0 if found.st_uid == user else found.st_uid,
+            0 if found.st_gid == group else found.st_gid,
+            stat.S_IMODE(found.st_mode),
+        )
+
+    @property
+    def _owner(self) -> tuple[int, int]:
+        if not self._root:
+            return 0, 0
+        root = os.stat(self._root)
+        return root.st_uid, root.st_gid
+
+    def directories_above(self, path: str) -> dict[str, FileStatus]:
+        """The directories from the root to that of ``path``, by their paths, links followed."""
+        found = {}
+        while path not in ("", "/"):
+            path = os.path.dirname(path)
+            try:
+                found[path] = self._status(os.stat(self._root + path), "a directory")
+            except OSError:
+                continue
+        return found
 
     def names(self, path: str) -> list[str]:
         """Names in a folder, sorted; none where there is no such folder."""
@@ -105,7 +191,7 @@ class Files:
             if content is None:
                 _remove(self._root + path)
             else:
-                _replace(self._root + path, content)
+                _replace(self._root + path, content, self._owner)
         except OSError as error:
             raise failure("write", path, error) from None
 
@@ -187,6 +273,13 @@ def _group_id(name: str) -> int:
     return grp.getgrnam(name).gr_gid
 
 
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
 def _group_name(number: int) -> str:
     try:
         return grp.getgrgid(number).gr_name
@@ -200,7 +293,7 @@ def _remove(path: str) -> None:
         _settle(os.path.dirname(path))
 
 
-def _replace(path: str, content: str) -> None:
+def _replace(path: str, content: str, owner: tuple[int, int]) -> None:
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o755, exist_ok=True)
     # In the folder itself, so that it is on the same file system and gets the folder's SELinux
@@ -212,13 +305,40 @@ def _replace(path: str, content: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(content)
             stream.flush()
-            os.fchmod(stream.fileno(), 0o755 if content.startswith("#!") else 0o644)
+            os.fchmod(stream.fileno(), mode_of(content))
+            # A directory can give its own group to what is made in it.
+            if owner != _owner_of(stream.fileno()):
+                os.fchown(stream.fileno(), *owner)
             os.fsync(stream.fileno())
         os.rename(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
     _settle(folder)
+
+
+def _owner_of(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_uid, found.st_gid
+
+
+def mode_of(content: str) -> int:
+    """The permissions of a file with that content: those of a program for a script."""
+    return 0o755 if content.startswith("#!") else 0o644
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Open what can be read to its end at once; PolicyError for a FIFO and its like."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    found = os.fstat(descriptor)
+    is_null = stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL
+    if is_null or stat.S_IFMT(found.st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+        return descriptor
+    os.close(descriptor)
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device node")
+    raise PolicyError(
+        "Cannot read %s: it is %s and not a file. Remove it, and run again" % (path, kind)
+    )
 
 
 def _clear(folder: str) -> None:

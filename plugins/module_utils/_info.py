@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import to_mapping
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot_files import BootFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import (
     Findings,
@@ -45,6 +46,15 @@ def inspections(found: Findings) -> dict[str, Any]:
         "reboot_required": found.waits_for_boot,
         "board": dict(found.board._asdict(), compatible=list(found.board.compatible)),
         "skipped_entries": list(found.skipped),
+        "boot_files": [_boot_file(one) for one in found.boot_files],
+    }
+
+
+def _boot_file(found: BootFile) -> dict[str, Any]:
+    return {
+        "path": found.path,
+        "state": "present" if found.is_present else "absent",
+        "drift": None if found.drift is None else list(found.drift),
     }
 
 

@@ -66,6 +66,11 @@ def maker_of(files: Files) -> Maker | None:
     return next((maker for maker in _MAKERS if all(map(files.is_executable, maker.programs))), None)
 
 
+def maker_called(name: str | None) -> Maker | None:
+    """The one of that name, or None if there is none."""
+    return next((maker for maker in _MAKERS if maker.name == name), None)
+
+
 def command(maker: Maker, files: Files) -> list[str]:
     """What builds the images of this host anew."""
     words = list(maker.command)

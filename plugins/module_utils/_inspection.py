@@ -11,6 +11,7 @@ from typing import Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import (
     _autoload,
+    _boot_files,
     _driverctl,
     _links,
     _modprobe,
@@ -22,6 +23,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     RULES,
     WAITS_FOR_BOOT,
     Memory,
+    parameters,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import memory as remember
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host
@@ -33,7 +35,6 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     states_as_far_as_known,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early, EarlyDrivers
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VFIO_DRIVERS,
     Board,
@@ -109,7 +110,7 @@ class Inspection(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """The devices that were asked for, the list last applied, and what board this is.
+    """The devices that were asked for, the list last applied, its files, and what board this is.
 
     ``skipped`` are sentences on what was asked for on other boards only.
     """
@@ -119,6 +120,7 @@ class Findings(NamedTuple):
     waits_for_boot: bool = False
     board: Board = Board()
     skipped: Sequence[str] = ()
+    boot_files: Sequence[_boot_files.BootFile] = ()
 
 
 def inspect(
@@ -145,6 +147,7 @@ def inspect(
         host.files.read(WAITS_FOR_BOOT) is not None,
         board(host.sysfs),
         list(elsewhere.values()),
+        _boot_files.compare(host.files, memory),
     )
 
 
@@ -162,7 +165,7 @@ class _Inspector:
             *_modprobe.lines(host.files, MODPROBE),
             *_autoload.lines(host.files, MODULES_LOAD),
         ]
-        self._parameters = _our_parameters(host.files)
+        self._parameters = parameters(memory.options.settings)
         self._drivers = Drivers(host.sysfs, host.kmod)
         self._memory = memory
         self._early = EarlyDrivers(host.sysfs, host.kmod, host.files)
@@ -230,15 +233,6 @@ def _bound_by(state: State, match: Match | None, say: Say) -> Reason | None:
         sentence="%s; that was before its driver_override became %s, which counts when a driver is "
         "looked for again" % (match.reason.sentence, override)
     )
-
-
-def _our_parameters(files: Files) -> dict[str, bool]:
-    """What the list last applied sets at each boot, by "module.parameter"."""
-    return {
-        "%s.%s" % (line.module, name): value == "1"
-        for line in _modprobe.parsed(MODPROBE, files.read(MODPROBE) or "")
-        for name, _equals, value in (word.partition("=") for word in line.rest)
-    }
 
 
 def _against(

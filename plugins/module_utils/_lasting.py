@@ -10,6 +10,7 @@ from typing import Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import (
     _boot,
+    _boot_files,
     _driverctl,
     _initramfs,
     _modprobe,
@@ -43,10 +44,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._plan import (
     override_of,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
-    Selector,
-    resolve_alias,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import is_built_in
 
 _WAITS = "The list last applied by armfleet.vfio.host_policy waits for the next boot.\n"
@@ -77,6 +75,7 @@ class Lasting(NamedTuple):
     needs_boot: bool
     initramfs: Initramfs = Initramfs()
     records: Sequence[FileChange] = ()
+    warnings: Sequence[str] = ()
 
 
 class _Present(NamedTuple):
@@ -91,9 +90,12 @@ class _Present(NamedTuple):
 
 def contents(files: Files) -> dict[str, str | None]:
     """Our files on the host by their paths; PolicyError if somebody else wrote one."""
-    found = {path: files.read(path) for path in (*_boot.PATHS, *_initramfs.PATHS)}
+    found = {path: files.read(path) for path in _boot_files.PATHS}
     problems = [
-        problem for path, content in found.items() for problem in _boot.not_ours(path, content)
+        problem
+        for path, content in found.items()
+        if not _boot_files.is_lost(files, path, content)
+        for problem in _boot.not_ours(path, content)
     ]
     if problems:
         raise PolicyError(problems)
@@ -114,12 +116,13 @@ def lasting(
     boot_plan = _boot_plan(host, request, plans, memory, present)
     claims = _claims(request, plans, present)
     maker = None if request.initramfs == NEVER else _initramfs.maker_of(host.files)
-    rendered = _boot.render(boot_plan)
-    rendered.update(_for_initramfs(host, maker, claims, boot_plan, rendered))
+    if maker:
+        boot_plan = _with_initramfs(host, maker, claims, boot_plan)
+    rendered = _boot_files.render(boot_plan)
     files = [
-        FileChange(path, before[path], content)
+        FileChange(path, before[path], content, _boot_files.damage(host.files, path, content))
         for path, content in rendered.items()
-        if path in _boot.PATHS or before[path] or content
+        if path in _boot.PATHS or before[path] is not None or content
     ]
     rivals = _claimed_by_driverctl(host, claims)
     clashes = []
@@ -133,18 +136,20 @@ def lasting(
     needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
     said = host.files.read(_boot.WAITS_FOR_BOOT)
     waiting = FileChange(_boot.WAITS_FOR_BOOT, said, _WAITS if needs_boot else None)
-    return Lasting(files, clashes, needs_boot, _initramfs_of(host, maker, files), [waiting])
+    written = [path for path, content in rendered.items() if content is not None]
+    return Lasting(
+        files,
+        clashes,
+        needs_boot,
+        _initramfs_of(host, maker, files),
+        [waiting],
+        list(_boot_files.unsafe_directories(host.files, written).values()),
+    )
 
 
-def _for_initramfs(
-    host: Host,
-    maker: _initramfs.Maker | None,
-    claims: Sequence[Claim],
-    boot_plan: _boot.BootPlan,
-    rendered: Mapping[str, str | None],
-) -> dict[str, str | None]:
-    if maker is None:
-        return dict.fromkeys(_initramfs.PATHS)
+def _with_initramfs(
+    host: Host, maker: _initramfs.Maker, claims: Sequence[Claim], boot_plan: _boot.BootPlan
+) -> _boot.BootPlan:
     names = _initramfs.modules(
         host.files,
         [VFIO_DRIVERS[bus] for bus in boot_plan.buses],
@@ -155,8 +160,9 @@ def _for_initramfs(
         ],
         boot_plan.modules.values(),
     )
-    read_early = [path for path in (_boot.RULES, _boot.MODPROBE) if rendered[path]]
-    return _initramfs.render(maker, _boot.MARK, names, read_early)
+    if not names and maker.name == _initramfs.INITRAMFS_TOOLS:
+        return boot_plan
+    return boot_plan._replace(initramfs_tool=maker.name, initramfs_modules=names)
 
 
 def _initramfs_of(
@@ -199,13 +205,15 @@ def _boot_plan(
     memory: _boot.Memory,
     present: _Present,
 ) -> _boot.BootPlan:
+    aliases = _aliases(host, request.entries)
     return _boot.BootPlan(
         request.entries,
-        [_for_boot(host, entry.selector) for entry in request.entries],
+        [_for_boot(entry.selector, aliases) for entry in request.entries],
         _natives(plans, memory) if request.runtime else memory.natives,
         _vfio_buses(request, plans, present),
         _pinned_modules(host, request.entries),
         request.options,
+        aliases,
     )
 
 
@@ -249,23 +257,22 @@ def _rules_against(host: Host, claims: Sequence[Claim]) -> list[str]:
     return sentences
 
 
-def _for_boot(host: Host, selector: Selector) -> Selector | None:
+def _aliases(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
+    """The paths of the list's device-tree aliases that this machine has."""
+    names = {entry.selector.alias for entry in entries if entry.selector.alias}
+    paths = {name: alias_path(host.sysfs, name) for name in names}
+    return {name: path for name, path in paths.items() if path}
+
+
+def _for_boot(selector: Selector, aliases: Mapping[str, str]) -> Selector | None:
     """The selector as a rule can match it; None if this machine cannot have such a device."""
-    alias = selector.alias
-    if alias is None:
-        return selector
-    if alias_path(host.sysfs, alias):
-        return resolve_alias(selector, lambda name: alias_path(host.sysfs, name))
-    # The kernel puts an alias into the device's uevent only if it ends in a number
-    # (of_alias_scan in drivers/of/base.c).
-    if selector.value == alias and alias[-1:].isdigit():
-        return selector
-    if not selector.required:
-        return None
-    raise PolicyError(
-        "dt_path %r needs this machine's device tree to be resolved; give the whole path"
-        % selector.value
-    )
+    found = _boot.resolved(selector, aliases)
+    if found is None and selector.required:
+        raise PolicyError(
+            "dt_path %r needs this machine's device tree to be resolved; give the whole path"
+            % selector.value
+        )
+    return found
 
 
 def _natives(plans: Sequence[DevicePlan], memory: _boot.Memory) -> dict[str, str | None]:

@@ -107,7 +107,8 @@ def diff(outcome: Outcome) -> list[dict[str, str]]:
     if modules:
         parts.append(_part("kernel modules", [], modules))
     files = (*outcome.files, *outcome.records)
-    return parts + [_file_part(change) for change in files if change.is_needed]
+    parts += [_part(change.path, change.damage, []) for change in files if change.damage]
+    return parts + [_file_part(change) for change in files if change.before != change.after]
 
 
 def early(found: Early) -> dict[str, str | None]:

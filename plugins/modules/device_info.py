@@ -71,8 +71,10 @@ EXAMPLES = r"""
 
 - name: Fail where something is not as the list last applied wants it, now or after the next boot
   ansible.builtin.assert:
-    that: host.devices | map(attribute='drift') | flatten | length == 0
-    fail_msg: "{{ host.devices | map(attribute='drift') | flatten }}"
+    that: differences | length == 0
+    fail_msg: "{{ differences }}"
+  vars:
+    differences: "{{ (host.devices + host.boot_files) | map(attribute='drift') | flatten }}"
 """
 
 RETURN = r"""
@@ -347,6 +349,39 @@ policy_list:
   type: list
   elements: dict
   sample: [{dt_path: /soc/crypto@b000000, policy: vfio}]
+boot_files:
+  description:
+    - The boot files that the list last applied needs, those of this collection that are there
+      all the same, and each directory above them in which others than root can replace them.
+    - The list itself is in the header of C(/etc/udev/rules.d/70-armfleet-vfio.rules), and what the
+      files have to be is rendered from it.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: The file or directory.
+      returned: always
+      type: str
+      sample: /etc/modules-load.d/armfleet-vfio.conf
+    state:
+      description: V(present) or V(absent).
+      returned: always
+      type: str
+      sample: present
+    drift:
+      description:
+        - A sentence for each difference in content, owner, mode and kind; empty where there is
+          none. M(armfleet.vfio.host_policy) with the same list restores the files; directories are
+          not its own.
+        - Null where the file cannot be read, as without root.
+      returned: always
+      type: list
+      elements: str
+      sample:
+        - >-
+          /etc/modules-load.d/armfleet-vfio.conf is nobody:nogroup mode 0777, and has to be
+          root:root mode 0644
 reboot_required:
   description: >-
     Whether the list was last applied for the next boot alone, and that boot has not come yet

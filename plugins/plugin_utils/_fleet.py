@@ -44,7 +44,7 @@ class NextBoot(Binding):
 
 
 class Device(TypedDict):
-    """A device of a host; ``device`` names it best."""
+    """A device of a host; ``device`` names it best. ``hazards`` are None where not known."""
 
     device: str
     name: str
@@ -54,16 +54,21 @@ class Device(TypedDict):
     desired: Binding | None
     next_boot: NextBoot
     drift: list[str]
-    hazards: list[Hazard]
+    hazards: list[Hazard] | None
 
 
 class HostState(TypedDict):
-    """A host as a report shows it."""
+    """A host as a report shows it.
+
+    ``boot_files`` is what is wrong with them; ``notes`` is what does not count as drift.
+    """
 
     host: str
     state: str
     sentence: str
     devices: list[Device]
+    boot_files: list[str]
+    notes: list[str]
 
 
 class _Cause(NamedTuple):
@@ -148,14 +153,24 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
         sentence = explained("Its devices cannot be read: ", messages(result))
         return _without_devices(host, FAILED, sentence)
     devices = [_device(found) for found in result["devices"]]
-    state = _state_of(result, devices)
+    boot_files = [
+        sentence for one in result.get("boot_files") or () for sentence in one["drift"] or ()
+    ]
+    notes = [one["note"] for one in result.get("kernels") or () if one["note"]]
+    state = _state_of(result, devices, boot_files)
+    sentence = _sentence_of(state, result, devices, boot_files)
     return HostState(
-        host=host, state=state, sentence=_sentence_of(state, result, devices), devices=devices
+        host=host,
+        state=state,
+        sentence=" Note: ".join([sentence, *map(_one_line, notes[:1])]),
+        devices=devices,
+        boot_files=boot_files,
+        notes=notes,
     )
 
 
 def _without_devices(host: str, state: str, sentence: str) -> HostState:
-    return HostState(host=host, state=state, sentence=sentence, devices=[])
+    return HostState(host=host, state=state, sentence=sentence, devices=[], boot_files=[], notes=[])
 
 
 def _device(found: Mapping[str, Any]) -> Device:
@@ -175,11 +190,18 @@ def _device(found: Mapping[str, Any]) -> Device:
             reason=after["reason"],
         ),
         drift=list(found["drift"]),
-        hazards=[Hazard(kind=one["kind"], sentence=one["sentence"]) for one in found["carries"]],
+        hazards=None
+        if found["carries"] is None
+        else [Hazard(kind=one["kind"], sentence=one["sentence"]) for one in found["carries"]],
     )
 
 
-def _state_of(result: Mapping[str, Any], devices: Sequence[Device]) -> str:
+def _state_of(
+    result: Mapping[str, Any], devices: Sequence[Device], boot_files: Sequence[str]
+) -> str:
+    # A boot would not finish what these files do not say.
+    if boot_files:
+        return DRIFT
     if result.get("reboot_required"):
         return REBOOT
     if any(device["drift"] for device in devices):
@@ -187,7 +209,12 @@ def _state_of(result: Mapping[str, Any], devices: Sequence[Device]) -> str:
     return AS_LISTED if result["policy_list"] else UNMANAGED
 
 
-def _sentence_of(state: str, result: Mapping[str, Any], devices: Sequence[Device]) -> str:
+def _sentence_of(
+    state: str,
+    result: Mapping[str, Any],
+    devices: Sequence[Device],
+    boot_files: Sequence[str],
+) -> str:
     drifting = [device for device in devices if device["drift"]]
     listed = sum(device["desired"] is not None for device in devices)
     if state == REBOOT:
@@ -201,6 +228,8 @@ def _sentence_of(state: str, result: Mapping[str, Any], devices: Sequence[Device
             _devices(listed).capitalize(),
             "is" if listed == 1 else "are",
         )
+    if boot_files:
+        return _sentence_of_boot_files(boot_files, len(drifting))
     first = drifting[0]
     said = "%s: %s" % (first["device"], _one_line(first["drift"][0]))
     others = len(drifting) - 1
@@ -211,6 +240,19 @@ def _sentence_of(state: str, result: Mapping[str, Any], devices: Sequence[Device
         else "Apply a list that has it, or undo what was done by hand."
     )
     return "%s.%s %s" % (said.rstrip("."), more if others else "", advice)
+
+
+def _sentence_of_boot_files(sentences: Sequence[str], drifting: int) -> str:
+    others = len(sentences) - 1
+    more = " Boot files have %d more such differences." % others if others else ""
+    devices = " So %s." % (
+        "differs one device" if drifting == 1 else "differ %d devices" % drifting
+    )
+    return "%s.%s%s Apply its list again: that restores its own boot files." % (
+        _one_line(sentences[0]).rstrip("."),
+        more,
+        devices if drifting else "",
+    )
 
 
 def _devices(number: int) -> str:

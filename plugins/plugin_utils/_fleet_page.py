@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import (
     STATES,
     Device,
+    Hazard,
     HostState,
 )
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_texts import (
@@ -28,6 +29,10 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_texts import 
     states,
     totals,
 )
+
+_NOT_KNOWN = [
+    Hazard(kind="unknown", sentence="it was read without root, and other users' files were not")
+]
 
 _Value = TypeVar("_Value", bound=tuple[Any, ...] | str)
 
@@ -112,7 +117,10 @@ def _encoded(fleet: Sequence[Sequence[Device]]) -> dict[str, Any]:
             text(after["driver_override"]),
             text(after["reason"]),
             tuple(text(sentence) for sentence in device["drift"]),
-            tuple((text(one["kind"]), text(one["sentence"])) for one in device["hazards"]),
+            tuple(
+                (text(one["kind"]), text(one["sentence"]))
+                for one in (_NOT_KNOWN if device["hazards"] is None else device["hazards"])
+            ),
         )
 
     hosts = [[devices.number(encoded(device)) for device in host] for host in fleet]

@@ -58,6 +58,7 @@ COLUMNS = (
 )
 
 NO_DRIVER = "(none)"
+_NOT_KNOWN = "(not known without root)"
 
 # What makes a spreadsheet take a cell for a formula, with the same letters in full width.
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
@@ -155,7 +156,9 @@ def _rows(host: HostState) -> Iterator[Sequence[str]]:
             *_binding(device["next_boot"]),
             device["next_boot"]["reason"],
             "; ".join(device["drift"]),
-            "; ".join(hazard["sentence"] for hazard in device["hazards"]),
+            _NOT_KNOWN
+            if device["hazards"] is None
+            else "; ".join(hazard["sentence"] for hazard in device["hazards"]),
         )
 
 
@@ -209,6 +212,11 @@ def as_prometheus(report: Report) -> str:
             "drift_devices",
             "Devices that differ from the list, or will after the next boot.",
             [({"host": name}, numbers.drifting) for name, numbers in counted.items()],
+        ),
+        _metric(
+            "drift_boot_files",
+            "Differences of boot files from what the list last applied renders.",
+            [({"host": host["host"]}, len(host["boot_files"])) for host in read],
         ),
         _metric(
             "hazard_devices",

@@ -106,6 +106,8 @@ def _seen(state: HostState, done: str) -> tuple[str, str]:
     listed = sum(one["desired"] is not None for one in state["devices"])
     if state["state"] == "failed":
         return FAILED, state["sentence"]
+    if state["boot_files"]:
+        return FAILED, state["boot_files"][0]
     if state["state"] == "reboot":
         return done, state["sentence"]
     if drifting:

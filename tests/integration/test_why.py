@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    MODPROBE,
+    MODULES_LOAD,
+    RULES,
+)
 from tests.harness.playbook import play, task_play
 from tests.harness.sysfs import files, read_machine
 
@@ -45,6 +51,18 @@ KERNEL=="b003000.plain", ATTR{{driver_override}}="nobody"
 END
 """
 
+_DAMAGE = f"""
+    sed -i 's/driver_override/driver_overrid/' {RULES}
+    chown nobody:nogroup {RULES}
+    chmod 0777 {MODPROBE}
+    mv {MODULES_LOAD} /root/elsewhere
+    ln -s /root/elsewhere {MODULES_LOAD}
+    chown nobody /etc/modules-load.d
+"""
+_STATUS = (
+    f"cat {RULES} {MODPROBE} {MODULES_LOAD}; stat -c '%n %F %a %U %G' /etc/*/*armfleet* {RULES}"
+)
+
 _TIDY_UP = f"""
     rm {BLACKLIST} {LOADED} {EARLY} {LATE}
     udevadm control --reload
@@ -68,6 +86,47 @@ def info(inventory: Path) -> dict[str, dict[str, Any]]:
     """What device_info says of each device, by its name."""
     run = play(inventory, task_play("armfleet.vfio.device_info", {}))
     return {one["name"]: one for one in run.of("armfleet.vfio.device_info")["devices"]}
+
+
+def drift(inventory: Path, folder: Path) -> tuple[int, dict[str, Any]]:
+    """The exit code of the playbook, and what it wrote down of the guest."""
+    file = folder / "drift.jsonl"
+    run = play(inventory, "armfleet.vfio.drift", variables={"drift_file": str(file)})
+    (line,) = file.read_text().splitlines()
+    state: dict[str, Any] = json.loads(line)
+    return run.code, state
+
+
+def test_boot_files_that_were_damaged_drift_until_the_list_is_applied_again(
+    guest: Guest, inventory: Path, tmp_path: Path
+) -> None:
+    apply = task_play("armfleet.vfio.host_policy", {"devices": LISTED, "reset_required": False})
+    assert play(inventory, apply).code == 0
+    assert drift(inventory, tmp_path)[0] == 0
+    sound = guest.run(_STATUS).stdout
+    guest.run(_DAMAGE)
+    code, state = drift(inventory, tmp_path)
+    assert (code, state["state"], state["devices"]) == (2, "drift", [])
+    owner, content, mode, kind, directory = state["boot_files"]
+    assert owner == f"{RULES} is nobody:nogroup mode 0644, and has to be root:root mode 0644"
+    assert content.startswith(f"{RULES} differs from line ")
+    assert mode == f"{MODPROBE} is root:root mode 0777, and has to be root:root mode 0644"
+    leads = f"{MODULES_LOAD} is a symbolic link to /root/elsewhere"
+    assert kind == f"{leads}, and has to be a regular file"
+    assert directory.startswith("/etc/modules-load.d is nobody:root mode 0755, so that others")
+    checked = play(inventory, apply, "--check", "--diff")
+    assert set(checked.changed.values()) == {1}
+    for sentence in (owner, mode, kind):
+        assert f"-{sentence}" in checked.output
+    assert guest.run(_STATUS).stdout != sound
+    done = play(inventory, apply).of("armfleet.vfio.host_policy")
+    assert done["warnings"] == [directory]
+    assert {file["path"] for file in done["boot_files"] if file["changed"]} == {
+        *(RULES, MODPROBE, MODULES_LOAD)
+    }
+    guest.run("chown root:root /etc/modules-load.d")
+    assert guest.run(_STATUS).stdout == sound
+    assert drift(inventory, tmp_path)[0] == 0
 
 
 def test_each_device_is_told_with_why_it_has_its_driver(guest: Guest, inventory: Path) -> None:

@@ -265,6 +265,9 @@ CASES = {
         before=f"echo '# mine' > {FOREIGN}",
         after=f"rm {FOREIGN}",
     ),
+    "and not a file": Case(
+        on(RING), FOREIGN, "Remove it", before=f"mkfifo {FOREIGN}", after=f"rm {FOREIGN}"
+    ),
     "Another run works on this host's devices": Case(
         on(RING, timeout=2),
         LOCK,

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import MODULES_LOAD, RULES
 from tests.harness.playbook import Run, play, rows
 from tests.simulated.boards import flattened
 from tests.simulated.eight import LIST, NAMES, SETTINGS, TREE, YAML
@@ -141,6 +142,7 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
         # As other tools do it.
         driver = f"/sys/bus/platform/devices/{NAMES[0]}/driver"
         run_on(boards.boards["b"], "sh", "-c", f"echo {NAMES[0]} > {driver}/unbind")
+        run_on(boards.boards["c"], "sh", "-c", f": > {MODULES_LOAD}; chmod 777 {RULES}")
         drifted = play(
             boards.inventory, "armfleet.vfio.drift", variables={**asked, "passthrough_hosts": "all"}
         )
@@ -148,7 +150,7 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
         assert states(tmp_path) == {
             "a": "as_listed",
             "b": "drift",
-            "c": "as_listed",
+            "c": "drift",
             "gone": "unreachable",
         }
         for line in lines(tmp_path):
@@ -157,6 +159,11 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
             )
         (device,) = lines(tmp_path)[1]["devices"]
         assert device["name"] == NAMES[0]
+        assert lines(tmp_path)[2]["devices"] == []
+        assert lines(tmp_path)[2]["boot_files"] == [
+            f"{RULES} is root:root mode 0777, and has to be root:root mode 0644",
+            f"{MODULES_LOAD} is empty",
+        ]
         assert set(drifted.changed.values()) == {0}
 
 

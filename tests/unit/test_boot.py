@@ -62,6 +62,8 @@ GOLDEN = r"""# Written by armfleet.vfio.host_policy. The next run replaces it; d
 # Devices were taken from these drivers:
 # native: {"/soc/crypto@b000000": "acme-crypto"}
 # native: {"platform/b004000.ethernet": null}
+# It was made for a machine with:
+# machine: {"buses": ["amba", "platform"], "modules": {"acme-uio": "acme"}}
 
 SUBSYSTEM=="vfio|vfio-dev", ACTION=="add", KERNEL!="vfio", GROUP="kvm", MODE="0660"
 ACTION=="remove", GOTO="armfleet_vfio_end"

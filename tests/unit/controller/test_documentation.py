@@ -14,6 +14,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.armfleet.vfio.plugins.doc_fragments.devices import ModuleDocFragment
 from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _door, _info, _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot_files import BootFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
     DeviceOutcome,
@@ -232,5 +233,8 @@ def test_what_a_module_returns_is_described(module: str) -> None:
 
 
 def test_what_device_info_returns_is_described() -> None:
-    returned = _info.inspections(Findings([INSPECTION], [ENTRY]))
+    found = Findings(
+        [INSPECTION], [ENTRY], boot_files=[BootFile(_boot.RULES, is_present=True, drift=[])]
+    )
+    returned = _info.inspections(found)
     assert undescribed(returned, module_text("device_info", "RETURN")) == set()

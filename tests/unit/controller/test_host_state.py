@@ -58,9 +58,29 @@ def read(*devices: dict[str, Any], **more: Any) -> dict[str, Any]:
 DRIFTING = device(driver="acme-crypto", drift=["it is acme-crypto, and the list wants it vfio"])
 
 
+EMPTY = "/etc/modules-load.d/armfleet-vfio.conf is empty"
+
+
+def damaged(*sentences: str) -> dict[str, Any]:
+    files = [
+        {"path": "/etc/udev/rules.d/70-armfleet-vfio.rules", "state": "present", "drift": None},
+        {"path": "/etc/modprobe.d/armfleet-vfio.conf", "state": "present", "drift": []},
+        {"path": "/etc/x", "state": "present", "drift": list(sentences)},
+    ]
+    return {"boot_files": files}
+
+
 @pytest.mark.parametrize(
     ("result", "state", "said"),
     [
+        (read(device(), **damaged(EMPTY)), "drift", f"{EMPTY}. Apply its list again"),
+        (read(device(), **damaged(EMPTY, "x")), "drift", "Boot files have 1 more such differences"),
+        (read(DRIFTING, **damaged(EMPTY)), "drift", f"{EMPTY}. So differs one device."),
+        (read(DRIFTING, device(), DRIFTING, **damaged(EMPTY)), "drift", "So differ 2 devices."),
+        (read(policy_list=[], **damaged(EMPTY)), "drift", EMPTY),
+        (read(device(), reboot_required=True, **damaged(EMPTY)), "drift", EMPTY),
+        (read(device(), reboot_required=True, **damaged()), "reboot", "Boot it to finish"),
+        (read(device(), **damaged()), "as_listed", "as the list wants"),
         (read(device()), "as_listed", "One device of its list is as the list wants"),
         (read(device(), device("c.dma")), "as_listed", "2 devices of its list are as the list"),
         (read(device(desired=None), policy_list=[]), "unmanaged", "No list is applied to it"),

@@ -1,0 +1,324 @@
+"""Boot files that were damaged: each difference is named, drifts, and is restored by a run."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from board import AMBA, CRYPTO, DMA, LIST, Board
+from test_initramfs import TOOLS, host
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _info, _initramfs, _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    MODPROBE,
+    MODULES_LOAD,
+    RULES,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+
+HOOK, CONFIGURATION = _initramfs.PATHS
+SETTINGS: dict[str, Any] = {"reset_required": False}
+NO_LIST = "and other boot files are, so that it is not known what the list last applied is"
+Damage = Callable[[Path], None]
+
+
+def told(board: Board) -> list[dict[str, Any]]:
+    files: list[dict[str, Any]] = _info.inspections(inspect(board.host, None))["boot_files"]
+    return files
+
+
+def drift(board: Board) -> list[str]:
+    return [sentence for one in told(board) for sentence in one["drift"]]
+
+
+def place(board: Board, path: str) -> Path:
+    return board.files_root / path[1:]
+
+
+def edit_last_line(path: Path) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:-1], "# " + lines[-1]]))
+
+
+def cut(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def add(path: Path) -> None:
+    path.write_text(path.read_text() + "# mine\n")
+
+
+def empty(path: Path) -> None:
+    path.write_text("")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def open_to_all(path: Path) -> None:
+    path.chmod(0o777)
+
+
+def hide_from_all(path: Path) -> None:
+    path.chmod(0)
+
+
+def move_elsewhere(path: Path) -> None:
+    elsewhere = path.parents[1] / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def lead_nowhere(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+DAMAGES: dict[Damage, str] = {
+    edit_last_line: "differs from line",
+    cut: "differs from line",
+    add: "differs from line",
+    empty: "is empty",
+    remove: "is not there, and",
+    open_to_all: "mode 0777, and has to be",
+    hide_from_all: "mode 0000, and has to be",
+    move_elsewhere: "is a symbolic link to",
+    lead_nowhere: "is a symbolic link to nowhere",
+}
+
+
+@pytest.fixture
+def debian(tmp_path: Path) -> Board:
+    board = host(tmp_path, *TOOLS["initramfs-tools"])
+    board.apply([CRYPTO], **SETTINGS)
+    return board
+
+
+@pytest.mark.parametrize("path", [RULES, MODPROBE, MODULES_LOAD, HOOK])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named_and_restored(debian: Board, path: str, damage: Damage) -> None:
+    assert drift(debian) == []
+    sound = debian.everything()
+    damage(place(debian, path))
+    sentences = drift(debian)
+    assert any(one.startswith(path) and DAMAGES[damage] in one for one in sentences), sentences
+    is_list_lost = path == RULES and damage in (empty, remove, lead_nowhere)
+    assert len(sentences) == (4 if is_list_lost else 1)
+    checked = debian.check([CRYPTO], **SETTINGS)
+    assert checked.is_changed
+    assert path in [part["before_header"] for part in _report.diff(checked)]
+    outcome = debian.apply([CRYPTO], **SETTINGS)
+    assert outcome.is_changed
+    assert [change.path for change in outcome.files if change.is_needed] == [path]
+    assert outcome.initramfs.command
+    assert drift(debian) == []
+    left = debian.everything()
+    if is_list_lost:
+        # With it what the device was taken from.
+        name = "host" + RULES
+        kind, content, mode = sound[name]
+        content = re.sub("# Devices were .*\n# native: .*\n", "", content)
+        sound[name] = kind, content, mode
+    assert {name: value for name, value in left.items() if "elsewhere" not in name} == sound
+    assert not debian.apply([CRYPTO], **SETTINGS).is_changed
+
+
+@pytest.mark.parametrize(("user", "group"), [(65534, 65534), (65534, 0), (0, 65534)])
+def test_a_file_of_another_user_is_named_and_restored(
+    debian: Board, user: int, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(place(debian, MODPROBE))
+    lstat = os.lstat
+
+    def owned(name: str) -> os.stat_result:
+        found = lstat(name)
+        if name != path or has_been_replaced(found):
+            return found
+        values = list(found)
+        values[4:6] = [user or found.st_uid, group or found.st_gid]
+        return os.stat_result(values)
+
+    inode = lstat(path).st_ino
+
+    def has_been_replaced(found: os.stat_result) -> bool:
+        return found.st_ino != inode
+
+    monkeypatch.setattr(os, "lstat", owned)
+    (sentence,) = drift(debian)
+    assert sentence.startswith(MODPROBE)
+    assert sentence.endswith("mode 0644, and has to be root:root mode 0644")
+    outcome = debian.apply([CRYPTO], **SETTINGS)
+    assert _report.diff(outcome) == [
+        {
+            "before_header": MODPROBE,
+            "after_header": MODPROBE,
+            "before": sentence + "\n",
+            "after": "",
+        }
+    ]
+    assert drift(debian) == []
+
+
+def test_the_diff_of_a_mode_is_shown(debian: Board) -> None:
+    place(debian, MODULES_LOAD).chmod(0o777)
+    (part,) = _report.diff(debian.check([CRYPTO], **SETTINGS))
+    assert part["before_header"] == MODULES_LOAD
+    assert "mode 0777, and has to be root:root mode 0644" in part["before"]
+    assert part["after"] == ""
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_named_refused_and_not_waited_for(
+    debian: Board, make: Callable[[Path], None]
+) -> None:
+    place(debian, MODPROBE).unlink()
+    make(place(debian, MODPROBE))
+    (sentence,) = drift(debian)
+    assert f"{MODPROBE} is a " in sentence
+    with pytest.raises(PolicyError, match=f"Cannot read .*{MODPROBE}"):
+        debian.apply([CRYPTO], **SETTINGS)
+
+
+@pytest.mark.parametrize("target", ["/dev/null", "empty"])
+def test_a_file_that_somebody_hid_by_a_link_stays_hidden(debian: Board, target: str) -> None:
+    path = place(debian, MODPROBE)
+    (path.parent / "empty").touch()
+    path.unlink()
+    path.symlink_to(target)
+    assert any(f"is a symbolic link to {target}" in one for one in drift(debian))
+    with pytest.raises(PolicyError, match="was not written by this collection"):
+        debian.apply([CRYPTO], **SETTINGS)
+
+
+def test_a_file_of_somebody_else_is_named_and_refused(debian: Board) -> None:
+    debian.write_file(MODULES_LOAD, "mine\n")
+    assert drift(debian) == [f"{MODULES_LOAD} was not written by this collection"]
+    with pytest.raises(PolicyError, match="was not written by this collection"):
+        debian.apply([CRYPTO], **SETTINGS)
+
+
+def test_a_header_that_was_edited_does_not_fit_its_rules(debian: Board) -> None:
+    path = place(debian, RULES)
+    path.write_text(path.read_text().replace('"vfio"', '"no_autobind"'))
+    assert [one.partition(" differs from line ")[0] for one in drift(debian)] == [RULES]
+
+
+def test_a_file_without_header_is_not_one_without_a_list(debian: Board) -> None:
+    path = place(debian, RULES)
+    text = path.read_text()
+    path.write_text("".join(one for one in text.splitlines(True) if not one.startswith("# policy")))
+    assert f"{RULES} has no list in its header: it was edited or cut" in drift(debian)
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", "{", '{"buses": ["pci"]}', '{"more": 1}', '{"buses": 5}', '{"aliases": [1]}']
+)
+def test_a_header_with_an_odd_machine_is_a_difference(debian: Board, line: str) -> None:
+    path = place(debian, RULES)
+    head, mark, rest = path.read_text().partition("# machine: ")
+    path.write_text(head + mark + line + "\n" + rest.partition("\n")[2])
+    assert any(one.startswith(f"{RULES} differs from line") for one in drift(debian))
+    debian.apply([CRYPTO], **SETTINGS)
+    assert drift(debian) == []
+
+
+def test_files_of_an_earlier_version_are_to_be_applied_again(debian: Board) -> None:
+    """Before it was written down what machine they are for."""
+    path = place(debian, RULES)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(
+        "".join(one for one in lines if not one.startswith(("# machine", "# It was m")))
+    )
+    assert any("another version of this collection wrote it" in one for one in drift(debian))
+    assert debian.apply([CRYPTO], **SETTINGS).is_changed
+    assert drift(debian) == []
+
+
+@pytest.mark.parametrize("left", [MODPROBE, MODULES_LOAD, HOOK])
+def test_a_file_that_is_left_over_is_named_and_removed(debian: Board, left: str) -> None:
+    content = place(debian, left).read_bytes()
+    debian.apply([], **SETTINGS)
+    assert told(debian) == []
+    place(debian, left).write_bytes(content)
+    assert drift(debian) == [
+        f"{RULES} is not there, {NO_LIST}",
+        f"{left} is left over: the list that it was written for is not known",
+    ]
+    debian.apply([], **SETTINGS)
+    assert told(debian) == []
+
+
+def test_a_file_that_the_list_does_not_need_is_left_over(debian: Board) -> None:
+    content = place(debian, MODULES_LOAD).read_bytes()
+    debian.apply([DMA], **SETTINGS)
+    place(debian, MODULES_LOAD).write_bytes(content)
+    assert drift(debian) == [f"{MODULES_LOAD} is left over: the list last applied does not need it"]
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o757])
+@pytest.mark.parametrize("directory", ["/etc/udev/rules.d", "/etc"])
+def test_a_directory_in_which_others_can_replace_files_is_named(
+    debian: Board, directory: str, mode: int
+) -> None:
+    place(debian, directory).chmod(mode)
+    (sentence,) = drift(debian)
+    assert sentence.startswith(f"{directory} is root:root mode {mode:04o}, so that others")
+    assert f"'chmod go-w {directory}'" in sentence
+    outcome = debian.apply([CRYPTO], **SETTINGS)
+    assert not outcome.is_changed
+    assert outcome.warnings == [sentence]
+
+
+def test_a_directory_is_nobodys_business_where_no_list_is_applied(board: Board) -> None:
+    place(board, "/etc/udev/rules.d").chmod(0o777)
+    assert told(board) == []
+    assert board.apply([]).warnings == []
+
+
+def test_a_link_to_nowhere_is_removed_where_there_shall_be_no_file(debian: Board) -> None:
+    debian.apply([], **SETTINGS)
+    place(debian, MODPROBE).symlink_to("nowhere")
+    assert f"{MODPROBE} is a symbolic link to nowhere, and has to be a regular file" in drift(
+        debian
+    )
+    debian.apply([], **SETTINGS)
+    assert told(debian) == []
+
+
+def test_another_name_of_a_file_is_no_difference(debian: Board) -> None:
+    os.link(place(debian, RULES), debian.files_root / "backup")
+    assert drift(debian) == []
+
+
+@pytest.mark.parametrize("tool", [*TOOLS, None])
+@pytest.mark.parametrize(
+    ("entries", "settings"),
+    [
+        (LIST, {}),
+        ([{"dt_path": "crypto0", "policy": "vfio"}, DMA, AMBA], {}),
+        ([{"dt_path": "crypto0", "policy": "vfio"}], {"runtime": False}),
+        ([{"dt_path": "dma9", "policy": "no_autobind", "required": False}], {}),
+        ([{"dt_path": "other/x@1", "policy": "no_autobind", "required": False}], {}),
+        ([{"dt_path": "/soc/keys", "policy": "default"}], {}),
+        ([CRYPTO], {"initramfs": "never"}),
+        ([CRYPTO, {**DMA, "when_board": "acme,board"}], {"unsafe_noiommu": True}),
+        ([], {}),
+    ],
+)
+def test_files_are_as_the_run_that_wrote_them_left_them(
+    tmp_path: Path, tool: str | None, entries: list[dict[str, Any]], settings: dict[str, Any]
+) -> None:
+    """Whatever happens to devices, modules and aliases after it."""
+    board = host(tmp_path, *TOOLS[tool] if tool else ())
+    board.apply(entries, **{**SETTINGS, **settings})
+    assert drift(board) == []
+    present = [path for path in (*_boot.PATHS, HOOK, CONFIGURATION) if board.file(path) is not None]
+    assert [one["path"] for one in told(board)] == present
+    board.kernel.put("firmware/devicetree/base/aliases/crypto0", "/soc/crypto@b001000\0")
+    (board.files_root / "lib/modules" / os.uname().release / "modules.dep").write_text("")
+    assert drift(board) == []
