@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _ABREAST = 2
-_SILENT_SECONDS = 15
+_SILENT_SECONDS = 30
 # Of the last run that passed here.
 _SECONDS = Path.cwd().parents[2] / "check-seconds"
 

@@ -105,7 +105,7 @@ _value:
             C(with_hazards).
           returned: always
           type: dict
-          sample: {devices: 12000, listed: 1000, drifting: 4, with_hazards: 900}
+          sample: {devices: 796, listed: 199, drifting: 3, with_hazards: 3}
         hosts:
           description: >-
             The hosts in need of somebody first, each with C(host), C(state), its C(label),

@@ -131,7 +131,10 @@ _value:
           returned: always
           type: list
           elements: str
-          sample: ["it is acme-crypto, and the list last applied wants it vfio-platform"]
+          sample:
+            - >-
+              it is on driver acme-crypto with driver_override unset, and the list last applied
+              wants it on driver vfio-platform with driver_override vfio-platform
         hazards:
           description: >-
             What would be hurt if it lost its driver now, C(kind) and C(sentence), as C(carries) of

@@ -79,7 +79,10 @@ _value:
       description: What is to be said of it, in one line.
       returned: always
       type: str
-      sample: /soc/ethernet@e0700000 cannot be given to VFIO.
+      sample: >-
+        /soc/crypto@b000000 (platform device b000000.crypto) has no reset function (acme,crypto-v2),
+        and vfio-platform asks for one (ENOENT). If the device may be handed over without a reset,
+        set `passthrough_reset_required: false`.
 """
 
 from collections.abc import Callable, Mapping

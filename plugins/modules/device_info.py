@@ -166,7 +166,7 @@ devices:
       returned: always
       type: list
       elements: str
-      sample: [/dev/vfio/5]
+      sample: [/dev/vfio/5, /dev/vfio/devices/vfio0]
     links:
       description:
         - Links to these nodes by names that stay the same, in C(/dev/vfio) and, for the node of the
@@ -177,7 +177,9 @@ devices:
       returned: always
       type: list
       elements: str
-      sample: [/dev/vfio/by-path/soc:crypto@b000000]
+      sample:
+        - /dev/vfio/by-path/soc:crypto@b000000
+        - /dev/vfio/devices/by-path/soc:crypto@b000000
     carries:
       description: What would be hurt if it lost its driver now; empty if it has none.
       returned: always

@@ -116,7 +116,7 @@ devices:
       description: The driver that it is bound to; null if none.
       returned: always
       type: str
-      sample: acme-dma-uio
+      sample: acme-dma
     driver_override:
       description: The override; null if it is not set.
       returned: always
@@ -180,18 +180,22 @@ host_steps:
   returned: success
   type: list
   elements: str
-  sample: [load module vfio-platform with reset_required=N]
+  sample: []
 diff:
   description:
     - Where something differs, one part for the devices, one for the modules of VFIO.
-  returned: success, in diff mode
+  returned: success
   type: list
   elements: dict
   sample:
     - before_header: devices
       after_header: devices
-      before: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: acme-crypto\n"
-      after: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: vfio-platform\n"
+      before: >
+        /soc/dma@b100000 (platform device b100000.dma): driver acme-dma,
+        driver_override (unset)
+      after: >
+        /soc/dma@b100000 (platform device b100000.dma): driver acme-dma,
+        driver_override acme-dma-uio
 """
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _door

@@ -246,7 +246,7 @@ devices:
       returned: always
       type: list
       elements: str
-      sample: [/dev/vfio/5]
+      sample: [/dev/vfio/5, /dev/vfio/devices/vfio0]
     links:
       description:
         - Links to these nodes by names that stay the same, in C(/dev/vfio) and, for the node of the
@@ -257,7 +257,9 @@ devices:
       returned: always
       type: list
       elements: str
-      sample: [/dev/vfio/by-path/soc:crypto@b000000]
+      sample:
+        - /dev/vfio/by-path/soc:crypto@b000000
+        - /dev/vfio/devices/by-path/soc:crypto@b000000
     before:
       description: C(driver) and C(driver_override) before the run.
       returned: always
@@ -386,14 +388,24 @@ diff:
   description:
     - Where something differs, one part for the devices, one for links that are removed, one for the
       modules of VFIO and one for each file.
-  returned: success, in diff mode
+  returned: success
   type: list
   elements: dict
   sample:
     - before_header: devices
       after_header: devices
-      before: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: acme-crypto\n"
-      after: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: vfio-platform\n"
+      before: >
+        /soc/crypto@b000000 (platform device b000000.crypto): driver acme-crypto,
+        driver_override (unset)
+      after: >
+        /soc/crypto@b000000 (platform device b000000.crypto): driver vfio-platform,
+        driver_override vfio-platform; link its nodes in /dev/vfio as
+        by-path/soc:crypto@b000000
+    - before_header: kernel modules
+      after_header: kernel modules
+      before: ""
+      after: |
+        load module vfio-platform with reset_required=N
 """
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _door

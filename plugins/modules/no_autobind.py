@@ -175,18 +175,22 @@ host_steps:
   returned: success
   type: list
   elements: str
-  sample: [load module vfio-platform with reset_required=N]
+  sample: []
 diff:
   description:
     - Where something differs, one part for the devices, one for the modules of VFIO.
-  returned: success, in diff mode
+  returned: success
   type: list
   elements: dict
   sample:
     - before_header: devices
       after_header: devices
-      before: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: acme-crypto\n"
-      after: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: vfio-platform\n"
+      before: >
+        /soc/serial@b200000 (platform device b200000.serial): driver acme-uart,
+        driver_override (unset)
+      after: >
+        /soc/serial@b200000 (platform device b200000.serial): driver (none),
+        driver_override none
 """
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _door

@@ -132,7 +132,7 @@ devices:
       returned: always
       type: list
       elements: str
-      sample: [/dev/vfio/5]
+      sample: [/dev/vfio/5, /dev/vfio/devices/vfio0]
     before:
       description: C(driver) and C(driver_override) before the run.
       returned: always
@@ -183,14 +183,23 @@ host_steps:
 diff:
   description:
     - Where something differs, one part for the devices, one for the modules of VFIO.
-  returned: success, in diff mode
+  returned: success
   type: list
   elements: dict
   sample:
     - before_header: devices
       after_header: devices
-      before: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: acme-crypto\n"
-      after: "/soc/crypto@b000000 (platform device b000000.crypto):\n  driver: vfio-platform\n"
+      before: >
+        /soc/crypto@b000000 (platform device b000000.crypto): driver acme-crypto,
+        driver_override (unset)
+      after: >
+        /soc/crypto@b000000 (platform device b000000.crypto): driver vfio-platform,
+        driver_override vfio-platform
+    - before_header: kernel modules
+      after_header: kernel modules
+      before: ""
+      after: |
+        load module vfio-platform with reset_required=N
 """
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _door

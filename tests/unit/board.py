@@ -107,7 +107,7 @@ class Board:
             (self.proc / str(pid) / "fd" / str(number)).symlink_to(target)
 
 
-def _of(compatible: str) -> tuple[str, str]:
+def aliases_of(compatible: str) -> tuple[str, str]:
     """The aliases that a module has for a compatible of its driver (scripts/mod/file2alias.c)."""
     return f"of:N*T*C{compatible}C*", f"of:N*T*C{compatible}"
 
@@ -124,12 +124,12 @@ def acme_board(root: Path, *, groups_at_boot: bool = False) -> Board:
             Driver("acme-dma-uio", module="acme"),
             Driver("acme-blob", "amba", matches=("acme,blob",), module="acme"),
         ),
-        aliases=(*_of("acme,crypto"), *_of("acme,dma"), "amba:d00041011*"),
+        aliases=(*aliases_of("acme,crypto"), *aliases_of("acme,dma"), "amba:d00041011*"),
     )
     ethernet = Module(
         "acme_eth",
         (Driver("acme-eth", matches=("acme,eth",), module="acme_eth"),),
-        aliases=_of("acme,eth"),
+        aliases=aliases_of("acme,eth"),
     )
     board.kmod.modules.update({module.name: module for module in (native, ethernet)})
     board.kmod.load("acme")

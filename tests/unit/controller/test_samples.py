@@ -1,0 +1,324 @@
+"""What documentation shows of a result is what is returned, on a board as it describes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone, tzinfo
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from board import Board, aliases_of
+from fake_kernel import Driver, Module
+
+from ansible_collections.armfleet.vfio.plugins.filter import (
+    fleet_report,
+    host_state,
+    rollout_state,
+    rollout_table,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils import (
+    _boot,
+    _door,
+    _info,
+    _readiness,
+    _report,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_selectors
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._passthrough_role import with_prefix
+
+ROOT = Path(__file__).parents[3]
+CRYPTO, SERIAL, DMA = "/soc/crypto@b000000", "/soc/serial@b200000", "/soc/dma@b100000"
+SKIPPED = {"compatible": "acme,crypto-v2", "when_board": "acme,two"}
+REQUESTS = {
+    "host_policy": _door._whole_list,
+    "vfio_binding": _door._vfio_binding,
+    "no_autobind": _door._no_autobind,
+    "driver_override": _door._override,
+}
+SYMBOLS = "0 d __initcall__kmod_virtio_mmio__202_714_virtio_mmio_init6\n"
+PROGRAMS = ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs")
+
+
+def sample_board(root: Path, compatible: tuple[str, ...] = ("acme,one",)) -> Board:
+    """A board with the devices of the samples, that builds its initramfs with initramfs-tools."""
+    board = Board(root, groups_at_boot=True)
+    kernel = board.kernel
+    drivers = (
+        Driver("acme-crypto", matches=("acme,crypto",), module="acme"),
+        Driver("acme-uart", matches=("acme,uart-v1",), module="acme"),
+        Driver("acme-dma", matches=("acme,dma-v1",), module="acme"),
+        Driver("acme-dma-uio", module="acme"),
+    )
+    aliases = [alias for driver in drivers for name in driver.matches for alias in aliases_of(name)]
+    board.kmod.modules["acme"] = Module("acme", drivers, aliases=aliases)
+    board.kmod.load("acme")
+    kernel.register(Driver("virtio-mmio", matches=("virtio,mmio",)))
+    kernel.add_node("/", compatible)
+    kernel.add_node("/soc", ("simple-bus",))
+    both = ("acme,crypto-v2", "acme,crypto")
+    kernel.add_device("b000000.crypto", CRYPTO, both, iommus=True, group="5")
+    kernel.add_device("b200000.serial", SERIAL, ("acme,uart-v1",))
+    kernel.add_device("b100000.dma", DMA, ("acme,dma-v1",))
+    kernel.add_device(
+        "a000000.virtio_mmio", "/virtio_mmio@a000000", ("virtio,mmio",), iommus=True, group="6"
+    )
+    for path in (*PROGRAMS, "/proc/kallsyms", "/boot/vmlinuz-" + os.uname().release):
+        (board.files_root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        board.write_file(path, SYMBOLS)
+        (board.files_root / path[1:]).chmod(0o755)
+    return board
+
+
+def call(board: Board, module: str, devices: list[dict[str, Any]], **options: Any) -> Any:
+    """The result of a module that is called with these options."""
+    validated = ArgumentSpecValidator(**_door.SPECS[module]).validate(
+        {"devices": devices, **options}
+    )
+    assert validated.error_messages == []
+    request = REQUESTS[module](validated.validated_parameters)
+    outcome = run(board.host, request, check_mode=False)
+    to_result = _door._boot_result if module == "host_policy" else _report.result
+    return {"changed": outcome.is_changed, **to_result(outcome)}
+
+
+def device_info(board: Board, *selectors: dict[str, Any]) -> dict[str, Any]:
+    return _info.inspections(inspect(board.host, parse_selectors(selectors) if selectors else None))
+
+
+@contextmanager
+def belonging_to_nobody(path: Path) -> Iterator[None]:
+    """Let everybody write to a file that seems to be of the user nobody."""
+    lstat = os.lstat
+
+    def owned(name: str) -> os.stat_result:
+        values = list(lstat(name))
+        if name == str(path):
+            values[4:6] = 65534, 65534
+        return os.stat_result(values)
+
+    path.chmod(0o777)
+    with mock.patch("os.lstat", owned):
+        yield
+    path.chmod(0o644)
+
+
+def claim_crypto(board: Board) -> dict[str, Any]:
+    listed = [{"dt_path": CRYPTO, "policy": "vfio"}, {**SKIPPED, "policy": "vfio"}]
+    result: dict[str, Any] = call(board, "host_policy", listed, reset_required=False)
+    return result
+
+
+def results(module: str, root: Path) -> Iterator[dict[str, Any]]:
+    """What the module returns in each situation that its samples are of."""
+    board = sample_board(root)
+    if module == "host_policy":
+        yield claim_crypto(board)
+        virtio = {"dt_path": "/virtio_mmio@a000000", "policy": "vfio"}
+        yield call(board, module, [{"dt_path": CRYPTO, "policy": "vfio"}, virtio])
+    elif module == "vfio_binding":
+        yield call(board, module, [{"dt_path": CRYPTO}, SKIPPED], reset_required=False)
+    elif module == "no_autobind":
+        yield call(board, module, [{"dt_path": SERIAL}, SKIPPED])
+    elif module == "driver_override":
+        yield call(board, module, [{"dt_path": DMA}, SKIPPED], driver="acme-dma-uio")
+    else:
+        yield from inspections(board)
+        armada = ("marvell,armada8040-mcbin", "marvell,armada8040")
+        yield device_info(sample_board(root / "armada", armada))
+
+
+def inspections(board: Board) -> Iterator[dict[str, Any]]:
+    yield device_info(board, {"dt_path": CRYPTO}, SKIPPED)
+    board.kernel.put("devices/platform/b000000.crypto/net/eth0/flags", "0x1003\n")
+    yield device_info(board)
+    board.kernel.put("devices/platform/b000000.crypto/net/eth0/flags", "0x1002\n")
+    claim_crypto(board)
+    listed = [{"dt_path": CRYPTO, "policy": "vfio"}]
+    call(board, "host_policy", listed, reset_required=False)
+    with belonging_to_nobody(board.files_root / _boot.MODULES_LOAD[1:]):
+        yield device_info(board)
+    others = {
+        "/etc/driverctl.d/platform-b000000.crypto": "vfio-platform\n",
+        "/etc/udev/rules.d/80-vfio.rules": "# Mine.\n\n"
+        'KERNEL=="b000000.crypto", ATTR{driver_override}="vfio-platform"\n',
+        "/etc/modprobe.d/local.conf": "# Mine.\nblacklist acme\n",
+    }
+    for path, content in others.items():
+        (board.files_root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        board.write_file(path, content)
+    yield device_info(board)
+    call(board, "vfio_binding", [{"dt_path": CRYPTO}], state="released")
+    yield device_info(board)
+    yield device_info(board, {"name": "a000000.virtio_mmio"})
+    virtio = [{"name": "a000000.virtio_mmio", "policy": "vfio"}]
+    for path in others:
+        (board.files_root / path[1:]).unlink()
+    call(board, "host_policy", virtio, reset_required=False)
+    yield device_info(board)
+
+
+def untrue(fields: Mapping[str, Any], returned: list[Any], place: str = "") -> dict[str, Any]:
+    """The samples that none of the mappings ``returned`` has, with what is there."""
+    found: dict[str, Any] = {}
+    for key, field in fields.items():
+        values = [one[key] for one in returned]
+        if "sample" in field and not any(is_sample(field["sample"], value) for value in values):
+            found[place + key] = (field["sample"], values)
+        if "contains" in field:
+            inner = [
+                item
+                for value in values
+                for item in (value if isinstance(value, list) else [value])
+                if item is not None
+            ]
+            found.update(untrue(field["contains"], inner, f"{place}{key}."))
+    return found
+
+
+def is_sample(sample: Any, value: Any) -> bool:
+    """Whether a value, or a part of a list, is that of the documentation."""
+    if isinstance(sample, list) and isinstance(value, list) and sample:
+        return all(item in value for item in sample)
+    return bool(sample == value)
+
+
+def documented(module: str) -> dict[str, Any]:
+    imported = importlib.import_module(f"ansible_collections.armfleet.vfio.plugins.{module}")
+    fields: dict[str, Any] = yaml.safe_load(imported.RETURN)
+    return fields
+
+
+@pytest.mark.parametrize("module", sorted(_door.SPECS))
+def test_each_sample_is_what_the_module_returns(tmp_path: Path, module: str) -> None:
+    fields = documented(f"modules.{module}")
+    assert untrue(fields, list(results(module, tmp_path))) == {}
+
+
+@pytest.mark.parametrize("module", sorted(REQUESTS))
+def test_the_samples_of_a_device_are_of_one_run(tmp_path: Path, module: str) -> None:
+    result, *_others = results(module, tmp_path)
+    fields = documented(f"modules.{module}")["devices"]["contains"]
+    device = result["devices"][0]
+    assert {name: field["sample"] for name, field in fields.items()} == device
+    # What differs in the sample of the diff is that device.
+    (shown,) = [
+        part
+        for part in documented(f"modules.{module}")["diff"]["sample"]
+        if part["before_header"] == "devices"
+    ]
+    assert shown in result["diff"]
+
+
+def test_a_sample_that_is_not_returned_is_found() -> None:
+    fields = {"a": {"contains": {"b": {"sample": [1, 2]}, "c": {"sample": "x"}}}}
+    assert untrue(fields, [{"a": [{"b": [1], "c": "x"}, {"b": [2], "c": "y"}]}, {"a": None}]) == {
+        "a.b": ([1, 2], [[1], [2]])
+    }
+
+
+def drifting(root: Path) -> dict[str, Any]:
+    """What device_info returns of a host whose crypto engine was given back behind our back."""
+    board = sample_board(root)
+    claim_crypto(board)
+    call(board, "vfio_binding", [{"dt_path": CRYPTO}], state="released")
+    board.kernel.put("devices/platform/b000000.crypto/net/eth0/flags", "0x1003\n")
+    return device_info(board)
+
+
+ON_VFIO = {"driver": "vfio-platform", "driver_override": "vfio-platform"}
+DEVICE = {
+    **dict.fromkeys(("dt_path", "acpi_path")),
+    **ON_VFIO,
+    "bus": "platform",
+    "desired": ON_VFIO,
+    "next_boot": {**ON_VFIO, "reason": "policy vfio of the list last applied"},
+    "drift": [],
+    "carries": [],
+}
+UNREACHABLE = {
+    "unreachable": True,
+    "msg": "Failed to connect to the host via ssh: "
+    "ssh: connect to host 192.0.2.7 port 22: Connection refused",
+}
+
+
+def test_each_sample_of_host_state_is_returned(tmp_path: Path) -> None:
+    fields = documented("filter.host_state")["_value"]["contains"]
+    damaged = sample_board(tmp_path / "damaged")
+    claim_crypto(damaged)
+    damaged.write_file(_boot.MODULES_LOAD, "")
+    states = [
+        host_state.host_state(result, "board-7")
+        for result in (UNREACHABLE, drifting(tmp_path), device_info(damaged))
+    ]
+    assert untrue(fields, states) == {}
+
+
+def test_each_sample_of_rollout_state_is_returned(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError) as refusal:
+        call(sample_board(tmp_path), "host_policy", [{"dt_path": CRYPTO, "policy": "vfio"}])
+    applied = {"failed": True, "msg": with_prefix(str(refusal.value))}
+    fields = documented("filter.rollout_state")["_value"]["contains"]
+    assert untrue(fields, [rollout_state.rollout_state("board-7", 2, applied)]) == {}
+
+
+def test_each_sample_of_fleet_report_is_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, _zone: tzinfo | None = None) -> datetime:
+            return cls(2026, 1, 31, 12, tzinfo=timezone.utc)
+
+    monkeypatch.setattr(fleet_report, "datetime", Clock)
+    board = sample_board(tmp_path / "board")
+    claim_crypto(board)
+    as_listed, drifted = device_info(board), drifting(tmp_path / "drifting")
+    found = [as_listed] * 196 + [drifted] * 3 + [UNREACHABLE]
+    hosts = [host_state.host_state(result, f"board-{n}") for n, result in enumerate(found)]
+    report = fleet_report.fleet_report(hosts, "Boards", {"script": ""})
+    assert untrue(documented("filter.fleet_report")["_value"]["contains"], [report]) == {}
+
+
+def shown(page: str) -> list[str]:
+    """The lines of the only output that a guide shows."""
+    (block,) = re.findall(
+        r"^```text\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
+    )
+    return block.splitlines()
+
+
+def test_the_table_of_the_guide_is_what_a_rollout_shows() -> None:
+    claims = {
+        "devices": [{**DEVICE, "name": f"{number}.x"} for number in range(6)],
+        "policy_list": [{"compatible": "acme,x", "policy": "vfio"}],
+    }
+    without_vfio = {"failed": True, "msg": _readiness._no_vfio("vfio-platform")}
+    rows = {
+        "board-b": rollout_state.rollout_state("board-b", 2, without_vfio),
+        "rack-1": rollout_state.rollout_state("rack-1", 1, {"changed": True}, claims),
+        "board-a": rollout_state.rollout_state("board-a", 2, {"changed": True}, claims),
+        "board-c": None,
+    }
+    hostvars = {host: {"row": row} if row else {} for host, row in rows.items()}
+    table = rollout_table.rollout_table(list(rows), hostvars, "row")
+    release = os.uname().release
+    for line, whole in zip(shown("docs/fleet.md"), table, strict=True):
+        assert whole.replace(release, "6.12.63").startswith(line.removesuffix("..."))
+
+
+def test_what_the_guide_says_of_a_typing_error_is_what_is_said(tmp_path: Path) -> None:
+    board = sample_board(tmp_path, ("amd,seattle-overdrive", "amd,seattle"))
+    entry = {"dt_path": "/smb/xgmac@e0700000", "when_board": "amd,seatle", "policy": "vfio"}
+    assert call(board, "host_policy", [entry])["skipped_entries"] == shown("docs/mixed-fleets.md")
