@@ -144,10 +144,11 @@ def _run(row: Row) -> list[Line]:
         return [line("set up", Result("FAILED", 0, str(error)))]
     shutil.rmtree(row.collection, ignore_errors=True)
     shutil.copytree(_SOURCE, row.collection)
-    return [
-        line(ran, _result_of(command(row, programs), row.collection, programs))
-        for ran, command in row.runs
-    ]
+    lines = []
+    for ran, command in row.runs:
+        print(f"{row.ansible_core} on Python {row.environment.python}, {ran}: started", flush=True)
+        lines.append(line(ran, _result_of(command(row, programs), row.collection, programs)))
+    return lines
 
 
 def _result_of(command: list[str], collection: Path, programs: Path) -> Result:

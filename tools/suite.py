@@ -159,6 +159,7 @@ async def _run(part: Part) -> Verdict:
     directory.mkdir()
     tree_before = tree()
     began = time.monotonic()
+    print(f"part {part.name}: started", flush=True)
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *part.argv,

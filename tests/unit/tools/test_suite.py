@@ -111,8 +111,11 @@ def test_all_parts_of_a_tier_run_with_what_they_need(suite: Suite) -> None:
     assert last_line(done) == "parts: 4 passed, 0 failed"
 
 
-def test_each_part_is_reported_when_it_ends(suite: Suite) -> None:
-    assert re.search(r"^part second: ok, \d+ s$", suite.suite("test").stdout, re.MULTILINE)
+def test_each_part_is_reported_when_it_starts_and_when_it_ends(suite: Suite) -> None:
+    output = suite.suite("test").stdout
+    assert re.search(
+        r"^part second: started\n(.*\n)*?part second: ok, \d+ s$", output, re.MULTILINE
+    )
 
 
 def test_the_table_has_seconds_and_tests_of_each_part(suite: Suite) -> None:
