@@ -182,6 +182,13 @@ class Files:
         except OSError:
             return None
 
+    def placed_at(self, path: str) -> float | None:
+        """When the file came here, whatever time its package gives it; None without such a file."""
+        try:
+            return os.stat(self._root + path).st_ctime
+        except OSError:
+            return None
+
     def put(self, path: str, content: str | None) -> None:
         """Make the file be ``content`` or, with None, not be; never half of it.
 

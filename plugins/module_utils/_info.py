@@ -17,6 +17,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import (
     Inspection,
     inspect,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernels import Kernel
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_selectors
 
 # Seconds for a device whose lock a hanging driver holds: nothing but its override is lost.
@@ -47,6 +48,7 @@ def inspections(found: Findings) -> dict[str, Any]:
         "board": dict(found.board._asdict(), compatible=list(found.board.compatible)),
         "skipped_entries": list(found.skipped),
         "boot_files": [_boot_file(one) for one in found.boot_files],
+        "kernels": [_kernel(one) for one in found.kernels],
     }
 
 
@@ -55,6 +57,22 @@ def _boot_file(found: BootFile) -> dict[str, Any]:
         "path": found.path,
         "state": "present" if found.is_present else "absent",
         "drift": None if found.drift is None else list(found.drift),
+    }
+
+
+def _kernel(found: Kernel) -> dict[str, Any]:
+    note = None
+    if found.missing and not found.is_running and not found.is_new:
+        note = (
+            "The installed kernel %s has no module %s, which the list last applied needs. Do not "
+            "boot it, or install one that has it"
+        ) % (found.release, " and no ".join(found.missing))
+    return {
+        "release": found.release,
+        "running": found.is_running,
+        "new": found.is_new,
+        "missing": list(found.missing),
+        "note": note,
     }
 
 

@@ -35,6 +35,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     states_as_far_as_known,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early, EarlyDrivers
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernels import (
+    InstalledKernels,
+    Kernel,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VFIO_DRIVERS,
     Board,
@@ -65,7 +69,7 @@ class Inspection(NamedTuple):
     ``say`` is who has a say in its override; ``lines`` are what others say of its modules, and
     ``against`` those values that they give to parameters and the list last applied does not.
     ``early`` is its native driver where that has the device before any rule can run.
-    ``links`` are those to its nodes.
+    ``links`` are those to its nodes. ``without_driver`` names kernels that would leave it so.
     """
 
     device: Identity
@@ -78,6 +82,7 @@ class Inspection(NamedTuple):
     against: Sequence[str] = ()
     early: Early | None = None
     links: Sequence[str] = ()
+    without_driver: Sequence[str] = ()
 
     @property
     def drift(self) -> list[str]:
@@ -106,7 +111,7 @@ class Inspection(NamedTuple):
             for rule in self.say.rules
             if desired and rule.driver_override is None
         ]
-        return [*sentences, *self.against]
+        return [*sentences, *self.against, *self.without_driver]
 
 
 class Findings(NamedTuple):
@@ -121,6 +126,7 @@ class Findings(NamedTuple):
     board: Board = Board()
     skipped: Sequence[str] = ()
     boot_files: Sequence[_boot_files.BootFile] = ()
+    kernels: Sequence[Kernel] = ()
 
 
 def inspect(
@@ -148,6 +154,7 @@ def inspect(
         board(host.sysfs),
         list(elsewhere.values()),
         _boot_files.compare(host.files, memory),
+        inspector.kernels,
     )
 
 
@@ -169,7 +176,19 @@ class _Inspector:
         self._drivers = Drivers(host.sysfs, host.kmod)
         self._memory = memory
         self._early = EarlyDrivers(host.sysfs, host.kmod, host.files)
-        self._outlook = Outlook(host, self._drivers, memory, self._lines)
+        self._installed = InstalledKernels(host.files)
+        self._outlook = Outlook(host, self._drivers, memory, self._lines, self._installed)
+        self.kernels = self._installed.lacking(self._modules())
+
+    def _modules(self) -> list[str]:
+        """The modules of the drivers that the list last applied asks for."""
+        asked = {
+            (device.bus, desired)
+            for device, entry in self._claimed.items()
+            for desired in [Say(device.bus, entry).desired]
+            if desired
+        }
+        return sorted({module for one in asked for module in self._outlook.modules(*one)})
 
     def is_claimed(self, device: Identity) -> bool:
         """Whether the list last applied claims it."""
@@ -192,7 +211,20 @@ class _Inspector:
             _against(self._lines, self._parameters, say),
             self._early_driver(device, state, say),
             _present_links(self._host, device, state, say.entry),
+            self._without_driver(device, say),
         )
+
+    def _without_driver(self, device: Identity, say: Say) -> list[str]:
+        """In which new kernels the device would not have the driver that the list asks for."""
+        needed = self._outlook.modules(device.bus, say.desired) if say.desired else []
+        return [
+            "kernel %s, installed since this one was booted, has no module %s, which the list last "
+            "applied needs: if the next boot starts it, the device has no driver"
+            % (kernel.release, module)
+            for kernel in self.kernels
+            for module in needed
+            if kernel.is_new and module in kernel.missing
+        ]
 
     def _early_driver(self, device: Identity, state: State, say: Say) -> Early | None:
         if say.desired is None:

@@ -20,6 +20,7 @@ _ADVICE = {
     "is in use": "Give back or close the devices that are on it first",
     "not found": "Install the kernel package that has it",
 }
+_MODULES = "/lib/modules/"
 _FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 
 
@@ -47,6 +48,38 @@ class Kmod:
         if module not in self._available:
             self._available[module] = self._run(["--dry-run", "--quiet", "--", module])[0] == 0
         return self._available[module]
+
+    def without_modules(self) -> str | None:
+        """Why no module of the running kernel can be loaded, as a clause; None if some can."""
+        release = os.uname().release
+        if os.path.exists(_MODULES + release + "/modules.dep"):
+            return None
+        if not os.path.isdir(_MODULES):
+            return "no module of the running kernel (%s) can be loaded: %s is not there" % (
+                release,
+                _MODULES.rstrip("/"),
+            )
+        others = [name for name in sorted(os.listdir(_MODULES)) if name != release]
+        return (
+            "no module of the running kernel (%s) can be loaded: %s/modules.dep is not there%s"
+            % (
+                release,
+                _MODULES + release,
+                ", and of others there is " + ", ".join(others) if others else "",
+            )
+        )
+
+    def why_missing(self, module: str) -> str | None:
+        """Why this kernel cannot load ``module``, as a clause.
+
+        None if it can, and where there is no modprobe to ask.
+        """
+        if _path("modprobe") is None or self.is_available(module):
+            return None
+        return self.without_modules() or "the running kernel (%s) has no module %s" % (
+            os.uname().release,
+            module,
+        )
 
     def resolve(self, modalias: str) -> list[str]:
         """The modules that claim ``modalias``, as udev would find them; none if blacklisted."""

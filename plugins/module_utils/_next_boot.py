@@ -12,6 +12,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._autoload import Pro
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import Memory
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import folder
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernels import InstalledKernels
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DEFAULT,
     NO_AUTOBIND,
@@ -116,11 +117,20 @@ _NOTHING = Binding(None, None)
 class Outlook:
     """What the next boot makes of the devices of a host.
 
-    ``lines`` is what others say of modules, ``memory`` what the list last applied was made from.
+    ``lines`` is what others say of modules, ``kernels`` have them, ``memory`` is what the list last
+    applied was made from.
     """
 
-    def __init__(self, host: Host, drivers: Drivers, memory: Memory, lines: Sequence[Line]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        drivers: Drivers,
+        memory: Memory,
+        lines: Sequence[Line],
+        kernels: InstalledKernels,
+    ) -> None:
         self._host = host
+        self._kernels = kernels
         self._drivers = drivers
         self._memory = memory
         self._lines = lines
@@ -152,15 +162,19 @@ class Outlook:
     def _claimants(self, device: Identity) -> list[str]:
         return self._host.kmod.claimants(modalias(self._host.sysfs, device))
 
-    def _needed(self, device: Identity, desired: Binding) -> list[str]:
-        """The module that has to be loaded for the list; none where the driver is built in."""
+    def modules(self, bus: str, desired: Binding) -> list[str]:
+        """The module of the driver; none where that driver has none here."""
         if desired.driver is None:
             return []
         if desired.driver in VFIO_DRIVERS.values():
-            module = underscored(desired.driver)
-            return [] if is_built_in(self._host.sysfs, module) else [module]
-        pinned = self._drivers.module(device.bus, desired.driver)
+            return [underscored(desired.driver)]
+        pinned = self._drivers.module(bus, desired.driver)
         return [pinned] if pinned else []
+
+    def _needed(self, device: Identity, desired: Binding) -> list[str]:
+        """The module that has to be loaded for the list; none where the driver is built in."""
+        modules = self.modules(device.bus, desired)
+        return [module for module in modules if not is_built_in(self._host.sysfs, module)]
 
     def _by_list(self, device: Identity, say: Say) -> NextBoot | None:
         if not (say.desired and say.entry):
@@ -173,7 +187,16 @@ class Outlook:
                 policy,
             )
             return NextBoot(say.desired._replace(driver=None), reason)
+        for module in self._needed(device, say.desired):
+            why = self._why_missing(module)
+            if why:
+                reason = "%s, so that %s, which %s needs, is not loaded" % (why, module, policy)
+                return NextBoot(say.desired._replace(driver=None), reason)
         return NextBoot(say.desired, policy)
+
+    def _why_missing(self, module: str) -> str | None:
+        lost = self._kernels.lost_file(module)
+        return "%s is not there" % lost if lost else self._host.kmod.why_missing(module)
 
     def _by_rule(self, bus: str, rule: Rule) -> NextBoot:
         """What a rule of others makes of a device, whether or not it loads the module itself."""
@@ -233,7 +256,7 @@ class Outlook:
             if self._host.sysfs.exists("module/" + module):
                 return "the module %s claims it, but does not have it" % module
             return "%s, but what driver that has is not known before" % found.reason
-        return "no module claims it"
+        return self._host.kmod.without_modules() or "no module claims it"
 
     def _prospect(self, module: str, *, is_claiming: bool) -> Prospect:
         holders = self._host.sysfs.names("module/%s/holders" % module)

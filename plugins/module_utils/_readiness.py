@@ -42,6 +42,10 @@ _RESET_BUILT_IN = (
     "`reset_required` differs, and vfio-platform is built into this kernel, so that it can be set "
     "at boot only: add vfio_platform.reset_required=0 (or 1) to the kernel's command line"
 )
+_NO_MODULES = (
+    "%s is not registered, and %s. Install the package of that kernel, or reboot into an installed "
+    "one, and run again"
+)
 
 
 def unreadiness(
@@ -96,7 +100,7 @@ def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> st
             "(suppress_bind_attrs). Apply with `runtime: false` and reboot" % (device.label, driver)
         )
     if driver == VFIO_DRIVERS[device.bus]:
-        return None if kmod.is_available(driver) else _no_vfio(driver)
+        return None if kmod.is_available(driver) else _no_vfio(kmod, driver)
     others = [
         bus for bus in sysfs.names("bus") if sysfs.exists("bus/%s/drivers/%s" % (bus, driver))
     ]
@@ -111,6 +115,9 @@ def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> st
             "Driver %s for %s is not loaded. Load its module first ('modprobe %s'), and have it "
             "loaded at boot" % (driver, device.label, driver)
         )
+    without = kmod.without_modules()
+    if without:
+        return _NO_MODULES % ("Driver %s for %s" % (driver, device.label), without)
     return (
         "Driver %s for %s does not exist here: no driver of that name is registered and no module "
         "is called so. List the drivers with 'ls /sys/bus/%s/drivers'"
@@ -118,7 +125,10 @@ def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> st
     )
 
 
-def _no_vfio(driver: str) -> str:
+def _no_vfio(kmod: Kmod, driver: str) -> str:
+    without = kmod.without_modules()
+    if without:
+        return _NO_MODULES % ("Driver " + driver, without)
     return (
         "This kernel (%s) has no %s: the driver is not registered and modprobe finds no module of "
         "that name. It needs CONFIG_%s; Debian's arm64 kernels lack it, "

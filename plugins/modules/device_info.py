@@ -234,6 +234,8 @@ devices:
         - How it will be after the next boot, by the list last applied, by what driverctl has
           stored, by other people's udev rules in the order of their files, and by whether the
           driver's module will be loaded.
+        - Of a module that the list needs it counts whether the running kernel has it; of other
+          kernels see RV(kernels).
         - What is in an initramfs is not looked at, nor services that load modules.
       returned: always
       type: dict
@@ -256,7 +258,8 @@ devices:
     drift:
       description:
         - One sentence where the running system differs from the list last applied, and one where it
-          differs from what will be after the next boot.
+          differs from what will be after the next boot, or from what would be after a boot of a
+          kernel that was installed since the last one.
         - Empty where all agree.
       returned: always
       type: list
@@ -384,6 +387,46 @@ boot_files:
         - >-
           /etc/modules-load.d/armfleet-vfio.conf is nobody:nogroup mode 0777, and has to be
           root:root mode 0644
+kernels:
+  description:
+    - The kernels that are installed (C(/lib/modules)), and what they lack of the modules that the
+      list last applied needs. A module that is built in is not missing.
+    - Empty where that list needs no module.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    release:
+      description: The kernel, as C(uname -r) calls it.
+      returned: always
+      type: str
+      sample: 6.12.48+deb13-arm64
+    running:
+      description: Whether it runs now. What it lacks is in RV(devices[].drift).
+      returned: always
+      type: bool
+      sample: false
+    new:
+      description:
+        - Whether it was installed after the running one was booted, as by C(apt upgrade), so that
+          the next boot is likely to start it. What it lacks is in RV(devices[].drift).
+      returned: always
+      type: bool
+      sample: false
+    missing:
+      description: The modules that it lacks.
+      returned: always
+      type: list
+      elements: str
+      sample: [vfio_platform]
+    note:
+      description: >-
+        A sentence if it lacks a module and neither runs nor is new, which is no drift; else null.
+      returned: always
+      type: str
+      sample: >-
+        The installed kernel 6.12.48+deb13-arm64 has no module vfio_platform, which the list last
+        applied needs. Do not boot it, or install one that has it
 reboot_required:
   description: >-
     Whether the list was last applied for the next boot alone, and that boot has not come yet

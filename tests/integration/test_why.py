@@ -63,6 +63,8 @@ _STATUS = (
     f"cat {RULES} {MODPROBE} {MODULES_LOAD}; stat -c '%n %F %a %U %G' /etc/*/*armfleet* {RULES}"
 )
 
+_NEW_KERNEL = "echo kernel/fs/x.ko: > modules.dep; echo kernel/fs/y.ko > modules.builtin"
+
 _TIDY_UP = f"""
     rm {BLACKLIST} {LOADED} {EARLY} {LATE}
     udevadm control --reload
@@ -82,10 +84,15 @@ def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
     assert (read_machine(guest).bindings, files(guest)) == before
 
 
+def whole_info(inventory: Path) -> dict[str, Any]:
+    """What device_info returns."""
+    run = play(inventory, task_play("armfleet.vfio.device_info", {}))
+    return run.of("armfleet.vfio.device_info")
+
+
 def info(inventory: Path) -> dict[str, dict[str, Any]]:
     """What device_info says of each device, by its name."""
-    run = play(inventory, task_play("armfleet.vfio.device_info", {}))
-    return {one["name"]: one for one in run.of("armfleet.vfio.device_info")["devices"]}
+    return {one["name"]: one for one in whole_info(inventory)["devices"]}
 
 
 def drift(inventory: Path, folder: Path) -> tuple[int, dict[str, Any]]:
@@ -102,7 +109,6 @@ def test_boot_files_that_were_damaged_drift_until_the_list_is_applied_again(
 ) -> None:
     apply = task_play("armfleet.vfio.host_policy", {"devices": LISTED, "reset_required": False})
     assert play(inventory, apply).code == 0
-    assert drift(inventory, tmp_path)[0] == 0
     sound = guest.run(_STATUS).stdout
     guest.run(_DAMAGE)
     code, state = drift(inventory, tmp_path)
@@ -119,8 +125,9 @@ def test_boot_files_that_were_damaged_drift_until_the_list_is_applied_again(
     for sentence in (owner, mode, kind):
         assert f"-{sentence}" in checked.output
     assert guest.run(_STATUS).stdout != sound
-    done = play(inventory, apply).of("armfleet.vfio.host_policy")
-    assert done["warnings"] == [directory]
+    applied = play(inventory, apply)
+    assert directory in " ".join(applied.output.split())
+    done = applied.of("armfleet.vfio.host_policy")
     assert {file["path"] for file in done["boot_files"] if file["changed"]} == {
         *(RULES, MODPROBE, MODULES_LOAD)
     }
@@ -130,9 +137,6 @@ def test_boot_files_that_were_damaged_drift_until_the_list_is_applied_again(
 
 
 def test_each_device_is_told_with_why_it_has_its_driver(guest: Guest, inventory: Path) -> None:
-    options = {"devices": LISTED, "reset_required": False}
-    done = play(inventory, task_play("armfleet.vfio.host_policy", options))
-    assert done.code == 0, done.output
     guest.run(_BIND_BY_HAND)
     found = info(inventory)
     expected = {
@@ -152,6 +156,33 @@ def test_each_device_is_told_with_why_it_has_its_driver(guest: Guest, inventory:
     assert "the list last applied sets" in found["b101000.ring"]["bound_by"]["sentence"]
     drifting = {name for name, one in found.items() if one["drift"]}
     assert drifting == {"b000000.crypto"}
+
+
+def test_modules_that_are_gone_make_the_devices_that_need_them_drift(
+    guest: Guest, inventory: Path
+) -> None:
+    release = guest.run("uname -r").stdout.strip()
+    home = f"/lib/modules/{release}"
+    guest.run(f"mv {home} /root/away; mkdir /lib/modules/9.9; cd /lib/modules/9.9; {_NEW_KERNEL}")
+    try:
+        found = whole_info(inventory)
+    finally:
+        guest.run(f"mv /root/away {home}; rm -r /lib/modules/9.9")
+    assert found["kernels"] == [
+        {
+            "release": "9.9",
+            "running": False,
+            "new": True,
+            "missing": ["vfio_platform"],
+            "note": None,
+        }
+    ]
+    of_rings = {one["name"]: one["drift"] for one in found["devices"] if one["desired"]}
+    assert set(of_rings) == {"b101000.ring", "b102000.ring", "b103000.ring"}
+    for now, new in of_rings.values():
+        assert f"no module of the running kernel ({release}) can be loaded: {home}/" in now
+        assert new.startswith("kernel 9.9, installed since this one was booted, has no module vfio")
+    assert not any(one["drift"] for name, one in info(inventory).items() if name in of_rings)
 
 
 OVERRIDDEN = {

@@ -198,6 +198,14 @@ CASES = {
         on(RING, "vfio", reset_required=False),
         "vfio-platform",
         "It needs CONFIG_VFIO_PLATFORM",
+        before=_WITHOUT_VFIO + "mv /lib/modules /lib/modules.away; "
+        "mkdir -p /lib/modules/$(uname -r); touch /lib/modules/$(uname -r)/modules.dep",
+        after="rm -r /lib/modules; mv /lib/modules.away /lib/modules",
+    ),
+    "no module of the running kernel … can be loaded": Case(
+        on(RING, "vfio", reset_required=False),
+        "vfio-platform",
+        "Install the package of that kernel",
         before=_WITHOUT_VFIO + "mv /lib/modules /lib/modules.away",
         after="mv /lib/modules.away /lib/modules",
     ),

@@ -249,6 +249,9 @@ def _furnish(host: Host) -> None:
     _furnish_dev(root / "dev")
     namespace.bind(host.mount / "dev/vfio", root / "dev/vfio")
     _install_modprobe(root)
+    modules = root / "lib/modules" / os.uname().release
+    modules.mkdir(parents=True, exist_ok=True)
+    (modules / "modules.dep").touch()
     namespace.change_root(root)
 
 

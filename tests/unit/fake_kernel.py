@@ -480,9 +480,18 @@ class FakeKmod(Kmod):
         self.options: dict[str, dict[str, str]] = {}
         self.without_signature: set[str] = set()
         self.built_in: set[str] = set()
+        self.no_modules: str | None = None
 
     def is_available(self, module: str) -> bool:
         return _underscored(module) in self.modules
+
+    def without_modules(self) -> str | None:
+        return self.no_modules
+
+    def why_missing(self, module: str) -> str | None:
+        if self.is_available(module):
+            return None
+        return self.no_modules or f"the running kernel (x) has no module {module}"
 
     def resolve(self, modalias: str) -> list[str]:
         kind, _colon, compatible = modalias.partition(":")

@@ -25,6 +25,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import (
     Findings,
     Inspection,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernels import Kernel
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VFIO,
     Identity,
@@ -234,7 +235,10 @@ def test_what_a_module_returns_is_described(module: str) -> None:
 
 def test_what_device_info_returns_is_described() -> None:
     found = Findings(
-        [INSPECTION], [ENTRY], boot_files=[BootFile(_boot.RULES, is_present=True, drift=[])]
+        [INSPECTION],
+        [ENTRY],
+        boot_files=[BootFile(_boot.RULES, is_present=True, drift=[])],
+        kernels=[Kernel("6.12", is_running=True, is_new=False, missing=[])],
     )
     returned = _info.inspections(found)
     assert undescribed(returned, module_text("device_info", "RETURN")) == set()

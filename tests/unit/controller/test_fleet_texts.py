@@ -106,6 +106,16 @@ def test_no_cell_of_the_csv_is_a_formula_for_a_spreadsheet(start: str) -> None:
     assert row["host"] == row["device"] == row["drift"] == "'" + value
 
 
+def test_differences_of_boot_files_are_counted() -> None:
+    files = [{"path": "/etc/x", "state": "present", "drift": ["a", "b"]}]
+    host = host_state("edge-1", {**result(EDGE), "boot_files": files})
+    read = metrics(_fleet_texts.as_prometheus(report(host, FLEET[1])))
+    counts = [
+        read["armfleet_vfio_drift_boot_files", (("host", name),)] for name in ("edge-1", "edge-2")
+    ]
+    assert counts == [2, 0]
+
+
 @pytest.mark.parametrize("value", ["/soc/a@1", "a,b", 'say "x"', "two\nlines", "5 - 3"])
 def test_other_cells_of_the_csv_come_back_as_they_were(value: str) -> None:
     row = cells(value)

@@ -175,6 +175,14 @@ def test_a_host_that_cannot_be_read_gets_one_line_that_tells(
     assert "Traceback" not in sentence
 
 
+def test_what_other_kernels_lack_is_a_note_and_no_state() -> None:
+    kernels = [{"release": "6.1", "note": "Kernel 6.1 lacks it"}, {"release": "6.2", "note": None}]
+    found = host_state("board-7", read(device(), kernels=kernels))
+    assert found["state"] == "as_listed"
+    assert found["sentence"].endswith(" Note: Kernel 6.1 lacks it")
+    assert found["notes"] == ["Kernel 6.1 lacks it"]
+
+
 def test_a_message_is_one_line_without_control_characters_and_not_too_long() -> None:
     sentence = host_state("x", {"failed": True, "msg": "a\tb\x1b[31m" + "c" * 5000})["sentence"]
     assert "a b[31mccc" in sentence

@@ -68,6 +68,13 @@ def said(applied: Any, checked: Any = None, failure: Any = None, unchanged: Any 
         ),
         (
             {"changed": True},
+            info(device("a"), boot_files=[{"drift": []}, {"drift": ["/etc is nobody's"]}]),
+            None,
+            "failed",
+            "/etc is nobody's",
+        ),
+        (
+            {"changed": True},
             info(device("a", "a boot brings it"), reboot_required=True),
             None,
             "changed",
