@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _report
@@ -22,6 +23,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._policies import par
 
 # Seconds for a device whose lock a hanging driver holds: nothing but its override is lost.
 _PATIENCE = 5
+_MOST_NAMES = 10
 
 
 def device_info() -> None:
@@ -36,7 +38,40 @@ def device_info() -> None:
         module.fail_json(msg=str(error))
     finally:
         host.sysfs.close()
+    for sentence in unknown(found):
+        module.warn(sentence)
     module.exit_json(changed=False, **inspections(found))
+
+
+def unknown(found: Findings) -> list[str]:
+    """What could not be known, and what root would see; a sentence each."""
+    sentences = []
+    devices = [one.device.name for one in found.devices if one.may_carry_more]
+    if devices:
+        sentences.append(
+            "%s: whether a process of another user, or in another mount namespace, uses what these "
+            "devices carry is not known, because %s. carries is null where nothing is known, and "
+            "may not be all where something is. Set become: true to see open files and mounts of "
+            "all processes" % (_listed(devices), _why_unknown())
+        )
+    files = [one.path for one in found.boot_files if one.drift is None]
+    if files:
+        sentences.append(
+            "%s cannot be read by this user, so that drift of it is null. Set become: true to "
+            "compare its content" % ", ".join(files)
+        )
+    return sentences
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (" and %d more" % more if more > 0 else "")
+
+
+def _why_unknown() -> str:
+    if os.geteuid() != 0:
+        return "the module does not run as root"
+    return "this root may not read them (CAP_SYS_PTRACE)"
 
 
 def inspections(found: Findings) -> dict[str, Any]:
@@ -83,7 +118,7 @@ def _inspection(found: Inspection) -> dict[str, Any]:
         **_report.running(found.state),
         bound_by=found.bound_by and found.bound_by._asdict(),
         links=list(found.links),
-        carries=[hazard._asdict() for hazard in found.hazards],
+        carries=None if found.hazards is None else [hazard._asdict() for hazard in found.hazards],
         claimed_by=say.entry and to_mapping(say.entry),
         desired=say.desired and say.desired._asdict(),
         next_boot=dict(found.next_boot.binding._asdict(), reason=found.next_boot.reason),

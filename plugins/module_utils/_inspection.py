@@ -69,13 +69,15 @@ class Inspection(NamedTuple):
     ``say`` is who has a say in its override; ``lines`` are what others say of its modules, and
     ``against`` those values that they give to parameters and the list last applied does not.
     ``early`` is its native driver where that has the device before any rule can run.
-    ``links`` are those to its nodes. ``without_driver`` names kernels that would leave it so.
+    ``hazards`` is None where none is known and there may be some; where it ``may_carry_more`` they
+    may not be all. ``links`` are those to its nodes. ``without_driver`` names kernels that would
+    leave it so.
     """
 
     device: Identity
     state: State
     bound_by: Reason | None
-    hazards: list[Hazard]
+    hazards: list[Hazard] | None
     say: Say
     next_boot: NextBoot
     lines: Sequence[_modprobe.Line] = ()
@@ -83,6 +85,7 @@ class Inspection(NamedTuple):
     early: Early | None = None
     links: Sequence[str] = ()
     without_driver: Sequence[str] = ()
+    may_carry_more: bool = False
 
     @property
     def drift(self) -> list[str]:
@@ -90,7 +93,7 @@ class Inspection(NamedTuple):
 
         Of a device that a hanging driver holds it is not known how it is.
         """
-        if any(hazard.kind == BLOCKED for hazard in self.hazards):
+        if any(hazard.kind == BLOCKED for hazard in self.hazards or ()):
             return []
         running = Binding(self.state.driver, self.state.driver_override)
         after = self.next_boot.binding
@@ -200,11 +203,14 @@ class _Inspector:
         match = None
         if state.driver and state.driver != state.driver_override:
             match = self._drivers.match(device, state.driver)
+        unanswered = self._host.usage.unanswered
+        hazards = _hazards(self._host, device, state, blocked)
+        may_carry_more = self._host.usage.unanswered > unanswered
         return Inspection(
             device,
             state,
             None if blocked else _bound_by(state, match, say),
-            _hazards(self._host, device, state, blocked),
+            None if may_carry_more and not hazards else hazards,
             say,
             self._outlook.of(device, state, match, say),
             self._outlook.lines(device, state, match, say),
@@ -212,6 +218,7 @@ class _Inspector:
             self._early_driver(device, state, say),
             _present_links(self._host, device, state, say.entry),
             self._without_driver(device, say),
+            may_carry_more,
         )
 
     def _without_driver(self, device: Identity, say: Say) -> list[str]:

@@ -24,11 +24,17 @@ class Mount(NamedTuple):
 
 
 class Processes:
-    """Reads ``proc``, where procfs is mounted, once and when the first question comes."""
+    """Reads ``proc``, where procfs is mounted, once and when the first question comes.
+
+    ``unanswered`` is how often nobody was found to hold a node while processes of others could not
+    be read, as without root.
+    """
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
         self._holders: dict[str, list[str]] | None = None
+        self._is_complete = os.geteuid() == 0
+        self.unanswered = 0
         # One process of each mount namespace, by what the kernel calls the namespace.
         self._elsewhere: dict[str, str] = {}
 
@@ -36,7 +42,10 @@ class Processes:
         """Who has a device node open, or a VFIO device that no open node tells."""
         if self._holders is None:
             self._holders = self._read()
-        return self._holders.get(node, [])
+        found = self._holders.get(node, [])
+        if not (found or self._is_complete):
+            self.unanswered += 1
+        return found
 
     def mounts(self) -> list[Mount]:
         """What is mounted, for this process and then in the mount namespaces of all others."""
@@ -84,7 +93,7 @@ class Processes:
             if not pid.isdigit():
                 continue
             opened = "%s/%s/fd" % (self._proc, pid)
-            targets = {_link("%s/%s" % (opened, one)) for one in _listing(opened)}
+            targets = {_link("%s/%s" % (opened, one)) for one in self._descriptors(opened)}
             nodes = {target for target in targets if target.startswith("/dev/")}
             if VFIO_DEVICE in targets and not any(_VFIO_NODE.match(node) for node in nodes):
                 nodes.add(VFIO_DEVICE)
@@ -93,6 +102,16 @@ class Processes:
             self._elsewhere.setdefault(_link("%s/%s/ns/mnt" % (self._proc, pid)), pid)
         self._elsewhere.pop("", None)
         return holders
+
+    def _descriptors(self, path: str) -> list[str]:
+        try:
+            return os.listdir(path)
+        except PermissionError:
+            self._is_complete = False
+            return []
+        except OSError:
+            # The process has ended.
+            return []
 
     def _command(self, pid: str) -> str:
         command = _text("%s/%s/comm" % (self._proc, pid)) or "a process"

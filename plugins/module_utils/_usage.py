@@ -63,6 +63,11 @@ class Usage:
         self._references = References(sysfs)
         self._machine = _Machine(sysfs)
 
+    @property
+    def unanswered(self) -> int:
+        """How often it could not be known whether a process holds a node open."""
+        return self._processes.unanswered
+
     def of(self, device: Identity, state: State) -> list[Hazard]:
         """What would be hurt if this device lost the driver that it has now."""
         if not state.driver:

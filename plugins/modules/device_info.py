@@ -17,6 +17,8 @@ description:
   - Reads devices of the C(platform) and C(amba) buses, their drivers, overrides, IOMMU groups and
     nodes in C(/dev/vfio), why a device has its driver, what would be hurt if it lost that, and what
     it will be after the next boot.
+  - Root is not needed. What another user cannot see is null, and a warning says what root would
+    see. A configuration file that cannot be read fails the module.
 options:
   devices:
     description:
@@ -181,7 +183,11 @@ devices:
         - /dev/vfio/by-path/soc:crypto@b000000
         - /dev/vfio/devices/by-path/soc:crypto@b000000
     carries:
-      description: What would be hurt if it lost its driver now; empty if it has none.
+      description:
+        - What would be hurt if it lost its driver now; empty if it has none.
+        - Null where nothing is known and there may be something, because open files and mounts of
+          other users' processes cannot be read, as without root. A warning names these devices, and
+          those of which only a part is known.
       returned: always
       type: list
       elements: dict

@@ -63,6 +63,10 @@ _STATUS = (
     f"cat {RULES} {MODPROBE} {MODULES_LOAD}; stat -c '%n %F %a %U %G' /etc/*/*armfleet* {RULES}"
 )
 
+_PYTHON_OF_NOBODY = """\
+#!/bin/sh
+exec setpriv --reuid nobody --regid nogroup --clear-groups /usr/bin/python3 "$@"
+"""
 _NEW_KERNEL = "echo kernel/fs/x.ko: > modules.dep; echo kernel/fs/y.ko > modules.builtin"
 
 _TIDY_UP = f"""
@@ -84,15 +88,15 @@ def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
     assert (read_machine(guest).bindings, files(guest)) == before
 
 
-def whole_info(inventory: Path) -> dict[str, Any]:
-    """What device_info returns."""
-    run = play(inventory, task_play("armfleet.vfio.device_info", {}))
-    return run.of("armfleet.vfio.device_info")
+def whole_info(inventory: Path, **variables: str) -> tuple[dict[str, Any], str]:
+    """What device_info returns, and the output on one line."""
+    run = play(inventory, task_play("armfleet.vfio.device_info", {}), variables=variables)
+    return run.of("armfleet.vfio.device_info"), " ".join(run.output.split())
 
 
 def info(inventory: Path) -> dict[str, dict[str, Any]]:
     """What device_info says of each device, by its name."""
-    return {one["name"]: one for one in whole_info(inventory)["devices"]}
+    return {one["name"]: one for one in whole_info(inventory)[0]["devices"]}
 
 
 def drift(inventory: Path, folder: Path) -> tuple[int, dict[str, Any]]:
@@ -158,6 +162,24 @@ def test_each_device_is_told_with_why_it_has_its_driver(guest: Guest, inventory:
     assert drifting == {"b000000.crypto"}
 
 
+def test_another_user_is_told_the_same_as_root_or_that_it_is_not_known(
+    guest: Guest, inventory: Path
+) -> None:
+    guest.run("cat > /root/a-python; chmod 755 /root/a-python", input=_PYTHON_OF_NOBODY)
+    of_root, output = whole_info(inventory)
+    assert "does not run as root" not in output
+    found, output = whole_info(inventory, ansible_python_interpreter="/root/a-python")
+    unknown = [one["name"] for one in found["devices"] if one["carries"] is None]
+    assert set(unknown) >= {"b101000.ring", "b102000.ring", "b103000.ring"}
+    assert "does not run as root" in output
+    assert unknown[0] in output
+    told = {one["name"]: one["carries"] for one in of_root["devices"]}
+    for one in found["devices"]:
+        if one["carries"] is None:
+            one["carries"] = told[one["name"]]
+    assert found == of_root
+
+
 def test_modules_that_are_gone_make_the_devices_that_need_them_drift(
     guest: Guest, inventory: Path
 ) -> None:
@@ -165,7 +187,7 @@ def test_modules_that_are_gone_make_the_devices_that_need_them_drift(
     home = f"/lib/modules/{release}"
     guest.run(f"mv {home} /root/away; mkdir /lib/modules/9.9; cd /lib/modules/9.9; {_NEW_KERNEL}")
     try:
-        found = whole_info(inventory)
+        found, _output = whole_info(inventory)
     finally:
         guest.run(f"mv /root/away {home}; rm -r /lib/modules/9.9")
     assert found["kernels"] == [

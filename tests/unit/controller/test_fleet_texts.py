@@ -106,6 +106,16 @@ def test_no_cell_of_the_csv_is_a_formula_for_a_spreadsheet(start: str) -> None:
     assert row["host"] == row["device"] == row["drift"] == "'" + value
 
 
+def test_hazards_that_are_not_known_are_told_and_counted_as_none() -> None:
+    found = result(EDGE)
+    found["devices"] = [{**found["devices"][0], "carries": None}]
+    host = host_state("edge-1", found)
+    (row,) = csv.DictReader(_fleet_texts.as_csv(report(host)).splitlines())
+    assert row["hazards"] == "(not known without root)"
+    assert _fleet_texts.totals(host["devices"]).with_hazards == 0
+    assert "it was read without root" in page(report(host), {})["data"]
+
+
 def test_differences_of_boot_files_are_counted() -> None:
     files = [{"path": "/etc/x", "state": "present", "drift": ["a", "b"]}]
     host = host_state("edge-1", {**result(EDGE), "boot_files": files})

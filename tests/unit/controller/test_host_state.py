@@ -175,6 +175,11 @@ def test_a_host_that_cannot_be_read_gets_one_line_that_tells(
     assert "Traceback" not in sentence
 
 
+def test_what_a_device_carries_may_not_be_known() -> None:
+    (shown,) = host_state("board-7", read(device(carries=None)))["devices"]
+    assert shown["hazards"] is None
+
+
 def test_what_other_kernels_lack_is_a_note_and_no_state() -> None:
     kernels = [{"release": "6.1", "note": "Kernel 6.1 lacks it"}, {"release": "6.2", "note": None}]
     found = host_state("board-7", read(device(), kernels=kernels))
