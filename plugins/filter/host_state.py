@@ -118,13 +118,14 @@ _value:
           sample: {driver: vfio-platform, driver_override: vfio-platform}
         next_boot:
           description: >-
-            What it will be after the next boot, C(driver) and C(driver_override), and the
-            C(reason).
+            What it will be after the next boot, C(driver) and C(driver_override), whether that is
+            C(known), and the C(reason).
           returned: always
           type: dict
           sample:
             driver: vfio-platform
             driver_override: vfio-platform
+            known: true
             reason: policy vfio of the list last applied
         drift:
           description: A sentence for each difference; empty where there is none.

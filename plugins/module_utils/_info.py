@@ -121,7 +121,11 @@ def _inspection(found: Inspection) -> dict[str, Any]:
         carries=None if found.hazards is None else [hazard._asdict() for hazard in found.hazards],
         claimed_by=say.entry and to_mapping(say.entry),
         desired=say.desired and say.desired._asdict(),
-        next_boot=dict(found.next_boot.binding._asdict(), reason=found.next_boot.reason),
+        next_boot=dict(
+            found.next_boot.binding._asdict(),
+            known=found.next_boot.is_known,
+            reason=found.next_boot.reason,
+        ),
         drift=found.drift,
         driverctl=say.rival and {"path": say.rival.path, "entry": to_mapping(say.rival.entry)},
         rules_of_others=[

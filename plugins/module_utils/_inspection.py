@@ -103,7 +103,14 @@ class Inspection(NamedTuple):
             sentences.append(
                 "it is %s, and the list last applied wants it %s" % (running.label, desired.label)
             )
-        if running != after:
+        if not self.next_boot.is_known:
+            # What has no driver and no override may well be as the kernel left it.
+            if running != after:
+                sentences.append(
+                    "it is %s, which does not persist across reboots: %s"
+                    % (running.label, self.next_boot.reason)
+                )
+        elif running != after:
             sentences.append(
                 "it is %s, and will be %s after the next boot: %s"
                 % (running.label, after.label, self.next_boot.reason)

@@ -56,10 +56,25 @@ class Binding(NamedTuple):
 
 
 class NextBoot(NamedTuple):
-    """How a device will be after the next boot, and why."""
+    """How a device will be after the next boot, and why.
+
+    If it is not ``is_known``, ``binding`` has no driver and no override.
+    """
 
     binding: Binding
     reason: str
+    is_known: bool = True
+
+
+class _Claimed(NamedTuple):
+    """What the modules that claim a device make of it, as a clause.
+
+    It is decided unless a module will be loaded that is not loaded now.
+    """
+
+    reason: str
+    is_loaded_at_boot: bool = True
+    is_decided: bool = True
 
 
 class Rival(NamedTuple):
@@ -216,16 +231,37 @@ class Outlook:
     def _by_itself(self, device: Identity, state: State, match: Match | None) -> NextBoot:
         """What becomes of a device whose override nobody sets."""
         reason = "the kernel chooses the driver"
-        if match and state.driver_override is None and not match.is_by_hand:
+        if state.driver_override is not None or (match and match.is_by_hand):
+            reason += ", and what was done while the system runs does not last"
+        if match and not match.is_by_hand:
             return self._if_loaded(state.driver, match, reason)
-        if match is None and state.driver_override is None and not self._was_bound(device):
-            return NextBoot(_NOTHING, self._why_none(device))
-        reason += ", and what was done while the system runs does not last"
-        own = native(self._host.sysfs, self._host.kmod, device, self._memory.native_of(device))
+        remembered = self._memory.native_of(device)
+        if remembered is None:
+            return self._unremembered(device, state, reason)
+        own = native(self._host.sysfs, self._host.kmod, device, remembered)
         found = self._match(device, own)
         if found is None or found.is_by_hand:
-            return NextBoot(_NOTHING, "%s; %s" % (reason, self._why_none(device)))
+            return NextBoot(_NOTHING, "%s; %s" % (reason, self._claimed(device).reason))
         return self._if_loaded(own.driver, found, reason)
+
+    def _unremembered(self, device: Identity, state: State, reason: str) -> NextBoot:
+        """What becomes of a device whose native driver no header names.
+
+        A module that claims a device can have several drivers, and their probes can decline it;
+        drivers that are built in need not be among the claims. So that a device never had a
+        driver, or that its modules stay away, is known; no more.
+        """
+        claimed = self._claimed(device)
+        if not claimed.is_loaded_at_boot:
+            return NextBoot(_NOTHING, claimed.reason)
+        if state.driver is None and state.driver_override is None:
+            if not self._never_had_a_driver(device):
+                reason = "whether a driver was unbound from it while the system runs is not known"
+            elif claimed.is_decided:
+                return NextBoot(_NOTHING, "%s, and no driver took it" % claimed.reason)
+        else:
+            reason += "; which driver that is, is not known"
+        return NextBoot(_NOTHING, "%s; %s" % (reason, claimed.reason), is_known=False)
 
     def _match(self, device: Identity, own: Native) -> Match | None:
         if own.driver is None:
@@ -234,11 +270,10 @@ class Outlook:
             return self._drivers.match(device, own.driver)
         return Match(Reason(KERNEL, "its module claims it"), own.module, is_claiming=True)
 
-    def _was_bound(self, device: Identity) -> bool:
-        """Whether a device of the firmware had a driver at any time since it came."""
+    def _never_had_a_driver(self, device: Identity) -> bool:
+        """Whether it is known that no driver was bound to the device since it is there."""
         # device_links_driver_bound in drivers/base/core.c removes the file.
-        is_waiting = self._host.sysfs.exists(folder(device) + "/waiting_for_supplier")
-        return bool(device.dt_path or device.acpi_path) and not is_waiting
+        return self._host.sysfs.exists(folder(device) + "/waiting_for_supplier")
 
     def _if_loaded(self, driver: str | None, match: Match, reason: str) -> NextBoot:
         if match.module is None:
@@ -248,15 +283,16 @@ class Outlook:
             return NextBoot(_NOTHING, found.reason)
         return NextBoot(Binding(driver, None), "%s; %s" % (reason, found.reason))
 
-    def _why_none(self, device: Identity) -> str:
+    def _claimed(self, device: Identity) -> _Claimed:
         for module in map(underscored, self._claimants(device)):
             found = self._prospect(module, is_claiming=True)
             if not found.is_loaded:
-                return found.reason
+                return _Claimed(found.reason, is_loaded_at_boot=False)
             if self._host.sysfs.exists("module/" + module):
-                return "the module %s claims it, but does not have it" % module
-            return "%s, but what driver that has is not known before" % found.reason
-        return self._host.kmod.without_modules() or "no module claims it"
+                return _Claimed("the module %s claims it" % module)
+            reason = "%s, but what driver that has is not known before" % found.reason
+            return _Claimed(reason, is_decided=False)
+        return _Claimed(self._host.kmod.without_modules() or "no module claims it")
 
     def _prospect(self, module: str, *, is_claiming: bool) -> Prospect:
         holders = self._host.sysfs.names("module/%s/holders" % module)

@@ -246,8 +246,17 @@ devices:
       returned: always
       type: dict
       contains:
+        known:
+          description:
+            - Whether the rest is known. It is not for a device that was bound to another driver, or
+              unbound, while the system runs, if its native driver is not recorded in the header of
+              the rules file. Such a device is in RV(devices[].drift) unless it is without a driver
+              and without an override now.
+          returned: always
+          type: bool
+          sample: true
         driver:
-          description: The driver; null for none.
+          description: The driver; null for none and where it is not known.
           returned: always
           type: str
           sample: vfio-platform

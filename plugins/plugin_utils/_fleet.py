@@ -38,8 +38,9 @@ class Binding(TypedDict):
 
 
 class NextBoot(Binding):
-    """What will be after the next boot, and why."""
+    """What will be after the next boot, whether that is known, and why."""
 
+    known: bool
     reason: str
 
 
@@ -187,6 +188,7 @@ def _device(found: Mapping[str, Any]) -> Device:
         next_boot=NextBoot(
             driver=after["driver"],
             driver_override=after["driver_override"],
+            known=after["known"],
             reason=after["reason"],
         ),
         drift=list(found["drift"]),

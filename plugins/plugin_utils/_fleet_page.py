@@ -24,6 +24,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import (
     HostState,
 )
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_texts import (
+    DRIVER_NOT_KNOWN,
     LABELS,
     Report,
     states,
@@ -113,7 +114,7 @@ def _encoded(fleet: Sequence[Sequence[Device]]) -> dict[str, Any]:
             text(device["driver"]),
             text(device["driver_override"]),
             () if desired is None else (text(desired["driver"]), text(desired["driver_override"])),
-            text(after["driver"]),
+            text(after["driver"] if after["known"] else DRIVER_NOT_KNOWN),
             text(after["driver_override"]),
             text(after["reason"]),
             tuple(text(sentence) for sentence in device["drift"]),

@@ -59,6 +59,7 @@ COLUMNS = (
 
 NO_DRIVER = "(none)"
 _NOT_KNOWN = "(not known without root)"
+DRIVER_NOT_KNOWN = "(not known)"
 
 # What makes a spreadsheet take a cell for a formula, with the same letters in full width.
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
@@ -153,7 +154,7 @@ def _rows(host: HostState) -> Iterator[Sequence[str]]:
             device["bus"],
             *_binding(device),
             *(_binding(device["desired"]) if device["desired"] else ("", "")),
-            *_binding(device["next_boot"]),
+            *(_binding(device["next_boot"]) if device["next_boot"]["known"] else (DRIVER_NOT_KNOWN, "")),
             device["next_boot"]["reason"],
             "; ".join(device["drift"]),
             _NOT_KNOWN

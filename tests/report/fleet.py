@@ -103,7 +103,12 @@ def devices_of(board: Board, shift: int = 0) -> Iterator[dict[str, Any]]:
                 "driver": kind.driver,
                 "driver_override": None,
                 "desired": None,
-                "next_boot": {"driver": kind.driver, "driver_override": None, "reason": claims},
+                "next_boot": {
+                    "driver": kind.driver,
+                    "driver_override": None,
+                    "known": True,
+                    "reason": claims,
+                },
                 "drift": [],
                 "carries": hazards,
             }
@@ -118,6 +123,7 @@ def give_to_vfio(device: dict[str, Any]) -> None:
         "next_boot": {
             "driver": VFIO,
             "driver_override": VFIO,
+            "known": True,
             "reason": "policy vfio of the list last applied",
         },
         "carries": [],

@@ -116,6 +116,7 @@ def test_info_says_that_driverctl_has_the_last_word(rival: Board) -> None:
     assert crypto["next_boot"] == {
         "driver": "vfio-platform",
         "driver_override": "vfio-platform",
+        "known": True,
         "reason": f"driverctl sets it, after all rules, by {FILE}",
     }
     assert len(crypto["drift"]) == 1

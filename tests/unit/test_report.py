@@ -139,7 +139,7 @@ def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     promised = DEVICE - {"before", "after", "changed", "steps"}
     for told in found.values():
         assert set(told) == promised | ABOUT
-        assert set(told["next_boot"]) == {"driver", "driver_override", "reason"}
+        assert set(told["next_boot"]) == {"driver", "driver_override", "known", "reason"}
     assert found["b002000.dma"]["carries"] == [
         {
             "kind": "network",

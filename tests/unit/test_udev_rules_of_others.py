@@ -176,11 +176,17 @@ def test_info_names_the_rule_and_what_it_makes_of_the_next_boot(board: Board) ->
     crypto = info(board, "b000000.crypto")
     assert crypto["rules_of_others"] == [{"place": f"{OTHERS}:1", "driver_override": "uio"}]
     reason = f"the rule {OTHERS}:1 sets its override, and no driver is called uio"
-    assert crypto["next_boot"] == {"driver": None, "driver_override": "uio", "reason": reason}
+    assert crypto["next_boot"] == {
+        "driver": None,
+        "driver_override": "uio",
+        "known": True,
+        "reason": reason,
+    }
     board.write_file(OTHERS, 'KERNEL=="b000000.crypto", ATTR{driver_override}="acme-dma-uio"\n')
     assert info(board, "b000000.crypto")["next_boot"] == {
         "driver": "acme-dma-uio",
         "driver_override": "acme-dma-uio",
+        "known": True,
         "reason": f"the rule {OTHERS}:1 sets its override",
     }
     board.write_file("/etc/modprobe.d/others.conf", "blacklist acme\n")

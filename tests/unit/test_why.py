@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from board import AMBA, CRYPTO, DMA, Board
 from fake_kernel import Driver, Module
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _info
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import MARK, RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
 
@@ -141,7 +144,9 @@ def test_vfio_drivers_claim_nothing(board: Board) -> None:
     set_override(board, "b000000.crypto", "")
     sentence = f"vfio-platform claims no device by itself: {BY_HAND}"
     assert why(board, "b000000.crypto") == ("hand", sentence)
-    assert info(board, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
+    found = info(board, "b000000.crypto")
+    assert found["next_boot"]["known"] is False
+    assert len(found["drift"]) == 1
 
 
 def test_what_a_module_claims_may_not_be_known(board: Board) -> None:
@@ -199,6 +204,7 @@ def test_a_native_module_is_loaded_by_udev(board: Board) -> None:
     assert found["next_boot"] == {
         "driver": "acme-crypto",
         "driver_override": None,
+        "known": True,
         "reason": reason,
     }
     assert found["boot_configuration"] == found["drift"] == []
@@ -221,7 +227,12 @@ def test_unless_somebody_keeps_it_away(
     put(board, LOADED, "acme\n")
     found = info(board, "b000000.crypto")
     reason = f"{place} says '{says}', so that the driver's module acme is not loaded"
-    assert found["next_boot"] == {"driver": None, "driver_override": None, "reason": reason}
+    assert found["next_boot"] == {
+        "driver": None,
+        "driver_override": None,
+        "known": True,
+        "reason": reason,
+    }
     assert found["boot_configuration"] == [
         {"place": place, "says": says},
         {"place": f"{LOADED}:1", "says": "acme"},
@@ -284,22 +295,114 @@ def test_or_another_module_needs_it(by_name: Board) -> None:
     assert info(by_name, "acme-clock")["next_boot"]["driver"] == "acme-clock"
 
 
-def test_a_device_that_lost_its_driver_while_the_system_runs_gets_it_back(board: Board) -> None:
-    board.kernel.write("bus/platform/drivers/acme-crypto/unbind", "b000000.crypto")
-    assert info(board, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
-    # It is there from the beginning until the first driver has the device.
-    board.kernel.put("devices/platform/b000000.crypto/waiting_for_supplier", "0\n")
-    after = info(board, "b000000.crypto")["next_boot"]
-    assert (after["driver"], after["reason"]) == (
-        None,
-        "the module acme claims it, but does not have it",
+SLOT = "a000000.virtio_mmio"
+
+
+@pytest.fixture
+def slots(board: Board) -> Board:
+    """The board with two slots that a driver claims and has found to be empty."""
+    driver = Driver(
+        "virtio-mmio",
+        matches=("virtio,mmio",),
+        module="virtio_mmio",
+        failures={SLOT: errno.ENODEV, "a001000.virtio_mmio": errno.ENODEV},
     )
+    aliases = ("of:N*T*Cvirtio,mmio",)
+    add(board, Module("virtio_mmio", (driver,), aliases=aliases))
+    for name, path in ((SLOT, "/virtio_mmio@a000000"), ("a001000.virtio_mmio", "/slot@a001000")):
+        board.kernel.add_device(name, path, ("virtio,mmio",), iommus=True)
+        board.kernel.put(f"devices/platform/{name}/waiting_for_supplier", "0\n")
+    return board
+
+
+GIVEN = {"name": SLOT, "policy": "vfio"}
+
+
+def give_slot(board: Board) -> None:
+    """Give the slot to VFIO; its first binding removes what shows that it never had a driver."""
+    board.apply([GIVEN], reset_required=False)
+    (board.kernel.tree / f"devices/platform/{SLOT}/waiting_for_supplier").unlink()
+
+
+def test_a_released_device_that_never_had_a_driver_does_not_drift(slots: Board) -> None:
+    give_slot(slots)
+    slots.apply([])
+    assert slots.kernel.binding(SLOT) == (None, None)
+    found = info(slots, SLOT)
+    assert found["drift"] == []
+    assert found["next_boot"] == {
+        "driver": None,
+        "driver_override": None,
+        "known": False,
+        "reason": "whether a driver was unbound from it while the system runs is not known; the "
+        "module virtio_mmio claims it",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "native"), [(SLOT, None), ("b000000.crypto", "acme-crypto"), ("soc:keys", "gpio-keys")]
+)
+def test_what_the_header_remembers_decides(slots: Board, name: str, native: str | None) -> None:
+    """The list last applied leaves the device to its native driver, and it is not there yet."""
+    header = f'# policy: {{"name": "{name}", "policy": "default"}}\n'
+    stable = slots.kernel.link(f"bus/platform/devices/{name}/of_node") or ""
+    path = stable.partition("devicetree/base")[2]
+    header += f'# native: {{"{path}": {json.dumps(native)}}}\n'
+    set_override(slots, name, "none")
+    if slots.kernel.driver_of(name) == "acme-crypto":
+        slots.kernel.write("bus/platform/drivers/acme-crypto/unbind", name)
+    put(slots, RULES, f"{MARK}\n{header}")
+    after = info(slots, name)["next_boot"]
+    assert (after["driver"], after["known"]) == (native, True)
+
+
+def test_a_device_that_never_had_a_driver_has_none_after_the_next_boot(slots: Board) -> None:
+    found = info(slots, SLOT)
+    assert found["next_boot"] == {
+        "driver": None,
+        "driver_override": None,
+        "known": True,
+        "reason": "the module virtio_mmio claims it, and no driver took it",
+    }
+    assert found["drift"] == []
+
+
+def test_a_device_that_lost_its_driver_may_get_it_back(board: Board) -> None:
+    board.kernel.write("bus/platform/drivers/acme-crypto/unbind", "b000000.crypto")
+    found = info(board, "b000000.crypto")
+    assert found["next_boot"]["known"] is False
+    assert found["drift"] == []
+    # Without a node of firmware there is no file that shows it.
+    board.kernel.add_device("dummy")
+    assert info(board, "dummy")["next_boot"]["known"] is False
+
+
+def test_a_built_in_driver_that_was_unbound_may_come_back(board: Board) -> None:
+    """No module claims the device, because most kernels do not tell what built-in drivers claim."""
+    board.kernel.register(Driver("acme-led", matches=("acme,led",)))
+    board.kernel.add_device("b00a000.led", "/soc/led@b00a000", ("acme,led",))
+    board.kernel.write("bus/platform/drivers/acme-led/unbind", "b00a000.led")
+    found = info(board, "b00a000.led")
+    assert found["next_boot"]["known"] is False
+    assert found["drift"] == []
+    set_override(board, "b00a000.led", "none")
+    found = info(board, "b00a000.led")
+    assert found["next_boot"]["known"] is False
+    assert len(found["drift"]) == 1
+
+
+def test_a_native_driver_comes_again_whatever_override_was_set_since(board: Board) -> None:
+    set_override(board, "b000000.crypto", "vfio-platform")
+    found = info(board, "b000000.crypto")
+    assert (found["next_boot"]["driver"], found["next_boot"]["known"]) == ("acme-crypto", True)
+    assert len(found["drift"]) == 1
 
 
 def test_why_there_is_no_driver_is_told(board: Board) -> None:
     after = info(board, "b004000.ethernet")["next_boot"]
     assert after["driver"] is None
     assert "udev loads the driver's module acme_eth, but" in after["reason"]
+    assert not after["known"]
     put(board, MODPROBE, "blacklist acme_eth\n")
     found = info(board, "b004000.ethernet")
     assert f"{MODPROBE}:1 says 'blacklist acme_eth'" in found["next_boot"]["reason"]
@@ -321,6 +424,7 @@ def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
     assert found["next_boot"] == {
         "driver": None,
         "driver_override": "vfio-platform",
+        "known": True,
         "reason": reason,
     }
     assert found["boot_configuration"] == [

@@ -44,7 +44,7 @@ def device(name: str = "b000000.crypto", **different: Any) -> dict[str, Any]:
         "driver": "vfio-platform",
         "driver_override": "vfio-platform",
         "desired": VFIO,
-        "next_boot": {**VFIO, "reason": "policy vfio of the list last applied"},
+        "next_boot": {**VFIO, "known": True, "reason": "policy vfio of the list last applied"},
         "drift": [],
         "carries": [],
         **different,

@@ -28,7 +28,7 @@ def device(name: str, *drift: str, **more: Any) -> Any:
         "acpi_path": None,
         **BINDING,
         "desired": BINDING,
-        "next_boot": {**BINDING, "reason": "policy vfio"},
+        "next_boot": {**BINDING, "known": True, "reason": "policy vfio"},
         "drift": list(drift),
         "carries": [],
         **more,
