@@ -25,6 +25,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     resolve,
     states,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._driver_names import misnamed
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange, Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
@@ -131,6 +132,7 @@ def lasting(
     else:
         clashes = [kept.clash(device) for device, kept in rivals.items()]
     clashes += _rules_against(host, claims) + _obstacles(host, request, boot_plan)
+    clashes += [] if request.runtime else _misnamed(host, claims)
     if request.initramfs == ALWAYS and maker is None and request.entries:
         clashes.append(_NO_MAKER)
     needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
@@ -255,6 +257,16 @@ def _rules_against(host: Host, claims: Sequence[Claim]) -> list[str]:
             if rule.driver_override != wanted
         ]
     return sentences
+
+
+def _misnamed(host: Host, claims: Sequence[Claim]) -> list[str]:
+    """Which pinned drivers cannot take their devices at the next boot either."""
+    problems = [
+        misnamed(host.sysfs, claim.device, claim.policy.driver)
+        for claim in claims
+        if claim.policy.driver
+    ]
+    return [problem for problem in problems if problem]
 
 
 def _aliases(host: Host, entries: Sequence[Entry]) -> dict[str, str]:

@@ -10,6 +10,11 @@ import os
 from typing import Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import folder
+from ansible_collections.armfleet.vfio.plugins.module_utils._driver_names import (
+    NO_MODULES,
+    misnamed,
+    not_registered,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._iort import translates
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
@@ -42,10 +47,6 @@ _RESET_BUILT_IN = (
     "`reset_required` differs, and vfio-platform is built into this kernel, so that it can be set "
     "at boot only: add vfio_platform.reset_required=0 (or 1) to the kernel's command line"
 )
-_NO_MODULES = (
-    "%s is not registered, and %s. Install the package of that kernel, or reboot into an installed "
-    "one, and run again"
-)
 
 
 def unreadiness(
@@ -58,6 +59,7 @@ def unreadiness(
     """Why drivers cannot be left or taken, modules not loaded, VFIO not be used: all at once."""
     working = [plan for plan in plans if plan.steps]
     problems = _drivers(sysfs, kmod, working)
+    problems += _overrides(sysfs, plans)
     problems += _unsigned(sysfs, kmod, working, steps)
     problems += _reload(sysfs, steps, plans)
     problems += _without_noiommu(sysfs, kmod, steps, wanted)
@@ -81,6 +83,16 @@ def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[str]
     return list(problems)
 
 
+def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[str]:
+    """Why an override that binds no device now could never bind it; one sentence each."""
+    problems = [
+        misnamed(sysfs, plan.device, plan.policy.driver)
+        for plan in plans
+        if plan.policy.driver and not any(step.kind == BIND for step in plan.steps)
+    ]
+    return [problem for problem in problems if problem]
+
+
 def _unbind_problem(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
     if sysfs.exists("bus/%s/drivers/%s/unbind" % (device.bus, driver)):
         return None
@@ -101,34 +113,13 @@ def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> st
         )
     if driver == VFIO_DRIVERS[device.bus]:
         return None if kmod.is_available(driver) else _no_vfio(kmod, driver)
-    others = [
-        bus for bus in sysfs.names("bus") if sysfs.exists("bus/%s/drivers/%s" % (bus, driver))
-    ]
-    if others:
-        return (
-            "Driver %s is on the %s bus, but %s is on the %s bus. Name one of those that "
-            "'ls /sys/bus/%s/drivers' lists"
-            % (driver, others[0], device.label, device.bus, device.bus)
-        )
-    if kmod.is_available(driver):
-        return (
-            "Driver %s for %s is not loaded. Load its module first ('modprobe %s'), and have it "
-            "loaded at boot" % (driver, device.label, driver)
-        )
-    without = kmod.without_modules()
-    if without:
-        return _NO_MODULES % ("Driver %s for %s" % (driver, device.label), without)
-    return (
-        "Driver %s for %s does not exist here: no driver of that name is registered and no module "
-        "is called so. List the drivers with 'ls /sys/bus/%s/drivers'"
-        % (driver, device.label, device.bus)
-    )
+    return misnamed(sysfs, device, driver) or not_registered(sysfs, kmod, device, driver)
 
 
 def _no_vfio(kmod: Kmod, driver: str) -> str:
     without = kmod.without_modules()
     if without:
-        return _NO_MODULES % ("Driver " + driver, without)
+        return NO_MODULES % ("Driver " + driver, without)
     return (
         "This kernel (%s) has no %s: the driver is not registered and modprobe finds no module of "
         "that name. It needs CONFIG_%s; Debian's arm64 kernels lack it, "

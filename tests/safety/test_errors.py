@@ -223,6 +223,15 @@ CASES = {
         pinned("acme-nowhere"), RING, "'ls /sys/bus/platform/drivers'"
     ),
     "Driver … is on the … bus": Case(pinned("pl061_gpio"), RING, "'ls /sys/bus/platform/drivers'"),
+    "where the driver of VFIO is …": Case(
+        {"devices": [{"dt_path": RING}], "driver": "vfio-pci"},
+        RING,
+        "Set `policy: vfio`",
+        "driver_override",
+    ),
+    "on the … bus it is called …": Case(
+        pinned("acme_stuck"), f"{RING} (platform device b100000.ring)", "Set `driver: acme-stuck`"
+    ),
     "Driver … is not loaded": Case(
         pinned("gpio_keys"),
         RING,

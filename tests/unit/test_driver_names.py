@@ -1,0 +1,141 @@
+"""Names of drivers: what is no driver of the device's bus is refused by all that take a name."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import pytest
+from board import Board
+from fake_kernel import Driver, Module
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model import DRIVER, Policy
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+
+DMA, AMBA = "b002000.dma", "b008000.blob"
+ENGINE = Module(
+    "zynqmp_dma", (Driver("xilinx-zynqmp-dma", matches=("xlnx,dma",), module="zynqmp_dma"),)
+)
+
+
+def by_host_policy(board: Board, name: str, driver: str) -> None:
+    board.apply([{"name": name, "policy": "driver", "driver": driver}])
+
+
+def by_host_policy_for_the_next_boot(board: Board, name: str, driver: str) -> None:
+    board.apply([{"name": name, "policy": "driver", "driver": driver}], runtime=False)
+
+
+def by_driver_override(board: Board, name: str, driver: str, *, rebind: bool = False) -> None:
+    policy = Policy(DRIVER, driver, rebind=rebind)
+    run(board.host, Request([Entry(Selector("name", name), policy)]), check_mode=False)
+
+
+def by_driver_override_with_rebind(board: Board, name: str, driver: str) -> None:
+    by_driver_override(board, name, driver, rebind=True)
+
+
+Asking = Callable[[Board, str, str], None]
+AT_ONCE = [by_host_policy, by_driver_override_with_rebind]
+LATER = [by_host_policy_for_the_next_boot, by_driver_override]
+
+
+def refused(board: Board, ask: Asking, name: str, driver: str) -> str:
+    before = board.everything()
+    with pytest.raises(PolicyError) as caught:
+        ask(board, name, driver)
+    assert board.everything() == before
+    assert not board.kernel.writes
+    (problem,) = caught.value.problems
+    return problem
+
+
+@pytest.mark.parametrize("ask", [*AT_ONCE, *LATER])
+@pytest.mark.parametrize("driver", ["zynqmp_dma", "zynqmp-dma"])
+def test_the_name_of_a_loaded_module_is_answered_with_those_of_its_drivers(
+    board: Board, ask: Asking, driver: str
+) -> None:
+    board.kmod.modules[ENGINE.name] = ENGINE
+    board.kmod.load(ENGINE.name)
+    assert refused(board, ask, DMA, driver) == (
+        f"Driver {driver} for /soc/dma@b002000 (platform device {DMA}) does not exist here: on the "
+        "platform bus it is called xilinx-zynqmp-dma. Set `driver: xilinx-zynqmp-dma`"
+    )
+
+
+@pytest.mark.parametrize("ask", [*AT_ONCE, *LATER])
+@pytest.mark.parametrize(
+    ("name", "driver", "words"),
+    [
+        (DMA, "acme", "it is called acme-crypto or acme-dma or acme-dma-uio. Set `driver: acme-c"),
+        (AMBA, "acme", "on the amba bus it is called acme-blob. Set `driver: acme-blob`"),
+        (AMBA, "acme_eth", "has no driver on the amba bus, but acme-eth on the platform bus"),
+        (DMA, "acme_dma", "it is called acme-dma. Set `driver: acme-dma`"),
+        (DMA, "acme-blob", "Driver acme-blob is on the amba bus, but /soc/dma@b002000"),
+        (DMA, "vfio-pci", "Driver vfio-pci is on the pci bus, but /soc/dma@b002000"),
+        (DMA, "vfio_pci", "is on the platform bus, where the driver of VFIO is vfio-platform"),
+        (DMA, "mlx5-vfio-pci", "is on the pci bus"),
+        (AMBA, "vfio-fsl-mc", "is on the fsl-mc bus"),
+        (AMBA, "vfio_platform", "is on the platform bus"),
+        (DMA, "vfio_platform", "it is called vfio-platform. Set `policy: vfio`"),
+    ],
+)
+def test_what_cannot_be_a_driver_of_the_device_is_refused_everywhere(
+    board: Board, ask: Asking, name: str, driver: str, words: str
+) -> None:
+    board.kmod.load("acme_eth")
+    assert words in refused(board, ask, name, driver)
+
+
+@pytest.mark.parametrize("ask", AT_ONCE)
+def test_of_a_module_that_is_not_loaded_it_is_not_known_what_its_drivers_are_called(
+    board: Board, ask: Asking
+) -> None:
+    board.kmod.modules[ENGINE.name] = ENGINE
+    problem = refused(board, ask, DMA, "zynqmp_dma")
+    assert "is not loaded. Load its module first ('modprobe zynqmp_dma')" in problem
+    assert "'ls /sys/module/zynqmp_dma/drivers'" in problem
+
+
+@pytest.mark.parametrize("ask", AT_ONCE)
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_so_it_is_of_one_that_is_built_in(board: Board, ask: Asking, has_folder: bool) -> None:
+    """The folder is there if the module has a parameter or a version."""
+    board.kmod.modules["gpio_keys"] = Module("gpio_keys")
+    if has_folder:
+        board.kernel.put("module/gpio_keys/uevent", "")
+    else:
+        board.kmod.built_in.add("gpio_keys")
+    # Its driver, gpio-keys, is found by its name.
+    assert "it is called gpio-keys." in refused(board, ask, DMA, "gpio_keys")
+    board.kmod.modules["acme_led"] = Module("acme_led")
+    if has_folder:
+        board.kernel.put("module/acme_led/uevent", "")
+    else:
+        board.kmod.built_in.add("acme_led")
+    problem = refused(board, ask, DMA, "acme_led")
+    assert "acme_led is the name of a module that is loaded or built in" in problem
+    assert "'ls /sys/bus/platform/drivers'" in problem
+
+
+@pytest.mark.parametrize("ask", LATER)
+@pytest.mark.parametrize("driver", ["later", "acme_eth"])
+def test_what_may_come_later_is_accepted_where_nothing_is_bound_now(
+    board: Board, ask: Asking, driver: str
+) -> None:
+    ask(board, DMA, driver)
+    assert board.kernel.driver_of(DMA) == "acme-dma"
+
+
+def test_an_override_that_can_never_bind_is_refused_though_it_is_set_already(board: Board) -> None:
+    board.kernel.write(f"bus/platform/devices/{DMA}/driver_override", "vfio-pci")
+    board.kernel.writes.clear()
+    assert "is on the pci bus" in refused(board, by_driver_override, DMA, "vfio-pci")
+
+
+def test_the_driver_that_vfio_has_for_the_bus_can_be_set_by_driver_override(board: Board) -> None:
+    by_driver_override(board, DMA, "vfio-platform")
+    assert board.kernel.binding(DMA) == ("acme-dma", "vfio-platform")
