@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from typing import Iterable, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
@@ -41,6 +41,8 @@ class Request(NamedTuple):
     host, so that what the last such list claimed and this one does not is given back. One that
     ``takes_over`` replaces what driverctl has stored of the same devices. Of a ``rollout`` it is
     kept what there was before; one that ``restores`` brings that back in place of ``entries``.
+    ``problems`` is what is wrong with it already, so that it can only be refused; ``positions`` are
+    those of ``entries`` in the user's list, empty where that has no others.
     """
 
     entries: Sequence[Entry]
@@ -54,6 +56,13 @@ class Request(NamedTuple):
     initramfs: str = AUTO
     rollout: str | None = None
     restores: bool = False
+    problems: Sequence[tuple[int | None, str]] = ()
+    positions: Sequence[int] = ()
+
+    @property
+    def by_position(self) -> Iterable[tuple[int, Entry]]:
+        """The entries with their positions in the user's list."""
+        return zip(self.positions or range(len(self.entries)), self.entries)
 
     @property
     def options(self) -> Options:

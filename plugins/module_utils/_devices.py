@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Container, Sequence
+from typing import Container, Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
@@ -28,9 +28,6 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
 BUSES = tuple(VFIO_DRIVERS)
 
 _TREE = "firmware/devicetree/base"
-# Buses whose children the kernel makes platform or AMBA devices of: of_default_bus_match_table in
-# drivers/of/platform.c.
-_POPULATED = {"simple-bus", "simple-mfd", "isa", "arm,amba-bus"}
 
 
 def folder(device: Identity) -> str:
@@ -140,126 +137,88 @@ def state(sysfs: Sysfs, device: Identity) -> State:
     return states(sysfs, [device])[0]
 
 
+class Resolved(NamedTuple):
+    """The devices of each selector, and what is wrong, by the selector's position."""
+
+    devices: list[list[Identity]]
+    problems: dict[int, str]
+
+
 def resolve(
     sysfs: Sysfs, selectors: Sequence[Selector], devices: Sequence[Identity] | None = None
 ) -> list[list[Identity]]:
     """The devices of each selector, aliases followed, in one snapshot of /sys.
 
-    PolicyError with every problem at once: an alias that is not there, a required selector without
-    a match (and why), a number other than ``expect``.
+    PolicyError with every problem at once, as :func:`resolve_all` tells them.
     """
-    problems: list[str] = []
+    resolved = resolve_all(sysfs, selectors, devices)
+    if resolved.problems:
+        raise PolicyError(list(resolved.problems.values()))
+    return resolved.devices
+
+
+def resolve_all(
+    sysfs: Sysfs, selectors: Sequence[Selector], devices: Sequence[Identity] | None = None
+) -> Resolved:
+    """As :func:`resolve`, with the devices of those selectors that have no problem.
+
+    A problem is an alias that is not there, a required selector without a match (and why), or a
+    number other than ``expect``.
+    """
+    problems: dict[int, str] = {}
     known: list[Selector | None] = []
-    for selector in selectors:
+    for position, selector in enumerate(selectors):
         try:
             known.append(resolve_alias(selector, lambda alias: alias_path(sysfs, alias)))
         except PolicyError as error:
             known.append(None)
             if selector.required:
-                problems += error.problems
+                problems[position] = str(error)
     present = [selector for selector in known if selector]
     if devices is None:
         devices = snapshot(sysfs, {selector.kind for selector in present})
     matches = iter(match(present, devices))
     found = [next(matches) if selector else [] for selector in known]
-    for selector, resolved, matched in zip(selectors, known, found):
-        problem = resolved and _problem(sysfs, selector, resolved, matched)
-        if problem:
-            problems.append(problem)
-    if problems:
-        raise PolicyError(problems)
-    return found
-
-
-def _problem(
-    sysfs: Sysfs, selector: Selector, resolved: Selector, matched: Sequence[Identity]
-) -> str | None:
-    if not matched and selector.required:
-        reason = (
-            why_no_device(sysfs, resolved.value)
-            if resolved.kind == "dt_path"
-            else "no platform or AMBA device of this machine has it"
-        )
-        return "%s matches no device: %s. If it may be missing, say required: false" % (
-            selector.label,
-            reason,
-        )
-    if matched and selector.expect not in (None, len(matched)):
-        return (
-            "%s matches %d devices, but expect says %d: %s. Correct expect, or name those meant"
-            % (
-                selector.label,
-                len(matched),
-                selector.expect,
-                ", ".join(complete(sysfs, device).stable_name for device in matched),
-            )
-        )
-    return None
-
-
-def why_no_device(sysfs: Sysfs, dt_path: str) -> str:
-    """Why no platform or AMBA device belongs to a device-tree path, as a clause."""
-    # With ACPI there is a tree all the same, but it describes no machine.
-    if not sysfs.exists(_TREE + "/compatible"):
-        return "this machine did not boot with a device tree; choose by acpi_path, acpi_hid or name"
-    node = _TREE + dt_path
-    if not sysfs.exists(node):
-        return "the device tree has no such node; list them with 'ls %s'" % _nearest(sysfs, dt_path)
-    disabled = _disabled_ancestor(sysfs, dt_path)
-    if disabled:
-        return "its node is there, but belongs to %s, whose status is not okay" % disabled
-    status = sysfs.strings(node + "/status")
-    if status and status[0] not in ("okay", "ok"):
-        return (
-            "its node is there, but its status is %r, so the kernel makes no device of it"
-            % status[0]
-        )
-    elsewhere = _on_another_bus(sysfs, dt_path)
-    if elsewhere:
-        return elsewhere
-    if not sysfs.exists(node + "/compatible"):
-        return "its node is there, but has no compatible, so the kernel makes no device of it"
-    parent = dt_path.rpartition("/")[0]
-    if parent and not _POPULATED & set(sysfs.strings(_TREE + parent + "/compatible")):
-        return (
-            "its node is there, but its parent %s is no bus that the kernel makes devices of "
-            "(simple-bus, simple-mfd); only the parent's driver could" % parent
-        )
-    return (
-        "its node is there, but the kernel made no device of it, as for interrupt controllers, "
-        "early clocks and reserved memory"
+    missing = {
+        position: resolved
+        for position, (resolved, matched) in enumerate(zip(known, found))
+        if resolved and resolved.required and not matched
+    }
+    problems.update(_missing(sysfs, selectors, missing))
+    for position, (selector, matched) in enumerate(zip(selectors, found)):
+        if matched and selector.expect not in (None, len(matched)):
+            problems[position] = _unexpected(sysfs, selector, matched)
+    return Resolved(
+        [[] if position in problems else matched for position, matched in enumerate(found)],
+        {position: problems[position] for position in sorted(problems)},
     )
 
 
-def _disabled_ancestor(sysfs: Sysfs, dt_path: str) -> str | None:
-    ancestor = dt_path.rpartition("/")[0]
-    while ancestor:
-        status = sysfs.strings(_TREE + ancestor + "/status")
-        if status and status[0] not in ("okay", "ok"):
-            return ancestor
-        ancestor = ancestor.rpartition("/")[0]
-    return None
+def _missing(
+    sysfs: Sysfs, selectors: Sequence[Selector], missing: Mapping[int, Selector]
+) -> dict[int, str]:
+    if not missing:
+        return {}
+    # Here, because nearly all runs have not to load it.
+    from ansible_collections.armfleet.vfio.plugins.module_utils._missing_device import (  # noqa: PLC0415
+        MissingDevices,
+    )
+
+    explained = MissingDevices(sysfs)
+    return {
+        position: "%s matches no device: %s. If it may be missing, say required: false"
+        % (selectors[position].label, explained.why(selectors[position], resolved))
+        for position, resolved in missing.items()
+    }
 
 
-def _nearest(sysfs: Sysfs, dt_path: str) -> str:
-    parent = dt_path
-    while parent and not sysfs.exists(_TREE + parent):
-        parent = parent.rpartition("/")[0]
-    return "/proc/device-tree" + parent
-
-
-def _on_another_bus(sysfs: Sysfs, dt_path: str) -> str | None:
-    for bus in sysfs.names("bus"):
-        if bus in BUSES:
-            continue
-        for name in sysfs.names("bus/%s/devices" % bus):
-            if _dt_path(sysfs, "bus/%s/devices/%s" % (bus, name)) == dt_path:
-                return "its device is %s on the %s bus; this collection handles %s" % (
-                    name,
-                    bus,
-                    " and ".join(BUSES),
-                )
-    return None
+def _unexpected(sysfs: Sysfs, selector: Selector, matched: Sequence[Identity]) -> str:
+    return "%s matches %d devices, but expect says %s: %s. Correct expect, or name those meant" % (
+        selector.label,
+        len(matched),
+        selector.expect,
+        ", ".join(complete(sysfs, device).stable_name for device in matched),
+    )
 
 
 def _identify(sysfs: Sysfs, bus: str, name: str, facets: Container[str]) -> Identity:

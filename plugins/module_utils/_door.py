@@ -18,7 +18,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._call import (
     Request,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, run
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import (
+    PolicyError,
+    Problems,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
@@ -35,8 +38,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
     Entry,
-    parse_entries,
-    parse_selectors,
+    good_entries,
+    good_selectors,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import KINDS, check_driver
@@ -222,40 +225,55 @@ def _whole_list(params: Mapping[str, Any]) -> Request:
         raise PolicyError(
             "`runtime` and `persistent` are both false, which leaves nothing to do; set one to true"
         )
+    problems = Problems()
     is_present = params["state"] == "present"
     rollout = params["rollout"]
     takes_over = params["driverctl"] == "take_over"
     if rollout is not None and not params["persistent"]:
-        raise PolicyError(
+        problems.add(
             "`rollout` is given and `persistent` is false: what is kept of a rollout is the list "
             "that lasts. Leave one of them out"
         )
     if rollout is not None and takes_over:
-        raise PolicyError(
+        problems.add(
             "`rollout` is given and `driverctl` is take_over, which removes driverctl's files: a "
             "rollout could not be put back. Move to the list with migrate_driverctl first"
         )
+    good = good_entries(params["devices"] if is_present else [], problems)
+    access = None
+    with problems.collecting():
+        access = check_access(params["vfio_group"], params["vfio_mode"])
     return Request(
-        parse_entries(params["devices"]) if is_present else [],
+        list(good.values()),
         is_whole_list=True,
         runtime=params["runtime"],
         persistent=params["persistent"],
         settings=_settings(params),
-        access=check_access(params["vfio_group"], params["vfio_mode"]),
+        access=access,
         allow=params["allow"],
         takes_over=takes_over,
         initramfs=params["initramfs"],
         rollout=rollout,
         restores=params["state"] == "previous",
+        problems=problems.by_position,
+        positions=list(good),
     )
 
 
 def _override(params: Mapping[str, Any]) -> Request:
     if params["state"] == "absent":
-        policy = Policy(DEFAULT, rebind=params["rebind"])
-    else:
-        policy = Policy(DRIVER, check_driver(params["driver"]), rebind=params["rebind"])
-    return _one_policy(params, policy)
+        return _one_policy(params, Policy(DEFAULT, rebind=params["rebind"]))
+    problems = Problems()
+    with problems.collecting():
+        check_driver(params["driver"])
+    policy = Policy(DRIVER, params["driver"], rebind=params["rebind"])
+    request = _one_policy(params, policy)
+    if problems.sentences:
+        # What the devices make of such a name need not be inspected.
+        for position, sentence in request.problems:
+            problems.add(sentence, position=position)
+        problems.end()
+    return request
 
 
 def _no_autobind(params: Mapping[str, Any]) -> Request:
@@ -273,8 +291,14 @@ def _one_policy(params: Mapping[str, Any], policy: Policy, gives_back: bool = Fa
         raise PolicyError("devices is empty; name at least one device")
     if gives_back:
         policy = Policy(DEFAULT, taken_by=policy)
-    selectors = parse_selectors(params["devices"])
-    return Request([Entry(selector, policy) for selector in selectors], allow=params["allow"])
+    problems = Problems()
+    good = good_selectors(params["devices"], problems)
+    return Request(
+        [Entry(selector, policy) for selector in good.values()],
+        allow=params["allow"],
+        problems=problems.by_position,
+        positions=list(good),
+    )
 
 
 def _settings(params: Mapping[str, Any]) -> VfioSettings:

@@ -7,24 +7,30 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _lasting, _links
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     complete,
     for_other_boards,
-    resolve,
+    resolve_all,
     snapshot,
     states,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import (
+    PolicyError,
+    Problems,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import (
     FileChange,
     Files,
     is_group,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._lasting import Initramfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._lasting import (
+    Initramfs,
+    Lasting,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     NODE_STEP,
     NODES,
@@ -37,6 +43,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     Native,
     NodeAccess,
     Policy,
+    Problem,
     State,
     Step,
 )
@@ -46,11 +53,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._plan import (
     plan,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
-    check_tags,
     claims,
     compared,
+    disagreements,
     dropped,
     first_entries,
+    shared_tags,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._readiness import unreadiness
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import (
@@ -147,28 +155,31 @@ def _recover(host: Host, request: Request) -> list[str]:
     return doors.run(request.allow)
 
 
+class _Prepared(NamedTuple):
+    """What a call would do, once nothing speaks against it."""
+
+    request: Request
+    plans: list[DevicePlan]
+    steps: list[HostStep]
+    lasting: Lasting
+    records: list[FileChange]
+    skipped: list[str]
+
+    @property
+    def needed(self) -> list[FileChange]:
+        """The files that differ."""
+        changes = (*self.lasting.files, *self.records)
+        return [change for change in changes if change.is_needed]
+
+
 def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
-    request, skipped = _for_this_board(host, request)
-    contents = _lasting.contents(host.files) if request.is_whole_list else {}
-    memory = _boot.memory(contents.get(_boot.RULES))
-    records: list[FileChange] = []
-    if request.rollout is not None:
-        rolled = _part_of_rollout(host, request, memory)
-        if rolled is None:
-            return Outcome([], [], [])
-        # What was kept can have come here on the disk of another board.
-        request, kept_elsewhere = _for_this_board(host, rolled.request)
-        skipped += kept_elsewhere
-        records = [rolled.record]
-    wanted = _claims(host, request, memory)
-    plans, unlinking, in_the_way = _linked(
-        host, request, wanted, _plans(host, request, wanted, memory)
-    )
-    steps = unlinking + _host_steps(host, request, plans)
-    lasting = _lasting.lasting(host, request, plans, memory, contents)
-    records += lasting.records
-    needed = [change for change in (*lasting.files, *records) if change.is_needed]
-    _refuse(host, request, plans, steps, needed, lasting.clashes + in_the_way)
+    problems = Problems()
+    with problems.ending():
+        prepared = _prepare(host, request, problems)
+    if prepared is None:
+        return Outcome([], [], [])
+    request, plans, steps, lasting, records, skipped = prepared
+    needed = prepared.needed
     after: dict[Identity, State] = {}
     is_needed = bool(steps or needed or any(one.steps for one in plans))
     early = _early(host, plans) if is_needed and lasting.files else []
@@ -194,13 +205,64 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
     )
 
 
-def _for_this_board(host: Host, request: Request) -> tuple[Request, list[str]]:
+def _prepare(host: Host, request: Request, problems: Problems) -> _Prepared | None:
+    """What has to be done; None where the call does not concern this host.
+
+    PolicyError where it cannot be done. ``problems`` collects what does not keep the rest from
+    being inspected.
+    """
+    for position, sentence in request.problems:
+        problems.add(sentence, position=position)
+    request, skipped = _for_this_board(host, request, problems)
+    contents = _lasting.contents(host.files) if request.is_whole_list else {}
+    problems.add(*_lasting.not_ours(host.files, contents))
+    memory = _boot.Memory([], {})
+    with problems.collecting():
+        memory = _boot.memory(contents.get(_boot.RULES))
+    records: list[FileChange] = []
+    if request.rollout is not None:
+        rolled = _part_of_rollout(host, request, memory)
+        if rolled is None:
+            problems.end()
+            return None
+        # What was kept can have come here on the disk of another board.
+        request, kept_elsewhere = _for_this_board(host, rolled.request, problems)
+        skipped += kept_elsewhere
+        records = [rolled.record]
+    wanted = _wanted(host, request, memory, problems)
+    request = wanted.request
+    plans, unlinking, in_the_way = _linked(
+        host, request, wanted.claims, _plans(host, request, wanted.claims, memory)
+    )
+    steps = unlinking + _host_steps(host, request, plans)
+    lasting = _lasting.lasting(host, request, plans, memory, contents)
+    records += lasting.records
+    prepared = _Prepared(request, plans, steps, lasting, records, skipped)
+    found = _reasons_against(host, prepared, in_the_way, is_whole=not problems.are_of_entries)
+    positions = {**lasting.positions, **wanted.positions}
+    for problem in found:
+        position = positions.get(problem.device) if problem.device else problem.position
+        problems.add(problem.sentence, position=position)
+    problems.end()
+    return prepared
+
+
+def _for_this_board(host: Host, request: Request, problems: Problems) -> tuple[Request, list[str]]:
     """The request without entries for other boards, and what is to be said of those."""
     elsewhere = for_other_boards(host.sysfs, [entry.selector for entry in request.entries])
     skipped = [elsewhere[one.selector] for one in request.entries if one.selector in elsewhere]
-    here = [one for one in request.entries if one.selector not in elsewhere]
-    check_tags(here)
-    return request._replace(entries=here), skipped
+    here = [
+        (position, entry)
+        for position, entry in request.by_position
+        if entry.selector not in elsewhere
+    ]
+    request = request._replace(
+        entries=[entry for _position, entry in here],
+        positions=[position for position, _entry in here],
+    )
+    for index, sentence in shared_tags(request.entries).items():
+        problems.add(sentence, position=request.positions[index])
+    return request, skipped
 
 
 def _part_of_rollout(host: Host, request: Request, memory: _boot.Memory) -> Rolled | None:
@@ -229,10 +291,21 @@ def _early(host: Host, plans: Sequence[DevicePlan]) -> list[Early]:
     return [early for early in found if early]
 
 
-def _claims(host: Host, request: Request, memory: _boot.Memory) -> list[Claim]:
-    """Who shall have which device, what the last list claimed and this one does not included."""
+class _Wanted(NamedTuple):
+    """Who shall have which device, and the request without the entries that are wrong.
+
+    ``positions`` are those of the entries of the list that claim the devices.
+    """
+
+    claims: list[Claim]
+    request: Request
+    positions: dict[Identity, int]
+
+
+def _wanted(host: Host, request: Request, memory: _boot.Memory, problems: Problems) -> _Wanted:
+    """What the list claims, and what the last list claimed and this one does not."""
     if not request.runtime:
-        return []
+        return _Wanted([], request, {})
     if not host.sysfs.exists("bus/platform/devices"):
         raise PolicyError(
             "There is no /sys with devices here, as in a container or an image. To prepare the "
@@ -241,15 +314,48 @@ def _claims(host: Host, request: Request, memory: _boot.Memory) -> list[Claim]:
     selectors = [entry.selector for entry in request.entries]
     earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
     devices = snapshot(host.sysfs, {selector.kind for selector in selectors + earlier})
-    found = resolve(host.sysfs, selectors + earlier, devices)
+    found, unresolved = resolve_all(host.sysfs, selectors + earlier, devices)
     known = {device: complete(host.sysfs, device) for matches in found for device in matches}
     matched = [[known[device] for device in matches] for matches in found]
-    now = claims(request.entries, matched[: len(selectors)])
+    now = _resolved(request, matched[: len(selectors)], unresolved, problems)
     if not request.is_whole_list:
-        return [claim._replace(is_new=False) for claim in now]
+        return now._replace(claims=[claim._replace(is_new=False) for claim in now.claims])
     earlier_entries = first_entries(memory.entries, matched[len(selectors) :])
     before = [Claim(device, entry.policy) for device, entry in earlier_entries.items()]
-    return compared(now, before) + dropped(now, before)
+    # A device can be that of an entry that is wrong.
+    released = [] if problems.are_of_entries else dropped(now.claims, before)
+    return now._replace(claims=compared(now.claims, before) + released)
+
+
+def _resolved(
+    request: Request,
+    matched: Sequence[Sequence[Identity]],
+    unresolved: Mapping[int, str],
+    problems: Problems,
+) -> _Wanted:
+    """What those entries claim that have no problem, and that no other contradicts."""
+    by_position = list(request.by_position)
+    for index, sentence in unresolved.items():
+        problems.add(sentence, position=by_position[index][0])
+    undecided: set[Identity] = set()
+    for problem in disagreements(request.entries, matched):
+        problems.add(problem.sentence, position=by_position[problem.position][0])
+        undecided.update(problem.devices)
+    good = [
+        (position, entry, [device for device in devices if device not in undecided])
+        for index, ((position, entry), devices) in enumerate(zip(by_position, matched))
+        if index not in unresolved
+    ]
+    positions: dict[Identity, int] = {}
+    for position, _entry, devices in good:
+        for device in devices:
+            positions.setdefault(device, position)
+    entries = [entry for _position, entry, _devices in good]
+    return _Wanted(
+        claims(entries, [devices for _position, _entry, devices in good]),
+        request._replace(entries=entries, positions=[entry[0] for entry in good]),
+        positions,
+    )
 
 
 def _plans(
@@ -307,33 +413,33 @@ def _host_steps(host: Host, request: Request, plans: Sequence[DevicePlan]) -> li
     return host_steps(plans, registered(host.sysfs), request.settings, present_settings(host.sysfs))
 
 
-def _refuse(
-    host: Host,
-    request: Request,
-    plans: Sequence[DevicePlan],
-    steps: Sequence[HostStep],
-    files: Sequence[FileChange],
-    clashes: Sequence[str],
-) -> None:
-    """Say every reason not to begin, before anything is touched."""
+def _reasons_against(
+    host: Host, prepared: _Prepared, in_the_way: Sequence[Problem], *, is_whole: bool
+) -> list[Problem]:
+    """Every reason not to begin, before anything is touched.
+
+    Unless the list ``is_whole``, it is not known what else it would claim.
+    """
+    request, plans, steps = prepared.request, prepared.plans, prepared.steps
+    files = prepared.needed
     working = [device_plan for device_plan in plans if device_plan.steps]
-    problems = list(clashes)
+    found = [*prepared.lasting.clashes, *in_the_way]
     if (working or steps or files) and os.geteuid() != 0:
-        problems.append("This needs root on the target: say become: true")
+        found.append(Problem("This needs root on the target: say become: true"))
     if (working or steps) and host.sysfs.is_read_only():
-        problems.append(
-            "/sys is mounted read-only here, as in most containers, so no driver can be changed. "
-            "Run on the host itself, or set `runtime: false` to prepare the next boot only"
+        found.append(
+            Problem(
+                "/sys is mounted read-only here, as in most containers, so no driver can be "
+                "changed. Run on the host itself, or set `runtime: false` to prepare the next boot "
+                "only"
+            )
         )
     group = request.access.group if request.access else None
     if group and (working or files) and not is_group(group):
-        problems.append(
-            "Group %s (`vfio_group`) does not exist on this host; create it first" % group
-        )
-    problems += unreadiness(host.sysfs, host.kmod, plans, steps, request.settings)
-    problems += _hazards(host, request, plans, steps)
-    if problems:
-        raise PolicyError(problems)
+        sentence = "Group %s (`vfio_group`) does not exist on this host; create it first" % group
+        found.append(Problem(sentence))
+    found += unreadiness(host.sysfs, host.kmod, plans, steps, request.settings, is_whole=is_whole)
+    return found + _hazards(host, request, plans, steps, is_whole=is_whole)
 
 
 def _hazards(
@@ -341,19 +447,22 @@ def _hazards(
     request: Request,
     plans: Sequence[DevicePlan],
     steps: Sequence[HostStep],
-) -> list[str]:
+    *,
+    is_whole: bool,
+) -> list[Problem]:
     is_reloaded = any(step.kind == RELOAD_VFIO for step in steps)
     reloaded = VFIO_DRIVERS["platform"] if is_reloaded else None
     leaving = _leaving_native_drivers(plans)
-    sentences = []
+    found = []
     for one in plans:
         hazards = []
         if one.loses_driver or (reloaded and one.before.driver == reloaded):
             hazards += host.usage.of(one.device, one.before)
-        if one.binds_to_vfio:
+        if one.binds_to_vfio and is_whole:
             hazards += host.usage.beside(one.device, leaving)
-        sentences += refusals(one.device, hazards, request.allow)
-    return sentences
+        sentences = refusals(one.device, hazards, request.allow)
+        found += [Problem(sentence, one.device) for sentence in sentences]
+    return found
 
 
 def _leaving_native_drivers(plans: Sequence[DevicePlan]) -> set[str]:

@@ -12,14 +12,17 @@ from typing import Any
 from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import to_mapping
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot_files import BootFile
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import (
+    PolicyError,
+    Problems,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import (
     Findings,
     Inspection,
     inspect,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernels import Kernel
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_selectors
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import good_selectors
 
 # Seconds for a device whose lock a hanging driver holds: nothing but its override is lost.
 _PATIENCE = 5
@@ -32,8 +35,11 @@ def device_info() -> None:
     given = module.params["devices"]
     host = _door.host_for(_PATIENCE, "device_info")
     try:
-        selectors = None if given is None else parse_selectors(given)
-        found = inspect(host, selectors, only_claimed=module.params["only_claimed"])
+        problems = Problems()
+        good = None if given is None else list(good_selectors(given, problems).values())
+        with problems.ending():
+            found = inspect(host, good, only_claimed=module.params["only_claimed"])
+        problems.end()
     except PolicyError as error:
         module.fail_json(msg=str(error))
     finally:

@@ -37,6 +37,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     Claim,
     DevicePlan,
     Identity,
+    Problem,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._plan import (
     is_native,
@@ -72,11 +73,13 @@ class Lasting(NamedTuple):
     """
 
     files: list[FileChange]
-    clashes: list[str]
+    clashes: list[Problem]
     needs_boot: bool
     initramfs: Initramfs = Initramfs()
     records: Sequence[FileChange] = ()
     warnings: Sequence[str] = ()
+    # Of devices that the list claims at the next boot alone.
+    positions: Mapping[Identity, int] = {}
 
 
 class _Present(NamedTuple):
@@ -90,17 +93,18 @@ class _Present(NamedTuple):
 
 
 def contents(files: Files) -> dict[str, str | None]:
-    """Our files on the host by their paths; PolicyError if somebody else wrote one."""
-    found = {path: files.read(path) for path in _boot_files.PATHS}
-    problems = [
+    """Our files on the host by their paths, and what somebody else wrote in their place."""
+    return {path: files.read(path) for path in _boot_files.PATHS}
+
+
+def not_ours(files: Files, contents: Mapping[str, str | None]) -> list[str]:
+    """Why files of our names cannot be replaced; one sentence each."""
+    return [
         problem
-        for path, content in found.items()
+        for path, content in contents.items()
         if not _boot_files.is_lost(files, path, content)
         for problem in _boot.not_ours(path, content)
     ]
-    if problems:
-        raise PolicyError(problems)
-    return found
 
 
 def lasting(
@@ -114,8 +118,9 @@ def lasting(
     if not (request.is_whole_list and request.persistent):
         return Lasting([], [], needs_boot=False)
     present = _Present() if request.runtime else _present(host, request, memory)
-    boot_plan = _boot_plan(host, request, plans, memory, present)
-    claims = _claims(request, plans, present)
+    boot_plan, clashes = _boot_plan(host, request, plans, memory, present)
+    claims, undecided = _claims(request, plans, present)
+    clashes += undecided
     maker = None if request.initramfs == NEVER else _initramfs.maker_of(host.files)
     if maker:
         boot_plan = _with_initramfs(host, maker, claims, boot_plan)
@@ -126,15 +131,15 @@ def lasting(
         if path in _boot.PATHS or before[path] is not None or content
     ]
     rivals = _claimed_by_driverctl(host, claims)
-    clashes = []
     if request.takes_over:
         files += [kept.removal for kept in rivals.values()]
     else:
-        clashes = [kept.clash(device) for device, kept in rivals.items()]
-    clashes += _rules_against(host, claims) + _obstacles(host, request, boot_plan)
+        clashes += [Problem(kept.clash(device), device) for device, kept in rivals.items()]
+    clashes += _rules_against(host, claims)
+    clashes += map(Problem, _obstacles(host, request, boot_plan))
     clashes += [] if request.runtime else _misnamed(host, claims)
     if request.initramfs == ALWAYS and maker is None and request.entries:
-        clashes.append(_NO_MAKER)
+        clashes.append(Problem(_NO_MAKER))
     needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
     said = host.files.read(_boot.WAITS_FOR_BOOT)
     waiting = FileChange(_boot.WAITS_FOR_BOOT, said, _WAITS if needs_boot else None)
@@ -146,6 +151,7 @@ def lasting(
         _initramfs_of(host, maker, files),
         [waiting],
         list(_boot_files.unsafe_directories(host.files, written).values()),
+        _positions(request, present),
     )
 
 
@@ -206,17 +212,20 @@ def _boot_plan(
     plans: Sequence[DevicePlan],
     memory: _boot.Memory,
     present: _Present,
-) -> _boot.BootPlan:
+) -> tuple[_boot.BootPlan, list[Problem]]:
+    """The plan, and those entries of which no rule can be made."""
     aliases = _aliases(host, request.entries)
-    return _boot.BootPlan(
+    resolved, problems = _resolved(request, aliases)
+    plan = _boot.BootPlan(
         request.entries,
-        [_for_boot(entry.selector, aliases) for entry in request.entries],
+        resolved,
         _natives(plans, memory) if request.runtime else memory.natives,
         _vfio_buses(request, plans, present),
         _pinned_modules(host, request.entries),
         request.options,
         aliases,
     )
+    return plan, problems
 
 
 def _obstacles(host: Host, request: Request, boot_plan: _boot.BootPlan) -> list[str]:
@@ -231,11 +240,31 @@ def _obstacles(host: Host, request: Request, boot_plan: _boot.BootPlan) -> list[
     return _modprobe.obstacles(known, wanted)
 
 
-def _claims(request: Request, plans: Sequence[DevicePlan], present: _Present) -> list[Claim]:
-    """What the list claims at the next boot, of the devices that are there now."""
+def _claims(
+    request: Request, plans: Sequence[DevicePlan], present: _Present
+) -> tuple[list[Claim], list[Problem]]:
+    """What the list claims at the next boot, of the devices that are there now.
+
+    Beside it, which of its entries contradict each other; what they claim is not decided.
+    """
     if request.runtime:
-        return [Claim(one.device, one.policy) for one in plans if not one.policy.taken_by]
-    return _policies.claims(request.entries, present.given)
+        return [Claim(one.device, one.policy) for one in plans if not one.policy.taken_by], []
+    positions = [position for position, _entry in request.by_position]
+    found = _policies.disagreements(request.entries, present.given)
+    undecided = {device for problem in found for device in problem.devices}
+    given = [[device for device in devices if device not in undecided] for devices in present.given]
+    return _policies.claims(request.entries, given), [
+        Problem(problem.sentence, position=positions[problem.position]) for problem in found
+    ]
+
+
+def _positions(request: Request, present: _Present) -> dict[Identity, int]:
+    """Where in the user's list the entry stands that claims a device."""
+    positions: dict[Identity, int] = {}
+    for (position, _entry), devices in zip(request.by_position, present.given):
+        for device in devices:
+            positions.setdefault(device, position)
+    return positions
 
 
 def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity, _driverctl.Stored]:
@@ -245,28 +274,44 @@ def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity,
     return {device: stored for device, stored in pairs if stored}
 
 
-def _rules_against(host: Host, claims: Sequence[Claim]) -> list[str]:
+def _rules_against(host: Host, claims: Sequence[Claim]) -> list[Problem]:
     """Which rules of others set another override on devices that the list claims."""
     rules = _udev.rules(host.files, _boot.RULES) if claims else []
-    sentences = []
+    problems = []
     for claim in claims if rules else []:
         wanted = override_of(claim.policy, claim.device.bus)
-        sentences += [
-            rule.clash(claim.device, wanted)
+        problems += [
+            Problem(rule.clash(claim.device, wanted), claim.device)
             for rule in _udev.of_device(claim.device, rules)
             if rule.driver_override != wanted
         ]
-    return sentences
+    return problems
 
 
-def _misnamed(host: Host, claims: Sequence[Claim]) -> list[str]:
+def _misnamed(host: Host, claims: Sequence[Claim]) -> list[Problem]:
     """Which pinned drivers cannot take their devices at the next boot either."""
-    problems = [
-        misnamed(host.sysfs, claim.device, claim.policy.driver)
+    return [
+        Problem(problem, claim.device)
         for claim in claims
         if claim.policy.driver
+        for problem in [misnamed(host.sysfs, claim.device, claim.policy.driver)]
+        if problem
     ]
-    return [problem for problem in problems if problem]
+
+
+def _resolved(
+    request: Request, aliases: Mapping[str, str]
+) -> tuple[list[Selector | None], list[Problem]]:
+    """The selectors of the list as rules can match them, and those of which none can be made."""
+    resolved: list[Selector | None] = []
+    problems = []
+    for position, entry in request.by_position:
+        try:
+            resolved.append(_for_boot(entry.selector, aliases))
+        except PolicyError as error:
+            resolved.append(None)
+            problems.append(Problem(str(error), position=position))
+    return resolved, problems
 
 
 def _aliases(host: Host, entries: Sequence[Entry]) -> dict[str, str]:

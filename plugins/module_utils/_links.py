@@ -19,6 +19,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DevicePlan,
     HostStep,
     Identity,
+    Problem,
     Step,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import is_plain_path
@@ -41,7 +42,7 @@ class Linking(NamedTuple):
 
     plans: list[DevicePlan]
     steps: list[HostStep]
-    problems: list[str]
+    problems: list[Problem]
 
 
 def names(device: Identity, tag: str | None) -> tuple[str, ...]:
@@ -83,7 +84,7 @@ def linking(
 ) -> Linking:
     """What has to be done to the links that are ``present`` in FOLDERS, for a whole list."""
     linked: list[DevicePlan] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     taken: set[str] = set()
     for one in plans:
         # Two devices can share a node of the tree; the link is the first one's.
@@ -91,8 +92,11 @@ def linking(
         taken.update(mine)
         linked.append(_linked(one, tuple(mine), present, has_node))
         problems += [
-            "%s: %s is in the way of the link to its node, and is no link. Move it away"
-            % (one.device.label, path)
+            Problem(
+                "%s: %s is in the way of the link to its node, and is no link. Move it away"
+                % (one.device.label, path),
+                one.device,
+            )
             for path in targets(mine, ())
             if present.get(path) == NO_LINK
         ]

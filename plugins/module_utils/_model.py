@@ -69,6 +69,17 @@ class Identity(NamedTuple):
         return "%s (%s)" % (stable, own) if stable else own
 
 
+class Problem(NamedTuple):
+    """A reason not to begin.
+
+    It concerns ``device``, or the entry at ``position`` of the user's list, or else the host.
+    """
+
+    sentence: str
+    device: Identity | None = None
+    position: int | None = None
+
+
 class State(NamedTuple):
     """What drives a device at one moment; unset is None."""
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Callable, Mapping, NamedTuple, Sequence, TypeVar
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import (
+    PolicyError,
+    Problems,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DEFAULT,
     DRIVER,
@@ -49,16 +52,22 @@ def parse_entries(entries: Sequence[Mapping[str, Any]]) -> list[Entry]:
     return _parse_all(entries, _entry)
 
 
+def shared_tags(entries: Sequence[Entry]) -> dict[int, str]:
+    """What is wrong with entries that count on one board and share a tag, by position."""
+    counts = Counter(entry.tag for entry in entries)
+    tags = [entry.tag for entry in entries]
+    return {
+        tags.index(tag): "tag %r is that of %d entries; give each its own" % (tag, count)
+        for tag, count in counts.items()
+        if tag is not None and count > 1
+    }
+
+
 def check_tags(entries: Sequence[Entry]) -> None:
     """PolicyError if entries that count on one board share a tag."""
-    counts = Counter(entry.tag for entry in entries if entry.tag)
-    problems = [
-        "tag %r is that of %d entries; give each its own" % (tag, count)
-        for tag, count in counts.items()
-        if count > 1
-    ]
+    problems = shared_tags(entries)
     if problems:
-        raise PolicyError(problems)
+        raise PolicyError(list(problems.values()))
 
 
 def parse_selectors(entries: Sequence[Mapping[str, Any]]) -> list[Selector]:
@@ -66,28 +75,52 @@ def parse_selectors(entries: Sequence[Mapping[str, Any]]) -> list[Selector]:
     return _parse_all(entries, parse)
 
 
+def good_entries(entries: Sequence[Mapping[str, Any]], problems: Problems) -> dict[int, Entry]:
+    """Those entries of a host's list that can be read, by position; ``problems`` has the rest."""
+    return _good(entries, _entry, problems)
+
+
+def good_selectors(entries: Sequence[Mapping[str, Any]], problems: Problems) -> dict[int, Selector]:
+    """As :func:`good_entries`, of a list without policies."""
+    return _good(entries, parse, problems)
+
+
+def _good(
+    entries: Sequence[Mapping[str, Any]],
+    parse_one: Callable[[Mapping[str, Any]], T],
+    problems: Problems,
+) -> dict[int, T]:
+    good: dict[int, T] = {}
+    for position, entry in enumerate(entries):
+        with problems.collecting(position):
+            good[position] = parse_one(entry)
+    return good
+
+
 def _parse_all(
     entries: Sequence[Mapping[str, Any]], parse_one: Callable[[Mapping[str, Any]], T]
 ) -> list[T]:
-    parsed: list[T] = []
-    problems: list[str] = []
-    for entry in entries:
-        try:
-            parsed.append(parse_one(entry))
-        except PolicyError as error:
-            problems += error.problems
-    if problems:
-        raise PolicyError(problems)
-    return parsed
+    problems = Problems()
+    good = _good(entries, parse_one, problems)
+    problems.end()
+    return list(good.values())
 
 
 def _entry(entry: Mapping[str, Any]) -> Entry:
-    policy, tag = _policy(entry), entry.get("tag")
-    if tag is not None and policy.kind != VFIO:
-        raise PolicyError(
-            "tag %r goes with policy vfio only, not with policy %s" % (tag, policy.kind)
-        )
-    return Entry(parse(entry), policy, None if tag is None else check_tag(tag))
+    problems = Problems()
+    tag = entry.get("tag")
+    with problems.collecting():
+        selector = parse(entry)
+    with problems.collecting():
+        policy = _policy(entry)
+        if tag is not None and policy.kind != VFIO:
+            raise PolicyError(
+                "tag %r goes with policy vfio only, not with policy %s" % (tag, policy.kind)
+            )
+    with problems.collecting():
+        tag = None if tag is None else check_tag(tag)
+    problems.end()
+    return Entry(selector, policy, tag)
 
 
 def _policy(entry: Mapping[str, Any]) -> Policy:
@@ -105,34 +138,64 @@ def _policy(entry: Mapping[str, Any]) -> Policy:
     return Policy(kind, None if driver is None else check_driver(driver))
 
 
+class Disagreement(NamedTuple):
+    """What is wrong with the entry at ``position``, and the devices that it leaves undecided."""
+
+    position: int
+    sentence: str
+    devices: Sequence[Identity]
+
+
 def claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> list[Claim]:
     """One claim for each device, in the list's order.
 
     PolicyError where two entries disagree, or where a tag would be that of several devices.
     """
+    problems = disagreements(entries, matches)
+    if problems:
+        raise PolicyError([problem.sentence for problem in problems])
+    tags = {
+        device: entry.tag
+        for entry, devices in zip(entries, matches)
+        for device in devices
+        if entry.tag
+    }
+    return [
+        Claim(device, entry.policy, tag=tags.get(device))
+        for device, entry in first_entries(entries, matches).items()
+    ]
+
+
+def disagreements(
+    entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]
+) -> list[Disagreement]:
+    """Entries that say something else of a device than those before them, or a tag of several."""
     first: dict[Identity, Entry] = {}
     tags: dict[Identity, str] = {}
-    problems = _ambiguous(entries, matches)
-    for entry, devices in zip(entries, matches):
+    problems = []
+    for position, (entry, devices) in enumerate(zip(entries, matches)):
+        if entry.tag and len(devices) > 1:
+            problems.append(Disagreement(position, _ambiguous(entry, devices), devices))
         for device in devices:
             earlier = first.setdefault(device, entry)
             if earlier.policy != entry.policy:
-                problems.append(
+                sentence = (
                     "Two entries claim %s with different policies: '%s' and '%s'. Keep one"
                     % (device.label, earlier.label, entry.label)
                 )
+                problems.append(Disagreement(position, sentence, [device]))
             if entry.tag and tags.setdefault(device, entry.tag) != entry.tag:
-                problems.append(
-                    "Two entries call %s by different tags: %s and %s. Keep one"
-                    % (device.label, tags[device], entry.tag)
+                sentence = "Two entries call %s by different tags: %s and %s. Keep one" % (
+                    device.label,
+                    tags[device],
+                    entry.tag,
                 )
-    if problems:
-        raise PolicyError(problems)
-    return [Claim(device, entry.policy, tag=tags.get(device)) for device, entry in first.items()]
+                problems.append(Disagreement(position, sentence, [device]))
+    return problems
 
 
-def _ambiguous(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> list[str]:
-    return [
+def _ambiguous(entry: Entry, devices: Sequence[Identity]) -> str:
+    return (
         "tag %s is to be that of one device, and %s matches %d: %s. Name the one meant, or leave "
         "the tag away"
         % (
@@ -141,9 +204,7 @@ def _ambiguous(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) 
             len(devices),
             ", ".join(device.label for device in devices),
         )
-        for entry, devices in zip(entries, matches)
-        if entry.tag and len(devices) > 1
-    ]
+    )
 
 
 def first_entries(

@@ -28,6 +28,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DevicePlan,
     HostStep,
     Identity,
+    Problem,
     VfioSettings,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
@@ -55,21 +56,27 @@ def unreadiness(
     plans: Sequence[DevicePlan],
     steps: Sequence[HostStep],
     wanted: VfioSettings,
-) -> list[str]:
-    """Why drivers cannot be left or taken, modules not loaded, VFIO not be used: all at once."""
+    *,
+    is_whole: bool = True,
+) -> list[Problem]:
+    """Why drivers cannot be left or taken, modules not loaded, VFIO not be used: all at once.
+
+    Unless the list ``is_whole``, an entry that cannot be resolved may mean more devices.
+    """
     working = [plan for plan in plans if plan.steps]
     problems = _drivers(sysfs, kmod, working)
     problems += _overrides(sysfs, plans)
-    problems += _unsigned(sysfs, kmod, working, steps)
-    problems += _reload(sysfs, steps, plans)
-    problems += _without_noiommu(sysfs, kmod, steps, wanted)
+    of_host = _unsigned(sysfs, kmod, working, steps)
+    of_host += _reload(sysfs, steps, plans) if is_whole else []
+    of_host += _without_noiommu(sysfs, kmod, steps, wanted)
+    problems += map(Problem, of_host)
     problems += _unready(sysfs, kmod, _bound_anew(plans, steps), wanted)
     return problems + _unsafe(sysfs, plans, wanted)
 
 
-def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[str]:
+def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[Problem]:
     """Why drivers of a plan cannot be left or taken; one sentence each."""
-    problems: dict[str, None] = {}
+    problems: list[Problem] = []
     for plan in plans:
         for step in plan.steps:
             if step.kind == UNBIND and step.value:
@@ -79,18 +86,19 @@ def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[str]
             else:
                 continue
             if problem:
-                problems[problem] = None
-    return list(problems)
+                problems.append(Problem(problem, plan.device))
+    return problems
 
 
-def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[str]:
+def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
     """Why an override that binds no device now could never bind it; one sentence each."""
-    problems = [
-        misnamed(sysfs, plan.device, plan.policy.driver)
+    return [
+        Problem(problem, plan.device)
         for plan in plans
         if plan.policy.driver and not any(step.kind == BIND for step in plan.steps)
+        for problem in [misnamed(sysfs, plan.device, plan.policy.driver)]
+        if problem
     ]
-    return [problem for problem in problems if problem]
 
 
 def _unbind_problem(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
@@ -162,17 +170,19 @@ def _bound_anew(plans: Sequence[DevicePlan], steps: Sequence[HostStep]) -> list[
 
 def _unready(
     sysfs: Sysfs, kmod: Kmod, given: Sequence[Identity], wanted: VfioSettings
-) -> list[str]:
+) -> list[Problem]:
     """Why VFIO will refuse devices."""
     problems = []
     why_no_group = {
         device: reason for device in given for reason in [_why_no_group(sysfs, device)] if reason
     }
     if why_no_group and not _will_have_noiommu(sysfs, kmod, wanted):
-        problems += [NO_GROUP % (device.label, why) for device, why in why_no_group.items()]
+        problems += [
+            Problem(NO_GROUP % (device.label, why), device) for device, why in why_no_group.items()
+        ]
     if _will_require_reset(sysfs, kmod, wanted):
         problems += [
-            NO_RESET % (device.label, device.compatible[0])
+            Problem(NO_RESET % (device.label, device.compatible[0]), device)
             for device in given
             if _has_no_reset(kmod, device)
         ]
@@ -215,13 +225,17 @@ def _has_no_reset(kmod: Kmod, device: Identity) -> bool:
     return asked not in _IN_KERNEL_RESETS and not kmod.resolve("vfio-reset:" + asked)
 
 
-def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> list[str]:
+def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> list[Problem]:
     """Which devices of the list are on VFIO only because no IOMMU was asked for till now."""
     if wanted.unsafe_noiommu is not False:
         return []
     return [
-        "%s is on VFIO without an IOMMU, and with `unsafe_noiommu: false` it would not come back "
-        "at the next boot. Take it off the list, or set `unsafe_noiommu: true`" % plan.device.label
+        Problem(
+            "%s is on VFIO without an IOMMU, and with `unsafe_noiommu: false` it would not come "
+            "back at the next boot. Take it off the list, or set `unsafe_noiommu: true`"
+            % plan.device.label,
+            plan.device,
+        )
         for plan in plans
         if plan.is_for_vfio
         and sysfs.read(folder(plan.device) + "/iommu_group/name") == _NOIOMMU_GROUP

@@ -29,9 +29,9 @@ options:
     description:
       - Name of the driver as in C(/sys/bus/*/drivers), not of its module. Required with
         O(state=present).
-      - A driver that is not registered yet is accepted with O(rebind=false). A name that no driver of
-        the device's bus can have, such as that of a driver of another bus or of a loaded module whose
-        drivers are called otherwise, is refused.
+      - A driver that is not registered yet is accepted with O(rebind=false). A name that no driver
+        of the device's bus can have, such as that of a driver of another bus or of a loaded module
+        whose drivers are called otherwise, is refused.
     type: str
   state:
     description: V(present) sets the override, V(absent) clears it.
