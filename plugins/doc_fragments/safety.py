@@ -59,6 +59,10 @@ options:
       - Whether VFIO takes devices without an IOMMU group (C(enable_unsafe_noiommu_mode) of the
         module C(vfio)). Such a device can read and write all memory of the host, and the kernel is
         tainted.
-      - Unset leaves the setting as it is.
+      - Unset leaves the setting as it is. What a list of M(armfleet.vfio.host_policy) has turned on
+        is turned off again when the list does not ask for it any more, unless it was on before or a
+        device is still bound to VFIO without an IOMMU; see RV(kept_settings).
+      - With M(armfleet.vfio.vfio_binding) and O(state=released), V(false) turns it off unless such
+        a device is left.
     type: bool
 """

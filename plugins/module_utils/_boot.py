@@ -44,6 +44,8 @@ WAITS_FOR_BOOT = "/run/armfleet-vfio-reboot-required"
 MARK = "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit."
 _ENTRY, _NATIVE, _OPTIONS = "# policy: ", "# native: ", "# options: "
 _MACHINE = "# machine: "
+_BEFORE = "# before: "
+_NOIOMMU = "unsafe_noiommu"
 
 # A device lists a few compatibles; no node of the kernel's own device trees has more than nine.
 _COMPATIBLES = 16
@@ -112,13 +114,15 @@ class Memory(NamedTuple):
     """What the last run wrote down: its list, and which driver each device was taken from.
 
     ``natives`` maps a device's stable name to its driver, None for none. ``machine`` is None where
-    it cannot be read.
+    it cannot be read. ``noiommu_before`` is whether devices without an IOMMU were taken before a
+    list asked for it, None where that is not known.
     """
 
     entries: list[Entry]
     natives: dict[str, str | None]
     options: Options = Options()
     machine: Machine | None = Machine()
+    noiommu_before: bool | None = None
 
     def native_of(self, device: Identity) -> tuple[str | None] | None:
         """The driver that a device was taken from, or None where nothing is remembered of it."""
@@ -146,6 +150,7 @@ class BootPlan(NamedTuple):
     aliases: Mapping[str, str] = MappingProxyType({})
     initramfs_tool: str | None = None
     initramfs_modules: Sequence[str] = ()
+    noiommu_before: bool | None = None
 
 
 def boot_plan(memory: Memory, machine: Machine) -> BootPlan:
@@ -160,6 +165,7 @@ def boot_plan(memory: Memory, machine: Machine) -> BootPlan:
         machine.aliases,
         machine.initramfs_tool,
         machine.initramfs_modules,
+        memory.noiommu_before,
     )
 
 
@@ -192,6 +198,7 @@ def memory(rules: str | None) -> Memory:
     natives: dict[str, str | None] = {}
     options: dict[str, Any] = {}
     machine: Machine | None = Machine()
+    before = VfioSettings()
     try:
         for line in (rules or "").splitlines():
             if line.startswith(_ENTRY):
@@ -202,7 +209,15 @@ def memory(rules: str | None) -> Memory:
                 options = json.loads(line[len(_OPTIONS) :])
             elif line.startswith(_MACHINE):
                 machine = _parse_machine(line[len(_MACHINE) :])
-        return Memory(parse_entries(entries), natives, to_options(**options), machine)
+            elif line.startswith(_BEFORE):
+                before = to_options(**json.loads(line[len(_BEFORE) :])).settings
+        return Memory(
+            parse_entries(entries),
+            natives,
+            to_options(**options),
+            machine,
+            before.unsafe_noiommu,
+        )
     except (ValueError, KeyError, TypeError, AttributeError, PolicyError) as error:
         raise PolicyError(
             "The header of %s cannot be read (%s), so it is not known what the last run claimed. "
@@ -293,6 +308,11 @@ def _rules(plan: BootPlan) -> str:
     options = from_options(plan.options)
     if options:
         lines += ["# It was applied with these options:", _OPTIONS + json.dumps(options)]
+    if plan.noiommu_before is not None:
+        lines += [
+            "# This is what it was before a list set it:",
+            _BEFORE + json.dumps({_NOIOMMU: plan.noiommu_before}),
+        ]
     if plan.natives:
         lines += ["# Devices were taken from these drivers:"]
         lines += [_NATIVE + json.dumps({name: plan.natives[name]}) for name in sorted(plan.natives)]

@@ -178,7 +178,7 @@ def no_autobind() -> None:
 
 def vfio_binding() -> None:
     """Main of the module of that name."""
-    _act("vfio_binding", _vfio_binding)
+    _act("vfio_binding", _vfio_binding, _vfio_result)
 
 
 def _act(
@@ -198,6 +198,8 @@ def _act(
         host.sysfs.close()
     for sentence in (*outcome.interrupted, *outcome.warnings):
         module.warn(sentence)
+    if outcome.noiommu_kept and outcome.is_changed:
+        module.warn(outcome.noiommu_kept)
     module.exit_json(**to_result(outcome))
 
 
@@ -305,9 +307,13 @@ def _settings(params: Mapping[str, Any]) -> VfioSettings:
     return VfioSettings(params["reset_required"], params["unsafe_noiommu"])
 
 
+def _vfio_result(outcome: Outcome) -> dict[str, Any]:
+    return dict(_report.result(outcome), kept_settings=_report.kept_settings(outcome))
+
+
 def _boot_result(outcome: Outcome) -> dict[str, Any]:
     return dict(
-        _report.result(outcome),
+        _vfio_result(outcome),
         devices=_report.linked(outcome),
         boot_files=_report.boot_files(outcome),
         initramfs_tool=outcome.initramfs.tool,

@@ -27,6 +27,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._files import (
     Files,
     is_group,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._kept_settings import (
+    noiommu,
+    reset_kept,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._lasting import (
     Initramfs,
     Lasting,
@@ -104,6 +108,9 @@ class Outcome(NamedTuple):
     skipped: Sequence[str] = ()
     # What is wrong with this host and does not keep the run from what was asked for.
     warnings: Sequence[str] = ()
+    # Why settings of VFIO stay as a list made them.
+    noiommu_kept: str | None = None
+    reset_kept: str | None = None
 
     @property
     def is_changed(self) -> bool:
@@ -164,6 +171,9 @@ class _Prepared(NamedTuple):
     lasting: Lasting
     records: list[FileChange]
     skipped: list[str]
+    memory: _boot.Memory
+    # Why VFIO still takes devices without an IOMMU.
+    noiommu_kept: str | None
 
     @property
     def needed(self) -> list[FileChange]:
@@ -178,7 +188,7 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         prepared = _prepare(host, request, problems)
     if prepared is None:
         return Outcome([], [], [])
-    request, plans, steps, lasting, records, skipped = prepared
+    request, plans, steps, lasting, records, skipped, memory, noiommu_kept = prepared
     needed = prepared.needed
     after: dict[Identity, State] = {}
     is_needed = bool(steps or needed or any(one.steps for one in plans))
@@ -202,6 +212,8 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         records=records,
         skipped=skipped,
         warnings=lasting.warnings,
+        noiommu_kept=noiommu_kept,
+        reset_kept=reset_kept(host, request, memory),
     )
 
 
@@ -235,9 +247,12 @@ def _prepare(host: Host, request: Request, problems: Problems) -> _Prepared | No
         host, request, wanted.claims, _plans(host, request, wanted.claims, memory)
     )
     steps = unlinking + _host_steps(host, request, plans)
+    unsafe = noiommu(host, request, plans, steps, memory)
+    steps += unsafe.steps
+    memory = memory._replace(noiommu_before=unsafe.before)
     lasting = _lasting.lasting(host, request, plans, memory, contents)
     records += lasting.records
-    prepared = _Prepared(request, plans, steps, lasting, records, skipped)
+    prepared = _Prepared(request, plans, steps, lasting, records, skipped, memory, unsafe.kept)
     found = _reasons_against(host, prepared, in_the_way, is_whole=not problems.are_of_entries)
     positions = {**lasting.positions, **wanted.positions}
     for problem in found:

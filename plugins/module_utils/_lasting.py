@@ -224,6 +224,7 @@ def _boot_plan(
         _pinned_modules(host, request.entries),
         request.options,
         aliases,
+        noiommu_before=memory.noiommu_before,
     )
     return plan, problems
 

@@ -26,6 +26,8 @@ NODE_STEP, LINK_STEP = "give its nodes in /dev/vfio ", "link its nodes in /dev/v
 
 # Kinds of steps of the host: of the vfio modules, and of links that no device of the list has.
 LOAD_VFIO, RELOAD_VFIO, SET_NOIOMMU, UNLINK = "load", "reload", "noiommu", "unlink"
+# Done when all devices are where they shall be.
+RESTORE_NOIOMMU = "restore_noiommu"
 UNLINK_STEP = "remove the link "
 
 

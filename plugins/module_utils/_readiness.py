@@ -36,12 +36,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
     NO_GROUP,
     NO_RESET,
     NOIOMMU,
+    NOIOMMU_GROUP,
     is_built_in,
     present_settings,
 )
 
-# vfio_noiommu_group_alloc in drivers/vfio/group.c.
-_NOIOMMU_GROUP = "vfio-noiommu"
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
 _RESET_BUILT_IN = (
@@ -238,7 +237,7 @@ def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> 
         )
         for plan in plans
         if plan.is_for_vfio
-        and sysfs.read(folder(plan.device) + "/iommu_group/name") == _NOIOMMU_GROUP
+        and sysfs.read(folder(plan.device) + "/iommu_group/name") == NOIOMMU_GROUP
     ]
 
 

@@ -76,6 +76,11 @@ def linked(outcome: Outcome) -> list[dict[str, Any]]:
     return [dict(device(one), links=list(one.links)) for one in outcome.devices]
 
 
+def kept_settings(outcome: Outcome) -> list[str]:
+    """Settings of VFIO that stay as they were asked for once."""
+    return [kept for kept in (outcome.noiommu_kept, outcome.reset_kept) if kept]
+
+
 def boot_files(outcome: Outcome) -> list[dict[str, Any]]:
     """The files that last across boots."""
     return [

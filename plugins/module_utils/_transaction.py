@@ -29,6 +29,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     OVERRIDE,
     PROBE,
     RELOAD_VFIO,
+    RESTORE_NOIOMMU,
     SET_NOIOMMU,
     UNBIND,
     UNLINK,
@@ -137,7 +138,8 @@ class Transaction:
             self._perform(plan, OVERRIDE)
         self._settings_before = present_settings(self._sysfs)
         for step in self._changes.host_steps:
-            self._prepare(step)
+            if step.kind != RESTORE_NOIOMMU:
+                self._prepare(step)
         after = {}
         reloads = any(step.kind == RELOAD_VFIO for step in self._changes.host_steps)
         concerned = self._changes.plans if reloads else working
@@ -150,6 +152,9 @@ class Transaction:
             if any(step.kind == NODES for step in plan.steps):
                 self._open_nodes(plan.device, after[plan.device])
             self._link_nodes(plan, after[plan.device])
+        for step in self._changes.host_steps:
+            if step.kind == RESTORE_NOIOMMU:
+                self._set_noiommu(step.value)
         for change in self._changes.files:
             values = {"path": change.path, "before": change.before, "after": change.after}
             self._remember(Undo(FILE, change.path, values))

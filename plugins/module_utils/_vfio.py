@@ -23,6 +23,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 
 RESET_REQUIRED = "module/vfio_platform/parameters/reset_required"
 NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
+# vfio_noiommu_group_alloc in drivers/vfio/group.c.
+NOIOMMU_GROUP = "vfio-noiommu"
 
 NO_GROUP = (
     "%s has no IOMMU group (%s), and VFIO does not take a device without one (EINVAL). Give the "

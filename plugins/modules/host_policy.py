@@ -310,6 +310,19 @@ host_steps:
   type: list
   elements: str
   sample: [load module vfio-platform with reset_required=N]
+kept_settings:
+  description:
+    - A sentence for each setting of the modules of VFIO that stays as it was asked for, though
+      nothing asks for it now, and why. Usually empty.
+    - That C(enable_unsafe_noiommu_mode) stays on is also a warning of the run that would have
+      turned it off.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - >-
+      vfio.enable_unsafe_noiommu_mode stays Y: platform/b003000.plain is bound to VFIO without an
+      IOMMU
 boot_files:
   description: The files for the next boot; empty with O(persistent=false).
   returned: success

@@ -147,6 +147,7 @@ def _rows(host: HostState) -> Iterator[Sequence[str]]:
     if not host["devices"]:
         yield (*first, *[""] * (len(COLUMNS) - len(first)))
     for device in host["devices"]:
+        after = device["next_boot"]
         yield (
             *first,
             device["device"],
@@ -154,8 +155,8 @@ def _rows(host: HostState) -> Iterator[Sequence[str]]:
             device["bus"],
             *_binding(device),
             *(_binding(device["desired"]) if device["desired"] else ("", "")),
-            *(_binding(device["next_boot"]) if device["next_boot"]["known"] else (DRIVER_NOT_KNOWN, "")),
-            device["next_boot"]["reason"],
+            *(_binding(after) if after["known"] else (DRIVER_NOT_KNOWN, "")),
+            after["reason"],
             "; ".join(device["drift"]),
             _NOT_KNOWN
             if device["hazards"] is None

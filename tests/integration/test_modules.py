@@ -123,6 +123,48 @@ def test_noiommu_is_taken_when_the_user_accepts_it(guest: Guest, inventory: Path
     run(inventory, "vfio_binding", devices=[DMA], state="released")
 
 
+_BIND_SLOT = """
+    cd /sys/bus/platform/devices/a000400.virtio_mmio
+    echo vfio-platform > driver_override
+    echo a000400.virtio_mmio > /sys/bus/platform/drivers/vfio-platform/bind
+"""
+_RELEASE_SLOT = """
+    cd /sys/bus/platform/devices/a000400.virtio_mmio
+    echo a000400.virtio_mmio > driver/unbind
+    echo > driver_override
+    echo N > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode
+"""
+
+
+def test_noiommu_goes_with_the_list_that_turned_it_on(guest: Guest, inventory: Path) -> None:
+    """And a slot that never had a driver does not drift once it was on VFIO and is released."""
+    slot = "a000200.virtio_mmio"
+    parameter = "cat /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+    devices = [
+        {"name": slot, "policy": "vfio"},
+        {"dt_path": "/soc/plain@b003000", "policy": "vfio"},
+    ]
+    options = {"devices": devices, "reset_required": False, "unsafe_noiommu": True}
+    run(inventory, "host_policy", **options)
+    assert guest.run(parameter).stdout == "Y\n"
+    released = run(inventory, "host_policy", state="absent").of("armfleet.vfio.host_policy")
+    assert guest.run(parameter).stdout == "N\n"
+    assert any("enable_unsafe_noiommu_mode to N" in step for step in released["host_steps"])
+    (found,) = run(inventory, "device_info", devices=[{"name": slot}]).of(
+        "armfleet.vfio.device_info"
+    )["devices"]
+    assert (found["driver"], found["driver_override"], found["drift"]) == (None, None, [])
+    assert found["next_boot"]["known"] is False
+    run(inventory, "host_policy", **options)
+    guest.run("bash -s", input=_BIND_SLOT)
+    released = run(inventory, "host_policy", state="absent").of("armfleet.vfio.host_policy")
+    stays = "stays Y: platform/a000400.virtio_mmio is bound to VFIO without an IOMMU"
+    assert any(kept.endswith(stays) for kept in released["kept_settings"])
+    assert guest.run(parameter).stdout == "Y\n"
+    assert read_machine(guest).named("a000400.virtio_mmio").driver == "vfio-platform"
+    guest.run("bash -s", input=_RELEASE_SLOT)
+
+
 @pytest.mark.parametrize(
     ("name", "word"),
     [("9000000.pl011", "console"), ("9050000.smmuv3", "consumers")],

@@ -91,6 +91,11 @@ CASES = {
         "acme,nowhere",
         "required: false",
     ),
+    "no platform or AMBA device has it, but": Case(
+        {"devices": [{"compatible": "acme,off", "policy": "vfio"}]},
+        "/soc/off@b01a000: its node is there, but its status is 'disabled'",
+        "required: false",
+    ),
     "no such alias": Case(on("ethernet9"), "'ethernet9'", "/proc/device-tree/aliases"),
     "its device is … on the pci bus": Case(
         on("/pcie@10000000/nvme@1,0"), "0000:00:01.0", "this collection handles platform and amba"
@@ -363,6 +368,26 @@ def test_a_refusal_is_one_line_with_subject_cause_and_remedy(inventory: Path) ->
     for (row, case), task in zip(rows.items(), run.tasks, strict=True):
         assert_explained(row, case, task)
     assert "Traceback" not in run.output
+
+
+def test_independent_mistakes_are_told_at_once_in_the_order_of_the_list(inventory: Path) -> None:
+    devices = [
+        {"dt_path": REGULATOR, "policy": "no_autobind"},
+        {"compatible": "acme,off", "policy": "vfio"},
+        *pinned("acme_stuck")["devices"],
+        {"dt_path": PLAIN, "policy": "vfio"},
+        {"dt_path": "ethernet9", "policy": "vfio"},
+    ]
+    (task,) = ask(inventory, Case({"devices": devices, "reset_required": False}, "", "")).tasks
+    words = [
+        f"{REGULATOR} (platform device regulator) is in use: ",
+        "compatible 'acme,off' matches no device: ",
+        f"Driver acme_stuck for {RING} (platform device b100000.ring) does not exist here: ",
+        f"{PLAIN} (platform device b019000.plain) has no IOMMU group ",
+        "dt_path 'ethernet9' does not start with '/'",
+    ]
+    lines = task.result["msg"].splitlines()
+    assert [line[: len(word)] for line, word in zip(lines, words, strict=True)] == words
 
 
 @pytest.mark.parametrize("row", [row for row, case in CASES.items() if case.before])

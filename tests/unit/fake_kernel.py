@@ -161,6 +161,7 @@ class FakeKernel(Sysfs):
         home = f"devices/platform/{name}"
         (self.tree / home).mkdir()
         self.point(f"bus/{bus}/devices/{name}", home)
+        self.point(f"{home}/subsystem", f"bus/{bus}")
         self.put(f"{home}/driver_override", "(null)\n")
         self._compatibles[name] = {*compatible, name, *(acpi or ())[1:]}
         if path is not None:

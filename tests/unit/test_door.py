@@ -7,8 +7,10 @@ import sys
 from typing import Any, Callable, Dict
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, LIST, Board
+from fake_kernel import NOIOMMU
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _info
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
@@ -297,3 +299,42 @@ def test_device_info_reads_and_writes_nothing(board: Board, call: Call) -> None:
     assert call("device_info", devices=[])["devices"] == []
     assert board.everything() == before
     assert not board.kernel.writes
+
+
+PLAIN = [{"name": "b002000.dma"}]
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What modules warn of; Ansible's own list is that of the process."""
+    warnings: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _module, text: warnings.append(text))
+    return warnings
+
+
+@pytest.mark.parametrize("unsafe_noiommu", [None, False])
+def test_vfio_binding_released_turns_noiommu_off_if_asked_and_else_says_that_it_stays(
+    board: Board, call: Call, warned: list[str], unsafe_noiommu: bool | None
+) -> None:
+    call("vfio_binding", devices=PLAIN, reset_required=False, unsafe_noiommu=True)
+    result = call("vfio_binding", devices=PLAIN, state="released", unsafe_noiommu=unsafe_noiommu)
+    is_on = unsafe_noiommu is None
+    assert board.kernel.read(NOIOMMU) == ("Y" if is_on else "N")
+    kept = [one for one in result["kept_settings"] if "unsafe_noiommu: false" in one]
+    assert len(kept) == is_on
+    assert warned == kept
+    again = call("vfio_binding", devices=PLAIN, state="released", unsafe_noiommu=unsafe_noiommu)
+    assert not again["changed"]
+    assert warned == kept
+
+
+def test_host_policy_warns_where_noiommu_stays_on(
+    board: Board, call: Call, warned: list[str]
+) -> None:
+    board.kmod.load("vfio-platform", {"reset_required": "N"})
+    board.kernel.write(NOIOMMU, "Y")
+    call("host_policy", devices=[dict(PLAIN[0], policy="vfio")], unsafe_noiommu=True)
+    result = call("host_policy", state="absent")
+    (kept,) = result["kept_settings"]
+    assert "it was Y before" in kept
+    assert warned == [kept]

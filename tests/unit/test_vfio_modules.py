@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from board import AMBA, CRYPTO, Board
 from fake_kernel import NOIOMMU, RESET_REQUIRED, Driver, Module
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 
 DMA = {"name": "b002000.dma", "policy": "vfio"}
@@ -215,3 +218,163 @@ def test_a_failed_write_of_noiommu_is_an_error_without_a_traceback(loaded: Board
     with pytest.raises(PolicyError, match="EPERM"):
         loaded.apply([DMA], reset_required=False, unsafe_noiommu=True)
     assert loaded.kernel.driver_of("b002000.dma") == "acme-dma"
+
+
+RESTORED = (
+    "set vfio.enable_unsafe_noiommu_mode to N, which it was before `unsafe_noiommu: true` was "
+    "applied"
+)
+STAYS = "vfio.enable_unsafe_noiommu_mode stays Y: "
+
+
+def bind_by_others(board: Board, name: str) -> None:
+    """Somebody gives a device to VFIO without this collection."""
+    driver = board.kernel.driver_of(name)
+    board.kernel.write(f"bus/platform/devices/{name}/driver_override", "vfio-platform")
+    board.kernel.write(f"bus/platform/drivers/{driver}/unbind", name)
+    board.kernel.write("bus/platform/drivers/vfio-platform/bind", name)
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+@pytest.mark.parametrize("entries", [[], [CRYPTO], [dict(CRYPTO, policy="no_autobind")]])
+def test_noiommu_that_a_list_turned_on_is_off_when_no_list_asks_for_it(
+    board: Board, entries: list[dict[str, Any]], is_loaded: bool
+) -> None:
+    if is_loaded:
+        board.kmod.load("vfio-platform", {"reset_required": "N"})
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    predicted = board.check(entries, reset_required=False)
+    outcome = board.apply(entries, reset_required=False)
+    assert board.kernel.read(NOIOMMU) == "N"
+    assert RESTORED in outcome.host_steps
+    assert predicted.host_steps == outcome.host_steps
+    (modules,) = (one for one in _report.diff(predicted) if one["after_header"] == "kernel modules")
+    assert RESTORED + "\n" in modules["after"]
+    assert outcome.noiommu_kept is None
+    assert "# before: " not in (board.file(RULES) or "")
+    assert not board.apply(entries, reset_required=False).is_changed
+
+
+def test_an_option_that_is_given_beside_an_empty_list_asks_for_nothing(board: Board) -> None:
+    """As by group_vars, where all is given back."""
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    board.apply([], reset_required=False, unsafe_noiommu=True)
+    assert board.kernel.read(NOIOMMU) == "N"
+
+
+def test_what_the_list_still_asks_for_stays_on(board: Board) -> None:
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    outcome = board.apply([CRYPTO], reset_required=False, unsafe_noiommu=True)
+    assert board.kernel.read(NOIOMMU) == "Y"
+    assert outcome.noiommu_kept is None
+    board.apply([])
+    assert board.kernel.read(NOIOMMU) == "N"
+
+
+def test_noiommu_is_off_after_the_rollout_that_turned_it_on_is_rolled_back(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    before = board.file(RULES)
+    board.apply([CRYPTO, DMA], reset_required=False, unsafe_noiommu=True, rollout="one")
+    outcome = board.apply([], rollout="one", restores=True)
+    assert board.kernel.read(NOIOMMU) == "N"
+    assert RESTORED in outcome.host_steps
+    assert board.file(RULES) == before
+
+
+def test_a_reboot_in_between_does_not_make_it_forgotten(board: Board) -> None:
+    """The parameter is then on by the list's own file in modprobe.d."""
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    board.kmod.unload("vfio_platform")
+    board.kmod.options["vfio"] = {"enable_unsafe_noiommu_mode": "1"}
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    board.apply([])
+    assert board.kernel.read(NOIOMMU) == "N"
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_noiommu_that_somebody_had_turned_on_stays_on(board: Board, is_loaded: bool) -> None:
+    if is_loaded:
+        board.kmod.load("vfio-platform", {"reset_required": "N"})
+        board.kernel.write(NOIOMMU, "Y")
+    else:
+        board.write_file("/etc/modprobe.d/a.conf", "options vfio enable_unsafe_noiommu_mode=1\n")
+        board.kmod.options["vfio"] = {"enable_unsafe_noiommu_mode": "1"}
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    outcome = board.apply([])
+    assert board.kernel.read(NOIOMMU) == "Y"
+    assert outcome.noiommu_kept == STAYS + (
+        "it was Y before a list with `unsafe_noiommu: true` was applied"
+    )
+
+
+def test_noiommu_stays_on_for_devices_of_others_and_that_is_told(board: Board) -> None:
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    bind_by_others(board, "b003000.dma")
+    outcome = board.apply([])
+    assert board.kernel.read(NOIOMMU) == "Y"
+    assert outcome.noiommu_kept == STAYS + (
+        "platform/b003000.dma is bound to VFIO without an IOMMU"
+    )
+    assert board.kernel.driver_of("b003000.dma") == "vfio-platform"
+
+
+def test_a_list_whose_own_device_needs_it_is_told_until_the_device_goes(board: Board) -> None:
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    outcome = board.apply([DMA], reset_required=False)
+    assert outcome.noiommu_kept == STAYS + (
+        "platform/b002000.dma is bound to VFIO without an IOMMU"
+    )
+    again = board.apply([DMA], reset_required=False)
+    assert (again.is_changed, again.noiommu_kept) == (False, outcome.noiommu_kept)
+    board.apply([])
+    assert board.kernel.read(NOIOMMU) == "N"
+
+
+def test_of_an_older_header_it_is_not_known_what_it_was_before(board: Board) -> None:
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    lines = (board.file(RULES) or "").splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(("# before:", "# This is what it was"))]
+    board.write_file(RULES, "".join(kept))
+    assert not board.apply([DMA], reset_required=False, unsafe_noiommu=True).is_changed
+    assert board.apply([]).noiommu_kept == STAYS + "it is not known what it was before"
+    assert board.kernel.read(NOIOMMU) == "Y"
+
+
+def test_for_the_next_boot_alone_the_running_setting_is_left(board: Board) -> None:
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    board.apply([], runtime=False)
+    assert board.kernel.read(NOIOMMU) == "Y"
+
+
+def test_it_is_on_again_if_the_run_that_turned_it_off_fails(grouped_board: Board) -> None:
+    board = grouped_board
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    before = board.file(RULES)
+
+    def fail() -> None:
+        raise PolicyError("no")
+
+    board.kernel.answer((NOIOMMU, "N"), fail)
+    with pytest.raises(PolicyError, match="Nothing was changed"):
+        board.apply([])
+    assert board.kernel.read(NOIOMMU) == "Y"
+    assert board.kernel.driver_of("b002000.dma") == "vfio-platform"
+    assert board.file(RULES) == before
+
+
+def test_reset_required_that_stays_off_is_told(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    assert board.apply([CRYPTO], reset_required=False).reset_kept is None
+    outcome = board.apply([])
+    assert board.kernel.read(RESET_REQUIRED) == "N"
+    assert "'modprobe -r vfio-platform'" in (outcome.reset_kept or "")
+    assert board.apply([]).reset_kept is None
+
+
+@pytest.mark.parametrize("header", ['{"unsafe_noiommu": 1}', '{"other": true}', "[]", "no"])
+def test_a_header_that_says_nonsense_of_before_is_refused(board: Board, header: str) -> None:
+    board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    content = (board.file(RULES) or "").replace('# before: {"unsafe_noiommu": false}', "# before: ")
+    board.write_file(RULES, content.replace("# before: ", "# before: " + header))
+    with pytest.raises(PolicyError, match="cannot be read"):
+        board.apply([])

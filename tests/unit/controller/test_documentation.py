@@ -223,6 +223,8 @@ def undescribed(returned: Any, fields: Mapping[str, Any], place: str = "") -> se
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"device_info"}))
 def test_what_a_module_returns_is_described(module: str) -> None:
     returned = _report.result(OUTCOME)
+    if module in ("host_policy", "vfio_binding"):
+        returned["kept_settings"] = _report.kept_settings(OUTCOME)
     if module == "host_policy":
         returned["devices"] = _report.linked(OUTCOME)
         returned["boot_files"] = _report.boot_files(OUTCOME)
