@@ -16,8 +16,10 @@ from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    ALWAYS,
     AUTO,
     DEFAULT,
+    NEVER,
     NO_DRIVER,
     VFIO,
     VFIO_DRIVERS,
@@ -218,7 +220,14 @@ def memory(rules: str | None) -> Memory:
             machine,
             before.unsafe_noiommu,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, PolicyError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        PolicyError,
+    ) as error:
         raise PolicyError(
             "The header of %s cannot be read (%s), so it is not known what the last run claimed. "
             "Somebody edited it: put the lines that start with '%s' right, or delete the file to "
@@ -242,7 +251,12 @@ def _parse_machine(text: str) -> Machine | None:
 def _native_driver(line: Mapping[str, Any]) -> dict[str, str | None]:
     ((name, driver),) = line.items()
     # A driver that is there may be called as its author liked, but sysfs has no "/" in names.
-    if driver is not None and (driver in ("", ".", "..") or "/" in driver):
+    if driver is not None and (
+        not isinstance(driver, str)
+        or driver in ("", ".", "..")
+        or "/" in driver
+        or not driver.isprintable()
+    ):
         raise ValueError("%r is not a driver's name" % driver)
     return {name: driver}
 
@@ -287,6 +301,10 @@ def to_options(
     settings = VfioSettings(reset_required, unsafe_noiommu)
     if not {type(value) for value in settings} <= {bool, type(None)}:
         raise PolicyError("`reset_required` and `unsafe_noiommu` are true or false")
+    if initramfs not in (AUTO, ALWAYS, NEVER):
+        raise PolicyError(
+            "`initramfs` is %r, which is none of auto, always and never" % (initramfs,)
+        )
     return Options(settings, check_access(vfio_group, vfio_mode), initramfs)
 
 

@@ -36,9 +36,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._lasting import (
     Lasting,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+    LINKS,
     NODE_STEP,
     NODES,
     RELOAD_VFIO,
+    UNLINK,
     VFIO_DRIVERS,
     Claim,
     DevicePlan,
@@ -148,6 +150,8 @@ def _notice(host: Host) -> list[str]:
         announcement,
     )
 
+    if left.damaged:
+        raise PolicyError(host.runs.complaint(left.damaged, "is undone by the next run"))
     return [announcement(left) + " The next run undoes first what it had done"]
 
 
@@ -453,8 +457,32 @@ def _reasons_against(
     if group and (working or files) and not is_group(group):
         sentence = "Group %s (`vfio_group`) does not exist on this host; create it first" % group
         found.append(Problem(sentence))
+    if working or steps or files:
+        found += [Problem(one) for one in _not_writable(host, working, steps, files)]
     found += unreadiness(host.sysfs, host.kmod, plans, steps, request.settings, is_whole=is_whole)
     return found + _hazards(host, request, plans, steps, is_whole=is_whole)
+
+
+def _not_writable(
+    host: Host,
+    working: Sequence[DevicePlan],
+    steps: Sequence[HostStep],
+    files: Sequence[FileChange],
+) -> list[str]:
+    """Which of the files and links that are to change cannot be, and why. Reads only."""
+    if os.geteuid() != 0:
+        return []
+    obstacles = [host.runs.obstacle()]
+    obstacles += [host.files.obstacle(change.path, change.size) for change in files]
+    links = [step.value for step in steps if step.kind == UNLINK]
+    for one in working:
+        if any(step.kind in (NODES, LINKS) for step in one.steps):
+            links += _links.targets(one.links, ())
+    # A container may have none.
+    if host.sysfs.has_node(_links.DEV):
+        # They are all on one file system.
+        obstacles += [host.files.obstacle(path, verb="link") for path in links[:1]]
+    return [problem for problem in obstacles if problem]
 
 
 def _hazards(

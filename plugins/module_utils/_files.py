@@ -13,6 +13,8 @@ import grp
 import os
 import pwd
 import stat
+import struct
+import sys
 import tempfile
 from typing import NamedTuple, Sequence
 
@@ -21,19 +23,30 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAc
 
 _TEMPORARY = ".armfleet-vfio-"
 
-_NO_FOLDER = "a part of this path that has to be a folder is a file"
+_NO_DIRECTORY = (
+    "a part of this path has to be a directory, and is a file or a link that leads nowhere; move "
+    "it away"
+)
 _NO_ROOM = "make room there, or have somebody raise the quota, and run again"
 # What a user can do about an errno of a file or its folder.
 _ADVICE = {
     errno.EACCES: "become root (become: true)",
     errno.EPERM: "become root (become: true), and see 'lsattr' for a file that may not be changed",
-    errno.ENOTDIR: _NO_FOLDER,
-    errno.EEXIST: _NO_FOLDER,
+    errno.ENOENT: _NO_DIRECTORY,
+    errno.ENOTDIR: _NO_DIRECTORY,
+    errno.EEXIST: _NO_DIRECTORY,
+    errno.EISDIR: "a directory has this file's name; move it away",
+    errno.EBUSY: "something is mounted there; unmount it",
     errno.ENOSPC: _NO_ROOM,
     errno.EDQUOT: _NO_ROOM,
-    errno.EROFS: "its file system is mounted read-only; remount it, or set `persistent: false`",
+    errno.EROFS: "its file system is mounted read-only; remount it",
     errno.EIO: "the disk may be failing; see 'dmesg'",
 }
+_WITHOUT_BOOT_FILES = ", or set `persistent: false`"
+
+# FS_IOC_GETFLAGS and its flags in include/uapi/linux/fs.h, as arm and x86 have them.
+_GET_FLAGS = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
+_IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
 
 
 _KINDS = {
@@ -63,6 +76,11 @@ class FileChange(NamedTuple):
     @property
     def is_needed(self) -> bool:
         return self.before != self.after or bool(self.damage)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it writes."""
+        return len((self.after or "").encode("utf-8", "surrogateescape"))
 
 
 class FileStatus(NamedTuple):
@@ -194,13 +212,33 @@ class Files:
 
         Its mode is 0644, and 0755 for a script.
         """
-        try:
-            if content is None:
-                _remove(self._root + path)
-            else:
-                _replace(self._root + path, content, self._owner)
-        except OSError as error:
-            raise failure("write", path, error) from None
+        self.stage(path, content).commit()
+
+    def stage(self, path: str, content: str | None) -> StagedFile:
+        """Prepare what ``put`` does, as far as anything of it can fail; PolicyError if it does."""
+        return StagedFile(self._root, path, content, self._owner)
+
+    def clear(self, paths: Sequence[str]) -> None:
+        """Remove what a run that was killed had staged for these files."""
+        for directory in {os.path.dirname(self._root + path) for path in paths}:
+            # What cannot be cleared hurts nobody: no program reads it.
+            with contextlib.suppress(OSError):
+                _clear(directory)
+
+    def obstacle(self, path: str, size: int = 0, verb: str = "write") -> str | None:
+        """Why a file of that size could not be put there, or the one there not be removed.
+
+        Reads only. None if nothing is known that speaks against it.
+        """
+        file = self._root + path
+        directory = os.path.dirname(file)
+        while not os.path.lexists(directory):
+            directory = os.path.dirname(directory)
+        code = _code_against(file, directory, size)
+        if code is None:
+            return None
+        error = OSError(code, os.strerror(code), directory[len(self._root) :] or "/")
+        return str(failure(verb, path, error))
 
     def node_access(self, path: str) -> NodeAccess | None:
         """Group and mode of a device node, or None where there is no such node."""
@@ -233,7 +271,10 @@ class Files:
         PolicyError where something else is in its place.
         """
         try:
-            if self.link(path) is not None:
+            present = self.link(path)
+            if present is not None and present == target:
+                return
+            if present is not None:
                 # udev may be quicker.
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._root + path)
@@ -267,6 +308,84 @@ class Files:
             raise PolicyError("Cannot give %s %s: %s" % (path, access.label, error)) from None
 
 
+class StagedFile:
+    """A file's new content, written in full beside the file, or that it shall not be.
+
+    ``commit`` or ``discard`` ends it; neither needs any more space.
+    """
+
+    def __init__(self, root: str, path: str, content: str | None, owner: tuple[int, int]) -> None:
+        self.path = path
+        self._owner = owner
+        self._file = root + path
+        self._directory = os.path.dirname(self._file)
+        self._made: list[str] = []
+        self._temporary: str | None = None
+        self._descriptor: int | None = None
+        if content is None:
+            return
+        try:
+            self._write(content)
+        except OSError as error:
+            self.discard()
+            raise failure("write", path, error) from None
+        except BaseException:
+            self.discard()
+            raise
+
+    def _write(self, content: str) -> None:
+        self._make_directory()
+        # In the directory itself, so that it is on the same file system and gets the directory's
+        # SELinux type. udev, modprobe and modules-load read only names with their own ending.
+        _clear(self._directory)
+        self._descriptor, self._temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=self._directory)
+        # Until it is committed or discarded, so that no other run takes it for a leftover.
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        with os.fdopen(os.dup(self._descriptor), "wb") as stream:
+            stream.write(content.encode("utf-8", "surrogateescape"))
+        os.fchmod(self._descriptor, mode_of(content))
+        # A directory can give its own group to what is made in it.
+        if self._owner != _owner_of(self._descriptor):
+            os.fchown(self._descriptor, *self._owner)
+        os.fsync(self._descriptor)
+
+    def _make_directory(self) -> None:
+        missing = []
+        directory = self._directory
+        while not os.path.lexists(directory):
+            missing.append(directory)
+            directory = os.path.dirname(directory)
+        for directory in reversed(missing):
+            os.mkdir(directory, 0o755)
+            self._made.append(directory)
+
+    def commit(self) -> None:
+        """Make the file be this one or, without content, not be."""
+        try:
+            if self._temporary is None:
+                _remove(self._file)
+            else:
+                os.rename(self._temporary, self._file)
+                self._temporary, self._made = None, []
+                _settle(self._directory)
+        except OSError as error:
+            raise failure("write", self.path, error) from None
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Leave what was not committed as if nothing had been prepared."""
+        with contextlib.suppress(OSError):
+            if self._temporary is not None:
+                os.unlink(self._temporary)
+            for directory in reversed(self._made):
+                os.rmdir(directory)
+        self._temporary, self._made = None, []
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 def is_group(name: str) -> bool:
     """Whether this host has a group of that name."""
     try:
@@ -298,30 +417,6 @@ def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
         _settle(os.path.dirname(path))
-
-
-def _replace(path: str, content: str, owner: tuple[int, int]) -> None:
-    folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    # In the folder itself, so that it is on the same file system and gets the folder's SELinux
-    # type. udev, modprobe and modules-load read only names with their own ending.
-    _clear(folder)
-    descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fchmod(stream.fileno(), mode_of(content))
-            # A directory can give its own group to what is made in it.
-            if owner != _owner_of(stream.fileno()):
-                os.fchown(stream.fileno(), *owner)
-            os.fsync(stream.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _settle(folder)
 
 
 def _owner_of(descriptor: int) -> tuple[int, int]:
@@ -370,11 +465,57 @@ def _settle(folder: str) -> None:
         os.close(descriptor)
 
 
+def _code_against(file: str, directory: str, size: int) -> int | None:
+    """The errno that a new file in ``directory`` to replace ``file`` would meet."""
+    if not os.path.isdir(directory):
+        return errno.ENOTDIR
+    status = os.statvfs(directory)
+    if status.f_flag & os.ST_RDONLY:
+        return errno.EROFS
+    if _is_unchangeable(directory) or _is_unchangeable(file):
+        return errno.EPERM
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return errno.EACCES
+    if _is_mounted_on(file):
+        return errno.EBUSY
+    # A file system that does not count them says 0 of 0.
+    is_full = status.f_blocks and status.f_bfree * status.f_frsize < size
+    has_no_inode = status.f_files and not status.f_ffree
+    return errno.ENOSPC if size and (is_full or has_no_inode) else None
+
+
+def _is_unchangeable(path: str) -> bool:
+    """Whether it has an attribute of chattr(1) that keeps even root from replacing it."""
+    flags = bytearray(8)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            fcntl.ioctl(descriptor, _GET_FLAGS, flags)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        # It is not there, or its file system has no such attributes.
+        return False
+    return bool(int.from_bytes(flags[:4], sys.byteorder) & (_IMMUTABLE | _APPEND_ONLY))
+
+
+def _is_mounted_on(file: str) -> bool:
+    """Whether the file is a mount of its own, as a container's can be."""
+    path = os.path.join(os.path.realpath(os.path.dirname(file)), os.path.basename(file))
+    try:
+        with open("/proc/self/mountinfo", "rb") as stream:
+            return any(line.split(b" ", 5)[4] == os.fsencode(path) for line in stream)
+    except (OSError, IndexError):
+        return False
+
+
 def failure(verb: str, path: str, error: OSError) -> PolicyError:
     """What stopped a file from being read or written, with a remedy."""
     place = error.filename if isinstance(error.filename, str) else path
     code = errno.errorcode.get(error.errno or 0, str(error.errno))
     advice = _ADVICE.get(error.errno or 0, "see 'dmesg'")
+    if error.errno == errno.EROFS and path.startswith("/etc/"):
+        advice += _WITHOUT_BOOT_FILES
     return PolicyError(
         "Cannot %s %s: %s (%s, %s); %s" % (verb, path, error.strerror, code, place, advice)
     )

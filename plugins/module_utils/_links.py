@@ -24,9 +24,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import is_plain_path
 
-_DEV = "/dev/vfio"
+DEV = "/dev/vfio"
 # Groups have their nodes in the first, devices in the second.
-_PLACES = (_DEV, _DEV + "/devices")
+_PLACES = (DEV, DEV + "/devices")
 _BY_PATH, _BY_TAG = "by-path/", "by-tag/"
 FOLDERS = tuple("%s/%s" % (place, kind[:-1]) for place in _PLACES for kind in (_BY_PATH, _BY_TAG))
 
@@ -137,7 +137,7 @@ def _is_right(
     if all(present.get(path) == target for path, target in wanted.items()):
         return True
     # A container may have no nodes to link to.
-    return not has_node(_DEV)
+    return not has_node(DEV)
 
 
 def _is_ours(path: str, left: set[str]) -> bool:

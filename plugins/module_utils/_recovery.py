@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import folder, state
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._journal_records import PATHS
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import State
 from ansible_collections.armfleet.vfio.plugins.module_utils._rollback import (
@@ -47,7 +49,10 @@ class Recovery(NamedTuple):
     runs: Runs
 
     def run(self, allow: Sequence[str]) -> list[str]:
-        """Undo what an interrupted run left; what was done and what was left, in sentences."""
+        """Undo what an interrupted run left; what was done and what was left, in sentences.
+
+        PolicyError if the journal has lines that cannot be read: the others are undone before.
+        """
         interrupted = self.runs.interrupted()
         if interrupted is None:
             return []
@@ -59,20 +64,30 @@ class Recovery(NamedTuple):
                 (undo, "a device that is left may need it" if undo.kind in _MODULES else reason)
                 for undo, reason in reasons
             ]
+        self.files.clear(PATHS)
         undone = [undo for undo, reason in reasons if reason is None]
         left = ["%s: %s" % (undo.subject, reason) for undo, reason in reasons if reason]
         failures = Rollback(self.sysfs, self.kmod, self.files).run(undone)
-        sentences = [announcement(interrupted) + " What it had done was undone first"]
+        undone_first = "" if interrupted.damaged else " What it had done was undone first"
+        sentences = [announcement(interrupted) + undone_first]
         if left:
             sentences.append("Left as it is now: " + "; ".join(left))
         if failures:
-            self.runs.keep(interrupted.who, [failure.undo for failure in failures])
             sentences.append(
                 "Could not be put back: %s. The next run tries again"
                 % "; ".join(failure.sentence for failure in failures)
             )
-        else:
-            self.runs.forget()
+        try:
+            if failures or interrupted.damaged:
+                left_to_do = [failure.undo for failure in failures]
+                self.runs.keep(interrupted.who, left_to_do, interrupted.damaged)
+            else:
+                self.runs.forget()
+        except PolicyError as error:
+            raise PolicyError([*sentences, *error.problems]) from None
+        if interrupted.damaged:
+            complaint = self.runs.complaint(interrupted.damaged, "was undone as far as it could be")
+            raise PolicyError([*sentences, complaint])
         return sentences
 
     def _why_not(self, undo: Undo, allow: Sequence[str], ours: set[str]) -> str | None:

@@ -32,7 +32,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
     KernelRefusedError,
     Sysfs,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import NOIOMMU
+from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import NOIOMMU, present_settings
 
 _HOLDERS = "module/%s/holders"
 
@@ -139,15 +139,26 @@ class Rollback:
         elif undo.kind == RELOADED:
             self._reload(values)
         elif undo.kind == FILE:
-            self._files.put(values["path"], values["before"])
+            # What was never done needs no write, which a read-only file system refuses.
+            if self._files.read(values["path"]) != values["before"]:
+                self._files.put(values["path"], values["before"])
         elif undo.kind == NODE:
-            self._files.give_node(values["path"], NodeAccess(values["group"], values["mode"]))
+            access = NodeAccess(values["group"], values["mode"])
+            if self._files.node_access(values["path"]) != access:
+                self._files.give_node(values["path"], access)
         elif undo.kind == LINKS:
             self._link(undo)
         elif self._sysfs.read(NOIOMMU) not in (None, values["value"]):
             self._sysfs.write(NOIOMMU, values["value"])
 
     def _reload(self, values: dict[str, Any]) -> None:
+        now = present_settings(self._sysfs)
+        is_as_before = (now.reset_required, now.unsafe_noiommu) == (
+            values["reset_required"] == "Y",
+            values["noiommu"],
+        )
+        if is_as_before and _changes.is_loaded(self._sysfs, values["module"]):
+            return
         parameters = {"reset_required": values["reset_required"]}
         _changes.load_anew(self._sysfs, self._kmod, values["module"], parameters, values["noiommu"])
 

@@ -109,7 +109,14 @@ def _read(content: str | None) -> Kept | None:
     try:
         kept = json.loads(content)
         return Kept(_check_name(kept["rollout"]), _applied(kept["before"]), _applied(kept["after"]))
-    except (ValueError, KeyError, TypeError, AttributeError, PolicyError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        PolicyError,
+    ) as error:
         raise PolicyError(
             "%s cannot be read (%s), so it is not known what this host had before the last "
             "rollout. Somebody edited it: delete it, and apply the list that the host shall have"

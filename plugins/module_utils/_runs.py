@@ -18,9 +18,11 @@ import time
 from typing import Any, Iterator, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import failure
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files, failure
 
 FOLDER = "/run/armfleet-vfio"
+# Of the journal; another version of the collection may write another one.
+FORMAT = 1
 
 DEVICE, MODULE, RELOADED, NOIOMMU, FILE, NODE, LINKS = (
     "device",
@@ -34,6 +36,11 @@ DEVICE, MODULE, RELOADED, NOIOMMU, FILE, NODE, LINKS = (
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _BETWEEN_TRIES = 0.1
+# Bytes of a journal; one of 500 devices and their rules has less than 1 MiB.
+_LONGEST = 64 << 20
+_MOST_LINES = 5
+# What is at most written down of a device or a module, in bytes; it is some 500 mostly.
+_PER_CHANGE = 4096
 
 
 class Undo(NamedTuple):
@@ -49,11 +56,20 @@ class Undo(NamedTuple):
     is_late: bool = False
 
 
+class DamagedLine(NamedTuple):
+    """A line of the journal that cannot be read; the first line is number 1."""
+
+    number: int
+    content: bytes
+    reason: str
+
+
 class Interrupted(NamedTuple):
     """A run that did not come to its end: who it was, and what it had changed, in its order."""
 
     who: str
     undos: list[Undo]
+    damaged: list[DamagedLine]
 
 
 class Runs:
@@ -70,7 +86,7 @@ class Runs:
         self._journal = folder + "/journal"
         self._folder = folder
         self._open: int | None = None
-        self._kept: list[Undo] = []
+        self._kept: list[Undo | bytes] = []
         self._kept_of: list[str] = []
 
     @contextlib.contextmanager
@@ -83,11 +99,20 @@ class Runs:
             raise failure("lock", self._lock, error) from None
         try:
             self._wait(descriptor)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, self._who.encode(), 0)
+            self._sign(descriptor)
             yield
         finally:
             os.close(descriptor)
+
+    def _sign(self, descriptor: int) -> None:
+        """Say in the lock whose it is."""
+        content = self._who.encode()
+        try:
+            os.ftruncate(descriptor, 0)
+            if os.pwrite(descriptor, content, 0) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise failure("lock", self._lock, error) from None
 
     def _wait(self, descriptor: int) -> None:
         limit = time.monotonic() + self._timeout
@@ -99,7 +124,9 @@ class Runs:
                 if time.monotonic() >= limit:
                     break
             time.sleep(_BETWEEN_TRIES)
-        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace") or "another process"
+        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace")
+        if not holder or not holder.isprintable():
+            holder = "another process"
         raise PolicyError(
             "Another run works on this host's devices and did not end within %g s: %s holds the "
             "lock %s. Nothing was changed. Wait for it or end it, and run again"
@@ -110,21 +137,51 @@ class Runs:
         """What a run of this boot left behind when it was killed or could not put all back."""
         try:
             with open(self._journal, "rb") as stream:
-                # A line that was cut short stands for a change that was not made.
-                lines = [line for line in stream if line.endswith(b"\n")]
-            head, *undos = [json.loads(line) for line in lines] or [{}]
-            if head.get("boot") != _boot():
-                return None
-            return Interrupted(head["who"], [Undo(*undo) for undo in undos])
+                content = stream.read(_LONGEST + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise failure("read", self._journal, error) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # Here, because nearly all runs find no journal.
+        from ansible_collections.armfleet.vfio.plugins.module_utils._journal_records import (  # noqa: PLC0415
+            parse,
+        )
+
+        try:
+            if len(content) > _LONGEST:
+                raise ValueError("it is larger than %d MiB" % (_LONGEST >> 20))
+            return parse(content, _boot())
+        except ValueError as error:
             raise PolicyError(
-                "%s, which says how an interrupted run found this host, cannot be read (%s). See "
-                "the devices with device_info, and delete the file" % (self._journal, error)
+                "%s (%s). Nothing of it was undone. See the devices with device_info, and delete "
+                "the file" % (self._unreadable, error)
             ) from None
+
+    def complaint(self, damaged: Sequence[DamagedLine], becomes: str) -> str:
+        """What is to be said of lines that cannot be read; ``becomes`` is of the others."""
+        lines = ["line %d (%s)" % (line.number, line.reason) for line in damaged[:_MOST_LINES]]
+        if len(damaged) > _MOST_LINES:
+            lines.append("%d more" % (len(damaged) - _MOST_LINES))
+        return (
+            "%s in %s. What its other lines say %s. See the devices with device_info, correct what "
+            "is not as it should be, and delete the file"
+            % (self._unreadable, ", ".join(lines), becomes)
+        )
+
+    @property
+    def _unreadable(self) -> str:
+        return "%s, which says how an interrupted run found this host, cannot be read" % (
+            self._journal
+        )
+
+    def obstacle(self) -> str | None:
+        """Why a run could not write down how things are before it changes them. Reads only."""
+        return Files().obstacle(self._journal, _PER_CHANGE)
+
+    def begin(self, undos: Sequence[Undo], changes: int) -> None:
+        """Begin to write down; PolicyError if there is no room for ``undos`` and the changes."""
+        size = sum(len(json.dumps(undo)) + 1 for undo in undos) + _PER_CHANGE * (changes + 1)
+        self._open = self._begin([*self._kept_of, self._who], size)
 
     def remember(self, undo: Undo) -> None:
         """Write down how something is, before it is changed."""
@@ -145,10 +202,11 @@ class Runs:
         except OSError as error:
             raise failure("write", self._journal, error) from None
 
-    def keep(self, who: str, undos: Sequence[Undo]) -> None:
+    def keep(self, who: str, undos: Sequence[Undo], damaged: Sequence[DamagedLine] = ()) -> None:
         """Of the run of ``who`` only this is left to be undone, by the next one."""
         self._close()
         self._kept += undos
+        self._kept += [line.content for line in damaged]
         self._kept_of.append(who)
         os.close(self._begin(self._kept_of))
 
@@ -160,22 +218,33 @@ class Runs:
     def journal(self) -> str:
         return self._journal
 
-    def _begin(self, whose: Sequence[str]) -> int:
+    def _begin(self, whose: Sequence[str], size: int = 0) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW
         fresh = self._journal + ".new"
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             descriptor = os.open(fresh, flags, 0o600)
-            self._append(descriptor, {"boot": _boot(), "who": " and ".join(whose)})
+        except OSError as error:
+            raise failure("write", self._journal, error) from None
+        try:
+            _try_size(descriptor, size)
+            self._append(
+                descriptor, {"format": FORMAT, "boot": _boot(), "who": " and ".join(whose)}
+            )
             for undo in self._kept:
                 self._append(descriptor, undo)
             os.rename(fresh, self._journal)
-        except OSError as error:
-            raise failure("write", self._journal, error) from None
+        except (OSError, PolicyError) as error:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                os.unlink(fresh)
+            if isinstance(error, OSError):
+                raise failure("write", self._journal, error) from None
+            raise
         return descriptor
 
     def _append(self, descriptor: int, line: Any) -> None:
-        content = json.dumps(line).encode() + b"\n"
+        content = line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n"
         try:
             if os.write(descriptor, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -186,6 +255,18 @@ class Runs:
         if self._open is not None:
             os.close(self._open)
             self._open = None
+
+
+def _try_size(descriptor: int, size: int) -> None:
+    """Make an empty file be of that size for a moment; OSError if there is no room for it."""
+    if not size:
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):
+            raise
+    os.ftruncate(descriptor, 0)
 
 
 def _boot() -> str:

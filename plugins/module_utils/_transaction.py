@@ -18,7 +18,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
     states,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange, Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import (
+    FileChange,
+    Files,
+    StagedFile,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
@@ -108,6 +112,7 @@ class Transaction:
         self._changes = changes
         self._settings_before = VfioSettings()
         self._undos: list[Undo] = []
+        self._staged: list[StagedFile] = []
         self._touched: set[Identity] = set()
         self._blocked: set[str] = set()
 
@@ -118,6 +123,7 @@ class Transaction:
         """
         self._log.begin()
         try:
+            self._stage()
             after = self._apply()
             self._runs.forget()
             return after
@@ -131,6 +137,20 @@ class Transaction:
             raise
         finally:
             self._log.end()
+
+    def _stage(self) -> None:
+        """Write all that has to be written but for the last step, before the first device."""
+        changes = self._changes
+        records = [_undo_of(change) for change in changes.files]
+        self._runs.begin(records, len(changes.plans) + len(changes.host_steps))
+        problems = []
+        for change in changes.files:
+            try:
+                self._staged.append(self._files.stage(change.path, change.after))
+            except PolicyError as error:
+                problems += error.problems
+        if problems:
+            raise PolicyError(problems)
 
     def _apply(self) -> dict[Identity, State]:
         working = [plan for plan in self._changes.plans if plan.steps]
@@ -155,10 +175,9 @@ class Transaction:
         for step in self._changes.host_steps:
             if step.kind == RESTORE_NOIOMMU:
                 self._set_noiommu(step.value)
-        for change in self._changes.files:
-            values = {"path": change.path, "before": change.before, "after": change.after}
-            self._remember(Undo(FILE, change.path, values))
-            self._files.put(change.path, change.after)
+        for change, staged in zip(self._changes.files, self._staged):
+            self._remember(_undo_of(change))
+            staged.commit()
         return after
 
     def _remember(self, undo: Undo) -> None:
@@ -382,6 +401,8 @@ class Transaction:
         return ". The kernel's log says: %s" % "; ".join(map(repr, lines)) if lines else ""
 
     def _put_back(self) -> str:
+        for staged in self._staged:
+            staged.discard()
         failures = Rollback(self._sysfs, self._kmod, self._files, self._blocked).run(self._undos)
         if not failures:
             # What is in it is how everything is again, so it may stay.
@@ -391,12 +412,23 @@ class Transaction:
         return self._report(failures)
 
     def _report(self, failures: Sequence[Failure]) -> str:
-        self._runs.keep(self._runs.who, [failure.undo for failure in failures])
-        return (
-            "Not everything could be put back as it was: %s. The rest was. What is left to be put "
-            "back is in %s, and the next run tries again"
-            % ("; ".join(failure.sentence for failure in failures), self._runs.journal)
+        sentence = "Not everything could be put back as it was: %s. The rest was" % "; ".join(
+            failure.sentence for failure in failures
         )
+        try:
+            self._runs.keep(self._runs.who, [failure.undo for failure in failures])
+        except PolicyError as error:
+            # The journal is then as it was, and has this too.
+            return "%s. %s. The next run tries again" % (sentence, error)
+        return "%s. What is left to be put back is in %s, and the next run tries again" % (
+            sentence,
+            self._runs.journal,
+        )
+
+
+def _undo_of(change: FileChange) -> Undo:
+    values = {"path": change.path, "before": change.before, "after": change.after}
+    return Undo(FILE, change.path, values)
 
 
 def _is_expected(plan: DevicePlan, after: State) -> bool:

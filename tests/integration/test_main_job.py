@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.harness.playbook import Run, play
 from tests.harness.sysfs import files, read_machine
 
@@ -14,6 +16,13 @@ if TYPE_CHECKING:
 
 HOST_POLICY = "armfleet.vfio.host_policy"
 VFIO = ("vfio-platform", "vfio-platform")
+
+FULL = "mkdir -p -m 700 %(place)s && mount -t tmpfs -o size=4k none %(place)s && echo > %(place)s/x"
+BOOT_FILES = (
+    "/etc/udev/rules.d/70-armfleet-vfio.rules",
+    "/etc/modprobe.d/armfleet-vfio.conf",
+    "/etc/modules-load.d/armfleet-vfio.conf",
+)
 
 RTC = "9010000.pl031"
 LIST: list[dict[str, Any]] = [
@@ -46,9 +55,13 @@ SETTINGS = {
 }
 
 
-def apply(inventory: Path, *arguments: str, devices: list[dict[str, Any]] | None = None) -> Run:
+def attempt(inventory: Path, *arguments: str, devices: list[dict[str, Any]] | None = None) -> Run:
     variables = dict(SETTINGS, passthrough_devices=LIST if devices is None else devices)
-    run = play(inventory, "armfleet.vfio.apply", *arguments, variables=variables)
+    return play(inventory, "armfleet.vfio.apply", *arguments, variables=variables)
+
+
+def apply(inventory: Path, *arguments: str, devices: list[dict[str, Any]] | None = None) -> Run:
+    run = attempt(inventory, *arguments, devices=devices)
     assert run.code == 0, run.output
     return run
 
@@ -95,6 +108,48 @@ def test_a_check_touches_nothing(guest: Guest, inventory: Path) -> None:
     Story.predicted = apply(inventory, "--check", "--diff")
     assert read_machine(guest).bindings == Story.untouched
     assert files(guest) == {}
+
+
+@pytest.mark.parametrize(
+    ("place", "mount", "problems"),
+    [
+        (
+            "/etc",
+            "mount --bind /etc /etc && mount -o remount,bind,ro /etc",
+            [f"Cannot write {path}: Read-only file system (EROFS, " for path in BOOT_FILES],
+        ),
+        (
+            "/run/armfleet-vfio",
+            FULL % {"place": "/run/armfleet-vfio"},
+            ["Cannot lock /run/armfleet-vfio/lock: No space left on device (ENOSPC, "],
+        ),
+    ],
+    ids=["read-only /etc", "full /run"],
+)
+def test_where_nothing_can_be_written_no_device_is_touched(
+    guest: Guest, inventory: Path, place: str, mount: str, problems: list[str]
+) -> None:
+    traced = ("-e", "ansible_python_interpreter=/root/traced-python")
+    guest.run(mount)
+    try:
+        run = attempt(inventory, *traced)
+        writes = state_writes(guest)
+        checked = attempt(inventory, "--check")
+    finally:
+        guest.run(f"umount {place}")
+    message = run.of(HOST_POLICY)["msg"]
+    assert "/run/armfleet-vfio/lock" in guest.run("cat /root/trace").stdout
+    assert writes == []
+    for problem in problems:
+        assert problem in message
+    assert "put back" not in message
+    assert read_machine(guest).bindings == Story.untouched
+    assert files(guest) == {}
+    left = guest.run("find /etc -name '.armfleet*'; ls /run/armfleet-vfio").stdout
+    assert left.split() in (["lock"], [])
+    if place == "/etc":
+        assert checked.of(HOST_POLICY)["msg"] == message
+        assert "was interrupted" not in apply(inventory, "--check").output
 
 
 def test_the_first_run_does_what_the_check_predicted(guest: Guest, inventory: Path) -> None:

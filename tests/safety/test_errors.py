@@ -45,6 +45,17 @@ RESET=/sys/module/vfio_platform/parameters/reset_required
 NOIOMMU=/sys/module/vfio/parameters/enable_unsafe_noiommu_mode
 modprobe vfio-platform reset_required=0
 """
+# chattr(1) is not on every host; FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_IMMUTABLE_FL.
+_CHANGE_ATTRIBUTE = """
+python3 - <<'END'
+import fcntl, os
+descriptor = os.open("/etc/udev/rules.d", os.O_RDONLY)
+flags = bytearray(8)
+fcntl.ioctl(descriptor, 0x80086601, flags)
+flags[0] = flags[0] %s 0x10
+fcntl.ioctl(descriptor, 0x40086602, bytes(flags))
+END
+"""
 _HELD = "sleep infinity < /dev/vfio/$(basename $(readlink %s/iommu_group)) > /dev/null 2>&1 &"
 _RING_HOME = "/sys/bus/platform/devices/b100000.ring"
 _PYTHON = "cat > /root/a-python <<'END'\n%s\nEND\nchmod 755 /root/a-python"
@@ -290,6 +301,37 @@ CASES = {
     "and not a file": Case(
         on(RING), FOREIGN, "Remove it", before=f"mkfifo {FOREIGN}", after=f"rm {FOREIGN}"
     ),
+    "Cannot write …: Read-only file system": Case(
+        on(RING),
+        "/etc/udev/rules.d/70-armfleet-vfio.rules",
+        "remount it",
+        before="mount --bind /etc/udev /etc/udev; mount -o remount,bind,ro /etc/udev",
+        after="umount /etc/udev",
+    ),
+    "Cannot write …: Operation not permitted": Case(
+        on(RING),
+        "/etc/udev/rules.d/70-armfleet-vfio.rules",
+        "'lsattr'",
+        before=_CHANGE_ATTRIBUTE % "|",
+        after=_CHANGE_ATTRIBUTE % "& ~",
+    ),
+    "Cannot write …: No space left on device": Case(
+        on(RING),
+        "/etc/udev/rules.d/70-armfleet-vfio.rules",
+        "make room there",
+        before="mount -t tmpfs -o size=4k none /etc/udev/rules.d; "
+        "head -c 4096 /dev/zero > /etc/udev/rules.d/full",
+        after="umount /etc/udev/rules.d",
+    ),
+    "Cannot lock …": Case(
+        on(RING),
+        LOCK,
+        "make room there",
+        before="mkdir -p -m 700 /run/armfleet-vfio; "
+        "mount -t tmpfs -o size=4k none /run/armfleet-vfio; "
+        "head -c 4096 /dev/zero > /run/armfleet-vfio/full",
+        after="umount /run/armfleet-vfio",
+    ),
     "Another run works on this host's devices": Case(
         on(RING, timeout=2),
         LOCK,
@@ -304,6 +346,19 @@ CASES = {
         JOURNAL,
         "delete the file",
         before=f"mkdir -p -m 700 /run/armfleet-vfio; echo nonsense > {JOURNAL}",
+        after=f"rm {JOURNAL}",
+    ),
+    "cannot be read in line … What its other lines say": Case(
+        on(RING),
+        JOURNAL,
+        "delete the file",
+        before=f"""
+mkdir -p -m 700 /run/armfleet-vfio
+{{
+printf '{{"format": 1, "boot": "%s", ' $(cat /proc/sys/kernel/random/boot_id)
+printf '"who": "me"}}\\n["file", "x", null, false]\\n'
+}} > {JOURNAL}
+""",
         after=f"rm {JOURNAL}",
     ),
 }

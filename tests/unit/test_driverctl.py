@@ -11,7 +11,7 @@ from board import CRYPTO, DMA, Board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _driverctl, _info, _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files, StagedFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
 
 FILE = "/etc/driverctl.d/platform-b000000.crypto"
@@ -93,14 +93,14 @@ def test_a_check_says_what_will_be_taken_over(rival: Board) -> None:
 def test_a_run_that_fails_leaves_driverctl_its_file(
     rival: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = Files.put
+    commit = StagedFile.commit
 
-    def fail(files: Files, path: str, content: str | None) -> None:
-        put(files, path, content)
-        if path == FILE and content is None:
+    def fail(staged: StagedFile) -> None:
+        commit(staged)
+        if staged.path == FILE and rival.file(FILE) is None:
             raise OSError(errno.EIO, "the disk fails")
 
-    monkeypatch.setattr(Files, "put", fail)
+    monkeypatch.setattr(StagedFile, "commit", fail)
     before = rival.everything()
     with pytest.raises((PolicyError, OSError)):
         rival.apply([CRYPTO], reset_required=False, takes_over=True)

@@ -60,9 +60,9 @@ def test_layers_are_read_by_name_and_a_file_hides_its_namesakes_further_back(fil
 
 def test_a_file_in_the_place_of_a_folder_is_told(files: Files, tmp_path: Path) -> None:
     (tmp_path / "etc").write_text("")
-    with pytest.raises(PolicyError, match="has to be a folder is a file"):
+    with pytest.raises(PolicyError, match="has to be a directory, and is a file"):
         files.put(RULES, "x")
-    with pytest.raises(PolicyError, match="has to be a folder is a file"):
+    with pytest.raises(PolicyError, match="has to be a directory, and is a file"):
         files.read(RULES)
 
 

@@ -13,7 +13,7 @@ from udev import Event, NodeEvent, coldplug, parse
 from ansible_collections.armfleet.vfio.plugins.module_utils import _info, _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import StagedFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
 from ansible_collections.armfleet.vfio.plugins.module_utils._links import names
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity
@@ -188,19 +188,19 @@ def test_info_shows_tag_and_links(board: Board) -> None:
 def test_a_run_that_fails_puts_links_back(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     apply(board, LEFT, NOIOMMU, unsafe_noiommu=True)
     before = links(board)
-    put = Files.put
+    commit = StagedFile.commit
     refused: list[str] = []
 
-    def fail_once(files: Files, path: str, content: str | None) -> None:
+    def fail_once(staged: StagedFile) -> None:
         if not refused:
-            refused.append(path)
+            refused.append(staged.path)
             raise PolicyError("no")
-        put(files, path, content)
+        commit(staged)
 
     for entries in ([], [RIGHT], [{**AMBA, "tag": "left"}]):
         refused.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(Files, "put", fail_once)
+            patch.setattr(StagedFile, "commit", fail_once)
             with pytest.raises(PolicyError, match="Nothing was changed"):
                 apply(board, *entries)
         after = links(board)

@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from fake_kernel import BLOCK
 from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import StagedFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._transaction import Transaction
 
 NAME = "b000000.crypto"
@@ -41,10 +44,19 @@ def kill_at_the_first_file(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Files, "put", die)
+        patch.setattr(StagedFile, "commit", die)
         patch.setattr(Transaction, "_put_back", die)
         with pytest.raises(KilledError):
             board.apply(entries, reset_required=False, allow=allow)
+    close_staged_files()
+
+
+def close_staged_files() -> None:
+    """What the end of a process does with the files that it has locked."""
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if "/.armfleet-vfio-" in os.readlink(link):
+                os.close(int(link.name))
 
 
 @pytest.fixture
@@ -119,17 +131,18 @@ def test_a_consumer_that_somebody_changed_since_is_left(
 def test_a_file_that_somebody_changed_since_is_left(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = Files.put
+    commit = StagedFile.commit
 
-    def die_after(files: Files, path: str, content: str | None) -> None:
-        put(files, path, content)
+    def die_after(staged: StagedFile) -> None:
+        commit(staged)
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Files, "put", die_after)
+        patch.setattr(StagedFile, "commit", die_after)
         patch.setattr(Transaction, "_put_back", lambda _self: None)
         with pytest.raises(KilledError):
             board.apply([CRYPTO], reset_required=False)
+    close_staged_files()
     written = [path for path in _boot.PATHS if board.file(path)]
     assert len(written) == 1
     (path,) = written

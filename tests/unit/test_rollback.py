@@ -17,7 +17,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     RULES,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files, StagedFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
 
 ERRNOS = (errno.EINVAL, errno.ENODEV, errno.EIO)
@@ -132,14 +132,17 @@ def test_if_a_file_cannot_be_written_everything_is_as_it_was(
     if wanted == before:
         pytest.skip("this list does not change the file")
     board = prepared(tmp_path / "board", prepare)
-    put = Files.put
+    commit = StagedFile.commit
+    was_refused = False
 
-    def fail(files: Files, name: str, content: str | None) -> None:
-        if (name, content) == (path, wanted):
-            raise PolicyError(f"Cannot write {name}: No space left on device")
-        put(files, name, content)
+    def fail(staged: StagedFile) -> None:
+        nonlocal was_refused
+        if staged.path == path and not was_refused:
+            was_refused = True
+            raise PolicyError(f"Cannot write {path}: No space left on device")
+        commit(staged)
 
-    monkeypatch.setattr(Files, "put", fail)
+    monkeypatch.setattr(StagedFile, "commit", fail)
     assert "No space left" in assert_put_back(board, entries, settings, path)
 
 

@@ -17,6 +17,7 @@ import pytest
 from board import CRYPTO, Board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import MODPROBE
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs, Undo
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
@@ -28,7 +29,7 @@ with Runs("host_policy", folder=sys.argv[1]).alone():
     print("held", flush=True)
     sys.stdin.read()
 """
-FIRST = Undo("file", "/etc/a", {"path": "/etc/a", "before": None, "after": "text \udcff\n"})
+FIRST = Undo("file", MODPROBE, {"path": MODPROBE, "before": None, "after": "text \udcff\n"})
 SECOND = Undo("noiommu", "vfio", {"value": "N"}, is_late=True)
 
 
