@@ -158,6 +158,7 @@ SPECS: dict[str, dict[str, Any]] = {
             "only_claimed": {"type": "bool", "default": False},
         }
     },
+    "initramfs": {"argument_spec": {"require_image": {"type": "bool", "default": False}}},
 }
 
 

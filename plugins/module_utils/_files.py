@@ -207,6 +207,14 @@ class Files:
         except OSError:
             return None
 
+    def version(self, path: str) -> tuple[int, ...] | None:
+        """What differs after a file was written or replaced; None without such a file."""
+        try:
+            status = os.stat(self._root + path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
     def put(self, path: str, content: str | None) -> None:
         """Make the file be ``content`` or, with None, not be; never half of it.
 

@@ -28,19 +28,44 @@ manual_add_modules %s
 # vfio has it as a softdep, which counts when vfio is loaded and never again.
 _WITH_VFIO = "vfio_iommu_type1"
 _MODULES = "/lib/modules/"
-_IMAGES = ("/boot/initrd.img-%s", "/boot/initramfs-%s.img")
+_DEPENDENCIES = "/modules.dep"
+# Where initramfs-tools puts them, and dracut.
+_IMAGES = ("/boot/initrd.img-%s", "/boot/initramfs-%s.img", "/lib/modules/%s/initrd")
+_IMAGES_OF_MACHINE = ("/boot/%s/%s/initrd", "/boot/efi/%s/%s/initrd", "/efi/%s/%s/initrd")
+
+# There from a change of the boot files on until the images were rebuilt and checked.
+OUTDATED = "/var/lib/armfleet-vfio/initramfs-outdated"
+_OUTDATED = "The initramfs of this host is to be rebuilt for boot files with the checksum %s.\n"
+
+NO_MAKER = (
+    "`initramfs` is always, but this host has neither initramfs-tools nor dracut to build one "
+    "with. If it boots without one, set `initramfs: auto` or `initramfs: never`; otherwise set "
+    "`initramfs: never` and bring the files into its initramfs by its own means"
+)
+NO_IMAGE = (
+    "`initramfs` is always, but there is no /boot/initrd.img-* for update-initramfs to update. If "
+    "this host boots without one, set `initramfs: auto` or `initramfs: never`; otherwise mount "
+    "/boot, or create the image with 'update-initramfs -c -k VERSION'"
+)
+NONE_INSTALLED = "No kernel in /boot has an image /boot/initrd.img-*, so nothing was rebuilt"
+NOT_FOUND = (
+    "dracut ended without an error, and no image is where it puts them by default, so it was not "
+    "checked what is in it"
+)
 
 
 class Maker(NamedTuple):
     """What builds the initramfs of a host; ``path`` is the file by which it is told what to add.
 
     ``command`` builds those of all kernels: which of them boots next is the boot loader's choice.
+    ``lister`` tells what is in one.
     """
 
     name: str
     programs: Sequence[str]
     command: Sequence[str]
     path: str
+    lister: str
 
 
 _MAKERS = (
@@ -50,15 +75,24 @@ _MAKERS = (
         ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs"),
         ("/usr/sbin/update-initramfs", "-u", "-k", "all"),
         "/etc/initramfs-tools/hooks/armfleet-vfio",
+        "/usr/bin/lsinitramfs",
     ),
     Maker(
         DRACUT,
         ("/usr/bin/dracut",),
         ("/usr/bin/dracut", "--force", "--regenerate-all"),
         "/etc/dracut.conf.d/armfleet-vfio.conf",
+        "/usr/bin/lsinitrd",
     ),
 )
 PATHS = tuple(maker.path for maker in _MAKERS)
+
+
+class Wanted(NamedTuple):
+    """Files and modules that an image has to have."""
+
+    files: Sequence[str]
+    modules: Sequence[str]
 
 
 def maker_of(files: Files) -> Maker | None:
@@ -82,6 +116,40 @@ def command(maker: Maker, files: Files) -> list[str]:
     return words
 
 
+def image_paths(files: Files, kernel: str) -> list[str]:
+    """Where an image of that kernel can be."""
+    machine = (files.read("/etc/machine-id") or "").strip()
+    paths = [image % kernel for image in _IMAGES]
+    return paths + [image % (machine, kernel) for image in _IMAGES_OF_MACHINE if machine]
+
+
+def has_image(files: Files) -> bool:
+    """Whether there is an image that update-initramfs could update; it creates none by itself."""
+    return any(name.startswith("initrd.img-") for name in files.names("/boot"))
+
+
+def outdated(contents: Iterable[str | None]) -> str:
+    """What OUTDATED says of boot files with these contents."""
+    import hashlib  # noqa: PLC0415 - only a run that changes something needs it
+
+    joined = "\0".join(content for content in contents if content is not None)
+    return _OUTDATED % hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def wanted(maker: Maker, files: Files, boot_files: Sequence[str]) -> Wanted:
+    """What an image has to have by the file that tells the tool; ``boot_files`` are read early."""
+    told = files.read(maker.path)
+    there = [path for path in boot_files if files.read(path) is not None]
+    if maker.name == INITRAMFS_TOOLS:
+        return Wanted(there, _told(told, "manual_add_modules "))
+    return Wanted(there if told else [], _told(told, "add_drivers+="))
+
+
+def _told(content: str | None, beginning: str) -> list[str]:
+    lines = [line for line in (content or "").splitlines() if line.startswith(beginning)]
+    return [name for line in lines for name in line[len(beginning) :].strip('"').split()]
+
+
 def modules(
     files: Files, vfio: Iterable[str], first_compatibles: Iterable[str], pinned: Iterable[str]
 ) -> list[str]:
@@ -100,7 +168,7 @@ def modules(
     resets = {underscored("vfio-reset:" + compatible) for compatible in first_compatibles}
     # dracut adds none of them where one is missing.
     folders = _folders(files)
-    there = {module for folder in folders for module in _module_files(files, folder)}
+    there = {module for folder in folders for module in module_files(files, folder + _DEPENDENCIES)}
     there &= needed
     there.update(
         module
@@ -119,8 +187,9 @@ def _folders(files: Files) -> list[str]:
     return [_MODULES + name for name in files.names(_MODULES)]
 
 
-def _module_files(files: Files, folder: str) -> Iterator[str]:
-    for line in (files.read(folder + "/modules.dep") or "").splitlines():
+def module_files(files: Files, path: str) -> Iterator[str]:
+    """The modules of a file such as modules.dep or modules.builtin."""
+    for line in (files.read(path) or "").splitlines():
         path = line.partition(":")[0]
         yield underscored(path.rpartition("/")[2].partition(".ko")[0])
 
@@ -154,9 +223,9 @@ def is_stale(files: Files, paths: Iterable[str]) -> bool:
     So it is where the rebuilding failed after a run that wrote them.
     """
     release = os.uname().release
-    images = [files.changed_at(image % release) for image in _IMAGES]
+    images = [files.changed_at(image) for image in image_paths(files, release)]
     built = max((moment for moment in images if moment is not None), default=None)
-    written = [files.changed_at(path) for path in paths]
+    written = [files.changed_at(path) for path in (*paths, OUTDATED)]
     newest = max((moment for moment in written if moment is not None), default=None)
     # A clock that was wrong once must not have the image rebuilt at each run.
     return built is not None and newest is not None and built < newest <= time.time()

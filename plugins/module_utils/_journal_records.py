@@ -33,7 +33,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._runs import (
 )
 
 # Files that a run writes or removes; driverctl's are in a directory of their own.
-PATHS = (*_boot.PATHS, *_initramfs.PATHS, PREVIOUS, _boot.WAITS_FOR_BOOT)
+PATHS = (
+    *(*_boot.PATHS, *_initramfs.PATHS),
+    *(PREVIOUS, _boot.WAITS_FOR_BOOT, _initramfs.OUTDATED),
+)
 
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 _MODE = re.compile(r"[0-7]{3,4}\Z")

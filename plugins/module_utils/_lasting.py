@@ -51,12 +51,6 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import is_buil
 
 _WAITS = "The list last applied by armfleet.vfio.host_policy waits for the next boot.\n"
 
-_NO_MAKER = (
-    "`initramfs` is always, but this host has neither initramfs-tools nor dracut to build one "
-    "with. If it boots without one, set `initramfs: auto` or `initramfs: never`; otherwise set "
-    "`initramfs: never` and bring the files into its initramfs by its own means"
-)
-
 
 class Initramfs(NamedTuple):
     """What builds this host's initramfs, and the command that has to; None where nothing does."""
@@ -138,21 +132,39 @@ def lasting(
     clashes += _rules_against(host, claims)
     clashes += map(Problem, _obstacles(host, request, boot_plan))
     clashes += [] if request.runtime else _misnamed(host, claims)
-    if request.initramfs == ALWAYS and maker is None and request.entries:
-        clashes.append(Problem(_NO_MAKER))
+    if request.initramfs == ALWAYS and request.entries:
+        clashes += map(Problem, _no_initramfs(host, maker))
     needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
     said = host.files.read(_boot.WAITS_FOR_BOOT)
     waiting = FileChange(_boot.WAITS_FOR_BOOT, said, _WAITS if needs_boot else None)
     written = [path for path, content in rendered.items() if content is not None]
+    initramfs = _initramfs_of(host, maker, files)
     return Lasting(
         files,
         clashes,
         needs_boot,
-        _initramfs_of(host, maker, files),
-        [waiting],
+        initramfs,
+        [waiting, *_outdated(host, initramfs, files)],
         list(_boot_files.unsafe_directories(host.files, written).values()),
         _positions(request, present),
     )
+
+
+def _no_initramfs(host: Host, maker: _initramfs.Maker | None) -> list[str]:
+    """Why the list cannot be brought into an initramfs."""
+    if maker is None:
+        return [_initramfs.NO_MAKER]
+    if maker.name == _initramfs.INITRAMFS_TOOLS and not _initramfs.has_image(host.files):
+        return [_initramfs.NO_IMAGE]
+    return []
+
+
+def _outdated(host: Host, initramfs: Initramfs, files: Sequence[FileChange]) -> list[FileChange]:
+    """The record that the images are older than the boot files, until they were rebuilt."""
+    if initramfs.command is None or not any(change.is_needed for change in files):
+        return []
+    after = _initramfs.outdated(change.after for change in files)
+    return [FileChange(_initramfs.OUTDATED, host.files.read(_initramfs.OUTDATED), after)]
 
 
 def _with_initramfs(
@@ -178,6 +190,8 @@ def _initramfs_of(
 ) -> Initramfs:
     if maker is None:
         return Initramfs()
+    if maker.name == _initramfs.INITRAMFS_TOOLS and not _initramfs.has_image(host.files):
+        return Initramfs(maker.name, None)
     is_needed = any(change.is_needed for change in files) or _initramfs.is_stale(
         host.files, [change.path for change in files]
     )

@@ -81,8 +81,10 @@ options:
         (C(/etc/dracut.conf.d/armfleet-vfio.conf)) what to add is then one of the boot files.
       - V(auto) does so if this host has one of them, V(always) fails if it has neither, V(never)
         leaves the initramfs alone.
-      - The initramfs itself is built by RV(initramfs_command), which this module does not run; the
-        role does.
+      - V(always) also fails if this host has initramfs-tools and no image in C(/boot), because
+        C(update-initramfs) creates none.
+      - The initramfs itself is built by RV(initramfs_command), which this module does not run;
+        M(armfleet.vfio.initramfs) does, and so does the role.
     type: str
     choices: [auto, always, never]
     default: auto
@@ -105,6 +107,7 @@ extends_documentation_fragment:
   - armfleet.vfio.safety
   - armfleet.vfio.safety.vfio
 seealso:
+  - module: armfleet.vfio.initramfs
   - module: armfleet.vfio.device_info
   - name: driver_override in the kernel's documentation
     description: What the kernel promises of the override.
@@ -354,8 +357,8 @@ initramfs_tool:
 initramfs_command:
   description:
     - The command that brings the files into the initramfs of each kernel of this host.
-    - Null if no file changed and the running kernel's initramfs is not older than the files, and
-      where RV(initramfs_tool) is null.
+    - Null if no file changed and the running kernel's initramfs is not older than the files,
+      where RV(initramfs_tool) is null, and if there is no image for initramfs-tools to update.
   returned: success
   type: list
   elements: str

@@ -45,10 +45,14 @@ class Boots(NamedTuple):
 
     def apply(self, **others: Any) -> Run:
         """Run the role, with what is to be otherwise than in ``variables``."""
-        variables = {**self.variables, **others}
-        run = play(self.inventory, "armfleet.vfio.apply", variables=variables)
+        run = self.attempt(**others)
         assert run.code == 0, run.output
         return run
+
+    def attempt(self, **others: Any) -> Run:
+        """The same where it may fail."""
+        variables = {**self.variables, **others}
+        return play(self.inventory, "armfleet.vfio.apply", variables=variables)
 
     def changes(self) -> list[str]:
         """What the same list changes on the running system."""

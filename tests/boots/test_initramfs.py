@@ -20,6 +20,8 @@ NATIVE, VFIO = ("acme-ring", None), ("vfio-platform",) * 2
 IMAGE = "/boot/initrd.img-$(uname -r)"
 HOOK = "/etc/initramfs-tools/hooks/armfleet-vfio"
 CONFIGURATION = "/etc/dracut.conf.d/armfleet-vfio.conf"
+OUTDATED = "/var/lib/armfleet-vfio/initramfs-outdated"
+MODULE = "armfleet.vfio.initramfs"
 RULES, OPTIONS = "70-armfleet-vfio.rules", "armfleet-vfio.conf"
 LIST: list[dict[str, Any]] = [
     {"dt_path": "/soc/ring@b100000", "policy": "vfio"},
@@ -140,12 +142,15 @@ def test_initramfs_tools_puts_in_what_is_needed_and_no_more(
     """With the rules, which it copies by itself."""
     before = content(boots.guest) - {RULES, OPTIONS}
     run = boots.apply()
-    assert run.of("ansible.builtin.command")["cmd"][:2] == ["/usr/sbin/update-initramfs", "-u"]
+    assert run.of(MODULE)["command"][:2] == ["/usr/sbin/update-initramfs", "-u"]
     needed = {"vfio", "vfio_iommu_type1", "vfio_platform", "vfio_platform_base"}
     if kernel != STOCK_SERIES:
         # Debian's is built without it.
         needed.add("iommufd")
     assert content(boots.guest) - before == {*needed, RULES, OPTIONS}
+    (image,) = run.of(MODULE)["images"]
+    assert (image["rebuilt"], image["missing"], image["left_over"]) == (True, [], [])
+    assert_an_image_that_is_not_rebuilt_is_found_out(boots)
     once = depth != "nightly"
     boots.try_twice(cases("vfio-platform in the initramfs"), record, boot, once=once)
     assert boots.witnessed(cases("")) == [VFIO, NATIVE, VFIO]
@@ -155,7 +160,7 @@ def test_initramfs_tools_puts_in_what_is_needed_and_no_more(
 @pytest.mark.nightly
 def test_a_release_takes_everything_out_again(boots: Boots) -> None:
     run = boots.apply(passthrough_devices=[])
-    assert run.of("ansible.builtin.command")["cmd"][:2] == ["/usr/sbin/update-initramfs", "-u"]
+    assert run.of(MODULE)["command"][:2] == ["/usr/sbin/update-initramfs", "-u"]
     assert boots.guest.run(f"ls {HOOK}", check=False).returncode
     early = content(boots.guest)
     assert "acme" in early
@@ -169,7 +174,7 @@ def test_dracut_does_the_same(
     boots.guest.run("mv /usr/sbin/update-initramfs /root")
     boots.guest.run(NATIVE_EARLY_DRACUT, input=WITNESS)
     run = boots.apply()
-    assert run.of("ansible.builtin.command")["cmd"][0] == "/usr/bin/dracut"
+    assert run.of(MODULE)["command"][0] == "/usr/bin/dracut"
     assert boots.guest.run(f"ls {HOOK}", check=False).returncode
     early = content(boots.guest)
     assert early >= {RULES, OPTIONS, "acme", "vfio_platform", "vfio_iommu_type1"}
@@ -181,7 +186,7 @@ def test_dracut_does_the_same(
 @pytest.mark.nightly
 def test_a_release_takes_everything_out_of_what_dracut_made(boots: Boots) -> None:
     run = boots.apply(passthrough_devices=[])
-    assert run.of("ansible.builtin.command")["cmd"][0] == "/usr/bin/dracut"
+    assert run.of(MODULE)["command"][0] == "/usr/bin/dracut"
     assert boots.guest.run(f"ls {CONFIGURATION}", check=False).returncode
     early = content(boots.guest)
     assert "acme" in early
@@ -192,6 +197,23 @@ def test_a_host_with_neither_is_told_so(boots: Boots) -> None:
     boots.guest.run("rm -f /usr/sbin/mkinitramfs /usr/sbin/update-initramfs /usr/bin/dracut")
     assert "neither initramfs-tools nor dracut" in boots.apply().output
     assert read_machine(boots.guest).named("b100000.ring").binding == VFIO
+
+
+def assert_an_image_that_is_not_rebuilt_is_found_out(boots: Boots) -> None:
+    """update-initramfs ends without an error where it is told to do nothing."""
+    switch = "/etc/initramfs-tools/update-initramfs.conf"
+    boots.guest.run(f"echo update_initramfs=no > {switch}; touch /etc/udev/rules.d/{RULES}")
+    # The second time because the first one failed.
+    for _attempt in range(2):
+        failed = boots.attempt()
+        assert failed.code != 0
+        message = failed.of(MODULE)["msg"]
+        assert "was not rebuilt, though '/usr/sbin/update-initramfs -u" in message
+        assert "Not updating initramfs." in message
+        assert "lacks" not in message
+    # The image has all: only its age speaks against it.
+    boots.guest.run(f"rm {switch}; touch {IMAGE}; rm {OUTDATED}")
+    assert boots.apply().changed == {boots.guest.name: 0}
 
 
 def is_usable(guest: Guest) -> bool:

@@ -159,6 +159,9 @@ def test_the_first_run_does_what_the_check_predicted(guest: Guest, inventory: Pa
     assert predicted["boot_files"] == done["boot_files"]
     assert predicted["host_steps"] == done["host_steps"]
     assert predicted["changed"] is done["changed"] is True
+    # update-initramfs is there and has nothing to update.
+    assert "there is no /boot/initrd.img-* to bring them into" in run.output
+    assert run.changed == {guest.name: 1}
     for before, after in zip(predicted["devices"], done["devices"], strict=True):
         # A group and its node are born when the driver is bound, so no check can know them.
         born = ("iommu_group", "vfio_nodes", "links")

@@ -332,6 +332,13 @@ CASES = {
         "head -c 4096 /dev/zero > /run/armfleet-vfio/full",
         after="umount /run/armfleet-vfio",
     ),
+    "there is no /boot/initrd.img-*": Case(
+        on(RING, initramfs="always"),
+        "`initramfs` is always",
+        "'update-initramfs -c -k VERSION'",
+        before="mount -t tmpfs none /boot",
+        after="umount /boot",
+    ),
     "Another run works on this host's devices": Case(
         on(RING, timeout=2),
         LOCK,

@@ -12,7 +12,7 @@ from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, LIST, Board
 from fake_kernel import NOIOMMU
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _info
+from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _info, _initramfs_images
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Undo
@@ -32,7 +32,7 @@ def call(board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         arguments["_ansible_check_mode"] = check_mode
         board.kernel.writes.clear()
         with patch_module_args(arguments), pytest.raises(SystemExit) as ended:
-            getattr(_info if module == "device_info" else _door, module)()
+            getattr(MAINS.get(module, _door), module)()
         answer: dict[str, Any] = json.loads(capsys.readouterr().out)
         assert bool(ended.value.code) == bool(answer.get("failed"))
         return answer
@@ -133,6 +133,8 @@ NO_SUCH_DEVICE: dict[str, dict[str, Any]] = {
     "vfio_binding": {"devices": [{"name": "gone"}]},
     "device_info": {"devices": [{"name": "gone"}]},
 }
+# Where the main of a module is not in _door.
+MAINS = {"device_info": _info, "initramfs": _initramfs_images}
 
 
 @pytest.mark.parametrize("module", list(_door.SPECS))

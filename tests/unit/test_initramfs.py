@@ -42,7 +42,16 @@ def host(root: Path, *programs: str, release: str = os.uname().release) -> Board
         path = board.files_root / program[1:]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o755)
+    (board.files_root / "boot").mkdir()
+    for name in ("vmlinuz-", "initrd.img-"):
+        board.write_file(f"/boot/{name}{os.uname().release}", "")
     return board
+
+
+def built(board: Board, seconds: float | None = None) -> None:
+    """What the tool does to the image, now or at that time."""
+    image = board.files_root / "boot" / ("initrd.img-%s" % os.uname().release)
+    os.utime(image, None if seconds is None else (seconds, seconds))
 
 
 @pytest.fixture
@@ -108,6 +117,7 @@ def test_rules_alone_are_enough_for_dracut(fedora: Board) -> None:
 def test_the_second_run_has_nothing_to_build(tmp_path: Path, tool: str) -> None:
     board = host(tmp_path, *TOOLS[tool])
     board.apply([CRYPTO], **SETTINGS)
+    built(board)
     again = board.apply([CRYPTO], **SETTINGS)
     assert not again.is_changed
     assert again.initramfs == (tool, None)
@@ -115,8 +125,7 @@ def test_the_second_run_has_nothing_to_build(tmp_path: Path, tool: str) -> None:
 
 def test_a_kernel_that_is_not_in_the_boot_folder_is_named(debian: Board) -> None:
     release = os.uname().release
-    (debian.files_root / "boot").mkdir()
-    debian.write_file("/boot/initrd.img-" + release, "")
+    (debian.files_root / f"boot/vmlinuz-{release}").unlink()
     assert debian.check([CRYPTO], **SETTINGS).initramfs.command == [
         *("/usr/sbin/update-initramfs", "-u", "-k", release)
     ]
@@ -129,21 +138,19 @@ def test_a_kernel_that_is_not_in_the_boot_folder_is_named(debian: Board) -> None
 @pytest.mark.parametrize("image", ["initrd.img-%s", "initramfs-%s.img"])
 def test_a_rebuilding_that_failed_is_repeated(debian: Board, image: str) -> None:
     debian.apply([CRYPTO], **SETTINGS)
-    built = debian.files_root / "boot" / (image % os.uname().release)
-    built.parent.mkdir()
-    built.touch()
-    os.utime(built, (1, 1))
+    built(debian, 1)
+    other = debian.files_root / "boot" / (image % os.uname().release)
+    other.touch()
+    os.utime(other, (2, 2))
     assert debian.apply([CRYPTO], **SETTINGS).initramfs.command
-    os.utime(built)
+    os.utime(other)
     assert debian.apply([CRYPTO], **SETTINGS).initramfs.command is None
 
 
 def test_files_from_a_wrong_clock_do_not_repeat_it_for_ever(debian: Board) -> None:
     debian.apply([CRYPTO], **SETTINGS)
-    built = debian.files_root / "boot" / ("initrd.img-%s" % os.uname().release)
-    built.parent.mkdir()
-    built.touch()
-    for path in (*_boot.PATHS, HOOK):
+    built(debian)
+    for path in (*_boot.PATHS, HOOK, _initramfs.OUTDATED):
         file = debian.files_root / path[1:]
         if file.exists():
             os.utime(file, (2**32, 2**32))
@@ -182,3 +189,35 @@ def test_a_hook_that_somebody_else_wrote_is_not_replaced(debian: Board) -> None:
     debian.write_file(HOOK, "#!/bin/sh\nmanual_add_modules mine\n")
     with pytest.raises(PolicyError, match="was not written by this collection"):
         debian.apply([CRYPTO], **SETTINGS)
+
+
+def test_without_an_image_there_is_nothing_to_rebuild(debian: Board) -> None:
+    (debian.files_root / f"boot/initrd.img-{os.uname().release}").unlink()
+    outcome = debian.apply([CRYPTO], **SETTINGS)
+    assert outcome.initramfs == ("initramfs-tools", None)
+    assert debian.file(_initramfs.OUTDATED) is None
+
+
+def test_always_needs_an_image_to_rebuild_before_anything_is_touched(debian: Board) -> None:
+    (debian.files_root / f"boot/initrd.img-{os.uname().release}").unlink()
+    before = debian.everything()
+    for run in (debian.check, debian.apply):
+        with pytest.raises(PolicyError, match=r"no /boot/initrd.img-\* for update-initramfs"):
+            run([CRYPTO], initramfs="always", **SETTINGS)
+    assert debian.everything() == before
+
+
+def test_dracut_makes_images_that_are_not_there_yet(fedora: Board) -> None:
+    (fedora.files_root / f"boot/initrd.img-{os.uname().release}").unlink()
+    assert fedora.apply([CRYPTO], initramfs="always", **SETTINGS).initramfs.command
+
+
+def test_the_rebuilding_after_a_release_is_repeated_too(debian: Board) -> None:
+    debian.apply([CRYPTO], **SETTINGS)
+    built(debian)
+    assert debian.apply([]).initramfs.command
+    built(debian, 1)
+    assert debian.apply([]).initramfs.command
+    assert not debian.apply([]).is_changed
+    built(debian)
+    assert debian.apply([]).initramfs.command is None

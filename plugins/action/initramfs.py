@@ -1,0 +1,23 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs the module of this name; in the role passthrough, its sentences name the role's options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _passthrough_role, _python_guard
+
+
+class ActionModule(_python_guard.ActionModule):
+    """Names the options of the role that the user has set."""
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        if task_vars is None or task_vars.get("ansible_role_name") != _passthrough_role.NAME:
+            return result
+        return _passthrough_role.translated(result)

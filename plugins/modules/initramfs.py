@@ -1,0 +1,117 @@
+#!/usr/bin/python
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Images of the initramfs, rebuilt and checked."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: initramfs
+short_description: Rebuild the initramfs and check that the device policy is in it
+version_added: 0.1.0
+author:
+  - armfleet.vfio contributors (@armfleet)
+description:
+  - Rebuilds the initramfs of each kernel of the host with initramfs-tools or dracut, and reads in
+    each image with C(lsinitramfs) or C(lsinitrd) what came of it. The files that
+    M(armfleet.vfio.host_policy) wrote have to be in it, with the modules that it told the tool to
+    add, or, after a release, must not be in it any more.
+  - Fails if an image was not rebuilt, which C(update-initramfs) does not report if it is told not
+    to update or if C(/boot) is mounted read-only, or if anything is missing in it. The next run of
+    M(armfleet.vfio.host_policy) then returns RV(armfleet.vfio.host_policy#module:initramfs_command)
+    again.
+  - Rebuilds whenever it is called. Call it if
+    RV(armfleet.vfio.host_policy#module:initramfs_command) is not null, as the role
+    P(armfleet.vfio.passthrough#role) does.
+options:
+  require_image:
+    description:
+      - Whether it is an error that there is no image to rebuild, as on a host that boots without
+        an initramfs.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - armfleet.vfio.attributes
+attributes:
+  diff_mode:
+    description: Images have no diff.
+    support: none
+  idempotent:
+    description: The images are rebuilt at each run.
+    support: none
+seealso:
+  - module: armfleet.vfio.host_policy
+"""
+
+EXAMPLES = r"""
+- name: Apply the policy list
+  armfleet.vfio.host_policy:
+    devices:
+      - compatible: acme,crypto-v2
+        policy: vfio
+  register: applied
+
+- name: Bring it into the initramfs
+  armfleet.vfio.initramfs:
+  when: applied.initramfs_command is not none
+"""
+
+RETURN = r"""
+tool:
+  description: What builds this host's initramfs, V(initramfs-tools) or V(dracut).
+  returned: success
+  type: str
+  sample: initramfs-tools
+command:
+  description: The command that was, or in check mode would be, run.
+  returned: success
+  type: list
+  elements: str
+  sample: [/usr/sbin/update-initramfs, -u, -k, all]
+images:
+  description: The images of the kernels that are installed; empty if there is none.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: Path of the image.
+      returned: always
+      type: str
+      sample: /boot/initrd.img-6.12.117-arm64
+    kernel:
+      description: Release of its kernel.
+      returned: always
+      type: str
+      sample: 6.12.117-arm64
+    rebuilt:
+      description: Whether the command wrote it, or in check mode would.
+      returned: always
+      type: bool
+      sample: true
+    missing:
+      description: Files and modules that have to be in it and are not; empty in check mode.
+      returned: always
+      type: list
+      elements: str
+      sample: []
+    left_over:
+      description: Files of the last list that are in it and must not be; empty in check mode.
+      returned: always
+      type: list
+      elements: str
+      sample: []
+"""
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _initramfs_images
+
+
+def main() -> None:
+    """Run the module."""
+    _initramfs_images.initramfs()
+
+
+if __name__ == "__main__":
+    main()

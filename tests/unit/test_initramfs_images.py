@@ -1,0 +1,309 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Images that were to be rebuilt are read: what a tool reports is not believed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from board import CRYPTO, DMA, Board
+from test_initramfs import SETTINGS, TOOLS, host
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import (
+    _boot,
+    _initramfs,
+    _initramfs_images,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._initramfs_images import Ran, Rebuilt
+
+RUNNING = os.uname().release
+NEXT = "9.9.9-arm64"
+RULES = "etc/udev/rules.d/70-armfleet-vfio.rules"
+OPTIONS = "etc/modprobe.d/armfleet-vfio.conf"
+MODULES = ("vfio_iommu_type1", "vfio-platform", "vfio_platform_acme")
+
+
+class Tool:
+    """Stands for the commands of an initramfs tool; writes and lists images of a board."""
+
+    def __init__(self, board: Board, name: str) -> None:
+        self.board = board
+        self.name = name
+        self.code = 0
+        self.output = ""
+        self.updates = True
+        self.kernels = [RUNNING]
+        self.forgets: set[str] = set()
+        self.keeps: set[str] = set()
+        self.lister_code = 0
+        self.calls: list[Sequence[str]] = []
+        self.written = 1.0
+
+    def image(self, kernel: str) -> Path:
+        return self.board.files_root / f"boot/initrd.img-{kernel}"
+
+    def __call__(self, arguments: Sequence[str]) -> Ran:
+        self.calls.append(arguments)
+        if arguments[0] in ("/usr/bin/lsinitramfs", "/usr/bin/lsinitrd"):
+            assert arguments[1] == f"/boot/initrd.img-{arguments[1].partition('-')[2]}"
+            kernel = arguments[1].partition("-")[2]
+            return Ran(self.lister_code, self.listing(kernel), "cpio: ?" * self.lister_code)
+        for kernel in self.kernels if self.updates else ():
+            self.written += 1
+            self.image(kernel).write_text(f"{self.written}")
+            os.utime(self.image(kernel))
+        return Ran(self.code, self.output, "no space" if self.code else "")
+
+    def listing(self, kernel: str) -> str:
+        names = {"bin/busybox", "etc/modules-load.d/armfleet-vfio.conf", *self.keeps}
+        for path in (_boot.RULES, _boot.MODPROBE):
+            if self.board.file(path):
+                names.add(path[1:])
+        told = self.board.file(_initramfs.PATHS[0]) or self.board.file(_initramfs.PATHS[1]) or ""
+        names |= {
+            f"usr/lib/modules/{kernel}/kernel/drivers/{module}.ko.zst"
+            for module in MODULES
+            if module.replace("-", "_") in told
+        }
+        kept = [name for name in sorted(names) if not any(one in name for one in self.forgets)]
+        if self.name == "dracut":
+            lines = [f"-rw-r--r--   1 root  root   84 Nov 26 00:00 {name}" for name in kept]
+            return "Image: /boot/initrd.img: 9M\n" + "\n".join([*lines, "lrwxr bin -> usr/bin"])
+        return "\n".join([".", "bin -> usr/bin", *kept])
+
+
+@pytest.fixture(params=sorted(TOOLS))
+def tool(request: pytest.FixtureRequest, tmp_path: Path) -> Tool:
+    board = host(tmp_path, *TOOLS[request.param])
+    board.apply([CRYPTO], **SETTINGS)
+    return Tool(board, request.param)
+
+
+def rebuild(tool: Tool, *, requires_image: bool = False, check_mode: bool = False) -> Rebuilt:
+    return _initramfs_images.rebuild(tool.board.host.files, tool, requires_image, check_mode)
+
+
+def is_repeated(tool: Tool) -> bool:
+    """Whether the next run of the same list would rebuild again."""
+    entries = [CRYPTO] if tool.board.file(_boot.RULES) else []
+    outcome = tool.board.apply(entries, **SETTINGS)
+    assert not outcome.is_changed
+    return outcome.initramfs.command is not None
+
+
+def later(tool: Tool) -> None:
+    """Files of the host, all of the past, so that what is written now is newer."""
+    for path in (*_boot.PATHS, *_initramfs.PATHS, _initramfs.OUTDATED):
+        file = tool.board.files_root / path[1:]
+        if file.exists():
+            os.utime(file, (1000, 1000))
+
+
+def test_an_image_that_has_all_is_right(tool: Tool) -> None:
+    later(tool)
+    rebuilt = rebuild(tool)
+    assert [(image.path, image.is_rebuilt) for image in rebuilt.images] == [
+        (f"/boot/initrd.img-{RUNNING}", True)
+    ]
+    assert not rebuilt.problems
+    assert not rebuilt.notes
+    assert _initramfs_images.result(rebuilt)["changed"]
+    assert tool.board.file(_initramfs.OUTDATED) is None
+    assert not is_repeated(tool)
+
+
+@pytest.mark.parametrize("says", ["", "update-initramfs: Not updating initramfs.\n"])
+def test_a_tool_that_did_nothing_is_found_out(tool: Tool, says: str) -> None:
+    """As with update_initramfs=no, or /boot mounted read-only: exit code 0."""
+    tool.updates, tool.output = False, says
+    (problem,) = rebuild(tool).problems
+    assert problem.startswith(f"/boot/initrd.img-{RUNNING} was not rebuilt, though '")
+    assert says.strip() in problem
+    assert is_repeated(tool)
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "named"),
+    [
+        ("rules.d", "/" + RULES),
+        ("modprobe.d", "/" + OPTIONS),
+        ("vfio-platform.ko", "module vfio_platform"),
+        ("vfio_platform_acme", "module vfio_platform_acme"),
+    ],
+)
+def test_what_is_missing_is_named_and_the_next_run_rebuilds(
+    tool: Tool, forgotten: str, named: str
+) -> None:
+    later(tool)
+    tool.forgets = {forgotten}
+    (problem,) = rebuild(tool).problems
+    assert problem.startswith(f"/boot/initrd.img-{RUNNING} lacks {named} after '")
+    assert is_repeated(tool)
+    tool.forgets = set()
+    assert not rebuild(tool).problems
+    assert not is_repeated(tool)
+
+
+def test_what_a_release_left_is_named_and_the_next_run_rebuilds(tool: Tool) -> None:
+    rebuild(tool)
+    tool.board.apply([], **SETTINGS)
+    tool.keeps = {RULES}
+    (problem,) = rebuild(tool).problems
+    assert f"/boot/initrd.img-{RUNNING} still has {_boot.RULES} after '" in problem
+    assert is_repeated(tool)
+    tool.keeps = set()
+    assert not rebuild(tool).problems
+    assert not is_repeated(tool)
+
+
+def test_a_module_that_is_built_in_needs_to_be_in_no_image(tool: Tool) -> None:
+    tool.board.write_file(
+        f"/lib/modules/{RUNNING}/modules.builtin", "kernel/drivers/vfio/vfio-platform.ko\n"
+    )
+    tool.forgets = {"vfio-platform.ko"}
+    assert not rebuild(tool).problems
+
+
+def add_kernel(tool: Tool, modules: str) -> None:
+    folder = tool.board.files_root / "lib/modules" / NEXT
+    folder.mkdir()
+    (folder / "modules.dep").write_text(modules)
+    tool.board.write_file(f"/boot/vmlinuz-{NEXT}", "")
+    tool.image(NEXT).write_text("")
+
+
+def test_the_images_of_all_kernels_are_read(tool: Tool) -> None:
+    """Which of them boots next is the boot loader's choice."""
+    dependencies = tool.board.file(f"/lib/modules/{RUNNING}/modules.dep") or ""
+    add_kernel(tool, dependencies)
+    (problem,) = rebuild(tool).problems
+    assert problem.startswith(f"/boot/initrd.img-{NEXT} was not rebuilt")
+    tool.kernels = [RUNNING, NEXT]
+    rebuilt = rebuild(tool)
+    assert sorted(image.kernel for image in rebuilt.images) == sorted([RUNNING, NEXT])
+    assert not rebuilt.problems
+
+
+def test_only_the_kernel_that_the_command_names_is_read(tool: Tool) -> None:
+    """The running one, if it came over the network and has no file."""
+    if tool.name == "dracut":
+        pytest.skip("it goes by /lib/modules")
+    add_kernel(tool, "")
+    (tool.board.files_root / f"boot/vmlinuz-{RUNNING}").unlink()
+    rebuilt = rebuild(tool)
+    assert rebuilt.command[-1] == RUNNING
+    assert [image.kernel for image in rebuilt.images] == [RUNNING]
+    assert not rebuilt.problems
+
+
+def test_a_directory_without_modules_is_no_kernel(tool: Tool) -> None:
+    (tool.board.files_root / "lib/modules" / NEXT).mkdir()
+    tool.image(NEXT).write_text("")
+    assert not rebuild(tool).problems
+
+
+def test_a_kernel_without_the_module_is_noted(tool: Tool) -> None:
+    add_kernel(tool, "kernel/other.ko:\n")
+    tool.kernels = [RUNNING, NEXT]
+    tool.forgets = {f"{NEXT}/kernel"}
+    rebuilt = rebuild(tool)
+    assert not rebuilt.problems
+    (note,) = rebuilt.notes
+    assert note.startswith(f"Kernel {NEXT} is installed without the module vfio_iommu_type1, ")
+
+
+@pytest.mark.parametrize("name", ["initrd.img-%s.bak", "initrd.img-%s.dpkg-bak", "initrd.img-1.2"])
+def test_an_image_of_no_kernel_is_nobodys(tool: Tool, name: str) -> None:
+    file = name.replace("%s", RUNNING)
+    tool.board.write_file(f"/boot/{file}", "old")
+    assert not rebuild(tool).problems
+
+
+def test_a_listing_that_fails_leaves_nothing_green(tool: Tool) -> None:
+    later(tool)
+    tool.lister_code = 1
+    (problem, *_missing) = rebuild(tool).problems
+    assert f"/boot/initrd.img-{RUNNING} cannot be checked: '/usr/bin/lsinit" in problem
+    assert "failed with exit code 1: " in problem
+    assert is_repeated(tool)
+
+
+def test_a_command_that_fails_is_told_with_its_last_lines(tool: Tool) -> None:
+    tool.code = 4
+    tool.output = "\n".join(f"line {number}" for number in range(20))
+    with pytest.raises(PolicyError, match=r"failed with exit code 4: line 16; .*; no space\. "):
+        rebuild(tool)
+    # The image may be half of one.
+    assert is_repeated(tool)
+
+
+def test_a_check_runs_nothing(tool: Tool) -> None:
+    before = tool.board.everything()
+    rebuilt = rebuild(tool, check_mode=True)
+    assert _initramfs_images.result(rebuilt)["changed"]
+    assert not tool.calls
+    assert tool.board.everything() == before
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_without_an_image_nothing_is_done_and_nothing_is_said_to_be(
+    tool: Tool, *, check_mode: bool
+) -> None:
+    if tool.name == "dracut":
+        pytest.skip("it makes images by itself")
+    tool.image(RUNNING).unlink()
+    rebuilt = rebuild(tool, check_mode=check_mode)
+    assert not _initramfs_images.result(rebuilt)["changed"]
+    assert rebuilt.notes == [_initramfs.NONE_INSTALLED]
+    assert not tool.calls
+    with pytest.raises(PolicyError, match=r"there is no /boot/initrd\.img"):
+        rebuild(tool, requires_image=True, check_mode=check_mode)
+
+
+def test_dracut_that_puts_its_image_elsewhere(tmp_path: Path) -> None:
+    board = host(tmp_path, *TOOLS["dracut"])
+    board.apply([CRYPTO], **SETTINGS)
+    tool = Tool(board, "dracut")
+    tool.image(RUNNING).unlink()
+    tool.updates = False
+    rebuilt = rebuild(tool)
+    assert (rebuilt.problems, rebuilt.notes) == ([], [_initramfs.NOT_FOUND])
+    assert rebuild(tool, requires_image=True).problems == [_initramfs.NOT_FOUND]
+
+
+def test_a_list_without_modules_needs_its_files_alone(tmp_path: Path) -> None:
+    board = host(tmp_path, *TOOLS["initramfs-tools"])
+    board.apply([DMA])
+    tool = Tool(board, "initramfs-tools")
+    assert not rebuild(tool).problems
+    tool.forgets = {"rules.d"}
+    assert rebuild(tool).problems
+
+
+def test_a_host_without_a_tool_is_told_so(tmp_path: Path) -> None:
+    tool = Tool(host(tmp_path), "")
+    with pytest.raises(PolicyError, match="neither initramfs-tools nor dracut"):
+        rebuild(tool)
+
+
+def test_nobody_but_root_rebuilds(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(PolicyError, match="become: true"):
+        rebuild(tool)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["/bin/sh", "-c", "echo a; echo b >&2; exit 3"], Ran(3, "a\n", "b\n")),
+        (["/nowhere/tool"], Ran(127, "", "/nowhere/tool: No such file or directory")),
+    ],
+)
+def test_a_program_is_run_to_its_end(arguments: list[str], expected: Ran) -> None:
+    assert _initramfs_images.run(arguments) == expected
