@@ -79,7 +79,7 @@ def parts(depth: str) -> list[Part]:
     ]
     return [
         pytest("integration", "tests/integration", kernels="6.12"),
-        pytest("safety", "tests/safety", kernels="6.12"),
+        pytest("safety", "tests/safety", kernels="debian 6.12"),
         *boots("debian"),
         pytest("pull", "tests/pull", kernels="6.12"),
         _part("check", "python", "tools/check.py", environment="check"),

@@ -24,13 +24,14 @@ options:
         is refused before anything is touched.
       - V(console) is the system console or a terminal in use, V(storage) a disk that is mounted,
         used as swap, part of a volume or held open, V(network) an interface that is up, or one
-        below it (bond, bridge, VLAN), V(consumers) another device that depends on this one, or a
-        process that has one of its nodes open, V(clock) the chip that keeps the system's time,
-        V(watchdog) a watchdog that is running.
+        below it (bond, bridge, VLAN), V(consumers) another device that depends on this one, a
+        process that has one of its nodes open, or what else the kernel uses it for, V(clock) the
+        chip that keeps the system's time, V(watchdog) a watchdog that is running.
       - V(group) is another device of the same IOMMU group that stays on its own driver. Without
         this word such a device is not given to VFIO, because VFIO could not open it.
       - A device that a process holds open through C(/dev/vfio) is always refused, because the
-        kernel would wait for that process.
+        kernel would wait for that process; and so is a DMA engine whose channels are in use,
+        because the kernel would crash.
     type: list
     elements: str
     choices: [console, storage, network, consumers, clock, watchdog, group]

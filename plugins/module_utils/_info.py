@@ -124,7 +124,12 @@ def _inspection(found: Inspection) -> dict[str, Any]:
         **_report.running(found.state),
         bound_by=found.bound_by and found.bound_by._asdict(),
         links=list(found.links),
-        carries=None if found.hazards is None else [hazard._asdict() for hazard in found.hazards],
+        carries=None
+        if found.hazards is None
+        else [
+            {"kind": one.kind, "subject": one.subject, "sentence": one.sentence}
+            for one in found.hazards
+        ],
         claimed_by=say.entry and to_mapping(say.entry),
         desired=say.desired and say.desired._asdict(),
         next_boot=dict(

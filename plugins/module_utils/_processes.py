@@ -10,6 +10,8 @@ import os
 import re
 from typing import NamedTuple
 
+from ansible_collections.armfleet.vfio.plugins.module_utils._descriptors import Descriptors
+
 # What a VFIO device is open as that was got from its group, or whose node was closed since.
 VFIO_DEVICE = "anon_inode:[vfio-device]"
 _VFIO_NODE = re.compile(r"/dev/vfio/(noiommu-)?\d+$|/dev/vfio/devices/")
@@ -32,20 +34,27 @@ class Processes:
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
+        # Process ids by what is open: a path, or the number of a device.
         self._holders: dict[str, list[str]] | None = None
         self._is_complete = os.geteuid() == 0
         self.unanswered = 0
         # One process of each mount namespace, by what the kernel calls the namespace.
         self._elsewhere: dict[str, str] = {}
 
-    def holders(self, node: str) -> list[str]:
-        """Who has a device node open, or a VFIO device that no open node tells."""
+    def holders(self, node: str, number: str | None = None) -> list[str]:
+        """Who has a device node open or mapped, or a VFIO device that no open node tells.
+
+        ``number`` is "c" or "b" and the device's major:minor, which count whatever the node that
+        was opened is called.
+        """
         if self._holders is None:
             self._holders = self._read()
-        found = self._holders.get(node, [])
-        if not (found or self._is_complete):
+        pids = self._holders.get(node, [])
+        if number:
+            pids = [*pids, *self._holders.get(number, [])]
+        if not (pids or self._is_complete):
             self.unanswered += 1
-        return found
+        return [self._command(pid) for pid in dict.fromkeys(pids)]
 
     def mounts(self) -> list[Mount]:
         """What is mounted, for this process and then in the mount namespaces of all others."""
@@ -62,6 +71,10 @@ class Processes:
         """The files and devices that are swap."""
         lines = (_text(self._proc + "/swaps") or "").splitlines()[1:]
         return [line.split()[0] for line in lines]
+
+    def text(self, name: str) -> str:
+        """A file of procfs that is not about a process; empty if it is not there."""
+        return _text("%s/%s" % (self._proc, name)) or ""
 
     def address_of_this_run(self) -> str | None:
         """The address of this machine by which ssh came in, or None where it did not.
@@ -89,29 +102,19 @@ class Processes:
 
     def _read(self) -> dict[str, list[str]]:
         holders: dict[str, list[str]] = {}
+        descriptors = Descriptors(self._proc)
         for pid in _listing(self._proc):
             if not pid.isdigit():
                 continue
-            opened = "%s/%s/fd" % (self._proc, pid)
-            targets = {_link("%s/%s" % (opened, one)) for one in self._descriptors(opened)}
-            nodes = {target for target in targets if target.startswith("/dev/")}
-            if VFIO_DEVICE in targets and not any(_VFIO_NODE.match(node) for node in nodes):
-                nodes.add(VFIO_DEVICE)
-            for node in nodes:
-                holders.setdefault(node, []).append(self._command(pid))
+            opened = descriptors.of(pid)
+            if VFIO_DEVICE in opened and any(_VFIO_NODE.match(target) for target in opened):
+                opened.discard(VFIO_DEVICE)
+            for target in opened:
+                holders.setdefault(target, []).append(pid)
             self._elsewhere.setdefault(_link("%s/%s/ns/mnt" % (self._proc, pid)), pid)
+        self._is_complete = self._is_complete and descriptors.is_complete
         self._elsewhere.pop("", None)
         return holders
-
-    def _descriptors(self, path: str) -> list[str]:
-        try:
-            return os.listdir(path)
-        except PermissionError:
-            self._is_complete = False
-            return []
-        except OSError:
-            # The process has ended.
-            return []
 
     def _command(self, pid: str) -> str:
         command = _text("%s/%s/comm" % (self._proc, pid)) or "a process"

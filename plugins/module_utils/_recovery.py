@@ -116,7 +116,7 @@ class Recovery(NamedTuple):
             return "somebody has changed it since, to %s" % now.binding
         if now.driver in (None, before["driver"]):
             return None
-        hazards = [one for one in self.usage.of(device, now) if one.kind not in allow]
+        hazards = [one for one in self.usage.of(device, now) if not one.is_accepted(allow)]
         return "; ".join(hazard.sentence for hazard in hazards) or None
 
 

@@ -17,7 +17,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 _TREE = "firmware/devicetree/base"
 # of_supplier_bindings in drivers/of/property.c: properties that are lists of phandles, and what
 # tells how many cells follow each; empty where none does. Without iommus: an IOMMU is told by its
-# own folder in /sys.
+# own folder in /sys. From cooling-device on they make no device link, but drivers find by them what
+# they use: drivers/thermal/thermal_of.c, sound/soc/soc-core.c, drivers/mux/core.c,
+# drivers/net/mdio/of_mdio.c and drivers/fpga/of-fpga-region.c.
 _LISTS: tuple[tuple[str, str], ...] = (
     (r"clocks|assigned-clocks|assigned-clock-parents", "#clock-cells"),
     (r"interconnects", "#interconnect-cells"),
@@ -38,11 +40,21 @@ _LISTS: tuple[tuple[str, str], ...] = (
     (r"interrupts-extended", "#interrupt-cells"),
     (r"(.*-)?gpios?", "#gpio-cells"),
     (r".*-supply|pinctrl-\d+|extcon|wakeup-parent|leds|backlight|panel|power-supplies", ""),
+    (r"cooling-device", "#cooling-cells"),
+    (r"sound-dai", "#sound-dai-cells"),
+    (r"mux-controls", "#mux-control-cells"),
+    (r"mux-states", "#mux-state-cells"),
+    (r"phy-handle|fpga-mgr|fpga-bridges", ""),
 )
+
+# Its nodes are no devices: of_thermal_zone_find in drivers/thermal/thermal_of.c.
+_ZONES = "/thermal-zones/"
+# THERMAL_NAME_LENGTH with its NUL.
+_ZONE_NAME = 19
 
 
 class Reference(NamedTuple):
-    """A bound device ("bus:name") that refers to another one by ``property``."""
+    """A bound device ("bus:name") or thermal zone that refers to a device by ``property``."""
 
     consumer: str
     property: str
@@ -79,7 +91,11 @@ class References:
             self._by_supplier = self._read()
         found: dict[str, Reference] = {}
         for path, name in self._by_supplier.get(dt_path, []):
-            consumer = self._bound_device(path, dt_path)
+            consumer = (
+                self._thermal_zone(path)
+                if path.startswith(_ZONES)
+                else self._bound_device(path, dt_path)
+            )
             if consumer:
                 found.setdefault(consumer, Reference(consumer, name))
         return list(found.values())
@@ -175,6 +191,18 @@ class References:
         if key not in self._sizes:
             self._sizes[key] = next(iter(self._cells(path, size_name)), 0)
         return self._sizes[key]
+
+    def _thermal_zone(self, path: str) -> str | None:
+        """The thermal zone of a node or of a node above it, if the kernel watches it."""
+        zone = path[len(_ZONES) :].partition("/")[0]
+        for name in self._sysfs.names("class/thermal"):
+            home = "class/thermal/" + name
+            if self._sysfs.read(home + "/type") == zone[:_ZONE_NAME]:
+                # It waits for a sensor that is being read.
+                (mode,) = self._sysfs.read_locked([home + "/mode"])
+                if mode == "enabled":
+                    return "thermal zone " + zone
+        return None
 
     def _bound_device(self, path: str, supplier: str) -> str | None:
         """The device of a node or of the nearest node above it, if it is bound."""

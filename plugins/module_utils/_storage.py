@@ -7,12 +7,20 @@
 from __future__ import annotations
 
 import os
+import re
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._processes import Processes
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
     KernelBlockedError,
     Sysfs,
 )
+
+# MTD_BLOCK_MAJOR, which a file system on an MTD device has for its own: get_tree_mtd in
+# drivers/mtd/mtdsuper.c.
+_MTD_BLOCK_MAJOR = 31
+# What a volume of UBI is mounted by, such as ubi0:root or /dev/ubiblock0_1; with no number it is
+# the first: open_ubi in fs/ubifs/super.c.
+_UBI_VOLUME = re.compile(r"(?:/dev/)?ubi(?:block)?(\d*)[:!_]")
 
 
 class Storage:
@@ -36,6 +44,28 @@ class Storage:
             uses = self._claim(name)
         return "disk %s: %s" % (name, ", ".join(uses)) if uses else None
 
+    def use_of_flash(self, name: str) -> str | None:
+        """Why an MTD device is in use, as a sentence, or None."""
+        index = name[len("mtd") :]
+        if not index.isdigit():
+            return None
+        used = self._used_blocks().get("%d:%s" % (_MTD_BLOCK_MAJOR, index))
+        uses = ["%s %s" % (name, used)] if used else []
+        for ubi in self._sysfs.names("class/ubi"):
+            # mtd_num in drivers/mtd/ubi/build.c; volumes have none.
+            if self._sysfs.read("class/ubi/%s/mtd_num" % ubi) == index:
+                uses += ["%s is part of %s" % (name, ubi), *self._mounted_volumes(ubi)]
+        return "flash %s: %s" % (name, ", ".join(uses)) if uses else None
+
+    def _mounted_volumes(self, ubi: str) -> list[str]:
+        number = ubi[len("ubi") :]
+        return [
+            "%s is mounted on %s" % (mount.source, mount.place)
+            for mount in self._processes.mounts()
+            for match in [_UBI_VOLUME.match(mount.source)]
+            if match and (match[1] or "0") == number
+        ]
+
     def behind_controller(self, name: str) -> list[tuple[str, str]]:
         """The disks (folder, name) of an NVMe controller that the kernel shows elsewhere.
 
@@ -52,14 +82,13 @@ class Storage:
         ]
 
     def _use_of_block(self, block: str, number: str) -> str | None:
-        if self._used is None:
-            self._used = self._read_used()
+        used = self._used_blocks()
         # LVM and its like name what they make: drivers/md/dm-sysfs.c.
         given = self._sysfs.read("class/block/%s/dm/name" % block)
         label = "%s (%s)" % (block, given) if given else block
-        if number in self._used:
-            return "%s %s" % (label, self._used[number])
-        holders = self._processes.holders("/dev/" + block)
+        if number in used:
+            return "%s %s" % (label, used[number])
+        holders = self._processes.holders("/dev/" + block, "b" + number)
         if holders:
             return "%s is held open by %s" % (label, ", ".join(holders))
         built = [*self._sysfs.names("class/block/%s/holders" % block), *self._loops_on(number)]
@@ -108,6 +137,11 @@ class Storage:
             if number:
                 loops.setdefault(number, []).append(name)
         return loops
+
+    def _used_blocks(self) -> dict[str, str]:
+        if self._used is None:
+            self._used = self._read_used()
+        return self._used
 
     def _read_used(self) -> dict[str, str]:
         """What each block device in use is used for, by its major:minor."""

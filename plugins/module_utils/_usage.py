@@ -9,8 +9,14 @@ from __future__ import annotations
 import functools
 from typing import Callable, Container, NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._devices import active, folder
+from ansible_collections.armfleet.vfio.plugins.module_utils._devices import BUSES, active, folder
+from ansible_collections.armfleet.vfio.plugins.module_utils._dma import channels, use_of_channels
 from ansible_collections.armfleet.vfio.plugins.module_utils._interfaces import Interfaces
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_use import (
+    Entry,
+    KernelUse,
+    use_of_entry,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity, State
 from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import Networks
 from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import read as read_networks
@@ -20,7 +26,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._processes import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._references import References
 from ansible_collections.armfleet.vfio.plugins.module_utils._storage import Storage
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
+    Listing,
+    Sysfs,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import native_siblings
 
 # Kinds that a user can accept by ``allow``; an open VFIO node is never accepted.
@@ -32,16 +41,33 @@ BLOCKED = "blocked"
 # Folders of a class below a device (get_device_parent in drivers/base/core.c) in which something is
 # carried.
 _CLASSES = ("net", "block", "tty", "rtc", "watchdog", "iommu")
+# Those of them that sysfs shows to one network namespace alone: net/core/net-sysfs.c and
+# net/wireless/sysfs.c.
+_NAMESPACED = {"net": "network interface", "ieee80211": "wireless adapter"}
+# Buses whose every device is a chip of its own, behind the device that is their master.
+_CHIPS = ("i2c", "i3c", "mipi-dsi", "serial", "slimbus", "soundwire", "spi", "spmi")
+# Drivers that stand for no chip: a further address of one (i2c_new_dummy_device), a port for
+# programs (its node tells), a PCI bridge.
+_PLACEHOLDERS = ("dummy", "pcieport", "spidev")
 # With CONFIG_PM every device has this folder: dpm_sysfs_add in drivers/base/power/sysfs.c.
 _POWER = "power"
 
 
 class Hazard(NamedTuple):
-    """``kind`` is one of ACCEPTABLE or OPEN_NODE, ``subject`` what is in use."""
+    """``kind`` is one of ACCEPTABLE or OPEN_NODE, ``subject`` what is in use.
+
+    Of one that ``is_fatal`` the kernel crashes or hangs when the driver goes, so that no user can
+    accept it.
+    """
 
     kind: str
     subject: str
     sentence: str
+    is_fatal: bool = False
+
+    def is_accepted(self, allow: Container[str]) -> bool:
+        """Whether a user who allows these kinds accepts it."""
+        return self.kind in allow and not self.is_fatal
 
 
 class Usage:
@@ -62,6 +88,7 @@ class Usage:
         self._interfaces = Interfaces(sysfs, self._processes, networks)
         self._references = References(sysfs)
         self._machine = _Machine(sysfs)
+        self._kernel_use = KernelUse(sysfs, self._processes)
 
     @property
     def unanswered(self) -> int:
@@ -73,11 +100,12 @@ class Usage:
         if not state.driver:
             return []
         home = folder(device)
-        hazards = self._open_nodes(state)
+        hazards = self._open_nodes(state.vfio_nodes) if state.vfio_nodes else []
         if self._sysfs.folder_count(home) > self._machine.powers:
             for name in self._sysfs.folders(home):
                 hazards += self._below(home, name)
-        return hazards + self._consumers(device)
+        hazards += self._consumers(device)
+        return hazards + self._unseen(device, state.driver, is_known=bool(hazards))
 
     def beside(self, device: Identity, leaving: Container[str] = ()) -> list[Hazard]:
         """What would make this device useless to VFIO: others of its IOMMU group on their drivers.
@@ -95,24 +123,36 @@ class Usage:
             if sibling.name not in leaving
         ]
 
-    def _open_nodes(self, state: State) -> list[Hazard]:
+    def _open_nodes(self, nodes: Sequence[str]) -> list[Hazard]:
+        """Who has one of the VFIO nodes of a device open, or may have."""
         hazards = [
-            Hazard(OPEN_NODE, node, _held(node, holders))
-            for node in state.vfio_nodes
-            for holders in [self._processes.holders(node)]
+            Hazard(OPEN_NODE, node, _held(node, holders), is_fatal=True)
+            for node in nodes
+            for holders in [self._vfio_holders(node)]
             if holders
         ]
-        unknown = self._processes.holders(VFIO_DEVICE) if state.vfio_nodes and not hazards else []
+        unknown = self._processes.holders(VFIO_DEVICE) if nodes and not hazards else []
         if unknown:
             hazards = [
                 Hazard(
                     OPEN_NODE,
-                    state.vfio_nodes[0],
+                    nodes[0],
                     "it may be the VFIO device that is held open by %s, whose node the kernel does "
                     "not tell" % ", ".join(unknown),
+                    is_fatal=True,
                 )
             ]
         return hazards
+
+    def _vfio_holders(self, node: str) -> list[str]:
+        name = node.rpartition("/")[2]
+        folder_of = "class/vfio-dev/" if node.startswith("/dev/vfio/devices/") else "class/vfio/"
+        return self._holders(node, folder_of + name)
+
+    def _holders(self, node: str, place: str, kind: str = "c") -> list[str]:
+        """Who holds a node; ``place`` is the device's folder, which has its number."""
+        number = self._sysfs.read(place + "/dev")
+        return self._processes.holders(node, kind + number if number else None)
 
     def _below(self, parent: str, name: str) -> list[Hazard]:
         if name == _POWER:
@@ -127,22 +167,78 @@ class Usage:
             return _hazards("network", name, self._interfaces.use(place, name))
         if subsystem == "block":
             return _hazards("storage", name, self._storage.use(place, name))
-        hazards = self._carried(subsystem, place, name)
-        if name == "net" and not listing.folders:
-            # sysfs shows the interfaces of one network namespace; the folder goes with the last.
-            sentence = "a network interface of it is in another network namespace (a container's)"
-            hazards = [Hazard("network", name, sentence)]
-        if not hazards and "dev" in listing.others:
-            hazards = self._opened(place)
+        if channels(self._sysfs, place, listing.folders):
+            return self._channels(place, listing.folders)
+        hazards = self._used(parent, name, subsystem, listing)
         for below in listing.folders:
             hazards += self._below(place, below)
         return hazards
 
+    def _used(self, parent: str, name: str, subsystem: str, listing: Listing) -> list[Hazard]:
+        """What one device below is used for, whatever is below it."""
+        if name in _NAMESPACED and not listing.folders:
+            # The folder goes with the last.
+            sentence = "a %s of it is in another network namespace (a container's)"
+            return [Hazard("network", name, sentence % _NAMESPACED[name])]
+        place = "%s/%s" % (parent, name)
+        hazards = self._carried(subsystem, place, name)
+        if not hazards and "dev" in listing.others:
+            hazards = self._opened(place)
+        if subsystem == "mtd":
+            hazards += _hazards("storage", name, self._storage.use_of_flash(name))
+        use = use_of_entry(Entry(self._sysfs, place, name, listing), subsystem)
+        if use:
+            hazards.append(Hazard(use.kind, name, use.sentence))
+        if "driver" in listing.others:
+            hazards += self._bound_child(parent, name, subsystem)
+        return hazards
+
+    def _channels(self, place: str, names: Sequence[str]) -> list[Hazard]:
+        use = use_of_channels(self._sysfs, place, names)
+        return [Hazard("consumers", "dma", use.sentence, use.is_fatal)] if use else []
+
+    def _bound_child(self, parent: str, name: str, bus: str) -> list[Hazard]:
+        """A device of its own that goes with the device above it, if it has a driver.
+
+        What a driver makes of its own device (virtio, auxiliary, USB hubs, scsi …) is none; its
+        classes tell whether it is in use.
+        """
+        place = "%s/%s" % (parent, name)
+        driver = self._sysfs.link_name(place + "/driver") or ""
+        held = self._held_below(place, driver)
+        if held:
+            return held
+        is_own = (
+            bus in _CHIPS
+            or bus == "pci"
+            or (bus in BUSES and not name.endswith(".auto") and self._has_own_node(parent, place))
+        )
+        if driver in _PLACEHOLDERS or not is_own:
+            return []
+        sentence = "%s:%s below it is bound to %s and would lose its driver" % (bus, name, driver)
+        return [Hazard("consumers", name, sentence)]
+
+    def _has_own_node(self, parent: str, place: str) -> bool:
+        """Whether firmware describes a device apart from the one above it."""
+        for link in ("/of_node", "/firmware_node"):
+            node = self._sysfs.link(place + link)
+            if node:
+                above = self._sysfs.link(parent + link) or ""
+                return node.lstrip("./") != above.lstrip("./")
+        return False
+
+    def _held_below(self, place: str, driver: str) -> list[Hazard]:
+        """Whether another device that goes as well is with VFIO and held open, so that it hangs."""
+        if "vfio" not in driver:
+            return []
+        group = self._sysfs.link_name(place + "/iommu_group")
+        nodes = ["/dev/vfio/" + name for name in ([group, "noiommu-" + group] if group else [])]
+        nodes += ["/dev/vfio/devices/" + name for name in self._sysfs.names(place + "/vfio-dev")]
+        return self._open_nodes(nodes)
+
     def _carried(self, subsystem: str, place: str, name: str) -> list[Hazard]:
         if subsystem == "tty":
-            return _hazards("console", name, self._terminal_use(name))
-        if subsystem == "rtc":
-            return _hazards("clock", name, self._clock_use(place, name))
+            return _hazards("console", name, self._terminal_use(place, name))
         if subsystem == "watchdog":
             return _hazards("watchdog", name, self._watchdog_use(place, name))
         if subsystem == "nvme":
@@ -156,24 +252,19 @@ class Usage:
             return [Hazard("consumers", name, sentence)]
         return []
 
-    def _terminal_use(self, name: str) -> str | None:
+    def _terminal_use(self, place: str, name: str) -> str | None:
         if name in (self._sysfs.read("class/tty/console/active") or "").split():
             return "%s is the system console" % name
-        holders = self._processes.holders("/dev/" + name)
+        holders = self._holders("/dev/" + name, place)
         return _held("terminal " + name, holders) if holders else None
-
-    def _clock_use(self, place: str, name: str) -> str | None:
-        # hctosys in drivers/rtc/sysfs.c.
-        if self._sysfs.read(place + "/hctosys") != "1":
-            return None
-        return "%s keeps the time that the system is set by" % name
 
     def _watchdog_use(self, place: str, name: str) -> str | None:
         if self._sysfs.read(place + "/state") == "active":
             return "%s is running and may reset the machine" % name
         # The first one has an old name as well: watchdog_cdev_register in drivers/watchdog.
-        nodes = ["/dev/" + name, *(["/dev/watchdog"] if name == "watchdog0" else [])]
-        holders = [holder for node in nodes for holder in self._processes.holders(node)]
+        holders = self._holders("/dev/" + name, place)
+        if name == "watchdog0":
+            holders += self._holders("/dev/watchdog", "class/misc/watchdog")
         return _held(name, holders) if holders else None
 
     def _opened(self, place: str) -> list[Hazard]:
@@ -183,32 +274,81 @@ class Usage:
             # What VFIO makes is looked at by the device's state.
             if key == "DEVNAME" and not name.startswith("vfio/"):
                 node = "/dev/" + name
-                holders = self._processes.holders(node)
+                holders = self._holders(node, place)
                 return _hazards("consumers", node, _held(node, holders) if holders else None)
         return []
 
     def _consumers(self, device: Identity) -> list[Hazard]:
-        linked = (
-            active(self._sysfs, device, self._sysfs.names(folder(device)))
-            if self._machine.may_supply(device)
-            else []
-        )
+        hazards = self._linked(device) if self._machine.may_supply(device) else []
+        references = self._references.to(device.dt_path) if device.dt_path else []
+        linked = {hazard.subject for hazard in hazards} if references else ()
+        for reference in references:
+            if reference.consumer not in linked:
+                sentence = "%s uses it (%s in the device tree) and would not work without it"
+                sentence %= (reference.consumer, reference.property)
+                hazards.append(Hazard("consumers", reference.consumer, sentence))
+        return hazards
+
+    def _linked(self, device: Identity) -> list[Hazard]:
+        """Consumers by device links."""
+        home = folder(device)
+        names = self._sysfs.names(home)
+        linked = active(self._sysfs, device, names)
         hazards = [
+            hazard
+            for consumer in linked
+            for place in ["%s/consumer:%s/consumer" % (home, consumer)]
+            for hazard in self._held_below(place, self._sysfs.link_name(place + "/driver") or "")
+        ]
+        hazards += [
             Hazard("consumers", consumer, "%s depends on it and would lose its driver" % consumer)
             for consumer in linked
         ]
-        references = self._references.to(device.dt_path) if device.dt_path else []
-        hazards += [
-            Hazard(
-                "consumers",
-                reference.consumer,
-                "%s uses it (%s in the device tree) and would not work without it"
-                % (reference.consumer, reference.property),
-            )
-            for reference in references
-            if reference.consumer not in linked
+        untracked = "%s uses it (a device link that its driver made) and would not work without it"
+        return hazards + [
+            Hazard("consumers", consumer, untracked % consumer)
+            for consumer in self._untracked(home, names)
         ]
+
+    def _untracked(self, home: str, names: Sequence[str]) -> list[str]:
+        """Consumers by links of DL_FLAG_STATELESS, which last as long as their drivers use them.
+
+        status_show in drivers/base/core.c; the kernel does not take their drivers away.
+        """
+        link = home + "/%s/"
+        return [
+            name.split(":", 1)[1]
+            for name in names
+            if name.startswith("consumer:")
+            and self._sysfs.read(link % name + "status") == "not tracked"
+            and self._sysfs.link(link % name + "consumer/driver")
+        ]
+
+    def _unseen(self, device: Identity, driver: str, *, is_known: bool) -> list[Hazard]:
+        """Uses that no folder of the device shows.
+
+        ``is_known`` is whether a use was found, which a count of references may stand for.
+        """
+        if "vfio" in driver:
+            return []
+        of_driver = self._kernel_use.of_driver(device.bus, driver)
+        handlers = self._kernel_use.interrupts.get(device.name)
+        if not (of_driver.uses or of_driver.held or handlers):
+            return []
+        hazards = [Hazard(use.kind, driver, use.sentence) for use in of_driver.uses]
+        if handlers and not is_known:
+            sentence = "interrupts come through it (%s)" % ", ".join(handlers)
+            hazards.append(Hazard("consumers", device.name, sentence))
+        if of_driver.held and not is_known and not hazards and not self._has_clock(device):
+            hazards.append(Hazard(of_driver.held.kind, driver, of_driver.held.sentence))
         return hazards
+
+    def _has_clock(self, device: Identity) -> bool:
+        """Whether it may be alarmtimer that has its module in use, which never returns it.
+
+        alarmtimer_rtc_add_device in kernel/time/alarmtimer.c.
+        """
+        return self._sysfs.exists(folder(device) + "/rtc")
 
 
 class _Machine:
@@ -244,7 +384,7 @@ def refusals(device: Identity, hazards: Sequence[Hazard], allow: Sequence[str]) 
     return [
         "%s %s: %s. %s" % (device.label, _verdict(hazard.kind), hazard.sentence, remedy(hazard))
         for hazard in hazards
-        if hazard.kind not in allow
+        if not hazard.is_accepted(allow)
     ]
 
 
@@ -252,6 +392,11 @@ def remedy(hazard: Hazard) -> str:
     """What can be done about a hazard."""
     if hazard.kind == OPEN_NODE:
         return "Stop what uses it; an open device is never taken"
+    if hazard.is_fatal:
+        return (
+            "Stop or unload what uses them, such as dmatest, or raid456 and then async_tx; a DMA "
+            "channel in use is never taken away, because the kernel would crash"
+        )
     if hazard.kind == "group":
         return (
             "Give %s to VFIO in the same list, or keep drivers off it with no_autobind; to do so "

@@ -33,6 +33,20 @@ held = [os.open(node, os.O_RDWR) for node in sys.argv[1:]]
 open("/run/held", "w").close()
 signal.pause()
 """
+# The same by a node of another name, that is gone, in a thread that has descriptors of its own
+# (CLONE_FILES).
+_HOLD_ASIDE = """
+import ctypes, os, signal, sys, threading
+def hold():
+    ctypes.CDLL(None).unshare(0x400)
+    os.mknod("/root/aside", 0o20600, os.stat(sys.argv[1]).st_rdev)
+    held = os.open("/root/aside", os.O_RDWR)
+    os.unlink("/root/aside")
+    open("/run/held", "w").close()
+    threading.Event().wait()
+threading.Thread(target=hold, daemon=True).start()
+signal.pause()
+"""
 # What the upgrade of packages and an administrator do.
 _RESTARTS = (
     "udevadm control --reload",
@@ -56,6 +70,7 @@ print(struct.unpack("II", status)[1] & 1)
 def guest(start: Callable[[str, str], Guest]) -> Guest:
     guest = start("test-d", "d")
     guest.run("cat > /root/hold.py", input=_HOLD)
+    guest.run("cat > /root/hold_aside.py", input=_HOLD_ASIDE)
     guest.run("cat > /root/viable.py", input=_VIABLE)
     return guest
 
@@ -87,9 +102,9 @@ def seconds(run: Run) -> float:
 
 
 @contextmanager
-def held(guest: Guest, node: str) -> Iterator[str]:
+def held(guest: Guest, node: str, program: str = "hold.py") -> Iterator[str]:
     """A process that holds a node open; what a refusal says of it."""
-    guest.run(f"systemd-run --quiet --unit=vm /usr/bin/python3 /root/hold.py {node}")
+    guest.run(f"systemd-run --quiet --unit=vm /usr/bin/python3 /root/{program} {node}")
     guest.run("until [ -e /run/held ]; do :; done")
     pid = guest.run("systemctl show --value -p MainPID vm").stdout.strip()
     try:
@@ -121,9 +136,14 @@ def test_a_device_that_is_held_open_stays_bound_whatever_is_asked(
         ("host_policy", {"state": "absent"}),
         ("host_policy", to_vfio(SECOND_RING)),
     ]
-    for kind, modules in (("group", asked), ("cdev", asked[:1])):
+    for kind, program, modules in (
+        ("group", "hold.py", asked),
+        ("group", "hold_aside.py", asked[:1]),
+        ("cdev", "hold.py", asked[:1]),
+        ("cdev", "hold_aside.py", asked[:1]),
+    ):
         tasks = [(f"armfleet.vfio.{module}", {**options, **common}) for module, options in modules]
-        with held(guest, nodes[kind]) as sentence:
+        with held(guest, nodes[kind], program) as sentence:
             refused = play(inventory, refused_tasks_play(tasks))
         assert [task.status for task in refused.tasks] == ["failed"] * len(modules)
         for task in refused.tasks:

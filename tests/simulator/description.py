@@ -22,7 +22,7 @@ from .errors import SimulatorError
 
 BUSES = ("platform", "amba")
 VFIO_DRIVERS = {"platform": "vfio-platform", "amba": "vfio-amba"}
-CARRIED = ("net", "block", "tty")
+CARRIED = ("net", "block", "tty", "dma")
 # The reset functions that Linux has (drivers/vfio/platform/reset).
 _RESET_FUNCTIONS = {
     "calxeda,hb-xgmac": "vfio_platform_calxedaxgmac",

@@ -391,6 +391,8 @@ class Kernel:
             self.tree.make_folder(home)
             if carried.kind == "net":
                 self.tree.put(f"{home}/flags", "0x1003\n")
+            if carried.kind == "dma":
+                self.tree.put(f"{home}/in_use", "1\n")
 
     def _put_down(self, device: Device) -> None:
         for kind in {carried.kind for carried in device.carries}:

@@ -71,7 +71,10 @@ def test_the_example_has_what_holds_where_it_is_left_out(example: str) -> None:
         ("drivers: {}", "drivers: {} is not a list"),
         ("drivers: [{bus: amba}]", "drivers: each entry has a name"),
         ("modules: [{name: x, needed: y}]", "modules: unknown needed; known: name, needs"),
-        ("carries: [{device: x}]", "carries: each entry has a device and one of net, block, tty"),
+        (
+            "carries: [{device: x}]",
+            "carries: each entry has a device and one of net, block, tty, dma",
+        ),
         ("natives: some", "natives: 'some' is none of each, none"),
     ],
 )

@@ -1,0 +1,101 @@
+"""A DMA engine whose channels are in use, on the distribution's kernel, which has DMA engines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.guest.packages import STOCK_SERIES
+from tests.harness.playbook import Run, play, refused_tasks_play, task_play
+from tests.harness.sysfs import files, read_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+ENGINE = "/soc/shared@b009000"
+TAKEN = "/sys/module/acme_dma/parameters/taken"
+ENTRIES = [{"dt_path": ENGINE, "policy": "no_autobind"}]
+ALL = ["clock", "console", "consumers", "group", "network", "storage", "watchdog"]
+# What a channel that is freed while somebody has it leaves.
+COMPLAINTS = "dmesg | grep -E 'WARNING|Oops|BUG|Unable to handle' || true"
+# modprobe leaves those of raid456's modules that are still needed when their turn comes.
+UNLOAD = """
+modprobe --remove raid456
+while grep -q ^async_ /proc/modules; do
+    rmmod $(awk '/^async_/ && $3 == 0 { print $1 }' /proc/modules)
+done
+"""
+TRACED = ("-e", "ansible_python_interpreter=/root/traced-python")
+
+
+@pytest.fixture(scope="module")
+def guest(start: Callable[..., Guest]) -> Guest:
+    guest = start("test-dma", "demo", STOCK_SERIES)
+    guest.run("modprobe acme_dma; dmesg --clear")
+    return guest
+
+
+def apply(inventory: Path, *arguments: str, **options: Any) -> Run:
+    asked = {"devices": ENTRIES, "persistent": False, **options}
+    return play(inventory, task_play("armfleet.vfio.host_policy", asked), *arguments)
+
+
+def state_writes(guest: Guest) -> str:
+    """What the last traced run opened for writing below /sys."""
+    guest.run("grep -q /sys/ /root/trace")
+    return guest.run("grep /sys/ /root/trace | grep -E 'O_WRONLY|O_RDWR' || true").stdout
+
+
+def test_channels_in_use_are_never_taken_away_whatever_is_allowed(
+    guest: Guest, inventory: Path
+) -> None:
+    guest.run(f"echo 2 > {TAKEN}")
+    before = read_machine(guest).bindings, files(guest)
+    small = {"devices": [{"dt_path": ENGINE}], "allow": ALL}
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("host_policy", {"devices": ENTRIES}),
+        ("host_policy", {"devices": ENTRIES, "allow": ["consumers"]}),
+        ("no_autobind", small),
+        ("vfio_binding", {**small, "reset_required": False}),
+    ]
+    tasks = [(f"armfleet.vfio.{module}", options) for module, options in asked]
+    refused = play(inventory, refused_tasks_play(tasks))
+    tracing = play(inventory, refused_tasks_play(tasks[1:2]), *TRACED)
+    checking = play(inventory, refused_tasks_play(tasks[:1]), "--check")
+    answers = [*refused.tasks, *tracing.tasks, *checking.tasks]
+    assert [task.status for task in answers] == ["failed"] * 6, refused.output
+    for task in answers:
+        (told,) = task.result["msg"].splitlines()
+        assert told.startswith(
+            f"{ENGINE} (platform device b009000.shared) is in use: 2 of its 4 DMA channels are in "
+            "use: dma0chan0 by 1 client of the kernel, dma0chan1 by 1 client of the kernel. Stop "
+            "or unload what uses them"
+        )
+    assert state_writes(guest) == ""
+    assert (read_machine(guest).bindings, files(guest)) == before
+
+
+def test_raid_takes_all_channels_and_returns_them(guest: Guest, inventory: Path) -> None:
+    guest.run(f"echo 0 > {TAKEN}; modprobe raid456")
+    refused = apply(inventory, allow=ALL).refusal
+    assert "4 of its 4 DMA channels are in use: dma0chan0 by 1 client of the kernel" in refused
+    assert "(module async_tx takes all channels, for " in refused
+    assert "raid456" in refused
+    asked = {"devices": [{"dt_path": ENGINE}]}
+    info = play(inventory, task_play("armfleet.vfio.device_info", asked))
+    (device,) = info.of("armfleet.vfio.device_info")["devices"]
+    (carried,) = device["carries"]
+    assert carried["kind"] == "consumers"
+    assert carried["sentence"] in refused
+    guest.run(UNLOAD)
+    applied = apply(inventory)
+    assert applied.code == 0, applied.output
+    machine = read_machine(guest)
+    assert machine.at(ENGINE).binding == (None, "none")
+    assert apply(inventory, devices=[]).code == 0
+    assert read_machine(guest).at(ENGINE).binding == ("acme-dma", None)
+    assert guest.run(COMPLAINTS).stdout == ""
