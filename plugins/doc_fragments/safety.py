@@ -29,6 +29,10 @@ options:
         chip that keeps the system's time, V(watchdog) a watchdog that is running.
       - V(group) is another device of the same IOMMU group that stays on its own driver. Without
         this word such a device is not given to VFIO, because VFIO could not open it.
+      - What is written for the next boot is checked likewise, with what is configured and not in
+        use now. That is disks of C(/etc/fstab), C(/etc/crypttab) and the kernel's command line
+        (V(storage)), interfaces that a file of ifupdown, systemd-networkd, NetworkManager or
+        netplan names (V(network)), and terminals of C(console=) (V(console)).
       - A device that a process holds open through C(/dev/vfio) is always refused, because the
         kernel would wait for that process; and so is a DMA engine whose channels are in use,
         because the kernel would crash.

@@ -197,7 +197,7 @@ def _act(
         module.fail_json(msg=str(error))
     finally:
         host.sysfs.close()
-    for sentence in (*outcome.interrupted, *outcome.warnings):
+    for sentence in (*outcome.interrupted, *outcome.warnings, *outcome.not_checked):
         module.warn(sentence)
     if outcome.noiommu_kept and outcome.is_changed:
         module.warn(outcome.noiommu_kept)
@@ -320,5 +320,6 @@ def _boot_result(outcome: Outcome) -> dict[str, Any]:
         initramfs_tool=outcome.initramfs.tool,
         initramfs_command=outcome.initramfs.command,
         reboot_required=outcome.needs_boot,
+        not_checked=list(outcome.not_checked),
         kernel_command_line=[_report.early(one) for one in outcome.early],
     )

@@ -54,6 +54,36 @@ class Early(NamedTuple):
         )
 
 
+def is_built_in_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> bool:
+    """Whether a driver that is registered is part of the kernel."""
+    module = sysfs.link_name("bus/%s/drivers/%s/module" % (device.bus, driver))
+    if module is None and device.bus == "amba":
+        # Before Linux 6.9 (amba_driver_register) a module's driver may not name its owner either.
+        module = module_of(sysfs, kmod, device, driver)
+        return not sysfs.exists("module/%s/initstate" % underscored(module))
+    return module is None or is_built_in(sysfs, module)
+
+
+def is_permanent_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> bool:
+    """Whether neither a run nor a boot takes the device from a driver that is registered."""
+    place = "bus/%s/drivers/%s" % (device.bus, driver)
+    return (
+        sysfs.exists(place)
+        and not sysfs.exists(place + "/unbind")
+        and is_built_in_driver(sysfs, kmod, device, driver)
+    )
+
+
+def module_of(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str:
+    """The module of a driver that has no link to it, as those that are built in before Linux 7.
+
+    Nor has such a module aliases there (modules.builtin.modinfo has them since 6.18), and then
+    it is taken to be one of the driver's name.
+    """
+    resolved = kmod.resolve(modalias(sysfs, device))
+    return resolved[0] if len(resolved) == 1 else underscored(driver)
+
+
 class EarlyDrivers:
     """Knows which drivers are built in, and their init functions."""
 
@@ -69,9 +99,12 @@ class EarlyDrivers:
             return None
         place = "bus/%s/drivers/%s" % (device.bus, driver)
         module = self._sysfs.link_name(place + "/module")
-        if not self._sysfs.exists(place) or (module and not is_built_in(self._sysfs, module)):
+        if not self._sysfs.exists(place) or not is_built_in_driver(
+            self._sysfs, self._kmod, device, driver
+        ):
             return None
-        functions = self._init_functions().get(module or self._module_of(device, driver), [])
+        module = module or module_of(self._sysfs, self._kmod, device, driver)
+        functions = self._init_functions().get(module, [])
         words = "initcall_blacklist=" + functions[0] if len(functions) == 1 else None
         others = [
             name
@@ -79,15 +112,6 @@ class EarlyDrivers:
             if name != device.name and self._sysfs.exists("bus/%s/devices/%s" % (device.bus, name))
         ]
         return Early(device, driver, words, others)
-
-    def _module_of(self, device: Identity, driver: str) -> str:
-        """The module of a driver that has no link to it, as those that are built in before Linux 7.
-
-        Nor has such a module aliases there (modules.builtin.modinfo has them since 6.18), and then
-        it is taken to be one of the driver's name.
-        """
-        resolved = self._kmod.resolve(modalias(self._sysfs, device))
-        return resolved[0] if len(resolved) == 1 else underscored(driver)
 
     def _init_functions(self) -> dict[str, list[str]]:
         if self._functions is None:

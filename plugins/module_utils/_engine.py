@@ -66,9 +66,14 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
     first_entries,
     shared_tags,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._readiness import unreadiness
+from ansible_collections.armfleet.vfio.plugins.module_utils._readiness import (
+    explain_permanent_drivers,
+    unreadiness,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import (
-    refusals,
+    OPEN_NODE,
+    Hazard,
+    refusal,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
     native,
@@ -77,6 +82,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
 )
 
 if TYPE_CHECKING:
+    from ansible_collections.armfleet.vfio.plugins.module_utils._boot_hazards import Absent
     from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early
     from ansible_collections.armfleet.vfio.plugins.module_utils._rollout import Rolled
 
@@ -113,6 +119,8 @@ class Outcome(NamedTuple):
     # Why settings of VFIO stay as a list made them.
     noiommu_kept: str | None = None
     reset_kept: str | None = None
+    # What cannot be seen from here of the machine that is to boot.
+    not_checked: Sequence[str] = ()
 
     @property
     def is_changed(self) -> bool:
@@ -185,6 +193,11 @@ class _Prepared(NamedTuple):
         changes = (*self.lasting.files, *self.records)
         return [change for change in changes if change.is_needed]
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything has to be done."""
+        return bool(self.steps or self.needed or any(one.steps for one in self.plans))
+
 
 def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
     problems = Problems()
@@ -193,18 +206,16 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
     if prepared is None:
         return Outcome([], [], [])
     request, plans, steps, lasting, records, skipped, memory, noiommu_kept = prepared
-    needed = prepared.needed
     after: dict[Identity, State] = {}
-    is_needed = bool(steps or needed or any(one.steps for one in plans))
-    early = _early(host, plans) if is_needed and lasting.files else []
-    if is_needed and not check_mode:
+    early = _early(host, plans) if prepared.is_needed and lasting.files else []
+    if prepared.is_needed and not check_mode:
         # Here, because a run that finds nothing to do, as nearly all do, has not to load it.
         from ansible_collections.armfleet.vfio.plugins.module_utils._transaction import (  # noqa: PLC0415
             Changes,
             Transaction,
         )
 
-        changes = Changes(steps, plans, needed, request.access, "group" in request.allow)
+        changes = Changes(steps, plans, prepared.needed, request.access, "group" in request.allow)
         after = Transaction(host.sysfs, host.kmod, host.files, host.runs, host.log, changes).run()
     return Outcome(
         [_outcome(device_plan, after.get(device_plan.device)) for device_plan in plans],
@@ -218,6 +229,7 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         warnings=lasting.warnings,
         noiommu_kept=noiommu_kept,
         reset_kept=reset_kept(host, request, memory),
+        not_checked=_not_checked(host, request),
     )
 
 
@@ -245,7 +257,9 @@ def _prepare(host: Host, request: Request, problems: Problems) -> _Prepared | No
         request, kept_elsewhere = _for_this_board(host, rolled.request, problems)
         skipped += kept_elsewhere
         records = [rolled.record]
-    wanted = _wanted(host, request, memory, problems)
+    wanted = _Wanted([], request, {})
+    if request.runtime:
+        wanted = _claimed(host, request, memory, problems)
     request = wanted.request
     plans, unlinking, in_the_way = _linked(
         host, request, wanted.claims, _plans(host, request, wanted.claims, memory)
@@ -257,13 +271,67 @@ def _prepare(host: Host, request: Request, problems: Problems) -> _Prepared | No
     lasting = _lasting.lasting(host, request, plans, memory, contents)
     records += lasting.records
     prepared = _Prepared(request, plans, steps, lasting, records, skipped, memory, unsafe.kept)
-    found = _reasons_against(host, prepared, in_the_way, is_whole=not problems.are_of_entries)
+    is_whole = not problems.are_of_entries
+    boot = _NextBoot()
+    if prepared.is_needed or lasting.accepts_less_than(request.allow):
+        boot = _next_boot(host, request, memory)
+    hazards = _hazards(host, request, [*plans, *boot.plans], steps, is_whole=is_whole)
+    found = _reasons_against(host, prepared, boot, in_the_way, is_whole=is_whole)
+    found += [
+        Problem(refusal(device.label, hazard), device)
+        for device, hazard in hazards
+        if not hazard.is_accepted(request.allow)
+    ]
     positions = {**lasting.positions, **wanted.positions}
     for problem in found:
         position = positions.get(problem.device) if problem.device else problem.position
         problems.add(problem.sentence, position=position)
     problems.end()
-    return prepared
+    accepted = {hazard.kind for _device, hazard in hazards}
+    accepted.update(absent.hazard.kind for absent in boot.absent)
+    if accepted and lasting.needs_boot:
+        records = [_lasting.accepting(change, sorted(accepted)) for change in records]
+    return prepared._replace(records=records)
+
+
+def _next_boot(host: Host, request: Request, memory: _boot.Memory) -> _NextBoot:
+    """What the boot files of a call make of the devices that are there, and of others."""
+    if not (request.is_whole_list and request.persistent and _has_devices(host)):
+        return _NextBoot()
+    # Here, because nearly all runs change nothing and have not to load it.
+    from ansible_collections.armfleet.vfio.plugins.module_utils._boot_hazards import (  # noqa: PLC0415
+        find_absent_hazards,
+    )
+
+    absent = find_absent_hazards(host, request.entries)
+    if request.runtime:
+        return _NextBoot((), absent)
+    # What else is wrong with the entries is reported of the files that are made of them.
+    found = _claimed(host, _expecting_nothing(request), memory, Problems())
+    return _NextBoot(_plans(host, request, found.claims, memory), absent)
+
+
+def _expecting_nothing(request: Request) -> Request:
+    """The request where devices may be missing, as at the next boot."""
+    entries = [
+        entry._replace(selector=entry.selector._replace(required=False, expect=None))
+        for entry in request.entries
+    ]
+    return request._replace(entries=entries)
+
+
+def _not_checked(host: Host, request: Request) -> list[str]:
+    if request.runtime or not (request.persistent and request.entries):
+        return []
+    from ansible_collections.armfleet.vfio.plugins.module_utils._boot_hazards import (  # noqa: PLC0415
+        not_checked,
+    )
+
+    return not_checked(host)
+
+
+def _has_devices(host: Host) -> bool:
+    return host.sysfs.exists("bus/platform/devices")
 
 
 def _for_this_board(host: Host, request: Request, problems: Problems) -> tuple[Request, list[str]]:
@@ -321,11 +389,9 @@ class _Wanted(NamedTuple):
     positions: dict[Identity, int]
 
 
-def _wanted(host: Host, request: Request, memory: _boot.Memory, problems: Problems) -> _Wanted:
+def _claimed(host: Host, request: Request, memory: _boot.Memory, problems: Problems) -> _Wanted:
     """What the list claims, and what the last list claimed and this one does not."""
-    if not request.runtime:
-        return _Wanted([], request, {})
-    if not host.sysfs.exists("bus/platform/devices"):
+    if not _has_devices(host):
         raise PolicyError(
             "There is no /sys with devices here, as in a container or an image. To prepare the "
             "next boot only, set `runtime: false`"
@@ -432,10 +498,26 @@ def _host_steps(host: Host, request: Request, plans: Sequence[DevicePlan]) -> li
     return host_steps(plans, registered(host.sysfs), request.settings, present_settings(host.sysfs))
 
 
+class _NextBoot(NamedTuple):
+    """What the next boot does by the files of a call.
+
+    ``plans`` are those that it carries out instead of this run; ``absent`` is what will be needed
+    of devices that have no driver yet.
+    """
+
+    plans: Sequence[DevicePlan] = ()
+    absent: Sequence[Absent] = ()
+
+
 def _reasons_against(
-    host: Host, prepared: _Prepared, in_the_way: Sequence[Problem], *, is_whole: bool
+    host: Host,
+    prepared: _Prepared,
+    boot: _NextBoot,
+    in_the_way: Sequence[Problem],
+    *,
+    is_whole: bool,
 ) -> list[Problem]:
-    """Every reason not to begin, before anything is touched.
+    """Every reason not to begin but what is in use, before anything is touched.
 
     Unless the list ``is_whole``, it is not known what else it would claim.
     """
@@ -460,7 +542,12 @@ def _reasons_against(
     if working or steps or files:
         found += [Problem(one) for one in _not_writable(host, working, steps, files)]
     found += unreadiness(host.sysfs, host.kmod, plans, steps, request.settings, is_whole=is_whole)
-    return found + _hazards(host, request, plans, steps, is_whole=is_whole)
+    found += explain_permanent_drivers(host.sysfs, host.kmod, host.files, [*working, *boot.plans])
+    return found + [
+        Problem(refusal(absent.label, absent.hazard))
+        for absent in boot.absent
+        if not absent.hazard.is_accepted(request.allow)
+    ]
 
 
 def _not_writable(
@@ -492,7 +579,8 @@ def _hazards(
     steps: Sequence[HostStep],
     *,
     is_whole: bool,
-) -> list[Problem]:
+) -> list[tuple[Identity, Hazard]]:
+    """What is in use, or will be by the next boot that is prepared, of devices that are taken."""
     is_reloaded = any(step.kind == RELOAD_VFIO for step in steps)
     reloaded = VFIO_DRIVERS["platform"] if is_reloaded else None
     leaving = _leaving_native_drivers(plans)
@@ -500,12 +588,24 @@ def _hazards(
     for one in plans:
         hazards = []
         if one.loses_driver or (reloaded and one.before.driver == reloaded):
-            hazards += host.usage.of(one.device, one.before)
+            hazards += _in_use(host, request, one)
         if one.binds_to_vfio and is_whole:
             hazards += host.usage.beside(one.device, leaving)
-        sentences = refusals(one.device, hazards, request.allow)
-        found += [Problem(sentence, one.device) for sentence in sentences]
+        found += [(one.device, hazard) for hazard in hazards]
     return found
+
+
+def _in_use(host: Host, request: Request, device_plan: DevicePlan) -> list[Hazard]:
+    device, state = device_plan.device, device_plan.before
+    hazards = host.usage.of(device, state)
+    if not request.runtime:
+        # Who holds a VFIO node open now does not outlast the boot, and nothing is unbound in use.
+        hazards = [
+            hazard._replace(is_fatal=False) for hazard in hazards if hazard.kind != OPEN_NODE
+        ]
+    if request.is_whole_list and request.persistent:
+        hazards += host.usage.find_boot_hazards(device, state, hazards)
+    return hazards
 
 
 def _leaving_native_drivers(plans: Sequence[DevicePlan]) -> set[str]:

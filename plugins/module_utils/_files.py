@@ -193,6 +193,13 @@ class Files:
         """Whether there is a program of that name."""
         return os.access(self._root + path, os.X_OK)
 
+    def is_same(self, path: str, other: str) -> bool | None:
+        """Whether both are the same file or directory; None where that cannot be seen."""
+        try:
+            return os.path.samefile(self._root + path, self._root + other)
+        except OSError:
+            return None
+
     def changed_at(self, path: str) -> float | None:
         """When the content was last written, in seconds of the clock; None without such a file."""
         try:
@@ -255,6 +262,16 @@ class Files:
         except FileNotFoundError:
             return None
         return NodeAccess(_group_name(status.st_gid), "%04o" % stat.S_IMODE(status.st_mode))
+
+    def block_number(self, path: str) -> str | None:
+        """major:minor of a block device's node; None where there is no such node."""
+        try:
+            status = os.stat(self._root + path)
+        except OSError:
+            return None
+        number = status.st_rdev
+        is_block = stat.S_ISBLK(status.st_mode)
+        return "%d:%d" % (os.major(number), os.minor(number)) if is_block else None
 
     def links(self, path: str) -> dict[str, str]:
         """Where the links in a folder lead, by their paths; nothing for what is no link."""

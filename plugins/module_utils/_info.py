@@ -23,6 +23,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernels import Kernel
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import good_selectors
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Hazard
 
 # Seconds for a device whose lock a hanging driver holds: nothing but its override is lost.
 _PATIENCE = 5
@@ -124,12 +125,7 @@ def _inspection(found: Inspection) -> dict[str, Any]:
         **_report.running(found.state),
         bound_by=found.bound_by and found.bound_by._asdict(),
         links=list(found.links),
-        carries=None
-        if found.hazards is None
-        else [
-            {"kind": one.kind, "subject": one.subject, "sentence": one.sentence}
-            for one in found.hazards
-        ],
+        carries=None if found.hazards is None else list(map(_hazard, found.hazards)),
         claimed_by=say.entry and to_mapping(say.entry),
         desired=say.desired and say.desired._asdict(),
         next_boot=dict(
@@ -137,6 +133,7 @@ def _inspection(found: Inspection) -> dict[str, Any]:
             known=found.next_boot.is_known,
             reason=found.next_boot.reason,
         ),
+        lost_at_boot=[dict(_hazard(lost.hazard), accepted=lost.is_accepted) for lost in found.lost],
         drift=found.drift,
         driverctl=say.rival and {"path": say.rival.path, "entry": to_mapping(say.rival.entry)},
         rules_of_others=[
@@ -145,3 +142,7 @@ def _inspection(found: Inspection) -> dict[str, Any]:
         boot_configuration=[{"place": line.place, "says": line.says} for line in found.lines],
         kernel_command_line=found.early and _report.early(found.early),
     )
+
+
+def _hazard(hazard: Hazard) -> dict[str, str]:
+    return {"kind": hazard.kind, "subject": hazard.subject, "sentence": hazard.sentence}

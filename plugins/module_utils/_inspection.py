@@ -39,6 +39,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._kernels import (
     InstalledKernels,
     Kernel,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._lasting import accepted
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VFIO_DRIVERS,
     Board,
@@ -54,13 +55,27 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._next_boot import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, first_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import KINDS, Selector
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import BLOCKED, Hazard
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import (
+    BLOCKED,
+    OPEN_NODE,
+    Hazard,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._why import (
     OVERRIDE,
     Drivers,
     Match,
     Reason,
 )
+
+
+class LostAtBoot(NamedTuple):
+    """What would be hurt because the next boot gives the device to another driver than now.
+
+    It ``is_accepted`` if the user did so for the list that waits for this boot.
+    """
+
+    hazard: Hazard
+    is_accepted: bool
 
 
 class Inspection(NamedTuple):
@@ -71,7 +86,7 @@ class Inspection(NamedTuple):
     ``early`` is its native driver where that has the device before any rule can run.
     ``hazards`` is None where none is known and there may be some; where it ``may_carry_more`` they
     may not be all. ``links`` are those to its nodes. ``without_driver`` names kernels that would
-    leave it so.
+    leave it so. ``lost`` is what the next boot takes.
     """
 
     device: Identity
@@ -86,6 +101,7 @@ class Inspection(NamedTuple):
     links: Sequence[str] = ()
     without_driver: Sequence[str] = ()
     may_carry_more: bool = False
+    lost: Sequence[LostAtBoot] = ()
 
     @property
     def drift(self) -> list[str]:
@@ -98,7 +114,12 @@ class Inspection(NamedTuple):
         running = Binding(self.state.driver, self.state.driver_override)
         after = self.next_boot.binding
         desired = self.say.desired
-        sentences = []
+        sentences = [
+            "the next boot takes it from driver %s, and %s"
+            % (self.state.driver, lost.hazard.sentence)
+            for lost in self.lost
+            if not lost.is_accepted
+        ]
         if desired and running != desired:
             sentences.append(
                 "it is %s, and the list last applied wants it %s" % (running.label, desired.label)
@@ -185,6 +206,7 @@ class _Inspector:
         self._parameters = parameters(memory.options.settings)
         self._drivers = Drivers(host.sysfs, host.kmod)
         self._memory = memory
+        self._accepted = accepted(host.files.read(WAITS_FOR_BOOT))
         self._early = EarlyDrivers(host.sysfs, host.kmod, host.files)
         self._installed = InstalledKernels(host.files)
         self._outlook = Outlook(host, self._drivers, memory, self._lines, self._installed)
@@ -213,19 +235,21 @@ class _Inspector:
         unanswered = self._host.usage.unanswered
         hazards = _hazards(self._host, device, state, blocked)
         may_carry_more = self._host.usage.unanswered > unanswered
+        next_boot = self._outlook.of(device, state, match, say)
         return Inspection(
             device,
             state,
             None if blocked else _bound_by(state, match, say),
             None if may_carry_more and not hazards else hazards,
             say,
-            self._outlook.of(device, state, match, say),
+            next_boot,
             self._outlook.lines(device, state, match, say),
             _against(self._lines, self._parameters, say),
             self._early_driver(device, state, say),
             _present_links(self._host, device, state, say.entry),
             self._without_driver(device, say),
             may_carry_more,
+            self._lost_at_boot(device, state, hazards, next_boot),
         )
 
     def _without_driver(self, device: Identity, say: Say) -> list[str]:
@@ -239,6 +263,16 @@ class _Inspector:
             for module in needed
             if kernel.is_new and module in kernel.missing
         ]
+
+    def _lost_at_boot(
+        self, device: Identity, state: State, hazards: Sequence[Hazard], next_boot: NextBoot
+    ) -> list[LostAtBoot]:
+        if not next_boot.is_known or state.driver in (None, next_boot.binding.driver):
+            return []
+        # Processes end before the boot; what a group is of no use to is no loss.
+        kept = [one for one in hazards if one.kind not in (OPEN_NODE, BLOCKED, "group")]
+        kept += self._host.usage.find_boot_hazards(device, state, kept)
+        return [LostAtBoot(one, one.kind in self._accepted) for one in kept]
 
     def _early_driver(self, device: Identity, state: State, say: Say) -> Early | None:
         if say.desired is None:

@@ -29,7 +29,7 @@ class Interfaces:
 
     def use(self, path: str, name: str) -> str | None:
         """Why the interface with this folder and name is in use, as a sentence, or None."""
-        stack = self._stack(path, name)
+        stack = self.stack(path, name)
         if not any(self._is_up(place) for place, _interface in stack):
             return None
         if self._networks is None:
@@ -56,7 +56,7 @@ class Interfaces:
             sentence += ", and this run comes in over it"
         return sentence
 
-    def _stack(self, path: str, name: str) -> list[tuple[str, str]]:
+    def stack(self, path: str, name: str) -> list[tuple[str, str]]:
         """An interface and what is stacked on it (bond, bridge, VLAN, team): (folder, name)."""
         found: list[tuple[str, str]] = []
         waiting = [(path, name)]

@@ -50,6 +50,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Se
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import is_built_in
 
 _WAITS = "The list last applied by armfleet.vfio.host_policy waits for the next boot.\n"
+# What the user accepted when that list was applied, by the kinds of allow.
+_ACCEPTED = "Accepted: "
 
 
 class Initramfs(NamedTuple):
@@ -74,6 +76,11 @@ class Lasting(NamedTuple):
     warnings: Sequence[str] = ()
     # Of devices that the list claims at the next boot alone.
     positions: Mapping[Identity, int] = {}
+
+    def accepts_less_than(self, allow: Sequence[str]) -> bool:
+        """Whether a boot is waited for, and fewer kinds of use were accepted for it."""
+        waiting = self.records[0].after if self.records else None
+        return waiting is not None and not set(allow) <= set(accepted(waiting))
 
 
 class _Present(NamedTuple):
@@ -136,7 +143,10 @@ def lasting(
         clashes += map(Problem, _no_initramfs(host, maker))
     needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
     said = host.files.read(_boot.WAITS_FOR_BOOT)
-    waiting = FileChange(_boot.WAITS_FOR_BOOT, said, _WAITS if needs_boot else None)
+    # What was accepted counts as long as the list is the same.
+    is_same = said is not None and not any(change.is_needed for change in files)
+    asked = said if is_same else _WAITS
+    waiting = FileChange(_boot.WAITS_FOR_BOOT, said, asked if needs_boot else None)
     written = [path for path, content in rendered.items() if content is not None]
     initramfs = _initramfs_of(host, maker, files)
     return Lasting(
@@ -165,6 +175,24 @@ def _outdated(host: Host, initramfs: Initramfs, files: Sequence[FileChange]) -> 
         return []
     after = _initramfs.outdated(change.after for change in files)
     return [FileChange(_initramfs.OUTDATED, host.files.read(_initramfs.OUTDATED), after)]
+
+
+def accepting(change: FileChange, kinds: Sequence[str]) -> FileChange:
+    """The change, if it is of the file that waits for the boot, with kinds of use accepted."""
+    if change.path != _boot.WAITS_FOR_BOOT or change.after is None:
+        return change
+    every = sorted({*kinds, *accepted(change.after)})
+    return change._replace(after="%s%s%s\n" % (_WAITS, _ACCEPTED, ", ".join(every)))
+
+
+def accepted(content: str | None) -> list[str]:
+    """The kinds of use that were accepted for the boot which a file says is waited for."""
+    return [
+        kind
+        for line in (content or "").splitlines()
+        if line.startswith(_ACCEPTED)
+        for kind in line[len(_ACCEPTED) :].split(", ")
+    ]
 
 
 def _with_initramfs(

@@ -12,6 +12,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._autoload import Pro
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import Memory
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import folder
+from ansible_collections.armfleet.vfio.plugins.module_utils._early import is_permanent_driver
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernels import InstalledKernels
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DEFAULT,
@@ -155,7 +156,22 @@ class Outlook:
 
         ``match`` is why it has its driver; None if it has none, or has it by its override.
         """
-        return after_bind(say, self._after_add(device, state, match, say))
+        forecast = after_bind(say, self._after_add(device, state, match, say))
+        driver = state.driver
+        if driver in (None, forecast.binding.driver) or not self._is_permanent_driver(
+            device, driver
+        ):
+            return forecast
+        reason = (
+            "%s is built into the kernel and has no unbind (suppress_bind_attrs), so that it keeps "
+            "the device whatever else is configured: %s" % (driver, forecast.reason)
+        )
+        return NextBoot(forecast.binding._replace(driver=driver), reason)
+
+    def _is_permanent_driver(self, device: Identity, driver: str | None) -> bool:
+        return driver is not None and is_permanent_driver(
+            self._host.sysfs, self._host.kmod, device, driver
+        )
 
     def _after_add(self, device: Identity, state: State, match: Match | None, say: Say) -> NextBoot:
         if say.rival and say.stored:

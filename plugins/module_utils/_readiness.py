@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import folder
 from ansible_collections.armfleet.vfio.plugins.module_utils._driver_names import (
@@ -15,6 +15,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._driver_names import
     misnamed,
     not_registered,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._iort import translates
 from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
@@ -40,6 +41,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import (
     is_built_in,
     present_settings,
 )
+
+if TYPE_CHECKING:
+    from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early
 
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
@@ -79,7 +83,7 @@ def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[Prob
     for plan in plans:
         for step in plan.steps:
             if step.kind == UNBIND and step.value:
-                problem = _unbind_problem(sysfs, plan.device, step.value)
+                problem = _unbind_problem(sysfs, kmod, plan.device, step.value)
             elif step.kind == BIND and step.value:
                 problem = _bind_problem(sysfs, kmod, plan.device, step.value)
             else:
@@ -100,13 +104,61 @@ def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
     ]
 
 
-def _unbind_problem(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
-    if sysfs.exists("bus/%s/drivers/%s/unbind" % (device.bus, driver)):
+def _unbind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str | None:
+    if _has_unbind(sysfs, device, driver):
+        return None
+    # Here, because nearly no run has to load it.
+    from ansible_collections.armfleet.vfio.plugins.module_utils._early import (  # noqa: PLC0415
+        is_built_in_driver,
+    )
+
+    if is_built_in_driver(sysfs, kmod, device, driver):
+        # explain_permanent_drivers reports it.
         return None
     return (
-        "%s cannot be taken from its driver %s while the system runs: that driver has no unbind "
-        "(suppress_bind_attrs). If the driver is a module, apply with `runtime: false` and reboot"
+        "%s cannot be unbound from its driver %s while the system runs: that driver has no unbind "
+        "(suppress_bind_attrs). It is a module: apply with `runtime: false` and reboot"
         % (device.label, driver)
+    )
+
+
+def explain_permanent_drivers(
+    sysfs: Sysfs, kmod: Kmod, files: Files, plans: Sequence[DevicePlan]
+) -> list[Problem]:
+    """Why neither a run nor a boot takes devices from their drivers; one sentence each."""
+    given = [
+        (plan.device, step.value)
+        for plan in plans
+        for step in plan.steps
+        if step.kind == UNBIND and step.value and not _has_unbind(sysfs, plan.device, step.value)
+    ]
+    if not given:
+        return []
+    from ansible_collections.armfleet.vfio.plugins.module_utils._early import (  # noqa: PLC0415
+        EarlyDrivers,
+    )
+
+    drivers = EarlyDrivers(sysfs, kmod, files)
+    found = [drivers.of(device, driver) for device, driver in given]
+    return [Problem(_explain_permanent_driver(early), early.device) for early in found if early]
+
+
+def _has_unbind(sysfs: Sysfs, device: Identity, driver: str) -> bool:
+    return sysfs.exists("bus/%s/drivers/%s/unbind" % (device.bus, driver))
+
+
+def _explain_permanent_driver(early: Early) -> str:
+    return (
+        "%s cannot be unbound from its driver %s, now or at boot: that driver has no unbind "
+        "(suppress_bind_attrs) and is built into the kernel. Take the device off the list, or add "
+        "%s to the kernel's command line, reboot and apply the list then; no other device gets "
+        "that driver then either: %s"
+        % (
+            early.device.label,
+            early.driver,
+            early.words or "initcall_blacklist= with the driver's init function",
+            ", ".join(early.others) or "none has it now",
+        )
     )
 
 

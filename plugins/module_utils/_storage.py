@@ -36,7 +36,7 @@ class Storage:
         """Why the disk with this folder and name is in use, as a sentence, or None."""
         uses = [
             use
-            for block, number in self._stack(path)
+            for block, number in self.stack(path)
             for use in [self._use_of_block(block, number)]
             if use
         ]
@@ -102,7 +102,7 @@ class Storage:
             return ["%s does not answer" % name]
         return ["the kernel has it in use, and does not tell for what"] if is_claimed else []
 
-    def _stack(self, path: str) -> list[tuple[str, str]]:
+    def stack(self, path: str) -> list[tuple[str, str]]:
         """A disk, its partitions and what is stacked on them: (name, major:minor) of each."""
         found: list[tuple[str, str]] = []
         waiting = [path]

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import functools
-from typing import Callable, Container, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Container, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import BUSES, active, folder
 from ansible_collections.armfleet.vfio.plugins.module_utils._dma import channels, use_of_channels
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._interfaces import Interfaces
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_use import (
     Entry,
@@ -31,6 +32,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
     Sysfs,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._vfio import native_siblings
+
+if TYPE_CHECKING:
+    from ansible_collections.armfleet.vfio.plugins.module_utils._configured import Configured
 
 # Kinds that a user can accept by ``allow``; an open VFIO node is never accepted.
 ACCEPTABLE = ("console", "storage", "network", "consumers", "clock", "watchdog", "group")
@@ -73,7 +77,8 @@ class Hazard(NamedTuple):
 class Usage:
     """Finds hazards; what concerns the whole machine (mounts, open files) is read once.
 
-    ``proc`` is where procfs is mounted, ``networks`` reads addresses and routes.
+    ``proc`` is where procfs is mounted, ``networks`` reads addresses and routes, ``files`` what is
+    configured for each boot.
     """
 
     def __init__(
@@ -81,8 +86,10 @@ class Usage:
         sysfs: Sysfs,
         proc: str = "/proc",
         networks: Callable[[], Networks] = read_networks,
+        files: Files | None = None,
     ) -> None:
         self._sysfs = sysfs
+        self._files = files
         self._processes = Processes(proc)
         self._storage = Storage(sysfs, self._processes)
         self._interfaces = Interfaces(sysfs, self._processes, networks)
@@ -122,6 +129,64 @@ class Usage:
             for sibling in native_siblings(self._sysfs, device)
             if sibling.name not in leaving
         ]
+
+    @functools.cached_property
+    def configured(self) -> Configured:
+        """What each boot uses by the host's configuration."""
+        # Here, because nearly all runs change nothing and have not to load it.
+        from ansible_collections.armfleet.vfio.plugins.module_utils._configured import (  # noqa: PLC0415
+            Configured,
+        )
+
+        return Configured(self._sysfs, self._files or Files())
+
+    def find_boot_hazards(
+        self, device: Identity, state: State, known: Sequence[Hazard]
+    ) -> list[Hazard]:
+        """What is configured for each boot on this device, beside hazards that are ``known``."""
+        home = folder(device)
+        if not state.driver or self._sysfs.folder_count(home) <= self._machine.powers:
+            return []
+        subjects = {(hazard.kind, hazard.subject) for hazard in known}
+        return [
+            hazard
+            for name in self._sysfs.folders(home)
+            for hazard in self._configured_below(home, name)
+            if (hazard.kind, hazard.subject) not in subjects
+        ]
+
+    def _configured_below(self, parent: str, name: str) -> list[Hazard]:
+        if name == _POWER:
+            return []
+        place = "%s/%s" % (parent, name)
+        listing = self._sysfs.listing(place)
+        subsystem = parent.rpartition("/")[2]
+        if subsystem not in _CLASSES and "subsystem" in listing.others:
+            subsystem = self._sysfs.link_name(place + "/subsystem") or ""
+        if subsystem == "net":
+            stack = self._interfaces.stack(place, name)
+            files = [(one, self.configured.interface(path, one)) for path, one in stack]
+            sentences = [
+                "network interface %s is configured in %s" % one for one in files if one[1]
+            ]
+            return _hazards("network", name, sentences[0] if sentences else None)
+        if subsystem == "block":
+            return self._configured_disk(place, name)
+        hazards: list[Hazard] = []
+        if subsystem == "nvme":
+            for disk_place, disk in self._storage.behind_controller(name):
+                hazards += self._configured_disk(disk_place, disk)
+        if subsystem == "tty":
+            use = self.configured.terminal(name)
+            hazards += _hazards("console", name, use and "terminal %s is %s" % (name, use))
+        for below in listing.folders:
+            hazards += self._configured_below(place, below)
+        return hazards
+
+    def _configured_disk(self, place: str, name: str) -> list[Hazard]:
+        blocks = [block for block, _number in self._storage.stack(place)]
+        uses = self.configured.blocks(blocks)
+        return _hazards("storage", name, uses and "disk %s: %s" % (name, uses))
 
     def _open_nodes(self, nodes: Sequence[str]) -> list[Hazard]:
         """Who has one of the VFIO nodes of a device open, or may have."""
@@ -379,13 +444,9 @@ class _Machine:
         return not self._suppliers.isdisjoint(("%s:%s" % (device.bus, device.name), device.name))
 
 
-def refusals(device: Identity, hazards: Sequence[Hazard], allow: Sequence[str]) -> list[str]:
-    """One sentence for each hazard that ``allow`` does not accept."""
-    return [
-        "%s %s: %s. %s" % (device.label, _verdict(hazard.kind), hazard.sentence, remedy(hazard))
-        for hazard in hazards
-        if not hazard.is_accepted(allow)
-    ]
+def refusal(label: str, hazard: Hazard) -> str:
+    """Why a device, by how messages call it, is not taken, and what can be done about it."""
+    return "%s %s: %s. %s" % (label, _verdict(hazard.kind), hazard.sentence, remedy(hazard))
 
 
 def remedy(hazard: Hazard) -> str:

@@ -270,11 +270,45 @@ devices:
           returned: always
           type: str
           sample: policy vfio of the list last applied
+    lost_at_boot:
+      description:
+        - What would be hurt because the next boot gives the device to another driver than now. That
+          is what is in RV(devices[].carries), but for open nodes of VFIO and for groups, and what
+          is configured for each boot, as O(armfleet.vfio.host_policy#module:allow) describes it.
+        - Empty where the next boot leaves the device to its driver.
+      returned: always
+      type: list
+      elements: dict
+      contains:
+        kind:
+          description: As in RV(devices[].carries).
+          returned: always
+          type: str
+          sample: network
+        subject:
+          description: The interface, disk, terminal, device or node concerned.
+          returned: always
+          type: str
+          sample: eth0
+        sentence:
+          description: The same in words.
+          returned: always
+          type: str
+          sample: network interface eth0 is up
+        accepted:
+          description: >-
+            Whether the kind was in O(armfleet.vfio.host_policy#module:allow) and met when the list
+            was applied that waits for the next boot.
+          returned: always
+          type: bool
+          sample: false
+      sample: []
     drift:
       description:
-        - One sentence where the running system differs from the list last applied, and one where it
+        - One sentence where the running system differs from the list last applied, one where it
           differs from what will be after the next boot, or from what would be after a boot of a
-          kernel that was installed since the last one.
+          kernel that was installed since the last one, and one for each RV(devices[].lost_at_boot)
+          that was not accepted.
         - Empty where all agree.
       returned: always
       type: list

@@ -55,7 +55,10 @@ options:
       - Not with O(persistent=false) or O(driverctl=take_over).
     type: str
   runtime:
-    description: Whether the running system is brought to the list.
+    description:
+      - Whether the running system is brought to the list.
+      - With V(false) the next boot does that. What it takes is checked for use all the same, and
+        O(allow) accepts it by kind.
     type: bool
     default: true
   persistent:
@@ -324,7 +327,7 @@ kept_settings:
   elements: str
   sample:
     - >-
-      vfio.enable_unsafe_noiommu_mode stays Y: platform/b003000.plain is bound to VFIO without an
+      vfio.enable_unsafe_noiommu_mode stays Y: platform/b200000.serial is bound to VFIO without an
       IOMMU
 boot_files:
   description: The files for the next boot; empty with O(persistent=false).
@@ -370,6 +373,16 @@ reboot_required:
   returned: success
   type: bool
   sample: false
+not_checked:
+  description:
+    - With O(runtime=false), one sentence for what could not be checked for use, because there is no
+      C(/sys) with devices, as in an image, or the run is in a container or a chroot. Each is a
+      warning as well.
+    - Empty if all was checked, and for an empty list.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 kernel_command_line:
   description:
     - Devices that this run took from a driver which is built into the kernel. It has them for a

@@ -191,7 +191,7 @@ kept_settings:
   elements: str
   sample:
     - >-
-      vfio.enable_unsafe_noiommu_mode stays Y: platform/b003000.plain is bound to VFIO without an
+      vfio.enable_unsafe_noiommu_mode stays Y: platform/b200000.serial is bound to VFIO without an
       IOMMU
 diff:
   description:

@@ -154,12 +154,17 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
         sentence = explained("Its devices cannot be read: ", messages(result))
         return _without_devices(host, FAILED, sentence)
     devices = [_device(found) for found in result["devices"]]
+    losing = [
+        device
+        for device, found in zip(devices, result["devices"], strict=True)
+        if _is_losing(found)
+    ]
     boot_files = [
         sentence for one in result.get("boot_files") or () for sentence in one["drift"] or ()
     ]
     notes = [one["note"] for one in result.get("kernels") or () if one["note"]]
-    state = _state_of(result, devices, boot_files)
-    sentence = _sentence_of(state, result, devices, boot_files)
+    state = DRIFT if losing else _state_of(result, devices, boot_files)
+    sentence = _losses(losing) if losing else _sentence_of(state, result, devices, boot_files)
     return HostState(
         host=host,
         state=state,
@@ -168,6 +173,23 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
         boot_files=boot_files,
         notes=notes,
     )
+
+
+def _is_losing(found: Mapping[str, Any]) -> bool:
+    """Whether the next boot takes something of a device that nobody accepted to lose."""
+    return not all(lost["accepted"] for lost in found.get("lost_at_boot", ()))
+
+
+def _losses(losing: Sequence[Device]) -> str:
+    first = losing[0]
+    said = "%s: %s" % (
+        first["device"],
+        _one_line((first["drift"] or ["the next boot takes it"])[0]),
+    )
+    others = len(losing) - 1
+    more = " So %s more of its devices." % ("is one" if others == 1 else "are %d" % others)
+    advice = "Do not boot it before that is out of use or its list was changed."
+    return "%s.%s %s" % (said.rstrip("."), more if others else "", advice)
 
 
 def _without_devices(host: str, state: str, sentence: str) -> HostState:
@@ -236,11 +258,12 @@ def _sentence_of(
     said = "%s: %s" % (first["device"], _one_line(first["drift"][0]))
     others = len(drifting) - 1
     more = " So %s more of its devices." % ("is one" if others == 1 else "are %d" % others)
-    advice = (
-        "Apply its list again, or change the list."
-        if result["policy_list"]
-        else "Apply a list that has it, or undo what was done by hand."
-    )
+    if not result["policy_list"]:
+        advice = "Apply a list that has it, or undo what was done by hand."
+    elif first["desired"] and first["next_boot"]["driver"] != first["desired"]["driver"]:
+        advice = "Change the list, or what keeps the device from the driver that it asks for."
+    else:
+        advice = "Apply its list again, or change the list."
     return "%s.%s %s" % (said.rstrip("."), more if others else "", advice)
 
 

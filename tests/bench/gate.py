@@ -25,7 +25,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
 DEVICES = 200
 
 
-def _no_hazards(*_arguments: object) -> list[str]:
+def _no_hazards(*_arguments: object, **_options: object) -> list[str]:
     return []
 
 

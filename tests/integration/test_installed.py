@@ -67,6 +67,7 @@ def test_the_payload_is_not_much_larger_than_that_of_ping() -> None:
     init_plugin_loader()
     ratio = payload_size("armfleet.vfio.host_policy") / payload_size("ansible.builtin.ping")
     print(f"payload of host_policy: {ratio:.2f} times that of ping")
-    # The journal, its undoing, the search for hazards, readiness, links to nodes, the initramfs,
-    # what a rollout keeps, and the reading of other people's files are what is above 1.4.
-    assert ratio <= 1.85
+    # The journal, its undoing, the search for hazards now and for the next boot, readiness, links
+    # to nodes, the initramfs, what a rollout keeps, and the reading of other people's files are
+    # what is above 1.4.
+    assert ratio <= 2.3

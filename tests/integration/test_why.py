@@ -7,11 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
-    MODPROBE,
-    MODULES_LOAD,
-    RULES,
-)
 from tests.harness.playbook import play, task_play
 from tests.harness.sysfs import files, read_machine
 
@@ -22,6 +17,9 @@ if TYPE_CHECKING:
     from tests.guest import Guest
 
 LISTED = [{"dt_path": f"/soc/ring@b10{number}000", "policy": "vfio"} for number in (1, 2, 3)]
+RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
+MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
+MODULES_LOAD = "/etc/modules-load.d/armfleet-vfio.conf"
 BLACKLIST = "/etc/modprobe.d/why.conf"
 LOADED = "/etc/modules-load.d/why.conf"
 EARLY = "/etc/udev/rules.d/60-why.rules"

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness.playbook import Run, TaskResult, play, refused_tasks_play, task_play
+from tests.harness.playbook import (
+    Run,
+    TaskResult,
+    play,
+    refused_tasks_play,
+    rows,
+    task_play,
+)
 from tests.harness.sysfs import files, read_machine
 
 if TYPE_CHECKING:
@@ -32,7 +39,7 @@ END
 # udev looks at a disk that was written to, and nobody can read its partitions meanwhile.
 until blockdev --rereadpt /dev/vdb 2> /dev/null; do udevadm settle; done
 udevadm settle
-mkdir -p /mnt/deep /mnt/loop /mnt/nvme
+mkdir -p /mnt/deep /mnt/nvme
 mdadm --create /dev/md0 --run --level=1 --raid-devices=2 --bitmap=none /dev/vdb1 /dev/vde
 pvcreate --yes --quiet /dev/md0
 vgcreate --quiet deep /dev/md0
@@ -41,9 +48,6 @@ mke2fs -q /dev/deep/volume
 mount /dev/deep/volume /mnt/deep
 mkswap --quiet /dev/vdc
 swapon /dev/vdc
-loop=$(losetup --find --show /dev/vdd)
-mke2fs -q "$loop"
-mount "$loop" /mnt/loop
 mke2fs -q -O journal_dev /dev/vdf
 mke2fs -q -t ext4 -J device=/dev/vdf /dev/nvme0n1
 mount /dev/nvme0n1 /mnt/nvme
@@ -52,6 +56,23 @@ systemd-run --quiet --unit=recluse \
     unshare --mount sh -c 'mount /dev/vdb2 /mnt && touch /run/recluse && exec sleep infinity'
 systemd-run --quiet --unit=dog sh -c 'exec 9> /dev/watchdog0; touch /run/dog; exec sleep infinity'
 until [ -e /run/recluse ] && [ -e /run/dog ]; do :; done
+"""
+_MOUNT_LOOP = r"""
+set -eu
+mkdir -p /mnt/loop
+loop=$(losetup --find --show /dev/vdd)
+mke2fs -q "$loop"
+mount "$loop" /mnt/loop
+"""
+# The loop device has kept a disk that went, and its name with it.
+_RENEW_LOOP = r"""
+set -eu
+umount /mnt/loop
+losetup --detach-all
+cd /sys/bus/platform/drivers/virtio-mmio
+echo a000800.virtio_mmio > unbind
+echo a000800.virtio_mmio > bind
+udevadm settle
 """
 _FURNISH_LINKS = """
 ip link add team0 type team
@@ -125,12 +146,29 @@ CARRIED = {
     GPIO: ("consumers", ["platform:gpio-keys uses it (gpios in the device tree)"]),
     "/smmuv3@9050000": ("consumers", ["it is the IOMMU smmu3.0x0000000009050000"]),
     CLOCK: ("consumers", ["platform:b016000.timer depends on it and would lose its driver."]),
-    REGULATOR: ("consumers", ["platform:b017000.sensor depends on it and would lose its driver."]),
+    REGULATOR: (
+        "consumers",
+        [
+            "regulator.1 (acme) supplies power, switched on by 1 user.",
+            "platform:b017000.sensor depends on it and would lose its driver.",
+        ],
+    ),
     RTC: ("clock", ["rtc0 keeps the time that the system is set by."]),
     DOG: ("watchdog", ["watchdog0 is running and may reset the machine."]),
     "/pcie@10000000": ("storage", ["disk nvme0n1: nvme0n1 is mounted on /mnt/nvme."]),
 }
 ENTRIES = [{"dt_path": path, "policy": "no_autobind"} for path in CARRIED]
+# What an operator may write without a thought, and what it would cost.
+CARELESS = [
+    {"compatible": "virtio,mmio", "policy": "vfio"},
+    {"dt_path": NETWORK, "policy": "vfio"},
+    {"dt_path": "/pl011@9000000", "policy": "no_autobind"},
+]
+LOST = [
+    *(sentence for path in (ROOT, RAID, SWAP, LOOP, JOURNAL) for sentence in CARRIED[path][1]),
+    *CARRIED[NETWORK][1],
+    "that driver has no unbind (suppress_bind_attrs) and is built into the kernel",
+]
 # The drivers of the others have no unbind, or the machine would not go on.
 ALLOWED = (LOOP, SPARE_NETWORK, CLOCK, REGULATOR, RTC, DOG)
 
@@ -138,7 +176,7 @@ ALLOWED = (LOOP, SPARE_NETWORK, CLOCK, REGULATOR, RTC, DOG)
 @pytest.fixture(scope="module")
 def guest(start: Callable[[str, str], Guest]) -> Guest:
     guest = start("test-d", "d")
-    guest.run("bash -s", input=_FURNISH_DISKS + _FURNISH_LINKS)
+    guest.run("bash -s", input=_FURNISH_DISKS + _MOUNT_LOOP + _FURNISH_LINKS)
     return guest
 
 
@@ -283,6 +321,7 @@ def test_what_is_allowed_and_can_be_done_is_done_and_can_be_given_back(
     back = {"devices": [{"dt_path": path} for path in ALLOWED], "state": "absent"}
     run = play(inventory, task_play("armfleet.vfio.no_autobind", back))
     assert run.code == 0, run.output
+    guest.run("bash -s", input=_RENEW_LOOP + _MOUNT_LOOP)
 
 
 def test_what_has_no_unbind_is_refused_whatever_is_allowed(inventory: Path) -> None:
@@ -291,3 +330,77 @@ def test_what_has_no_unbind_is_refused_whatever_is_allowed(inventory: Path) -> N
     lines = refusal_lines(apply(inventory, devices=entries, allow=["console", "consumers"]))
     assert [line.partition(" ")[0] for line in lines] == paths
     assert all("no unbind (suppress_bind_attrs)" in line for line in lines)
+
+
+def test_the_next_boot_is_judged_as_the_running_system_is(guest: Guest, inventory: Path) -> None:
+    options = {"devices": CARELESS, "reset_required": False, "unsafe_noiommu": True}
+    lines = refusal_lines(apply(inventory, runtime=False, **options))
+    told = "\n".join(lines)
+    assert [one for one in LOST if one not in told] == [], told
+    assert refusal_lines(apply(inventory, "--check", "--diff", runtime=False, **options)) == lines
+    assert guest.run("ls /run/armfleet-vfio-reboot-required", check=False).returncode != 0
+
+
+def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
+    guest: Guest, inventory: Path
+) -> None:
+    """Last, for nothing is mounted after it."""
+    guest.run("ip link delete team0; ip link set eth1 down; cp /etc/fstab /root/fstab")
+    policies = {LOOP: "vfio", SPARE_NETWORK: "no_autobind"}
+    options = {
+        "devices": [{"dt_path": path, "policy": policy} for path, policy in policies.items()],
+        "runtime": False,
+        "reset_required": False,
+        "unsafe_noiommu": True,
+    }
+    accepting = {**options, "allow": ["storage"]}
+    asked = [("armfleet.vfio.host_policy", one) for one in (options, accepting, options)]
+    refused, done, again = play(inventory, refused_tasks_play(asked)).tasks
+    (line,) = refusal_of(refused)
+    assert "loop0 is mounted on /mnt/loop" in line
+    assert done.result["reboot_required"]
+    assert not again.result["changed"]
+
+    # It has come into use since.
+    guest.run("ip link set eth1 up")
+    boot = guest.boot_id()
+    stopped = play(inventory, "armfleet.vfio.reboot")
+    (row,) = rows(stopped).values()
+    assert (stopped.code, row.outcome) == (2, "failed")
+    assert "The next boot takes devices from their drivers that are in use" in row.sentence
+    assert f"{SPARE_NETWORK}: network interface eth1 is up" in row.sentence
+    assert "loop0" not in row.sentence
+    (*_others, checked) = [
+        task.result["devices"]
+        for task in stopped.tasks
+        if task.action == "armfleet.vfio.device_info"
+    ]
+    assert {
+        one["dt_path"]: [lost["accepted"] for lost in one["lost_at_boot"]] for one in checked
+    } == {
+        LOOP: [True],
+        SPARE_NETWORK: [False],
+    }
+    assert guest.boot_id() == boot
+
+    guest.run("ip link set eth1 down")
+    booted = play(inventory, "armfleet.vfio.reboot")
+    (row,) = rows(booted).values()
+    assert (booted.code, row.outcome) == (0, "changed")
+    assert row.sentence == "Its list claims 2 devices, and all is as it wants."
+    assert guest.boot_id() != boot
+    machine = read_machine(guest)
+    assert machine.at(LOOP).binding == ("vfio-platform", "vfio-platform")
+    assert machine.at(SPARE_NETWORK).binding == (None, "none")
+
+    # A disk that nothing uses is taken by the boot as well.
+    guest.run("echo '/dev/vdc none swap noauto' >> /etc/fstab")
+    idle = {"devices": [{"dt_path": SWAP, "policy": "no_autobind"}]}
+    asked = [("armfleet.vfio.host_policy", {**idle, "runtime": one}) for one in (True, False)]
+    released = ("armfleet.vfio.host_policy", {"state": "absent"})
+    *judged, last = play(inventory, refused_tasks_play([*asked, released])).tasks
+    guest.run("cp /root/fstab /etc/fstab")
+    for task in judged:
+        (line,) = refusal_of(task)
+        assert "disk vdc: vdc is in /etc/fstab as swap." in line
+    assert last.status == "ok", last

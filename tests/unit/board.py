@@ -52,7 +52,7 @@ class Board:
     def host(self) -> Host:
         """Doors as a new process has them: nothing is remembered from the run before."""
         files = Files(str(self.files_root))
-        usage = Usage(self.kernel, str(self.proc), lambda: self.networks)
+        usage = Usage(self.kernel, str(self.proc), lambda: self.networks, files)
         return Host(self.kernel, self.kmod, files, usage, self.runs(), KernelLog(str(self.kmsg)))
 
     def runs(self, who: str = "host_policy", timeout: float = 0) -> Runs:

@@ -397,7 +397,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"dt_path": "/soc/gone"}, "no such node"),
     ({"compatible": "acme,crypto", "expect": 3}, "expect says 3"),
     ({"name": "soc:keys"}, "that driver has no unbind"),
-    ({"name": "soc:keys", "policy": "no_autobind"}, "`runtime: false` and reboot"),
+    ({"name": "soc:keys", "policy": "no_autobind"}, "is built into the kernel"),
     ({"name": "b002000.dma", "policy": "driver", "driver": "vfio-amba"}, "say policy: vfio"),
     ({"name": "b002000.dma", "policy": "driver", "driver": "gone"}, "does not exist here"),
     ({"name": "b002000.dma", "policy": "driver", "driver": "acme_eth"}, "is not loaded"),

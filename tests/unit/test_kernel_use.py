@@ -525,7 +525,6 @@ def test_a_driver_that_sets_the_frequency_of_processors_is_in_use(board: Board) 
 @pytest.fixture
 def engine(board: Board) -> Board:
     """A board with four DMA channels on the device, which nobody has."""
-    board.kernel.point(f"{HOME}/subsystem", "bus/platform")
     for number in range(4):
         add(board, f"dma/dma0chan{number}", "class/dma", {"in_use": "0"})
     return board

@@ -64,6 +64,7 @@ def test_a_running_kernel_that_lost_its_modules_makes_devices_drift(applied: Boa
     assert found["next_boot"] == {
         "driver": None,
         "driver_override": "vfio-platform",
+        "known": True,
         "reason": f"{GONE}, so that vfio_platform, which policy vfio of the list last applied "
         "needs, is not loaded",
     }

@@ -117,6 +117,7 @@ ABOUT = {
     "boot_configuration",
     "bound_by",
     "carries",
+    "lost_at_boot",
     "claimed_by",
     "desired",
     "drift",

@@ -30,6 +30,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileCh
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import (
     Findings,
     Inspection,
+    LostAtBoot,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._kernels import Kernel
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
@@ -88,6 +89,7 @@ INSPECTION = Inspection(
     NextBoot(ON_VFIO, "driverctl sets it"),
     [Line("/etc/modprobe.d/x.conf:1", "blacklist acme", "blacklist", "acme")],
     early=Early(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", []),
+    lost=[LostAtBoot(Hazard("network", "eth0", "network interface eth0 is up"), is_accepted=False)],
 )
 
 
@@ -238,6 +240,7 @@ def test_what_a_module_returns_is_described(module: str) -> None:
         returned["initramfs_command"] = OUTCOME.initramfs.command
         returned["kernel_command_line"] = [_report.early(one) for one in OUTCOME.early]
         returned["reboot_required"] = OUTCOME.needs_boot
+        returned["not_checked"] = list(OUTCOME.not_checked)
     assert undescribed(returned, module_text(module, "RETURN")) == {"changed"}
 
 

@@ -56,6 +56,16 @@ def read(*devices: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 DRIFTING = device(driver="acme-crypto", drift=["it is acme-crypto, and the list wants it vfio"])
+KEPT = {
+    **DRIFTING,
+    "next_boot": {"driver": "acme", "driver_override": None, "known": True, "reason": "built in"},
+}
+LOSING = device(
+    "c.dma",
+    drift=["the next boot takes it from driver acme-dma, and disk vda: vda is mounted on /"],
+    lost_at_boot=[{"kind": "storage", "accepted": False}],
+)
+ACCEPTED = {**DRIFTING, "lost_at_boot": [{"kind": "storage", "accepted": True}]}
 
 
 EMPTY = "/etc/modules-load.d/armfleet-vfio.conf is empty"
@@ -86,10 +96,14 @@ def damaged(*sentences: str) -> dict[str, Any]:
         (read(device(desired=None), policy_list=[]), "unmanaged", "No list is applied to it"),
         (read(DRIFTING), "drift", "/soc/crypto@b000000: it is acme-crypto, and the list wants"),
         (read(DRIFTING), "drift", "Apply its list again, or change the list."),
+        (read(KEPT), "drift", "Change the list, or what keeps the device from the driver"),
         (read(DRIFTING, DRIFTING), "drift", "So is one more of its devices."),
         (read(*[DRIFTING] * 3), "drift", "So are 2 more of its devices."),
         (read(DRIFTING, policy_list=[]), "drift", "undo what was done by hand"),
         (read(DRIFTING, reboot_required=True), "reboot", "Boot it to finish"),
+        (read(ACCEPTED, reboot_required=True), "reboot", "Boot it to finish"),
+        (read(DRIFTING, LOSING, reboot_required=True), "drift", "/soc/dma@c: the next boot takes"),
+        (read(LOSING, LOSING), "drift", "So is one more of its devices. Do not boot it before"),
         (read(device(), reboot_required=True), "reboot", "which has not happened yet"),
         (read(device(), reboot_required=False), "as_listed", "as the list wants"),
         (None, "failed", "It was not read"),

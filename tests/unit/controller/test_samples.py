@@ -28,11 +28,17 @@ from ansible_collections.armfleet.vfio.plugins.module_utils import (
     _boot,
     _door,
     _info,
+    _initramfs,
     _readiness,
     _report,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._initramfs_images import (
+    Image,
+    Rebuilt,
+    result,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_selectors
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._passthrough_role import with_prefix
@@ -46,6 +52,8 @@ REQUESTS = {
     "no_autobind": _door._no_autobind,
     "driver_override": _door._override,
 }
+RESULTS = {"host_policy": _door._boot_result, "vfio_binding": _door._vfio_result}
+OTHER_KERNEL = "6.12.48+deb13-arm64"
 SYMBOLS = "0 d __initcall__kmod_virtio_mmio__202_714_virtio_mmio_init6\n"
 PROGRAMS = ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs")
 
@@ -73,7 +81,8 @@ def sample_board(root: Path, compatible: tuple[str, ...] = ("acme,one",)) -> Boa
     kernel.add_device(
         "a000000.virtio_mmio", "/virtio_mmio@a000000", ("virtio,mmio",), iommus=True, group="6"
     )
-    for path in (*PROGRAMS, "/proc/kallsyms", "/boot/vmlinuz-" + os.uname().release):
+    images = ("/boot/vmlinuz-" + os.uname().release, "/boot/initrd.img-" + os.uname().release)
+    for path in (*PROGRAMS, "/proc/kallsyms", *images):
         (board.files_root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
         board.write_file(path, SYMBOLS)
         (board.files_root / path[1:]).chmod(0o755)
@@ -88,7 +97,7 @@ def call(board: Board, module: str, devices: list[dict[str, Any]], **options: An
     assert validated.error_messages == []
     request = REQUESTS[module](validated.validated_parameters)
     outcome = run(board.host, request, check_mode=False)
-    to_result = _door._boot_result if module == "host_policy" else _report.result
+    to_result = RESULTS.get(module, _report.result)
     return {"changed": outcome.is_changed, **to_result(outcome)}
 
 
@@ -126,16 +135,36 @@ def results(module: str, root: Path) -> Iterator[dict[str, Any]]:
         yield claim_crypto(board)
         virtio = {"dt_path": "/virtio_mmio@a000000", "policy": "vfio"}
         yield call(board, module, [{"dt_path": CRYPTO, "policy": "vfio"}, virtio])
+        yield from noiommu_results(board, module)
     elif module == "vfio_binding":
         yield call(board, module, [{"dt_path": CRYPTO}, SKIPPED], reset_required=False)
+        yield from noiommu_results(board, module)
     elif module == "no_autobind":
         yield call(board, module, [{"dt_path": SERIAL}, SKIPPED])
     elif module == "driver_override":
         yield call(board, module, [{"dt_path": DMA}, SKIPPED], driver="acme-dma-uio")
+    elif module == "initramfs":
+        image = Image("/boot/initrd.img-6.12.117-arm64", "6.12.117-arm64", is_rebuilt=True)
+        maker = _initramfs.maker_of(board.host.files)
+        assert maker is not None
+        command = _initramfs.command(maker, board.host.files)
+        yield result(Rebuilt(maker.name, command, [image]))
     else:
         yield from inspections(board)
+        yield drifting(root / "drifting")
         armada = ("marvell,armada8040-mcbin", "marvell,armada8040")
         yield device_info(sample_board(root / "armada", armada))
+
+
+def noiommu_results(board: Board, module: str) -> Iterator[dict[str, Any]]:
+    """What stays when a device is on VFIO without an IOMMU and no list asks for that any more."""
+    crypto = [{"dt_path": CRYPTO, "policy": "vfio"}]
+    call(board, "host_policy", crypto, reset_required=False, unsafe_noiommu=True)
+    call(board, "vfio_binding", [{"dt_path": SERIAL}])
+    if module == "host_policy":
+        yield call(board, module, crypto)
+    else:
+        yield call(board, module, [{"dt_path": CRYPTO}], state="released", unsafe_noiommu=False)
 
 
 def inspections(board: Board) -> Iterator[dict[str, Any]]:
@@ -146,6 +175,10 @@ def inspections(board: Board) -> Iterator[dict[str, Any]]:
     claim_crypto(board)
     listed = [{"dt_path": CRYPTO, "policy": "vfio"}]
     call(board, "host_policy", listed, reset_required=False)
+    modules = board.files_root / "lib/modules" / OTHER_KERNEL
+    modules.mkdir(parents=True)
+    (modules / "modules.dep").write_text("kernel/crypto/acme.ko:\n")
+    yield device_info(board)
     with belonging_to_nobody(board.files_root / _boot.MODULES_LOAD[1:]):
         yield device_info(board)
     others = {
@@ -242,7 +275,7 @@ DEVICE = {
     **ON_VFIO,
     "bus": "platform",
     "desired": ON_VFIO,
-    "next_boot": {**ON_VFIO, "reason": "policy vfio of the list last applied"},
+    "next_boot": {**ON_VFIO, "known": True, "reason": "policy vfio of the list last applied"},
     "drift": [],
     "carries": [],
 }
@@ -299,12 +332,13 @@ def shown(page: str) -> list[str]:
     return block.splitlines()
 
 
-def test_the_table_of_the_guide_is_what_a_rollout_shows() -> None:
+def test_the_table_of_the_guide_is_what_a_rollout_shows(tmp_path: Path) -> None:
+    kmod = sample_board(tmp_path).host.kmod
     claims = {
         "devices": [{**DEVICE, "name": f"{number}.x"} for number in range(6)],
         "policy_list": [{"compatible": "acme,x", "policy": "vfio"}],
     }
-    without_vfio = {"failed": True, "msg": _readiness._no_vfio("vfio-platform")}
+    without_vfio = {"failed": True, "msg": _readiness._no_vfio(kmod, "vfio-platform")}
     rows = {
         "board-b": rollout_state.rollout_state("board-b", 2, without_vfio),
         "rack-1": rollout_state.rollout_state("rack-1", 1, {"changed": True}, claims),

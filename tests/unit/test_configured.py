@@ -1,0 +1,477 @@
+"""What is configured for each boot counts for what the next boot takes, in use now or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from board import CRYPTO, LIST, Board
+from fake_kernel import TREE, Driver, Module
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _info
+from ansible_collections.armfleet.vfio.plugins.module_utils._call import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
+
+NAME = "b000000.crypto"
+HOME = f"devices/platform/{NAME}"
+MAC = "02:00:00:00:00:01"
+UUID = "0a1b2c3d-0000-4000-8000-00000000000f"
+AHEAD: dict[str, Any] = {"reset_required": False, "runtime": False}
+
+
+def put(board: Board, path: str, content: str) -> None:
+    target = board.files_root / path[1:]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(content)
+
+
+def link(board: Board, path: str, target: str) -> None:
+    place = board.files_root / path[1:]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(target)
+
+
+def add_block(board: Board, place: str, number: str) -> None:
+    name = place.rpartition("/")[2]
+    board.kernel.put(f"{place}/dev", number + "\n")
+    board.kernel.point(f"class/block/{name}", place)
+    board.kernel.point(f"dev/block/{number}", place)
+
+
+@pytest.fixture
+def board(board: Board) -> Board:
+    """A board whose first crypto engine carries a disk, an interface and a terminal, all idle."""
+    kernel = board.kernel
+    base = f"{HOME}/virtio0/block/vda"
+    add_block(board, base, "254:0")
+    add_block(board, f"{base}/vda1", "254:1")
+    kernel.put(f"{base}/vda1/partition", "1\n")
+    kernel.put(f"{HOME}/virtio1/net/eth1/flags", "0x1002\n")
+    kernel.put(f"{HOME}/virtio1/net/eth1/address", MAC + "\n")
+    kernel.point(f"{HOME}/virtio1/net/eth1/device/driver", "bus/virtio/drivers/virtio_net")
+    kernel.put(f"{HOME}/tty/ttyAMA3/uevent", "")
+    return board
+
+
+def refusal(board: Board, **settings: Any) -> str:
+    before = board.everything()
+    messages = []
+    for act in (board.check, board.apply):
+        with pytest.raises(PolicyError) as caught:
+            act([CRYPTO], **{**AHEAD, **settings})
+        messages.append(str(caught.value))
+    assert board.everything() == before
+    assert messages[0] == messages[1]
+    return messages[0]
+
+
+def assert_refused(board: Board, kind: str, sentence: str) -> None:
+    """By each setting of runtime, unless that very kind is accepted."""
+    others = [other for other in ACCEPTABLE if other != kind]
+    for runtime in (True, False):
+        message = refusal(board, allow=others, runtime=runtime)
+        label = "/soc/crypto@b000000 (platform device b000000.crypto)"
+        assert message.startswith(f"{label} is in use: {sentence}. ")
+        assert f"add '{kind}' to `allow`" in message
+    board.check([CRYPTO], reset_required=False, runtime=True, persistent=False)
+    assert board.apply([CRYPTO], allow=[kind], **AHEAD).needs_boot
+
+
+def test_what_nothing_is_configured_for_is_free(board: Board) -> None:
+    put(board, "/etc/fstab", "# <file system>\nUUID=none / ext4 defaults 0 1\nproc /proc proc\n")
+    put(board, "/etc/network/interfaces", "auto lo eth0\niface eth0 inet dhcp\n")
+    put(board, "/proc/cmdline", "root=/dev/nvme0n1p2 console=ttyS0,115200 quiet\n")
+    assert board.apply([CRYPTO], **AHEAD).is_changed
+
+
+def test_a_mounted_disk_is_refused_for_the_next_boot_by_the_same_words(board: Board) -> None:
+    board.mount("254:1", "/data")
+    message = refusal(board)
+    assert "is in use: disk vda: vda1 is mounted on /data. " in message
+    assert refusal(board, runtime=True) == message
+
+
+FSTAB = {
+    "/dev/vda1 /data ext4 defaults 0 2": "for /data",
+    "/dev/vda /data ext4 noauto 0 2": "for /data",
+    "/dev/vda1 none swap sw": "as swap",
+    f"UUID={UUID.upper()} /data ext4": "for /data",
+    'LABEL="my\\040disk" /my\\040data ext4': "for /my data",
+    "PARTUUID=0001-01 /data ext4": "for /data",
+    "PARTLABEL=data /data ext4": "for /data",
+    "/dev/disk/by-path/platform-b000000.crypto-part1 /data ext4": "for /data",
+    "/dev/nvme9n1 /data btrfs device=/dev/vda1": "for /data",
+}
+
+
+@pytest.fixture
+def linked(board: Board) -> Board:
+    """The board with what udev links to the partition."""
+    for name in (
+        f"by-uuid/{UUID}",
+        "by-label/my\\x20disk",
+        "by-partuuid/0001-01",
+        "by-partlabel/data",
+        "by-path/platform-b000000.crypto-part1",
+    ):
+        link(board, f"/dev/disk/{name}", "../../vda1")
+    return board
+
+
+@pytest.mark.parametrize("line", FSTAB)
+def test_a_disk_of_fstab_is_taken_by_the_next_boot(linked: Board, line: str) -> None:
+    put(linked, "/etc/fstab", line + "\n")
+    assert f"is in /etc/fstab {FSTAB[line]}" in refusal(linked)
+
+
+def test_a_disk_below_a_volume_of_fstab_is_known_by_that(board: Board) -> None:
+    add_block(board, "devices/virtual/block/dm-0", "253:0")
+    holder = f"{HOME}/virtio0/block/vda/vda1/holders/dm-0"
+    board.kernel.point(holder, "devices/virtual/block/dm-0")
+    link(board, "/dev/mapper/vg-data", "../dm-0")
+    put(board, "/etc/fstab", "/dev/mapper/vg-data /data ext4\n")
+    blocks = board.host.usage.configured.blocks(["vda", "vda1", "dm-0"])
+    assert blocks == "dm-0 is in /etc/fstab for /data"
+    assert "vda1 is part of dm-0" in refusal(board)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        ("/etc/fstab", "/dev/vda1 /data ext4\n", "in /etc/fstab for /data"),
+        ("/etc/crypttab", "secret /dev/vda1 none luks\n", "in /etc/crypttab as secret"),
+        ("/etc/crypttab", "s /dev/x /key:/dev/vda1\n", "in /etc/crypttab for the key of s"),
+        ("/proc/cmdline", "root=/dev/vda1 ro\n", "root= of the kernel's command line"),
+        ("/proc/cmdline", "root=254:1 ro\n", "root= of the kernel's command line"),
+        ("/proc/cmdline", "resume=/dev/vda1\n", "resume= of the kernel's command line"),
+        (
+            "/etc/initramfs-tools/conf.d/resume",
+            "RESUME=/dev/vda1\n",
+            "RESUME= of /etc/initramfs-tools/conf.d/resume",
+        ),
+        (
+            "/etc/systemd/system/data.mount",
+            "[Mount]\nWhat=/dev/vda1\n",
+            "What= of /etc/systemd/system/data.mount",
+        ),
+    ],
+)
+def test_so_is_what_other_files_have(board: Board, path: str, content: str, words: str) -> None:
+    put(board, path, content)
+    assert_refused(board, "storage", f"disk vda: vda1 is {words}")
+
+
+def test_encrypted_disks_of_the_command_line_count(board: Board) -> None:
+    link(board, f"/dev/disk/by-uuid/{UUID}", "../../vda1")
+    put(board, "/proc/cmdline", f"root=/dev/mapper/root rd.luks.uuid=luks-{UUID}\n")
+    assert_refused(board, "storage", "disk vda: vda1 is rd.luks.uuid= of the kernel's command line")
+
+
+INTERFACES = "/etc/network/interfaces"
+NETWORKD = "/etc/systemd/network/10-wan.network"
+NM = "/etc/NetworkManager/system-connections/wan.nmconnection"
+NETPLAN = "/etc/netplan/50-cloud-init.yaml"
+CONFIGURED = [
+    (INTERFACES, "auto eth1\niface eth1 inet dhcp\n"),
+    (INTERFACES, "allow-hotplug /eth*\n"),
+    (INTERFACES, "iface br0 inet static\n  bridge-ports eth0 eth1\n"),
+    (INTERFACES, "auto eth1.5\niface eth1.5 inet manual\n"),
+    (NETWORKD, "[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n"),
+    (NETWORKD, f"[Match]\nMACAddress={MAC.upper().replace(':', '-')}\n"),
+    (NETWORKD, "[Match]\nPath=platform-b000000.*\n"),
+    (NETWORKD, "[Match]\nDriver=virtio_net\nType=!wlan\n"),
+    (NETWORKD, "[Match]\nName=!eth0\nHost=anybody\n"),
+    (NM, "[connection]\nid=wan\ntype=ethernet\ninterface-name=eth1\n"),
+    (NM, f"[connection]\nid=wan\n[ethernet]\nmac-address={MAC.upper()}\n"),
+    (NM, "[match]\ninterface-name=!eth0;eth*;\n"),
+    (NETPLAN, "network:\n  ethernets:\n    eth1:\n      dhcp4: true\n"),
+    (NETPLAN, f"network: {{ethernets: {{wan: {{match: {{macaddress: '{MAC}'}}}}}}}}\n"),
+    (NETPLAN, 'network:\n  ethernets:\n    a:\n      match:\n        name: "eth*"\n'),
+    (NETPLAN, "network:\n  bonds:\n    bond0:\n      interfaces: [eth0, eth1]\n"),
+    ("/etc/sysconfig/network-scripts/ifcfg-wan", 'DEVICE="eth1"\nONBOOT=yes\n'),
+    ("/etc/sysconfig/network/ifcfg-eth1", "STARTMODE=auto\n"),
+]
+
+
+@pytest.mark.parametrize(("path", "content"), CONFIGURED)
+def test_an_interface_that_is_configured_is_in_use_at_each_boot(
+    board: Board, path: str, content: str
+) -> None:
+    put(board, path, content)
+    assert_refused(board, "network", f"network interface eth1 is configured in {path}")
+
+
+def test_files_that_are_included_count(board: Board) -> None:
+    put(board, INTERFACES, "source /etc/network/interfaces.d/*\nsource /etc/network/interfaces\n")
+    put(board, "/etc/network/interfaces.d/wan", "auto eth1\n")
+    (board.files_root / "etc/network/interfaces.d/directory").mkdir()
+    sentence = "network interface eth1 is configured in /etc/network/interfaces.d/wan"
+    assert_refused(board, "network", sentence)
+
+
+def test_so_does_what_the_command_line_configures(board: Board) -> None:
+    put(board, "/proc/cmdline", "root=/dev/nfs ip=10.0.0.2::10.0.0.1:255.0.0.0::eth1:off\n")
+    sentence = "network interface eth1 is configured in /proc/cmdline (ip=)"
+    assert_refused(board, "network", sentence)
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        (INTERFACES, "# auto eth1\nauto eth10\niface eth0 inet dhcp\n"),
+        (NETWORKD, "[Match]\nName=eth1\n[Link]\nUnmanaged=yes\n"),
+        (NETWORKD, "[Match]\nName=eth*\nType=wlan\n"),
+        (NETWORKD, "[Match]\nName=eth*\nKind=bridge\n"),
+        (NM, "[connection]\nid=any\ntype=ethernet\n"),
+        (NETPLAN, "network:\n  ethernets:\n    # eth1: no\n    eth0: {dhcp4: true}\n"),
+        ("/etc/sysconfig/network-scripts/ifcfg-eth1.bak", "DEVICE=eth1\n"),
+    ],
+)
+def test_another_interface_or_none_is_no_reason(board: Board, path: str, content: str) -> None:
+    put(board, path, content)
+    assert board.apply([CRYPTO], **AHEAD).is_changed
+
+
+def test_the_first_network_file_that_matches_counts(board: Board) -> None:
+    put(board, "/etc/systemd/network/05-off.network", "[Match]\nName=eth1\n[Link]\nUnmanaged=yes\n")
+    put(board, NETWORKD, "[Match]\nName=eth1\n")
+    assert board.apply([CRYPTO], **AHEAD).is_changed
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        ("/proc/cmdline", "console=ttyAMA3,115200n8\n", "console= of the kernel's command line"),
+        (
+            "/etc/systemd/system/getty.target.wants/serial-getty@ttyAMA3.service",
+            "",
+            "that of a login (/etc/systemd/system/getty.target.wants/serial-getty@ttyAMA3.service)",
+        ),
+    ],
+)
+def test_a_terminal_that_is_configured_is_a_console(
+    board: Board, path: str, content: str, words: str
+) -> None:
+    put(board, path, content)
+    assert_refused(board, "console", f"terminal ttyAMA3 is {words}")
+
+
+def test_a_list_that_is_applied_already_is_not_judged_again(board: Board) -> None:
+    put(board, "/etc/fstab", "/dev/vda1 /data ext4\n")
+    assert board.apply([CRYPTO], allow=["storage"], **AHEAD).is_changed
+    waits = board.file(_boot.WAITS_FOR_BOOT)
+    assert waits is not None
+    assert waits.endswith("Accepted: storage\n")
+    assert not board.apply([CRYPTO], **AHEAD).is_changed
+    assert not board.apply([CRYPTO], allow=["storage"], **AHEAD).is_changed
+    assert board.file(_boot.WAITS_FOR_BOOT) == waits
+
+
+def test_what_is_accepted_later_is_kept_for_the_boot_as_well(board: Board) -> None:
+    assert board.apply([CRYPTO], **AHEAD).is_changed
+    board.mount("254:1", "/data")
+    assert not board.apply([CRYPTO], **AHEAD).is_changed
+    assert not board.apply([CRYPTO], allow=["network", "storage"], **AHEAD).devices
+    assert (board.file(_boot.WAITS_FOR_BOOT) or "").endswith("Accepted: storage\n")
+
+
+def test_a_list_at_work_is_applied_again_whatever_the_device_carried(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    put(board, "/etc/fstab", "/dev/vda1 /data ext4\n")
+    assert not board.apply([CRYPTO], **AHEAD).is_changed
+    assert board.apply([*LIST[1:2], CRYPTO], **AHEAD).is_changed
+
+
+def test_an_open_vfio_node_ends_before_the_boot(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    board.process(7, "qemu", "/dev/vfio/1")
+    assert "never taken" in refusal_of(board, [], runtime=True)
+    assert board.apply([], **AHEAD).needs_boot
+
+
+def refusal_of(board: Board, entries: list[dict[str, Any]], **settings: Any) -> str:
+    with pytest.raises(PolicyError) as caught:
+        board.apply(entries, **{**AHEAD, **settings})
+    return str(caught.value)
+
+
+def test_a_pinned_driver_that_the_next_boot_takes_away_carries_what_it_carries(
+    board: Board,
+) -> None:
+    pinned = {"name": "b002000.dma", "policy": "driver", "driver": "acme-dma-uio"}
+    board.apply([pinned])
+    board.kernel.put("devices/platform/b002000.dma/net/eth9/flags", "0x1003\n")
+    assert "network interface eth9 is up" in refusal_of(board, [])
+    assert board.apply([], allow=["network"], **AHEAD).needs_boot
+
+
+def test_a_device_of_no_use_to_vfio_is_refused_for_the_next_boot(grouped_board: Board) -> None:
+    kernel = grouped_board.kernel
+    kernel.add_device("b00c000.dma", "/soc/dma@b00c000", ("acme,dma",), iommus=True, group="1")
+    assert "would be of no use to VFIO" in refusal_of(grouped_board, [CRYPTO])
+
+
+def test_all_that_the_machine_stands_on_is_told_at_once(board: Board) -> None:
+    board.mount("254:1", "/")
+    put(board, INTERFACES, "auto eth1\n")
+    put(board, "/proc/cmdline", "console=ttyAMA3\n")
+    message = refusal(board, runtime=False)
+    assert [kind for kind in ACCEPTABLE if f"add '{kind}'" in message] == [
+        "console",
+        "storage",
+        "network",
+    ]
+
+
+def info(board: Board, name: str = NAME) -> dict[str, Any]:
+    (found,) = _info.inspections(inspect(board.host, [Selector("name", name)]))["devices"]
+    return dict(found)
+
+
+def test_device_info_tells_what_the_next_boot_takes_until_it_was_accepted(board: Board) -> None:
+    board.apply([CRYPTO], **AHEAD)
+    assert info(board)["lost_at_boot"] == []
+    put(board, "/etc/fstab", "/dev/vda1 /data ext4\n")
+    sentence = "disk vda: vda1 is in /etc/fstab for /data"
+    lost = {"kind": "storage", "subject": "vda", "sentence": sentence}
+    assert info(board)["lost_at_boot"] == [{**lost, "accepted": False}]
+    assert info(board)["drift"][0] == (
+        f"the next boot takes it from driver acme-crypto, and {sentence}"
+    )
+    board.apply([CRYPTO], allow=["storage"], **AHEAD)
+    assert info(board)["lost_at_boot"] == [{**lost, "accepted": True}]
+    assert not [sentence for sentence in info(board)["drift"] if "fstab" in sentence]
+
+
+def test_device_info_tells_it_of_what_others_do_at_boot_too(board: Board) -> None:
+    board.mount("254:1", "/data")
+    put(board, "/etc/driverctl.d/platform-b000000.crypto", "vfio-platform\n")
+    assert [lost["subject"] for lost in info(board)["lost_at_boot"]] == ["vda"]
+    assert info(board, "b001000.crypto")["lost_at_boot"] == []
+
+
+UART = "/soc/serial@b030000"
+
+
+@pytest.fixture
+def absent(board: Board) -> Board:
+    """The board with nodes of the device tree that no device was made of yet."""
+    kernel = board.kernel
+    kernel.add_node(UART, ("acme,uart",))
+    kernel.add_node("/soc/mac@b031000", ("acme,mac",))
+    kernel.put(f"{TREE}/soc/mac@b031000/local-mac-address", bytes.fromhex("020000000009"))
+    kernel.add_alias("serial7", UART)
+    kernel.add_alias("ethernet7", "/soc/mac@b031000")
+    return board
+
+
+UARTS = {"compatible": "acme,uart", "policy": "no_autobind", "required": False}
+BY_PATH = {"dt_path": UART, "policy": "no_autobind", "required": False}
+BY_ALIAS = {"dt_path": "serial7", "policy": "no_autobind", "required": False}
+
+
+@pytest.mark.parametrize("entry", [UARTS, BY_PATH, BY_ALIAS])
+@pytest.mark.parametrize("runtime", [True, False])
+@pytest.mark.parametrize("console", ["serial7:115200n8", UART])
+def test_the_console_of_the_device_tree_is_not_taken_before_it_is_there(
+    absent: Board, entry: dict[str, Any], runtime: bool, console: str
+) -> None:
+    absent.kernel.put(f"{TREE}/chosen/stdout-path", console + "\0")
+    message = refusal_of(absent, [entry], runtime=runtime)
+    sentence = "is in use: it is /chosen/stdout-path of the device tree. "
+    assert message.startswith(f"{UART} (no device yet) {sentence}")
+    assert "add 'console' to `allow`" in message
+    assert absent.apply([{**entry, "policy": "default"}], **AHEAD).is_changed
+    assert absent.apply([entry], allow=["console"], **AHEAD).is_changed
+
+
+def test_a_console_that_is_not_there_is_known_by_its_alias(absent: Board) -> None:
+    put(absent, "/proc/cmdline", "console=ttyAMA7,115200\n")
+    sentence = "it may be ttyAMA7, which is console= of the kernel's command line"
+    assert sentence in refusal_of(absent, [UARTS])
+    absent.kernel.put("class/tty/ttyAMA7/uevent", "")
+    assert absent.apply([UARTS], **AHEAD).is_changed
+
+
+def test_a_node_that_is_off_is_none(absent: Board) -> None:
+    absent.kernel.put(f"{TREE}/chosen/stdout-path", UART + "\0")
+    absent.kernel.put(f"{TREE}{UART}/status", "disabled\0")
+    assert absent.apply([UARTS], **AHEAD).is_changed
+
+
+def test_an_interface_that_is_not_there_is_known_by_its_address(absent: Board) -> None:
+    entry = {"compatible": "acme,mac", "policy": "no_autobind", "required": False}
+    put(absent, NETWORKD, "[Match]\nName=*\n")
+    assert absent.check([entry], **AHEAD).is_changed
+    put(absent, NM, "[ethernet]\nmac-address=02:00:00:00:00:09\n")
+    assert f"{NM} configures 02:00:00:00:00:09" in refusal_of(absent, [entry])
+
+
+def test_a_disk_that_is_not_there_is_known_by_the_path_of_its_device(board: Board) -> None:
+    entry = {"name": "b040000.mmc", "policy": "no_autobind", "required": False}
+    by_path = "/dev/disk/by-path/platform-b040000.mmc"
+    put(board, "/etc/fstab", f"{by_path}2-part1 /data ext4\n")
+    assert board.check([entry], **AHEAD).is_changed
+    put(board, "/etc/fstab", f"{by_path}-part1 /data ext4\n")
+    assert "Device b040000.mmc (not there yet) is in use" in refusal_of(board, [entry])
+
+
+def test_of_an_image_it_is_told_that_nothing_was_checked(board: Board, tmp_path: Any) -> None:
+    image = board.host._replace(sysfs=Sysfs(str(tmp_path / "nothing")))
+    request = Request(parse_entries([CRYPTO]), is_whole_list=True, runtime=False, persistent=True)
+    for _again in range(2):
+        (sentence,) = run(image, request, check_mode=False).not_checked
+        assert sentence.startswith("No device was checked for use")
+    assert run(image, request._replace(entries=[]), check_mode=False).not_checked == []
+
+
+def test_so_it_is_in_a_container_and_not_on_the_machine_itself(board: Board) -> None:
+    assert board.apply([CRYPTO], **AHEAD).not_checked == []
+    put(board, "/run/.containerenv", "")
+    (sentence,) = board.apply([CRYPTO], **AHEAD).not_checked
+    assert "this run is in a container" in sentence
+
+
+KEYS = {"name": "soc:keys", "policy": "no_autobind"}
+BUILT_IN = "that driver has no unbind (suppress_bind_attrs) and is built into the kernel"
+
+
+@pytest.mark.parametrize("runtime", [True, False])
+def test_a_driver_that_is_built_in_and_has_no_unbind_is_never_left(
+    board: Board, runtime: bool
+) -> None:
+    symbol = "0000000000000000 d __initcall__kmod_gpio_keys__2_3_gpio_keys_init6\n"
+    put(board, "/proc/kallsyms", symbol)
+    message = refusal_of(board, [KEYS], runtime=runtime)
+    assert BUILT_IN in message
+    assert "initcall_blacklist=gpio_keys_init" in message
+    assert "is a module" not in message
+    assert "runtime: false" not in message
+
+
+def test_one_that_is_a_module_can_be_left_by_a_boot(board: Board) -> None:
+    board.kernel.unregister(Driver("gpio-keys"))
+    keys = Driver("gpio-keys", matches=("gpio-keys",), module="gpio_keys", has_bind=False)
+    board.kmod.modules["gpio_keys"] = Module("gpio_keys", (keys,))
+    board.kmod.load("gpio_keys")
+    message = refusal_of(board, [KEYS], runtime=True)
+    assert "It is a module: apply with `runtime: false` and reboot" in message
+    assert board.apply([KEYS], **AHEAD).needs_boot
+    assert info(board, "soc:keys")["next_boot"]["driver"] is None
+
+
+def test_the_forecast_knows_that_a_built_in_driver_keeps_its_device(board: Board) -> None:
+    entry = {"policy": "vfio", "name": "soc:keys"}
+    rules = f'{_boot.MARK}\n# policy: {{"name": "soc:keys", "policy": "vfio"}}\n'
+    put(board, _boot.RULES, rules)
+    found = info(board, "soc:keys")
+    assert found["claimed_by"] == {"name": "soc:keys", "policy": "vfio"} == entry
+    assert found["next_boot"]["driver"] == "gpio-keys"
+    assert "gpio-keys is built into the kernel and has no unbind" in found["next_boot"]["reason"]
+    assert found["lost_at_boot"] == []
