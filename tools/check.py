@@ -51,6 +51,7 @@ def _gates() -> list[Gate]:
     sanity = ["python", "tools/sanity.py", "--color", "no"]
     on_one = ["--python", _PYTHON, "--skip-test", "compile", "--skip-test", "import"]
     on_each = ["--test", "compile", "--test", "import"]
+    pull = ["tests/pull/test_values.py", "tests/pull/test_take_commit.py"]
     docs = ["antsibull-docs", "lint-collection-docs", "--plugin-docs"]
     references = ["--validate-collection-refs", "all", "--disallow-unknown-collection-refs"]
     schema = ["check-jsonschema", "--builtin-schema", "vendor.github-workflows"]
@@ -67,10 +68,10 @@ def _gates() -> list[Gate]:
         Gate("ansible-lint", [["ansible-lint", "--nocolor"]]),
         Gate("unit tests", [["pytest", "tests/unit"]]),
         Gate("simulated machines", [["pytest", "tests/simulated"]]),
-        Gate("control nodes", [["pytest", "tests/environment", "tests/pull/test_values.py"]]),
+        Gate("control nodes", [["pytest", "tests/environment", *pull]]),
         Gate("antsibull-docs", [[*docs, *references, "."]]),
         Gate("workflows", [[*schema, *workflows]]),
-        Gate("mypy", [["mypy"]]),
+        Gate("mypy", [["mypy"], ["mypy", "roles/pull/files/take_commit.py"]]),
         Gate("ansible-doc", [["python", "tools/ansible_doc.py"]]),
         Gate("antsibull-changelog", [["antsibull-changelog", "lint"]]),
         Gate("yamllint", [["yamllint", "--strict", "."]]),

@@ -70,6 +70,7 @@ class Repository:
             path = self._folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+            path.chmod(0o755 if isinstance(content, str) and content.startswith("#!") else 0o644)
         self._git("add", "--all")
         sign = ["--gpg-sign"] if signing else ["--no-gpg-sign"]
         self._git(*_IDENTITY, *signing, "commit", "--quiet", *sign, "--message=Another list")

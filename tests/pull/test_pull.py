@@ -120,7 +120,7 @@ def remains(guest: Guest) -> list[str]:
 
 def test_a_check_sets_up_nothing(guest: Guest, inventory: Path) -> None:
     run = set_up(inventory, "--check", "--diff")
-    assert run.changed == {HOST: 2}
+    assert run.changed == {HOST: 3}
     assert "+OnCalendar=2099-01-01" in run.output
     assert remains(guest) == []
 
@@ -192,7 +192,7 @@ def test_a_commit_that_nobody_signed_is_not_run(guest: Guest, repository: Reposi
     repository.commit(policy(RINGS[1]))
     refused = pull(guest)
     assert refused.result == "exit-code"
-    assert "Failed to verify" in refused.log
+    assert "has no valid signature" in refused.log
     assert bindings(guest) == before
 
 

@@ -1,0 +1,408 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Takes the commit that this host runs: fetches it, verifies it, and only then checks it out.
+
+The role armfleet.vfio.pull installs this program. It needs Python 3.8, git 2.30 and no package.
+What is fetched stays in a repository of its own, where nothing reads its files. Names of branches
+and tags are resolved here and not by git, and all that follows is about the object found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+_FETCHED, _APPLIED = "refs/fetched", "refs/applied"
+_HASH = re.compile(r"[0-9a-fA-F]{40}(?:[0-9a-fA-F]{24})?")
+# Shorter ones git itself does not take for the beginning of a hash.
+_ABBREVIATED_HASH = re.compile(r"[0-9a-fA-F]{4,63}")
+# No repository can set these; a host's own configuration may have them for its users' work.
+_GIT = (
+    "git",
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "gc.autoDetach=false",
+    "-c",
+    "maintenance.autoDetach=false",
+)
+# What GnuPG reads in its directory to say whether a signature is valid.
+_KEY_RINGS = (
+    "pubring.kbx",
+    "pubring.gpg",
+    "public-keys.d",
+    "trustdb.gpg",
+    "gpg.conf",
+    "common.conf",
+)
+
+
+class RefusedError(Exception):
+    """Why nothing is run; a sentence for the journal, with the remedy."""
+
+
+class Source(NamedTuple):
+    """Where the commit comes from, as the role's variables have it."""
+
+    repository: str
+    # Null is the default branch.
+    revision: str | None
+
+    def __str__(self) -> str:
+        return f"{self.revision or 'The default branch'} of {self.repository}"
+
+
+class Object(NamedTuple):
+    """The object that a revision names."""
+
+    # As 40 or 64 hexadecimal digits; of an annotated tag its own and not that of its commit.
+    id: str
+    kind: str
+    # The tag's name if the revision is a tag, to be compared with the one that was signed.
+    tag: str | None
+
+
+class Commits:
+    """The repository of everything that was fetched, and the checkout of what was verified."""
+
+    def __init__(
+        self, home: Path, source: Source, transports: list[str], gnupg_home: str | None
+    ) -> None:
+        """Make the repository unless it is there.
+
+        :arg home: The directory of both.
+        :arg transports: Git's names of the transports by which it may fetch.
+        :arg gnupg_home: The directory of GnuPG's keys; null is the one below ``HOME``.
+        """
+        self.checkout = home / "repository"
+        self.directory = home / "repository.git"
+        self._source = source
+        self._environment = {
+            **os.environ,
+            "GIT_DIR": str(self.directory),
+            "GIT_ALLOW_PROTOCOL": ":".join(transports),
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            **({"GNUPGHOME": gnupg_home} if gnupg_home else {}),
+        }
+        self._remove_locks()
+        self._make()
+
+    def find(self) -> Object:
+        """Fetch, and return what the revision names.
+
+        A full hash is that object and never a branch or tag of that name. Other names are a full
+        ``refs/…``, a branch, a tag, or the beginning of a hash, in this order.
+
+        :raises RefusedError: It names nothing, or no commit.
+        """
+        revision = self._source.revision
+        if revision in (None, "HEAD"):
+            return self._object(self._fetch_one("HEAD"), is_branch=True)
+        if revision.startswith("refs/"):
+            is_tag = revision.startswith("refs/tags/")
+            tag = revision[len("refs/tags/") :] if is_tag else None
+            return self._object(self._fetch_one(revision), tag=tag, is_branch=not is_tag)
+        self._fetch(*(f"+refs/{kind}/*:{_FETCHED}/{kind}/*" for kind in ("heads", "tags")))
+        if _HASH.fullmatch(revision):
+            return self._pinned(revision.lower())
+        branch = self._resolve(f"heads/{revision}")
+        if branch:
+            return self._object(branch, is_branch=True)
+        tag = self._resolve(f"tags/{revision}")
+        if tag:
+            return self._object(tag, tag=revision)
+        if _ABBREVIATED_HASH.fullmatch(revision):
+            return self._object(self._output("rev-parse", "--verify", "--quiet", revision))
+        return self._object("")
+
+    def verify(self, found: Object, allowed_signers: str | None) -> None:
+        """Verify the signature of a commit or an annotated tag, by its id.
+
+        :raises RefusedError: It has none that is valid, or the tag was signed by another name.
+        """
+        signers = ["-c", f"gpg.ssh.allowedSignersFile={allowed_signers}"] if allowed_signers else []
+        done = self._run(*signers, f"verify-{found.kind}", found.id)
+        print(_printable(done.stderr), file=sys.stderr)
+        if done.returncode:
+            raise RefusedError(
+                f"{self._source} is {found.kind} {found.id}, which has no valid signature by a key "
+                "of `pull_gnupg_home` or `pull_allowed_signers`. Sign it, and ask who pushed it."
+            )
+        if found.kind == "tag" and found.tag is not None:
+            signed = self._names_in_tag(found.id)
+            if signed != [found.tag]:
+                raise RefusedError(
+                    f"{self._source} is a tag that was signed as {', '.join(signed)}. "
+                    "Sign a tag of the name that `pull_revision` has."
+                )
+
+    def commit_of(self, found: Object) -> str:
+        """Return the id of the commit that an object leads to."""
+        commit = self._output("rev-parse", "--verify", "--quiet", f"{found.id}^{{commit}}")
+        if not commit:
+            raise RefusedError(f"{self._source} is {found.kind} {found.id}, which is no commit.")
+        return commit
+
+    def refuse_replay(self, commit: str) -> None:
+        """Refuse what does not come after the commit that was last taken from the same source.
+
+        :raises RefusedError: The commit is no descendant of that one.
+        """
+        last = self._output("rev-parse", "--verify", "--quiet", self._applied)
+        if not last:
+            return
+        done = self._run("merge-base", "--is-ancestor", last, commit)
+        if done.returncode == 1:
+            raise RefusedError(
+                f"{self._source} is commit {commit}, which is no descendant of {last}, the last "
+                "one taken. If its history was rewritten on purpose, set "
+                "`pull_fast_forward_only: false` until this host has pulled."
+            )
+        self._expect(done, "merge-base")
+
+    def remember(self, commit: str) -> None:
+        """Keep a verified commit, so that none before it is taken from the same source again."""
+        self._git("update-ref", self._applied, commit)
+
+    def check_out(self, commit: str) -> None:
+        """Make the files of the checkout those of a commit, and fetch its submodules.
+
+        Files that no commit has had stay, unless the checkout was not made by this program.
+        """
+        if not (self.directory / "index").exists():
+            _remove(self.checkout)
+        self.checkout.mkdir(mode=0o700, exist_ok=True)
+        (self.checkout / ".git").write_text("gitdir: ../repository.git\n")
+        self._git("update-ref", "--no-deref", "HEAD", commit)
+        self._git("read-tree", "--reset", "-u", commit)
+        if (self.checkout / ".gitmodules").is_file():
+            self._git("submodule", "--quiet", "sync", "--recursive")
+            self._git("submodule", "--quiet", "update", "--init", "--recursive", "--force")
+
+    @property
+    def _applied(self) -> str:
+        """The ref of the last commit taken by the same settings; others say nothing of it."""
+        settings = "\0".join((self._source.repository, self._source.revision or ""))
+        return f"{_APPLIED}/{hashlib.sha256(settings.encode()).hexdigest()}"
+
+    def _remove_locks(self) -> None:
+        """Remove what a git that was killed has left; the unit runs once at a time."""
+        for lock in self.directory.rglob("*.lock"):
+            if lock.is_file():
+                lock.unlink()
+
+    def _make(self) -> None:
+        if not (self.directory / "HEAD").exists():
+            hashes = f"--object-format={self._object_format()}"
+            self._git("init", "--quiet", "--bare", "--template=", hashes)
+        # So that git can be used in the checkout, too.
+        self._git("config", "core.bare", "false")
+        # Submodules may have URLs that are relative to it.
+        self._git("config", "remote.origin.url", self._source.repository)
+
+    def _object_format(self) -> str:
+        """Return how the server hashes; a repository has one kind of hash for good."""
+        listed = self._run("ls-remote", "--", self._source.repository)
+        self._expect(listed, "ls-remote")
+        return "sha256" if re.match(rb"[0-9a-f]{64}\t", listed.stdout) else "sha1"
+
+    def _fetch(self, *refs: str) -> None:
+        options = ("--quiet", "--force", "--prune", "--no-tags", "--no-recurse-submodules")
+        self._git("fetch", *options, "--no-write-fetch-head", "origin", *refs)
+
+    def _fetch_one(self, ref: str) -> str:
+        self._fetch(f"+{ref}:{_FETCHED}/one")
+        return self._resolve("one")
+
+    def _pinned(self, revision: str) -> Object:
+        if self._run("cat-file", "-e", revision).returncode:
+            # It is in no branch and no tag; many servers give it all the same.
+            self._fetch(revision)
+        found = self._object(revision)
+        resolved = self._output("rev-parse", "--verify", "--quiet", revision)
+        if resolved != revision:
+            raise RefusedError(f"{self._source} is object {resolved}.")
+        return found
+
+    def _resolve(self, name: str) -> str:
+        """Return the id of a ref that was fetched, or an empty text."""
+        return self._output("show-ref", "--verify", "--hash", f"{_FETCHED}/{name}")
+
+    def _object(self, oid: str, *, tag: str | None = None, is_branch: bool = False) -> Object:
+        if not oid:
+            raise RefusedError(
+                f"{self._source} does not exist. "
+                "Let `pull_revision` be a branch, a tag or a commit of that repository."
+            )
+        kind = self._output("cat-file", "-t", oid)
+        if kind != "commit" and (kind != "tag" or is_branch):
+            raise RefusedError(f"{self._source} is {kind or 'object'} {oid}, which is no commit.")
+        return Object(oid, kind, tag)
+
+    def _names_in_tag(self, oid: str) -> list[str]:
+        header = self._output("cat-file", "tag", oid).partition("\n\n")[0]
+        return [line[4:] for line in header.split("\n") if line.startswith("tag ")]
+
+    def _run(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        # For submodules git wants to be inside of the working tree.
+        place = self.checkout if words[0] == "submodule" else "/"
+        environment = {**self._environment, "GIT_WORK_TREE": str(self.checkout)}
+        if words[0] == "init":
+            del environment["GIT_WORK_TREE"]
+        return subprocess.run(
+            [*_GIT, *words],
+            cwd=place,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+
+    def _output(self, *words: str) -> str:
+        """Return what git prints, without the end of the last line; empty if it fails."""
+        done = self._run(*words)
+        return "" if done.returncode else done.stdout.decode(errors="replace").rstrip("\n")
+
+    def _git(self, *words: str) -> None:
+        self._expect(self._run(*words), words[0])
+
+    def _expect(self, done: subprocess.CompletedProcess[bytes], verb: str) -> None:
+        if done.returncode:
+            raise RefusedError(
+                f"{self._source} was not taken. git {verb} failed: {_printable(done.stderr)}"
+            )
+
+
+def _printable(told: bytes) -> str:
+    """Return the end of what git and the server say, without characters that steer a terminal."""
+    lines = told.decode(errors="replace").strip().split("\n")
+    kept = ["".join(c if c.isprintable() else "?" for c in line) for line in lines[-20:]]
+    return "\n".join(line[:500] for line in kept)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    elif place.is_symlink() or place.exists():
+        place.unlink()
+
+
+def check_trust(option: str, place: Path, home: Path) -> None:
+    """Refuse a file of keys that anybody else than root, or a commit, may have written.
+
+    :arg option: The role's variable that names it.
+    :arg home: The directory of the checkout and of the collections.
+    :raises RefusedError: The first reason.
+    """
+    real = place.resolve()
+    for fetched in ("repository", "repository.git", "collections"):
+        if (home / fetched).resolve() in (real, *real.parents):
+            raise RefusedError(
+                f"`{option}` is {place}, which is {real}, a place that commits are checked out to. "
+                "A commit could name the keys that it is verified with; keep them elsewhere."
+            )
+    for part in (real, *real.parents):
+        if not part.exists():
+            continue
+        status = part.stat()
+        is_shared = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+        by_group = status.st_mode & stat.S_IWGRP and status.st_gid != 0
+        by_others = status.st_mode & stat.S_IWOTH
+        if status.st_uid not in (0, os.geteuid()) or ((by_group or by_others) and not is_shared):
+            raise RefusedError(
+                f"`{option}` is {place}, and somebody else than root may write to {part}. "
+                "Give it to root, and take that right away."
+            )
+
+
+def _check_keys(home: Path, gnupg_home: str | None, allowed_signers: str | None) -> None:
+    if allowed_signers:
+        check_trust("pull_allowed_signers", Path(allowed_signers), home)
+    if gnupg_home:
+        check_trust("pull_gnupg_home", Path(gnupg_home), home)
+        for name in _KEY_RINGS:
+            ring = Path(gnupg_home) / name
+            if ring.exists():
+                check_trust("pull_gnupg_home", ring, home)
+
+
+def _transports(repository: str, is_cleartext_allowed: bool) -> list[str]:
+    """Return the transports of git that a commit and its submodules may come by."""
+    is_local = repository.startswith(("/", "file:"))
+    return [
+        "https",
+        "ssh",
+        *(["file"] if is_local else []),
+        *(["http", "git"] if is_cleartext_allowed else []),
+    ]
+
+
+def _install_collections(checkout: Path, requirements: str, galaxy: str, to: str) -> None:
+    wanted = checkout / requirements
+    if not wanted.is_file():
+        return
+    words = [galaxy, "collection", "install", "--requirements-file", str(wanted)]
+    done = subprocess.run([*words, "--collections-path", to], cwd=checkout, check=False)
+    if done.returncode:
+        raise RefusedError(f"The collections of {requirements} were not installed.")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--repository", required=True)
+    parser.add_argument("--revision")
+    parser.add_argument("--allow-cleartext", action="store_true")
+    parser.add_argument("--verify", action="store_true")
+    parser.add_argument("--allow-rewind", action="store_true")
+    parser.add_argument("--gnupg-home")
+    parser.add_argument("--allowed-signers")
+    parser.add_argument("--requirements", required=True)
+    parser.add_argument("--galaxy", required=True)
+    parser.add_argument("--collections", required=True)
+    return parser.parse_args()
+
+
+def _take(asked: argparse.Namespace) -> None:
+    transports = _transports(asked.repository, asked.allow_cleartext)
+    if asked.verify:
+        _check_keys(asked.home, asked.gnupg_home, asked.allowed_signers)
+    source = Source(asked.repository, asked.revision)
+    commits = Commits(asked.home, source, transports, asked.gnupg_home)
+    found = commits.find()
+    commit = commits.commit_of(found)
+    if asked.verify:
+        commits.verify(found, asked.allowed_signers)
+        if not asked.allow_rewind:
+            commits.refuse_replay(commit)
+        commits.remember(commit)
+    commits.check_out(commit)
+    print(f"{source} is commit {commit}.", flush=True)
+    _install_collections(commits.checkout, asked.requirements, asked.galaxy, asked.collections)
+
+
+def main() -> None:
+    """Do it, or end with a sentence and exit code 1."""
+    # What a checkout has must not be found there by any program.
+    os.chdir("/")
+    try:
+        _take(_arguments())
+    except RefusedError as error:
+        sys.exit(f"pull: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,482 @@
+"""The program that takes a commit, with real git, against a server that lies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / "roles/pull/files/take_commit.py"
+KEEPER = "keeper@boards.example"
+GIT = ["git", "-c", "user.name=Keeper", "-c", f"user.email={KEEPER}", "-c", "gpg.format=ssh"]
+ENVIRONMENT = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
+
+
+class Server:
+    """A git server whose owner may do to its repository whatever a file system allows."""
+
+    def __init__(self, place: Path, key: Path, *options: str) -> None:
+        self.path = place
+        self.key = key
+        self.git("init", "--quiet", "--initial-branch=main", *options)
+
+    def git(self, *words: str) -> str:
+        self.path.mkdir(exist_ok=True)
+        command = [*GIT, "-c", f"user.signingKey={self.key}", "-c", "protocol.file.allow=always"]
+        done = subprocess.run(
+            [*command, *words], cwd=self.path, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True
+        )
+        return done.stdout.decode().strip()
+
+    def commit(self, content: str, *, signed: bool = True, **files: str) -> str:
+        """Commit ``site.yml`` with a content, and other files; return the commit's hash."""
+        for name, text in {"site.yml": content, **files}.items():
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        self.git("add", "--all")
+        signing = "--gpg-sign" if signed else "--no-gpg-sign"
+        self.git("commit", "--quiet", signing, f"--message={content}")
+        return self.git("rev-parse", "HEAD")
+
+    def set_ref(self, ref: str, oid: str) -> None:
+        """Write a ref by the file system, which refuses nothing that git would."""
+        path = self.path / ".git" / ref
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{oid}\n")
+
+
+class Host:
+    """A host that pulls: the directory of the unit, and the keys that it accepts."""
+
+    def __init__(self, home: Path, server: Server, signers: Path) -> None:
+        self.home = home
+        self.checkout = home / "repository"
+        self.signers = signers
+        self._server = server
+        home.mkdir()
+
+    def take(
+        self, revision: str | None = "main", *options: str, verify: bool = True, **other: Any
+    ) -> str:
+        """Return why nothing was taken, or an empty text."""
+        galaxy = Path(sys.executable).with_name("ansible-galaxy")
+        words = {
+            "home": self.home,
+            "repository": self._server.path,
+            "requirements": "requirements.yml",
+            "galaxy": galaxy,
+            "collections": self.home / "collections",
+            **({"revision": revision} if revision else {}),
+            **({"allowed-signers": self.signers} if verify else {}),
+            **other,
+        }
+        argv = [f"--{name}={value}" for name, value in words.items()]
+        done = subprocess.run(
+            [sys.executable, "-I", PROGRAM, *argv, *(["--verify"] if verify else []), *options],
+            cwd=self.checkout if self.checkout.exists() else "/",
+            env={**ENVIRONMENT, "HOME": str(self.home)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in (0, 1)
+        assert "take_commit.py" not in done.stderr, done.stderr
+        if not done.returncode:
+            return ""
+        (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("pull: ")]
+        return sentence
+
+    @property
+    def runs(self) -> str | None:
+        """The content of the playbook that would be run."""
+        site = self.checkout / "site.yml"
+        return site.read_text() if site.exists() else None
+
+
+def make_key(place: Path) -> Path:
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(place)], check=True
+    )
+    return place
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    return Server(tmp_path / "server", make_key(tmp_path / "key"))
+
+
+@pytest.fixture
+def signers(tmp_path: Path, server: Server) -> Path:
+    path = tmp_path / "signers"
+    path.write_text(f"{KEEPER} {server.key.with_suffix('.pub').read_text()}")
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture
+def host(tmp_path: Path, server: Server, signers: Path) -> Host:
+    return Host(tmp_path / "home", server, signers)
+
+
+def test_a_signed_commit_is_taken_and_then_the_next(host: Host, server: Server) -> None:
+    for content in ("first", "second"):
+        server.commit(content)
+        assert host.take() == ""
+        assert host.runs == content
+
+
+@pytest.mark.parametrize("earlier", ["signed", None])
+def test_nothing_of_an_unsigned_commit_reaches_the_checkout(
+    host: Host, server: Server, tmp_path: Path, earlier: str | None
+) -> None:
+    if earlier:
+        server.commit(earlier)
+        assert host.take() == ""
+    marks = tmp_path / "marks"
+    other = Server(tmp_path / "sub", server.key)
+    other.commit("submodule")
+    server.git("submodule", "--quiet", "add", str(other.path), "sub")
+    planted = {".gitattributes": "* filter=planted", "ansible.cfg": "[defaults]\n"}
+    server.commit("unsigned", signed=False, **planted)
+    attributes = tmp_path / "gitconfig"
+    attributes.write_text(f'[filter "planted"]\n\tsmudge = tee {marks}\n\trequired\n')
+    for _pull in range(2):
+        assert "has no valid signature" in host.take()
+        assert host.runs == earlier
+        assert not (host.checkout / "ansible.cfg").exists()
+        assert not (host.home / "repository.git/modules").exists()
+        assert not marks.exists()
+
+
+def test_a_tag_of_the_branchs_name_lends_it_no_signature(host: Host, server: Server) -> None:
+    server.git("tag", "main", server.commit("signed"))
+    server.commit("unsigned", signed=False)
+    assert "has no valid signature" in host.take()
+    assert host.runs is None
+
+
+def test_a_branch_of_the_pinned_hashs_name_is_not_taken(host: Host, server: Server) -> None:
+    pinned = server.commit("pinned")
+    server.commit("other", signed=False)
+    server.set_ref(f"refs/heads/{pinned}", server.git("rev-parse", "HEAD"))
+    server.set_ref(f"refs/tags/{pinned}", server.git("rev-parse", "HEAD"))
+    assert host.take(pinned) == ""
+    assert host.runs == "pinned"
+    assert host.take(pinned.upper(), verify=False) == ""
+    assert host.runs == "pinned"
+
+
+def test_a_pinned_hash_that_is_in_no_branch_is_taken(host: Host, server: Server) -> None:
+    pinned = server.commit("pinned")
+    server.git("commit", "--quiet", "--amend", "--gpg-sign", "--message=another")
+    server.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    assert host.take(pinned) == ""
+    assert host.runs == "pinned"
+
+
+def test_a_tag_that_was_signed_by_another_name_is_refused(host: Host, server: Server) -> None:
+    server.commit("first")
+    server.git("tag", "--sign", "--message=1", "v1")
+    server.set_ref("refs/tags/v2", server.git("rev-parse", "v1"))
+    assert host.take("v1") == ""
+    for revision in ("v2", "refs/tags/v2"):
+        assert "was signed as v1" in host.take(revision)
+
+
+def test_an_unsigned_tag_of_a_signed_commit_is_refused(host: Host, server: Server) -> None:
+    server.commit("first")
+    server.git("tag", "--annotate", "--message=1", "v1")
+    assert "has no valid signature" in host.take("v1")
+
+
+def test_a_branch_that_is_a_tag_is_refused(host: Host, server: Server) -> None:
+    server.commit("first")
+    server.git("tag", "--sign", "--message=1", "v1")
+    server.set_ref("refs/heads/main", server.git("rev-parse", "v1"))
+    for revision in ("main", "refs/heads/main", None):
+        assert "which is no commit" in host.take(revision)
+    assert host.runs is None
+
+
+def test_a_tag_of_something_else_than_a_commit_is_refused(host: Host, server: Server) -> None:
+    server.commit("first")
+    server.git("tag", "--sign", "--message=1", "v1", "HEAD^{tree}")
+    assert "which is no commit" in host.take("v1")
+
+
+def test_replaced_objects_are_not_taken_for_the_signed_one(host: Host, server: Server) -> None:
+    signed = server.commit("signed")
+    unsigned = server.commit("unsigned", signed=False)
+    server.git("reset", "--quiet", "--hard", signed)
+    server.git("replace", signed, unsigned)
+    assert host.take() == ""
+    assert host.runs == "signed"
+
+
+def test_a_signature_by_another_key_is_refused(host: Host, server: Server, tmp_path: Path) -> None:
+    server.key = make_key(tmp_path / "stranger")
+    server.commit("strange")
+    assert "has no valid signature" in host.take()
+
+
+def test_a_key_is_not_accepted_after_its_time(host: Host, server: Server) -> None:
+    text = host.signers.read_text()
+    host.signers.write_text(text.replace(" ", ' valid-before="20010101" ', 1))
+    server.commit("late")
+    assert "has no valid signature" in host.take()
+
+
+class TestReplay:
+    """A server that hands out an old commit, which has a valid signature for good."""
+
+    @pytest.fixture
+    def old(self, host: Host, server: Server) -> str:
+        old = server.commit("old")
+        server.commit("new")
+        assert host.take() == ""
+        return old
+
+    def test_an_older_commit_is_refused(self, host: Host, server: Server, old: str) -> None:
+        server.git("reset", "--quiet", "--hard", old)
+        refusal = host.take()
+        assert f"is commit {old}, which is no descendant of" in refusal
+        assert "`pull_fast_forward_only: false`" in refusal
+        assert host.runs == "new"
+
+    def test_a_commit_of_another_branch_is_refused(
+        self, host: Host, server: Server, old: str
+    ) -> None:
+        server.git("checkout", "--quiet", "-B", "main", old)
+        server.commit("sibling")
+        assert "no descendant" in host.take()
+
+    def test_it_is_taken_if_the_user_says_so_and_remembered(
+        self, host: Host, server: Server, old: str
+    ) -> None:
+        server.git("reset", "--quiet", "--hard", old)
+        assert host.take("main", "--allow-rewind") == ""
+        assert host.runs == "old"
+        assert host.take() == ""
+
+    def test_a_moved_tag_is_held_to_the_same(self, host: Host, server: Server, old: str) -> None:
+        server.git("tag", "stable")
+        assert host.take("stable") == ""
+        server.git("tag", "--force", "stable", old)
+        assert "no descendant" in host.take("stable")
+
+    def test_another_revision_is_the_users_choice(self, host: Host, old: str) -> None:
+        assert host.take(old) == ""
+        assert host.runs == "old"
+
+    def test_what_was_not_verified_is_not_remembered(
+        self, host: Host, server: Server, old: str
+    ) -> None:
+        server.git("checkout", "--quiet", "-B", "next", old)
+        server.commit("unsigned", signed=False)
+        assert host.take("next", verify=False) == ""
+        server.git("reset", "--quiet", "--hard", old)
+        assert host.take("next", verify=False) == ""
+        assert host.take("next") == ""
+
+
+class TestKeysThatACommitCouldName:
+    """What a signature is verified with comes from root and from no commit."""
+
+    @pytest.mark.parametrize("place", ["repository", "collections", "repository.git"])
+    def test_signers_among_what_was_fetched_are_refused(
+        self, host: Host, server: Server, signers: Path, place: str
+    ) -> None:
+        server.commit("first")
+        (host.home / place).mkdir()
+        inside = shutil.copy(signers, host.home / place / "signers")
+        host.signers = Path(inside)
+        assert "`pull_allowed_signers` is" in host.take()
+        assert "checked out to" in host.take()
+
+    def test_a_link_to_such_a_place_is_refused(
+        self, host: Host, server: Server, signers: Path, tmp_path: Path
+    ) -> None:
+        server.commit("first")
+        host.checkout.mkdir()
+        shutil.copy(signers, host.checkout / "signers")
+        link = tmp_path / "link"
+        link.symlink_to(host.checkout / "signers")
+        host.signers = link
+        assert "checked out to" in host.take()
+
+    def test_a_key_ring_that_is_such_a_link_is_refused(
+        self, host: Host, server: Server, tmp_path: Path
+    ) -> None:
+        server.commit("first")
+        host.checkout.mkdir()
+        (host.checkout / "keys").touch()
+        gnupg = tmp_path / "gnupg"
+        gnupg.mkdir(mode=0o700)
+        (gnupg / "pubring.kbx").symlink_to(host.checkout / "keys")
+        assert "`pull_gnupg_home` is" in host.take(**{"gnupg-home": gnupg})
+
+    def test_signers_that_others_may_write_are_refused(self, host: Host, server: Server) -> None:
+        server.commit("first")
+        host.signers.chmod(0o666)
+        assert f"somebody else than root may write to {host.signers}" in host.take()
+
+    def test_signers_in_a_directory_that_others_may_write_are_refused(
+        self, host: Host, server: Server, tmp_path: Path
+    ) -> None:
+        server.commit("first")
+        directory = tmp_path / "keys"
+        directory.mkdir()
+        directory.chmod(0o777)
+        host.signers = Path(shutil.copy(host.signers, directory / "signers"))
+        assert f"somebody else than root may write to {directory}" in host.take()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give a file away")
+    def test_signers_of_another_user_are_refused(self, host: Host, server: Server) -> None:
+        server.commit("first")
+        os.chown(host.signers, 12345, 0)
+        assert f"somebody else than root may write to {host.signers}" in host.take()
+
+
+class TestTransports:
+    """What is fetched comes by https, ssh or the host's own files."""
+
+    @pytest.mark.parametrize("scheme", ["http", "git", "ftp", "ext"])
+    def test_cleartext_and_commands_are_refused(self, host: Host, scheme: str) -> None:
+        url = "ext::/bin/false" if scheme == "ext" else f"{scheme}://192.0.2.1/boards.git"
+        assert f"transport '{scheme}' not allowed" in host.take(repository=url)
+
+    @pytest.mark.parametrize("scheme", ["http", "git"])
+    def test_submodules_are_held_to_the_same(self, host: Host, server: Server, scheme: str) -> None:
+        head = server.commit("first")
+        url = f"{scheme}://192.0.2.1/sub.git"
+        modules = f'[submodule "sub"]\n\tpath = sub\n\turl = {url}\n'
+        (server.path / ".gitmodules").write_text(modules)
+        server.git("update-index", "--add", "--cacheinfo", f"160000,{head},sub")
+        server.git("add", ".gitmodules")
+        server.git("commit", "--quiet", "--gpg-sign", "--message=sub")
+        assert f"transport '{scheme}' not allowed" in host.take()
+
+
+def test_a_submodule_of_a_signed_commit_is_taken(
+    host: Host, server: Server, tmp_path: Path
+) -> None:
+    other = Server(tmp_path / "other", server.key)
+    other.commit("one")
+    server.git("submodule", "--quiet", "add", "../other", "sub")
+    server.commit("first")
+    assert host.take() == ""
+    assert (host.checkout / "sub/site.yml").read_text() == "one"
+    other.commit("two")
+    server.git("submodule", "--quiet", "update", "--remote", "sub")
+    server.commit("second")
+    assert host.take() == ""
+    assert (host.checkout / "sub/site.yml").read_text() == "two"
+
+
+@pytest.mark.parametrize(
+    "name", ["main", None, "HEAD", "refs/heads/main", "v1", "refs/tags/v1", "light", "abbreviated"]
+)
+def test_each_way_to_name_a_commit_is_taken(host: Host, server: Server, name: str | None) -> None:
+    commit = server.commit("first")
+    server.git("tag", "--sign", "--message=1", "v1")
+    server.git("tag", "light")
+    assert host.take(commit[:10] if name == "abbreviated" else name) == ""
+    assert host.runs == "first"
+
+
+def test_hashes_may_be_longer(tmp_path: Path, signers: Path, server: Server) -> None:
+    longer = Server(tmp_path / "longer", server.key, "--object-format=sha256")
+    pinned = longer.commit("first")
+    longer.commit("second")
+    host = Host(tmp_path / "home", longer, signers)
+    assert host.take() == ""
+    assert host.runs == "second"
+    assert host.take(pinned) == ""
+    assert host.runs == "first"
+
+
+def test_a_name_that_is_not_there_is_refused(host: Host, server: Server) -> None:
+    server.commit("first")
+    for name in ("next", "abcdef0", "main..main", "0" * 40):
+        assert "was not taken" in host.take(name) or "does not exist" in host.take(name)
+
+
+def test_unsigned_commits_and_rewritten_history_are_taken_where_nothing_is_verified(
+    host: Host, server: Server
+) -> None:
+    old = server.commit("old", signed=False)
+    server.commit("new", signed=False)
+    assert host.take(verify=False) == ""
+    server.git("reset", "--quiet", "--hard", old)
+    assert host.take(verify=False) == ""
+    assert host.runs == "old"
+
+
+def test_a_signed_configuration_that_is_broken_is_followed_by_one_that_is_not(
+    host: Host, server: Server
+) -> None:
+    server.commit(
+        "broken", **{"ansible.cfg": "[defaults\n", "requirements.yml": "collections: []\n"}
+    )
+    assert "collections of requirements.yml were not installed" in host.take()
+    server.commit("fixed", **{"ansible.cfg": "[defaults]\n"})
+    assert host.take() == ""
+    assert host.runs == "fixed"
+
+
+def test_changes_in_the_checkout_are_thrown_away_and_new_files_stay(
+    host: Host, server: Server
+) -> None:
+    server.commit("first", gone="gone")
+    assert host.take() == ""
+    (host.checkout / "site.yml").write_text("changed")
+    (host.checkout / "new").touch()
+    (server.path / "gone").unlink()
+    server.commit("first ")
+    assert host.take() == ""
+    assert host.runs == "first "
+    assert sorted(path.name for path in host.checkout.iterdir()) == [".git", "new", "site.yml"]
+
+
+def test_a_checkout_that_was_made_otherwise_is_removed(host: Host, server: Server) -> None:
+    host.checkout.mkdir()
+    (host.checkout / "ansible.cfg").write_text("[defaults]\n")
+    server.commit("first")
+    assert host.take() == ""
+    assert not (host.checkout / "ansible.cfg").exists()
+
+
+def test_locks_that_a_killed_git_left_stop_nothing(host: Host, server: Server) -> None:
+    server.commit("first")
+    assert host.take() == ""
+    for name in ("index.lock", "config.lock", "HEAD.lock", "refs/fetched/heads/main.lock"):
+        (host.home / "repository.git" / name).touch()
+    server.commit("second")
+    assert host.take() == ""
+    assert host.runs == "second"
+
+
+def test_git_works_in_the_checkout(host: Host, server: Server) -> None:
+    commit = server.commit("first")
+    assert host.take() == ""
+    words = ["git", "-C", str(host.checkout), "rev-parse", "HEAD"]
+    said = subprocess.run(words, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True)
+    assert said.stdout.decode().strip() == commit
+    status = ["git", "-C", str(host.checkout), "status", "--porcelain"]
+    assert subprocess.run(status, stdout=subprocess.PIPE, check=True).stdout == b""
+
+
+def test_what_the_server_says_steers_no_terminal() -> None:
+    spec = spec_from_file_location("take_commit", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    program = module_from_spec(spec)
+    spec.loader.exec_module(program)
+    assert program._printable(b"remote: \x1b[2J\xc2\x9b\r\nend\n") == "remote: ?[2J??\nend"
