@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.harness.playbook import Run, play
 
-if TYPE_CHECKING:
-    pass
-
+VARIABLES = Path(__file__).parents[2] / "roles/pull/vars/main.yml"
 REPOSITORY = "https://git.example/boards.git"
+HOME = "/var/lib/armfleet-vfio-pull"
 REFUSED: dict[str, tuple[str, Any]] = {
     "line": ("pull_repository", f"{REPOSITORY}\nExecStartPost=/bin/sh"),
     "line-at-the-end": ("pull_repository", f"{REPOSITORY}\n"),
@@ -22,6 +23,15 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "option": ("pull_repository", "--upload-pack=/bin/sh"),
     "password": ("pull_repository", "https://keeper:secret@git.example/boards.git"),
     "token": ("pull_repository", "https://token@git.example/boards.git"),
+    "token-as-a-query": ("pull_repository", f"{REPOSITORY}?private_token=secret"),
+    "token-of-a-helper": ("pull_repository", "https::https://secret@git.example/boards.git"),
+    "password-of-ssh": ("pull_repository", "ssh://keeper:secret@git.example/boards.git"),
+    "password-without-scheme": ("pull_repository", "keeper:secret@git.example:boards.git"),
+    "password-with-a-slash": ("pull_repository", "https://keeper:a/secret@git.example/b.git"),
+    "command": ("pull_repository", "ext::/bin/touch"),
+    "cleartext": ("pull_repository", "http://git.example/boards.git"),
+    "cleartext-of-git": ("pull_repository", "git://git.example/boards.git"),
+    "cleartext-of-old": ("pull_repository", "ftp://git.example/boards.git"),
     "none": ("pull_repository", None),
     "revision": ("pull_revision", "main; reboot"),
     "playbook-elsewhere": ("pull_playbook", "../../etc/site.yml"),
@@ -36,6 +46,9 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "delay": ("pull_randomized_delay", "5min\nOnBootSec=1"),
     "keys": ("pull_gnupg_home", "keys"),
     "signers": ("pull_allowed_signers", "/etc/signers\nUMask=0"),
+    "signers-in-the-checkout": ("pull_allowed_signers", f"{HOME}/repository/signers"),
+    "signers-beside-it": ("pull_allowed_signers", f"/{HOME}//./collections/signers"),
+    "keys-among-the-commits": ("pull_gnupg_home", f"{HOME}/repository.git"),
     "programs": ("pull_bin_dir", "/usr/../tmp"),
     "path": ("pull_writable_paths", ["/usr", "/srv /home"]),
     "timeout": ("pull_timeout", 0),
@@ -63,6 +76,35 @@ def test_it_is_refused_by_name(run: Run, host: str) -> None:
     (sentence,) = {one["msg"] for one in told if one.get("msg", "").startswith(variable)}
     assert f"{variable} of {host} is" in sentence or f"{variable} of {host} has" in sentence
     assert "must be" in sentence
+
+
+def test_a_secret_is_refused_without_being_shown(run: Run) -> None:
+    assert "secret" not in run.output
+    assert '"https://***@git.example/boards.git"' in run.output
+    assert f'"{REPOSITORY}?***"' in run.output
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/srv/boards.git",
+        "file:///srv/boards%27%20site.git",
+        "https://git.example",
+        "https://git.example:8443/~keeper/boards.git",
+        "https://git.example/a@b,c=d&e+f.git",
+        "http://git.example/boards.git",
+        "git://git.example/boards.git",
+        "ssh://git.example/boards.git",
+        "ssh://git@git.example:2222/boards.git",
+        "git+ssh://git@git.example/~/boards.git",
+        "git@git.example:boards.git",
+        "git.example:/srv/boards.git",
+        "boards:a/b@c.git",
+    ],
+)
+def test_urls_without_a_secret_have_a_form(url: str) -> None:
+    forms = yaml.safe_load(VARIABLES.read_text())
+    assert re.match(rf"(?:{'|'.join(forms['pull_urls'])})\Z", url)
 
 
 def test_nothing_is_run_on_a_host_before_that(run: Run) -> None:
