@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -231,6 +233,62 @@ def test_a_key_is_not_accepted_after_its_time(host: Host, server: Server) -> Non
     host.signers.write_text(text.replace(" ", ' valid-before="20010101" ', 1))
     server.commit("late")
     assert "has no valid signature" in host.take()
+
+
+class TestGnupg:
+    """Signatures by keys of GnuPG."""
+
+    @pytest.fixture
+    def sign(self, server: Server, tmp_path: Path) -> Iterator[Callable[..., None]]:
+        """Return what commits with a new key: when the key was made, and for how long."""
+        home = tmp_path / "gpg"
+        home.mkdir(mode=0o700)
+        program = tmp_path / "gpg-then"
+
+        def commit(made: str = "", valid: str = "never") -> None:
+            time = ["--faked-system-time", made] if made else []
+            gpg = ["gpg", "--quiet", "--batch", "--homedir", str(home), *time]
+            program.write_text(f'#!/bin/sh\nexec {shlex.join(gpg)} "$@"\n')
+            program.chmod(0o755)
+            generate = ["--passphrase", "", "--quick-generate-key", KEEPER, "ed25519", "sign"]
+            subprocess.run([program, *generate, valid], check=True)
+            (server.path / "site.yml").write_text(made or "now")
+            server.git("add", "--all")
+            key = ["-c", "gpg.format=openpgp", "-c", f"user.signingKey={KEEPER}"]
+            words = [*key, "-c", f"gpg.program={program}", "commit", "--quiet", "--gpg-sign"]
+            server.git(*words, "--message=Signed")
+
+        yield commit
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+
+    @pytest.fixture
+    def keys(self, tmp_path: Path) -> Iterator[Path]:
+        """Return the directory of the accepted keys, which are none yet."""
+        keys = tmp_path / "keys"
+        keys.mkdir(mode=0o700)
+        yield keys
+        subprocess.run(["gpgconf", "--homedir", keys, "--kill", "all"], check=True)
+
+    def test_an_accepted_one_is_taken(
+        self, host: Host, sign: Callable[..., None], keys: Path, tmp_path: Path
+    ) -> None:
+        sign()
+        shutil.copy(tmp_path / "gpg/pubring.kbx", keys)
+        assert host.take(**{"gnupg-home": keys}) == ""
+        assert host.runs == "now"
+
+    def test_one_that_has_expired_is_refused(
+        self, host: Host, sign: Callable[..., None], keys: Path, tmp_path: Path
+    ) -> None:
+        sign("20200101T000000", "1d")
+        shutil.copy(tmp_path / "gpg/pubring.kbx", keys)
+        assert "has no valid signature" in host.take(**{"gnupg-home": keys})
+
+    def test_one_that_is_not_accepted_is_refused(
+        self, host: Host, sign: Callable[..., None], keys: Path
+    ) -> None:
+        sign()
+        assert "has no valid signature" in host.take(**{"gnupg-home": keys})
 
 
 class TestReplay:
