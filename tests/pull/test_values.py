@@ -80,8 +80,12 @@ def test_it_is_refused_by_name(run: Run, host: str) -> None:
 
 def test_a_secret_is_refused_without_being_shown(run: Run) -> None:
     assert "secret" not in run.output
-    assert "https://***@git.example/boards.git" in run.output
-    assert f"{REPOSITORY}?***" in run.output
+    for shown in (
+        "https://***@git.example/b.git",
+        "***@git.example:boards.git",
+        f"{REPOSITORY}?***",
+    ):
+        assert shown in run.output
 
 
 @pytest.mark.parametrize(
