@@ -6,6 +6,6 @@
 
 from __future__ import annotations
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._python_guard import ActionModule
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._module_action import ActionModule
 
 __all__ = ["ActionModule"]

@@ -54,13 +54,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.filter.host_state import host_state
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
 
 
 def host_states(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], variable: str
 ) -> list[Any]:
     """As documented above."""
-    return [host_state(hostvars[host].get(variable), host) for host in hosts]
+    given = without_facts(hostvars)
+    results = [given[host].get(variable) for host in hosts]
+    return [
+        host_state(result if isinstance(result, Mapping) else None, host)
+        for host, result in zip(hosts, results, strict=True)
+    ]
 
 
 class FilterModule:

@@ -45,6 +45,7 @@ _value:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_states import not_begun, table
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._untrusted import untrusted
 
@@ -53,7 +54,8 @@ def rollout_table(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], variable: str
 ) -> Any:
     """As documented above."""
-    return untrusted(table([hostvars[host].get(variable) or not_begun(host) for host in hosts]))
+    given = without_facts(hostvars)
+    return untrusted(table([given[host].get(variable) or not_begun(host) for host in hosts]))
 
 
 class FilterModule:

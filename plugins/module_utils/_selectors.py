@@ -26,7 +26,7 @@ _ALIAS = frozenset(_LETTERS + ",._+-")
 _NAME = frozenset(_LETTERS + ",._+@:#-")
 _DRIVER = frozenset(_LETTERS + ",._+ #-")
 # DMI tables have names such as "ProLiant XL270d Gen10 (P12345-B21)".
-_BOARD = frozenset(_LETTERS + " ,._+/#-()&:@=")
+BOARD_CHARACTERS = frozenset(_LETTERS + " ,._+/#-()&:@=")
 _ACPI = frozenset(string.ascii_uppercase + string.digits + "_")
 _TAG = frozenset(_LETTERS + "._-")
 
@@ -99,7 +99,7 @@ def _when_board(owner: str, given: Any) -> tuple[str, ...]:
         return ()
     names = given if isinstance(given, (list, tuple)) else [given]
     if not names or not all(
-        isinstance(name, str) and _consists_of(name, _BOARD) and name == name.strip()
+        isinstance(name, str) and _consists_of(name, BOARD_CHARACTERS) and name == name.strip()
         for name in names
     ):
         raise PolicyError(

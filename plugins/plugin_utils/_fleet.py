@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
+
 AS_LISTED = "as_listed"
 UNMANAGED = "unmanaged"
 REBOOT = "reboot"
@@ -153,6 +155,11 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     if result.get("failed") or "devices" not in result:
         sentence = explained("Its devices cannot be read: ", messages(result))
         return _without_devices(host, FAILED, sentence)
+    try:
+        result = _READ.read(result, "")
+    except _answers.MalformedAnswerError as error:
+        sentence = explained("Its devices cannot be read: the result is malformed: ", [str(error)])
+        return _without_devices(host, FAILED, sentence)
     devices = [_device(found) for found in result["devices"]]
     losing = [
         device
@@ -168,11 +175,38 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     return HostState(
         host=host,
         state=state,
-        sentence=" Note: ".join([sentence, *map(_one_line, notes[:1])]),
+        sentence=" Note: ".join([sentence, *map(one_line, notes[:1])]),
         devices=devices,
         boot_files=boot_files,
         notes=notes,
     )
+
+
+_READ = _answers.Record(
+    {
+        "devices": _answers.ListOf(
+            _answers.INSPECTED_DEVICE.part(
+                "name",
+                "bus",
+                "dt_path",
+                "acpi_path",
+                "driver",
+                "driver_override",
+                "desired",
+                "next_boot",
+                "drift",
+                "carries",
+                lost_at_boot=_answers.ListOf(_answers.LOSS.part("accepted")),
+            )
+        ),
+        "policy_list": _answers.DEVICE_INFO["policy_list"],
+    },
+    {
+        "boot_files": _answers.ListOf(_answers.BOOT_FILE.part("drift")),
+        "kernels": _answers.ListOf(_answers.KERNEL.part("note")),
+        "reboot_required": _answers.DEVICE_INFO["reboot_required"],
+    },
+)
 
 
 def _is_losing(found: Mapping[str, Any]) -> bool:
@@ -183,8 +217,8 @@ def _is_losing(found: Mapping[str, Any]) -> bool:
 def _losses(losing: Sequence[Device]) -> str:
     first = losing[0]
     said = "%s: %s" % (
-        first["device"],
-        _one_line((first["drift"] or ["the next boot takes it"])[0]),
+        one_line(first["device"]),
+        one_line((first["drift"] or ["the next boot takes it"])[0]),
     )
     others = len(losing) - 1
     more = " So %s more of its devices." % ("is one" if others == 1 else "are %d" % others)
@@ -255,7 +289,7 @@ def _sentence_of(
     if boot_files:
         return _sentence_of_boot_files(boot_files, len(drifting))
     first = drifting[0]
-    said = "%s: %s" % (first["device"], _one_line(first["drift"][0]))
+    said = "%s: %s" % (one_line(first["device"]), one_line(first["drift"][0]))
     others = len(drifting) - 1
     more = " So %s more of its devices." % ("is one" if others == 1 else "are %d" % others)
     if not result["policy_list"]:
@@ -274,7 +308,7 @@ def _sentence_of_boot_files(sentences: Sequence[str], drifting: int) -> str:
         "differs one device" if drifting == 1 else "differ %d devices" % drifting
     )
     return "%s.%s%s Apply its list again: that restores its own boot files." % (
-        _one_line(sentences[0]).rstrip("."),
+        one_line(sentences[0]).rstrip("."),
         more,
         devices if drifting else "",
     )
@@ -302,11 +336,11 @@ def messages(result: Mapping[str, Any]) -> list[str]:
     # Of a traceback it is the last line that tells.
     crashes = [line for line in [*errors, *output] if _EXCEPTION.fullmatch(line)]
     told = [_PREFIX.sub("", line) for line in [*crashes[-1:], *said, *errors, *output]]
-    return [_one_line(line) for line in told if line.strip() and not _NOISE.match(line)]
+    return [one_line(line) for line in told if line.strip() and not _NOISE.match(line)]
 
 
-def _one_line(text: str) -> str:
-    """Without control characters, and not too long."""
+def one_line(text: str) -> str:
+    """Return the text on one line, without control characters, and not too long."""
     found = _FOLDER.search(text)
     text = " ".join((found.group("said") if found else text).split())
     text = "".join(letter for letter in text if letter.isprintable())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -61,8 +62,13 @@ NO_DRIVER = "(none)"
 _NOT_KNOWN = "(not known without root)"
 DRIVER_NOT_KNOWN = "(not known)"
 
-# What makes a spreadsheet take a cell for a formula, with the same letters in full width.
-_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+# What makes a spreadsheet take a cell for a formula, with the same letters in full width, behind
+# what it skips: spaces of all kinds, what is not seen, and quotes. A spreadsheet that was told of
+# another separator than the comma begins a cell behind it.
+_FORMULA = re.compile(
+    r"(?P<before>^|[;\t|\r\n])(?=[\t\r\n]|[\s\x00-\x1f\x7f-\xa0\xad\u200b-\u200f\u2028-\u202f\u2060-\u206f"
+    r"\ufeff\"']*[=+\-@\uff1d\uff0b\uff0d\uff20])"
+)
 
 
 class Report(NamedTuple):
@@ -169,7 +175,7 @@ def _binding(found: Binding | Device) -> tuple[str, str]:
 
 
 def _cell(text: str) -> str:
-    return "'" + text if text.lstrip(" ").startswith(_FORMULA) else text
+    return _FORMULA.sub(r"\g<before>'", text)
 
 
 def as_prometheus(report: Report) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import ROLLOUT_NAME
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
 
 _FORMATS = ("html", "json", "csv", "prometheus")
 _MODE = re.compile(r"0?[0-7]{3,4}|[ugoa]*[-+=][rwxX]*(,[ugoa]*[-+=][rwxX]*)*")
@@ -22,10 +23,11 @@ _LONGEST_VALUE = 200
 
 
 class Requirement(NamedTuple):
-    """What a variable must be, and whether it must be the same for all hosts."""
+    """What a variable must be, what it is if unset, and whether all hosts need the same value."""
 
     is_met: Callable[[Any], bool]
     sentence: str
+    default: Any
     is_common: bool = True
 
 
@@ -42,11 +44,12 @@ def problems_of(
 ) -> list[str]:
     """A sentence for each variable that has a wrong value on a host, or several where it needs one.
 
-    What is not set has the default of its playbook.
+    What is not set has the default of its playbook. Facts set nothing here.
     """
     problems = []
+    given = without_facts(hostvars)
     # hostvars makes the variables of a host again each time that it is asked for them.
-    variables = {host: hostvars[host] for host in hosts}
+    variables = {host: given[host] for host in hosts}
     for name in names:
         values = {host: found.get(name) for host, found in variables.items() if name in found}
         problems_by_host = {host: problem_of(name, value) for host, value in values.items()}
@@ -127,32 +130,44 @@ REQUIREMENTS = {
     "rollout_waves": Requirement(
         _are_waves,
         'a number of hosts from 1, a part of all hosts from "1%" to "100%", or a list of such',
+        [1, "10%", "50%", "100%"],
     ),
     "rollout_tolerated": Requirement(
-        lambda value: _is_number(value, 0), "the number of hosts that may fail, 0 or more"
+        lambda value: _is_number(value, 0), "the number of hosts that may fail, 0 or more", 0
     ),
     "passthrough_rollout": Requirement(
         _is_rollout,
         "up to 64 letters, digits and . _ : + -, beginning with a letter or a digit",
+        None,
     ),
     "reboot_timeout": Requirement(
-        lambda value: _is_number(value, 1), "a number of seconds, 1 or more", is_common=False
+        lambda value: _is_number(value, 1), "a number of seconds, 1 or more", 600, is_common=False
     ),
     "drift_file": Requirement(
-        _is_new_file, "the path of a file in a directory that exists on the control node"
+        _is_new_file,
+        "the path of a file in a directory that exists on the control node",
+        "drift.jsonl",
     ),
     "drift_accepted": Requirement(
-        _is_list_of(STATES, 0), "a list of states out of %s" % ", ".join(STATES), is_common=False
+        _is_list_of(STATES, 0),
+        "a list of states out of %s" % ", ".join(STATES),
+        [],
+        is_common=False,
     ),
     "report_path": Requirement(
-        _is_folder, "the path of a directory on the control node that exists or can be made"
+        _is_folder,
+        "the path of a directory on the control node that exists or can be made",
+        "fleet-report",
     ),
     "report_formats": Requirement(
-        _is_list_of(_FORMATS, 1), "a list of one or more out of %s" % ", ".join(_FORMATS)
+        _is_list_of(_FORMATS, 1),
+        "a list of one or more out of %s" % ", ".join(_FORMATS),
+        list(_FORMATS),
     ),
-    "report_title": Requirement(_is_text, "a text"),
+    "report_title": Requirement(_is_text, "a text", "Devices of the fleet"),
     "report_mode": Requirement(
         lambda value: isinstance(value, str) and _MODE.fullmatch(value) is not None,
         'a text with the mode of a file, such as "0644"',
+        "0600",
     ),
 }

@@ -15,6 +15,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import (
     explained,
     host_state,
     messages,
+    one_line,
 )
 
 NOT_BEGUN = "not begun"
@@ -94,7 +95,7 @@ def _outcome(
         return FAILED, explained("%s: " % failure.get("task", "A task"), messages(failure))
     done = CHANGED if applied.get("changed") else UNCHANGED
     if unchanged and done == UNCHANGED:
-        return UNCHANGED, unchanged
+        return UNCHANGED, one_line(unchanged)
     if checked is None:
         return done, "Not looked at: nothing was changed in check mode."
     return _seen(host_state(host, checked), done)
@@ -107,12 +108,15 @@ def _seen(state: HostState, done: str) -> tuple[str, str]:
     if state["state"] == "failed":
         return FAILED, state["sentence"]
     if state["boot_files"]:
-        return FAILED, state["boot_files"][0]
+        return FAILED, one_line(state["boot_files"][0])
     if state["state"] == "reboot":
         return done, state["sentence"]
     if drifting:
         first = drifting[0]
-        return FAILED, "%s is not as the list wants: %s" % (first["device"], first["drift"][0])
+        return FAILED, "%s is not as the list wants: %s" % (
+            one_line(first["device"]),
+            one_line(first["drift"][0]),
+        )
     if not listed:
         return done, "No list claims a device of it."
     return done, "Its list claims %s, and all is as it wants." % (

@@ -297,6 +297,16 @@ def test_texts_of_hosts_are_shown_as_they_are_and_never_run(show: Show) -> None:
     assert shown.locator("code").all_inner_texts()[:2] == [HOSTILE, HOSTILE]
 
 
+def test_a_host_called_like_an_element_of_the_page_is_a_row(show: Show) -> None:
+    elements = ["ui-data", "ui-table", "ui-filter", "ui-open", "ui-tools"]
+    page = show(states({name: result(EDGE, vfio="crypto") for name in elements}))
+    expect(host_rows(page)).to_have_count(len(elements))
+    opener(page, "ui-data").click()
+    expect(devices_of(page, "ui-data")).to_be_visible()
+    page.evaluate("location.hash = 'ui-table'")
+    expect(devices_of(page, "ui-table")).to_be_visible()
+
+
 def test_a_script_that_got_in_would_not_run(browser: Browser, report: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.html"
     text = report.read_text()

@@ -293,6 +293,13 @@ CASES = {
         before=_PYTHON % "#!/bin/sh\ncat > /dev/null\necho 'SyntaxError: no' >&2\nexit 1",
         python="/root/a-python",
     ),
+    "The answer of the host is malformed": Case(
+        on(RING),
+        "devices is missing",
+        "Check its Python interpreter",
+        before=_PYTHON % "#!/bin/sh\ncat > /dev/null\necho '{\"ansible_facts\": {}}'",
+        python="/root/a-python",
+    ),
     "was not written by this collection": Case(
         on(RING),
         FOREIGN,

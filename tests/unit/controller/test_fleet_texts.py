@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -52,11 +53,16 @@ def metrics(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 def cells(value: str) -> dict[str, str]:
     """The CSV line of a host whose only device has this for a path and as its drift."""
-    found = result(EDGE)
-    found["devices"] = [{**found["devices"][0], "dt_path": value, "drift": [value]}]
-    rows = csv.DictReader(_fleet_texts.as_csv(report(host_state(value, found))).splitlines(True))
+    rows = csv.DictReader(_fleet_texts.as_csv(report(host_of(value))).splitlines(True))
     (row,) = rows
     return row
+
+
+def host_of(value: str) -> HostState:
+    """A host with this name, whose only device has it for a path and as its drift."""
+    host = host_state(value, result(EDGE))
+    host["devices"] = [{**host["devices"][0], "device": value, "drift": [value]}]
+    return host
 
 
 def test_json_has_all_of_it_one_host_a_line() -> None:
@@ -99,11 +105,24 @@ def test_csv_has_one_device_a_line_and_a_line_for_a_host_without_one() -> None:
     assert {row["driver"] for row in rows if row["name"].endswith(".pmu")} == {"(none)"}
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "  =", "\uff1d", "\uff0b"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        *("=", "+", "-", "@", "\t", "\r", "\n", "  =", "\uff1d", "\uff0b"),
+        *("\u00a0=", "\u2003+", "\u200b@", "\ufeff=", '"=', "' \u00a0=", "\x1b="),
+    ],
+)
 def test_no_cell_of_the_csv_is_a_formula_for_a_spreadsheet(start: str) -> None:
     value = start + 'cmd|"/c calc"!A1'
     row = cells(value)
     assert row["host"] == row["device"] == row["drift"] == "'" + value
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|", "\n", "\r", "; ", ';"', ";\u00a0"])
+def test_no_cell_is_a_formula_if_another_separator_is_taken(separator: str) -> None:
+    row = cells("on eth0" + separator + "=1+1")
+    assert not re.search("[;\t|\r\n][^';\t|\r\n=]*=", row["drift"])
+    assert row["drift"].replace("'", "") == ("on eth0" + separator + "=1+1")
 
 
 def test_hazards_that_are_not_known_are_told_and_counted_as_none() -> None:
@@ -126,7 +145,9 @@ def test_differences_of_boot_files_are_counted() -> None:
     assert counts == [2, 0]
 
 
-@pytest.mark.parametrize("value", ["/soc/a@1", "a,b", 'say "x"', "two\nlines", "5 - 3"])
+@pytest.mark.parametrize(
+    "value", ["/soc/a@1", "a,b", 'say "x"', "two\nlines", "5 - 3", "a; b", "a|b", "x;y=1"]
+)
 def test_other_cells_of_the_csv_come_back_as_they_were(value: str) -> None:
     row = cells(value)
     assert row["host"] == row["device"] == row["drift"] == value
@@ -152,9 +173,9 @@ def test_prometheus_reads_the_gauges() -> None:
 
 
 def test_labels_come_back_as_they_were() -> None:
-    found = result(EDGE)
-    found["devices"][0]["driver"] = HOSTILE
-    text = _fleet_texts.as_prometheus(report(host_state(HOSTILE, found)))
+    host = host_state(HOSTILE, result(EDGE))
+    host["devices"][0]["driver"] = HOSTILE
+    text = _fleet_texts.as_prometheus(report(host))
     read = metrics(text)
     assert read["armfleet_vfio_devices", (("driver", HOSTILE), ("host", HOSTILE))] == 1
     assert text.endswith("\n")
@@ -174,9 +195,9 @@ def test_the_summary_is_one_line(hosts: list[HostState], said: str) -> None:
 
 
 def test_what_the_page_has_for_scripts_is_json_and_ends_no_script() -> None:
-    found = result(EDGE)
-    found["devices"][0]["dt_path"] = HOSTILE + "<!--"
-    data = page(report(host_state("edge-1", found)), {})["data"]
+    host = host_state("edge-1", result(EDGE))
+    host["devices"][0]["device"] = HOSTILE + "<!--"
+    data = page(report(host), {})["data"]
     assert not {"<", ">", "&"} & set(data)
     assert json.loads(data)["texts"][0] == HOSTILE + "<!--"
 

@@ -1,0 +1,349 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a host may answer to each module: documented keys, types, sizes, printable text. Pure.
+
+A host is not trusted by the control node. Whoever has root on it can replace its Python
+interpreter and answer a module with any text, in which ansible-core would find facts that precede
+the variables of the inventory, hosts to add, warnings to show. So the answer is read by the shapes
+below, which are those of the modules' documentation, and nothing else of it is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+# A board with 1,000 devices answers with 3 MB.
+LARGEST_ANSWER = 32 * 2**20
+# A name or a sentence; and a text with lines, as the rules of 500 entries before and after a run.
+LONGEST_TEXT = 2**16
+LONGEST_LINES = 2**22
+MOST_ITEMS = 20_000
+# Beside what a module returns; an output is for people who look for a cause.
+_LONGEST_OUTPUT = 2**16
+_LONGEST_NUMBER = 18
+_START = re.compile(r"^[ \t\r]*(?=\{)", re.MULTILINE)
+
+
+class MalformedAnswerError(Exception):
+    """An answer is not as the module's documentation says; the text says where."""
+
+
+class Shape(Protocol):
+    """What a value has to be."""
+
+    def read(self, value: Any, place: str) -> Any:
+        """Return a clean copy of ``value``; MalformedAnswerError names ``place`` if it is wrong."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A string; ``has_lines`` lets it have line breaks and tabs."""
+
+    has_lines: bool = False
+
+    def read(self, value: Any, place: str) -> str:
+        if not isinstance(value, str):
+            raise _wrong(place, "is no text")
+        longest = LONGEST_LINES if self.has_lines else LONGEST_TEXT
+        if len(value) > longest:
+            raise _wrong(place, "has more than %d characters" % longest)
+        return printable(value, has_lines=self.has_lines)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    def read(self, value: Any, place: str) -> bool:
+        if not isinstance(value, bool):
+            raise _wrong(place, "is neither true nor false")
+        return value
+
+
+@dataclass(frozen=True)
+class Nullable:
+    """Null, or what ``shape`` says."""
+
+    shape: Shape
+
+    def read(self, value: Any, place: str) -> Any:
+        return None if value is None else self.shape.read(value, place)
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list; ``shape`` is that of each item."""
+
+    shape: Shape
+
+    def read(self, value: Any, place: str) -> list[Any]:
+        if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+            raise _wrong(place, "is no list")
+        if len(value) > MOST_ITEMS:
+            raise _wrong(place, "has more than %d items" % MOST_ITEMS)
+        return [
+            self.shape.read(item, "%s[%d]" % (place, number)) for number, item in enumerate(value)
+        ]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A mapping with all ``keys`` and some of ``optional``; what else it has is not kept."""
+
+    keys: Mapping[str, Shape]
+    optional: Mapping[str, Shape] = field(default_factory=dict)
+
+    def read(self, value: Any, place: str) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise _wrong(place, "is no mapping")
+        within = "%s." % place if place else ""
+        clean = {}
+        for key, shape in {**self.keys, **self.optional}.items():
+            if key in value:
+                clean[key] = shape.read(value[key], within + key)
+            elif key in self.keys:
+                raise _wrong(within + key, "is missing")
+        return clean
+
+    def part(self, *keys: str, **optional: Shape) -> Record:
+        """Return the record of some of its keys, and of others that may be missing."""
+        return Record({key: self.keys[key] for key in keys}, optional)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a policy list: options with texts, numbers, flags, or lists of texts."""
+
+    def read(self, value: Any, place: str) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise _wrong(place, "is no mapping")
+        if len(value) > MOST_ITEMS:
+            raise _wrong(place, "has more than %d items" % MOST_ITEMS)
+        return {
+            _TEXT.read(key, place): _option(option, "%s.%s" % (place, printable(str(key))))
+            for key, option in value.items()
+        }
+
+
+def _option(value: Any, place: str) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    return (_TEXTS if isinstance(value, Sequence) and not isinstance(value, str) else _TEXT).read(
+        value, place
+    )
+
+
+_TEXT = Text()
+_TEXTS = ListOf(_TEXT)
+_LINES = Text(has_lines=True)
+_MAYBE = Nullable(_TEXT)
+_FLAG = Flag()
+_ENTRY = Entry()
+_BINDING = Record({"driver": _MAYBE, "driver_override": _MAYBE})
+_EARLY: dict[str, Shape] = {"name": _TEXT, "driver": _TEXT, "words": _MAYBE, "sentence": _TEXT}
+_HAZARD: dict[str, Shape] = {"kind": _TEXT, "subject": _TEXT, "sentence": _TEXT}
+_DEVICE: dict[str, Shape] = {
+    "name": _TEXT,
+    "bus": _TEXT,
+    "dt_path": _MAYBE,
+    "compatible": _TEXTS,
+    "acpi_path": _MAYBE,
+    "acpi_hid": _MAYBE,
+    "driver": _MAYBE,
+    "driver_override": _MAYBE,
+    "iommu_group": _MAYBE,
+    "vfio_nodes": _TEXTS,
+}
+_CHANGED_DEVICE: dict[str, Shape] = {
+    **_DEVICE,
+    "before": _BINDING,
+    "after": _BINDING,
+    "changed": _FLAG,
+    "steps": _TEXTS,
+}
+_DIFF = ListOf(
+    Record({"before": _LINES, "after": _LINES}, {"before_header": _TEXT, "after_header": _TEXT})
+)
+_CHANGES: dict[str, Shape] = {
+    "devices": ListOf(Record(_CHANGED_DEVICE)),
+    "skipped_entries": _TEXTS,
+    "interrupted": _TEXTS,
+    "host_steps": _TEXTS,
+    "diff": _DIFF,
+}
+LOSS = Record({**_HAZARD, "accepted": _FLAG})
+BOOT_FILE = Record({"path": _TEXT, "state": _TEXT, "drift": Nullable(_TEXTS)})
+KERNEL = Record(
+    {"release": _TEXT, "running": _FLAG, "new": _FLAG, "missing": _TEXTS, "note": _MAYBE}
+)
+BOARD = Record({"compatible": _TEXTS, "product_name": _MAYBE, "board_name": _MAYBE})
+INSPECTED_DEVICE = Record(
+    {
+        **_DEVICE,
+        "bound_by": Nullable(Record({"kind": _TEXT, "sentence": _TEXT})),
+        "links": _TEXTS,
+        "carries": Nullable(ListOf(Record(_HAZARD))),
+        "claimed_by": Nullable(_ENTRY),
+        "desired": Nullable(_BINDING),
+        "next_boot": Record({**_BINDING.keys, "known": _FLAG, "reason": _TEXT}),
+        "lost_at_boot": ListOf(LOSS),
+        "drift": _TEXTS,
+        "driverctl": Nullable(Record({"path": _TEXT, "entry": _ENTRY})),
+        "rules_of_others": ListOf(Record({"place": _TEXT, "driver_override": _MAYBE})),
+        "boot_configuration": ListOf(Record({"place": _TEXT, "says": _TEXT})),
+        "kernel_command_line": Nullable(Record(_EARLY)),
+    }
+)
+DEVICE_INFO: dict[str, Shape] = {
+    "devices": ListOf(INSPECTED_DEVICE),
+    "policy_list": ListOf(_ENTRY),
+    "boot_files": ListOf(BOOT_FILE),
+    "kernels": ListOf(KERNEL),
+    "reboot_required": _FLAG,
+    "board": BOARD,
+    "skipped_entries": _TEXTS,
+}
+
+# What each module returns beside changed, failed and msg.
+SHAPES: dict[str, Mapping[str, Shape]] = {
+    "device_info": DEVICE_INFO,
+    "driver_override": _CHANGES,
+    "no_autobind": _CHANGES,
+    "vfio_binding": {**_CHANGES, "kept_settings": _TEXTS},
+    "host_policy": {
+        **_CHANGES,
+        "devices": ListOf(Record({**_CHANGED_DEVICE, "links": _TEXTS})),
+        "kept_settings": _TEXTS,
+        "boot_files": ListOf(Record({"path": _TEXT, "changed": _FLAG, "state": _TEXT})),
+        "initramfs_tool": _MAYBE,
+        "initramfs_command": Nullable(_TEXTS),
+        "reboot_required": _FLAG,
+        "not_checked": _TEXTS,
+        "kernel_command_line": ListOf(Record(_EARLY)),
+    },
+    "initramfs": {
+        "tool": _TEXT,
+        "command": _TEXTS,
+        "images": ListOf(
+            Record(
+                {
+                    "path": _TEXT,
+                    "kernel": _TEXT,
+                    "rebuilt": _FLAG,
+                    "missing": _TEXTS,
+                    "left_over": _TEXTS,
+                }
+            )
+        ),
+    },
+}
+
+
+def printable(text: str, *, has_lines: bool = False) -> str:
+    """Return the text with an escape of Python's for each character that is not printable.
+
+    Printable is what ``str.isprintable`` says: no control character of a terminal, none that turns
+    the direction of the text, no lone surrogate, no space but the one of ASCII. ``has_lines``
+    leaves line breaks and tabs.
+    """
+    if text.isprintable():
+        return text
+    kept = "\n\t" if has_lines else ""
+    return "".join(
+        letter
+        if letter.isprintable() or letter in kept
+        else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
+
+
+def decode(output: str) -> Any:
+    """Return the first JSON object in the output of a module, or None if it has none.
+
+    Lines before it are those of a login. MalformedAnswerError says why it cannot be read.
+    """
+    if len(output) > LARGEST_ANSWER:
+        raise MalformedAnswerError("it has more than %d characters" % LARGEST_ANSWER)
+    start = _START.search(output)
+    if start is None:
+        return None
+    try:
+        return _DECODER.raw_decode(output, start.end())[0]
+    except RecursionError as error:
+        raise MalformedAnswerError("it is nested too deeply") from error
+    except ValueError as error:
+        raise MalformedAnswerError("it is no JSON") from error
+
+
+def _number(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Refuse long numbers: Python before 3.10.7 takes quadratic time for them."""
+
+    def parse_short(digits: str) -> Any:
+        if len(digits) > _LONGEST_NUMBER:
+            raise ValueError(digits[:_LONGEST_NUMBER])
+        return parse(digits)
+
+    return parse_short
+
+
+_DECODER = json.JSONDecoder(parse_int=_number(int), parse_float=_number(float))
+
+
+def read(module: str, answer: Any) -> dict[str, Any]:
+    """Return what may be kept of a module's answer.
+
+    That is ``changed``, what the module returns (all of it if it did not fail), and of people's
+    texts ``msg``, ``warnings`` and ``exception``, a traceback. MalformedAnswerError if it is not as
+    the module returns it.
+    """
+    clean = _COMMON.read(answer, "")
+    clean.setdefault("changed", False)
+    if clean.get("failed"):
+        clean.setdefault("msg", "")
+        for key, shape in SHAPES[module].items():
+            with suppress(MalformedAnswerError, KeyError):
+                clean[key] = shape.read(answer[key], key)
+        return clean
+    return {**clean, **Record(SHAPES[module]).read(answer, "")}
+
+
+def output(text: str) -> str:
+    """Return the output of a program as people may see it: printable, and its end if it is long."""
+    return printable(text[-_LONGEST_OUTPUT:].replace("\r\n", "\n"), has_lines=True)
+
+
+@dataclass(frozen=True)
+class _Message:
+    """A warning or a traceback: a text, or ansible-core's own record of one (2.19 and later)."""
+
+    key: str
+
+    def read(self, value: Any, place: str) -> str:
+        while isinstance(value, Mapping):
+            value = value.get(self.key, value.get("event"))
+        return _LINES.read(value, place)
+
+
+_COMMON = Record(
+    {},
+    {
+        "changed": _FLAG,
+        "failed": _FLAG,
+        "msg": _LINES,
+        "warnings": ListOf(_Message("msg")),
+        "exception": _Message("formatted_traceback"),
+    },
+)
+
+
+def _wrong(place: str, problem: str) -> MalformedAnswerError:
+    return MalformedAnswerError("%s %s" % (place or "it", problem))

@@ -1,0 +1,299 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A host of a fleet lies to the control node, by whichever ansible-playbook is first in PATH."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.harness.hostile import answer, take_over
+from tests.harness.playbook import Run, play, rows
+from tests.matrix.test_role import DRIVERS, PARTS, PLAYBOOKS, VARIABLES
+from tests.simulated.boards import device_tree, flattened
+from tests.simulated.fleet import Fleet, fleet
+from tests.simulator.host import Plan
+
+if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
+    pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)
+
+EVIL, HONEST, LATE = "evil", "honest", "late"
+BOARDS = [EVIL, HONEST, LATE]
+LISTED = 2
+# Terminals act on the first four; the others turn the text around or cannot be encoded.
+NOT_PRINTABLE = "\x1b]0;title\x07\x9b31m\x00\u202e\u2028\udc80"
+
+
+@pytest.fixture(scope="module")
+def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Three boards, the hostile one first."""
+    place = tmp_path_factory.mktemp("hostile")
+    board, drivers = place / "board.dtb", place / "drivers.yml"
+    board.write_bytes(flattened(device_tree(PARTS)))
+    drivers.write_text(DRIVERS)
+    plans = [Plan(name, board, drivers) for name in BOARDS]
+    with fleet(place, plans, VARIABLES) as running:
+        take_over(running, EVIL)
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def with_fact_cache(
+    boards: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Ansible's own default for facts, which become variables, and a cache that keeps them."""
+    monkeypatch.setenv("ANSIBLE_INJECT_FACT_VARS", "True")
+    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN", "jsonfile")
+    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(tmp_path / "facts"))
+    yield
+    answer(boards, EVIL)
+    if any(boards.on_vfio().values()):
+        assert run(boards, "release").code == 0
+
+
+def run(boards: Fleet, playbook: str, *arguments: str, **variables: Any) -> Run:
+    return play(boards.inventory, f"armfleet.vfio.{playbook}", *arguments, variables=variables)
+
+
+def command(tmp_path: Path) -> str:
+    """A template that leaves a file on the machine that evaluates it."""
+    return "{{ lookup('ansible.builtin.pipe', 'touch %s/ran') }}" % tmp_path
+
+
+def facts(tmp_path: Path) -> dict[str, Any]:
+    """Every variable by which the control node would write or decide otherwise."""
+    theirs = str(tmp_path / "theirs")
+    return {
+        "drift_file": theirs,
+        "drift_accepted": ["failed", "drift"],
+        "drift_path": theirs,
+        "report_path": theirs,
+        "report_mode": "0777",
+        "report_title": command(tmp_path),
+        "report_formats": ["json"],
+        "report_registered": "nothing",
+        "rollout_tolerated": 9,
+        "rollout_row": {"host": EVIL, "wave": 1, "outcome": "changed", "sentence": "fine"},
+        "passthrough_rollout": "theirs",
+        "ansible_connection": "local",
+        "armfleet_board_names": [command(tmp_path)],
+        "ansible_facts": {},
+        "place": theirs,
+    }
+
+
+def lies(tmp_path: Path) -> dict[str, Any]:
+    """What ansible-core would act on, or show, in the answer of a module."""
+    return {
+        "ansible_facts": facts(tmp_path),
+        "_ansible_facts_cacheable": True,
+        "_ansible_verbose_always": NOT_PRINTABLE,
+        "ansible_facts_cacheable": True,
+        "ansible_stats": {"data": {NOT_PRINTABLE: 1}},
+        "add_host": {"host_name": "added", "groups": ["all"]},
+        "add_group": "added",
+        "argument_errors": [command(tmp_path)],
+        "attempts": NOT_PRINTABLE,
+        "deprecations": [{"msg": NOT_PRINTABLE, "version": "9"}],
+        "diff": [{"before": NOT_PRINTABLE, "after": command(tmp_path)}],
+        "exception": NOT_PRINTABLE,
+        "invocation": {"module_args": {"path": NOT_PRINTABLE}},
+        "results": [NOT_PRINTABLE],
+        "skipped": False,
+        "stdout": NOT_PRINTABLE,
+        "unreachable": False,
+        "warnings": ["careful: " + NOT_PRINTABLE, command(tmp_path)],
+    }
+
+
+def not_printable(text: str) -> set[str]:
+    return {letter for letter in text if not letter.isprintable() and letter not in "\n\t\r"}
+
+
+@pytest.mark.parametrize("playbook", sorted({*PLAYBOOKS} - {"pull"}))
+def test_no_playbook_does_what_a_host_says(
+    boards: Fleet, playbook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer(boards, EVIL, lies(tmp_path))
+    given = {"passthrough_rollout": "ours"} if playbook == "rollback" else {}
+    for arguments in (["--diff"], ["-vvv", "--check"]):
+        done = run(boards, playbook, *arguments, **given)
+        assert not (tmp_path / "ran").exists()
+        assert not (tmp_path / "theirs").exists()
+        assert not not_printable(done.output)
+        assert "Traceback" not in done.output
+        assert hosts_of(done) == BOARDS, done.output
+        assert done.code == 0, done.output
+        assert cached(tmp_path) <= {"armfleet_board_names"}
+
+
+def test_pull_does_not_either(
+    boards: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer(boards, EVIL, lies(tmp_path))
+    run(boards, "pull", "--check", pull_repository="https://git.example/boards.git")
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "theirs").exists()
+
+
+def hosts_of(done: Run) -> list[str]:
+    """The hosts of the recap."""
+    return re.findall(r"^(\S+)\s+: ok=", done.output, re.MULTILINE)
+
+
+def cached(tmp_path: Path) -> set[str]:
+    """The names of the facts that are kept of the hostile host."""
+    kept = tmp_path / "facts" / EVIL
+    return set(json.loads(kept.read_text())) if kept.exists() else set()
+
+
+@pytest.fixture
+def ours(boards: Fleet, tmp_path: Path) -> Iterator[Path]:
+    """A directory that the operator's inventory names, while the cache has lies of the host."""
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "facts").mkdir()
+    (tmp_path / "facts" / EVIL).write_text(json.dumps(facts(tmp_path)))
+    variables = boards.inventory.parent / "group_vars/all.yml"
+    variables.parent.mkdir(exist_ok=True)
+    settings = {
+        "place": str(tmp_path / "ours"),
+        "drift_file": "{{ place }}/drift.jsonl",
+        "report_path": "{{ place }}/report",
+        "report_mode": "0640",
+    }
+    variables.write_text(yaml.safe_dump(settings))
+    yield tmp_path / "ours"
+    variables.unlink()
+
+
+def test_cached_facts_do_not_choose_what_is_written(
+    boards: Fleet, ours: Path, tmp_path: Path
+) -> None:
+    drift = run(boards, "drift")
+    assert drift.code == 0, drift.output
+    assert states(ours) == dict.fromkeys(BOARDS, "unmanaged")
+    report = run(boards, "report")
+    assert report.code == 0, report.output
+    names = ["report.csv", "report.html", "report.json", "report.prom"]
+    assert sorted(path.name for path in (ours / "report").iterdir()) == names
+    assert {stat.S_IMODE((ours / "report" / name).stat().st_mode) for name in names} == {0o640}
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "theirs").exists()
+
+
+@pytest.mark.usefixtures("ours")
+def test_cached_facts_neither_name_a_rollout_nor_tolerate_a_failure(boards: Fleet) -> None:
+    answer(boards, EVIL, {"devices": [{}]})
+    done = run(boards, "rollout", rollout_waves=1)
+    assert done.code == 2
+    assert {name: row.outcome for name, row in rows(done).items()} == {
+        EVIL: "failed",
+        HONEST: "not begun",
+        LATE: "not begun",
+    }
+    assert "passthrough_rollout=theirs" not in done.output
+    assert boards.on_vfio() == dict.fromkeys(BOARDS, 0) | {EVIL: LISTED}
+
+
+def states(folder: Path) -> dict[str, str]:
+    lines = (folder / "drift.jsonl").read_text().splitlines()
+    return {line["host"]: line["state"] for line in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"fields": {"devices": [{}]}},
+        {"fields": {"devices": 5, "policy_list": None}},
+        {"fields": {"failed": "no", "unreachable": True}},
+        {"text": '{"devices": ' + "[" * 100_000},
+        {"text": '{"devices": [], "policy_list": ' + "9" * 5_000 + "}"},
+        {"text": '{"devices": "' + "x" * 33_000_000 + '"}'},
+        {"text": "\x1b[2J" + NOT_PRINTABLE[:-1] + "no JSON"},
+        {"text": "", "stderr": "\x1b[2J" + NOT_PRINTABLE[:-1], "code": 255},
+    ],
+    ids=["{}", "types", "flags", "deep", "number", "large", "text", "255"],
+)
+def test_a_malformed_answer_is_a_row(boards: Fleet, tmp_path: Path, lie: dict[str, Any]) -> None:
+    answer(boards, EVIL, **lie)
+    done = run(boards, "drift", drift_file=str(tmp_path / "drift.jsonl"))
+    assert done.code == 2
+    expected = "unreachable" if lie.get("code") else "failed"
+    others = dict.fromkeys([HONEST, LATE], "unmanaged")
+    assert states(tmp_path) == {EVIL: expected, **others}
+    assert not not_printable(done.output)
+    assert "Traceback" not in done.output
+
+
+def test_texts_of_a_host_are_written_for_all_hosts(boards: Fleet, tmp_path: Path) -> None:
+    entry = {"name": NOT_PRINTABLE + command(tmp_path), "policy": "vfio"}
+    answer(boards, EVIL, {"policy_list": [entry], "skipped_entries": [NOT_PRINTABLE]})
+    done = run(boards, "report", report_path=str(tmp_path / "report"))
+    assert done.code == 0, done.output
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert [host["state"] for host in report["hosts"]] == ["as_listed", "unmanaged", "unmanaged"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_malformed_answer_stops_a_rollout(boards: Fleet) -> None:
+    answer(boards, EVIL, {"devices": [{}]})
+    done = run(boards, "rollout", rollout_waves=[2, 1])
+    assert done.code == 2
+    assert {name: row.outcome for name, row in rows(done).items()} == {
+        EVIL: "failed",
+        HONEST: "changed",
+        LATE: "not begun",
+    }
+    assert boards.on_vfio()[LATE] == 0
+
+
+@pytest.mark.parametrize(("tolerated", "late"), [(0, "not begun"), (1, "changed")])
+def test_a_host_that_leaves_its_wave_without_a_result_has_failed(
+    boards: Fleet, tolerated: int, late: str
+) -> None:
+    variables = boards.inventory.parent / f"host_vars/{EVIL}.yml"
+    before = variables.read_text()
+    # The task that makes the row fails for this host.
+    variables.write_text(before + 'rollout_unchanged: "{{ 1 // 0 }}"\n')
+    done = run(boards, "rollout", rollout_waves=[2, 1], rollout_tolerated=tolerated)
+    variables.write_text(before)
+    assert done.code == 2, done.output
+    assert {name: row.outcome for name, row in rows(done).items()} == {
+        EVIL: "failed",
+        HONEST: "changed",
+        LATE: late,
+    }
+
+
+def test_the_name_of_a_board_is_no_template(boards: Fleet, tmp_path: Path) -> None:
+    names = [command(tmp_path), "acme,one", *map(str, range(200)), "x" * 5_000]
+    answer(boards, EVIL, {"board": {"compatible": names, "product_name": None, "board_name": None}})
+    assert run(boards, "boards").code == 0
+    constructed = boards.inventory.parent / "constructed.yml"
+    constructed.write_text(
+        "plugin: ansible.builtin.constructed\nstrict: true\n"
+        "keyed_groups: [{key: armfleet_board_names, prefix: board}]\n"
+    )
+    listed = subprocess.run(
+        ["ansible-inventory", "-i", boards.inventory, "-i", constructed, "--list"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    groups = json.loads(listed)
+    assert groups["board_acme_one"]["hosts"] == [EVIL]
+    assert not (tmp_path / "ran").exists()
+    assert sum(EVIL in group.get("hosts", ()) for group in groups.values()) < 70

@@ -1,0 +1,95 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whatever a host answers, it is one row of a report that can be written for all."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _info
+from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Findings
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers, _fleet_texts
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES, host_state
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_page import page
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_states import (
+    OUTCOMES,
+    rollout_state,
+)
+from tests.simulated.counts import Counts
+from tests.unit.controller.test_documentation import ENTRY, INSPECTION
+
+EXAMPLES = {"check": 2_000, "test": 10_000, "nightly": 100_000}
+SEED = 16
+HONEST = json.loads(json.dumps(_info.inspections(Findings([INSPECTION], [ENTRY]))))
+VALUES: list[Any] = [
+    *(None, True, False, 0, -1, 10**17, 1.5, "", "x", [], {}, [[]], [{}], {"a": {}}, [None]),
+    *("\x1b[2J", "\x9b", "\u202e", "\udc80", "\x00", "\u2028", "=1+1", "{{ 7 * 7 }}", "x" * 70_000),
+    *("__proto__", "</script>", ["\udfff"], {"\x1b": "\x1b"}, {"failed": True}, [5, "a", None]),
+]
+KEYS = ["failed", "changed", "unreachable", "msg", "warnings", "exception", "results", "skipped"]
+
+
+def mutated(generator: random.Random) -> dict[str, Any]:
+    """An answer with some values that are not as documented, anywhere in it."""
+    answer: dict[str, Any] = copy.deepcopy(HONEST)
+    for _number in range(generator.choice([1, 1, 1, 2, 5])):
+        place, key = generator.choice([*places(answer), (answer, generator.choice(KEYS))])
+        if generator.random() < 0.1 and isinstance(place, dict):
+            place.pop(key, None)
+        else:
+            place[key] = copy.deepcopy(generator.choice(VALUES))
+    return answer
+
+
+def places(data: Any) -> Iterator[tuple[Any, Any]]:
+    """Every mapping and list inside ``data`` with each of its keys."""
+    if isinstance(data, (dict, list)):
+        for key in data if isinstance(data, dict) else range(len(data)):
+            yield data, key
+            yield from places(data[key])
+
+
+def texts(data: Any) -> Iterator[str]:
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from texts([key, value])
+    elif isinstance(data, list):
+        for value in data:
+            yield from texts(value)
+
+
+def test_no_answer_keeps_a_report_from_being_written(depth: str, counts: Counts) -> None:
+    generator = random.Random(SEED)
+    malformed = 0
+    for _number in range(EXAMPLES[depth]):
+        answer = mutated(generator)
+        try:
+            kept = _answers.read("device_info", _answers.decode(json.dumps(answer)))
+        except _answers.MalformedAnswerError:
+            malformed += 1
+        else:
+            shown = texts({**kept, "msg": "", "exception": ""})
+            assert all(map(str.isprintable, shown)), answer
+        # A task of a user's own may have registered it without the action plugin.
+        host = host_state("board", answer)
+        assert host["state"] in STATES
+        assert rollout_state("board", 1, answer, answer, None, None)["outcome"] in OUTCOMES
+        report = _fleet_texts.Report([host], "Boards", datetime.now(UTC), "1")
+        written = [
+            _fleet_texts.as_json(report),
+            _fleet_texts.as_csv(report),
+            _fleet_texts.as_prometheus(report),
+            json.dumps(page(report, {})),
+        ]
+        assert "\x1b" not in "".join(written).encode().decode()
+    counts.add("answers of a host", EXAMPLES[depth])
+    counts.add("malformed ones among them", malformed)
