@@ -21,12 +21,14 @@ from typing import Any, Protocol
 
 # A board with 1,000 devices answers with 3 MB.
 LARGEST_ANSWER = 32 * 2**20
-# A name or a sentence; and a text with lines, as the rules of 500 entries before and after a run.
+# A name or a sentence; a failure with a sentence for each of 500 entries; the rules of so many.
 LONGEST_TEXT = 2**16
-LONGEST_LINES = 2**22
+_LONGEST_FAILURE = 2**18
+_LONGEST_DIFF = 2**22
 MOST_ITEMS = 20_000
 # Beside what a module returns; an output is for people who look for a cause.
-_LONGEST_OUTPUT = 2**16
+_LONGEST_OUTPUT = 2**14
+_MOST_WARNINGS = 100
 _LONGEST_NUMBER = 18
 _START = re.compile(r"^[ \t\r]*(?=\{)", re.MULTILINE)
 
@@ -44,16 +46,16 @@ class Shape(Protocol):
 
 @dataclass(frozen=True)
 class Text:
-    """A string; ``has_lines`` lets it have line breaks and tabs."""
+    """A string of up to so many characters; ``has_lines`` lets it have line breaks and tabs."""
 
+    longest: int = LONGEST_TEXT
     has_lines: bool = False
 
     def read(self, value: Any, place: str) -> str:
         if not isinstance(value, str):
             raise _wrong(place, "is no text")
-        longest = LONGEST_LINES if self.has_lines else LONGEST_TEXT
-        if len(value) > longest:
-            raise _wrong(place, "has more than %d characters" % longest)
+        if len(value) > self.longest:
+            raise _wrong(place, "has more than %d characters" % self.longest)
         return printable(value, has_lines=self.has_lines)
 
 
@@ -144,7 +146,8 @@ def _option(value: Any, place: str) -> Any:
 
 _TEXT = Text()
 _TEXTS = ListOf(_TEXT)
-_LINES = Text(has_lines=True)
+_FAILURE = Text(_LONGEST_FAILURE, has_lines=True)
+_LINES = Text(_LONGEST_DIFF, has_lines=True)
 _MAYBE = Nullable(_TEXT)
 _FLAG = Flag()
 _ENTRY = Entry()
@@ -301,12 +304,16 @@ _DECODER = json.JSONDecoder(parse_int=_number(int), parse_float=_number(float))
 def read(module: str, answer: Any) -> dict[str, Any]:
     """Return what may be kept of a module's answer.
 
-    That is ``changed``, what the module returns (all of it if it did not fail), and of people's
-    texts ``msg``, ``warnings`` and ``exception``, a traceback. MalformedAnswerError if it is not as
-    the module returns it.
+    That is ``changed``, what the module returns (all of it if it did not fail), and for people
+    ``msg``, the first of the ``warnings`` and ``exception``, a traceback. MalformedAnswerError if
+    it is not as the module returns it.
     """
     clean = _COMMON.read(answer, "")
     clean.setdefault("changed", False)
+    warnings = clean.get("warnings", ())
+    if len(warnings) > _MOST_WARNINGS:
+        more = "and %d more warnings" % (len(warnings) - _MOST_WARNINGS)
+        clean["warnings"] = [*warnings[:_MOST_WARNINGS], more]
     if clean.get("failed"):
         clean.setdefault("msg", "")
         for key, shape in SHAPES[module].items():
@@ -330,7 +337,7 @@ class _Message:
     def read(self, value: Any, place: str) -> str:
         while isinstance(value, Mapping):
             value = value.get(self.key, value.get("event"))
-        return _LINES.read(value, place)
+        return _FAILURE.read(value, place)
 
 
 _COMMON = Record(
@@ -338,7 +345,7 @@ _COMMON = Record(
     {
         "changed": _FLAG,
         "failed": _FLAG,
-        "msg": _LINES,
+        "msg": _FAILURE,
         "warnings": ListOf(_Message("msg")),
         "exception": _Message("formatted_traceback"),
     },

@@ -53,8 +53,9 @@ def context_without_facts(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return the variables of a task without the facts of its host, templates as they are given.
 
     A variable that precedes a fact of the same name, as one of the play or of an included role,
-    stays. One that a fact precedes has its value of the inventory again. A role's default that a
-    fact precedes is not in them.
+    stays, but for one with the very value of that fact, which cannot be told from it. One that a
+    fact precedes has its value of the inventory again. A role's default that a fact precedes is not
+    in them.
     """
     hostvars = variables["hostvars"]
     host = variables["inventory_hostname"]

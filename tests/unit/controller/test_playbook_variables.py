@@ -96,3 +96,9 @@ def test_values_are_those_of_all_hosts() -> None:
     (of_all,) = problems_of(["a"], {"a": {"rollout_tolerated": -1}}, names)
     assert of_all.startswith("rollout_tolerated is -1. ")
     assert not of_all.endswith("(a)")
+
+
+def test_a_value_is_shown_in_printable_characters() -> None:
+    problem = problem_of("rollout_tolerated", "\x9b31m\u202e")
+    assert problem is not None
+    assert problem.startswith('rollout_tolerated is "\\x9b31m\\u202e".')
