@@ -114,9 +114,9 @@ class Record:
                 raise _wrong(within + key, "is missing")
         return clean
 
-    def part(self, *keys: str, **optional: Shape) -> Record:
-        """Return the record of some of its keys, and of others that may be missing."""
-        return Record({key: self.keys[key] for key in keys}, optional)
+    def part(self, *keys: str) -> Record:
+        """Return the record of some of its keys alone."""
+        return Record({key: self.keys[key] for key in keys})
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,7 @@ _CHANGES: dict[str, Shape] = {
     "host_steps": _TEXTS,
     "diff": _DIFF,
 }
+HAZARD = Record(_HAZARD)
 LOSS = Record({**_HAZARD, "accepted": _FLAG})
 BOOT_FILE = Record({"path": _TEXT, "state": _TEXT, "drift": Nullable(_TEXTS)})
 KERNEL = Record(
@@ -194,7 +195,7 @@ INSPECTED_DEVICE = Record(
         **_DEVICE,
         "bound_by": Nullable(Record({"kind": _TEXT, "sentence": _TEXT})),
         "links": _TEXTS,
-        "carries": Nullable(ListOf(Record(_HAZARD))),
+        "carries": Nullable(ListOf(HAZARD)),
         "claimed_by": Nullable(_ENTRY),
         "desired": Nullable(_BINDING),
         "next_boot": Record({**_BINDING.keys, "known": _FLAG, "reason": _TEXT}),

@@ -182,23 +182,26 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     )
 
 
+_READ_DEVICE = _answers.Record(
+    {
+        **_answers.INSPECTED_DEVICE.part(
+            "name",
+            "bus",
+            "dt_path",
+            "acpi_path",
+            "driver",
+            "driver_override",
+            "desired",
+            "next_boot",
+            "drift",
+        ).keys,
+        "carries": _answers.Nullable(_answers.ListOf(_answers.HAZARD.part("kind", "sentence"))),
+    },
+    {"lost_at_boot": _answers.ListOf(_answers.LOSS.part("accepted"))},
+)
 _READ = _answers.Record(
     {
-        "devices": _answers.ListOf(
-            _answers.INSPECTED_DEVICE.part(
-                "name",
-                "bus",
-                "dt_path",
-                "acpi_path",
-                "driver",
-                "driver_override",
-                "desired",
-                "next_boot",
-                "drift",
-                "carries",
-                lost_at_boot=_answers.ListOf(_answers.LOSS.part("accepted")),
-            )
-        ),
+        "devices": _answers.ListOf(_READ_DEVICE),
         "policy_list": _answers.DEVICE_INFO["policy_list"],
     },
     {
