@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import (
     COMMAND_LINE,
@@ -37,12 +38,12 @@ def lines(files: Files, ours: str) -> list[Line]:
     """What others say is to be loaded: modules-load.d(5), and the kernel's command line."""
     found = []
     for path in files.layered(_FOLDERS, ".conf", ours):
-        for number, text in enumerate((files.read(path) or "").splitlines(), 1):
-            name = text.strip()
+        for number, text in enumerate(_text.lines(files.read(path) or ""), 1):
+            name = _text.stripped(text)
             if name and name[0] not in "#;":
                 place = "%s:%d" % (path, number)
                 found.append(Line(place, name, _LOAD, underscored(name)))
-    for word in (files.read(COMMAND_LINE) or "").split():
+    for word in _text.words(files.read(COMMAND_LINE) or ""):
         key, _equals, value = word.partition("=")
         if key in _ON_COMMAND_LINE:
             found += [

@@ -10,6 +10,7 @@ import os
 import re
 from typing import Iterator, NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import COMMAND_LINE
@@ -82,7 +83,7 @@ class Configured:
 
     def interface(self, place: str, name: str) -> str | None:
         """The file that configures the interface with this folder and name, or None."""
-        uevent = (self._sysfs.read(place + "/uevent") or "").splitlines()
+        uevent = _text.lines(self._sysfs.read(place + "/uevent") or "")
         kinds = [line.partition("=")[2] for line in uevent if line.startswith("DEVTYPE=")]
         device = re.match(r"bus/\w+/devices/([^/]+)/", place)
         interface = Interface(
@@ -181,7 +182,7 @@ class Configured:
             yield _Block(key.partition(":")[2], "in %s for the key of %s" % (CRYPTTAB, name))
 
     def _of_command_line(self) -> Iterator[_Block]:
-        for word in self._text(COMMAND_LINE).split():
+        for word in _text.words(self._text(COMMAND_LINE)):
             key, _equals, value = word.partition("=")
             use = "%s= of the kernel's command line" % key
             if key in _BLOCKS:
@@ -191,16 +192,16 @@ class Configured:
                 yield _Block("UUID=" + (uuid[5:] if uuid.startswith("luks-") else uuid), use)
 
     def _assigned(self, path: str, key: str) -> Iterator[_Block]:
-        for line in self._text(path).splitlines():
+        for line in _text.lines(self._text(path)):
             if line.startswith(key):
-                yield _Block(line[len(key) :].strip(), "%s of %s" % (key, path))
+                yield _Block(_text.stripped(line[len(key) :]), "%s of %s" % (key, path))
 
     def _table(self, path: str) -> Iterator[list[str]]:
         """The first four fields of each line; empty where a line has less."""
-        for line in (self._text(path)).splitlines():
-            fields = line.split()
+        for line in _text.lines(self._text(path)):
+            fields = _text.words(line)
             if len(fields) > 1 and not fields[0].startswith("#"):
-                yield [_unescaped(field) for field in [*fields, "", ""][:4]]
+                yield [_text.unescaped(field) for field in [*fields, "", ""][:4]]
 
     def _name_of(self, called: str) -> str | None:
         """The kernel's name of the block device that a file calls so; None if it is not there."""
@@ -236,7 +237,7 @@ class Configured:
         return self._sysfs.link_name("dev/block/" + number) if number else None
 
     def _read_consoles(self) -> Iterator[tuple[str, str]]:
-        for word in (self._text(COMMAND_LINE)).split():
+        for word in _text.words(self._text(COMMAND_LINE)):
             key, _equals, value = word.partition("=")
             if key == "console":
                 yield value.partition(",")[0], "console= of the kernel's command line"
@@ -245,11 +246,6 @@ class Configured:
                 terminal = re.match(r"serial-getty@(.+)\.service\Z", name)
                 if terminal and folder.endswith(".wants"):
                     yield terminal.group(1), "that of a login (%s/%s/%s)" % (_UNITS, folder, name)
-
-
-def _unescaped(field: str) -> str:
-    """A field of fstab(5), in which a blank is "\\040"."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), field)
 
 
 def _encoded(value: str) -> str:

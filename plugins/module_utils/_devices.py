@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Container, Mapping, NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     VFIO_DRIVERS,
@@ -78,7 +79,7 @@ def board(sysfs: Sysfs) -> Board:
     if compatible:
         return Board(compatible)
     told = [sysfs.read("class/dmi/id/" + name) for name in ("product_name", "board_name")]
-    return Board((), *[(name or "").strip() or None for name in told])
+    return Board((), *[_text.stripped(name or "") or None for name in told])
 
 
 def for_other_boards(sysfs: Sysfs, selectors: Sequence[Selector]) -> dict[Selector, str]:

@@ -7,11 +7,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _report
+from ansible_collections.armfleet.vfio.plugins.module_utils import _report, _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import check_access
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import (
     Host,
@@ -194,14 +194,19 @@ def _act(
             raise PolicyError("`timeout` is in seconds, 1 or more")
         outcome = run(host, to_request(module.params), module.check_mode)
     except PolicyError as error:
-        module.fail_json(msg=str(error))
+        fail(module, error)
     finally:
         host.sysfs.close()
     for sentence in (*outcome.interrupted, *outcome.warnings, *outcome.not_checked):
-        module.warn(sentence)
+        module.warn(_text.printable_result(sentence))
     if outcome.noiommu_kept and outcome.is_changed:
         module.warn(outcome.noiommu_kept)
-    module.exit_json(**to_result(outcome))
+    module.exit_json(**_text.printable_result(to_result(outcome)))
+
+
+def fail(module: AnsibleModule, error: PolicyError, **returned: Any) -> NoReturn:
+    """End the module with a line for each problem, and with what it returned before it failed."""
+    module.fail_json(msg="\n".join(map(_text.printable_result, error.problems)), **returned)
 
 
 def module_of(name: str) -> AnsibleModule:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange, Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     DRIVER,
@@ -67,8 +68,9 @@ def stored(files: Files) -> list[Stored]:
         if bus in VFIO_DRIVERS and name:
             path = "%s/%s" % (FOLDER, file)
             content = files.read(path) or ""
-            if content.strip():
-                found.append(Stored(path, bus, name, content.strip(), content))
+            override = _text.stripped(content)
+            if override:
+                found.append(Stored(path, bus, name, override, content))
     return found
 
 

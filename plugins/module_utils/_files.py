@@ -114,7 +114,12 @@ class Files:
         """The content, or None where there is no such file."""
         try:
             with open(
-                self._root + path, encoding="utf-8", errors="surrogateescape", opener=_open_file
+                self._root + path,
+                encoding="utf-8",
+                errors="surrogateescape",
+                # As it is: a file with other ends of lines is another file.
+                newline="",
+                opener=_open_file,
             ) as stream:
                 content = stream.read(_LONGEST + 1)
         except FileNotFoundError:

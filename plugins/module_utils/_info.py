@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _report
+from ansible_collections.armfleet.vfio.plugins.module_utils import (
+    _door,
+    _report,
+    _text,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import to_mapping
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot_files import BootFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import (
@@ -27,7 +31,6 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Hazard
 
 # Seconds for a device whose lock a hanging driver holds: nothing but its override is lost.
 _PATIENCE = 5
-_MOST_NAMES = 10
 
 
 def device_info() -> None:
@@ -42,12 +45,12 @@ def device_info() -> None:
             found = inspect(host, good, only_claimed=module.params["only_claimed"])
         problems.end()
     except PolicyError as error:
-        module.fail_json(msg=str(error))
+        _door.fail(module, error)
     finally:
         host.sysfs.close()
     for sentence in unknown(found):
-        module.warn(sentence)
-    module.exit_json(changed=False, **inspections(found))
+        module.warn(_text.printable_result(sentence))
+    module.exit_json(changed=False, **_text.printable_result(inspections(found)))
 
 
 def unknown(found: Findings) -> list[str]:
@@ -59,7 +62,7 @@ def unknown(found: Findings) -> list[str]:
             "%s: whether a process of another user, or in another mount namespace, uses what these "
             "devices carry is not known, because %s. carries is null where nothing is known, and "
             "may not be all where something is. Set become: true to see open files and mounts of "
-            "all processes" % (_listed(devices), _why_unknown())
+            "all processes" % (_text.listed(devices), _why_unknown())
         )
     files = [one.path for one in found.boot_files if one.drift is None]
     if files:
@@ -68,11 +71,6 @@ def unknown(found: Findings) -> list[str]:
             "compare its content" % ", ".join(files)
         )
     return sentences
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (" and %d more" % more if more > 0 else "")
 
 
 def _why_unknown() -> str:

@@ -13,6 +13,7 @@ import os
 import time
 from typing import Iterable, Iterator, NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import underscored
 
@@ -118,7 +119,7 @@ def command(maker: Maker, files: Files) -> list[str]:
 
 def image_paths(files: Files, kernel: str) -> list[str]:
     """Where an image of that kernel can be."""
-    machine = (files.read("/etc/machine-id") or "").strip()
+    machine = _text.stripped(files.read("/etc/machine-id") or "")
     paths = [image % kernel for image in _IMAGES]
     return paths + [image % (machine, kernel) for image in _IMAGES_OF_MACHINE if machine]
 
@@ -146,8 +147,8 @@ def wanted(maker: Maker, files: Files, boot_files: Sequence[str]) -> Wanted:
 
 
 def _told(content: str | None, beginning: str) -> list[str]:
-    lines = [line for line in (content or "").splitlines() if line.startswith(beginning)]
-    return [name for line in lines for name in line[len(beginning) :].strip('"').split()]
+    lines = [line for line in _text.lines(content or "") if line.startswith(beginning)]
+    return [name for line in lines for name in _text.words(line[len(beginning) :].strip('"'))]
 
 
 def modules(
@@ -189,17 +190,18 @@ def _folders(files: Files) -> list[str]:
 
 def module_files(files: Files, path: str) -> Iterator[str]:
     """The modules of a file such as modules.dep or modules.builtin."""
-    for line in (files.read(path) or "").splitlines():
+    for line in _text.lines(files.read(path) or ""):
         path = line.partition(":")[0]
         yield underscored(path.rpartition("/")[2].partition(".ko")[0])
 
 
 def _reset_modules(files: Files, folder: str) -> Iterator[tuple[str, str]]:
     """Aliases and modules, of the thousands of lines that are not about resets none."""
-    for line in (files.read(folder + "/modules.alias") or "").splitlines():
+    for line in _text.lines(files.read(folder + "/modules.alias") or ""):
         if line.startswith(("alias vfio-reset:", "alias vfio_reset:")):
-            _alias, alias, module = line.split()
-            yield underscored(alias), underscored(module)
+            fields = _text.words(line)
+            if len(fields) == 3:
+                yield underscored(fields[1]), underscored(fields[2])
 
 
 def render(

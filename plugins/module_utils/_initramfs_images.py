@@ -10,7 +10,12 @@ import os
 import subprocess
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _door, _initramfs
+from ansible_collections.armfleet.vfio.plugins.module_utils import (
+    _boot,
+    _door,
+    _initramfs,
+    _text,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import underscored
@@ -30,7 +35,7 @@ class Ran(NamedTuple):
 
     @property
     def last_lines(self) -> str:
-        lines = [line.strip() for line in (self.output + "\n" + self.errors).splitlines()]
+        lines = [_text.stripped(line) for line in _text.lines(self.output + "\n" + self.errors)]
         return "; ".join([line for line in lines if line][-_LAST_LINES:])
 
 
@@ -85,12 +90,12 @@ def initramfs() -> None:
     try:
         rebuilt = rebuild(Files(), run, module.params["require_image"], module.check_mode)
     except PolicyError as error:
-        module.fail_json(msg=str(error))
+        _door.fail(module, error)
     for note in rebuilt.notes:
-        module.warn(note)
-    returned = result(rebuilt)
+        module.warn(_text.printable_result(note))
+    returned = _text.printable_result(result(rebuilt))
     if rebuilt.problems:
-        module.fail_json(msg="\n".join(rebuilt.problems), **returned)
+        _door.fail(module, PolicyError(rebuilt.problems), **returned)
     module.exit_json(**returned)
 
 
@@ -216,8 +221,8 @@ def _checked(files: Files, run: Run, maker: _initramfs.Maker, image: Image) -> I
 
 def _names(output: str) -> Iterator[str]:
     """Paths of a listing, be it bare or as of ls -l."""
-    for line in output.splitlines():
-        words = line.partition(" -> ")[0].split()
+    for line in _text.lines(output):
+        words = _text.words(line.partition(" -> ")[0])
         if words:
             yield "/" + words[-1].lstrip("./")
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Callable
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
+from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_use import is_up
 from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import Networks
 from ansible_collections.armfleet.vfio.plugins.module_utils._processes import Processes
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
 
-_IFF_UP = 0x1
 _UPPER = "upper_"
 
 
@@ -30,15 +31,15 @@ class Interfaces:
     def use(self, path: str, name: str) -> str | None:
         """Why the interface with this folder and name is in use, as a sentence, or None."""
         stack = self.stack(path, name)
-        if not any(self._is_up(place) for place, _interface in stack):
+        if not any(is_up(self._sysfs, place) for place, _interface in stack):
             return None
         if self._networks is None:
             self._networks = self._read_networks()
         indexes = [
-            int(index)
+            index
             for place, _interface in stack
-            for index in [self._sysfs.read(place + "/ifindex")]
-            if index and index.isdigit()
+            for index in [_text.number(self._sysfs.read(place + "/ifindex"))]
+            if index is not None
         ]
         addresses = [
             address for index in indexes for address in self._networks.addresses.get(index, [])
@@ -71,9 +72,3 @@ class Interfaces:
                 if entry.startswith(_UPPER)
             ]
         return found
-
-    def _is_up(self, path: str) -> bool:
-        try:
-            return bool(int(self._sysfs.read(path + "/flags") or "0", 16) & _IFF_UP)
-        except ValueError:
-            return False

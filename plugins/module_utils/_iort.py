@@ -39,6 +39,9 @@ def _named_components(table: bytes) -> list[str]:
             kind, length, _revision, _identifier, mappings, _offset = _NODE.unpack_from(
                 table, place
             )
+            if length < _NODE.size:
+                # The kernel warns of such a table, and ends there as well (iort_scan_node).
+                break
             if kind == _NAMED_COMPONENT and mappings:
                 name = table[place + _NAME_PLACE : place + length]
                 found.append(name.partition(b"\0")[0].decode("ascii", "replace"))

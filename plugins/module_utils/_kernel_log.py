@@ -11,6 +11,8 @@ import os
 import re
 from typing import Iterator
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
+
 _RECORD = 8192
 _MOST = 3
 
@@ -63,5 +65,6 @@ class KernelLog:
                 return
             head, _semicolon, text = record.decode("utf-8", "replace").partition(";")
             # A fragment of user space's own ("facility" other than 0) is not the kernel's word.
-            if head.partition(",")[0].isdigit() and int(head.partition(",")[0]) < 8:
+            priority = _text.number(head.partition(",")[0])
+            if priority is not None and priority < 8:
                 yield text.partition("\n")[0]

@@ -10,12 +10,16 @@ import functools
 import re
 from typing import Callable, Mapping, NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._processes import Processes
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
     KernelBlockedError,
     Listing,
     Sysfs,
 )
+
+# include/uapi/linux/if.h
+_IFF_UP = 0x1
 
 
 class Use(NamedTuple):
@@ -146,7 +150,7 @@ def _framebuffer(entry: Entry) -> Use | None:
 
 def _virtio_port(entry: Entry) -> Use | None:
     # Terminals of hvc have no device above them: hvc_init in drivers/tty/hvc/hvc_console.c.
-    consoles = (entry.sysfs.read("class/tty/console/active") or "").split()
+    consoles = _text.words(entry.sysfs.read("class/tty/console/active") or "")
     active = [console for console in consoles if console.startswith("hvc")]
     if not active:
         return None
@@ -174,8 +178,7 @@ def _mdio_device(entry: Entry) -> Use | None:
     interface = entry.sysfs.link_name(entry.path + "/attached_dev")
     if interface is None:
         return None
-    flags = entry.sysfs.read(entry.path + "/attached_dev/flags") or "0"
-    if not int(flags, 16) & 1:
+    if not is_up(entry.sysfs, entry.path + "/attached_dev"):
         return None
     return Use("network", "network interface %s is up on its PHY %s" % (interface, entry.name))
 
@@ -184,7 +187,7 @@ def _tpm(entry: Entry) -> Use | None:
     # boot_aggregate alone is there without a policy: ima_add_boot_aggregate in
     # security/integrity/ima/ima_init.c.
     measured = entry.sysfs.read("kernel/security/ima/runtime_measurements_count") or "0"
-    if not measured.isdigit() or int(measured) < 2:
+    if measured in ("0", "1"):
         return None
     return Use("consumers", "IMA has %s measurements in %s" % (measured, entry.name))
 
@@ -257,14 +260,14 @@ class KernelUse:
 
         show_interrupts in kernel/irq/proc.c.
         """
-        lines = self._processes.text("interrupts").splitlines()
+        lines = _text.lines(self._processes.text("interrupts"))
         found: dict[str, list[str]] = {}
-        processors = len(lines[0].split()) if lines else 0
+        processors = len(_text.words(lines[0])) if lines else 0
         for line in lines[1:]:
-            words = line.split()
+            words = _text.words(line)
             # Number, a count for each processor, chip, number in the chip, trigger.
             handlers = words[processors + 4 :]
-            if handlers and words[0][:-1].isdigit():
+            if handlers and _text.number(words[0][:-1]) is not None:
                 found.setdefault(words[processors + 1], []).append(" ".join(handlers))
         return found
 
@@ -290,9 +293,9 @@ class KernelUse:
 
     def _references(self, module: str) -> int:
         """Uses of a module besides those by modules that need it (module_refcount)."""
-        count = self._sysfs.read("module/%s/refcnt" % module) or ""
+        count = _text.number(self._sysfs.read("module/%s/refcnt" % module))
         holders = self._sysfs.names("module/%s/holders" % module)
-        return int(count) - len(holders) if count.isdigit() else 0
+        return 0 if count is None else count - len(holders)
 
     def _bound_devices(self, module: str) -> int:
         drivers = self._sysfs.names("module/%s/drivers" % module)
@@ -310,8 +313,10 @@ class KernelUse:
         """
         found: dict[str, list[str]] = {}
         for block in self._processes.text("crypto").split("\n\n"):
-            pairs = (line.partition(":") for line in block.splitlines())
-            fields = {key.strip(): value.strip() for key, _colon, value in pairs}
+            pairs = (line.partition(":") for line in _text.lines(block))
+            fields = {
+                _text.stripped(key): _text.stripped(value) for key, _colon, value in pairs
+            }
             if fields.get("refcnt", "1") != "1":
                 found.setdefault(fields.get("module", ""), []).append(fields.get("driver", ""))
         return found
@@ -326,6 +331,18 @@ class KernelUse:
             if driver:
                 found.setdefault(driver, []).append(name)
         return found
+
+
+def is_up(sysfs: Sysfs, path: str) -> bool:
+    """Whether the network interface with this directory is up; so is one whose flags are odd.
+
+    flags_show in net/core/net-sysfs.c.
+    """
+    flags = sysfs.read(path + "/flags")
+    try:
+        return flags is not None and bool(int(flags, 16) & _IFF_UP)
+    except ValueError:
+        return True
 
 
 def _count(count: str, noun: str) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 from typing import NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 
 _MODULES = "/lib/modules/"
@@ -68,7 +69,7 @@ class InstalledKernels:
         found = re.search(r"^(\S*/%s\.ko[.\w]*):(.*)$" % name, dependencies, re.MULTILINE)
         if found is None:
             return module
-        paths = [_MODULES + release + "/" + path for path in " ".join(found.groups()).split()]
+        paths = [_MODULES + release + "/" + path for path in _text.words(" ".join(found.groups()))]
         return next((path for path in paths if self._files.changed_at(path) is None), None)
 
     def _text(self, release: str) -> tuple[str, str]:

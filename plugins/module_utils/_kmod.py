@@ -10,6 +10,7 @@ import os
 import subprocess
 from typing import Mapping, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 
 # What module_sig_check, security_locked_down and try_stop_module make of it.
@@ -94,21 +95,21 @@ class Kmod:
         if key not in self._resolved:
             asked = ["--resolve-alias", *options, "--quiet", "--", modalias]
             code, output = self._run(asked)
-            self._resolved[key] = output.split() if code == 0 else []
+            self._resolved[key] = _text.words(output) if code == 0 else []
         return self._resolved[key]
 
     def aliases(self, module: str) -> list[str] | None:
         """Patterns of the modaliases that ``module`` claims; None where modinfo knows no such."""
         if module not in self._aliases:
             code, output = self._run(["--field=alias", "--", module], program="modinfo")
-            self._aliases[module] = None if code else output.splitlines()
+            self._aliases[module] = None if code else _text.lines(output)
         return self._aliases[module]
 
     def is_built_in(self, module: str) -> bool:
         """Whether ``module`` is part of the kernel, by what was installed with the kernel."""
         if module not in self._built_in:
             _code, output = self._run(["--show-depends", "--", module])
-            self._built_in[module] = output.split()[:1] == ["builtin"]
+            self._built_in[module] = _text.words(output)[:1] == ["builtin"]
         return self._built_in[module]
 
     def parameter(self, module: str, name: str) -> str | None:
@@ -116,7 +117,7 @@ class Kmod:
         kernel's command line; None where neither sets it.
         """
         _code, output = self._run(["--show-depends", "--", module])
-        values = [word.partition("=")[2] for word in output.split() if word.startswith(name + "=")]
+        values = [word.partition("=")[2] for word in _text.words(output) if word.startswith(name + "=")]
         return values[-1] if values else None
 
     def has_parameter(self, module: str, name: str) -> bool | None:
@@ -124,18 +125,20 @@ class Kmod:
         code, output = self._run(["--field=parm", "--", module], program="modinfo")
         if code:
             return None
-        return any(line.partition(":")[0] == name for line in output.splitlines())
+        return any(line.partition(":")[0] == name for line in _text.lines(output))
 
     def unsigned(self, module: str) -> list[str]:
         """Which of ``module`` and what it needs are files without a signature, loaded or not."""
         _code, output = self._run(["--show-depends", "--", module])
         files = [
-            words[1] for words in map(str.split, output.splitlines()) if words[:1] == ["insmod"]
+            words[1]
+            for words in map(_text.words, _text.lines(output))
+            if words[:1] == ["insmod"] and len(words) > 1
         ]
         return [
             os.path.basename(path).partition(".")[0].replace("-", "_")
             for path in files
-            if not self._run(["--field=sig_id", "--", path], program="modinfo")[1].strip()
+            if not _text.words(self._run(["--field=sig_id", "--", path], program="modinfo")[1])
         ]
 
     def load(self, module: str, parameters: Mapping[str, str] | None = None) -> None:
@@ -150,7 +153,7 @@ class Kmod:
     def _change(self, verb: str, module: str, arguments: Sequence[str]) -> None:
         code, output = self._run(arguments)
         if code:
-            words = " ".join(output.split()).rstrip(".") or "modprobe ended with %d" % code
+            words = " ".join(_text.words(output)).rstrip(".") or "modprobe ended with %d" % code
             raise PolicyError(
                 "Cannot %s the kernel module %s: %s. %s" % (verb, module, words, _advice(words))
             )

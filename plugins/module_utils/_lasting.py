@@ -15,6 +15,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils import (
     _initramfs,
     _modprobe,
     _policies,
+    _text,
     _udev,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
@@ -189,7 +190,7 @@ def accepted(content: str | None) -> list[str]:
     """The kinds of use that were accepted for the boot which a file says is waited for."""
     return [
         kind
-        for line in (content or "").splitlines()
+        for line in _text.lines(content or "")
         if line.startswith(_ACCEPTED)
         for kind in line[len(_ACCEPTED) :].split(", ")
     ]

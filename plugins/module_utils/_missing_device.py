@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VFIO_DRIVERS
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
@@ -69,7 +70,7 @@ class MissingDevices:
             by_reason.setdefault(self._of_node(path), []).append(path)
         return "no platform or AMBA device has it, but %s of the device tree: %s" % (
             "a node" if len(paths) == 1 else "%d nodes" % len(paths),
-            "; ".join("%s: %s" % (_some(where), why) for why, where in by_reason.items()),
+            "; ".join("%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()),
         )
 
     def _of_acpi(self, selector: Selector) -> str:
@@ -86,16 +87,16 @@ class MissingDevices:
         if not by_reason:
             return "%s; 'cat /sys/bus/acpi/devices/*/%s' lists them" % (_NOBODY, key)
         return "no platform or AMBA device has it, but ACPI knows %s" % "; ".join(
-            "%s: %s" % (_some(where), why) for why, where in by_reason.items()
+            "%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()
         )
 
     def _of_acpi_device(self, place: str) -> str:
-        status = self._sysfs.read(place + "/status")
-        if status is not None and status.isdigit():
+        status = _text.number(self._sysfs.read(place + "/status"))
+        if status is not None:
             # acpi_device_is_present and acpi_device_is_enabled in drivers/acpi/scan.c.
-            if not int(status) & (_PRESENT | _FUNCTIONING):
+            if not status & (_PRESENT | _FUNCTIONING):
                 return "its _STA is %s, not present, so the kernel makes no device of it" % status
-            if not int(status) & _ENABLED:
+            if not status & _ENABLED:
                 return "its _STA is %s, not enabled, so the kernel makes no device of it" % status
         for entry in self._sysfs.names(place):
             bus = self._sysfs.link_name("%s/%s/subsystem" % (place, entry))
@@ -203,8 +204,3 @@ class MissingDevices:
 
 def _on_bus(name: str, bus: str | None) -> str:
     return "its device is %s on the %s bus; this collection handles %s" % (name, bus, _HANDLED)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (" and %d more" % more if more > 0 else "")

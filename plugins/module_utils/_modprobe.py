@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VFIO_PARAMETERS
 
@@ -96,10 +97,10 @@ def parsed(path: str, content: str) -> list[Line]:
     """The lines of one file of modprobe.d."""
     found = []
     waiting = ""
-    for number, text in enumerate(content.splitlines(), 1):
+    for number, text in enumerate(_text.lines(content), 1):
         whole = waiting + text
         waiting = whole[:-1] + " " if whole.endswith("\\") else ""
-        words = whole.split()
+        words = _text.words(whole)
         if not waiting and len(words) > 1 and not words[0].startswith("#"):
             command, module, *rest = words
             place = "%s:%d" % (path, number)
@@ -109,7 +110,7 @@ def parsed(path: str, content: str) -> list[Line]:
 
 def _on_command_line(content: str) -> list[Line]:
     found = []
-    for word in content.split():
+    for word in _text.words(content):
         key, _equals, value = word.partition("=")
         module, dot, parameter = key.partition(".")
         if key in _OF_COMMAND_LINE:

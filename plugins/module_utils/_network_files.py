@@ -10,6 +10,7 @@ import re
 from fnmatch import fnmatchcase
 from typing import Iterator, Mapping, NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import COMMAND_LINE
@@ -108,7 +109,7 @@ class NetworkFiles:
             name = path.rpartition("/")[2]
             if name.startswith("ifcfg-") and not name.endswith(("~", ".bak", ".orig", ".rpmsave")):
                 yield _Setup(path, _ifcfg_names(name[6:], self._text(path)))
-        words = (self._text(COMMAND_LINE)).split()
+        words = _text.words(self._text(COMMAND_LINE))
         given = [word.partition("=")[2] for word in words if word.startswith(("ip=", "ifname="))]
         named = [name for value in given for name in (*value.split(":"), value.partition(":")[2])]
         yield _Setup("%s (ip=)" % COMMAND_LINE, _kept(named))
@@ -176,8 +177,8 @@ def _kept(words: Sequence[str]) -> list[str]:
 
 
 def _logical_lines(content: str) -> Iterator[list[str]]:
-    for line in content.replace("\\\n", " ").splitlines():
-        words = line.split()
+    for line in _text.lines(content.replace("\\\n", " ")):
+        words = _text.words(line)
         if words and words[0][0] != "#":
             yield words
 
@@ -205,16 +206,17 @@ def _sections(content: str) -> dict[str, Settings]:
     """A file of sections with keys, as systemd reads it: an empty value resets what was said."""
     found: dict[str, dict[str, list[str]]] = {}
     keys: dict[str, list[str]] = {}
-    for line in content.replace("\\\n", " ").splitlines():
-        text = line.strip()
+    for line in _text.lines(content.replace("\\\n", " ")):
+        text = _text.stripped(line)
         section = _SECTION.match(text)
         if section:
             keys = found.setdefault(section.group(1), {})
             continue
         key, equals, value = text.partition("=")
         if equals and text[0] not in "#;":
-            values = value.split()
-            keys[key.strip()] = keys.get(key.strip(), []) + values if values else []
+            values = _text.words(value)
+            key = _text.stripped(key)
+            keys[key] = keys.get(key, []) + values if values else []
     return {name: dict(keys) for name, keys in found.items()}
 
 
@@ -264,7 +266,11 @@ def _keyfile_names(content: str) -> list[str]:
 
 def _netplan_names(content: str) -> list[str]:
     """Each word of the file that may be an interface; its reader would take a parser of YAML."""
-    lines = [line.partition(" #")[0] for line in content.splitlines() if line.strip()[:1] != "#"]
+    lines = [
+        line.partition(" #")[0]
+        for line in _text.lines(content)
+        if _text.stripped(line)[:1] != "#"
+    ]
     words = [token.rstrip(":") for line in lines for token in _TOKEN.findall(line)]
     # A pattern is one only where "match" has it.
     patterns = set(re.findall(r"^\s*name:\s*[\"']?([^\s\"']+)", content, re.MULTILINE))
@@ -272,7 +278,9 @@ def _netplan_names(content: str) -> list[str]:
 
 
 def _ifcfg_names(suffix: str, content: str) -> list[str]:
-    values = dict(line.strip().partition("=")[::2] for line in content.splitlines() if "=" in line)
+    values = dict(
+        _text.stripped(line).partition("=")[::2] for line in _text.lines(content) if "=" in line
+    )
     named = [
         values.get(key, "").strip("\"'") for key in ("DEVICE", "HWADDR", "PHYSDEV", "ETHERDEVICE")
     ]

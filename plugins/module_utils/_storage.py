@@ -6,10 +6,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._processes import Processes
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
+from ansible_collections.armfleet.vfio.plugins.module_utils._processes import (
+    Mounts,
+    Processes,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
     KernelBlockedError,
     Sysfs,
@@ -41,13 +46,13 @@ class Storage:
             if use
         ]
         if not uses:
-            uses = self._claim(name)
+            uses = self._claim(name) or self._mounts.unknown[:1]
         return "disk %s: %s" % (name, ", ".join(uses)) if uses else None
 
     def use_of_flash(self, name: str) -> str | None:
         """Why an MTD device is in use, as a sentence, or None."""
         index = name[len("mtd") :]
-        if not index.isdigit():
+        if _text.number(index) is None:
             return None
         used = self._used_blocks().get("%d:%s" % (_MTD_BLOCK_MAJOR, index))
         uses = ["%s %s" % (name, used)] if used else []
@@ -55,13 +60,14 @@ class Storage:
             # mtd_num in drivers/mtd/ubi/build.c; volumes have none.
             if self._sysfs.read("class/ubi/%s/mtd_num" % ubi) == index:
                 uses += ["%s is part of %s" % (name, ubi), *self._mounted_volumes(ubi)]
+        uses = uses or self._mounts.unknown[:1]
         return "flash %s: %s" % (name, ", ".join(uses)) if uses else None
 
     def _mounted_volumes(self, ubi: str) -> list[str]:
         number = ubi[len("ubi") :]
         return [
-            "%s is mounted on %s" % (mount.source, mount.place)
-            for mount in self._processes.mounts()
+            "%s is mounted on %s" % (_text.printable(mount.source), mount.place)
+            for mount in self._mounts.mounts
             for match in [_UBI_VOLUME.match(mount.source)]
             if match and (match[1] or "0") == number
         ]
@@ -85,12 +91,12 @@ class Storage:
         used = self._used_blocks()
         # LVM and its like name what they make: drivers/md/dm-sysfs.c.
         given = self._sysfs.read("class/block/%s/dm/name" % block)
-        label = "%s (%s)" % (block, given) if given else block
+        label = "%s (%s)" % (block, _text.printable(given)) if given else block
         if number in used:
             return "%s %s" % (label, used[number])
         holders = self._processes.holders("/dev/" + block, "b" + number)
         if holders:
-            return "%s is held open by %s" % (label, ", ".join(holders))
+            return "%s is held open by %s" % (label, _text.listed(holders))
         built = [*self._sysfs.names("class/block/%s/holders" % block), *self._loops_on(number)]
         return "%s is part of %s" % (label, ", ".join(built)) if built else None
 
@@ -138,6 +144,10 @@ class Storage:
                 loops.setdefault(number, []).append(name)
         return loops
 
+    @functools.cached_property
+    def _mounts(self) -> Mounts:
+        return self._processes.mounts()
+
     def _used_blocks(self) -> dict[str, str]:
         if self._used is None:
             self._used = self._read_used()
@@ -146,11 +156,11 @@ class Storage:
     def _read_used(self) -> dict[str, str]:
         """What each block device in use is used for, by its major:minor."""
         used: dict[str, str] = {}
-        for path in self._processes.swaps():
+        for path in self._mounts.swaps:
             number = _number_of(path)
             if number:
                 used[number] = "is swap"
-        for mount in self._processes.mounts():
+        for mount in self._mounts.mounts:
             sentence = "is mounted on %s" % mount.place
             used.setdefault(mount.number, sentence)
             # btrfs and its like have a number of their own; the source tells the block device.
@@ -166,6 +176,7 @@ def _number_of(node: str) -> str | None:
         return None
     try:
         number = os.stat(node).st_rdev
-    except OSError:
+    except (OSError, ValueError):
+        # ValueError is of a name with a NUL, or that cannot be encoded.
         return None
     return "%d:%d" % (os.major(number), os.minor(number))

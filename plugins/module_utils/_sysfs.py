@@ -133,14 +133,14 @@ class Sysfs:
     def read(self, path: str) -> str | None:
         """As :meth:`read_bytes`, as text without the newline at its end."""
         content = self.read_bytes(path)
-        return None if content is None else content.decode("utf-8", "replace").rstrip("\n")
+        return None if content is None else os.fsdecode(content).rstrip("\n")
 
     def strings(self, path: str) -> tuple[str, ...]:
         """A string list of the device tree: NUL-separated, with a NUL at its end."""
         content = self.read_bytes(path)
         if not content:
             return ()
-        return tuple(content.decode("utf-8", "replace").rstrip("\0").split("\0"))
+        return tuple(os.fsdecode(content).rstrip("\0").split("\0"))
 
     def names(self, path: str) -> list[str]:
         """The names in a folder, sorted; empty where there is no such folder."""
@@ -214,13 +214,13 @@ class Sysfs:
         """The contents of files whose read takes the device lock; None where one is missing."""
         replies = self._ask([(_READ, path, b"") for path in paths])
         return [
-            None if code else content.decode("utf-8", "replace").rstrip("\n")
+            None if code else os.fsdecode(content).rstrip("\n")
             for code, content in replies
         ]
 
     def write(self, path: str, text: str) -> None:
         """Write ``text`` at once; KernelRefusedError, or KernelBlockedError at the time limit."""
-        ((code, _unused),) = self._ask([(_WRITE, path, text.encode())])
+        ((code, _unused),) = self._ask([(_WRITE, path, os.fsencode(text))])
         if code:
             raise KernelRefusedError(path, text, code)
 
@@ -240,7 +240,7 @@ class Sysfs:
         replies = []
         try:
             for operation, path, data in requests:
-                hand.send(operation, self.path(path).encode(), data)
+                hand.send(operation, os.fsencode(self.path(path)), data)
             for _operation, path, _data in requests:
                 reply = hand.receive(self._timeout)
                 if reply is None:

@@ -15,6 +15,7 @@ import re
 from fnmatch import fnmatchcase
 from typing import Iterator, Mapping, NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity
 
@@ -160,8 +161,8 @@ def _reached(file: File, known: Properties) -> Iterator[_Line]:
 def _parsed(path: str, content: str, turn: int) -> File:
     found: list[_Line] = []
     waiting = ""
-    for number, text in enumerate(content.splitlines(), 1):
-        line = waiting + text.strip()
+    for number, text in enumerate(_text.lines(content), 1):
+        line = waiting + _text.stripped(text)
         waiting = line[:-1] if line.endswith("\\") else ""
         if not waiting and not line.startswith("#"):
             found.append(_line("%s:%d" % (path, number), line, turn))
@@ -204,7 +205,7 @@ def _rules_of_token(
 
 def _plain(value: str) -> str | None:
     """A value that is the same for every device."""
-    return None if "$" in value or "%" in value else value.strip()
+    return None if "$" in value or "%" in value else _text.stripped(value)
 
 
 def _is_alike(value: str, pattern: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Callable, Container, NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import BUSES, active, folder
 from ansible_collections.armfleet.vfio.plugins.module_utils._dma import channels, use_of_channels
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
@@ -203,7 +204,7 @@ class Usage:
                     OPEN_NODE,
                     nodes[0],
                     "it may be the VFIO device that is held open by %s, whose node the kernel does "
-                    "not tell" % ", ".join(unknown),
+                    "not tell" % _text.listed(unknown),
                     is_fatal=True,
                 )
             ]
@@ -318,7 +319,7 @@ class Usage:
         return []
 
     def _terminal_use(self, place: str, name: str) -> str | None:
-        if name in (self._sysfs.read("class/tty/console/active") or "").split():
+        if name in _text.words(self._sysfs.read("class/tty/console/active") or ""):
             return "%s is the system console" % name
         holders = self._holders("/dev/" + name, place)
         return _held("terminal " + name, holders) if holders else None
@@ -334,7 +335,7 @@ class Usage:
 
     def _opened(self, place: str) -> list[Hazard]:
         """A node of any other kind (gpiochip, input, i2c, drm …) that a process has open."""
-        for line in (self._sysfs.read(place + "/uevent") or "").splitlines():
+        for line in _text.lines(self._sysfs.read(place + "/uevent") or ""):
             key, _equals, name = line.partition("=")
             # What VFIO makes is looked at by the device's state.
             if key == "DEVNAME" and not name.startswith("vfio/"):
@@ -471,7 +472,7 @@ def _verdict(kind: str) -> str:
 
 
 def _held(what: str, holders: Sequence[str]) -> str:
-    return "%s is held open by %s" % (what, ", ".join(holders))
+    return "%s is held open by %s" % (what, _text.listed(holders))
 
 
 def _hazards(kind: str, subject: str, sentence: str | None) -> list[Hazard]:

@@ -110,7 +110,7 @@ class SimulatedKmod(Kmod):
         if arguments[0] in ("--", "--remove"):
             self.calls.append(" ".join(arguments))
         files = sorted((self._etc / "modprobe.d").glob("*.conf"))
-        configuration = "".join(file.read_text() for file in files)
+        configuration = "".join(file.read_text(errors="surrogateescape") for file in files)
         return self._machine.modules.modprobe(arguments, configuration)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,7 +104,7 @@ class Board:
     def process(self, pid: int, command: str, *opened: str) -> None:
         """A process that holds files open."""
         (self.proc / str(pid) / "fd").mkdir(parents=True)
-        (self.proc / str(pid) / "comm").write_text(command + "\n")
+        (self.proc / str(pid) / "comm").write_bytes(os.fsencode(command) + b"\n")
         for number, target in enumerate(opened):
             (self.proc / str(pid) / "fd" / str(number)).symlink_to(target)
 

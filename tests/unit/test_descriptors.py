@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +53,9 @@ def test_a_thread_may_have_descriptors_of_its_own(
 ) -> None:
     if not has_kcmp:
         monkeypatch.setattr(_descriptors, "_KCMP", {})
-    assert {"/dev/full", FULL} <= Descriptors("/proc").of(str(os.getpid()))
+    held = Descriptors("/proc").of(str(os.getpid()))
+    assert FULL in held.keys
+    assert "/dev/full" in held.paths
     own = f"(pid {os.getpid()})"
     assert [one for one in Processes().holders("/dev/full") if own in one]
 
@@ -80,8 +86,9 @@ def test_a_node_of_any_name_is_the_device(tmp_path: Path, is_deleted: bool) -> N
         node.unlink()
     held = Descriptors("/proc").of(str(os.getpid()))
     os.close(descriptor)
-    assert {str(node), FULL} <= held
-    assert str(tmp_path) not in held
+    assert FULL in held.keys
+    assert str(node) in held.paths
+    assert str(tmp_path) not in held.keys | held.paths
 
 
 def test_holders_are_found_by_name_or_number_and_named_once(
@@ -95,6 +102,7 @@ def test_holders_are_found_by_name_or_number_and_named_once(
         (tmp_path / f"{pid}/fd/0").symlink_to(target)
     found = Processes(str(tmp_path)).holders("/dev/vfio/3", "c239:3")
     assert sorted(found) == ["vmm (pid 7)", "vmm (pid 8)"]
+    # Of a node whose number nobody knows, its name tells.
     assert Processes(str(tmp_path)).holders("/dev/vfio/3") == ["vmm (pid 7)"]
     assert Processes(str(tmp_path)).holders("/srv/file", "c0:0") == []
 
@@ -125,10 +133,107 @@ def test_without_statx_nodes_in_dev_are_known_all_the_same(
     monkeypatch.setattr(_descriptors, "_status", lambda: None)
     assert _descriptors.device_number("/dev/null", "/dev/null") == NULL
     assert _descriptors.device_number("/dev/null", "/srv/null") is None
-    assert _descriptors.device_number("/dev/nowhere", "/dev/nowhere") is None
+    with pytest.raises(FileNotFoundError):
+        _descriptors.device_number("/dev/nowhere", "/dev/nowhere")
 
 
 def test_what_is_no_device_has_no_number(tmp_path: Path) -> None:
     assert _descriptors.device_number("/dev/null", "/dev/null") == NULL
     assert _descriptors.device_number(str(tmp_path), str(tmp_path)) is None
-    assert _descriptors.device_number(str(tmp_path / "gone"), "/gone") is None
+    with pytest.raises(FileNotFoundError):
+        _descriptors.device_number(str(tmp_path / "gone"), "/gone")
+
+
+def test_a_process_whose_first_thread_has_ended_still_holds_what_it_holds() -> None:
+    with leaderless("import os; held = os.open('/dev/full', os.O_RDONLY)") as pid:
+        assert FULL in Descriptors("/proc").of(str(pid)).keys
+
+
+def test_and_what_it_has_mapped(tmp_path: Path) -> None:
+    # As the kernel shows a process whose first thread has ended: without memory.
+    for task in ("7", "7/task/7", "7/task/8"):
+        (tmp_path / task).mkdir(parents=True)
+        (tmp_path / task / "maps").write_bytes(b"")
+    (tmp_path / "7/comm").write_text("vmm\n")
+    (tmp_path / "7/task/8/maps").write_bytes(MAPS)
+    assert Processes(str(tmp_path)).holders(VFIO_DEVICE) == ["vmm (pid 7)"]
+
+
+@contextlib.contextmanager
+def leaderless(work: str) -> Iterator[int]:
+    """A process whose first thread has ended after this work, while another one goes on."""
+    script = f"""
+import ctypes, sys, threading
+{work}
+libc = ctypes.CDLL(None)
+def go_on():
+    sys.stdin.read()
+    libc._exit(0)
+threading.Thread(target=go_on, daemon=True).start()
+print(flush=True)
+libc.pthread_exit(None)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        while "Z" not in Path(f"/proc/{process.pid}/task/{process.pid}/stat").read_text().split():
+            assert process.poll() is None
+        yield process.pid
+
+
+@pytest.mark.parametrize(
+    ("opened", "what"),
+    [("/dev/vfio/3", None), ("/dev/vfio/3", "c1:3")],
+    ids=["a file", "another device"],
+)
+def test_a_file_of_somebodys_own_that_is_called_like_the_node_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: str, what: str | None
+) -> None:
+    # As in a user's own mount namespace, where he can call anything like the node.
+    monkeypatch.setattr(_descriptors, "device_number", lambda _link, _target: what)
+    (tmp_path / "7/fd").mkdir(parents=True)
+    (tmp_path / "7/comm").write_text("sleep\n")
+    (tmp_path / "7/fd/0").symlink_to(opened)
+    assert Processes(str(tmp_path)).holders("/dev/vfio/3", "c239:3") == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/home/eve/x anon_inode:[vfio-device]", "/home/eve/x /dev/vfio/3"]
+)
+def test_the_path_of_a_mapping_is_all_that_follows_the_numbers(tmp_path: Path, path: str) -> None:
+    (tmp_path / "7/fd").mkdir(parents=True)
+    (tmp_path / "7/comm").write_text("sleep\n")
+    (tmp_path / "7/maps").write_text(f"ffff8000-ffff9000 r--s 00000000 fe:00 11     {path}\n")
+    processes = Processes(str(tmp_path))
+    assert processes.holders(VFIO_DEVICE) == []
+    assert processes.holders("/dev/vfio/3") == []
+
+
+def test_a_file_system_of_a_users_own_has_no_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_link: str, _target: str) -> str:
+        raise PermissionError(errno.EACCES, "statx")
+
+    monkeypatch.setattr(_descriptors, "device_number", refuse)
+    (tmp_path / "7/fd").mkdir(parents=True)
+    (tmp_path / "7/fd/0").symlink_to("/dev/vfio/3")
+    assert Processes(str(tmp_path)).holders("/dev/vfio/3", "c239:3") == []
+
+
+def test_a_device_that_does_not_tell_its_number_counts_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "7/fd").mkdir(parents=True)
+    (tmp_path / "7/comm").write_text("vmm\n")
+    (tmp_path / "7/fd/0").symlink_to("/dev/vfio/nowhere")
+    found = Processes(str(tmp_path)).holders("/dev/vfio/nowhere", "c239:3")
+    assert found == ["vmm (pid 7)"]
+
+
+def test_the_name_of_a_process_is_printable(tmp_path: Path) -> None:
+    (tmp_path / "7/fd").mkdir(parents=True)
+    (tmp_path / "7/comm").write_bytes(b"\x1b]0;x\x07\xff\n\n")
+    (tmp_path / "7/fd/0").symlink_to("/dev/vfio/nowhere")
+    (holder,) = Processes(str(tmp_path)).holders("/dev/vfio/nowhere")
+    assert holder == r"\x1b]0;x\x07\xff (pid 7)"

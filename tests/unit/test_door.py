@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Iterator
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, LIST, Board
-from fake_kernel import NOIOMMU
+from fake_kernel import NOIOMMU, TREE
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _info, _initramfs_images
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
@@ -47,6 +48,30 @@ def test_host_policy_applies_a_list_and_tells_of_files(board: Board, call: Call)
     assert result["boot_files"][0] == {"path": RULES, "changed": True, "state": "present"}
     assert "initramfs_command" in result
     assert not call("host_policy", devices=LIST, reset_required=False)["changed"]
+
+
+@pytest.mark.parametrize("module", ["device_info", "host_policy"])
+def test_names_of_processes_and_firmware_come_out_printable(
+    board: Board, call: Call, module: str
+) -> None:
+    name = b"eve\x1b]0;x\x07\xff\xc2\x9b2J\xe2\x80\xae"
+    board.kernel.put(f"{TREE}/soc/crypto@b000000/compatible", name + b"\0acme,crypto\0")
+    board.kernel.put("devices/platform/b000000.crypto/tty/ttyX0/dev", "4:64\n")
+    board.process(12, os.fsdecode(name), "/dev/ttyX0")
+    arguments = {"devices": [CRYPTO]} if module == "host_policy" else {"devices": ONE}
+    answer = call(module, **arguments)
+    shown = r"eve\x1b]0;x\x07\xff\x9b2J\u202e"
+    assert shown in json.dumps(answer, ensure_ascii=False).replace("\\\\", "\\")
+    lines = [line for text in texts_in(answer) for line in text.split("\n")]
+    assert not [line for line in lines if not line.isprintable()]
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for one in [*value, *(value.values() if isinstance(value, dict) else ())]:
+            yield from texts_in(one)
 
 
 def test_host_policy_in_check_mode_touches_nothing(board: Board, call: Call) -> None:

@@ -153,6 +153,76 @@ def test_a_disk_that_only_another_mount_namespace_has_mounted_is_in_use(disk: Bo
     assert "vda1 is mounted on /data by containerd (pid 70)" in refusal(disk)
 
 
+@pytest.mark.parametrize("blank", ["\x1c", "\x85", "\xa0", "\u2028", "\v", "\r", "\x1b[2J"])
+def test_a_mount_point_may_have_any_characters(disk: Board, blank: str) -> None:
+    # Anybody can mount something of his own with such a name; the kernel escapes none of these.
+    forged = f"/home/eve/a{blank}31 1 {VDA} / /data rw - ext4 /dev/vda rw"
+    disk.mount("0:50", forged.replace(" ", "\\040"))
+    assert_free(disk)
+
+
+def test_such_a_mount_point_neither_hides_nor_garbles_another(disk: Board) -> None:
+    disk.mount("0:50", "/home/eve/\x1c\u2028")
+    disk.mount(VDA, "/srv/my\\040\x1b[31mdata\\012")
+    told = refusal(disk)
+    assert r"disk vda: vda is mounted on /srv/my \x1b[31mdata\n" in told
+
+
+def test_a_source_that_is_no_text_is_found(disk: Board, devices: dict[str, str]) -> None:
+    devices["/dev/disk/by-label/\udcff x"] = VDA2
+    with (disk.proc / "self/mountinfo").open("ab") as stream:
+        stream.write(b"30 1 0:35 / / rw - btrfs /dev/disk/by-label/\xff\\040x rw\n")
+    assert "vda2 is mounted on /" in refusal(disk)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "what"),
+    [
+        ("self/mountinfo", "30 1", "mounted"),
+        ("self/mountinfo", "30 1 x:y / / rw - ext4 /dev/vda rw", "mounted"),
+        ("self/mountinfo", "30 1 254:0 / /data rw ext4 /dev/vda rw", "mounted"),
+        ("swaps", "/dev/vda1", "swap"),
+        ("swaps", "", "swap"),
+    ],
+)
+def test_a_disk_may_be_in_a_line_that_cannot_be_read(
+    disk: Board, file: str, line: str, what: str
+) -> None:
+    with (disk.proc / file).open("a") as stream:
+        stream.write(line + "\n")
+    told = refusal(disk)
+    assert f"disk vda: a line of {disk.proc}/{file} cannot be read, so that it may be {what}" in told
+    assert_acceptable(disk, "storage")
+
+
+def test_a_namespace_is_known_by_any_of_its_processes_that_is_left(disk: Board) -> None:
+    for process in ("70", "71"):
+        (disk.proc / process / "ns").mkdir(parents=True)
+        (disk.proc / process / "ns/mnt").symlink_to("mnt:[2]")
+    # The other one has ended since.
+    (disk.proc / "71/comm").write_text("containerd\n")
+    (disk.proc / "71/mountinfo").write_text(f"9 1 {VDA1} / /data rw - ext4 /dev/vda1 rw\n")
+    assert "vda1 is mounted on /data by containerd (pid 71)" in refusal(disk)
+
+
+def test_a_thread_can_have_mounts_of_its_own(disk: Board) -> None:
+    for task in ("70", "70/task/70", "70/task/72"):
+        (disk.proc / task / "ns").mkdir(parents=True)
+    for task, namespace in (("70", "mnt:[1]"), ("70/task/70", "mnt:[1]"), ("70/task/72", "mnt:[2]")):
+        (disk.proc / task / "ns/mnt").symlink_to(namespace)
+    (disk.proc / "70/comm").write_text("vmm\n")
+    (disk.proc / "70/task/72/mountinfo").write_text(f"9 1 {VDA1} / /d rw - ext4 /dev/vda1 rw\n")
+    assert "vda1 is mounted on /d by vmm (pid 70)" in refusal(disk)
+
+
+def test_of_many_holders_some_are_named(disk: Board) -> None:
+    for pid in range(100, 160):
+        disk.process(pid, "eve", "/dev/vda1")
+    told = refusal(disk)
+    assert told.count("(pid ") == 10
+    assert " and 50 more. " in told
+
+
 def test_a_disk_that_the_kernel_keeps_for_itself_is_in_use(disk: Board) -> None:
     disk.kernel.claimed.add("/dev/vda")
     assert "disk vda: the kernel has it in use, and does not tell for what" in refusal(disk)
@@ -235,9 +305,24 @@ def test_a_run_that_came_in_over_another_interface_is_not_said_to_come_over_this
     assert "this run" not in refusal(stack)
 
 
+def test_the_name_of_a_process_tells_nothing_of_its_parent(stack: Board) -> None:
+    (stack.proc / "self/environ").write_text("PATH=/bin\0")
+    (stack.proc / "self/status").write_text("Name:\teve\u2028PPid:\t66\nPPid:\t77\n")
+    for pid, address in ((66, "192.0.2.1"), (77, "10.0.2.15")):
+        (stack.proc / str(pid)).mkdir()
+        content = f"SSH_CONNECTION=10.0.2.2 40000 {address} 22\0"
+        (stack.proc / str(pid) / "environ").write_text(content)
+    assert "and this run comes in over it" in refusal(stack)
+
+
 def test_addresses_are_those_that_this_machine_has() -> None:
     known = {address for addresses in read_networks().addresses.values() for address in addresses}
     assert "127.0.0.1" in known
+
+
+def test_an_interface_whose_flags_cannot_be_read_may_be_up(board: Board) -> None:
+    board.kernel.put(f"{HOME}/virtio1/net/eth0/flags", "0x\n")
+    assert "network interface eth0 is up" in refusal(board)
 
 
 def test_an_interface_that_is_down_is_free(board: Board) -> None:

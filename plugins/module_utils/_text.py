@@ -1,0 +1,95 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Text of the kernel and of configuration files, cut where their own readers cut it. Pure.
+
+Python's ``splitlines``, ``split``, ``strip`` and ``isdigit`` know many more separators and digits
+than those of ASCII, and a mount point, a process or a node of the device tree may be called by
+any of them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Sequence
+
+_BLANKS = " \t\n\v\f\r"
+_WORD = re.compile("[^%s]+" % _BLANKS)
+_ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
+# What a message has of one name, and of a list of them.
+_LONGEST = 200
+_MOST = 10
+# What a result has of one text.
+_LONGEST_TEXT = 1 << 16
+
+
+def lines(content: str) -> list[str]:
+    """The lines of a text, each ended by a newline; the last one may lack it."""
+    found = content.split("\n")
+    return found if found[-1] else found[:-1]
+
+
+def words(text: str) -> list[str]:
+    """What stands between blanks of ASCII."""
+    return _WORD.findall(text)
+
+
+def stripped(text: str) -> str:
+    """The text without blanks of ASCII at its ends."""
+    return text.strip(_BLANKS)
+
+
+def number(text: str | None) -> int | None:
+    """A number in digits of ASCII; None for anything else."""
+    return int(text) if text and text.isascii() and text.isdigit() else None
+
+
+def unescaped(field: str) -> str:
+    r"""A field in which a blank is ``\040``, as ``mangle_path`` of fs/seq_file.c writes it."""
+    content = field.encode("utf-8", "surrogateescape")
+    content = _ESCAPED.sub(lambda found: bytes((int(found[1], 8),)), content)
+    return content.decode("utf-8", "surrogateescape")
+
+
+def printable(text: str, longest: int = _LONGEST) -> str:
+    r"""The text as a terminal can take it: what is not printable as an escape (``\x1b``).
+
+    It is cut after ``longest`` characters; 0 for a text of any length.
+    """
+    if longest and len(text) > longest:
+        text = text[:longest] + "…"
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    # A byte that is no UTF-8 is a surrogate (PEP 383).
+    code = ord(character)
+    return "\\x%02x" % (code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else ascii(character)[1:-1]
+
+
+def printable_result(value: Any, *, in_lines: bool = False) -> Any:
+    """A result as a terminal and JSON can take it, whatever firmware and processes are called.
+
+    Texts are as :func:`printable` returns them. Those of a diff keep their ends of lines, and their
+    length.
+    """
+    if isinstance(value, str):
+        parts = value.split("\n") if in_lines else [value]
+        return "\n".join(printable(part, 0 if in_lines else _LONGEST_TEXT) for part in parts)
+    if isinstance(value, dict):
+        return {
+            printable(key): printable_result(one, in_lines=in_lines or key == "diff")
+            for key, one in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [printable_result(one, in_lines=in_lines) for one in value]
+    return value
+
+
+def listed(names: Sequence[str], most: int = _MOST) -> str:
+    """The names for a sentence, at most so many of them."""
+    shown = ", ".join(names[:most])
+    return "%s and %d more" % (shown, len(names) - most) if len(names) > most else shown
