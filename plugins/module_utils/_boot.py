@@ -14,6 +14,7 @@ import re
 from types import MappingProxyType
 from typing import Any, Mapping, NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     ALWAYS,
@@ -63,29 +64,35 @@ ATTR{subsystem/drivers_probe}="$kernel"
 _ON_VFIO = "|".join(VFIO_DRIVERS.values())
 
 _KINDS_OF_LINKS = {"path": "ARMFLEET_VFIO_PATH", "tag": "ARMFLEET_VFIO_TAG"}
+# udev splits a command into words after it has filled in the values, so that each value and the
+# device's path are matched before they get into one.
 _LINKS = """\
 # Links to the nodes of what is on VFIO. An initramfs may lack these programs; what is missing
 # then is made when the events come again. No name that is odd gets into a command.
 ENV{ARMFLEET_VFIO_POLICY}!="vfio", GOTO="armfleet_vfio_linked"
 TEST!="/usr/bin/realpath", GOTO="armfleet_vfio_linked"
+DEVPATH=="*[!0-9A-Za-z/:,._+@#~!-]*", GOTO="armfleet_vfio_linked"
 ENV{.armfleet_vfio_path}=="/*", ENV{.armfleet_vfio_path}!="*[!0-9A-Za-z/,._+@#-]*", \
-IMPORT{program}="/bin/sed -n -e y,/,:, -e s/^OF_FULLNAME=:/ARMFLEET_VFIO_PATH=/p \
-/sys$devpath/uevent"
+IMPORT{program}="/bin/sed -n -e y,/,:, -e /^OF_FULLNAME=:/!d -e s//ARMFLEET_VFIO_PATH=/p -e q \
+-- /sys$devpath/uevent"
 ENV{.armfleet_vfio_path}=="", KERNEL!="*.auto", ATTR{firmware_node/path}!="?*[!0-9A-Z_.]*", \
-IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p /sys$devpath/firmware_node/path"
+IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p -e q -- /sys$devpath/firmware_node/path"
+# The file has lines of the firmware's own, which the properties have not.
+ENV{ARMFLEET_VFIO_PATH}=="*[!0-9A-Za-z:,._+@#-]*", ENV{ARMFLEET_VFIO_PATH}=""
 # A driver that comes when the override is set already binds at once, maybe before this device's
 # own event: then its node did not learn from it what it is called.
 ACTION=="bind", TEST=="vfio-dev/*/uevent", ATTR{vfio-dev/*/uevent}="change"
 # The node of a group is no device's child, so SYMLINK cannot tell whose it is.
 ACTION!="unbind", DRIVER=="vfio-platform|vfio-amba", PROGRAM=="/usr/bin/realpath \
---relative-to=/sys/kernel/iommu_groups /sys$devpath/iommu_group", ENV{.armfleet_vfio_node}="$result"
+--relative-to=/sys/kernel/iommu_groups -- /sys$devpath/iommu_group", RESULT!="*[!0-9]*", \
+ENV{.armfleet_vfio_node}="$result"
 ENV{.armfleet_vfio_node}!="", ATTR{iommu_group/name}=="vfio-noiommu", \
 ENV{.armfleet_vfio_node}="noiommu-$env{.armfleet_vfio_node}"
 """
 _LINK = """\
-ENV{.armfleet_vfio_node}!="", ENV{%(key)s}!="", RUN+="/bin/mkdir -p /dev/vfio/by-%(kind)s", \
-RUN+="/bin/ln -sfT ../$env{.armfleet_vfio_node} /dev/vfio/by-%(kind)s/$env{%(key)s}"
-ACTION=="unbind", ENV{%(key)s}!="", RUN+="/bin/rm -f /dev/vfio/by-%(kind)s/$env{%(key)s} \
+ENV{.armfleet_vfio_node}!="", ENV{%(key)s}!="", RUN+="/bin/mkdir -p -- /dev/vfio/by-%(kind)s", \
+RUN+="/bin/ln -sfT -- ../$env{.armfleet_vfio_node} /dev/vfio/by-%(kind)s/$env{%(key)s}"
+ACTION=="unbind", ENV{%(key)s}!="", RUN+="/bin/rm -f -- /dev/vfio/by-%(kind)s/$env{%(key)s} \
 /dev/vfio/devices/by-%(kind)s/$env{%(key)s}"
 """
 
@@ -186,7 +193,7 @@ def resolved(selector: Selector, aliases: Mapping[str, str]) -> Selector | None:
 def not_ours(path: str, content: str | None) -> list[str]:
     """A sentence if there is a file of that name which this collection did not write."""
     # A script has its interpreter in the first line.
-    if content is None or MARK in content.splitlines()[:2]:
+    if content is None or MARK in _text.lines(content)[:2]:
         return []
     return [
         "%s was not written by this collection, and what others wrote is never edited. Move it "
@@ -202,7 +209,7 @@ def memory(rules: str | None) -> Memory:
     machine: Machine | None = Machine()
     before = VfioSettings()
     try:
-        for line in (rules or "").splitlines():
+        for line in _text.lines(rules or ""):
             if line.startswith(_ENTRY):
                 entries.append(json.loads(line[len(_ENTRY) :]))
             elif line.startswith(_NATIVE):
@@ -395,8 +402,9 @@ def _links_of_devices(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
     kinds = _kinds_of_links(claiming)
     lines = ['SUBSYSTEM=="vfio-dev", IMPORT{parent}="ARMFLEET_VFIO_*"'] if kinds else []
     return lines + [
-        'SUBSYSTEM=="vfio-dev", ENV{DEVNAME}!="", ENV{%s}!="", '
-        'SYMLINK+="vfio/devices/by-%s/$env{%s}"' % (key, kind, key)
+        'SUBSYSTEM=="vfio-dev", ENV{DEVNAME}!="", ENV{%s}=="?*", '
+        'ENV{%s}!="*[!0-9A-Za-z:,._+@#-]*", '
+        'SYMLINK+="vfio/devices/by-%s/$env{%s}"' % (key, key, kind, key)
         for kind, key in kinds.items()
     ]
 

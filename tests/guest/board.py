@@ -66,6 +66,7 @@ BOARDS = {
         Board("d", rings=4, stands_on_platform=True),
         Board("e", rings=200),
         Board("f", rings=4),
+        Board("g", rings=1),
         Board("acpi", device_tree=False),
         Board("bench", rings=64, source="a"),
         Board("demo", rings=2, source="a"),

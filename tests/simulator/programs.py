@@ -11,16 +11,31 @@ import re
 PROGRAMS = ("/bin/sed", "/usr/bin/realpath", "/bin/mkdir", "/bin/ln", "/bin/rm")
 
 
+def operands(words: list[str]) -> list[str]:
+    """What follows "--"; rules give a program no operand without it."""
+    return words[words.index("--") + 1 :]
+
+
 def sed(expressions: list[str], text: str) -> str:
-    """What 'sed -n' prints, of y and of s with p; neither has its mark within."""
+    """What 'sed -n' prints, of y, of s with p, of d where nothing matches and of q.
+
+    None has its mark within, and s without an expression has that of d.
+    """
     printed = []
-    for line in text.splitlines():
-        now = line
+    for line in text.removesuffix("\n").split("\n"):
+        now, last = line, ""
         for expression in expressions:
+            if expression == "q":
+                return "\n".join(printed)
+            if expression.startswith("/"):
+                last = expression.removeprefix("/").removesuffix("/!d")
+                if not re.search(last, now):
+                    break
+                continue
             _kind, left, right, _flags = expression.split(expression[1])
             if expression.startswith("y"):
                 now = now.translate(str.maketrans(left, right))
-            elif re.search(left, now):
-                now = re.sub(left, right, now, count=1)
+            elif re.search(left or last, now):
+                now = re.sub(left or last, right, now, count=1)
                 printed.append(now)
     return "\n".join(printed)

@@ -22,7 +22,7 @@ from .device import Device
 from .errors import SimulatorError
 from .kernel import uevent
 from .machine import Machine
-from .programs import PROGRAMS, sed
+from .programs import PROGRAMS, operands, sed
 from .tree import File, Link
 
 _DEV = "/dev/vfio/"
@@ -185,6 +185,8 @@ class Udev:
             "SUBSYSTEM": event.properties["SUBSYSTEM"],
             "KERNEL": event.name,
             "DRIVER": event.properties.get("DRIVER", ""),
+            "DEVPATH": f"/{event.device.home}",
+            "RESULT": event.properties.get("$result", ""),
         }.get(token.key)
 
     def _exists(self, event: Event, path: str) -> bool:
@@ -208,16 +210,17 @@ class Udev:
         """What a program says."""
         nodes = self._machine.vfio.nodes
         if words[:2] == ["/bin/sed", "-n"]:
-            return sed(words[3:-1:2], self._content(event, words[-1]))
-        if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups"]:
+            return sed(words[3:-2:2], self._content(event, words[-1]))
+        if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups", "--"]:
             target = self._machine.tree.link(words[-1].removeprefix("/sys/"))
             return (target or "").rpartition("/")[2]
         if words[:2] == ["/bin/mkdir", "-p"]:
-            nodes.make_folder(words[2].removeprefix(_DEV))
+            nodes.make_folder(operands(words)[0].removeprefix(_DEV))
         elif words[:2] == ["/bin/ln", "-sfT"]:
-            self._link(words[3], words[2])
+            target, path = operands(words)
+            self._link(path, target)
         elif words[:2] == ["/bin/rm", "-f"]:
-            for path in (word.removeprefix(_DEV) for word in words[2:]):
+            for path in (word.removeprefix(_DEV) for word in operands(words)):
                 if nodes.lookup(path):
                     nodes.remove(path)
         else:

@@ -88,19 +88,22 @@ ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"
 # then is made when the events come again. No name that is odd gets into a command.
 ENV{ARMFLEET_VFIO_POLICY}!="vfio", GOTO="armfleet_vfio_linked"
 TEST!="/usr/bin/realpath", GOTO="armfleet_vfio_linked"
+DEVPATH=="*[!0-9A-Za-z/:,._+@#~!-]*", GOTO="armfleet_vfio_linked"
 ENV{.armfleet_vfio_path}=="/*", ENV{.armfleet_vfio_path}!="*[!0-9A-Za-z/,._+@#-]*", """
-GOLDEN += r"""IMPORT{program}="/bin/sed -n -e y,/,:, -e s/^OF_FULLNAME=:/ARMFLEET_VFIO_PATH=/p """
-GOLDEN += r"""/sys$devpath/uevent"
+GOLDEN += r"""IMPORT{program}="/bin/sed -n -e y,/,:, -e /^OF_FULLNAME=:/!d """
+GOLDEN += r"""-e s//ARMFLEET_VFIO_PATH=/p -e q -- /sys$devpath/uevent"
 ENV{.armfleet_vfio_path}=="", KERNEL!="*.auto", ATTR{firmware_node/path}!="?*[!0-9A-Z_.]*", """
-GOLDEN += r"""IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p """
-GOLDEN += r"""/sys$devpath/firmware_node/path"
+GOLDEN += r"""IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p -e q """
+GOLDEN += r"""-- /sys$devpath/firmware_node/path"
+# The file has lines of the firmware's own, which the properties have not.
+ENV{ARMFLEET_VFIO_PATH}=="*[!0-9A-Za-z:,._+@#-]*", ENV{ARMFLEET_VFIO_PATH}=""
 # A driver that comes when the override is set already binds at once, maybe before this device's
 # own event: then its node did not learn from it what it is called.
 ACTION=="bind", TEST=="vfio-dev/*/uevent", ATTR{vfio-dev/*/uevent}="change"
 # The node of a group is no device's child, so SYMLINK cannot tell whose it is.
 ACTION!="unbind", DRIVER=="vfio-platform|vfio-amba", PROGRAM=="/usr/bin/realpath """
-GOLDEN += r"""--relative-to=/sys/kernel/iommu_groups /sys$devpath/iommu_group", """
-GOLDEN += r"""ENV{.armfleet_vfio_node}="$result"
+GOLDEN += r"""--relative-to=/sys/kernel/iommu_groups -- /sys$devpath/iommu_group", """
+GOLDEN += r"""RESULT!="*[!0-9]*", ENV{.armfleet_vfio_node}="$result"
 ENV{.armfleet_vfio_node}!="", ATTR{iommu_group/name}=="vfio-noiommu", """
 GOLDEN += r"""ENV{.armfleet_vfio_node}="noiommu-$env{.armfleet_vfio_node}"
 LINK(path,PATH)LINK(tag,TAG)LABEL="armfleet_vfio_linked"
@@ -137,7 +140,8 @@ GOLDEN = re.sub(
 )
 GOLDEN = re.sub(
     r"NODE\((\w+),(\w+)\)",
-    r'SUBSYSTEM=="vfio-dev", ENV{DEVNAME}!="", ENV{ARMFLEET_VFIO_\2}!="", '
+    r'SUBSYSTEM=="vfio-dev", ENV{DEVNAME}!="", ENV{ARMFLEET_VFIO_\2}=="?*", '
+    r'ENV{ARMFLEET_VFIO_\2}!="*[!0-9A-Za-z:,._+@#-]*", '
     r'SYMLINK+="vfio/devices/by-\1/$env{ARMFLEET_VFIO_\2}"'
     "\n",
     GOLDEN,
@@ -145,10 +149,10 @@ GOLDEN = re.sub(
 GOLDEN = re.sub(
     r"LINK\((\w+),(\w+)\)",
     r'ENV{.armfleet_vfio_node}!="", ENV{ARMFLEET_VFIO_\2}!="", '
-    r'RUN+="/bin/mkdir -p /dev/vfio/by-\1", RUN+="/bin/ln -sfT '
+    r'RUN+="/bin/mkdir -p -- /dev/vfio/by-\1", RUN+="/bin/ln -sfT -- '
     r'../$env{.armfleet_vfio_node} /dev/vfio/by-\1/$env{ARMFLEET_VFIO_\2}"'
     r"\n"
-    r'ACTION=="unbind", ENV{ARMFLEET_VFIO_\2}!="", RUN+="/bin/rm -f '
+    r'ACTION=="unbind", ENV{ARMFLEET_VFIO_\2}!="", RUN+="/bin/rm -f -- '
     r'/dev/vfio/by-\1/$env{ARMFLEET_VFIO_\2} /dev/vfio/devices/by-\1/$env{ARMFLEET_VFIO_\2}"'
     "\n",
     GOLDEN,
@@ -285,7 +289,15 @@ def test_what_the_header_says_is_what_was_written(
 
 
 # What a firmware's name must not match to get into a command.
-ODD_NAMES = ("*[!0-9A-Za-z/,._+@#-]*", "?*[!0-9A-Z_.]*")
+# What gets into no command.
+ODD_NAMES = (
+    "*[!0-9A-Za-z/,._+@#-]*",
+    "?*[!0-9A-Z_.]*",
+    "*[!0-9A-Za-z:,._+@#-]*",
+    "*[!0-9A-Za-z/:,._+@#~!-]*",
+    "*[!0-9]*",
+    "?*",
+)
 
 
 @given(ENTRIES)

@@ -274,3 +274,30 @@ def test_an_odd_name_of_firmware_gets_into_no_command(board: Board) -> None:
     apply(board, {"compatible": "acme,odd", "policy": "vfio", "tag": "odd"})
     coldplug(without_links(board).kernel, board.kmod, board.file(RULES) or "")
     assert set(links(board)) == {"by-tag/odd", "devices/by-tag/odd"}
+
+
+@pytest.mark.parametrize("said", ["OF_FULLNAME=/x\t-rf\tsrv", "OF_FULLNAME=/soc/crypto@b001000"])
+def test_a_line_of_the_firmware_in_the_file_of_an_event_is_no_property(
+    board: Board, said: str
+) -> None:
+    board.kernel.add_device("1.odd", "/soc/odd@1", ("acme,odd", f"acme,x\n{said}"), iommus=True)
+    apply(board, {"compatible": "acme,odd", "policy": "vfio"})
+    right = links(board)
+    coldplug(without_links(board).kernel, board.kmod, board.file(RULES) or "")
+    assert links(board) == right
+    assert set(right) == {"by-path/soc:odd@1", "devices/by-path/soc:odd@1"}
+    board.kernel.write("bus/platform/drivers/vfio-platform/unbind", "1.odd")
+    event = Event(board.kernel, board.kmod, "platform", "1.odd", "unbind")
+    event.run(parse(board.file(RULES) or ""))
+    removed = [words for words in event.programs if words[0] == "/bin/rm"]
+    names = ("/dev/vfio/by-path/soc:odd@1", "/dev/vfio/devices/by-path/soc:odd@1")
+    assert removed == [["/bin/rm", "-f", "--", *names]]
+
+
+@pytest.mark.parametrize("name", ["1.odd -ee", "1.odd\t--in-place", "1.odd\nx"])
+def test_a_device_with_an_odd_name_has_no_command_run(board: Board, name: str) -> None:
+    board.kernel.add_device(name, "/soc/odd@1", ("acme,odd",), iommus=True)
+    apply(board, {"compatible": "acme,odd", "policy": "vfio"})
+    event = Event(board.kernel, board.kmod, "platform", name, "bind")
+    event.run(parse(board.file(RULES) or ""))
+    assert event.programs == []

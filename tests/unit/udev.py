@@ -18,7 +18,7 @@ from fake_kernel import TREE, FakeKernel, FakeKmod
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import KernelRefusedError
-from tests.simulator.programs import PROGRAMS, sed
+from tests.simulator.programs import PROGRAMS, operands, sed
 
 _TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]+)\})?(==|!=|\+=|=)"((?:[^"\\]|\\.)*)"')
 
@@ -62,7 +62,7 @@ class Event:
         self._bus, self._name = bus, name
         self._home = f"devices/platform/{name}"
         self._driver = kernel.driver_of(name) or ""
-        self._programs: list[list[str]] = []
+        self.programs: list[list[str]] = []
         self._result = ""
         self.properties: dict[str, str] = {"SUBSYSTEM": bus}
         target = kernel.link(f"{self._home}/of_node")
@@ -88,7 +88,7 @@ class Event:
                     break
                 if token.key == "GOTO":
                     label = token.value
-        for words in self._programs:
+        for words in self.programs:
             self._run(words)
 
     def _meet(self, token: Token) -> bool:
@@ -110,7 +110,7 @@ class Event:
             with contextlib.suppress(KernelRefusedError):
                 self._kernel.write(self._path(token.attribute), self._filled(token.value))
         elif token.key == "RUN":
-            self._programs.append(self._filled(token.value).split())
+            self.programs.append(self._filled(token.value).split())
         elif token.key == "SYMLINK":
             self._make_link(f"/dev/{self._filled(token.value)}", f"../{self._name}")
         elif token.key == "IMPORT":
@@ -136,15 +136,16 @@ class Event:
     def _run(self, words: list[str]) -> str:
         """What a program says; links that it makes are those of the fake's /dev."""
         if words[:2] == ["/bin/sed", "-n"]:
-            return sed(words[3:-1:2], self._content(words[-1]))
-        if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups"]:
+            return sed(words[3:-2:2], self._content(words[-1]))
+        if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups", "--"]:
             return self._kernel.link_name(_in_sys(words[-1])) or ""
         if words[:2] == ["/bin/mkdir", "-p"]:
-            self._place(words[2]).mkdir(parents=True, exist_ok=True)
+            self._place(operands(words)[0]).mkdir(parents=True, exist_ok=True)
         elif words[:2] == ["/bin/ln", "-sfT"]:
-            self._make_link(words[3], words[2])
+            target, path = operands(words)
+            self._make_link(path, target)
         elif words[:2] == ["/bin/rm", "-f"]:
-            for path in words[2:]:
+            for path in operands(words):
                 self._place(path).unlink(missing_ok=True)
         else:
             raise UdevError(" ".join(words))
@@ -175,6 +176,8 @@ class Event:
             "SUBSYSTEM": self._bus,
             "KERNEL": self._name,
             "DRIVER": self._driver,
+            "DEVPATH": f"/{self._home}",
+            "RESULT": self._result,
         }.get(token.key)
         if token.key == "TEST":
             return self._exists(self._filled(token.value))
