@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Callable, Mapping, NoReturn
 
@@ -211,6 +212,8 @@ def fail(module: AnsibleModule, error: PolicyError, **returned: Any) -> NoReturn
 
 def module_of(name: str) -> AnsibleModule:
     """The module of that name with its options; it fails on a Python that is too old."""
+    # Directories that are made on the way have no mode of their own.
+    os.umask(0o022)
     module = AnsibleModule(supports_check_mode=True, **SPECS[name])
     if sys.version_info < (3, 8):
         module.fail_json(

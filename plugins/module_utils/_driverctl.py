@@ -64,14 +64,21 @@ def stored(files: Files) -> list[Stored]:
     """What is stored of platform and AMBA devices, by name of file; driverctl skips empty files."""
     found = []
     for file in files.names(FOLDER):
-        bus, _dash, name = file.partition("-")
-        if bus in VFIO_DRIVERS and name:
+        device = device_of(file)
+        if device:
+            bus, name = device
             path = "%s/%s" % (FOLDER, file)
             content = files.read(path) or ""
             override = _text.stripped(content)
             if override:
                 found.append(Stored(path, bus, name, override, content))
     return found
+
+
+def device_of(file: str) -> tuple[str, str] | None:
+    """Bus and name of the platform or AMBA device whose override a file of FOLDER has, or None."""
+    bus, _dash, name = file.partition("-")
+    return (bus, name) if bus in VFIO_DRIVERS and name else None
 
 
 def of_device(device: Identity, kept: Sequence[Stored]) -> Stored | None:

@@ -359,7 +359,7 @@ def _part_of_rollout(host: Host, request: Request, memory: _boot.Memory) -> Roll
         part,
     )
 
-    return part(request, memory, host.files.read(PREVIOUS))
+    return part(request, memory, host.files.read_own(PREVIOUS))
 
 
 def _early(host: Host, plans: Sequence[DevicePlan]) -> list[Early]:

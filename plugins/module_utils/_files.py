@@ -130,6 +130,23 @@ class Files:
             raise PolicyError("Cannot read %s: it is longer than %d bytes" % (path, _LONGEST))
         return content
 
+    def read_own(self, path: str) -> str | None:
+        """As :meth:`read`, of what another run wrote; PolicyError if others may have written it."""
+        owner = self._owner[0]
+        # An administrator may have it on another disk, by a link.
+        directory = os.path.realpath(os.path.dirname(self._root + path))
+        if not os.path.isdir(directory):
+            return None
+        try:
+            os.close(open_own(directory, os.O_RDONLY | os.O_DIRECTORY, owner))
+            descriptor = open_own(self._root + path, os.O_RDONLY, owner)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise failure("read", path, error) from None
+        os.close(descriptor)
+        return self.read(path)
+
     def status(self, path: str) -> FileStatus | None:
         """What is at a path, a link not followed; None where there is nothing."""
         try:
@@ -457,6 +474,41 @@ def _owner_of(descriptor: int) -> tuple[int, int]:
 def mode_of(content: str) -> int:
     """The permissions of a file with that content: those of a program for a script."""
     return 0o755 if content.startswith("#!") else 0o644
+
+
+def open_own(path: str, flags: int, owner: int, mode: int = 0o600) -> int:
+    """Open what ``owner`` alone can have written; OSError as of ``os.open``.
+
+    PolicyError if it is a link, another kind of file, or if others own it or can write to it. With
+    O_DIRECTORY it is a directory, else a regular file.
+    """
+    is_directory = flags & os.O_DIRECTORY
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, mode)
+    except OSError as error:
+        # Of a link, of a socket or FIFO, and of what is no directory.
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
+            raise
+        raise _not_own(path, os.lstat(path)) from None
+    found = os.fstat(descriptor)
+    is_right = stat.S_ISDIR(found.st_mode) if is_directory else stat.S_ISREG(found.st_mode)
+    if is_right and found.st_uid == owner and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return descriptor
+    os.close(descriptor)
+    raise _not_own(path, found)
+
+
+def _not_own(path: str, found: os.stat_result) -> PolicyError:
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device node")
+    label = "%s:%s mode %04o" % (
+        _user_name(found.st_uid),
+        _group_name(found.st_gid),
+        stat.S_IMODE(found.st_mode),
+    )
+    return PolicyError(
+        "%s is %s (%s), so that others than root may have written what a run is to go by. Look at "
+        "what it is, remove it, and run again" % (path, kind, label)
+    )
 
 
 def _open_file(path: str, flags: int) -> int:

@@ -206,7 +206,7 @@ class _Inspector:
         self._parameters = parameters(memory.options.settings)
         self._drivers = Drivers(host.sysfs, host.kmod)
         self._memory = memory
-        self._accepted = accepted(host.files.read(WAITS_FOR_BOOT))
+        self._accepted = accepted(host.files.read_own(WAITS_FOR_BOOT))
         self._early = EarlyDrivers(host.sysfs, host.kmod, host.files)
         self._installed = InstalledKernels(host.files)
         self._outlook = Outlook(host, self._drivers, memory, self._lines, self._installed)

@@ -40,6 +40,8 @@ PATHS = (
 
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 _MODE = re.compile(r"[0-7]{3,4}\Z")
+# Of a group, and of a device: vfio_group_get_from_iommu and vfio_init_device in drivers/vfio.
+_NODE = re.compile(_links.DEV + r"/(?:(?:noiommu-)?[0-9]+|devices/vfio[0-9]+)\Z")
 _LONGEST_QUOTE = 60
 
 
@@ -168,14 +170,13 @@ def _mode(value: Any, what: str) -> None:
 
 def _our_path(value: Any, what: str) -> None:
     directory, _slash, name = _text(value, what).rpartition("/")
-    if value not in PATHS and (directory != _driverctl.FOLDER or "\0" in name or name[:1] == "."):
+    is_stored = directory == _driverctl.FOLDER and "\0" not in name and _driverctl.device_of(name)
+    if value not in PATHS and not is_stored:
         raise ValueError("%s is %s, no file of this collection" % (what, _quoted(value)))
 
 
 def _node(value: Any, what: str) -> None:
-    parts = _text(value, what).split("/")
-    in_directory = value.startswith(_links.DEV + "/")
-    if not in_directory or set(parts[1:]) & {"", ".", ".."} or "\0" in value:
+    if not _NODE.match(_text(value, what)):
         raise ValueError("%s is %s" % (what, _quoted(value)))
 
 
@@ -200,7 +201,7 @@ def _device(value: Any, what: str) -> None:
     _name(name, "the device's name")
     for text in (dt_path, acpi_path, acpi_hid):
         if text is not None:
-            _printable(text, what)
+            _text(text, what)
     for text in compatible:
         _text(text, what)
 

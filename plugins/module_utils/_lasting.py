@@ -143,7 +143,7 @@ def lasting(
     if request.initramfs == ALWAYS and request.entries:
         clashes += map(Problem, _no_initramfs(host, maker))
     needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
-    said = host.files.read(_boot.WAITS_FOR_BOOT)
+    said = host.files.read_own(_boot.WAITS_FOR_BOOT)
     # What was accepted counts as long as the list is the same.
     is_same = said is not None and not any(change.is_needed for change in files)
     asked = said if is_same else _WAITS

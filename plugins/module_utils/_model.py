@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
+
 VFIO_DRIVERS = {"platform": "vfio-platform", "amba": "vfio-amba"}
 
 VFIO, NO_AUTOBIND, DRIVER, DEFAULT = "vfio", "no_autobind", "driver", "default"
@@ -68,7 +70,7 @@ class Identity(NamedTuple):
         """How messages call the device: by what stays the same from boot to boot."""
         stable = self.dt_path or self.acpi_path
         own = "%s device %s" % (self.bus, self.name)
-        return "%s (%s)" % (stable, own) if stable else own
+        return _text.printable("%s (%s)" % (stable, own) if stable else own, 0)
 
 
 class Problem(NamedTuple):

@@ -17,8 +17,13 @@ import os
 import time
 from typing import Any, Iterator, NamedTuple, Sequence
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files, failure
+from ansible_collections.armfleet.vfio.plugins.module_utils._files import (
+    Files,
+    failure,
+    open_own,
+)
 
 FOLDER = "/run/armfleet-vfio"
 # Of the journal; another version of the collection may write another one.
@@ -93,8 +98,8 @@ class Runs:
     def alone(self) -> Iterator[None]:
         """Keep every other run away; PolicyError that names the other one at the time limit."""
         try:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            self._make_directory()
+            descriptor = open_own(self._lock, os.O_RDWR | os.O_CREAT, os.getuid())
         except OSError as error:
             raise failure("lock", self._lock, error) from None
         try:
@@ -103,6 +108,12 @@ class Runs:
             yield
         finally:
             os.close(descriptor)
+
+    def _make_directory(self) -> None:
+        """Make the directory, if it is not there; PolicyError if others can write to it."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._folder, 0o700)
+        os.close(open_own(self._folder, os.O_RDONLY | os.O_DIRECTORY, os.getuid()))
 
     def _sign(self, descriptor: int) -> None:
         """Say in the lock whose it is."""
@@ -136,7 +147,8 @@ class Runs:
     def interrupted(self) -> Interrupted | None:
         """What a run of this boot left behind when it was killed or could not put all back."""
         try:
-            with open(self._journal, "rb") as stream:
+            os.close(open_own(self._folder, os.O_RDONLY | os.O_DIRECTORY, os.getuid()))
+            with open(open_own(self._journal, os.O_RDONLY, os.getuid()), "rb") as stream:
                 content = stream.read(_LONGEST + 1)
         except FileNotFoundError:
             return None
@@ -219,11 +231,11 @@ class Runs:
         return self._journal
 
     def _begin(self, whose: Sequence[str], size: int = 0) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         fresh = self._journal + ".new"
         try:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            descriptor = os.open(fresh, flags, 0o600)
+            self._make_directory()
+            descriptor = open_own(fresh, flags, os.getuid())
         except OSError as error:
             raise failure("write", self._journal, error) from None
         try:
@@ -272,7 +284,7 @@ def _try_size(descriptor: int, size: int) -> None:
 def _boot() -> str:
     try:
         with open(_BOOT_ID, encoding="ascii") as stream:
-            return stream.read().strip()
+            return _text.stripped(stream.read())
     except OSError:
         # An image that is not running has no /proc.
         return ""

@@ -337,7 +337,7 @@ CASES = {
         LOCK,
         "make room there",
         before="mkdir -p -m 700 /run/armfleet-vfio; "
-        "mount -t tmpfs -o size=4k none /run/armfleet-vfio; "
+        "mount -t tmpfs -o size=4k,mode=700 none /run/armfleet-vfio; "
         "head -c 4096 /dev/zero > /run/armfleet-vfio/full",
         after="umount /run/armfleet-vfio",
     ),
@@ -363,6 +363,13 @@ CASES = {
         "delete the file",
         before=f"mkdir -p -m 700 /run/armfleet-vfio; echo nonsense > {JOURNAL}",
         after=f"rm {JOURNAL}",
+    ),
+    "so that others than root may have written what a run is to go by": Case(
+        on(RING),
+        "/run/armfleet-vfio is a directory (root:root mode 0777)",
+        "remove it, and run again",
+        before="mkdir -p -m 700 /run/armfleet-vfio; chmod 777 /run/armfleet-vfio",
+        after="rm -r /run/armfleet-vfio",
     ),
     "cannot be read in line … What its other lines say": Case(
         on(RING),

@@ -74,6 +74,20 @@ def texts_in(value: Any) -> Iterator[str]:
             yield from texts_in(one)
 
 
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_directories_on_the_way_have_the_same_mode_whoever_runs_it(
+    board: Board, call: Call, umask: int
+) -> None:
+    (board.files_root / "etc/modules-load.d").rmdir()
+    before = os.umask(umask)
+    try:
+        call("host_policy", devices=LIST, reset_required=False, rollout="first")
+    finally:
+        os.umask(before)
+    for directory in ("etc/modules-load.d", "var/lib/armfleet-vfio"):
+        assert (board.files_root / directory).stat().st_mode & 0o7777 == 0o755
+
+
 def test_host_policy_in_check_mode_touches_nothing(board: Board, call: Call) -> None:
     before = board.everything()
     assert call("host_policy", check_mode=True, devices=LIST, reset_required=False)["changed"]

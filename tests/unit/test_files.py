@@ -135,3 +135,35 @@ def test_what_is_no_link_is_neither_replaced_nor_removed(tmp_path: Path) -> None
     with pytest.raises(PolicyError, match="Cannot link /left"):
         files.point("/left", "../1")
     assert (tmp_path / "left").read_text() == "mine"
+
+
+@pytest.mark.parametrize("made", ["link", "directory's mode", "mode", "directory", "fifo"])
+def test_what_others_may_have_written_is_not_what_a_run_goes_by(
+    tmp_path: Path, files: Files, made: str
+) -> None:
+    directory = tmp_path / "state"
+    directory.mkdir(mode=0o755)
+    path = directory / "record"
+    path.write_text("list")
+    assert files.read_own("/state/record") == "list"
+    if made == "link":
+        path.rename(tmp_path / "other")
+        path.symlink_to(tmp_path / "other")
+    elif made == "directory's mode":
+        directory.chmod(0o1777)
+    elif made == "mode":
+        path.chmod(0o646)
+    else:
+        path.unlink()
+        os.mkfifo(path) if made == "fifo" else path.mkdir()
+    with pytest.raises(PolicyError, match="others than root may have written"):
+        files.read_own("/state/record")
+
+
+def test_a_directory_of_state_may_be_on_another_disk(tmp_path: Path, files: Files) -> None:
+    (tmp_path / "disk").mkdir(mode=0o755)
+    (tmp_path / "disk/record").write_text("list")
+    (tmp_path / "state").symlink_to("disk")
+    assert files.read_own("/state/record") == "list"
+    assert files.read_own("/state/other") is None
+    assert files.read_own("/nowhere/record") is None

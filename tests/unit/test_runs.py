@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -124,9 +126,57 @@ def test_a_lock_that_is_a_link_is_not_followed(folder: str, tmp_path: Path) -> N
     Path(folder).mkdir()
     (tmp_path / "victim").write_text("precious")
     (Path(folder) / "lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(PolicyError, match=r"Cannot lock .*/lock"), Runs("x", 0, folder).alone():
+    with pytest.raises(PolicyError, match=r"/lock is a symbolic link"), Runs("x", 0, folder).alone():
         pass
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize("made", ["link", "group", "world", "file", "owner"])
+def test_a_directory_that_others_can_write_to_has_no_journal(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    place = tmp_path / "other" if made == "link" else Path(folder)
+    Runs("host_policy", 0, str(place)).remember(FIRST)
+    if made == "link":
+        Path(folder).symlink_to(place)
+    elif made == "file":
+        shutil.rmtree(folder)
+        Path(folder).write_text("")
+    elif made == "owner":
+        monkeypatch.setattr(os, "getuid", lambda: 4711)
+    else:
+        place.chmod(0o770 if made == "group" else 0o1777)
+    runs = Runs("host_policy", 0, folder)
+    for call in (runs.interrupted, runs.alone().__enter__, lambda: runs.remember(SECOND)):
+        with pytest.raises(PolicyError, match="others than root may have written") as caught:
+            call()
+        assert str(caught.value).startswith(folder)
+
+
+@pytest.mark.parametrize("name", ["journal", "lock"])
+@pytest.mark.parametrize("made", ["link", "fifo", "socket", "world"])
+def test_a_journal_or_lock_that_others_may_have_made_is_refused(
+    folder: str, tmp_path: Path, name: str, made: str
+) -> None:
+    Path(folder).mkdir(mode=0o700)
+    path = Path(folder) / name
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    if made == "link":
+        path.symlink_to(victim)
+    elif made == "fifo":
+        os.mkfifo(path)
+    elif made == "socket":
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+    else:
+        path.write_text("")
+        path.chmod(0o666)
+    runs = Runs("host_policy", 0, folder)
+    with pytest.raises(PolicyError, match="others than root may have written") as caught:
+        (runs.interrupted if name == "journal" else runs.alone().__enter__)()
+    assert str(caught.value).startswith(str(path))
+    assert victim.read_text() == "precious"
 
 
 def test_what_was_written_down_is_read_by_the_next_run(folder: str) -> None:
