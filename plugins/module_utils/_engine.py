@@ -216,7 +216,16 @@ def _run(host: Host, request: Request, check_mode: bool) -> Outcome:
         )
 
         changes = Changes(steps, plans, prepared.needed, request.access, "group" in request.allow)
-        after = Transaction(host.sysfs, host.kmod, host.files, host.runs, host.log, changes).run()
+
+        def refusals(plan: DevicePlan) -> list[str]:
+            return [
+                refusal(plan.device.label, hazard)
+                for hazard in host.usage.since(plan.device, plan.before, request.allow)
+            ]
+
+        after = Transaction(
+            host.sysfs, host.kmod, host.files, host.runs, host.log, changes, refusals
+        ).run()
     return Outcome(
         [_outcome(device_plan, after.get(device_plan.device)) for device_plan in plans],
         [step.sentence for step in steps],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from typing import Iterator, Mapping, NamedTuple, Sequence
+from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _changes, _links
 from ansible_collections.armfleet.vfio.plugins.module_utils._devices import (
@@ -92,7 +92,7 @@ class Transaction:
     """One run of ``changes``; everything that it did is undone if any of it fails.
 
     How things were is written down by ``runs`` before each change, for the next run if this one is
-    killed.
+    killed. ``refusals`` are why a device may not be unbound by now; they are asked for right before.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class Transaction:
         runs: Runs,
         log: KernelLog,
         changes: Changes,
+        refusals: Callable[[DevicePlan], Sequence[str]] = lambda _plan: (),
     ) -> None:
         self._sysfs = sysfs
         self._kmod = kmod
@@ -110,6 +111,7 @@ class Transaction:
         self._runs = runs
         self._log = log
         self._changes = changes
+        self._refusals = refusals
         self._settings_before = VfioSettings()
         self._undos: list[Undo] = []
         self._staged: list[StagedFile] = []
@@ -187,6 +189,9 @@ class Transaction:
     def _perform(self, plan: DevicePlan, *kinds: str) -> None:
         for step in plan.steps:
             if step.kind in kinds:
+                refusals = self._refusals(plan) if step.kind == UNBIND else ()
+                if refusals:
+                    raise PolicyError(refusals)
                 self._remember_device(plan)
                 with self._explained(plan.device, step):
                     self._act(plan.device, step)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 # Kinds that a user can accept by ``allow``; an open VFIO node is never accepted.
 ACCEPTABLE = ("console", "storage", "network", "consumers", "clock", "watchdog", "group")
 OPEN_NODE = "open"
+# What users and their programs bring about.
+_OF_OTHERS = (OPEN_NODE, "console", "network", "storage", "watchdog")
 # Not a reason to refuse, but what device_info says of a device that a hanging driver holds.
 BLOCKED = "blocked"
 
@@ -90,6 +92,8 @@ class Usage:
         files: Files | None = None,
     ) -> None:
         self._sysfs = sysfs
+        self._proc = proc
+        self._networks = networks
         self._files = files
         self._processes = Processes(proc)
         self._storage = Storage(sysfs, self._processes)
@@ -102,6 +106,19 @@ class Usage:
     def unanswered(self) -> int:
         """How often it could not be known whether a process holds a node open."""
         return self._processes.unanswered
+
+    def since(self, device: Identity, state: State, allow: Container[str]) -> list[Hazard]:
+        """What has come into use since the first look, of what a run itself does not change.
+
+        All is read again. What depends on the device, and counts of its module, change with what
+        the run has done to other devices.
+        """
+        now = Usage(self._sysfs, self._proc, self._networks, self._files)
+        return [
+            hazard
+            for hazard in now.of(device, state)
+            if hazard.kind in _OF_OTHERS and not hazard.is_accepted(allow)
+        ]
 
     def of(self, device: Identity, state: State) -> list[Hazard]:
         """What would be hurt if this device lost the driver that it has now."""

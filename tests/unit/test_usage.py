@@ -601,3 +601,30 @@ def test_a_sibling_that_is_found_when_the_device_is_bound_undoes_the_run(board: 
 def test_device_info_shows_siblings_too(pair: Board) -> None:
     (found,) = inspect(pair.host, [Selector("name", NAME)]).devices
     assert [hazard.kind for hazard in found.hazards] == ["group"]
+
+
+@pytest.mark.parametrize("made", ["mount", "holder", "VFIO"])
+def test_what_comes_into_use_during_a_run_is_seen_before_the_unbind(
+    disk: Board, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    entries: list[dict[str, Any]] = [CRYPTO]
+    if made == "VFIO":
+        disk.apply(entries, reset_required=False)
+        entries = []
+    before = disk.kernel.bindings()
+    write = disk.kernel.write
+
+    def come_into_use(path: str, text: str) -> None:
+        write(path, text)
+        if path.endswith("driver_override") and not (disk.proc / "12").exists():
+            node = "/dev/vfio/1" if made == "VFIO" else "/dev/vda1"
+            disk.process(12, "qemu", *[node] * (made != "mount"))
+            if made == "mount":
+                disk.mount(VDA, "/data")
+
+    monkeypatch.setattr(disk.kernel, "write", come_into_use)
+    with pytest.raises(PolicyError, match="Nothing was changed: all that this run did") as caught:
+        disk.apply(entries, reset_required=False)
+    assert "is in use: " in str(caught.value)
+    assert disk.kernel.bindings() == before
+    monkeypatch.undo()
