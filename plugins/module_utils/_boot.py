@@ -350,10 +350,10 @@ def _rules(plan: BootPlan) -> str:
         if selector and entry.policy.kind != DEFAULT
     ]
     if claiming:
-        lines += ["", *_access(plan.options.access), *_guards(claiming)]
+        lines += ["", *_guards(claiming, plan.options.access)]
         lines += [_claim(entry, selector, plan.modules) for entry, selector in claiming]
         lines += ["", 'ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"']
-        lines += _links(claiming)
+        lines += _links(claiming, plan.options.access)
         lines += _actions({entry.policy.driver for entry, _selector in claiming})
     return "\n".join(lines) + "\n"
 
@@ -369,21 +369,34 @@ def _from_machine(plan: BootPlan) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value}
 
 
-def _access(access: NodeAccess | None) -> list[str]:
+def _access_of_devices(access: NodeAccess | None) -> list[str]:
+    """Access to the nodes that devices of the list have for themselves, and to no others."""
     if access is None:
         return []
-    settings = []
-    if access.group is not None:
-        settings.append('GROUP="%s"' % access.group)
-    if access.mode is not None:
-        settings.append('MODE="%s"' % access.mode)
-    return ['SUBSYSTEM=="vfio|vfio-dev", ACTION=="add", KERNEL!="vfio", %s' % ", ".join(settings)]
+    given = (("GROUP", access.group), ("MODE", access.mode))
+    settings = ['%s="%s"' % pair for pair in given if pair[1] is not None]
+    return [
+        'SUBSYSTEM=="vfio-dev", ENV{ARMFLEET_VFIO_POLICY}=="vfio", %s' % ", ".join(settings),
+    ]
 
 
-def _guards(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
+def _access_of_groups(access: NodeAccess | None) -> list[str]:
+    """Access to the nodes of their groups, which udev knows by their devices alone."""
+    if access is None:
+        return []
+    programs = (("chgrp", access.group), ("chmod", access.mode))
+    return [
+        'ENV{.armfleet_vfio_node}!="", RUN+="/bin/%s -- %s /dev/vfio/$env{.armfleet_vfio_node}"'
+        % program
+        for program in programs
+        if program[1] is not None
+    ]
+
+
+def _guards(claiming: Sequence[tuple[Entry, Selector]], access: NodeAccess | None) -> list[str]:
     lines = [
         'ACTION=="remove", GOTO="armfleet_vfio_end"',
-        *_links_of_devices(claiming),
+        *_links_of_devices(claiming, access),
         'SUBSYSTEM!="%s", GOTO="armfleet_vfio_end"' % "|".join(VFIO_DRIVERS),
     ]
     # A helper device of a driver (PLATFORM_DEVID_AUTO) can share the node of its parent; what is
@@ -397,10 +410,13 @@ def _guards(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
     return [*lines, ""]
 
 
-def _links_of_devices(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
+def _links_of_devices(
+    claiming: Sequence[tuple[Entry, Selector]], access: NodeAccess | None
+) -> list[str]:
     """Rules for vfio-dev, whose parent is the device that was claimed."""
     kinds = _kinds_of_links(claiming)
     lines = ['SUBSYSTEM=="vfio-dev", IMPORT{parent}="ARMFLEET_VFIO_*"'] if kinds else []
+    lines += _access_of_devices(access) if kinds else []
     return lines + [
         'SUBSYSTEM=="vfio-dev", ENV{DEVNAME}!="", ENV{%s}=="?*", '
         'ENV{%s}!="*[!0-9A-Za-z:,._+@#-]*", '
@@ -409,11 +425,11 @@ def _links_of_devices(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
     ]
 
 
-def _links(claiming: Sequence[tuple[Entry, Selector]]) -> list[str]:
+def _links(claiming: Sequence[tuple[Entry, Selector]], access: NodeAccess | None) -> list[str]:
     kinds = _kinds_of_links(claiming)
     if not kinds:
         return []
-    lines = ["", *_LINKS.splitlines()]
+    lines = ["", *_LINKS.splitlines(), *_access_of_groups(access)]
     for kind, key in kinds.items():
         lines += (_LINK % {"kind": kind, "key": key}).splitlines()
     return [*lines, 'LABEL="armfleet_vfio_linked"']

@@ -109,6 +109,7 @@ SPECS: dict[str, dict[str, Any]] = {
             "persistent": {"type": "bool", "default": True},
             "vfio_group": {"type": "str"},
             "vfio_mode": {"type": "str"},
+            "unsafe_vfio_mode": {"type": "bool", "default": False},
             "initramfs": {
                 "type": "str",
                 "choices": [AUTO, ALWAYS, NEVER],
@@ -254,6 +255,11 @@ def _whole_list(params: Mapping[str, Any]) -> Request:
     access = None
     with problems.collecting():
         access = check_access(params["vfio_group"], params["vfio_mode"])
+        if is_present and access and access.is_for_all and not params["unsafe_vfio_mode"]:
+            problems.add(
+                "`vfio_mode` %r lets every user of the host have the devices. Give a mode that "
+                "ends in 0 and `vfio_group`, or set `unsafe_vfio_mode: true`" % access.mode
+            )
     return Request(
         list(good.values()),
         is_whole_list=True,

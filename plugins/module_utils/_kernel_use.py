@@ -314,9 +314,7 @@ class KernelUse:
         found: dict[str, list[str]] = {}
         for block in self._processes.text("crypto").split("\n\n"):
             pairs = (line.partition(":") for line in _text.lines(block))
-            fields = {
-                _text.stripped(key): _text.stripped(value) for key, _colon, value in pairs
-            }
+            fields = {_text.stripped(key): _text.stripped(value) for key, _colon, value in pairs}
             if fields.get("refcnt", "1") != "1":
                 found.setdefault(fields.get("module", ""), []).append(fields.get("driver", ""))
         return found

@@ -117,7 +117,9 @@ class Kmod:
         kernel's command line; None where neither sets it.
         """
         _code, output = self._run(["--show-depends", "--", module])
-        values = [word.partition("=")[2] for word in _text.words(output) if word.startswith(name + "=")]
+        values = [
+            word.partition("=")[2] for word in _text.words(output) if word.startswith(name + "=")
+        ]
         return values[-1] if values else None
 
     def has_parameter(self, module: str, name: str) -> bool | None:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import VFIO_DRIVERS
@@ -70,7 +69,9 @@ class MissingDevices:
             by_reason.setdefault(self._of_node(path), []).append(path)
         return "no platform or AMBA device has it, but %s of the device tree: %s" % (
             "a node" if len(paths) == 1 else "%d nodes" % len(paths),
-            "; ".join("%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()),
+            "; ".join(
+                "%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()
+            ),
         )
 
     def _of_acpi(self, selector: Selector) -> str:

@@ -213,6 +213,11 @@ class NodeAccess(NamedTuple):
     mode: str | None
 
     @property
+    def is_for_all(self) -> bool:
+        """Whether users who are not in the group may open a node."""
+        return self.mode is not None and self.mode[-1] != "0"
+
+    @property
     def label(self) -> str:
         parts = [("group", self.group), ("mode", self.mode)]
         return ", ".join("%s %s" % part for part in parts if part[1] is not None)

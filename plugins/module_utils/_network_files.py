@@ -267,9 +267,7 @@ def _keyfile_names(content: str) -> list[str]:
 def _netplan_names(content: str) -> list[str]:
     """Each word of the file that may be an interface; its reader would take a parser of YAML."""
     lines = [
-        line.partition(" #")[0]
-        for line in _text.lines(content)
-        if _text.stripped(line)[:1] != "#"
+        line.partition(" #")[0] for line in _text.lines(content) if _text.stripped(line)[:1] != "#"
     ]
     words = [token.rstrip(":") for line in lines for token in _TOKEN.findall(line)]
     # A pattern is one only where "match" has it.

@@ -52,7 +52,7 @@ class Processes:
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
-        # Process ids by what is open: the number of a device, or a path if its number is not known.
+        # Process ids by what is open: a number, or the path of what does not tell its number.
         self._holders: dict[str, list[str]] | None = None
         # The same by the paths of all devices.
         self._named: dict[str, list[str]] = {}
@@ -99,15 +99,16 @@ class Processes:
         return swaps, [] if len(swaps) == len(lines) else [_UNKNOWN % (path, "swap")]
 
     def _add_mounts(self, found: Mounts, task: str, by_whom: str) -> bool:
-        """Add what is mounted for a task, if it is still there: show_mountinfo in fs/proc_namespace.c.
+        """Add what is mounted for a task, and return whether it is still there.
 
-        Lines are cut at spaces alone, for the kernel escapes no other blanks but tab and newline.
+        show_mountinfo in fs/proc_namespace.c. Lines are cut at spaces alone, for the kernel escapes
+        no other blanks but tab and newline.
         """
         path = "%s/%s/mountinfo" % (self._proc, task)
         lines = _text.lines(_content(path) or "")
         is_whole = True
         for line in lines:
-            mount, separator, rest = line.partition(" - ")
+            mount, _separator, rest = line.partition(" - ")
             fields = mount.split(" ")
             kind_and_source = rest.split(" ")
             if len(fields) < 6 or len(kind_and_source) < 3 or not _NUMBER.match(fields[2]):

@@ -213,10 +213,7 @@ class Sysfs:
     def read_locked(self, paths: Sequence[str]) -> list[str | None]:
         """The contents of files whose read takes the device lock; None where one is missing."""
         replies = self._ask([(_READ, path, b"") for path in paths])
-        return [
-            None if code else os.fsdecode(content).rstrip("\n")
-            for code, content in replies
-        ]
+        return [None if code else os.fsdecode(content).rstrip("\n") for code, content in replies]
 
     def write(self, path: str, text: str) -> None:
         """Write ``text`` at once; KernelRefusedError, or KernelBlockedError at the time limit."""

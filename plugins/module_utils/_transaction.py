@@ -92,7 +92,7 @@ class Transaction:
     """One run of ``changes``; everything that it did is undone if any of it fails.
 
     How things were is written down by ``runs`` before each change, for the next run if this one is
-    killed. ``refusals`` are why a device may not be unbound by now; they are asked for right before.
+    killed. ``refusals`` are why a device may not be unbound by now, asked for right before that.
     """
 
     def __init__(

@@ -76,7 +76,15 @@ options:
     description:
       - Mode of these nodes, a string in octal such as V("0660").
       - Unset leaves what the kernel gives, which is V("0600").
+      - A mode that lets others than the owner and the group open them is refused unless
+        O(unsafe_vfio_mode=true).
     type: str
+  unsafe_vfio_mode:
+    description:
+      - Whether O(vfio_mode) may let every user of the host open the nodes, as V("0666") does. Who
+        opens a device has all that it can reach.
+    type: bool
+    default: false
   initramfs:
     description:
       - Whether the list is to hold in the initramfs too, where a native driver may be. The file

@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "state": "present",
     "timeout": 30,
     "unsafe_noiommu": None,
+    "unsafe_vfio_mode": False,
     "vfio_group": None,
     "vfio_mode": None,
 }
@@ -49,6 +50,7 @@ _VALUES = {
     "runtime": _BOOLEAN,
     "state": re.compile("previous"),
     "unsafe_noiommu": re.compile(".*"),
+    "unsafe_vfio_mode": re.compile(".*"),
     "vfio_group": re.compile(".*"),
     "vfio_mode": re.compile(".*"),
 }

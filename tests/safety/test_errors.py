@@ -364,6 +364,9 @@ CASES = {
         before=f"mkdir -p -m 700 /run/armfleet-vfio; echo nonsense > {JOURNAL}",
         after=f"rm {JOURNAL}",
     ),
+    "lets every user of the host have the devices": Case(
+        on(RING, vfio_mode="0666"), "'0666'", "`unsafe_vfio_mode: true`"
+    ),
     "so that others than root may have written what a run is to go by": Case(
         on(RING),
         "/run/armfleet-vfio is a directory (root:root mode 0777)",

@@ -208,14 +208,24 @@ class Udev:
 
     def _play(self, event: Event, words: list[str]) -> str:
         """What a program says."""
-        nodes = self._machine.vfio.nodes
         if words[:2] == ["/bin/sed", "-n"]:
             return sed(words[3:-2:2], self._content(event, words[-1]))
         if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups", "--"]:
             target = self._machine.tree.link(words[-1].removeprefix("/sys/"))
             return (target or "").rpartition("/")[2]
+        self._change(words)
+        return ""
+
+    def _change(self, words: list[str]) -> None:
+        """What programs do to nodes; all of them belong to root's group."""
+        nodes = self._machine.vfio.nodes
         if words[:2] == ["/bin/mkdir", "-p"]:
             nodes.make_folder(operands(words)[0].removeprefix(_DEV))
+        elif words[:2] == ["/bin/chmod", "--"]:
+            mode, path = operands(words)
+            node = nodes.find(path.removeprefix(_DEV))
+            if isinstance(node, File):
+                node.mode = int(mode, 8)
         elif words[:2] == ["/bin/ln", "-sfT"]:
             target, path = operands(words)
             self._link(path, target)
@@ -223,9 +233,8 @@ class Udev:
             for path in (word.removeprefix(_DEV) for word in operands(words)):
                 if nodes.lookup(path):
                     nodes.remove(path)
-        else:
+        elif words[:2] != ["/bin/chgrp", "--"]:
             raise SimulatorError(f"the simulator's udev does not know {' '.join(words)}")
-        return ""
 
     def _content(self, event: Event, path: str) -> str:
         if path.endswith("/uevent"):

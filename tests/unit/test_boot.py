@@ -65,9 +65,9 @@ GOLDEN = r"""# Written by armfleet.vfio.host_policy. The next run replaces it; d
 # It was made for a machine with:
 # machine: {"buses": ["amba", "platform"], "modules": {"acme-uio": "acme"}}
 
-SUBSYSTEM=="vfio|vfio-dev", ACTION=="add", KERNEL!="vfio", GROUP="kvm", MODE="0660"
 ACTION=="remove", GOTO="armfleet_vfio_end"
 SUBSYSTEM=="vfio-dev", IMPORT{parent}="ARMFLEET_VFIO_*"
+SUBSYSTEM=="vfio-dev", ENV{ARMFLEET_VFIO_POLICY}=="vfio", GROUP="kvm", MODE="0660"
 NODE(path,PATH)NODE(tag,TAG)SUBSYSTEM!="platform|amba", GOTO="armfleet_vfio_end"
 KERNEL!="*.auto", ENV{.armfleet_vfio_path}="$env{OF_FULLNAME}"
 KERNEL!="*.auto", ENV{.armfleet_vfio_compatible}=" COMPATIBLES "
@@ -106,6 +106,8 @@ GOLDEN += r"""--relative-to=/sys/kernel/iommu_groups -- /sys$devpath/iommu_group
 GOLDEN += r"""RESULT!="*[!0-9]*", ENV{.armfleet_vfio_node}="$result"
 ENV{.armfleet_vfio_node}!="", ATTR{iommu_group/name}=="vfio-noiommu", """
 GOLDEN += r"""ENV{.armfleet_vfio_node}="noiommu-$env{.armfleet_vfio_node}"
+ENV{.armfleet_vfio_node}!="", RUN+="/bin/chgrp -- kvm /dev/vfio/$env{.armfleet_vfio_node}"
+ENV{.armfleet_vfio_node}!="", RUN+="/bin/chmod -- 0660 /dev/vfio/$env{.armfleet_vfio_node}"
 LINK(path,PATH)LINK(tag,TAG)LABEL="armfleet_vfio_linked"
 
 ACTION!="add|bind", GOTO="armfleet_vfio_end"

@@ -112,6 +112,17 @@ def test_host_policy_gives_access_to_nodes(board: Board, call: Call) -> None:
     assert set(board.nodes().values()) == {"0660"}
 
 
+@pytest.mark.parametrize("mode", ["0666", "0604", "0662"])
+def test_a_mode_for_every_user_needs_a_word_of_its_own(board: Board, call: Call, mode: str) -> None:
+    asked = {"devices": [CRYPTO], "reset_required": False, "vfio_mode": mode}
+    result = call("host_policy", **asked)
+    assert "set `unsafe_vfio_mode: true`" in result["msg"]
+    assert board.kernel.binding("b000000.crypto") == NATIVE
+    call("host_policy", **asked, unsafe_vfio_mode=True)
+    assert set(board.nodes().values()) == {mode}
+    assert "changed" in call("host_policy", state="absent", vfio_mode=mode)
+
+
 @pytest.mark.parametrize("mode", [0o660, "432", "u=rw"])
 def test_a_mode_that_yaml_made_a_number_of_is_refused(
     board: Board, call: Call, mode: str | int

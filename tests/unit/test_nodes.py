@@ -7,6 +7,7 @@ import os
 
 import pytest
 from board import AMBA, CRYPTO, Board
+from udev import coldplug
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
@@ -29,6 +30,20 @@ def test_nodes_get_the_group_and_mode_that_are_asked_for(board: Board) -> None:
     assert set(board.nodes().values()) == {"0660"}
     assert all("group %s, mode 0660" % OWN in one.steps[-2] for one in outcome.devices)
     assert f'GROUP="{OWN}", MODE="0660"' in (board.file(RULES) or "")
+
+
+def test_the_rules_open_nodes_of_the_list_and_no_others(board: Board) -> None:
+    board.apply([CRYPTO], reset_required=False, access=OPEN)
+    other = "b001000.crypto"
+    board.kernel.write(f"devices/platform/{other}/driver_override", "vfio-platform")
+    board.kernel.write("bus/platform/drivers/acme-crypto/unbind", other)
+    board.kernel.write("bus/platform/drivers/vfio-platform/bind", other)
+    right = board.nodes()
+    assert sorted(right.values()) == ["0600", "0600", "0660", "0660"]
+    for path in right:
+        (board.kernel.dev / path[len("/dev/") :]).chmod(0o600)
+    coldplug(board.kernel, board.kmod, board.file(RULES) or "")
+    assert board.nodes() == right
 
 
 def test_nodes_that_are_so_already_are_left_alone(board: Board) -> None:

@@ -126,7 +126,9 @@ def test_a_lock_that_is_a_link_is_not_followed(folder: str, tmp_path: Path) -> N
     Path(folder).mkdir()
     (tmp_path / "victim").write_text("precious")
     (Path(folder) / "lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(PolicyError, match=r"/lock is a symbolic link"), Runs("x", 0, folder).alone():
+    with pytest.raises(PolicyError, match=r"/lock is a symbolic link"), Runs(
+        "x", 0, folder
+    ).alone():
         pass
     assert (tmp_path / "victim").read_text() == "precious"
 

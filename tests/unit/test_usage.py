@@ -191,7 +191,9 @@ def test_a_disk_may_be_in_a_line_that_cannot_be_read(
     with (disk.proc / file).open("a") as stream:
         stream.write(line + "\n")
     told = refusal(disk)
-    assert f"disk vda: a line of {disk.proc}/{file} cannot be read, so that it may be {what}" in told
+    assert (
+        f"disk vda: a line of {disk.proc}/{file} cannot be read, so that it may be {what}" in told
+    )
     assert_acceptable(disk, "storage")
 
 
@@ -208,7 +210,11 @@ def test_a_namespace_is_known_by_any_of_its_processes_that_is_left(disk: Board) 
 def test_a_thread_can_have_mounts_of_its_own(disk: Board) -> None:
     for task in ("70", "70/task/70", "70/task/72"):
         (disk.proc / task / "ns").mkdir(parents=True)
-    for task, namespace in (("70", "mnt:[1]"), ("70/task/70", "mnt:[1]"), ("70/task/72", "mnt:[2]")):
+    for task, namespace in (
+        ("70", "mnt:[1]"),
+        ("70/task/70", "mnt:[1]"),
+        ("70/task/72", "mnt:[2]"),
+    ):
         (disk.proc / task / "ns/mnt").symlink_to(namespace)
     (disk.proc / "70/comm").write_text("vmm\n")
     (disk.proc / "70/task/72/mountinfo").write_text(f"9 1 {VDA1} / /d rw - ext4 /dev/vda1 rw\n")

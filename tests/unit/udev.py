@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,6 +112,8 @@ class Event:
                 self._kernel.write(self._path(token.attribute), self._filled(token.value))
         elif token.key == "RUN":
             self.programs.append(self._filled(token.value).split())
+        elif token.key == "MODE":
+            self._place(self.properties["DEVNAME"]).chmod(int(token.value, 8))
         elif token.key == "SYMLINK":
             self._make_link(f"/dev/{self._filled(token.value)}", f"../{self._name}")
         elif token.key == "IMPORT":
@@ -141,6 +144,12 @@ class Event:
             return self._kernel.link_name(_in_sys(words[-1])) or ""
         if words[:2] == ["/bin/mkdir", "-p"]:
             self._place(operands(words)[0]).mkdir(parents=True, exist_ok=True)
+        elif words[:2] == ["/bin/chmod", "--"]:
+            mode, path = operands(words)
+            self._place(path).chmod(int(mode, 8))
+        elif words[:2] == ["/bin/chgrp", "--"]:
+            group, path = operands(words)
+            shutil.chown(self._place(path), group=group)
         elif words[:2] == ["/bin/ln", "-sfT"]:
             target, path = operands(words)
             self._make_link(path, target)

@@ -143,6 +143,7 @@ def test_a_traceback_is_kept() -> None:
     [
         ("reset_required", False, "Set `passthrough_reset_required` instead."),
         ("unsafe_noiommu", "{{ iommu == 'none' }}", "Set `passthrough_unsafe_noiommu` instead."),
+        ("unsafe_vfio_mode", True, "Set `passthrough_unsafe_vfio_mode` instead."),
         ("vfio_group", "kvm", "Set `passthrough_vfio_group` instead."),
         ("vfio_mode", "0660", "Set `passthrough_vfio_mode` instead."),
         ("runtime", False, "Set `passthrough_runtime` instead."),
