@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Callable, Mapping, NoReturn
+from typing import Any, Callable, Mapping
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -206,7 +206,7 @@ def _act(
     module.exit_json(**_text.printable_result(to_result(outcome)))
 
 
-def fail(module: AnsibleModule, error: PolicyError, **returned: Any) -> NoReturn:
+def fail(module: AnsibleModule, error: PolicyError, **returned: Any) -> None:
     """End the module with a line for each problem, and with what it returned before it failed."""
     module.fail_json(msg="\n".join(map(_text.printable_result, error.problems)), **returned)
 

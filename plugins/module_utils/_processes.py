@@ -58,7 +58,7 @@ class Processes:
         self._named: dict[str, list[str]] = {}
         self._is_complete = os.geteuid() == 0
         self.unanswered = 0
-        # Tasks of each mount namespace ("PID", "PID/task/TID"), by what the kernel calls the namespace.
+        # Tasks ("PID", "PID/task/TID") of each mount namespace, by what the kernel calls it.
         self._elsewhere: dict[str, list[str]] = {}
 
     def holders(self, node: str, number: str | None = None) -> list[str]:

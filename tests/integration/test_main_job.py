@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 HOST_POLICY = "armfleet.vfio.host_policy"
 VFIO = ("vfio-platform", "vfio-platform")
 
-FULL = "mkdir -p -m 700 %(place)s && mount -t tmpfs -o size=4k,mode=700 none %(place)s && echo > %(place)s/x"
+FULL = (
+    "mkdir -p -m 700 %(place)s && mount -t tmpfs -o size=4k,mode=700 none %(place)s && "
+    "echo > %(place)s/x"
+)
 BOOT_FILES = (
     "/etc/udev/rules.d/70-armfleet-vfio.rules",
     "/etc/modprobe.d/armfleet-vfio.conf",

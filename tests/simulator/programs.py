@@ -21,7 +21,7 @@ def sed(expressions: list[str], text: str) -> str:
 
     None has its mark within, and s without an expression has that of d.
     """
-    printed = []
+    printed: list[str] = []
     for line in text.removesuffix("\n").split("\n"):
         now, last = line, ""
         for expression in expressions:
