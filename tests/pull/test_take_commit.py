@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -100,6 +101,15 @@ class Host:
         """The content of the playbook that would be run."""
         site = self.checkout / "site.yml"
         return site.read_text() if site.exists() else None
+
+
+def program() -> ModuleType:
+    spec = spec_from_file_location("take_commit", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_key(place: Path) -> Path:
@@ -378,7 +388,7 @@ class TestKeysThatACommitCouldName:
         gnupg = tmp_path / "gnupg"
         gnupg.mkdir(mode=0o700)
         (gnupg / "pubring.kbx").symlink_to(host.checkout / "keys")
-        assert "`pull_gnupg_home` is" in host.take(**{"gnupg-home": gnupg})
+        assert "pubring.kbx is a link" in host.take(**{"gnupg-home": gnupg})
 
     def test_signers_that_others_may_write_are_refused(self, host: Host, server: Server) -> None:
         server.commit("first")
@@ -400,6 +410,38 @@ class TestKeysThatACommitCouldName:
         server.commit("first")
         os.chown(host.signers, 12345, 0)
         assert f"somebody else than root may write to {host.signers}" in host.take()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give a file away")
+    @pytest.mark.parametrize("name", ["gpg.conf-2", "trustlist.txt", "public-keys.d/pubring.db"])
+    def test_any_file_of_gnupg_that_is_another_users_is_refused(
+        self, host: Host, server: Server, tmp_path: Path, name: str
+    ) -> None:
+        server.commit("first")
+        gnupg = tmp_path / "gnupg"
+        (gnupg / name).parent.mkdir(mode=0o700, parents=True)
+        (gnupg / name).touch()
+        os.chown(gnupg / name, 12345, 0)
+        refused = host.take(**{"gnupg-home": gnupg})
+        assert f"somebody else than root may write to {gnupg / name}" in refused
+
+    def test_a_link_is_followed_once_and_not_again_by_git(
+        self, host: Host, server: Server, signers: Path, tmp_path: Path
+    ) -> None:
+        # Whoever owns a link can have it lead elsewhere between the check and the verification.
+        link = tmp_path / "link"
+        link.symlink_to(signers)
+        server.commit("first")
+        host.signers = link
+        assert host.take() == ""
+        assert program()._checked_keys(host.home, None, str(link)) == (None, str(signers))
+
+    def test_keys_that_are_not_there_are_refused(
+        self, host: Host, server: Server, tmp_path: Path
+    ) -> None:
+        # In a directory that all share somebody else could make the file after the check.
+        server.commit("first")
+        host.signers = tmp_path / "nothing"
+        assert "which does not exist" in host.take()
 
 
 class TestTransports:
@@ -532,9 +574,4 @@ def test_git_works_in_the_checkout(host: Host, server: Server) -> None:
 
 
 def test_what_the_server_says_steers_no_terminal() -> None:
-    spec = spec_from_file_location("take_commit", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    program = module_from_spec(spec)
-    spec.loader.exec_module(program)
-    assert program._printable(b"remote: \x1b[2J\xc2\x9b\r\nend\n") == "remote: ?[2J??\nend"
+    assert program()._printable(b"remote: \x1b[2J\xc2\x9b\r\nend\n") == "remote: ?[2J??\nend"

@@ -22,13 +22,13 @@ def sed(expressions: list[str], text: str) -> str:
     None has its mark within, and s without an expression has that of d.
     """
     printed: list[str] = []
-    for line in text.removesuffix("\n").split("\n"):
+    for line in re.sub(r"\n\Z", "", text).split("\n"):
         now, last = line, ""
         for expression in expressions:
             if expression == "q":
                 return "\n".join(printed)
             if expression.startswith("/"):
-                last = expression.removeprefix("/").removesuffix("/!d")
+                last = expression[1 : -len("/!d")]
                 if not re.search(last, now):
                     break
                 continue

@@ -38,15 +38,6 @@ _GIT = (
     "-c",
     "maintenance.autoDetach=false",
 )
-# What GnuPG reads in its directory to say whether a signature is valid.
-_KEY_RINGS = (
-    "pubring.kbx",
-    "pubring.gpg",
-    "public-keys.d",
-    "trustdb.gpg",
-    "gpg.conf",
-    "common.conf",
-)
 
 
 class RefusedError(Exception):
@@ -300,11 +291,12 @@ def _remove(place: Path) -> None:
         place.unlink()
 
 
-def check_trust(option: str, place: Path, home: Path) -> None:
-    """Refuse a file of keys that anybody else than root, or a commit, may have written.
+def check_trust(option: str, place: Path, home: Path) -> Path:
+    """Refuse a file of keys that anybody else than root, or a commit, may have written or replaced.
 
     :arg option: The role's variable that names it.
     :arg home: The directory of the checkout and of the collections.
+    :returns: The place without links, which nobody else can lead elsewhere after this.
     :raises RefusedError: The first reason.
     """
     real = place.resolve()
@@ -314,10 +306,20 @@ def check_trust(option: str, place: Path, home: Path) -> None:
                 f"`{option}` is {place}, which is {real}, a place that commits are checked out to. "
                 "A commit could name the keys that it is verified with; keep them elsewhere."
             )
-    for part in (real, *real.parents):
-        if not part.exists():
+    if not real.exists():
+        raise RefusedError(f"`{option}` is {place}, which does not exist. Put the keys there.")
+    within = [
+        Path(top, name) for top, directories, files in os.walk(real) for name in directories + files
+    ]
+    for part in (real, *real.parents, *within):
+        status = part.lstat()
+        # Agents of GnuPG have them there.
+        if stat.S_ISSOCK(status.st_mode):
             continue
-        status = part.stat()
+        if stat.S_ISLNK(status.st_mode):
+            raise RefusedError(
+                f"`{option}` is {place}, and {part} is a link. Put what it leads to in its place."
+            )
         is_shared = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
         by_group = status.st_mode & stat.S_IWGRP and status.st_gid != 0
         by_others = status.st_mode & stat.S_IWOTH
@@ -326,17 +328,21 @@ def check_trust(option: str, place: Path, home: Path) -> None:
                 f"`{option}` is {place}, and somebody else than root may write to {part}. "
                 "Give it to root, and take that right away."
             )
+    return real
 
 
-def _check_keys(home: Path, gnupg_home: str | None, allowed_signers: str | None) -> None:
-    if allowed_signers:
-        check_trust("pull_allowed_signers", Path(allowed_signers), home)
-    if gnupg_home:
-        check_trust("pull_gnupg_home", Path(gnupg_home), home)
-        for name in _KEY_RINGS:
-            ring = Path(gnupg_home) / name
-            if ring.exists():
-                check_trust("pull_gnupg_home", ring, home)
+def _checked_keys(
+    home: Path, gnupg_home: str | None, allowed_signers: str | None
+) -> tuple[str | None, str | None]:
+    """Return both places without links, as they were checked."""
+    trusted = [
+        str(check_trust(option, Path(place), home)) if place else None
+        for option, place in (
+            ("pull_gnupg_home", gnupg_home),
+            ("pull_allowed_signers", allowed_signers),
+        )
+    ]
+    return trusted[0], trusted[1]
 
 
 def _transports(repository: str, is_cleartext_allowed: bool) -> list[str]:
@@ -378,14 +384,15 @@ def _arguments() -> argparse.Namespace:
 
 def _take(asked: argparse.Namespace) -> None:
     transports = _transports(asked.repository, asked.allow_cleartext)
+    gnupg_home, allowed_signers = asked.gnupg_home, asked.allowed_signers
     if asked.verify:
-        _check_keys(asked.home, asked.gnupg_home, asked.allowed_signers)
+        gnupg_home, allowed_signers = _checked_keys(asked.home, gnupg_home, allowed_signers)
     source = Source(asked.repository, asked.revision)
-    commits = Commits(asked.home, source, transports, asked.gnupg_home)
+    commits = Commits(asked.home, source, transports, gnupg_home)
     found = commits.find()
     commit = commits.commit_of(found)
     if asked.verify:
-        commits.verify(found, asked.allowed_signers)
+        commits.verify(found, allowed_signers)
         if not asked.allow_rewind:
             commits.refuse_replay(commit)
         commits.remember(commit)
@@ -400,7 +407,8 @@ def main() -> None:
     os.chdir("/")
     try:
         _take(_arguments())
-    except RefusedError as error:
+    # Before Python 3.13 a loop of links is a RuntimeError.
+    except (RefusedError, OSError, RuntimeError) as error:
         sys.exit(f"pull: {error}")
 
 
