@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _text
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import DAMAGED, PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
     ALWAYS,
     AUTO,
@@ -147,7 +147,8 @@ class BootPlan(NamedTuple):
     ``resolved`` are the selectors of ``entries`` with aliases followed, None where a rule cannot
     match such a device; ``buses`` those of the devices given to
     VFIO, ``modules`` the modules of pinned drivers by the driver's name. ``aliases`` are those that
-    were followed; ``initramfs_tool`` is what is told of ``initramfs_modules``.
+    were followed; ``initramfs_tool`` is the one that is configured to include
+    ``initramfs_modules``.
     """
 
     entries: Sequence[Entry]
@@ -227,14 +228,7 @@ def memory(rules: str | None) -> Memory:
             machine,
             before.unsafe_noiommu,
         )
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        PolicyError,
-    ) as error:
+    except DAMAGED as error:
         raise PolicyError(
             "The header of %s cannot be read (%s), so it is not known what the last run claimed. "
             "Somebody edited it: put the lines that start with '%s' right, or delete the file to "

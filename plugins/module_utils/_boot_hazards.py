@@ -127,7 +127,7 @@ def not_checked(host: Host) -> list[str]:
 def _confinement(files: Files) -> str | None:
     if any(files.changed_at(path) is not None for path in _CONTAINER):
         return "container"
-    # Only root is told either.
+    # Root alone can read these links.
     if files.is_same("/proc/1/root", "/") is False:
         return "chroot"
     return None

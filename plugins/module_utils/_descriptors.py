@@ -15,6 +15,8 @@ import struct
 import sys
 from typing import Any, Callable, NamedTuple
 
+from ansible_collections.armfleet.vfio.plugins.module_utils import _proc_files
+
 _DELETED = " (deleted)"
 # Lines of /proc/PID/maps that may be mappings of a device: addresses and path (show_map_vma in
 # fs/proc/task_mmu.c). A mapping lasts after its descriptor was closed.
@@ -60,7 +62,7 @@ class Descriptors:
                 self._add(held, "%s/%s" % (table, name))
         # If the first thread has ended, the others have the memory that was its own.
         for task in (pid, *self.threads(pid)):
-            maps = _content("%s/%s/maps" % (self._proc, task))
+            maps = _proc_files.content("%s/%s/maps" % (self._proc, task)) or b""
             for addresses, path in _MAPPED.findall(maps):
                 # Each thread has this directory under its own number, and not below "task".
                 place = (self._proc, task.rpartition("/")[2], os.fsdecode(addresses))
@@ -73,7 +75,7 @@ class Descriptors:
         """The threads of a process but for the first, as "PID/task/TID"."""
         return [
             "%s/task/%s" % (pid, thread)
-            for thread in _listing("%s/%s/task" % (self._proc, pid))
+            for thread in _proc_files.names("%s/%s/task" % (self._proc, pid))
             if thread != pid
         ]
 
@@ -88,7 +90,7 @@ class Descriptors:
             return []
 
     def _add(self, held: Held, link: str, mapped: str | None = None) -> None:
-        target = _target(link) if mapped is None else mapped
+        target = _proc_files.link_target(link) if mapped is None else mapped
         if not target.startswith("/"):
             if target.startswith("anon_inode:"):
                 held.keys.add(target)
@@ -99,7 +101,7 @@ class Descriptors:
         except OSError as error:
             # Nobody but its own user reads a file system of his (fuse_allow_current_process in
             # fs/fuse/dir.c), and none of those has devices.
-            is_there = mapped is not None or _target(link)
+            is_there = mapped is not None or _proc_files.link_target(link)
             if path.startswith("/dev/") and error.errno != errno.EACCES and is_there:
                 held.keys.add(path)
                 held.paths.add(path)
@@ -170,25 +172,3 @@ def _share_descriptors(process: int, thread: int) -> bool:
         return False
     _module, libc = _ctypes()
     return bool(libc.syscall(number, process, thread, _KCMP_FILES, 0, 0) == 0)
-
-
-def _target(link: str) -> str:
-    try:
-        return os.readlink(link)
-    except OSError:
-        return ""
-
-
-def _listing(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read()
-    except OSError:
-        return b""

@@ -19,6 +19,10 @@ class PolicyError(Exception):
         super().__init__("\n".join(self.problems))
 
 
+# What reading a record raises that is valid JSON and damaged, or none.
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, PolicyError)
+
+
 class Problems:
     """Reasons not to begin, each once: those of a list's entries in the list's order, then others.
 

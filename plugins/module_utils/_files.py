@@ -64,7 +64,7 @@ _LONGEST = 1 << 26
 class FileChange(NamedTuple):
     """A file's whole content before and after; None where it is or shall be absent.
 
-    ``damage`` is why a file with the right content has to be replaced all the same. Where a run is
+    ``damage`` is why a file has to be replaced although its content is right. Where a run is
     rolled back the content alone comes back, not an owner who is not root.
     """
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which settings of VFIO are given back, and why others stay. Reads only."""
+"""Which settings of VFIO are restored, and why others stay. Reads only."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ class MissingDevices:
 
     @functools.cached_property
     def _has_tree(self) -> bool:
-        # With ACPI there is a tree all the same, but it describes no machine.
+        # With ACPI there is a tree as well, but it describes no machine.
         return self._sysfs.exists(_TREE + "/compatible")
 
     @functools.cached_property

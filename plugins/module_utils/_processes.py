@@ -11,7 +11,7 @@ import os
 import re
 from typing import NamedTuple
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _text
+from ansible_collections.armfleet.vfio.plugins.module_utils import _proc_files, _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._descriptors import Descriptors
 
 # What a VFIO device is open as that was got from its group, or whose node was closed since.
@@ -80,7 +80,7 @@ class Processes:
         if self._holders is None:
             self._holders = self._read()
         found = Mounts([], *self._swaps())
-        own = _link(self._proc + "/self/ns/mnt")
+        own = _proc_files.link_target(self._proc + "/self/ns/mnt")
         self._add_mounts(found, "self", "")
         for namespace, tasks in self._elsewhere.items():
             if namespace != own:
@@ -151,7 +151,7 @@ class Processes:
     def _read(self) -> dict[str, list[str]]:
         holders: dict[str, list[str]] = {}
         descriptors = Descriptors(self._proc)
-        for pid in _listing(self._proc):
+        for pid in _proc_files.names(self._proc):
             if _text.number(pid) is None:
                 continue
             held = descriptors.of(pid)
@@ -164,7 +164,7 @@ class Processes:
                 self._named.setdefault(path, []).append(pid)
             # Those of a thread can be its own, and the first thread may have ended.
             for task in (pid, *descriptors.threads(pid)):
-                namespace = _link("%s/%s/ns/mnt" % (self._proc, task))
+                namespace = _proc_files.link_target("%s/%s/ns/mnt" % (self._proc, task))
                 self._elsewhere.setdefault(namespace, []).append(task)
         self._is_complete = self._is_complete and descriptors.is_complete
         self._elsewhere.pop("", None)
@@ -190,24 +190,6 @@ def _ssh_address(environment: str) -> str | None:
     return None
 
 
-def _link(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return ""
-
-
-def _listing(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []
-
-
 def _content(path: str) -> str | None:
-    """All that is in a file, byte by byte; the kernel writes names of any bytes."""
-    try:
-        with open(path, "rb") as stream:
-            return os.fsdecode(stream.read())
-    except OSError:
-        return None
+    content = _proc_files.content(path)
+    return None if content is None else os.fsdecode(content)

@@ -18,7 +18,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     to_options,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._call import Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import DAMAGED, PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import ROLLOUT_NAME, Options
 from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
@@ -109,14 +109,7 @@ def _read(content: str | None) -> Kept | None:
     try:
         kept = json.loads(content)
         return Kept(_check_name(kept["rollout"]), _applied(kept["before"]), _applied(kept["after"]))
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        PolicyError,
-    ) as error:
+    except DAMAGED as error:
         raise PolicyError(
             "%s cannot be read (%s), so it is not known what this host had before the last "
             "rollout. Somebody edited it: delete it, and apply the list that the host shall have"

@@ -178,9 +178,7 @@ class Usage:
             return []
         place = "%s/%s" % (parent, name)
         listing = self._sysfs.listing(place)
-        subsystem = parent.rpartition("/")[2]
-        if subsystem not in _CLASSES and "subsystem" in listing.others:
-            subsystem = self._sysfs.link_name(place + "/subsystem") or ""
+        subsystem = self._subsystem(parent, place, listing)
         if subsystem == "net":
             stack = self._interfaces.stack(place, name)
             files = [(one, self.configured.interface(path, one)) for path, one in stack]
@@ -242,10 +240,7 @@ class Usage:
             return []
         place = "%s/%s" % (parent, name)
         listing = self._sysfs.listing(place)
-        # NVMe disks and devices of a bus are in no folder of a class; their subsystem tells.
-        subsystem = parent.rpartition("/")[2]
-        if subsystem not in _CLASSES and "subsystem" in listing.others:
-            subsystem = self._sysfs.link_name(place + "/subsystem") or ""
+        subsystem = self._subsystem(parent, place, listing)
         if subsystem == "net":
             return _hazards("network", name, self._interfaces.use(place, name))
         if subsystem == "block":
@@ -256,6 +251,14 @@ class Usage:
         for below in listing.folders:
             hazards += self._below(place, below)
         return hazards
+
+    def _subsystem(self, parent: str, place: str, listing: Listing) -> str:
+        """The class or bus of the device at ``place``; empty for a directory of another kind."""
+        subsystem = parent.rpartition("/")[2]
+        # NVMe disks and devices of a bus are in no directory of a class.
+        if subsystem not in _CLASSES and "subsystem" in listing.others:
+            return self._sysfs.link_name(place + "/subsystem") or ""
+        return subsystem
 
     def _used(self, parent: str, name: str, subsystem: str, listing: Listing) -> list[Hazard]:
         """What one device below is used for, whatever is below it."""

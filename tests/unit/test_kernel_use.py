@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from board import CRYPTO, Board
+from hazards import HOME, NAME, assert_acceptable, assert_free, refusal
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _dma
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
@@ -14,29 +15,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import i
 from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import KernelBlockedError
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
 
-NAME = "b000000.crypto"
-HOME = f"devices/platform/{NAME}"
 TREE = "firmware/devicetree/base"
-
-
-def refusal(board: Board, **settings: Any) -> str:
-    before = board.everything()
-    with pytest.raises(PolicyError) as caught:
-        board.apply([CRYPTO], reset_required=False, **settings)
-    assert not board.kernel.writes
-    assert board.everything() == before
-    return str(caught.value)
-
-
-def assert_free(board: Board, **settings: Any) -> None:
-    board.apply([CRYPTO], reset_required=False, **settings)
-    assert board.kernel.driver_of(NAME) == "vfio-platform"
-
-
-def assert_acceptable(board: Board, kind: str) -> None:
-    others = [other for other in ACCEPTABLE if other != kind]
-    assert f"add '{kind}' to `allow`" in refusal(board, allow=others)
-    assert_free(board, allow=[kind])
 
 
 def add(board: Board, path: str, subsystem: str, files: Mapping[str, str]) -> None:

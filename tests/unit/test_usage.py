@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from board import CRYPTO, Board, acme_board
+from hazards import HOME, NAME, assert_acceptable, assert_free, refusal
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
@@ -16,29 +17,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import read
 from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
 
-NAME = "b000000.crypto"
-HOME = f"devices/platform/{NAME}"
 VDA, VDA1, VDA2 = "254:0", "254:1", "254:2"
-
-
-def refusal(board: Board, **settings: Any) -> str:
-    before = board.everything()
-    with pytest.raises(PolicyError) as caught:
-        board.apply([CRYPTO], reset_required=False, **settings)
-    assert not board.kernel.writes
-    assert board.everything() == before
-    return str(caught.value)
-
-
-def assert_free(board: Board, **settings: Any) -> None:
-    board.apply([CRYPTO], reset_required=False, **settings)
-    assert board.kernel.driver_of(NAME) == "vfio-platform"
-
-
-def assert_acceptable(board: Board, kind: str) -> None:
-    others = [other for other in ACCEPTABLE if other != kind]
-    assert f"add '{kind}' to `allow`" in refusal(board, allow=others)
-    assert_free(board, allow=[kind])
 
 
 @pytest.fixture
