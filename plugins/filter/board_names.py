@@ -52,7 +52,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import BOARD_CHARACTERS
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import BOARD_CHARACTERS
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
 
 _LONGEST_NAME = 128

@@ -519,12 +519,54 @@ skipped_entries:
     - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
 """
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _info
+from typing import Any
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec, _text
+from ansible_collections.armfleet.vfio.plugins.module_utils._ansible_module import (
+    create_module,
+    fail,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError, Problems
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import good_selectors
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.device_info import (
+    inspections,
+    unknown,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import open_host
+
+SPEC: dict[str, Any] = {
+    "argument_spec": {
+        "devices": _argspec.devices(),
+        "only_claimed": {"type": "bool", "default": False},
+    }
+}
+
+# Seconds for a device whose lock a hanging driver holds: nothing but its override is lost.
+_PATIENCE = 5
 
 
 def main() -> None:
     """Run the module."""
-    _info.device_info()
+    module = create_module("device_info", SPEC)
+    given = module.params["devices"]
+    host = open_host(_PATIENCE)
+    try:
+        problems = Problems()
+        selectors = None if given is None else list(good_selectors(given, problems).values())
+        with problems.ending():
+            findings = inspect(
+                host, Usage(host.sysfs), selectors, only_claimed=module.params["only_claimed"]
+            )
+        problems.end()
+    except PolicyError as error:
+        fail(module, error)
+    finally:
+        host.sysfs.close()
+    for sentence in unknown(findings):
+        module.warn(_text.printable_result(sentence))
+    module.exit_json(changed=False, **_text.printable_result(inspections(findings)))
 
 
 if __name__ == "__main__":

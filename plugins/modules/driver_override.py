@@ -201,12 +201,51 @@ diff:
         driver_override acme-dma-uio
 """
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door
+from typing import Any, Mapping
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import Problems
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
+    DEFAULT,
+    DRIVER,
+    Policy,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import check_driver
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
+
+SPEC: dict[str, Any] = {
+    "argument_spec": {
+        "devices": _argspec.devices(required=True),
+        "driver": {"type": "str"},
+        "state": _argspec.state("present", "absent"),
+        "rebind": {"type": "bool", "default": False},
+        **_argspec.SAFETY,
+    },
+    "required_if": [["state", "present", ["driver"]]],
+}
+
+
+def to_request(params: Mapping[str, Any]) -> Request:
+    """Return what the options ask for; PolicyError if the driver's name can be none."""
+    if params["state"] == "absent":
+        return state_module.request_of_one_policy(params, Policy(DEFAULT, rebind=params["rebind"]))
+    problems = Problems()
+    with problems.collecting():
+        check_driver(params["driver"])
+    policy = Policy(DRIVER, params["driver"], rebind=params["rebind"])
+    request = state_module.request_of_one_policy(params, policy)
+    if problems.sentences:
+        # What the devices make of such a name need not be inspected.
+        for position, sentence in request.problems:
+            problems.add(sentence, position=position)
+        problems.end()
+    return request
 
 
 def main() -> None:
     """Run the module."""
-    _door.driver_override()
+    state_module.run("driver_override", SPEC, to_request)
 
 
 if __name__ == "__main__":

@@ -445,12 +445,106 @@ diff:
         load module vfio-platform with reset_required=N
 """
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door
+from typing import Any, Mapping
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import check_access
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError, Problems
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
+    ALWAYS,
+    AUTO,
+    DEFAULT,
+    DRIVER,
+    NEVER,
+    NO_AUTOBIND,
+    VFIO,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import good_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import results, state_module
+
+SPEC: dict[str, Any] = {
+    "argument_spec": {
+        "devices": _argspec.devices(
+            {
+                "policy": {
+                    "type": "str",
+                    "required": True,
+                    "choices": [VFIO, NO_AUTOBIND, DRIVER, DEFAULT],
+                },
+                "driver": {"type": "str"},
+                "tag": {"type": "str"},
+            },
+            required_if=[["policy", DRIVER, ["driver"]]],
+        ),
+        "state": _argspec.state("present", "absent", "previous"),
+        "rollout": {"type": "str"},
+        "runtime": {"type": "bool", "default": True},
+        "persistent": {"type": "bool", "default": True},
+        "vfio_group": {"type": "str"},
+        "vfio_mode": {"type": "str"},
+        "unsafe_vfio_mode": {"type": "bool", "default": False},
+        "initramfs": {"type": "str", "choices": [AUTO, ALWAYS, NEVER], "default": AUTO},
+        "driverctl": {"type": "str", "choices": ["refuse", "take_over"], "default": "refuse"},
+        **_argspec.VFIO_SETTINGS,
+        **_argspec.SAFETY,
+    },
+    "required_if": [
+        ["state", "present", ["devices"]],
+        ["state", "previous", ["rollout"]],
+    ],
+}
+
+
+def to_request(params: Mapping[str, Any]) -> Request:
+    """Return what the options ask for; PolicyError if they contradict one another."""
+    if not params["runtime"] and not params["persistent"]:
+        raise PolicyError(
+            "`runtime` and `persistent` are both false, which leaves nothing to do; set one to true"
+        )
+    problems = Problems()
+    is_present = params["state"] == "present"
+    rollout = params["rollout"]
+    takes_over = params["driverctl"] == "take_over"
+    if rollout is not None and not params["persistent"]:
+        problems.add(
+            "`rollout` is given and `persistent` is false: what is kept of a rollout is the list "
+            "that lasts. Leave one of them out"
+        )
+    if rollout is not None and takes_over:
+        problems.add(
+            "`rollout` is given and `driverctl` is take_over, which removes driverctl's files: a "
+            "rollout could not be put back. Move to the list with migrate_driverctl first"
+        )
+    good = good_entries(params["devices"] if is_present else [], problems)
+    access = None
+    with problems.collecting():
+        access = check_access(params["vfio_group"], params["vfio_mode"])
+        if is_present and access and access.is_for_all and not params["unsafe_vfio_mode"]:
+            problems.add(
+                "`vfio_mode` %r lets every user of the host have the devices. Give a mode that "
+                "ends in 0 and `vfio_group`, or set `unsafe_vfio_mode: true`" % access.mode
+            )
+    return Request(
+        list(good.values()),
+        is_whole_list=True,
+        runtime=params["runtime"],
+        persistent=params["persistent"],
+        settings=state_module.vfio_settings(params),
+        access=access,
+        allow=params["allow"],
+        takes_over=takes_over,
+        initramfs=params["initramfs"],
+        rollout=rollout,
+        restores=params["state"] == "previous",
+        problems=problems.by_position,
+        positions=list(good),
+    )
 
 
 def main() -> None:
     """Run the module."""
-    _door.host_policy()
+    state_module.run("host_policy", SPEC, to_request, results.list_result)
 
 
 if __name__ == "__main__":

@@ -105,12 +105,37 @@ images:
       sample: []
 """
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _initramfs_images
+from typing import Any
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _text
+from ansible_collections.armfleet.vfio.plugins.module_utils._ansible_module import (
+    create_module,
+    fail,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.initramfs_images import (
+    rebuild,
+    result,
+    run,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
+
+SPEC: dict[str, Any] = {"argument_spec": {"require_image": {"type": "bool", "default": False}}}
 
 
 def main() -> None:
     """Run the module."""
-    _initramfs_images.initramfs()
+    module = create_module("initramfs", SPEC)
+    try:
+        rebuilt = rebuild(Files(), run, module.params["require_image"], module.check_mode)
+    except PolicyError as error:
+        fail(module, error)
+    for note in rebuilt.notes:
+        module.warn(_text.printable_result(note))
+    returned = _text.printable_result(result(rebuilt))
+    if rebuilt.problems:
+        fail(module, PolicyError(rebuilt.problems), **returned)
+    module.exit_json(**returned)
 
 
 if __name__ == "__main__":

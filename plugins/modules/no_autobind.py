@@ -193,12 +193,34 @@ diff:
         driver_override none
 """
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door
+from typing import Any, Mapping
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NO_AUTOBIND, Policy
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
+
+SPEC: dict[str, Any] = {
+    "argument_spec": {
+        "devices": _argspec.devices(required=True),
+        "state": _argspec.state("present", "absent"),
+        "unbind": {"type": "bool", "default": True},
+        **_argspec.SAFETY,
+    }
+}
+
+
+def to_request(params: Mapping[str, Any]) -> Request:
+    """Return what the options ask for."""
+    policy = Policy(NO_AUTOBIND, rebind=params["unbind"])
+    return state_module.request_of_one_policy(
+        params, policy, is_release=params["state"] == "absent"
+    )
 
 
 def main() -> None:
     """Run the module."""
-    _door.no_autobind()
+    state_module.run("no_autobind", SPEC, to_request)
 
 
 if __name__ == "__main__":

@@ -215,12 +215,34 @@ diff:
         load module vfio-platform with reset_required=N
 """
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door
+from typing import Any, Mapping
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VFIO, Policy
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import results, state_module
+
+SPEC: dict[str, Any] = {
+    "argument_spec": {
+        "devices": _argspec.devices(required=True),
+        "state": _argspec.state("bound", "released"),
+        **_argspec.VFIO_SETTINGS,
+        **_argspec.SAFETY,
+    }
+}
+
+
+def to_request(params: Mapping[str, Any]) -> Request:
+    """Return what the options ask for."""
+    request = state_module.request_of_one_policy(
+        params, Policy(VFIO), is_release=params["state"] == "released"
+    )
+    return request._replace(settings=state_module.vfio_settings(params))
 
 
 def main() -> None:
     """Run the module."""
-    _door.vfio_binding()
+    state_module.run("vfio_binding", SPEC, to_request, results.vfio_result)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import ROLLOUT_NAME
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import ROLLOUT_NAME
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._answers import printable
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts

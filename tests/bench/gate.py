@@ -11,16 +11,17 @@ from unittest import mock
 
 sys.path.insert(0, sys.argv[1])
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _engine
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
-from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
-from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply import reconcile
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmod import Kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 
 DEVICES = 200
 
@@ -32,15 +33,15 @@ def _no_hazards(*_arguments: object, **_options: object) -> list[str]:
 def _plan(policy: str, has_gate: bool) -> None:
     """One check of a list for all rings, by processes that nothing else has used."""
     sysfs = Sysfs()
-    host = Host(sysfs, Kmod(), Files(), Usage(sysfs), Runs("gate"), KernelLog())
+    host = Host(sysfs, Kmod(), Files(), KernelLog())
     request = Request(
         parse_entries([{"compatible": "acme,ring", "policy": policy, "expect": DEVICES}]),
         is_whole_list=True,
         settings=VfioSettings(reset_required=False),
     )
-    gate = _engine._hazards if has_gate else _no_hazards
-    with mock.patch.object(_engine, "_hazards", gate):
-        outcome = _engine.run(host, request, check_mode=True)
+    gate = reconcile._hazards if has_gate else _no_hazards
+    with mock.patch.object(reconcile, "_hazards", gate):
+        outcome = reconcile.reconcile(host, Usage(sysfs), Runs("gate"), request, check_mode=True)
     sysfs.close()
     if sum(bool(one.steps) for one in outcome.devices) != DEVICES:
         raise SystemExit("the plan takes no %d devices from their drivers" % DEVICES)

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 
 from fake_kernel import FakeKernel
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._devices import resolve
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.devices import resolve
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 
 ROUNDS = 5
 POLICIES = 64

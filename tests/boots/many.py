@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied, udev_rules
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
     Options,
     VfioSettings,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
 
 ENTRIES = 500
 _KINDS: list[dict[str, Any]] = [
@@ -52,8 +52,10 @@ def boot_files() -> dict[str, str | None]:
     )
     selectors = [entry.selector for entry in entries]
     settings = VfioSettings(reset_required=False, unsafe_noiommu=True)
-    plan = _boot.BootPlan(entries, selectors, {}, ["platform", "amba"], {}, Options(settings))
-    return _boot.render(plan)
+    plan = last_applied.BootPlan(
+        entries, selectors, {}, ["platform", "amba"], {}, Options(settings)
+    )
+    return udev_rules.render(plan)
 
 
 def milliseconds_to_render() -> float:

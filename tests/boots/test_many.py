@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from tests.boots.many import ENTRIES, Figures, boot_files, milliseconds_to_render
 
 if TYPE_CHECKING:

@@ -19,16 +19,17 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
-from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
-from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import reconcile
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmod import Kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 from tests.simulator import namespace
 
 CHANGES = {"open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.symlink"}
@@ -139,7 +140,7 @@ def _run(wish: Wish, written: int) -> None:
     sys.addaudithook(watch)
     for _time in range(wish.times):
         sysfs = Sysfs()
-        host = Host(sysfs, Kmod(), Files(), Usage(sysfs, "/proc"), Runs("host_policy"), KernelLog())
+        host = Host(sysfs, Kmod(), Files(), KernelLog())
         request = Request(
             parse_entries(wish.entries),
             is_whole_list=True,
@@ -147,7 +148,9 @@ def _run(wish: Wish, written: int) -> None:
             settings=VfioSettings(**wish.settings),
             rollout="crash",
         )
-        outcome = run(host, request, check_mode=False)
+        outcome = reconcile(
+            host, Usage(sysfs, "/proc"), Runs("host_policy"), request, check_mode=False
+        )
         told = Outcome(outcome.is_changed, watch.seen, bool(outcome.interrupted))
         os.write(written, json.dumps(told).encode() + b"\n")
         sysfs.close()

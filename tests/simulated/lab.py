@@ -10,14 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, run
-from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
+    Outcome,
+    reconcile,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
 from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs, everything
 from tests.simulator.machine import Machine
 from tests.simulator.udev import Udev
@@ -33,7 +37,7 @@ class Lab:
     def __init__(self, build: Callable[[], Machine], root: Path) -> None:
         self._build = build
         self.root = root
-        for path in _boot.PATHS:
+        for path in last_applied.PATHS:
             (root / path[1:]).parent.mkdir(parents=True)
         (root / "proc/self").mkdir(parents=True)
         (root / "proc/self/mountinfo").write_text("22 1 0:20 / /proc rw - proc proc rw\n")
@@ -48,8 +52,6 @@ class Lab:
             sysfs,
             SimulatedKmod(self.machine, self.root / "etc"),
             SimulatedFiles(self.machine, self.root),
-            Usage(sysfs, str(self.root / "proc")),
-            Runs("host_policy", folder=str(self.root / "run")),
             KernelLog(str(self.root / "dev/kmsg")),
         )
 
@@ -65,7 +67,9 @@ class Lab:
             settings=vfio,
             **{"persistent": True, **settings},
         )
-        return run(self.host, request, check_mode=check)
+        usage = Usage(self.host.sysfs, str(self.root / "proc"))
+        runs = Runs("host_policy", folder=str(self.root / "run"))
+        return reconcile(self.host, usage, runs, request, check_mode=check)
 
     def reboot(self) -> None:
         """Go on with the machine as it is after the next boot."""
@@ -74,7 +78,7 @@ class Lab:
     def next_boot(self) -> Machine:
         """A new machine, with what the files of this one make of it before anybody logs in."""
         machine = self._build()
-        for name in (self.file(_boot.MODULES_LOAD) or "").splitlines():
+        for name in (self.file(last_applied.MODULES_LOAD) or "").splitlines():
             if name and not name.startswith("#"):
                 machine.modules.modprobe(["--", name], self._modprobe_configuration())
         self._udev(machine).coldplug()
@@ -85,14 +89,14 @@ class Lab:
         self._udev(self.machine).coldplug()
 
     def _udev(self, machine: Machine) -> Udev:
-        return Udev(machine, self.file(_boot.RULES) or "", self._modprobe_configuration())
+        return Udev(machine, self.file(last_applied.RULES) or "", self._modprobe_configuration())
 
     def file(self, path: str) -> str | None:
         file = self.root / path[1:]
         return file.read_text() if file.exists() else None
 
     def files(self) -> dict[str, str | None]:
-        return {path: self.file(path) for path in _boot.PATHS}
+        return {path: self.file(path) for path in last_applied.PATHS}
 
     def everything(self) -> dict[str, str | None]:
         return {**everything(self.machine), **self.files()}

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _files
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._system import files
 from tests.simulated.counts import Counts
 from tests.simulated.eight import DESCRIPTION, LIST, NAMES, SETTINGS, TREE
 from tests.simulated.lab import Lab
@@ -114,7 +115,7 @@ def assert_says_all(message: str, write: Write, name: str) -> None:
 def test_whichever_file_cannot_be_written_all_is_put_back(
     tmp_path: Path, run: Run, call: str, counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module: Any = _files.tempfile if call == "mkstemp" else os
+    module: Any = files.tempfile if call == "mkstemp" else os
     real = getattr(module, call)
     calls = left = 0
     code = 0
@@ -138,7 +139,7 @@ def test_whichever_file_cannot_be_written_all_is_put_back(
             counts.add("failures of a file")
             code, left = getattr(errno, name), number
             message = assert_put_back(lab, run, f"{call} {number}: {name}")
-            assert any(path in message for path in (*_boot.PATHS, "run/journal")), message
+            assert any(path in message for path in (*last_applied.PATHS, "run/journal")), message
             reason = f"{os.strerror(code)} ({name}, /etc); "
             assert reason in message
             assert len(message.splitlines()[0].partition(reason)[2]) > 10

@@ -13,14 +13,18 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import reconcile
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, parse_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (
+    Entry,
+    parse_entries,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
 from tests.simulated.counts import Counts
 from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs
 from tests.simulated.nasty import GOOD, neighbours, texts
@@ -136,13 +140,14 @@ def rules_of(machine: Machine, root: Path, entry: dict[str, Any]) -> str:
         sysfs,
         SimulatedKmod(machine, root / "etc"),
         SimulatedFiles(machine, root),
-        Usage(sysfs, str(root / "proc")),
-        Runs("host_policy", folder=str(root / "run")),
         KernelLog(str(root / "dev/kmsg")),
     )
     request = Request(parse_entries([entry]), is_whole_list=True, runtime=False, persistent=True)
-    files = {change.path: change.after for change in run(host, request, check_mode=True).files}
-    return files[_boot.RULES] or ""
+    usage = Usage(sysfs, str(root / "proc"))
+    runs = Runs("host_policy", folder=str(root / "run"))
+    outcome = reconcile(host, usage, runs, request, check_mode=True)
+    files = {change.path: change.after for change in outcome.files}
+    return files[last_applied.RULES] or ""
 
 
 def matched(machine: Machine, rules: str) -> dict[str, str]:
@@ -178,7 +183,7 @@ def test_a_text_is_refused_or_its_rules_match_what_it_names_and_nothing_else(
             return
         counts.add("texts accepted")
         counts_here = is_there or not parsed.selector.when_board
-        assert _boot.memory(rules).entries == [parsed] * counts_here
+        assert last_applied.parse_header(rules).entries == [parsed] * counts_here
         expected = {intended.name: parsed.policy.driver} if intended else {}
         assert matched(machine, rules) == expected
         if verifier:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _info
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Findings
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import Findings
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers, _fleet_texts
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES, host_state
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_page import page
@@ -27,7 +27,7 @@ from tests.unit.controller.test_documentation import ENTRY, INSPECTION
 
 EXAMPLES = {"check": 2_000, "test": 10_000, "nightly": 100_000}
 SEED = 16
-HONEST = json.loads(json.dumps(_info.inspections(Findings([INSPECTION], [ENTRY]))))
+HONEST = json.loads(json.dumps(device_info.inspections(Findings([INSPECTION], [ENTRY]))))
 VALUES: list[Any] = [
     *(None, True, False, 0, -1, 10**17, 1.5, "", "x", [], {}, [[]], [{}], {"a": {}}, [None]),
     *("\x1b[2J", "\x9b", "\u202e", "\udc80", "\x00", "\u2028", "=1+1", "{{ 7 * 7 }}", "x" * 70_000),

@@ -15,26 +15,30 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _text
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import reconcile
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._info import inspections
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
-from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import Networks
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._processes import Mount, Processes
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import result
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE, Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE, Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.device_info import inspections
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.results import result
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.processes import (
+    Mount,
+    Processes,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.rtnetlink import Networks
 from tests.simulated.boards import Part, device_tree
 from tests.simulated.counts import Counts
 from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs
@@ -50,7 +54,7 @@ CLOCK, REGULATOR = f"{HOME}/rtc/rtc0", f"{HOME}/regulator/regulator.1"
 MOUNTED = b"30 1 8:0 / /data rw,relatime shared:1 - ext4 /dev/sda rw\n"
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 Look = Callable[..., None]
-Call = Callable[[Host], dict[str, Any]]
+Call = Callable[["HostileHost"], dict[str, Any]]
 
 # Files as they are when nobody does harm.
 PROC: Mapping[str, bytes] = {
@@ -193,18 +197,19 @@ def machine() -> Machine:
     return built
 
 
-def host_with(built: Machine, root: Path, path: str = "", content: bytes = b"") -> Host:
+class HostileHost(NamedTuple):
+    host: Host
+    usage: Usage
+    runs: Runs
+
+
+def host_with(built: Machine, root: Path, path: str = "", content: bytes = b"") -> HostileHost:
     sysfs = HostileSysfs(built, path, content)
     files = SimulatedFiles(built, root)
     usage = Usage(sysfs, str(root / "proc"), lambda: Networks({}, set()), files)
-    return Host(
-        sysfs,
-        SimulatedKmod(built, root / "etc"),
-        files,
-        usage,
-        Runs("host_policy", folder=str(root / "run/armfleet-vfio")),
-        KernelLog(str(root / "dev/kmsg")),
-    )
+    kmod = SimulatedKmod(built, root / "etc")
+    host = Host(sysfs, kmod, files, KernelLog(str(root / "dev/kmsg")))
+    return HostileHost(host, usage, Runs("host_policy", folder=str(root / "run/armfleet-vfio")))
 
 
 @pytest.fixture
@@ -221,11 +226,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def device_info(host: Host) -> dict[str, Any]:
-    return inspections(inspect(host, None))
+def device_info(hostile: HostileHost) -> dict[str, Any]:
+    return inspections(inspect(hostile.host, hostile.usage, None))
 
 
-def host_policy(host: Host) -> dict[str, Any]:
+def host_policy(hostile: HostileHost) -> dict[str, Any]:
     """The answer of a list in check mode."""
     request = Request(
         parse_entries([{"name": NAME, "policy": "vfio"}]),
@@ -235,7 +240,7 @@ def host_policy(host: Host) -> dict[str, Any]:
         allow=ACCEPTABLE,
         takes_over=True,
     )
-    return result(run(host, request, check_mode=True))
+    return result(reconcile(*hostile, request, check_mode=True))
 
 
 def kinds(answer: dict[str, Any]) -> set[str]:

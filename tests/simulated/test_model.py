@@ -21,9 +21,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import DeviceOutcome, Outcome
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
+    DeviceOutcome,
+    Outcome,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
 from tests.simulated.boards import KINDS, PINS, Board, boards
 from tests.simulated.counts import Counts
 from tests.simulated.lab import Lab, bindings

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from tests.boards import device_trees
 from tests.simulated.lab import Lab
 from tests.simulator.description import Description, Extra

@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import MODULES_LOAD, RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
+    MODULES_LOAD,
+    RULES,
+)
 from tests.harness.playbook import Run, play, rows
 from tests.simulated.boards import flattened
 from tests.simulated.eight import LIST, NAMES, SETTINGS, TREE, YAML

@@ -15,10 +15,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._devices import resolve
+from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.devices import resolve
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_selectors
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (
+    parse_selectors,
+)
 from tests.boards import device_trees
 from tests.simulated.counts import Counts
 from tests.simulated.doors import everything

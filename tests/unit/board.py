@@ -9,16 +9,25 @@ from typing import Any
 
 from fake_kernel import VFIO_MODULES, Driver, FakeKernel, FakeKmod, Module, snapshot
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Host, Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, run
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
-from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import VfioSettings
-from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import Networks
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
+    Outcome,
+    reconcile,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import (
+    Findings,
+    inspect,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.rtnetlink import Networks
 
 CRYPTO = {"dt_path": "/soc/crypto@b000000", "policy": "vfio"}
 DMA = {"name": "b002000.dma", "policy": "no_autobind"}
@@ -46,26 +55,38 @@ class Board:
         (self.proc / "self").mkdir(parents=True)
         (self.proc / "self/mountinfo").write_text("22 1 0:20 / /proc rw - proc proc rw\n")
         (self.proc / "swaps").write_text("Filename Type Size Used Priority\n")
-        for path in _boot.PATHS:
+        for path in last_applied.PATHS:
             (self.files_root / path[1:]).parent.mkdir(parents=True)
 
     @property
     def host(self) -> Host:
-        """Doors as a new process has them: nothing is remembered from the run before."""
+        """Gateways as a new process has them: nothing is remembered from the run before."""
         files = Files(str(self.files_root))
-        usage = Usage(self.kernel, str(self.proc), lambda: self.networks, files)
-        return Host(self.kernel, self.kmod, files, usage, self.runs(), KernelLog(str(self.kmsg)))
+        return Host(self.kernel, self.kmod, files, KernelLog(str(self.kmsg)))
+
+    @property
+    def usage(self) -> Usage:
+        files = Files(str(self.files_root))
+        return Usage(self.kernel, str(self.proc), lambda: self.networks, files)
 
     def runs(self, who: str = "host_policy", timeout: float = 0) -> Runs:
         return Runs(who, timeout, str(self.root / "run"))
 
     def apply(self, entries: Sequence[dict[str, Any]], **settings: Any) -> Outcome:
         """What host_policy does with this list."""
-        return run(self.host, self._request(entries, settings), check_mode=False)
+        return self.reconcile(self._request(entries, settings))
 
     def check(self, entries: Sequence[dict[str, Any]], **settings: Any) -> Outcome:
         """The same in check mode."""
-        return run(self.host, self._request(entries, settings), check_mode=True)
+        return self.reconcile(self._request(entries, settings), check_mode=True)
+
+    def reconcile(self, request: Request, *, check_mode: bool = False) -> Outcome:
+        return reconcile(self.host, self.usage, self.runs(), request, check_mode=check_mode)
+
+    def inspect(
+        self, selectors: Sequence[Selector] | None, *, only_claimed: bool = False
+    ) -> Findings:
+        return inspect(self.host, self.usage, selectors, only_claimed=only_claimed)
 
     def _request(self, entries: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Request:
         settings = {"persistent": True, **settings}

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Callable, Optional, Tuple, Union
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmod import Kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import (
     KernelBlockedError,
     KernelRefusedError,
     Sysfs,

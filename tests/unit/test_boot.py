@@ -15,28 +15,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from udev import Event, Token, coldplug, parse
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
     MODPROBE,
     MODULES_LOAD,
     RULES,
     BootPlan,
-    Memory,
+    LastApplied,
     check_access,
-    memory,
     not_ours,
-    render,
+    parse_header,
     to_mapping,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.udev_rules import render
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
     AUTO,
     NEVER,
     NodeAccess,
     Options,
     VfioSettings,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry, parse_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import KINDS
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (
+    Entry,
+    parse_entries,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import KINDS
 
 MIXED: list[dict[str, Any]] = [
     {"dt_path": "/soc/crypto@b000000", "policy": "vfio"},
@@ -219,13 +222,13 @@ def test_an_empty_list_has_no_files() -> None:
 def test_a_list_of_defaults_has_a_header_and_no_rule() -> None:
     text = render(boot_plan([MIXED[6]]))[RULES] or ""
     assert parse(text) == []
-    assert memory(text).entries == parse_entries([MIXED[6]])
+    assert parse_header(text).entries == parse_entries([MIXED[6]])
 
 
 def test_an_entry_that_no_rule_can_match_is_remembered_without_a_rule() -> None:
     text = render(boot_plan([CRYPTO], resolved=[None]))[RULES] or ""
     assert parse(text) == []
-    assert len(memory(text).entries) == 1
+    assert len(parse_header(text).entries) == 1
 
 
 SEGMENT = st.text("abcXYZ019,._+@#-", min_size=1, max_size=12).filter(
@@ -285,7 +288,7 @@ def test_what_the_header_says_is_what_was_written(
     entries: list[dict[str, Any]], natives: dict[str, str | None], options: Options
 ) -> None:
     text = render(boot_plan(entries, natives=natives, options=options))[RULES]
-    assert memory(text) == Memory(parse_entries(entries), natives, options)
+    assert parse_header(text) == LastApplied(parse_entries(entries), natives, options)
     assert [to_mapping(entry) for entry in parse_entries(entries)] == entries
     assert not_ours(RULES, text) == []
 
@@ -378,7 +381,7 @@ def test_a_file_of_others_is_known_as_such() -> None:
     assert not_ours(RULES, None) == []
     assert len(not_ours(RULES, "# rules\n")) == 1
     assert len(not_ours(RULES, "")) == 1
-    assert memory(None) == Memory([], {})
+    assert parse_header(None) == LastApplied([], {})
 
 
 @pytest.mark.parametrize("entries", [MIXED, [CRYPTO], [DMA], [{**AMBA, "required": False}], LIST])

@@ -11,23 +11,26 @@ import pytest
 from board import AMBA, CRYPTO, DMA, LIST, Board
 from test_initramfs import TOOLS, host
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _info, _initramfs, _report
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    initramfs,
+    last_applied,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
     MODPROBE,
     MODULES_LOAD,
     RULES,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
 
-HOOK, CONFIGURATION = _initramfs.PATHS
+HOOK, CONFIGURATION = initramfs.PATHS
 SETTINGS: dict[str, Any] = {"reset_required": False}
 NO_LIST = "and other boot files are, so that it is not known what the list last applied is"
 Damage = Callable[[Path], None]
 
 
 def told(board: Board) -> list[dict[str, Any]]:
-    files: list[dict[str, Any]] = _info.inspections(inspect(board.host, None))["boot_files"]
+    files: list[dict[str, Any]] = device_info.inspections(board.inspect(None))["boot_files"]
     return files
 
 
@@ -111,7 +114,7 @@ def test_a_damaged_file_is_named_and_restored(debian: Board, path: str, damage: 
     assert len(sentences) == (4 if is_list_lost else 1)
     checked = debian.check([CRYPTO], **SETTINGS)
     assert checked.is_changed
-    assert path in [part["before_header"] for part in _report.diff(checked)]
+    assert path in [part["before_header"] for part in results.diff(checked)]
     outcome = debian.apply([CRYPTO], **SETTINGS)
     assert outcome.is_changed
     assert [change.path for change in outcome.files if change.is_needed] == [path]
@@ -125,7 +128,7 @@ def test_a_damaged_file_is_named_and_restored(debian: Board, path: str, damage: 
         content = re.sub("# Devices were .*\n# native: .*\n", "", content)
         sound[name] = kind, content, mode
         # It has the checksum of all boot files.
-        sound["host" + _initramfs.OUTDATED] = left["host" + _initramfs.OUTDATED]
+        sound["host" + initramfs.OUTDATED] = left["host" + initramfs.OUTDATED]
     assert {name: value for name, value in left.items() if "elsewhere" not in name} == sound
     assert not debian.apply([CRYPTO], **SETTINGS).is_changed
 
@@ -155,7 +158,7 @@ def test_a_file_of_another_user_is_named_and_restored(
     assert sentence.startswith(MODPROBE)
     assert sentence.endswith("mode 0644, and has to be root:root mode 0644")
     outcome = debian.apply([CRYPTO], **SETTINGS)
-    assert _report.diff(outcome) == [
+    assert results.diff(outcome) == [
         {
             "before_header": MODPROBE,
             "after_header": MODPROBE,
@@ -168,7 +171,7 @@ def test_a_file_of_another_user_is_named_and_restored(
 
 def test_the_diff_of_a_mode_is_shown(debian: Board) -> None:
     place(debian, MODULES_LOAD).chmod(0o777)
-    (part,) = _report.diff(debian.check([CRYPTO], **SETTINGS))
+    (part,) = results.diff(debian.check([CRYPTO], **SETTINGS))
     assert part["before_header"] == MODULES_LOAD
     assert "mode 0777, and has to be root:root mode 0644" in part["before"]
     assert part["after"] == ""
@@ -319,7 +322,9 @@ def test_files_are_as_the_run_that_wrote_them_left_them(
     board = host(tmp_path, *TOOLS[tool] if tool else ())
     board.apply(entries, **{**SETTINGS, **settings})
     assert drift(board) == []
-    present = [path for path in (*_boot.PATHS, HOOK, CONFIGURATION) if board.file(path) is not None]
+    present = [
+        path for path in (*last_applied.PATHS, HOOK, CONFIGURATION) if board.file(path) is not None
+    ]
     assert [one["path"] for one in told(board)] == present
     board.kernel.put("firmware/devicetree/base/aliases/crypto0", "/soc/crypto@b001000\0")
     (board.files_root / "lib/modules" / os.uname().release / "modules.dep").write_text("")

@@ -8,15 +8,18 @@ import pytest
 from board import CRYPTO, LIST, Board
 from fake_kernel import TREE, Driver, Module
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _info
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
+    Outcome,
+    reconcile,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE, Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 
 NAME = "b000000.crypto"
 HOME = f"devices/platform/{NAME}"
@@ -136,7 +139,7 @@ def test_a_disk_below_a_volume_of_fstab_is_known_by_that(board: Board) -> None:
     board.kernel.point(holder, "devices/virtual/block/dm-0")
     link(board, "/dev/mapper/vg-data", "../dm-0")
     put(board, "/etc/fstab", "/dev/mapper/vg-data /data ext4\n")
-    blocks = board.host.usage.configured.blocks(["vda", "vda1", "dm-0"])
+    blocks = board.usage.configured.blocks(["vda", "vda1", "dm-0"])
     assert blocks == "dm-0 is in /etc/fstab for /data"
     assert "vda1 is part of dm-0" in refusal(board)
 
@@ -265,12 +268,12 @@ def test_a_terminal_that_is_configured_is_a_console(
 def test_a_list_that_is_applied_already_is_not_judged_again(board: Board) -> None:
     put(board, "/etc/fstab", "/dev/vda1 /data ext4\n")
     assert board.apply([CRYPTO], allow=["storage"], **AHEAD).is_changed
-    waits = board.file(_boot.WAITS_FOR_BOOT)
+    waits = board.file(last_applied.WAITS_FOR_BOOT)
     assert waits is not None
     assert waits.endswith("Accepted: storage\n")
     assert not board.apply([CRYPTO], **AHEAD).is_changed
     assert not board.apply([CRYPTO], allow=["storage"], **AHEAD).is_changed
-    assert board.file(_boot.WAITS_FOR_BOOT) == waits
+    assert board.file(last_applied.WAITS_FOR_BOOT) == waits
 
 
 def test_what_is_accepted_later_is_kept_for_the_boot_as_well(board: Board) -> None:
@@ -278,7 +281,7 @@ def test_what_is_accepted_later_is_kept_for_the_boot_as_well(board: Board) -> No
     board.mount("254:1", "/data")
     assert not board.apply([CRYPTO], **AHEAD).is_changed
     assert not board.apply([CRYPTO], allow=["network", "storage"], **AHEAD).devices
-    assert (board.file(_boot.WAITS_FOR_BOOT) or "").endswith("Accepted: storage\n")
+    assert (board.file(last_applied.WAITS_FOR_BOOT) or "").endswith("Accepted: storage\n")
 
 
 def test_a_list_at_work_is_applied_again_whatever_the_device_carried(board: Board) -> None:
@@ -330,7 +333,7 @@ def test_all_that_the_machine_stands_on_is_told_at_once(board: Board) -> None:
 
 
 def info(board: Board, name: str = NAME) -> dict[str, Any]:
-    (found,) = _info.inspections(inspect(board.host, [Selector("name", name)]))["devices"]
+    (found,) = device_info.inspections(board.inspect([Selector("name", name)]))["devices"]
     return dict(found)
 
 
@@ -425,10 +428,14 @@ def test_a_disk_that_is_not_there_is_known_by_the_path_of_its_device(board: Boar
 def test_of_an_image_it_is_told_that_nothing_was_checked(board: Board, tmp_path: Any) -> None:
     image = board.host._replace(sysfs=Sysfs(str(tmp_path / "nothing")))
     request = Request(parse_entries([CRYPTO]), is_whole_list=True, runtime=False, persistent=True)
+
+    def done(request: Request) -> Outcome:
+        return reconcile(image, Usage(image.sysfs), board.runs(), request, check_mode=False)
+
     for _again in range(2):
-        (sentence,) = run(image, request, check_mode=False).not_checked
+        (sentence,) = done(request).not_checked
         assert sentence.startswith("No device was checked for use")
-    assert run(image, request._replace(entries=[]), check_mode=False).not_checked == []
+    assert done(request._replace(entries=[])).not_checked == []
 
 
 def test_so_it_is_in_a_container_and_not_on_the_machine_itself(board: Board) -> None:
@@ -468,8 +475,8 @@ def test_one_that_is_a_module_can_be_left_by_a_boot(board: Board) -> None:
 
 def test_the_forecast_knows_that_a_built_in_driver_keeps_its_device(board: Board) -> None:
     entry = {"policy": "vfio", "name": "soc:keys"}
-    rules = f'{_boot.MARK}\n# policy: {{"name": "soc:keys", "policy": "vfio"}}\n'
-    put(board, _boot.RULES, rules)
+    rules = f'{last_applied.MARK}\n# policy: {{"name": "soc:keys", "policy": "vfio"}}\n'
+    put(board, last_applied.RULES, rules)
     found = info(board, "soc:keys")
     assert found["claimed_by"] == {"name": "soc:keys", "policy": "vfio"} == entry
     assert found["next_boot"]["driver"] == "gpio-keys"

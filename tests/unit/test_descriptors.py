@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _descriptors
-from ansible_collections.armfleet.vfio.plugins.module_utils._descriptors import Descriptors
-from ansible_collections.armfleet.vfio.plugins.module_utils._processes import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._system import descriptors
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.descriptors import Descriptors
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.processes import (
     VFIO_DEVICE,
     Processes,
 )
@@ -52,7 +52,7 @@ def test_a_thread_may_have_descriptors_of_its_own(
     monkeypatch: pytest.MonkeyPatch, has_kcmp: bool
 ) -> None:
     if not has_kcmp:
-        monkeypatch.setattr(_descriptors, "_KCMP", {})
+        monkeypatch.setattr(descriptors, "_KCMP", {})
     held = Descriptors("/proc").of(str(os.getpid()))
     assert FULL in held.keys
     assert "/dev/full" in held.paths
@@ -64,7 +64,7 @@ def test_a_thread_that_shares_them_is_not_read_again(loner: int) -> None:
     is_over = threading.Event()
     thread = threading.Thread(target=is_over.wait)
     thread.start()
-    share = _descriptors._share_descriptors
+    share = descriptors._share_descriptors
     assert share(os.getpid(), os.getpid()) in (True, False)
     if share(os.getpid(), os.getpid()):
         assert share(os.getpid(), thread.native_id or 0)
@@ -95,7 +95,7 @@ def test_holders_are_found_by_name_or_number_and_named_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = {"/dev/vfio/3": "c239:3", "/srv/jail/dev/three": "c239:3"}
-    monkeypatch.setattr(_descriptors, "device_number", lambda _link, target: numbers.get(target))
+    monkeypatch.setattr(descriptors, "device_number", lambda _link, target: numbers.get(target))
     for pid, target in ((7, "/dev/vfio/3"), (8, "/srv/jail/dev/three"), (9, "/srv/file")):
         (tmp_path / f"{pid}/fd").mkdir(parents=True)
         (tmp_path / f"{pid}/comm").write_text("vmm\n")
@@ -130,18 +130,18 @@ def test_a_mapping_outlives_its_descriptor(tmp_path: Path) -> None:
 def test_without_statx_nodes_in_dev_are_known_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_descriptors, "_status", lambda: None)
-    assert _descriptors.device_number("/dev/null", "/dev/null") == NULL
-    assert _descriptors.device_number("/dev/null", "/srv/null") is None
+    monkeypatch.setattr(descriptors, "_status", lambda: None)
+    assert descriptors.device_number("/dev/null", "/dev/null") == NULL
+    assert descriptors.device_number("/dev/null", "/srv/null") is None
     with pytest.raises(FileNotFoundError):
-        _descriptors.device_number("/dev/nowhere", "/dev/nowhere")
+        descriptors.device_number("/dev/nowhere", "/dev/nowhere")
 
 
 def test_what_is_no_device_has_no_number(tmp_path: Path) -> None:
-    assert _descriptors.device_number("/dev/null", "/dev/null") == NULL
-    assert _descriptors.device_number(str(tmp_path), str(tmp_path)) is None
+    assert descriptors.device_number("/dev/null", "/dev/null") == NULL
+    assert descriptors.device_number(str(tmp_path), str(tmp_path)) is None
     with pytest.raises(FileNotFoundError):
-        _descriptors.device_number(str(tmp_path / "gone"), "/gone")
+        descriptors.device_number(str(tmp_path / "gone"), "/gone")
 
 
 def test_a_process_whose_first_thread_has_ended_still_holds_what_it_holds() -> None:
@@ -192,7 +192,7 @@ def test_a_file_of_somebodys_own_that_is_called_like_the_node_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: str, what: str | None
 ) -> None:
     # As in a user's own mount namespace, where he can call anything like the node.
-    monkeypatch.setattr(_descriptors, "device_number", lambda _link, _target: what)
+    monkeypatch.setattr(descriptors, "device_number", lambda _link, _target: what)
     (tmp_path / "7/fd").mkdir(parents=True)
     (tmp_path / "7/comm").write_text("sleep\n")
     (tmp_path / "7/fd/0").symlink_to(opened)
@@ -217,7 +217,7 @@ def test_a_file_system_of_a_users_own_has_no_devices(
     def refuse(_link: str, _target: str) -> str:
         raise PermissionError(errno.EACCES, "statx")
 
-    monkeypatch.setattr(_descriptors, "device_number", refuse)
+    monkeypatch.setattr(descriptors, "device_number", refuse)
     (tmp_path / "7/fd").mkdir(parents=True)
     (tmp_path / "7/fd/0").symlink_to("/dev/vfio/3")
     assert Processes(str(tmp_path)).holders("/dev/vfio/3", "c239:3") == []

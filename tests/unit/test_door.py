@@ -12,11 +12,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, LIST, Board
 from fake_kernel import NOIOMMU, TREE
+from modules import MODULES, NAMES, run_on
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _info, _initramfs_images
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Undo
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Undo
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
 
 Call = Callable[..., Dict[str, Any]]
 ONE = [{"name": "b000000.crypto"}]
@@ -27,13 +28,13 @@ NATIVE = ("acme-crypto", None)
 @pytest.fixture
 def call(board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs a module on the board: its arguments by keyword, its JSON back."""
-    monkeypatch.setattr(_door, "host_for", lambda _timeout, _who: board.host)
+    run_on(board, monkeypatch)
 
     def run(module: str, *, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
         arguments["_ansible_check_mode"] = check_mode
         board.kernel.writes.clear()
         with patch_module_args(arguments), pytest.raises(SystemExit) as ended:
-            getattr(MAINS.get(module, _door), module)()
+            MODULES[module].main()
         answer: dict[str, Any] = json.loads(capsys.readouterr().out)
         assert bool(ended.value.code) == bool(answer.get("failed"))
         return answer
@@ -183,11 +184,9 @@ NO_SUCH_DEVICE: dict[str, dict[str, Any]] = {
     "vfio_binding": {"devices": [{"name": "gone"}]},
     "device_info": {"devices": [{"name": "gone"}]},
 }
-# Where the main of a module is not in _door.
-MAINS = {"device_info": _info, "initramfs": _initramfs_images}
 
 
-@pytest.mark.parametrize("module", list(_door.SPECS))
+@pytest.mark.parametrize("module", NAMES)
 def test_an_old_python_is_told_what_is_needed(
     call: Call, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +199,7 @@ def test_an_old_python_is_told_what_is_needed(
 
 
 @pytest.mark.parametrize("module", NO_SUCH_DEVICE)
-def test_the_door_to_sys_is_closed_however_a_call_ends(
+def test_sys_is_closed_however_a_call_ends(
     board: Board, call: Call, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[bool] = []
@@ -212,14 +211,14 @@ def test_the_door_to_sys_is_closed_however_a_call_ends(
 def test_the_time_limit_is_for_writes_and_for_modprobe(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[int] = []
 
-    def host(timeout: int, _who: str) -> None:
+    def host(timeout: int) -> None:
         limits.append(timeout)
         raise PolicyError("enough")
 
-    monkeypatch.setattr(_door, "host_for", host)
+    monkeypatch.setattr(state_module, "open_host", host)
     for arguments in ({}, {"timeout": 7}):
         with patch_module_args({"devices": ONE, **arguments}), pytest.raises(PolicyError):
-            _door.vfio_binding()
+            MODULES["vfio_binding"].main()
     assert limits == [30, 7]
 
 

@@ -8,12 +8,11 @@ import pytest
 from board import Board
 from fake_kernel import Driver, Module
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import DRIVER, Policy
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import DRIVER, Policy
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import Entry
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
 
 DMA, AMBA = "b002000.dma", "b008000.blob"
 ENGINE = Module(
@@ -31,7 +30,7 @@ def by_host_policy_for_the_next_boot(board: Board, name: str, driver: str) -> No
 
 def by_driver_override(board: Board, name: str, driver: str, *, rebind: bool = False) -> None:
     policy = Policy(DRIVER, driver, rebind=rebind)
-    run(board.host, Request([Entry(Selector("name", name), policy)]), check_mode=False)
+    board.reconcile(Request([Entry(Selector("name", name), policy)]), check_mode=False)
 
 
 def by_driver_override_with_rebind(board: Board, name: str, driver: str) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from board import CRYPTO, DMA, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _driverctl, _info, _report
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import driverctl
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files, StagedFile
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files, StagedFile
 
 FILE = "/etc/driverctl.d/platform-b000000.crypto"
 OTHER = "/etc/driverctl.d/platform-b002000.dma"
@@ -28,13 +28,13 @@ def rival(board: Board) -> Board:
 
 
 def info(board: Board, name: str) -> dict[str, Any]:
-    devices = _info.inspections(inspect(board.host, None))["devices"]
+    devices = device_info.inspections(board.inspect(None))["devices"]
     (found,) = [one for one in devices if one["name"] == name]
     return found
 
 
 def test_platform_and_amba_devices_are_read_and_empty_files_are_not(tmp_path: Path) -> None:
-    folder = tmp_path / _driverctl.FOLDER[1:]
+    folder = tmp_path / driverctl.FOLDER[1:]
     folder.mkdir(parents=True)
     for name, content in {
         "amba-9030000.pl061": "none\n",
@@ -44,7 +44,7 @@ def test_platform_and_amba_devices_are_read_and_empty_files_are_not(tmp_path: Pa
         "platform-empty": "\n",
     }.items():
         (folder / name).write_text(content)
-    kept = _driverctl.stored(Files(str(tmp_path)))
+    kept = driverctl.stored(Files(str(tmp_path)))
     assert [(one.bus, one.name, one.policy.label) for one in kept] == [
         ("amba", "9030000.pl061", "no_autobind"),
         ("platform", "soc:a-b", "driver acme-dma-uio"),
@@ -80,13 +80,13 @@ def test_a_list_takes_its_devices_over_and_leaves_the_others(rival: Board) -> No
     outcome = rival.apply([CRYPTO], reset_required=False, takes_over=True)
     assert rival.file(FILE) is None
     assert rival.file(OTHER) == "none\n"
-    assert {"path": FILE, "changed": True, "state": "absent"} in _report.boot_files(outcome)
+    assert {"path": FILE, "changed": True, "state": "absent"} in results.boot_files(outcome)
     assert not rival.apply([CRYPTO], reset_required=False, takes_over=True).is_changed
 
 
 def test_a_check_says_what_will_be_taken_over(rival: Board) -> None:
     predicted = rival.check([CRYPTO], reset_required=False, takes_over=True)
-    assert FILE in [part["before_header"] for part in _report.diff(predicted)]
+    assert FILE in [part["before_header"] for part in results.diff(predicted)]
     assert rival.file(FILE) == "vfio-platform\n"
 
 

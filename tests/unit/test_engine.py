@@ -13,19 +13,22 @@ from board import AMBA, CRYPTO, DMA, LIST, Board
 from fake_kernel import EPROBE_DEFER, TREE, Driver
 from udev import coldplug
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _info, _report
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
+    Outcome,
+    reconcile,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
     MODPROBE,
     MODULES_LOAD,
     RULES,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, run
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 
 ASKED = {
     "b000000.crypto": ("vfio-platform", "vfio-platform"),
@@ -61,15 +64,15 @@ def refused(board: Board, entries: list[dict[str, Any]], **settings: Any) -> str
 
 def told(outcome: Outcome) -> dict[str, Any]:
     """What a check has to predict of a run: all but the group and the nodes, made by the probe."""
-    result = _report.result(outcome)
+    result = results.result(outcome)
     for device in result["devices"]:
         del device["iommu_group"], device["vfio_nodes"]
-    return {**result, "boot_files": _report.boot_files(outcome)}
+    return {**result, "boot_files": results.boot_files(outcome)}
 
 
 def info(board: Board) -> dict[str, dict[str, Any]]:
     """What device_info says of each device, by its name."""
-    return {one["name"]: one for one in _info.inspections(inspect(board.host, None))["devices"]}
+    return {one["name"]: one for one in device_info.inspections(board.inspect(None))["devices"]}
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ def test_the_first_run_brings_every_device_to_what_was_asked(board: Board) -> No
 
 def test_the_group_that_is_reported_has_its_node(board: Board) -> None:
     outcome = board.apply(LIST, reset_required=False)
-    for one in _report.result(outcome)["devices"]:
+    for one in results.result(outcome)["devices"]:
         if one["driver"] in ("vfio-platform", "vfio-amba"):
             assert one["iommu_group"] == board.kernel.link_name(
                 f"devices/platform/{one['name']}/iommu_group"
@@ -107,7 +110,7 @@ def test_the_second_run_writes_nothing_at_all(applied: Board) -> None:
     before = applied.everything()
     outcome = applied.apply(LIST, reset_required=False)
     assert not outcome.is_changed
-    assert _report.result(outcome)["diff"] == []
+    assert results.result(outcome)["diff"] == []
     assert not applied.kernel.writes
     assert not applied.kmod.calls
     assert applied.everything() == before
@@ -186,7 +189,7 @@ def test_an_entry_taken_off_the_list_gives_its_device_back_and_the_diff_says_so(
         "b000000.crypto": NATIVE["b000000.crypto"],
         "b001000.crypto": NATIVE["b001000.crypto"],
     }
-    (devices, *_files) = _report.result(outcome)["diff"]
+    (devices, *_files) = results.result(outcome)["diff"]
     line = "/soc/crypto@b000000 (platform device b000000.crypto): driver "
     assert line + "vfio-platform, driver_override vfio-platform\n" in devices["before"]
     assert line + "acme-crypto, driver_override (unset) (given back)\n" in devices["after"]
@@ -598,7 +601,8 @@ def test_what_is_prepared_for_the_next_boot_needs_one_until_the_devices_are_so(
 def test_an_image_needs_no_boot_to_be_finished(board: Board, tmp_path: Path) -> None:
     image = board.host._replace(sysfs=Sysfs(str(tmp_path / "nothing")))
     request = Request(parse_entries([CRYPTO]), is_whole_list=True, runtime=False, persistent=True)
-    outcome = run(image, request, check_mode=False)
+    usage = Usage(image.sysfs)
+    outcome = reconcile(image, usage, board.runs(), request, check_mode=False)
     assert outcome.is_changed
     assert not outcome.needs_boot
 
@@ -618,7 +622,7 @@ def test_info_tells_what_will_be_after_the_next_boot(applied: Board) -> None:
 
 
 def test_info_gives_the_list_last_applied_back(applied: Board) -> None:
-    assert _info.inspections(inspect(applied.host, []))["policy_list"] == LIST
+    assert device_info.inspections(applied.inspect([]))["policy_list"] == LIST
 
 
 def test_info_tells_of_a_device_that_is_not_as_the_list_wants_it(applied: Board) -> None:
@@ -636,13 +640,13 @@ def test_info_tells_of_a_device_that_is_not_as_the_list_wants_it(applied: Board)
 
 def test_info_on_chosen_devices_tells_of_them_alone(applied: Board) -> None:
     selector = Selector("dt_path", "crypto0")
-    found = inspect(applied.host, [selector]).devices
+    found = applied.inspect([selector]).devices
     assert [one.device.name for one in found] == ["b000000.crypto"]
 
 
 def test_info_on_what_is_claimed_tells_of_nothing_else(applied: Board) -> None:
     def names(selectors: list[Selector] | None) -> list[str]:
-        found = inspect(applied.host, selectors, only_claimed=True).devices
+        found = applied.inspect(selectors, only_claimed=True).devices
         return [one.device.name for one in found]
 
     everything = info(applied).values()
@@ -656,7 +660,7 @@ def test_info_on_what_is_claimed_tells_of_nothing_else(applied: Board) -> None:
 def test_info_tells_of_a_device_that_hangs_and_of_all_others(board: Board) -> None:
     board.apply([DMA])
     board.kernel.hung.add("b000000.crypto")
-    found = {one.device.name: one for one in inspect(board.host, None).devices}
+    found = {one.device.name: one for one in board.inspect(None).devices}
     assert found["b002000.dma"].state.driver_override == "none"
     assert found["b000000.crypto"].state.driver == "acme-crypto"
     (hazard,) = found["b000000.crypto"].hazards

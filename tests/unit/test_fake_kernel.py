@@ -9,7 +9,7 @@ from board import Board
 from fake_kernel import BLOCK, EPROBE_DEFER, NOIOMMU, Driver, FakeKernel, Module, snapshot
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import (
     KernelBlockedError,
     KernelRefusedError,
 )

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files, is_group
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files, is_group
 
 RULES = "/etc/udev/rules.d/x.rules"
 

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from board import CRYPTO, DMA, Board, acme_board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _initramfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    initramfs,
+    last_applied,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 
-HOOK, CONFIGURATION = _initramfs.PATHS
+HOOK, CONFIGURATION = initramfs.PATHS
 SETTINGS = {"reset_required": False}
 TOOLS = {
     "initramfs-tools": ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs"),
@@ -82,7 +85,7 @@ def test_dracut_is_told_of_rules_and_modules(fedora: Board) -> None:
     outcome = fedora.apply([CRYPTO], **SETTINGS)
     told = (fedora.file(CONFIGURATION) or "").splitlines()
     assert told[1:] == [
-        f'install_items+=" {_boot.RULES} {_boot.MODPROBE} "',
+        f'install_items+=" {last_applied.RULES} {last_applied.MODPROBE} "',
         'add_drivers+=" vfio_iommu_type1 vfio_platform vfio_platform_acme "',
     ]
     assert fedora.file(HOOK) is None
@@ -150,7 +153,7 @@ def test_a_rebuilding_that_failed_is_repeated(debian: Board, image: str) -> None
 def test_files_from_a_wrong_clock_do_not_repeat_it_for_ever(debian: Board) -> None:
     debian.apply([CRYPTO], **SETTINGS)
     built(debian)
-    for path in (*_boot.PATHS, HOOK, _initramfs.OUTDATED):
+    for path in (*last_applied.PATHS, HOOK, initramfs.OUTDATED):
         file = debian.files_root / path[1:]
         if file.exists():
             os.utime(file, (2**32, 2**32))
@@ -195,7 +198,7 @@ def test_without_an_image_there_is_nothing_to_rebuild(debian: Board) -> None:
     (debian.files_root / f"boot/initrd.img-{os.uname().release}").unlink()
     outcome = debian.apply([CRYPTO], **SETTINGS)
     assert outcome.initramfs == ("initramfs-tools", None)
-    assert debian.file(_initramfs.OUTDATED) is None
+    assert debian.file(initramfs.OUTDATED) is None
 
 
 def test_always_needs_an_image_to_rebuild_before_anything_is_touched(debian: Board) -> None:

@@ -14,13 +14,16 @@ import pytest
 from board import CRYPTO, DMA, Board
 from test_initramfs import SETTINGS, TOOLS, host
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import (
-    _boot,
-    _initramfs,
-    _initramfs_images,
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    initramfs,
+    initramfs_images,
+    last_applied,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.initramfs_images import (
+    Ran,
+    Rebuilt,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._initramfs_images import Ran, Rebuilt
 
 RUNNING = os.uname().release
 NEXT = "9.9.9-arm64"
@@ -62,10 +65,10 @@ class Tool:
 
     def listing(self, kernel: str) -> str:
         names = {"bin/busybox", "etc/modules-load.d/armfleet-vfio.conf", *self.keeps}
-        for path in (_boot.RULES, _boot.MODPROBE):
+        for path in (last_applied.RULES, last_applied.MODPROBE):
             if self.board.file(path):
                 names.add(path[1:])
-        told = self.board.file(_initramfs.PATHS[0]) or self.board.file(_initramfs.PATHS[1]) or ""
+        told = self.board.file(initramfs.PATHS[0]) or self.board.file(initramfs.PATHS[1]) or ""
         names |= {
             f"usr/lib/modules/{kernel}/kernel/drivers/{module}.ko.zst"
             for module in MODULES
@@ -86,12 +89,12 @@ def tool(request: pytest.FixtureRequest, tmp_path: Path) -> Tool:
 
 
 def rebuild(tool: Tool, *, requires_image: bool = False, check_mode: bool = False) -> Rebuilt:
-    return _initramfs_images.rebuild(tool.board.host.files, tool, requires_image, check_mode)
+    return initramfs_images.rebuild(tool.board.host.files, tool, requires_image, check_mode)
 
 
 def is_repeated(tool: Tool) -> bool:
     """Whether the next run of the same list would rebuild again."""
-    entries = [CRYPTO] if tool.board.file(_boot.RULES) else []
+    entries = [CRYPTO] if tool.board.file(last_applied.RULES) else []
     outcome = tool.board.apply(entries, **SETTINGS)
     assert not outcome.is_changed
     return outcome.initramfs.command is not None
@@ -99,7 +102,7 @@ def is_repeated(tool: Tool) -> bool:
 
 def later(tool: Tool) -> None:
     """Files of the host, all of the past, so that what is written now is newer."""
-    for path in (*_boot.PATHS, *_initramfs.PATHS, _initramfs.OUTDATED):
+    for path in (*last_applied.PATHS, *initramfs.PATHS, initramfs.OUTDATED):
         file = tool.board.files_root / path[1:]
         if file.exists():
             os.utime(file, (1000, 1000))
@@ -113,8 +116,8 @@ def test_an_image_that_has_all_is_right(tool: Tool) -> None:
     ]
     assert not rebuilt.problems
     assert not rebuilt.notes
-    assert _initramfs_images.result(rebuilt)["changed"]
-    assert tool.board.file(_initramfs.OUTDATED) is None
+    assert initramfs_images.result(rebuilt)["changed"]
+    assert tool.board.file(initramfs.OUTDATED) is None
     assert not is_repeated(tool)
 
 
@@ -155,7 +158,7 @@ def test_what_a_release_left_is_named_and_the_next_run_rebuilds(tool: Tool) -> N
     tool.board.apply([], **SETTINGS)
     tool.keeps = {RULES}
     (problem,) = rebuild(tool).problems
-    assert f"/boot/initrd.img-{RUNNING} still has {_boot.RULES} after '" in problem
+    assert f"/boot/initrd.img-{RUNNING} still has {last_applied.RULES} after '" in problem
     assert is_repeated(tool)
     tool.keeps = set()
     assert not rebuild(tool).problems
@@ -246,7 +249,7 @@ def test_a_command_that_fails_is_told_with_its_last_lines(tool: Tool) -> None:
 def test_a_check_runs_nothing(tool: Tool) -> None:
     before = tool.board.everything()
     rebuilt = rebuild(tool, check_mode=True)
-    assert _initramfs_images.result(rebuilt)["changed"]
+    assert initramfs_images.result(rebuilt)["changed"]
     assert not tool.calls
     assert tool.board.everything() == before
 
@@ -259,8 +262,8 @@ def test_without_an_image_nothing_is_done_and_nothing_is_said_to_be(
         pytest.skip("it makes images by itself")
     tool.image(RUNNING).unlink()
     rebuilt = rebuild(tool, check_mode=check_mode)
-    assert not _initramfs_images.result(rebuilt)["changed"]
-    assert rebuilt.notes == [_initramfs.NONE_INSTALLED]
+    assert not initramfs_images.result(rebuilt)["changed"]
+    assert rebuilt.notes == [initramfs.NONE_INSTALLED]
     assert not tool.calls
     with pytest.raises(PolicyError, match=r"there is no /boot/initrd\.img"):
         rebuild(tool, requires_image=True, check_mode=check_mode)
@@ -273,8 +276,8 @@ def test_dracut_that_puts_its_image_elsewhere(tmp_path: Path) -> None:
     tool.image(RUNNING).unlink()
     tool.updates = False
     rebuilt = rebuild(tool)
-    assert (rebuilt.problems, rebuilt.notes) == ([], [_initramfs.NOT_FOUND])
-    assert rebuild(tool, requires_image=True).problems == [_initramfs.NOT_FOUND]
+    assert (rebuilt.problems, rebuilt.notes) == ([], [initramfs.NOT_FOUND])
+    assert rebuild(tool, requires_image=True).problems == [initramfs.NOT_FOUND]
 
 
 def test_a_list_without_modules_needs_its_files_alone(tmp_path: Path) -> None:
@@ -306,4 +309,4 @@ def test_nobody_but_root_rebuilds(tool: Tool, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_a_program_is_run_to_its_end(arguments: list[str], expected: Ran) -> None:
-    assert _initramfs_images.run(arguments) == expected
+    assert initramfs_images.run(arguments) == expected

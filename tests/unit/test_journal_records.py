@@ -18,13 +18,18 @@ from board import CRYPTO, LIST, Board, acme_board
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import (
+    LINKS,
+    NODE,
+    Runs,
+    Undo,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.transaction import Transaction
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import PREVIOUS
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import StagedFile
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
-from ansible_collections.armfleet.vfio.plugins.module_utils._rollout import PREVIOUS
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import LINKS, NODE, Runs, Undo
-from ansible_collections.armfleet.vfio.plugins.module_utils._transaction import Transaction
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import StagedFile
 
 GIVEN, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-crypto", None)
 UNREADABLE = "/run/journal, which says how an interrupted run found this host, cannot be read"
@@ -48,7 +53,7 @@ def killed(tmp_path: Path) -> Board:
         commit = StagedFile.commit
 
         def die(staged: StagedFile) -> None:
-            if staged.path == _boot.MODULES_LOAD:
+            if staged.path == last_applied.MODULES_LOAD:
                 raise KilledError
             commit(staged)
 
@@ -287,7 +292,7 @@ HEADER = "# policy: ", "# native: ", "# options: ", "# machine: "
 @pytest.mark.parametrize("prefix", HEADER)
 def test_no_damage_of_the_header_ends_in_anything_but_a_sentence(board: Board, prefix: str) -> None:
     board.apply(LIST, reset_required=False)
-    rules = board.file(_boot.RULES)
+    rules = board.file(last_applied.RULES)
     assert rules
     number = next(
         number for number, line in enumerate(rules.splitlines()) if line.startswith(prefix)
@@ -301,7 +306,7 @@ def test_no_damage_of_the_header_ends_in_anything_but_a_sentence(board: Board, p
             damaged = replaced(record, place, value) if place else value
             content = rules.splitlines()
             content[number] = prefix + json.dumps(damaged)
-            board.write_file(_boot.RULES, "\n".join(content) + "\n")
+            board.write_file(last_applied.RULES, "\n".join(content) + "\n")
             refusals += sentences(board)
     # What the machine has is found out again where it is not known.
     assert prefix == "# machine: " or any(

@@ -14,7 +14,7 @@ import pytest
 from board import CRYPTO, Board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._kernel_log import KernelLog
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
 
 NAME = "b000000.crypto"
 

@@ -9,11 +9,10 @@ import pytest
 from board import CRYPTO, Board
 from hazards import HOME, NAME, assert_acceptable, assert_free, refusal
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _dma
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import KernelBlockedError
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use import dma
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import KernelBlockedError
 
 TREE = "firmware/devicetree/base"
 
@@ -526,7 +525,7 @@ def test_dma_channels_in_use_are_never_taken_away(engine: Board) -> None:
             "2 of its 4 DMA channels are in use: dma0chan0 by 1 client of the kernel, dma0chan2 by "
             "3 clients of the kernel. Stop or unload what" in message
         )
-    (found,) = inspect(engine.host, None).devices[:1]
+    (found,) = engine.inspect(None).devices[:1]
     assert [(one.kind, one.is_fatal) for one in found.hazards] == [("consumers", True)]
 
 
@@ -583,5 +582,5 @@ def test_counts_that_cannot_be_read_count_as_in_use(
 
 
 def test_a_folder_of_that_name_without_channels_is_none(board: Board) -> None:
-    assert not _dma.channels(board.kernel, f"{HOME}/dma", [])
-    assert not _dma.channels(board.kernel, f"{HOME}/dma", ["power"])
+    assert not dma.channels(board.kernel, f"{HOME}/dma", [])
+    assert not dma.channels(board.kernel, f"{HOME}/dma", ["power"])

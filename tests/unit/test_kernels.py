@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from board import CRYPTO, DMA, LIST, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _info, _kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
+from ansible_collections.armfleet.vfio.plugins.module_utils._system import kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmod import Kmod
 
 RUNNING = os.uname().release
 GONE = "no module of the running kernel (x) can be loaded: /lib/modules/x is not there"
@@ -23,7 +23,7 @@ NEEDS = f"{PLATFORM}: {BASE}\n{BASE}:\n"
 
 
 def told(board: Board) -> dict[str, Any]:
-    return _info.inspections(inspect(board.host, None))
+    return device_info.inspections(board.inspect(None))
 
 
 def of_crypto(board: Board) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def test_a_run_says_that_the_modules_are_gone_and_not_that_the_kernel_has_none(
 def test_the_three_ways_in_which_modules_are_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_kmod, "_MODULES", f"{tmp_path}/modules/")
+    monkeypatch.setattr(kmod, "_MODULES", f"{tmp_path}/modules/")
     head = f"no module of the running kernel ({RUNNING}) can be loaded: {tmp_path}/modules"
     assert Kmod().without_modules() == f"{head} is not there"
     (tmp_path / "modules").mkdir()
@@ -199,5 +199,5 @@ def test_the_three_ways_in_which_modules_are_gone(
 
 
 def test_without_modprobe_nothing_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_kmod, "_path", lambda _program: None)
+    monkeypatch.setattr(kmod, "_path", lambda _program: None)
     assert Kmod().why_missing("vfio-platform") is None

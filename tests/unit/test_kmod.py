@@ -8,9 +8,9 @@ from typing import Callable
 
 import pytest
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._kmod import Kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._system import kmod
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmod import Kmod
 
 Modprobe = Callable[[str], None]
 
@@ -24,7 +24,7 @@ def modprobe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Modprobe:
         program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n{script}\n')
         program.chmod(0o755)
 
-    monkeypatch.setattr(_kmod, "_FOLDERS", (str(tmp_path), "/usr/bin", "/bin"))
+    monkeypatch.setattr(kmod, "_FOLDERS", (str(tmp_path), "/usr/bin", "/bin"))
     return install
 
 
@@ -187,7 +187,7 @@ def test_a_modprobe_that_hangs_is_given_up(modprobe: Modprobe) -> None:
 def test_without_modprobe_it_is_said_to_be_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_kmod, "_FOLDERS", (str(tmp_path),))
+    monkeypatch.setattr(kmod, "_FOLDERS", (str(tmp_path),))
     for ask in (Kmod().is_available, Kmod().load):
         with pytest.raises(PolicyError, match="modprobe is not installed"):
             ask("vfio-platform")

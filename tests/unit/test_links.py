@@ -10,13 +10,12 @@ import pytest
 from board import AMBA, CRYPTO, DMA, Board, acme_board
 from udev import Event, NodeEvent, coldplug, parse
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _info, _report
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.symlinks import names
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import StagedFile
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._links import names
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import StagedFile
 
 LEFT: dict[str, Any] = {**CRYPTO, "tag": "left"}
 RIGHT: dict[str, Any] = {**CRYPTO, "tag": "right"}
@@ -48,7 +47,7 @@ def node(board: Board, name: str) -> str:
 
 def apply(board: Board, *entries: dict[str, Any], **settings: Any) -> dict[str, Any]:
     outcome = board.apply(entries, **{"reset_required": False, **settings})
-    return {**_report.result(outcome), "devices": _report.linked(outcome)}
+    return {**results.result(outcome), "devices": results.linked(outcome)}
 
 
 @pytest.mark.parametrize("persistent", [True, False])
@@ -124,7 +123,7 @@ def test_a_tag_that_changes_changes_links_and_leaves_the_driver_alone(
     tags = {after["tag"]} if "tag" in after else set()
     assert {link.rpartition("/")[2] for link in links(board) if "by-tag" in link} == tags
     assert result["changed"]
-    assert result["diff"] == _report.result(predicted)["diff"]
+    assert result["diff"] == results.result(predicted)["diff"]
     assert result["diff"][0]["before"] != result["diff"][0]["after"]
     assert not board.kernel.writes
     assert not apply(board, after, persistent=persistent)["changed"]
@@ -179,7 +178,7 @@ def test_a_link_that_leads_nowhere_is_removed(board: Board) -> None:
 
 def test_info_shows_tag_and_links(board: Board) -> None:
     apply(board, LEFT)
-    found = {one["name"]: one for one in _info.inspections(inspect(board.host, None))["devices"]}
+    found = {one["name"]: one for one in device_info.inspections(board.inspect(None))["devices"]}
     assert found[NAME]["claimed_by"] == LEFT
     assert set(found[NAME]["links"]) == {f"/dev/vfio/{link}" for link in links(board)}
     assert found["b001000.crypto"]["links"] == []

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from board import CRYPTO, DMA, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import MODPROBE
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
-from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import MODPROBE
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.modprobe_d import (
     Wanted,
     lines,
     obstacles,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 
 NEEDED = Wanted(["vfio-platform"], {"vfio_platform.reset_required": False})
 OTHERS = "etc/modprobe.d/zz-others.conf"

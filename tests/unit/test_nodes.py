@@ -9,10 +9,10 @@ import pytest
 from board import AMBA, CRYPTO, Board
 from udev import coldplug
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _report
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import results
 
 OWN = grp.getgrgid(os.getgid()).gr_name
 OPEN = NodeAccess(OWN, "0660")
@@ -61,10 +61,10 @@ def test_nodes_of_a_device_that_stays_bound_are_opened_and_the_diff_says_so(
     outcome = board.apply([CRYPTO], reset_required=False, access=OPEN)
     assert set(board.nodes().values()) == {"0660"}
     assert not board.kernel.writes
-    (devices, *_files) = _report.result(outcome)["diff"]
+    (devices, *_files) = results.result(outcome)["diff"]
     assert devices["before"] != devices["after"]
     assert "mode 0660" in devices["after"]
-    assert _report.result(predicted)["diff"] == _report.result(outcome)["diff"]
+    assert results.result(predicted)["diff"] == results.result(outcome)["diff"]
 
 
 def test_a_device_that_is_not_for_vfio_has_no_nodes_to_give(board: Board) -> None:

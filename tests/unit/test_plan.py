@@ -6,27 +6,31 @@ from typing import List, Optional, Tuple
 
 import pytest
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
-    BIND,
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import (
+    Identity,
+    Native,
+    State,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.plan import host_steps, plan
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
     DEFAULT,
     DRIVER,
+    NO_AUTOBIND,
+    VFIO,
+    Claim,
+    Policy,
+    VfioSettings,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.steps import (
+    BIND,
     LOAD,
     LOAD_VFIO,
-    NO_AUTOBIND,
     OVERRIDE,
     PROBE,
     RELOAD_VFIO,
     SET_NOIOMMU,
     UNBIND,
-    VFIO,
-    Claim,
-    Identity,
-    Native,
-    Policy,
-    State,
-    VfioSettings,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._plan import host_steps, plan
 
 PLATFORM = Identity("platform", "1.x", "/soc/x@1")
 AMBA = Identity("amba", "2.x", "/soc/x@2")

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
     DEFAULT,
     DRIVER,
     NO_AUTOBIND,
     VFIO,
     Claim,
-    Identity,
     Policy,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (
     Entry,
     check_tags,
     claims,
@@ -25,7 +25,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
     parse_entries,
     parse_selectors,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
 
 ONE, TWO = Identity("platform", "1.x", "/soc/x@1"), Identity("platform", "2.x", "/soc/x@2")
 GIVE, KEEP_OFF, BACK = Policy(VFIO), Policy(NO_AUTOBIND), Policy(DEFAULT)

@@ -9,8 +9,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, Board
 from fake_kernel import TREE, Driver
-
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door, _info
+from modules import MODULES, run_on
 
 Call = Callable[..., Dict[str, Any]]
 BUSY = {"dt_path": "/soc/eth@b00a000", "policy": "no_autobind"}
@@ -23,12 +22,12 @@ def refused(
     board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., list[str]]:
     """The sentences of a module that refuses, with nothing changed."""
-    monkeypatch.setattr(_door, "host_for", lambda _timeout, _who: board.host)
+    run_on(board, monkeypatch)
 
     def run(devices: list[dict[str, Any]], module: str = "host_policy", **arguments: Any) -> Any:
         before = board.everything()
         with patch_module_args({"devices": devices, **arguments}), pytest.raises(SystemExit):
-            getattr(_info if module == "device_info" else _door, module)()
+            MODULES[module].main()
         assert board.everything() == before
         assert not board.kernel.writes
         return json.loads(capsys.readouterr().out)["msg"].splitlines()

@@ -9,8 +9,8 @@ import pytest
 from board import CRYPTO, Board
 from fake_kernel import Module
 
+from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.acpi_iort import translates
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._iort import translates
 
 SLOT, SLOT_PATH = "LNRO0005:00", "\\_SB_.VR00"
 TABLES = "firmware/acpi/tables"

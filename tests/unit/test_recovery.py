@@ -17,11 +17,11 @@ import pytest
 from board import CRYPTO, LIST, Board
 from fake_kernel import BLOCK
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import Outcome
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.transaction import Transaction
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import StagedFile
-from ansible_collections.armfleet.vfio.plugins.module_utils._transaction import Transaction
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import StagedFile
 
 NAME = "b000000.crypto"
 NATIVE, GIVEN = ("acme-crypto", None), ("vfio-platform", "vfio-platform")
@@ -64,7 +64,7 @@ def killed(board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
     """A board on which a run over one device was killed."""
     kill_at_the_first_file(board, [CRYPTO], monkeypatch)
     assert board.kernel.binding(NAME) == GIVEN
-    assert board.file(_boot.RULES) is None
+    assert board.file(last_applied.RULES) is None
     return board
 
 
@@ -89,7 +89,9 @@ def test_all_is_as_it_was_before_the_killed_run(
 def test_the_rerun_knows_the_natives_as_if_nothing_had_happened(killed: Board) -> None:
     killed.apply([CRYPTO], reset_required=False)
     assert killed.kernel.binding(NAME) == GIVEN
-    assert '# native: {"/soc/crypto@b000000": "acme-crypto"}' in (killed.file(_boot.RULES) or "")
+    assert '# native: {"/soc/crypto@b000000": "acme-crypto"}' in (
+        killed.file(last_applied.RULES) or ""
+    )
 
 
 def test_a_check_says_so_and_touches_nothing(killed: Board) -> None:
@@ -143,7 +145,7 @@ def test_a_file_that_somebody_changed_since_is_left(
         with pytest.raises(KilledError):
             board.apply([CRYPTO], reset_required=False)
     close_staged_files()
-    written = [path for path in _boot.PATHS if board.file(path)]
+    written = [path for path in last_applied.PATHS if board.file(path)]
     assert len(written) == 1
     (path,) = written
     board.write_file(path, f"{board.file(path)}# a line of somebody else\n")

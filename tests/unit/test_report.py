@@ -6,13 +6,12 @@ import json
 
 from board import CRYPTO, DMA, LIST, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _info, _report
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
     MODPROBE,
     MODULES_LOAD,
     RULES,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
 
 DEVICE = {
     "name",
@@ -33,7 +32,7 @@ DEVICE = {
 
 
 def test_a_result_has_the_promised_keys_and_is_json(board: Board) -> None:
-    result = _report.result(board.apply(LIST, reset_required=False))
+    result = results.result(board.apply(LIST, reset_required=False))
     assert set(result) == {
         *("changed", "devices", "diff", "host_steps", "interrupted", "skipped_entries")
     }
@@ -42,12 +41,12 @@ def test_a_result_has_the_promised_keys_and_is_json(board: Board) -> None:
 
 
 def test_devices_come_in_the_lists_order(board: Board) -> None:
-    result = _report.result(board.apply([DMA, CRYPTO], reset_required=False))
+    result = results.result(board.apply([DMA, CRYPTO], reset_required=False))
     assert [device["name"] for device in result["devices"]] == ["b002000.dma", "b000000.crypto"]
 
 
 def test_one_device_is_told_whole(board: Board) -> None:
-    (device,) = _report.result(board.apply([DMA]))["devices"]
+    (device,) = results.result(board.apply([DMA]))["devices"]
     assert device == {
         "name": "b002000.dma",
         "bus": "platform",
@@ -68,7 +67,7 @@ def test_one_device_is_told_whole(board: Board) -> None:
 
 def test_the_steps_of_a_device_for_vfio_are_told_in_words(board: Board) -> None:
     outcome = board.apply([CRYPTO], reset_required=False)
-    result = _report.result(outcome)
+    result = results.result(outcome)
     assert result["devices"][0]["steps"] == [
         "set driver_override to vfio-platform (was unset)",
         "unbind from acme-crypto",
@@ -80,13 +79,13 @@ def test_the_steps_of_a_device_for_vfio_are_told_in_words(board: Board) -> None:
 
 def test_unset_is_null_and_never_the_kernels_text_for_it(board: Board) -> None:
     outcome = board.apply(LIST, reset_required=False)
-    result = {**_report.result(outcome), "diff": None}
+    result = {**results.result(outcome), "diff": None}
     assert "(null)" not in json.dumps(result)
-    assert "(null)" not in json.dumps(_info.inspections(inspect(board.host, None)))
+    assert "(null)" not in json.dumps(device_info.inspections(board.inspect(None)))
 
 
 def test_the_diff_has_a_part_for_devices_modules_and_each_file(board: Board) -> None:
-    diff = _report.result(board.apply(LIST, reset_required=False))["diff"]
+    diff = results.result(board.apply(LIST, reset_required=False))["diff"]
     headers = [part["after_header"] for part in diff]
     assert headers == ["devices", "kernel modules", RULES, MODPROBE, MODULES_LOAD]
     assert all(part["before_header"] == part["after_header"] for part in diff)
@@ -95,22 +94,22 @@ def test_the_diff_has_a_part_for_devices_modules_and_each_file(board: Board) -> 
 
 def test_the_diff_leaves_out_what_stays(board: Board) -> None:
     board.apply([CRYPTO], reset_required=False)
-    (devices, *_files) = _report.result(board.apply([CRYPTO, DMA], reset_required=False))["diff"]
+    (devices, *_files) = results.result(board.apply([CRYPTO, DMA], reset_required=False))["diff"]
     assert "b002000.dma" in devices["after"]
     assert "b000000.crypto" not in devices["after"]
 
 
 def test_boot_files_are_told_with_their_state(board: Board) -> None:
     first = board.apply([CRYPTO], reset_required=False)
-    assert _report.boot_files(first) == [
+    assert results.boot_files(first) == [
         {"path": path, "changed": True, "state": "present"}
         for path in (RULES, MODPROBE, MODULES_LOAD)
     ]
     last = board.apply([])
-    assert [file["state"] for file in _report.boot_files(last)] == ["absent"] * 3
+    assert [file["state"] for file in results.boot_files(last)] == ["absent"] * 3
     again = board.apply([])
-    assert [file["changed"] for file in _report.boot_files(again)] == [False] * 3
-    assert _report.boot_files(board.apply([], persistent=False)) == []
+    assert [file["changed"] for file in results.boot_files(again)] == [False] * 3
+    assert results.boot_files(board.apply([], persistent=False)) == []
 
 
 ABOUT = {
@@ -131,7 +130,7 @@ ABOUT = {
 
 def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     board.kernel.put("devices/platform/b002000.dma/net/eth0/flags", "0x1003\n")
-    told_of = _info.inspections(inspect(board.host, None))
+    told_of = device_info.inspections(board.inspect(None))
     assert set(told_of) == {
         *("board", "boot_files", "devices", "kernels"),
         *("policy_list", "reboot_required", "skipped_entries"),

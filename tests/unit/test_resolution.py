@@ -8,9 +8,9 @@ import pytest
 from board import Board
 from fake_kernel import TREE
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._devices import resolve
+from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.devices import resolve
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
 
 
 def names(board: Board, *selectors: Selector) -> list[list[str]]:

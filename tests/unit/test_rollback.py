@@ -11,14 +11,14 @@ import pytest
 from board import AMBA, CRYPTO, DMA, LIST, Board, acme_board
 from fake_kernel import BLOCK, NOIOMMU
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
     MODPROBE,
     MODULES_LOAD,
     RULES,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files, StagedFile
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files, StagedFile
 
 ERRNOS = (errno.EINVAL, errno.ENODEV, errno.EIO)
 UNIT = "bus/platform/drivers/%s/%s"

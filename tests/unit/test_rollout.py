@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from board import CRYPTO, DMA, LIST, Board, acme_board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
     MODPROBE,
     RULES,
     WAITS_FOR_BOOT,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import PREVIOUS
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import NodeAccess
-from ansible_collections.armfleet.vfio.plugins.module_utils._rollout import PREVIOUS
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
 
 OPTIONS: dict[str, Any] = {"reset_required": False}
 

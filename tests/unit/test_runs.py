@@ -18,15 +18,15 @@ from pathlib import Path
 import pytest
 from board import CRYPTO, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _runs
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import MODPROBE
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply import run_lock
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs, Undo
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import MODPROBE
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs, Undo
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import Sysfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 
 HOLDER = """
 import sys
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
 with Runs("host_policy", folder=sys.argv[1]).alone():
     print("held", flush=True)
     sys.stdin.read()
@@ -214,14 +214,14 @@ def test_what_was_before_the_last_boot_is_no_more(
     runs = Runs("host_policy", 0, folder)
     runs.remember(FIRST)
     (tmp_path / "boot_id").write_text("another\n")
-    monkeypatch.setattr(_runs, "_BOOT_ID", str(tmp_path / "boot_id"))
+    monkeypatch.setattr(run_lock, "_BOOT_ID", str(tmp_path / "boot_id"))
     assert runs.interrupted() is None
 
 
 def test_an_image_without_proc_has_a_journal_too(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_runs, "_BOOT_ID", str(tmp_path / "nothing"))
+    monkeypatch.setattr(run_lock, "_BOOT_ID", str(tmp_path / "nothing"))
     runs = Runs("host_policy", 0, folder)
     runs.remember(FIRST)
     left = runs.interrupted()

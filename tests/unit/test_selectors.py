@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import (
     KINDS,
     Selector,
     check_driver,

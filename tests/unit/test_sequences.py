@@ -11,9 +11,9 @@ from fake_kernel import Driver
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _report
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import results
 
 NAMES = ("b000000.crypto", "b001000.crypto", "b002000.dma", "b008000.blob")
 PINNED = {"b008000.blob": "acme-blob-uio"}
@@ -59,7 +59,7 @@ def test_each_list_is_met_and_foretold_and_a_rerun_writes_nothing(
             outcome = board.apply(entries, **ASKED)
             for name in NAMES:
                 assert board.kernel.binding(name) == expected(name, wanted.get(name, "default"))
-            assert _report.diff(foretold) == _report.diff(outcome)
+            assert results.diff(foretold) == results.diff(outcome)
             board.kernel.writes.clear()
             board.kmod.calls.clear()
             assert not board.apply(entries, **ASKED).is_changed

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import (
     KernelBlockedError,
     KernelRefusedError,
     Sysfs,

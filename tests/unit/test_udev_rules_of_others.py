@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from board import CRYPTO, DMA, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _info
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.foreign_udev import (
+    of_device,
+    rules,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import Identity
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
-from ansible_collections.armfleet.vfio.plugins.module_utils._udev import of_device, rules
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 
 BY_NAME = {"name": "b000000.crypto", "policy": "vfio"}
 OTHERS = "/etc/udev/rules.d/80-others.rules"
@@ -167,7 +169,7 @@ def test_one_that_sets_the_same_is_in_nobodys_way(board: Board) -> None:
 
 
 def info(board: Board, name: str) -> dict[str, Any]:
-    (found,) = _info.inspections(inspect(board.host, [Selector("name", name)]))["devices"]
+    (found,) = device_info.inspections(board.inspect([Selector("name", name)]))["devices"]
     return found
 
 

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from board import CRYPTO, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _info
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot_files import BootFile
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Findings, inspect
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.in_sync import BootFile
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import (
+    Findings,
+)
 
 CONSOLE, DISK, LINE, ETHERNET = ("b001000.crypto", "b002000.dma", "b003000.dma", "b000000.crypto")
 NUMBER = "254:0"
@@ -36,19 +39,19 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
 def carried(found: Findings) -> dict[str, Any]:
     return {
         one["name"]: one["carries"] and [hazard["kind"] for hazard in one["carries"]]
-        for one in _info.inspections(found)["devices"]
+        for one in device_info.inspections(found)["devices"]
     }
 
 
 def test_root_knows_what_each_device_carries(carrying: Board) -> None:
-    found = inspect(carrying.host, None)
+    found = carrying.inspect(None)
     assert None not in carried(found).values()
-    assert _info.unknown(found) == []
+    assert device_info.unknown(found) == []
 
 
 @pytest.mark.usefixtures("as_user")
 def test_what_open_files_of_others_tell_is_null_and_what_sys_tells_is_not(carrying: Board) -> None:
-    found = inspect(carrying.host, None)
+    found = carrying.inspect(None)
     kinds = carried(found)
     assert {name: kinds[name] for name in (CONSOLE, DISK, LINE, ETHERNET)} == {
         CONSOLE: ["console"],
@@ -57,7 +60,7 @@ def test_what_open_files_of_others_tell_is_null_and_what_sys_tells_is_not(carryi
         ETHERNET: ["network"],
     }
     assert [name for name, kind in kinds.items() if kind is None] == [DISK, LINE]
-    (sentence,) = _info.unknown(found)
+    (sentence,) = device_info.unknown(found)
     assert sentence.startswith(f"{DISK}, {LINE}: whether a process of another user")
     assert "the module does not run as root" in sentence
     assert "Set become: true to see open files and mounts of all processes" in sentence
@@ -69,11 +72,11 @@ def test_what_is_known_in_part_is_shown_and_named(carrying: Board) -> None:
     carrying.process(1, "getty", "/dev/ttyS1")
     home = f"devices/platform/{DISK}/virtio1/block/vdb"
     carrying.kernel.put(f"{home}/dev", "254:16\n")
-    found = inspect(carrying.host, None)
+    found = carrying.inspect(None)
     kinds = carried(found)
     assert kinds[DISK] == ["storage"]
     assert kinds[LINE] == ["console"]
-    (sentence,) = _info.unknown(found)
+    (sentence,) = device_info.unknown(found)
     assert sentence.startswith(f"{DISK}: ")
 
 
@@ -82,9 +85,9 @@ def test_of_a_device_on_vfio_it_is_not_known_whether_it_is_open(carrying: Board)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "geteuid", lambda: 0)
         carrying.apply([CRYPTO], reset_required=False, allow=["network"])
-    assert carried(inspect(carrying.host, None))[ETHERNET] is not None
+    assert carried(carrying.inspect(None))[ETHERNET] is not None
     carrying.kernel.put("devices/platform/b000000.crypto/net/eth0/flags", "0x1002\n")
-    assert carried(inspect(carrying.host, None))[ETHERNET] is None
+    assert carried(carrying.inspect(None))[ETHERNET] is None
 
 
 def test_a_root_that_may_not_look_at_processes_does_not_know_either(
@@ -99,9 +102,9 @@ def test_a_root_that_may_not_look_at_processes_does_not_know_either(
         return listdir(path)
 
     monkeypatch.setattr(os, "listdir", refused)
-    found = inspect(carrying.host, None)
+    found = carrying.inspect(None)
     assert carried(found)[LINE] is None
-    (sentence,) = _info.unknown(found)
+    (sentence,) = device_info.unknown(found)
     assert "(CAP_SYS_PTRACE)" in sentence
 
 
@@ -111,15 +114,15 @@ def test_of_many_devices_ten_are_named(board: Board, monkeypatch: pytest.MonkeyP
         board.kernel.add_device(name, f"/soc/uart@{number}", ("acme,dma",))
         board.kernel.put(f"devices/platform/{name}/tty/ttyS{number}/dev", "4:65\n")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    (sentence,) = _info.unknown(inspect(board.host, None))
+    (sentence,) = device_info.unknown(board.inspect(None))
     assert sentence.startswith("c00.uart, c01.uart, ")
     assert "c09.uart and 2 more: whether" in sentence
 
 
 def test_a_boot_file_that_cannot_be_read_is_named() -> None:
     files = [
-        BootFile(_boot.MODPROBE, is_present=True, drift=None),
-        BootFile(_boot.RULES, is_present=True, drift=[]),
+        BootFile(last_applied.MODPROBE, is_present=True, drift=None),
+        BootFile(last_applied.RULES, is_present=True, drift=[]),
     ]
-    (sentence,) = _info.unknown(Findings([], [], boot_files=files))
-    assert sentence.startswith(f"{_boot.MODPROBE} cannot be read by this user")
+    (sentence,) = device_info.unknown(Findings([], [], boot_files=files))
+    assert sentence.startswith(f"{last_applied.MODPROBE} cannot be read by this user")

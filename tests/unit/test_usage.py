@@ -11,11 +11,12 @@ from board import CRYPTO, Board, acme_board
 from hazards import HOME, NAME, assert_acceptable, assert_free, refusal
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import Networks
-from ansible_collections.armfleet.vfio.plugins.module_utils._netlink import read as read_networks
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.rtnetlink import Networks
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.rtnetlink import (
+    read as read_networks,
+)
 
 VDA, VDA1, VDA2 = "254:0", "254:1", "254:2"
 
@@ -584,7 +585,7 @@ def test_a_sibling_that_is_found_when_the_device_is_bound_undoes_the_run(board: 
 
 
 def test_device_info_shows_siblings_too(pair: Board) -> None:
-    (found,) = inspect(pair.host, [Selector("name", NAME)]).devices
+    (found,) = pair.inspect([Selector("name", NAME)]).devices
     assert [hazard.kind for hazard in found.hazards] == ["group"]
 
 

@@ -10,9 +10,9 @@ import pytest
 from board import AMBA, CRYPTO, Board
 from fake_kernel import NOIOMMU, RESET_REQUIRED, Driver, Module
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _report
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import results
 
 DMA = {"name": "b002000.dma", "policy": "vfio"}
 BOUND = ("vfio-platform", "vfio-platform")
@@ -248,7 +248,7 @@ def test_noiommu_that_a_list_turned_on_is_off_when_no_list_asks_for_it(
     assert board.kernel.read(NOIOMMU) == "N"
     assert RESTORED in outcome.host_steps
     assert predicted.host_steps == outcome.host_steps
-    (modules,) = (one for one in _report.diff(predicted) if one["after_header"] == "kernel modules")
+    (modules,) = (one for one in results.diff(predicted) if one["after_header"] == "kernel modules")
     assert RESTORED + "\n" in modules["after"]
     assert outcome.noiommu_kept is None
     assert "# before: " not in (board.file(RULES) or "")

@@ -10,19 +10,20 @@ from board import CRYPTO, DMA, Board
 from fake_kernel import TREE
 from udev import coldplug
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _info
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import RULES
-from ansible_collections.armfleet.vfio.plugins.module_utils._call import Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._devices import board as read_board
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import Outcome, run
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import Outcome
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.devices import (
+    board as read_board,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import NO_AUTOBIND, Policy
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import Board as Named
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Board as Named
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NO_AUTOBIND, Policy
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (
     Entry,
     parse_selectors,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 
 VFIO = "vfio-platform"
 HERE = {"when_board": ["acme,board"]}
@@ -135,7 +136,7 @@ def test_a_second_run_and_a_change_for_other_boards_change_nothing(board: Board)
 
 def test_the_list_that_is_remembered_has_the_boards_that_its_entries_are_for(board: Board) -> None:
     apply(board, {**DMA, **HERE}, {**BOTH_CRYPTOS, **ELSEWHERE})
-    assert _info.inspections(inspect(board.host, []))["policy_list"] == [{**DMA, **HERE}]
+    assert device_info.inspections(board.inspect([]))["policy_list"] == [{**DMA, **HERE}]
 
 
 def test_a_disk_that_comes_to_another_board_is_put_right_by_the_next_run(board: Board) -> None:
@@ -205,7 +206,7 @@ def test_a_tag_may_be_that_of_another_device_on_another_board(board: Board) -> N
 def test_the_modules_for_single_devices_skip_what_is_for_another_board(board: Board) -> None:
     given = [{"name": "b002000.dma", **ELSEWHERE}, {"name": "b003000.dma", **HERE}]
     entries = [Entry(selector, Policy(NO_AUTOBIND)) for selector in parse_selectors(given)]
-    outcome = run(board.host, Request(entries), check_mode=False)
+    outcome = board.reconcile(Request(entries), check_mode=False)
     assert board.kernel.bindings()["b002000.dma"] == ("acme-dma", None)
     assert board.kernel.bindings()["b003000.dma"] == (None, "none")
     assert len(outcome.skipped) == 1
@@ -213,7 +214,7 @@ def test_the_modules_for_single_devices_skip_what_is_for_another_board(board: Bo
 
 def test_device_info_tells_the_board_and_skips_what_is_for_another_one(board: Board) -> None:
     given = [{"name": "b002000.dma", **HERE}, {"dt_path": "/soc/gone@1", **ELSEWHERE}]
-    told = _info.inspections(inspect(board.host, parse_selectors(given)))
+    told = device_info.inspections(board.inspect(parse_selectors(given)))
     assert [one["name"] for one in told["devices"]] == ["b002000.dma"]
     assert told["skipped_entries"] == [
         "dt_path '/soc/gone@1' counts on acme,other or acme,boar only, and this board is acme,board"
@@ -227,7 +228,7 @@ def test_device_info_tells_the_board_and_skips_what_is_for_another_one(board: Bo
 
 def test_device_info_tells_the_board_of_a_machine_with_acpi(board: Board) -> None:
     become_acpi(board, product_name="Mt. Jade", board_name="MB-7 ")
-    told = _info.inspections(inspect(board.host, []))
+    told = device_info.inspections(board.inspect([]))
     assert told["board"] == {
         "compatible": [],
         "product_name": "Mt. Jade",

@@ -10,10 +10,9 @@ import pytest
 from board import AMBA, CRYPTO, DMA, Board
 from fake_kernel import Driver, Module
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _info
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import MARK, RULES
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import MARK, RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 
 NOTHING = "on driver none with driver_override unset"
 MODPROBE = "/etc/modprobe.d/others.conf"
@@ -23,7 +22,7 @@ BY_HAND = "somebody bound it, with a driver_override that was cleared since"
 
 
 def info(board: Board, name: str) -> dict[str, Any]:
-    (found,) = _info.inspections(inspect(board.host, [Selector("name", name)]))["devices"]
+    (found,) = device_info.inspections(board.inspect([Selector("name", name)]))["devices"]
     return found
 
 

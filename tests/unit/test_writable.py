@@ -17,22 +17,27 @@ from typing import Any
 import pytest
 from board import CRYPTO, LIST, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _boot, _driverctl, _files, _links
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply import symlinks
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    driverctl,
+    last_applied,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import PREVIOUS
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import Files
-from ansible_collections.armfleet.vfio.plugins.module_utils._rollout import PREVIOUS
-from ansible_collections.armfleet.vfio.plugins.module_utils._runs import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._system import files
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 
 SETTINGS = {"reset_required": False}
-DRIVERCTL = f"{_driverctl.FOLDER}/platform-b000000.crypto"
+DRIVERCTL = f"{driverctl.FOLDER}/platform-b000000.crypto"
 CHANGES = [
     pytest.param(path, entries, settings, id=path.rpartition("/")[2])
     for path, entries, settings in (
-        (_boot.RULES, LIST, {}),
-        (_boot.MODPROBE, LIST, {}),
-        (_boot.MODULES_LOAD, LIST, {}),
+        (last_applied.RULES, LIST, {}),
+        (last_applied.MODPROBE, LIST, {}),
+        (last_applied.MODULES_LOAD, LIST, {}),
         (PREVIOUS, LIST, {"rollout": "first"}),
-        (_boot.WAITS_FOR_BOOT, LIST, {"runtime": False}),
+        (last_applied.WAITS_FOR_BOOT, LIST, {"runtime": False}),
         (DRIVERCTL, [CRYPTO], {"takes_over": True}),
     )
 ]
@@ -122,7 +127,7 @@ def test_all_files_that_cannot_be_written_are_named_at_once(
     read_only("/etc")
     lines = refused(board, getattr(board, mode), LIST).splitlines()
     assert [line.partition(":")[0] for line in lines] == [
-        f"Cannot write {path}" for path in _boot.PATHS
+        f"Cannot write {path}" for path in last_applied.PATHS
     ]
 
 
@@ -131,7 +136,7 @@ def test_a_release_is_refused_too(board: Board, read_only: Callable[[str], None]
     board.kernel.writes.clear()
     board.kmod.calls.clear()
     read_only("/etc")
-    assert _boot.RULES in refused(board, board.apply, [])
+    assert last_applied.RULES in refused(board, board.apply, [])
 
 
 def test_nothing_to_do_needs_nothing_that_can_be_written(
@@ -176,12 +181,14 @@ def test_a_file_system_that_fills_up_while_the_last_file_is_written(
 
     def fail(descriptor: int) -> None:
         calls.append(descriptor)
-        if len(calls) == len(_boot.PATHS):
+        if len(calls) == len(last_applied.PATHS):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fail)
-    assert f"Cannot write {_boot.MODULES_LOAD}: No space left" in refused(board, board.apply, LIST)
+    assert f"Cannot write {last_applied.MODULES_LOAD}: No space left" in refused(
+        board, board.apply, LIST
+    )
 
 
 @pytest.mark.parametrize("counted", ["f_bfree", "f_ffree"])
@@ -191,7 +198,7 @@ def test_a_full_disk_is_known_in_check_mode(
     full = dict.fromkeys(("f_blocks", "f_bfree", "f_files", "f_ffree", "f_frsize"), 4096)
     full.update({"f_flag": 0, counted: 0})
     monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(**full))
-    assert f"Cannot write {_boot.RULES}: No space left" in refused(board, board.check, LIST)
+    assert f"Cannot write {last_applied.RULES}: No space left" in refused(board, board.check, LIST)
 
 
 def test_a_file_system_that_counts_nothing_is_not_full(
@@ -199,11 +206,11 @@ def test_a_file_system_that_counts_nothing_is_not_full(
 ) -> None:
     nothing = dict.fromkeys(("f_blocks", "f_bfree", "f_files", "f_ffree", "f_frsize", "f_flag"), 0)
     monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(**nothing))
-    assert board.host.files.obstacle(_boot.RULES, 1) is None
+    assert board.host.files.obstacle(last_applied.RULES, 1) is None
 
 
 @pytest.mark.parametrize("attribute", [0x10, 0x20], ids=["immutable", "append-only"])
-@pytest.mark.parametrize("what", [DRIVERCTL, _boot.RULES.rpartition("/")[0]])
+@pytest.mark.parametrize("what", [DRIVERCTL, last_applied.RULES.rpartition("/")[0]])
 @pytest.mark.parametrize("mode", ["check", "apply"])
 def test_an_attribute_that_keeps_root_out_is_known(
     board: Board, monkeypatch: pytest.MonkeyPatch, attribute: int, what: str, mode: str
@@ -216,7 +223,7 @@ def test_an_attribute_that_keeps_root_out_is_known(
             content[0] = attribute
         return 0
 
-    monkeypatch.setattr(_files.fcntl, "ioctl", flags)
+    monkeypatch.setattr(files.fcntl, "ioctl", flags)
     message = refused(board, getattr(board, mode), [CRYPTO], takes_over=True)
     assert "Operation not permitted (EPERM, " in message
     assert "lsattr" in message
@@ -243,14 +250,14 @@ def test_a_file_on_which_something_is_mounted_is_known(
 ) -> None:
     board.write_file(DRIVERCTL, "vfio-platform\n")
     mounted = str(board.files_root) + DRIVERCTL
-    monkeypatch.setattr(_files, "_is_mounted_on", lambda file: file == mounted)
+    monkeypatch.setattr(files, "_is_mounted_on", lambda file: file == mounted)
     message = refused(board, getattr(board, mode), [CRYPTO], takes_over=True)
     assert f"Cannot write {DRIVERCTL}: Device or resource busy (EBUSY, " in message
 
 
 def test_mounts_are_known_by_their_place(tmp_path: Path) -> None:
-    assert _files._is_mounted_on("/proc")
-    assert not _files._is_mounted_on(str(tmp_path / "file"))
+    assert files._is_mounted_on("/proc")
+    assert not files._is_mounted_on(str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize("mode", ["check", "apply"])
@@ -258,7 +265,7 @@ def test_links_and_nodes_that_cannot_be_changed_are_known(
     board: Board, read_only: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     (board.files_root / "dev/vfio").mkdir(exist_ok=True)
-    monkeypatch.setattr(board.kernel, "has_node", lambda node: node == _links.DEV)
+    monkeypatch.setattr(board.kernel, "has_node", lambda node: node == symlinks.DEV)
     read_only("/dev")
     message = refused(board, getattr(board, mode), [CRYPTO])
     assert "Cannot link /dev/vfio/by-path/soc:crypto@b000000: Read-only file system" in message
@@ -276,7 +283,9 @@ def test_no_room_for_the_journal_is_known_with_its_path(
     monkeypatch.setattr(os, "posix_fallocate", fail)
     message = refused(board, board.apply, LIST)
     assert f"Cannot write {board.root}/run/journal: No space left on device (ENOSPC, " in message
-    assert asked[0] > sum(len(one) for one in (board.file(path) or "" for path in _boot.PATHS))
+    assert asked[0] > sum(
+        len(one) for one in (board.file(path) or "" for path in last_applied.PATHS)
+    )
     assert os.listdir(board.root / "run") == ["lock"]
 
 

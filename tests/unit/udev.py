@@ -18,7 +18,7 @@ from typing import NamedTuple
 from fake_kernel import TREE, FakeKernel, FakeKmod
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._sysfs import KernelRefusedError
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import KernelRefusedError
 from tests.simulator.programs import PROGRAMS, operands, sed
 
 _TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]+)\})?(==|!=|\+=|=)"((?:[^"\\]|\\.)*)"')

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
+from modules import NAMES
 
 from ansible_collections.armfleet.vfio.plugins.filter.board_names import FilterModule
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_selectors
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (
+    parse_selectors,
+)
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._answers import (
     Flag,
@@ -27,15 +29,15 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._answers import (
     Text,
 )
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import REQUIREMENTS
-from tests.unit.controller.test_samples import ROOT, documented, results
+from tests.unit.controller.test_samples import ROOT, documented, results_of
 
-MODULES = sorted(_door.SPECS)
+MODULES = NAMES
 BOARD = {"compatible": ["acme,one"], "product_name": None, "board_name": None}
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_what_a_module_returns_is_kept_as_it_is(tmp_path: Path, module: str) -> None:
-    for result in results(module, tmp_path):
+    for result in results_of(module, tmp_path):
         assert _answers.read(module, {"changed": True, **result}) == {"changed": True, **result}
 
 

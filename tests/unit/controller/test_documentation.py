@@ -11,50 +11,45 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from modules import NAMES, spec
 
 from ansible_collections.armfleet.vfio.plugins.doc_fragments.devices import ModuleDocFragment
-from ansible_collections.armfleet.vfio.plugins.module_utils import (
-    _boot,
-    _door,
-    _info,
-    _initramfs_images,
-    _report,
-)
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot_files import BootFile
-from ansible_collections.armfleet.vfio.plugins.module_utils._early import Early
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
     DeviceOutcome,
     Outcome,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._files import FileChange
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import (
-    Findings,
-    Inspection,
-    LostAtBoot,
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    initramfs_images,
+    last_applied,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._kernels import Kernel
-from ansible_collections.armfleet.vfio.plugins.module_utils._model import (
-    VFIO,
-    Identity,
-    Policy,
-    State,
-)
-from ansible_collections.armfleet.vfio.plugins.module_utils._modprobe import Line
-from ansible_collections.armfleet.vfio.plugins.module_utils._next_boot import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.forecast import (
     Binding,
     NextBoot,
     Rival,
     Say,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import Entry
-from ansible_collections.armfleet.vfio.plugins.module_utils._selectors import Selector
-from ansible_collections.armfleet.vfio.plugins.module_utils._udev import Rule
-from ansible_collections.armfleet.vfio.plugins.module_utils._usage import Hazard
-from ansible_collections.armfleet.vfio.plugins.module_utils._why import Reason
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.foreign_udev import Rule
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.in_sync import BootFile
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.installed_kernels import Kernel
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.modprobe_d import Line
+from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.builtin_drivers import Early
+from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.driver_match import Reason
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Hazard
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity, State
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VFIO, Policy
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import Entry
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import (
+    Findings,
+    Inspection,
+    LostAtBoot,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import FileChange
 
 ROOT = Path(__file__).parents[3]
 PREFIX = "armfleet.vfio."
-MODULES = sorted(_door.SPECS)
+MODULES = NAMES
 ROLES = ("passthrough", "pull", "report")
 PREFIXES = tuple(f"{role}_" for role in ROLES)
 OPTIONS_OF_ROLES = {
@@ -70,7 +65,7 @@ CHANGED = DeviceOutcome(DEVICE, Policy(VFIO), State(), State(VFIO, VFIO), ("bind
 OUTCOME = Outcome(
     [CHANGED],
     [],
-    [FileChange(_boot.RULES, None, "# rules")],
+    [FileChange(last_applied.RULES, None, "# rules")],
     early=[Early(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", [])],
 )
 ENTRY = Entry(Selector("name", DEVICE.name), Policy(VFIO))
@@ -101,7 +96,7 @@ def module_text(module: str, part: str) -> Any:
 
 
 def errors_of(module: str, options: Mapping[str, Any]) -> list[str]:
-    return ArgumentSpecValidator(**_door.SPECS[module]).validate(dict(options)).error_messages
+    return ArgumentSpecValidator(**spec(module)).validate(dict(options)).error_messages
 
 
 def mappings(data: Any) -> Iterator[Mapping[str, Any]]:
@@ -189,17 +184,17 @@ def described(option: Mapping[str, Any]) -> dict[str, Any]:
 
 def test_the_role_has_the_policy_list_of_the_module() -> None:
     ours = ROLE_OPTIONS["passthrough_devices"]["options"]
-    theirs = _door.SPECS["host_policy"]["argument_spec"]["devices"]["options"]
+    theirs = spec("host_policy")["argument_spec"]["devices"]["options"]
     assert {name: described(ours[name]) for name in ours} == {
         name: described(theirs[name]) for name in theirs
     }
 
 
 def test_the_role_has_the_options_of_the_module() -> None:
-    spec = _door.SPECS["host_policy"]["argument_spec"]
-    shared = sorted(set(spec) - {"devices"})
+    options = spec("host_policy")["argument_spec"]
+    shared = sorted(set(options) - {"devices"})
     assert [described(ROLE_OPTIONS["passthrough_" + name]) for name in shared] == [
-        described(spec[name]) for name in shared
+        described(options[name]) for name in shared
     ]
     tasks = yaml.safe_load((ROOT / "roles/passthrough/tasks/main.yml").read_text())
     (passed,) = [options for module, options in calls(tasks) if module == "host_policy"]
@@ -230,23 +225,14 @@ def undescribed(returned: Any, fields: Mapping[str, Any], place: str = "") -> se
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"device_info", "initramfs"}))
 def test_what_a_module_returns_is_described(module: str) -> None:
-    returned = _report.result(OUTCOME)
-    if module in ("host_policy", "vfio_binding"):
-        returned["kept_settings"] = _report.kept_settings(OUTCOME)
-    if module == "host_policy":
-        returned["devices"] = _report.linked(OUTCOME)
-        returned["boot_files"] = _report.boot_files(OUTCOME)
-        returned["initramfs_tool"] = OUTCOME.initramfs.tool
-        returned["initramfs_command"] = OUTCOME.initramfs.command
-        returned["kernel_command_line"] = [_report.early(one) for one in OUTCOME.early]
-        returned["reboot_required"] = OUTCOME.needs_boot
-        returned["not_checked"] = list(OUTCOME.not_checked)
+    to_result = {"host_policy": results.list_result, "vfio_binding": results.vfio_result}
+    returned = to_result.get(module, results.result)(OUTCOME)
     assert undescribed(returned, module_text(module, "RETURN")) == {"changed"}
 
 
 def test_what_initramfs_returns_is_described() -> None:
-    image = _initramfs_images.Image("/boot/initrd.img-6.12", "6.12", is_rebuilt=True)
-    returned = _initramfs_images.result(_initramfs_images.Rebuilt("dracut", ["dracut"], [image]))
+    image = initramfs_images.Image("/boot/initrd.img-6.12", "6.12", is_rebuilt=True)
+    returned = initramfs_images.result(initramfs_images.Rebuilt("dracut", ["dracut"], [image]))
     assert undescribed(returned, module_text("initramfs", "RETURN")) == {"changed"}
 
 
@@ -254,8 +240,8 @@ def test_what_device_info_returns_is_described() -> None:
     found = Findings(
         [INSPECTION],
         [ENTRY],
-        boot_files=[BootFile(_boot.RULES, is_present=True, drift=[])],
+        boot_files=[BootFile(last_applied.RULES, is_present=True, drift=[])],
         kernels=[Kernel("6.12", is_running=True, is_new=False, missing=[])],
     )
-    returned = _info.inspections(found)
+    returned = device_info.inspections(found)
     assert undescribed(returned, module_text("device_info", "RETURN")) == set()

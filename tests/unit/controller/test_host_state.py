@@ -13,8 +13,8 @@ import yaml
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.armfleet.vfio.plugins.filter import host_state as filter_of_host_state
-from ansible_collections.armfleet.vfio.plugins.module_utils import _info
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Findings
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import Findings
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES, host_state
 from tests.unit.controller.test_documentation import ENTRY, INSPECTION
 
@@ -209,7 +209,7 @@ def test_a_message_is_one_line_without_control_characters_and_not_too_long() -> 
 
 
 def test_what_device_info_returns_is_what_is_read_here() -> None:
-    found = host_state("board-7", _info.inspections(Findings([INSPECTION], [ENTRY])))
+    found = host_state("board-7", device_info.inspections(Findings([INSPECTION], [ENTRY])))
     (shown,) = found["devices"]
     assert shown["hazards"] == [{"kind": "network", "sentence": "network interface eth0 is up"}]
     assert shown["device"] == "b000000.crypto"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from modules import spec
 
-from ansible_collections.armfleet.vfio.plugins.module_utils import _door
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _passthrough_role
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._passthrough_role import (
     DEFAULTS,
@@ -45,8 +45,8 @@ def messages(path: Path) -> Iterator[str]:
 
 
 def test_the_options_and_their_defaults_are_those_of_the_module() -> None:
-    spec = _door.SPECS["host_policy"]["argument_spec"]
-    assert {name: option.get("default") for name, option in spec.items()} == DEFAULTS
+    options = spec("host_policy")["argument_spec"]
+    assert {name: option.get("default") for name, option in options.items()} == DEFAULTS
 
 
 @pytest.mark.parametrize("path", MODULE_UTILS, ids=lambda path: path.stem)

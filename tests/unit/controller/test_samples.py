@@ -17,6 +17,7 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from board import Board, aliases_of
 from fake_kernel import Driver, Module
+from modules import MODULES, NAMES, spec
 
 from ansible_collections.armfleet.vfio.plugins.filter import (
     fleet_report,
@@ -24,35 +25,27 @@ from ansible_collections.armfleet.vfio.plugins.filter import (
     rollout_state,
     rollout_table,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils import (
-    _boot,
-    _door,
-    _info,
-    _initramfs,
-    _readiness,
-    _report,
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply import preflight
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    initramfs,
+    last_applied,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._engine import run
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._initramfs_images import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.initramfs_images import (
     Image,
     Rebuilt,
     result,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._policies import parse_selectors
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (
+    parse_selectors,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._passthrough_role import with_prefix
 
 ROOT = Path(__file__).parents[3]
 CRYPTO, SERIAL, DMA = "/soc/crypto@b000000", "/soc/serial@b200000", "/soc/dma@b100000"
 SKIPPED = {"compatible": "acme,crypto-v2", "when_board": "acme,two"}
-REQUESTS = {
-    "host_policy": _door._whole_list,
-    "vfio_binding": _door._vfio_binding,
-    "no_autobind": _door._no_autobind,
-    "driver_override": _door._override,
-}
-RESULTS = {"host_policy": _door._boot_result, "vfio_binding": _door._vfio_result}
+RESULTS = {"host_policy": results.list_result, "vfio_binding": results.vfio_result}
 OTHER_KERNEL = "6.12.48+deb13-arm64"
 SYMBOLS = "0 d __initcall__kmod_virtio_mmio__202_714_virtio_mmio_init6\n"
 PROGRAMS = ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs")
@@ -91,18 +84,16 @@ def sample_board(root: Path, compatible: tuple[str, ...] = ("acme,one",)) -> Boa
 
 def call(board: Board, module: str, devices: list[dict[str, Any]], **options: Any) -> Any:
     """The result of a module that is called with these options."""
-    validated = ArgumentSpecValidator(**_door.SPECS[module]).validate(
-        {"devices": devices, **options}
-    )
+    validated = ArgumentSpecValidator(**spec(module)).validate({"devices": devices, **options})
     assert validated.error_messages == []
-    request = REQUESTS[module](validated.validated_parameters)
-    outcome = run(board.host, request, check_mode=False)
-    to_result = RESULTS.get(module, _report.result)
+    request = MODULES[module].to_request(validated.validated_parameters)
+    outcome = board.reconcile(request, check_mode=False)
+    to_result = RESULTS.get(module, results.result)
     return {"changed": outcome.is_changed, **to_result(outcome)}
 
 
-def device_info(board: Board, *selectors: dict[str, Any]) -> dict[str, Any]:
-    return _info.inspections(inspect(board.host, parse_selectors(selectors) if selectors else None))
+def information(board: Board, *selectors: dict[str, Any]) -> dict[str, Any]:
+    return device_info.inspections(board.inspect(parse_selectors(selectors) if selectors else None))
 
 
 @contextmanager
@@ -128,7 +119,7 @@ def claim_crypto(board: Board) -> dict[str, Any]:
     return result
 
 
-def results(module: str, root: Path) -> Iterator[dict[str, Any]]:
+def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
     """What the module returns in each situation that its samples are of."""
     board = sample_board(root)
     if module == "host_policy":
@@ -145,15 +136,15 @@ def results(module: str, root: Path) -> Iterator[dict[str, Any]]:
         yield call(board, module, [{"dt_path": DMA}, SKIPPED], driver="acme-dma-uio")
     elif module == "initramfs":
         image = Image("/boot/initrd.img-6.12.117-arm64", "6.12.117-arm64", is_rebuilt=True)
-        maker = _initramfs.maker_of(board.host.files)
+        maker = initramfs.maker_of(board.host.files)
         assert maker is not None
-        command = _initramfs.command(maker, board.host.files)
+        command = initramfs.command(maker, board.host.files)
         yield result(Rebuilt(maker.name, command, [image]))
     else:
         yield from inspections(board)
         yield drifting(root / "drifting")
         armada = ("marvell,armada8040-mcbin", "marvell,armada8040")
-        yield device_info(sample_board(root / "armada", armada))
+        yield information(sample_board(root / "armada", armada))
 
 
 def noiommu_results(board: Board, module: str) -> Iterator[dict[str, Any]]:
@@ -168,9 +159,9 @@ def noiommu_results(board: Board, module: str) -> Iterator[dict[str, Any]]:
 
 
 def inspections(board: Board) -> Iterator[dict[str, Any]]:
-    yield device_info(board, {"dt_path": CRYPTO}, SKIPPED)
+    yield information(board, {"dt_path": CRYPTO}, SKIPPED)
     board.kernel.put("devices/platform/b000000.crypto/net/eth0/flags", "0x1003\n")
-    yield device_info(board)
+    yield information(board)
     board.kernel.put("devices/platform/b000000.crypto/net/eth0/flags", "0x1002\n")
     claim_crypto(board)
     listed = [{"dt_path": CRYPTO, "policy": "vfio"}]
@@ -178,9 +169,9 @@ def inspections(board: Board) -> Iterator[dict[str, Any]]:
     modules = board.files_root / "lib/modules" / OTHER_KERNEL
     modules.mkdir(parents=True)
     (modules / "modules.dep").write_text("kernel/crypto/acme.ko:\n")
-    yield device_info(board)
-    with belonging_to_nobody(board.files_root / _boot.MODULES_LOAD[1:]):
-        yield device_info(board)
+    yield information(board)
+    with belonging_to_nobody(board.files_root / last_applied.MODULES_LOAD[1:]):
+        yield information(board)
     others = {
         "/etc/driverctl.d/platform-b000000.crypto": "vfio-platform\n",
         "/etc/udev/rules.d/80-vfio.rules": "# Mine.\n\n"
@@ -190,15 +181,15 @@ def inspections(board: Board) -> Iterator[dict[str, Any]]:
     for path, content in others.items():
         (board.files_root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
         board.write_file(path, content)
-    yield device_info(board)
+    yield information(board)
     call(board, "vfio_binding", [{"dt_path": CRYPTO}], state="released")
-    yield device_info(board)
-    yield device_info(board, {"name": "a000000.virtio_mmio"})
+    yield information(board)
+    yield information(board, {"name": "a000000.virtio_mmio"})
     virtio = [{"name": "a000000.virtio_mmio", "policy": "vfio"}]
     for path in others:
         (board.files_root / path[1:]).unlink()
     call(board, "host_policy", virtio, reset_required=False)
-    yield device_info(board)
+    yield information(board)
 
 
 def untrue(fields: Mapping[str, Any], returned: list[Any], place: str = "") -> dict[str, Any]:
@@ -232,15 +223,15 @@ def documented(module: str) -> dict[str, Any]:
     return fields
 
 
-@pytest.mark.parametrize("module", sorted(_door.SPECS))
+@pytest.mark.parametrize("module", NAMES)
 def test_each_sample_is_what_the_module_returns(tmp_path: Path, module: str) -> None:
     fields = documented(f"modules.{module}")
-    assert untrue(fields, list(results(module, tmp_path))) == {}
+    assert untrue(fields, list(results_of(module, tmp_path))) == {}
 
 
-@pytest.mark.parametrize("module", sorted(REQUESTS))
+@pytest.mark.parametrize("module", [name for name in NAMES if hasattr(MODULES[name], "to_request")])
 def test_the_samples_of_a_device_are_of_one_run(tmp_path: Path, module: str) -> None:
-    result, *_others = results(module, tmp_path)
+    result, *_others = results_of(module, tmp_path)
     fields = documented(f"modules.{module}")["devices"]["contains"]
     device = result["devices"][0]
     assert {name: field["sample"] for name, field in fields.items()} == device
@@ -266,7 +257,7 @@ def drifting(root: Path) -> dict[str, Any]:
     claim_crypto(board)
     call(board, "vfio_binding", [{"dt_path": CRYPTO}], state="released")
     board.kernel.put("devices/platform/b000000.crypto/net/eth0/flags", "0x1003\n")
-    return device_info(board)
+    return information(board)
 
 
 ON_VFIO = {"driver": "vfio-platform", "driver_override": "vfio-platform"}
@@ -290,10 +281,10 @@ def test_each_sample_of_host_state_is_returned(tmp_path: Path) -> None:
     fields = documented("filter.host_state")["_value"]["contains"]
     damaged = sample_board(tmp_path / "damaged")
     claim_crypto(damaged)
-    damaged.write_file(_boot.MODULES_LOAD, "")
+    damaged.write_file(last_applied.MODULES_LOAD, "")
     states = [
         host_state.host_state(result, "board-7")
-        for result in (UNREACHABLE, drifting(tmp_path), device_info(damaged))
+        for result in (UNREACHABLE, drifting(tmp_path), information(damaged))
     ]
     assert untrue(fields, states) == {}
 
@@ -317,7 +308,7 @@ def test_each_sample_of_fleet_report_is_returned(
     monkeypatch.setattr(fleet_report, "datetime", Clock)
     board = sample_board(tmp_path / "board")
     claim_crypto(board)
-    as_listed, drifted = device_info(board), drifting(tmp_path / "drifting")
+    as_listed, drifted = information(board), drifting(tmp_path / "drifting")
     found = [as_listed] * 196 + [drifted] * 3 + [UNREACHABLE]
     hosts = [host_state.host_state(result, f"board-{n}") for n, result in enumerate(found)]
     report = fleet_report.fleet_report(hosts, "Boards", {"script": ""})
@@ -338,7 +329,7 @@ def test_the_table_of_the_guide_is_what_a_rollout_shows(tmp_path: Path) -> None:
         "devices": [{**DEVICE, "name": f"{number}.x"} for number in range(6)],
         "policy_list": [{"compatible": "acme,x", "policy": "vfio"}],
     }
-    without_vfio = {"failed": True, "msg": _readiness._no_vfio(kmod, "vfio-platform")}
+    without_vfio = {"failed": True, "msg": preflight._no_vfio(kmod, "vfio-platform")}
     rows = {
         "board-b": rollout_state.rollout_state("board-b", 2, without_vfio),
         "rack-1": rollout_state.rollout_state("rack-1", 1, {"changed": True}, claims),

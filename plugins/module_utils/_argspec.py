@@ -1,0 +1,54 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options that modules share: parts of the argument_spec of AnsibleModule."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from ._in_use.checker import ACCEPTABLE
+from ._model.selector import KINDS
+
+_SELECTOR: dict[str, Any] = {
+    "dt_path": {"type": "str"},
+    "compatible": {"type": "str"},
+    "acpi_path": {"type": "str"},
+    "acpi_hid": {"type": "str"},
+    "name": {"type": "str"},
+    "bus": {"type": "str", "choices": ["platform", "amba"]},
+    "expect": {"type": "int"},
+    "required": {"type": "bool", "default": True},
+    # As a list, a text would be split at the comma that nearly every board's name has.
+    "when_board": {"type": "raw"},
+}
+_SELECTOR_RULES: dict[str, Any] = {
+    "mutually_exclusive": [list(KINDS)],
+    "required_one_of": [list(KINDS)],
+}
+
+SAFETY: dict[str, Any] = {
+    "timeout": {"type": "int", "default": 30},
+    "allow": {"type": "list", "elements": "str", "choices": list(ACCEPTABLE), "default": []},
+}
+VFIO_SETTINGS: dict[str, Any] = {
+    "reset_required": {"type": "bool"},
+    "unsafe_noiommu": {"type": "bool"},
+}
+
+
+def state(*choices: str) -> dict[str, Any]:
+    """Return the option ``state``; the first choice is the default."""
+    return {"type": "str", "choices": list(choices), "default": choices[0]}
+
+
+def devices(suboptions: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """Return a list of selectors with ``suboptions``; ``settings`` are those of the option."""
+    return {
+        "type": "list",
+        "elements": "dict",
+        "options": dict(_SELECTOR, **(suboptions or {})),
+        **_SELECTOR_RULES,
+        **settings,
+    }

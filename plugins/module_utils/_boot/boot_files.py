@@ -1,0 +1,418 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is to last: files for the next boot, and who else has a say in it. Reads only."""
+
+from __future__ import annotations
+
+from typing import Mapping, NamedTuple, Sequence
+
+from .. import _text
+from .._discovery.devices import BUSES, alias_path, complete, resolve, states
+from .._discovery.driver_names import misnamed
+from .._discovery.vfio import is_built_in
+from .._errors import PolicyError
+from .._model import policy_list
+from .._model.buses import VFIO_DRIVERS
+from .._model.device import Identity
+from .._model.plan import is_native, is_settled, is_taken, override_of
+from .._model.policy import ALWAYS, DEFAULT, NEVER, VFIO, Claim
+from .._model.policy_list import Entry
+from .._model.request import Request
+from .._model.selector import Selector
+from .._model.steps import DevicePlan, Problem
+from .._system import kmod
+from .._system.files import FileChange, Files
+from .._system.host import Host
+from . import (
+    driverctl,
+    foreign_udev,
+    in_sync,
+    initramfs,
+    kmod_conf,
+    last_applied,
+    modprobe_d,
+)
+from .last_applied import BootPlan, LastApplied
+
+_WAITS = "The list last applied by armfleet.vfio.host_policy waits for the next boot.\n"
+# What the user accepted when that list was applied, by the kinds of allow.
+_ACCEPTED = "Accepted: "
+
+
+class Initramfs(NamedTuple):
+    """What builds this host's initramfs, and the command that has to; None where nothing does."""
+
+    tool: str | None = None
+    command: Sequence[str] | None = None
+
+
+class Lasting(NamedTuple):
+    """Changes of files, and why they would not make the next boot as asked.
+
+    ``needs_boot`` is whether that boot is to change a device of this running system; ``records``
+    are files that say so, not files for the boot itself.
+    """
+
+    files: list[FileChange]
+    clashes: list[Problem]
+    needs_boot: bool
+    initramfs: Initramfs = Initramfs()
+    records: Sequence[FileChange] = ()
+    warnings: Sequence[str] = ()
+    # Of devices that the list claims at the next boot alone.
+    positions: Mapping[Identity, int] = {}
+
+    def accepts_less_than(self, allow: Sequence[str]) -> bool:
+        """Whether a boot is waited for, and fewer kinds of use were accepted for it."""
+        waiting = self.records[0].after if self.records else None
+        return waiting is not None and not set(allow) <= set(accepted(waiting))
+
+
+class _Present(NamedTuple):
+    """The devices that are there of each entry: of the list, and of the list last applied.
+
+    Both are empty where the run makes claims of its own, from a snapshot of its own.
+    """
+
+    given: Sequence[Sequence[Identity]] = ()
+    earlier: Sequence[Sequence[Identity]] = ()
+
+
+def contents(files: Files) -> dict[str, str | None]:
+    """Our files on the host by their paths, and what somebody else wrote in their place."""
+    return {path: files.read(path) for path in in_sync.PATHS}
+
+
+def not_ours(files: Files, contents: Mapping[str, str | None]) -> list[str]:
+    """Why files of our names cannot be replaced; one sentence each."""
+    return [
+        problem
+        for path, content in contents.items()
+        if not in_sync.is_lost(files, path, content)
+        for problem in last_applied.not_ours(path, content)
+    ]
+
+
+def lasting(
+    host: Host,
+    request: Request,
+    plans: Sequence[DevicePlan],
+    memory: LastApplied,
+    before: dict[str, str | None],
+) -> Lasting:
+    """What a call leaves for the next boot; ``before`` are our files as they are."""
+    if not (request.is_whole_list and request.persistent):
+        return Lasting([], [], needs_boot=False)
+    present = _Present() if request.runtime else _present(host, request, memory)
+    boot_plan, clashes = _boot_plan(host, request, plans, memory, present)
+    claims, undecided = _claims(request, plans, present)
+    clashes += undecided
+    maker = None if request.initramfs == NEVER else initramfs.maker_of(host.files)
+    if maker:
+        boot_plan = _with_initramfs(host, maker, claims, boot_plan)
+    rendered = in_sync.render(boot_plan)
+    files = [
+        FileChange(path, before[path], content, in_sync.damage(host.files, path, content))
+        for path, content in rendered.items()
+        if path in last_applied.PATHS or before[path] is not None or content
+    ]
+    rivals = _claimed_by_driverctl(host, claims)
+    if request.takes_over:
+        files += [kept.removal for kept in rivals.values()]
+    else:
+        clashes += [Problem(kept.clash(device), device) for device, kept in rivals.items()]
+    clashes += _rules_against(host, claims)
+    clashes += map(Problem, _obstacles(host, request, boot_plan))
+    clashes += [] if request.runtime else _misnamed(host, claims)
+    if request.initramfs == ALWAYS and request.entries:
+        clashes += map(Problem, _no_initramfs(host, maker))
+    needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
+    said = host.files.read_own(last_applied.WAITS_FOR_BOOT)
+    # What was accepted counts as long as the list is the same.
+    is_same = said is not None and not any(change.is_needed for change in files)
+    asked = said if is_same else _WAITS
+    waiting = FileChange(last_applied.WAITS_FOR_BOOT, said, asked if needs_boot else None)
+    written = [path for path, content in rendered.items() if content is not None]
+    rebuild = _initramfs_of(host, maker, files)
+    return Lasting(
+        files,
+        clashes,
+        needs_boot,
+        rebuild,
+        [waiting, *_outdated(host, rebuild, files)],
+        list(in_sync.unsafe_directories(host.files, written).values()),
+        _positions(request, present),
+    )
+
+
+def _no_initramfs(host: Host, maker: initramfs.Maker | None) -> list[str]:
+    """Why the list cannot be brought into an initramfs."""
+    if maker is None:
+        return [initramfs.NO_MAKER]
+    if maker.name == initramfs.INITRAMFS_TOOLS and not initramfs.has_image(host.files):
+        return [initramfs.NO_IMAGE]
+    return []
+
+
+def _outdated(host: Host, rebuild: Initramfs, files: Sequence[FileChange]) -> list[FileChange]:
+    """The record that the images are older than the boot files, until they were rebuilt."""
+    if rebuild.command is None or not any(change.is_needed for change in files):
+        return []
+    after = initramfs.outdated(change.after for change in files)
+    return [FileChange(initramfs.OUTDATED, host.files.read(initramfs.OUTDATED), after)]
+
+
+def accepting(change: FileChange, kinds: Sequence[str]) -> FileChange:
+    """The change, if it is of the file that waits for the boot, with kinds of use accepted."""
+    if change.path != last_applied.WAITS_FOR_BOOT or change.after is None:
+        return change
+    every = sorted({*kinds, *accepted(change.after)})
+    return change._replace(after="%s%s%s\n" % (_WAITS, _ACCEPTED, ", ".join(every)))
+
+
+def accepted(content: str | None) -> list[str]:
+    """The kinds of use that were accepted for the boot which a file says is waited for."""
+    return [
+        kind
+        for line in _text.lines(content or "")
+        if line.startswith(_ACCEPTED)
+        for kind in line[len(_ACCEPTED) :].split(", ")
+    ]
+
+
+def _with_initramfs(
+    host: Host, maker: initramfs.Maker, claims: Sequence[Claim], boot_plan: BootPlan
+) -> BootPlan:
+    names = initramfs.modules(
+        host.files,
+        [VFIO_DRIVERS[bus] for bus in boot_plan.buses],
+        [
+            claim.device.compatible[0]
+            for claim in claims
+            if claim.policy.kind == VFIO and claim.device.compatible[:1]
+        ],
+        boot_plan.modules.values(),
+    )
+    if not names and maker.name == initramfs.INITRAMFS_TOOLS:
+        return boot_plan
+    return boot_plan._replace(initramfs_tool=maker.name, initramfs_modules=names)
+
+
+def _initramfs_of(
+    host: Host, maker: initramfs.Maker | None, files: Sequence[FileChange]
+) -> Initramfs:
+    if maker is None:
+        return Initramfs()
+    if maker.name == initramfs.INITRAMFS_TOOLS and not initramfs.has_image(host.files):
+        return Initramfs(maker.name, None)
+    is_needed = any(change.is_needed for change in files) or initramfs.is_stale(
+        host.files, [change.path for change in files]
+    )
+    return Initramfs(maker.name, initramfs.command(maker, host.files) if is_needed else None)
+
+
+def _needs_boot(
+    host: Host, claims: Sequence[Claim], memory: LastApplied, present: _Present
+) -> bool:
+    kept = {claim.device for claim in claims}
+    earlier = [
+        (device, entry.policy)
+        for entry, devices in zip(memory.entries, present.earlier)
+        for device in devices
+        if device not in kept
+    ]
+    devices = [claim.device for claim in claims] + [device for device, _policy in earlier]
+    found = states(host.sysfs, devices)
+    is_right = [
+        is_settled(claim.policy, claim.device, state) for claim, state in zip(claims, found)
+    ]
+    is_free = [
+        policy.kind == DEFAULT or not is_taken(policy, device.bus, state)
+        for (device, policy), state in zip(earlier, found[len(claims) :])
+    ]
+    return not all(is_right + is_free)
+
+
+def _boot_plan(
+    host: Host,
+    request: Request,
+    plans: Sequence[DevicePlan],
+    memory: LastApplied,
+    present: _Present,
+) -> tuple[BootPlan, list[Problem]]:
+    """The plan, and those entries of which no rule can be made."""
+    aliases = _aliases(host, request.entries)
+    resolved, problems = _resolved(request, aliases)
+    plan = BootPlan(
+        request.entries,
+        resolved,
+        _natives(plans, memory) if request.runtime else memory.natives,
+        _vfio_buses(request, plans, present),
+        _pinned_modules(host, request.entries),
+        request.options,
+        aliases,
+        noiommu_before=memory.noiommu_before,
+    )
+    return plan, problems
+
+
+def _obstacles(host: Host, request: Request, boot_plan: BootPlan) -> list[str]:
+    """What others have configured that keeps the modules of the list away at the next boot."""
+    if not boot_plan.entries:
+        return []
+    modules = [VFIO_DRIVERS[bus] for bus in boot_plan.buses]
+    modules += boot_plan.modules.values()
+    loadable = [one for one in modules if not is_built_in(host.sysfs, kmod.canonical_name(one))]
+    wanted = modprobe_d.Wanted(loadable, kmod_conf.parameters(boot_plan.options.settings))
+    known = modprobe_d.lines(host.files, last_applied.MODPROBE, is_running=request.runtime)
+    return modprobe_d.obstacles(known, wanted)
+
+
+def _claims(
+    request: Request, plans: Sequence[DevicePlan], present: _Present
+) -> tuple[list[Claim], list[Problem]]:
+    """What the list claims at the next boot, of the devices that are there now.
+
+    Beside it, which of its entries contradict each other; what they claim is not decided.
+    """
+    if request.runtime:
+        return [Claim(one.device, one.policy) for one in plans if not one.policy.taken_by], []
+    positions = [position for position, _entry in request.by_position]
+    found = policy_list.disagreements(request.entries, present.given)
+    undecided = {device for problem in found for device in problem.devices}
+    given = [[device for device in devices if device not in undecided] for devices in present.given]
+    return policy_list.claims(request.entries, given), [
+        Problem(problem.sentence, position=positions[problem.position]) for problem in found
+    ]
+
+
+def _positions(request: Request, present: _Present) -> dict[Identity, int]:
+    """Where in the user's list the entry stands that claims a device."""
+    positions: dict[Identity, int] = {}
+    for (position, _entry), devices in zip(request.by_position, present.given):
+        for device in devices:
+            positions.setdefault(device, position)
+    return positions
+
+
+def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity, driverctl.Stored]:
+    """What driverctl has stored of devices that the list claims at the next boot."""
+    kept = driverctl.stored(host.files) if claims else []
+    pairs = ((claim.device, driverctl.of_device(claim.device, kept)) for claim in claims)
+    return {device: stored for device, stored in pairs if stored}
+
+
+def _rules_against(host: Host, claims: Sequence[Claim]) -> list[Problem]:
+    """Which rules of others set another override on devices that the list claims."""
+    rules = foreign_udev.rules(host.files, last_applied.RULES) if claims else []
+    problems = []
+    for claim in claims if rules else []:
+        wanted = override_of(claim.policy, claim.device.bus)
+        problems += [
+            Problem(rule.clash(claim.device, wanted), claim.device)
+            for rule in foreign_udev.of_device(claim.device, rules)
+            if rule.driver_override != wanted
+        ]
+    return problems
+
+
+def _misnamed(host: Host, claims: Sequence[Claim]) -> list[Problem]:
+    """Which pinned drivers cannot take their devices at the next boot either."""
+    return [
+        Problem(problem, claim.device)
+        for claim in claims
+        if claim.policy.driver
+        for problem in [misnamed(host.sysfs, claim.device, claim.policy.driver)]
+        if problem
+    ]
+
+
+def _resolved(
+    request: Request, aliases: Mapping[str, str]
+) -> tuple[list[Selector | None], list[Problem]]:
+    """The selectors of the list as rules can match them, and those of which none can be made."""
+    resolved: list[Selector | None] = []
+    problems = []
+    for position, entry in request.by_position:
+        try:
+            resolved.append(_for_boot(entry.selector, aliases))
+        except PolicyError as error:
+            resolved.append(None)
+            problems.append(Problem(str(error), position=position))
+    return resolved, problems
+
+
+def _aliases(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
+    """The paths of the list's device-tree aliases that this machine has."""
+    names = {entry.selector.alias for entry in entries if entry.selector.alias}
+    paths = {name: alias_path(host.sysfs, name) for name in names}
+    return {name: path for name, path in paths.items() if path}
+
+
+def _for_boot(selector: Selector, aliases: Mapping[str, str]) -> Selector | None:
+    """The selector as a rule can match it; None if this machine cannot have such a device."""
+    found = last_applied.resolved(selector, aliases)
+    if found is None and selector.required:
+        raise PolicyError(
+            "dt_path %r needs this machine's device tree to be resolved; give the whole path"
+            % selector.value
+        )
+    return found
+
+
+def _natives(plans: Sequence[DevicePlan], memory: LastApplied) -> dict[str, str | None]:
+    """Which driver each claimed device was taken from: as remembered, or as seen now."""
+    natives: dict[str, str | None] = {}
+    for device_plan in plans:
+        device = device_plan.device
+        if device_plan.policy.kind == DEFAULT:
+            continue
+        remembered = memory.native_of(device)
+        if remembered is None and is_native(device, device_plan.before):
+            remembered = (device_plan.before.driver,)
+        if remembered is not None:
+            # Two devices can share a node, and then a path does not tell them apart.
+            name = device.name_on_bus if device.stable_name in natives else device.stable_name
+            natives[name] = remembered[0]
+    return natives
+
+
+def _vfio_buses(request: Request, plans: Sequence[DevicePlan], present: _Present) -> list[str]:
+    if request.runtime:
+        return sorted({plan.device.bus for plan in plans if plan.is_for_vfio})
+    return sorted(
+        {
+            device.bus
+            for entry, devices in zip(request.entries, present.given)
+            if entry.policy.kind == VFIO
+            for device in devices
+        }
+    )
+
+
+def _present(host: Host, request: Request, memory: LastApplied) -> _Present:
+    """The devices of both lists that are there now; an image may have no /sys."""
+    if not host.sysfs.exists("bus/platform/devices"):
+        return _Present()
+    selectors = [
+        entry.selector._replace(required=False, expect=None)
+        for entry in (*request.entries, *memory.entries)
+    ]
+    found = [
+        [complete(host.sysfs, device) for device in devices]
+        for devices in resolve(host.sysfs, selectors)
+    ]
+    return _Present(found[: len(request.entries)], found[len(request.entries) :])
+
+
+def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
+    modules = {}
+    for entry in entries:
+        driver = entry.policy.driver
+        for bus in BUSES if driver else ():
+            module = host.sysfs.link_name("bus/%s/drivers/%s/module" % (bus, driver))
+            if driver and module:
+                modules[driver] = module
+    return modules

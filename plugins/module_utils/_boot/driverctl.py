@@ -1,0 +1,80 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What driverctl has stored to be set at each boot. Reads only.
+
+Its rule 05-driverctl.rules starts a service for each device that has a file; the service sets the
+override, takes the device from its driver and probes it, after the rules of everybody else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Sequence
+
+from .. import _text
+from .._model.buses import VFIO_DRIVERS
+from .._model.device import Identity
+from .._model.policy import DRIVER, NO_AUTOBIND, NO_DRIVER, VFIO, Policy
+from .._system.files import FileChange, Files
+
+FOLDER = "/etc/driverctl.d"
+
+
+class Stored(NamedTuple):
+    """One stored override: the file, the device's bus and name, and the driver's name."""
+
+    path: str
+    bus: str
+    name: str
+    driver_override: str
+    content: str
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that says the same."""
+        if self.driver_override == NO_DRIVER:
+            return Policy(NO_AUTOBIND)
+        if self.driver_override == VFIO_DRIVERS[self.bus]:
+            return Policy(VFIO)
+        return Policy(DRIVER, self.driver_override)
+
+    @property
+    def removal(self) -> FileChange:
+        """The change after which driverctl claims the device no more."""
+        return FileChange(self.path, self.content, None)
+
+    def clash(self, device: Identity) -> str:
+        """Why a list cannot have this device, and what can be done."""
+        return (
+            "%s is claimed by this list and by driverctl as well: %s has %s set at each boot, "
+            "after the rules of this collection. Set `driverctl: take_over` to have the list "
+            "replace that file, or take the device off the list"
+            % (device.label, self.path, self.driver_override)
+        )
+
+
+def stored(files: Files) -> list[Stored]:
+    """What is stored of platform and AMBA devices, by name of file; driverctl skips empty files."""
+    found = []
+    for file in files.names(FOLDER):
+        device = device_of(file)
+        if device:
+            bus, name = device
+            path = "%s/%s" % (FOLDER, file)
+            content = files.read(path) or ""
+            override = _text.stripped(content)
+            if override:
+                found.append(Stored(path, bus, name, override, content))
+    return found
+
+
+def device_of(file: str) -> tuple[str, str] | None:
+    """Bus and name of the platform or AMBA device whose override a file of FOLDER has, or None."""
+    bus, _dash, name = file.partition("-")
+    return (bus, name) if bus in VFIO_DRIVERS and name else None
+
+
+def of_device(device: Identity, kept: Sequence[Stored]) -> Stored | None:
+    """What is stored of this device."""
+    return next((one for one in kept if (one.bus, one.name) == (device.bus, device.name)), None)

@@ -1,0 +1,335 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How a device will be after the next boot, and by whose word. Reads only."""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple, Sequence
+
+from .._discovery.builtin_drivers import is_permanent_driver
+from .._discovery.devices import folder
+from .._discovery.driver_match import KERNEL, Drivers, Match, Reason
+from .._discovery.vfio import is_built_in, modalias, native
+from .._model.buses import VFIO_DRIVERS
+from .._model.device import Identity, Native, State
+from .._model.plan import override_of
+from .._model.policy import DEFAULT, NO_AUTOBIND, NO_DRIVER
+from .._model.policy_list import Entry
+from .._system.host import Host
+from .._system.kmod import canonical_name
+from .foreign_udev import Rule
+from .installed_kernels import InstalledKernels
+from .last_applied import LastApplied
+from .modprobe_d import Line, keeping_away, with_needs
+from .modules_load_d import Prospect, prospect
+
+
+class Binding(NamedTuple):
+    """What drives a device, or shall; None for no driver, and for no override."""
+
+    driver: str | None
+    driver_override: str | None
+
+    @property
+    def label(self) -> str:
+        return State(*self).binding
+
+
+class NextBoot(NamedTuple):
+    """How a device will be after the next boot, and why.
+
+    If it is not ``is_known``, ``binding`` has no driver and no override.
+    """
+
+    binding: Binding
+    reason: str
+    is_known: bool = True
+
+
+class _Claimed(NamedTuple):
+    """What the modules that claim a device make of it, as a clause.
+
+    It is decided unless a module will be loaded that is not loaded now.
+    """
+
+    reason: str
+    is_loaded_at_boot: bool = True
+    is_decided: bool = True
+
+
+class Rival(NamedTuple):
+    """What driverctl has stored of a device, and the entry of a list that says the same."""
+
+    path: str
+    entry: Entry
+
+
+class Say(NamedTuple):
+    """Who has a say in the override of a device at each boot.
+
+    ``entry`` is that of the list last applied. ``rules`` are those of others in their order, and
+    of these ``on_add`` when the device appears and ``on_bind`` when a driver was bound to it.
+    """
+
+    bus: str
+    entry: Entry | None = None
+    rival: Rival | None = None
+    rules: Sequence[Rule] = ()
+    on_add: Sequence[Rule] = ()
+    on_bind: Sequence[Rule] = ()
+
+    @property
+    def desired(self) -> Binding | None:
+        """What the list asks for; None where it leaves the device to its native driver."""
+        if self.entry is None or self.entry.policy.kind == DEFAULT:
+            return None
+        return self._asked(self.entry)
+
+    @property
+    def stored(self) -> Binding | None:
+        """What driverctl is asked for."""
+        return self._asked(self.rival.entry) if self.rival else None
+
+    def who(self, override: str) -> str:
+        """Who sets that override."""
+        if self.entry and self.desired and self.desired.driver_override == override:
+            return "the list last applied sets (policy %s)" % self.entry.policy.label
+        if self.rival and self.stored and self.stored.driver_override == override:
+            return "driverctl sets by %s" % self.rival.path
+        for rule in self.rules:
+            if rule.driver_override == override:
+                return "the rule %s sets" % rule.place
+        return "somebody set while the system runs"
+
+    def _asked(self, entry: Entry) -> Binding:
+        override = override_of(entry.policy, self.bus)
+        return Binding(None if override == NO_DRIVER else override, override)
+
+
+_NOTHING = Binding(None, None)
+
+
+class Outlook:
+    """What the next boot makes of the devices of a host.
+
+    ``lines`` is what others say of modules, ``kernels`` have them, ``memory`` is what the list last
+    applied was made from.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        drivers: Drivers,
+        memory: LastApplied,
+        lines: Sequence[Line],
+        kernels: InstalledKernels,
+    ) -> None:
+        self._host = host
+        self._kernels = kernels
+        self._drivers = drivers
+        self._memory = memory
+        self._lines = lines
+
+    def of(self, device: Identity, state: State, match: Match | None, say: Say) -> NextBoot:
+        """How the device will be.
+
+        ``match`` is why it has its driver; None if it has none, or has it by its override.
+        """
+        forecast = after_bind(say, self._after_add(device, state, match, say))
+        driver = state.driver
+        if driver in (None, forecast.binding.driver) or not self._is_permanent_driver(
+            device, driver
+        ):
+            return forecast
+        reason = (
+            "%s is built into the kernel and has no unbind (suppress_bind_attrs), so that it keeps "
+            "the device whatever else is configured: %s" % (driver, forecast.reason)
+        )
+        return NextBoot(forecast.binding._replace(driver=driver), reason)
+
+    def _is_permanent_driver(self, device: Identity, driver: str | None) -> bool:
+        return driver is not None and is_permanent_driver(
+            self._host.sysfs, self._host.kmod, device, driver
+        )
+
+    def _after_add(self, device: Identity, state: State, match: Match | None, say: Say) -> NextBoot:
+        if say.rival and say.stored:
+            reason = "driverctl sets it, after all rules, by %s" % say.rival.path
+            return NextBoot(say.stored, reason)
+        by_rules = after_rules(say, self._by_list(device, say), self._by_rule)
+        return by_rules or self._by_itself(device, state, match)
+
+    def lines(self, device: Identity, state: State, match: Match | None, say: Say) -> list[Line]:
+        """What others say of the modules that the device is bound by, or may be."""
+        module = self._drivers.module(device.bus, state.driver) if state.driver else None
+        modules = {module} if module else set()
+        if state.driver is None or (match and match.is_by_hand):
+            modules.update(map(canonical_name, self._claimants(device)))
+        if say.desired:
+            modules |= with_needs(self._needed(device, say.desired))
+        return [line for line in self._lines if line.module in modules]
+
+    def _claimants(self, device: Identity) -> list[str]:
+        return self._host.kmod.claimants(modalias(self._host.sysfs, device))
+
+    def modules(self, bus: str, desired: Binding) -> list[str]:
+        """The module of the driver; none where that driver has none here."""
+        if desired.driver is None:
+            return []
+        if desired.driver in VFIO_DRIVERS.values():
+            return [canonical_name(desired.driver)]
+        pinned = self._drivers.module(bus, desired.driver)
+        return [pinned] if pinned else []
+
+    def _needed(self, device: Identity, desired: Binding) -> list[str]:
+        """The module that has to be loaded for the list; none where the driver is built in."""
+        modules = self.modules(device.bus, desired)
+        return [module for module in modules if not is_built_in(self._host.sysfs, module)]
+
+    def _by_list(self, device: Identity, say: Say) -> NextBoot | None:
+        if not (say.desired and say.entry):
+            return None
+        policy = "policy %s of the list last applied" % say.entry.policy.label
+        for line in keeping_away(self._lines, self._needed(device, say.desired)):
+            reason = "%s, so that %s, which %s needs, is not loaded" % (
+                line.label,
+                line.module,
+                policy,
+            )
+            return NextBoot(say.desired._replace(driver=None), reason)
+        for module in self._needed(device, say.desired):
+            why = self._why_missing(module)
+            if why:
+                reason = "%s, so that %s, which %s needs, is not loaded" % (why, module, policy)
+                return NextBoot(say.desired._replace(driver=None), reason)
+        return NextBoot(say.desired, policy)
+
+    def _why_missing(self, module: str) -> str | None:
+        lost = self._kernels.lost_file(module)
+        return "%s is not there" % lost if lost else self._host.kmod.why_missing(module)
+
+    def _by_rule(self, bus: str, rule: Rule) -> NextBoot:
+        """What a rule of others makes of a device, whether or not it loads the module itself."""
+        override = rule.driver_override
+        nothing = Binding(None, override)
+        reason = "the rule %s sets its override" % rule.place
+        if override is None or override == NO_DRIVER:
+            return NextBoot(nothing, reason)
+        if override not in self._drivers.names(bus):
+            return NextBoot(nothing, "%s, and no driver is called %s" % (reason, override))
+        module = self._drivers.module(bus, override)
+        for line in keeping_away(self._lines, [module] if module else []):
+            away = "%s, but %s, so that %s is not loaded" % (reason, line.label, line.module)
+            return NextBoot(nothing, away)
+        return NextBoot(Binding(override, override), reason)
+
+    def _by_itself(self, device: Identity, state: State, match: Match | None) -> NextBoot:
+        """What becomes of a device whose override nobody sets."""
+        reason = "the kernel chooses the driver"
+        if state.driver_override is not None or (match and match.is_by_hand):
+            reason += ", and what was done while the system runs does not last"
+        if match and not match.is_by_hand:
+            return self._if_loaded(state.driver, match, reason)
+        remembered = self._memory.native_of(device)
+        if remembered is None:
+            return self._unremembered(device, state, reason)
+        own = native(self._host.sysfs, self._host.kmod, device, remembered)
+        found = self._match(device, own)
+        if found is None or found.is_by_hand:
+            return NextBoot(_NOTHING, "%s; %s" % (reason, self._claimed(device).reason))
+        return self._if_loaded(own.driver, found, reason)
+
+    def _unremembered(self, device: Identity, state: State, reason: str) -> NextBoot:
+        """What becomes of a device whose native driver no header names.
+
+        A module that claims a device can have several drivers, and their probes can decline it;
+        drivers that are built in need not be among the claims. So that a device never had a
+        driver, or that its modules stay away, is known; no more.
+        """
+        claimed = self._claimed(device)
+        if not claimed.is_loaded_at_boot:
+            return NextBoot(_NOTHING, claimed.reason)
+        if state.driver is None and state.driver_override is None:
+            if not self._never_had_a_driver(device):
+                reason = "whether a driver was unbound from it while the system runs is not known"
+            elif claimed.is_decided:
+                return NextBoot(_NOTHING, "%s, and no driver took it" % claimed.reason)
+        else:
+            reason += "; which driver that is, is not known"
+        return NextBoot(_NOTHING, "%s; %s" % (reason, claimed.reason), is_known=False)
+
+    def _match(self, device: Identity, own: Native) -> Match | None:
+        if own.driver is None:
+            return None
+        if own.module is None:
+            return self._drivers.match(device, own.driver)
+        return Match(Reason(KERNEL, "its module claims it"), own.module, is_claiming=True)
+
+    def _never_had_a_driver(self, device: Identity) -> bool:
+        """Whether it is known that no driver was bound to the device since it is there."""
+        # device_links_driver_bound in drivers/base/core.c removes the file.
+        return self._host.sysfs.exists(folder(device) + "/waiting_for_supplier")
+
+    def _if_loaded(self, driver: str | None, match: Match, reason: str) -> NextBoot:
+        if match.module is None:
+            return NextBoot(Binding(driver, None), reason)
+        found = self._prospect(match.module, is_claiming=match.is_claiming)
+        if not found.is_loaded:
+            return NextBoot(_NOTHING, found.reason)
+        return NextBoot(Binding(driver, None), "%s; %s" % (reason, found.reason))
+
+    def _claimed(self, device: Identity) -> _Claimed:
+        for module in map(canonical_name, self._claimants(device)):
+            found = self._prospect(module, is_claiming=True)
+            if not found.is_loaded:
+                return _Claimed(found.reason, is_loaded_at_boot=False)
+            if self._host.sysfs.exists("module/" + module):
+                return _Claimed("the module %s claims it" % module)
+            reason = "%s, but what driver that has is not known before" % found.reason
+            return _Claimed(reason, is_decided=False)
+        return _Claimed(self._host.kmod.without_modules() or "no module claims it")
+
+    def _prospect(self, module: str, *, is_claiming: bool) -> Prospect:
+        holders = self._host.sysfs.names("module/%s/holders" % module)
+        return prospect(module, self._lines, holders, is_claiming=is_claiming)
+
+
+def after_rules(
+    say: Say, ours: NextBoot | None, by_rule: Callable[[str, Rule], NextBoot]
+) -> NextBoot | None:
+    """What the rules of others and ``ours`` make of a device together, None where there are none.
+
+    Ours bind the device at once, so that an override that is set after them leaves it there.
+    ``by_rule`` tells what a rule of others makes of a device of a bus that no list claims.
+    """
+    plain = [rule for rule in say.on_add if rule.driver_override]
+    earlier = [rule for rule in plain if not rule.is_after_ours or ours is None]
+    found = by_rule(say.bus, earlier[-1]) if earlier else None
+    if ours is None:
+        return found
+    if found and say.entry and say.entry.policy.kind == NO_AUTOBIND:
+        found = found._replace(reason=found.reason + ", which policy no_autobind leaves as it is")
+    else:
+        found = ours
+    for rule in plain:
+        if rule.is_after_ours:
+            found = _with_override(found, rule, "after that")
+    return found
+
+
+def after_bind(say: Say, found: NextBoot) -> NextBoot:
+    """What the rules of others make of a device that was bound; ours leave it as it is then."""
+    for rule in say.on_bind:
+        if found.binding.driver and rule.driver_override:
+            found = _with_override(found, rule, "when it is bound")
+    return found
+
+
+def _with_override(found: NextBoot, rule: Rule, when: str) -> NextBoot:
+    if rule.driver_override == found.binding.driver_override:
+        return found
+    binding = found.binding._replace(driver_override=rule.driver_override)
+    reason = "%s; the rule %s sets its override %s" % (found.reason, rule.place, when)
+    return NextBoot(binding, reason)

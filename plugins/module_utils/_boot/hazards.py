@@ -1,0 +1,125 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is known of devices that the next boot takes before they have a driver. Reads only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Sequence
+
+from .._discovery.devices import BUSES, alias_path, complete, snapshot, state
+from .._errors import PolicyError
+from .._in_use.checker import Hazard, Usage
+from .._model.device import Identity
+from .._model.policy import DEFAULT
+from .._model.policy_list import Entry
+from .._model.selector import Selector, resolve_alias
+from .._system.files import Files
+from .._system.host import Host
+from .._system.sysfs import Sysfs
+
+_TREE = "firmware/devicetree/base"
+_CONTAINER = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
+
+_NO_SYS = (
+    "No device was checked for use, because there is no /sys with devices here, as in an image. "
+    "The boot takes what the list matches, whatever it carries"
+)
+_CONFINED = (
+    "What the rest of the machine mounts or holds open was not checked, because this run is in a "
+    "%s. The boot takes what the list matches, whatever it carries"
+)
+
+
+class Absent(NamedTuple):
+    """A hazard of a device that has no driver yet, and how messages call the device."""
+
+    label: str
+    hazard: Hazard
+
+
+def find_absent_hazards(host: Host, usage: Usage, entries: Sequence[Entry]) -> list[Absent]:
+    """What will be needed of the devices that ``entries`` take when their drivers come.
+
+    That is what can be known without the device: it has a node that the device tree names as the
+    console or as an interface, or a name by which fstab has its disk.
+    """
+    taking = []
+    for entry in entries:
+        try:
+            selector = resolve_alias(entry.selector, lambda name: alias_path(host.sysfs, name))
+        except PolicyError:
+            continue
+        if entry.policy.kind != DEFAULT:
+            taking.append(selector)
+    return _nodes(host, usage, taking) + _names(host, usage, taking)
+
+
+def _nodes(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Absent]:
+    uses = {
+        path: use
+        for path, use in usage.configured.nodes().items()
+        if any(_means(host.sysfs, selector, path) for selector in selectors)
+        and _is_enabled(host.sysfs, path)
+    }
+    devices = {one.dt_path: one for one in snapshot(host.sysfs, ("dt_path",))} if uses else {}
+    return [
+        Absent(device.label if device else "%s (no device yet)" % path, Hazard(*use))
+        for path, use in uses.items()
+        for device in [_complete(host.sysfs, devices.get(path))]
+        if device is None or _is_free(host.sysfs, device)
+    ]
+
+
+def _names(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Absent]:
+    names = [selector.value for selector in selectors if selector.kind == "name"]
+    return [
+        Absent("Device %s (not there yet)" % name, Hazard("storage", name, use))
+        for name in names
+        if not any(host.sysfs.exists("bus/%s/devices/%s" % (bus, name)) for bus in BUSES)
+        for use in [usage.configured.absent(name)]
+        if use
+    ]
+
+
+def _complete(sysfs: Sysfs, device: Identity | None) -> Identity | None:
+    return complete(sysfs, device) if device else None
+
+
+def _means(sysfs: Sysfs, selector: Selector, path: str) -> bool:
+    if selector.kind == "compatible":
+        return selector.value in sysfs.strings("%s%s/compatible" % (_TREE, path))
+    return selector.kind == "dt_path" and selector.value == path
+
+
+def _is_enabled(sysfs: Sysfs, path: str) -> bool:
+    while path:
+        status = sysfs.strings("%s%s/status" % (_TREE, path))
+        if status and status[0] not in ("okay", "ok"):
+            return False
+        path = path.rpartition("/")[0]
+    return True
+
+
+def _is_free(sysfs: Sysfs, device: Identity) -> bool:
+    """Whether nothing was decided of the device yet."""
+    present = state(sysfs, device)
+    return present.driver is None and present.driver_override is None
+
+
+def not_checked(host: Host) -> list[str]:
+    """What of the machine that is to boot cannot be seen from here, in sentences."""
+    if not host.sysfs.exists("bus/platform/devices"):
+        return [_NO_SYS]
+    confinement = _confinement(host.files)
+    return [_CONFINED % confinement] if confinement else []
+
+
+def _confinement(files: Files) -> str | None:
+    if any(files.changed_at(path) is not None for path in _CONTAINER):
+        return "container"
+    # Root alone can read these links.
+    if files.is_same("/proc/1/root", "/") is False:
+        return "chroot"
+    return None

@@ -1,0 +1,147 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether the boot files of a host are as the list last applied renders them. Reads only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Sequence
+
+from .._errors import PolicyError
+from .._system.files import Files, FileStatus, mode_of
+from . import initramfs, last_applied, udev_rules
+
+PATHS = (*last_applied.PATHS, *initramfs.PATHS)
+
+
+class BootFile(NamedTuple):
+    """A boot file, or a directory that one is in, and what is wrong with it.
+
+    ``drift`` is None where that cannot be known, because the file cannot be read.
+    """
+
+    path: str
+    is_present: bool
+    drift: Sequence[str] | None
+
+
+def render(plan: last_applied.BootPlan) -> dict[str, str | None]:
+    """The content of each of PATHS; None where there shall be no file."""
+    rendered = udev_rules.render(plan)
+    written = [path for path in (last_applied.RULES, last_applied.MODPROBE) if rendered[path]]
+    maker = initramfs.maker_called(plan.initramfs_tool)
+    rendered.update(
+        initramfs.render(maker, last_applied.MARK, plan.initramfs_modules, written)
+        if maker
+        else dict.fromkeys(initramfs.PATHS)
+    )
+    return rendered
+
+
+def is_lost(files: Files, path: str, content: str | None) -> bool:
+    """Whether a file lost its content, as in a crash of the machine.
+
+    A link to an empty file is none: somebody has hidden the file by it.
+    """
+    status = files.status(path) if content == "" else None
+    return status is not None and status.is_regular
+
+
+def damage(files: Files, path: str, content: str | None) -> list[str]:
+    """Why the file that is there cannot stay, whatever its content; one sentence each.
+
+    Other names of the same file (hard links) are none: they give nobody more than reading.
+    """
+    status = files.status(path)
+    if status is None:
+        return []
+    if not status.is_regular:
+        return ["%s is %s, and has to be a regular file" % (path, status.kind)]
+    if content is None:
+        return []
+    wanted = FileStatus(is_regular=True, kind=status.kind, user=0, group=0, mode=mode_of(content))
+    if status == wanted:
+        return []
+    return ["%s is %s, and has to be %s" % (path, status.label, wanted.label)]
+
+
+def unsafe_directories(files: Files, paths: Sequence[str]) -> dict[str, str]:
+    """Directories in which others than root can replace one of ``paths``: a sentence for each."""
+    found: dict[str, str] = {}
+    for path in paths:
+        for directory, status in files.directories_above(path).items():
+            if status.is_replaceable_by_others:
+                found[directory] = (
+                    "%s is %s, so that others than root can replace boot files below it. Run "
+                    "'chown root:root %s' and 'chmod go-w %s'"
+                    % (directory, status.label, directory, directory)
+                )
+    return found
+
+
+def compare(files: Files, memory: last_applied.LastApplied) -> list[BootFile]:
+    """The files that the list last applied needs, and those of ours that are there."""
+    expected = render(last_applied.boot_plan(memory, memory.machine or last_applied.Machine()))
+    present = [path for path in PATHS if files.status(path)]
+    concerned = [path for path in PATHS if expected[path] is not None or path in present]
+    if present and last_applied.RULES not in concerned:
+        concerned.insert(0, last_applied.RULES)
+    found = [
+        BootFile(path, path in present, _drift(files, path, expected[path], memory))
+        for path in concerned
+    ]
+    return found + [
+        BootFile(directory, is_present=True, drift=[sentence])
+        for directory, sentence in unsafe_directories(files, concerned).items()
+    ]
+
+
+def _drift(
+    files: Files, path: str, expected: str | None, memory: last_applied.LastApplied
+) -> list[str] | None:
+    status = files.status(path)
+    if status is None:
+        why = (
+            "and the list last applied needs it"
+            if expected is not None
+            else "and other boot files are, so that it is not known what the list last applied is"
+        )
+        return ["%s is not there, %s" % (path, why)]
+    found = damage(files, path, expected)
+    try:
+        content = files.read(path)
+    except PolicyError:
+        return found or None
+    return found + _differences(path, content, expected, is_list_known=bool(memory.entries))
+
+
+def _differences(
+    path: str, content: str | None, expected: str | None, *, is_list_known: bool
+) -> list[str]:
+    if content is None or content == expected:
+        # A link that leads nowhere was named for being a link.
+        return []
+    if content == "":
+        return ["%s is empty" % path]
+    if last_applied.not_ours(path, content):
+        return ["%s was not written by this collection" % path]
+    if expected is None and path == last_applied.RULES:
+        return ["%s has no list in its header: it was edited or cut" % path]
+    if expected is None:
+        whose = "the list last applied does not need it"
+        return [
+            "%s is left over: %s"
+            % (path, whose if is_list_known else "the list that it was written for is not known")
+        ]
+    return [
+        "%s differs from line %d on from the file of the list last applied: it was edited, or "
+        "another version of this collection wrote it" % (path, _first_difference(content, expected))
+    ]
+
+
+def _first_difference(content: str, expected: str) -> int:
+    lines, wanted = content.split("\n"), expected.split("\n")
+    pairs = enumerate(zip(lines, wanted), 1)
+    shorter = min(len(lines), len(wanted))
+    return next((number for number, (line, other) in pairs if line != other), shorter + 1)

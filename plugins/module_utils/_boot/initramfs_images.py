@@ -1,0 +1,244 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The only door to the tools of an initramfs: rebuild the images and check what is in them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
+
+from .. import _text
+from .._errors import PolicyError
+from .._system.files import Files
+from .._system.kmod import canonical_name
+from . import initramfs, last_applied
+
+# Read by udev and by modprobe in the initramfs; where their directories are is the tool's matter.
+_READ_EARLY = (last_applied.RULES, last_applied.MODPROBE)
+_LAST_LINES = 5
+_ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+class Ran(NamedTuple):
+    """What became of a program that was run."""
+
+    code: int
+    output: str
+    errors: str = ""
+
+    @property
+    def last_lines(self) -> str:
+        lines = [_text.stripped(line) for line in _text.lines(self.output + "\n" + self.errors)]
+        return "; ".join([line for line in lines if line][-_LAST_LINES:])
+
+
+class Image(NamedTuple):
+    """One initramfs of this host, and what is wrong with it.
+
+    ``not_installed`` are modules that its kernel does not have at all; ``unreadable`` is why it is
+    not known what is in it.
+    """
+
+    path: str
+    kernel: str
+    is_rebuilt: bool = False
+    missing: Sequence[str] = ()
+    left_over: Sequence[str] = ()
+    not_installed: Sequence[str] = ()
+    unreadable: str | None = None
+
+
+class Rebuilt(NamedTuple):
+    """What came of rebuilding; ``notes`` are about kernels that lack a module themselves."""
+
+    tool: str
+    command: Sequence[str]
+    images: Sequence[Image]
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+Run = Callable[[Sequence[str]], Ran]
+
+
+def run(arguments: Sequence[str]) -> Ran:
+    """Run a program to its end, however long that takes."""
+    try:
+        done = subprocess.run(
+            list(arguments),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, **_ENVIRONMENT},
+            check=False,
+        )
+    except OSError as error:
+        return Ran(127, "", "%s: %s" % (arguments[0], error.strerror))
+    output, errors = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
+    return Ran(done.returncode, output, errors)
+
+
+def result(rebuilt: Rebuilt) -> dict[str, Any]:
+    """The result of the module."""
+    return {
+        "changed": any(image.is_rebuilt for image in rebuilt.images),
+        "tool": rebuilt.tool,
+        "command": list(rebuilt.command),
+        "images": [
+            {
+                "path": image.path,
+                "kernel": image.kernel,
+                "rebuilt": image.is_rebuilt,
+                "missing": list(image.missing),
+                "left_over": list(image.left_over),
+            }
+            for image in rebuilt.images
+        ],
+    }
+
+
+def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> Rebuilt:
+    """Rebuild the images of this host's kernels, and read in them what the command has made.
+
+    PolicyError if that cannot be begun, or if the command fails.
+    """
+    maker = initramfs.maker_of(files)
+    if maker is None:
+        raise PolicyError(initramfs.NO_MAKER)
+    if os.geteuid() != 0:
+        raise PolicyError("This needs root on the target: say become: true")
+    command = initramfs.command(maker, files)
+    before = {path: files.version(path) for path, _kernel in _paths(files, maker, command)}
+    if maker.name == initramfs.INITRAMFS_TOOLS and not before:
+        if requires_image:
+            raise PolicyError(initramfs.NO_IMAGE)
+        return Rebuilt(maker.name, command, [], notes=[initramfs.NONE_INSTALLED])
+    if check_mode:
+        predicted = [
+            Image(path, kernel, is_rebuilt=True) for path, kernel in _paths(files, maker, command)
+        ]
+        return Rebuilt(maker.name, command, predicted)
+    # A file that is newer than an image has the next run build it again.
+    files.put(initramfs.OUTDATED, _outdated(files, maker))
+    ran = run(command)
+    if ran.code:
+        # It may have written some of the images, and half of another.
+        files.put(initramfs.OUTDATED, _outdated(files, maker))
+        raise PolicyError(
+            "'%s' failed with exit code %d: %s. Correct that, and run again"
+            % (" ".join(command), ran.code, ran.last_lines or "it printed nothing")
+        )
+    images, problems, notes = [], [], []
+    for path, kernel in _paths(files, maker, command):
+        image = _checked(files, run, maker, Image(path, kernel))
+        image = image._replace(is_rebuilt=files.version(path) != before.get(path))
+        images.append(image)
+        problems += _problems(image, ran, command)
+        if image.not_installed:
+            notes.append(
+                "Kernel %s is installed without the module %s, so %s does not have it"
+                % (kernel, ", ".join(image.not_installed), path)
+            )
+    if not images:
+        (problems if requires_image else notes).append(initramfs.NOT_FOUND)
+    files.put(initramfs.OUTDATED, _outdated(files, maker) if problems else None)
+    return Rebuilt(maker.name, command, images, problems, notes)
+
+
+def _outdated(files: Files, maker: initramfs.Maker) -> str:
+    return initramfs.outdated(map(files.read, (*_READ_EARLY, maker.path)))
+
+
+def _paths(files: Files, maker: initramfs.Maker, command: Sequence[str]) -> list[tuple[str, str]]:
+    """The images that the tool is to rebuild, each with its kernel."""
+    return [
+        (path, kernel)
+        for kernel in _kernels(files, maker, command)
+        for path in initramfs.image_paths(files, kernel)
+        if files.version(path)
+    ]
+
+
+def _kernels(files: Files, maker: initramfs.Maker, command: Sequence[str]) -> list[str]:
+    """The kernels of which the command rebuilds the image, if there is one."""
+    if maker.name == initramfs.DRACUT:
+        return [name for name in files.names("/lib/modules") if _has_modules(files, name)]
+    if command[-1] != "all":
+        return [command[-1]]
+    names = [name.partition("-") for name in files.names("/boot")]
+    return sorted({kernel for kind, _dash, kernel in names if kind in ("vmlinuz", "vmlinux")})
+
+
+def _has_modules(files: Files, kernel: str) -> bool:
+    lists = ("/lib/modules/%s/modules.dep", "/lib/modules/%s/modules.builtin")
+    return any(files.version(path % kernel) for path in lists)
+
+
+def _checked(files: Files, run: Run, maker: initramfs.Maker, image: Image) -> Image:
+    """The image with what is wrong in it."""
+    listed = run([maker.lister, image.path])
+    if listed.code:
+        return image._replace(
+            unreadable="'%s %s' failed with exit code %d: %s"
+            % (maker.lister, image.path, listed.code, listed.last_lines or "it printed nothing")
+        )
+    names = list(_names(listed.output))
+    ends = {_end(name) for name in names}
+    wanted = initramfs.wanted(maker, files, _READ_EARLY)
+    installed = "/lib/modules/%s/" % image.kernel
+    modules = {canonical_name(_base(name).partition(".ko")[0]) for name in names if ".ko" in name}
+    modules.update(initramfs.module_files(files, installed + "modules.builtin"))
+    available = set(initramfs.module_files(files, installed + "modules.dep"))
+    absent = [module for module in wanted.modules if module not in modules]
+    return image._replace(
+        missing=[path for path in wanted.files if _end(path) not in ends]
+        + ["module " + module for module in absent if module in available],
+        left_over=[path for path in _READ_EARLY if files.read(path) is None and _end(path) in ends],
+        not_installed=[module for module in absent if module not in available],
+    )
+
+
+def _names(output: str) -> Iterator[str]:
+    """Paths of a listing, be it bare or as of ls -l."""
+    for line in _text.lines(output):
+        words = _text.words(line.partition(" -> ")[0])
+        if words:
+            yield "/" + words[-1].lstrip("./")
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _end(path: str) -> str:
+    """The file's name and its directory's; where that is differs between tools."""
+    return "/".join(path.rsplit("/", 2)[-2:])
+
+
+def _problems(image: Image, ran: Ran, command: Sequence[str]) -> list[str]:
+    problems = []
+    if image.unreadable:
+        problems.append(
+            "%s cannot be checked: %s. Correct that, and run again" % (image.path, image.unreadable)
+        )
+    if not image.is_rebuilt:
+        problems.append(
+            "%s was not rebuilt, though '%s' ended without an error%s. See the tool's "
+            "configuration and whether /boot can be written, and run again"
+            % (image.path, " ".join(command), ": " + ran.last_lines if ran.last_lines else "")
+        )
+    if image.missing:
+        problems.append(
+            "%s lacks %s after '%s'. See the configuration of the tool that built it, and run "
+            "again; or set `initramfs: never`"
+            % (image.path, " and ".join(image.missing), " ".join(command))
+        )
+    if image.left_over:
+        problems.append(
+            "%s still has %s after '%s', which this host has no longer. See the configuration of "
+            "the tool that built it, and run again"
+            % (image.path, " and ".join(image.left_over), " ".join(command))
+        )
+    return problems

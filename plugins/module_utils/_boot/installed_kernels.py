@@ -1,0 +1,91 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which of the installed kernels have the modules that a list needs. Reads only."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple, Sequence
+
+from .. import _text
+from .._system.files import Files
+
+_MODULES = "/lib/modules/"
+_DEPENDENCIES, _BUILT_IN = "modules.dep", "modules.builtin"
+
+
+class Kernel(NamedTuple):
+    """An installed kernel, and which modules that were asked for it lacks.
+
+    One that ``is_new`` was installed after this machine was booted, so that no boot loader has
+    passed it over yet.
+    """
+
+    release: str
+    is_running: bool
+    is_new: bool
+    missing: Sequence[str]
+
+
+class InstalledKernels:
+    """The kernels of /lib/modules; the files of each are read once, and if they are needed."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._texts: dict[str, tuple[str, str]] = {}
+
+    def lacking(self, modules: Sequence[str]) -> list[Kernel]:
+        """Every kernel, with those of ``modules`` that it has neither as a file nor built in."""
+        if not modules:
+            return []
+        running = os.uname().release
+        booted = self._booted_at()
+        return [
+            Kernel(
+                release,
+                release == running,
+                release != running and self._is_newer(release, booted),
+                [module for module in modules if self._why_missing(release, module)],
+            )
+            for release in self._files.names(_MODULES[:-1])
+            if any(self._text(release))
+        ]
+
+    def lost_file(self, module: str) -> str | None:
+        """A file of the running kernel that loading ``module`` needs and that is gone."""
+        release = os.uname().release
+        path = self._why_missing(release, module)
+        return path if path != module else None
+
+    def _why_missing(self, release: str, module: str) -> str | None:
+        """The module, if it is not known, or else the path of a file that is not there."""
+        dependencies, built_in = self._text(release)
+        name = re.sub("[-_]", "[-_]", re.escape(module).replace("\\-", "-"))
+        if re.search(r"^\S*/%s\.ko$" % name, built_in, re.MULTILINE):
+            return None
+        found = re.search(r"^(\S*/%s\.ko[.\w]*):(.*)$" % name, dependencies, re.MULTILINE)
+        if found is None:
+            return module
+        paths = [_MODULES + release + "/" + path for path in _text.words(" ".join(found.groups()))]
+        return next((path for path in paths if self._files.changed_at(path) is None), None)
+
+    def _text(self, release: str) -> tuple[str, str]:
+        if release not in self._texts:
+            place = _MODULES + release + "/"
+            self._texts[release] = (
+                self._files.read(place + _DEPENDENCIES) or "",
+                self._files.read(place + _BUILT_IN) or "",
+            )
+        return self._texts[release]
+
+    def _booted_at(self) -> float | None:
+        found = re.search("^btime ([0-9]+)$", self._files.read("/proc/stat") or "", re.MULTILINE)
+        return float(found.group(1)) if found else None
+
+    def _is_newer(self, release: str, moment: float | None) -> bool:
+        # depmod writes its own files again and again; this one comes with the kernel alone.
+        placed = self._files.placed_at(_MODULES + release + "/" + _BUILT_IN)
+        return moment is not None and placed is not None and placed > moment

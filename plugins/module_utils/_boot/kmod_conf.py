@@ -1,0 +1,41 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Configuration for modprobe and systemd-modules-load. Pure."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from .._model.buses import VFIO_DRIVERS
+from .._model.policy import (
+    VFIO_PARAMETERS,
+    VfioSettings,
+)
+from .last_applied import MARK, RULES, BootPlan
+
+
+def parameters(settings: VfioSettings) -> dict[str, bool]:
+    """The parameters that are set at boot, by "module.parameter"."""
+    named = {name: getattr(settings, option) for name, option in VFIO_PARAMETERS.items()}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def modprobe_conf(plan: BootPlan) -> str | None:
+    return _plain(
+        [
+            "options %s=%d" % (name.replace(".", " "), value)
+            for name, value in parameters(plan.options.settings).items()
+        ]
+    )
+
+
+def modules_load_conf(plan: BootPlan) -> str | None:
+    return _plain([VFIO_DRIVERS[bus] for bus in sorted(set(plan.buses))])
+
+
+def _plain(lines: Sequence[str]) -> str | None:
+    if not lines:
+        return None
+    return "\n".join([MARK, "# The list that it was made from is in %s." % RULES, *lines]) + "\n"

@@ -1,0 +1,299 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The last-applied configuration: what the header of the udev rules records. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from types import MappingProxyType
+from typing import Any, Mapping, NamedTuple, Sequence
+
+from .. import _text
+from .._errors import DAMAGED, PolicyError
+from .._model.buses import VFIO_DRIVERS
+from .._model.device import Identity
+from .._model.policy import (
+    ALWAYS,
+    AUTO,
+    NEVER,
+    NodeAccess,
+    Options,
+    VfioSettings,
+)
+from .._model.policy_list import Entry, parse_entries
+from .._model.selector import Selector, resolve_alias
+
+RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
+MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
+MODULES_LOAD = "/etc/modules-load.d/armfleet-vfio.conf"
+PATHS = (RULES, MODPROBE, MODULES_LOAD)
+
+
+# There while the list last applied is for the next boot alone; that boot empties /run.
+WAITS_FOR_BOOT = "/run/armfleet-vfio-reboot-required"
+MARK = "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit."
+_ENTRY, _NATIVE, _OPTIONS = "# policy: ", "# native: ", "# options: "
+_MACHINE = "# machine: "
+_BEFORE = "# before: "
+_NOIOMMU = "unsafe_noiommu"
+
+
+class Applied(NamedTuple):
+    """A list, and what it is applied with; where it is empty that means nothing."""
+
+    entries: list[Entry]
+    options: Options = Options()
+
+
+class Machine(NamedTuple):
+    """What boot files are rendered from beside the list, as the machine was at that moment.
+
+    ``aliases`` are the paths of the list's device-tree aliases, ``buses`` those of the devices
+    given to VFIO, ``modules`` the modules of pinned drivers by the driver's name.
+    ``initramfs_tool`` brings ``initramfs_modules`` into the initramfs; None if none does.
+    """
+
+    aliases: Mapping[str, str] = MappingProxyType({})
+    buses: Sequence[str] = ()
+    modules: Mapping[str, str] = MappingProxyType({})
+    initramfs_tool: str | None = None
+    initramfs_modules: Sequence[str] = ()
+
+
+class LastApplied(NamedTuple):
+    """What the last run wrote down: its list, and which driver each device was taken from.
+
+    ``natives`` maps a device's stable name to its driver, None for none. ``machine`` is None where
+    it cannot be read. ``noiommu_before`` is whether devices without an IOMMU were taken before a
+    list asked for it, None where that is not known.
+    """
+
+    entries: list[Entry]
+    natives: dict[str, str | None]
+    options: Options = Options()
+    machine: Machine | None = Machine()
+    noiommu_before: bool | None = None
+
+    def native_of(self, device: Identity) -> tuple[str | None] | None:
+        """The driver that a device was taken from, or None where nothing is remembered of it."""
+        for name in (device.name_on_bus, device.stable_name):
+            if name in self.natives:
+                return (self.natives[name],)
+        return None
+
+
+class BootPlan(NamedTuple):
+    """All that the boot files are made of.
+
+    ``resolved`` are the selectors of ``entries`` with aliases followed, None where a rule cannot
+    match such a device; ``buses`` those of the devices given to
+    VFIO, ``modules`` the modules of pinned drivers by the driver's name. ``aliases`` are those that
+    were followed; ``initramfs_tool`` is the one that is configured to include
+    ``initramfs_modules``.
+    """
+
+    entries: Sequence[Entry]
+    resolved: Sequence[Selector | None]
+    natives: Mapping[str, str | None]
+    buses: Sequence[str]
+    modules: Mapping[str, str]
+    options: Options = Options()
+    aliases: Mapping[str, str] = MappingProxyType({})
+    initramfs_tool: str | None = None
+    initramfs_modules: Sequence[str] = ()
+    noiommu_before: bool | None = None
+
+
+def boot_plan(parse_header: LastApplied, machine: Machine) -> BootPlan:
+    """The plan that the last run rendered its files from."""
+    return BootPlan(
+        parse_header.entries,
+        [resolved(entry.selector, machine.aliases) for entry in parse_header.entries],
+        parse_header.natives,
+        machine.buses,
+        machine.modules,
+        parse_header.options,
+        machine.aliases,
+        machine.initramfs_tool,
+        machine.initramfs_modules,
+        parse_header.noiommu_before,
+    )
+
+
+def resolved(selector: Selector, aliases: Mapping[str, str]) -> Selector | None:
+    """The selector as a rule can match it; None if a machine with ``aliases`` has no such one."""
+    alias = selector.alias
+    if alias is None:
+        return selector
+    if alias in aliases:
+        return resolve_alias(selector, aliases.get)
+    # The kernel puts an alias into the device's uevent only if it ends in a number
+    # (of_alias_scan in drivers/of/base.c).
+    return selector if selector.value == alias and alias[-1:].isdigit() else None
+
+
+def not_ours(path: str, content: str | None) -> list[str]:
+    """A sentence if there is a file of that name which this collection did not write."""
+    # A script has its interpreter in the first line.
+    if content is None or MARK in _text.lines(content)[:2]:
+        return []
+    return [
+        "%s was not written by this collection, and what others wrote is never edited. Move it "
+        "away or delete it, and run again" % path
+    ]
+
+
+def parse_header(rules: str | None) -> LastApplied:
+    """What the header of our rules file says of the last run."""
+    entries: list[Mapping[str, Any]] = []
+    natives: dict[str, str | None] = {}
+    options: dict[str, Any] = {}
+    machine: Machine | None = Machine()
+    before = VfioSettings()
+    try:
+        for line in _text.lines(rules or ""):
+            if line.startswith(_ENTRY):
+                entries.append(json.loads(line[len(_ENTRY) :]))
+            elif line.startswith(_NATIVE):
+                natives.update(_native_driver(json.loads(line[len(_NATIVE) :])))
+            elif line.startswith(_OPTIONS):
+                options = json.loads(line[len(_OPTIONS) :])
+            elif line.startswith(_MACHINE):
+                machine = _parse_machine(line[len(_MACHINE) :])
+            elif line.startswith(_BEFORE):
+                before = to_options(**json.loads(line[len(_BEFORE) :])).settings
+        return LastApplied(
+            parse_entries(entries),
+            natives,
+            to_options(**options),
+            machine,
+            before.unsafe_noiommu,
+        )
+    except DAMAGED as error:
+        raise PolicyError(
+            "The header of %s cannot be read (%s), so it is not known what the last run claimed. "
+            "Somebody edited it: put the lines that start with '%s' right, or delete the file to "
+            "start anew" % (RULES, error, _ENTRY.strip())
+        ) from None
+
+
+def _parse_machine(text: str) -> Machine | None:
+    """What a line of the header says; None if this collection did not write it like that."""
+    try:
+        machine = Machine(**json.loads(text))
+        pairs = [*machine.aliases.items(), *machine.modules.items()]
+        texts = [text for pair in pairs for text in pair]
+        texts += [*machine.initramfs_modules, machine.initramfs_tool or ""]
+        is_known = all(isinstance(one, str) for one in texts)
+        return machine if is_known and set(machine.buses) <= set(VFIO_DRIVERS) else None
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _native_driver(line: Mapping[str, Any]) -> dict[str, str | None]:
+    ((name, driver),) = line.items()
+    # A driver that is there may be called as its author liked, but sysfs has no "/" in names.
+    if driver is not None and (
+        not isinstance(driver, str)
+        or driver in ("", ".", "..")
+        or "/" in driver
+        or not driver.isprintable()
+    ):
+        raise ValueError("%r is not a driver's name" % driver)
+    return {name: driver}
+
+
+def to_mapping(entry: Entry) -> dict[str, Any]:
+    """The entry as a user would write it."""
+    selector, policy, tag = entry
+    mapping: dict[str, Any] = {selector.kind: selector.value}
+    if selector.bus:
+        mapping["bus"] = selector.bus
+    if selector.expect is not None:
+        mapping["expect"] = selector.expect
+    if not selector.required:
+        mapping["required"] = False
+    if selector.when_board:
+        mapping["when_board"] = list(selector.when_board)
+    mapping["policy"] = policy.kind
+    if policy.driver:
+        mapping["driver"] = policy.driver
+    if tag:
+        mapping["tag"] = tag
+    return mapping
+
+
+def to_options(
+    reset_required: bool | None = None,
+    unsafe_noiommu: bool | None = None,
+    vfio_group: str | None = None,
+    vfio_mode: str | None = None,
+    initramfs: str = AUTO,
+) -> Options:
+    """What a list is applied with, from the module's options; PolicyError if they are not such."""
+    settings = VfioSettings(reset_required, unsafe_noiommu)
+    if not {type(value) for value in settings} <= {bool, type(None)}:
+        raise PolicyError("`reset_required` and `unsafe_noiommu` are true or false")
+    if initramfs not in (AUTO, ALWAYS, NEVER):
+        raise PolicyError(
+            "`initramfs` is %r, which is none of auto, always and never" % (initramfs,)
+        )
+    return Options(settings, check_access(vfio_group, vfio_mode), initramfs)
+
+
+def from_options(options: Options) -> dict[str, Any]:
+    """Those of the module's options that are not as they are by default."""
+    group, mode = options.access or (None, None)
+    values = {
+        **options.settings._asdict(),
+        "vfio_group": group,
+        "vfio_mode": mode,
+        "initramfs": None if options.initramfs == AUTO else options.initramfs,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _from_machine(plan: BootPlan) -> dict[str, Any]:
+    values = {
+        "aliases": dict(sorted(plan.aliases.items())),
+        "buses": sorted(set(plan.buses)),
+        "modules": dict(sorted(plan.modules.items())),
+        "initramfs_tool": plan.initramfs_tool,
+        "initramfs_modules": list(plan.initramfs_modules),
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def check_access(group: str | None, mode: str | None) -> NodeAccess | None:
+    """Group and mode of the nodes as they go into a rule; PolicyError if they are not such."""
+    if group is not None and not re.match(r"[A-Za-z_][A-Za-z0-9_.-]*\Z", group):
+        raise PolicyError("`vfio_group` %r is not the name of a group" % group)
+    if mode is not None and not re.match(r"0[0-7]{3}\Z", mode):
+        raise PolicyError(
+            "`vfio_mode` %r is not a mode; write it in octal and in quotes, such as '0660'" % mode
+        )
+    return None if group is None and mode is None else NodeAccess(group, mode)
+
+
+def header(plan: BootPlan) -> list[str]:
+    """Return the lines from which :func:`parse_header` reads what was applied."""
+    lines = [MARK, "# It was made from this list:"]
+    lines += [_ENTRY + json.dumps(to_mapping(entry)) for entry in plan.entries]
+    options = from_options(plan.options)
+    if options:
+        lines += ["# It was applied with these options:", _OPTIONS + json.dumps(options)]
+    if plan.noiommu_before is not None:
+        lines += [
+            "# This is what it was before a list set it:",
+            _BEFORE + json.dumps({_NOIOMMU: plan.noiommu_before}),
+        ]
+    if plan.natives:
+        lines += ["# Devices were taken from these drivers:"]
+        lines += [_NATIVE + json.dumps({name: plan.natives[name]}) for name in sorted(plan.natives)]
+    machine = _from_machine(plan)
+    if machine:
+        lines += ["# It was made for a machine with:", _MACHINE + json.dumps(machine)]
+    return lines

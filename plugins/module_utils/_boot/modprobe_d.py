@@ -1,0 +1,155 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What others say of kernel modules: modprobe.d(5), the kernel's command line. Reads only.
+
+systemd-modules-load and udev load by libkmod, which asks both; a module's own dependencies are
+loaded whatever is blacklisted, but not against the kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
+
+from .. import _text
+from .._model.policy import VFIO_PARAMETERS
+from .._system.files import KERNEL_COMMAND_LINE, Files
+from .._system.kmod import canonical_name
+
+_FOLDERS = (
+    "/etc/modprobe.d",
+    "/run/modprobe.d",
+    "/usr/local/lib/modprobe.d",
+    "/usr/lib/modprobe.d",
+    "/lib/modprobe.d",
+)
+_NEEDS = {
+    "vfio_platform": ("vfio_platform_base", "vfio"),
+    "vfio_amba": ("vfio_platform_base", "vfio"),
+}
+BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
+    "blacklist",
+    "install",
+    "options",
+    "module_blacklist",
+)
+_OF_COMMAND_LINE = {"modprobe.blacklist": BLACKLIST, "module_blacklist": KERNEL_BLACKLIST}
+
+
+class Wanted(NamedTuple):
+    """Modules to be loaded at the next boot, and parameters by "module.parameter"; values 0, 1."""
+
+    modules: Sequence[str]
+    parameters: Mapping[str, bool]
+
+
+class Line(NamedTuple):
+    """What somebody says of one module: where, in which words, and what it comes to.
+
+    ``module`` is spelt as the kernel does it; ``rest`` follows it.
+    """
+
+    place: str
+    says: str
+    command: str
+    module: str
+    rest: Sequence[str] = ()
+
+    @property
+    def keeps_away(self) -> bool:
+        """Whether the module is not loaded at boot."""
+        return self.command == BLACKLIST or self.keeps_away_from_all
+
+    @property
+    def keeps_away_from_all(self) -> bool:
+        """Whether it is not even loaded where another module needs it."""
+        return self.command == KERNEL_BLACKLIST or (
+            self.command == INSTALL and not {"-i", "--ignore-install"} & set(self.rest)
+        )
+
+    @property
+    def label(self) -> str:
+        return "%s says '%s'" % (self.place, self.says)
+
+    def against(self, parameters: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
+        """What it sets to another value than ``parameters`` do: in its words, and theirs."""
+        for word in self.rest if self.command == OPTIONS else ():
+            key, _equals, value = word.partition("=")
+            name = "%s.%s" % (self.module, canonical_name(key))
+            wanted = parameters.get(name)
+            if wanted is not None and (value[:1] in ("1", "y", "Y")) != wanted:
+                yield "%s.%s" % (self.module, word), wanted
+
+
+def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
+    """All that others say; the command line counts for a system that is running."""
+    found = [
+        line
+        for path in files.layered(_FOLDERS, ".conf", ours)
+        for line in parsed(path, files.read(path) or "")
+    ]
+    return found + (_on_command_line(files.read(KERNEL_COMMAND_LINE) or "") if is_running else [])
+
+
+def parsed(path: str, content: str) -> list[Line]:
+    """The lines of one file of modprobe.d."""
+    found = []
+    waiting = ""
+    for number, text in enumerate(_text.lines(content), 1):
+        whole = waiting + text
+        waiting = whole[:-1] + " " if whole.endswith("\\") else ""
+        words = _text.words(whole)
+        if not waiting and len(words) > 1 and not words[0].startswith("#"):
+            command, module, *rest = words
+            place = "%s:%d" % (path, number)
+            found.append(Line(place, " ".join(words), command, canonical_name(module), rest))
+    return found
+
+
+def _on_command_line(content: str) -> list[Line]:
+    found = []
+    for word in _text.words(content):
+        key, _equals, value = word.partition("=")
+        module, dot, parameter = key.partition(".")
+        if key in _OF_COMMAND_LINE:
+            found += [
+                Line(KERNEL_COMMAND_LINE, word, _OF_COMMAND_LINE[key], canonical_name(name))
+                for name in value.split(",")
+            ]
+        elif dot:
+            rest = ["%s=%s" % (parameter, value)]
+            found.append(Line(KERNEL_COMMAND_LINE, word, OPTIONS, canonical_name(module), rest))
+    return found
+
+
+def keeping_away(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
+    """The lines by which ``modules``, or what they need, are not loaded at boot."""
+    named = {canonical_name(module) for module in modules}
+    needed = with_needs(named)
+    return [
+        line
+        for line in known
+        if line.module in (needed if line.keeps_away_from_all else named) and line.keeps_away
+    ]
+
+
+def with_needs(modules: Iterable[str]) -> set[str]:
+    """The modules and those that they need, as far as they are VFIO's."""
+    named = {canonical_name(module) for module in modules}
+    return named.union(*(_NEEDS.get(module, ()) for module in named))
+
+
+def obstacles(known: Sequence[Line], wanted: Wanted) -> list[str]:
+    """A sentence for each line that is against ``wanted``."""
+    found = [
+        "%s, so that %s, which this list needs, is not loaded at boot. Remove it there, or set "
+        "`persistent: false`" % (line.label, line.module)
+        for line in keeping_away(known, wanted.modules)
+    ]
+    return found + [
+        "%s sets %s, and this run is to set it to %d at each boot. Remove it there, or leave "
+        "`%s` out here" % (line.place, word, value, VFIO_PARAMETERS[word.partition("=")[0]])
+        for line in known
+        for word, value in line.against(wanted.parameters)
+    ]

@@ -1,0 +1,120 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a host had before a rollout changed it, kept to be brought back. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Mapping, NamedTuple
+
+from .._errors import DAMAGED, PolicyError
+from .._model.policy import ROLLOUT_NAME, Options
+from .._model.policy_list import parse_entries
+from .._model.request import Request
+from .._system.files import FileChange
+from .last_applied import RULES, Applied, LastApplied, from_options, to_mapping, to_options
+
+PREVIOUS = "/var/lib/armfleet-vfio/previous.json"
+
+
+class Rolled(NamedTuple):
+    """What is to be applied, and the change of the file that keeps what there was before."""
+
+    request: Request
+    record: FileChange
+
+
+class Kept(NamedTuple):
+    """What was applied before the rollout of that name, and what that rollout applied."""
+
+    rollout: str
+    before: Applied
+    after: Applied
+
+
+def _check_name(name: str) -> str:
+    """The name of a rollout; PolicyError if it is none."""
+    if not ROLLOUT_NAME.fullmatch(name):
+        raise PolicyError(
+            "`rollout` %r is not a name for a rollout; give up to 64 letters, digits and . _ : + "
+            "-, beginning with a letter or digit" % name
+        )
+    return name
+
+
+def part(request: Request, memory: LastApplied, content: str | None) -> Rolled | None:
+    """The request as a part of its rollout; None where it restores and there is nothing to.
+
+    ``content`` is that of the file with what was kept.
+    """
+    rollout = _check_name(request.rollout or "")
+    now = Applied(memory.entries, memory.options)
+    if not request.restores:
+        wanted = Applied(list(request.entries), request.options if request.entries else Options())
+        after = _keep(content, rollout, now, wanted)
+        return Rolled(request, FileChange(PREVIOUS, content, after))
+    before = _previous(content, rollout, now)
+    if before is None:
+        return None
+    options = before.options._asdict()
+    restoring = request._replace(entries=before.entries, **options)
+    return Rolled(restoring, FileChange(PREVIOUS, content, None))
+
+
+def _keep(content: str | None, rollout: str, before: Applied, after: Applied) -> str | None:
+    """The file's new content, where ``before`` is in force now and ``after`` is to be."""
+    if before == after:
+        return content
+    kept = _read(content)
+    if kept and kept.rollout == rollout:
+        before = kept.before
+    return (
+        json.dumps(
+            {"rollout": rollout, "before": _mapping(before), "after": _mapping(after)}, indent=1
+        )
+        + "\n"
+    )
+
+
+def _previous(content: str | None, rollout: str, now: Applied) -> Applied | None:
+    """What was applied before this rollout; None if the rollout did not change this host.
+
+    PolicyError if what is applied ``now`` is not what that rollout left.
+    """
+    kept = _read(content)
+    if kept is None or kept.rollout != rollout:
+        return None
+    if kept.after != now:
+        raise PolicyError(
+            "The list of this host was changed since rollout %s, by another run (%s says what it "
+            "is now), so it is not put back to what it was before. Apply the list that this host "
+            "shall have" % (rollout, RULES)
+        )
+    return kept.before
+
+
+def _read(content: str | None) -> Kept | None:
+    """What the file says; PolicyError if it was damaged."""
+    if content is None:
+        return None
+    try:
+        kept = json.loads(content)
+        return Kept(_check_name(kept["rollout"]), _applied(kept["before"]), _applied(kept["after"]))
+    except DAMAGED as error:
+        raise PolicyError(
+            "%s cannot be read (%s), so it is not known what this host had before the last "
+            "rollout. Somebody edited it: delete it, and apply the list that the host shall have"
+            % (PREVIOUS, error)
+        ) from None
+
+
+def _mapping(applied: Applied) -> dict[str, Any]:
+    devices = [to_mapping(entry) for entry in applied.entries]
+    return dict(from_options(applied.options), devices=devices)
+
+
+def _applied(mapping: Mapping[str, Any]) -> Applied:
+    options = dict(mapping)
+    return Applied(parse_entries(options.pop("devices")), to_options(**options))

@@ -1,0 +1,120 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Drivers that have a device before user space begins, and the words that stop them. Reads only."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Sequence
+
+from .._model.device import Identity
+from .._system.files import Files
+from .._system.kmod import Kmod, canonical_name
+from .._system.sysfs import Sysfs
+from .vfio import is_built_in, modalias
+
+_SYMBOLS = "/proc/kallsyms"
+# __initcall_name in include/linux/init.h: module, counter, line, function, level.
+_INITCALL = re.compile(
+    r" __initcall__kmod_(\w+?)__\d+_\d+_([A-Za-z_]\w*?)(?:early|rootfs|[0-7]s?)$", re.MULTILINE
+)
+
+
+class Early(NamedTuple):
+    """That a device has its native driver for a moment at each boot.
+
+    ``words`` go on the kernel's command line to prevent it; None where they are not known.
+    """
+
+    device: Identity
+    driver: str
+    words: str | None
+    others: Sequence[str]
+
+    @property
+    def sentence(self) -> str:
+        """The same in words, with what else they would do."""
+        begin = (
+            "%s is taken by %s for a moment at each boot, before any rule can run: that driver is "
+            "built into the kernel" % (self.device.label, self.driver)
+        )
+        if self.words is None:
+            return (
+                "%s. Where even that is too much, initcall_blacklist= on the kernel's command line "
+                "prevents it, with the driver's init function, which this kernel does not tell"
+                % begin
+            )
+        return (
+            "%s. Where even that is too much, add %s to the kernel's command line. No other device "
+            "gets that driver then either: %s"
+            % (begin, self.words, ", ".join(self.others) or "none has it now")
+        )
+
+
+def is_built_in_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> bool:
+    """Whether a driver that is registered is part of the kernel."""
+    module = sysfs.link_name("bus/%s/drivers/%s/module" % (device.bus, driver))
+    if module is None and device.bus == "amba":
+        # Before Linux 6.9 (amba_driver_register) a module's driver may not name its owner either.
+        module = module_of(sysfs, kmod, device, driver)
+        return not sysfs.exists("module/%s/initstate" % canonical_name(module))
+    return module is None or is_built_in(sysfs, module)
+
+
+def is_permanent_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> bool:
+    """Whether neither a run nor a boot takes the device from a driver that is registered."""
+    place = "bus/%s/drivers/%s" % (device.bus, driver)
+    return (
+        sysfs.exists(place)
+        and not sysfs.exists(place + "/unbind")
+        and is_built_in_driver(sysfs, kmod, device, driver)
+    )
+
+
+def module_of(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str:
+    """The module of a driver that has no link to it, as those that are built in before Linux 7.
+
+    Nor has such a module aliases there (modules.builtin.modinfo has them since 6.18), and then
+    it is taken to be one of the driver's name.
+    """
+    resolved = kmod.resolve(modalias(sysfs, device))
+    return resolved[0] if len(resolved) == 1 else canonical_name(driver)
+
+
+class EarlyDrivers:
+    """Knows which drivers are built in, and their init functions."""
+
+    def __init__(self, sysfs: Sysfs, kmod: Kmod, files: Files) -> None:
+        self._sysfs = sysfs
+        self._kmod = kmod
+        self._files = files
+        self._functions: dict[str, list[str]] | None = None
+
+    def of(self, device: Identity, driver: str | None) -> Early | None:
+        """What is to be said of a device whose native driver is ``driver``, if it is built in."""
+        if driver is None:
+            return None
+        place = "bus/%s/drivers/%s" % (device.bus, driver)
+        module = self._sysfs.link_name(place + "/module")
+        if not self._sysfs.exists(place) or not is_built_in_driver(
+            self._sysfs, self._kmod, device, driver
+        ):
+            return None
+        module = module or module_of(self._sysfs, self._kmod, device, driver)
+        functions = self._init_functions().get(module, [])
+        words = "initcall_blacklist=" + functions[0] if len(functions) == 1 else None
+        others = [
+            name
+            for name in self._sysfs.names(place)
+            if name != device.name and self._sysfs.exists("bus/%s/devices/%s" % (device.bus, name))
+        ]
+        return Early(device, driver, words, others)
+
+    def _init_functions(self) -> dict[str, list[str]]:
+        if self._functions is None:
+            self._functions = {}
+            for module, function in _INITCALL.findall(self._files.read(_SYMBOLS) or ""):
+                self._functions.setdefault(module, []).append(function)
+        return self._functions

@@ -1,0 +1,264 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The devices of this machine as /sys shows them. Reads only."""
+
+from __future__ import annotations
+
+from typing import Container, Mapping, NamedTuple, Sequence
+
+from .. import _text
+from .._errors import PolicyError
+from .._model.buses import VFIO_DRIVERS
+from .._model.device import Board, Identity, State
+from .._model.selector import Selector, match, resolve_alias
+from .._system.sysfs import KernelBlockedError, Sysfs
+
+BUSES = tuple(VFIO_DRIVERS)
+
+_TREE = "firmware/devicetree/base"
+
+
+def folder(device: Identity) -> str:
+    """The device's folder in /sys by way of its bus."""
+    return "bus/%s/devices/%s" % (device.bus, device.name)
+
+
+def snapshot(sysfs: Sysfs, facets: Container[str]) -> list[Identity]:
+    """Every platform and AMBA device, with those identities that are in ``facets``.
+
+    ``facets`` holds selector kinds; what is not in it is not read, since on a machine with 10,000
+    devices each file more costs.
+    """
+    return [
+        _identify(sysfs, bus, name, facets)
+        for bus in BUSES
+        for name in sysfs.names("bus/%s/devices" % bus)
+    ]
+
+
+def complete(sysfs: Sysfs, device: Identity) -> Identity:
+    """The device with all its identities, whatever the snapshot read of them."""
+    return _identify(sysfs, device.bus, device.name, ("dt_path", "compatible", "acpi_path"))
+
+
+def consumers(sysfs: Sysfs, device: Identity) -> list[str]:
+    """Those who need this device before they can have a driver, as "bus:name"."""
+    names = sysfs.names(folder(device))
+    return [name.split(":", 1)[1] for name in names if name.startswith("consumer:")]
+
+
+def active(sysfs: Sysfs, device: Identity, names: Sequence[str]) -> list[str]:
+    """Those who lose their driver with this device, as "bus:name".
+
+    ``names`` are the names in the device's folder.
+    """
+    link = folder(device) + "/%s/status"
+    return [
+        name.split(":", 1)[1]
+        for name in names
+        if name.startswith("consumer:") and sysfs.read(link % name) == "active"
+    ]
+
+
+def board(sysfs: Sysfs) -> Board:
+    """What firmware calls this machine; nothing where that is not known."""
+    compatible = sysfs.strings(_TREE + "/compatible")
+    if compatible:
+        return Board(compatible)
+    told = [sysfs.read("class/dmi/id/" + name) for name in ("product_name", "board_name")]
+    return Board((), *[_text.stripped(name or "") or None for name in told])
+
+
+def for_other_boards(sysfs: Sysfs, selectors: Sequence[Selector]) -> dict[Selector, str]:
+    """Those of ``selectors`` that do not count on this board, and a sentence that says so.
+
+    PolicyError where it is not known which board this is.
+    """
+    choosy = [selector for selector in selectors if selector.when_board]
+    names = board(sysfs).names if choosy else []
+    if choosy and not names:
+        raise PolicyError(
+            "%s has when_board, and it is not known which board this is: neither "
+            "/sys/firmware/devicetree/base/compatible nor /sys/class/dmi/id names it, as in an "
+            "image that is not running. Give the entries that are meant for it, without when_board"
+            % choosy[0].label
+        )
+    return {
+        selector: "%s counts on %s only, and this board is %s"
+        % (selector.label, " or ".join(selector.when_board), ", ".join(names))
+        for selector in choosy
+        if not set(names).intersection(selector.when_board)
+    }
+
+
+def alias_path(sysfs: Sysfs, alias: str) -> str | None:
+    """The path of a device-tree alias, or None."""
+    paths = sysfs.strings("%s/aliases/%s" % (_TREE, alias))
+    # The node has a property "name" as every node, which is no path.
+    return paths[0] if paths and paths[0].startswith("/") else None
+
+
+def states(sysfs: Sysfs, devices: Sequence[Identity]) -> list[State]:
+    """The present state of each device; PolicyError where one is held by a hanging driver."""
+    overrides = sysfs.read_locked([folder(device) + "/driver_override" for device in devices])
+    return [_state(sysfs, device, override) for device, override in zip(devices, overrides)]
+
+
+def states_as_far_as_known(
+    sysfs: Sysfs, devices: Sequence[Identity]
+) -> list[tuple[State, str | None]]:
+    """As :func:`states`, but where a driver hangs, why the override is not known beside it."""
+    try:
+        return [(found, None) for found in states(sysfs, devices)]
+    except KernelBlockedError:
+        return [_state_as_far_as_known(sysfs, device) for device in devices]
+
+
+def _state_as_far_as_known(sysfs: Sysfs, device: Identity) -> tuple[State, str | None]:
+    try:
+        return state(sysfs, device), None
+    except KernelBlockedError as error:
+        return _state(sysfs, device, None), str(error)
+
+
+def state(sysfs: Sysfs, device: Identity) -> State:
+    return states(sysfs, [device])[0]
+
+
+class Resolved(NamedTuple):
+    """The devices of each selector, and what is wrong, by the selector's position."""
+
+    devices: list[list[Identity]]
+    problems: dict[int, str]
+
+
+def resolve(
+    sysfs: Sysfs, selectors: Sequence[Selector], devices: Sequence[Identity] | None = None
+) -> list[list[Identity]]:
+    """The devices of each selector, aliases followed, in one snapshot of /sys.
+
+    PolicyError with every problem at once, as :func:`resolve_all` tells them.
+    """
+    resolved = resolve_all(sysfs, selectors, devices)
+    if resolved.problems:
+        raise PolicyError(list(resolved.problems.values()))
+    return resolved.devices
+
+
+def resolve_all(
+    sysfs: Sysfs, selectors: Sequence[Selector], devices: Sequence[Identity] | None = None
+) -> Resolved:
+    """As :func:`resolve`, with the devices of those selectors that have no problem.
+
+    A problem is an alias that is not there, a required selector without a match (and why), or a
+    number other than ``expect``.
+    """
+    problems: dict[int, str] = {}
+    known: list[Selector | None] = []
+    for position, selector in enumerate(selectors):
+        try:
+            known.append(resolve_alias(selector, lambda alias: alias_path(sysfs, alias)))
+        except PolicyError as error:
+            known.append(None)
+            if selector.required:
+                problems[position] = str(error)
+    present = [selector for selector in known if selector]
+    if devices is None:
+        devices = snapshot(sysfs, {selector.kind for selector in present})
+    matches = iter(match(present, devices))
+    found = [next(matches) if selector else [] for selector in known]
+    missing = {
+        position: resolved
+        for position, (resolved, matched) in enumerate(zip(known, found))
+        if resolved and resolved.required and not matched
+    }
+    problems.update(_missing(sysfs, selectors, missing))
+    for position, (selector, matched) in enumerate(zip(selectors, found)):
+        if matched and selector.expect not in (None, len(matched)):
+            problems[position] = _unexpected(sysfs, selector, matched)
+    return Resolved(
+        [[] if position in problems else matched for position, matched in enumerate(found)],
+        {position: problems[position] for position in sorted(problems)},
+    )
+
+
+def _missing(
+    sysfs: Sysfs, selectors: Sequence[Selector], missing: Mapping[int, Selector]
+) -> dict[int, str]:
+    if not missing:
+        return {}
+    # Here, because nearly all runs have not to load it.
+    from .missing_device import (  # noqa: PLC0415
+        MissingDevices,
+    )
+
+    explained = MissingDevices(sysfs)
+    return {
+        position: "%s matches no device: %s. If it may be missing, say required: false"
+        % (selectors[position].label, explained.why(selectors[position], resolved))
+        for position, resolved in missing.items()
+    }
+
+
+def _unexpected(sysfs: Sysfs, selector: Selector, matched: Sequence[Identity]) -> str:
+    return "%s matches %d devices, but expect says %s: %s. Correct expect, or name those meant" % (
+        selector.label,
+        len(matched),
+        selector.expect,
+        ", ".join(complete(sysfs, device).stable_name for device in matched),
+    )
+
+
+def _identify(sysfs: Sysfs, bus: str, name: str, facets: Container[str]) -> Identity:
+    path = "bus/%s/devices/%s" % (bus, name)
+    dt_path: str | None = None
+    compatible: tuple[str, ...] = ()
+    acpi_path: str | None = None
+    acpi_hid: str | None = None
+    # A driver can make a helper device that shares its parent's node (device_set_of_node_from_dev)
+    # and is named by PLATFORM_DEVID_AUTO; what is said of a node means the parent.
+    if name.endswith(".auto"):
+        return Identity(bus, name)
+    if "dt_path" in facets:
+        dt_path = _dt_path(sysfs, path)
+    if "compatible" in facets:
+        compatible = sysfs.strings(path + "/of_node/compatible")
+    if ("acpi_path" in facets or "acpi_hid" in facets) and not dt_path:
+        acpi_path = sysfs.read(path + "/firmware_node/path")
+        acpi_hid = sysfs.read(path + "/firmware_node/hid")
+    return Identity(bus, name, dt_path, compatible, acpi_path, acpi_hid)
+
+
+def _dt_path(sysfs: Sysfs, path: str) -> str | None:
+    target = sysfs.link(path + "/of_node")
+    if target is None:
+        return None
+    return target.partition("/" + _TREE)[2] or None
+
+
+def _state(sysfs: Sysfs, device: Identity, override: str | None) -> State:
+    path = folder(device)
+    driver = sysfs.link_name(path + "/driver")
+    group = sysfs.link_name(path + "/iommu_group")
+    return State(
+        driver,
+        None if override in (None, "", "(null)") else override,
+        group,
+        _vfio_nodes(sysfs, path, group) if driver == VFIO_DRIVERS[device.bus] else (),
+    )
+
+
+def _vfio_nodes(sysfs: Sysfs, path: str, group: str | None) -> tuple[str, ...]:
+    nodes = [
+        "/dev/vfio/" + name
+        for name in ([group, "noiommu-" + group] if group else [])
+        if sysfs.exists("class/vfio/" + name)
+    ]
+    nodes += [
+        "/dev/vfio/devices/" + name
+        for name in sysfs.names(path + "/vfio-dev")
+        if sysfs.exists("%s/vfio-dev/%s/dev" % (path, name))
+    ]
+    return tuple(nodes)

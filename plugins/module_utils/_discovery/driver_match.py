@@ -1,0 +1,150 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Why a driver has a device, where it is not the override that says so. Reads only."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from .._model.buses import VFIO_DRIVERS
+from .._model.device import Identity
+from .._system.kmod import Kmod
+from .._system.sysfs import Sysfs
+from .vfio import is_built_in, modalias
+
+OVERRIDE, COMPATIBLE, ACPI, AMBA, NAME, HAND, KERNEL = (
+    "override",
+    "compatible",
+    "acpi",
+    "amba",
+    "name",
+    "hand",
+    "kernel",
+)
+# By how a modalias begins: drivers/of/device.c, drivers/acpi/device_sysfs.c, drivers/amba/bus.c,
+# drivers/base/platform.c.
+_KINDS = {"of": COMPATIBLE, "acpi": ACPI, "amba": AMBA, "platform": NAME}
+
+
+class Reason(NamedTuple):
+    """By what a device came to its driver."""
+
+    kind: str
+    sentence: str
+
+
+class Match(NamedTuple):
+    """Why a driver has a device, whatever its override says now.
+
+    ``module`` is that of the driver, None for one that is built in. udev loads it for the device
+    if it ``is_claiming``.
+    """
+
+    reason: Reason
+    module: str | None = None
+    is_claiming: bool = False
+
+    @property
+    def is_by_hand(self) -> bool:
+        return self.reason.kind == HAND
+
+
+class Drivers:
+    """The drivers that are there, and what they claim; modprobe is asked once of each."""
+
+    def __init__(self, sysfs: Sysfs, kmod: Kmod) -> None:
+        self._sysfs = sysfs
+        self._kmod = kmod
+        self._modules: dict[tuple[str, str], tuple[str | None, bool]] = {}
+        self._claiming: dict[tuple[str, str], bool] = {}
+        self._names: dict[str, list[str]] = {}
+
+    def names(self, bus: str) -> list[str]:
+        """The drivers of a bus."""
+        if bus not in self._names:
+            self._names[bus] = self._sysfs.names("bus/%s/drivers" % bus)
+        return self._names[bus]
+
+    def module(self, bus: str, driver: str) -> str | None:
+        """The module of a driver that is there; None for one that is built in."""
+        named, is_in_kernel = self._named_module(bus, driver)
+        return None if is_in_kernel else named
+
+    def _named_module(self, bus: str, driver: str) -> tuple[str | None, bool]:
+        """The module that the kernel names, and whether it is built in.
+
+        One that is built in is named since Linux 7.
+        """
+        key = bus, driver
+        if key not in self._modules:
+            named = self._sysfs.link_name("bus/%s/drivers/%s/module" % key)
+            self._modules[key] = named, named is None or is_built_in(self._sysfs, named)
+        return self._modules[key]
+
+    def match(self, device: Identity, driver: str) -> Match:
+        """Why that driver has the device."""
+        module = self.module(device.bus, driver)
+        if driver in VFIO_DRIVERS.values():
+            return Match(_by_hand("%s claims no device by itself" % driver), module)
+        if module and self._kmod.aliases(module) is None:
+            return Match(_unknown(module), module, is_claiming=True)
+        asked = modalias(self._sysfs, device)
+        named, _is_in_kernel = self._named_module(device.bus, driver)
+        for claiming in [named] if named else self._built_in_for(asked):
+            reason = self._claimed(device, asked, claiming)
+            if reason:
+                return Match(reason, module, is_claiming=self._claims(claiming, asked))
+        if _name(device, asked) == driver:
+            return Match(Reason(NAME, "its name, %s, is that of the driver" % driver), module)
+        if module:
+            return Match(_by_hand("the module %s does not claim it" % module), module)
+        sentence = "the driver is built in and the kernel chose it; it does not tell by what"
+        return Match(Reason(KERNEL, sentence))
+
+    def _built_in_for(self, asked: str) -> list[str]:
+        return [module for module in self._kmod.resolve(asked) if self._kmod.is_built_in(module)]
+
+    def _claimed(self, device: Identity, asked: str, module: str) -> Reason | None:
+        """What of the device the module claims first, in the kernel's order."""
+        kind = _KINDS.get(asked.partition(":")[0], KERNEL)
+        if kind == COMPATIBLE and device.compatible:
+            head = asked.partition("C" + device.compatible[0])[0]
+            for compatible in device.compatible:
+                if self._claims(module, "%sC%s" % (head, compatible)):
+                    return _by(kind, "its compatible %s" % compatible, module)
+        if self._claims(module, asked):
+            return _by(kind, asked, module)
+        name = _name(device, asked)
+        if self._claims(module, "platform:" + name):
+            return _by(NAME, "its name, %s" % name, module)
+        return None
+
+    def _claims(self, module: str, asked: str) -> bool:
+        key = module, asked
+        if key not in self._claiming:
+            patterns = self._kmod.aliases(module) or ()
+            self._claiming[key] = any(fnmatchcase(asked, pattern) for pattern in patterns)
+        return self._claiming[key]
+
+
+def _by(kind: str, what: str, module: str) -> Reason:
+    return Reason(kind, "the module %s claims %s" % (module, what))
+
+
+def _by_hand(why: str) -> Reason:
+    sentence = "%s: somebody bound it, with a driver_override that was cleared since" % why
+    return Reason(HAND, sentence)
+
+
+def _unknown(module: str) -> Reason:
+    sentence = "modinfo does not know the module %s, so that what it claims is not known" % module
+    return Reason(KERNEL, sentence)
+
+
+def _name(device: Identity, asked: str) -> str:
+    """What platform_match in drivers/base/platform.c compares with names of drivers."""
+    prefix, _colon, name = asked.partition(":")
+    return name if prefix == "platform" else device.name

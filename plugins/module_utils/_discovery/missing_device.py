@@ -1,0 +1,207 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Why a selector matches no device, though firmware may know one. Reads only."""
+
+from __future__ import annotations
+
+import functools
+
+from .. import _text
+from .._model.buses import VFIO_DRIVERS
+from .._model.selector import Selector
+from .._system.sysfs import Sysfs
+
+_TREE = "firmware/devicetree/base"
+_ACPI = "bus/acpi/devices"
+_HANDLED = " and ".join(VFIO_DRIVERS)
+_NO_TREE = "this machine did not boot with a device tree; choose by acpi_path, acpi_hid or name"
+_NO_ACPI = "this machine did not boot with ACPI; choose by dt_path, compatible or name"
+_NOBODY = "no platform or AMBA device of this machine has it"
+# Buses whose children the kernel makes platform or AMBA devices of: of_default_bus_match_table in
+# drivers/of/platform.c.
+_POPULATED = {"simple-bus", "simple-mfd", "isa", "arm,amba-bus"}
+_SHOWN = 4
+# ACPI 6.5, section 6.3.7: _STA.
+_PRESENT, _ENABLED, _FUNCTIONING = 1, 2, 8
+
+
+class MissingDevices:
+    """Explains selectors that match no device; what all of them need is read once."""
+
+    def __init__(self, sysfs: Sysfs) -> None:
+        self._sysfs = sysfs
+
+    def why(self, selector: Selector, resolved: Selector) -> str:
+        """Why the selector matches no platform or AMBA device, as a clause.
+
+        ``resolved`` is the selector with its alias followed.
+        """
+        if selector.kind == "dt_path":
+            reason = self._of_path(resolved.value)
+            return (
+                "it stands for %s, and %s" % (resolved.value, reason) if selector.alias else reason
+            )
+        if selector.kind == "compatible":
+            return self._of_compatible(selector.value)
+        if selector.kind in ("acpi_path", "acpi_hid"):
+            return self._of_acpi(selector)
+        return self._of_name(selector)
+
+    def _of_path(self, dt_path: str) -> str:
+        if not self._has_tree:
+            return _NO_TREE
+        if not self._sysfs.exists(_TREE + dt_path):
+            return "the device tree has no such node; list them with 'ls %s'" % self._nearest(
+                dt_path
+            )
+        return self._of_node(dt_path)
+
+    def _of_compatible(self, compatible: str) -> str:
+        if not self._has_tree:
+            return "%s: %s" % (_NOBODY, _NO_TREE)
+        paths = self._nodes.get(compatible, [])
+        if not paths:
+            return _NOBODY
+        by_reason: dict[str, list[str]] = {}
+        for path in paths:
+            by_reason.setdefault(self._of_node(path), []).append(path)
+        return "no platform or AMBA device has it, but %s of the device tree: %s" % (
+            "a node" if len(paths) == 1 else "%d nodes" % len(paths),
+            "; ".join(
+                "%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()
+            ),
+        )
+
+    def _of_acpi(self, selector: Selector) -> str:
+        key = selector.kind.partition("_")[2]
+        known = self._sysfs.names(_ACPI)
+        if not known:
+            return "%s: %s" % (_NOBODY, _NO_ACPI)
+        by_reason: dict[str, list[str]] = {}
+        for name in known:
+            place = "%s/%s" % (_ACPI, name)
+            if self._sysfs.read("%s/%s" % (place, key)) == selector.value:
+                path = self._sysfs.read(place + "/path") or name
+                by_reason.setdefault(self._of_acpi_device(place), []).append(path)
+        if not by_reason:
+            return "%s; 'cat /sys/bus/acpi/devices/*/%s' lists them" % (_NOBODY, key)
+        return "no platform or AMBA device has it, but ACPI knows %s" % "; ".join(
+            "%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()
+        )
+
+    def _of_acpi_device(self, place: str) -> str:
+        status = _text.number(self._sysfs.read(place + "/status"))
+        if status is not None:
+            # acpi_device_is_present and acpi_device_is_enabled in drivers/acpi/scan.c.
+            if not status & (_PRESENT | _FUNCTIONING):
+                return "its _STA is %s, not present, so the kernel makes no device of it" % status
+            if not status & _ENABLED:
+                return "its _STA is %s, not enabled, so the kernel makes no device of it" % status
+        for entry in self._sysfs.names(place):
+            bus = self._sysfs.link_name("%s/%s/subsystem" % (place, entry))
+            if entry.startswith("physical_node") and bus:
+                return _on_bus(self._sysfs.link_name("%s/%s" % (place, entry)) or "", bus)
+        return "the kernel made no device of it"
+
+    def _of_name(self, selector: Selector) -> str:
+        found = [
+            bus
+            for bus in self._sysfs.names("bus")
+            if self._sysfs.exists("bus/%s/devices/%s" % (bus, selector.value))
+        ]
+        if not found:
+            return _NOBODY
+        if found[0] in VFIO_DRIVERS:
+            return "its device is on the %s bus" % found[0]
+        return _on_bus(selector.value, found[0])
+
+    def _of_node(self, dt_path: str) -> str:
+        """Why a node that is there has no platform or AMBA device."""
+        disabled = self._disabled_ancestor(dt_path)
+        if disabled:
+            return "its node is there, but belongs to %s, whose status is not okay" % disabled
+        status = self._sysfs.strings(_TREE + dt_path + "/status")
+        if status and status[0] not in ("okay", "ok"):
+            return (
+                "its node is there, but its status is %r, so the kernel makes no device of it"
+                % status[0]
+            )
+        bus, name = self._device_at(dt_path)
+        if bus not in (None, *VFIO_DRIVERS):
+            return _on_bus(name, bus)
+        if not self._sysfs.exists(_TREE + dt_path + "/compatible"):
+            return "its node is there, but has no compatible, so the kernel makes no device of it"
+        parent = dt_path.rpartition("/")[0]
+        if parent and not _POPULATED & set(self._sysfs.strings(_TREE + parent + "/compatible")):
+            return (
+                "its node is there, but its parent %s is no bus that the kernel makes devices of "
+                "(simple-bus, simple-mfd); only the parent's driver could%s"
+                % (parent, self._of_parent(parent))
+            )
+        return (
+            "its node is there, but the kernel made no device of it, as for interrupt controllers, "
+            "early clocks and reserved memory"
+        )
+
+    def _of_parent(self, dt_path: str) -> str:
+        bus, name = self._device_at(dt_path)
+        if bus is None:
+            return ", and it has no device either"
+        driver = self._sysfs.link_name("bus/%s/devices/%s/driver" % (bus, name))
+        return ", and %s device %s %s" % (
+            bus,
+            name,
+            "is bound to %s, which made none" % driver if driver else "is bound to no driver",
+        )
+
+    def _device_at(self, dt_path: str) -> tuple[str | None, str]:
+        """Bus and name of the device of a node; (None, "") if it has none."""
+        return self._devices.get(dt_path, (None, ""))
+
+    @functools.cached_property
+    def _devices(self) -> dict[str, tuple[str, str]]:
+        found: dict[str, tuple[str, str]] = {}
+        for bus in self._sysfs.names("bus"):
+            for name in self._sysfs.names("bus/%s/devices" % bus):
+                node = self._sysfs.link("bus/%s/devices/%s/of_node" % (bus, name)) or ""
+                found.setdefault(node.partition("/" + _TREE)[2], (bus, name))
+        return found
+
+    @functools.cached_property
+    def _has_tree(self) -> bool:
+        # With ACPI there is a tree as well, but it describes no machine.
+        return self._sysfs.exists(_TREE + "/compatible")
+
+    @functools.cached_property
+    def _nodes(self) -> dict[str, list[str]]:
+        """The paths of nodes by each of their compatibles."""
+        found: dict[str, list[str]] = {}
+        waiting = [""]
+        while waiting:
+            path = waiting.pop()
+            for compatible in self._sysfs.strings(_TREE + path + "/compatible"):
+                found.setdefault(compatible, []).append(path or "/")
+            below = self._sysfs.folders(_TREE + path)
+            waiting += ["%s/%s" % (path, name) for name in reversed(below)]
+        return found
+
+    def _disabled_ancestor(self, dt_path: str) -> str | None:
+        ancestor = dt_path.rpartition("/")[0]
+        while ancestor:
+            status = self._sysfs.strings(_TREE + ancestor + "/status")
+            if status and status[0] not in ("okay", "ok"):
+                return ancestor
+            ancestor = ancestor.rpartition("/")[0]
+        return None
+
+    def _nearest(self, dt_path: str) -> str:
+        parent = dt_path
+        while parent and not self._sysfs.exists(_TREE + parent):
+            parent = parent.rpartition("/")[0]
+        return "/proc/device-tree" + parent
+
+
+def _on_bus(name: str, bus: str | None) -> str:
+    return "its device is %s on the %s bus; this collection handles %s" % (name, bus, _HANDLED)

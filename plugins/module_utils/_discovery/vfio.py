@@ -1,0 +1,190 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What VFIO is set to, and what became of a device that it was given. Reads only."""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from .._model.buses import VFIO_DRIVERS
+from .._model.device import Identity, Native, State
+from .._model.policy import VfioSettings
+from .._model.steps import DevicePlan
+from .._system.kmod import Kmod
+from .._system.sysfs import Sysfs
+from .devices import folder
+
+RESET_REQUIRED = "module/vfio_platform/parameters/reset_required"
+NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
+# vfio_noiommu_group_alloc in drivers/vfio/group.c.
+NOIOMMU_GROUP = "vfio-noiommu"
+
+NO_GROUP = (
+    "%s has no IOMMU group (%s), and VFIO does not take a device without one (EINVAL). Give the "
+    "device an IOMMU in the firmware, or accept that it can reach all memory and set "
+    "`unsafe_noiommu: true`"
+)
+NO_RESET = (
+    "%s has no reset function (%s), and vfio-platform asks for one (ENOENT). If the device may be "
+    "handed over without a reset, set `reset_required: false`"
+)
+
+
+def registered(sysfs: Sysfs) -> list[str]:
+    """The vfio drivers that the kernel has at this moment."""
+    return [
+        driver
+        for bus, driver in VFIO_DRIVERS.items()
+        if sysfs.exists("bus/%s/drivers/%s" % (bus, driver))
+    ]
+
+
+def present_settings(sysfs: Sysfs) -> VfioSettings:
+    """The settings of the vfio modules that are loaded; None for one that is not."""
+    noiommu = _flag(sysfs.read(NOIOMMU))
+    if noiommu is None and sysfs.exists("module/vfio"):
+        # Without CONFIG_VFIO_NOIOMMU there is no such parameter.
+        noiommu = False
+    return VfioSettings(_flag(sysfs.read(RESET_REQUIRED)), noiommu)
+
+
+def _flag(text: str | None) -> bool | None:
+    return None if text is None else text == "Y"
+
+
+def native(
+    sysfs: Sysfs, kmod: Kmod, device: Identity, remembered: tuple[str | None] | None
+) -> Native:
+    """The driver that takes the device without an override.
+
+    ``remembered`` holds the driver that it was taken from, None for none; it is None itself where
+    nothing is remembered.
+    """
+    if remembered == (None,):
+        return Native()
+    driver = remembered[0] if remembered else None
+    if driver and sysfs.exists("bus/%s/drivers/%s" % (device.bus, driver)):
+        return Native(driver, was_bound=True)
+    for module in kmod.resolve(modalias(sysfs, device)):
+        place = "module/%s/drivers" % module.replace("-", "_")
+        drivers = [
+            name.split(":", 1)[1]
+            for name in sysfs.names(place)
+            if name.startswith(device.bus + ":")
+        ]
+        if drivers:
+            return Native(drivers[0])
+        if not sysfs.exists("module/" + module.replace("-", "_")):
+            return Native(driver, module, was_bound=driver is not None)
+    return Native()
+
+
+def modalias(sysfs: Sysfs, device: Identity) -> str:
+    """What udev asks modprobe with, to find the modules that claim the device."""
+    found = sysfs.read(folder(device) + "/modalias")
+    if found is not None:
+        return found
+    # amba_uevent in drivers/amba/bus.c makes it of the id, and there is no modalias file.
+    return "amba:d%s" % (sysfs.read(folder(device) + "/id") or "").upper()
+
+
+class Sibling(NamedTuple):
+    """A device of the same IOMMU group whose driver keeps VFIO from using the group."""
+
+    name: str
+    driver: str
+    group: str
+
+
+def native_siblings(sysfs: Sysfs, device: Identity) -> list[Sibling]:
+    """Those who share the IOMMU group and are on a driver that does DMA of its own.
+
+    ``name`` is "bus/name". Before Linux 7 a device has its group from its first probe on, so that
+    nothing is known of one that no driver was tried on.
+    """
+    group = folder(device) + "/iommu_group"
+    members = sysfs.names(group + "/devices")
+    if len(members) < 2:
+        return []
+    number = sysfs.link_name(group) or ""
+    found = []
+    for member in members:
+        place = "%s/devices/%s" % (group, member)
+        driver = sysfs.link_name(place + "/driver")
+        name = "%s/%s" % (sysfs.link_name(place + "/subsystem"), member)
+        if driver and name != device.name_on_bus and not _leaves_dma_alone(driver):
+            found.append(Sibling(name, driver, number))
+    return found
+
+
+def _leaves_dma_alone(driver: str) -> bool:
+    """driver_managed_dma in the kernel's drivers: those of VFIO on any bus, and two of PCI."""
+    return "vfio" in driver or driver in ("pcieport", "pci-stub")
+
+
+def why_not_bound(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str:
+    """What an errno of ``bind`` means for this device, and what to do; one sentence or two."""
+    if driver == VFIO_DRIVERS[device.bus]:
+        if code == errno.EINVAL:
+            return _why_invalid(sysfs, device)
+        if code == errno.ENOENT:
+            return _why_no_reset(sysfs, device)
+    if code == errno.EAGAIN:
+        return "A supplier of the device is not ready; bind the supplier first and run again"
+    if code == errno.ENODEV:
+        return "The driver declines this device, as it does one that it was not written for"
+    return "The kernel's log ('dmesg | grep %s') may say why" % device.name
+
+
+def _why_invalid(sysfs: Sysfs, device: Identity) -> str:
+    path = folder(device)
+    group = sysfs.link_name(path + "/iommu_group")
+    if group:
+        return (
+            "It is in IOMMU group %s, so the IOMMU is not cache coherent for it, or another driver "
+            "of the group stands in the way; see 'dmesg'" % group
+        )
+    if not device.dt_path:
+        reason = "the firmware's tables name no IOMMU for it"
+    elif sysfs.exists(path + "/of_node/iommus"):
+        reason = "its node has iommus, but the IOMMU did not take it; see 'dmesg | grep -i smmu'"
+    else:
+        reason = "its node has no iommus property"
+    return NO_GROUP % ("It", reason)
+
+
+def _why_no_reset(sysfs: Sysfs, device: Identity) -> str:
+    if present_settings(sysfs).reset_required:
+        return NO_RESET % (
+            "It",
+            device.compatible[0] if device.compatible else "the firmware has no _RST",
+        )
+    return (
+        "It has no reset function, and this kernel refuses it even with `reset_required: false`, "
+        "as Linux before 6.3 does (fixed by commit 168a9c91fe0a); a newer kernel takes it"
+    )
+
+
+def bound_wrongly(sysfs: Sysfs, plan: DevicePlan, after: State) -> str | None:
+    """What is missing on a device that was bound to VFIO, or None."""
+    if plan.driver != VFIO_DRIVERS[plan.device.bus]:
+        return None
+    if after.iommu_group is None:
+        return "it is bound, but has no IOMMU group"
+    if not after.vfio_nodes:
+        return "it is bound, but the kernel made no node for IOMMU group %s" % after.iommu_group
+    if sysfs.has_node("/dev/vfio"):
+        missing = [node for node in after.vfio_nodes if not sysfs.has_node(node)]
+        if missing:
+            return "it is bound, but %s is not there" % ", ".join(missing)
+    return None
+
+
+def is_built_in(sysfs: Sysfs, module: str) -> bool:
+    """Whether a module that is there is part of the kernel; ``module`` as the kernel spells it."""
+    # mod_sysfs_setup in kernel/module/sysfs.c makes initstate, for modules that were loaded.
+    place = "module/" + module
+    return sysfs.exists(place) and not sysfs.exists(place + "/initstate")

@@ -1,0 +1,249 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What each boot uses by the host's configuration, whether or not it is in use now. Reads only."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Iterator, NamedTuple, Sequence
+
+from .. import _text
+from .._errors import PolicyError
+from .._system.files import KERNEL_COMMAND_LINE, Files
+from .._system.sysfs import Sysfs
+from .network_files import Interface, NetworkFiles
+
+FSTAB, CRYPTTAB = "/etc/fstab", "/etc/crypttab"
+_RESUME = "/etc/initramfs-tools/conf.d/resume"
+_UNITS = "/etc/systemd/system"
+_TREE = "firmware/devicetree/base"
+
+_TAGS = {
+    "UUID": "uuid",
+    "LABEL": "label",
+    "PARTUUID": "partuuid",
+    "PARTLABEL": "partlabel",
+    "ID": "id",
+}
+# Parameters of the kernel's command line whose values are block devices, and those of encrypted
+# ones, which have UUIDs: kernel-parameters.txt, systemd-cryptsetup-generator(8).
+_BLOCKS = ("root", "resume", "mount.usr")
+_ENCRYPTED = tuple(prefix + key for prefix in ("", "rd.") for key in ("luks.uuid", "luks.name"))
+# Further block devices that an option of fstab names.
+_OPTIONS = ("device", "journal_path", "logdev", "rtdev")
+# udev_replace_chars in systemd's src/shared/device-nodes.c leaves all others as they are.
+_ESCAPED = re.compile("[^0-9A-Za-z#+.:=@_\u0080-\U0010ffff-]")
+_LINKS_AT_MOST = 8
+_MAC_PROPERTIES = ("mac-address", "local-mac-address", "address")
+
+
+class NodeUse(NamedTuple):
+    """What the device of a node of the device tree will be used for; ``kind`` is a hazard's."""
+
+    kind: str
+    subject: str
+    sentence: str
+
+
+class _Block(NamedTuple):
+    """How a file calls a block device, and what it says of it as a clause."""
+
+    called: str
+    use: str
+
+
+class Configured:
+    """Each file is read once, when the first question comes."""
+
+    def __init__(self, sysfs: Sysfs, files: Files) -> None:
+        self._sysfs = sysfs
+        self._files = files
+        self._networks = NetworkFiles(files)
+        self._listed: list[_Block] | None = None
+        self._by_name: dict[str, str] | None = None
+        self._consoles: dict[str, str] | None = None
+
+    def blocks(self, names: Sequence[str]) -> str | None:
+        """What block devices, by the kernel's names, will be used for, or None."""
+        if self._by_name is None:
+            self._by_name = {}
+            for block in self._blocks():
+                name = self._name_of(block.called)
+                if name:
+                    self._by_name.setdefault(name, block.use)
+        uses = ["%s is %s" % (name, self._by_name[name]) for name in names if name in self._by_name]
+        return ", ".join(uses) or None
+
+    def interface(self, place: str, name: str) -> str | None:
+        """The file that configures the interface with this folder and name, or None."""
+        uevent = _text.lines(self._sysfs.read(place + "/uevent") or "")
+        kinds = [line.partition("=")[2] for line in uevent if line.startswith("DEVTYPE=")]
+        device = re.match(r"bus/\w+/devices/([^/]+)/", place)
+        interface = Interface(
+            name,
+            [(self._sysfs.read(place + "/address") or "").lower()],
+            kinds[0] if kinds else "ether",
+            self._sysfs.link_name(place + "/device/driver"),
+            "platform-" + device.group(1) if device else None,
+        )
+        return self._networks.of(interface)
+
+    def terminal(self, name: str) -> str | None:
+        """What a terminal will be used for, or None."""
+        if self._consoles is None:
+            self._consoles = dict(self._read_consoles())
+        return self._consoles.get(name)
+
+    def absent(self, name: str) -> str | None:
+        """What a device that is not there is named for, by the name that it will have."""
+        path = "platform-" + name
+        for block in self._blocks():
+            if re.search(r"/by-path/%s(?![\w.@:])" % re.escape(path), block.called):
+                return "%s, which will be its disk, is %s" % (block.called, block.use)
+        return None
+
+    def nodes(self) -> dict[str, NodeUse]:
+        """Nodes of the device tree whose devices will be used, by their paths.
+
+        Those are looked at that the tree itself names: the console and what has an alias.
+        """
+        found: dict[str, NodeUse] = {}
+        for name in self._sysfs.names(_TREE + "/aliases"):
+            path = self._string("aliases/" + name)
+            use = self._use_of_alias(name, path) if path.startswith("/") else None
+            if use:
+                found[path] = use
+        for key in ("stdout-path", "linux,stdout-path"):
+            path = self._string("chosen/" + key).partition(":")[0]
+            if path and not path.startswith("/"):
+                path = self._string("aliases/" + path)
+            if path:
+                found[path] = NodeUse("console", path, "it is /chosen/%s of the device tree" % key)
+        return found
+
+    def _use_of_alias(self, alias: str, path: str) -> NodeUse | None:
+        number = re.match(r"serial(\d+)\Z", alias)
+        if number:
+            for name, use in self._read_consoles():
+                # A terminal that is there has a device, by which it is known.
+                is_it = name.rstrip("0123456789") + number.group(1) == name
+                if is_it and not self._sysfs.exists("class/tty/" + name):
+                    return NodeUse("console", name, "it may be %s, which is %s" % (name, use))
+        for key in _MAC_PROPERTIES:
+            content = self._sysfs.read_bytes("%s%s/%s" % (_TREE, path, key)) or b""
+            if len(content) == 6:
+                address = ":".join("%02x" % byte for byte in content)
+                # No file can mean it by its name, which is not known.
+                file = self._networks.of(Interface("", [address], ""))
+                if file:
+                    return NodeUse("network", alias, "%s configures %s" % (file, address))
+        return None
+
+    def _string(self, path: str) -> str:
+        return (self._sysfs.strings("%s/%s" % (_TREE, path)) or ("",))[0]
+
+    def _text(self, path: str) -> str:
+        """The content; nothing of what is no file, or is root's alone."""
+        try:
+            return self._files.read(path) or ""
+        except PolicyError:
+            return ""
+
+    def _blocks(self) -> list[_Block]:
+        if self._listed is None:
+            self._listed = list(self._read_blocks())
+        return self._listed
+
+    def _read_blocks(self) -> Iterator[_Block]:
+        yield from self._of_tables()
+        yield from self._of_command_line()
+        yield from self._assigned(_RESUME, "RESUME=")
+        for name in self._files.names(_UNITS):
+            if name.endswith((".mount", ".swap")):
+                yield from self._assigned("%s/%s" % (_UNITS, name), "What=")
+
+    def _of_tables(self) -> Iterator[_Block]:
+        for called, place, kind, options in self._table(FSTAB):
+            use = "in %s %s" % (FSTAB, "as swap" if kind == "swap" else "for " + place)
+            yield _Block(called, use)
+            for option in options.split(","):
+                key, _equals, value = option.partition("=")
+                if key in _OPTIONS:
+                    yield _Block(value, use)
+        for name, called, key, _options in self._table(CRYPTTAB):
+            yield _Block(called, "in %s as %s" % (CRYPTTAB, name))
+            yield _Block(key.partition(":")[2], "in %s for the key of %s" % (CRYPTTAB, name))
+
+    def _of_command_line(self) -> Iterator[_Block]:
+        for word in _text.words(self._text(KERNEL_COMMAND_LINE)):
+            key, _equals, value = word.partition("=")
+            use = "%s= of the kernel's command line" % key
+            if key in _BLOCKS:
+                yield _Block(value, use)
+            elif key in _ENCRYPTED:
+                uuid = value.partition("=")[0]
+                yield _Block("UUID=" + (uuid[5:] if uuid.startswith("luks-") else uuid), use)
+
+    def _assigned(self, path: str, key: str) -> Iterator[_Block]:
+        for line in _text.lines(self._text(path)):
+            if line.startswith(key):
+                yield _Block(_text.stripped(line[len(key) :]), "%s of %s" % (key, path))
+
+    def _table(self, path: str) -> Iterator[list[str]]:
+        """The first four fields of each line; empty where a line has less."""
+        for line in _text.lines(self._text(path)):
+            fields = _text.words(line)
+            if len(fields) > 1 and not fields[0].startswith("#"):
+                yield [_text.unescaped(field) for field in [*fields, "", ""][:4]]
+
+    def _name_of(self, called: str) -> str | None:
+        """The kernel's name of the block device that a file calls so; None if it is not there."""
+        tag, equals, value = called.partition("=")
+        if equals and tag in _TAGS:
+            folder = "/dev/disk/by-" + _TAGS[tag]
+            value = value.strip("\"'").partition("/PARTNROFF=")[0]
+            called = "%s/%s" % (folder, _encoded(value))
+            if tag.endswith("UUID") and self._files.link(called) is None:
+                called = next(
+                    (
+                        "%s/%s" % (folder, name)
+                        for name in self._files.names(folder)
+                        if name.lower() == value.lower()
+                    ),
+                    called,
+                )
+        if re.match(r"\d+:\d+\Z", called):
+            return self._sysfs.link_name("dev/block/" + called)
+        return self._name_of_node(called) if called.startswith("/dev/") else None
+
+    def _name_of_node(self, path: str) -> str | None:
+        for _link in range(_LINKS_AT_MOST):
+            target = self._files.link(path)
+            if target is None:
+                break
+            path = os.path.normpath(os.path.join(os.path.dirname(path), target))
+        name = path[len("/dev/") :].replace("/", "!")
+        if self._sysfs.exists("class/block/" + name):
+            return name
+        # Without udev, nodes such as those in /dev/mapper are no links.
+        number = self._files.block_number(path)
+        return self._sysfs.link_name("dev/block/" + number) if number else None
+
+    def _read_consoles(self) -> Iterator[tuple[str, str]]:
+        for word in _text.words(self._text(KERNEL_COMMAND_LINE)):
+            key, _equals, value = word.partition("=")
+            if key == "console":
+                yield value.partition(",")[0], "console= of the kernel's command line"
+        for folder in self._files.names(_UNITS):
+            for name in self._files.names("%s/%s" % (_UNITS, folder)):
+                terminal = re.match(r"serial-getty@(.+)\.service\Z", name)
+                if terminal and folder.endswith(".wants"):
+                    yield terminal.group(1), "that of a login (%s/%s/%s)" % (_UNITS, folder, name)
+
+
+def _encoded(value: str) -> str:
+    """A label as udev has it in the name of a link."""
+    return _ESCAPED.sub(lambda found: "\\x%02x" % ord(found.group()), value)

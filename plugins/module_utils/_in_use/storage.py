@@ -1,0 +1,176 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a disk is used for, through all that is stacked on it. Reads only."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+
+from .. import _text
+from .._system.processes import Mounts, Processes
+from .._system.sysfs import KernelBlockedError, Sysfs
+
+# MTD_BLOCK_MAJOR, which a file system on an MTD device has for its own: get_tree_mtd in
+# drivers/mtd/mtdsuper.c.
+_MTD_BLOCK_MAJOR = 31
+# What a volume of UBI is mounted by, such as ubi0:root or /dev/ubiblock0_1; with no number it is
+# the first: open_ubi in fs/ubifs/super.c.
+_UBI_VOLUME = re.compile(r"(?:/dev/)?ubi(?:block)?(\d*)[:!_]")
+
+
+class Storage:
+    """Finds uses of disks; what concerns the whole machine (mounts, swaps, loops) is read once."""
+
+    def __init__(self, sysfs: Sysfs, processes: Processes) -> None:
+        self._sysfs = sysfs
+        self._processes = processes
+        self._used: dict[str, str] | None = None
+        self._loops: dict[str, list[str]] | None = None
+
+    def use(self, path: str, name: str) -> str | None:
+        """Why the disk with this folder and name is in use, as a sentence, or None."""
+        uses = [
+            use
+            for block, number in self.stack(path)
+            for use in [self._use_of_block(block, number)]
+            if use
+        ]
+        if not uses:
+            uses = self._claim(name) or self._mounts.unknown[:1]
+        return "disk %s: %s" % (name, ", ".join(uses)) if uses else None
+
+    def use_of_flash(self, name: str) -> str | None:
+        """Why an MTD device is in use, as a sentence, or None."""
+        index = name[len("mtd") :]
+        if _text.number(index) is None:
+            return None
+        used = self._used_blocks().get("%d:%s" % (_MTD_BLOCK_MAJOR, index))
+        uses = ["%s %s" % (name, used)] if used else []
+        for ubi in self._sysfs.names("class/ubi"):
+            # mtd_num in drivers/mtd/ubi/build.c; volumes have none.
+            if self._sysfs.read("class/ubi/%s/mtd_num" % ubi) == index:
+                uses += ["%s is part of %s" % (name, ubi), *self._mounted_volumes(ubi)]
+        uses = uses or self._mounts.unknown[:1]
+        return "flash %s: %s" % (name, ", ".join(uses)) if uses else None
+
+    def _mounted_volumes(self, ubi: str) -> list[str]:
+        number = ubi[len("ubi") :]
+        return [
+            "%s is mounted on %s" % (_text.printable(mount.source), mount.place)
+            for mount in self._mounts.mounts
+            for match in [_UBI_VOLUME.match(mount.source)]
+            if match and (match[1] or "0") == number
+        ]
+
+    def behind_controller(self, name: str) -> list[tuple[str, str]]:
+        """The disks (folder, name) of an NVMe controller that the kernel shows elsewhere.
+
+        With several paths to a disk it belongs to the subsystem, not to a controller
+        (nvme_mpath_set_live in drivers/nvme/host/multipath.c).
+        """
+        subsystems = "class/nvme-subsystem"
+        return [
+            ("%s/%s/%s" % (subsystems, subsystem, disk), disk)
+            for subsystem in self._sysfs.names(subsystems)
+            if self._sysfs.link("%s/%s/%s" % (subsystems, subsystem, name))
+            for disk in self._sysfs.folders("%s/%s" % (subsystems, subsystem))
+            if self._sysfs.exists("%s/%s/%s/holders" % (subsystems, subsystem, disk))
+        ]
+
+    def _use_of_block(self, block: str, number: str) -> str | None:
+        used = self._used_blocks()
+        # LVM and its like name what they make: drivers/md/dm-sysfs.c.
+        given = self._sysfs.read("class/block/%s/dm/name" % block)
+        label = "%s (%s)" % (block, _text.printable(given)) if given else block
+        if number in used:
+            return "%s %s" % (label, used[number])
+        holders = self._processes.holders("/dev/" + block, "b" + number)
+        if holders:
+            return "%s is held open by %s" % (label, _text.listed(holders))
+        built = [*self._sysfs.names("class/block/%s/holders" % block), *self._loops_on(number)]
+        return "%s is part of %s" % (label, ", ".join(built)) if built else None
+
+    def _claim(self, name: str) -> list[str]:
+        """Some file systems and exports (ZFS, further disks of btrfs, DRBD, iSCSI) show nowhere."""
+        try:
+            is_claimed = self._sysfs.is_claimed("/dev/" + name)
+        except KernelBlockedError:
+            return ["%s does not answer" % name]
+        return ["the kernel has it in use, and does not tell for what"] if is_claimed else []
+
+    def stack(self, path: str) -> list[tuple[str, str]]:
+        """A disk, its partitions and what is stacked on them: (name, major:minor) of each."""
+        found: list[tuple[str, str]] = []
+        waiting = [path]
+        while waiting:
+            block = waiting.pop(0)
+            name = block.rpartition("/")[2]
+            number = self._sysfs.read(block + "/dev")
+            if number is None or (name, number) in found:
+                continue
+            found.append((name, number))
+            waiting += [
+                "%s/%s" % (block, entry)
+                for entry in self._sysfs.folders(block)
+                if self._sysfs.exists("%s/%s/partition" % (block, entry))
+            ]
+            holders = block + "/holders/"
+            waiting += [holders + one for one in self._sysfs.names(holders)]
+            waiting += ["class/block/" + one for one in self._loops_on(number)]
+        return found
+
+    def _loops_on(self, number: str) -> list[str]:
+        """A loop device is no holder of the disk that it is set up on."""
+        if self._loops is None:
+            self._loops = self._read_loops()
+        return self._loops.get(number, [])
+
+    def _read_loops(self) -> dict[str, list[str]]:
+        loops: dict[str, list[str]] = {}
+        for name in self._sysfs.names("class/block"):
+            backing = self._sysfs.read("class/block/%s/loop/backing_file" % name)
+            number = _number_of(backing) if backing else None
+            if number:
+                loops.setdefault(number, []).append(name)
+        return loops
+
+    @functools.cached_property
+    def _mounts(self) -> Mounts:
+        return self._processes.mounts()
+
+    def _used_blocks(self) -> dict[str, str]:
+        if self._used is None:
+            self._used = self._read_used()
+        return self._used
+
+    def _read_used(self) -> dict[str, str]:
+        """What each block device in use is used for, by its major:minor."""
+        used: dict[str, str] = {}
+        for path in self._mounts.swaps:
+            number = _number_of(path)
+            if number:
+                used[number] = "is swap"
+        for mount in self._mounts.mounts:
+            sentence = "is mounted on %s" % mount.place
+            used.setdefault(mount.number, sentence)
+            # btrfs and its like have a number of their own; the source tells the block device.
+            number = _number_of(mount.source)
+            if number:
+                used.setdefault(number, sentence)
+        return used
+
+
+def _number_of(node: str) -> str | None:
+    """major:minor of a block device's node; files elsewhere may be on a server that is gone."""
+    if not node.startswith("/dev/"):
+        return None
+    try:
+        number = os.stat(node).st_rdev
+    except (OSError, ValueError):
+        # ValueError is of a name with a NUL, or that cannot be encoded.
+        return None
+    return "%d:%d" % (os.major(number), os.minor(number))

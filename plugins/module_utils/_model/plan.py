@@ -1,0 +1,191 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""From what is and what is wanted to the steps between. Pure."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from .buses import VFIO_DRIVERS
+from .device import Identity, Native, State
+from .policy import DEFAULT, DRIVER, NO_AUTOBIND, NO_DRIVER, VFIO, Claim, Policy, VfioSettings
+from .steps import (
+    BIND,
+    LOAD,
+    LOAD_VFIO,
+    OVERRIDE,
+    PROBE,
+    RELOAD_VFIO,
+    SET_NOIOMMU,
+    UNBIND,
+    DevicePlan,
+    HostStep,
+    Step,
+)
+
+
+def override_of(policy: Policy, bus: str) -> str | None:
+    """The driver_override that a policy sets on a device of ``bus``; None clears it."""
+    return {
+        VFIO: VFIO_DRIVERS[bus],
+        NO_AUTOBIND: NO_DRIVER,
+        DRIVER: policy.driver,
+        DEFAULT: None,
+    }[policy.kind]
+
+
+def is_taken(policy: Policy, bus: str, state: State) -> bool:
+    """Whether a device still is as ``policy`` leaves it, or half on its way back from there."""
+    override = override_of(policy, bus)
+    if state.driver_override is not None:
+        return state.driver_override == override
+    return state.driver == (None if policy.kind == NO_AUTOBIND else override) or not state.driver
+
+
+def is_native(device: Identity, state: State) -> bool:
+    """Whether the kernel alone chose what drives the device."""
+    return state.driver_override is None and state.driver != VFIO_DRIVERS[device.bus]
+
+
+def is_settled(policy: Policy, device: Identity, state: State) -> bool:
+    """Whether a device is as ``policy`` leaves it, so that a boot changes nothing."""
+    if policy.kind == DEFAULT:
+        return is_native(device, state)
+    override = override_of(policy, device.bus)
+    driver = None if policy.kind == NO_AUTOBIND else override
+    return (state.driver, state.driver_override) == (driver, override)
+
+
+def needs_native(claim: Claim, state: State) -> bool:
+    """Whether the plan for this device depends on which driver is its native one."""
+    policy, bus = claim.policy, claim.device.bus
+    if policy.kind != DEFAULT or not policy.rebind:
+        return False
+    if policy.taken_by and not is_taken(policy.taken_by, bus, state):
+        return False
+    if state.driver is None:
+        return claim.is_new or state.driver_override is not None
+    return state.driver == VFIO_DRIVERS[bus] or state.driver in _asked_for(policy, bus, state)
+
+
+def _asked_for(policy: Policy, bus: str, state: State) -> tuple[str | None, ...]:
+    """Drivers that a device was given to: by its override, or by the claim that is given up.
+
+    A run that was killed may have cleared the override and left the driver.
+    """
+    taken_by = override_of(policy.taken_by, bus) if policy.taken_by else None
+    return (state.driver_override, taken_by)
+
+
+def plan(claim: Claim, state: State, native: Native) -> DevicePlan:
+    """The steps that bring one device to its policy; none where it is there already."""
+    device, policy = claim.device, claim.policy
+    if policy.taken_by and not is_taken(policy.taken_by, device.bus, state):
+        return DevicePlan(device, policy, state, (), state.driver, state.driver_override)
+    override = override_of(policy, device.bus)
+    steps: list[Step] = []
+    driver = state.driver
+    if policy.rebind and policy.kind == DEFAULT:
+        steps, driver = _give_back(claim, state, native)
+    elif policy.rebind:
+        driver = None if policy.kind == NO_AUTOBIND else override
+        steps = _move(state.driver, driver)
+    if override != state.driver_override:
+        steps.insert(0, _override_step(state.driver_override, override))
+    return DevicePlan(device, policy, state, tuple(steps), driver, override, native)
+
+
+def _override_step(before: str | None, after: str | None) -> Step:
+    return Step(
+        OVERRIDE,
+        after,
+        "set driver_override to %s (was %s)" % (after, before or "unset")
+        if after
+        else "clear driver_override (was %s)" % before,
+    )
+
+
+def _move(before: str | None, after: str | None) -> list[Step]:
+    if before == after:
+        return []
+    steps = [Step(UNBIND, before, "unbind from %s" % before)] if before else []
+    if after:
+        steps.append(Step(BIND, after, "bind to %s" % after))
+    return steps
+
+
+def _give_back(claim: Claim, state: State, native: Native) -> tuple[list[Step], str | None]:
+    bus = claim.device.bus
+    is_foreign = state.driver is not None and (
+        state.driver == VFIO_DRIVERS[bus]
+        or (state.driver in _asked_for(claim.policy, bus, state) and state.driver != native.driver)
+    )
+    is_driverless = state.driver is None and (claim.is_new or state.driver_override is not None)
+    if not is_foreign and not is_driverless:
+        return [], state.driver
+    if is_driverless and state.driver_override is None and native == Native():
+        return [], None
+    steps = _move(state.driver, None)
+    if native.module:
+        steps.append(
+            Step(LOAD, native.module, "load the native driver's module %s" % native.module)
+        )
+    steps.append(
+        Step(
+            PROBE,
+            native.driver,
+            "give back to %s" % (native.driver or "whatever driver claims it; none is known"),
+        )
+    )
+    return steps, native.driver
+
+
+def host_steps(
+    plans: Sequence[DevicePlan],
+    registered: Sequence[str],
+    wanted: VfioSettings,
+    present: VfioSettings,
+) -> list[HostStep]:
+    """What the vfio modules need before devices are bound to them.
+
+    ``registered`` are the vfio drivers that the kernel has at this moment, ``present`` the
+    settings of the modules that are loaded.
+    """
+    drivers = sorted({VFIO_DRIVERS[plan.device.bus] for plan in plans if plan.is_for_vfio})
+    steps = []
+    for driver in drivers:
+        parameters = _load_parameters(driver, wanted)
+        if driver not in registered:
+            steps.append(
+                HostStep(LOAD_VFIO, driver, parameters, _sentence("load", driver, parameters))
+            )
+        elif parameters and present.reset_required != wanted.reset_required:
+            steps.append(
+                HostStep(
+                    RELOAD_VFIO, driver, parameters, _sentence("load anew", driver, parameters)
+                )
+            )
+    # What a module that is not loaded yet starts with depends on modprobe's configuration.
+    if drivers and wanted.unsafe_noiommu not in (None, present.unsafe_noiommu):
+        value = _flag(wanted.unsafe_noiommu)
+        steps.append(
+            HostStep(SET_NOIOMMU, value, {}, "set vfio.enable_unsafe_noiommu_mode to %s" % value)
+        )
+    return steps
+
+
+def _load_parameters(driver: str, wanted: VfioSettings) -> dict[str, str]:
+    if driver != VFIO_DRIVERS["platform"] or wanted.reset_required is None:
+        return {}
+    return {"reset_required": _flag(wanted.reset_required)}
+
+
+def _flag(value: bool | None) -> str:
+    return "Y" if value else "N"
+
+
+def _sentence(verb: str, driver: str, parameters: dict[str, str]) -> str:
+    settings = "".join(" with %s=%s" % item for item in parameters.items())
+    return "%s module %s%s" % (verb, driver, settings)

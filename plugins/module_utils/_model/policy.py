@@ -1,0 +1,93 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is to drive a device, and with which settings. Pure data."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from .device import Identity
+
+VFIO, NO_AUTOBIND, DRIVER, DEFAULT = "vfio", "no_autobind", "driver", "default"
+
+# Whether a list is to hold in the initramfs too: where the host can build one, surely, not.
+AUTO, ALWAYS, NEVER = "auto", "always", "never"
+
+# The documented opt-out of Documentation/ABI/testing/sysfs-bus-platform: no driver is called so.
+NO_DRIVER = "none"
+
+
+class Policy(NamedTuple):
+    """What shall drive a device.
+
+    ``driver`` belongs to DRIVER. Without ``rebind`` the override alone is changed and the device
+    stays where it is. ``taken_by`` limits DEFAULT to devices that are as that policy leaves them,
+    so that what somebody else set up is not given back in passing.
+    """
+
+    kind: str
+    driver: str | None = None
+    rebind: bool = True
+    taken_by: Policy | None = None
+
+    @property
+    def label(self) -> str:
+        return "driver %s" % self.driver if self.kind == DRIVER else self.kind
+
+
+class Claim(NamedTuple):
+    """A device and the policy that the list has for it.
+
+    ``is_new`` is true where the list last applied did not say the same of the device. ``tag`` is
+    what its user calls it.
+    """
+
+    device: Identity
+    policy: Policy
+    is_new: bool = True
+    tag: str | None = None
+
+
+class VfioSettings(NamedTuple):
+    """Parameters of the vfio modules; None leaves, or means, what is not known or not asked."""
+
+    reset_required: bool | None = None
+    unsafe_noiommu: bool | None = None
+
+
+# The field of VfioSettings for each parameter, by "module.parameter".
+VFIO_PARAMETERS = {
+    "vfio_platform.reset_required": "reset_required",
+    "vfio.enable_unsafe_noiommu_mode": "unsafe_noiommu",
+}
+
+# The whole name of a rollout.
+ROLLOUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}")
+
+
+class NodeAccess(NamedTuple):
+    """Who may open the nodes in /dev/vfio; None leaves what the kernel gives (root, 0600)."""
+
+    group: str | None
+    mode: str | None
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether users who are not in the group may open a node."""
+        return self.mode is not None and self.mode[-1] != "0"
+
+    @property
+    def label(self) -> str:
+        parts = [("group", self.group), ("mode", self.mode)]
+        return ", ".join("%s %s" % part for part in parts if part[1] is not None)
+
+
+class Options(NamedTuple):
+    """What a list is applied with, beside its entries."""
+
+    settings: VfioSettings = VfioSettings()
+    access: NodeAccess | None = None
+    initramfs: str = AUTO

@@ -1,0 +1,223 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is wanted of a device: policies, the list of them, and who claims what. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Callable, Mapping, NamedTuple, Sequence, TypeVar
+
+from .._errors import PolicyError, Problems
+from .buses import VFIO_DRIVERS
+from .device import Identity
+from .policy import DEFAULT, DRIVER, NO_AUTOBIND, VFIO, Claim, Policy
+from .selector import Selector, check_driver, check_tag, parse
+
+KINDS = (VFIO, NO_AUTOBIND, DRIVER, DEFAULT)
+
+T = TypeVar("T")
+
+
+class Entry(NamedTuple):
+    """One line of a policy list; ``tag`` is what its user calls its one device."""
+
+    selector: Selector
+    policy: Policy
+    tag: str | None = None
+
+    @property
+    def label(self) -> str:
+        return "%s: %s" % (self.selector.label, self.policy.label)
+
+
+def parse_entries(entries: Sequence[Mapping[str, Any]]) -> list[Entry]:
+    """The entries of a host's list; PolicyError names every bad one at once."""
+    return _parse_all(entries, _entry)
+
+
+def shared_tags(entries: Sequence[Entry]) -> dict[int, str]:
+    """What is wrong with entries that count on one board and share a tag, by position."""
+    counts = Counter(entry.tag for entry in entries)
+    tags = [entry.tag for entry in entries]
+    return {
+        tags.index(tag): "tag %r is that of %d entries; give each its own" % (tag, count)
+        for tag, count in counts.items()
+        if tag is not None and count > 1
+    }
+
+
+def check_tags(entries: Sequence[Entry]) -> None:
+    """PolicyError if entries that count on one board share a tag."""
+    problems = shared_tags(entries)
+    if problems:
+        raise PolicyError(list(problems.values()))
+
+
+def parse_selectors(entries: Sequence[Mapping[str, Any]]) -> list[Selector]:
+    """The selectors of a list without policies; PolicyError names every bad one at once."""
+    return _parse_all(entries, parse)
+
+
+def good_entries(entries: Sequence[Mapping[str, Any]], problems: Problems) -> dict[int, Entry]:
+    """Those entries of a host's list that can be read, by position; ``problems`` has the rest."""
+    return _good(entries, _entry, problems)
+
+
+def good_selectors(entries: Sequence[Mapping[str, Any]], problems: Problems) -> dict[int, Selector]:
+    """As :func:`good_entries`, of a list without policies."""
+    return _good(entries, parse, problems)
+
+
+def _good(
+    entries: Sequence[Mapping[str, Any]],
+    parse_one: Callable[[Mapping[str, Any]], T],
+    problems: Problems,
+) -> dict[int, T]:
+    good: dict[int, T] = {}
+    for position, entry in enumerate(entries):
+        with problems.collecting(position):
+            good[position] = parse_one(entry)
+    return good
+
+
+def _parse_all(
+    entries: Sequence[Mapping[str, Any]], parse_one: Callable[[Mapping[str, Any]], T]
+) -> list[T]:
+    problems = Problems()
+    good = _good(entries, parse_one, problems)
+    problems.end()
+    return list(good.values())
+
+
+def _entry(entry: Mapping[str, Any]) -> Entry:
+    problems = Problems()
+    tag = entry.get("tag")
+    with problems.collecting():
+        selector = parse(entry)
+    with problems.collecting():
+        policy = _policy(entry)
+        if tag is not None and policy.kind != VFIO:
+            raise PolicyError(
+                "tag %r goes with policy vfio only, not with policy %s" % (tag, policy.kind)
+            )
+    with problems.collecting():
+        tag = None if tag is None else check_tag(tag)
+    problems.end()
+    return Entry(selector, policy, tag)
+
+
+def _policy(entry: Mapping[str, Any]) -> Policy:
+    kind, driver = entry["policy"], entry.get("driver")
+    if kind not in KINDS:
+        raise PolicyError("policy %r is none of %s" % (kind, ", ".join(KINDS)))
+    if kind == DRIVER and driver is None:
+        raise PolicyError("policy driver needs the driver's name in driver")
+    if driver in VFIO_DRIVERS.values():
+        raise PolicyError("driver %s is VFIO's; say policy: vfio instead" % driver)
+    if kind != DRIVER and driver is not None:
+        raise PolicyError(
+            "driver %r goes with policy driver only, not with policy %s" % (driver, kind)
+        )
+    return Policy(kind, None if driver is None else check_driver(driver))
+
+
+class Disagreement(NamedTuple):
+    """What is wrong with the entry at ``position``, and the devices that it leaves undecided."""
+
+    position: int
+    sentence: str
+    devices: Sequence[Identity]
+
+
+def claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> list[Claim]:
+    """One claim for each device, in the list's order.
+
+    PolicyError where two entries disagree, or where a tag would be that of several devices.
+    """
+    problems = disagreements(entries, matches)
+    if problems:
+        raise PolicyError([problem.sentence for problem in problems])
+    tags = {
+        device: entry.tag
+        for entry, devices in zip(entries, matches)
+        for device in devices
+        if entry.tag
+    }
+    return [
+        Claim(device, entry.policy, tag=tags.get(device))
+        for device, entry in first_entries(entries, matches).items()
+    ]
+
+
+def disagreements(
+    entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]
+) -> list[Disagreement]:
+    """Entries that say something else of a device than those before them, or a tag of several."""
+    first: dict[Identity, Entry] = {}
+    tags: dict[Identity, str] = {}
+    problems = []
+    for position, (entry, devices) in enumerate(zip(entries, matches)):
+        if entry.tag and len(devices) > 1:
+            problems.append(Disagreement(position, _ambiguous(entry, devices), devices))
+        for device in devices:
+            earlier = first.setdefault(device, entry)
+            if earlier.policy != entry.policy:
+                sentence = (
+                    "Two entries claim %s with different policies: '%s' and '%s'. Keep one"
+                    % (device.label, earlier.label, entry.label)
+                )
+                problems.append(Disagreement(position, sentence, [device]))
+            if entry.tag and tags.setdefault(device, entry.tag) != entry.tag:
+                sentence = "Two entries call %s by different tags: %s and %s. Keep one" % (
+                    device.label,
+                    tags[device],
+                    entry.tag,
+                )
+                problems.append(Disagreement(position, sentence, [device]))
+    return problems
+
+
+def _ambiguous(entry: Entry, devices: Sequence[Identity]) -> str:
+    return (
+        "tag %s is to be that of one device, and %s matches %d: %s. Name the one meant, or leave "
+        "the tag away"
+        % (
+            entry.tag,
+            entry.selector.label,
+            len(devices),
+            ", ".join(device.label for device in devices),
+        )
+    )
+
+
+def first_entries(
+    entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]
+) -> dict[Identity, Entry]:
+    """Who claims which device by a list that was once applied.
+
+    Devices may have come that two of its entries match, and its user may have forgotten it; so
+    where they disagree by now, the first counts.
+    """
+    first: dict[Identity, Entry] = {}
+    for entry, devices in zip(entries, matches):
+        for device in devices:
+            first.setdefault(device, entry)
+    return first
+
+
+def dropped(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:
+    """Claims that give back each device that the list claimed before and does not claim now."""
+    kept = {claim.device for claim in now}
+    return [
+        Claim(claim.device, Policy(DEFAULT, taken_by=claim.policy))
+        for claim in before
+        if claim.device not in kept and claim.policy.kind != DEFAULT
+    ]
+
+
+def compared(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:
+    """The claims of now, marked by whether the list before said the same of the device."""
+    policies = {claim.device: claim.policy for claim in before}
+    return [claim._replace(is_new=policies.get(claim.device) != claim.policy) for claim in now]

@@ -1,0 +1,316 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is known of a device: driver, what it carries, who claims it, the next boot. Reads only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Mapping, NamedTuple, Sequence
+
+from .._apply import symlinks
+from .._boot import driverctl, foreign_udev, in_sync, modprobe_d, modules_load_d
+from .._boot.boot_files import accepted
+from .._boot.forecast import Binding, NextBoot, Outlook, Rival, Say
+from .._boot.installed_kernels import InstalledKernels, Kernel
+from .._boot.kmod_conf import parameters
+from .._boot.last_applied import MODPROBE, MODULES_LOAD, RULES, WAITS_FOR_BOOT, LastApplied
+from .._boot.last_applied import parse_header as remember
+from .._discovery.builtin_drivers import Early, EarlyDrivers
+from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
+from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
+from .._in_use.checker import BLOCKED, OPEN_NODE, Hazard, Usage
+from .._model.buses import VFIO_DRIVERS
+from .._model.device import Board, Identity, State
+from .._model.policy_list import Entry, first_entries
+from .._model.selector import KINDS, Selector
+from .._system.host import Host
+
+
+class LostAtBoot(NamedTuple):
+    """What would be hurt because the next boot gives the device to another driver than now.
+
+    It ``is_accepted`` if the user did so for the list that waits for this boot.
+    """
+
+    hazard: Hazard
+    is_accepted: bool
+
+
+class Inspection(NamedTuple):
+    """All that is known of one device.
+
+    ``say`` is who has a say in its override; ``lines`` are what others say of its modules, and
+    ``against`` those values that they give to parameters and the list last applied does not.
+    ``early`` is its native driver where that has the device before any rule can run.
+    ``hazards`` is None where none is known and there may be some; where it ``may_carry_more`` they
+    may not be all. ``links`` are those to its nodes. ``without_driver`` names kernels that would
+    leave it so. ``lost`` is what the next boot takes.
+    """
+
+    device: Identity
+    state: State
+    bound_by: Reason | None
+    hazards: list[Hazard] | None
+    say: Say
+    next_boot: NextBoot
+    lines: Sequence[modprobe_d.Line] = ()
+    against: Sequence[str] = ()
+    early: Early | None = None
+    links: Sequence[str] = ()
+    without_driver: Sequence[str] = ()
+    may_carry_more: bool = False
+    lost: Sequence[LostAtBoot] = ()
+
+    @property
+    def drift(self) -> list[str]:
+        """Where list, running system and next boot differ; empty where they agree.
+
+        Of a device that a hanging driver holds it is not known how it is.
+        """
+        if any(hazard.kind == BLOCKED for hazard in self.hazards or ()):
+            return []
+        running = Binding(self.state.driver, self.state.driver_override)
+        after = self.next_boot.binding
+        desired = self.say.desired
+        sentences = [
+            "the next boot takes it from driver %s, and %s"
+            % (self.state.driver, lost.hazard.sentence)
+            for lost in self.lost
+            if not lost.is_accepted
+        ]
+        if desired and running != desired:
+            sentences.append(
+                "it is %s, and the list last applied wants it %s" % (running.label, desired.label)
+            )
+        if not self.next_boot.is_known:
+            # What has no driver and no override may well be as the kernel left it.
+            if running != after:
+                sentences.append(
+                    "it is %s, which does not persist across reboots: %s"
+                    % (running.label, self.next_boot.reason)
+                )
+        elif running != after:
+            sentences.append(
+                "it is %s, and will be %s after the next boot: %s"
+                % (running.label, after.label, self.next_boot.reason)
+            )
+        sentences += [
+            "%s may set another driver_override at each boot, and the list last applied wants %s"
+            % (rule.place, desired.driver_override)
+            for rule in self.say.rules
+            if desired and rule.driver_override is None
+        ]
+        return [*sentences, *self.against, *self.without_driver]
+
+
+class Findings(NamedTuple):
+    """The devices that were asked for, the list last applied, its files, and what board this is.
+
+    ``skipped`` are sentences on what was asked for on other boards only.
+    """
+
+    devices: list[Inspection]
+    policy_list: list[Entry]
+    waits_for_boot: bool = False
+    board: Board = Board()
+    skipped: Sequence[str] = ()
+    boot_files: Sequence[in_sync.BootFile] = ()
+    kernels: Sequence[Kernel] = ()
+
+
+def inspect(
+    host: Host,
+    usage: Usage,
+    selectors: Sequence[Selector] | None,
+    *,
+    only_claimed: bool = False,
+) -> Findings:
+    """The devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`.
+
+    With ``only_claimed`` those of them that the list last applied claims.
+    """
+    memory = remember(host.files.read(RULES))
+    devices = snapshot(host.sysfs, KINDS)
+    chosen = devices
+    elsewhere = for_other_boards(host.sysfs, selectors or ())
+    if selectors is not None:
+        found = resolve(host.sysfs, [one for one in selectors if one not in elsewhere], devices)
+        chosen = list(dict.fromkeys(device for matches in found for device in matches))
+    inspector = _Inspector(host, usage, memory, devices)
+    if only_claimed:
+        chosen = [device for device in chosen if inspector.is_claimed(device)]
+    states = states_as_far_as_known(host.sysfs, chosen)
+    return Findings(
+        [inspector.of(device, *found) for device, found in zip(chosen, states)],
+        memory.entries,
+        host.files.read(WAITS_FOR_BOOT) is not None,
+        board(host.sysfs),
+        list(elsewhere.values()),
+        in_sync.compare(host.files, memory),
+        inspector.kernels,
+    )
+
+
+class _Inspector:
+    """What concerns all devices of a host, read once, and each device in the light of it."""
+
+    def __init__(
+        self, host: Host, usage: Usage, memory: LastApplied, devices: Sequence[Identity]
+    ) -> None:
+        self._host = host
+        self._usage = usage
+        earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
+        self._claimed = first_entries(memory.entries, resolve(host.sysfs, earlier, devices))
+        self._stored = driverctl.stored(host.files)
+        self._sharing = Counter(device.stable_name for device in devices if self._stored)
+        self._rules = foreign_udev.rules(host.files, RULES)
+        self._lines = [
+            *modprobe_d.lines(host.files, MODPROBE),
+            *modules_load_d.lines(host.files, MODULES_LOAD),
+        ]
+        self._parameters = parameters(memory.options.settings)
+        self._drivers = Drivers(host.sysfs, host.kmod)
+        self._memory = memory
+        self._accepted = accepted(host.files.read_own(WAITS_FOR_BOOT))
+        self._early = EarlyDrivers(host.sysfs, host.kmod, host.files)
+        self._installed = InstalledKernels(host.files)
+        self._outlook = Outlook(host, self._drivers, memory, self._lines, self._installed)
+        self.kernels = self._installed.lacking(self._modules())
+
+    def _modules(self) -> list[str]:
+        """The modules of the drivers that the list last applied asks for."""
+        asked = {
+            (device.bus, desired)
+            for device, entry in self._claimed.items()
+            for desired in [Say(device.bus, entry).desired]
+            if desired
+        }
+        return sorted({module for one in asked for module in self._outlook.modules(*one)})
+
+    def is_claimed(self, device: Identity) -> bool:
+        """Whether the list last applied claims it."""
+        return device in self._claimed
+
+    def of(self, device: Identity, state: State, blocked: str | None) -> Inspection:
+        """All that is known of a device; ``blocked`` is why its override is not."""
+        say = self._say(device)
+        match = None
+        if state.driver and state.driver != state.driver_override:
+            match = self._drivers.match(device, state.driver)
+        unanswered = self._usage.unanswered
+        hazards = _hazards(self._usage, device, state, blocked)
+        may_carry_more = self._usage.unanswered > unanswered
+        next_boot = self._outlook.of(device, state, match, say)
+        return Inspection(
+            device,
+            state,
+            None if blocked else _bound_by(state, match, say),
+            None if may_carry_more and not hazards else hazards,
+            say,
+            next_boot,
+            self._outlook.lines(device, state, match, say),
+            _against(self._lines, self._parameters, say),
+            self._early_driver(device, state, say),
+            _present_links(self._host, device, state, say.entry),
+            self._without_driver(device, say),
+            may_carry_more,
+            self._lost_at_boot(device, state, hazards, next_boot),
+        )
+
+    def _without_driver(self, device: Identity, say: Say) -> list[str]:
+        """In which new kernels the device would not have the driver that the list asks for."""
+        needed = self._outlook.modules(device.bus, say.desired) if say.desired else []
+        return [
+            "kernel %s, installed since this one was booted, has no module %s, which the list last "
+            "applied needs: if the next boot starts it, the device has no driver"
+            % (kernel.release, module)
+            for kernel in self.kernels
+            for module in needed
+            if kernel.is_new and module in kernel.missing
+        ]
+
+    def _lost_at_boot(
+        self, device: Identity, state: State, hazards: Sequence[Hazard], next_boot: NextBoot
+    ) -> list[LostAtBoot]:
+        if not next_boot.is_known or state.driver in (None, next_boot.binding.driver):
+            return []
+        # Processes end before the boot; what a group is of no use to is no loss.
+        kept = [one for one in hazards if one.kind not in (OPEN_NODE, BLOCKED, "group")]
+        kept += self._usage.find_boot_hazards(device, state, kept)
+        return [LostAtBoot(one, one.kind in self._accepted) for one in kept]
+
+    def _early_driver(self, device: Identity, state: State, say: Say) -> Early | None:
+        if say.desired is None:
+            return None
+        is_native = state.driver_override is None
+        taken_from = (state.driver,) if is_native else self._memory.native_of(device)
+        if taken_from in (None, (say.desired.driver,)):
+            return None
+        return self._early.of(device, taken_from[0])
+
+    def _say(self, device: Identity) -> Say:
+        is_alone = self._sharing[device.stable_name] < 2
+        return Say(
+            device.bus,
+            self._claimed.get(device),
+            _rival(device, self._stored, is_alone=is_alone),
+            foreign_udev.of_device(device, self._rules),
+            foreign_udev.of_device(device, self._rules, "add"),
+            foreign_udev.of_device(device, self._rules, "bind"),
+        )
+
+
+def _hazards(usage: Usage, device: Identity, state: State, blocked: str | None) -> list[Hazard]:
+    hazards = usage.of(device, state) + usage.beside(device)
+    return hazards + ([Hazard(BLOCKED, device.name, blocked)] if blocked else [])
+
+
+def _bound_by(state: State, match: Match | None, say: Say) -> Reason | None:
+    """Why the device has its driver; None if it has none."""
+    override = state.driver_override
+    if override and override == state.driver:
+        return Reason(
+            OVERRIDE, "its driver_override is %s, which %s" % (override, say.who(override))
+        )
+    if match is None or override is None:
+        return match and match.reason
+    return match.reason._replace(
+        sentence="%s; that was before its driver_override became %s, which counts when a driver is "
+        "looked for again" % (match.reason.sentence, override)
+    )
+
+
+def _against(
+    lines: Sequence[modprobe_d.Line], parameters: Mapping[str, bool], say: Say
+) -> list[str]:
+    if say.desired is None or say.desired.driver not in VFIO_DRIVERS.values():
+        return []
+    return [
+        "%s sets %s at each boot, and the list last applied wants %d" % (line.place, word, wanted)
+        for line in lines
+        for word, wanted in line.against(parameters)
+    ]
+
+
+def _rival(device: Identity, kept: Sequence[driverctl.Stored], *, is_alone: bool) -> Rival | None:
+    stored = driverctl.of_device(device, kept)
+    if stored is None:
+        return None
+    return Rival(stored.path, Entry(_selector(device, is_alone=is_alone), stored.policy))
+
+
+def _selector(device: Identity, *, is_alone: bool) -> Selector:
+    """The selector that means this device and no other, at every boot if there is one."""
+    if is_alone and device.dt_path:
+        return Selector("dt_path", device.dt_path)
+    if is_alone and device.acpi_path:
+        return Selector("acpi_path", device.acpi_path)
+    return Selector("name", device.name, device.bus)
+
+
+def _present_links(host: Host, device: Identity, state: State, entry: Entry | None) -> list[str]:
+    called = symlinks.names(device, entry and entry.tag)
+    wanted = symlinks.targets(called, state.vfio_nodes)
+    return [path for path, target in wanted.items() if target and host.files.link(path) == target]

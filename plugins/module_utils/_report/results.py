@@ -1,0 +1,174 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a call tells the user: results and diffs. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Sequence
+
+from .._apply.reconcile import DeviceOutcome, Outcome
+from .._model.device import Identity, State
+from .._model.steps import LINK_STEP, NODE_STEP, UNLINK_STEP
+from .._system.files import FileChange
+
+if TYPE_CHECKING:
+    from .._discovery.builtin_drivers import Early
+
+
+def identity(device: Identity) -> dict[str, Any]:
+    """The names of a device; unset is null."""
+    return {
+        "name": device.name,
+        "bus": device.bus,
+        "dt_path": device.dt_path,
+        "compatible": list(device.compatible),
+        "acpi_path": device.acpi_path,
+        "acpi_hid": device.acpi_hid,
+    }
+
+
+def running(state: State) -> dict[str, Any]:
+    """What drives a device; unset is null."""
+    return {
+        "driver": state.driver,
+        "driver_override": state.driver_override,
+        "iommu_group": state.iommu_group,
+        "vfio_nodes": list(state.vfio_nodes),
+    }
+
+
+def device(outcome: DeviceOutcome) -> dict[str, Any]:
+    """One device of a state module's result."""
+    return dict(
+        identity(outcome.device),
+        **running(outcome.after),
+        before=_binding(outcome.before),
+        after=_binding(outcome.after),
+        changed=bool(outcome.steps),
+        steps=list(outcome.steps),
+    )
+
+
+def result(outcome: Outcome) -> dict[str, Any]:
+    """The result of a state module."""
+    return {
+        "changed": outcome.is_changed,
+        "devices": [device(one) for one in outcome.devices],
+        "host_steps": outcome.host_steps,
+        "interrupted": list(outcome.interrupted),
+        "skipped_entries": list(outcome.skipped),
+        "diff": diff(outcome),
+    }
+
+
+def vfio_result(outcome: Outcome) -> dict[str, Any]:
+    """The result of a module that sets parameters of VFIO."""
+    return dict(result(outcome), kept_settings=_kept_settings(outcome))
+
+
+def list_result(outcome: Outcome) -> dict[str, Any]:
+    """The result of a module that applies a whole list."""
+    return dict(
+        vfio_result(outcome),
+        devices=linked(outcome),
+        boot_files=boot_files(outcome),
+        initramfs_tool=outcome.initramfs.tool,
+        initramfs_command=outcome.initramfs.command,
+        reboot_required=outcome.needs_boot,
+        not_checked=list(outcome.not_checked),
+        kernel_command_line=[early(driver) for driver in outcome.early],
+    )
+
+
+def linked(outcome: Outcome) -> list[dict[str, Any]]:
+    """The devices of a whole list, with the links to their nodes."""
+    return [dict(device(one), links=list(one.links)) for one in outcome.devices]
+
+
+def _kept_settings(outcome: Outcome) -> list[str]:
+    """Settings of VFIO that stay as they were asked for once."""
+    return [kept for kept in (outcome.noiommu_kept, outcome.reset_kept) if kept]
+
+
+def boot_files(outcome: Outcome) -> list[dict[str, Any]]:
+    """The files that last across boots."""
+    return [
+        {
+            "path": change.path,
+            "changed": change.is_needed,
+            "state": "absent" if change.after is None else "present",
+        }
+        for change in outcome.files
+    ]
+
+
+def diff(outcome: Outcome) -> list[dict[str, str]]:
+    """Parts for devices, links that go, modules and each file, where they differ."""
+    changed = [one for one in outcome.devices if one.steps]
+    parts = []
+    if changed:
+        parts.append(
+            _part(
+                "devices",
+                [_line(one, one.before) for one in changed],
+                [_line_after(one) for one in changed],
+            )
+        )
+    removed = [step for step in outcome.host_steps if step.startswith(UNLINK_STEP)]
+    if removed:
+        parts.append(_part("links", [step[len(UNLINK_STEP) :] for step in removed], []))
+    modules = [step for step in outcome.host_steps if step not in removed]
+    if modules:
+        parts.append(_part("kernel modules", [], modules))
+    files = (*outcome.files, *outcome.records)
+    parts += [_part(change.path, change.damage, []) for change in files if change.damage]
+    return parts + [_file_part(change) for change in files if change.before != change.after]
+
+
+def early(found: Early) -> dict[str, str | None]:
+    """What only the kernel's command line can prevent."""
+    return {
+        "name": found.device.name,
+        "driver": found.driver,
+        "words": found.words,
+        "sentence": found.sentence,
+    }
+
+
+def _binding(state: State) -> dict[str, str | None]:
+    return {"driver": state.driver, "driver_override": state.driver_override}
+
+
+def _line(outcome: DeviceOutcome, state: State, note: str = "") -> str:
+    return "%s: driver %s, driver_override %s%s" % (
+        outcome.device.label,
+        state.driver or "(none)",
+        state.driver_override or "(unset)",
+        note,
+    )
+
+
+def _line_after(outcome: DeviceOutcome) -> str:
+    notes = [" (given back)"] if outcome.policy.taken_by else []
+    notes += ["; " + step for step in outcome.steps if step.startswith((NODE_STEP, LINK_STEP))]
+    return _line(outcome, outcome.after, "".join(notes))
+
+
+def _part(header: str, before: Sequence[str], after: Sequence[str]) -> dict[str, str]:
+    return {
+        "before_header": header,
+        "after_header": header,
+        "before": "".join(line + "\n" for line in before),
+        "after": "".join(line + "\n" for line in after),
+    }
+
+
+def _file_part(change: FileChange) -> dict[str, str]:
+    return {
+        "before_header": change.path,
+        "after_header": change.path,
+        "before": change.before or "",
+        "after": change.after or "",
+    }

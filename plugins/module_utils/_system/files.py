@@ -1,0 +1,606 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The only door to files: whole files, read, compared and replaced at once."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import pwd
+import stat
+import struct
+import sys
+import tempfile
+from typing import NamedTuple, Sequence
+
+from .._errors import PolicyError
+from .._model.policy import NodeAccess
+
+_TEMPORARY = ".armfleet-vfio-"
+
+_NO_DIRECTORY = (
+    "a part of this path has to be a directory, and is a file or a link that leads nowhere; move "
+    "it away"
+)
+_NO_ROOM = "make room there, or have somebody raise the quota, and run again"
+# What a user can do about an errno of a file or its folder.
+_ADVICE = {
+    errno.EACCES: "become root (become: true)",
+    errno.EPERM: "become root (become: true), and see 'lsattr' for a file that may not be changed",
+    errno.ENOENT: _NO_DIRECTORY,
+    errno.ENOTDIR: _NO_DIRECTORY,
+    errno.EEXIST: _NO_DIRECTORY,
+    errno.EISDIR: "a directory has this file's name; move it away",
+    errno.EBUSY: "something is mounted there; unmount it",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EROFS: "its file system is mounted read-only; remount it",
+    errno.EIO: "the disk may be failing; see 'dmesg'",
+}
+_WITHOUT_BOOT_FILES = ", or set `persistent: false`"
+
+# FS_IOC_GETFLAGS and its flags in include/uapi/linux/fs.h, as arm and x86 have them.
+_GET_FLAGS = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
+_IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
+
+
+_KINDS = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+}
+_NULL = os.makedev(1, 3)
+# Many times as much as the longest that is read, a list of the kernel's symbols.
+_LONGEST = 1 << 26
+
+
+class FileChange(NamedTuple):
+    """A file's whole content before and after; None where it is or shall be absent.
+
+    ``damage`` is why a file has to be replaced although its content is right. Where a run is
+    rolled back the content alone comes back, not an owner who is not root.
+    """
+
+    path: str
+    before: str | None
+    after: str | None
+    damage: Sequence[str] = ()
+
+    @property
+    def is_needed(self) -> bool:
+        return self.before != self.after or bool(self.damage)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it writes."""
+        return len((self.after or "").encode("utf-8", "surrogateescape"))
+
+
+class FileStatus(NamedTuple):
+    """What is at a path; ``kind`` is in words, ``mode`` the permissions."""
+
+    is_regular: bool
+    kind: str
+    user: int
+    group: int
+    mode: int
+
+    @property
+    def label(self) -> str:
+        return "%s:%s mode %04o" % (_user_name(self.user), _group_name(self.group), self.mode)
+
+    @property
+    def is_replaceable_by_others(self) -> bool:
+        """Of a directory: whether others than root can put a file of their own into it."""
+        return bool(
+            self.user or self.mode & stat.S_IWOTH or (self.group and self.mode & stat.S_IWGRP)
+        )
+
+
+class Files:
+    """Reads and replaces files below ``root``, which is empty for this machine itself."""
+
+    def __init__(self, root: str = "") -> None:
+        self._root = root
+
+    def read(self, path: str) -> str | None:
+        """The content, or None where there is no such file."""
+        try:
+            with open(
+                self._root + path,
+                encoding="utf-8",
+                errors="surrogateescape",
+                # As it is: a file with other ends of lines is another file.
+                newline="",
+                opener=_open_file,
+            ) as stream:
+                content = stream.read(_LONGEST + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise failure("read", path, error) from None
+        if len(content) > _LONGEST:
+            raise PolicyError("Cannot read %s: it is longer than %d bytes" % (path, _LONGEST))
+        return content
+
+    def read_own(self, path: str) -> str | None:
+        """As :meth:`read`, of what another run wrote; PolicyError if others may have written it."""
+        owner = self._owner[0]
+        # An administrator may have it on another disk, by a link.
+        directory = os.path.realpath(os.path.dirname(self._root + path))
+        if not os.path.isdir(directory):
+            return None
+        try:
+            os.close(open_own(directory, os.O_RDONLY | os.O_DIRECTORY, owner))
+            descriptor = open_own(self._root + path, os.O_RDONLY, owner)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise failure("read", path, error) from None
+        os.close(descriptor)
+        return self.read(path)
+
+    def status(self, path: str) -> FileStatus | None:
+        """What is at a path, a link not followed; None where there is nothing."""
+        try:
+            found = os.lstat(self._root + path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise failure("read", path, error) from None
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device node")
+        if stat.S_ISLNK(found.st_mode):
+            kind += " to " + (self.link(path) or "nothing")
+        return self._status(found, kind)
+
+    def _status(self, found: os.stat_result, kind: str) -> FileStatus:
+        # Files of an image belong to the one who made it.
+        user, group = self._owner
+        return FileStatus(
+            stat.S_ISREG(found.st_mode),
+            kind,
+            0 if found.st_uid == user else found.st_uid,
+            0 if found.st_gid == group else found.st_gid,
+            stat.S_IMODE(found.st_mode),
+        )
+
+    @property
+    def _owner(self) -> tuple[int, int]:
+        if not self._root:
+            return 0, 0
+        root = os.stat(self._root)
+        return root.st_uid, root.st_gid
+
+    def directories_above(self, path: str) -> dict[str, FileStatus]:
+        """The directories from the root to that of ``path``, by their paths, links followed."""
+        found = {}
+        while path not in ("", "/"):
+            path = os.path.dirname(path)
+            try:
+                found[path] = self._status(os.stat(self._root + path), "a directory")
+            except OSError:
+                continue
+        return found
+
+    def names(self, path: str) -> list[str]:
+        """Names in a folder, sorted; none where there is no such folder."""
+        try:
+            return sorted(os.listdir(self._root + path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise failure("read", path, error) from None
+
+    def layered(self, folders: Sequence[str], ending: str, ours: str) -> list[str]:
+        """Paths of others' files in a layered configuration, in the order of the files' names.
+
+        A file hides its namesakes in the folders that come after its own. So does ``ours``, which
+        may not be written yet.
+        """
+        found = {ours.rpartition("/")[2]: ours}
+        for folder in folders:
+            for name in self.names(folder):
+                if name.endswith(ending):
+                    found.setdefault(name, "%s/%s" % (folder, name))
+        return [found[name] for name in sorted(found) if found[name] != ours]
+
+    def is_executable(self, path: str) -> bool:
+        """Whether there is a program of that name."""
+        return os.access(self._root + path, os.X_OK)
+
+    def is_same(self, path: str, other: str) -> bool | None:
+        """Whether both are the same file or directory; None where that cannot be seen."""
+        try:
+            return os.path.samefile(self._root + path, self._root + other)
+        except OSError:
+            return None
+
+    def changed_at(self, path: str) -> float | None:
+        """When the content was last written, in seconds of the clock; None without such a file."""
+        try:
+            return os.stat(self._root + path).st_mtime
+        except OSError:
+            return None
+
+    def placed_at(self, path: str) -> float | None:
+        """When the file came here, whatever time its package gives it; None without such a file."""
+        try:
+            return os.stat(self._root + path).st_ctime
+        except OSError:
+            return None
+
+    def version(self, path: str) -> tuple[int, ...] | None:
+        """What differs after a file was written or replaced; None without such a file."""
+        try:
+            status = os.stat(self._root + path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+    def put(self, path: str, content: str | None) -> None:
+        """Make the file be ``content`` or, with None, not be; never half of it.
+
+        Its mode is 0644, and 0755 for a script.
+        """
+        self.stage(path, content).commit()
+
+    def stage(self, path: str, content: str | None) -> StagedFile:
+        """Prepare what ``put`` does, as far as anything of it can fail; PolicyError if it does."""
+        return StagedFile(self._root, path, content, self._owner)
+
+    def clear(self, paths: Sequence[str]) -> None:
+        """Remove what a run that was killed had staged for these files."""
+        for directory in {os.path.dirname(self._root + path) for path in paths}:
+            # What cannot be cleared hurts nobody: no program reads it.
+            with contextlib.suppress(OSError):
+                _clear(directory)
+
+    def obstacle(self, path: str, size: int = 0, verb: str = "write") -> str | None:
+        """Why a file of that size could not be put there, or the one there not be removed.
+
+        Reads only. None if nothing is known that speaks against it.
+        """
+        file = self._root + path
+        directory = os.path.dirname(file)
+        while not os.path.lexists(directory):
+            directory = os.path.dirname(directory)
+        code = _code_against(file, directory, size)
+        if code is None:
+            return None
+        error = OSError(code, os.strerror(code), directory[len(self._root) :] or "/")
+        return str(failure(verb, path, error))
+
+    def node_access(self, path: str) -> NodeAccess | None:
+        """Group and mode of a device node, or None where there is no such node."""
+        try:
+            status = os.stat(self._root + path)
+        except FileNotFoundError:
+            return None
+        return NodeAccess(_group_name(status.st_gid), "%04o" % stat.S_IMODE(status.st_mode))
+
+    def block_number(self, path: str) -> str | None:
+        """major:minor of a block device's node; None where there is no such node."""
+        try:
+            status = os.stat(self._root + path)
+        except OSError:
+            return None
+        number = status.st_rdev
+        is_block = stat.S_ISBLK(status.st_mode)
+        return "%d:%d" % (os.major(number), os.minor(number)) if is_block else None
+
+    def links(self, path: str) -> dict[str, str]:
+        """Where the links in a folder lead, by their paths; nothing for what is no link."""
+        return {
+            "%s/%s" % (path, name): self.link("%s/%s" % (path, name)) or ""
+            for name in self.names(path)
+        }
+
+    def link(self, path: str) -> str | None:
+        """Where a link leads; None where there is none."""
+        try:
+            return os.readlink(self._root + path)
+        except OSError as error:
+            # EINVAL is of something that is no link.
+            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
+                return None
+            raise failure("read", path, error) from None
+
+    def point(self, path: str, target: str | None) -> None:
+        """Make the link lead to ``target`` or, with None, not be, nor its folder if it was alone.
+
+        PolicyError where something else is in its place.
+        """
+        try:
+            present = self.link(path)
+            if present is not None and present == target:
+                return
+            if present is not None:
+                # udev may be quicker.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._root + path)
+            self._link(path, target)
+        except OSError as error:
+            raise failure("link", path, error) from None
+
+    def _link(self, path: str, target: str | None) -> None:
+        folder = os.path.dirname(self._root + path)
+        if target is None:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+            return
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        try:
+            os.symlink(target, self._root + path)
+        except FileExistsError:
+            if self.link(path) != target:
+                raise
+
+    def give_node(self, path: str, access: NodeAccess) -> None:
+        """Set group and mode of a device node, where it is there; what is None is left."""
+        try:
+            if access.group is not None:
+                os.chown(self._root + path, -1, _group_id(access.group))
+            if access.mode is not None:
+                os.chmod(self._root + path, int(access.mode, 8))
+        except FileNotFoundError:
+            return
+        except (KeyError, OSError) as error:
+            raise PolicyError("Cannot give %s %s: %s" % (path, access.label, error)) from None
+
+
+class StagedFile:
+    """A file's new content, written in full beside the file, or that it shall not be.
+
+    ``commit`` or ``discard`` ends it; neither needs any more space.
+    """
+
+    def __init__(self, root: str, path: str, content: str | None, owner: tuple[int, int]) -> None:
+        self.path = path
+        self._owner = owner
+        self._file = root + path
+        self._directory = os.path.dirname(self._file)
+        self._made: list[str] = []
+        self._temporary: str | None = None
+        self._descriptor: int | None = None
+        if content is None:
+            return
+        try:
+            self._write(content)
+        except OSError as error:
+            self.discard()
+            raise failure("write", path, error) from None
+        except BaseException:
+            self.discard()
+            raise
+
+    def _write(self, content: str) -> None:
+        self._make_directory()
+        # In the directory itself, so that it is on the same file system and gets the directory's
+        # SELinux type. udev, modprobe and modules-load read only names with their own ending.
+        _clear(self._directory)
+        self._descriptor, self._temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=self._directory)
+        # Until it is committed or discarded, so that no other run takes it for a leftover.
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        with os.fdopen(os.dup(self._descriptor), "wb") as stream:
+            stream.write(content.encode("utf-8", "surrogateescape"))
+        os.fchmod(self._descriptor, mode_of(content))
+        # A directory can give its own group to what is made in it.
+        if self._owner != _owner_of(self._descriptor):
+            os.fchown(self._descriptor, *self._owner)
+        os.fsync(self._descriptor)
+
+    def _make_directory(self) -> None:
+        missing = []
+        directory = self._directory
+        while not os.path.lexists(directory):
+            missing.append(directory)
+            directory = os.path.dirname(directory)
+        for directory in reversed(missing):
+            os.mkdir(directory, 0o755)
+            self._made.append(directory)
+
+    def commit(self) -> None:
+        """Make the file be this one or, without content, not be."""
+        try:
+            if self._temporary is None:
+                _remove(self._file)
+            else:
+                os.rename(self._temporary, self._file)
+                self._temporary, self._made = None, []
+                _settle(self._directory)
+        except OSError as error:
+            raise failure("write", self.path, error) from None
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Leave what was not committed as if nothing had been prepared."""
+        with contextlib.suppress(OSError):
+            if self._temporary is not None:
+                os.unlink(self._temporary)
+            for directory in reversed(self._made):
+                os.rmdir(directory)
+        self._temporary, self._made = None, []
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def is_group(name: str) -> bool:
+    """Whether this host has a group of that name."""
+    try:
+        _group_id(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _group_id(name: str) -> int:
+    return grp.getgrnam(name).gr_gid
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group_name(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+        _settle(os.path.dirname(path))
+
+
+def _owner_of(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_uid, found.st_gid
+
+
+def mode_of(content: str) -> int:
+    """The permissions of a file with that content: those of a program for a script."""
+    return 0o755 if content.startswith("#!") else 0o644
+
+
+def open_own(path: str, flags: int, owner: int, mode: int = 0o600) -> int:
+    """Open what ``owner`` alone can have written; OSError as of ``os.open``.
+
+    PolicyError if it is a link, another kind of file, or if others own it or can write to it. With
+    O_DIRECTORY it is a directory, else a regular file.
+    """
+    is_directory = flags & os.O_DIRECTORY
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, mode)
+    except OSError as error:
+        # Of a link, of a socket or FIFO, and of what is no directory.
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
+            raise
+        raise _not_own(path, os.lstat(path)) from None
+    found = os.fstat(descriptor)
+    is_right = stat.S_ISDIR(found.st_mode) if is_directory else stat.S_ISREG(found.st_mode)
+    if is_right and found.st_uid == owner and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return descriptor
+    os.close(descriptor)
+    raise _not_own(path, found)
+
+
+def _not_own(path: str, found: os.stat_result) -> PolicyError:
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device node")
+    label = "%s:%s mode %04o" % (
+        _user_name(found.st_uid),
+        _group_name(found.st_gid),
+        stat.S_IMODE(found.st_mode),
+    )
+    return PolicyError(
+        "%s is %s (%s), so that others than root may have written what a run is to go by. Look at "
+        "what it is, remove it, and run again" % (path, kind, label)
+    )
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Open what can be read to its end at once; PolicyError for a FIFO and its like."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    found = os.fstat(descriptor)
+    is_null = stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL
+    if is_null or stat.S_IFMT(found.st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+        return descriptor
+    os.close(descriptor)
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device node")
+    raise PolicyError(
+        "Cannot read %s: it is %s and not a file. Remove it, and run again" % (path, kind)
+    )
+
+
+def _clear(folder: str) -> None:
+    """Remove what runs that were killed left behind; a run that goes on has its file locked."""
+    for name in os.listdir(folder):
+        if name.startswith(_TEMPORARY):
+            # Another run may be quicker.
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                left = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(os.path.join(folder, name))
+                finally:
+                    os.close(left)
+
+
+def _settle(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _code_against(file: str, directory: str, size: int) -> int | None:
+    """The errno that a new file in ``directory`` to replace ``file`` would meet."""
+    if not os.path.isdir(directory):
+        return errno.ENOTDIR
+    status = os.statvfs(directory)
+    if status.f_flag & os.ST_RDONLY:
+        return errno.EROFS
+    if _is_unchangeable(directory) or _is_unchangeable(file):
+        return errno.EPERM
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return errno.EACCES
+    if _is_mounted_on(file):
+        return errno.EBUSY
+    # A file system that does not count them says 0 of 0.
+    is_full = status.f_blocks and status.f_bfree * status.f_frsize < size
+    has_no_inode = status.f_files and not status.f_ffree
+    return errno.ENOSPC if size and (is_full or has_no_inode) else None
+
+
+def _is_unchangeable(path: str) -> bool:
+    """Whether it has an attribute of chattr(1) that keeps even root from replacing it."""
+    flags = bytearray(8)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            fcntl.ioctl(descriptor, _GET_FLAGS, flags)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        # It is not there, or its file system has no such attributes.
+        return False
+    return bool(int.from_bytes(flags[:4], sys.byteorder) & (_IMMUTABLE | _APPEND_ONLY))
+
+
+def _is_mounted_on(file: str) -> bool:
+    """Whether the file is a mount of its own, as a container's can be."""
+    path = os.path.join(os.path.realpath(os.path.dirname(file)), os.path.basename(file))
+    try:
+        with open("/proc/self/mountinfo", "rb") as stream:
+            return any(line.split(b" ", 5)[4] == os.fsencode(path) for line in stream)
+    except (OSError, IndexError):
+        return False
+
+
+def failure(verb: str, path: str, error: OSError) -> PolicyError:
+    """What stopped a file from being read or written, with a remedy."""
+    place = error.filename if isinstance(error.filename, str) else path
+    code = errno.errorcode.get(error.errno or 0, str(error.errno))
+    advice = _ADVICE.get(error.errno or 0, "see 'dmesg'")
+    if error.errno == errno.EROFS and path.startswith("/etc/"):
+        advice += _WITHOUT_BOOT_FILES
+    return PolicyError(
+        "Cannot %s %s: %s (%s, %s); %s" % (verb, path, error.strerror, code, place, advice)
+    )
+
+
+KERNEL_COMMAND_LINE = "/proc/cmdline"

@@ -1,0 +1,206 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The only door to modprobe and modinfo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Mapping, Sequence
+
+from .. import _text
+from .._errors import PolicyError
+
+# What module_sig_check, security_locked_down and try_stop_module make of it.
+_ADVICE = {
+    "Key was rejected": "Sign it with a key that this kernel trusts",
+    "Operation not permitted": "The kernel takes signed modules only, or none any more "
+    "(kernel.modules_disabled, lockdown); sign it, or load it at boot",
+    "is in use": "Give back or close the devices that are on it first",
+    "not found": "Install the kernel package that has it",
+}
+_MODULES = "/lib/modules/"
+_FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
+
+
+class Kmod:
+    """Asks modprobe about kernel modules and has it load and unload them.
+
+    ``timeout`` is in seconds, for one call of modprobe.
+    """
+
+    def __init__(self, timeout: float = 30) -> None:
+        self._timeout = timeout
+        # What modprobe said already: a list has many devices and few drivers.
+        self._available: dict[str, bool] = {}
+        self._resolved: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        self._aliases: dict[str, list[str] | None] = {}
+        self._built_in: dict[str, bool] = {}
+
+    def is_available(self, module: str) -> bool:
+        """Whether this kernel has ``module``, as a file or built in.
+
+        PolicyError where there is no modprobe to ask.
+        """
+        if _path("modprobe") is None:
+            raise PolicyError("modprobe is not installed on this host; install the package kmod")
+        if module not in self._available:
+            self._available[module] = self._run(["--dry-run", "--quiet", "--", module])[0] == 0
+        return self._available[module]
+
+    def without_modules(self) -> str | None:
+        """Why no module of the running kernel can be loaded, as a clause; None if some can."""
+        release = os.uname().release
+        if os.path.exists(_MODULES + release + "/modules.dep"):
+            return None
+        if not os.path.isdir(_MODULES):
+            return "no module of the running kernel (%s) can be loaded: %s is not there" % (
+                release,
+                _MODULES.rstrip("/"),
+            )
+        others = [name for name in sorted(os.listdir(_MODULES)) if name != release]
+        return (
+            "no module of the running kernel (%s) can be loaded: %s/modules.dep is not there%s"
+            % (
+                release,
+                _MODULES + release,
+                ", and of others there is " + ", ".join(others) if others else "",
+            )
+        )
+
+    def why_missing(self, module: str) -> str | None:
+        """Why this kernel cannot load ``module``, as a clause.
+
+        None if it can, and where there is no modprobe to ask.
+        """
+        if _path("modprobe") is None or self.is_available(module):
+            return None
+        return self.without_modules() or "the running kernel (%s) has no module %s" % (
+            os.uname().release,
+            module,
+        )
+
+    def resolve(self, modalias: str) -> list[str]:
+        """The modules that claim ``modalias``, as udev would find them; none if blacklisted."""
+        return self._resolve(modalias, "--use-blacklist")
+
+    def claimants(self, modalias: str) -> list[str]:
+        """The modules that claim ``modalias``, blacklisted or not."""
+        return self._resolve(modalias)
+
+    def _resolve(self, modalias: str, *options: str) -> list[str]:
+        key = modalias, options
+        if key not in self._resolved:
+            asked = ["--resolve-alias", *options, "--quiet", "--", modalias]
+            code, output = self._run(asked)
+            self._resolved[key] = _text.words(output) if code == 0 else []
+        return self._resolved[key]
+
+    def aliases(self, module: str) -> list[str] | None:
+        """Patterns of the modaliases that ``module`` claims; None where modinfo knows no such."""
+        if module not in self._aliases:
+            code, output = self._run(["--field=alias", "--", module], program="modinfo")
+            self._aliases[module] = None if code else _text.lines(output)
+        return self._aliases[module]
+
+    def is_built_in(self, module: str) -> bool:
+        """Whether ``module`` is part of the kernel, by what was installed with the kernel."""
+        if module not in self._built_in:
+            _code, output = self._run(["--show-depends", "--", module])
+            self._built_in[module] = _text.words(output)[:1] == ["builtin"]
+        return self._built_in[module]
+
+    def parameter(self, module: str, name: str) -> str | None:
+        """The value that ``module`` would be loaded with, by modprobe's configuration or the
+        kernel's command line; None where neither sets it.
+        """
+        _code, output = self._run(["--show-depends", "--", module])
+        values = [
+            word.partition("=")[2] for word in _text.words(output) if word.startswith(name + "=")
+        ]
+        return values[-1] if values else None
+
+    def has_parameter(self, module: str, name: str) -> bool | None:
+        """Whether ``module`` has that parameter; None where modinfo does not know the module."""
+        code, output = self._run(["--field=parm", "--", module], program="modinfo")
+        if code:
+            return None
+        return any(line.partition(":")[0] == name for line in _text.lines(output))
+
+    def unsigned(self, module: str) -> list[str]:
+        """Which of ``module`` and what it needs are files without a signature, loaded or not."""
+        _code, output = self._run(["--show-depends", "--", module])
+        files = [
+            words[1]
+            for words in map(_text.words, _text.lines(output))
+            if words[:1] == ["insmod"] and len(words) > 1
+        ]
+        return [
+            os.path.basename(path).partition(".")[0].replace("-", "_")
+            for path in files
+            if not _text.words(self._run(["--field=sig_id", "--", path], program="modinfo")[1])
+        ]
+
+    def load(self, module: str, parameters: Mapping[str, str] | None = None) -> None:
+        """Load ``module``; PolicyError with modprobe's own words where that fails."""
+        settings = ["%s=%s" % item for item in sorted((parameters or {}).items())]
+        self._change("load", module, ["--", module, *settings])
+
+    def unload(self, module: str) -> None:
+        """Unload ``module``; PolicyError with modprobe's own words where that fails."""
+        self._change("unload", module, ["--remove", "--", module])
+
+    def _change(self, verb: str, module: str, arguments: Sequence[str]) -> None:
+        code, output = self._run(arguments)
+        if code:
+            words = " ".join(_text.words(output)).rstrip(".") or "modprobe ended with %d" % code
+            raise PolicyError(
+                "Cannot %s the kernel module %s: %s. %s" % (verb, module, words, _advice(words))
+            )
+
+    def _run(self, arguments: Sequence[str], program: str = "modprobe") -> tuple[int, str]:
+        path = _path(program)
+        if path is None:
+            return 127, "%s is not installed" % program
+        process = _start([path, *arguments])
+        try:
+            output, _unused = process.communicate(timeout=self._timeout)
+        except subprocess.TimeoutExpired:
+            # Not waited for: a module whose initialisation hangs does not end when killed.
+            process.kill()
+            raise PolicyError(
+                "%s %s did not end within %g s; process %d is left waiting for the kernel. See "
+                "'dmesg', and reboot if it does not come back"
+                % (program, " ".join(arguments), self._timeout, process.pid)
+            ) from None
+        return process.returncode, output.decode("utf-8", "replace")
+
+
+def _advice(words: str) -> str:
+    """A remedy for what modprobe says in the C locale."""
+    return next((advice for said, advice in _ADVICE.items() if said in words), "See 'dmesg'")
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={"PATH": ":".join(_FOLDERS), "LC_ALL": "C"},
+        )
+    except OSError as error:
+        raise PolicyError("Cannot start %s: %s" % (command[0], error.strerror)) from None
+
+
+def _path(program: str) -> str | None:
+    candidates = [folder + "/" + program for folder in _FOLDERS]
+    return next((path for path in candidates if os.access(path, os.X_OK)), None)
+
+
+def canonical_name(module: str) -> str:
+    """The module's name as the kernel has it."""
+    return module.replace("-", "_")

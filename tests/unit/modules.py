@@ -1,0 +1,39 @@
+"""The modules as Ansible starts them, on a machine of the tests."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import pytest
+from board import Board
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
+
+NAMES = (
+    "device_info",
+    "driver_override",
+    "host_policy",
+    "initramfs",
+    "no_autobind",
+    "vfio_binding",
+)
+MODULES: dict[str, ModuleType] = {
+    name: importlib.import_module("ansible_collections.armfleet.vfio.plugins.modules." + name)
+    for name in NAMES
+}
+
+
+def run_on(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the modules run on ``board`` instead of this machine."""
+    for module in (MODULES["device_info"], state_module):
+        monkeypatch.setattr(module, "open_host", lambda _timeout: board.host)
+        monkeypatch.setattr(module, "Usage", lambda _sysfs: board.usage)
+    monkeypatch.setattr(state_module, "Runs", lambda _name, _timeout: board.runs())
+
+
+def spec(module: str) -> dict[str, Any]:
+    """The arguments of AnsibleModule."""
+    arguments: dict[str, Any] = MODULES[module].SPEC
+    return arguments

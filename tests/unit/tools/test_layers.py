@@ -1,0 +1,97 @@
+"""Packages of module_utils import only from those that come before them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+MODULE_UTILS = ROOT / "plugins/module_utils"
+COLLECTION = "ansible_collections.armfleet.vfio.plugins.module_utils"
+# As in the map of CONTRIBUTING.md.
+ORDER = (
+    "_errors",
+    "_text",
+    "_ansible_module",
+    "_model",
+    "_system",
+    "_discovery",
+    "_in_use",
+    "_argspec",
+    "_boot",
+    "_apply",
+    "_report",
+)
+
+
+def sources(directory: Path) -> dict[str, str]:
+    """The files of a directory and its packages, by their dotted names."""
+    return {
+        ".".join(path.relative_to(directory).with_suffix("").parts): path.read_text()
+        for path in sorted(directory.rglob("*.py"))
+    }
+
+
+def imports(name: str, source: str) -> Iterator[str]:
+    """The dotted names that a file imports of module_utils, lazily or for types as well."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            assert not any(COLLECTION in alias.name for alias in node.names), name
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        module = node.module or ""
+        if node.level:
+            package = name.split(".")[: -node.level]
+            of = ".".join([*package, *filter(None, [module])])
+        elif module.startswith(COLLECTION):
+            of = module[len(COLLECTION) + 1 :]
+        else:
+            continue
+        for alias in node.names:
+            yield f"{of}.{alias.name}".strip(".")
+
+
+def upward(files: Mapping[str, str]) -> list[str]:
+    """Imports against the order."""
+    return [
+        f"{name} imports {other}"
+        for name, source in files.items()
+        for other in imports(name, source)
+        if ORDER.index(other.split(".")[0]) > ORDER.index(name.split(".")[0])
+    ]
+
+
+def test_no_package_imports_from_one_that_comes_later() -> None:
+    files = sources(MODULE_UTILS)
+    assert {name.split(".")[0] for name in files} == set(ORDER)
+    assert upward(files) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from .._apply.reconcile import reconcile",
+        "from .._apply import reconcile",
+        f"from {COLLECTION}._report.results import result",
+        f"from {COLLECTION} import _report",
+        "def lazily():\n    from .._boot.initramfs import detect",
+        "if TYPE_CHECKING:\n    from .._boot import initramfs",
+    ],
+)
+def test_an_upward_import_is_found(line: str) -> None:
+    assert len(upward({"_system.files": line})) == 1
+
+
+def test_packages_use_relative_imports() -> None:
+    files = sources(MODULE_UTILS)
+    assert [name for name, source in files.items() if COLLECTION in source] == []
+
+
+def test_each_file_says_what_it_is_for() -> None:
+    for name, source in sources(MODULE_UTILS).items():
+        docstring = ast.get_docstring(ast.parse(source))
+        assert docstring, name
+        assert docstring.partition("\n\n")[0].endswith("."), name
