@@ -12,12 +12,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, LIST, Board
 from fake_kernel import NOIOMMU, TREE
-from modules import MODULES, NAMES, run_on
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Undo
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
+from tests.harness.modules import MODULES, NAMES, run_on
 
 Call = Callable[..., Dict[str, Any]]
 ONE = [{"name": "b000000.crypto"}]

@@ -9,7 +9,8 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, Board
 from fake_kernel import TREE, Driver
-from modules import MODULES, run_on
+
+from tests.harness.modules import MODULES, run_on
 
 Call = Callable[..., Dict[str, Any]]
 BUSY = {"dt_path": "/soc/eth@b00a000", "policy": "no_autobind"}

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
-from modules import NAMES
 
 from ansible_collections.armfleet.vfio.plugins.filter.board_names import FilterModule
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (
@@ -29,6 +28,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._answers import (
     Text,
 )
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import REQUIREMENTS
+from tests.harness.modules import NAMES
 from tests.unit.controller.test_samples import ROOT, documented, results_of
 
 MODULES = NAMES

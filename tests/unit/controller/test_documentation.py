@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from modules import NAMES, spec
 
 from ansible_collections.armfleet.vfio.plugins.doc_fragments.devices import ModuleDocFragment
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
@@ -46,6 +45,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection i
     LostAtBoot,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import FileChange
+from tests.harness.modules import NAMES, spec
 
 ROOT = Path(__file__).parents[3]
 PREFIX = "armfleet.vfio."

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modules import spec
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _passthrough_role
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._passthrough_role import (
@@ -19,6 +18,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._passthrough_role im
     with_prefix,
 )
 from tests.harness.messages import bare_options
+from tests.harness.modules import spec
 
 ROOT = Path(__file__).parents[3]
 MODULE_UTILS = sorted((ROOT / "plugins/module_utils").glob("*.py"))

@@ -17,7 +17,6 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from board import Board, aliases_of
 from fake_kernel import Driver, Module
-from modules import MODULES, NAMES, spec
 
 from ansible_collections.armfleet.vfio.plugins.filter import (
     fleet_report,
@@ -41,6 +40,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list i
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._passthrough_role import with_prefix
+from tests.harness.modules import MODULES, NAMES, spec
 
 ROOT = Path(__file__).parents[3]
 CRYPTO, SERIAL, DMA = "/soc/crypto@b000000", "/soc/serial@b200000", "/soc/dma@b100000"

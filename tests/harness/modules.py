@@ -1,13 +1,16 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """The modules as Ansible starts them, on a machine of the tests."""
 
 from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import Any, Dict
 
 import pytest
-from board import Board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
 
@@ -19,14 +22,14 @@ NAMES = (
     "no_autobind",
     "vfio_binding",
 )
-MODULES: dict[str, ModuleType] = {
+MODULES: Dict[str, ModuleType] = {
     name: importlib.import_module("ansible_collections.armfleet.vfio.plugins.modules." + name)
     for name in NAMES
 }
 
 
-def run_on(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the modules run on ``board`` instead of this machine."""
+def run_on(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the modules run on ``board``, a Board of the unit tests, instead of this machine."""
     for module in (MODULES["device_info"], state_module):
         monkeypatch.setattr(module, "open_host", lambda _timeout: board.host)
         monkeypatch.setattr(module, "Usage", lambda _sysfs: board.usage)
