@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Any, Dict
+from typing import Any
 
 import pytest
 
@@ -22,7 +22,7 @@ NAMES = (
     "no_autobind",
     "vfio_binding",
 )
-MODULES: Dict[str, ModuleType] = {
+MODULES: dict[str, ModuleType] = {
     name: importlib.import_module("ansible_collections.armfleet.vfio.plugins.modules." + name)
     for name in NAMES
 }
