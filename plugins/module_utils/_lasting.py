@@ -175,7 +175,7 @@ def _outdated(host: Host, initramfs: Initramfs, files: Sequence[FileChange]) -> 
     if initramfs.command is None or not any(change.is_needed for change in files):
         return []
     after = _initramfs.outdated(change.after for change in files)
-    return [FileChange(_initramfs.OUTDATED, host.files.read(_initramfs.OUTDATED), after)]
+    return [FileChange(_initramfs.OUTDATED, host.files.read_own(_initramfs.OUTDATED), after)]
 
 
 def accepting(change: FileChange, kinds: Sequence[str]) -> FileChange:
