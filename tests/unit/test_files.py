@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import grp
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.initramfs import (
+    OUTDATED,
+    is_stale,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files, is_group
@@ -167,3 +172,52 @@ def test_a_directory_of_state_may_be_on_another_disk(tmp_path: Path, files: File
     assert files.read_own("/state/record") == "list"
     assert files.read_own("/state/other") is None
     assert files.read_own("/nowhere/record") is None
+
+
+@pytest.mark.parametrize("swapped", ["record", "directory"])
+@pytest.mark.parametrize("method", ["read_own", "own_changed_at"])
+def test_what_was_checked_is_what_is_read(
+    tmp_path: Path,
+    files: Files,
+    swapped: str,
+    method: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = tmp_path / "state"
+    other = tmp_path / "other"
+    for directory, content in ((state, "list"), (other, "planted")):
+        directory.mkdir(mode=0o755)
+        (directory / "record").write_text(content)
+    os.utime(other / "record", (1, 1))
+    read = getattr(files, method)
+    expected = read("/state/record")
+    is_of = {"record": stat.S_ISREG, "directory": stat.S_ISDIR}[swapped]
+    real = os.fstat
+    swaps = []
+
+    def fstat(descriptor: int) -> os.stat_result:
+        found = real(descriptor)
+        if is_of(found.st_mode) and not swaps:
+            swaps.append(descriptor)
+            if swapped == "record":
+                (other / "record").replace(state / "record")
+            else:
+                state.rename(tmp_path / "moved")
+                other.rename(state)
+        return found
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    assert read("/state/record") == expected
+    assert swaps
+
+
+def test_a_foreign_mark_of_outdated_images_is_refused(tmp_path: Path, files: Files) -> None:
+    files.put(OUTDATED, "")
+    release = os.uname().release
+    files.put("/boot/initrd.img-" + release, "")
+    os.utime(tmp_path / OUTDATED[1:], (2, 2))
+    os.utime(tmp_path / ("boot/initrd.img-" + release), (1, 1))
+    assert is_stale(files, [])
+    (tmp_path / OUTDATED[1:]).chmod(0o666)
+    with pytest.raises(PolicyError, match="others than root may have written"):
+        is_stale(files, [])

@@ -161,7 +161,7 @@ def _outdated(host: Host, rebuild: Initramfs, files: Sequence[FileChange]) -> li
     if rebuild.command is None or not any(change.is_needed for change in files):
         return []
     after = initramfs.outdated(change.after for change in files)
-    return [FileChange(initramfs.OUTDATED, host.files.read(initramfs.OUTDATED), after)]
+    return [FileChange(initramfs.OUTDATED, host.files.read_own(initramfs.OUTDATED), after)]
 
 
 def accepting(change: FileChange, kinds: Sequence[str]) -> FileChange:

@@ -227,7 +227,7 @@ def is_stale(files: Files, paths: Iterable[str]) -> bool:
     release = os.uname().release
     images = [files.changed_at(image) for image in image_paths(files, release)]
     built = max((moment for moment in images if moment is not None), default=None)
-    written = [files.changed_at(path) for path in (*paths, OUTDATED)]
+    written = [*map(files.changed_at, paths), files.own_changed_at(OUTDATED)]
     newest = max((moment for moment in written if moment is not None), default=None)
     # A clock that was wrong once must not have the image rebuilt at each run.
     return built is not None and newest is not None and built < newest <= time.time()

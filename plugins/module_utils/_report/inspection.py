@@ -145,7 +145,7 @@ def inspect(
     return Findings(
         [inspector.of(device, *found) for device, found in zip(chosen, states)],
         memory.entries,
-        host.files.read(WAITS_FOR_BOOT) is not None,
+        host.files.read_own(WAITS_FOR_BOOT) is not None,
         board(host.sysfs),
         list(elsewhere.values()),
         in_sync.compare(host.files, memory),

@@ -113,39 +113,53 @@ class Files:
     def read(self, path: str) -> str | None:
         """The content, or None where there is no such file."""
         try:
-            with open(
-                self._root + path,
-                encoding="utf-8",
-                errors="surrogateescape",
-                # As it is: a file with other ends of lines is another file.
-                newline="",
-                opener=_open_file,
-            ) as stream:
-                content = stream.read(_LONGEST + 1)
+            return _content(path, _open_file(self._root + path))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise failure("read", path, error) from None
-        if len(content) > _LONGEST:
-            raise PolicyError("Cannot read %s: it is longer than %d bytes" % (path, _LONGEST))
-        return content
 
     def read_own(self, path: str) -> str | None:
         """As :meth:`read`, of what another run wrote; PolicyError if others may have written it."""
-        owner = self._owner[0]
-        # An administrator may have it on another disk, by a link.
-        directory = os.path.realpath(os.path.dirname(self._root + path))
-        if not os.path.isdir(directory):
-            return None
         try:
-            os.close(open_own(directory, os.O_RDONLY | os.O_DIRECTORY, owner))
-            descriptor = open_own(self._root + path, os.O_RDONLY, owner)
-        except FileNotFoundError:
-            return None
+            descriptor = self._open_own(path)
+            return None if descriptor is None else _content(path, descriptor)
         except OSError as error:
             raise failure("read", path, error) from None
-        os.close(descriptor)
-        return self.read(path)
+
+    def own_changed_at(self, path: str) -> float | None:
+        """As :meth:`changed_at`, of what another run wrote; PolicyError as of :meth:`read_own`."""
+        try:
+            descriptor = self._open_own(path)
+            if descriptor is None:
+                return None
+            try:
+                return os.fstat(descriptor).st_mtime
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise failure("read", path, error) from None
+
+    def _open_own(self, path: str) -> int | None:
+        """Open a file of state for reading; None without such a file.
+
+        Names are resolved once: who can rename a directory or a file after the check must not
+        choose what is read.
+        """
+        owner = self._owner[0]
+        folder, name = os.path.split(path)
+        # An administrator may have it on another disk, by a link.
+        place = os.path.realpath(self._root + folder)
+        if not os.path.isdir(place):
+            return None
+        try:
+            directory = open_own(place, os.O_RDONLY | os.O_DIRECTORY, owner)
+            try:
+                return open_own(name, os.O_RDONLY, owner, directory=(directory, place))
+            finally:
+                os.close(directory)
+        except FileNotFoundError:
+            return None
 
     def status(self, path: str) -> FileStatus | None:
         """What is at a path, a link not followed; None where there is nothing."""
@@ -476,26 +490,33 @@ def mode_of(content: str) -> int:
     return 0o755 if content.startswith("#!") else 0o644
 
 
-def open_own(path: str, flags: int, owner: int, mode: int = 0o600) -> int:
+def open_own(
+    path: str, flags: int, owner: int, mode: int = 0o600, directory: tuple[int, str] | None = None
+) -> int:
     """Open what ``owner`` alone can have written; OSError as of ``os.open``.
 
     PolicyError if it is a link, another kind of file, or if others own it or can write to it. With
-    O_DIRECTORY it is a directory, else a regular file.
+    O_DIRECTORY it is a directory, else a regular file. ``path`` is relative to ``directory``, its
+    descriptor and its name in messages, if that is given.
     """
     is_directory = flags & os.O_DIRECTORY
+    parent, label = None, path
+    if directory is not None:
+        parent, label = directory[0], os.path.join(directory[1], path)
+    safely = flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, mode)
+        descriptor = os.open(path, safely, mode, dir_fd=parent)
     except OSError as error:
         # Of a link, of a socket or FIFO, and of what is no directory.
         if error.errno not in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
             raise
-        raise _not_own(path, os.lstat(path)) from None
+        raise _not_own(label, os.lstat(path, dir_fd=parent)) from None
     found = os.fstat(descriptor)
     is_right = stat.S_ISDIR(found.st_mode) if is_directory else stat.S_ISREG(found.st_mode)
     if is_right and found.st_uid == owner and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return descriptor
     os.close(descriptor)
-    raise _not_own(path, found)
+    raise _not_own(label, found)
 
 
 def _not_own(path: str, found: os.stat_result) -> PolicyError:
@@ -511,9 +532,9 @@ def _not_own(path: str, found: os.stat_result) -> PolicyError:
     )
 
 
-def _open_file(path: str, flags: int) -> int:
+def _open_file(path: str) -> int:
     """Open what can be read to its end at once; PolicyError for a FIFO and its like."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     found = os.fstat(descriptor)
     is_null = stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL
     if is_null or stat.S_IFMT(found.st_mode) in (stat.S_IFREG, stat.S_IFDIR):
@@ -523,6 +544,22 @@ def _open_file(path: str, flags: int) -> int:
     raise PolicyError(
         "Cannot read %s: it is %s and not a file. Remove it, and run again" % (path, kind)
     )
+
+
+def _content(path: str, descriptor: int) -> str:
+    """Read a whole file by its descriptor, and close it; ``path`` is for messages."""
+    try:
+        # Line ends as they are: a file with other ones is another file.
+        stream = os.fdopen(descriptor, encoding="utf-8", errors="surrogateescape", newline="")
+    except OSError:
+        # Of a directory, which is left open.
+        os.close(descriptor)
+        raise
+    with stream:
+        content = stream.read(_LONGEST + 1)
+    if len(content) > _LONGEST:
+        raise PolicyError("Cannot read %s: it is longer than %d bytes" % (path, _LONGEST))
+    return content
 
 
 def _clear(folder: str) -> None:
