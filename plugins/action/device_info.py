@@ -6,6 +6,6 @@
 
 from __future__ import annotations
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._module_action import ActionModule
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._action_module import ActionModule
 
 __all__ = ["ActionModule"]

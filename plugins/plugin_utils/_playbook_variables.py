@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._model import ROLLOUT_NAME
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._answers import printable
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import STATES
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
 
 _FORMATS = ("html", "json", "csv", "prometheus")

@@ -10,7 +10,10 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import HostState, host_state
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
+    HostState,
+    host_state,
+)
 
 VFIO = "vfio-platform"
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _info
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Findings
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers, _fleet_texts
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES, host_state
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_page import page
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_states import (
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers, _exporters
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import STATES, host_state
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._html_page import page
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import (
     OUTCOMES,
     rollout_state,
 )
@@ -83,11 +83,11 @@ def test_no_answer_keeps_a_report_from_being_written(depth: str, counts: Counts)
         host = host_state("board", answer)
         assert host["state"] in STATES
         assert rollout_state("board", 1, answer, answer, None, None)["outcome"] in OUTCOMES
-        report = _fleet_texts.Report([host], "Boards", datetime.now(UTC), "1")
+        report = _exporters.Report([host], "Boards", datetime.now(UTC), "1")
         written = [
-            _fleet_texts.as_json(report),
-            _fleet_texts.as_csv(report),
-            _fleet_texts.as_prometheus(report),
+            _exporters.as_json(report),
+            _exporters.as_csv(report),
+            _exporters.as_prometheus(report),
             json.dumps(page(report, {})),
         ]
         assert "\x1b" not in "".join(written).encode().decode()

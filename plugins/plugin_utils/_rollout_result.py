@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import (
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
     UNREACHABLE,
     HostState,
     explained,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_states import (
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import (
     not_begun,
     rollout_state,
     table,

@@ -17,18 +17,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import (
-    STATES,
-    Device,
-    Hazard,
-    HostState,
-)
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_texts import (
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._exporters import (
     DRIVER_NOT_KNOWN,
     LABELS,
     Report,
     states,
     totals,
+)
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
+    STATES,
+    Device,
+    Hazard,
+    HostState,
 )
 
 _NOT_KNOWN = [

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import (
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
     AS_LISTED,
     DRIFT,
     FAILED,

@@ -15,7 +15,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.armfleet.vfio.plugins.filter import host_state as filter_of_host_state
 from ansible_collections.armfleet.vfio.plugins.module_utils import _info
 from ansible_collections.armfleet.vfio.plugins.module_utils._inspection import Findings
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES, host_state
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import STATES, host_state
 from tests.unit.controller.test_documentation import ENTRY, INSPECTION
 
 VFIO = {"driver": "vfio-platform", "driver_override": "vfio-platform"}

@@ -19,6 +19,6 @@ except ImportError:
     wrap_var = None
 
 
-def untrusted(data: Any) -> Any:
+def make_unsafe(data: Any) -> Any:
     """The same data, marked so that no text in it is a template."""
     return wrap_var(data) if wrap_var else data
