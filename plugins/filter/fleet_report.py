@@ -99,6 +99,15 @@ _value:
           type: list
           elements: dict
           sample: [{state: drift, label: Drift, hosts: 3}]
+        columns:
+          description: >-
+            The columns of hosts, each with its C(key) in RV(_value.page.hosts), its C(title), the
+            C(class_name) of its cells, and C(total), the title of its number in
+            RV(_value.page.totals), null if it has none.
+          returned: always
+          type: list
+          elements: dict
+          sample: [{key: drifting, title: Drift, class_name: number, total: With drift}]
         totals:
           description: >-
             Numbers of C(devices), of those that are C(listed), that are C(drifting), and that are

@@ -4,8 +4,8 @@
 
 """What the template of the HTML page is filled with. Pure.
 
-The page has hosts as rows of a table, and the devices once as JSON in which each text, and each
-device that several hosts have alike, is there once and is referred to by its number.
+The page has hosts as rows of a table, and their devices as JSON. A device that several hosts have
+in common is there once, and so is each value of a column.
 """
 
 from __future__ import annotations
@@ -15,48 +15,44 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._exporters import (
-    DRIVER_NOT_KNOWN,
     LABELS,
     Report,
     states,
     totals,
 )
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
-    STATES,
-    Device,
-    Hazard,
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import STATES
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import (
+    DEVICE_COLUMNS,
+    HOST_COLUMNS,
     HostState,
 )
 
-_NOT_KNOWN = [
-    Hazard(kind="unknown", sentence="it was read without root, and other users' files were not")
-]
 
-_Value = TypeVar("_Value", bound=tuple[Any, ...] | str)
-
-
-class _Numbered(Generic[_Value]):
-    """Values in the order in which they came, each once."""
+class _Interned:
+    """Distinct values in the order in which they came."""
 
     def __init__(self) -> None:
-        self._numbers: dict[_Value, int] = {}
+        self._numbers: dict[str | bytes, int] = {}
+        self.values: list[Any] = []
 
-    def number(self, value: _Value) -> int:
-        return self._numbers.setdefault(value, len(self._numbers))
-
-    @property
-    def values(self) -> list[_Value]:
-        return list(self._numbers)
+    def number_of(self, value: Any) -> int:
+        key = value if isinstance(value, str) else json.dumps(value).encode()
+        if key not in self._numbers:
+            self._numbers[key] = len(self.values)
+            self.values.append(value)
+        return self._numbers[key]
 
 
 def page(report: Report, sources: Mapping[str, str]) -> dict[str, Any]:
-    """Hosts in need of somebody come first; ``sources`` are texts of inline style and script."""
+    """Return what the template needs.
+
+    The most urgent hosts come first. ``sources`` are the texts of the inline style and script.
+    """
     made_at = report.made_at
-    hosts = sorted(report.hosts, key=_place)
-    every = [device for host in hosts for device in host["devices"]]
+    hosts = sorted(report.hosts, key=_urgency)
     return {
         "title": report.title,
         "version": report.version,
@@ -66,20 +62,25 @@ def page(report: Report, sources: Mapping[str, str]) -> dict[str, Any]:
             {"state": state, "label": LABELS[state], "hosts": number}
             for state, number in states(hosts).items()
         ],
+        "columns": [
+            {"key": column.key, **column.heading._asdict()}
+            for column in HOST_COLUMNS
+            if column.heading
+        ],
         "hosts": [_row(host) for host in hosts],
-        "totals": totals(every)._asdict(),
-        "data": _in_script(_encoded([host["devices"] for host in hosts])),
+        "totals": totals(hosts),
+        "data": _in_script(_encoded(hosts)),
         "hashes": {name: _source_hash(text) for name, text in sources.items()},
     }
 
 
 def _source_hash(text: str) -> str:
-    """The text as a Content-Security-Policy names it."""
+    """Return the hash of a text as a Content-Security-Policy names it."""
     digest = hashlib.sha256(text.encode()).digest()
     return "sha256-%s" % base64.b64encode(digest).decode()
 
 
-def _place(host: HostState) -> tuple[int, list[tuple[int, str]]]:
+def _urgency(host: HostState) -> tuple[int, list[tuple[int, str]]]:
     """Numbers in names count as numbers: board-9 comes before board-10."""
     parts = re.findall(r"\d+|\D+", host["host"])
     return STATES.index(host["state"]), [
@@ -88,47 +89,41 @@ def _place(host: HostState) -> tuple[int, list[tuple[int, str]]]:
 
 
 def _row(host: HostState) -> dict[str, Any]:
+    values = {column.key: column.value(host) for column in HOST_COLUMNS if column.heading}
+    return {**values, "label": LABELS[host["state"]]}
+
+
+def _encoded(hosts: Sequence[HostState]) -> dict[str, Any]:
+    """Return the devices of hosts as report.js decodes them.
+
+    ``hosts`` have the numbers of their devices. ``devices`` has each column by its key: its
+    distinct ``values``, and for each device the ``index`` of its value.
+    """
+    columns = {column.key: _Interned() for column in DEVICE_COLUMNS}
+    devices = _Interned()
+
+    def encoded(device: Mapping[str, Any]) -> dict[str, int]:
+        return {
+            column.key: columns[column.key].number_of(column.page_value(device[column.key]))
+            for column in DEVICE_COLUMNS
+        }
+
     return {
-        "host": host["host"],
-        "state": host["state"],
-        "label": LABELS[host["state"]],
-        "sentence": host["sentence"],
-        **totals(host["devices"])._asdict(),
+        "hosts": [
+            {
+                "host": host["host"],
+                "devices": [devices.number_of(encoded(device)) for device in host["devices"]],
+            }
+            for host in hosts
+        ],
+        "devices": {
+            key: {"values": column.values, "index": [device[key] for device in devices.values]}
+            for key, column in columns.items()
+        },
     }
 
 
-def _encoded(fleet: Sequence[Sequence[Device]]) -> dict[str, Any]:
-    texts: _Numbered[str] = _Numbered()
-    devices: _Numbered[tuple[Any, ...]] = _Numbered()
-
-    def text(value: str | None) -> int:
-        return -1 if value is None else texts.number(value)
-
-    def encoded(device: Device) -> tuple[Any, ...]:
-        desired = device["desired"]
-        after = device["next_boot"]
-        return (
-            text(device["device"]),
-            text(device["name"]),
-            text(device["bus"]),
-            text(device["driver"]),
-            text(device["driver_override"]),
-            () if desired is None else (text(desired["driver"]), text(desired["driver_override"])),
-            text(after["driver"] if after["known"] else DRIVER_NOT_KNOWN),
-            text(after["driver_override"]),
-            text(after["reason"]),
-            tuple(text(sentence) for sentence in device["drift"]),
-            tuple(
-                (text(one["kind"]), text(one["sentence"]))
-                for one in (_NOT_KNOWN if device["hazards"] is None else device["hazards"])
-            ),
-        )
-
-    hosts = [[devices.number(encoded(device)) for device in host] for host in fleet]
-    return {"texts": texts.values, "devices": devices.values, "hosts": hosts}
-
-
 def _in_script(data: Any) -> str:
-    """JSON that no parser of HTML finds an end of script or a comment in."""
-    written = json.dumps(data, separators=(",", ":"))
-    return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    """Return JSON in which no parser of HTML finds the end of a script or a comment."""
+    text = json.dumps(data, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

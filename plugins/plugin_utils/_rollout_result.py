@@ -11,12 +11,12 @@ from typing import Any, TypedDict
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
     UNREACHABLE,
-    HostState,
     explained,
     host_state,
     messages,
     one_line,
 )
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 
 NOT_BEGUN = "not begun"
 CHANGED = "changed"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import HostState
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 from tests.report.browser import chromium
 from tests.report.fleet import example
 from tests.report.page import write

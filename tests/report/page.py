@@ -13,8 +13,8 @@ from pathlib import Path
 import jinja2
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._exporters import Report
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import HostState
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._html_page import page
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._version import version
 
 ROLE = Path(__file__).parents[2] / "roles/report"

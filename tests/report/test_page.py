@@ -15,7 +15,7 @@ import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import HostState
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 from tests.report.fleet import EDGE, large, result, states, unreachable
 from tests.report.page import write
 

@@ -134,7 +134,7 @@ def test_hazards_that_are_not_known_are_told_and_counted_as_none() -> None:
     host = host_state("edge-1", found)
     (row,) = csv.DictReader(_exporters.as_csv(report(host)).splitlines())
     assert row["hazards"] == "(not known without root)"
-    assert _exporters.totals(host["devices"]).with_hazards == 0
+    assert _exporters.totals([host])["with_hazards"] == 0
     assert "it was read without root" in page(report(host), {})["data"]
 
 
@@ -202,7 +202,7 @@ def test_what_the_page_has_for_scripts_is_json_and_ends_no_script() -> None:
     host["devices"][0]["device"] = HOSTILE + "<!--"
     data = page(report(host), {})["data"]
     assert not {"<", ">", "&"} & set(data)
-    assert json.loads(data)["texts"][0] == HOSTILE + "<!--"
+    assert json.loads(data)["devices"]["device"]["values"][0] == HOSTILE + "<!--"
 
 
 def test_a_device_that_many_hosts_have_is_in_the_page_once() -> None:
