@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A fleet as texts for programs: JSON, CSV and Prometheus; and as one line for people. Pure."""
+"""A fleet as JSON, CSV, Prometheus text and a summary of one line. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns impo
     HostState,
 )
 
-# Of the structure of the JSON text; it grows when a field is renamed or goes.
+# The version of the JSON text's structure; it grows when a field is renamed or removed.
 FORMAT = 1
 
 LABELS = {
@@ -43,7 +43,7 @@ LABELS = {
 }
 
 # What makes a spreadsheet take a cell for a formula, with the same letters in full width, behind
-# what it skips: spaces of all kinds, what is not seen, and quotes. A spreadsheet that was told of
+# what it skips: spaces of all kinds, invisible characters, and quotes. A spreadsheet that is set to
 # another separator than the comma begins a cell behind it.
 _FORMULA = re.compile(
     r"(?P<before>^|[;\t|\r\n])(?=[\t\r\n]|[\s\x00-\x1f\x7f-\xa0\xad\u200b-\u200f\u2028-\u202f\u2060-\u206f"
@@ -76,7 +76,7 @@ def states(hosts: Sequence[HostState]) -> dict[str, int]:
 
 
 def as_summary(report: Report) -> str:
-    """How many hosts are in which state, on one line."""
+    """Return the number of hosts in each state, on one line."""
     counted = [
         "%d %s" % (number, LABELS[state].lower())
         for state, number in states(report.hosts).items()
@@ -90,7 +90,7 @@ def as_summary(report: Report) -> str:
 
 
 def as_json(report: Report) -> str:
-    """One host a line, so that tools for lines can be used as well."""
+    """Return JSON with one host per line, for tools that read lines."""
     head = {
         "format": FORMAT,
         "title": report.title,
@@ -107,7 +107,7 @@ def as_json(report: Report) -> str:
 
 
 def as_csv(report: Report) -> str:
-    """One device a line; a host without devices has a line of its own."""
+    """Return CSV with one device per line; a host without devices has a line of its own."""
     stream = io.StringIO()
     writer = csv.writer(stream)
     writer.writerow([*(column.key for column in _HOST_CELLS), *_DEVICE_CELLS])
@@ -140,7 +140,7 @@ def _cell(text: str) -> str:
 
 
 def as_prometheus(report: Report) -> str:
-    """Gauges in Prometheus' text format, as node_exporter's textfile collector reads them."""
+    """Return gauges in Prometheus' text format, for node_exporter's textfile collector."""
     read = [host for host in report.hosts if host["devices"]]
     metrics = [
         _metric(

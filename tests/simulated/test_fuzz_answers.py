@@ -40,20 +40,20 @@ def mutated(generator: random.Random) -> dict[str, Any]:
     """An answer with some values that are not as documented, anywhere in it."""
     answer: dict[str, Any] = copy.deepcopy(HONEST)
     for _number in range(generator.choice([1, 1, 1, 2, 5])):
-        place, key = generator.choice([*places(answer), (answer, generator.choice(KEYS))])
-        if generator.random() < 0.1 and isinstance(place, dict):
-            place.pop(key, None)
+        container, key = generator.choice([*entries(answer), (answer, generator.choice(KEYS))])
+        if generator.random() < 0.1 and isinstance(container, dict):
+            container.pop(key, None)
         else:
-            place[key] = copy.deepcopy(generator.choice(VALUES))
+            container[key] = copy.deepcopy(generator.choice(VALUES))
     return answer
 
 
-def places(data: Any) -> Iterator[tuple[Any, Any]]:
+def entries(data: Any) -> Iterator[tuple[Any, Any]]:
     """Every mapping and list inside ``data`` with each of its keys."""
     if isinstance(data, (dict, list)):
         for key in data if isinstance(data, dict) else range(len(data)):
             yield data, key
-            yield from places(data[key])
+            yield from entries(data[key])
 
 
 def texts(data: Any) -> Iterator[str]:

@@ -11,6 +11,7 @@ import json
 import re
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -19,11 +20,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from ansible_collections.armfleet.vfio.plugins.filter import fleet_report as filter_of_report
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _exporters
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._exporters import Report
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
-    HostState,
-    host_state,
-)
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import host_state
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._html_page import page
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import (
+    DEVICE_COLUMNS,
+    Device,
+    HostState,
+)
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._version import version
 from tests.report.fleet import EDGE, result, states, unreachable
 
@@ -129,9 +132,9 @@ def test_no_cell_is_a_formula_if_another_separator_is_taken(separator: str) -> N
 
 
 def test_hazards_that_are_not_known_are_told_and_counted_as_none() -> None:
-    found = result(EDGE)
-    found["devices"] = [{**found["devices"][0], "carries": None}]
-    host = host_state("edge-1", found)
+    returned = result(EDGE)
+    returned["devices"] = [{**returned["devices"][0], "carries": None}]
+    host = host_state("edge-1", returned)
     (row,) = csv.DictReader(_exporters.as_csv(report(host)).splitlines())
     assert row["hazards"] == "(not known without root)"
     assert _exporters.totals([host])["with_hazards"] == 0
@@ -186,15 +189,15 @@ def test_labels_come_back_as_they_were() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hosts", "said"),
+    ("hosts", "summary"),
     [
         ([], "0 hosts: nothing to report"),
         (FLEET[:1], "1 host: 1 as listed"),
         (FLEET, "3 hosts: 1 unreachable, 1 drift, 1 as listed"),
     ],
 )
-def test_the_summary_is_one_line(hosts: list[HostState], said: str) -> None:
-    assert _exporters.as_summary(report(*hosts)) == said
+def test_the_summary_is_one_line(hosts: list[HostState], summary: str) -> None:
+    assert _exporters.as_summary(report(*hosts)) == summary
 
 
 def test_what_the_page_has_for_scripts_is_json_and_ends_no_script() -> None:
@@ -206,11 +209,28 @@ def test_what_the_page_has_for_scripts_is_json_and_ends_no_script() -> None:
 
 
 def test_a_device_that_many_hosts_have_is_in_the_page_once() -> None:
-    one, many = (
+    single, many = (
         page(report(*states({str(host): result(EDGE) for host in range(number)})), {})
         for number in (1, 100)
     )
-    assert json.loads(one["data"])["devices"] == json.loads(many["data"])["devices"]
+    assert json.loads(single["data"])["devices"] == json.loads(many["data"])["devices"]
+
+
+def test_the_page_has_the_devices_of_each_host_by_the_keys_of_json() -> None:
+    data = json.loads(page(report(*FLEET), {})["data"])
+    columns = data["devices"].items()
+    decoded = {
+        host["host"]: [
+            {key: column["values"][column["index"][number]] for key, column in columns}
+            for number in host["devices"]
+        ]
+        for host in data["hosts"]
+    }
+    assert decoded == {host["host"]: host["devices"] for host in FLEET}
+
+
+def test_a_device_has_a_value_for_each_column() -> None:
+    assert list(get_type_hints(Device)) == [column.key for column in DEVICE_COLUMNS]
 
 
 def test_the_filter_returns_what_its_documentation_says() -> None:
