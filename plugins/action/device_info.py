@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs the module of this name."""
+"""Runs device_info, and the modules that meta/runtime.yml routes here."""
 
 from __future__ import annotations
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._module_action import ActionModule
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._action_module import ActionModule
 
 __all__ = ["ActionModule"]

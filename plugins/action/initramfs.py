@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _module_action, _passthrough_role
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _action_module, _passthrough_role
 
 
-class ActionModule(_module_action.ActionModule):
+class ActionModule(_action_module.ActionModule):
     """Names the options of the role that the user has set."""
 
     def run(

@@ -62,10 +62,10 @@ _MOST_NAMES = 64
 def board_names(board: Any) -> list[str]:
     """As documented above."""
     try:
-        found = _answers.BOARD.read(board, "board")
+        checked = _answers.BOARD.read(board, "board")
     except _answers.MalformedAnswerError as error:
         raise AnsibleFilterError("armfleet.vfio.board_names: %s" % error) from error
-    names = [*found["compatible"], found["product_name"], found["board_name"]]
+    names = [*checked["compatible"], checked["product_name"], checked["board_name"]]
     reduced = ["".join(map(_reduced, name[:_LONGEST_NAME])) for name in names if name]
     return list(dict.fromkeys(reduced))[:_MOST_NAMES]
 

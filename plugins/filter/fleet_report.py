@@ -99,6 +99,15 @@ _value:
           type: list
           elements: dict
           sample: [{state: drift, label: Drift, hosts: 3}]
+        columns:
+          description: >-
+            The columns of hosts, each with its C(key) in RV(_value.page.hosts), its C(title), the
+            C(class_name) of its cells, and C(total), the title of its number in
+            RV(_value.page.totals), null if it has none.
+          returned: always
+          type: list
+          elements: dict
+          sample: [{key: drifting, title: Drift, class_name: number, total: With drift}]
         totals:
           description: >-
             Numbers of C(devices), of those that are C(listed), that are C(drifting), and that are
@@ -129,8 +138,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _fleet_page, _fleet_texts
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._untrusted import untrusted
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _exporters, _html_page
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._unsafe import make_unsafe
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._version import version
 
 
@@ -142,14 +151,14 @@ def fleet_report(
     """As documented above."""
     # Rounded, as the page shows seconds and all files are to say the same.
     now = datetime.now(timezone.utc).replace(microsecond=0)
-    report = _fleet_texts.Report(hosts, title, now, version())
-    return untrusted(
+    report = _exporters.Report(hosts, title, now, version())
+    return make_unsafe(
         {
-            "summary": _fleet_texts.as_summary(report),
-            "json": _fleet_texts.as_json(report),
-            "csv": _fleet_texts.as_csv(report),
-            "prometheus": _fleet_texts.as_prometheus(report),
-            "page": _fleet_page.page(report, sources or {}),
+            "summary": _exporters.as_summary(report),
+            "json": _exporters.as_json(report),
+            "csv": _exporters.as_csv(report),
+            "prometheus": _exporters.as_prometheus(report),
+            "page": _html_page.page(report, sources or {}),
         }
     )
 

@@ -167,8 +167,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _fleet
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._untrusted import untrusted
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _host_report
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._unsafe import make_unsafe
 
 
 def host_state(result: Mapping[str, Any] | None, host: str) -> Any:
@@ -178,7 +178,7 @@ def host_state(result: Mapping[str, Any] | None, host: str) -> Any:
             "armfleet.vfio.host_state takes the registered result of armfleet.vfio.device_info, a "
             "dictionary, and was given %s" % type(result).__name__
         )
-    return untrusted(_fleet.host_state(str(host), result))
+    return make_unsafe(_host_report.host_state(str(host), result))
 
 
 class FilterModule:

@@ -88,8 +88,8 @@ _value:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _rollout_states
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._untrusted import untrusted
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _rollout_result
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._unsafe import make_unsafe
 
 
 def rollout_state(
@@ -101,8 +101,8 @@ def rollout_state(
     unchanged: str | None = None,
 ) -> Any:
     """As documented above."""
-    return untrusted(
-        _rollout_states.rollout_state(host, wave, applied, checked, failure, unchanged)
+    return make_unsafe(
+        _rollout_result.rollout_state(host, wave, applied, checked, failure, unchanged)
     )
 
 

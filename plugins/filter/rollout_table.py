@@ -46,8 +46,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_states import not_begun, table
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._untrusted import untrusted
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import not_begun, table
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._unsafe import make_unsafe
 
 
 def rollout_table(
@@ -55,7 +55,7 @@ def rollout_table(
 ) -> Any:
     """As documented above."""
     given = without_facts(hostvars)
-    return untrusted(table([given[host].get(variable) or not_begun(host) for host in hosts]))
+    return make_unsafe(table([given[host].get(variable) or not_begun(host) for host in hosts]))
 
 
 class FilterModule:

@@ -54,14 +54,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import problems_of
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._untrusted import untrusted
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._unsafe import make_unsafe
 
 
 def variable_problems(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], variables: Sequence[str]
 ) -> Any:
     """As documented above."""
-    return untrusted(problems_of(hosts, hostvars, variables))
+    return make_unsafe(problems_of(hosts, hostvars, variables))
 
 
 class FilterModule:

@@ -40,8 +40,8 @@ class MalformedAnswerError(Exception):
 class Shape(Protocol):
     """What a value has to be."""
 
-    def read(self, value: Any, place: str) -> Any:
-        """Return a clean copy of ``value``; MalformedAnswerError names ``place`` if it is wrong."""
+    def read(self, value: Any, path: str) -> Any:
+        """Return a clean copy of ``value``; MalformedAnswerError names ``path`` if it is wrong."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Text:
     longest: int = LONGEST_TEXT
     has_lines: bool = False
 
-    def read(self, value: Any, place: str) -> str:
+    def read(self, value: Any, path: str) -> str:
         if not isinstance(value, str):
-            raise _wrong(place, "is no text")
+            raise _wrong(path, "is no text")
         if len(value) > self.longest:
-            raise _wrong(place, "has more than %d characters" % self.longest)
+            raise _wrong(path, "has more than %d characters" % self.longest)
         return printable(value, has_lines=self.has_lines)
 
 
@@ -63,9 +63,9 @@ class Text:
 class Flag:
     """True or false."""
 
-    def read(self, value: Any, place: str) -> bool:
+    def read(self, value: Any, path: str) -> bool:
         if not isinstance(value, bool):
-            raise _wrong(place, "is neither true nor false")
+            raise _wrong(path, "is neither true nor false")
         return value
 
 
@@ -75,8 +75,8 @@ class Nullable:
 
     shape: Shape
 
-    def read(self, value: Any, place: str) -> Any:
-        return None if value is None else self.shape.read(value, place)
+    def read(self, value: Any, path: str) -> Any:
+        return None if value is None else self.shape.read(value, path)
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class ListOf:
 
     shape: Shape
 
-    def read(self, value: Any, place: str) -> list[Any]:
+    def read(self, value: Any, path: str) -> list[Any]:
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-            raise _wrong(place, "is no list")
+            raise _wrong(path, "is no list")
         if len(value) > MOST_ITEMS:
-            raise _wrong(place, "has more than %d items" % MOST_ITEMS)
+            raise _wrong(path, "has more than %d items" % MOST_ITEMS)
         return [
-            self.shape.read(item, "%s[%d]" % (place, number)) for number, item in enumerate(value)
+            self.shape.read(item, "%s[%d]" % (path, number)) for number, item in enumerate(value)
         ]
 
 
@@ -102,10 +102,10 @@ class Record:
     keys: Mapping[str, Shape]
     optional: Mapping[str, Shape] = field(default_factory=dict)
 
-    def read(self, value: Any, place: str) -> dict[str, Any]:
+    def read(self, value: Any, path: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
-            raise _wrong(place, "is no mapping")
-        within = "%s." % place if place else ""
+            raise _wrong(path, "is no mapping")
+        within = "%s." % path if path else ""
         clean = {}
         for key, shape in {**self.keys, **self.optional}.items():
             if key in value:
@@ -115,7 +115,7 @@ class Record:
         return clean
 
     def part(self, *keys: str) -> Record:
-        """Return the record of some of its keys alone."""
+        """Return the record with some of its keys only."""
         return Record({key: self.keys[key] for key in keys})
 
 
@@ -123,24 +123,24 @@ class Record:
 class Entry:
     """An entry of a policy list: options with texts, numbers, flags, or lists of texts."""
 
-    def read(self, value: Any, place: str) -> dict[str, Any]:
+    def read(self, value: Any, path: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
-            raise _wrong(place, "is no mapping")
+            raise _wrong(path, "is no mapping")
         if len(value) > MOST_ITEMS:
-            raise _wrong(place, "has more than %d items" % MOST_ITEMS)
+            raise _wrong(path, "has more than %d items" % MOST_ITEMS)
         return {
-            _TEXT.read(key, place): _option(option, "%s.%s" % (place, printable(str(key))))
+            _TEXT.read(key, path): _option(option, "%s.%s" % (path, printable(str(key))))
             for key, option in value.items()
         }
 
 
-def _option(value: Any, place: str) -> Any:
+def _option(value: Any, path: str) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         return int(value)
     return (_TEXTS if isinstance(value, Sequence) and not isinstance(value, str) else _TEXT).read(
-        value, place
+        value, path
     )
 
 
@@ -335,10 +335,10 @@ class _Message:
 
     key: str
 
-    def read(self, value: Any, place: str) -> str:
+    def read(self, value: Any, path: str) -> str:
         while isinstance(value, Mapping):
             value = value.get(self.key, value.get("event"))
-        return _FAILURE.read(value, place)
+        return _FAILURE.read(value, path)
 
 
 _COMMON = Record(
@@ -353,5 +353,5 @@ _COMMON = Record(
 )
 
 
-def _wrong(place: str, problem: str) -> MalformedAnswerError:
-    return MalformedAnswerError("%s %s" % (place or "it", problem))
+def _wrong(path: str, problem: str) -> MalformedAnswerError:
+    return MalformedAnswerError("%s %s" % (path or "it", problem))

@@ -111,4 +111,4 @@ def _is_meant_for_role(name: str, variables: Mapping[str, Any]) -> bool:
     if variables.get(PREFIX + name, DEFAULTS[name]) != DEFAULTS[name]:
         return False
     values = value if name == "allow" and isinstance(value, list) else [value]
-    return bool(values) and all(_VALUES[name].fullmatch(str(one)) for one in values)
+    return bool(values) and all(_VALUES[name].fullmatch(str(item)) for item in values)

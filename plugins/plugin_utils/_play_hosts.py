@@ -43,13 +43,13 @@ class Inventory:
 
     def has(self, name: str) -> bool:
         """Whether a group, a host or the implicit localhost has this name."""
-        places = (self._manager.groups, self._manager.hosts, constants.LOCALHOST)
-        return any(name in place for place in places)
+        names = (self._manager.groups, self._manager.hosts, constants.LOCALHOST)
+        return any(name in known for known in names)
 
     def match(self, patterns: Sequence[str], *, is_limited: bool = False) -> list[str]:
         """Return the names of the hosts that match; AnsibleError if a pattern is invalid."""
-        found = self._manager.get_hosts(list(patterns), ignore_limits=not is_limited)
-        return [host.name for host in found]
+        hosts = self._manager.get_hosts(list(patterns), ignore_limits=not is_limited)
+        return [host.name for host in hosts]
 
 
 def choose(inventory: Inventory, pattern: Any, canaries: Any) -> Choice:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import ROLLOUT_NAME
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._answers import printable
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import STATES
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
 
 _FORMATS = ("html", "json", "csv", "prometheus")
@@ -33,7 +33,7 @@ class Requirement(NamedTuple):
 
 
 def problem_of(name: str, value: Any) -> str | None:
-    """A sentence for a value that this variable must not have."""
+    """Return a sentence for an invalid value of this variable, or None if it is valid."""
     requirement = REQUIREMENTS[name]
     if requirement.is_met(value):
         return None
@@ -43,16 +43,16 @@ def problem_of(name: str, value: Any) -> str | None:
 def problems_of(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], names: Sequence[str]
 ) -> list[str]:
-    """A sentence for each variable that has a wrong value on a host, or several where it needs one.
+    """Return a sentence for each variable with an invalid value, or with unequal ones.
 
-    What is not set has the default of its playbook. Facts set nothing here.
+    A variable that is not set has the default of its playbook. Facts are ignored.
     """
     problems = []
-    given = without_facts(hostvars)
-    # hostvars makes the variables of a host again each time that it is asked for them.
-    variables = {host: given[host] for host in hosts}
+    all_variables = without_facts(hostvars)
+    # hostvars computes the variables of a host again for each read.
+    variables = {host: all_variables[host] for host in hosts}
     for name in names:
-        values = {host: found.get(name) for host, found in variables.items() if name in found}
+        values = {host: given[name] for host, given in variables.items() if name in given}
         problems_by_host = {host: problem_of(name, value) for host, value in values.items()}
         wrong = [(host, problem) for host, problem in problems_by_host.items() if problem]
         texts = {shown(values.get(host, "")) for host in hosts}
@@ -65,7 +65,7 @@ def problems_of(
 
 
 def shown(value: Any) -> str:
-    """The value as JSON, on one line, in printable characters."""
+    """Return the value as JSON, on one line, in printable characters."""
     text = printable(json.dumps(value, default=str, ensure_ascii=False))
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
@@ -104,12 +104,12 @@ def _is_new_file(value: Any) -> bool:
     return path.parent.is_dir() and (path.is_file() or not os.path.lexists(path))
 
 
-def _is_folder(value: Any) -> bool:
-    """Whether it is there, or can be made."""
+def _is_directory_path(value: Any) -> bool:
+    """Return whether it is the path of a directory that exists or can be created."""
     if not _is_text(value):
         return False
     path = _absolute(value)
-    return next(one for one in (path, *path.parents) if os.path.lexists(one)).is_dir()
+    return next(filter(os.path.lexists, (path, *path.parents))).is_dir()
 
 
 def _absolute(path: str) -> Path:
@@ -121,7 +121,7 @@ def _is_list_of(choices: Sequence[str], least: int) -> Callable[[Any], bool]:
         return (
             isinstance(value, list)
             and len(value) >= least
-            and all(isinstance(one, str) and one in choices for one in value)
+            and all(isinstance(item, str) and item in choices for item in value)
         )
 
     return is_met
@@ -156,7 +156,7 @@ REQUIREMENTS = {
         is_common=False,
     ),
     "report_path": Requirement(
-        _is_folder,
+        _is_directory_path,
         "the path of a directory on the control node that exists or can be made",
         "fleet-report",
     ),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import HostState
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 from tests.report.browser import chromium
 from tests.report.fleet import example
 from tests.report.page import write
@@ -35,16 +35,16 @@ def tab(browser: Browser) -> Iterator[Page]:
     """A tab of its own profile; nothing may be asked of a network or said on the console."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.on(
         "request",
-        lambda request: request.url.startswith(("file:", "data:")) or said.append(request.url),
+        lambda request: request.url.startswith(("file:", "data:")) or messages.append(request.url),
     )
     yield page
     context.close()
-    assert said == []
+    assert messages == []
 
 
 @pytest.fixture

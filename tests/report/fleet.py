@@ -10,7 +10,8 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import HostState, host_state
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import host_state
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 
 VFIO = "vfio-platform"
 
@@ -132,12 +133,12 @@ def give_to_vfio(device: dict[str, Any]) -> None:
 
 def take_back(device: dict[str, Any], native: str) -> None:
     """Somebody has bound it to its native driver by hand."""
-    said = f"it is {native}, and the list last applied wants it {VFIO} (driver_override {VFIO})"
+    now = f"it is {native}, and the list last applied wants it {VFIO} (driver_override {VFIO})"
     later = (
         f"it is {native}, and will be {VFIO} (driver_override {VFIO}) after the next boot: policy "
         "vfio of the list last applied"
     )
-    device |= {"driver": native, "driver_override": None, "drift": [said, later]}
+    device |= {"driver": native, "driver_override": None, "drift": [now, later]}
 
 
 def keep_until_boot(device: dict[str, Any]) -> None:
@@ -165,9 +166,9 @@ def result(
     }
 
 
-def unreachable(said: str) -> dict[str, Any]:
+def unreachable(message: str) -> dict[str, Any]:
     """Of a host that could not be reached."""
-    return {"unreachable": True, "msg": f"Failed to connect to the host via ssh: {said}"}
+    return {"unreachable": True, "msg": f"Failed to connect to the host via ssh: {message}"}
 
 
 def example() -> list[HostState]:
@@ -205,11 +206,11 @@ def large(hosts: int = 500, devices: int = 60, *, alike: bool = True) -> list[Ho
         name = f"{'edge' if number % 2 == 0 else 'gateway'}-{number:03}"
         results[name] = result(filled, shift, "" if state == "unmanaged" else vfio, state)
         if draw.random() < 0.02:
-            said = f"ssh: connect to host 192.0.2.{number % 250} port 22: Connection refused"
-            results[name] = unreachable(said)
+            message = f"ssh: connect to host 192.0.2.{number % 250} port 22: Connection refused"
+            results[name] = unreachable(message)
     return states(results)
 
 
 def states(results: Mapping[str, Mapping[str, Any]]) -> list[HostState]:
     """Of results by the names of their hosts."""
-    return [host_state(name, found) for name, found in results.items()]
+    return [host_state(name, returned) for name, returned in results.items()]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import jinja2
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import HostState
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_page import page
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_texts import Report
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._exporters import Report
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._html_page import page
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._version import version
 
 ROLE = Path(__file__).parents[2] / "roles/report"

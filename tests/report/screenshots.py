@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""python -m tests.report.screenshots FOLDER
+"""python -m tests.report.screenshots DIRECTORY
 
 Makes the pictures of the report that the documentation shows, of an example fleet.
 """
@@ -22,17 +22,17 @@ _SHOWN = "edge-04"
 _THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
-def main(folder: Path) -> None:
+def main(directory: Path) -> None:
     """One picture for each theme, with one host opened."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place, chromium() as browser:
-        page = write(example(), Path(place) / "report.html")
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary, chromium() as browser:
+        page = write(example(), Path(temporary) / "report.html")
         for theme in _THEMES:
             tab = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
             tab.goto(page.as_uri())
             tab.get_by_role("button", name=_SHOWN, exact=True).click()
             tab.mouse.move(0, 0)
-            tab.screenshot(path=folder / f"report-{theme}.png")
+            tab.screenshot(path=directory / f"report-{theme}.png")
             tab.close()
 
 

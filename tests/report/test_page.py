@@ -15,7 +15,7 @@ import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import HostState
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 from tests.report.fleet import EDGE, large, result, states, unreachable
 from tests.report.page import write
 
@@ -53,12 +53,12 @@ def status(page: Page) -> Locator:
 def violations(page: Page) -> dict[str, list[str]]:
     """What axe has against the page, and where; it is run by the browser's tools, not the page."""
     page.evaluate(AXE_FILE_PATH.read_text())
-    found: dict[str, Any] = page.evaluate(
+    results: dict[str, Any] = page.evaluate(
         "rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", RULES
     )
     return {
-        one["id"]: [f"{node['html']}: {node['failureSummary']}" for node in one["nodes"]]
-        for one in found["violations"]
+        rule["id"]: [f"{node['html']}: {node['failureSummary']}" for node in rule["nodes"]]
+        for rule in results["violations"]
     }
 
 
@@ -84,7 +84,7 @@ def test_five_hundred_hosts_of_sixty_devices_are_small_and_open_soon(
     devices = sum(len(host["devices"]) for host in fleet)
     print(
         f"\n500 hosts, {devices:,} devices: {file.stat().st_size / 1024:,.0f} KiB, "
-        f"opened in {', '.join(f'{one:.2f}' for one in seconds)} s"
+        f"opened in {', '.join(f'{each:.2f}' for each in seconds)} s"
     )
     assert file.stat().st_size <= BYTES
     assert min(seconds) <= SECONDS
@@ -205,7 +205,7 @@ def test_all_is_reached_and_used_with_the_keyboard_alone(shown: Page) -> None:
 
     expect(press("Tab")).to_have_text("Dark theme")
     expect(press("Tab", 3)).to_have_accessible_name("2 Drift")
-    width = shown.locator(":focus").evaluate("one => getComputedStyle(one).outlineWidth")
+    width = shown.locator(":focus").evaluate("element => getComputedStyle(element).outlineWidth")
     assert width == "2px"
     shown.keyboard.press("Space")
     expect(status(shown)).to_have_text("2 of 20 hosts shown")
@@ -318,14 +318,14 @@ def test_a_script_that_got_in_would_not_run(browser: Browser, report: Path, tmp_
     page = browser.new_page()
     refused: list[str] = []
     page.on("console", lambda message: refused.append(message.text))
-    asked: list[str] = []
-    page.on("requestfinished", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("requestfinished", lambda request: requested.append(request.url))
     page.goto(broken.as_uri())
     expect(status(page)).to_have_text("20 of 20 hosts shown")
     assert page.title() == "Devices of the fleet"
-    assert [one for one in refused if "script-src" in one]
-    assert [one for one in refused if "img-src" in one]
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert [message for message in refused if "script-src" in message]
+    assert [message for message in refused if "img-src" in message]
+    assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
     page.close()
 
 

@@ -49,18 +49,18 @@ class Fleet(NamedTuple):
     """An inventory and where the report is to be."""
 
     inventory: Path
-    folder: Path
+    directory: Path
 
 
 class Reported(NamedTuple):
-    """What a run said, and its folder."""
+    """What a run said, and its directory."""
 
     run: Run
-    folder: Path
+    directory: Path
 
     @property
     def json(self) -> dict[str, Any]:
-        read: dict[str, Any] = json.loads((self.folder / "report.json").read_text())
+        read: dict[str, Any] = json.loads((self.directory / "report.json").read_text())
         return read
 
     @property
@@ -71,18 +71,21 @@ class Reported(NamedTuple):
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Four boards, an address where nobody answers, and a host without a Python."""
-    place = tmp_path_factory.mktemp("report")
-    (place / "board.dtb").write_bytes(flattened(device_tree(PARTS)))
-    (place / "drivers.yml").write_text(DRIVERS)
+    directory = tmp_path_factory.mktemp("report")
+    board, drivers = directory / "board.dtb", directory / "drivers.yml"
+    board.write_bytes(flattened(device_tree(PARTS)))
+    drivers.write_text(DRIVERS)
     names = ("listed", "drifting", "untouched", "no-python")
-    hosts = start([Plan(name, place / "board.dtb", place / "drivers.yml") for name in names])
+    hosts = start(
+        [Plan(name, directory / "board.dtb", directory / "drivers.yml") for name in names]
+    )
     try:
         group = yaml.safe_load(inventory(hosts))
         content = group["simulated"]
         content["hosts"]["no-python"]["ansible_python_interpreter"] = "/nowhere/python3"
-        content["hosts"]["gone"] = {"ansible_host": str(place / "no such folder")}
+        content["hosts"]["gone"] = {"ansible_host": str(directory / "no such directory")}
         content["hosts"]["template"] = {
-            "ansible_host": str(place / "no-such-folder"),
+            "ansible_host": str(directory / "no-such-directory"),
             # Not a template for Ansible; it comes back in what ssh says.
             "ansible_user": "root",
         }
@@ -90,9 +93,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         group["all"] = {"vars": {"ansible_become": True, "ansible_become_exe": "/bin/false"}}
         content["vars"]["ansible_become_exe"] = "sudo"
         content["vars"]["ansible_become"] = False
-        (place / "hosts.yml").write_text(yaml.safe_dump(group))
+        (directory / "hosts.yml").write_text(yaml.safe_dump(group))
         applied = play(
-            place / "hosts.yml",
+            directory / "hosts.yml",
             "armfleet.vfio.apply",
             variables={
                 "passthrough_hosts": "listed,drifting",
@@ -106,7 +109,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         (drifting,) = (host for host in hosts if host.name == "drifting")
         done = on(drifting, content["vars"]["ansible_ssh_executable"], UNBIND)
         assert done.returncode == 0, done.stderr
-        yield Fleet(place / "hosts.yml", place)
+        yield Fleet(directory / "hosts.yml", directory)
     finally:
         for host in hosts:
             host.stop()
@@ -119,15 +122,15 @@ def on(host: Host, ssh: str, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def report(fleet: Fleet, *arguments: str, **variables: Any) -> Reported:
-    folder = fleet.folder / "out" / str(time.monotonic_ns())
+    directory = fleet.directory / "out" / str(time.monotonic_ns())
     given = {f"report_{name}": value for name, value in variables.items()}
     run = play(
         fleet.inventory,
         PLAYBOOK,
         *arguments,
-        variables={"report_path": str(folder), "passthrough_hosts": "simulated", **given},
+        variables={"report_path": str(directory), "passthrough_hosts": "simulated", **given},
     )
-    return Reported(run, folder)
+    return Reported(run, directory)
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +149,10 @@ def test_hosts_that_cannot_be_read_are_rows_and_in_nobodys_way(reported: Reporte
         "gone": "unreachable",
         "template": "unreachable",
     }
-    said = {host["host"]: host["sentence"] for host in reported.json["hosts"]}
-    assert "ansible_python_interpreter" in said["no-python"]
-    assert said["gone"].startswith("It cannot be reached: ")
-    assert "/net@1000: it is" in said["drifting"]
+    sentences = {host["host"]: host["sentence"] for host in reported.json["hosts"]}
+    assert "ansible_python_interpreter" in sentences["no-python"]
+    assert sentences["gone"].startswith("It cannot be reached: ")
+    assert "/net@1000: it is" in sentences["drifting"]
     assert "Traceback" not in reported.run.output
 
 
@@ -157,19 +160,19 @@ def test_the_run_says_how_the_hosts_are_and_where_the_files_are(reported: Report
     message = str(reported.run.of("ansible.builtin.debug")["msg"])
     assert message == (
         "6 hosts: 1 failed, 2 unreachable, 1 drift, 1 as listed, 1 no list. "
-        f"The report is in {reported.folder}."
+        f"The report is in {reported.directory}."
     )
-    assert {path.name for path in reported.folder.iterdir()} == {
+    assert {path.name for path in reported.directory.iterdir()} == {
         "report.html",
         "report.json",
         "report.csv",
         "report.prom",
     }
-    assert {path.stat().st_mode & 0o777 for path in reported.folder.iterdir()} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in reported.directory.iterdir()} == {0o600}
 
 
 def test_all_files_say_the_same(reported: Reported, tab: Page) -> None:
-    with (reported.folder / "report.csv").open(newline="") as stream:
+    with (reported.directory / "report.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["host"]: row["state"] for row in rows} == reported.states
     (drifting,) = (row for row in rows if row["drift"])
@@ -181,7 +184,7 @@ def test_all_files_say_the_same(reported: Reported, tab: Page) -> None:
     assert drifting["desired_driver"] == device["desired"]["driver"] == "vfio-platform"
     metrics = {
         (sample.name, sample.labels.get("host"), sample.labels.get("state")): sample.value
-        for family in metrics_of((reported.folder / "report.prom").read_text())
+        for family in metrics_of((reported.directory / "report.prom").read_text())
         for sample in family.samples
     }
     assert metrics["armfleet_vfio_drift_devices", "drifting", None] == 1
@@ -191,7 +194,7 @@ def test_all_files_say_the_same(reported: Reported, tab: Page) -> None:
     made_at = datetime.fromisoformat(reported.json["made_at"])
     assert metrics["armfleet_vfio_report_timestamp_seconds", None, None] == made_at.timestamp()
     assert made_at.tzinfo == UTC
-    tab.goto((reported.folder / "report.html").as_uri())
+    tab.goto((reported.directory / "report.html").as_uri())
     expect(tab.get_by_role("heading", level=1)).to_have_text("Boards & <more>")
     shown = tab.locator("#ui-table > tbody > tr")
     assert {
@@ -204,7 +207,7 @@ def test_all_files_say_the_same(reported: Reported, tab: Page) -> None:
 def test_only_what_is_asked_for_is_written(fleet: Fleet) -> None:
     made = report(fleet, "--limit", "listed,gone", formats=["csv"], mode="0644")
     assert made.run.code == 0, made.run.output
-    (file,) = made.folder.iterdir()
+    (file,) = made.directory.iterdir()
     assert file.name == "report.csv"
     assert file.stat().st_mode & 0o777 == 0o644
 
@@ -212,7 +215,7 @@ def test_only_what_is_asked_for_is_written(fleet: Fleet) -> None:
 def test_a_report_reads_and_writes_nothing_on_the_hosts(reported: Reported) -> None:
     changed = [task for task in reported.run.tasks if task.result.get("changed")]
     assert {task.task.rpartition(" : ")[2] for task in changed} == {
-        "Make the folder",
+        "Create the directory",
         "Write the page",
         "Write the files for programs",
     }
@@ -221,7 +224,7 @@ def test_a_report_reads_and_writes_nothing_on_the_hosts(reported: Reported) -> N
 def test_check_mode_writes_nothing(fleet: Fleet) -> None:
     made = report(fleet, "--check")
     assert made.run.code == 0, made.run.output
-    assert not made.folder.exists()
+    assert not made.directory.exists()
 
 
 def test_what_a_host_says_is_no_template(tmp_path: Path) -> None:

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import Findings
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers, _fleet_texts
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES, host_state
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_page import page
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_states import (
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers, _exporters
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import STATES, host_state
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._html_page import page
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import (
     OUTCOMES,
     rollout_state,
 )
@@ -27,7 +26,7 @@ from tests.unit.controller.test_documentation import ENTRY, INSPECTION
 
 EXAMPLES = {"check": 2_000, "test": 10_000, "nightly": 100_000}
 SEED = 16
-HONEST = json.loads(json.dumps(device_info.inspections(Findings([INSPECTION], [ENTRY]))))
+HONEST = json.loads(json.dumps(devicedevice_info.inspections(Findings([INSPECTION], [ENTRY]))))
 VALUES: list[Any] = [
     *(None, True, False, 0, -1, 10**17, 1.5, "", "x", [], {}, [[]], [{}], {"a": {}}, [None]),
     *("\x1b[2J", "\x9b", "\u202e", "\udc80", "\x00", "\u2028", "=1+1", "{{ 7 * 7 }}", "x" * 70_000),
@@ -40,20 +39,20 @@ def mutated(generator: random.Random) -> dict[str, Any]:
     """An answer with some values that are not as documented, anywhere in it."""
     answer: dict[str, Any] = copy.deepcopy(HONEST)
     for _number in range(generator.choice([1, 1, 1, 2, 5])):
-        place, key = generator.choice([*places(answer), (answer, generator.choice(KEYS))])
-        if generator.random() < 0.1 and isinstance(place, dict):
-            place.pop(key, None)
+        container, key = generator.choice([*entries(answer), (answer, generator.choice(KEYS))])
+        if generator.random() < 0.1 and isinstance(container, dict):
+            container.pop(key, None)
         else:
-            place[key] = copy.deepcopy(generator.choice(VALUES))
+            container[key] = copy.deepcopy(generator.choice(VALUES))
     return answer
 
 
-def places(data: Any) -> Iterator[tuple[Any, Any]]:
+def entries(data: Any) -> Iterator[tuple[Any, Any]]:
     """Every mapping and list inside ``data`` with each of its keys."""
     if isinstance(data, (dict, list)):
         for key in data if isinstance(data, dict) else range(len(data)):
             yield data, key
-            yield from places(data[key])
+            yield from entries(data[key])
 
 
 def texts(data: Any) -> Iterator[str]:
@@ -83,11 +82,11 @@ def test_no_answer_keeps_a_report_from_being_written(depth: str, counts: Counts)
         host = host_state("board", answer)
         assert host["state"] in STATES
         assert rollout_state("board", 1, answer, answer, None, None)["outcome"] in OUTCOMES
-        report = _fleet_texts.Report([host], "Boards", datetime.now(UTC), "1")
+        report = _exporters.Report([host], "Boards", datetime.now(UTC), "1")
         written = [
-            _fleet_texts.as_json(report),
-            _fleet_texts.as_csv(report),
-            _fleet_texts.as_prometheus(report),
+            _exporters.as_json(report),
+            _exporters.as_csv(report),
+            _exporters.as_prometheus(report),
             json.dumps(page(report, {})),
         ]
         assert "\x1b" not in "".join(written).encode().decode()

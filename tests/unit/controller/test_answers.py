@@ -165,7 +165,7 @@ def test_an_output_that_cannot_be_read_is_malformed(output: str, problem: str) -
 
 def test_an_output_for_people_has_its_end() -> None:
     assert _answers.output("x" * 10**6 + "\r\nend\x1b") == "x" * (2**14 - 6) + "\nend\\x1b"
-    assert Flag().read(value=True, place="") is True
+    assert Flag().read(value=True, path="") is True
 
 
 def test_the_names_of_a_board_are_those_that_when_board_takes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,18 @@ def test_each_locked_package_has_hashes(path: Path) -> None:
     for entry in entries:
         assert re.match(r"[\w.-]+==[^\s;\\]+", entry), entry
         assert "--hash=sha256:" in entry, entry
+
+
+def test_each_locked_package_of_npm_has_a_hash_and_names_no_registry() -> None:
+    directory = ROOT / "tests/report"
+    packages = json.loads((directory / "package-lock.json").read_text())["packages"]
+    required = json.loads((directory / "package.json").read_text())["devDependencies"]
+    locked = {name: package for name, package in packages.items() if name}
+    for name, version in required.items():
+        assert locked[f"node_modules/{name}"]["version"] == version
+    for package in locked.values():
+        assert package["integrity"].startswith("sha512-")
+        assert "resolved" not in package
 
 
 def test_the_lock_has_the_versions_that_are_required() -> None:

@@ -2,21 +2,21 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What came of a rollout on each host, and the fleet as a table. Pure."""
+"""The result of a rollout on each host, and the fleet as a table. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import (
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
     UNREACHABLE,
-    HostState,
     explained,
     host_state,
     messages,
     one_line,
 )
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 
 NOT_BEGUN = "not begun"
 CHANGED = "changed"
@@ -46,23 +46,22 @@ def rollout_state(
     failure: Mapping[str, Any] | None,
     unchanged: str | None,
 ) -> RolloutState:
-    """What came of one host.
+    """Return the row of a host.
 
-    ``applied`` is what changed it, ``checked`` what device_info returned after that (None in check
-    mode), and ``failure`` the ``task`` that failed and its ``msg``. ``unchanged`` is what is to be
-    said of a host that was left as it was, in place of what its devices are.
+    ``applied`` is the result of the task that changed it, ``checked`` that of device_info after it
+    (None in check mode), and ``failure`` the ``task`` that failed and its ``msg``. ``unchanged``
+    replaces the sentence of a host that was not changed.
     """
     outcome, sentence = _outcome(host, applied or {}, checked, failure, unchanged)
     return RolloutState(host=host, wave=wave, outcome=outcome, sentence=sentence)
 
 
 def table(states: Sequence[RolloutState]) -> list[str]:
-    """Lines of a table, those that stop a rollout first."""
-    order = {outcome: place for place, outcome in enumerate(OUTCOMES)}
+    """Return the lines of a table, hosts that stop a rollout first."""
     rows = [("HOST", "WAVE", "OUTCOME", "WHAT IS TO BE SAID")]
     rows += [
-        (one["host"], str(one["wave"] or "-"), one["outcome"], one["sentence"])
-        for one in sorted(states, key=lambda one: order[one["outcome"]])
+        (state["host"], str(state["wave"] or "-"), state["outcome"], state["sentence"])
+        for state in sorted(states, key=lambda state: OUTCOMES.index(state["outcome"]))
     ]
     widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
     return [
@@ -74,7 +73,7 @@ def table(states: Sequence[RolloutState]) -> list[str]:
 
 
 def not_begun(host: str) -> RolloutState:
-    """A host of a wave that has not come."""
+    """Return the row of a host whose wave has not begun."""
     return RolloutState(host=host, wave=None, outcome=NOT_BEGUN, sentence="")
 
 
@@ -98,13 +97,13 @@ def _outcome(
         return UNCHANGED, one_line(unchanged)
     if checked is None:
         return done, "Not looked at: nothing was changed in check mode."
-    return _seen(host_state(host, checked), done)
+    return _verified(host_state(host, checked), done)
 
 
-def _seen(state: HostState, done: str) -> tuple[str, str]:
-    """Only devices of the list count: what others do with the rest is not this rollout's."""
-    drifting = [one for one in state["devices"] if one["desired"] and one["drift"]]
-    listed = sum(one["desired"] is not None for one in state["devices"])
+def _verified(state: HostState, done: str) -> tuple[str, str]:
+    """Return outcome and sentence by the devices of the list; other devices do not count."""
+    listed = [device for device in state["devices"] if device["desired"] is not None]
+    drifting = [device for device in listed if device["drift"]]
     if state["state"] == "failed":
         return FAILED, state["sentence"]
     if state["boot_files"]:
@@ -120,5 +119,5 @@ def _seen(state: HostState, done: str) -> tuple[str, str]:
     if not listed:
         return done, "No list claims a device of it."
     return done, "Its list claims %s, and all is as it wants." % (
-        "one device" if listed == 1 else "%d devices" % listed
+        "one device" if len(listed) == 1 else "%d devices" % len(listed)
     )

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs a module of this collection, and keeps of its answer what the module can return."""
+"""The action plugin of this collection's modules: it runs one, and validates its answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
 class ActionModule(NormalAction):
     """Runs the module of the task's name, as ansible-core's own action plugin does.
 
-    The answer of the host is data of a stranger: see ``_answers``. A Python that is too old for
+    The answer of the host is untrusted data: see ``_answers``. A Python that is too old for
     what ansible-core sends is reported in a sentence, where ansible-core 2.19 and later show a
     SyntaxError of their own before any line of a module runs.
     """
@@ -44,9 +44,9 @@ class ActionModule(NormalAction):
         }
 
     def _parse_returned_data(self, res: dict[str, Any], *profile: str) -> Any:
-        """Let ansible-core parse an answer of ours in place of that of the host.
+        """Let ansible-core parse the validated answer in place of that of the host.
 
-        It shows, and acts on, some keys of what it parses before an action plugin sees them.
+        It shows some keys of what it parses, and acts on some, before an action plugin sees them.
         """
         # What ansible-core starts in the background answers for itself.
         if self._task.async_val:
@@ -64,7 +64,7 @@ class ActionModule(NormalAction):
         return super()._parse_returned_data({**res, **clean, **lines}, *profile)
 
     def _read(self, stdout: str) -> dict[str, Any] | None:
-        """Return what is kept of an answer; None if there is none, as on a failed start."""
+        """Return the validated answer, or None if there is none, as on a failed start."""
         try:
             answer = _answers.decode(stdout)
             if answer is None:

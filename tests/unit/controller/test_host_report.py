@@ -15,7 +15,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.armfleet.vfio.plugins.filter import host_state as filter_of_host_state
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import Findings
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import STATES, host_state
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import STATES, host_state
 from tests.unit.controller.test_documentation import ENTRY, INSPECTION
 
 VFIO = {"driver": "vfio-platform", "driver_override": "vfio-platform"}
@@ -81,7 +81,7 @@ def damaged(*sentences: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("result", "state", "said"),
+    ("result", "state", "words"),
     [
         (read(device(), **damaged(EMPTY)), "drift", f"{EMPTY}. Apply its list again"),
         (read(device(), **damaged(EMPTY, "x")), "drift", "Boot files have 1 more such differences"),
@@ -114,17 +114,17 @@ def damaged(*sentences: str) -> dict[str, Any]:
     ],
 )
 def test_a_host_has_one_state_and_a_sentence(
-    result: dict[str, Any] | None, state: str, said: str
+    result: dict[str, Any] | None, state: str, words: str
 ) -> None:
-    found = host_state("board-7", result)
-    assert found["host"] == "board-7"
-    assert found["state"] == state
-    assert said in found["sentence"]
+    host = host_state("board-7", result)
+    assert host["host"] == "board-7"
+    assert host["state"] == state
+    assert words in host["sentence"]
     assert state in STATES
 
 
 @pytest.mark.parametrize(
-    ("result", "told", "advice"),
+    ("result", "message", "advice"),
     [
         (
             {
@@ -180,10 +180,10 @@ def test_a_host_has_one_state_and_a_sentence(
     ],
 )
 def test_a_host_that_cannot_be_read_gets_one_line_that_tells(
-    result: dict[str, Any], told: str, advice: str
+    result: dict[str, Any], message: str, advice: str
 ) -> None:
     sentence = host_state("board-7", result)["sentence"]
-    assert told in sentence
+    assert message in sentence
     assert advice in sentence
     assert "\n" not in sentence
     assert "Traceback" not in sentence
@@ -196,10 +196,10 @@ def test_what_a_device_carries_may_not_be_known() -> None:
 
 def test_what_other_kernels_lack_is_a_note_and_no_state() -> None:
     kernels = [{"release": "6.1", "note": "Kernel 6.1 lacks it"}, {"release": "6.2", "note": None}]
-    found = host_state("board-7", read(device(), kernels=kernels))
-    assert found["state"] == "as_listed"
-    assert found["sentence"].endswith(" Note: Kernel 6.1 lacks it")
-    assert found["notes"] == ["Kernel 6.1 lacks it"]
+    host = host_state("board-7", read(device(), kernels=kernels))
+    assert host["state"] == "as_listed"
+    assert host["sentence"].endswith(" Note: Kernel 6.1 lacks it")
+    assert host["notes"] == ["Kernel 6.1 lacks it"]
 
 
 def test_a_message_is_one_line_without_control_characters_and_not_too_long() -> None:
@@ -209,18 +209,18 @@ def test_a_message_is_one_line_without_control_characters_and_not_too_long() -> 
 
 
 def test_what_device_info_returns_is_what_is_read_here() -> None:
-    found = host_state("board-7", device_info.inspections(Findings([INSPECTION], [ENTRY])))
-    (shown,) = found["devices"]
+    host = host_state("board-7", device_info.inspections(Findings([INSPECTION], [ENTRY])))
+    (shown,) = host["devices"]
     assert shown["hazards"] == [{"kind": "network", "sentence": "network interface eth0 is up"}]
     assert shown["device"] == "b000000.crypto"
-    assert found["state"] == "drift"
+    assert host["state"] == "drift"
 
 
 def test_the_filter_returns_what_its_documentation_says() -> None:
     described = yaml.safe_load(filter_of_host_state.RETURN)["_value"]["contains"]
-    found = host_state("board-7", read(DRIFTING))
-    assert set(described) == set(found)
-    assert set(described["devices"]["contains"]) == set(found["devices"][0])
+    host = host_state("board-7", read(DRIFTING))
+    assert set(described) == set(host)
+    assert set(described["devices"]["contains"]) == set(host["devices"][0])
 
 
 def test_the_filter_says_what_it_takes() -> None:

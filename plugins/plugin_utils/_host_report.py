@@ -2,15 +2,20 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What came of reading a host with device_info: its state, a sentence, its devices. Pure."""
+"""The report on one host, from the result of device_info: state, sentence, devices. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, cast
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import (
+    DEVICE_COLUMNS,
+    Device,
+    HostState,
+)
 
 AS_LISTED = "as_listed"
 UNMANAGED = "unmanaged"
@@ -19,63 +24,14 @@ DRIFT = "drift"
 FAILED = "failed"
 UNREACHABLE = "unreachable"
 
-# What needs somebody comes first.
+# The most urgent first.
 STATES = (FAILED, UNREACHABLE, DRIFT, REBOOT, AS_LISTED, UNMANAGED)
 
 _LONGEST_MESSAGE = 300
 
 
-class Hazard(TypedDict):
-    """What would be hurt if the device lost its driver."""
-
-    kind: str
-    sentence: str
-
-
-class Binding(TypedDict):
-    """A driver and the override that leads to it."""
-
-    driver: str | None
-    driver_override: str | None
-
-
-class NextBoot(Binding):
-    """What will be after the next boot, whether that is known, and why."""
-
-    known: bool
-    reason: str
-
-
-class Device(TypedDict):
-    """A device of a host; ``device`` names it best. ``hazards`` are None where not known."""
-
-    device: str
-    name: str
-    bus: str
-    driver: str | None
-    driver_override: str | None
-    desired: Binding | None
-    next_boot: NextBoot
-    drift: list[str]
-    hazards: list[Hazard] | None
-
-
-class HostState(TypedDict):
-    """A host as a report shows it.
-
-    ``boot_files`` is what is wrong with them; ``notes`` is what does not count as drift.
-    """
-
-    host: str
-    state: str
-    sentence: str
-    devices: list[Device]
-    boot_files: list[str]
-    notes: list[str]
-
-
 class _Cause(NamedTuple):
-    """What a message means, where it is known, and what to do."""
+    """A known cause of a failure, recognised in its message, and the advice for it."""
 
     pattern: re.Pattern[str]
     advice: str
@@ -85,7 +41,7 @@ def _cause(pattern: str, advice: str) -> _Cause:
     return _Cause(re.compile(pattern, re.IGNORECASE), advice)
 
 
-# In the order in which they are looked for: the narrower ones first.
+# In the order in which they are tried: the most specific first.
 _CAUSES = (
     _cause(
         r"No space left on device",
@@ -130,22 +86,24 @@ _CAUSES = (
     ),
 )
 
-# What OpenSSH says beside its errors, lines of a traceback, and that a module has failed.
+# Other output of OpenSSH than its errors, lines of a traceback, and that a module has failed.
 _NOISE = re.compile(
     r"(Warning: |debug\d: |@|Shared connection to |Traceback |  |MODULE FAILURE|See stdout/stderr|"
     r"The module failed to execute correctly|Module result deserialization failed)"
 )
-# What Ansible and ssh put before what was said.
+# What Ansible and ssh put before a message.
 _PREFIX = re.compile(
     r"(Task failed: |Module failed: |Failed to connect to the host via ssh: |ssh: |"
     r"Data could not be sent to remote host \"[^\"]*\"\. Make sure this host can be reached over )+"
 )
-_FOLDER = re.compile(r"Failed to create temporary directory.*stderr output: (?P<said>.*)")
+_TEMPORARY_DIRECTORY = re.compile(
+    r"Failed to create temporary directory.*stderr output: (?P<output>.*)"
+)
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b.*")
 
 
 def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
-    """The state of a host by the registered result of device_info; None where it has none."""
+    """Return the state of a host from its registered result of device_info, None if it has none."""
     if result is None or not result:
         sentence = "It was not read: the run ended before, or left it out. Run this again for it."
         return _without_devices(host, FAILED, sentence)
@@ -160,16 +118,12 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     except _answers.MalformedAnswerError as error:
         sentence = explained("Its devices cannot be read: the result is malformed: ", [str(error)])
         return _without_devices(host, FAILED, sentence)
-    devices = [_device(found) for found in result["devices"]]
-    losing = [
-        device
-        for device, found in zip(devices, result["devices"], strict=True)
-        if _is_losing(found)
-    ]
+    devices = [_device(inspected) for inspected in result["devices"]]
+    losing = [_device(inspected) for inspected in result["devices"] if _is_losing(inspected)]
     boot_files = [
-        sentence for one in result.get("boot_files") or () for sentence in one["drift"] or ()
+        sentence for file in result.get("boot_files") or () for sentence in file["drift"] or ()
     ]
-    notes = [one["note"] for one in result.get("kernels") or () if one["note"]]
+    notes = [kernel["note"] for kernel in result.get("kernels") or () if kernel["note"]]
     state = DRIFT if losing else _state_of(result, devices, boot_files)
     sentence = _losses(losing) if losing else _sentence_of(state, result, devices, boot_files)
     return HostState(
@@ -183,20 +137,7 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
 
 
 _READ_DEVICE = _answers.Record(
-    {
-        **_answers.INSPECTED_DEVICE.part(
-            "name",
-            "bus",
-            "dt_path",
-            "acpi_path",
-            "driver",
-            "driver_override",
-            "desired",
-            "next_boot",
-            "drift",
-        ).keys,
-        "carries": _answers.Nullable(_answers.ListOf(_answers.HAZARD.part("kind", "sentence"))),
-    },
+    {key: shape for column in DEVICE_COLUMNS for key, shape in column.reads.keys.items()},
     {"lost_at_boot": _answers.ListOf(_answers.LOSS.part("accepted"))},
 )
 _READ = _answers.Record(
@@ -212,55 +153,35 @@ _READ = _answers.Record(
 )
 
 
-def _is_losing(found: Mapping[str, Any]) -> bool:
-    """Whether the next boot takes something of a device that nobody accepted to lose."""
-    return not all(lost["accepted"] for lost in found.get("lost_at_boot", ()))
+def _is_losing(inspected: Mapping[str, Any]) -> bool:
+    """Return whether the next boot loses a use of the device that the user did not accept."""
+    return not all(loss["accepted"] for loss in inspected.get("lost_at_boot", ()))
 
 
 def _losses(losing: Sequence[Device]) -> str:
     first = losing[0]
-    said = "%s: %s" % (
+    problem = "%s: %s" % (
         one_line(first["device"]),
         one_line((first["drift"] or ["the next boot takes it"])[0]),
     )
     others = len(losing) - 1
     more = " So %s more of its devices." % ("is one" if others == 1 else "are %d" % others)
     advice = "Do not boot it before that is out of use or its list was changed."
-    return "%s.%s %s" % (said.rstrip("."), more if others else "", advice)
+    return "%s.%s %s" % (problem.rstrip("."), more if others else "", advice)
 
 
 def _without_devices(host: str, state: str, sentence: str) -> HostState:
     return HostState(host=host, state=state, sentence=sentence, devices=[], boot_files=[], notes=[])
 
 
-def _device(found: Mapping[str, Any]) -> Device:
-    desired = found["desired"]
-    after = found["next_boot"]
-    return Device(
-        device=found["dt_path"] or found["acpi_path"] or found["name"],
-        name=found["name"],
-        bus=found["bus"],
-        driver=found["driver"],
-        driver_override=found["driver_override"],
-        desired=desired
-        and Binding(driver=desired["driver"], driver_override=desired["driver_override"]),
-        next_boot=NextBoot(
-            driver=after["driver"],
-            driver_override=after["driver_override"],
-            known=after["known"],
-            reason=after["reason"],
-        ),
-        drift=list(found["drift"]),
-        hazards=None
-        if found["carries"] is None
-        else [Hazard(kind=one["kind"], sentence=one["sentence"]) for one in found["carries"]],
-    )
+def _device(inspected: Mapping[str, Any]) -> Device:
+    return cast("Device", {column.key: column.value(inspected) for column in DEVICE_COLUMNS})
 
 
 def _state_of(
     result: Mapping[str, Any], devices: Sequence[Device], boot_files: Sequence[str]
 ) -> str:
-    # A boot would not finish what these files do not say.
+    # A reboot does not apply what the boot files lack.
     if boot_files:
         return DRIFT
     if result.get("reboot_required"):
@@ -292,7 +213,7 @@ def _sentence_of(
     if boot_files:
         return _sentence_of_boot_files(boot_files, len(drifting))
     first = drifting[0]
-    said = "%s: %s" % (one_line(first["device"]), one_line(first["drift"][0]))
+    problem = "%s: %s" % (one_line(first["device"]), one_line(first["drift"][0]))
     others = len(drifting) - 1
     more = " So %s more of its devices." % ("is one" if others == 1 else "are %d" % others)
     if not result["policy_list"]:
@@ -301,7 +222,7 @@ def _sentence_of(
         advice = "Change the list, or what keeps the device from the driver that it asks for."
     else:
         advice = "Apply its list again, or change the list."
-    return "%s.%s %s" % (said.rstrip("."), more if others else "", advice)
+    return "%s.%s %s" % (problem.rstrip("."), more if others else "", advice)
 
 
 def _sentence_of_boot_files(sentences: Sequence[str], drifting: int) -> str:
@@ -322,7 +243,7 @@ def _devices(number: int) -> str:
 
 
 def explained(lead: str, lines: Sequence[str]) -> str:
-    """The line of a message that tells most, and what to do about it where that is known."""
+    """Return the most telling line of a message, with advice if its cause is known."""
     for cause in _CAUSES:
         for line in lines:
             if cause.pattern.search(line):
@@ -332,19 +253,19 @@ def explained(lead: str, lines: Sequence[str]) -> str:
 
 
 def messages(result: Mapping[str, Any]) -> list[str]:
-    """What was said of a failure, a cleaned line each, that which tells most first."""
-    said, errors, output = (
+    """Return the messages of a failed result, a cleaned line each, the most telling first."""
+    message, errors, output = (
         str(result.get(key) or "").splitlines() for key in ("msg", "module_stderr", "module_stdout")
     )
-    # Of a traceback it is the last line that tells.
+    # The last line of a traceback has the error.
     crashes = [line for line in [*errors, *output] if _EXCEPTION.fullmatch(line)]
-    told = [_PREFIX.sub("", line) for line in [*crashes[-1:], *said, *errors, *output]]
-    return [one_line(line) for line in told if line.strip() and not _NOISE.match(line)]
+    lines = [_PREFIX.sub("", line) for line in [*crashes[-1:], *message, *errors, *output]]
+    return [one_line(line) for line in lines if line.strip() and not _NOISE.match(line)]
 
 
 def one_line(text: str) -> str:
     """Return the text on one line, without control characters, and not too long."""
-    found = _FOLDER.search(text)
-    text = " ".join((found.group("said") if found else text).split())
+    failure = _TEMPORARY_DIRECTORY.search(text)
+    text = " ".join((failure.group("output") if failure else text).split())
     text = "".join(letter for letter in text if letter.isprintable())
     return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 2].rstrip() + " …"

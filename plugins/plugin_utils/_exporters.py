@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A fleet as texts for programs: JSON, CSV and Prometheus; and as one line for people. Pure."""
+"""A fleet as JSON, CSV, Prometheus text and a summary of one line. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import (
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
     AS_LISTED,
     DRIFT,
     FAILED,
@@ -23,12 +23,14 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import (
     STATES,
     UNMANAGED,
     UNREACHABLE,
-    Binding,
-    Device,
+)
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import (
+    DEVICE_COLUMNS,
+    HOST_COLUMNS,
     HostState,
 )
 
-# Of the structure of the JSON text; it grows when a field is renamed or goes.
+# The version of the JSON text's structure; it grows when a field is renamed or removed.
 FORMAT = 1
 
 LABELS = {
@@ -40,30 +42,8 @@ LABELS = {
     UNMANAGED: "No list",
 }
 
-COLUMNS = (
-    "host",
-    "state",
-    "sentence",
-    "device",
-    "name",
-    "bus",
-    "driver",
-    "driver_override",
-    "desired_driver",
-    "desired_driver_override",
-    "next_boot_driver",
-    "next_boot_driver_override",
-    "next_boot_reason",
-    "drift",
-    "hazards",
-)
-
-NO_DRIVER = "(none)"
-_NOT_KNOWN = "(not known without root)"
-DRIVER_NOT_KNOWN = "(not known)"
-
 # What makes a spreadsheet take a cell for a formula, with the same letters in full width, behind
-# what it skips: spaces of all kinds, what is not seen, and quotes. A spreadsheet that was told of
+# what it skips: spaces of all kinds, invisible characters, and quotes. A spreadsheet that is set to
 # another separator than the comma begins a cell behind it.
 _FORMULA = re.compile(
     r"(?P<before>^|[;\t|\r\n])(?=[\t\r\n]|[\s\x00-\x1f\x7f-\xa0\xad\u200b-\u200f\u2028-\u202f\u2060-\u206f"
@@ -80,33 +60,23 @@ class Report(NamedTuple):
     version: str
 
 
-class Totals(NamedTuple):
-    """Numbers of devices."""
-
-    devices: int
-    listed: int
-    drifting: int
-    with_hazards: int
-
-
-def totals(devices: Sequence[Device]) -> Totals:
-    """Of one host, or of all."""
-    return Totals(
-        len(devices),
-        sum(device["desired"] is not None for device in devices),
-        sum(bool(device["drift"]) for device in devices),
-        sum(bool(device["hazards"]) for device in devices),
-    )
+def totals(hosts: Sequence[HostState]) -> dict[str, int]:
+    """Return the sums over all hosts that reports show, by the keys of their columns."""
+    return {
+        column.key: sum(map(column.value, hosts))
+        for column in HOST_COLUMNS
+        if column.heading and column.heading.total
+    }
 
 
 def states(hosts: Sequence[HostState]) -> dict[str, int]:
-    """The number of hosts in each state, that of none as well."""
-    found = Counter(host["state"] for host in hosts)
-    return {state: found[state] for state in STATES}
+    """Return the number of hosts in each state, including states without hosts."""
+    hosts_by_state = Counter(host["state"] for host in hosts)
+    return {state: hosts_by_state[state] for state in STATES}
 
 
 def as_summary(report: Report) -> str:
-    """How many hosts are in which state, on one line."""
+    """Return the number of hosts in each state, on one line."""
     counted = [
         "%d %s" % (number, LABELS[state].lower())
         for state, number in states(report.hosts).items()
@@ -120,8 +90,7 @@ def as_summary(report: Report) -> str:
 
 
 def as_json(report: Report) -> str:
-    """One host a line, so that tools for lines can be used as well."""
-    every = [device for host in report.hosts for device in host["devices"]]
+    """Return JSON with one host per line, for tools that read lines."""
     head = {
         "format": FORMAT,
         "title": report.title,
@@ -130,7 +99,7 @@ def as_json(report: Report) -> str:
         "summary": {
             "hosts": len(report.hosts),
             "states": states(report.hosts),
-            **totals(every)._asdict(),
+            **totals(report.hosts),
         },
     }
     lines = ",\n".join(json.dumps(host, separators=(",", ":")) for host in report.hosts)
@@ -138,40 +107,32 @@ def as_json(report: Report) -> str:
 
 
 def as_csv(report: Report) -> str:
-    """One device a line; a host without devices has a line of its own."""
+    """Return CSV with one device per line; a host without devices has a line of its own."""
     stream = io.StringIO()
     writer = csv.writer(stream)
-    writer.writerow(COLUMNS)
+    writer.writerow([*(column.key for column in _HOST_CELLS), *_DEVICE_CELLS])
     for host in report.hosts:
         for cells in _rows(host):
             writer.writerow([_cell(text) for text in cells])
     return stream.getvalue()
 
 
+_HOST_CELLS = [column for column in HOST_COLUMNS if column.is_in_csv]
+_DEVICE_CELLS = [name for column in DEVICE_COLUMNS for name in column.cells]
+
+
 def _rows(host: HostState) -> Iterator[Sequence[str]]:
-    first = (host["host"], host["state"], host["sentence"])
+    host_cells = [column.value(host) for column in _HOST_CELLS]
     if not host["devices"]:
-        yield (*first, *[""] * (len(COLUMNS) - len(first)))
+        yield [*host_cells, *[""] * len(_DEVICE_CELLS)]
     for device in host["devices"]:
-        after = device["next_boot"]
-        yield (
-            *first,
-            device["device"],
-            device["name"],
-            device["bus"],
-            *_binding(device),
-            *(_binding(device["desired"]) if device["desired"] else ("", "")),
-            *(_binding(after) if after["known"] else (DRIVER_NOT_KNOWN, "")),
-            after["reason"],
-            "; ".join(device["drift"]),
-            _NOT_KNOWN
-            if device["hazards"] is None
-            else "; ".join(hazard["sentence"] for hazard in device["hazards"]),
-        )
+        yield [*host_cells, *_device_cells(device)]
 
 
-def _binding(found: Binding | Device) -> tuple[str, str]:
-    return found["driver"] or NO_DRIVER, found["driver_override"] or ""
+def _device_cells(device: Mapping[str, Any]) -> Iterator[str]:
+    for column in DEVICE_COLUMNS:
+        for text_of in column.cells.values():
+            yield text_of(device[column.key])
 
 
 def _cell(text: str) -> str:
@@ -179,9 +140,8 @@ def _cell(text: str) -> str:
 
 
 def as_prometheus(report: Report) -> str:
-    """Gauges in Prometheus' text format, as node_exporter's textfile collector reads them."""
+    """Return gauges in Prometheus' text format, for node_exporter's textfile collector."""
     read = [host for host in report.hosts if host["devices"]]
-    counted = {host["host"]: totals(host["devices"]) for host in read}
     metrics = [
         _metric(
             "report_timestamp_seconds",
@@ -211,25 +171,14 @@ def as_prometheus(report: Report) -> str:
                 for driver, number in _drivers(host).items()
             ],
         ),
-        _metric(
-            "listed_devices",
-            "Devices that the list last applied claims.",
-            [({"host": name}, numbers.listed) for name, numbers in counted.items()],
-        ),
-        _metric(
-            "drift_devices",
-            "Devices that differ from the list, or will after the next boot.",
-            [({"host": name}, numbers.drifting) for name, numbers in counted.items()],
-        ),
-        _metric(
-            "drift_boot_files",
-            "Differences of boot files from what the list last applied renders.",
-            [({"host": host["host"]}, len(host["boot_files"])) for host in read],
-        ),
-        _metric(
-            "hazard_devices",
-            "Devices that carry something which would be hurt if they lost their drivers.",
-            [({"host": name}, numbers.with_hazards) for name, numbers in counted.items()],
+        *(
+            _metric(
+                column.metric.name,
+                column.metric.explanation,
+                [({"host": host["host"]}, column.value(host)) for host in read],
+            )
+            for column in HOST_COLUMNS
+            if column.metric
         ),
     ]
     return "".join(metrics)
@@ -239,9 +188,9 @@ def _drivers(host: HostState) -> Mapping[str, int]:
     return dict(sorted(Counter(device["driver"] or "none" for device in host["devices"]).items()))
 
 
-def _metric(name: str, says: str, samples: Sequence[tuple[Mapping[str, str], Any]]) -> str:
+def _metric(name: str, explanation: str, samples: Sequence[tuple[Mapping[str, str], Any]]) -> str:
     name = "armfleet_vfio_%s" % name
-    lines = ["# HELP %s %s" % (name, says), "# TYPE %s gauge" % name]
+    lines = ["# HELP %s %s" % (name, explanation), "# TYPE %s gauge" % name]
     lines += ["%s%s %s" % (name, _labels(labels), value) for labels, value in samples]
     return "\n".join(lines) + "\n"
 

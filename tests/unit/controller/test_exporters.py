@@ -11,16 +11,22 @@ import json
 import re
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from ansible_collections.armfleet.vfio.plugins.filter import fleet_report as filter_of_report
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _fleet_texts
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet import HostState, host_state
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_page import page
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._fleet_texts import Report
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _exporters
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._exporters import Report
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import host_state
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._html_page import page
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import (
+    DEVICE_COLUMNS,
+    Device,
+    HostState,
+)
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._version import version
 from tests.report.fleet import EDGE, result, states, unreachable
 
@@ -53,7 +59,7 @@ def metrics(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 def cells(value: str) -> dict[str, str]:
     """The CSV line of a host whose only device has this for a path and as its drift."""
-    rows = csv.DictReader(_fleet_texts.as_csv(report(host_of(value))).splitlines(True))
+    rows = csv.DictReader(_exporters.as_csv(report(host_of(value))).splitlines(True))
     (row,) = rows
     return row
 
@@ -66,7 +72,7 @@ def host_of(value: str) -> HostState:
 
 
 def test_json_has_all_of_it_one_host_a_line() -> None:
-    text = _fleet_texts.as_json(report(*FLEET))
+    text = _exporters.as_json(report(*FLEET))
     read = json.loads(text)
     assert read["hosts"] == FLEET
     assert read["summary"] == {
@@ -95,7 +101,7 @@ def test_json_has_all_of_it_one_host_a_line() -> None:
 
 
 def test_csv_has_one_device_a_line_and_a_line_for_a_host_without_one() -> None:
-    rows = list(csv.DictReader(_fleet_texts.as_csv(report(*FLEET)).splitlines()))
+    rows = list(csv.DictReader(_exporters.as_csv(report(*FLEET)).splitlines()))
     assert [row["host"] for row in rows].count("edge-1") == 34
     assert rows[-1]["host"] == "edge-3"
     assert rows[-1]["device"] == ""
@@ -126,19 +132,19 @@ def test_no_cell_is_a_formula_if_another_separator_is_taken(separator: str) -> N
 
 
 def test_hazards_that_are_not_known_are_told_and_counted_as_none() -> None:
-    found = result(EDGE)
-    found["devices"] = [{**found["devices"][0], "carries": None}]
-    host = host_state("edge-1", found)
-    (row,) = csv.DictReader(_fleet_texts.as_csv(report(host)).splitlines())
+    returned = result(EDGE)
+    returned["devices"] = [{**returned["devices"][0], "carries": None}]
+    host = host_state("edge-1", returned)
+    (row,) = csv.DictReader(_exporters.as_csv(report(host)).splitlines())
     assert row["hazards"] == "(not known without root)"
-    assert _fleet_texts.totals(host["devices"]).with_hazards == 0
+    assert _exporters.totals([host])["with_hazards"] == 0
     assert "it was read without root" in page(report(host), {})["data"]
 
 
 def test_differences_of_boot_files_are_counted() -> None:
     files = [{"path": "/etc/x", "state": "present", "drift": ["a", "b"]}]
     host = host_state("edge-1", {**result(EDGE), "boot_files": files})
-    read = metrics(_fleet_texts.as_prometheus(report(host, FLEET[1])))
+    read = metrics(_exporters.as_prometheus(report(host, FLEET[1])))
     counts = [
         read["armfleet_vfio_drift_boot_files", (("host", name),)] for name in ("edge-1", "edge-2")
     ]
@@ -154,7 +160,7 @@ def test_other_cells_of_the_csv_come_back_as_they_were(value: str) -> None:
 
 
 def test_prometheus_reads_the_gauges() -> None:
-    read = metrics(_fleet_texts.as_prometheus(report(*FLEET)))
+    read = metrics(_exporters.as_prometheus(report(*FLEET)))
     on_edge = (("host", "edge-2"),)
     assert read["armfleet_vfio_report_timestamp_seconds", ()] == NOON.timestamp()
     assert read["armfleet_vfio_report_info", (("version", "1.2.3"),)] == 1
@@ -166,7 +172,7 @@ def test_prometheus_reads_the_gauges() -> None:
     for host in FLEET:
         held = {
             state: read["armfleet_vfio_host_state", (("host", host["host"]), ("state", state))]
-            for state in _fleet_texts.LABELS
+            for state in _exporters.LABELS
         }
         assert [state for state, value in held.items() if value] == [host["state"]]
     assert ("armfleet_vfio_drift_devices", (("host", "edge-3"),)) not in read
@@ -175,7 +181,7 @@ def test_prometheus_reads_the_gauges() -> None:
 def test_labels_come_back_as_they_were() -> None:
     host = host_state(HOSTILE, result(EDGE))
     host["devices"][0]["driver"] = HOSTILE
-    text = _fleet_texts.as_prometheus(report(host))
+    text = _exporters.as_prometheus(report(host))
     read = metrics(text)
     assert read["armfleet_vfio_devices", (("driver", HOSTILE), ("host", HOSTILE))] == 1
     assert text.endswith("\n")
@@ -183,15 +189,15 @@ def test_labels_come_back_as_they_were() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hosts", "said"),
+    ("hosts", "summary"),
     [
         ([], "0 hosts: nothing to report"),
         (FLEET[:1], "1 host: 1 as listed"),
         (FLEET, "3 hosts: 1 unreachable, 1 drift, 1 as listed"),
     ],
 )
-def test_the_summary_is_one_line(hosts: list[HostState], said: str) -> None:
-    assert _fleet_texts.as_summary(report(*hosts)) == said
+def test_the_summary_is_one_line(hosts: list[HostState], summary: str) -> None:
+    assert _exporters.as_summary(report(*hosts)) == summary
 
 
 def test_what_the_page_has_for_scripts_is_json_and_ends_no_script() -> None:
@@ -199,15 +205,32 @@ def test_what_the_page_has_for_scripts_is_json_and_ends_no_script() -> None:
     host["devices"][0]["device"] = HOSTILE + "<!--"
     data = page(report(host), {})["data"]
     assert not {"<", ">", "&"} & set(data)
-    assert json.loads(data)["texts"][0] == HOSTILE + "<!--"
+    assert json.loads(data)["devices"]["device"]["values"][0] == HOSTILE + "<!--"
 
 
 def test_a_device_that_many_hosts_have_is_in_the_page_once() -> None:
-    one, many = (
+    single, many = (
         page(report(*states({str(host): result(EDGE) for host in range(number)})), {})
         for number in (1, 100)
     )
-    assert json.loads(one["data"])["devices"] == json.loads(many["data"])["devices"]
+    assert json.loads(single["data"])["devices"] == json.loads(many["data"])["devices"]
+
+
+def test_the_page_has_the_devices_of_each_host_by_the_keys_of_json() -> None:
+    data = json.loads(page(report(*FLEET), {})["data"])
+    columns = data["devices"].items()
+    decoded = {
+        host["host"]: [
+            {key: column["values"][column["index"][number]] for key, column in columns}
+            for number in host["devices"]
+        ]
+        for host in data["hosts"]
+    }
+    assert decoded == {host["host"]: host["devices"] for host in FLEET}
+
+
+def test_a_device_has_a_value_for_each_column() -> None:
+    assert list(get_type_hints(Device)) == [column.key for column in DEVICE_COLUMNS]
 
 
 def test_the_filter_returns_what_its_documentation_says() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_states import (
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import (
     not_begun,
     rollout_state,
     table,
@@ -39,7 +39,7 @@ def info(*devices: Any, **more: Any) -> dict[str, Any]:
     return {"devices": list(devices), "policy_list": [{"dt_path": "/x"}], **more}
 
 
-def said(applied: Any, checked: Any = None, failure: Any = None, unchanged: Any = None) -> Any:
+def result_of(applied: Any, checked: Any = None, failure: Any = None, unchanged: Any = None) -> Any:
     state = rollout_state("board", 2, applied, checked, failure, unchanged)
     assert (state["host"], state["wave"]) == ("board", 2)
     return state["outcome"], state["sentence"]
@@ -108,15 +108,15 @@ def said(applied: Any, checked: Any = None, failure: Any = None, unchanged: Any 
 def test_an_outcome_has_a_sentence(
     applied: Any, checked: Any, failure: Any, outcome: str, words: str
 ) -> None:
-    found, sentence = said(applied, checked, failure)
-    assert found == outcome
+    actual, sentence = result_of(applied, checked, failure)
+    assert actual == outcome
     assert words in sentence
     assert "\n" not in sentence
 
 
 def test_a_host_that_was_left_alone_has_a_sentence_of_its_own() -> None:
-    asked = ({"changed": False}, info(device("a", "drifts")), None, "No boot was needed.")
-    assert said(*asked) == ("unchanged", "No boot was needed.")
+    arguments = ({"changed": False}, info(device("a", "drifts")), None, "No boot was needed.")
+    assert result_of(*arguments) == ("unchanged", "No boot was needed.")
 
 
 def test_a_table_has_what_stops_a_rollout_first_and_its_columns_in_line() -> None:
@@ -124,6 +124,6 @@ def test_a_table_has_what_stops_a_rollout_first_and_its_columns_in_line() -> Non
     bad = rollout_state("b", 12, {"failed": True, "msg": "broken"}, None, None, None)
     header, *lines = table([good, not_begun("c"), bad])
     assert [line.split()[0] for line in lines] == ["b", "a-long-name", "c"]
-    places = [header.index(word) for word in ("WAVE", "OUTCOME", "WHAT")]
-    assert [lines[0][place:].split()[0] for place in places] == ["12", "failed", "broken."]
+    starts = [header.index(word) for word in ("WAVE", "OUTCOME", "WHAT")]
+    assert [lines[0][start:].split()[0] for start in starts] == ["12", "failed", "broken."]
     assert lines[2].split() == ["c", "-", "not", "begun"]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from ansible.plugins.action.normal import ActionModule as NormalAction
 
 from ansible_collections.armfleet.vfio.plugins.action.host_policy import ActionModule
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _action_module
 
+ROOT = Path(__file__).parents[3]
+MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("[a-z]*.py"))
 # What came of host_policy on Python 3.7, sent by ansible-core 2.19.14.
 TOO_OLD = {
     "failed": True,
@@ -52,3 +58,15 @@ def test_a_python_that_cannot_read_the_payload_is_said_to_be_too_old(run: Any) -
 )
 def test_every_other_result_is_passed_on(run: Any, result: dict[str, Any]) -> None:
     assert run(result) == result
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_answer_of_each_module_is_validated(module: str) -> None:
+    runtime = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())
+    routed = runtime["plugin_routing"]["modules"].get(module, {})
+    collection, _dot, action = routed.get("action_plugin", f"armfleet.vfio.{module}").rpartition(
+        "."
+    )
+    assert collection == "armfleet.vfio"
+    plugin = import_module(f"ansible_collections.{collection}.plugins.action.{action}")
+    assert issubclass(plugin.ActionModule, _action_module.ActionModule)

@@ -1,0 +1,255 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The columns of a report, of devices and of hosts: what is read, and what each format has. Pure.
+
+All formats follow from these two tables. How the page renders a device is in COLUMNS of
+roles/report/files/report.js, which reads the values by the keys of DEVICE_COLUMNS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any, NamedTuple, TypedDict
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
+
+NO_DRIVER = "(none)"
+DRIVER_NOT_KNOWN = "(not known)"
+_HAZARDS_NOT_KNOWN = "(not known without root)"
+
+
+class Hazard(TypedDict):
+    """What would be hurt if the device lost its driver."""
+
+    kind: str
+    sentence: str
+
+
+class Binding(TypedDict):
+    """A driver and the override that leads to it."""
+
+    driver: str | None
+    driver_override: str | None
+
+
+class NextBoot(Binding):
+    """What will be after the next boot, whether that is known, and why."""
+
+    known: bool
+    reason: str
+
+
+class Device(TypedDict):
+    """A device of a host: a value for the key of each of DEVICE_COLUMNS.
+
+    ``device`` names it best. ``hazards`` are None where not known.
+    """
+
+    device: str
+    name: str
+    bus: str
+    driver: str | None
+    driver_override: str | None
+    desired: Binding | None
+    next_boot: NextBoot
+    drift: list[str]
+    hazards: list[Hazard] | None
+
+
+class HostState(TypedDict):
+    """A host as a report shows it.
+
+    ``boot_files`` is what is wrong with them; ``notes`` is what does not count as drift.
+    """
+
+    host: str
+    state: str
+    sentence: str
+    devices: list[Device]
+    boot_files: list[str]
+    notes: list[str]
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+class DeviceColumn(NamedTuple):
+    """A column of devices.
+
+    ``reads`` are the keys that it needs of a device as device_info returns it. ``value`` makes the
+    value from them that JSON has under ``key``. ``cells`` are the columns of CSV by their names,
+    each with the function that makes a text of the value. ``page_value`` makes what the page has in
+    place of the value.
+    """
+
+    key: str
+    reads: _answers.Record
+    value: Callable[[Mapping[str, Any]], Any]
+    cells: Mapping[str, Callable[[Any], str]]
+    page_value: Callable[[Any], Any] = _unchanged
+
+
+def _as_returned(
+    key: str,
+    cells: Mapping[str, Callable[[Any], str]],
+    page_value: Callable[[Any], Any] = _unchanged,
+) -> DeviceColumn:
+    """Return a column with the value that device_info returns under the same key."""
+    reads = _answers.INSPECTED_DEVICE.part(key)
+    return DeviceColumn(key, reads, itemgetter(key), cells, page_value)
+
+
+def _driver(driver: str | None) -> str:
+    return driver or NO_DRIVER
+
+
+def _override(override: str | None) -> str:
+    return override or ""
+
+
+def _next_driver(binding: NextBoot) -> str | None:
+    return binding["driver"] if binding["known"] else DRIVER_NOT_KNOWN
+
+
+def _hazard_sentences(hazards: list[Hazard] | None) -> str:
+    if hazards is None:
+        return _HAZARDS_NOT_KNOWN
+    return "; ".join(hazard["sentence"] for hazard in hazards)
+
+
+_HAZARD = _answers.HAZARD.part("kind", "sentence")
+
+
+def _hazards_of_page(hazards: list[Hazard] | None) -> list[Hazard]:
+    if hazards is None:
+        sentence = "it was read without root, and other users' files were not"
+        return [Hazard(kind="unknown", sentence=sentence)]
+    return hazards
+
+
+DEVICE_COLUMNS = (
+    DeviceColumn(
+        "device",
+        _answers.INSPECTED_DEVICE.part("dt_path", "acpi_path", "name"),
+        lambda device: device["dt_path"] or device["acpi_path"] or device["name"],
+        {"device": str},
+    ),
+    _as_returned("name", {"name": str}),
+    _as_returned("bus", {"bus": str}),
+    _as_returned("driver", {"driver": _driver}),
+    _as_returned("driver_override", {"driver_override": _override}),
+    _as_returned(
+        "desired",
+        {
+            "desired_driver": lambda binding: _driver(binding["driver"]) if binding else "",
+            "desired_driver_override": lambda binding: (
+                _override(binding["driver_override"]) if binding else ""
+            ),
+        },
+    ),
+    _as_returned(
+        "next_boot",
+        {
+            "next_boot_driver": lambda binding: _driver(_next_driver(binding)),
+            "next_boot_driver_override": lambda binding: (
+                _override(binding["driver_override"]) if binding["known"] else ""
+            ),
+            "next_boot_reason": itemgetter("reason"),
+        },
+        lambda binding: {**binding, "driver": _next_driver(binding)},
+    ),
+    _as_returned("drift", {"drift": "; ".join}),
+    DeviceColumn(
+        "hazards",
+        _answers.Record(
+            {
+                "carries": _answers.Nullable(
+                    _answers.ListOf(_answers.HAZARD.part("kind", "sentence"))
+                )
+            }
+        ),
+        itemgetter("carries"),
+        {"hazards": _hazard_sentences},
+        _hazards_of_page,
+    ),
+)
+
+
+class Heading(NamedTuple):
+    """The head of a column of the page.
+
+    ``class_name`` is how its cells are rendered and sorted: name, state, sentence or number.
+    ``total`` is the title of the sum over all hosts, which JSON has too; None if there is none.
+    """
+
+    title: str
+    class_name: str
+    total: str | None = None
+
+
+class Metric(NamedTuple):
+    """A gauge of Prometheus, with the text that explains it."""
+
+    name: str
+    explanation: str
+
+
+class HostColumn(NamedTuple):
+    """A column of hosts, shown by each format of which it has something."""
+
+    key: str
+    value: Callable[[HostState], Any]
+    is_in_csv: bool = False
+    heading: Heading | None = None
+    metric: Metric | None = None
+
+
+def _count(is_counted: Callable[[Device], bool]) -> Callable[[HostState], int]:
+    return lambda host: sum(map(is_counted, host["devices"]))
+
+
+HOST_COLUMNS = (
+    HostColumn("host", itemgetter("host"), True, Heading("Host", "name")),
+    HostColumn("state", itemgetter("state"), True, Heading("State", "state")),
+    HostColumn("sentence", itemgetter("sentence"), True, Heading("What is the matter", "sentence")),
+    HostColumn(
+        "devices",
+        lambda host: len(host["devices"]),
+        heading=Heading("Devices", "number", "Devices"),
+    ),
+    HostColumn(
+        "listed",
+        _count(lambda device: device["desired"] is not None),
+        heading=Heading("In its list", "number", "In a list"),
+        metric=Metric("listed_devices", "Devices that the list last applied claims."),
+    ),
+    HostColumn(
+        "drifting",
+        _count(lambda device: bool(device["drift"])),
+        heading=Heading("Drift", "number", "With drift"),
+        metric=Metric(
+            "drift_devices", "Devices that differ from the list, or will after the next boot."
+        ),
+    ),
+    HostColumn(
+        "drifting_boot_files",
+        lambda host: len(host["boot_files"]),
+        metric=Metric(
+            "drift_boot_files",
+            "Differences of boot files from what the list last applied renders.",
+        ),
+    ),
+    HostColumn(
+        "with_hazards",
+        _count(lambda device: bool(device["hazards"])),
+        heading=Heading("Hazards", "number", "With hazards"),
+        metric=Metric(
+            "hazard_devices",
+            "Devices that carry something which would be hurt if they lost their drivers.",
+        ),
+    ),
+)
