@@ -26,7 +26,7 @@ from tests.unit.controller.test_documentation import ENTRY, INSPECTION
 
 EXAMPLES = {"check": 2_000, "test": 10_000, "nightly": 100_000}
 SEED = 16
-HONEST = json.loads(json.dumps(devicedevice_info.inspections(Findings([INSPECTION], [ENTRY]))))
+HONEST = json.loads(json.dumps(device_info.inspections(Findings([INSPECTION], [ENTRY]))))
 VALUES: list[Any] = [
     *(None, True, False, 0, -1, 10**17, 1.5, "", "x", [], {}, [[]], [{}], {"a": {}}, [None]),
     *("\x1b[2J", "\x9b", "\u202e", "\udc80", "\x00", "\u2028", "=1+1", "{{ 7 * 7 }}", "x" * 70_000),
