@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import Findings
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers, _exporters
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import STATES, host_state
