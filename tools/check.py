@@ -58,7 +58,7 @@ def _gates() -> list[Gate]:
     workflows = [str(path) for path in sorted(Path(".github/workflows").glob("*.yml"))]
     scripts = [
         "tools/setup",
-        "tests/simulator/ssh",
+        "extensions/simulator/ssh",
         "tests/bench/slow_ssh",
         "extensions/molecule/image",
         ".ci/run",

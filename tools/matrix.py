@@ -114,8 +114,9 @@ def _units(_row: Row, programs: Path) -> list[str]:
 
 
 def _target_units(row: Row, programs: Path) -> list[str]:
-    """What is in folders of tests/unit needs more than a managed host has."""
-    tests = sorted(map(str, row.collection.glob("tests/unit/test_*.py")))
+    """Those of module_utils' packages and of examples; the others need more than a host has."""
+    units = row.collection / "tests/unit"
+    tests = sorted(map(str, [*units.glob("test_*.py"), *units.glob("_*/test_*.py")]))
     return [str(programs / "python"), "-m", "pytest", "-q", *tests]
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_TESTS = {"__init__.py", "config.yml", "simulator"}
+_TESTS = {"config.yml"}
 _KEPT = {"plugins", "roles", "playbooks", "meta", "MANIFEST.json", "FILES.json"}
 _MODULES = [f"armfleet.vfio.{path.stem}" for path in Path("plugins/modules").glob("*.py")]
 _PLAYBOOKS = [f"armfleet.vfio.{path.stem}" for path in Path("playbooks").glob("*.yml")]
@@ -55,7 +55,7 @@ def main(place: Path) -> None:
     tests = {path.name for path in (installed / "tests").iterdir()}
     if tests != _TESTS:
         sys.exit(f"galaxy.yml lets {sorted(tests)} of tests into the package")
-    run(sys.executable, "-m", "tests.simulator", "status", cwd=installed)
+    run(sys.executable, "-m", "extensions.simulator", "status", cwd=installed)
     _strip(installed)
     documented = json.loads(run("ansible-doc", "--json", *_MODULES))
     for module in _MODULES:

@@ -21,10 +21,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from extensions.simulator.host import Plan, start
+from extensions.simulator.inventory import inventory
 from tests.boards import device_trees
 from tests.harness.playbook import play
-from tests.simulator.host import Plan, start
-from tests.simulator.inventory import inventory
 
 BOARD = "amd/amd-overdrive-rev-b0.dtb"
 SLOW_SSH = Path(__file__).with_name("slow_ssh")

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from extensions.simulator.host import Host, Plan
 from tests.boards import device_trees
 from tests.guest import Guest
 from tests.harness.playbook import Run, play, rows, task_play
@@ -38,7 +39,6 @@ from tests.simulated.fleet import (
     put_file_for_folder,
     root,
 )
-from tests.simulator.host import Host, Plan
 
 FORKS = "4"
 # KiB that one more simulated board may need.

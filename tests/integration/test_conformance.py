@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
+from extensions.simulator.host import Host, Plan, start
+from extensions.simulator.inventory import SSH
 from tests.conformance import runner
 from tests.conformance.comparison import (
     Difference,
@@ -30,8 +32,6 @@ from tests.conformance.operations import SCENARIOS, Scenario
 from tests.conformance.runner import Step
 from tests.guest import Guest
 from tests.guest.board import device_trees
-from tests.simulator.host import Host, Plan, start
-from tests.simulator.inventory import SSH
 
 DESCRIPTION = Path(runner.__file__).with_name("guest.yml")
 SECONDS = 500

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 import yaml
 
+from extensions.simulator.host import Plan
 from tests.harness.hostile import answer, take_over
 from tests.harness.playbook import Run, play, rows
 from tests.matrix.test_role import DRIVERS, PARTS, PLAYBOOKS, VARIABLES
 from tests.simulated.boards import device_tree, flattened
 from tests.simulated.fleet import Fleet, fleet
-from tests.simulator.host import Plan
 
 if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
     pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
+from extensions.simulator.host import Plan
 from tests.harness.playbook import Run, play
 from tests.simulated.boards import Part, device_tree, flattened
 from tests.simulated.fleet import Fleet, fleet, root
-from tests.simulator.host import Plan
 
 if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
     pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from extensions.simulator.host import Plan
 from tests.harness.playbook import Run, play, rows
 from tests.matrix.test_role import DRIVERS, PARTS, VARIABLES
 from tests.simulated.boards import device_tree, flattened
 from tests.simulated.fleet import Fleet, fleet
-from tests.simulator.host import Plan
 
 GONE = ("gone-1", "gone-2")
 ORDER = "gone-1,one,gone-2,two"

@@ -22,11 +22,11 @@ import yaml
 from playwright.sync_api import Page, expect
 from prometheus_client.parser import text_string_to_metric_families as metrics_of
 
+from extensions.simulator.host import Host, Plan, start
+from extensions.simulator.inventory import inventory
 from tests.harness.playbook import Run, play
 from tests.report.fleet import large
 from tests.simulated.boards import Part, device_tree, flattened
-from tests.simulator.host import Host, Plan, start
-from tests.simulator.inventory import inventory
 
 PLAYBOOK = "armfleet.vfio.report"
 PARTS = [Part("net", False, True, False, False, None), Part("dma", False, True, False, False, None)]

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import libfdt
 from hypothesis import strategies as st
 
-from tests.simulator.description import EPROBE_DEFER, Description, Driver, Habits, Module
-from tests.simulator.devicetree import Node
-from tests.simulator.machine import Machine, build
+from extensions.simulator.description import EPROBE_DEFER, Description, Driver, Habits, Module
+from extensions.simulator.devicetree import Node
+from extensions.simulator.machine import Machine, build
 
 KINDS = ("crypto", "dma", "net", "timer")
 # Of the drivers that nothing matches, one of each bus and one whose module is not loaded at boot.

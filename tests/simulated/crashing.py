@@ -30,7 +30,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import 
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
-from tests.simulator import namespace
+from extensions.simulator import namespace
 
 CHANGES = {"open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.symlink"}
 PLACES = ("/etc/", "/dev/vfio/")

@@ -23,8 +23,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import
     Listing,
     Sysfs,
 )
-from tests.simulator.machine import Machine
-from tests.simulator.tree import File, Folder, Link
+from extensions.simulator.machine import Machine
+from extensions.simulator.tree import File, Folder, Link
 
 _VFIO_NODES = "/dev/vfio"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from extensions.simulator.description import Description, Driver, Habits
 from tests.simulated.boards import Part, device_tree
-from tests.simulator.description import Description, Driver, Habits
 
 NAMES = (
     "1000.net",

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tests.simulator.devicetree import read_file
-from tests.simulator.host import Host, Plan, start
-from tests.simulator.inventory import inventory
-from tests.simulator.machine import build
+from extensions.simulator.devicetree import read_file
+from extensions.simulator.host import Host, Plan, start
+from extensions.simulator.inventory import inventory
+from extensions.simulator.machine import build
 
 _LONGEST_LIST = 5
 

@@ -22,9 +22,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list i
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
+from extensions.simulator.machine import Machine
+from extensions.simulator.udev import Udev
 from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs, everything
-from tests.simulator.machine import Machine
-from tests.simulator.udev import Udev
 
 Binding = tuple[str | None, str | None]
 

@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from extensions.simulator.control import ask
+from extensions.simulator.host import Host, Plan, start
 from tests.simulated import crashing
 from tests.simulated.boards import flattened
 from tests.simulated.counts import Counts
 from tests.simulated.crashing import Child, Wish
 from tests.simulated.eight import LIST, NAMES, SETTINGS, TREE, YAML
-from tests.simulator.control import ask
-from tests.simulator.host import Host, Plan, start
 
 if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
     pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)

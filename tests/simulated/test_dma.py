@@ -13,10 +13,10 @@ import pytest
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from extensions.simulator.description import Carried, Description, Habits
+from extensions.simulator.machine import build
 from tests.simulated.boards import Part, device_tree
 from tests.simulated.lab import Lab, bindings
-from tests.simulator.description import Carried, Description, Habits
-from tests.simulator.machine import build
 
 BUSY, IDLE = "1000.dma", "2000.dma"
 PARTS = [Part("dma", False, True, False, False, None)] * 2

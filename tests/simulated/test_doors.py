@@ -17,11 +17,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import
     KernelRefusedError,
     Sysfs,
 )
+from extensions.simulator.description import Description
+from extensions.simulator.host import Host, Plan, start
+from extensions.simulator.machine import Machine, build
 from tests.simulated.boards import Part, device_tree, flattened
 from tests.simulated.doors import SimulatedSysfs, everything
-from tests.simulator.description import Description
-from tests.simulator.host import Host, Plan, start
-from tests.simulator.machine import Machine, build
 
 NAME = "test-doors"
 PARTS = (

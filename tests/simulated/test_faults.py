@@ -17,12 +17,12 @@ import pytest
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._system import files
+from extensions.simulator.machine import build
+from extensions.simulator.watch import Fault, Write
 from tests.simulated.counts import Counts
 from tests.simulated.eight import DESCRIPTION, LIST, NAMES, SETTINGS, TREE
 from tests.simulated.lab import Lab
 from tests.simulated.traces import differences
-from tests.simulator.machine import build
-from tests.simulator.watch import Fault, Write
 
 # By the file that is written; see KERNEL.md, sections 1 to 3, and drivers/base/{bus,dd}.c.
 ERRNOS = {

@@ -25,13 +25,13 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list i
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
+from extensions.simulator.description import Description, Habits
+from extensions.simulator.device import Device
+from extensions.simulator.machine import DEVICE_TREE, Machine, build
+from extensions.simulator.udev import Udev
 from tests.simulated.counts import Counts
 from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs
 from tests.simulated.nasty import GOOD, neighbours, texts
-from tests.simulator.description import Description, Habits
-from tests.simulator.device import Device
-from tests.simulator.machine import DEVICE_TREE, Machine, build
-from tests.simulator.udev import Udev
 from tests.verifier import complaints
 
 EXAMPLES = {"check": 2_000, "test": 5_000, "nightly": 200_000}

@@ -39,11 +39,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.processes im
     Processes,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.rtnetlink import Networks
+from extensions.simulator.description import Description
+from extensions.simulator.machine import DEVICE_TREE, Machine, build
 from tests.simulated.boards import Part, device_tree
 from tests.simulated.counts import Counts
 from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs
-from tests.simulator.description import Description
-from tests.simulator.machine import DEVICE_TREE, Machine, build
 
 EXAMPLES = {"check": 1_000, "test": 10_000, "nightly": 100_000}
 MOUNTS_OF_ALL = 5

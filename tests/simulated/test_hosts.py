@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from extensions.simulator.__main__ import main
+from extensions.simulator.control import ask
+from extensions.simulator.host import Host, Plan, running, start
+from extensions.simulator.inventory import inventory
 from tests.simulated.boards import Part, device_tree, flattened
-from tests.simulator.__main__ import main
-from tests.simulator.control import ask
-from tests.simulator.host import Host, Plan, running, start
-from tests.simulator.inventory import inventory
 
 NAME = "test-host"
 DEVICE = "1000.net"

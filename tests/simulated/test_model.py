@@ -27,13 +27,13 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile imp
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from extensions.simulator.machine import Machine
+from extensions.simulator.vfio import NOIOMMU, RESET_REQUIRED
+from extensions.simulator.watch import Write
 from tests.simulated.boards import KINDS, PINS, Board, boards
 from tests.simulated.counts import Counts
 from tests.simulated.lab import Lab, bindings
 from tests.simulated.traces import differences
-from tests.simulator.machine import Machine
-from tests.simulator.vfio import NOIOMMU, RESET_REQUIRED
-from tests.simulator.watch import Write
 
 POLICIES = ("vfio", "vfio", "no_autobind", "driver", "default")
 DRIVERS = (*PINS, *(f"acme-{kind}" for kind in KINDS), "acme-dma-amba", "nobody-has-this")

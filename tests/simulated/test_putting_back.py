@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from extensions.simulator.description import Description, Driver, Habits
+from extensions.simulator.machine import build
 from tests.simulated.boards import Part, device_tree
 from tests.simulated.lab import Lab, bindings
-from tests.simulator.description import Description, Driver, Habits
-from tests.simulator.machine import build
 
 NETWORK, CRYPTO, TIMER = "1000.net", "2000.crypto", "3000.timer"
 PARTS = (

@@ -19,13 +19,13 @@ import pytest
 import yaml
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
+from extensions.simulator.description import Description, Extra
+from extensions.simulator.devicetree import read_file
+from extensions.simulator.host import Host, Plan, start
+from extensions.simulator.inventory import inventory
+from extensions.simulator.machine import Machine, build
 from tests.boards import device_trees
 from tests.simulated.lab import Lab
-from tests.simulator.description import Description, Extra
-from tests.simulator.devicetree import read_file
-from tests.simulator.host import Host, Plan, start
-from tests.simulator.inventory import inventory
-from tests.simulator.machine import Machine, build
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/mixed-fleet"
 # The files of Debian's kernel, by the hosts of the example.

@@ -19,11 +19,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
     MODULES_LOAD,
     RULES,
 )
+from extensions.simulator.host import Plan
 from tests.harness.playbook import Run, play, rows
 from tests.simulated.boards import flattened
 from tests.simulated.eight import LIST, NAMES, SETTINGS, TREE, YAML
 from tests.simulated.fleet import Fleet, fill, fleet, put_file_for_folder, run_on
-from tests.simulator.host import Plan
 
 if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
     pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)

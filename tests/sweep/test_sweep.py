@@ -21,13 +21,13 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker impo
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (
     parse_selectors,
 )
+from extensions.simulator.device import Device
+from extensions.simulator.devicetree import read_file
+from extensions.simulator.machine import Machine, build
 from tests.boards import device_trees
 from tests.simulated.counts import Counts
 from tests.simulated.doors import everything
 from tests.simulated.lab import Lab, bindings
-from tests.simulator.device import Device
-from tests.simulator.devicetree import read_file
-from tests.simulator.machine import Machine, build
 
 CHOSEN = 6
 POLICIES = ("vfio", "vfio", "no_autobind")

@@ -19,7 +19,7 @@ from fake_kernel import TREE, FakeKernel, FakeKmod
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import KernelRefusedError
-from tests.simulator.programs import PROGRAMS, operands, sed
+from extensions.simulator.programs import PROGRAMS, operands, sed
 
 _TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]+)\})?(==|!=|\+=|=)"((?:[^"\\]|\\.)*)"')
 

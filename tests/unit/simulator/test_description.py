@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.simulator import description
-from tests.simulator.description import (
+from extensions.simulator import description
+from extensions.simulator.description import (
     Carried,
     Description,
     Driver,
@@ -24,8 +24,8 @@ from tests.simulator.description import (
     Module,
     parse,
 )
-from tests.simulator.errors import SimulatorError
-from tests.simulator.machine import build
+from extensions.simulator.errors import SimulatorError
+from extensions.simulator.machine import build
 
 README = Path(description.__file__).with_name("README.md").read_text()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import libfdt
 import pytest
 
-from tests.simulator.devicetree import Node, read, read_file
-from tests.simulator.errors import SimulatorError
+from extensions.simulator.devicetree import Node, read, read_file
+from extensions.simulator.errors import SimulatorError
 
 DAMAGES = 2000
 

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from tests.simulator.devicetree import Node
+from extensions.simulator.devicetree import Node
 
 # What most trees start with: one cell of address, one of size.
 CELLS = {"#address-cells": 1, "#size-cells": 1}

@@ -95,7 +95,7 @@ def test_each_locked_package_of_npm_has_a_hash_and_names_no_registry() -> None:
 
 
 def test_the_lock_has_the_versions_that_are_required() -> None:
-    required = [ROOT / "tests/requirements.txt", ROOT / "tests/simulator/requirements.txt"]
+    required = [ROOT / "tests/requirements.txt", ROOT / "extensions/simulator/requirements.txt"]
     wanted = {name: version for path in required for name, version in pins(path).items()}
     lock, demo = map(pins, LOCKS)
     assert wanted.items() <= lock.items()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""python3 -m tests.simulator: simulated hosts from boards' .dtb files."""
+"""python3 -m extensions.simulator: simulated hosts from boards' .dtb files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python3 -m tests.simulator", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python3 -m extensions.simulator", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     one = argparse.ArgumentParser(add_help=False)
     one.add_argument("name", help="the host's name")
