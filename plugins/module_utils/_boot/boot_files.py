@@ -109,9 +109,9 @@ def lasting(
     boot_plan, clashes = _boot_plan(host, request, plans, memory, present)
     claims, undecided = _claims(request, plans, present)
     clashes += undecided
-    maker = None if request.initramfs == NEVER else initramfs.maker_of(host.files)
-    if maker:
-        boot_plan = _with_initramfs(host, maker, claims, boot_plan)
+    tool = None if request.initramfs == NEVER else initramfs.detect(host.files)
+    if tool:
+        boot_plan = _with_initramfs(host, tool, claims, boot_plan)
     rendered = in_sync.render(boot_plan)
     files = [
         FileChange(path, before[path], content, in_sync.damage(host.files, path, content))
@@ -127,7 +127,7 @@ def lasting(
     clashes += map(Problem, _obstacles(host, request, boot_plan))
     clashes += [] if request.runtime else _misnamed(host, claims)
     if request.initramfs == ALWAYS and request.entries:
-        clashes += map(Problem, _no_initramfs(host, maker))
+        clashes += map(Problem, _no_initramfs(tool))
     needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
     said = host.files.read_own(last_applied.WAITS_FOR_BOOT)
     # What was accepted counts as long as the list is the same.
@@ -135,7 +135,7 @@ def lasting(
     asked = said if is_same else _WAITS
     waiting = FileChange(last_applied.WAITS_FOR_BOOT, said, asked if needs_boot else None)
     written = [path for path, content in rendered.items() if content is not None]
-    rebuild = _initramfs_of(host, maker, files)
+    rebuild = _initramfs_of(host, tool, files)
     return Lasting(
         files,
         clashes,
@@ -147,13 +147,11 @@ def lasting(
     )
 
 
-def _no_initramfs(host: Host, maker: initramfs.Maker | None) -> list[str]:
+def _no_initramfs(tool: initramfs.InitramfsTool | None) -> list[str]:
     """Why the list cannot be brought into an initramfs."""
-    if maker is None:
-        return [initramfs.NO_MAKER]
-    if maker.name == initramfs.INITRAMFS_TOOLS and not initramfs.has_image(host.files):
-        return [initramfs.NO_IMAGE]
-    return []
+    if tool is None:
+        return [initramfs.NO_TOOL]
+    return [] if tool.can_rebuild else [tool.image_required]
 
 
 def _outdated(host: Host, rebuild: Initramfs, files: Sequence[FileChange]) -> list[FileChange]:
@@ -183,7 +181,7 @@ def accepted(content: str | None) -> list[str]:
 
 
 def _with_initramfs(
-    host: Host, maker: initramfs.Maker, claims: Sequence[Claim], boot_plan: BootPlan
+    host: Host, tool: initramfs.InitramfsTool, claims: Sequence[Claim], boot_plan: BootPlan
 ) -> BootPlan:
     names = initramfs.modules(
         host.files,
@@ -195,22 +193,22 @@ def _with_initramfs(
         ],
         boot_plan.modules.values(),
     )
-    if not names and maker.name == initramfs.INITRAMFS_TOOLS:
+    if not names and tool.includes_boot_files:
         return boot_plan
-    return boot_plan._replace(initramfs_tool=maker.name, initramfs_modules=names)
+    return boot_plan._replace(initramfs_tool=tool.name, initramfs_modules=names)
 
 
 def _initramfs_of(
-    host: Host, maker: initramfs.Maker | None, files: Sequence[FileChange]
+    host: Host, tool: initramfs.InitramfsTool | None, files: Sequence[FileChange]
 ) -> Initramfs:
-    if maker is None:
+    if tool is None:
         return Initramfs()
-    if maker.name == initramfs.INITRAMFS_TOOLS and not initramfs.has_image(host.files):
-        return Initramfs(maker.name, None)
+    if not tool.can_rebuild:
+        return Initramfs(tool.name, None)
     is_needed = any(change.is_needed for change in files) or initramfs.is_stale(
         host.files, [change.path for change in files]
     )
-    return Initramfs(maker.name, initramfs.command(maker, host.files) if is_needed else None)
+    return Initramfs(tool.name, tool.command if is_needed else None)
 
 
 def _needs_boot(

@@ -30,12 +30,8 @@ def render(plan: last_applied.BootPlan) -> dict[str, str | None]:
     """The content of each of PATHS; None where there shall be no file."""
     rendered = udev_rules.render(plan)
     written = [path for path in (last_applied.RULES, last_applied.MODPROBE) if rendered[path]]
-    maker = initramfs.maker_called(plan.initramfs_tool)
-    rendered.update(
-        initramfs.render(maker, last_applied.MARK, plan.initramfs_modules, written)
-        if maker
-        else dict.fromkeys(initramfs.PATHS)
-    )
+    image_contents = initramfs.ImageContents(written, plan.initramfs_modules)
+    rendered.update(initramfs.render(plan.initramfs_tool, last_applied.MARK, image_contents))
     return rendered
 
 

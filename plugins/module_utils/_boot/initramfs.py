@@ -2,13 +2,14 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an initramfs needs so that a policy list holds in it too, and who builds it. Reads only.
+"""The initramfs tools, one class each, and what an image needs for a policy list. Reads only.
 
-Why it is these modules is said in docs/boot.md.
+docs/boot.md explains why these modules are needed.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from typing import Iterable, Iterator, NamedTuple, Sequence
@@ -17,146 +18,236 @@ from .. import _text
 from .._system.files import Files
 from .._system.kmod import canonical_name
 
-INITRAMFS_TOOLS, DRACUT = "initramfs-tools", "dracut"
+# vfio has it as a softdep, which counts when vfio is loaded and never again.
+_WITH_VFIO = "vfio_iommu_type1"
+_MODULES = "/lib/modules/"
+_DEPENDENCIES = "/modules.dep"
 
-_HOOK = """\
+# There from a change of the boot files on until the images were rebuilt and checked.
+OUTDATED = "/var/lib/armfleet-vfio/initramfs-outdated"
+_OUTDATED = "The initramfs of this host is to be rebuilt for boot files with the checksum %s.\n"
+
+NO_TOOL = (
+    "`initramfs` is always, but this host has neither initramfs-tools nor dracut to build one "
+    "with. If it boots without one, set `initramfs: auto` or `initramfs: never`; otherwise set "
+    "`initramfs: never` and bring the files into its initramfs by its own means"
+)
+NOT_FOUND = (
+    "%s ended without an error, and no image is where it puts them by default, so it was not "
+    "checked what is in it"
+)
+
+
+class ImageContents(NamedTuple):
+    """Files and modules that an image contains, or has to."""
+
+    files: Sequence[str]
+    modules: Sequence[str]
+
+
+class InitramfsTool:
+    """A program that builds the initramfs images of a host, and the files of that host."""
+
+    name: str
+    # The tool is installed if all of these are executable.
+    programs: Sequence[str]
+    # The file that tells the tool what to include.
+    path: str
+    # Lists the content of an image.
+    lister: str
+    # Where it puts the image of a %(kernel)s by default; %(machine)s is the machine ID.
+    images: Sequence[str]
+    # Whether an image contains our boot files without being configured to.
+    includes_boot_files: bool
+    # Whether the command creates images that do not exist; if not, the errors that say so.
+    creates_images = True
+    image_required = ""
+    nothing_rebuilt = ""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    @property
+    def is_installed(self) -> bool:
+        return all(map(self._files.is_executable, self.programs))
+
+    @property
+    def can_rebuild(self) -> bool:
+        """Whether there is an image to rebuild, or the tool creates one."""
+        return True
+
+    @functools.cached_property
+    def command(self) -> list[str]:
+        """The command that rebuilds the images of all kernels.
+
+        Which of them boots next is the boot loader's choice.
+        """
+        raise NotImplementedError
+
+    @property
+    def kernels(self) -> list[str]:
+        """The kernels whose images ``command`` rebuilds."""
+        raise NotImplementedError
+
+    @classmethod
+    def content(cls, mark: str, contents: ImageContents) -> str | None:
+        """Return the content of ``path`` by which images get ``contents``; None for no file."""
+        raise NotImplementedError
+
+    @classmethod
+    def configured_modules(cls, content: str) -> list[str]:
+        """Return the modules that :meth:`content` was given."""
+        raise NotImplementedError
+
+    def required_contents(self, boot_files: Sequence[str]) -> ImageContents:
+        """Return what an image has to contain; ``boot_files`` are read early in the boot."""
+        configuration = self._files.read(self.path)
+        is_included = self.includes_boot_files or bool(configuration)
+        return ImageContents(
+            [path for path in boot_files if is_included and self._files.read(path) is not None],
+            self.configured_modules(configuration or ""),
+        )
+
+
+class InitramfsTools(InitramfsTool):
+    """Debian's initramfs-tools, configured by a hook script."""
+
+    name = "initramfs-tools"
+    # dracut can come with an update-initramfs of its own.
+    programs = ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs")
+    path = "/etc/initramfs-tools/hooks/armfleet-vfio"
+    lister = "/usr/bin/lsinitramfs"
+    images = ("/boot/initrd.img-%(kernel)s",)
+    # It copies all of /etc/udev/rules.d and /etc/modprobe.d.
+    includes_boot_files = True
+    creates_images = False
+    image_required = (
+        "`initramfs` is always, but there is no /boot/initrd.img-* for update-initramfs to update. "
+        "If this host boots without one, set `initramfs: auto` or `initramfs: never`; otherwise "
+        "mount /boot, or create the image with 'update-initramfs -c -k VERSION'"
+    )
+    nothing_rebuilt = "No kernel in /boot has an image /boot/initrd.img-*, so nothing was rebuilt"
+
+    _HOOK = """\
 #!/bin/sh
 %s
 case "$1" in prereqs) exit 0 ;; esac
 . /usr/share/initramfs-tools/hook-functions
 manual_add_modules %s
 """
-# vfio has it as a softdep, which counts when vfio is loaded and never again.
-_WITH_VFIO = "vfio_iommu_type1"
-_MODULES = "/lib/modules/"
-_DEPENDENCIES = "/modules.dep"
-# Where initramfs-tools puts them, and dracut.
-_IMAGES = ("/boot/initrd.img-%s", "/boot/initramfs-%s.img", "/lib/modules/%s/initrd")
-_IMAGES_OF_MACHINE = ("/boot/%s/%s/initrd", "/boot/efi/%s/%s/initrd", "/efi/%s/%s/initrd")
 
-# There from a change of the boot files on until the images were rebuilt and checked.
-OUTDATED = "/var/lib/armfleet-vfio/initramfs-outdated"
-_OUTDATED = "The initramfs of this host is to be rebuilt for boot files with the checksum %s.\n"
+    @property
+    def can_rebuild(self) -> bool:
+        return any(name.startswith("initrd.img-") for name in self._files.names("/boot"))
 
-NO_MAKER = (
-    "`initramfs` is always, but this host has neither initramfs-tools nor dracut to build one "
-    "with. If it boots without one, set `initramfs: auto` or `initramfs: never`; otherwise set "
-    "`initramfs: never` and bring the files into its initramfs by its own means"
-)
-NO_IMAGE = (
-    "`initramfs` is always, but there is no /boot/initrd.img-* for update-initramfs to update. If "
-    "this host boots without one, set `initramfs: auto` or `initramfs: never`; otherwise mount "
-    "/boot, or create the image with 'update-initramfs -c -k VERSION'"
-)
-NONE_INSTALLED = "No kernel in /boot has an image /boot/initrd.img-*, so nothing was rebuilt"
-NOT_FOUND = (
-    "dracut ended without an error, and no image is where it puts them by default, so it was not "
-    "checked what is in it"
-)
-
-
-class Maker(NamedTuple):
-    """What builds the initramfs of a host; ``path`` is the file by which it is told what to add.
-
-    ``command`` builds those of all kernels: which of them boots next is the boot loader's choice.
-    ``lister`` tells what is in one.
-    """
-
-    name: str
-    programs: Sequence[str]
-    command: Sequence[str]
-    path: str
-    lister: str
-
-
-_MAKERS = (
-    Maker(
-        INITRAMFS_TOOLS,
-        # dracut can come with an update-initramfs of its own.
-        ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs"),
-        ("/usr/sbin/update-initramfs", "-u", "-k", "all"),
-        "/etc/initramfs-tools/hooks/armfleet-vfio",
-        "/usr/bin/lsinitramfs",
-    ),
-    Maker(
-        DRACUT,
-        ("/usr/bin/dracut",),
-        ("/usr/bin/dracut", "--force", "--regenerate-all"),
-        "/etc/dracut.conf.d/armfleet-vfio.conf",
-        "/usr/bin/lsinitrd",
-    ),
-)
-PATHS = tuple(maker.path for maker in _MAKERS)
-
-
-class Wanted(NamedTuple):
-    """Files and modules that an image has to have."""
-
-    files: Sequence[str]
-    modules: Sequence[str]
-
-
-def maker_of(files: Files) -> Maker | None:
-    """What builds the initramfs of this host, or None if neither of the two is there."""
-    return next((maker for maker in _MAKERS if all(map(files.is_executable, maker.programs))), None)
-
-
-def maker_called(name: str | None) -> Maker | None:
-    """The one of that name, or None if there is none."""
-    return next((maker for maker in _MAKERS if maker.name == name), None)
-
-
-def command(maker: Maker, files: Files) -> list[str]:
-    """What builds the images of this host anew."""
-    words = list(maker.command)
-    release = os.uname().release
-    image, kernel = "/boot/initrd.img-" + release, "/boot/vmlinuz-" + release
-    if maker.name == INITRAMFS_TOOLS and files.changed_at(image) and not files.changed_at(kernel):
+    @functools.cached_property
+    def command(self) -> list[str]:
+        release = os.uname().release
+        image, kernel = "/boot/initrd.img-" + release, "/boot/vmlinuz-" + release
         # "all" are the kernels in /boot, which one that came over the network is not.
-        words[-1] = release
-    return words
+        is_absent = self._files.changed_at(image) and not self._files.changed_at(kernel)
+        return ["/usr/sbin/update-initramfs", "-u", "-k", release if is_absent else "all"]
+
+    @property
+    def kernels(self) -> list[str]:
+        if self.command[-1] != "all":
+            return [self.command[-1]]
+        names = [name.partition("-") for name in self._files.names("/boot")]
+        return sorted({kernel for kind, _dash, kernel in names if kind in ("vmlinuz", "vmlinux")})
+
+    @classmethod
+    def content(cls, mark: str, contents: ImageContents) -> str | None:
+        return cls._HOOK % (mark, " ".join(contents.modules)) if contents.modules else None
+
+    @classmethod
+    def configured_modules(cls, content: str) -> list[str]:
+        return _arguments(content, "manual_add_modules ")
+
+
+class Dracut(InitramfsTool):
+    """dracut, configured by a drop-in file."""
+
+    name = "dracut"
+    programs = ("/usr/bin/dracut",)
+    path = "/etc/dracut.conf.d/armfleet-vfio.conf"
+    lister = "/usr/bin/lsinitrd"
+    images = (
+        "/boot/initramfs-%(kernel)s.img",
+        "/lib/modules/%(kernel)s/initrd",
+        "/boot/%(machine)s/%(kernel)s/initrd",
+        "/boot/efi/%(machine)s/%(kernel)s/initrd",
+        "/efi/%(machine)s/%(kernel)s/initrd",
+    )
+    includes_boot_files = False
+
+    @functools.cached_property
+    def command(self) -> list[str]:
+        return ["/usr/bin/dracut", "--force", "--regenerate-all"]
+
+    @property
+    def kernels(self) -> list[str]:
+        lists = ("/lib/modules/%s/modules.dep", "/lib/modules/%s/modules.builtin")
+        return [
+            name
+            for name in self._files.names("/lib/modules")
+            if any(self._files.version(path % name) for path in lists)
+        ]
+
+    @classmethod
+    def content(cls, mark: str, contents: ImageContents) -> str | None:
+        if not contents.files:
+            return None
+        lines = [mark, 'install_items+=" %s "' % " ".join(contents.files)]
+        if contents.modules:
+            lines.append('add_drivers+=" %s "' % " ".join(contents.modules))
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def configured_modules(cls, content: str) -> list[str]:
+        return _arguments(content, "add_drivers+=")
+
+
+# Of several that are installed, the first is used.
+TOOLS: Sequence[type[InitramfsTool]] = (InitramfsTools, Dracut)
+PATHS = tuple(tool.path for tool in TOOLS)
+
+
+def detect(files: Files) -> InitramfsTool | None:
+    """Return the tool that builds the initramfs of this host, or None if there is none."""
+    return next((tool for tool in (kind(files) for kind in TOOLS) if tool.is_installed), None)
 
 
 def image_paths(files: Files, kernel: str) -> list[str]:
-    """Where an image of that kernel can be."""
+    """Return where an image of ``kernel`` can be; each tool can be set to another's path."""
     machine = _text.stripped(files.read("/etc/machine-id") or "")
-    paths = [image % kernel for image in _IMAGES]
-    return paths + [image % (machine, kernel) for image in _IMAGES_OF_MACHINE if machine]
-
-
-def has_image(files: Files) -> bool:
-    """Whether there is an image that update-initramfs could update; it creates none by itself."""
-    return any(name.startswith("initrd.img-") for name in files.names("/boot"))
+    return [
+        image % {"kernel": kernel, "machine": machine}
+        for tool in TOOLS
+        for image in tool.images
+        if machine or "%(machine)s" not in image
+    ]
 
 
 def outdated(contents: Iterable[str | None]) -> str:
-    """What OUTDATED says of boot files with these contents."""
+    """Return the content of OUTDATED for boot files with these contents."""
     import hashlib  # noqa: PLC0415 - only a run that changes something needs it
 
     joined = "\0".join(content for content in contents if content is not None)
     return _OUTDATED % hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def wanted(maker: Maker, files: Files, boot_files: Sequence[str]) -> Wanted:
-    """What an image has to have by the file that tells the tool; ``boot_files`` are read early."""
-    told = files.read(maker.path)
-    there = [path for path in boot_files if files.read(path) is not None]
-    if maker.name == INITRAMFS_TOOLS:
-        return Wanted(there, _told(told, "manual_add_modules "))
-    return Wanted(there if told else [], _told(told, "add_drivers+="))
-
-
-def _told(content: str | None, beginning: str) -> list[str]:
-    lines = [line for line in _text.lines(content or "") if line.startswith(beginning)]
+def _arguments(content: str, beginning: str) -> list[str]:
+    """Return the words that follow ``beginning`` in the lines that start with it."""
+    lines = [line for line in _text.lines(content) if line.startswith(beginning)]
     return [name for line in lines for name in _text.words(line[len(beginning) :].strip('"'))]
 
 
 def modules(
     files: Files, vfio: Iterable[str], first_compatibles: Iterable[str], pinned: Iterable[str]
 ) -> list[str]:
-    """The modules that the rules load, of those that this host has as files.
+    """Return the modules that the rules load, of those that this host has as files.
 
-    ``vfio`` are the drivers of VFIO that the list needs. ``first_compatibles`` are those of the
+    ``vfio`` are the VFIO drivers that the list needs. ``first_compatibles`` are those of the
     devices given to VFIO, by which vfio_platform looks for a reset module
     (vfio_platform_get_reset in drivers/vfio/platform/vfio_platform_common.c).
     """
@@ -168,61 +259,57 @@ def modules(
         return []
     resets = {canonical_name("vfio-reset:" + compatible) for compatible in first_compatibles}
     # dracut adds none of them where one is missing.
-    folders = _folders(files)
-    there = {module for folder in folders for module in module_files(files, folder + _DEPENDENCIES)}
-    there &= needed
-    there.update(
+    directories = _module_directories(files)
+    available = {
         module
-        for folder in folders
-        for alias, module in _reset_modules(files, folder)
+        for directory in directories
+        for module in module_files(files, directory + _DEPENDENCIES)
+    }
+    available &= needed
+    available.update(
+        module
+        for directory in directories
+        for alias, module in _reset_modules(files, directory)
         if alias in resets
     )
-    return sorted(there)
+    return sorted(available)
 
 
-def _folders(files: Files) -> list[str]:
-    """Those of the running kernel's modules; of all kernels where it has none, as in an image."""
-    own = _MODULES + os.uname().release
-    if files.names(own):
-        return [own]
+def _module_directories(files: Files) -> list[str]:
+    """Return that of the running kernel, or those of all kernels if it has none, as in an image."""
+    running = _MODULES + os.uname().release
+    if files.names(running):
+        return [running]
     return [_MODULES + name for name in files.names(_MODULES)]
 
 
 def module_files(files: Files, path: str) -> Iterator[str]:
-    """The modules of a file such as modules.dep or modules.builtin."""
+    """Yield the modules of a file such as modules.dep or modules.builtin."""
     for line in _text.lines(files.read(path) or ""):
         path = line.partition(":")[0]
         yield canonical_name(path.rpartition("/")[2].partition(".ko")[0])
 
 
-def _reset_modules(files: Files, folder: str) -> Iterator[tuple[str, str]]:
-    """Aliases and modules, of the thousands of lines that are not about resets none."""
-    for line in _text.lines(files.read(folder + "/modules.alias") or ""):
+def _reset_modules(files: Files, directory: str) -> Iterator[tuple[str, str]]:
+    """Yield alias and module of VFIO's reset modules, of which there are few in a long file."""
+    for line in _text.lines(files.read(directory + "/modules.alias") or ""):
         if line.startswith(("alias vfio-reset:", "alias vfio_reset:")):
             fields = _text.words(line)
             if len(fields) == 3:
                 yield canonical_name(fields[1]), canonical_name(fields[2])
 
 
-def render(
-    maker: Maker, mark: str, names: Sequence[str], boot_files: Sequence[str]
-) -> dict[str, str | None]:
-    """The content of each of PATHS; ``boot_files`` are those of ours that are there."""
-    content = None
-    if maker.name == INITRAMFS_TOOLS and names:
-        # It copies all of /etc/udev/rules.d and /etc/modprobe.d by itself.
-        content = _HOOK % (mark, " ".join(names))
-    elif maker.name == DRACUT and boot_files:
-        lines = [mark, 'install_items+=" %s "' % " ".join(boot_files)]
-        lines += ['add_drivers+=" %s "' % " ".join(names)] if names else []
-        content = "\n".join(lines) + "\n"
-    return {path: content if path == maker.path else None for path in PATHS}
+def render(name: str | None, mark: str, contents: ImageContents) -> dict[str, str | None]:
+    """Return the content of each of PATHS, by which images of tool ``name`` get ``contents``."""
+    return {
+        tool.path: tool.content(mark, contents) if tool.name == name else None for tool in TOOLS
+    }
 
 
 def is_stale(files: Files, paths: Iterable[str]) -> bool:
-    """Whether the running kernel's image is older than one of our files at ``paths``.
+    """Return whether the running kernel's image is older than one of our files at ``paths``.
 
-    So it is where the rebuilding failed after a run that wrote them.
+    It is after a run that wrote them and then failed to rebuild the image.
     """
     release = os.uname().release
     images = [files.changed_at(image) for image in image_paths(files, release)]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The only door to the tools of an initramfs: rebuild the images and check what is in them."""
+"""The gateway to the initramfs tools: rebuilds the images and checks their contents."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .._errors import PolicyError
 from .._system.files import Files
 from .._system.kmod import canonical_name
 from . import initramfs, last_applied
+from .initramfs import InitramfsTool
 
 # Read by udev and by modprobe in the initramfs; where their directories are is the tool's matter.
 _READ_EARLY = (last_applied.RULES, last_applied.MODPROBE)
@@ -23,7 +24,7 @@ _ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 class Ran(NamedTuple):
-    """What became of a program that was run."""
+    """The result of a program."""
 
     code: int
     output: str
@@ -36,10 +37,10 @@ class Ran(NamedTuple):
 
 
 class Image(NamedTuple):
-    """One initramfs of this host, and what is wrong with it.
+    """An initramfs of this host, and what is wrong with it.
 
-    ``not_installed`` are modules that its kernel does not have at all; ``unreadable`` is why it is
-    not known what is in it.
+    ``not_installed`` are modules that its kernel does not have at all; ``unreadable`` is why its
+    contents are not known.
     """
 
     path: str
@@ -52,7 +53,7 @@ class Image(NamedTuple):
 
 
 class Rebuilt(NamedTuple):
-    """What came of rebuilding; ``notes`` are about kernels that lack a module themselves."""
+    """The result of a rebuild; ``notes`` are about kernels that lack a module themselves."""
 
     tool: str
     command: Sequence[str]
@@ -81,7 +82,7 @@ def run(arguments: Sequence[str]) -> Ran:
 
 
 def result(rebuilt: Rebuilt) -> dict[str, Any]:
-    """The result of the module."""
+    """Return the result of the module."""
     return {
         "changed": any(image.is_rebuilt for image in rebuilt.images),
         "tool": rebuilt.tool,
@@ -100,39 +101,37 @@ def result(rebuilt: Rebuilt) -> dict[str, Any]:
 
 
 def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> Rebuilt:
-    """Rebuild the images of this host's kernels, and read in them what the command has made.
+    """Rebuild the images of this host's kernels, and check their contents.
 
-    PolicyError if that cannot be begun, or if the command fails.
+    PolicyError if that cannot be started, or if the command fails.
     """
-    maker = initramfs.maker_of(files)
-    if maker is None:
-        raise PolicyError(initramfs.NO_MAKER)
+    tool = initramfs.detect(files)
+    if tool is None:
+        raise PolicyError(initramfs.NO_TOOL)
     if os.geteuid() != 0:
         raise PolicyError("This needs root on the target: say become: true")
-    command = initramfs.command(maker, files)
-    before = {path: files.version(path) for path, _kernel in _paths(files, maker, command)}
-    if maker.name == initramfs.INITRAMFS_TOOLS and not before:
+    command = tool.command
+    before = {path: files.version(path) for path, _kernel in _paths(files, tool)}
+    if not before and not tool.creates_images:
         if requires_image:
-            raise PolicyError(initramfs.NO_IMAGE)
-        return Rebuilt(maker.name, command, [], notes=[initramfs.NONE_INSTALLED])
+            raise PolicyError(tool.image_required)
+        return Rebuilt(tool.name, command, [], notes=[tool.nothing_rebuilt])
     if check_mode:
-        predicted = [
-            Image(path, kernel, is_rebuilt=True) for path, kernel in _paths(files, maker, command)
-        ]
-        return Rebuilt(maker.name, command, predicted)
+        predicted = [Image(path, kernel, is_rebuilt=True) for path, kernel in _paths(files, tool)]
+        return Rebuilt(tool.name, command, predicted)
     # A file that is newer than an image has the next run build it again.
-    files.put(initramfs.OUTDATED, _outdated(files, maker))
+    files.put(initramfs.OUTDATED, _outdated(files, tool))
     ran = run(command)
     if ran.code:
         # It may have written some of the images, and half of another.
-        files.put(initramfs.OUTDATED, _outdated(files, maker))
+        files.put(initramfs.OUTDATED, _outdated(files, tool))
         raise PolicyError(
             "'%s' failed with exit code %d: %s. Correct that, and run again"
             % (" ".join(command), ran.code, ran.last_lines or "it printed nothing")
         )
     images, problems, notes = [], [], []
-    for path, kernel in _paths(files, maker, command):
-        image = _checked(files, run, maker, Image(path, kernel))
+    for path, kernel in _paths(files, tool):
+        image = _checked(files, run, tool, Image(path, kernel))
         image = image._replace(is_rebuilt=files.version(path) != before.get(path))
         images.append(image)
         problems += _problems(image, ran, command)
@@ -142,58 +141,43 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
                 % (kernel, ", ".join(image.not_installed), path)
             )
     if not images:
-        (problems if requires_image else notes).append(initramfs.NOT_FOUND)
-    files.put(initramfs.OUTDATED, _outdated(files, maker) if problems else None)
-    return Rebuilt(maker.name, command, images, problems, notes)
+        (problems if requires_image else notes).append(initramfs.NOT_FOUND % tool.name)
+    files.put(initramfs.OUTDATED, _outdated(files, tool) if problems else None)
+    return Rebuilt(tool.name, command, images, problems, notes)
 
 
-def _outdated(files: Files, maker: initramfs.Maker) -> str:
-    return initramfs.outdated(map(files.read, (*_READ_EARLY, maker.path)))
+def _outdated(files: Files, tool: InitramfsTool) -> str:
+    return initramfs.outdated(map(files.read, (*_READ_EARLY, tool.path)))
 
 
-def _paths(files: Files, maker: initramfs.Maker, command: Sequence[str]) -> list[tuple[str, str]]:
-    """The images that the tool is to rebuild, each with its kernel."""
+def _paths(files: Files, tool: InitramfsTool) -> list[tuple[str, str]]:
+    """Return the images that the tool rebuilds, each with its kernel."""
     return [
         (path, kernel)
-        for kernel in _kernels(files, maker, command)
+        for kernel in tool.kernels
         for path in initramfs.image_paths(files, kernel)
         if files.version(path)
     ]
 
 
-def _kernels(files: Files, maker: initramfs.Maker, command: Sequence[str]) -> list[str]:
-    """The kernels of which the command rebuilds the image, if there is one."""
-    if maker.name == initramfs.DRACUT:
-        return [name for name in files.names("/lib/modules") if _has_modules(files, name)]
-    if command[-1] != "all":
-        return [command[-1]]
-    names = [name.partition("-") for name in files.names("/boot")]
-    return sorted({kernel for kind, _dash, kernel in names if kind in ("vmlinuz", "vmlinux")})
-
-
-def _has_modules(files: Files, kernel: str) -> bool:
-    lists = ("/lib/modules/%s/modules.dep", "/lib/modules/%s/modules.builtin")
-    return any(files.version(path % kernel) for path in lists)
-
-
-def _checked(files: Files, run: Run, maker: initramfs.Maker, image: Image) -> Image:
-    """The image with what is wrong in it."""
-    listed = run([maker.lister, image.path])
+def _checked(files: Files, run: Run, tool: InitramfsTool, image: Image) -> Image:
+    """Return the image with what is wrong in it."""
+    listed = run([tool.lister, image.path])
     if listed.code:
         return image._replace(
             unreadable="'%s %s' failed with exit code %d: %s"
-            % (maker.lister, image.path, listed.code, listed.last_lines or "it printed nothing")
+            % (tool.lister, image.path, listed.code, listed.last_lines or "it printed nothing")
         )
     names = list(_names(listed.output))
     ends = {_end(name) for name in names}
-    wanted = initramfs.wanted(maker, files, _READ_EARLY)
+    required = tool.required_contents(_READ_EARLY)
     installed = "/lib/modules/%s/" % image.kernel
     modules = {canonical_name(_base(name).partition(".ko")[0]) for name in names if ".ko" in name}
     modules.update(initramfs.module_files(files, installed + "modules.builtin"))
     available = set(initramfs.module_files(files, installed + "modules.dep"))
-    absent = [module for module in wanted.modules if module not in modules]
+    absent = [module for module in required.modules if module not in modules]
     return image._replace(
-        missing=[path for path in wanted.files if _end(path) not in ends]
+        missing=[path for path in required.files if _end(path) not in ends]
         + ["module " + module for module in absent if module in available],
         left_over=[path for path in _READ_EARLY if files.read(path) is None and _end(path) in ends],
         not_installed=[module for module in absent if module not in available],
@@ -201,7 +185,7 @@ def _checked(files: Files, run: Run, maker: initramfs.Maker, image: Image) -> Im
 
 
 def _names(output: str) -> Iterator[str]:
-    """Paths of a listing, be it bare or as of ls -l."""
+    """Yield the paths of a listing, be it bare or as of ls -l."""
     for line in _text.lines(output):
         words = _text.words(line.partition(" -> ")[0])
         if words:
@@ -213,7 +197,7 @@ def _base(path: str) -> str:
 
 
 def _end(path: str) -> str:
-    """The file's name and its directory's; where that is differs between tools."""
+    """Return the names of the file and its directory, whose own place differs between tools."""
     return "/".join(path.rsplit("/", 2)[-2:])
 
 

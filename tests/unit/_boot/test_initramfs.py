@@ -14,12 +14,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 
-HOOK, CONFIGURATION = initramfs.PATHS
+HOOK, CONFIGURATION = initramfs.InitramfsTools.path, initramfs.Dracut.path
 SETTINGS = {"reset_required": False}
-TOOLS = {
-    "initramfs-tools": ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs"),
-    "dracut": ("/usr/bin/dracut",),
-}
+TOOLS = {tool.name: tool.programs for tool in initramfs.TOOLS}
 
 
 DEPENDENCIES = """\

@@ -136,10 +136,10 @@ def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
         yield call(board, module, [{"dt_path": DMA}, SKIPPED], driver="acme-dma-uio")
     elif module == "initramfs":
         image = Image("/boot/initrd.img-6.12.117-arm64", "6.12.117-arm64", is_rebuilt=True)
-        maker = initramfs.maker_of(board.host.files)
-        assert maker is not None
-        command = initramfs.command(maker, board.host.files)
-        yield result(Rebuilt(maker.name, command, [image]))
+        tool = initramfs.detect(board.host.files)
+        assert tool is not None
+        command = tool.command
+        yield result(Rebuilt(tool.name, command, [image]))
     else:
         yield from inspections(board)
         yield drifting(root / "drifting")
