@@ -27,6 +27,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile imp
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.steps import StepKind
 from extensions.simulator.machine import Machine
 from extensions.simulator.vfio import NOIOMMU, RESET_REQUIRED
 from extensions.simulator.watch import Write
@@ -101,9 +102,11 @@ def is_for_the_kernel_to_say(
     somebody had unbound it by hand is not known; or its driver will refuse it, or wait for a
     supplier that has no driver.
     """
-    hints = ("load the native driver's module", "whatever driver claims it")
     if foretold.after.driver is None:
-        return any(hint in step for step in foretold.steps for hint in hints)
+        return any(
+            step.kind is StepKind.LOAD_MODULE or (step.kind is StepKind.PROBE and not step.value)
+            for step in foretold.steps
+        )
     return done.after.driver is None and (
         foretold.after.driver in refusing or done.device.name in waiting
     )

@@ -13,12 +13,11 @@ from .._boot.last_applied import MODPROBE, LastApplied
 from .._discovery.vfio import NOIOMMU_GROUP, present_settings
 from .._model.policy import VFIO
 from .._model.request import Request
-from .._model.steps import RESTORE_NOIOMMU, SET_NOIOMMU, DevicePlan, HostStep
+from .._model.steps import DevicePlan, HostStep, HostStepKind
 from .._system.host import Host
 from .._system.sysfs import Sysfs
 
 _PARAMETER = "vfio.enable_unsafe_noiommu_mode"
-_RESTORED = "set %s to N, which it was before `unsafe_noiommu: true` was applied" % _PARAMETER
 _STAYS = "%s stays Y: %%s" % _PARAMETER
 
 
@@ -70,7 +69,7 @@ def noiommu(
     is_ours = before is not None or memory.options.settings.unsafe_noiommu is True
     if not is_ours or not request.runtime:
         return Noiommu(before)
-    is_set = any(step.kind == SET_NOIOMMU for step in steps)
+    is_set = any(step.kind is HostStepKind.SET_NOIOMMU for step in steps)
     if is_set or not present_settings(host.sysfs).unsafe_noiommu:
         return Noiommu()
     if before is None:
@@ -98,7 +97,7 @@ def _turned_off(sysfs: Sysfs, plans: Sequence[DevicePlan], before: bool | None) 
         verb = "is" if len(users) == 1 else "are"
         why = "%s %s bound to VFIO without an IOMMU" % (", ".join(users), verb)
         return Noiommu(before, kept=_STAYS % why)
-    return Noiommu(steps=[HostStep(RESTORE_NOIOMMU, "N", {}, _RESTORED)])
+    return Noiommu(steps=[HostStep(HostStepKind.RESTORE_NOIOMMU, "N")])
 
 
 def _users(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[str]:

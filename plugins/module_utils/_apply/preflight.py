@@ -23,17 +23,7 @@ from .._discovery.vfio import (
 from .._model.buses import VFIO_DRIVERS
 from .._model.device import Identity
 from .._model.policy import VfioSettings
-from .._model.steps import (
-    BIND,
-    LOAD,
-    LOAD_VFIO,
-    RELOAD_VFIO,
-    SET_NOIOMMU,
-    UNBIND,
-    DevicePlan,
-    HostStep,
-    Problem,
-)
+from .._model.steps import DevicePlan, HostStep, HostStepKind, Problem, StepKind
 from .._system.files import Files
 from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
@@ -78,9 +68,9 @@ def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[Prob
     problems: list[Problem] = []
     for plan in plans:
         for step in plan.steps:
-            if step.kind == UNBIND and step.value:
+            if step.kind is StepKind.UNBIND and step.value:
                 problem = _unbind_problem(sysfs, kmod, plan.device, step.value)
-            elif step.kind == BIND and step.value:
+            elif step.kind is StepKind.BIND and step.value:
                 problem = _bind_problem(sysfs, kmod, plan.device, step.value)
             else:
                 continue
@@ -94,7 +84,7 @@ def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
     return [
         Problem(problem, plan.device)
         for plan in plans
-        if plan.policy.driver and not any(step.kind == BIND for step in plan.steps)
+        if plan.policy.driver and not any(step.kind is StepKind.BIND for step in plan.steps)
         for problem in [misnamed(sysfs, plan.device, plan.policy.driver)]
         if problem
     ]
@@ -126,7 +116,9 @@ def explain_permanent_drivers(
         (plan.device, step.value)
         for plan in plans
         for step in plan.steps
-        if step.kind == UNBIND and step.value and not _has_unbind(sysfs, plan.device, step.value)
+        if step.kind is StepKind.UNBIND
+        and step.value
+        and not _has_unbind(sysfs, plan.device, step.value)
     ]
     if not given:
         return []
@@ -185,7 +177,7 @@ def _no_vfio(kmod: Kmod, driver: str) -> str:
 
 def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]) -> list[str]:
     """Why a loaded vfio module cannot be reloaded; one sentence each."""
-    if not any(step.kind == RELOAD_VFIO for step in steps):
+    if not any(step.kind is HostStepKind.RELOAD_MODULE for step in steps):
         return []
     if is_built_in(sysfs, "vfio_platform"):
         return [_RESET_BUILT_IN]
@@ -207,7 +199,7 @@ def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]
 
 def _bound_anew(plans: Sequence[DevicePlan], steps: Sequence[HostStep]) -> list[Identity]:
     """The devices that VFIO's drivers probe; a module that is loaded anew probes all of its own."""
-    reloaded = [step.value for step in steps if step.kind == RELOAD_VFIO]
+    reloaded = [step.value for step in steps if step.kind is HostStepKind.RELOAD_MODULE]
     return [
         plan.device
         for plan in plans
@@ -302,7 +294,9 @@ def _without_noiommu(
     sysfs: Sysfs, kmod: Kmod, steps: Sequence[HostStep], wanted: VfioSettings
 ) -> list[str]:
     """Whether the kernel cannot do without an IOMMU at all."""
-    if not wanted.unsafe_noiommu or not any(step.kind == SET_NOIOMMU for step in steps):
+    if not wanted.unsafe_noiommu or not any(
+        step.kind is HostStepKind.SET_NOIOMMU for step in steps
+    ):
         return []
     parameter = NOIOMMU.rpartition("/")[2]
     has_it = (
@@ -323,9 +317,16 @@ def _unsigned(
     sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan], steps: Sequence[HostStep]
 ) -> list[str]:
     """Which modules the kernel will not load because nobody has signed them."""
-    wanted = [step.value for step in steps if step.kind in (LOAD_VFIO, RELOAD_VFIO)]
+    wanted = [
+        step.value
+        for step in steps
+        if step.kind in (HostStepKind.LOAD_MODULE, HostStepKind.RELOAD_MODULE)
+    ]
     wanted += [
-        step.value for plan in plans for step in plan.steps if step.kind == LOAD and step.value
+        step.value
+        for plan in plans
+        for step in plan.steps
+        if step.kind is StepKind.LOAD_MODULE and step.value
     ]
     enforced = _why_signed_only(sysfs) if wanted else None
     if not enforced:

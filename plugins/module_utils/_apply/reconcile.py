@@ -29,17 +29,7 @@ from .._model.policy_list import (
     shared_tags,
 )
 from .._model.request import Request
-from .._model.steps import (
-    LINKS,
-    NODE_STEP,
-    NODES,
-    RELOAD_VFIO,
-    UNLINK,
-    DevicePlan,
-    HostStep,
-    Problem,
-    Step,
-)
+from .._model.steps import DevicePlan, HostStep, HostStepKind, Problem, Step, StepKind
 from .._system.files import FileChange, Files, is_group
 from .._system.host import Host
 from . import symlinks
@@ -60,7 +50,7 @@ class DeviceOutcome(NamedTuple):
     policy: Policy
     before: State
     after: State
-    steps: tuple[str, ...]
+    steps: tuple[Step, ...]
     links: tuple[str, ...] = ()
 
 
@@ -68,7 +58,7 @@ class Outcome(NamedTuple):
     """What a call did or, after a check, would do."""
 
     devices: list[DeviceOutcome]
-    host_steps: list[str]
+    host_steps: list[HostStep]
     files: list[FileChange]
     initramfs: Initramfs = Initramfs()
     # Whether only a boot can finish what was asked for.
@@ -197,7 +187,7 @@ def _run(host: Host, usage: Usage, runs: Runs, request: Request, check_mode: boo
         ).run()
     return Outcome(
         [_outcome(device_plan, after.get(device_plan.device)) for device_plan in plans],
-        [step.sentence for step in steps],
+        steps,
         lasting.files,
         lasting.initramfs,
         lasting.needs_boot,
@@ -448,7 +438,7 @@ def _with_node_access(
     nodes = device_plan.before.vfio_nodes
     if nodes and not device_plan.steps and all(_has(files, node, access) for node in nodes):
         return device_plan
-    step = Step(NODES, None, NODE_STEP + access.label)
+    step = Step(StepKind.SET_NODE_ACCESS, access=access)
     return device_plan._replace(steps=(*device_plan.steps, step))
 
 
@@ -543,9 +533,9 @@ def _not_writable(
         return []
     obstacles = [runs.obstacle()]
     obstacles += [host.files.obstacle(change.path, change.size) for change in files]
-    links = [step.value for step in steps if step.kind == UNLINK]
+    links = [step.value for step in steps if step.kind is HostStepKind.REMOVE_LINK]
     for one in working:
-        if any(step.kind in (NODES, LINKS) for step in one.steps):
+        if any(step.kind in (StepKind.SET_NODE_ACCESS, StepKind.LINK_NODES) for step in one.steps):
             links += symlinks.targets(one.links, ())
     # A container may have none.
     if host.sysfs.has_node(symlinks.DEV):
@@ -563,7 +553,7 @@ def _hazards(
     is_whole: bool,
 ) -> list[tuple[Identity, Hazard]]:
     """What is in use, or will be by the next boot that is prepared, of devices that are taken."""
-    is_reloaded = any(step.kind == RELOAD_VFIO for step in steps)
+    is_reloaded = any(step.kind is HostStepKind.RELOAD_MODULE for step in steps)
     reloaded = VFIO_DRIVERS["platform"] if is_reloaded else None
     leaving = _leaving_native_drivers(plans)
     found = []
@@ -607,6 +597,6 @@ def _outcome(device_plan: DevicePlan, verified: State | None) -> DeviceOutcome:
         device_plan.policy,
         before,
         after,
-        tuple(step.sentence for step in device_plan.steps),
+        device_plan.steps,
         symlinks.paths(device_plan.links, after.vfio_nodes),
     )

@@ -13,16 +13,7 @@ from typing import Callable, Mapping, NamedTuple, Sequence
 
 from .._model.device import Identity
 from .._model.selector import is_plain_path
-from .._model.steps import (
-    LINK_STEP,
-    LINKS,
-    UNLINK,
-    UNLINK_STEP,
-    DevicePlan,
-    HostStep,
-    Problem,
-    Step,
-)
+from .._model.steps import DevicePlan, HostStep, HostStepKind, Problem, Step, StepKind
 
 DEV = "/dev/vfio"
 # Groups have their nodes in the first, devices in the second.
@@ -102,7 +93,7 @@ def linking(
         ]
     left = {name for one in plans for name in names(one.device, None)}
     steps = [
-        HostStep(UNLINK, path, {}, UNLINK_STEP + path)
+        HostStep(HostStepKind.REMOVE_LINK, path)
         for path, target in present.items()
         if target != NO_LINK
         and _name(path) not in taken
@@ -123,7 +114,7 @@ def _linked(
 ) -> DevicePlan:
     if not mine or (one.is_bound_already and _is_right(one, mine, present, has_node)):
         return one._replace(links=mine)
-    step = Step(LINKS, None, LINK_STEP + " and ".join(mine))
+    step = Step(StepKind.LINK_NODES, links=mine)
     return one._replace(links=mine, steps=(*one.steps, step))
 
 

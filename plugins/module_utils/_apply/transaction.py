@@ -23,22 +23,7 @@ from .._errors import PolicyError
 from .._model.buses import VFIO_DRIVERS
 from .._model.device import Identity, State
 from .._model.policy import NodeAccess, VfioSettings
-from .._model.steps import (
-    BIND,
-    LOAD,
-    LOAD_VFIO,
-    NODES,
-    OVERRIDE,
-    PROBE,
-    RELOAD_VFIO,
-    RESTORE_NOIOMMU,
-    SET_NOIOMMU,
-    UNBIND,
-    UNLINK,
-    DevicePlan,
-    HostStep,
-    Step,
-)
+from .._model.steps import DevicePlan, HostStep, HostStepKind, Step, StepKind
 from .._system.files import FileChange, Files, StagedFile
 from .._system.kmod import Kmod
 from .._system.kmsg import KernelLog
@@ -46,6 +31,10 @@ from .._system.sysfs import KernelBlockedError, KernelRefusedError, Sysfs
 from . import operations, symlinks
 from .rollback import Failure, Rollback, of_device
 from .run_lock import FILE, LINKS, MODULE, NODE, NOIOMMU, RELOADED, Runs, Undo
+from .step_sentences import of_step
+
+# What takes a device from one driver to another, in the order of its steps.
+_MOVES = (StepKind.LOAD_MODULE, StepKind.UNBIND, StepKind.BIND, StepKind.PROBE)
 
 
 class Changes(NamedTuple):
@@ -127,25 +116,25 @@ class Transaction:
     def _apply(self) -> dict[Identity, State]:
         working = [plan for plan in self._changes.plans if plan.steps]
         for plan in working:
-            self._perform(plan, OVERRIDE)
+            self._perform(plan, StepKind.SET_OVERRIDE)
         self._settings_before = present_settings(self._sysfs)
         for step in self._changes.host_steps:
-            if step.kind != RESTORE_NOIOMMU:
+            if step.kind is not HostStepKind.RESTORE_NOIOMMU:
                 self._prepare(step)
         after = {}
-        reloads = any(step.kind == RELOAD_VFIO for step in self._changes.host_steps)
+        reloads = any(step.kind is HostStepKind.RELOAD_MODULE for step in self._changes.host_steps)
         concerned = self._changes.plans if reloads else working
         for plan in concerned:
-            self._perform(plan, LOAD, UNBIND, BIND, PROBE)
+            self._perform(plan, *_MOVES)
             after[plan.device] = self._verify(plan)
         # A supplier that was bound later brought its consumers back, and they have other nodes.
         after = self._verify_again(after)
         for plan in concerned:
-            if any(step.kind == NODES for step in plan.steps):
+            if any(step.kind is StepKind.SET_NODE_ACCESS for step in plan.steps):
                 self._open_nodes(plan.device, after[plan.device])
             self._link_nodes(plan, after[plan.device])
         for step in self._changes.host_steps:
-            if step.kind == RESTORE_NOIOMMU:
+            if step.kind is HostStepKind.RESTORE_NOIOMMU:
                 self._set_noiommu(step.value)
         for change, staged in zip(self._changes.files, self._staged):
             self._remember(_undo_of(change))
@@ -156,10 +145,10 @@ class Transaction:
         self._runs.remember(undo)
         self._undos.append(undo)
 
-    def _perform(self, plan: DevicePlan, *kinds: str) -> None:
+    def _perform(self, plan: DevicePlan, *kinds: StepKind) -> None:
         for step in plan.steps:
             if step.kind in kinds:
-                refusals = self._refusals(plan) if step.kind == UNBIND else ()
+                refusals = self._refusals(plan) if step.kind is StepKind.UNBIND else ()
                 if refusals:
                     raise PolicyError(refusals)
                 self._remember_device(plan)
@@ -187,16 +176,16 @@ class Transaction:
 
     def _act(self, device: Identity, step: Step) -> None:
         value = step.value or ""
-        if step.kind == OVERRIDE:
+        if step.kind is StepKind.SET_OVERRIDE:
             operations.override(self._sysfs, device, step.value)
-        elif step.kind == UNBIND:
+        elif step.kind is StepKind.UNBIND:
             self._remember_consumers(device)
             operations.unbind(self._sysfs, device, value)
-        elif step.kind == BIND:
+        elif step.kind is StepKind.BIND:
             operations.bind(self._sysfs, device, value)
-        elif step.kind == PROBE:
+        elif step.kind is StepKind.PROBE:
             self._probe(device)
-        elif step.kind == LOAD:
+        elif step.kind is StepKind.LOAD_MODULE:
             self._load(value, {})
 
     def _probe(self, device: Identity) -> None:
@@ -207,7 +196,7 @@ class Transaction:
             if error.code != errno.EINVAL:
                 raise
 
-    def _load(self, module: str, parameters: dict[str, str]) -> None:
+    def _load(self, module: str, parameters: Mapping[str, str]) -> None:
         before = set(self._sysfs.names("module"))
         if operations.is_loaded(self._sysfs, module):
             self._kmod.load(module, parameters)
@@ -221,21 +210,21 @@ class Transaction:
         self._runs.remember(undo)
 
     def _prepare(self, step: HostStep) -> None:
-        if step.kind == LOAD_VFIO:
+        if step.kind is HostStepKind.LOAD_MODULE:
             self._load(step.value, step.parameters)
             if step.value not in registered(self._sysfs):
                 raise PolicyError(
                     "Module %s was loaded, but its driver is not registered; see 'dmesg'"
                     % step.value
                 )
-        elif step.kind == RELOAD_VFIO:
+        elif step.kind is HostStepKind.RELOAD_MODULE:
             self._reload(step.value, step.parameters)
-        elif step.kind == SET_NOIOMMU:
+        elif step.kind is HostStepKind.SET_NOIOMMU:
             self._set_noiommu(step.value)
-        elif step.kind == UNLINK:
+        elif step.kind is HostStepKind.REMOVE_LINK:
             self._point({step.value: None})
 
-    def _reload(self, module: str, parameters: dict[str, str]) -> None:
+    def _reload(self, module: str, parameters: Mapping[str, str]) -> None:
         # Unloading unbinds what is bound to it; what was on it before is to come back to it, once
         # the module itself has.
         for plan in self._changes.plans:
@@ -358,17 +347,17 @@ class Transaction:
         except KernelBlockedError as error:
             self._blocked.add(device.label)
             raise PolicyError(
-                "%s: cannot %s: %s%s" % (device.label, step.sentence, error, self._quote(device))
+                "%s: cannot %s: %s%s" % (device.label, of_step(step), error, self._quote(device))
             ) from None
         except KernelRefusedError as error:
             reason = (
                 why_not_bound(self._sysfs, device, step.value or "", error.code)
-                if step.kind == BIND
+                if step.kind is StepKind.BIND
                 else error.advice
             )
             raise PolicyError(
                 "%s: cannot %s: %s. %s%s"
-                % (device.label, step.sentence, error, reason, self._quote(device))
+                % (device.label, of_step(step), error, reason, self._quote(device))
             ) from None
 
     def _quote(self, device: Identity) -> str:
@@ -407,7 +396,7 @@ def _undo_of(change: FileChange) -> Undo:
 
 
 def _is_expected(plan: DevicePlan, after: State) -> bool:
-    if any(step.kind == PROBE for step in plan.steps) and not plan.native.was_bound:
+    if any(step.kind is StepKind.PROBE for step in plan.steps) and not plan.native.was_bound:
         # No more than the modalias spoke for a driver, so whatever the kernel chose is right.
         return after.driver != VFIO_DRIVERS[plan.device.bus]
     return after.driver == plan.driver

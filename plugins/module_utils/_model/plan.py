@@ -11,19 +11,7 @@ from typing import Sequence
 from .buses import VFIO_DRIVERS
 from .device import Identity, Native, State
 from .policy import DEFAULT, DRIVER, NO_AUTOBIND, NO_DRIVER, VFIO, Claim, Policy, VfioSettings
-from .steps import (
-    BIND,
-    LOAD,
-    LOAD_VFIO,
-    OVERRIDE,
-    PROBE,
-    RELOAD_VFIO,
-    SET_NOIOMMU,
-    UNBIND,
-    DevicePlan,
-    HostStep,
-    Step,
-)
+from .steps import DevicePlan, HostStep, HostStepKind, Step, StepKind
 
 
 def override_of(policy: Policy, bus: str) -> str | None:
@@ -93,26 +81,16 @@ def plan(claim: Claim, state: State, native: Native) -> DevicePlan:
         driver = None if policy.kind == NO_AUTOBIND else override
         steps = _move(state.driver, driver)
     if override != state.driver_override:
-        steps.insert(0, _override_step(state.driver_override, override))
+        steps.insert(0, Step(StepKind.SET_OVERRIDE, override, state.driver_override))
     return DevicePlan(device, policy, state, tuple(steps), driver, override, native)
-
-
-def _override_step(before: str | None, after: str | None) -> Step:
-    return Step(
-        OVERRIDE,
-        after,
-        "set driver_override to %s (was %s)" % (after, before or "unset")
-        if after
-        else "clear driver_override (was %s)" % before,
-    )
 
 
 def _move(before: str | None, after: str | None) -> list[Step]:
     if before == after:
         return []
-    steps = [Step(UNBIND, before, "unbind from %s" % before)] if before else []
+    steps = [Step(StepKind.UNBIND, before)] if before else []
     if after:
-        steps.append(Step(BIND, after, "bind to %s" % after))
+        steps.append(Step(StepKind.BIND, after))
     return steps
 
 
@@ -129,16 +107,8 @@ def _give_back(claim: Claim, state: State, native: Native) -> tuple[list[Step], 
         return [], None
     steps = _move(state.driver, None)
     if native.module:
-        steps.append(
-            Step(LOAD, native.module, "load the native driver's module %s" % native.module)
-        )
-    steps.append(
-        Step(
-            PROBE,
-            native.driver,
-            "give back to %s" % (native.driver or "whatever driver claims it; none is known"),
-        )
-    )
+        steps.append(Step(StepKind.LOAD_MODULE, native.module))
+    steps.append(Step(StepKind.PROBE, native.driver))
     return steps, native.driver
 
 
@@ -158,21 +128,12 @@ def host_steps(
     for driver in drivers:
         parameters = _load_parameters(driver, wanted)
         if driver not in registered:
-            steps.append(
-                HostStep(LOAD_VFIO, driver, parameters, _sentence("load", driver, parameters))
-            )
+            steps.append(HostStep(HostStepKind.LOAD_MODULE, driver, parameters))
         elif parameters and present.reset_required != wanted.reset_required:
-            steps.append(
-                HostStep(
-                    RELOAD_VFIO, driver, parameters, _sentence("load anew", driver, parameters)
-                )
-            )
+            steps.append(HostStep(HostStepKind.RELOAD_MODULE, driver, parameters))
     # What a module that is not loaded yet starts with depends on modprobe's configuration.
     if drivers and wanted.unsafe_noiommu not in (None, present.unsafe_noiommu):
-        value = _flag(wanted.unsafe_noiommu)
-        steps.append(
-            HostStep(SET_NOIOMMU, value, {}, "set vfio.enable_unsafe_noiommu_mode to %s" % value)
-        )
+        steps.append(HostStep(HostStepKind.SET_NOIOMMU, _flag(wanted.unsafe_noiommu)))
     return steps
 
 
@@ -184,8 +145,3 @@ def _load_parameters(driver: str, wanted: VfioSettings) -> dict[str, str]:
 
 def _flag(value: bool | None) -> str:
     return "Y" if value else "N"
-
-
-def _sentence(verb: str, driver: str, parameters: dict[str, str]) -> str:
-    settings = "".join(" with %s=%s" % item for item in parameters.items())
-    return "%s module %s%s" % (verb, driver, settings)

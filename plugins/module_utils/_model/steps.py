@@ -6,26 +6,36 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from enum import Enum
+from types import MappingProxyType
+from typing import Mapping, NamedTuple
 
 from .buses import VFIO_DRIVERS
 from .device import Identity, Native, State
-from .policy import Policy
+from .policy import NodeAccess, Policy
 
-# Kinds of steps of one device.
-OVERRIDE, LOAD, UNBIND, BIND, PROBE = "override", "load", "unbind", "bind", "probe"
 
-NODES, LINKS = "nodes", "links"
+class StepKind(Enum):
+    """What is done with one device."""
 
-NODE_STEP, LINK_STEP = "give its nodes in /dev/vfio ", "link its nodes in /dev/vfio as "
+    SET_OVERRIDE = "set_override"
+    LOAD_MODULE = "load_module"
+    UNBIND = "unbind"
+    BIND = "bind"
+    PROBE = "probe"
+    SET_NODE_ACCESS = "set_node_access"
+    LINK_NODES = "link_nodes"
 
-# Kinds of steps of the host: of the vfio modules, and of links that no device of the list has.
-LOAD_VFIO, RELOAD_VFIO, SET_NOIOMMU, UNLINK = "load", "reload", "noiommu", "unlink"
 
-# Done when all devices are where they shall be.
-RESTORE_NOIOMMU = "restore_noiommu"
+class HostStepKind(Enum):
+    """What is done with the vfio modules, and with links that no device of the list has."""
 
-UNLINK_STEP = "remove the link "
+    LOAD_MODULE = "load_module"
+    RELOAD_MODULE = "reload_module"
+    SET_NOIOMMU = "set_noiommu"
+    # Done once all devices are as their policies ask for.
+    RESTORE_NOIOMMU = "restore_noiommu"
+    REMOVE_LINK = "remove_link"
 
 
 class Problem(NamedTuple):
@@ -40,11 +50,16 @@ class Problem(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One change of one device; ``value`` is the override, the driver or the module."""
+    """One change of one device.
 
-    kind: str
-    value: str | None
-    sentence: str
+    ``value`` is the override, the driver or the module, ``before`` the override until now.
+    """
+
+    kind: StepKind
+    value: str | None = None
+    before: str | None = None
+    access: NodeAccess | None = None
+    links: tuple[str, ...] = ()
 
 
 class DevicePlan(NamedTuple):
@@ -64,7 +79,7 @@ class DevicePlan(NamedTuple):
 
     @property
     def loses_driver(self) -> bool:
-        return any(step.kind == UNBIND for step in self.steps)
+        return any(step.kind is StepKind.UNBIND for step in self.steps)
 
     @property
     def is_for_vfio(self) -> bool:
@@ -72,7 +87,7 @@ class DevicePlan(NamedTuple):
 
     @property
     def binds_to_vfio(self) -> bool:
-        return self.is_for_vfio and any(step.kind == BIND for step in self.steps)
+        return self.is_for_vfio and any(step.kind is StepKind.BIND for step in self.steps)
 
     @property
     def is_bound_already(self) -> bool:
@@ -80,9 +95,11 @@ class DevicePlan(NamedTuple):
 
 
 class HostStep(NamedTuple):
-    """One change that concerns all devices, or none of those of the list."""
+    """One change that concerns all devices, or none of those of the list.
 
-    kind: str
+    ``value`` is the module, the setting or the path of the link, ``parameters`` are the module's.
+    """
+
+    kind: HostStepKind
     value: str
-    parameters: dict[str, str]
-    sentence: str
+    parameters: Mapping[str, str] = MappingProxyType({})

@@ -10,18 +10,23 @@ import os
 from typing import Any
 
 from .. import _text
+from .._boot.forecast import Binding
 from .._boot.in_sync import BootFile
 from .._boot.installed_kernels import Kernel
 from .._boot.last_applied import to_mapping
+from .._discovery.driver_match import Reason
 from .._in_use.checker import Hazard
+from .._model.device import Board
 from . import results
 from .inspection import Findings, Inspection
 
 
-def unknown(found: Findings) -> list[str]:
+def unknown(findings: Findings) -> list[str]:
     """What could not be known, and what root would see; a sentence each."""
     sentences = []
-    devices = [one.device.name for one in found.devices if one.may_carry_more]
+    devices = [
+        inspection.device.name for inspection in findings.devices if inspection.may_carry_more
+    ]
     if devices:
         sentences.append(
             "%s: whether a process of another user, or in another mount namespace, uses what these "
@@ -29,7 +34,7 @@ def unknown(found: Findings) -> list[str]:
             "may not be all where something is. Set become: true to see open files and mounts of "
             "all processes" % (_text.listed(devices), _why_unknown())
         )
-    files = [one.path for one in found.boot_files if one.drift is None]
+    files = [file.path for file in findings.boot_files if file.drift is None]
     if files:
         sentences.append(
             "%s cannot be read by this user, so that drift of it is null. Set become: true to "
@@ -44,67 +49,85 @@ def _why_unknown() -> str:
     return "this root may not read them (CAP_SYS_PTRACE)"
 
 
-def inspections(found: Findings) -> dict[str, Any]:
+def inspections(findings: Findings) -> dict[str, Any]:
     """The result of device_info."""
     return {
-        "devices": [_inspection(one) for one in found.devices],
-        "policy_list": [to_mapping(entry) for entry in found.policy_list],
-        "reboot_required": found.waits_for_boot,
-        "board": dict(found.board._asdict(), compatible=list(found.board.compatible)),
-        "skipped_entries": list(found.skipped),
-        "boot_files": [_boot_file(one) for one in found.boot_files],
-        "kernels": [_kernel(one) for one in found.kernels],
+        "devices": [_inspection(inspection) for inspection in findings.devices],
+        "policy_list": [to_mapping(entry) for entry in findings.policy_list],
+        "reboot_required": findings.waits_for_boot,
+        "board": _board(findings.board),
+        "skipped_entries": list(findings.skipped),
+        "boot_files": [_boot_file(file) for file in findings.boot_files],
+        "kernels": [_kernel(kernel) for kernel in findings.kernels],
     }
 
 
-def _boot_file(found: BootFile) -> dict[str, Any]:
+def _board(board: Board) -> dict[str, Any]:
     return {
-        "path": found.path,
-        "state": "present" if found.is_present else "absent",
-        "drift": None if found.drift is None else list(found.drift),
+        "compatible": list(board.compatible),
+        "product_name": board.product_name,
+        "board_name": board.board_name,
     }
 
 
-def _kernel(found: Kernel) -> dict[str, Any]:
+def _boot_file(file: BootFile) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "state": "present" if file.is_present else "absent",
+        "drift": None if file.drift is None else list(file.drift),
+    }
+
+
+def _kernel(kernel: Kernel) -> dict[str, Any]:
     note = None
-    if found.missing and not found.is_running and not found.is_new:
+    if kernel.missing and not kernel.is_running and not kernel.is_new:
         note = (
             "The installed kernel %s has no module %s, which the list last applied needs. Do not "
             "boot it, or install one that has it"
-        ) % (found.release, " and no ".join(found.missing))
+        ) % (kernel.release, " and no ".join(kernel.missing))
     return {
-        "release": found.release,
-        "running": found.is_running,
-        "new": found.is_new,
-        "missing": list(found.missing),
+        "release": kernel.release,
+        "running": kernel.is_running,
+        "new": kernel.is_new,
+        "missing": list(kernel.missing),
         "note": note,
     }
 
 
-def _inspection(found: Inspection) -> dict[str, Any]:
-    say = found.say
+def _inspection(inspection: Inspection) -> dict[str, Any]:
+    say = inspection.say
     return dict(
-        results.identity(found.device),
-        **results.running(found.state),
-        bound_by=found.bound_by and found.bound_by._asdict(),
-        links=list(found.links),
-        carries=None if found.hazards is None else list(map(_hazard, found.hazards)),
+        results.identity(inspection.device),
+        **results.running(inspection.state),
+        bound_by=inspection.bound_by and _reason(inspection.bound_by),
+        links=list(inspection.links),
+        carries=None if inspection.hazards is None else list(map(_hazard, inspection.hazards)),
         claimed_by=say.entry and to_mapping(say.entry),
-        desired=say.desired and say.desired._asdict(),
+        desired=say.desired and _binding(say.desired),
         next_boot=dict(
-            found.next_boot.binding._asdict(),
-            known=found.next_boot.is_known,
-            reason=found.next_boot.reason,
+            _binding(inspection.next_boot.binding),
+            known=inspection.next_boot.is_known,
+            reason=inspection.next_boot.reason,
         ),
-        lost_at_boot=[dict(_hazard(lost.hazard), accepted=lost.is_accepted) for lost in found.lost],
-        drift=found.drift,
+        lost_at_boot=[
+            dict(_hazard(lost.hazard), accepted=lost.is_accepted) for lost in inspection.lost
+        ],
+        drift=inspection.drift,
         driverctl=say.rival and {"path": say.rival.path, "entry": to_mapping(say.rival.entry)},
         rules_of_others=[
             {"place": rule.place, "driver_override": rule.driver_override} for rule in say.rules
         ],
-        boot_configuration=[{"place": line.place, "says": line.says} for line in found.lines],
-        kernel_command_line=found.early and results.early(found.early),
+        boot_configuration=[{"place": line.place, "says": line.says} for line in inspection.lines],
+        kernel_command_line=inspection.early and results.early(inspection.early),
     )
+
+
+def _reason(reason: Reason) -> dict[str, str]:
+    return {"kind": reason.kind, "sentence": reason.sentence}
+
+
+def _binding(binding: Binding) -> dict[str, str | None]:
+    return {"driver": binding.driver, "driver_override": binding.driver_override}
 
 
 def _hazard(hazard: Hazard) -> dict[str, str]:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from .._apply.reconcile import DeviceOutcome, Outcome
 from .._model.device import Identity, State
-from .._model.steps import LINK_STEP, NODE_STEP, UNLINK_STEP
+from .._model.steps import HostStep, HostStepKind, Step, StepKind
 from .._system.files import FileChange
 
 if TYPE_CHECKING:
     from .._discovery.builtin_drivers import Early
+
+_OF_NODES = (StepKind.SET_NODE_ACCESS, StepKind.LINK_NODES)
 
 
 def identity(device: Identity) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def device(outcome: DeviceOutcome) -> dict[str, Any]:
         before=_binding(outcome.before),
         after=_binding(outcome.after),
         changed=bool(outcome.steps),
-        steps=list(outcome.steps),
+        steps=_sentences(outcome.steps),
     )
 
 
@@ -56,7 +58,7 @@ def result(outcome: Outcome) -> dict[str, Any]:
     return {
         "changed": outcome.is_changed,
         "devices": [device(one) for one in outcome.devices],
-        "host_steps": outcome.host_steps,
+        "host_steps": _sentences(outcome.host_steps),
         "interrupted": list(outcome.interrupted),
         "skipped_entries": list(outcome.skipped),
         "diff": diff(outcome),
@@ -116,12 +118,12 @@ def diff(outcome: Outcome) -> list[dict[str, str]]:
                 [_line_after(one) for one in changed],
             )
         )
-    removed = [step for step in outcome.host_steps if step.startswith(UNLINK_STEP)]
+    removed = [step for step in outcome.host_steps if step.kind is HostStepKind.REMOVE_LINK]
     if removed:
-        parts.append(_part("links", [step[len(UNLINK_STEP) :] for step in removed], []))
+        parts.append(_part("links", [step.value for step in removed], []))
     modules = [step for step in outcome.host_steps if step not in removed]
     if modules:
-        parts.append(_part("kernel modules", [], modules))
+        parts.append(_part("kernel modules", [], _sentences(modules)))
     files = (*outcome.files, *outcome.records)
     parts += [_part(change.path, change.damage, []) for change in files if change.damage]
     return parts + [_file_part(change) for change in files if change.before != change.after]
@@ -152,8 +154,21 @@ def _line(outcome: DeviceOutcome, state: State, note: str = "") -> str:
 
 def _line_after(outcome: DeviceOutcome) -> str:
     notes = [" (given back)"] if outcome.policy.taken_by else []
-    notes += ["; " + step for step in outcome.steps if step.startswith((NODE_STEP, LINK_STEP))]
+    of_nodes = [step for step in outcome.steps if step.kind in _OF_NODES]
+    notes += ["; " + sentence for sentence in _sentences(of_nodes)]
     return _line(outcome, outcome.after, "".join(notes))
+
+
+def _sentences(steps: Sequence[Step | HostStep]) -> list[str]:
+    if not steps:
+        return []
+    # Here, because nearly all runs have no steps.
+    from .._apply.step_sentences import (  # noqa: PLC0415
+        of_host_step,
+        of_step,
+    )
+
+    return [of_step(step) if isinstance(step, Step) else of_host_step(step) for step in steps]
 
 
 def _part(header: str, before: Sequence[str], after: Sequence[str]) -> dict[str, str]:

@@ -28,7 +28,10 @@ def test_nodes_get_the_group_and_mode_that_are_asked_for(board: Board) -> None:
     outcome = board.apply([CRYPTO, AMBA], reset_required=False, access=OPEN)
     assert len(board.nodes()) == 4
     assert set(board.nodes().values()) == {"0660"}
-    assert all("group %s, mode 0660" % OWN in one.steps[-2] for one in outcome.devices)
+    assert all(
+        "group %s, mode 0660" % OWN in device["steps"][-2]
+        for device in results.result(outcome)["devices"]
+    )
     assert f'GROUP="{OWN}", MODE="0660"' in (board.file(RULES) or "")
 
 
@@ -69,7 +72,12 @@ def test_nodes_of_a_device_that_stays_bound_are_opened_and_the_diff_says_so(
 
 def test_a_device_that_is_not_for_vfio_has_no_nodes_to_give(board: Board) -> None:
     outcome = board.apply([{"name": "b002000.dma", "policy": "no_autobind"}], access=OPEN)
-    assert not [step for one in outcome.devices for step in one.steps if "nodes" in step]
+    assert not [
+        step
+        for device in results.result(outcome)["devices"]
+        for step in device["steps"]
+        if "nodes" in step
+    ]
 
 
 @pytest.mark.parametrize("runtime", [True, False])

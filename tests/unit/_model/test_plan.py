@@ -22,14 +22,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import
     VfioSettings,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.steps import (
-    BIND,
-    LOAD,
-    LOAD_VFIO,
-    OVERRIDE,
-    PROBE,
-    RELOAD_VFIO,
-    SET_NOIOMMU,
-    UNBIND,
+    HostStepKind,
+    StepKind,
 )
 
 PLATFORM = Identity("platform", "1.x", "/soc/x@1")
@@ -37,7 +31,7 @@ AMBA = Identity("amba", "2.x", "/soc/x@2")
 UIO = Policy(DRIVER, "uio")
 NATIVE = Native("native", was_bound=True)
 
-Steps = List[Tuple[str, Optional[str]]]
+Steps = List[Tuple[StepKind, Optional[str]]]
 
 
 def steps_of(
@@ -57,16 +51,27 @@ def steps_of(
     [
         (
             State("native"),
-            [(OVERRIDE, "vfio-platform"), (UNBIND, "native"), (BIND, "vfio-platform")],
+            [
+                (StepKind.SET_OVERRIDE, "vfio-platform"),
+                (StepKind.UNBIND, "native"),
+                (StepKind.BIND, "vfio-platform"),
+            ],
         ),
-        (State(), [(OVERRIDE, "vfio-platform"), (BIND, "vfio-platform")]),
-        (State(None, "vfio-platform"), [(BIND, "vfio-platform")]),
-        (State("native", "vfio-platform"), [(UNBIND, "native"), (BIND, "vfio-platform")]),
-        (State("vfio-platform"), [(OVERRIDE, "vfio-platform")]),
-        (State("vfio-platform", "native"), [(OVERRIDE, "vfio-platform")]),
+        (State(), [(StepKind.SET_OVERRIDE, "vfio-platform"), (StepKind.BIND, "vfio-platform")]),
+        (State(None, "vfio-platform"), [(StepKind.BIND, "vfio-platform")]),
+        (
+            State("native", "vfio-platform"),
+            [(StepKind.UNBIND, "native"), (StepKind.BIND, "vfio-platform")],
+        ),
+        (State("vfio-platform"), [(StepKind.SET_OVERRIDE, "vfio-platform")]),
+        (State("vfio-platform", "native"), [(StepKind.SET_OVERRIDE, "vfio-platform")]),
         (
             State("uio", "uio"),
-            [(OVERRIDE, "vfio-platform"), (UNBIND, "uio"), (BIND, "vfio-platform")],
+            [
+                (StepKind.SET_OVERRIDE, "vfio-platform"),
+                (StepKind.UNBIND, "uio"),
+                (StepKind.BIND, "vfio-platform"),
+            ],
         ),
         (State("vfio-platform", "vfio-platform"), []),
     ],
@@ -77,18 +82,21 @@ def test_a_device_comes_to_vfio_with_its_override_set_first(state: State, steps:
 
 def test_an_amba_device_comes_to_the_vfio_driver_of_its_bus() -> None:
     assert steps_of(Policy(VFIO), State(), device=AMBA) == [
-        (OVERRIDE, "vfio-amba"),
-        (BIND, "vfio-amba"),
+        (StepKind.SET_OVERRIDE, "vfio-amba"),
+        (StepKind.BIND, "vfio-amba"),
     ]
 
 
 @pytest.mark.parametrize(
     ("state", "steps"),
     [
-        (State("native"), [(OVERRIDE, "none"), (UNBIND, "native")]),
-        (State(), [(OVERRIDE, "none")]),
-        (State("vfio-platform", "vfio-platform"), [(OVERRIDE, "none"), (UNBIND, "vfio-platform")]),
-        (State("native", "none"), [(UNBIND, "native")]),
+        (State("native"), [(StepKind.SET_OVERRIDE, "none"), (StepKind.UNBIND, "native")]),
+        (State(), [(StepKind.SET_OVERRIDE, "none")]),
+        (
+            State("vfio-platform", "vfio-platform"),
+            [(StepKind.SET_OVERRIDE, "none"), (StepKind.UNBIND, "vfio-platform")],
+        ),
+        (State("native", "none"), [(StepKind.UNBIND, "native")]),
         (State(None, "none"), []),
     ],
 )
@@ -98,17 +106,20 @@ def test_no_autobind_takes_the_driver_away(state: State, steps: Steps) -> None:
 
 def test_no_autobind_without_unbinding_sets_the_override_alone() -> None:
     policy = Policy(NO_AUTOBIND, rebind=False)
-    assert steps_of(policy, State("native")) == [(OVERRIDE, "none")]
+    assert steps_of(policy, State("native")) == [(StepKind.SET_OVERRIDE, "none")]
     assert steps_of(policy, State("native", "none")) == []
 
 
 @pytest.mark.parametrize(
     ("state", "steps"),
     [
-        (State("native"), [(OVERRIDE, "uio"), (UNBIND, "native"), (BIND, "uio")]),
-        (State("uio"), [(OVERRIDE, "uio")]),
+        (
+            State("native"),
+            [(StepKind.SET_OVERRIDE, "uio"), (StepKind.UNBIND, "native"), (StepKind.BIND, "uio")],
+        ),
+        (State("uio"), [(StepKind.SET_OVERRIDE, "uio")]),
         (State("uio", "uio"), []),
-        (State(None, "uio"), [(BIND, "uio")]),
+        (State(None, "uio"), [(StepKind.BIND, "uio")]),
     ],
 )
 def test_a_device_is_pinned_to_a_driver(state: State, steps: Steps) -> None:
@@ -116,9 +127,9 @@ def test_a_device_is_pinned_to_a_driver(state: State, steps: Steps) -> None:
 
 
 def test_an_override_alone_leaves_the_device_where_it_is() -> None:
-    assert steps_of(UIO._replace(rebind=False), State("native")) == [(OVERRIDE, "uio")]
+    assert steps_of(UIO._replace(rebind=False), State("native")) == [(StepKind.SET_OVERRIDE, "uio")]
     assert steps_of(Policy(DEFAULT, rebind=False), State("vfio-platform", "x")) == [
-        (OVERRIDE, None)
+        (StepKind.SET_OVERRIDE, None)
     ]
 
 
@@ -128,30 +139,42 @@ def test_an_override_alone_leaves_the_device_where_it_is() -> None:
         (
             State("vfio-platform", "vfio-platform"),
             NATIVE,
-            [(OVERRIDE, None), (UNBIND, "vfio-platform"), (PROBE, "native")],
+            [
+                (StepKind.SET_OVERRIDE, None),
+                (StepKind.UNBIND, "vfio-platform"),
+                (StepKind.PROBE, "native"),
+            ],
         ),
         (
             State("vfio-platform", "vfio-platform"),
             Native("native", "native_mod"),
             [
-                (OVERRIDE, None),
-                (UNBIND, "vfio-platform"),
-                (LOAD, "native_mod"),
-                (PROBE, "native"),
+                (StepKind.SET_OVERRIDE, None),
+                (StepKind.UNBIND, "vfio-platform"),
+                (StepKind.LOAD_MODULE, "native_mod"),
+                (StepKind.PROBE, "native"),
             ],
         ),
         (
             State("vfio-platform", "vfio-platform"),
             Native(),
-            [(OVERRIDE, None), (UNBIND, "vfio-platform"), (PROBE, None)],
+            [
+                (StepKind.SET_OVERRIDE, None),
+                (StepKind.UNBIND, "vfio-platform"),
+                (StepKind.PROBE, None),
+            ],
         ),
-        (State("uio", "uio"), NATIVE, [(OVERRIDE, None), (UNBIND, "uio"), (PROBE, "native")]),
-        (State(None, "none"), NATIVE, [(OVERRIDE, None), (PROBE, "native")]),
-        (State("native", "native"), NATIVE, [(OVERRIDE, None)]),
-        (State("native", "none"), NATIVE, [(OVERRIDE, None)]),
+        (
+            State("uio", "uio"),
+            NATIVE,
+            [(StepKind.SET_OVERRIDE, None), (StepKind.UNBIND, "uio"), (StepKind.PROBE, "native")],
+        ),
+        (State(None, "none"), NATIVE, [(StepKind.SET_OVERRIDE, None), (StepKind.PROBE, "native")]),
+        (State("native", "native"), NATIVE, [(StepKind.SET_OVERRIDE, None)]),
+        (State("native", "none"), NATIVE, [(StepKind.SET_OVERRIDE, None)]),
         (State("native"), NATIVE, []),
         (State("somebodys"), NATIVE, []),
-        (State(), NATIVE, [(PROBE, "native")]),
+        (State(), NATIVE, [(StepKind.PROBE, "native")]),
         (State(), Native(), []),
     ],
 )
@@ -205,7 +228,7 @@ def test_the_override_always_comes_first(
     policy: Policy, driver: str | None, override: str | None
 ) -> None:
     kinds = [kind for kind, _value in steps_of(policy, State(driver, override))]
-    assert OVERRIDE not in kinds[1:]
+    assert StepKind.SET_OVERRIDE not in kinds[1:]
 
 
 LOADED = ["vfio-platform", "vfio-amba"]
@@ -217,27 +240,33 @@ ON = VfioSettings(True, False)
     [
         (PLATFORM, LOADED, VfioSettings(), ON, []),
         (PLATFORM, LOADED, VfioSettings(True, False), ON, []),
-        (PLATFORM, [], VfioSettings(), VfioSettings(), [(LOAD_VFIO, "vfio-platform", {})]),
+        (
+            PLATFORM,
+            [],
+            VfioSettings(),
+            VfioSettings(),
+            [(HostStepKind.LOAD_MODULE, "vfio-platform", {})],
+        ),
         (
             PLATFORM,
             [],
             VfioSettings(reset_required=False),
             VfioSettings(),
-            [(LOAD_VFIO, "vfio-platform", {"reset_required": "N"})],
+            [(HostStepKind.LOAD_MODULE, "vfio-platform", {"reset_required": "N"})],
         ),
         (
             PLATFORM,
             LOADED,
             VfioSettings(reset_required=False),
             ON,
-            [(RELOAD_VFIO, "vfio-platform", {"reset_required": "N"})],
+            [(HostStepKind.RELOAD_MODULE, "vfio-platform", {"reset_required": "N"})],
         ),
         (
             PLATFORM,
             LOADED,
             VfioSettings(unsafe_noiommu=True),
             ON,
-            [(SET_NOIOMMU, "Y", {})],
+            [(HostStepKind.SET_NOIOMMU, "Y", {})],
         ),
         (
             PLATFORM,
@@ -245,8 +274,8 @@ ON = VfioSettings(True, False)
             VfioSettings(False, True),
             VfioSettings(),
             [
-                (LOAD_VFIO, "vfio-platform", {"reset_required": "N"}),
-                (SET_NOIOMMU, "Y", {}),
+                (HostStepKind.LOAD_MODULE, "vfio-platform", {"reset_required": "N"}),
+                (HostStepKind.SET_NOIOMMU, "Y", {}),
             ],
         ),
         (AMBA, LOADED, VfioSettings(reset_required=False), ON, []),
@@ -255,7 +284,7 @@ ON = VfioSettings(True, False)
             [],
             VfioSettings(reset_required=False),
             VfioSettings(),
-            [(LOAD_VFIO, "vfio-amba", {})],
+            [(HostStepKind.LOAD_MODULE, "vfio-amba", {})],
         ),
     ],
 )
@@ -264,7 +293,7 @@ def test_the_vfio_modules_are_brought_to_what_is_asked_for(
     registered: list[str],
     wanted: VfioSettings,
     present: VfioSettings,
-    expected: list[tuple[str, str, dict[str, str]]],
+    expected: list[tuple[HostStepKind, str, dict[str, str]]],
 ) -> None:
     plans = [plan(Claim(device, Policy(VFIO)), State(), Native())]
     steps = host_steps(plans, registered, wanted, present)

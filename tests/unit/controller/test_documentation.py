@@ -38,6 +38,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VFIO, Policy
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import Entry
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.steps import Step, StepKind
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import (
     Findings,
@@ -61,7 +62,9 @@ OPTIONS_OF_ROLES = {
 ROLE_OPTIONS = OPTIONS_OF_ROLES["passthrough"]
 
 DEVICE = Identity("platform", "b000000.crypto")
-CHANGED = DeviceOutcome(DEVICE, Policy(VFIO), State(), State(VFIO, VFIO), ("bind to vfio",))
+CHANGED = DeviceOutcome(
+    DEVICE, Policy(VFIO), State(), State(VFIO, VFIO), (Step(StepKind.BIND, "vfio"),)
+)
 OUTCOME = Outcome(
     [CHANGED],
     [],
