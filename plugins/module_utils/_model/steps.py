@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .buses import VFIO_DRIVERS
+from .buses import is_vfio_driver
 from .device import Identity, Native, State
 from .policy import Policy
 
@@ -68,7 +68,7 @@ class DevicePlan(NamedTuple):
 
     @property
     def is_for_vfio(self) -> bool:
-        return self.policy.rebind and self.driver_override == VFIO_DRIVERS[self.device.bus]
+        return self.policy.rebind and is_vfio_driver(self.driver_override, self.device.bus)
 
     @property
     def binds_to_vfio(self) -> bool:
