@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 from ._in_use.checker import ACCEPTABLE
+from ._model.buses import BUSES
 from ._model.selector import KINDS
 
 _SELECTOR: dict[str, Any] = {
@@ -17,7 +18,7 @@ _SELECTOR: dict[str, Any] = {
     "acpi_path": {"type": "str"},
     "acpi_hid": {"type": "str"},
     "name": {"type": "str"},
-    "bus": {"type": "str", "choices": ["platform", "amba"]},
+    "bus": {"type": "str", "choices": list(BUSES)},
     "expect": {"type": "int"},
     "required": {"type": "bool", "default": True},
     # As a list, a text would be split at the comma that nearly every board's name has.

@@ -12,7 +12,7 @@ from typing import Any, Callable, Mapping
 
 from .._boot import driverctl, initramfs, last_applied
 from .._boot.rollout_backup import PREVIOUS
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, VFIO_DRIVERS
 from . import symlinks
 from .run_lock import (
     DEVICE,
@@ -192,7 +192,7 @@ def _device(value: Any, what: str) -> None:
     if not isinstance(value, list) or len(value) != 6 or not isinstance(value[3], list):
         raise ValueError("%s is %s" % (what, _quoted(value)))
     bus, name, dt_path, compatible, acpi_path, acpi_hid = value
-    if not isinstance(bus, str) or bus not in VFIO_DRIVERS:
+    if not isinstance(bus, str) or bus not in BUSES:
         raise ValueError("the bus is %s" % _quoted(bus))
     _name(name, "the device's name")
     for text in (dt_path, acpi_path, acpi_hid):

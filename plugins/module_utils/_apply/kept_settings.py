@@ -11,6 +11,7 @@ from typing import NamedTuple, Sequence
 from .._boot import modprobe_d
 from .._boot.last_applied import MODPROBE, LastApplied
 from .._discovery.vfio import NOIOMMU_GROUP, present_settings
+from .._model.buses import RESETTING
 from .._model.policy import VFIO
 from .._model.request import Request
 from .._model.steps import DevicePlan, HostStep, HostStepKind
@@ -43,9 +44,10 @@ def reset_kept(host: Host, request: Request, memory: LastApplied) -> str | None:
     ):
         return None
     return (
-        "vfio_platform.reset_required stays N: the kernel lets it be set only when the module is "
-        "loaded. Unload the module once no device is bound to it ('modprobe -r vfio-platform'), so "
+        "%s.reset_required stays N: the kernel lets it be set only when the module is "
+        "loaded. Unload the module once no device is bound to it ('modprobe -r %s'), so "
         "that it is loaded as configured when it is used again"
+        % (RESETTING.vfio_module, RESETTING.vfio_driver)
     )
 
 

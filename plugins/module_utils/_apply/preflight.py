@@ -20,7 +20,7 @@ from .._discovery.vfio import (
     is_built_in,
     present_settings,
 )
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, RESETTING, is_vfio_driver
 from .._model.device import Identity
 from .._model.policy import VfioSettings
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Problem, StepKind
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
 _RESET_BUILT_IN = (
-    "`reset_required` differs, and vfio-platform is built into this kernel, so that it can be set "
-    "at boot only: add vfio_platform.reset_required=0 (or 1) to the kernel's command line"
+    "`reset_required` differs, and %s is built into this kernel, so that it can be set "
+    "at boot only: add %s.reset_required=0 (or 1) to the kernel's command line"
 )
 
 
@@ -158,7 +158,7 @@ def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> st
             else "%s cannot be bound to %s while the system runs: that driver has no bind "
             "(suppress_bind_attrs). Apply with `runtime: false` and reboot" % (device.label, driver)
         )
-    if driver == VFIO_DRIVERS[device.bus]:
+    if is_vfio_driver(driver, device.bus):
         return None if kmod.is_available(driver) else _no_vfio(kmod, driver)
     return misnamed(sysfs, device, driver) or not_registered(sysfs, kmod, device, driver)
 
@@ -179,21 +179,21 @@ def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]
     """Why a loaded vfio module cannot be reloaded; one sentence each."""
     if not any(step.kind is HostStepKind.RELOAD_MODULE for step in steps):
         return []
-    if is_built_in(sysfs, "vfio_platform"):
-        return [_RESET_BUILT_IN]
-    driver = VFIO_DRIVERS["platform"]
+    bus, driver = RESETTING, RESETTING.vfio_driver
+    if is_built_in(sysfs, bus.vfio_module):
+        return [_RESET_BUILT_IN % (driver, bus.vfio_module)]
     ours = {plan.device.name for plan in plans if plan.before.driver == driver}
     others = [
         name
-        for name in sysfs.names("bus/platform/drivers/" + driver)
-        if name not in ours and sysfs.exists("bus/platform/devices/" + name)
+        for name in sysfs.names("bus/%s/drivers/%s" % (bus.name, driver))
+        if name not in ours and sysfs.exists("bus/%s/devices/%s" % (bus.name, name))
     ]
     if not others:
         return []
     return [
-        "`reset_required` differs, and vfio-platform has to be reloaded for it, but devices that "
+        "`reset_required` differs, and %s has to be reloaded for it, but devices that "
         "are not in this list are bound to it: %s. Add them to the list or release them first"
-        % ", ".join(others)
+        % (driver, ", ".join(others))
     ]
 
 
@@ -249,15 +249,15 @@ def _will_require_reset(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
     present = present_settings(sysfs).reset_required
     if present is not None:
         return present
-    return _is_on(kmod.parameter("vfio_platform", "reset_required") or "Y")
+    return _is_on(kmod.parameter(RESETTING.vfio_module, "reset_required") or "Y")
 
 
 def _has_no_reset(kmod: Kmod, device: Identity) -> bool:
-    """Whether vfio-platform surely finds no reset function (vfio_platform_get_reset).
+    """Whether VFIO's driver surely finds no reset function (vfio_platform_get_reset).
 
-    With ACPI only the kernel knows whether there is a method _RST; vfio-amba never asks.
+    With ACPI only the kernel knows whether there is a method _RST; some drivers never ask.
     """
-    if device.bus != "platform" or not device.compatible:
+    if not BUSES[device.bus].vfio_resets or not device.compatible:
         return False
     # A module that is built in need not be among modprobe's aliases.
     asked = device.compatible[0]

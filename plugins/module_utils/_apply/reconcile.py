@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 from .._boot import boot_files, last_applied
 from .._boot.boot_files import Initramfs, Lasting
 from .._boot.last_applied import LastApplied
-from .._discovery.devices import complete, for_other_boards, resolve_all, snapshot, states
+from .._discovery.devices import (
+    complete,
+    for_other_boards,
+    has_devices,
+    resolve_all,
+    snapshot,
+    states,
+)
 from .._discovery.vfio import native, present_settings, registered
 from .._errors import PolicyError, Problems
 from .._in_use.checker import OPEN_NODE, Hazard, Usage, refusal
-from .._model.buses import VFIO_DRIVERS
 from .._model.device import Identity, Native, State
 from .._model.plan import host_steps, needs_native, plan
 from .._model.policy import Claim, NodeAccess, Policy
@@ -301,7 +307,7 @@ def _not_checked(host: Host, request: Request) -> list[str]:
 
 
 def _has_devices(host: Host) -> bool:
-    return host.sysfs.exists("bus/platform/devices")
+    return has_devices(host.sysfs)
 
 
 def _for_this_board(host: Host, request: Request, problems: Problems) -> tuple[Request, list[str]]:
@@ -553,13 +559,12 @@ def _hazards(
     is_whole: bool,
 ) -> list[tuple[Identity, Hazard]]:
     """What is in use, or will be by the next boot that is prepared, of devices that are taken."""
-    is_reloaded = any(step.kind is HostStepKind.RELOAD_MODULE for step in steps)
-    reloaded = VFIO_DRIVERS["platform"] if is_reloaded else None
+    reloaded = [step.value for step in steps if step.kind is HostStepKind.RELOAD_MODULE]
     leaving = _leaving_native_drivers(plans)
     found = []
     for one in plans:
         hazards = []
-        if one.loses_driver or (reloaded and one.before.driver == reloaded):
+        if one.loses_driver or one.before.driver in reloaded:
             hazards += _in_use(usage, request, one)
         if one.binds_to_vfio and is_whole:
             hazards += usage.beside(one.device, leaving)

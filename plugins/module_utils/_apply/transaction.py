@@ -20,7 +20,7 @@ from .._discovery.vfio import (
     why_not_bound,
 )
 from .._errors import PolicyError
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, is_vfio_driver
 from .._model.device import Identity, State
 from .._model.policy import NodeAccess, VfioSettings
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Step, StepKind
@@ -165,7 +165,7 @@ class Transaction:
         """Their drivers go with it, and the kernel probes all of them when it comes back."""
         for consumer in consumers(self._sysfs, device):
             bus, name = consumer.split(":", 1)
-            if bus not in VFIO_DRIVERS:
+            if bus not in BUSES:
                 continue
             lost = complete(self._sysfs, Identity(bus, name))
             if lost not in self._touched:
@@ -398,5 +398,5 @@ def _undo_of(change: FileChange) -> Undo:
 def _is_expected(plan: DevicePlan, after: State) -> bool:
     if any(step.kind is StepKind.PROBE for step in plan.steps) and not plan.native.was_bound:
         # No more than the modalias spoke for a driver, so whatever the kernel chose is right.
-        return after.driver != VFIO_DRIVERS[plan.device.bus]
+        return not is_vfio_driver(after.driver, plan.device.bus)
     return after.driver == plan.driver

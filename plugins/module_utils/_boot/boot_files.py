@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Mapping, NamedTuple, Sequence
 
 from .. import _text
-from .._discovery.devices import BUSES, alias_path, complete, resolve, states
+from .._discovery.devices import alias_path, complete, has_devices, resolve, states
 from .._discovery.driver_names import misnamed
 from .._discovery.vfio import is_built_in
 from .._errors import PolicyError
 from .._model import policy_list
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, VFIO_DRIVERS
 from .._model.device import Identity
 from .._model.plan import is_native, is_settled, is_taken, override_of
 from .._model.policy import ALWAYS, DEFAULT, NEVER, VFIO, Claim
@@ -386,13 +386,14 @@ def _vfio_buses(request: Request, plans: Sequence[DevicePlan], present: _Present
             for entry, devices in zip(request.entries, present.given)
             if entry.policy.kind == VFIO
             for device in devices
+            if device.bus in VFIO_DRIVERS
         }
     )
 
 
 def _present(host: Host, request: Request, memory: LastApplied) -> _Present:
     """The devices of both lists that are there now; an image may have no /sys."""
-    if not host.sysfs.exists("bus/platform/devices"):
+    if not has_devices(host.sysfs):
         return _Present()
     selectors = [
         entry.selector._replace(required=False, expect=None)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple, Sequence
 
 from .. import _text
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, is_vfio_driver
 from .._model.device import Identity
 from .._model.policy import DRIVER, NO_AUTOBIND, NO_DRIVER, VFIO, Policy
 from .._system.files import FileChange, Files
@@ -35,7 +35,7 @@ class Stored(NamedTuple):
         """The policy that says the same."""
         if self.driver_override == NO_DRIVER:
             return Policy(NO_AUTOBIND)
-        if self.driver_override == VFIO_DRIVERS[self.bus]:
+        if is_vfio_driver(self.driver_override, self.bus):
             return Policy(VFIO)
         return Policy(DRIVER, self.driver_override)
 
@@ -55,7 +55,7 @@ class Stored(NamedTuple):
 
 
 def stored(files: Files) -> list[Stored]:
-    """What is stored of platform and AMBA devices, by name of file; driverctl skips empty files."""
+    """What is stored of devices of our buses, by name of file; driverctl skips empty files."""
     found = []
     for file in files.names(FOLDER):
         device = device_of(file)
@@ -70,9 +70,9 @@ def stored(files: Files) -> list[Stored]:
 
 
 def device_of(file: str) -> tuple[str, str] | None:
-    """Bus and name of the platform or AMBA device whose override a file of FOLDER has, or None."""
+    """Bus and name of the device of our buses whose override a file of FOLDER has, or None."""
     bus, _dash, name = file.partition("-")
-    return (bus, name) if bus in VFIO_DRIVERS and name else None
+    return (bus, name) if bus in BUSES and name else None
 
 
 def of_device(device: Identity, kept: Sequence[Stored]) -> Stored | None:

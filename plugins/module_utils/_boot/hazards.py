@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, Sequence
 
-from .._discovery.devices import BUSES, alias_path, complete, snapshot, state
+from .._discovery.devices import alias_path, complete, has_devices, snapshot, state
 from .._errors import PolicyError
 from .._in_use.checker import Hazard, Usage
+from .._model.buses import BUSES
 from .._model.device import Identity
 from .._model.policy import DEFAULT
 from .._model.policy_list import Entry
@@ -110,7 +111,7 @@ def _is_free(sysfs: Sysfs, device: Identity) -> bool:
 
 def not_checked(host: Host) -> list[str]:
     """What of the machine that is to boot cannot be seen from here, in sentences."""
-    if not host.sysfs.exists("bus/platform/devices"):
+    if not has_devices(host.sysfs):
         return [_NO_SYS]
     confinement = _confinement(host.files)
     return [_CONFINED % confinement] if confinement else []

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .. import _text
+from .._model.buses import BUSES
 from .._model.policy import VFIO_PARAMETERS
 from .._system.files import KERNEL_COMMAND_LINE, Files
 from .._system.kmod import canonical_name
@@ -24,10 +25,7 @@ _FOLDERS = (
     "/usr/lib/modprobe.d",
     "/lib/modprobe.d",
 )
-_NEEDS = {
-    "vfio_platform": ("vfio_platform_base", "vfio"),
-    "vfio_amba": ("vfio_platform_base", "vfio"),
-}
+_NEEDS = {bus.vfio_module: bus.vfio_needs for bus in BUSES.values()}
 BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
     "blacklist",
     "install",

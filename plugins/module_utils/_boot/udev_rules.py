@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Mapping, Sequence
 
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, VFIO_DRIVERS
 from .._model.policy import (
     DEFAULT,
     NO_DRIVER,
@@ -45,7 +45,8 @@ _ON_VFIO = "|".join(VFIO_DRIVERS.values())
 _KINDS_OF_LINKS = {"path": "ARMFLEET_VFIO_PATH", "tag": "ARMFLEET_VFIO_TAG"}
 # udev splits a command into words after it has filled in the values, so that each value and the
 # device's path are matched before they get into one.
-_LINKS = """\
+_LINKS = (
+    """\
 # Links to the nodes of what is on VFIO. An initramfs may lack these programs; what is missing
 # then is made when the events come again. No name that is odd gets into a command.
 ENV{ARMFLEET_VFIO_POLICY}!="vfio", GOTO="armfleet_vfio_linked"
@@ -62,12 +63,14 @@ ENV{ARMFLEET_VFIO_PATH}=="*[!0-9A-Za-z:,._+@#-]*", ENV{ARMFLEET_VFIO_PATH}=""
 # own event: then its node did not learn from it what it is called.
 ACTION=="bind", TEST=="vfio-dev/*/uevent", ATTR{vfio-dev/*/uevent}="change"
 # The node of a group is no device's child, so SYMLINK cannot tell whose it is.
-ACTION!="unbind", DRIVER=="vfio-platform|vfio-amba", PROGRAM=="/usr/bin/realpath \
+ACTION!="unbind", DRIVER=="%s", PROGRAM=="/usr/bin/realpath \
 --relative-to=/sys/kernel/iommu_groups -- /sys$devpath/iommu_group", RESULT!="*[!0-9]*", \
 ENV{.armfleet_vfio_node}="$result"
 ENV{.armfleet_vfio_node}!="", ATTR{iommu_group/name}=="vfio-noiommu", \
 ENV{.armfleet_vfio_node}="noiommu-$env{.armfleet_vfio_node}"
 """
+    % _ON_VFIO
+)
 _LINK = """\
 ENV{.armfleet_vfio_node}!="", ENV{%(key)s}!="", RUN+="/bin/mkdir -p -- /dev/vfio/by-%(kind)s", \
 RUN+="/bin/ln -sfT -- ../$env{.armfleet_vfio_node} /dev/vfio/by-%(kind)s/$env{%(key)s}"
@@ -129,7 +132,7 @@ def _guards(claiming: Sequence[tuple[Entry, Selector]], access: NodeAccess | Non
     lines = [
         'ACTION=="remove", GOTO="armfleet_vfio_end"',
         *_links_of_devices(claiming, access),
-        'SUBSYSTEM!="%s", GOTO="armfleet_vfio_end"' % "|".join(VFIO_DRIVERS),
+        'SUBSYSTEM!="%s", GOTO="armfleet_vfio_end"' % "|".join(BUSES),
     ]
     # A helper device of a driver (PLATFORM_DEVID_AUTO) can share the node of its parent; what is
     # said of a node is meant for the parent alone.
@@ -218,6 +221,11 @@ def _actions(pinned: set[str | None]) -> list[str]:
             'ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="%s", ENV{.armfleet_vfio_driver}="%s", '
             'ENV{.armfleet_vfio_module}="%s"' % (bus, driver, driver)
             for bus, driver in VFIO_DRIVERS.items()
+        ],
+        *[
+            'ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="%s", GOTO="armfleet_vfio_end"' % bus
+            for bus in BUSES
+            if bus not in VFIO_DRIVERS
         ],
         'ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ENV{.armfleet_vfio_driver}="%s"' % NO_DRIVER,
         "# An override that is set already was set by this rule or by somebody who asked for it.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, Sequence
 
+from .._model.buses import BUSES
 from .._model.device import Identity
 from .._system.files import Files
 from .._system.kmod import Kmod, canonical_name
@@ -56,8 +57,8 @@ class Early(NamedTuple):
 def is_built_in_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> bool:
     """Whether a driver that is registered is part of the kernel."""
     module = sysfs.link_name("bus/%s/drivers/%s/module" % (device.bus, driver))
-    if module is None and device.bus == "amba":
-        # Before Linux 6.9 (amba_driver_register) a module's driver may not name its owner either.
+    if module is None and BUSES[device.bus].hides_owners:
+        # A module's driver may not name its owner either.
         module = module_of(sysfs, kmod, device, driver)
         return not sysfs.exists("module/%s/initstate" % canonical_name(module))
     return module is None or is_built_in(sysfs, module)

@@ -10,12 +10,10 @@ from typing import Container, Mapping, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import PolicyError
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, is_vfio_driver
 from .._model.device import Board, Identity, State
 from .._model.selector import Selector, match, resolve_alias
 from .._system.sysfs import KernelBlockedError, Sysfs
-
-BUSES = tuple(VFIO_DRIVERS)
 
 _TREE = "firmware/devicetree/base"
 
@@ -25,15 +23,24 @@ def folder(device: Identity) -> str:
     return "bus/%s/devices/%s" % (device.bus, device.name)
 
 
+def has_devices(sysfs: Sysfs) -> bool:
+    """Whether there is a /sys with devices, which an image or a container may lack."""
+    return any(sysfs.exists("bus/%s/devices" % bus) for bus in BUSES)
+
+
 def snapshot(sysfs: Sysfs, facets: Container[str]) -> list[Identity]:
-    """Every platform and AMBA device, with those identities that are in ``facets``.
+    """Every device of our buses, with those identities that are in ``facets``.
 
     ``facets`` holds selector kinds; what is not in it is not read, since on a machine with 10,000
     devices each file more costs.
     """
+    read_fields = [
+        (name, [field for field in bus.identified_by if field in facets])
+        for name, bus in BUSES.items()
+    ]
     return [
-        _identify(sysfs, bus, name, facets)
-        for bus in BUSES
+        _identify(sysfs, bus, name, fields)
+        for bus, fields in read_fields
         for name in sysfs.names("bus/%s/devices" % bus)
     ]
 
@@ -246,7 +253,7 @@ def _state(sysfs: Sysfs, device: Identity, override: str | None) -> State:
         driver,
         None if override in (None, "", "(null)") else override,
         group,
-        _vfio_nodes(sysfs, path, group) if driver == VFIO_DRIVERS[device.bus] else (),
+        _vfio_nodes(sysfs, path, group) if is_vfio_driver(driver, device.bus) else (),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, BY_AMBA_ID, BY_NAME, VFIO_DRIVERS
 from .._model.device import Identity
 from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
@@ -19,14 +19,13 @@ OVERRIDE, COMPATIBLE, ACPI, AMBA, NAME, HAND, KERNEL = (
     "override",
     "compatible",
     "acpi",
-    "amba",
-    "name",
+    BY_AMBA_ID,
+    BY_NAME,
     "hand",
     "kernel",
 )
-# By how a modalias begins: drivers/of/device.c, drivers/acpi/device_sysfs.c, drivers/amba/bus.c,
-# drivers/base/platform.c.
-_KINDS = {"of": COMPATIBLE, "acpi": ACPI, "amba": AMBA, "platform": NAME}
+# By how a modalias begins: drivers/of/device.c, drivers/acpi/device_sysfs.c, and the bus.
+_KINDS = {"of": COMPATIBLE, "acpi": ACPI, **{name: bus.match_kind for name, bus in BUSES.items()}}
 
 
 class Reason(NamedTuple):
@@ -118,7 +117,7 @@ class Drivers:
         if self._claims(module, asked):
             return _by(kind, asked, module)
         name = _name(device, asked)
-        if self._claims(module, "platform:" + name):
+        if self._claims(module, "%s:%s" % (device.bus, name)):
             return _by(NAME, "its name, %s" % name, module)
         return None
 
@@ -147,4 +146,4 @@ def _unknown(module: str) -> Reason:
 def _name(device: Identity, asked: str) -> str:
     """What platform_match in drivers/base/platform.c compares with names of drivers."""
     prefix, _colon, name = asked.partition(":")
-    return name if prefix == "platform" else device.name
+    return name if _KINDS.get(prefix) == NAME else device.name

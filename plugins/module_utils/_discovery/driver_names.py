@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, VFIO_DRIVERS
 from .._model.device import Identity
 from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
@@ -62,7 +62,7 @@ def not_registered(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> s
 
 def _of_vfio(device: Identity, driver: str) -> str | None:
     """Why it is not the driver that VFIO has for the device's bus."""
-    own, asked = VFIO_DRIVERS[device.bus], driver.replace("_", "-")
+    own, asked = BUSES[device.bus].vfio_driver, driver.replace("_", "-")
     if asked == own:
         # The module's name, even before the module is loaded.
         return None if driver == own else _called_otherwise(device, driver, [own])
@@ -70,6 +70,13 @@ def _of_vfio(device: Identity, driver: str) -> str | None:
     bus = "pci" if asked.endswith("-vfio-pci") else buses.get(asked)
     if bus is None:
         return None
+    if own is None:
+        return "Driver %s is on the %s bus, but %s is on the %s bus, where VFIO has no driver" % (
+            driver,
+            bus,
+            device.label,
+            device.bus,
+        )
     return (
         "Driver %s is on the %s bus, but %s is on the %s bus, where the driver of VFIO is %s. Set "
         "`policy: vfio` in a list of host_policy, or use the module vfio_binding"
@@ -119,7 +126,7 @@ def _name_of_a_module(sysfs: Sysfs, device: Identity, driver: str) -> str | None
 
 
 def _called_otherwise(device: Identity, driver: str, names: list[str]) -> str:
-    own = VFIO_DRIVERS[device.bus]
+    own = BUSES[device.bus].vfio_driver
     return "Driver %s for %s does not exist here: on the %s bus it is called %s. %s" % (
         driver,
         device.label,

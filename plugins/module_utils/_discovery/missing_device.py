@@ -9,17 +9,18 @@ from __future__ import annotations
 import functools
 
 from .. import _text
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, titles
 from .._model.selector import Selector
 from .._system.sysfs import Sysfs
 
 _TREE = "firmware/devicetree/base"
 _ACPI = "bus/acpi/devices"
-_HANDLED = " and ".join(VFIO_DRIVERS)
+_HANDLED = " and ".join(BUSES)
+_NO_DEVICE = "no %s device" % titles("or")
 _NO_TREE = "this machine did not boot with a device tree; choose by acpi_path, acpi_hid or name"
 _NO_ACPI = "this machine did not boot with ACPI; choose by dt_path, compatible or name"
-_NOBODY = "no platform or AMBA device of this machine has it"
-# Buses whose children the kernel makes platform or AMBA devices of: of_default_bus_match_table in
+_NOBODY = _NO_DEVICE + " of this machine has it"
+# Nodes whose children the kernel itself makes devices of: of_default_bus_match_table in
 # drivers/of/platform.c.
 _POPULATED = {"simple-bus", "simple-mfd", "isa", "arm,amba-bus"}
 _SHOWN = 4
@@ -34,7 +35,7 @@ class MissingDevices:
         self._sysfs = sysfs
 
     def why(self, selector: Selector, resolved: Selector) -> str:
-        """Why the selector matches no platform or AMBA device, as a clause.
+        """Why the selector matches no device of our buses, as a clause.
 
         ``resolved`` is the selector with its alias followed.
         """
@@ -67,7 +68,8 @@ class MissingDevices:
         by_reason: dict[str, list[str]] = {}
         for path in paths:
             by_reason.setdefault(self._of_node(path), []).append(path)
-        return "no platform or AMBA device has it, but %s of the device tree: %s" % (
+        return "%s has it, but %s of the device tree: %s" % (
+            _NO_DEVICE,
             "a node" if len(paths) == 1 else "%d nodes" % len(paths),
             "; ".join(
                 "%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()
@@ -87,8 +89,11 @@ class MissingDevices:
                 by_reason.setdefault(self._of_acpi_device(place), []).append(path)
         if not by_reason:
             return "%s; 'cat /sys/bus/acpi/devices/*/%s' lists them" % (_NOBODY, key)
-        return "no platform or AMBA device has it, but ACPI knows %s" % "; ".join(
-            "%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()
+        return "%s has it, but ACPI knows %s" % (
+            _NO_DEVICE,
+            "; ".join(
+                "%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()
+            ),
         )
 
     def _of_acpi_device(self, place: str) -> str:
@@ -113,12 +118,12 @@ class MissingDevices:
         ]
         if not found:
             return _NOBODY
-        if found[0] in VFIO_DRIVERS:
+        if found[0] in BUSES:
             return "its device is on the %s bus" % found[0]
         return _on_bus(selector.value, found[0])
 
     def _of_node(self, dt_path: str) -> str:
-        """Why a node that is there has no platform or AMBA device."""
+        """Why a node that is there has no device of our buses."""
         disabled = self._disabled_ancestor(dt_path)
         if disabled:
             return "its node is there, but belongs to %s, whose status is not okay" % disabled
@@ -129,7 +134,7 @@ class MissingDevices:
                 % status[0]
             )
         bus, name = self._device_at(dt_path)
-        if bus not in (None, *VFIO_DRIVERS):
+        if bus not in (None, *BUSES):
             return _on_bus(name, bus)
         if not self._sysfs.exists(_TREE + dt_path + "/compatible"):
             return "its node is there, but has no compatible, so the kernel makes no device of it"

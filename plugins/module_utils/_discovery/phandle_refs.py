@@ -11,8 +11,8 @@ import re
 import struct
 from typing import Mapping, NamedTuple, Sequence
 
+from .._model.buses import BUSES
 from .._system.sysfs import Sysfs
-from .devices import BUSES
 
 _TREE = "firmware/devicetree/base"
 # of_supplier_bindings in drivers/of/property.c: properties that are lists of phandles, and what

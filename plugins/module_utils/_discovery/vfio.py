@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, RESETTING, VFIO_DRIVERS, is_vfio_driver
 from .._model.device import Identity, Native, State
 from .._model.policy import VfioSettings
 from .._model.steps import DevicePlan
@@ -17,7 +17,7 @@ from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
 from .devices import folder
 
-RESET_REQUIRED = "module/vfio_platform/parameters/reset_required"
+RESET_REQUIRED = "module/%s/parameters/reset_required" % RESETTING.vfio_module
 NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
 # vfio_noiommu_group_alloc in drivers/vfio/group.c.
 NOIOMMU_GROUP = "vfio-noiommu"
@@ -28,8 +28,8 @@ NO_GROUP = (
     "`unsafe_noiommu: true`"
 )
 NO_RESET = (
-    "%s has no reset function (%s), and vfio-platform asks for one (ENOENT). If the device may be "
-    "handed over without a reset, set `reset_required: false`"
+    "%%s has no reset function (%%s), and %s asks for one (ENOENT). If the device may be "
+    "handed over without a reset, set `reset_required: false`" % RESETTING.vfio_driver
 )
 
 
@@ -84,11 +84,8 @@ def native(
 
 def modalias(sysfs: Sysfs, device: Identity) -> str:
     """What udev asks modprobe with, to find the modules that claim the device."""
-    found = sysfs.read(folder(device) + "/modalias")
-    if found is not None:
-        return found
-    # amba_uevent in drivers/amba/bus.c makes it of the id, and there is no modalias file.
-    return "amba:d%s" % (sysfs.read(folder(device) + "/id") or "").upper()
+    directory = folder(device)
+    return BUSES[device.bus].modalias(lambda name: sysfs.read("%s/%s" % (directory, name)))
 
 
 class Sibling(NamedTuple):
@@ -127,7 +124,7 @@ def _leaves_dma_alone(driver: str) -> bool:
 
 def why_not_bound(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str:
     """What an errno of ``bind`` means for this device, and what to do; one sentence or two."""
-    if driver == VFIO_DRIVERS[device.bus]:
+    if is_vfio_driver(driver, device.bus):
         if code == errno.EINVAL:
             return _why_invalid(sysfs, device)
         if code == errno.ENOENT:
@@ -170,7 +167,7 @@ def _why_no_reset(sysfs: Sysfs, device: Identity) -> str:
 
 def bound_wrongly(sysfs: Sysfs, plan: DevicePlan, after: State) -> str | None:
     """What is missing on a device that was bound to VFIO, or None."""
-    if plan.driver != VFIO_DRIVERS[plan.device.bus]:
+    if not is_vfio_driver(plan.driver, plan.device.bus):
         return None
     if after.iommu_group is None:
         return "it is bound, but has no IOMMU group"

@@ -10,9 +10,10 @@ import functools
 from typing import TYPE_CHECKING, Callable, Container, NamedTuple, Sequence
 
 from .. import _text
-from .._discovery.devices import BUSES, active, folder
+from .._discovery.devices import active, folder
 from .._discovery.phandle_refs import References
 from .._discovery.vfio import native_siblings
+from .._model.buses import BUSES
 from .._model.device import Identity, State
 from .._system.files import Files
 from .._system.processes import VFIO_DEVICE, Processes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from .buses import VFIO_DRIVERS
+from .buses import BUSES, RESETTING, is_vfio_driver
 from .device import Identity, Native, State
 from .policy import DEFAULT, DRIVER, NO_AUTOBIND, NO_DRIVER, VFIO, Claim, Policy, VfioSettings
 from .steps import DevicePlan, HostStep, HostStepKind, Step, StepKind
@@ -17,7 +17,7 @@ from .steps import DevicePlan, HostStep, HostStepKind, Step, StepKind
 def override_of(policy: Policy, bus: str) -> str | None:
     """The driver_override that a policy sets on a device of ``bus``; None clears it."""
     return {
-        VFIO: VFIO_DRIVERS[bus],
+        VFIO: BUSES[bus].vfio_driver,
         NO_AUTOBIND: NO_DRIVER,
         DRIVER: policy.driver,
         DEFAULT: None,
@@ -34,7 +34,7 @@ def is_taken(policy: Policy, bus: str, state: State) -> bool:
 
 def is_native(device: Identity, state: State) -> bool:
     """Whether the kernel alone chose what drives the device."""
-    return state.driver_override is None and state.driver != VFIO_DRIVERS[device.bus]
+    return state.driver_override is None and not is_vfio_driver(state.driver, device.bus)
 
 
 def is_settled(policy: Policy, device: Identity, state: State) -> bool:
@@ -55,7 +55,7 @@ def needs_native(claim: Claim, state: State) -> bool:
         return False
     if state.driver is None:
         return claim.is_new or state.driver_override is not None
-    return state.driver == VFIO_DRIVERS[bus] or state.driver in _asked_for(policy, bus, state)
+    return is_vfio_driver(state.driver, bus) or state.driver in _asked_for(policy, bus, state)
 
 
 def _asked_for(policy: Policy, bus: str, state: State) -> tuple[str | None, ...]:
@@ -97,7 +97,7 @@ def _move(before: str | None, after: str | None) -> list[Step]:
 def _give_back(claim: Claim, state: State, native: Native) -> tuple[list[Step], str | None]:
     bus = claim.device.bus
     is_foreign = state.driver is not None and (
-        state.driver == VFIO_DRIVERS[bus]
+        is_vfio_driver(state.driver, bus)
         or (state.driver in _asked_for(claim.policy, bus, state) and state.driver != native.driver)
     )
     is_driverless = state.driver is None and (claim.is_new or state.driver_override is not None)
@@ -123,7 +123,7 @@ def host_steps(
     ``registered`` are the vfio drivers that the kernel has at this moment, ``present`` the
     settings of the modules that are loaded.
     """
-    drivers = sorted({VFIO_DRIVERS[plan.device.bus] for plan in plans if plan.is_for_vfio})
+    drivers = sorted({plan.driver_override or "" for plan in plans if plan.is_for_vfio})
     steps = []
     for driver in drivers:
         parameters = _load_parameters(driver, wanted)
@@ -138,7 +138,7 @@ def host_steps(
 
 
 def _load_parameters(driver: str, wanted: VfioSettings) -> dict[str, str]:
-    if driver != VFIO_DRIVERS["platform"] or wanted.reset_required is None:
+    if driver != RESETTING.vfio_driver or wanted.reset_required is None:
         return {}
     return {"reset_required": _flag(wanted.reset_required)}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from .buses import RESETTING
 from .device import Identity
 
 VFIO, NO_AUTOBIND, DRIVER, DEFAULT = "vfio", "no_autobind", "driver", "default"
@@ -60,7 +61,7 @@ class VfioSettings(NamedTuple):
 
 # The field of VfioSettings for each parameter, by "module.parameter".
 VFIO_PARAMETERS = {
-    "vfio_platform.reset_required": "reset_required",
+    "%s.reset_required" % RESETTING.vfio_module: "reset_required",
     "vfio.enable_unsafe_noiommu_mode": "unsafe_noiommu",
 }
 

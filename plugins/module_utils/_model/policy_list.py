@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any, Callable, Mapping, NamedTuple, Sequence, TypeVar
 
 from .._errors import PolicyError, Problems
-from .buses import VFIO_DRIVERS
+from .buses import BUSES, VFIO_DRIVERS
 from .device import Identity
 from .policy import DEFAULT, DRIVER, NO_AUTOBIND, VFIO, Claim, Policy
 from .selector import Selector, check_driver, check_tag, parse
@@ -18,6 +18,11 @@ from .selector import Selector, check_driver, check_tag, parse
 KINDS = (VFIO, NO_AUTOBIND, DRIVER, DEFAULT)
 
 T = TypeVar("T")
+
+_NO_VFIO = (
+    "%s cannot have policy vfio, because VFIO has no driver for the %s bus. Use policy no_autobind "
+    "or driver"
+)
 
 
 class Entry(NamedTuple):
@@ -105,7 +110,13 @@ def _entry(entry: Mapping[str, Any]) -> Entry:
     with problems.collecting():
         tag = None if tag is None else check_tag(tag)
     problems.end()
+    if selector.bus and not _is_available(policy, selector.bus):
+        raise PolicyError(_NO_VFIO % (selector.label, selector.bus))
     return Entry(selector, policy, tag)
+
+
+def _is_available(policy: Policy, bus: str) -> bool:
+    return policy.kind != VFIO or BUSES[bus].vfio_driver is not None
 
 
 def _policy(entry: Mapping[str, Any]) -> Policy:
@@ -162,6 +173,9 @@ def disagreements(
         if entry.tag and len(devices) > 1:
             problems.append(Disagreement(position, _ambiguous(entry, devices), devices))
         for device in devices:
+            if not _is_available(entry.policy, device.bus):
+                sentence = _NO_VFIO % (device.label, device.bus)
+                problems.append(Disagreement(position, sentence, [device]))
             earlier = first.setdefault(device, entry)
             if earlier.policy != entry.policy:
                 sentence = (

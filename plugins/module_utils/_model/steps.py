@@ -10,7 +10,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Mapping, NamedTuple
 
-from .buses import VFIO_DRIVERS
+from .buses import is_vfio_driver
 from .device import Identity, Native, State
 from .policy import NodeAccess, Policy
 
@@ -83,7 +83,7 @@ class DevicePlan(NamedTuple):
 
     @property
     def is_for_vfio(self) -> bool:
-        return self.policy.rebind and self.driver_override == VFIO_DRIVERS[self.device.bus]
+        return self.policy.rebind and is_vfio_driver(self.driver_override, self.device.bus)
 
     @property
     def binds_to_vfio(self) -> bool:

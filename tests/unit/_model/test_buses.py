@@ -1,0 +1,119 @@
+"""What a bus has in its entry is enough for every policy, with a VFIO driver and without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board import Board
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.buses import (
+    BUSES,
+    RESETTING,
+    VFIO_DRIVERS,
+    Bus,
+    is_vfio_driver,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity, State
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.plan import is_native
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import KINDS
+
+MODULE_UTILS = Path(__file__).parents[3] / "plugins/module_utils"
+DEVICE = "i2s0.0"
+
+
+@pytest.fixture
+def bus(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bus for which VFIO has no driver."""
+    monkeypatch.setitem(BUSES, "i2s", Bus("i2s", "I2S"))
+    return "i2s"
+
+
+@pytest.fixture
+def board_with_device(board: Board, bus: str) -> Board:
+    for kind in ("devices", "drivers"):
+        (board.kernel.tree / f"bus/{bus}/{kind}").mkdir(parents=True)
+    board.kernel.put(f"bus/{bus}/drivers_probe", "")
+    board.kernel.add_device(DEVICE, "/soc/codec@0", ("acme,codec",), bus=bus)
+    return board
+
+
+@pytest.mark.parametrize("name", BUSES)
+def test_the_entry_of_a_bus_is_complete(name: str) -> None:
+    entry = BUSES[name]
+    assert entry.name == name
+    assert entry.title.lower() == name
+    assert set(entry.identified_by) <= set(Identity._fields) & set(KINDS)
+    assert entry.vfio_driver == VFIO_DRIVERS.get(name)
+    assert bool(entry.vfio_needs) == bool(entry.vfio_driver)
+
+
+def test_what_udev_asks_modprobe_with_is_the_modalias_or_made_of_the_id() -> None:
+    files = {"modalias": "of:Ncrypto", "id": "000bb0a1"}
+    assert BUSES["platform"].modalias(files.get) == "of:Ncrypto"
+    assert BUSES["amba"].modalias(files.get) == "amba:d000BB0A1"
+    assert Bus("i2s", "I2S").modalias({}.get) == ""
+
+
+def test_one_vfio_driver_asks_for_a_reset() -> None:
+    assert [entry.name for entry in BUSES.values() if entry.vfio_resets] == [RESETTING.name]
+
+
+def test_no_file_but_that_of_the_buses_writes_their_names() -> None:
+    texts = {f"{quote}{name}{quote}" for name in BUSES for quote in "\"'"}
+    assert [
+        path.name
+        for path in MODULE_UTILS.rglob("*.py")
+        if path.name != "buses.py" and any(text in path.read_text() for text in texts)
+    ] == []
+
+
+def test_no_driver_is_that_of_a_bus_without_one(bus: str) -> None:
+    assert not is_vfio_driver(None, bus)
+    assert is_native(Identity(bus, DEVICE), State())
+
+
+def test_a_device_of_a_bus_without_a_vfio_driver_is_kept_from_drivers(
+    board_with_device: Board, bus: str
+) -> None:
+    entries = [{"compatible": "acme,codec", "policy": "no_autobind"}]
+    assert board_with_device.apply(entries).is_changed
+    assert not board_with_device.apply(entries).is_changed
+    override = f"bus/{bus}/devices/{DEVICE}/driver_override"
+    assert board_with_device.kernel.read(override) == "none"
+    assert 'SUBSYSTEM!="platform|amba|i2s"' in (board_with_device.file(RULES) or "")
+    board_with_device.apply([])
+    assert board_with_device.kernel.read(override) == "(null)"
+
+
+@pytest.mark.parametrize("settings", [{}, {"runtime": False}])
+def test_policy_vfio_is_refused_on_a_bus_without_a_vfio_driver(
+    board_with_device: Board, bus: str, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(PolicyError) as caught:
+        board_with_device.apply([{"compatible": "acme,codec", "policy": "vfio"}], **settings)
+    (problem,) = caught.value.problems
+    assert problem == (
+        f"/soc/codec@0 ({bus} device {DEVICE}) cannot have policy vfio, because VFIO has no driver "
+        f"for the {bus} bus. Use policy no_autobind or driver"
+    )
+    assert not board_with_device.kernel.writes
+
+
+def test_an_entry_with_policy_vfio_cannot_name_a_bus_without_a_vfio_driver(bus: str) -> None:
+    entry = {"name": DEVICE, "bus": bus}
+    assert parse_entries([{**entry, "policy": "no_autobind"}])
+    with pytest.raises(PolicyError, match="VFIO has no driver for the i2s bus"):
+        parse_entries([{**entry, "policy": "vfio"}])
+
+
+def test_a_compatible_that_is_on_both_kinds_of_buses_at_boot_gives_vfio_no_other_device(
+    board: Board, bus: str
+) -> None:
+    board.apply([{"compatible": "acme,crypto", "policy": "vfio"}], reset_required=False)
+    rule = f'ENV{{ARMFLEET_VFIO_POLICY}}=="vfio", SUBSYSTEM=="{bus}", GOTO="armfleet_vfio_end"'
+    assert rule in (board.file(RULES) or "")
