@@ -106,6 +106,10 @@ def as_json(report: Report) -> str:
     return '%s, "hosts": [\n%s\n]}\n' % (json.dumps(head)[:-1], lines)
 
 
+_HOST_CELLS = [column for column in HOST_COLUMNS if column.is_in_csv]
+_DEVICE_CELLS = [name for column in DEVICE_COLUMNS for name in column.cells]
+
+
 def as_csv(report: Report) -> str:
     """Return CSV with one device per line; a host without devices has a line of its own."""
     stream = io.StringIO()
@@ -115,10 +119,6 @@ def as_csv(report: Report) -> str:
         for cells in _rows(host):
             writer.writerow([_cell(text) for text in cells])
     return stream.getvalue()
-
-
-_HOST_CELLS = [column for column in HOST_COLUMNS if column.is_in_csv]
-_DEVICE_CELLS = [name for column in DEVICE_COLUMNS for name in column.cells]
 
 
 def _rows(host: HostState) -> Iterator[Sequence[str]]:

@@ -28,6 +28,9 @@ class Hazard(TypedDict):
     sentence: str
 
 
+_HAZARD = _answers.HAZARD.part("kind", "sentence")
+
+
 class Binding(TypedDict):
     """A driver and the override that leads to it."""
 
@@ -121,9 +124,6 @@ def _hazard_sentences(hazards: list[Hazard] | None) -> str:
     return "; ".join(hazard["sentence"] for hazard in hazards)
 
 
-_HAZARD = _answers.HAZARD.part("kind", "sentence")
-
-
 def _hazards_of_page(hazards: list[Hazard] | None) -> list[Hazard]:
     if hazards is None:
         sentence = "it was read without root, and other users' files were not"
@@ -165,13 +165,7 @@ DEVICE_COLUMNS = (
     _as_returned("drift", {"drift": "; ".join}),
     DeviceColumn(
         "hazards",
-        _answers.Record(
-            {
-                "carries": _answers.Nullable(
-                    _answers.ListOf(_answers.HAZARD.part("kind", "sentence"))
-                )
-            }
-        ),
+        _answers.Record({"carries": _answers.Nullable(_answers.ListOf(_HAZARD))}),
         itemgetter("carries"),
         {"hazards": _hazard_sentences},
         _hazards_of_page,

@@ -229,6 +229,12 @@ def test_the_page_has_the_devices_of_each_host_by_the_keys_of_json() -> None:
     assert decoded == {host["host"]: host["devices"] for host in FLEET}
 
 
+def test_each_column_of_csv_is_documented_in_its_order() -> None:
+    header = _exporters.as_csv(report()).rstrip().split(",")
+    section = (ROOT / "docs/report.md").read_text().partition("## CSV")[2].partition("\n\n")[2]
+    assert re.findall(r"`(\w+)`", section.partition("\n\n")[0]) == header
+
+
 def test_a_device_has_a_value_for_each_column() -> None:
     assert list(get_type_hints(Device)) == [column.key for column in DEVICE_COLUMNS]
 
