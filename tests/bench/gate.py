@@ -12,7 +12,7 @@ from unittest import mock
 sys.path.insert(0, sys.argv[1])
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply import reconcile
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
@@ -41,7 +41,7 @@ def _plan(policy: str, has_gate: bool) -> None:
     )
     gate = reconcile._hazards if has_gate else _no_hazards
     with mock.patch.object(reconcile, "_hazards", gate):
-        outcome = reconcile.reconcile(host, Usage(sysfs), Runs("gate"), request, check_mode=True)
+        outcome = reconcile.reconcile(host, Usage(sysfs), RunLock("gate"), request, check_mode=True)
     sysfs.close()
     if sum(bool(one.steps) for one in outcome.devices) != DEVICES:
         raise SystemExit("the plan takes no %d devices from their drivers" % DEVICES)

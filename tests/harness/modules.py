@@ -33,7 +33,7 @@ def run_on(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (MODULES["device_info"], state_module):
         monkeypatch.setattr(module, "open_host", lambda _timeout: board.host)
         monkeypatch.setattr(module, "Usage", lambda _sysfs: board.usage)
-    monkeypatch.setattr(state_module, "Runs", lambda _name, _timeout: board.runs())
+    monkeypatch.setattr(state_module, "RunLock", lambda _name, _timeout: board.run_lock())
 
 
 def spec(module: str) -> dict[str, Any]:

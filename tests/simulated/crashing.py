@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import reconcile
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
@@ -149,7 +149,7 @@ def _run(wish: Wish, written: int) -> None:
             rollout="crash",
         )
         outcome = reconcile(
-            host, Usage(sysfs, "/proc"), Runs("host_policy"), request, check_mode=False
+            host, Usage(sysfs, "/proc"), RunLock("host_policy"), request, check_mode=False
         )
         told = Outcome(outcome.is_changed, watch.seen, bool(outcome.interrupted))
         os.write(written, json.dumps(told).encode() + b"\n")

@@ -14,7 +14,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile imp
     Outcome,
     reconcile,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
@@ -68,8 +68,8 @@ class Lab:
             **{"persistent": True, **settings},
         )
         usage = Usage(self.host.sysfs, str(self.root / "proc"))
-        runs = Runs("host_policy", folder=str(self.root / "run"))
-        return reconcile(self.host, usage, runs, request, check_mode=check)
+        lock = RunLock("host_policy", directory=str(self.root / "run"))
+        return reconcile(self.host, usage, lock, request, check_mode=check)
 
     def reboot(self) -> None:
         """Go on with the machine as it is after the next boot."""

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import reconcile
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
@@ -144,8 +144,8 @@ def rules_of(machine: Machine, root: Path, entry: dict[str, Any]) -> str:
     )
     request = Request(parse_entries([entry]), is_whole_list=True, runtime=False, persistent=True)
     usage = Usage(sysfs, str(root / "proc"))
-    runs = Runs("host_policy", folder=str(root / "run"))
-    outcome = reconcile(host, usage, runs, request, check_mode=True)
+    lock = RunLock("host_policy", directory=str(root / "run"))
+    outcome = reconcile(host, usage, lock, request, check_mode=True)
     files = {change.path: change.after for change in outcome.files}
     return files[last_applied.RULES] or ""
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import reconcile
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE, Usage
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
@@ -200,7 +200,7 @@ def machine() -> Machine:
 class HostileHost(NamedTuple):
     host: Host
     usage: Usage
-    runs: Runs
+    lock: RunLock
 
 
 def host_with(built: Machine, root: Path, path: str = "", content: bytes = b"") -> HostileHost:
@@ -209,7 +209,9 @@ def host_with(built: Machine, root: Path, path: str = "", content: bytes = b"") 
     usage = Usage(sysfs, str(root / "proc"), lambda: Networks({}, set()), files)
     kmod = SimulatedKmod(built, root / "etc")
     host = Host(sysfs, kmod, files, KernelLog(str(root / "dev/kmsg")))
-    return HostileHost(host, usage, Runs("host_policy", folder=str(root / "run/armfleet-vfio")))
+    return HostileHost(
+        host, usage, RunLock("host_policy", directory=str(root / "run/armfleet-vfio"))
+    )
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ from typing import Any
 
 from fake_kernel import VFIO_MODULES, Driver, FakeKernel, FakeKmod, Module, snapshot
 
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.journal import Journal
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
     Outcome,
     reconcile,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
@@ -69,8 +70,11 @@ class Board:
         files = Files(str(self.files_root))
         return Usage(self.kernel, str(self.proc), lambda: self.networks, files)
 
-    def runs(self, who: str = "host_policy", timeout: float = 0) -> Runs:
-        return Runs(who, timeout, str(self.root / "run"))
+    def run_lock(self, name: str = "host_policy", timeout: float = 0) -> RunLock:
+        return RunLock(name, timeout, str(self.root / "run"))
+
+    def journal(self, name: str = "host_policy") -> Journal:
+        return self.run_lock(name).journal
 
     def apply(self, entries: Sequence[dict[str, Any]], **settings: Any) -> Outcome:
         """What host_policy does with this list."""
@@ -81,7 +85,7 @@ class Board:
         return self.reconcile(self._request(entries, settings), check_mode=True)
 
     def reconcile(self, request: Request, *, check_mode: bool = False) -> Outcome:
-        return reconcile(self.host, self.usage, self.runs(), request, check_mode=check_mode)
+        return reconcile(self.host, self.usage, self.run_lock(), request, check_mode=check_mode)
 
     def inspect(
         self, selectors: Sequence[Selector] | None, *, only_claimed: bool = False

@@ -2,56 +2,189 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The journal of an interrupted run, checked line by line before anything is undone by it. Pure."""
+"""The journal: how things were before a run changed them, for the next run if it is interrupted.
+
+It is in /run, because after a boot there is no run-time state to undo.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-import re
-from typing import Any, Callable, Mapping
+import os
+from typing import Any, NamedTuple, Sequence
 
-from .._boot import driverctl, initramfs, last_applied
-from .._boot.rollout_backup import PREVIOUS
-from .._model.buses import BUSES, VFIO_DRIVERS
-from . import symlinks
-from .run_lock import (
-    DEVICE,
-    FILE,
-    FORMAT,
-    LINKS,
-    MODULE,
-    NODE,
-    NOIOMMU,
-    RELOADED,
-    DamagedLine,
-    Interrupted,
-    Undo,
-)
+from .. import _text
+from .._errors import PolicyError
+from .._system.files import Files, failure, open_own
+from .operations import Operation, UndoRecord, from_record
+from .record_fields import mapping, printable, quoted, text_of
+from .run_lock import check_directory, journal_path, make_directory
 
-# Files that a run writes or removes; driverctl's are in a directory of their own.
-PATHS = (
-    *(*last_applied.PATHS, *initramfs.PATHS),
-    *(PREVIOUS, last_applied.WAITS_FOR_BOOT, initramfs.OUTDATED),
-)
+# Another version of the collection may write another one.
+FORMAT = 1
 
-_MODULE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
-_MODE = re.compile(r"[0-7]{3,4}\Z")
-# Of a group, and of a device: vfio_group_get_from_iommu and vfio_init_device in drivers/vfio.
-_NODE = re.compile(symlinks.DEV + r"/(?:(?:noiommu-)?[0-9]+|devices/vfio[0-9]+)\Z")
-_LONGEST_QUOTE = 60
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+# Bytes of a journal; one of 500 devices and their rules has less than 1 MiB.
+_LONGEST = 64 << 20
+_MOST_LINES = 5
+# What is at most written of a device or a module, in bytes; it is some 500 mostly.
+_PER_CHANGE = 4096
 
 
-def parse(content: bytes, boot: str) -> Interrupted | None:
-    """What the journal says; None if it is empty or of another boot than ``boot``.
+class DamagedLine(NamedTuple):
+    """A line of the journal that cannot be read; the first line is number 1."""
 
-    ValueError if it cannot be told whose it is. Other lines that cannot be read are kept apart.
+    number: int
+    content: bytes
+    reason: str
+
+
+class InterruptedRun(NamedTuple):
+    """A run that did not come to its end: whose it was, and what it had changed, in its order."""
+
+    owner: str
+    operations: list[Operation]
+    damaged: list[DamagedLine]
+
+
+class Journal:
+    """The journal of the run of ``owner``, and what an earlier one left in it."""
+
+    def __init__(self, owner: str, directory: str) -> None:
+        self.path = journal_path(directory)
+        self._directory = directory
+        self._owner = owner
+        self._descriptor: int | None = None
+        # What earlier runs, or this one, could not undo, and whose that was.
+        self._remaining: list[UndoRecord | bytes] = []
+        self._remaining_owners: list[str] = []
+
+    def read_interrupted(self) -> InterruptedRun | None:
+        """What a run of this boot left that was killed or could not undo everything."""
+        try:
+            check_directory(self._directory)
+            with open(open_own(self.path, os.O_RDONLY, os.getuid()), "rb") as stream:
+                content = stream.read(_LONGEST + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise failure("read", self.path, error) from None
+        try:
+            if len(content) > _LONGEST:
+                raise ValueError("it is larger than %d MiB" % (_LONGEST >> 20))
+            return parse(content, _boot_id())
+        except ValueError as error:
+            raise PolicyError(
+                "%s (%s). Nothing of it was undone. See the devices with device_info, and delete "
+                "the file" % (self._unreadable, error)
+            ) from None
+
+    def report_damage(self, damaged: Sequence[DamagedLine], outcome: str) -> str:
+        """A sentence on lines that cannot be read; ``outcome`` is what becomes of the others."""
+        lines = ["line %d (%s)" % (line.number, line.reason) for line in damaged[:_MOST_LINES]]
+        if len(damaged) > _MOST_LINES:
+            lines.append("%d more" % (len(damaged) - _MOST_LINES))
+        return (
+            "%s in %s. What its other lines say %s. See the devices with device_info, correct what "
+            "is not as it should be, and delete the file"
+            % (self._unreadable, ", ".join(lines), outcome)
+        )
+
+    @property
+    def _unreadable(self) -> str:
+        return "%s, which says how an interrupted run found this host, cannot be read" % self.path
+
+    def obstacle(self) -> str | None:
+        """Why a run could not write its journal. Reads only."""
+        return Files().obstacle(self.path, _PER_CHANGE)
+
+    def begin(self, records: Sequence[UndoRecord], changes: int) -> None:
+        """Begin to write; PolicyError if there is no room for ``records`` and the changes."""
+        size = sum(len(json.dumps(record)) + 1 for record in records) + _PER_CHANGE * (changes + 1)
+        self._descriptor = self._create([*self._remaining_owners, self._owner], size)
+
+    def append(self, record: UndoRecord) -> None:
+        """Write how something is, before it is changed."""
+        if self._descriptor is None:
+            self._descriptor = self._create([*self._remaining_owners, self._owner])
+        self._write(self._descriptor, record)
+
+    def discard(self) -> None:
+        """Remove what this run wrote: nothing of it is left to be undone."""
+        self._close()
+        if self._remaining:
+            os.close(self._create(self._remaining_owners))
+            return
+        try:
+            os.unlink(self.path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise failure("write", self.path, error) from None
+
+    def replace(
+        self,
+        records: Sequence[UndoRecord],
+        owner: str | None = None,
+        damaged: Sequence[DamagedLine] = (),
+    ) -> None:
+        """Keep only this for the next run to undo; ``owner`` is whose it was, if not this run's."""
+        self._close()
+        self._remaining += records
+        self._remaining += [line.content for line in damaged]
+        self._remaining_owners.append(owner or self._owner)
+        os.close(self._create(self._remaining_owners))
+
+    def _create(self, owners: Sequence[str], size: int = 0) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        temporary = self.path + ".new"
+        try:
+            make_directory(self._directory)
+            descriptor = open_own(temporary, flags, os.getuid())
+        except OSError as error:
+            raise failure("write", self.path, error) from None
+        try:
+            _reserve(descriptor, size)
+            head = {"format": FORMAT, "boot": _boot_id(), "who": " and ".join(owners)}
+            for line in (head, *self._remaining):
+                self._write(descriptor, line)
+            os.rename(temporary, self.path)
+        except (OSError, PolicyError) as error:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            if isinstance(error, OSError):
+                raise failure("write", self.path, error) from None
+            raise
+        return descriptor
+
+    def _write(self, descriptor: int, line: Any) -> None:
+        content = line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n"
+        try:
+            if os.write(descriptor, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise failure("write", self.path, error) from None
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def parse(content: bytes, boot: str) -> InterruptedRun | None:
+    """The run of a journal; None if it is empty or of another boot than ``boot``.
+
+    ValueError if it is not known whose it is. Other lines that cannot be read are kept apart.
     """
     # A line that was cut short stands for a change that was not made.
     lines = [line + b"\n" for line in content.split(b"\n")[:-1]]
     if not lines:
         return None
-    head = _mapping(_loads(lines[0]), "its first line")
-    if _text(head.get("boot"), "the boot") != boot:
+    head = mapping(_loads(lines[0]), "its first line")
+    if text_of(head.get("boot"), "the boot") != boot:
         for line in lines:
             _loads(line)
         return None
@@ -59,12 +192,12 @@ def parse(content: bytes, boot: str) -> Interrupted | None:
     if head.get("format") != FORMAT or isinstance(head["format"], bool):
         raise ValueError(
             "its format is %s, and this version of the collection reads format %d"
-            % (_quoted(head.get("format")), FORMAT)
+            % (quoted(head.get("format")), FORMAT)
         )
-    interrupted = Interrupted(_printable(head.get("who"), "who it was"), [], [])
+    interrupted = InterruptedRun(printable(head.get("who"), "who it was"), [], [])
     for number, line in enumerate(lines[1:], start=2):
         try:
-            interrupted.undos.append(_undo(_loads(line)))
+            interrupted.operations.append(from_record(_loads(line)))
         except ValueError as error:
             interrupted.damaged.append(DamagedLine(number, line, str(error)))
     return interrupted
@@ -79,177 +212,22 @@ def _loads(line: bytes) -> Any:
         raise ValueError("it is no text") from None
 
 
-def _undo(record: Any) -> Undo:
-    if not isinstance(record, list) or len(record) != len(Undo._fields):
-        raise ValueError("%s is no record" % _quoted(record))
-    kind, subject, values, is_late = record
-    if not isinstance(kind, str) or kind not in _CHECKS:
-        raise ValueError("%s is no kind of change" % _quoted(kind))
-    _printable(subject, "the subject")
-    if not isinstance(is_late, bool):
-        raise ValueError("%s is neither true nor false" % _quoted(is_late))
-    checks = _CHECKS[kind]
-    if _mapping(values, "what it was").keys() != checks.keys():
-        raise ValueError("%s does not have the keys %s" % (_quoted(values), ", ".join(checks)))
-    for key, check in checks.items():
-        check(values[key], key)
-    return Undo(kind, subject, values, is_late)
-
-
-def _mapping(value: Any, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-    return value
-
-
-def _text(value: Any, what: str) -> str:
-    """A text that a file or its name can have."""
-    if not isinstance(value, str):
-        raise ValueError("%s is %s" % (what, _quoted(value)))
+def _reserve(descriptor: int, size: int) -> None:
+    """Make an empty file be of that size for a moment; OSError if there is no room for it."""
+    if not size:
+        return
     try:
-        value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise ValueError("%s is %s" % (what, _quoted(value))) from None
-    return value
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):
+            raise
+    os.ftruncate(descriptor, 0)
 
 
-def _printable(value: Any, what: str) -> str:
-    text = _text(value, what)
-    if not text.isprintable():
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-    return text
-
-
-def _name(value: Any, what: str) -> None:
-    """A name in a directory of sysfs."""
-    text = _text(value, what)
-    if text in ("", ".", "..") or "/" in text or not text.isprintable():
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-
-
-def _override(value: Any, what: str) -> None:
-    if not _text(value, what) or set(value) & set("\n\0"):
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-
-
-def _module(value: Any, what: str) -> None:
-    if not _MODULE_NAME.match(_text(value, what)):
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-
-
-def _modules(value: Any, what: str) -> None:
-    if not isinstance(value, list):
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-    for name in value:
-        _module(name, what)
-
-
-def _vfio_module(value: Any, what: str) -> None:
-    if value not in list(VFIO_DRIVERS.values()):
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-
-
-def _switch(value: Any, what: str) -> None:
-    if value not in ("Y", "N"):
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-
-
-def _boolean(value: Any, what: str) -> None:
-    if not isinstance(value, bool):
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-
-
-def _mode(value: Any, what: str) -> None:
-    if not _MODE.match(_text(value, what)):
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-
-
-def _our_path(value: Any, what: str) -> None:
-    directory, _slash, name = _text(value, what).rpartition("/")
-    is_stored = directory == driverctl.FOLDER and "\0" not in name and driverctl.device_of(name)
-    if value not in PATHS and not is_stored:
-        raise ValueError("%s is %s, no file of this collection" % (what, _quoted(value)))
-
-
-def _node(value: Any, what: str) -> None:
-    if not _NODE.match(_text(value, what)):
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-
-
-def _link(value: Any, what: str) -> None:
-    directory, _slash, name = _text(value, what).rpartition("/")
-    if directory not in symlinks.FOLDERS or name in ("", ".", "..") or "\0" in name:
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-
-
-def _target(value: Any, what: str) -> None:
-    if not _text(value, what) or "\0" in value:
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-
-
-def _device(value: Any, what: str) -> None:
-    """A device's Identity as JSON has it."""
-    if not isinstance(value, list) or len(value) != 6 or not isinstance(value[3], list):
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-    bus, name, dt_path, compatible, acpi_path, acpi_hid = value
-    if not isinstance(bus, str) or bus not in BUSES:
-        raise ValueError("the bus is %s" % _quoted(bus))
-    _name(name, "the device's name")
-    for text in (dt_path, acpi_path, acpi_hid):
-        if text is not None:
-            _text(text, what)
-    for text in compatible:
-        _text(text, what)
-
-
-def _wanted(value: Any, what: str) -> None:
-    """The driver and the override that the run wanted."""
-    if not isinstance(value, list) or len(value) != 2:
-        raise ValueError("%s is %s" % (what, _quoted(value)))
-    _or_null(_name)(value[0], what)
-    _or_null(_override)(value[1], what)
-
-
-def _quoted(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "…"
-
-
-_Check = Callable[[Any, str], object]
-
-
-def _or_null(check: _Check) -> _Check:
-    return lambda value, what: value is None or check(value, what)
-
-
-def _each(check_key: _Check, check_value: _Check) -> _Check:
-    def check(value: Any, what: str) -> None:
-        for key, one in _mapping(value, what).items():
-            check_key(key, what)
-            check_value(one, what)
-
-    return check
-
-
-# What each kind of change has written down, and what that can be.
-_CHECKS: Mapping[str, Mapping[str, _Check]] = {
-    DEVICE: {
-        "device": _device,
-        "driver": _or_null(_name),
-        "driver_override": _or_null(_override),
-        "wanted": _or_null(_wanted),
-    },
-    MODULE: {"module": _module, "before": _modules, "came": _modules},
-    RELOADED: {
-        "module": _vfio_module,
-        "reset_required": _switch,
-        "noiommu": _or_null(_boolean),
-    },
-    NOIOMMU: {"value": _switch},
-    FILE: {"path": _our_path, "before": _or_null(_text), "after": _or_null(_text)},
-    NODE: {"path": _node, "group": _or_null(_name), "mode": _or_null(_mode)},
-    LINKS: {
-        "before": _each(_link, _or_null(_target)),
-        "owners": _each(_link, _device),
-    },
-}
+def _boot_id() -> str:
+    try:
+        with open(_BOOT_ID, encoding="ascii") as stream:
+            return _text.stripped(stream.read())
+    except OSError:
+        # An image that is not running has no /proc.
+        return ""

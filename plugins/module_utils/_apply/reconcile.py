@@ -41,7 +41,7 @@ from .._system.host import Host
 from . import symlinks
 from .kept_settings import noiommu, reset_kept
 from .preflight import explain_permanent_drivers, unreadiness
-from .run_lock import Runs
+from .run_lock import RunLock
 
 if TYPE_CHECKING:
     from .._boot.hazards import Absent
@@ -95,7 +95,7 @@ class Outcome(NamedTuple):
 
 
 def reconcile(
-    host: Host, usage: Usage, runs: Runs, request: Request, *, check_mode: bool
+    host: Host, usage: Usage, lock: RunLock, request: Request, *, check_mode: bool
 ) -> Outcome:
     """Bring the host to what is asked for, or with ``check_mode`` say what that would do.
 
@@ -103,40 +103,36 @@ def reconcile(
     """
     # Nobody but root can change anything, or use the lock.
     if check_mode or os.geteuid() != 0:
-        outcome = _run(host, usage, runs, request, check_mode)
-        return outcome._replace(interrupted=_notice(runs))
-    with runs.alone():
-        interrupted = _recover(host, usage, runs, request)
+        outcome = _run(host, usage, lock, request, check_mode)
+        return outcome._replace(interrupted=_announce(lock))
+    with lock.acquire():
+        interrupted = _recover(host, usage, lock, request)
         try:
-            return _run(host, usage, runs, request, check_mode)._replace(interrupted=interrupted)
+            return _run(host, usage, lock, request, check_mode)._replace(interrupted=interrupted)
         except PolicyError as error:
             raise PolicyError([*interrupted, *error.problems]) from None
 
 
-def _notice(runs: Runs) -> list[str]:
-    # The folder of an interrupted run is root's.
-    left = runs.interrupted() if os.geteuid() == 0 else None
-    if left is None:
+def _announce(lock: RunLock) -> list[str]:
+    # The directory of an interrupted run is root's.
+    if os.geteuid() != 0 or not lock.has_journal():
         return []
     # Here, as in _recover, because nearly all runs have not to load it.
     from .recovery import (  # noqa: PLC0415
-        announcement,
+        announce,
     )
 
-    if left.damaged:
-        raise PolicyError(runs.complaint(left.damaged, "is undone by the next run"))
-    return [announcement(left) + " The next run undoes first what it had done"]
+    return announce(lock.journal)
 
 
-def _recover(host: Host, usage: Usage, runs: Runs, request: Request) -> list[str]:
-    if runs.interrupted() is None:
+def _recover(host: Host, usage: Usage, lock: RunLock, request: Request) -> list[str]:
+    if not lock.has_journal():
         return []
     from .recovery import (  # noqa: PLC0415
-        Recovery,
+        recover,
     )
 
-    doors = Recovery(host.sysfs, host.kmod, host.files, usage, runs)
-    return doors.run(request.allow)
+    return recover(host, usage, lock.journal, request.allow)
 
 
 class _Prepared(NamedTuple):
@@ -164,10 +160,10 @@ class _Prepared(NamedTuple):
         return bool(self.steps or self.needed or any(one.steps for one in self.plans))
 
 
-def _run(host: Host, usage: Usage, runs: Runs, request: Request, check_mode: bool) -> Outcome:
+def _run(host: Host, usage: Usage, lock: RunLock, request: Request, check_mode: bool) -> Outcome:
     problems = Problems()
     with problems.ending():
-        prepared = _prepare(host, usage, runs, request, problems)
+        prepared = _prepare(host, usage, lock, request, problems)
     if prepared is None:
         return Outcome([], [], [])
     request, plans, steps, lasting, records, skipped, memory, noiommu_kept = prepared
@@ -176,11 +172,11 @@ def _run(host: Host, usage: Usage, runs: Runs, request: Request, check_mode: boo
     if prepared.is_needed and not check_mode:
         # Here, because a run that finds nothing to do, as nearly all do, has not to load it.
         from .transaction import (  # noqa: PLC0415
-            Changes,
+            ChangeSet,
             Transaction,
         )
 
-        changes = Changes(steps, plans, prepared.needed, request.access, "group" in request.allow)
+        changes = ChangeSet(steps, plans, prepared.needed, request.access, "group" in request.allow)
 
         def refusals(plan: DevicePlan) -> list[str]:
             return [
@@ -188,9 +184,7 @@ def _run(host: Host, usage: Usage, runs: Runs, request: Request, check_mode: boo
                 for hazard in usage.since(plan.device, plan.before, request.allow)
             ]
 
-        after = Transaction(
-            host.sysfs, host.kmod, host.files, runs, host.log, changes, refusals
-        ).run()
+        after = Transaction(host, lock.journal, changes, refusals).run()
     return Outcome(
         [_outcome(device_plan, after.get(device_plan.device)) for device_plan in plans],
         steps,
@@ -208,7 +202,7 @@ def _run(host: Host, usage: Usage, runs: Runs, request: Request, check_mode: boo
 
 
 def _prepare(
-    host: Host, usage: Usage, runs: Runs, request: Request, problems: Problems
+    host: Host, usage: Usage, lock: RunLock, request: Request, problems: Problems
 ) -> _Prepared | None:
     """What has to be done; None where the call does not concern this host.
 
@@ -252,7 +246,7 @@ def _prepare(
     if prepared.is_needed or lasting.accepts_less_than(request.allow):
         boot = _next_boot(host, usage, request, memory)
     hazards = _hazards(usage, request, [*plans, *boot.plans], steps, is_whole=is_whole)
-    found = _reasons_against(host, runs, prepared, boot, in_the_way, is_whole=is_whole)
+    found = _reasons_against(host, lock, prepared, boot, in_the_way, is_whole=is_whole)
     found += [
         Problem(refusal(device.label, hazard), device)
         for device, hazard in hazards
@@ -487,7 +481,7 @@ class _NextBoot(NamedTuple):
 
 def _reasons_against(
     host: Host,
-    runs: Runs,
+    lock: RunLock,
     prepared: _Prepared,
     boot: _NextBoot,
     in_the_way: Sequence[Problem],
@@ -517,7 +511,7 @@ def _reasons_against(
         sentence = "Group %s (`vfio_group`) does not exist on this host; create it first" % group
         found.append(Problem(sentence))
     if working or steps or files:
-        found += [Problem(one) for one in _not_writable(host, runs, working, steps, files)]
+        found += [Problem(one) for one in _not_writable(host, lock, working, steps, files)]
     found += unreadiness(host.sysfs, host.kmod, plans, steps, request.settings, is_whole=is_whole)
     found += explain_permanent_drivers(host.sysfs, host.kmod, host.files, [*working, *boot.plans])
     return found + [
@@ -529,7 +523,7 @@ def _reasons_against(
 
 def _not_writable(
     host: Host,
-    runs: Runs,
+    lock: RunLock,
     working: Sequence[DevicePlan],
     steps: Sequence[HostStep],
     files: Sequence[FileChange],
@@ -537,7 +531,7 @@ def _not_writable(
     """Which of the files and links that are to change cannot be, and why. Reads only."""
     if os.geteuid() != 0:
         return []
-    obstacles = [runs.obstacle()]
+    obstacles = [lock.journal.obstacle()]
     obstacles += [host.files.obstacle(change.path, change.size) for change in files]
     links = [step.value for step in steps if step.kind is HostStepKind.REMOVE_LINK]
     for one in working:

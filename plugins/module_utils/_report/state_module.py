@@ -11,7 +11,7 @@ from typing import Any, Callable, Mapping
 from .. import _text
 from .._ansible_module import create_module, fail
 from .._apply.reconcile import Outcome, reconcile
-from .._apply.run_lock import Runs
+from .._apply.run_lock import RunLock
 from .._errors import PolicyError, Problems
 from .._in_use.checker import Usage
 from .._model.policy import DEFAULT, Policy, VfioSettings
@@ -39,7 +39,7 @@ def run(
             raise PolicyError("`timeout` is in seconds, 1 or more")
         request = to_request(module.params)
         outcome = reconcile(
-            host, Usage(host.sysfs), Runs(name, timeout), request, check_mode=module.check_mode
+            host, Usage(host.sysfs), RunLock(name, timeout), request, check_mode=module.check_mode
         )
     except PolicyError as error:
         fail(module, error)

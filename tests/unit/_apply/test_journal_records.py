@@ -18,12 +18,8 @@ from board import CRYPTO, LIST, Board, acme_board
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import (
-    LINKS,
-    NODE,
-    Runs,
-    Undo,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations import UndoRecord
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.transaction import Transaction
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import PREVIOUS
@@ -58,11 +54,11 @@ def killed(tmp_path: Path) -> Board:
             commit(staged)
 
         def undo_nothing(transaction: Transaction) -> None:
-            for staged in transaction._staged:
-                staged.discard()
+            for write in transaction._files:
+                write.discard()
 
         patch.setattr(StagedFile, "commit", die)
-        patch.setattr(Transaction, "_put_back", undo_nothing)
+        patch.setattr(Transaction, "_roll_back", undo_nothing)
         with pytest.raises(KilledError):
             board.apply(
                 LIST,
@@ -93,10 +89,10 @@ def refusal(board: Board) -> str:
 
 
 def test_all_kinds_of_changes_are_written_down_and_read(killed: Board) -> None:
-    left = killed.runs().interrupted()
+    left = killed.journal().read_interrupted()
     assert left
     assert not left.damaged
-    kinds = {undo.kind for undo in left.undos}
+    kinds = {operation.kind for operation in left.operations}
     assert kinds >= {"device", "module", "noiommu", "node", "links", "file"}
     assert "undone first" in killed.apply([]).interrupted[0]
     assert killed.kernel.binding("b000000.crypto") == NATIVE
@@ -112,7 +108,7 @@ def test_all_kinds_of_changes_are_written_down_and_read(killed: Board) -> None:
         {"values": None},
         {"values": []},
         {"values": {}},
-        {"is_late": "no"},
+        {"deferred": "no"},
     ],
     ids=json.dumps,
 )
@@ -121,7 +117,7 @@ def test_a_record_that_is_damaged_is_named_and_all_others_are_undone(
 ) -> None:
     records = lines(killed)
     number = next(number for number, record in enumerate(records[1:], 1) if record[0] == "file")
-    records[number] = [*Undo(*records[number])._replace(**damage)]
+    records[number] = [*UndoRecord(*records[number])._replace(**damage)]
     write(killed, records)
     message = refusal(killed)
     assert f"in line {number + 1} (" in message
@@ -255,12 +251,12 @@ def test_no_damage_of_a_record_ends_in_anything_but_a_sentence(killed: Board) ->
         ("file", {"path": "/etc/driverctl.d/.x", "before": None, "after": "x"}),
         ("file", {"path": "/etc/driverctl.d/passwd", "before": None, "after": "x"}),
         ("file", {"path": "/etc/driverctl.d/platform-", "before": None, "after": "x"}),
-        (NODE, {"path": "/dev/vfio/by-tag/left", "group": None, "mode": "0666"}),
-        (NODE, {"path": "/dev/vfio/vfio", "group": None, "mode": "0666"}),
-        (NODE, {"path": "/dev/vfio/../sda", "group": None, "mode": "0666"}),
-        (NODE, {"path": "/dev/sda", "group": None, "mode": "0666"}),
-        (NODE, {"path": "/dev/vfio/1", "group": None, "mode": "rw"}),
-        (LINKS, {"before": {"/dev/sda": None}, "owners": {}}),
+        ("node", {"path": "/dev/vfio/by-tag/left", "group": None, "mode": "0666"}),
+        ("node", {"path": "/dev/vfio/vfio", "group": None, "mode": "0666"}),
+        ("node", {"path": "/dev/vfio/../sda", "group": None, "mode": "0666"}),
+        ("node", {"path": "/dev/sda", "group": None, "mode": "0666"}),
+        ("node", {"path": "/dev/vfio/1", "group": None, "mode": "rw"}),
+        ("links", {"before": {"/dev/sda": None}, "owners": {}}),
         ("module", {"module": "--all", "before": [], "came": []}),
         ("module", {"module": "vfio", "before": [], "came": ["-f"]}),
         ("reloaded", {"module": "ext4", "reset_required": "Y", "noiommu": None}),
@@ -270,7 +266,7 @@ def test_no_damage_of_a_record_ends_in_anything_but_a_sentence(killed: Board) ->
 def test_no_journal_has_anything_else_on_the_host_undone(
     board: Board, kind: str, values: dict[str, Any]
 ) -> None:
-    board.runs().remember(Undo(kind, "x", values))
+    board.journal().append(UndoRecord(kind, "x", values))
     board.kernel.writes.clear()
     assert "in line 2 (" in refusal(board)
     assert not board.kernel.writes
@@ -278,9 +274,9 @@ def test_no_journal_has_anything_else_on_the_host_undone(
 
 
 def test_a_lock_with_anything_in_it_is_no_name(board: Board) -> None:
-    board.runs().obstacle()
-    holder = Runs("x", 0, str(board.root / "run"))
-    with holder.alone():
+    board.journal().obstacle()
+    holder = RunLock("x", 0, str(board.root / "run"))
+    with holder.acquire():
         (board.root / "run/lock").write_bytes(b"two\nlines \xff\x1b[31m")
         with pytest.raises(PolicyError, match="another process holds the lock"):
             board.apply([CRYPTO])

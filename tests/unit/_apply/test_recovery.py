@@ -45,7 +45,7 @@ def kill_at_the_first_file(
 
     with monkeypatch.context() as patch:
         patch.setattr(StagedFile, "commit", die)
-        patch.setattr(Transaction, "_put_back", die)
+        patch.setattr(Transaction, "_roll_back", die)
         with pytest.raises(KilledError):
             board.apply(entries, reset_required=False, allow=allow)
     close_staged_files()
@@ -141,7 +141,7 @@ def test_a_file_that_somebody_changed_since_is_left(
 
     with monkeypatch.context() as patch:
         patch.setattr(StagedFile, "commit", die_after)
-        patch.setattr(Transaction, "_put_back", lambda _self: None)
+        patch.setattr(Transaction, "_roll_back", lambda _self: None)
         with pytest.raises(KilledError):
             board.apply([CRYPTO], reset_required=False)
     close_staged_files()

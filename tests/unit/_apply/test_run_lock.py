@@ -18,21 +18,27 @@ from pathlib import Path
 import pytest
 from board import CRYPTO, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply import run_lock
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs, Undo
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply import journal as journal_module
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.journal import InterruptedRun
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations import UndoRecord
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import MODPROBE
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 
 HOLDER = """
 import sys
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
-with Runs("host_policy", folder=sys.argv[1]).alone():
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
+with RunLock("host_policy", directory=sys.argv[1]).acquire():
     print("held", flush=True)
     sys.stdin.read()
 """
-FIRST = Undo("file", MODPROBE, {"path": MODPROBE, "before": None, "after": "text \udcff\n"})
-SECOND = Undo("noiommu", "vfio", {"value": "N"}, is_late=True)
+FIRST = UndoRecord("file", MODPROBE, {"path": MODPROBE, "before": None, "after": "text \udcff\n"})
+SECOND = UndoRecord("noiommu", "vfio", {"value": "N"}, deferred=True)
+
+
+def records(interrupted: InterruptedRun) -> list[UndoRecord]:
+    return [operation.to_record() for operation in interrupted.operations]
 
 
 @pytest.fixture
@@ -79,7 +85,7 @@ def test_a_second_run_begins_when_the_first_one_ends(folder: str) -> None:
     entered = threading.Event()
 
     def second() -> None:
-        with Runs("vfio_binding", 60, folder).alone():
+        with RunLock("vfio_binding", 60, folder).acquire():
             entered.set()
 
     waiting = threading.Thread(target=second)
@@ -94,7 +100,7 @@ def test_a_killed_run_leaves_no_lock(folder: str) -> None:
     holder = hold(folder)
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with Runs("vfio_binding", 0, folder).alone():
+    with RunLock("vfio_binding", 0, folder).acquire():
         pass
 
 
@@ -102,9 +108,9 @@ def test_the_lock_does_not_outlive_a_child_that_is_left_behind(board: Board) -> 
     # A child that hangs in the kernel has every descriptor of the run but its pipes closed.
     folder = str(board.root / "run")
     sysfs = _sysfs(board)
-    with Runs("host_policy", 0, folder).alone():
+    with RunLock("host_policy", 0, folder).acquire():
         sysfs.read_locked(["bus/platform/devices/b000000.crypto/driver_override"])
-    with Runs("host_policy", 0, folder).alone():
+    with RunLock("host_policy", 0, folder).acquire():
         pass
     sysfs.close()
 
@@ -114,9 +120,9 @@ def _sysfs(board: Board) -> Sysfs:
 
 
 def test_nobody_but_root_can_hold_the_lock_or_read_the_journal(folder: str) -> None:
-    runs = Runs("host_policy", 0, folder)
-    with runs.alone():
-        runs.remember(FIRST)
+    lock = RunLock("host_policy", 0, folder)
+    with lock.acquire():
+        lock.journal.append(FIRST)
     assert os.stat(folder).st_mode & 0o777 == 0o700
     for name in os.listdir(folder):
         assert os.stat(os.path.join(folder, name)).st_mode & 0o777 == 0o600
@@ -126,9 +132,9 @@ def test_a_lock_that_is_a_link_is_not_followed(folder: str, tmp_path: Path) -> N
     Path(folder).mkdir()
     (tmp_path / "victim").write_text("precious")
     (Path(folder) / "lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(PolicyError, match=r"/lock is a symbolic link"), Runs(
+    with pytest.raises(PolicyError, match=r"/lock is a symbolic link"), RunLock(
         "x", 0, folder
-    ).alone():
+    ).acquire():
         pass
     assert (tmp_path / "victim").read_text() == "precious"
 
@@ -138,7 +144,7 @@ def test_a_directory_that_others_can_write_to_has_no_journal(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
 ) -> None:
     place = tmp_path / "other" if made == "link" else Path(folder)
-    Runs("host_policy", 0, str(place)).remember(FIRST)
+    RunLock("host_policy", 0, str(place)).journal.append(FIRST)
     if made == "link":
         Path(folder).symlink_to(place)
     elif made == "file":
@@ -148,8 +154,13 @@ def test_a_directory_that_others_can_write_to_has_no_journal(
         monkeypatch.setattr(os, "getuid", lambda: 4711)
     else:
         place.chmod(0o770 if made == "group" else 0o1777)
-    runs = Runs("host_policy", 0, folder)
-    for call in (runs.interrupted, runs.alone().__enter__, lambda: runs.remember(SECOND)):
+    lock = RunLock("host_policy", 0, folder)
+    for call in (
+        lock.has_journal,
+        lock.journal.read_interrupted,
+        lock.acquire().__enter__,
+        lambda: lock.journal.append(SECOND),
+    ):
         with pytest.raises(PolicyError, match="others than root may have written") as caught:
             call()
         assert str(caught.value).startswith(folder)
@@ -174,67 +185,67 @@ def test_a_journal_or_lock_that_others_may_have_made_is_refused(
     else:
         path.write_text("")
         path.chmod(0o666)
-    runs = Runs("host_policy", 0, folder)
+    lock = RunLock("host_policy", 0, folder)
     with pytest.raises(PolicyError, match="others than root may have written") as caught:
-        (runs.interrupted if name == "journal" else runs.alone().__enter__)()
+        (lock.journal.read_interrupted if name == "journal" else lock.acquire().__enter__)()
     assert str(caught.value).startswith(str(path))
     assert victim.read_text() == "precious"
 
 
 def test_what_was_written_down_is_read_by_the_next_run(folder: str) -> None:
-    runs = Runs("host_policy", 0, folder)
-    runs.remember(FIRST)
-    runs.remember(SECOND)
-    left = Runs("later", 0, folder).interrupted()
+    journal = RunLock("host_policy", 0, folder).journal
+    journal.append(FIRST)
+    journal.append(SECOND)
+    left = RunLock("later", 0, folder).journal.read_interrupted()
     assert left
-    assert "host_policy" in left.who
-    assert left.undos == [FIRST, SECOND]
-    Runs("later", 0, folder).keep(left.who, [SECOND])
-    left = Runs("still later", 0, folder).interrupted()
+    assert "host_policy" in left.owner
+    assert records(left) == [FIRST, SECOND]
+    RunLock("later", 0, folder).journal.replace([SECOND], left.owner)
+    left = RunLock("still later", 0, folder).journal.read_interrupted()
     assert left
-    assert "host_policy" in left.who
-    assert left.undos == [SECOND]
-    runs.forget()
-    assert Runs("last", 0, folder).interrupted() is None
+    assert "host_policy" in left.owner
+    assert records(left) == [SECOND]
+    journal.discard()
+    assert RunLock("last", 0, folder).journal.read_interrupted() is None
 
 
 def test_a_line_that_was_cut_short_stands_for_a_change_that_was_not_made(folder: str) -> None:
-    runs = Runs("host_policy", 0, folder)
-    runs.remember(FIRST)
-    with open(runs.journal, "a", encoding="ascii") as stream:
+    journal = RunLock("host_policy", 0, folder).journal
+    journal.append(FIRST)
+    with open(journal.path, "a", encoding="ascii") as stream:
         stream.write('["device", "/soc/cry')
-    left = runs.interrupted()
+    left = journal.read_interrupted()
     assert left
-    assert left.undos == [FIRST]
+    assert records(left) == [FIRST]
 
 
 def test_what_was_before_the_last_boot_is_no_more(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = Runs("host_policy", 0, folder)
-    runs.remember(FIRST)
+    journal = RunLock("host_policy", 0, folder).journal
+    journal.append(FIRST)
     (tmp_path / "boot_id").write_text("another\n")
-    monkeypatch.setattr(run_lock, "_BOOT_ID", str(tmp_path / "boot_id"))
-    assert runs.interrupted() is None
+    monkeypatch.setattr(journal_module, "_BOOT_ID", str(tmp_path / "boot_id"))
+    assert journal.read_interrupted() is None
 
 
 def test_an_image_without_proc_has_a_journal_too(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_lock, "_BOOT_ID", str(tmp_path / "nothing"))
-    runs = Runs("host_policy", 0, folder)
-    runs.remember(FIRST)
-    left = runs.interrupted()
+    monkeypatch.setattr(journal_module, "_BOOT_ID", str(tmp_path / "nothing"))
+    journal = RunLock("host_policy", 0, folder).journal
+    journal.append(FIRST)
+    left = journal.read_interrupted()
     assert left
-    assert left.undos == [FIRST]
+    assert records(left) == [FIRST]
 
 
 def test_a_journal_that_cannot_be_read_is_named(folder: str) -> None:
-    runs = Runs("host_policy", 0, folder)
-    runs.remember(FIRST)
-    Path(runs.journal).write_text("rubbish\n")
+    journal = RunLock("host_policy", 0, folder).journal
+    journal.append(FIRST)
+    Path(journal.path).write_text("rubbish\n")
     with pytest.raises(PolicyError, match="/journal, which says how an interrupted run found"):
-        runs.interrupted()
+        journal.read_interrupted()
 
 
 def test_nothing_is_changed_that_could_not_be_written_down(board: Board) -> None:

@@ -18,7 +18,7 @@ import pytest
 from board import CRYPTO, LIST, Board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply import symlinks
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Runs
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.journal import Journal
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     driverctl,
     last_applied,
@@ -98,7 +98,7 @@ def refused(board: Board, run: Callable[..., object], *entries: Any, **settings:
     message = str(caught.value)
     assert "Not everything could be put back" not in message
     # Nothing is left for the next run to undo.
-    assert board.runs().interrupted() is None
+    assert board.journal().read_interrupted() is None
     return message
 
 
@@ -339,7 +339,7 @@ def test_what_was_never_written_needs_no_undoing(
         board.apply([CRYPTO], **SETTINGS)
     assert board.kernel.binding("b000000.crypto") == ("acme-crypto", None)
     assert not list(board.root.rglob(".armfleet-vfio-*"))
-    assert board.runs().interrupted() is None
+    assert board.journal().read_interrupted() is None
 
 
 def test_what_went_wrong_is_told_though_the_journal_cannot_be_written_any_more(
@@ -353,7 +353,7 @@ def test_what_went_wrong_is_told_though_the_journal_cannot_be_written_any_more(
         board.kernel.answer(
             ("bus/platform/drivers/acme-crypto/bind", "b000000.crypto"), errno.ENODEV
         )
-    monkeypatch.setattr(Runs, "keep", fail)
+    monkeypatch.setattr(Journal, "replace", fail)
     with pytest.raises(PolicyError) as caught:
         board.apply([CRYPTO], **SETTINGS)
     assert "EIO" in str(caught.value).splitlines()[0]

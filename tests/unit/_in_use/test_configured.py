@@ -430,7 +430,7 @@ def test_of_an_image_it_is_told_that_nothing_was_checked(board: Board, tmp_path:
     request = Request(parse_entries([CRYPTO]), is_whole_list=True, runtime=False, persistent=True)
 
     def done(request: Request) -> Outcome:
-        return reconcile(image, Usage(image.sysfs), board.runs(), request, check_mode=False)
+        return reconcile(image, Usage(image.sysfs), board.run_lock(), request, check_mode=False)
 
     for _again in range(2):
         (sentence,) = done(request).not_checked

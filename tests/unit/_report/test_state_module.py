@@ -13,7 +13,7 @@ from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, LIST, Board
 from fake_kernel import NOIOMMU, TREE
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Undo
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations import UndoRecord
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
@@ -223,7 +223,7 @@ def test_the_time_limit_is_for_writes_and_for_modprobe(monkeypatch: pytest.Monke
 
 
 def test_an_interrupted_run_is_said(board: Board, call: Call) -> None:
-    board.runs("the other").remember(Undo("noiommu", "vfio", {"value": "N"}))
+    board.journal("the other").append(UndoRecord("noiommu", "vfio", {"value": "N"}))
     checked = call("vfio_binding", devices=ONE, reset_required=False, check_mode=True)
     (sentence,) = checked["interrupted"]
     assert "the other" in sentence

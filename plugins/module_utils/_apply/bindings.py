@@ -1,0 +1,62 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Single writes that change a device's driver, or reload a module of VFIO."""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+from .._discovery.devices import folder
+from .._discovery.vfio import NOIOMMU, present_settings
+from .._model.device import Identity
+from .._system.kmod import Kmod
+from .._system.sysfs import KernelRefusedError, Sysfs
+
+
+def driver_of(sysfs: Sysfs, device: Identity) -> str | None:
+    """The driver that the device is bound to, or None."""
+    return sysfs.link_name(folder(device) + "/driver")
+
+
+def override(sysfs: Sysfs, device: Identity, driver: str | None) -> None:
+    """Set driver_override, or clear it with None."""
+    # A write of zero bytes does not clear it.
+    sysfs.write(folder(device) + "/driver_override", (driver or "") + "\n")
+
+
+def unbind(sysfs: Sysfs, device: Identity, driver: str) -> None:
+    """Unbind the device from ``driver``, if it is bound to it."""
+    if driver_of(sysfs, device) == driver:
+        sysfs.write("bus/%s/drivers/%s/unbind" % (device.bus, driver), device.name)
+
+
+def bind(sysfs: Sysfs, device: Identity, driver: str) -> None:
+    """Bind the device to ``driver``, unless it is bound to it."""
+    # A driver that was registered after the override was set has bound the device already. "bind"
+    # tells the probe's own errno, which drivers_probe hides.
+    if driver_of(sysfs, device) == driver:
+        return
+    try:
+        sysfs.write("bus/%s/drivers/%s/bind" % (device.bus, driver), device.name)
+    except KernelRefusedError:
+        if driver_of(sysfs, device) != driver:
+            raise
+
+
+def is_loaded(sysfs: Sysfs, module: str) -> bool:
+    """Whether a module is loaded; one that is built in may look as if it were not."""
+    return sysfs.exists("module/" + module.replace("-", "_"))
+
+
+def reload(
+    sysfs: Sysfs, kmod: Kmod, module: str, parameters: Mapping[str, str], noiommu: bool | None
+) -> None:
+    """Load ``module`` with other parameters; ``noiommu`` is the setting of vfio that stays."""
+    if is_loaded(sysfs, module):
+        kmod.unload(module)
+    kmod.load(module, parameters)
+    # vfio itself can go with the module that used it last, and is then loaded as configured.
+    if noiommu is not None and present_settings(sysfs).unsafe_noiommu != noiommu:
+        sysfs.write(NOIOMMU, "Y" if noiommu else "N")
