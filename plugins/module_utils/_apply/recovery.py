@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Sequence
 
-from .._discovery.devices import folder, state
+from .._discovery.devices import state, sysfs_dir
 from .._errors import PolicyError
 from .._in_use.checker import Usage
 from .._model.device import State
@@ -92,7 +92,7 @@ class Recovery(NamedTuple):
 
     def _why_not_device(self, undo: Undo, allow: Sequence[str]) -> str | None:
         device, before = device_of(undo), undo.values
-        if not self.sysfs.exists(folder(device)):
+        if not self.sysfs.exists(sysfs_dir(device)):
             return "there is no such device any more"
         now = state(self.sysfs, device)
         if not _may_be_ours(now, undo):

@@ -10,7 +10,7 @@ import contextlib
 import errno
 from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
 
-from .._discovery.devices import complete, consumers, state, states
+from .._discovery.devices import consumers, state, states, with_all_ids
 from .._discovery.vfio import NOIOMMU as NOIOMMU_PARAMETER
 from .._discovery.vfio import (
     bound_wrongly,
@@ -178,7 +178,7 @@ class Transaction:
             bus, name = consumer.split(":", 1)
             if bus not in BUSES:
                 continue
-            lost = complete(self._sysfs, Identity(bus, name))
+            lost = with_all_ids(self._sysfs, Identity(bus, name))
             if lost not in self._touched:
                 self._touched.add(lost)
                 # Put back after its supplier.

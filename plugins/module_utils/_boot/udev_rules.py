@@ -30,8 +30,7 @@ from .last_applied import (
 )
 
 # A device lists a few compatibles; no node of the kernel's own device trees has more than nine.
-_COMPATIBLES = 16
-_ALIASES = 4
+_LISTS = (("compatible", "OF_COMPATIBLE", 16), ("alias", "OF_ALIAS", 4))
 
 _NO_AUTOBIND = 'ACTION=="add", ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", '
 _MOVE = """\
@@ -137,11 +136,10 @@ def _guards(claiming: Sequence[tuple[Entry, Selector]], access: NodeAccess | Non
     # A helper device of a driver (PLATFORM_DEVID_AUTO) can share the node of its parent; what is
     # said of a node is meant for the parent alone.
     lines.append('KERNEL!="*.auto", ENV{.armfleet_vfio_path}="$env{OF_FULLNAME}"')
-    kinds = {selector.kind for _entry, selector in claiming}
-    if "compatible" in kinds:
-        lines.append(_joined("compatible", "OF_COMPATIBLE", _COMPATIBLES))
-    if any(selector.alias for _entry, selector in claiming):
-        lines.append(_joined("alias", "OF_ALIAS", _ALIASES))
+    matches = [selector.udev_match for _entry, selector in claiming]
+    for name, key, count in _LISTS:
+        if any(match.startswith("ENV{.armfleet_vfio_%s}" % name) for match in matches):
+            lines.append(_joined(name, key, count))
     return [*lines, ""]
 
 
@@ -185,9 +183,7 @@ def _joined(name: str, key: str, count: int) -> str:
 
 def _claim(entry: Entry, selector: Selector, modules: Mapping[str, str]) -> str:
     policy = entry.policy
-    parts = [_match(selector)]
-    if selector.bus:
-        parts.append('SUBSYSTEM=="%s"' % selector.bus)
+    parts = [selector.udev_match]
     parts.append('ENV{ARMFLEET_VFIO_POLICY}="%s"' % policy.kind)
     if policy.driver:
         parts.append('ENV{.armfleet_vfio_driver}="%s"' % policy.driver)
@@ -196,18 +192,6 @@ def _claim(entry: Entry, selector: Selector, modules: Mapping[str, str]) -> str:
     if entry.tag:
         parts.append('ENV{ARMFLEET_VFIO_TAG}="%s"' % entry.tag)
     return ", ".join(parts)
-
-
-def _match(selector: Selector) -> str:
-    if selector.alias:
-        return 'ENV{.armfleet_vfio_alias}=="* %s *"' % selector.value
-    return {
-        "dt_path": 'ENV{.armfleet_vfio_path}=="%s"',
-        "compatible": 'ENV{.armfleet_vfio_compatible}=="* %s *"',
-        "acpi_path": 'KERNEL!="*.auto", ATTR{firmware_node/path}=="%s"',
-        "acpi_hid": 'KERNEL!="*.auto", ATTR{firmware_node/hid}=="%s"',
-        "name": 'KERNEL=="%s"',
-    }[selector.kind] % selector.value
 
 
 def _actions(pinned: set[str | None]) -> list[str]:

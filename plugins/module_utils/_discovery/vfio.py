@@ -15,7 +15,7 @@ from .._model.policy import VfioSettings
 from .._model.steps import DevicePlan
 from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
-from .devices import folder
+from .devices import sysfs_dir
 
 RESET_REQUIRED = "module/%s/parameters/reset_required" % RESETTING.vfio_module
 NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
@@ -84,7 +84,7 @@ def native(
 
 def modalias(sysfs: Sysfs, device: Identity) -> str:
     """What udev asks modprobe with, to find the modules that claim the device."""
-    directory = folder(device)
+    directory = sysfs_dir(device)
     return BUSES[device.bus].modalias(lambda name: sysfs.read("%s/%s" % (directory, name)))
 
 
@@ -102,7 +102,7 @@ def native_siblings(sysfs: Sysfs, device: Identity) -> list[Sibling]:
     ``name`` is "bus/name". Before Linux 7 a device has its group from its first probe on, so that
     nothing is known of one that no driver was tried on.
     """
-    group = folder(device) + "/iommu_group"
+    group = sysfs_dir(device) + "/iommu_group"
     members = sysfs.names(group + "/devices")
     if len(members) < 2:
         return []
@@ -137,7 +137,7 @@ def why_not_bound(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str
 
 
 def _why_invalid(sysfs: Sysfs, device: Identity) -> str:
-    path = folder(device)
+    path = sysfs_dir(device)
     group = sysfs.link_name(path + "/iommu_group")
     if group:
         return (
