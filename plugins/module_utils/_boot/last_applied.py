@@ -175,7 +175,7 @@ def _parse_machine(text: str) -> Machine | None:
         pairs = [*machine.aliases.items(), *machine.modules.items()]
         texts = [text for pair in pairs for text in pair]
         texts += [*machine.initramfs_modules, machine.initramfs_tool or ""]
-        is_known = all(isinstance(one, str) for one in texts)
+        is_known = all(isinstance(value, str) for value in texts)
         return machine if is_known and set(machine.buses) <= set(VFIO_DRIVERS) else None
     except (ValueError, TypeError, AttributeError):
         return None

@@ -20,7 +20,7 @@ from .last_applied import MODPROBE, MODULES_LOAD, RULES, BootPlan, header
 
 # What is between two of these lines is for lists that give devices to VFIO.
 _WITH_VFIO = "<with policy vfio>\n"
-# A backslash at the end of a line joins it with the next one. A named place that one follows stands
+# A backslash at the end of a line joins it with the next. A named place that one follows stands
 # for whole lines, or for none. udev splits a command into words after it has filled in the values,
 # so that each value and the device's path are matched before they get into one.
 _PROGRAM = """

@@ -69,10 +69,10 @@ def native(
     if driver and sysfs.exists("bus/%s/drivers/%s" % (device.bus, driver)):
         return Native(driver, was_bound=True)
     for module in kmod.resolve(modalias(sysfs, device)):
-        place = "module/%s/drivers" % module.replace("-", "_")
+        drivers_dir = "module/%s/drivers" % module.replace("-", "_")
         drivers = [
             name.split(":", 1)[1]
-            for name in sysfs.names(place)
+            for name in sysfs.names(drivers_dir)
             if name.startswith(device.bus + ":")
         ]
         if drivers:
@@ -107,14 +107,14 @@ def native_siblings(sysfs: Sysfs, device: Identity) -> list[Sibling]:
     if len(members) < 2:
         return []
     number = sysfs.link_name(group) or ""
-    found = []
+    siblings = []
     for member in members:
-        place = "%s/devices/%s" % (group, member)
-        driver = sysfs.link_name(place + "/driver")
-        name = "%s/%s" % (sysfs.link_name(place + "/subsystem"), member)
+        member_dir = "%s/devices/%s" % (group, member)
+        driver = sysfs.link_name(member_dir + "/driver")
+        name = "%s/%s" % (sysfs.link_name(member_dir + "/subsystem"), member)
         if driver and name != device.name_on_bus and not _leaves_dma_alone(driver):
-            found.append(Sibling(name, driver, number))
-    return found
+            siblings.append(Sibling(name, driver, number))
+    return siblings
 
 
 def _leaves_dma_alone(driver: str) -> bool:
@@ -183,5 +183,5 @@ def bound_wrongly(sysfs: Sysfs, plan: DevicePlan, after: State) -> str | None:
 def is_built_in(sysfs: Sysfs, module: str) -> bool:
     """Whether a module that is there is part of the kernel; ``module`` as the kernel spells it."""
     # mod_sysfs_setup in kernel/module/sysfs.c makes initstate, for modules that were loaded.
-    place = "module/" + module
-    return sysfs.exists(place) and not sysfs.exists(place + "/initstate")
+    module_dir = "module/" + module
+    return sysfs.exists(module_dir) and not sysfs.exists(module_dir + "/initstate")
