@@ -13,11 +13,7 @@ from ._model.buses import BUSES
 from ._model.selector import KINDS
 
 _SELECTOR: dict[str, Any] = {
-    "dt_path": {"type": "str"},
-    "compatible": {"type": "str"},
-    "acpi_path": {"type": "str"},
-    "acpi_hid": {"type": "str"},
-    "name": {"type": "str"},
+    **{kind: {"type": "str"} for kind in KINDS},
     "bus": {"type": "str", "choices": list(BUSES)},
     "expect": {"type": "int"},
     "required": {"type": "bool", "default": True},

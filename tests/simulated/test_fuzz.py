@@ -81,14 +81,14 @@ def meant(entry: Entry, *, is_there: bool) -> Device | None:
     selector = entry.selector
     if selector.when_board and not is_there:
         return None
-    if not selector.alias:
+    if not selector.reference:
         return device("meant", selector.kind, selector.value)
     # The kernel tells an alias that ends in a number: of_alias_scan in drivers/of/base.c.
-    is_told = selector.value == selector.alias and selector.alias[-1].isdigit()
+    is_told = selector.value == selector.reference and selector.reference[-1].isdigit()
     if not is_there and not is_told:
         return None
-    path = ALIASED + selector.value[len(selector.alias) :]
-    return device("meant", "dt_path", path, *[f"OF_ALIAS_0={selector.alias}"] * is_told)
+    path = ALIASED + selector.value[len(selector.reference) :]
+    return device("meant", "dt_path", path, *[f"OF_ALIAS_0={selector.reference}"] * is_told)
 
 
 def device(name: str, kind: str, value: str, *properties: str) -> Device:
@@ -112,7 +112,7 @@ def decoys(entry: Entry) -> Iterator[Device]:
     """Devices that a careless rule would match too."""
     selector = entry.selector
     for number, value in enumerate(sorted(neighbours(selector.value))):
-        if selector.alias:
+        if selector.reference:
             yield device(f"decoy{number}", "dt_path", f"/other@{number}", f"OF_ALIAS_0={value}")
         elif selector.kind != "name" or ("/" not in value and value not in (".", "..")):
             yield device(f"decoy{number}", selector.kind, value)
@@ -125,8 +125,8 @@ def machine_with(entry: Entry, intended: Device | None, *, is_there: bool) -> Ma
     others = {"acme,board"}.union(*map(neighbours, boards)) - set(boards)
     names = sorted(others) + list(boards) * is_there
     machine.tree.put(f"{DEVICE_TREE}/compatible", "".join(f"{name}\0" for name in names))
-    if is_there and entry.selector.alias:
-        machine.tree.put(f"{DEVICE_TREE}/aliases/{entry.selector.alias}", ALIASED + "\0")
+    if is_there and entry.selector.reference:
+        machine.tree.put(f"{DEVICE_TREE}/aliases/{entry.selector.reference}", ALIASED + "\0")
     for one in (intended, *decoys(entry)):
         if one:
             machine.kernel.add_device(one)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Mapping
 
-from .._discovery.devices import folder
+from .._discovery.devices import sysfs_dir
 from .._discovery.vfio import NOIOMMU, present_settings
 from .._model.device import Identity
 from .._system.kmod import Kmod
@@ -17,13 +17,13 @@ from .._system.sysfs import KernelRefusedError, Sysfs
 
 def driver_of(sysfs: Sysfs, device: Identity) -> str | None:
     """The driver that the device is bound to, or None."""
-    return sysfs.link_name(folder(device) + "/driver")
+    return sysfs.link_name(sysfs_dir(device) + "/driver")
 
 
 def override(sysfs: Sysfs, device: Identity, driver: str | None) -> None:
     """Set driver_override, or clear it with None."""
     # A write of zero bytes does not clear it.
-    sysfs.write(folder(device) + "/driver_override", (driver or "") + "\n")
+    sysfs.write(sysfs_dir(device) + "/driver_override", (driver or "") + "\n")
 
 
 def unbind(sysfs: Sysfs, device: Identity, driver: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 from typing import Any, ClassVar, Container, Mapping, NamedTuple, Sequence
 
-from .._discovery.devices import folder, state
+from .._discovery.devices import state, sysfs_dir
 from .._discovery.vfio import NOIOMMU, present_settings
 from .._errors import PolicyError
 from .._in_use.checker import Usage
@@ -178,7 +178,7 @@ class DeviceBinding(Operation):
 
     def _find_undo_conflict(self, context: RecoveryContext) -> str | None:
         sysfs = context.host.sysfs
-        if not sysfs.exists(folder(self.device)):
+        if not sysfs.exists(sysfs_dir(self.device)):
             return "there is no such device any more"
         now = state(sysfs, self.device)
         if not self._explains(now):

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Sequence
 
 from .._discovery.acpi_iort import translates
-from .._discovery.devices import folder
+from .._discovery.devices import sysfs_dir
 from .._discovery.driver_names import NO_MODULES, misnamed, not_registered
 from .._discovery.vfio import (
     NO_GROUP,
@@ -232,7 +232,7 @@ def _why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
     """Why the device surely has no IOMMU group, as a clause; before Linux 7 one with an IOMMU has
     its group from its first probe on.
     """
-    path = folder(device)
+    path = sysfs_dir(device)
     if sysfs.link(path + "/iommu_group"):
         return None
     if device.dt_path:
@@ -277,7 +277,7 @@ def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> 
         )
         for plan in plans
         if plan.is_for_vfio
-        and sysfs.read(folder(plan.device) + "/iommu_group/name") == NOIOMMU_GROUP
+        and sysfs.read(sysfs_dir(plan.device) + "/iommu_group/name") == NOIOMMU_GROUP
     ]
 
 

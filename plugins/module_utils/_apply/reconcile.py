@@ -13,12 +13,12 @@ from .._boot import boot_files, last_applied
 from .._boot.boot_files import Initramfs, Lasting
 from .._boot.last_applied import LastApplied
 from .._discovery.devices import (
-    complete,
     for_other_boards,
     has_devices,
     resolve_all,
     snapshot,
     states,
+    with_all_ids,
 )
 from .._discovery.vfio import native, present_settings, registered
 from .._errors import PolicyError, Problems
@@ -368,9 +368,9 @@ def _claimed(host: Host, request: Request, memory: LastApplied, problems: Proble
         )
     selectors = [entry.selector for entry in request.entries]
     earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
-    devices = snapshot(host.sysfs, {selector.kind for selector in selectors + earlier})
+    devices = snapshot(host.sysfs, {selector.field for selector in selectors + earlier})
     found, unresolved = resolve_all(host.sysfs, selectors + earlier, devices)
-    known = {device: complete(host.sysfs, device) for matches in found for device in matches}
+    known = {device: with_all_ids(host.sysfs, device) for matches in found for device in matches}
     matched = [[known[device] for device in matches] for matches in found]
     now = _resolved(request, matched[: len(selectors)], unresolved, problems)
     if not request.is_whole_list:

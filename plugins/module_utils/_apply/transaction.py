@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import Callable, Mapping, NamedTuple, Sequence
 
-from .._discovery.devices import complete, consumers, state
+from .._discovery.devices import consumers, state, with_all_ids
 from .._discovery.vfio import present_settings, registered
 from .._errors import PolicyError
 from .._model.buses import BUSES
@@ -183,7 +183,7 @@ class Transaction:
             bus, name = consumer.split(":", 1)
             if bus not in BUSES:
                 continue
-            lost = complete(sysfs, Identity(bus, name))
+            lost = with_all_ids(sysfs, Identity(bus, name))
             if lost not in self._bindings:
                 # Undone after its supplier.
                 self._bindings[lost] = DeviceBinding(lost, state(sysfs, lost), deferred=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Mapping, NamedTuple, Sequence
 
 from .. import _text
-from .._discovery.devices import alias_path, complete, has_devices, resolve, states
+from .._discovery.devices import has_devices, reference_path, resolve, states, with_all_ids
 from .._discovery.driver_names import misnamed
 from .._discovery.vfio import is_built_in
 from .._errors import PolicyError
@@ -344,20 +344,20 @@ def _resolved(
 
 def _aliases(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
     """The paths of the list's device-tree aliases that this machine has."""
-    names = {entry.selector.alias for entry in entries if entry.selector.alias}
-    paths = {name: alias_path(host.sysfs, name) for name in names}
+    names = {entry.selector.reference for entry in entries if entry.selector.reference}
+    paths = {name: reference_path(host.sysfs, name) for name in names}
     return {name: path for name, path in paths.items() if path}
 
 
 def _for_boot(selector: Selector, aliases: Mapping[str, str]) -> Selector | None:
     """The selector as a rule can match it; None if this machine cannot have such a device."""
-    found = last_applied.resolved(selector, aliases)
-    if found is None and selector.required:
+    for_boot = selector.for_boot(aliases)
+    if for_boot is None and selector.required:
         raise PolicyError(
-            "dt_path %r needs this machine's device tree to be resolved; give the whole path"
-            % selector.value
+            "%s %r needs this machine's device tree to be resolved; give the whole path"
+            % (selector.kind, selector.value)
         )
-    return found
+    return for_boot
 
 
 def _natives(plans: Sequence[DevicePlan], memory: LastApplied) -> dict[str, str | None]:
@@ -400,7 +400,7 @@ def _present(host: Host, request: Request, memory: LastApplied) -> _Present:
         for entry in (*request.entries, *memory.entries)
     ]
     found = [
-        [complete(host.sysfs, device) for device in devices]
+        [with_all_ids(host.sysfs, device) for device in devices]
         for devices in resolve(host.sysfs, selectors)
     ]
     return _Present(found[: len(request.entries)], found[len(request.entries) :])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Callable, NamedTuple, Sequence
 
 from .._discovery.builtin_drivers import is_permanent_driver
-from .._discovery.devices import folder
+from .._discovery.devices import sysfs_dir
 from .._discovery.driver_match import KERNEL, Drivers, Match, Reason
 from .._discovery.vfio import is_built_in, modalias, native
 from .._model.buses import VFIO_DRIVERS
@@ -270,7 +270,7 @@ class Outlook:
     def _never_had_a_driver(self, device: Identity) -> bool:
         """Whether it is known that no driver was bound to the device since it is there."""
         # device_links_driver_bound in drivers/base/core.c removes the file.
-        return self._host.sysfs.exists(folder(device) + "/waiting_for_supplier")
+        return self._host.sysfs.exists(sysfs_dir(device) + "/waiting_for_supplier")
 
     def _if_loaded(self, driver: str | None, match: Match, reason: str) -> NextBoot:
         if match.module is None:

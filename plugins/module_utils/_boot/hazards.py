@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple, Sequence
 
-from .._discovery.devices import alias_path, complete, has_devices, snapshot, state
+from .._discovery.devices import has_devices, reference_path, snapshot, state, with_all_ids
 from .._errors import PolicyError
 from .._in_use.checker import Hazard, Usage
 from .._model.buses import BUSES
 from .._model.device import Identity
 from .._model.policy import DEFAULT
 from .._model.policy_list import Entry
-from .._model.selector import Selector, resolve_alias
+from .._model.selector import Selector
 from .._system.files import Files
 from .._system.host import Host
 from .._system.sysfs import Sysfs
@@ -49,7 +49,7 @@ def find_absent_hazards(host: Host, usage: Usage, entries: Sequence[Entry]) -> l
     taking = []
     for entry in entries:
         try:
-            selector = resolve_alias(entry.selector, lambda name: alias_path(host.sysfs, name))
+            selector = entry.selector.resolved(lambda name: reference_path(host.sysfs, name))
         except PolicyError:
             continue
         if entry.policy.kind != DEFAULT:
@@ -74,7 +74,7 @@ def _nodes(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Abse
 
 
 def _names(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Absent]:
-    names = [selector.value for selector in selectors if selector.kind == "name"]
+    names = [selector.value for selector in selectors if selector.field == "name"]
     return [
         Absent("Device %s (not there yet)" % name, Hazard("storage", name, use))
         for name in names
@@ -85,13 +85,12 @@ def _names(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Abse
 
 
 def _complete(sysfs: Sysfs, device: Identity | None) -> Identity | None:
-    return complete(sysfs, device) if device else None
+    return with_all_ids(sysfs, device) if device else None
 
 
 def _means(sysfs: Sysfs, selector: Selector, path: str) -> bool:
-    if selector.kind == "compatible":
-        return selector.value in sysfs.strings("%s%s/compatible" % (_TREE, path))
-    return selector.kind == "dt_path" and selector.value == path
+    compatible = sysfs.strings("%s%s/compatible" % (_TREE, path))
+    return selector.matches(Identity("", "", path, compatible))
 
 
 def _is_enabled(sysfs: Sysfs, path: str) -> bool:

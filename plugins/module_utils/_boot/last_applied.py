@@ -24,7 +24,7 @@ from .._model.policy import (
     VfioSettings,
 )
 from .._model.policy_list import Entry, parse_entries
-from .._model.selector import Selector, resolve_alias
+from .._model.selector import Selector
 
 RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
 MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
@@ -107,32 +107,20 @@ class BootPlan(NamedTuple):
     noiommu_before: bool | None = None
 
 
-def boot_plan(parse_header: LastApplied, machine: Machine) -> BootPlan:
+def boot_plan(last_applied: LastApplied, machine: Machine) -> BootPlan:
     """The plan that the last run rendered its files from."""
     return BootPlan(
-        parse_header.entries,
-        [resolved(entry.selector, machine.aliases) for entry in parse_header.entries],
-        parse_header.natives,
+        last_applied.entries,
+        [entry.selector.for_boot(machine.aliases) for entry in last_applied.entries],
+        last_applied.natives,
         machine.buses,
         machine.modules,
-        parse_header.options,
+        last_applied.options,
         machine.aliases,
         machine.initramfs_tool,
         machine.initramfs_modules,
-        parse_header.noiommu_before,
+        last_applied.noiommu_before,
     )
-
-
-def resolved(selector: Selector, aliases: Mapping[str, str]) -> Selector | None:
-    """The selector as a rule can match it; None if a machine with ``aliases`` has no such one."""
-    alias = selector.alias
-    if alias is None:
-        return selector
-    if alias in aliases:
-        return resolve_alias(selector, aliases.get)
-    # The kernel puts an alias into the device's uevent only if it ends in a number
-    # (of_alias_scan in drivers/of/base.c).
-    return selector if selector.value == alias and alias[-1:].isdigit() else None
 
 
 def not_ours(path: str, content: str | None) -> list[str]:
@@ -187,7 +175,7 @@ def _parse_machine(text: str) -> Machine | None:
         pairs = [*machine.aliases.items(), *machine.modules.items()]
         texts = [text for pair in pairs for text in pair]
         texts += [*machine.initramfs_modules, machine.initramfs_tool or ""]
-        is_known = all(isinstance(one, str) for one in texts)
+        is_known = all(isinstance(value, str) for value in texts)
         return machine if is_known and set(machine.buses) <= set(VFIO_DRIVERS) else None
     except (ValueError, TypeError, AttributeError):
         return None

@@ -12,41 +12,33 @@ from __future__ import annotations
 from typing import Mapping, Sequence
 
 from .._model.buses import BUSES, VFIO_DRIVERS
-from .._model.policy import (
-    DEFAULT,
-    NO_DRIVER,
-    VFIO,
-    NodeAccess,
-)
+from .._model.policy import DEFAULT, NO_DRIVER, VFIO, NodeAccess
 from .._model.policy_list import Entry
 from .._model.selector import Selector
 from .kmod_conf import modprobe_conf, modules_load_conf
-from .last_applied import (
-    MODPROBE,
-    MODULES_LOAD,
-    RULES,
-    BootPlan,
-    header,
-)
+from .last_applied import MODPROBE, MODULES_LOAD, RULES, BootPlan, header
 
-# A device lists a few compatibles; no node of the kernel's own device trees has more than nine.
-_COMPATIBLES = 16
-_ALIASES = 4
+# What is between two of these lines is for lists that give devices to VFIO.
+_WITH_VFIO = "<with policy vfio>\n"
+# A backslash at the end of a line joins it with the next. A named place that one follows stands
+# for whole lines, or for none. udev splits a command into words after it has filled in the values,
+# so that each value and the device's path are matched before they get into one.
+_PROGRAM = """
+ACTION=="remove", GOTO="armfleet_vfio_end"
+<with policy vfio>
+SUBSYSTEM=="vfio-dev", IMPORT{parent}="ARMFLEET_VFIO_*"
+%(node_access)s\
+%(node_links)s\
+<with policy vfio>
+SUBSYSTEM!="%(buses)s", GOTO="armfleet_vfio_end"
+KERNEL!="*.auto", ENV{.armfleet_vfio_path}="$env{OF_FULLNAME}"
+%(lists)s\
 
-_NO_AUTOBIND = 'ACTION=="add", ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", '
-_MOVE = """\
-TEST!="/sys/bus/$env{SUBSYSTEM}/drivers/$env{.armfleet_vfio_driver}/$kernel", \
-TEST=="driver/unbind", ATTR{driver/unbind}="$kernel"
-ATTR{subsystem/drivers_probe}="$kernel"
-"""
+%(claims)s\
 
-_ON_VFIO = "|".join(VFIO_DRIVERS.values())
+ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"
+<with policy vfio>
 
-_KINDS_OF_LINKS = {"path": "ARMFLEET_VFIO_PATH", "tag": "ARMFLEET_VFIO_TAG"}
-# udev splits a command into words after it has filled in the values, so that each value and the
-# device's path are matched before they get into one.
-_LINKS = (
-    """\
 # Links to the nodes of what is on VFIO. An initramfs may lack these programs; what is missing
 # then is made when the events come again. No name that is odd gets into a command.
 ENV{ARMFLEET_VFIO_POLICY}!="vfio", GOTO="armfleet_vfio_linked"
@@ -63,24 +55,82 @@ ENV{ARMFLEET_VFIO_PATH}=="*[!0-9A-Za-z:,._+@#-]*", ENV{ARMFLEET_VFIO_PATH}=""
 # own event: then its node did not learn from it what it is called.
 ACTION=="bind", TEST=="vfio-dev/*/uevent", ATTR{vfio-dev/*/uevent}="change"
 # The node of a group is no device's child, so SYMLINK cannot tell whose it is.
-ACTION!="unbind", DRIVER=="%s", PROGRAM=="/usr/bin/realpath \
+ACTION!="unbind", DRIVER=="%(vfio_drivers)s", PROGRAM=="/usr/bin/realpath \
 --relative-to=/sys/kernel/iommu_groups -- /sys$devpath/iommu_group", RESULT!="*[!0-9]*", \
 ENV{.armfleet_vfio_node}="$result"
 ENV{.armfleet_vfio_node}!="", ATTR{iommu_group/name}=="vfio-noiommu", \
 ENV{.armfleet_vfio_node}="noiommu-$env{.armfleet_vfio_node}"
+%(group_access)s\
+%(group_links)s\
+LABEL="armfleet_vfio_linked"
+<with policy vfio>
+
+ACTION!="add|bind", GOTO="armfleet_vfio_end"
+# An open device hangs whoever unbinds it, so one that is on VFIO is left alone.
+DRIVER=="%(vfio_drivers)s", GOTO="armfleet_vfio_end"
+%(vfio_of_buses)s\
+ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ENV{.armfleet_vfio_driver}="none"
+# An override that is set already was set by this rule or by somebody who asked for it.
+ACTION=="add", ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ATTR{driver_override}!="(null)", \
+GOTO="armfleet_vfio_end"
+# A native driver that had chosen the device before the override was set binds after it;
+# it is the only one that can be bound against the override.
+%(late_binds)s\
+
+ATTR{driver_override}="$env{.armfleet_vfio_driver}"
+ENV{.armfleet_vfio_module}!="", IMPORT{builtin}="kmod load $env{.armfleet_vfio_module}"
+# DRIVER is of the moment when this event began; the event of another device may have
+# loaded the native driver since.
+TEST!="/sys/bus/$env{SUBSYSTEM}/drivers/$env{.armfleet_vfio_driver}/$kernel", \
+TEST=="driver/unbind", ATTR{driver/unbind}="$kernel"
+ATTR{subsystem/drivers_probe}="$kernel"
+
+LABEL="armfleet_vfio_end"
 """
-    % _ON_VFIO
-)
-_LINK = """\
+
+# Of the nodes that devices of the list have for themselves, and of no others.
+_NODE_ACCESS = 'SUBSYSTEM=="vfio-dev", ENV{ARMFLEET_VFIO_POLICY}=="vfio", %s\n'
+_NODE_LINK = """\
+SUBSYSTEM=="vfio-dev", ENV{DEVNAME}!="", ENV{%(key)s}=="?*", \
+ENV{%(key)s}!="*[!0-9A-Za-z:,._+@#-]*", SYMLINK+="vfio/devices/by-%(kind)s/$env{%(key)s}"
+"""
+# Of the nodes of their groups, which udev knows by their devices alone.
+_GROUP_ACCESS = """\
+ENV{.armfleet_vfio_node}!="", RUN+="/bin/%s -- %s /dev/vfio/$env{.armfleet_vfio_node}"
+"""
+_GROUP_LINK = """\
 ENV{.armfleet_vfio_node}!="", ENV{%(key)s}!="", RUN+="/bin/mkdir -p -- /dev/vfio/by-%(kind)s", \
 RUN+="/bin/ln -sfT -- ../$env{.armfleet_vfio_node} /dev/vfio/by-%(kind)s/$env{%(key)s}"
 ACTION=="unbind", ENV{%(key)s}!="", RUN+="/bin/rm -f -- /dev/vfio/by-%(kind)s/$env{%(key)s} \
 /dev/vfio/devices/by-%(kind)s/$env{%(key)s}"
 """
+_LINKS = (
+    {"kind": "path", "key": "ARMFLEET_VFIO_PATH"},
+    {"kind": "tag", "key": "ARMFLEET_VFIO_TAG"},
+)
+
+# The numbered properties that a match finds joined in ENV{.armfleet_vfio_*}, and how many of them:
+# a device lists a few compatibles; no node of the kernel's own device trees has more than nine.
+_LISTS = (("compatible", "OF_COMPATIBLE", 16), ("alias", "OF_ALIAS", 4))
+# A helper device of a driver (PLATFORM_DEVID_AUTO) can share the node of its parent; match the
+# parent alone.
+_LIST = 'KERNEL!="*.auto", ENV{.armfleet_vfio_%s}=" %s "\n'
+
+_VFIO_OF_BUS = """\
+ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="%s", ENV{.armfleet_vfio_driver}="%s", \
+ENV{.armfleet_vfio_module}="%s"
+"""
+_NO_VFIO_ON_BUS = """\
+ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="%s", GOTO="armfleet_vfio_end"
+"""
+_LATE_BIND = """\
+ACTION=="bind", ENV{.armfleet_vfio_driver}=="%s", ATTR{driver_override}!="%s", \
+GOTO="armfleet_vfio_end"
+"""
 
 
 def render(plan: BootPlan) -> dict[str, str | None]:
-    """The content of each of our files by its path; None where there shall be none."""
+    """Return the content of each of our files by its path; None where there shall be none."""
     return {
         RULES: _rules(plan) if plan.entries else None,
         MODPROBE: modprobe_conf(plan) if plan.entries else None,
@@ -89,160 +139,69 @@ def render(plan: BootPlan) -> dict[str, str | None]:
 
 
 def _rules(plan: BootPlan) -> str:
-    lines = header(plan)
+    comments = "\n".join(header(plan)) + "\n"
     claiming = [
         (entry, selector)
         for entry, selector in zip(plan.entries, plan.resolved)
         if selector and entry.policy.kind != DEFAULT
     ]
-    if claiming:
-        lines += ["", *_guards(claiming, plan.options.access)]
-        lines += [_claim(entry, selector, plan.modules) for entry, selector in claiming]
-        lines += ["", 'ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"']
-        lines += _links(claiming, plan.options.access)
-        lines += _actions({entry.policy.driver for entry, _selector in claiming})
-    return "\n".join(lines) + "\n"
+    return comments + _program(plan, claiming) if claiming else comments
 
 
-def _access_of_devices(access: NodeAccess | None) -> list[str]:
-    """Access to the nodes that devices of the list have for themselves, and to no others."""
-    if access is None:
-        return []
-    given = (("GROUP", access.group), ("MODE", access.mode))
-    settings = ['%s="%s"' % pair for pair in given if pair[1] is not None]
-    return [
-        'SUBSYSTEM=="vfio-dev", ENV{ARMFLEET_VFIO_POLICY}=="vfio", %s' % ", ".join(settings),
-    ]
-
-
-def _access_of_groups(access: NodeAccess | None) -> list[str]:
-    """Access to the nodes of their groups, which udev knows by their devices alone."""
-    if access is None:
-        return []
-    programs = (("chgrp", access.group), ("chmod", access.mode))
-    return [
-        'ENV{.armfleet_vfio_node}!="", RUN+="/bin/%s -- %s /dev/vfio/$env{.armfleet_vfio_node}"'
-        % program
-        for program in programs
-        if program[1] is not None
-    ]
-
-
-def _guards(claiming: Sequence[tuple[Entry, Selector]], access: NodeAccess | None) -> list[str]:
-    lines = [
-        'ACTION=="remove", GOTO="armfleet_vfio_end"',
-        *_links_of_devices(claiming, access),
-        'SUBSYSTEM!="%s", GOTO="armfleet_vfio_end"' % "|".join(BUSES),
-    ]
-    # A helper device of a driver (PLATFORM_DEVID_AUTO) can share the node of its parent; what is
-    # said of a node is meant for the parent alone.
-    lines.append('KERNEL!="*.auto", ENV{.armfleet_vfio_path}="$env{OF_FULLNAME}"')
-    kinds = {selector.kind for _entry, selector in claiming}
-    if "compatible" in kinds:
-        lines.append(_joined("compatible", "OF_COMPATIBLE", _COMPATIBLES))
-    if any(selector.alias for _entry, selector in claiming):
-        lines.append(_joined("alias", "OF_ALIAS", _ALIASES))
-    return [*lines, ""]
-
-
-def _links_of_devices(
-    claiming: Sequence[tuple[Entry, Selector]], access: NodeAccess | None
-) -> list[str]:
-    """Rules for vfio-dev, whose parent is the device that was claimed."""
-    kinds = _kinds_of_links(claiming)
-    lines = ['SUBSYSTEM=="vfio-dev", IMPORT{parent}="ARMFLEET_VFIO_*"'] if kinds else []
-    lines += _access_of_devices(access) if kinds else []
-    return lines + [
-        'SUBSYSTEM=="vfio-dev", ENV{DEVNAME}!="", ENV{%s}=="?*", '
-        'ENV{%s}!="*[!0-9A-Za-z:,._+@#-]*", '
-        'SYMLINK+="vfio/devices/by-%s/$env{%s}"' % (key, key, kind, key)
-        for kind, key in kinds.items()
-    ]
-
-
-def _links(claiming: Sequence[tuple[Entry, Selector]], access: NodeAccess | None) -> list[str]:
-    kinds = _kinds_of_links(claiming)
-    if not kinds:
-        return []
-    lines = ["", *_LINKS.splitlines(), *_access_of_groups(access)]
-    for kind, key in kinds.items():
-        lines += (_LINK % {"kind": kind, "key": key}).splitlines()
-    return [*lines, 'LABEL="armfleet_vfio_linked"']
-
-
-def _kinds_of_links(claiming: Sequence[tuple[Entry, Selector]]) -> dict[str, str]:
-    given = [entry for entry, _selector in claiming if entry.policy.kind == VFIO]
-    tagged = any(entry.tag for entry in given)
-    return {
-        kind: key for kind, key in _KINDS_OF_LINKS.items() if given and (kind != "tag" or tagged)
+def _program(plan: BootPlan, claiming: Sequence[tuple[Entry, Selector]]) -> str:
+    for_vfio = [entry for entry, _selector in claiming if entry.policy.kind == VFIO]
+    pinned = {entry.policy.driver for entry, _selector in claiming if entry.policy.driver}
+    links = _LINKS if any(entry.tag for entry in for_vfio) else _LINKS[:1]
+    access = plan.options.access or NodeAccess(None, None)
+    sections = _PROGRAM.split(_WITH_VFIO)
+    return "".join(sections if for_vfio else sections[::2]) % {
+        "node_access": _node_access(access),
+        "node_links": "".join(_NODE_LINK % link for link in links),
+        "buses": "|".join(BUSES),
+        "lists": _lists([selector.udev_match for _entry, selector in claiming]),
+        "claims": "".join(_claim(entry, selector, plan.modules) for entry, selector in claiming),
+        "vfio_drivers": "|".join(VFIO_DRIVERS.values()),
+        "group_access": _group_access(access),
+        "group_links": "".join(_GROUP_LINK % link for link in links),
+        "vfio_of_buses": _vfio_of_buses(),
+        "late_binds": "".join(
+            _LATE_BIND % (driver, driver)
+            for driver in [*VFIO_DRIVERS.values(), NO_DRIVER, *sorted(pinned)]
+        ),
     }
 
 
-def _joined(name: str, key: str, count: int) -> str:
-    values = " ".join("$env{%s_%d}" % (key, number) for number in range(count))
-    return 'KERNEL!="*.auto", ENV{.armfleet_vfio_%s}=" %s "' % (name, values)
+def _node_access(access: NodeAccess) -> str:
+    given = (("GROUP", access.group), ("MODE", access.mode))
+    settings = ['%s="%s"' % pair for pair in given if pair[1] is not None]
+    return _NODE_ACCESS % ", ".join(settings) if settings else ""
+
+
+def _group_access(access: NodeAccess) -> str:
+    programs = (("chgrp", access.group), ("chmod", access.mode))
+    return "".join(_GROUP_ACCESS % program for program in programs if program[1] is not None)
+
+
+def _lists(matches: Sequence[str]) -> str:
+    return "".join(
+        _LIST % (name, " ".join("$env{%s_%d}" % (key, number) for number in range(count)))
+        for name, key, count in _LISTS
+        if any(match.startswith("ENV{.armfleet_vfio_%s}" % name) for match in matches)
+    )
 
 
 def _claim(entry: Entry, selector: Selector, modules: Mapping[str, str]) -> str:
     policy = entry.policy
-    parts = [_match(selector)]
-    if selector.bus:
-        parts.append('SUBSYSTEM=="%s"' % selector.bus)
-    parts.append('ENV{ARMFLEET_VFIO_POLICY}="%s"' % policy.kind)
+    parts = [selector.udev_match, 'ENV{ARMFLEET_VFIO_POLICY}="%s"' % policy.kind]
     if policy.driver:
         parts.append('ENV{.armfleet_vfio_driver}="%s"' % policy.driver)
         if policy.driver in modules:
             parts.append('ENV{.armfleet_vfio_module}="%s"' % modules[policy.driver])
     if entry.tag:
         parts.append('ENV{ARMFLEET_VFIO_TAG}="%s"' % entry.tag)
-    return ", ".join(parts)
+    return ", ".join(parts) + "\n"
 
 
-def _match(selector: Selector) -> str:
-    if selector.alias:
-        return 'ENV{.armfleet_vfio_alias}=="* %s *"' % selector.value
-    return {
-        "dt_path": 'ENV{.armfleet_vfio_path}=="%s"',
-        "compatible": 'ENV{.armfleet_vfio_compatible}=="* %s *"',
-        "acpi_path": 'KERNEL!="*.auto", ATTR{firmware_node/path}=="%s"',
-        "acpi_hid": 'KERNEL!="*.auto", ATTR{firmware_node/hid}=="%s"',
-        "name": 'KERNEL=="%s"',
-    }[selector.kind] % selector.value
-
-
-def _actions(pinned: set[str | None]) -> list[str]:
-    drivers = [*VFIO_DRIVERS.values(), NO_DRIVER, *sorted(filter(None, pinned))]
-    return [
-        "",
-        'ACTION!="add|bind", GOTO="armfleet_vfio_end"',
-        "# An open device hangs whoever unbinds it, so one that is on VFIO is left alone.",
-        'DRIVER=="%s", GOTO="armfleet_vfio_end"' % _ON_VFIO,
-        *[
-            'ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="%s", ENV{.armfleet_vfio_driver}="%s", '
-            'ENV{.armfleet_vfio_module}="%s"' % (bus, driver, driver)
-            for bus, driver in VFIO_DRIVERS.items()
-        ],
-        *[
-            'ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="%s", GOTO="armfleet_vfio_end"' % bus
-            for bus in BUSES
-            if bus not in VFIO_DRIVERS
-        ],
-        'ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ENV{.armfleet_vfio_driver}="%s"' % NO_DRIVER,
-        "# An override that is set already was set by this rule or by somebody who asked for it.",
-        _NO_AUTOBIND + 'ATTR{driver_override}!="(null)", GOTO="armfleet_vfio_end"',
-        "# A native driver that had chosen the device before the override was set binds after it;",
-        "# it is the only one that can be bound against the override.",
-        *[
-            'ACTION=="bind", ENV{.armfleet_vfio_driver}=="%s", ATTR{driver_override}!="%s", '
-            'GOTO="armfleet_vfio_end"' % (driver, driver)
-            for driver in drivers
-        ],
-        "",
-        'ATTR{driver_override}="$env{.armfleet_vfio_driver}"',
-        'ENV{.armfleet_vfio_module}!="", IMPORT{builtin}="kmod load $env{.armfleet_vfio_module}"',
-        "# DRIVER is of the moment when this event began; the event of another device may have",
-        "# loaded the native driver since.",
-        *_MOVE.splitlines(),
-        "",
-        'LABEL="armfleet_vfio_end"',
-    ]
+def _vfio_of_buses() -> str:
+    drivers = [_VFIO_OF_BUS % (bus, driver, driver) for bus, driver in VFIO_DRIVERS.items()]
+    return "".join(drivers + [_NO_VFIO_ON_BUS % bus for bus in BUSES if bus not in VFIO_DRIVERS])

@@ -17,7 +17,7 @@ _COMMON = 36
 _NODE = struct.Struct("<BHBIII")
 _NAMED_COMPONENT = 1
 # Flags, memory properties and the address limit stand before a component's name.
-_NAME_PLACE = _NODE.size + 4 + 8 + 1
+_NAME_OFFSET = _NODE.size + 4 + 8 + 1
 
 
 def translates(sysfs: Sysfs, acpi_path: str) -> bool | None:
@@ -32,21 +32,21 @@ def _named_components(table: bytes) -> list[str]:
 
     iort_match_node_callback in drivers/acpi/arm64/iort.c.
     """
-    found = []
+    paths = []
     try:
-        count, place = _HEADER.unpack_from(table, _COMMON)
+        count, offset = _HEADER.unpack_from(table, _COMMON)
         for _index in range(count):
             kind, length, _revision, _identifier, mappings, _offset = _NODE.unpack_from(
-                table, place
+                table, offset
             )
             if length < _NODE.size:
                 # The kernel warns of such a table, and ends there as well (iort_scan_node).
                 break
             if kind == _NAMED_COMPONENT and mappings:
-                name = table[place + _NAME_PLACE : place + length]
-                found.append(name.partition(b"\0")[0].decode("ascii", "replace"))
-            place += length
+                name = table[offset + _NAME_OFFSET : offset + length]
+                paths.append(name.partition(b"\0")[0].decode("ascii", "replace"))
+            offset += length
     except struct.error:
         # A table that is not there, or cut short.
-        return found
-    return found
+        return paths
+    return paths

@@ -66,10 +66,10 @@ def is_built_in_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) 
 
 def is_permanent_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> bool:
     """Whether neither a run nor a boot takes the device from a driver that is registered."""
-    place = "bus/%s/drivers/%s" % (device.bus, driver)
+    driver_dir = "bus/%s/drivers/%s" % (device.bus, driver)
     return (
-        sysfs.exists(place)
-        and not sysfs.exists(place + "/unbind")
+        sysfs.exists(driver_dir)
+        and not sysfs.exists(driver_dir + "/unbind")
         and is_built_in_driver(sysfs, kmod, device, driver)
     )
 
@@ -97,9 +97,9 @@ class EarlyDrivers:
         """What is to be said of a device whose native driver is ``driver``, if it is built in."""
         if driver is None:
             return None
-        place = "bus/%s/drivers/%s" % (device.bus, driver)
-        module = self._sysfs.link_name(place + "/module")
-        if not self._sysfs.exists(place) or not is_built_in_driver(
+        driver_dir = "bus/%s/drivers/%s" % (device.bus, driver)
+        module = self._sysfs.link_name(driver_dir + "/module")
+        if not self._sysfs.exists(driver_dir) or not is_built_in_driver(
             self._sysfs, self._kmod, device, driver
         ):
             return None
@@ -108,7 +108,7 @@ class EarlyDrivers:
         words = "initcall_blacklist=" + functions[0] if len(functions) == 1 else None
         others = [
             name
-            for name in self._sysfs.names(place)
+            for name in self._sysfs.names(driver_dir)
             if name != device.name and self._sysfs.exists("bus/%s/devices/%s" % (device.bus, name))
         ]
         return Early(device, driver, words, others)

@@ -6,20 +6,20 @@
 
 from __future__ import annotations
 
-from typing import Container, Mapping, NamedTuple, Sequence
+from typing import Container, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import PolicyError
 from .._model.buses import BUSES, is_vfio_driver
 from .._model.device import Board, Identity, State
-from .._model.selector import Selector, match, resolve_alias
+from .._model.selector import Selector, match
 from .._system.sysfs import KernelBlockedError, Sysfs
 
 _TREE = "firmware/devicetree/base"
 
 
-def folder(device: Identity) -> str:
-    """The device's folder in /sys by way of its bus."""
+def sysfs_dir(device: Identity) -> str:
+    """Return the device's directory in /sys by way of its bus."""
     return "bus/%s/devices/%s" % (device.bus, device.name)
 
 
@@ -28,40 +28,39 @@ def has_devices(sysfs: Sysfs) -> bool:
     return any(sysfs.exists("bus/%s/devices" % bus) for bus in BUSES)
 
 
-def snapshot(sysfs: Sysfs, facets: Container[str]) -> list[Identity]:
-    """Every device of our buses, with those identities that are in ``facets``.
+def snapshot(sysfs: Sysfs, fields: Container[str]) -> list[Identity]:
+    """Return every device of our buses, with those of its ``fields`` that firmware gives it.
 
-    ``facets`` holds selector kinds; what is not in it is not read, since on a machine with 10,000
-    devices each file more costs.
+    Other fields are not read, since on a machine with 10,000 devices each file more costs.
     """
-    read_fields = [
-        (name, [field for field in bus.identified_by if field in facets])
+    fields_of_buses = [
+        (name, [field for field in bus.identified_by if field in fields])
         for name, bus in BUSES.items()
     ]
     return [
-        _identify(sysfs, bus, name, fields)
-        for bus, fields in read_fields
+        _identify(sysfs, bus, name, fields_of_bus)
+        for bus, fields_of_bus in fields_of_buses
         for name in sysfs.names("bus/%s/devices" % bus)
     ]
 
 
-def complete(sysfs: Sysfs, device: Identity) -> Identity:
-    """The device with all its identities, whatever the snapshot read of them."""
+def with_all_ids(sysfs: Sysfs, device: Identity) -> Identity:
+    """Return the device with all its fields, whatever the snapshot read of them."""
     return _identify(sysfs, device.bus, device.name, ("dt_path", "compatible", "acpi_path"))
 
 
 def consumers(sysfs: Sysfs, device: Identity) -> list[str]:
     """Those who need this device before they can have a driver, as "bus:name"."""
-    names = sysfs.names(folder(device))
+    names = sysfs.names(sysfs_dir(device))
     return [name.split(":", 1)[1] for name in names if name.startswith("consumer:")]
 
 
-def active(sysfs: Sysfs, device: Identity, names: Sequence[str]) -> list[str]:
+def active_consumers(sysfs: Sysfs, device: Identity, names: Sequence[str]) -> list[str]:
     """Those who lose their driver with this device, as "bus:name".
 
-    ``names`` are the names in the device's folder.
+    ``names`` are the names in the device's directory.
     """
-    link = folder(device) + "/%s/status"
+    link = sysfs_dir(device) + "/%s/status"
     return [
         name.split(":", 1)[1]
         for name in names
@@ -74,8 +73,8 @@ def board(sysfs: Sysfs) -> Board:
     compatible = sysfs.strings(_TREE + "/compatible")
     if compatible:
         return Board(compatible)
-    told = [sysfs.read("class/dmi/id/" + name) for name in ("product_name", "board_name")]
-    return Board((), *[_text.stripped(name or "") or None for name in told])
+    dmi_names = [sysfs.read("class/dmi/id/" + name) for name in ("product_name", "board_name")]
+    return Board((), *[_text.stripped(name or "") or None for name in dmi_names])
 
 
 def for_other_boards(sysfs: Sysfs, selectors: Sequence[Selector]) -> dict[Selector, str]:
@@ -83,33 +82,37 @@ def for_other_boards(sysfs: Sysfs, selectors: Sequence[Selector]) -> dict[Select
 
     PolicyError where it is not known which board this is.
     """
-    choosy = [selector for selector in selectors if selector.when_board]
-    names = board(sysfs).names if choosy else []
-    if choosy and not names:
+    restricted = [selector for selector in selectors if selector.when_board]
+    names = board(sysfs).names if restricted else []
+    if restricted and not names:
         raise PolicyError(
             "%s has when_board, and it is not known which board this is: neither "
             "/sys/firmware/devicetree/base/compatible nor /sys/class/dmi/id names it, as in an "
             "image that is not running. Give the entries that are meant for it, without when_board"
-            % choosy[0].label
+            % restricted[0].label
         )
     return {
         selector: "%s counts on %s only, and this board is %s"
         % (selector.label, " or ".join(selector.when_board), ", ".join(names))
-        for selector in choosy
+        for selector in restricted
         if not set(names).intersection(selector.when_board)
     }
 
 
-def alias_path(sysfs: Sysfs, alias: str) -> str | None:
-    """The path of a device-tree alias, or None."""
-    paths = sysfs.strings("%s/aliases/%s" % (_TREE, alias))
+def reference_path(sysfs: Sysfs, reference: str) -> str | None:
+    """Return the path that a property of the device tree holds, or None.
+
+    ``reference`` is an alias, or the absolute path of another property.
+    """
+    property_path = reference if reference.startswith("/") else "/aliases/" + reference
+    paths = sysfs.strings(_TREE + property_path)
     # The node has a property "name" as every node, which is no path.
     return paths[0] if paths and paths[0].startswith("/") else None
 
 
 def states(sysfs: Sysfs, devices: Sequence[Identity]) -> list[State]:
     """The present state of each device; PolicyError where one is held by a hanging driver."""
-    overrides = sysfs.read_locked([folder(device) + "/driver_override" for device in devices])
+    overrides = sysfs.read_locked([sysfs_dir(device) + "/driver_override" for device in devices])
     return [_state(sysfs, device, override) for device, override in zip(devices, overrides)]
 
 
@@ -118,7 +121,7 @@ def states_as_far_as_known(
 ) -> list[tuple[State, str | None]]:
     """As :func:`states`, but where a driver hangs, why the override is not known beside it."""
     try:
-        return [(found, None) for found in states(sysfs, devices)]
+        return [(present, None) for present in states(sysfs, devices)]
     except KernelBlockedError:
         return [_state_as_far_as_known(sysfs, device) for device in devices]
 
@@ -141,12 +144,30 @@ class Resolved(NamedTuple):
     problems: dict[int, str]
 
 
+class _Resolution:
+    """What a selector means on this machine, and which devices that are, or what is wrong."""
+
+    def __init__(self, sysfs: Sysfs, selector: Selector) -> None:
+        self.selector = selector
+        self.target: Selector | None = None
+        self.devices: list[Identity] = []
+        self.problem: str | None = None
+        try:
+            self.target = selector.resolved(lambda reference: reference_path(sysfs, reference))
+        except PolicyError as error:
+            self.problem = str(error) if selector.required else None
+
+    @property
+    def is_missing(self) -> bool:
+        return self.target is not None and self.selector.required and not self.devices
+
+
 def resolve(
     sysfs: Sysfs, selectors: Sequence[Selector], devices: Sequence[Identity] | None = None
 ) -> list[list[Identity]]:
-    """The devices of each selector, aliases followed, in one snapshot of /sys.
+    """Return the devices of each selector, references followed, in one snapshot of /sys.
 
-    PolicyError with every problem at once, as :func:`resolve_all` tells them.
+    PolicyError with every problem at once, as :func:`resolve_all` reports them.
     """
     resolved = resolve_all(sysfs, selectors, devices)
     if resolved.problems:
@@ -159,66 +180,66 @@ def resolve_all(
 ) -> Resolved:
     """As :func:`resolve`, with the devices of those selectors that have no problem.
 
-    A problem is an alias that is not there, a required selector without a match (and why), or a
-    number other than ``expect``.
+    A problem is a reference that is not there, a required selector without a match (and why), or
+    a number other than ``expect``.
     """
-    problems: dict[int, str] = {}
-    known: list[Selector | None] = []
-    for position, selector in enumerate(selectors):
-        try:
-            known.append(resolve_alias(selector, lambda alias: alias_path(sysfs, alias)))
-        except PolicyError as error:
-            known.append(None)
-            if selector.required:
-                problems[position] = str(error)
-    present = [selector for selector in known if selector]
-    if devices is None:
-        devices = snapshot(sysfs, {selector.kind for selector in present})
-    matches = iter(match(present, devices))
-    found = [next(matches) if selector else [] for selector in known]
-    missing = {
-        position: resolved
-        for position, (resolved, matched) in enumerate(zip(known, found))
-        if resolved and resolved.required and not matched
-    }
-    problems.update(_missing(sysfs, selectors, missing))
-    for position, (selector, matched) in enumerate(zip(selectors, found)):
-        if matched and selector.expect not in (None, len(matched)):
-            problems[position] = _unexpected(sysfs, selector, matched)
+    resolutions = [_Resolution(sysfs, selector) for selector in selectors]
+    _match(sysfs, resolutions, devices)
+    missing = [resolution for resolution in resolutions if resolution.is_missing]
+    if missing:
+        _explain_missing(sysfs, missing)
+    for resolution in resolutions:
+        if resolution.devices and resolution.selector.expect not in (None, len(resolution.devices)):
+            resolution.problem = _unexpected(sysfs, resolution)
     return Resolved(
-        [[] if position in problems else matched for position, matched in enumerate(found)],
-        {position: problems[position] for position in sorted(problems)},
+        [[] if resolution.problem else resolution.devices for resolution in resolutions],
+        {
+            position: resolution.problem
+            for position, resolution in enumerate(resolutions)
+            if resolution.problem
+        },
     )
 
 
-def _missing(
-    sysfs: Sysfs, selectors: Sequence[Selector], missing: Mapping[int, Selector]
-) -> dict[int, str]:
-    if not missing:
-        return {}
+def _match(
+    sysfs: Sysfs, resolutions: Sequence[_Resolution], devices: Sequence[Identity] | None
+) -> None:
+    known = [(resolution, resolution.target) for resolution in resolutions if resolution.target]
+    targets = [target for _resolution, target in known]
+    if devices is None:
+        devices = snapshot(sysfs, {target.field for target in targets})
+    for (resolution, _target), matches in zip(known, match(targets, devices)):
+        resolution.devices = matches
+
+
+def _explain_missing(sysfs: Sysfs, missing: Sequence[_Resolution]) -> None:
     # Here, because nearly all runs have not to load it.
     from .missing_device import (  # noqa: PLC0415
         MissingDevices,
     )
 
     explained = MissingDevices(sysfs)
-    return {
-        position: "%s matches no device: %s. If it may be missing, say required: false"
-        % (selectors[position].label, explained.why(selectors[position], resolved))
-        for position, resolved in missing.items()
-    }
+    for resolution in missing:
+        if resolution.target:
+            resolution.problem = (
+                "%s matches no device: %s. If it may be missing, say required: false"
+                % (
+                    resolution.selector.label,
+                    explained.why(resolution.selector, resolution.target),
+                )
+            )
 
 
-def _unexpected(sysfs: Sysfs, selector: Selector, matched: Sequence[Identity]) -> str:
+def _unexpected(sysfs: Sysfs, resolution: _Resolution) -> str:
     return "%s matches %d devices, but expect says %s: %s. Correct expect, or name those meant" % (
-        selector.label,
-        len(matched),
-        selector.expect,
-        ", ".join(complete(sysfs, device).stable_name for device in matched),
+        resolution.selector.label,
+        len(resolution.devices),
+        resolution.selector.expect,
+        ", ".join(with_all_ids(sysfs, device).stable_name for device in resolution.devices),
     )
 
 
-def _identify(sysfs: Sysfs, bus: str, name: str, facets: Container[str]) -> Identity:
+def _identify(sysfs: Sysfs, bus: str, name: str, fields: Container[str]) -> Identity:
     path = "bus/%s/devices/%s" % (bus, name)
     dt_path: str | None = None
     compatible: tuple[str, ...] = ()
@@ -228,11 +249,11 @@ def _identify(sysfs: Sysfs, bus: str, name: str, facets: Container[str]) -> Iden
     # and is named by PLATFORM_DEVID_AUTO; what is said of a node means the parent.
     if name.endswith(".auto"):
         return Identity(bus, name)
-    if "dt_path" in facets:
+    if "dt_path" in fields:
         dt_path = _dt_path(sysfs, path)
-    if "compatible" in facets:
+    if "compatible" in fields:
         compatible = sysfs.strings(path + "/of_node/compatible")
-    if ("acpi_path" in facets or "acpi_hid" in facets) and not dt_path:
+    if ("acpi_path" in fields or "acpi_hid" in fields) and not dt_path:
         acpi_path = sysfs.read(path + "/firmware_node/path")
         acpi_hid = sysfs.read(path + "/firmware_node/hid")
     return Identity(bus, name, dt_path, compatible, acpi_path, acpi_hid)
@@ -246,7 +267,7 @@ def _dt_path(sysfs: Sysfs, path: str) -> str | None:
 
 
 def _state(sysfs: Sysfs, device: Identity, override: str | None) -> State:
-    path = folder(device)
+    path = sysfs_dir(device)
     driver = sysfs.link_name(path + "/driver")
     group = sysfs.link_name(path + "/iommu_group")
     return State(

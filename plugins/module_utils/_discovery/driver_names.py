@@ -98,8 +98,8 @@ def _on_another_bus(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
 def _spelt_otherwise(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
     asked = driver.replace("-", "_")
     names = sysfs.names("bus/%s/drivers" % device.bus)
-    found = [name for name in names if name.replace("-", "_") == asked]
-    return _called_otherwise(device, driver, found) if found else None
+    spellings = [name for name in names if name.replace("-", "_") == asked]
+    return _called_otherwise(device, driver, spellings) if spellings else None
 
 
 def _name_of_a_module(sysfs: Sysfs, device: Identity, driver: str) -> str | None:

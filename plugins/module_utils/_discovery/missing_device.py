@@ -35,22 +35,16 @@ class MissingDevices:
         self._sysfs = sysfs
 
     def why(self, selector: Selector, resolved: Selector) -> str:
-        """Why the selector matches no device of our buses, as a clause.
+        """Return why the selector matches no device of our buses, as a clause.
 
-        ``resolved`` is the selector with its alias followed.
+        ``resolved`` is the selector with its reference followed.
         """
-        if selector.kind == "dt_path":
-            reason = self._of_path(resolved.value)
-            return (
-                "it stands for %s, and %s" % (resolved.value, reason) if selector.alias else reason
-            )
-        if selector.kind == "compatible":
-            return self._of_compatible(selector.value)
-        if selector.kind in ("acpi_path", "acpi_hid"):
-            return self._of_acpi(selector)
-        return self._of_name(selector)
+        reason = resolved.why_missing(self)
+        return (
+            "it stands for %s, and %s" % (resolved.value, reason) if selector.reference else reason
+        )
 
-    def _of_path(self, dt_path: str) -> str:
+    def of_path(self, dt_path: str) -> str:
         if not self._has_tree:
             return _NO_TREE
         if not self._sysfs.exists(_TREE + dt_path):
@@ -59,7 +53,7 @@ class MissingDevices:
             )
         return self._of_node(dt_path)
 
-    def _of_compatible(self, compatible: str) -> str:
+    def of_compatible(self, compatible: str) -> str:
         if not self._has_tree:
             return "%s: %s" % (_NOBODY, _NO_TREE)
         paths = self._nodes.get(compatible, [])
@@ -76,19 +70,18 @@ class MissingDevices:
             ),
         )
 
-    def _of_acpi(self, selector: Selector) -> str:
-        key = selector.kind.partition("_")[2]
+    def of_acpi(self, attribute: str, value: str) -> str:
         known = self._sysfs.names(_ACPI)
         if not known:
             return "%s: %s" % (_NOBODY, _NO_ACPI)
         by_reason: dict[str, list[str]] = {}
         for name in known:
-            place = "%s/%s" % (_ACPI, name)
-            if self._sysfs.read("%s/%s" % (place, key)) == selector.value:
-                path = self._sysfs.read(place + "/path") or name
-                by_reason.setdefault(self._of_acpi_device(place), []).append(path)
+            directory = "%s/%s" % (_ACPI, name)
+            if self._sysfs.read("%s/%s" % (directory, attribute)) == value:
+                path = self._sysfs.read(directory + "/path") or name
+                by_reason.setdefault(self._of_acpi_device(directory), []).append(path)
         if not by_reason:
-            return "%s; 'cat /sys/bus/acpi/devices/*/%s' lists them" % (_NOBODY, key)
+            return "%s; 'cat /sys/bus/acpi/devices/*/%s' lists them" % (_NOBODY, attribute)
         return "%s has it, but ACPI knows %s" % (
             _NO_DEVICE,
             "; ".join(
@@ -96,31 +89,31 @@ class MissingDevices:
             ),
         )
 
-    def _of_acpi_device(self, place: str) -> str:
-        status = _text.number(self._sysfs.read(place + "/status"))
+    def _of_acpi_device(self, directory: str) -> str:
+        status = _text.number(self._sysfs.read(directory + "/status"))
         if status is not None:
             # acpi_device_is_present and acpi_device_is_enabled in drivers/acpi/scan.c.
             if not status & (_PRESENT | _FUNCTIONING):
                 return "its _STA is %s, not present, so the kernel makes no device of it" % status
             if not status & _ENABLED:
                 return "its _STA is %s, not enabled, so the kernel makes no device of it" % status
-        for entry in self._sysfs.names(place):
-            bus = self._sysfs.link_name("%s/%s/subsystem" % (place, entry))
+        for entry in self._sysfs.names(directory):
+            bus = self._sysfs.link_name("%s/%s/subsystem" % (directory, entry))
             if entry.startswith("physical_node") and bus:
-                return _on_bus(self._sysfs.link_name("%s/%s" % (place, entry)) or "", bus)
+                return _on_bus(self._sysfs.link_name("%s/%s" % (directory, entry)) or "", bus)
         return "the kernel made no device of it"
 
-    def _of_name(self, selector: Selector) -> str:
-        found = [
+    def of_name(self, device_name: str) -> str:
+        buses = [
             bus
             for bus in self._sysfs.names("bus")
-            if self._sysfs.exists("bus/%s/devices/%s" % (bus, selector.value))
+            if self._sysfs.exists("bus/%s/devices/%s" % (bus, device_name))
         ]
-        if not found:
+        if not buses:
             return _NOBODY
-        if found[0] in BUSES:
-            return "its device is on the %s bus" % found[0]
-        return _on_bus(selector.value, found[0])
+        if buses[0] in BUSES:
+            return "its device is on the %s bus" % buses[0]
+        return _on_bus(device_name, buses[0])
 
     def _of_node(self, dt_path: str) -> str:
         """Why a node that is there has no device of our buses."""
@@ -167,12 +160,12 @@ class MissingDevices:
 
     @functools.cached_property
     def _devices(self) -> dict[str, tuple[str, str]]:
-        found: dict[str, tuple[str, str]] = {}
+        devices: dict[str, tuple[str, str]] = {}
         for bus in self._sysfs.names("bus"):
             for name in self._sysfs.names("bus/%s/devices" % bus):
                 node = self._sysfs.link("bus/%s/devices/%s/of_node" % (bus, name)) or ""
-                found.setdefault(node.partition("/" + _TREE)[2], (bus, name))
-        return found
+                devices.setdefault(node.partition("/" + _TREE)[2], (bus, name))
+        return devices
 
     @functools.cached_property
     def _has_tree(self) -> bool:
@@ -182,15 +175,15 @@ class MissingDevices:
     @functools.cached_property
     def _nodes(self) -> dict[str, list[str]]:
         """The paths of nodes by each of their compatibles."""
-        found: dict[str, list[str]] = {}
+        paths: dict[str, list[str]] = {}
         waiting = [""]
         while waiting:
             path = waiting.pop()
             for compatible in self._sysfs.strings(_TREE + path + "/compatible"):
-                found.setdefault(compatible, []).append(path or "/")
+                paths.setdefault(compatible, []).append(path or "/")
             below = self._sysfs.folders(_TREE + path)
             waiting += ["%s/%s" % (path, name) for name in reversed(below)]
-        return found
+        return paths
 
     def _disabled_ancestor(self, dt_path: str) -> str | None:
         ancestor = dt_path.rpartition("/")[0]

@@ -17,8 +17,8 @@ from .._system.sysfs import Sysfs
 _TREE = "firmware/devicetree/base"
 # of_supplier_bindings in drivers/of/property.c: properties that are lists of phandles, and what
 # tells how many cells follow each; empty where none does. Without iommus: an IOMMU is told by its
-# own folder in /sys. From cooling-device on they make no device link, but drivers find by them what
-# they use: drivers/thermal/thermal_of.c, sound/soc/soc-core.c, drivers/mux/core.c,
+# own directory in /sys. From cooling-device on they make no device link, but drivers find by them
+# what they use: drivers/thermal/thermal_of.c, sound/soc/soc-core.c, drivers/mux/core.c,
 # drivers/net/mdio/of_mdio.c and drivers/fpga/of-fpga-region.c.
 _LISTS: tuple[tuple[str, str], ...] = (
     (r"clocks|assigned-clocks|assigned-clock-parents", "#clock-cells"),
@@ -89,7 +89,7 @@ class References:
             if not self._sysfs.exists(node + "/phandle") and not self._sysfs.folder_count(node):
                 return []
             self._by_supplier = self._read()
-        found: dict[str, Reference] = {}
+        references: dict[str, Reference] = {}
         for path, name in self._by_supplier.get(dt_path, []):
             consumer = (
                 self._thermal_zone(path)
@@ -97,8 +97,8 @@ class References:
                 else self._bound_device(path, dt_path)
             )
             if consumer:
-                found.setdefault(consumer, Reference(consumer, name))
-        return list(found.values())
+                references.setdefault(consumer, Reference(consumer, name))
+        return list(references.values())
 
     def _read(self) -> dict[str, list[tuple[str, str]]]:
         self._devices = self._read_devices()
@@ -114,10 +114,10 @@ class References:
             for path, phandle in tree.interrupts
             if phandle in tree.paths
         ]
-        found: dict[str, list[tuple[str, str]]] = {}
+        references: dict[str, list[tuple[str, str]]] = {}
         for phandle, path, name in named:
-            found.setdefault(tree.owners[tree.paths[phandle]], []).append((path, name))
-        return found
+            references.setdefault(tree.owners[tree.paths[phandle]], []).append((path, name))
+        return references
 
     def _read_devices(self) -> dict[str, str]:
         devices: dict[str, str] = {}
@@ -171,20 +171,20 @@ class References:
     def _named(self, name: str, cells: Sequence[int], paths: Mapping[int, str]) -> list[int]:
         """The phandles of a list; without what is not known, and all after it."""
         size_name = _size_name(name)
-        found: list[int] = []
-        place = 0
-        while place < len(cells):
-            phandle = cells[place]
-            place += 1
+        phandles: list[int] = []
+        position = 0
+        while position < len(cells):
+            phandle = cells[position]
+            position += 1
             # 0 stands for an entry that is left out.
             if phandle == 0:
                 continue
             if phandle not in paths:
                 break
-            found.append(phandle)
+            phandles.append(phandle)
             if size_name:
-                place += self._size(phandle, paths[phandle], size_name)
-        return found
+                position += self._size(phandle, paths[phandle], size_name)
+        return phandles
 
     def _size(self, phandle: int, path: str, size_name: str) -> int:
         key = (phandle, size_name)

@@ -15,7 +15,7 @@ from .._model.policy import VfioSettings
 from .._model.steps import DevicePlan
 from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
-from .devices import folder
+from .devices import sysfs_dir
 
 RESET_REQUIRED = "module/%s/parameters/reset_required" % RESETTING.vfio_module
 NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
@@ -69,10 +69,10 @@ def native(
     if driver and sysfs.exists("bus/%s/drivers/%s" % (device.bus, driver)):
         return Native(driver, was_bound=True)
     for module in kmod.resolve(modalias(sysfs, device)):
-        place = "module/%s/drivers" % module.replace("-", "_")
+        drivers_dir = "module/%s/drivers" % module.replace("-", "_")
         drivers = [
             name.split(":", 1)[1]
-            for name in sysfs.names(place)
+            for name in sysfs.names(drivers_dir)
             if name.startswith(device.bus + ":")
         ]
         if drivers:
@@ -84,7 +84,7 @@ def native(
 
 def modalias(sysfs: Sysfs, device: Identity) -> str:
     """What udev asks modprobe with, to find the modules that claim the device."""
-    directory = folder(device)
+    directory = sysfs_dir(device)
     return BUSES[device.bus].modalias(lambda name: sysfs.read("%s/%s" % (directory, name)))
 
 
@@ -102,19 +102,19 @@ def native_siblings(sysfs: Sysfs, device: Identity) -> list[Sibling]:
     ``name`` is "bus/name". Before Linux 7 a device has its group from its first probe on, so that
     nothing is known of one that no driver was tried on.
     """
-    group = folder(device) + "/iommu_group"
+    group = sysfs_dir(device) + "/iommu_group"
     members = sysfs.names(group + "/devices")
     if len(members) < 2:
         return []
     number = sysfs.link_name(group) or ""
-    found = []
+    siblings = []
     for member in members:
-        place = "%s/devices/%s" % (group, member)
-        driver = sysfs.link_name(place + "/driver")
-        name = "%s/%s" % (sysfs.link_name(place + "/subsystem"), member)
+        member_dir = "%s/devices/%s" % (group, member)
+        driver = sysfs.link_name(member_dir + "/driver")
+        name = "%s/%s" % (sysfs.link_name(member_dir + "/subsystem"), member)
         if driver and name != device.name_on_bus and not _leaves_dma_alone(driver):
-            found.append(Sibling(name, driver, number))
-    return found
+            siblings.append(Sibling(name, driver, number))
+    return siblings
 
 
 def _leaves_dma_alone(driver: str) -> bool:
@@ -137,7 +137,7 @@ def why_not_bound(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str
 
 
 def _why_invalid(sysfs: Sysfs, device: Identity) -> str:
-    path = folder(device)
+    path = sysfs_dir(device)
     group = sysfs.link_name(path + "/iommu_group")
     if group:
         return (
@@ -183,5 +183,5 @@ def bound_wrongly(sysfs: Sysfs, plan: DevicePlan, after: State) -> str | None:
 def is_built_in(sysfs: Sysfs, module: str) -> bool:
     """Whether a module that is there is part of the kernel; ``module`` as the kernel spells it."""
     # mod_sysfs_setup in kernel/module/sysfs.c makes initstate, for modules that were loaded.
-    place = "module/" + module
-    return sysfs.exists(place) and not sysfs.exists(place + "/initstate")
+    module_dir = "module/" + module
+    return sysfs.exists(module_dir) and not sysfs.exists(module_dir + "/initstate")

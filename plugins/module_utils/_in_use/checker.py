@@ -10,7 +10,7 @@ import functools
 from typing import TYPE_CHECKING, Callable, Container, NamedTuple, Sequence
 
 from .. import _text
-from .._discovery.devices import active, folder
+from .._discovery.devices import active_consumers, sysfs_dir
 from .._discovery.phandle_refs import References
 from .._discovery.vfio import native_siblings
 from .._model.buses import BUSES
@@ -115,7 +115,7 @@ class Usage:
         """What would be hurt if this device lost the driver that it has now."""
         if not state.driver:
             return []
-        home = folder(device)
+        home = sysfs_dir(device)
         hazards = self._open_nodes(state.vfio_nodes) if state.vfio_nodes else []
         if self._sysfs.folder_count(home) > self._machine.powers:
             for name in self._sysfs.folders(home):
@@ -153,7 +153,7 @@ class Usage:
         self, device: Identity, state: State, known: Sequence[Hazard]
     ) -> list[Hazard]:
         """What is configured for each boot on this device, beside hazards that are ``known``."""
-        home = folder(device)
+        home = sysfs_dir(device)
         if not state.driver or self._sysfs.folder_count(home) <= self._machine.powers:
             return []
         subjects = {(hazard.kind, hazard.subject) for hazard in known}
@@ -368,9 +368,9 @@ class Usage:
 
     def _linked(self, device: Identity) -> list[Hazard]:
         """Consumers by device links."""
-        home = folder(device)
+        home = sysfs_dir(device)
         names = self._sysfs.names(home)
-        linked = active(self._sysfs, device, names)
+        linked = active_consumers(self._sysfs, device, names)
         hazards = [
             hazard
             for consumer in linked
@@ -425,7 +425,7 @@ class Usage:
 
         alarmtimer_rtc_add_device in kernel/time/alarmtimer.c.
         """
-        return self._sysfs.exists(folder(device) + "/rtc")
+        return self._sysfs.exists(sysfs_dir(device) + "/rtc")
 
 
 class _Machine:

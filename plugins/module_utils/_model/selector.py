@@ -7,12 +7,22 @@
 from __future__ import annotations
 
 import string
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, NamedTuple, Sequence
 
 from .._errors import PolicyError
 from .device import Identity
 
-KINDS = ("dt_path", "compatible", "acpi_path", "acpi_hid", "name")
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Explainer(Protocol):
+        """Tells of values that no device has what is known of them, as a clause."""
+
+        def of_path(self, dt_path: str) -> str: ...
+        def of_compatible(self, compatible: str) -> str: ...
+        def of_acpi(self, attribute: str, value: str) -> str: ...
+        def of_name(self, name: str) -> str: ...
+
 
 _TREE_ROOTS = ("/proc/device-tree", "/sys/firmware/devicetree/base")
 
@@ -35,6 +45,186 @@ _DRIVER_LENGTH = 4093
 _TAG_LENGTH = 64
 
 
+def _consists_of(text: str, characters: frozenset[str]) -> bool:
+    return bool(text) and characters.issuperset(text)
+
+
+class SelectorKind:
+    """A key that selects devices.
+
+    ``field`` is the field of Identity that its values are compared with. A value that is a
+    ``reference`` is a name for which the device tree has a path. With ``takes_bus`` an entry may
+    have a bus as well.
+    """
+
+    name = ""
+    field = ""
+    takes_bus = False
+
+    def parse(self, value: str) -> str:
+        """Return the value as Identity has it; PolicyError says what is wrong with it."""
+        raise NotImplementedError
+
+    def udev_match(self, value: str) -> str:
+        """Return the match of a udev rule that means the same devices."""
+        raise NotImplementedError
+
+    def why_missing(self, explainer: Explainer, value: str) -> str:
+        """Return why no device has the value, as a clause."""
+        raise NotImplementedError
+
+    def reference(self, _value: str) -> str | None:
+        """Return the property of the device tree that has the path: below /aliases or absolute."""
+        return None
+
+    def resolved(self, value: str, path: str | None) -> Selector:
+        """Return what the value means if the property is ``path``; None is an error."""
+        raise NotImplementedError
+
+    def is_known_to_udev(self, _value: str) -> bool:
+        """Return whether ``udev_match`` means the same devices if the value is a reference."""
+        return False
+
+
+class DtPath(SelectorKind):
+    """A path of the device tree, or an alias for one with an optional rest."""
+
+    name = field = "dt_path"
+
+    def parse(self, value: str) -> str:
+        path = value
+        for root in _TREE_ROOTS:
+            if path == root or path.startswith(root + "/"):
+                path = path[len(root) :]
+        first, *rest = path.split("/")
+        if not rest and not first:
+            raise PolicyError("dt_path %r names the root of the tree, not a device" % value)
+        parts = [first, *rest] if first else rest
+        bad = [part for part in parts if not _consists_of(part, _NODE) or part in (".", "..")]
+        if bad or (first and not _consists_of(first, _ALIAS)):
+            raise PolicyError(
+                "dt_path %r is not a device-tree path: %s. It is absolute, such as "
+                "/soc/ethernet@e0700000, or starts with an alias, such as ethernet0"
+                % (value, _why_no_path(first, bad))
+            )
+        return path
+
+    def udev_match(self, value: str) -> str:
+        if self.reference(value):
+            return 'ENV{.armfleet_vfio_alias}=="* %s *"' % value
+        return 'ENV{.armfleet_vfio_path}=="%s"' % value
+
+    def why_missing(self, explainer: Explainer, value: str) -> str:
+        return explainer.of_path(value)
+
+    def reference(self, value: str) -> str | None:
+        return None if value.startswith("/") else value.partition("/")[0]
+
+    def resolved(self, value: str, path: str | None) -> Selector:
+        alias, slash, rest = value.partition("/")
+        if path is None:
+            raise PolicyError(
+                "dt_path %r does not start with '/', so %r was looked up as a device-tree alias, "
+                "and this machine has no such alias. See /proc/device-tree/aliases, or give the "
+                "whole path" % (value, alias)
+            )
+        return Selector(self.name, path + slash + rest)
+
+    def is_known_to_udev(self, value: str) -> bool:
+        # The kernel puts an alias into the device's uevent only if it ends in a number
+        # (of_alias_scan in drivers/of/base.c).
+        return "/" not in value and value[-1:].isdigit()
+
+
+class Compatible(SelectorKind):
+    """One of the compatible strings of devices."""
+
+    name = field = "compatible"
+
+    def parse(self, value: str) -> str:
+        if not _consists_of(value, _COMPATIBLE):
+            raise PolicyError(
+                "compatible %r is not one: letters, digits and any of , . _ + / # - only, no "
+                "pattern, as in 'arm,pl031'" % value
+            )
+        return value
+
+    def udev_match(self, value: str) -> str:
+        return 'ENV{.armfleet_vfio_compatible}=="* %s *"' % value
+
+    def why_missing(self, explainer: Explainer, value: str) -> str:
+        return explainer.of_compatible(value)
+
+
+class AcpiPath(SelectorKind):
+    """An absolute path of the ACPI namespace."""
+
+    name = field = "acpi_path"
+
+    def parse(self, value: str) -> str:
+        segments = value[1:].split(".") if value.startswith("\\") else [""]
+        if not all(
+            _consists_of(segment, _ACPI) and len(segment) <= 4 and not segment[0].isdigit()
+            for segment in segments
+        ):
+            raise PolicyError(
+                "acpi_path %r is not an absolute ACPI path, such as \\_SB_.VR00; see "
+                "/sys/bus/platform/devices/*/firmware_node/path" % value
+            )
+        # ACPICA pads each segment to four characters (ACPI 6.5, section 5.3), and so does sysfs.
+        return "\\" + ".".join(segment.ljust(4, "_") for segment in segments)
+
+    def udev_match(self, value: str) -> str:
+        return 'KERNEL!="*.auto", ATTR{firmware_node/path}=="%s"' % value
+
+    def why_missing(self, explainer: Explainer, value: str) -> str:
+        return explainer.of_acpi("path", value)
+
+
+class AcpiHid(SelectorKind):
+    """An ACPI hardware id."""
+
+    name = field = "acpi_hid"
+
+    def parse(self, value: str) -> str:
+        if not _consists_of(value, _ACPI) or not 3 <= len(value) <= 8:
+            raise PolicyError("acpi_hid %r is not a hardware id, such as LNRO0005" % value)
+        return value
+
+    def udev_match(self, value: str) -> str:
+        return 'KERNEL!="*.auto", ATTR{firmware_node/hid}=="%s"' % value
+
+    def why_missing(self, explainer: Explainer, value: str) -> str:
+        return explainer.of_acpi("hid", value)
+
+
+class Name(SelectorKind):
+    """The name of a device in sysfs."""
+
+    name = field = "name"
+    takes_bus = True
+
+    def parse(self, value: str) -> str:
+        if not _consists_of(value, _NAME) or value in (".", ".."):
+            raise PolicyError(
+                "name %r is not the name of a device in /sys/bus/*/devices: letters, digits and "
+                "any of , . _ + @ : # - only, no pattern and no path" % value
+            )
+        return value
+
+    def udev_match(self, value: str) -> str:
+        return 'KERNEL=="%s"' % value
+
+    def why_missing(self, explainer: Explainer, value: str) -> str:
+        return explainer.of_name(value)
+
+
+_KINDS: dict[str, SelectorKind] = {
+    kind.name: kind for kind in (DtPath(), Compatible(), AcpiPath(), AcpiHid(), Name())
+}
+KINDS = tuple(_KINDS)
+
+
 class Selector(NamedTuple):
     """One way to name devices; ``kind`` is one of KINDS and ``value`` is normalised.
 
@@ -54,15 +244,44 @@ class Selector(NamedTuple):
         return "%s %r%s" % (self.kind, self.value, bus)
 
     @property
-    def alias(self) -> str | None:
-        """The device-tree alias that ``value`` starts with, or None for an absolute path."""
-        if self.kind != "dt_path" or self.value.startswith("/"):
-            return None
-        return self.value.partition("/")[0]
+    def field(self) -> str:
+        """The field of Identity that the value is compared with."""
+        return _KINDS[self.kind].field
 
+    @property
+    def reference(self) -> str | None:
+        """The property of the device tree that has the path which is meant, or None."""
+        return _KINDS[self.kind].reference(self.value)
 
-def _consists_of(text: str, characters: frozenset[str]) -> bool:
-    return bool(text) and characters.issuperset(text)
+    @property
+    def udev_match(self) -> str:
+        """The match of a udev rule that means the same devices."""
+        match = _KINDS[self.kind].udev_match(self.value)
+        return '%s, SUBSYSTEM=="%s"' % (match, self.bus) if self.bus else match
+
+    def resolved(self, lookup: Callable[[str], str | None]) -> Selector:
+        """Return the selector with a path for its reference; PolicyError if ``lookup`` has none."""
+        if self.reference is None:
+            return self
+        target = _KINDS[self.kind].resolved(self.value, lookup(self.reference))
+        return self._replace(kind=target.kind, value=target.value)
+
+    def for_boot(self, paths: Mapping[str, str]) -> Selector | None:
+        """Return the selector as a udev rule can match it, with the ``paths`` of references.
+
+        None if a machine with these paths has no such device.
+        """
+        if self.reference is None or self.reference in paths:
+            return self.resolved(paths.get)
+        return self if _KINDS[self.kind].is_known_to_udev(self.value) else None
+
+    def matches(self, device: Identity) -> bool:
+        """Return whether it means the device; a reference means none before it is resolved."""
+        return self.bus in (None, device.bus) and self.value in _values(device, self.field)
+
+    def why_missing(self, explainer: Explainer) -> str:
+        """Return why no device has the value, as a clause."""
+        return _KINDS[self.kind].why_missing(explainer, self.value)
 
 
 def parse(entry: Mapping[str, Any]) -> Selector:
@@ -75,7 +294,7 @@ def parse(entry: Mapping[str, Any]) -> Selector:
         )
     kind = given[0]
     bus = entry.get("bus")
-    if bus and kind != "name":
+    if bus and not _KINDS[kind].takes_bus:
         raise PolicyError("bus goes with name only, not with %s %r" % (kind, entry[kind]))
     expect = entry.get("expect")
     if expect is not None and expect < 1:
@@ -86,7 +305,7 @@ def parse(entry: Mapping[str, Any]) -> Selector:
     required = entry.get("required")
     return Selector(
         kind,
-        _NORMALISE[kind](entry[kind]),
+        _KINDS[kind].parse(entry[kind]),
         bus,
         expect,
         True if required is None else required,
@@ -137,65 +356,25 @@ def is_plain_path(path: str) -> bool:
     return all(_consists_of(part, _NODE) for part in path.split("/"))
 
 
-def resolve_alias(selector: Selector, lookup: Callable[[str], str | None]) -> Selector:
-    """The selector with its device-tree alias replaced by the path that ``lookup`` gives."""
-    alias = selector.alias
-    if alias is None:
-        return selector
-    target = lookup(alias)
-    if target is None:
-        raise PolicyError(
-            "dt_path %r does not start with '/', so %r was looked up as a device-tree alias, and "
-            "this machine has no such alias. See /proc/device-tree/aliases, or give the whole path"
-            % (selector.value, alias)
-        )
-    return selector._replace(value=target + selector.value[len(alias) :])
-
-
 def match(selectors: Sequence[Selector], devices: Iterable[Identity]) -> list[list[Identity]]:
     """The devices of each selector, in one pass over ``devices``."""
-    wanted: dict[tuple[str, str], list[int]] = {}
+    positions: dict[str, dict[str, list[int]]] = {}
     for position, selector in enumerate(selectors):
-        wanted.setdefault((selector.kind, selector.value), []).append(position)
-    found: list[list[Identity]] = [[] for _selector in selectors]
+        by_value = positions.setdefault(selector.field, {})
+        by_value.setdefault(selector.value, []).append(position)
+    matches: list[list[Identity]] = [[] for _selector in selectors]
     for device in devices:
-        for key in _keys(device):
-            for position in wanted.get(key, ()):
-                if selectors[position].bus in (None, device.bus):
-                    found[position].append(device)
-    return found
+        for field, by_value in positions.items():
+            for value in _values(device, field):
+                for position in by_value.get(value, ()):
+                    if selectors[position].bus in (None, device.bus):
+                        matches[position].append(device)
+    return matches
 
 
-def _keys(device: Identity) -> set[tuple[str, str]]:
-    keys = {("compatible", value) for value in device.compatible}
-    keys.add(("name", device.name))
-    for kind, value in (
-        ("dt_path", device.dt_path),
-        ("acpi_path", device.acpi_path),
-        ("acpi_hid", device.acpi_hid),
-    ):
-        if value:
-            keys.add((kind, value))
-    return keys
-
-
-def _dt_path(value: str) -> str:
-    path = value
-    for root in _TREE_ROOTS:
-        if path == root or path.startswith(root + "/"):
-            path = path[len(root) :]
-    first, *rest = path.split("/")
-    if not rest and not first:
-        raise PolicyError("dt_path %r names the root of the tree, not a device" % value)
-    parts = [first, *rest] if first else rest
-    bad = [part for part in parts if not _consists_of(part, _NODE) or part in (".", "..")]
-    if bad or (first and not _consists_of(first, _ALIAS)):
-        raise PolicyError(
-            "dt_path %r is not a device-tree path: %s. It is absolute, such as "
-            "/soc/ethernet@e0700000, or starts with an alias, such as ethernet0"
-            % (value, _why_no_path(first, bad))
-        )
-    return path
+def _values(device: Identity, field: str) -> set[str]:
+    value = getattr(device, field)
+    return set(value) if isinstance(value, tuple) else {value}
 
 
 def _why_no_path(first: str, bad: Sequence[str]) -> str:
@@ -204,50 +383,3 @@ def _why_no_path(first: str, bad: Sequence[str]) -> str:
     if ".." in bad or "." in bad:
         return "'.' and '..' are not allowed"
     return "%r is not the name of a node" % (bad[0] if bad else first)
-
-
-def _compatible(value: str) -> str:
-    if not _consists_of(value, _COMPATIBLE):
-        raise PolicyError(
-            "compatible %r is not one: letters, digits and any of , . _ + / # - only, no "
-            "pattern, as in 'arm,pl031'" % value
-        )
-    return value
-
-
-def _acpi_path(value: str) -> str:
-    segments = value[1:].split(".") if value.startswith("\\") else [""]
-    if not all(
-        _consists_of(segment, _ACPI) and len(segment) <= 4 and not segment[0].isdigit()
-        for segment in segments
-    ):
-        raise PolicyError(
-            "acpi_path %r is not an absolute ACPI path, such as \\_SB_.VR00; see "
-            "/sys/bus/platform/devices/*/firmware_node/path" % value
-        )
-    # ACPICA pads each segment to four characters (ACPI 6.5, section 5.3), and so does sysfs.
-    return "\\" + ".".join(segment.ljust(4, "_") for segment in segments)
-
-
-def _acpi_hid(value: str) -> str:
-    if not _consists_of(value, _ACPI) or not 3 <= len(value) <= 8:
-        raise PolicyError("acpi_hid %r is not a hardware id, such as LNRO0005" % value)
-    return value
-
-
-def _name(value: str) -> str:
-    if not _consists_of(value, _NAME) or value in (".", ".."):
-        raise PolicyError(
-            "name %r is not the name of a device in /sys/bus/*/devices: letters, digits and any of "
-            ", . _ + @ : # - only, no pattern and no path" % value
-        )
-    return value
-
-
-_NORMALISE: dict[str, Callable[[str], str]] = {
-    "dt_path": _dt_path,
-    "compatible": _compatible,
-    "acpi_path": _acpi_path,
-    "acpi_hid": _acpi_hid,
-    "name": _name,
-}

@@ -51,124 +51,6 @@ MIXED: list[dict[str, Any]] = [
     {"name": "soc:keys", "policy": "default"},
 ]
 
-GOLDEN = r"""# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit.
-# It was made from this list:
-# policy: {"dt_path": "/soc/crypto@b000000", "policy": "vfio"}
-# policy: {"dt_path": "dma1", "policy": "no_autobind"}
-# policy: {"compatible": "acme,ring", "expect": 2, "policy": "vfio"}
-# policy: {"acpi_path": "\\_SB_.VR00", "required": false, "policy": "vfio", "tag": "left-ring"}
-# policy: {"acpi_hid": "LNRO0005", "required": false, "policy": "no_autobind"}
-# policy: {"name": "b004000.ethernet", "bus": "platform", "policy": "driver", "driver": "acme-uio"}
-# policy: {"name": "soc:keys", "policy": "default"}
-# It was applied with these options:
-# options: {"reset_required": false, "vfio_group": "kvm", "vfio_mode": "0660"}
-# Devices were taken from these drivers:
-# native: {"/soc/crypto@b000000": "acme-crypto"}
-# native: {"platform/b004000.ethernet": null}
-# It was made for a machine with:
-# machine: {"buses": ["amba", "platform"], "modules": {"acme-uio": "acme"}}
-
-ACTION=="remove", GOTO="armfleet_vfio_end"
-SUBSYSTEM=="vfio-dev", IMPORT{parent}="ARMFLEET_VFIO_*"
-SUBSYSTEM=="vfio-dev", ENV{ARMFLEET_VFIO_POLICY}=="vfio", GROUP="kvm", MODE="0660"
-NODE(path,PATH)NODE(tag,TAG)SUBSYSTEM!="platform|amba", GOTO="armfleet_vfio_end"
-KERNEL!="*.auto", ENV{.armfleet_vfio_path}="$env{OF_FULLNAME}"
-KERNEL!="*.auto", ENV{.armfleet_vfio_compatible}=" COMPATIBLES "
-KERNEL!="*.auto", ENV{.armfleet_vfio_alias}=" ALIASES "
-
-ENV{.armfleet_vfio_path}=="/soc/crypto@b000000", ENV{ARMFLEET_VFIO_POLICY}="vfio"
-ENV{.armfleet_vfio_alias}=="* dma1 *", ENV{ARMFLEET_VFIO_POLICY}="no_autobind"
-ENV{.armfleet_vfio_compatible}=="* acme,ring *", ENV{ARMFLEET_VFIO_POLICY}="vfio"
-KERNEL!="*.auto", ATTR{firmware_node/path}=="\_SB_.VR00", ENV{ARMFLEET_VFIO_POLICY}="vfio", """
-GOLDEN += r"""ENV{ARMFLEET_VFIO_TAG}="left-ring"
-KERNEL!="*.auto", ATTR{firmware_node/hid}=="LNRO0005", ENV{ARMFLEET_VFIO_POLICY}="no_autobind"
-KERNEL=="b004000.ethernet", SUBSYSTEM=="platform", ENV{ARMFLEET_VFIO_POLICY}="driver", """
-GOLDEN += r"""ENV{.armfleet_vfio_driver}="acme-uio", ENV{.armfleet_vfio_module}="acme"
-
-ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"
-
-# Links to the nodes of what is on VFIO. An initramfs may lack these programs; what is missing
-# then is made when the events come again. No name that is odd gets into a command.
-ENV{ARMFLEET_VFIO_POLICY}!="vfio", GOTO="armfleet_vfio_linked"
-TEST!="/usr/bin/realpath", GOTO="armfleet_vfio_linked"
-DEVPATH=="*[!0-9A-Za-z/:,._+@#~!-]*", GOTO="armfleet_vfio_linked"
-ENV{.armfleet_vfio_path}=="/*", ENV{.armfleet_vfio_path}!="*[!0-9A-Za-z/,._+@#-]*", """
-GOLDEN += r"""IMPORT{program}="/bin/sed -n -e y,/,:, -e /^OF_FULLNAME=:/!d """
-GOLDEN += r"""-e s//ARMFLEET_VFIO_PATH=/p -e q -- /sys$devpath/uevent"
-ENV{.armfleet_vfio_path}=="", KERNEL!="*.auto", ATTR{firmware_node/path}!="?*[!0-9A-Z_.]*", """
-GOLDEN += r"""IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p -e q """
-GOLDEN += r"""-- /sys$devpath/firmware_node/path"
-# The file has lines of the firmware's own, which the properties have not.
-ENV{ARMFLEET_VFIO_PATH}=="*[!0-9A-Za-z:,._+@#-]*", ENV{ARMFLEET_VFIO_PATH}=""
-# A driver that comes when the override is set already binds at once, maybe before this device's
-# own event: then its node did not learn from it what it is called.
-ACTION=="bind", TEST=="vfio-dev/*/uevent", ATTR{vfio-dev/*/uevent}="change"
-# The node of a group is no device's child, so SYMLINK cannot tell whose it is.
-ACTION!="unbind", DRIVER=="vfio-platform|vfio-amba", PROGRAM=="/usr/bin/realpath """
-GOLDEN += r"""--relative-to=/sys/kernel/iommu_groups -- /sys$devpath/iommu_group", """
-GOLDEN += r"""RESULT!="*[!0-9]*", ENV{.armfleet_vfio_node}="$result"
-ENV{.armfleet_vfio_node}!="", ATTR{iommu_group/name}=="vfio-noiommu", """
-GOLDEN += r"""ENV{.armfleet_vfio_node}="noiommu-$env{.armfleet_vfio_node}"
-ENV{.armfleet_vfio_node}!="", RUN+="/bin/chgrp -- kvm /dev/vfio/$env{.armfleet_vfio_node}"
-ENV{.armfleet_vfio_node}!="", RUN+="/bin/chmod -- 0660 /dev/vfio/$env{.armfleet_vfio_node}"
-LINK(path,PATH)LINK(tag,TAG)LABEL="armfleet_vfio_linked"
-
-ACTION!="add|bind", GOTO="armfleet_vfio_end"
-# An open device hangs whoever unbinds it, so one that is on VFIO is left alone.
-DRIVER=="vfio-platform|vfio-amba", GOTO="armfleet_vfio_end"
-ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="platform", """
-GOLDEN += r"""ENV{.armfleet_vfio_driver}="vfio-platform", ENV{.armfleet_vfio_module}="vfio-platform"
-ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="amba", """
-GOLDEN += r"""ENV{.armfleet_vfio_driver}="vfio-amba", ENV{.armfleet_vfio_module}="vfio-amba"
-ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ENV{.armfleet_vfio_driver}="none"
-# An override that is set already was set by this rule or by somebody who asked for it.
-ACTION=="add", ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ATTR{driver_override}!="(null)", """
-GOLDEN += r"""GOTO="armfleet_vfio_end"
-# A native driver that had chosen the device before the override was set binds after it;
-# it is the only one that can be bound against the override.
-BOUND(vfio-platform)BOUND(vfio-amba)BOUND(none)BOUND(acme-uio)
-ATTR{driver_override}="$env{.armfleet_vfio_driver}"
-ENV{.armfleet_vfio_module}!="", IMPORT{builtin}="kmod load $env{.armfleet_vfio_module}"
-# DRIVER is of the moment when this event began; the event of another device may have
-# loaded the native driver since.
-MOVE
-LABEL="armfleet_vfio_end"
-"""
-GOLDEN = GOLDEN.replace(
-    "COMPATIBLES", " ".join("$env{OF_COMPATIBLE_%d}" % number for number in range(16))
-).replace("ALIASES", " ".join("$env{OF_ALIAS_%d}" % number for number in range(4)))
-GOLDEN = re.sub(
-    r"BOUND\(([^)]+)\)",
-    r'ACTION=="bind", ENV{.armfleet_vfio_driver}=="\1", ATTR{driver_override}!="\1", '
-    'GOTO="armfleet_vfio_end"\n',
-    GOLDEN,
-)
-GOLDEN = re.sub(
-    r"NODE\((\w+),(\w+)\)",
-    r'SUBSYSTEM=="vfio-dev", ENV{DEVNAME}!="", ENV{ARMFLEET_VFIO_\2}=="?*", '
-    r'ENV{ARMFLEET_VFIO_\2}!="*[!0-9A-Za-z:,._+@#-]*", '
-    r'SYMLINK+="vfio/devices/by-\1/$env{ARMFLEET_VFIO_\2}"'
-    "\n",
-    GOLDEN,
-)
-GOLDEN = re.sub(
-    r"LINK\((\w+),(\w+)\)",
-    r'ENV{.armfleet_vfio_node}!="", ENV{ARMFLEET_VFIO_\2}!="", '
-    r'RUN+="/bin/mkdir -p -- /dev/vfio/by-\1", RUN+="/bin/ln -sfT -- '
-    r'../$env{.armfleet_vfio_node} /dev/vfio/by-\1/$env{ARMFLEET_VFIO_\2}"'
-    r"\n"
-    r'ACTION=="unbind", ENV{ARMFLEET_VFIO_\2}!="", RUN+="/bin/rm -f -- '
-    r'/dev/vfio/by-\1/$env{ARMFLEET_VFIO_\2} /dev/vfio/devices/by-\1/$env{ARMFLEET_VFIO_\2}"'
-    "\n",
-    GOLDEN,
-)
-GOLDEN = GOLDEN.replace(
-    "MOVE",
-    'TEST!="/sys/bus/$env{SUBSYSTEM}/drivers/$env{.armfleet_vfio_driver}/$kernel", '
-    'TEST=="driver/unbind", ATTR{driver/unbind}="$kernel"\n'
-    'ATTR{subsystem/drivers_probe}="$kernel"\n',
-)
-
 
 def boot_plan(entries: list[dict[str, Any]], **more: Any) -> BootPlan:
     parsed = parse_entries(entries)
@@ -192,10 +74,6 @@ def mixed() -> dict[str, str | None]:
             options=Options(VfioSettings(False), NodeAccess("kvm", "0660")),
         )
     )
-
-
-def test_a_mixed_list_is_rendered_to_this_very_text() -> None:
-    assert mixed()[RULES] == GOLDEN
 
 
 def test_module_options_and_modules_to_load_are_rendered_to_this_very_text() -> None:

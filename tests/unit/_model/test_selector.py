@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector impo
     check_driver,
     match,
     parse,
-    resolve_alias,
 )
+
+MODULE_UTILS = Path(__file__).parents[2] / "plugins/module_utils"
 
 # What udev's match values, its assigned values, a quoted string, a path or a line would act on.
 SPECIAL = set("\"'*?[]|$%\\\n\r\t\0{}=!;&<>`()~^ ")
@@ -224,10 +226,10 @@ def test_the_name_of_a_board_that_is_taken_is_kept_and_no_pattern(text: str) -> 
 
 def test_an_alias_is_replaced_and_the_rest_is_kept() -> None:
     lookup = {"soc0": "/soc@0"}.get
-    assert resolve_alias(Selector("dt_path", "soc0/x@1"), lookup).value == "/soc@0/x@1"
-    assert resolve_alias(Selector("dt_path", "/soc0"), lookup).value == "/soc0"
+    assert Selector("dt_path", "soc0/x@1").resolved(lookup).value == "/soc@0/x@1"
+    assert Selector("dt_path", "/soc0").resolved(lookup).value == "/soc0"
     with pytest.raises(PolicyError, match="no such alias"):
-        resolve_alias(Selector("dt_path", "gone"), lookup)
+        Selector("dt_path", "gone").resolved(lookup)
 
 
 DEVICES = [
@@ -265,3 +267,36 @@ def test_many_selectors_are_matched_each_for_itself_even_if_they_are_alike() -> 
         [],
         [DEVICES[1]],
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "paths", "meant"),
+    [
+        ("/soc/x@1", {}, "/soc/x@1"),
+        ("soc0/x@1", {"soc0": "/soc@0"}, "/soc@0/x@1"),
+        # udev knows the aliases that end in a number, without a rest.
+        ("serial0", {}, "serial0"),
+        ("soc0/x@1", {}, None),
+        ("serial", {}, None),
+    ],
+)
+def test_a_selector_is_for_the_next_boot_if_udev_can_match_it(
+    value: str, paths: dict[str, str], meant: str | None
+) -> None:
+    for_boot = Selector("dt_path", value).for_boot(paths)
+    assert (for_boot and for_boot.value) == meant
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_selector_is_compared_with_a_field_of_devices(kind: str) -> None:
+    assert Selector(kind, "X").field in Identity._fields
+    assert "X" in Selector(kind, "X").udev_match
+
+
+def test_only_their_own_file_tells_kinds_of_selectors_apart() -> None:
+    branches = [f'kind {operator} "{kind}"' for kind in KINDS for operator in ("==", "!=", "in")]
+    assert [
+        path.name
+        for path in MODULE_UTILS.rglob("*.py")
+        if any(branch in path.read_text() for branch in branches)
+    ] == []

@@ -213,6 +213,14 @@ def test_selectors_are_described_alike_with_and_without_a_policy() -> None:
     assert sorted(set(with_policy) - set(alone)) == ["driver", "policy", "tag"]
 
 
+def test_the_options_of_an_entry_are_described_as_they_are_specified() -> None:
+    documented = yaml.safe_load(ModuleDocFragment.POLICIES)["options"]["devices"]["suboptions"]
+    specified = spec("host_policy")["argument_spec"]["devices"]["options"]
+    assert {name: described(option) for name, option in documented.items()} == {
+        name: described(option) for name, option in specified.items()
+    }
+
+
 def undescribed(returned: Any, fields: Mapping[str, Any], place: str = "") -> set[str]:
     """Where ``returned`` and the description of a result have different keys."""
     differing = {place + key for key in set(returned) ^ set(fields)}

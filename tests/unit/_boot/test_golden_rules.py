@@ -1,0 +1,114 @@
+"""The whole text of the udev rules: what the lists below give is in the directory golden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
+    RULES,
+    LastApplied,
+    Machine,
+    boot_plan,
+    parse_header,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.udev_rules import render
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
+    NEVER,
+    NodeAccess,
+    Options,
+    VfioSettings,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class Case(NamedTuple):
+    """A list, and all else that its rules are made from."""
+
+    entries: list[dict[str, Any]]
+    options: Options = Options()
+    machine: Machine = Machine()
+    natives: dict[str, str | None] = {}  # noqa: RUF012 -- never changed
+    noiommu_before: bool | None = None
+
+    @property
+    def last_applied(self) -> LastApplied:
+        return LastApplied(
+            parse_entries(self.entries),
+            self.natives,
+            self.options,
+            self.machine,
+            self.noiommu_before,
+        )
+
+
+CASES = {
+    # Each selector and policy, an alias that udev knows, a tag, and access by group and mode.
+    "mixed": Case(
+        [
+            {"dt_path": "/soc/crypto@b000000", "policy": "vfio"},
+            {"dt_path": "dma1", "policy": "no_autobind"},
+            {"compatible": "acme,ring", "expect": 2, "policy": "vfio"},
+            {"acpi_path": "\\_SB_.VR00", "required": False, "policy": "vfio", "tag": "left-ring"},
+            {"acpi_hid": "LNRO0005", "required": False, "policy": "no_autobind"},
+            {
+                "name": "b004000.ethernet",
+                "bus": "platform",
+                "policy": "driver",
+                "driver": "acme-uio",
+            },
+            {"name": "soc:keys", "policy": "default"},
+        ],
+        Options(VfioSettings(reset_required=False), NodeAccess("kvm", "0660")),
+        Machine(buses=["amba", "platform"], modules={"acme-uio": "acme"}),
+        {"platform/b004000.ethernet": None, "/soc/crypto@b000000": "acme-crypto"},
+    ),
+    # One device for VFIO by an alias with a rest: no tag, no access, no lists of properties.
+    "vfio": Case(
+        [{"dt_path": "soc0/crypto@1", "policy": "vfio", "when_board": ["acme,one"]}],
+        Options(VfioSettings(unsafe_noiommu=True), initramfs=NEVER),
+        Machine({"soc0": "/soc@0"}, ["platform"]),
+        noiommu_before=False,
+    ),
+    # Nothing for VFIO, so no links; a driver whose module is not known, and one that has none.
+    "no_vfio": Case(
+        [
+            {"compatible": "acme,dma", "policy": "no_autobind"},
+            {"name": "b001000.uart", "policy": "driver", "driver": "acme uart"},
+            {"name": "b002000.uart", "bus": "amba", "policy": "driver", "driver": "acme-old"},
+        ],
+        Options(access=NodeAccess("kvm", None)),
+        Machine(modules={"acme-old": "acme"}),
+    ),
+    # Access by mode alone, and an alias that this machine does not have and udev does not know.
+    "mode": Case(
+        [
+            {"name": "b003000.dma", "policy": "vfio"},
+            {"dt_path": "missing", "required": False, "policy": "vfio"},
+        ],
+        Options(access=NodeAccess(None, "0666")),
+        Machine(
+            buses=["platform"],
+            initramfs_tool="dracut",
+            initramfs_modules=["vfio_platform"],
+        ),
+    ),
+    # A header without a rule.
+    "default": Case([{"name": "soc:keys", "policy": "default"}]),
+}
+
+
+def test_each_golden_file_has_a_list() -> None:
+    assert {path.name for path in GOLDEN.iterdir()} == {f"{name}.rules" for name in CASES}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_list_is_rendered_to_the_golden_file(name: str) -> None:
+    last_applied = CASES[name].last_applied
+    rules = render(boot_plan(last_applied, CASES[name].machine))[RULES]
+    assert rules == (GOLDEN / f"{name}.rules").read_text()
+    assert parse_header(rules) == last_applied
