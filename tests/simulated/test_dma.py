@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 from tests.simulated.boards import Part, device_tree
 from tests.simulated.lab import Lab, bindings
 from tests.simulator.description import Carried, Description, Habits

@@ -15,7 +15,8 @@ from .._boot.last_applied import LastApplied
 from .._discovery.devices import complete, for_other_boards, resolve_all, snapshot, states
 from .._discovery.vfio import native, present_settings, registered
 from .._errors import PolicyError, Problems
-from .._in_use.checker import OPEN_NODE, Hazard, Usage, refusal
+from .._in_use.checker import Usage
+from .._in_use.kinds import OPEN_NODE, Hazard, refusal
 from .._model.buses import VFIO_DRIVERS
 from .._model.device import Identity, Native, State
 from .._model.plan import host_steps, needs_native, plan
@@ -572,14 +573,14 @@ def _hazards(
         if one.loses_driver or (reloaded and one.before.driver == reloaded):
             hazards += _in_use(usage, request, one)
         if one.binds_to_vfio and is_whole:
-            hazards += usage.beside(one.device, leaving)
+            hazards += usage.iommu_group_hazards(one.device, leaving)
         found += [(one.device, hazard) for hazard in hazards]
     return found
 
 
 def _in_use(usage: Usage, request: Request, device_plan: DevicePlan) -> list[Hazard]:
     device, state = device_plan.device, device_plan.before
-    hazards = usage.of(device, state)
+    hazards = usage.hazards_of(device, state)
     if not request.runtime:
         # Who holds a VFIO node open now does not outlast the boot, and nothing is unbound in use.
         hazards = [

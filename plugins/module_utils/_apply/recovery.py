@@ -99,7 +99,7 @@ class Recovery(NamedTuple):
             return "somebody has changed it since, to %s" % now.binding
         if now.driver in (None, before["driver"]):
             return None
-        hazards = [one for one in self.usage.of(device, now) if not one.is_accepted(allow)]
+        hazards = [one for one in self.usage.hazards_of(device, now) if not one.is_accepted(allow)]
         return "; ".join(hazard.sentence for hazard in hazards) or None
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple, Sequence
 
 from .._discovery.devices import BUSES, alias_path, complete, snapshot, state
 from .._errors import PolicyError
-from .._in_use.checker import Hazard, Usage
+from .._in_use.checker import Usage
+from .._in_use.kinds import Hazard
 from .._model.device import Identity
 from .._model.policy import DEFAULT
 from .._model.policy_list import Entry

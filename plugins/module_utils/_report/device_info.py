@@ -13,7 +13,7 @@ from .. import _text
 from .._boot.in_sync import BootFile
 from .._boot.installed_kernels import Kernel
 from .._boot.last_applied import to_mapping
-from .._in_use.checker import Hazard
+from .._in_use.kinds import Hazard
 from . import results
 from .inspection import Findings, Inspection
 

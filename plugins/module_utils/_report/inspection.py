@@ -20,7 +20,8 @@ from .._boot.last_applied import parse_header as remember
 from .._discovery.builtin_drivers import Early, EarlyDrivers
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
-from .._in_use.checker import BLOCKED, OPEN_NODE, Hazard, Usage
+from .._in_use.checker import Usage
+from .._in_use.kinds import BLOCKED, OPEN_NODE, Hazard
 from .._model.buses import VFIO_DRIVERS
 from .._model.device import Board, Identity, State
 from .._model.policy_list import Entry, first_entries
@@ -263,7 +264,7 @@ class _Inspector:
 
 
 def _hazards(usage: Usage, device: Identity, state: State, blocked: str | None) -> list[Hazard]:
-    hazards = usage.of(device, state) + usage.beside(device)
+    hazards = usage.hazards_of(device, state) + usage.iommu_group_hazards(device)
     return hazards + ([Hazard(BLOCKED, device.name, blocked)] if blocked else [])
 
 

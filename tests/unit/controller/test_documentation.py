@@ -34,7 +34,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.installed_kern
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.modprobe_d import Line
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.builtin_drivers import Early
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.driver_match import Reason
-from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Hazard
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import Hazard
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity, State
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VFIO, Policy
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import Entry
