@@ -166,7 +166,7 @@ def _mode(value: Any, what: str) -> None:
 
 def _our_path(value: Any, what: str) -> None:
     directory, _slash, name = _text(value, what).rpartition("/")
-    is_stored = directory == driverctl.FOLDER and "\0" not in name and driverctl.device_of(name)
+    is_stored = directory == driverctl.DIRECTORY and "\0" not in name and driverctl.device_of(name)
     if value not in PATHS and not is_stored:
         raise ValueError("%s is %s, no file of this collection" % (what, _quoted(value)))
 

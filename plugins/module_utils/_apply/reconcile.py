@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from .._boot import boot_files, last_applied
-from .._boot.boot_files import Initramfs, Lasting
+from .._boot.boot_files import BootFileChanges, Initramfs
 from .._boot.last_applied import LastApplied
 from .._discovery.devices import complete, for_other_boards, resolve_all, snapshot, states
 from .._discovery.vfio import native, present_settings, registered
@@ -150,7 +150,7 @@ class _Prepared(NamedTuple):
     request: Request
     plans: list[DevicePlan]
     steps: list[HostStep]
-    lasting: Lasting
+    lasting: BootFileChanges
     records: list[FileChange]
     skipped: list[str]
     memory: LastApplied
@@ -249,7 +249,7 @@ def _prepare(
     unsafe = noiommu(host, request, plans, steps, memory)
     steps += unsafe.steps
     memory = memory._replace(noiommu_before=unsafe.before)
-    lasting = boot_files.lasting(host, request, plans, memory, contents)
+    lasting = boot_files.plan_boot_files(host, request, plans, memory, contents)
     records += lasting.records
     prepared = _Prepared(request, plans, steps, lasting, records, skipped, memory, unsafe.kept)
     is_whole = not problems.are_of_entries
@@ -506,7 +506,7 @@ def _reasons_against(
     request, plans, steps = prepared.request, prepared.plans, prepared.steps
     files = prepared.needed
     working = [device_plan for device_plan in plans if device_plan.steps]
-    found = [*prepared.lasting.clashes, *in_the_way]
+    found = [*prepared.lasting.conflicts, *in_the_way]
     if (working or steps or files) and os.geteuid() != 0:
         found.append(Problem("This needs root on the target: say become: true"))
     if (working or steps) and host.sysfs.is_read_only():

@@ -48,7 +48,7 @@ class Initramfs(NamedTuple):
     command: Sequence[str] | None = None
 
 
-class Lasting(NamedTuple):
+class BootFileChanges(NamedTuple):
     """Changes of files, and why they would not make the next boot as asked.
 
     ``needs_boot`` is whether that boot is to change a device of this running system; ``records``
@@ -56,7 +56,7 @@ class Lasting(NamedTuple):
     """
 
     files: list[FileChange]
-    clashes: list[Problem]
+    conflicts: list[Problem]
     needs_boot: bool
     initramfs: Initramfs = Initramfs()
     records: Sequence[FileChange] = ()
@@ -95,20 +95,20 @@ def not_ours(files: Files, contents: Mapping[str, str | None]) -> list[str]:
     ]
 
 
-def lasting(
+def plan_boot_files(
     host: Host,
     request: Request,
     plans: Sequence[DevicePlan],
     memory: LastApplied,
     before: dict[str, str | None],
-) -> Lasting:
+) -> BootFileChanges:
     """What a call leaves for the next boot; ``before`` are our files as they are."""
     if not (request.is_whole_list and request.persistent):
-        return Lasting([], [], needs_boot=False)
+        return BootFileChanges([], [], needs_boot=False)
     present = _Present() if request.runtime else _present(host, request, memory)
-    boot_plan, clashes = _boot_plan(host, request, plans, memory, present)
+    boot_plan, conflicts = _boot_plan(host, request, plans, memory, present)
     claims, undecided = _claims(request, plans, present)
-    clashes += undecided
+    conflicts += undecided
     tool = None if request.initramfs == NEVER else initramfs.detect(host.files)
     if tool:
         boot_plan = _with_initramfs(host, tool, claims, boot_plan)
@@ -118,16 +118,18 @@ def lasting(
         for path, content in rendered.items()
         if path in last_applied.PATHS or before[path] is not None or content
     ]
-    rivals = _claimed_by_driverctl(host, claims)
+    stored_overrides = _claimed_by_driverctl(host, claims)
     if request.takes_over:
-        files += [kept.removal for kept in rivals.values()]
+        files += [kept.removal for kept in stored_overrides.values()]
     else:
-        clashes += [Problem(kept.clash(device), device) for device, kept in rivals.items()]
-    clashes += _rules_against(host, claims)
-    clashes += map(Problem, _obstacles(host, request, boot_plan))
-    clashes += [] if request.runtime else _misnamed(host, claims)
+        conflicts += [
+            Problem(kept.conflict(device), device) for device, kept in stored_overrides.items()
+        ]
+    conflicts += _conflicting_rules(host, claims)
+    conflicts += map(Problem, _module_conflicts(host, request, boot_plan))
+    conflicts += [] if request.runtime else _misnamed(host, claims)
     if request.initramfs == ALWAYS and request.entries:
-        clashes += map(Problem, _no_initramfs(tool))
+        conflicts += map(Problem, _no_initramfs(tool))
     needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
     said = host.files.read_own(last_applied.WAITS_FOR_BOOT)
     # What was accepted counts as long as the list is the same.
@@ -136,9 +138,9 @@ def lasting(
     waiting = FileChange(last_applied.WAITS_FOR_BOOT, said, asked if needs_boot else None)
     written = [path for path, content in rendered.items() if content is not None]
     rebuild = _initramfs_of(host, tool, files)
-    return Lasting(
+    return BootFileChanges(
         files,
-        clashes,
+        conflicts,
         needs_boot,
         rebuild,
         [waiting, *_outdated(host, rebuild, files)],
@@ -256,16 +258,16 @@ def _boot_plan(
     return plan, problems
 
 
-def _obstacles(host: Host, request: Request, boot_plan: BootPlan) -> list[str]:
+def _module_conflicts(host: Host, request: Request, boot_plan: BootPlan) -> list[str]:
     """What others have configured that keeps the modules of the list away at the next boot."""
     if not boot_plan.entries:
         return []
     modules = [VFIO_DRIVERS[bus] for bus in boot_plan.buses]
     modules += boot_plan.modules.values()
     loadable = [one for one in modules if not is_built_in(host.sysfs, kmod.canonical_name(one))]
-    wanted = modprobe_d.Wanted(loadable, kmod_conf.parameters(boot_plan.options.settings))
+    wanted = modprobe_d.Requirements(loadable, kmod_conf.parameters(boot_plan.options.settings))
     known = modprobe_d.lines(host.files, last_applied.MODPROBE, is_running=request.runtime)
-    return modprobe_d.obstacles(known, wanted)
+    return modprobe_d.find_conflicts(known, wanted)
 
 
 def _claims(
@@ -302,14 +304,14 @@ def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity,
     return {device: stored for device, stored in pairs if stored}
 
 
-def _rules_against(host: Host, claims: Sequence[Claim]) -> list[Problem]:
+def _conflicting_rules(host: Host, claims: Sequence[Claim]) -> list[Problem]:
     """Which rules of others set another override on devices that the list claims."""
     rules = foreign_udev.rules(host.files, last_applied.RULES) if claims else []
     problems = []
     for claim in claims if rules else []:
         wanted = override_of(claim.policy, claim.device.bus)
         problems += [
-            Problem(rule.clash(claim.device, wanted), claim.device)
+            Problem(rule.conflict(claim.device, wanted), claim.device)
             for rule in foreign_udev.of_device(claim.device, rules)
             if rule.driver_override != wanted
         ]

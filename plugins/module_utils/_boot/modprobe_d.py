@@ -17,7 +17,7 @@ from .._model.policy import VFIO_PARAMETERS
 from .._system.files import KERNEL_COMMAND_LINE, Files
 from .._system.kmod import canonical_name
 
-_FOLDERS = (
+_DIRECTORIES = (
     "/etc/modprobe.d",
     "/run/modprobe.d",
     "/usr/local/lib/modprobe.d",
@@ -37,7 +37,7 @@ BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
 _OF_COMMAND_LINE = {"modprobe.blacklist": BLACKLIST, "module_blacklist": KERNEL_BLACKLIST}
 
 
-class Wanted(NamedTuple):
+class Requirements(NamedTuple):
     """Modules to be loaded at the next boot, and parameters by "module.parameter"; values 0, 1."""
 
     modules: Sequence[str]
@@ -50,19 +50,19 @@ class Line(NamedTuple):
     ``module`` is spelt as the kernel does it; ``rest`` follows it.
     """
 
-    place: str
-    says: str
+    location: str
+    text: str
     command: str
     module: str
     rest: Sequence[str] = ()
 
     @property
-    def keeps_away(self) -> bool:
+    def blocks_autoload(self) -> bool:
         """Whether the module is not loaded at boot."""
-        return self.command == BLACKLIST or self.keeps_away_from_all
+        return self.command == BLACKLIST or self.blocks_all_loading
 
     @property
-    def keeps_away_from_all(self) -> bool:
+    def blocks_all_loading(self) -> bool:
         """Whether it is not even loaded where another module needs it."""
         return self.command == KERNEL_BLACKLIST or (
             self.command == INSTALL and not {"-i", "--ignore-install"} & set(self.rest)
@@ -70,9 +70,9 @@ class Line(NamedTuple):
 
     @property
     def label(self) -> str:
-        return "%s says '%s'" % (self.place, self.says)
+        return "%s says '%s'" % (self.location, self.text)
 
-    def against(self, parameters: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
+    def conflicts(self, parameters: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
         """What it sets to another value than ``parameters`` do: in its words, and theirs."""
         for word in self.rest if self.command == OPTIONS else ():
             key, _equals, value = word.partition("=")
@@ -86,7 +86,7 @@ def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
     """All that others say; the command line counts for a system that is running."""
     found = [
         line
-        for path in files.layered(_FOLDERS, ".conf", ours)
+        for path in files.layered(_DIRECTORIES, ".conf", ours)
         for line in parsed(path, files.read(path) or "")
     ]
     return found + (_on_command_line(files.read(KERNEL_COMMAND_LINE) or "") if is_running else [])
@@ -102,8 +102,8 @@ def parsed(path: str, content: str) -> list[Line]:
         words = _text.words(whole)
         if not waiting and len(words) > 1 and not words[0].startswith("#"):
             command, module, *rest = words
-            place = "%s:%d" % (path, number)
-            found.append(Line(place, " ".join(words), command, canonical_name(module), rest))
+            location = "%s:%d" % (path, number)
+            found.append(Line(location, " ".join(words), command, canonical_name(module), rest))
     return found
 
 
@@ -123,14 +123,14 @@ def _on_command_line(content: str) -> list[Line]:
     return found
 
 
-def keeping_away(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
+def blocking(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
     """The lines by which ``modules``, or what they need, are not loaded at boot."""
     named = {canonical_name(module) for module in modules}
     needed = with_needs(named)
     return [
         line
         for line in known
-        if line.module in (needed if line.keeps_away_from_all else named) and line.keeps_away
+        if line.module in (needed if line.blocks_all_loading else named) and line.blocks_autoload
     ]
 
 
@@ -140,16 +140,16 @@ def with_needs(modules: Iterable[str]) -> set[str]:
     return named.union(*(_NEEDS.get(module, ()) for module in named))
 
 
-def obstacles(known: Sequence[Line], wanted: Wanted) -> list[str]:
+def find_conflicts(known: Sequence[Line], required: Requirements) -> list[str]:
     """A sentence for each line that is against ``wanted``."""
     found = [
         "%s, so that %s, which this list needs, is not loaded at boot. Remove it there, or set "
         "`persistent: false`" % (line.label, line.module)
-        for line in keeping_away(known, wanted.modules)
+        for line in blocking(known, required.modules)
     ]
     return found + [
         "%s sets %s, and this run is to set it to %d at each boot. Remove it there, or leave "
-        "`%s` out here" % (line.place, word, value, VFIO_PARAMETERS[word.partition("=")[0]])
+        "`%s` out here" % (line.location, word, value, VFIO_PARAMETERS[word.partition("=")[0]])
         for line in known
-        for word, value in line.against(wanted.parameters)
+        for word, value in line.conflicts(required.parameters)
     ]

@@ -98,11 +98,12 @@ def _inspection(found: Inspection) -> dict[str, Any]:
         ),
         lost_at_boot=[dict(_hazard(lost.hazard), accepted=lost.is_accepted) for lost in found.lost],
         drift=found.drift,
-        driverctl=say.rival and {"path": say.rival.path, "entry": to_mapping(say.rival.entry)},
+        driverctl=say.foreign
+        and {"path": say.foreign.path, "entry": to_mapping(say.foreign.entry)},
         rules_of_others=[
-            {"place": rule.place, "driver_override": rule.driver_override} for rule in say.rules
+            {"place": rule.location, "driver_override": rule.driver_override} for rule in say.rules
         ],
-        boot_configuration=[{"place": line.place, "says": line.says} for line in found.lines],
+        boot_configuration=[{"place": line.location, "says": line.text} for line in found.lines],
         kernel_command_line=found.early and results.early(found.early),
     )
 

@@ -24,9 +24,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.forecast import (
     Binding,
-    NextBoot,
-    Rival,
-    Say,
+    BootState,
+    ForeignConfig,
+    OverrideSources,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.foreign_udev import Rule
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.in_sync import BootFile
@@ -75,13 +75,13 @@ INSPECTION = Inspection(
     State(),
     Reason("name", "its name, b000000.crypto, is that of the driver"),
     [Hazard("network", "eth0", "network interface eth0 is up")],
-    Say(
+    OverrideSources(
         DEVICE.bus,
         ENTRY,
-        Rival("/etc/driverctl.d/platform-b000000.crypto", ENTRY),
+        ForeignConfig("/etc/driverctl.d/platform-b000000.crypto", ENTRY),
         [Rule("/etc/udev/rules.d/x.rules:1", [], "none", 0)],
     ),
-    NextBoot(ON_VFIO, "driverctl sets it"),
+    BootState(ON_VFIO, "driverctl sets it"),
     [Line("/etc/modprobe.d/x.conf:1", "blacklist acme", "blacklist", "acme")],
     early=Early(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", []),
     lost=[LostAtBoot(Hazard("network", "eth0", "network interface eth0 is up"), is_accepted=False)],
