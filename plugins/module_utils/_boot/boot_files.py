@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is to last: files for the next boot, and who else has a say in it. Reads only."""
+"""Plans the files for the next boot, and finds what conflicts with them. Reads only."""
 
 from __future__ import annotations
 
@@ -99,14 +99,14 @@ def plan_boot_files(
     host: Host,
     request: Request,
     plans: Sequence[DevicePlan],
-    memory: LastApplied,
+    previous: LastApplied,
     before: dict[str, str | None],
 ) -> BootFileChanges:
-    """What a call leaves for the next boot; ``before`` are our files as they are."""
+    """Return what a call changes for the next boot; ``before`` are our files as they are."""
     if not (request.is_whole_list and request.persistent):
         return BootFileChanges([], [], needs_boot=False)
-    present = _Present() if request.runtime else _present(host, request, memory)
-    boot_plan, conflicts = _boot_plan(host, request, plans, memory, present)
+    present = _Present() if request.runtime else _present(host, request, previous)
+    boot_plan, conflicts = _boot_plan(host, request, plans, previous, present)
     claims, undecided = _claims(request, plans, present)
     conflicts += undecided
     tool = None if request.initramfs == NEVER else initramfs.detect(host.files)
@@ -130,12 +130,12 @@ def plan_boot_files(
     conflicts += [] if request.runtime else _misnamed(host, claims)
     if request.initramfs == ALWAYS and request.entries:
         conflicts += map(Problem, _no_initramfs(tool))
-    needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
-    said = host.files.read_own(last_applied.WAITS_FOR_BOOT)
+    needs_boot = not request.runtime and _needs_boot(host, claims, previous, present)
+    before_run = host.files.read_own(last_applied.WAITS_FOR_BOOT)
     # What was accepted counts as long as the list is the same.
-    is_same = said is not None and not any(change.is_needed for change in files)
-    asked = said if is_same else _WAITS
-    waiting = FileChange(last_applied.WAITS_FOR_BOOT, said, asked if needs_boot else None)
+    is_same = before_run is not None and not any(change.is_needed for change in files)
+    record = before_run if is_same else _WAITS
+    waiting = FileChange(last_applied.WAITS_FOR_BOOT, before_run, record if needs_boot else None)
     written = [path for path, content in rendered.items() if content is not None]
     rebuild = _initramfs_of(host, tool, files)
     return BootFileChanges(
@@ -214,23 +214,24 @@ def _initramfs_of(
 
 
 def _needs_boot(
-    host: Host, claims: Sequence[Claim], memory: LastApplied, present: _Present
+    host: Host, claims: Sequence[Claim], previous: LastApplied, present: _Present
 ) -> bool:
     kept = {claim.device for claim in claims}
     earlier = [
         (device, entry.policy)
-        for entry, devices in zip(memory.entries, present.earlier)
+        for entry, devices in zip(previous.entries, present.earlier)
         for device in devices
         if device not in kept
     ]
     devices = [claim.device for claim in claims] + [device for device, _policy in earlier]
-    found = states(host.sysfs, devices)
+    present_states = states(host.sysfs, devices)
     is_right = [
-        is_settled(claim.policy, claim.device, state) for claim, state in zip(claims, found)
+        is_settled(claim.policy, claim.device, state)
+        for claim, state in zip(claims, present_states)
     ]
     is_free = [
         policy.kind == DEFAULT or not is_taken(policy, device.bus, state)
-        for (device, policy), state in zip(earlier, found[len(claims) :])
+        for (device, policy), state in zip(earlier, present_states[len(claims) :])
     ]
     return not all(is_right + is_free)
 
@@ -239,7 +240,7 @@ def _boot_plan(
     host: Host,
     request: Request,
     plans: Sequence[DevicePlan],
-    memory: LastApplied,
+    previous: LastApplied,
     present: _Present,
 ) -> tuple[BootPlan, list[Problem]]:
     """The plan, and those entries of which no rule can be made."""
@@ -248,12 +249,12 @@ def _boot_plan(
     plan = BootPlan(
         request.entries,
         resolved,
-        _natives(plans, memory) if request.runtime else memory.natives,
+        _natives(plans, previous) if request.runtime else previous.natives,
         _vfio_buses(request, plans, present),
         _pinned_modules(host, request.entries),
         request.options,
         aliases,
-        noiommu_before=memory.noiommu_before,
+        noiommu_before=previous.noiommu_before,
     )
     return plan, problems
 
@@ -264,7 +265,9 @@ def _module_conflicts(host: Host, request: Request, boot_plan: BootPlan) -> list
         return []
     modules = [VFIO_DRIVERS[bus] for bus in boot_plan.buses]
     modules += boot_plan.modules.values()
-    loadable = [one for one in modules if not is_built_in(host.sysfs, kmod.canonical_name(one))]
+    loadable = [
+        module for module in modules if not is_built_in(host.sysfs, kmod.canonical_name(module))
+    ]
     wanted = modprobe_d.Requirements(loadable, kmod_conf.parameters(boot_plan.options.settings))
     known = modprobe_d.lines(host.files, last_applied.MODPROBE, is_running=request.runtime)
     return modprobe_d.find_conflicts(known, wanted)
@@ -278,13 +281,13 @@ def _claims(
     Beside it, which of its entries contradict each other; what they claim is not decided.
     """
     if request.runtime:
-        return [Claim(one.device, one.policy) for one in plans if not one.policy.taken_by], []
+        return [Claim(plan.device, plan.policy) for plan in plans if not plan.policy.taken_by], []
     positions = [position for position, _entry in request.by_position]
-    found = policy_list.disagreements(request.entries, present.given)
-    undecided = {device for problem in found for device in problem.devices}
+    disagreements = policy_list.disagreements(request.entries, present.given)
+    undecided = {device for problem in disagreements for device in problem.devices}
     given = [[device for device in devices if device not in undecided] for devices in present.given]
     return policy_list.claims(request.entries, given), [
-        Problem(problem.sentence, position=positions[problem.position]) for problem in found
+        Problem(problem.sentence, position=positions[problem.position]) for problem in disagreements
     ]
 
 
@@ -353,23 +356,23 @@ def _aliases(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
 
 def _for_boot(selector: Selector, aliases: Mapping[str, str]) -> Selector | None:
     """The selector as a rule can match it; None if this machine cannot have such a device."""
-    found = last_applied.resolved(selector, aliases)
-    if found is None and selector.required:
+    resolved = last_applied.resolved(selector, aliases)
+    if resolved is None and selector.required:
         raise PolicyError(
             "dt_path %r needs this machine's device tree to be resolved; give the whole path"
             % selector.value
         )
-    return found
+    return resolved
 
 
-def _natives(plans: Sequence[DevicePlan], memory: LastApplied) -> dict[str, str | None]:
+def _natives(plans: Sequence[DevicePlan], previous: LastApplied) -> dict[str, str | None]:
     """Which driver each claimed device was taken from: as remembered, or as seen now."""
     natives: dict[str, str | None] = {}
     for device_plan in plans:
         device = device_plan.device
         if device_plan.policy.kind == DEFAULT:
             continue
-        remembered = memory.native_of(device)
+        remembered = previous.native_of(device)
         if remembered is None and is_native(device, device_plan.before):
             remembered = (device_plan.before.driver,)
         if remembered is not None:
@@ -392,19 +395,19 @@ def _vfio_buses(request: Request, plans: Sequence[DevicePlan], present: _Present
     )
 
 
-def _present(host: Host, request: Request, memory: LastApplied) -> _Present:
+def _present(host: Host, request: Request, previous: LastApplied) -> _Present:
     """The devices of both lists that are there now; an image may have no /sys."""
     if not host.sysfs.exists("bus/platform/devices"):
         return _Present()
     selectors = [
         entry.selector._replace(required=False, expect=None)
-        for entry in (*request.entries, *memory.entries)
+        for entry in (*request.entries, *previous.entries)
     ]
-    found = [
+    matched = [
         [complete(host.sysfs, device) for device in devices]
         for devices in resolve(host.sysfs, selectors)
     ]
-    return _Present(found[: len(request.entries)], found[len(request.entries) :])
+    return _Present(matched[: len(request.entries)], matched[len(request.entries) :])
 
 
 def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:

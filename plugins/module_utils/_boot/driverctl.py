@@ -56,7 +56,7 @@ class Stored(NamedTuple):
 
 def stored(files: Files) -> list[Stored]:
     """What is stored of platform and AMBA devices, by name of file; driverctl skips empty files."""
-    found = []
+    overrides = []
     for file in files.names(DIRECTORY):
         device = device_of(file)
         if device:
@@ -65,8 +65,8 @@ def stored(files: Files) -> list[Stored]:
             content = files.read(path) or ""
             override = _text.stripped(content)
             if override:
-                found.append(Stored(path, bus, name, override, content))
-    return found
+                overrides.append(Stored(path, bus, name, override, content))
+    return overrides
 
 
 def device_of(file: str) -> tuple[str, str] | None:
@@ -77,4 +77,11 @@ def device_of(file: str) -> tuple[str, str] | None:
 
 def of_device(device: Identity, kept: Sequence[Stored]) -> Stored | None:
     """What is stored of this device."""
-    return next((one for one in kept if (one.bus, one.name) == (device.bus, device.name)), None)
+    return next(
+        (
+            override
+            for override in kept
+            if (override.bus, override.name) == (device.bus, device.name)
+        ),
+        None,
+    )

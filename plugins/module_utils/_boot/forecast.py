@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How a device will be after the next boot, and by whose word. Reads only."""
+"""How a device will be after the next boot, and what decides it. Reads only."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ForeignConfig(NamedTuple):
 
 
 class OverrideSources(NamedTuple):
-    """Who has a say in the override of a device at each boot.
+    """What sets the override of a device at each boot.
 
     ``entry`` is that of the list last applied. ``rules`` are those of others in their order, and
     of these ``on_add`` when the device appears and ``on_bind`` when a driver was bound to it.
@@ -90,11 +90,11 @@ class OverrideSources(NamedTuple):
 
     @property
     def stored(self) -> Binding | None:
-        """What driverctl is asked for."""
+        """What driverctl sets."""
         return self._asked(self.foreign.entry) if self.foreign else None
 
     def source_of(self, override: str) -> str:
-        """Who sets that override."""
+        """Return what sets that override, as a clause."""
         if self.entry and self.desired and self.desired.driver_override == override:
             return "the list last applied sets (policy %s)" % self.entry.policy.label
         if self.foreign and self.stored and self.stored.driver_override == override:
@@ -115,28 +115,28 @@ _NOTHING = Binding(None, None)
 class BootForecast:
     """What the next boot makes of the devices of a host.
 
-    ``lines`` is what others say of modules, ``kernels`` have them, ``memory`` is what the list last
-    applied was made from.
+    ``lines`` are foreign configuration of modules, ``kernels`` have them, ``previous`` is the
+    last-applied configuration.
     """
 
     def __init__(
         self,
         host: Host,
         drivers: Drivers,
-        memory: LastApplied,
+        previous: LastApplied,
         lines: Sequence[Line],
         kernels: InstalledKernels,
     ) -> None:
         self._host = host
         self._kernels = kernels
         self._drivers = drivers
-        self._memory = memory
+        self._previous = previous
         self._lines = lines
 
     def of(
         self, device: Identity, state: State, match: Match | None, sources: OverrideSources
     ) -> BootState:
-        """How the device will be.
+        """Return how the device will be.
 
         ``match`` is why it has its driver; None if it has none, or has it by its override.
         """
@@ -169,7 +169,7 @@ class BootForecast:
     def lines(
         self, device: Identity, state: State, match: Match | None, sources: OverrideSources
     ) -> list[Line]:
-        """What others say of the modules that the device is bound by, or may be."""
+        """Return foreign configuration of the modules that the device is bound by, or may be."""
         module = self._drivers.module(device.bus, state.driver) if state.driver else None
         modules = {module} if module else set()
         if state.driver is None or (match and match.is_by_hand):
@@ -239,14 +239,14 @@ class BootForecast:
             reason += ", and what was done while the system runs does not last"
         if match and not match.is_by_hand:
             return self._if_loaded(state.driver, match, reason)
-        remembered = self._memory.native_of(device)
+        remembered = self._previous.native_of(device)
         if remembered is None:
             return self._unremembered(device, state, reason)
         own = native(self._host.sysfs, self._host.kmod, device, remembered)
-        found = self._match(device, own)
-        if found is None or found.is_by_hand:
+        own_match = self._match(device, own)
+        if own_match is None or own_match.is_by_hand:
             return BootState(_NOTHING, "%s; %s" % (reason, self._claimed(device).reason))
-        return self._if_loaded(own.driver, found, reason)
+        return self._if_loaded(own.driver, own_match, reason)
 
     def _unremembered(self, device: Identity, state: State, reason: str) -> BootState:
         """What becomes of a device whose native driver no header names.
@@ -282,19 +282,19 @@ class BootForecast:
     def _if_loaded(self, driver: str | None, match: Match, reason: str) -> BootState:
         if match.module is None:
             return BootState(Binding(driver, None), reason)
-        found = self._forecast_module(match.module, is_claiming=match.is_claiming)
-        if not found.is_loaded:
-            return BootState(_NOTHING, found.reason)
-        return BootState(Binding(driver, None), "%s; %s" % (reason, found.reason))
+        module_forecast = self._forecast_module(match.module, is_claiming=match.is_claiming)
+        if not module_forecast.is_loaded:
+            return BootState(_NOTHING, module_forecast.reason)
+        return BootState(Binding(driver, None), "%s; %s" % (reason, module_forecast.reason))
 
     def _claimed(self, device: Identity) -> _Claimed:
         for module in map(canonical_name, self._claimants(device)):
-            found = self._forecast_module(module, is_claiming=True)
-            if not found.is_loaded:
-                return _Claimed(found.reason, is_loaded_at_boot=False)
+            module_forecast = self._forecast_module(module, is_claiming=True)
+            if not module_forecast.is_loaded:
+                return _Claimed(module_forecast.reason, is_loaded_at_boot=False)
             if self._host.sysfs.exists("module/" + module):
                 return _Claimed("the module %s claims it" % module)
-            reason = "%s, but what driver that has is not known before" % found.reason
+            reason = "%s, but what driver that has is not known before" % module_forecast.reason
             return _Claimed(reason, is_decided=False)
         return _Claimed(self._host.kmod.without_modules() or "no module claims it")
 
@@ -313,30 +313,32 @@ def after_rules(
     """
     plain = [rule for rule in sources.on_add if rule.driver_override]
     earlier = [rule for rule in plain if not rule.is_after_ours or ours is None]
-    found = by_rule(sources.bus, earlier[-1]) if earlier else None
+    outcome = by_rule(sources.bus, earlier[-1]) if earlier else None
     if ours is None:
-        return found
-    if found and sources.entry and sources.entry.policy.kind == NO_AUTOBIND:
-        found = found._replace(reason=found.reason + ", which policy no_autobind leaves as it is")
+        return outcome
+    if outcome and sources.entry and sources.entry.policy.kind == NO_AUTOBIND:
+        outcome = outcome._replace(
+            reason=outcome.reason + ", which policy no_autobind leaves as it is"
+        )
     else:
-        found = ours
+        outcome = ours
     for rule in plain:
         if rule.is_after_ours:
-            found = _with_override(found, rule, "after that")
-    return found
+            outcome = _with_override(outcome, rule, "after that")
+    return outcome
 
 
-def after_bind(sources: OverrideSources, found: BootState) -> BootState:
+def after_bind(sources: OverrideSources, outcome: BootState) -> BootState:
     """What the rules of others make of a device that was bound; ours leave it as it is then."""
     for rule in sources.on_bind:
-        if found.binding.driver and rule.driver_override:
-            found = _with_override(found, rule, "when it is bound")
-    return found
+        if outcome.binding.driver and rule.driver_override:
+            outcome = _with_override(outcome, rule, "when it is bound")
+    return outcome
 
 
-def _with_override(found: BootState, rule: Rule, when: str) -> BootState:
-    if rule.driver_override == found.binding.driver_override:
-        return found
-    binding = found.binding._replace(driver_override=rule.driver_override)
-    reason = "%s; the rule %s sets its override %s" % (found.reason, rule.location, when)
+def _with_override(outcome: BootState, rule: Rule, when: str) -> BootState:
+    if rule.driver_override == outcome.binding.driver_override:
+        return outcome
+    binding = outcome.binding._replace(driver_override=rule.driver_override)
+    reason = "%s; the rule %s sets its override %s" % (outcome.reason, rule.location, when)
     return BootState(binding, reason)

@@ -4,7 +4,7 @@
 
 """Which udev rules of others set the override of a device, and in what order. Reads only.
 
-Files come in the order of their names, whichever folder they are in, and ours is one of them. A
+Files come in the order of their names, whichever directory they are in, and ours is one of them. A
 rule that a GOTO jumps over is left out where all that the GOTO asks for is known. What earlier
 rules made of a property is not followed.
 """
@@ -123,13 +123,13 @@ File = Sequence[_Line]
 
 def rules(files: Files, ours: str) -> list[File]:
     """The files of others with rules that set an override, in the order of their names."""
-    found = []
+    parsed = []
     for path in files.layered(_DIRECTORIES, ".rules", ours):
         content = files.read(path) or ""
         if _ATTRIBUTE in content:
             is_before = path.rpartition("/")[2] < ours.rpartition("/")[2]
-            found.append(_parsed(path, content, _BEFORE_OURS if is_before else _AFTER_OURS))
-    return found
+            parsed.append(_parsed(path, content, _BEFORE_OURS if is_before else _AFTER_OURS))
+    return parsed
 
 
 def of_device(device: Identity, known: Sequence[File], action: str | None = None) -> list[Rule]:
@@ -140,14 +140,14 @@ def of_device(device: Identity, known: Sequence[File], action: str | None = None
     properties = _properties(device)
     if action:
         properties["ACTION", ""] = action
-    found = [
+    concerned = [
         rule
         for file in known
         for line in _reached(file, properties)
         for rule in line.rules
         if rule.concerns(properties)
     ]
-    return sorted(found, key=lambda rule: rule.phase)
+    return sorted(concerned, key=lambda rule: rule.phase)
 
 
 def _reached(file: File, known: Properties) -> Iterator[_Line]:
@@ -159,29 +159,33 @@ def _reached(file: File, known: Properties) -> Iterator[_Line]:
 
 
 def _parsed(path: str, content: str, phase: int) -> File:
-    found: list[_Line] = []
+    lines: list[_Line] = []
     waiting = ""
     for number, text in enumerate(_text.lines(content), 1):
         line = waiting + _text.stripped(text)
         waiting = line[:-1] if line.endswith("\\") else ""
         if not waiting and not line.startswith("#"):
-            found.append(_line("%s:%d" % (path, number), line, phase))
+            lines.append(_line("%s:%d" % (path, number), line, phase))
     # udev drops a GOTO for which there is no LABEL further on.
     labels: set[str] = set()
-    for number in reversed(range(len(found))):
-        if found[number].goto not in labels:
-            found[number] = found[number]._replace(goto="")
-        labels.add(found[number].label)
-    return [line for line in found if line.rules or line.goto or line.label]
+    for number in reversed(range(len(lines))):
+        if lines[number].goto not in labels:
+            lines[number] = lines[number]._replace(goto="")
+        labels.add(lines[number].label)
+    return [line for line in lines if line.rules or line.goto or line.label]
 
 
 def _line(location: str, text: str, phase: int) -> _Line:
     tokens = _TOKEN.findall(text)
     values = {key: value for key, _attribute, _operator, value in tokens}
     matches = [Match(*token) for token in tokens if token[2] in ("==", "!=")]
-    found = [rule for token in tokens for rule in _rules_of_token(location, matches, token, phase)]
+    rules_of_line = [
+        rule for token in tokens for rule in _rules_of_token(location, matches, token, phase)
+    ]
     is_sure = values.keys().isdisjoint(_STARTED)
-    return _Line(matches, found, values.get("GOTO", "") if is_sure else "", values.get("LABEL", ""))
+    return _Line(
+        matches, rules_of_line, values.get("GOTO", "") if is_sure else "", values.get("LABEL", "")
+    )
 
 
 def _rules_of_token(
@@ -211,7 +215,7 @@ def _plain(value: str) -> str | None:
 
 
 def _is_alike(value: str, pattern: str) -> bool:
-    return any(fnmatchcase(value, one) for one in pattern.split("|"))
+    return any(fnmatchcase(value, alternative) for alternative in pattern.split("|"))
 
 
 def _properties(device: Identity) -> dict[tuple[str, str], str]:

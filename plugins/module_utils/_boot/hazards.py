@@ -64,7 +64,9 @@ def _nodes(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Abse
         if any(_means(host.sysfs, selector, path) for selector in selectors)
         and _is_enabled(host.sysfs, path)
     }
-    devices = {one.dt_path: one for one in snapshot(host.sysfs, ("dt_path",))} if uses else {}
+    devices = (
+        {device.dt_path: device for device in snapshot(host.sysfs, ("dt_path",))} if uses else {}
+    )
     return [
         Absent(device.label if device else "%s (no device yet)" % path, Hazard(*use))
         for path, use in uses.items()

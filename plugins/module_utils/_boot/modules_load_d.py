@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the next boot loads a module, and by whose word. Reads only."""
+"""Whether the next boot loads a module, and what decides it. Reads only."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ class ModuleLoadForecast(NamedTuple):
 
 
 def lines(files: Files, ours: str) -> list[Line]:
-    """What others say is to be loaded: modules-load.d(5), and the kernel's command line."""
-    found = []
+    """Return foreign lines that load modules: modules-load.d(5), and kernel parameters."""
+    load_lines = []
     for path in files.layered(_DIRECTORIES, ".conf", ours):
         for number, text in enumerate(_text.lines(files.read(path) or ""), 1):
             name = _text.stripped(text)
             if name and name[0] not in "#;":
                 location = "%s:%d" % (path, number)
-                found.append(Line(location, name, _LOAD, canonical_name(name)))
+                load_lines.append(Line(location, name, _LOAD, canonical_name(name)))
     for word in _text.words(files.read(KERNEL_COMMAND_LINE) or ""):
         key, _equals, value = word.partition("=")
         if key in _ON_COMMAND_LINE:
-            found += [
+            load_lines += [
                 Line(KERNEL_COMMAND_LINE, word, _LOAD, canonical_name(name))
                 for name in value.split(",")
             ]
-    return found
+    return load_lines
 
 
 def forecast(
     module: str, known: Sequence[Line], needed_by: Sequence[str], *, is_claiming: bool
 ) -> ModuleLoadForecast:
-    """What the lines of others, udev and other modules make of a module.
+    """Return what foreign lines, udev and other modules make of a module.
 
     udev loads it where it ``is_claiming`` a device; modules that it is ``needed_by`` bring it
     along.

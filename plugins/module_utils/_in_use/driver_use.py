@@ -109,9 +109,9 @@ class DriverUses:
     def _frequency_drivers(self) -> dict[str, list[str]]:
         """Policies of cpufreq, by the name of the driver that carries them out."""
         policies: dict[str, list[str]] = {}
-        home = "devices/system/cpu/cpufreq"
-        for name in self._sysfs.names(home):
-            driver = self._sysfs.read("%s/%s/scaling_driver" % (home, name))
+        directory = "devices/system/cpu/cpufreq"
+        for name in self._sysfs.names(directory):
+            driver = self._sysfs.read("%s/%s/scaling_driver" % (directory, name))
             if driver:
                 policies.setdefault(driver, []).append(name)
         return policies
