@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
-from ._in_use.checker import ACCEPTABLE
+from ._in_use.kinds import ACCEPTABLE
 from ._model.buses import BUSES
 from ._model.selector import KINDS
 

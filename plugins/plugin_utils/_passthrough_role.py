@@ -10,6 +10,8 @@ import difflib
 import re
 from typing import Any, Mapping
 
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
+
 NAME = "armfleet.vfio.passthrough"
 PREFIX = "passthrough_"
 # The options of host_policy, each an option of the role with the prefix, and what it is if unset.
@@ -42,7 +44,7 @@ _BOOLEAN = re.compile("true|false|yes|no|on|off", re.IGNORECASE)
 # Values by which a variable without the prefix is surely meant for the role. A timeout, a state
 # that others have too, a list of devices or a name of a rollout may be anybody's.
 _VALUES = {
-    "allow": re.compile("console|storage|network|consumers|clock|watchdog|group"),
+    "allow": re.compile("|".join(ACCEPTABLE)),
     "driverctl": re.compile("refuse|take_over"),
     "initramfs": re.compile("auto|always|never"),
     "persistent": _BOOLEAN,

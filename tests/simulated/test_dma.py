@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 from extensions.simulator.description import Carried, Description, Habits
 from extensions.simulator.machine import build
 from tests.simulated.boards import Part, device_tree

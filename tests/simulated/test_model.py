@@ -26,7 +26,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile imp
     Outcome,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.steps import StepKind
 from extensions.simulator.machine import Machine
 from extensions.simulator.vfio import NOIOMMU, RESET_REQUIRED

@@ -17,7 +17,7 @@ from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.devices import resolve
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (
     parse_selectors,
 )

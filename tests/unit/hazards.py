@@ -8,7 +8,7 @@ import pytest
 from board import CRYPTO, Board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 
 NAME = "b000000.crypto"
 HOME = f"devices/platform/{NAME}"

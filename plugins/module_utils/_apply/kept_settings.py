@@ -126,5 +126,5 @@ def _before(host: Host, memory: LastApplied) -> bool | None:
     return any(
         True
         for line in modprobe_d.lines(host.files, MODPROBE)
-        for _word, _wanted in line.against({_PARAMETER: False})
+        for _word, _wanted in line.conflicts({_PARAMETER: False})
     )

@@ -185,7 +185,7 @@ class DeviceBinding(Operation):
             return "somebody has changed it since, to %s" % now.binding
         if now.driver in (None, self._before.driver):
             return None
-        hazards = context.usage.of(self.device, now)
+        hazards = context.usage.hazards_of(self.device, now)
         refusals = [hazard for hazard in hazards if not hazard.is_accepted(context.allow)]
         return "; ".join(hazard.sentence for hazard in refusals) or None
 

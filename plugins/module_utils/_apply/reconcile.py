@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from .._boot import boot_files, last_applied
-from .._boot.boot_files import Initramfs, Lasting
+from .._boot.boot_files import BootFileChanges, Initramfs
 from .._boot.last_applied import LastApplied
 from .._discovery.devices import (
     for_other_boards,
@@ -22,7 +22,8 @@ from .._discovery.devices import (
 )
 from .._discovery.vfio import native, present_settings, registered
 from .._errors import PolicyError, Problems
-from .._in_use.checker import OPEN_NODE, Hazard, Usage, refusal
+from .._in_use.checker import Usage
+from .._in_use.kinds import OPEN_NODE, Hazard, refusal
 from .._model.device import Identity, Native, State
 from .._model.plan import host_steps, needs_native, plan
 from .._model.policy import Claim, NodeAccess, Policy
@@ -141,7 +142,7 @@ class _Prepared(NamedTuple):
     request: Request
     plans: list[DevicePlan]
     steps: list[HostStep]
-    lasting: Lasting
+    lasting: BootFileChanges
     records: list[FileChange]
     skipped: list[str]
     memory: LastApplied
@@ -238,7 +239,7 @@ def _prepare(
     unsafe = noiommu(host, request, plans, steps, memory)
     steps += unsafe.steps
     memory = memory._replace(noiommu_before=unsafe.before)
-    lasting = boot_files.lasting(host, request, plans, memory, contents)
+    lasting = boot_files.plan_boot_files(host, request, plans, memory, contents)
     records += lasting.records
     prepared = _Prepared(request, plans, steps, lasting, records, skipped, memory, unsafe.kept)
     is_whole = not problems.are_of_entries
@@ -495,7 +496,7 @@ def _reasons_against(
     request, plans, steps = prepared.request, prepared.plans, prepared.steps
     files = prepared.needed
     working = [device_plan for device_plan in plans if device_plan.steps]
-    found = [*prepared.lasting.clashes, *in_the_way]
+    found = [*prepared.lasting.conflicts, *in_the_way]
     if (working or steps or files) and os.geteuid() != 0:
         found.append(Problem("This needs root on the target: say become: true"))
     if (working or steps) and host.sysfs.is_read_only():
@@ -561,14 +562,14 @@ def _hazards(
         if one.loses_driver or one.before.driver in reloaded:
             hazards += _in_use(usage, request, one)
         if one.binds_to_vfio and is_whole:
-            hazards += usage.beside(one.device, leaving)
+            hazards += usage.iommu_group_hazards(one.device, leaving)
         found += [(one.device, hazard) for hazard in hazards]
     return found
 
 
 def _in_use(usage: Usage, request: Request, device_plan: DevicePlan) -> list[Hazard]:
     device, state = device_plan.device, device_plan.before
-    hazards = usage.of(device, state)
+    hazards = usage.hazards_of(device, state)
     if not request.runtime:
         # Who holds a VFIO node open now does not outlast the boot, and nothing is unbound in use.
         hazards = [

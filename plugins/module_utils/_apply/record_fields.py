@@ -112,7 +112,7 @@ def mode(value: Any, what: str) -> None:
 def our_path(value: Any, what: str) -> None:
     """A file that this collection writes."""
     directory, _slash, name = text_of(value, what).rpartition("/")
-    is_stored = directory == driverctl.FOLDER and "\0" not in name and driverctl.device_of(name)
+    is_stored = directory == driverctl.DIRECTORY and "\0" not in name and driverctl.device_of(name)
     if value not in PATHS and not is_stored:
         raise ValueError("%s is %s, no file of this collection" % (what, quoted(value)))
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is to last: files for the next boot, and who else has a say in it. Reads only."""
+"""Plans the files for the next boot, and finds what conflicts with them. Reads only."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Initramfs(NamedTuple):
     command: Sequence[str] | None = None
 
 
-class Lasting(NamedTuple):
+class BootFileChanges(NamedTuple):
     """Changes of files, and why they would not make the next boot as asked.
 
     ``needs_boot`` is whether that boot is to change a device of this running system; ``records``
@@ -56,7 +56,7 @@ class Lasting(NamedTuple):
     """
 
     files: list[FileChange]
-    clashes: list[Problem]
+    conflicts: list[Problem]
     needs_boot: bool
     initramfs: Initramfs = Initramfs()
     records: Sequence[FileChange] = ()
@@ -95,20 +95,20 @@ def not_ours(files: Files, contents: Mapping[str, str | None]) -> list[str]:
     ]
 
 
-def lasting(
+def plan_boot_files(
     host: Host,
     request: Request,
     plans: Sequence[DevicePlan],
-    memory: LastApplied,
+    previous: LastApplied,
     before: dict[str, str | None],
-) -> Lasting:
-    """What a call leaves for the next boot; ``before`` are our files as they are."""
+) -> BootFileChanges:
+    """Return what a call changes for the next boot; ``before`` are our files as they are."""
     if not (request.is_whole_list and request.persistent):
-        return Lasting([], [], needs_boot=False)
-    present = _Present() if request.runtime else _present(host, request, memory)
-    boot_plan, clashes = _boot_plan(host, request, plans, memory, present)
+        return BootFileChanges([], [], needs_boot=False)
+    present = _Present() if request.runtime else _present(host, request, previous)
+    boot_plan, conflicts = _boot_plan(host, request, plans, previous, present)
     claims, undecided = _claims(request, plans, present)
-    clashes += undecided
+    conflicts += undecided
     tool = None if request.initramfs == NEVER else initramfs.detect(host.files)
     if tool:
         boot_plan = _with_initramfs(host, tool, claims, boot_plan)
@@ -118,27 +118,29 @@ def lasting(
         for path, content in rendered.items()
         if path in last_applied.PATHS or before[path] is not None or content
     ]
-    rivals = _claimed_by_driverctl(host, claims)
+    stored_overrides = _claimed_by_driverctl(host, claims)
     if request.takes_over:
-        files += [kept.removal for kept in rivals.values()]
+        files += [kept.removal for kept in stored_overrides.values()]
     else:
-        clashes += [Problem(kept.clash(device), device) for device, kept in rivals.items()]
-    clashes += _rules_against(host, claims)
-    clashes += map(Problem, _obstacles(host, request, boot_plan))
-    clashes += [] if request.runtime else _misnamed(host, claims)
+        conflicts += [
+            Problem(kept.conflict(device), device) for device, kept in stored_overrides.items()
+        ]
+    conflicts += _conflicting_rules(host, claims)
+    conflicts += map(Problem, _module_conflicts(host, request, boot_plan))
+    conflicts += [] if request.runtime else _misnamed(host, claims)
     if request.initramfs == ALWAYS and request.entries:
-        clashes += map(Problem, _no_initramfs(tool))
-    needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
-    said = host.files.read_own(last_applied.WAITS_FOR_BOOT)
+        conflicts += map(Problem, _no_initramfs(tool))
+    needs_boot = not request.runtime and _needs_boot(host, claims, previous, present)
+    before_run = host.files.read_own(last_applied.WAITS_FOR_BOOT)
     # What was accepted counts as long as the list is the same.
-    is_same = said is not None and not any(change.is_needed for change in files)
-    asked = said if is_same else _WAITS
-    waiting = FileChange(last_applied.WAITS_FOR_BOOT, said, asked if needs_boot else None)
+    is_same = before_run is not None and not any(change.is_needed for change in files)
+    record = before_run if is_same else _WAITS
+    waiting = FileChange(last_applied.WAITS_FOR_BOOT, before_run, record if needs_boot else None)
     written = [path for path, content in rendered.items() if content is not None]
     rebuild = _initramfs_of(host, tool, files)
-    return Lasting(
+    return BootFileChanges(
         files,
-        clashes,
+        conflicts,
         needs_boot,
         rebuild,
         [waiting, *_outdated(host, rebuild, files)],
@@ -212,23 +214,24 @@ def _initramfs_of(
 
 
 def _needs_boot(
-    host: Host, claims: Sequence[Claim], memory: LastApplied, present: _Present
+    host: Host, claims: Sequence[Claim], previous: LastApplied, present: _Present
 ) -> bool:
     kept = {claim.device for claim in claims}
     earlier = [
         (device, entry.policy)
-        for entry, devices in zip(memory.entries, present.earlier)
+        for entry, devices in zip(previous.entries, present.earlier)
         for device in devices
         if device not in kept
     ]
     devices = [claim.device for claim in claims] + [device for device, _policy in earlier]
-    found = states(host.sysfs, devices)
+    present_states = states(host.sysfs, devices)
     is_right = [
-        is_settled(claim.policy, claim.device, state) for claim, state in zip(claims, found)
+        is_settled(claim.policy, claim.device, state)
+        for claim, state in zip(claims, present_states)
     ]
     is_free = [
         policy.kind == DEFAULT or not is_taken(policy, device.bus, state)
-        for (device, policy), state in zip(earlier, found[len(claims) :])
+        for (device, policy), state in zip(earlier, present_states[len(claims) :])
     ]
     return not all(is_right + is_free)
 
@@ -237,7 +240,7 @@ def _boot_plan(
     host: Host,
     request: Request,
     plans: Sequence[DevicePlan],
-    memory: LastApplied,
+    previous: LastApplied,
     present: _Present,
 ) -> tuple[BootPlan, list[Problem]]:
     """The plan, and those entries of which no rule can be made."""
@@ -246,26 +249,28 @@ def _boot_plan(
     plan = BootPlan(
         request.entries,
         resolved,
-        _natives(plans, memory) if request.runtime else memory.natives,
+        _natives(plans, previous) if request.runtime else previous.natives,
         _vfio_buses(request, plans, present),
         _pinned_modules(host, request.entries),
         request.options,
         aliases,
-        noiommu_before=memory.noiommu_before,
+        noiommu_before=previous.noiommu_before,
     )
     return plan, problems
 
 
-def _obstacles(host: Host, request: Request, boot_plan: BootPlan) -> list[str]:
+def _module_conflicts(host: Host, request: Request, boot_plan: BootPlan) -> list[str]:
     """What others have configured that keeps the modules of the list away at the next boot."""
     if not boot_plan.entries:
         return []
     modules = [VFIO_DRIVERS[bus] for bus in boot_plan.buses]
     modules += boot_plan.modules.values()
-    loadable = [one for one in modules if not is_built_in(host.sysfs, kmod.canonical_name(one))]
-    wanted = modprobe_d.Wanted(loadable, kmod_conf.parameters(boot_plan.options.settings))
+    loadable = [
+        module for module in modules if not is_built_in(host.sysfs, kmod.canonical_name(module))
+    ]
+    wanted = modprobe_d.Requirements(loadable, kmod_conf.parameters(boot_plan.options.settings))
     known = modprobe_d.lines(host.files, last_applied.MODPROBE, is_running=request.runtime)
-    return modprobe_d.obstacles(known, wanted)
+    return modprobe_d.find_conflicts(known, wanted)
 
 
 def _claims(
@@ -276,13 +281,13 @@ def _claims(
     Beside it, which of its entries contradict each other; what they claim is not decided.
     """
     if request.runtime:
-        return [Claim(one.device, one.policy) for one in plans if not one.policy.taken_by], []
+        return [Claim(plan.device, plan.policy) for plan in plans if not plan.policy.taken_by], []
     positions = [position for position, _entry in request.by_position]
-    found = policy_list.disagreements(request.entries, present.given)
-    undecided = {device for problem in found for device in problem.devices}
+    disagreements = policy_list.disagreements(request.entries, present.given)
+    undecided = {device for problem in disagreements for device in problem.devices}
     given = [[device for device in devices if device not in undecided] for devices in present.given]
     return policy_list.claims(request.entries, given), [
-        Problem(problem.sentence, position=positions[problem.position]) for problem in found
+        Problem(problem.sentence, position=positions[problem.position]) for problem in disagreements
     ]
 
 
@@ -302,14 +307,14 @@ def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity,
     return {device: stored for device, stored in pairs if stored}
 
 
-def _rules_against(host: Host, claims: Sequence[Claim]) -> list[Problem]:
+def _conflicting_rules(host: Host, claims: Sequence[Claim]) -> list[Problem]:
     """Which rules of others set another override on devices that the list claims."""
     rules = foreign_udev.rules(host.files, last_applied.RULES) if claims else []
     problems = []
     for claim in claims if rules else []:
         wanted = override_of(claim.policy, claim.device.bus)
         problems += [
-            Problem(rule.clash(claim.device, wanted), claim.device)
+            Problem(rule.conflict(claim.device, wanted), claim.device)
             for rule in foreign_udev.of_device(claim.device, rules)
             if rule.driver_override != wanted
         ]
@@ -360,14 +365,14 @@ def _for_boot(selector: Selector, aliases: Mapping[str, str]) -> Selector | None
     return for_boot
 
 
-def _natives(plans: Sequence[DevicePlan], memory: LastApplied) -> dict[str, str | None]:
+def _natives(plans: Sequence[DevicePlan], previous: LastApplied) -> dict[str, str | None]:
     """Which driver each claimed device was taken from: as remembered, or as seen now."""
     natives: dict[str, str | None] = {}
     for device_plan in plans:
         device = device_plan.device
         if device_plan.policy.kind == DEFAULT:
             continue
-        remembered = memory.native_of(device)
+        remembered = previous.native_of(device)
         if remembered is None and is_native(device, device_plan.before):
             remembered = (device_plan.before.driver,)
         if remembered is not None:
@@ -391,19 +396,19 @@ def _vfio_buses(request: Request, plans: Sequence[DevicePlan], present: _Present
     )
 
 
-def _present(host: Host, request: Request, memory: LastApplied) -> _Present:
+def _present(host: Host, request: Request, previous: LastApplied) -> _Present:
     """The devices of both lists that are there now; an image may have no /sys."""
     if not has_devices(host.sysfs):
         return _Present()
     selectors = [
         entry.selector._replace(required=False, expect=None)
-        for entry in (*request.entries, *memory.entries)
+        for entry in (*request.entries, *previous.entries)
     ]
-    found = [
+    matched = [
         [with_all_ids(host.sysfs, device) for device in devices]
         for devices in resolve(host.sysfs, selectors)
     ]
-    return _Present(found[: len(request.entries)], found[len(request.entries) :])
+    return _Present(matched[: len(request.entries)], matched[len(request.entries) :])
 
 
 def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:

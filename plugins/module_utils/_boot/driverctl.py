@@ -18,7 +18,7 @@ from .._model.device import Identity
 from .._model.policy import DRIVER, NO_AUTOBIND, NO_DRIVER, VFIO, Policy
 from .._system.files import FileChange, Files
 
-FOLDER = "/etc/driverctl.d"
+DIRECTORY = "/etc/driverctl.d"
 
 
 class Stored(NamedTuple):
@@ -44,7 +44,7 @@ class Stored(NamedTuple):
         """The change after which driverctl claims the device no more."""
         return FileChange(self.path, self.content, None)
 
-    def clash(self, device: Identity) -> str:
+    def conflict(self, device: Identity) -> str:
         """Why a list cannot have this device, and what can be done."""
         return (
             "%s is claimed by this list and by driverctl as well: %s has %s set at each boot, "
@@ -55,26 +55,33 @@ class Stored(NamedTuple):
 
 
 def stored(files: Files) -> list[Stored]:
-    """What is stored of devices of our buses, by name of file; driverctl skips empty files."""
-    found = []
-    for file in files.names(FOLDER):
+    """Return what is stored of devices of our buses, by file name; driverctl skips empty files."""
+    overrides = []
+    for file in files.names(DIRECTORY):
         device = device_of(file)
         if device:
             bus, name = device
-            path = "%s/%s" % (FOLDER, file)
+            path = "%s/%s" % (DIRECTORY, file)
             content = files.read(path) or ""
             override = _text.stripped(content)
             if override:
-                found.append(Stored(path, bus, name, override, content))
-    return found
+                overrides.append(Stored(path, bus, name, override, content))
+    return overrides
 
 
 def device_of(file: str) -> tuple[str, str] | None:
-    """Bus and name of the device of our buses whose override a file of FOLDER has, or None."""
+    """Return bus and name of the device whose override ``file`` has; None if no bus of ours."""
     bus, _dash, name = file.partition("-")
     return (bus, name) if bus in BUSES and name else None
 
 
 def of_device(device: Identity, kept: Sequence[Stored]) -> Stored | None:
     """What is stored of this device."""
-    return next((one for one in kept if (one.bus, one.name) == (device.bus, device.name)), None)
+    return next(
+        (
+            override
+            for override in kept
+            if (override.bus, override.name) == (device.bus, device.name)
+        ),
+        None,
+    )

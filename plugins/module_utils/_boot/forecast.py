@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How a device will be after the next boot, and by whose word. Reads only."""
+"""How a device will be after the next boot, and what decides it. Reads only."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from .._system.kmod import canonical_name
 from .foreign_udev import Rule
 from .installed_kernels import InstalledKernels
 from .last_applied import LastApplied
-from .modprobe_d import Line, keeping_away, with_needs
-from .modules_load_d import Prospect, prospect
+from .modprobe_d import Line, blocking, with_needs
+from .modules_load_d import ModuleLoadForecast
+from .modules_load_d import forecast as forecast_module
 
 
 class Binding(NamedTuple):
@@ -37,7 +38,7 @@ class Binding(NamedTuple):
         return State(*self).binding
 
 
-class NextBoot(NamedTuple):
+class BootState(NamedTuple):
     """How a device will be after the next boot, and why.
 
     If it is not ``is_known``, ``binding`` has no driver and no override.
@@ -59,15 +60,15 @@ class _Claimed(NamedTuple):
     is_decided: bool = True
 
 
-class Rival(NamedTuple):
+class ForeignConfig(NamedTuple):
     """What driverctl has stored of a device, and the entry of a list that says the same."""
 
     path: str
     entry: Entry
 
 
-class Say(NamedTuple):
-    """Who has a say in the override of a device at each boot.
+class OverrideSources(NamedTuple):
+    """What sets the override of a device at each boot.
 
     ``entry`` is that of the list last applied. ``rules`` are those of others in their order, and
     of these ``on_add`` when the device appears and ``on_bind`` when a driver was bound to it.
@@ -75,7 +76,7 @@ class Say(NamedTuple):
 
     bus: str
     entry: Entry | None = None
-    rival: Rival | None = None
+    foreign: ForeignConfig | None = None
     rules: Sequence[Rule] = ()
     on_add: Sequence[Rule] = ()
     on_bind: Sequence[Rule] = ()
@@ -89,18 +90,18 @@ class Say(NamedTuple):
 
     @property
     def stored(self) -> Binding | None:
-        """What driverctl is asked for."""
-        return self._asked(self.rival.entry) if self.rival else None
+        """What driverctl sets."""
+        return self._asked(self.foreign.entry) if self.foreign else None
 
-    def who(self, override: str) -> str:
-        """Who sets that override."""
+    def source_of(self, override: str) -> str:
+        """Return what sets that override, as a clause."""
         if self.entry and self.desired and self.desired.driver_override == override:
             return "the list last applied sets (policy %s)" % self.entry.policy.label
-        if self.rival and self.stored and self.stored.driver_override == override:
-            return "driverctl sets by %s" % self.rival.path
+        if self.foreign and self.stored and self.stored.driver_override == override:
+            return "driverctl sets by %s" % self.foreign.path
         for rule in self.rules:
             if rule.driver_override == override:
-                return "the rule %s sets" % rule.place
+                return "the rule %s sets" % rule.location
         return "somebody set while the system runs"
 
     def _asked(self, entry: Entry) -> Binding:
@@ -111,33 +112,35 @@ class Say(NamedTuple):
 _NOTHING = Binding(None, None)
 
 
-class Outlook:
+class BootForecast:
     """What the next boot makes of the devices of a host.
 
-    ``lines`` is what others say of modules, ``kernels`` have them, ``memory`` is what the list last
-    applied was made from.
+    ``lines`` are foreign configuration of modules, ``kernels`` have them, ``previous`` is the
+    last-applied configuration.
     """
 
     def __init__(
         self,
         host: Host,
         drivers: Drivers,
-        memory: LastApplied,
+        previous: LastApplied,
         lines: Sequence[Line],
         kernels: InstalledKernels,
     ) -> None:
         self._host = host
         self._kernels = kernels
         self._drivers = drivers
-        self._memory = memory
+        self._previous = previous
         self._lines = lines
 
-    def of(self, device: Identity, state: State, match: Match | None, say: Say) -> NextBoot:
-        """How the device will be.
+    def of(
+        self, device: Identity, state: State, match: Match | None, sources: OverrideSources
+    ) -> BootState:
+        """Return how the device will be.
 
         ``match`` is why it has its driver; None if it has none, or has it by its override.
         """
-        forecast = after_bind(say, self._after_add(device, state, match, say))
+        forecast = after_bind(sources, self._after_add(device, state, match, sources))
         driver = state.driver
         if driver in (None, forecast.binding.driver) or not self._is_permanent_driver(
             device, driver
@@ -147,28 +150,32 @@ class Outlook:
             "%s is built into the kernel and has no unbind (suppress_bind_attrs), so that it keeps "
             "the device whatever else is configured: %s" % (driver, forecast.reason)
         )
-        return NextBoot(forecast.binding._replace(driver=driver), reason)
+        return BootState(forecast.binding._replace(driver=driver), reason)
 
     def _is_permanent_driver(self, device: Identity, driver: str | None) -> bool:
         return driver is not None and is_permanent_driver(
             self._host.sysfs, self._host.kmod, device, driver
         )
 
-    def _after_add(self, device: Identity, state: State, match: Match | None, say: Say) -> NextBoot:
-        if say.rival and say.stored:
-            reason = "driverctl sets it, after all rules, by %s" % say.rival.path
-            return NextBoot(say.stored, reason)
-        by_rules = after_rules(say, self._by_list(device, say), self._by_rule)
+    def _after_add(
+        self, device: Identity, state: State, match: Match | None, sources: OverrideSources
+    ) -> BootState:
+        if sources.foreign and sources.stored:
+            reason = "driverctl sets it, after all rules, by %s" % sources.foreign.path
+            return BootState(sources.stored, reason)
+        by_rules = after_rules(sources, self._by_list(device, sources), self._by_rule)
         return by_rules or self._by_itself(device, state, match)
 
-    def lines(self, device: Identity, state: State, match: Match | None, say: Say) -> list[Line]:
-        """What others say of the modules that the device is bound by, or may be."""
+    def lines(
+        self, device: Identity, state: State, match: Match | None, sources: OverrideSources
+    ) -> list[Line]:
+        """Return foreign configuration of the modules that the device is bound by, or may be."""
         module = self._drivers.module(device.bus, state.driver) if state.driver else None
         modules = {module} if module else set()
         if state.driver is None or (match and match.is_by_hand):
             modules.update(map(canonical_name, self._claimants(device)))
-        if say.desired:
-            modules |= with_needs(self._needed(device, say.desired))
+        if sources.desired:
+            modules |= with_needs(self._needed(device, sources.desired))
         return [line for line in self._lines if line.module in modules]
 
     def _claimants(self, device: Identity) -> list[str]:
@@ -188,60 +195,60 @@ class Outlook:
         modules = self.modules(device.bus, desired)
         return [module for module in modules if not is_built_in(self._host.sysfs, module)]
 
-    def _by_list(self, device: Identity, say: Say) -> NextBoot | None:
-        if not (say.desired and say.entry):
+    def _by_list(self, device: Identity, sources: OverrideSources) -> BootState | None:
+        if not (sources.desired and sources.entry):
             return None
-        policy = "policy %s of the list last applied" % say.entry.policy.label
-        for line in keeping_away(self._lines, self._needed(device, say.desired)):
+        policy = "policy %s of the list last applied" % sources.entry.policy.label
+        for line in blocking(self._lines, self._needed(device, sources.desired)):
             reason = "%s, so that %s, which %s needs, is not loaded" % (
                 line.label,
                 line.module,
                 policy,
             )
-            return NextBoot(say.desired._replace(driver=None), reason)
-        for module in self._needed(device, say.desired):
+            return BootState(sources.desired._replace(driver=None), reason)
+        for module in self._needed(device, sources.desired):
             why = self._why_missing(module)
             if why:
                 reason = "%s, so that %s, which %s needs, is not loaded" % (why, module, policy)
-                return NextBoot(say.desired._replace(driver=None), reason)
-        return NextBoot(say.desired, policy)
+                return BootState(sources.desired._replace(driver=None), reason)
+        return BootState(sources.desired, policy)
 
     def _why_missing(self, module: str) -> str | None:
         lost = self._kernels.lost_file(module)
         return "%s is not there" % lost if lost else self._host.kmod.why_missing(module)
 
-    def _by_rule(self, bus: str, rule: Rule) -> NextBoot:
+    def _by_rule(self, bus: str, rule: Rule) -> BootState:
         """What a rule of others makes of a device, whether or not it loads the module itself."""
         override = rule.driver_override
         nothing = Binding(None, override)
-        reason = "the rule %s sets its override" % rule.place
+        reason = "the rule %s sets its override" % rule.location
         if override is None or override == NO_DRIVER:
-            return NextBoot(nothing, reason)
+            return BootState(nothing, reason)
         if override not in self._drivers.names(bus):
-            return NextBoot(nothing, "%s, and no driver is called %s" % (reason, override))
+            return BootState(nothing, "%s, and no driver is called %s" % (reason, override))
         module = self._drivers.module(bus, override)
-        for line in keeping_away(self._lines, [module] if module else []):
+        for line in blocking(self._lines, [module] if module else []):
             away = "%s, but %s, so that %s is not loaded" % (reason, line.label, line.module)
-            return NextBoot(nothing, away)
-        return NextBoot(Binding(override, override), reason)
+            return BootState(nothing, away)
+        return BootState(Binding(override, override), reason)
 
-    def _by_itself(self, device: Identity, state: State, match: Match | None) -> NextBoot:
+    def _by_itself(self, device: Identity, state: State, match: Match | None) -> BootState:
         """What becomes of a device whose override nobody sets."""
         reason = "the kernel chooses the driver"
         if state.driver_override is not None or (match and match.is_by_hand):
             reason += ", and what was done while the system runs does not last"
         if match and not match.is_by_hand:
             return self._if_loaded(state.driver, match, reason)
-        remembered = self._memory.native_of(device)
+        remembered = self._previous.native_of(device)
         if remembered is None:
             return self._unremembered(device, state, reason)
         own = native(self._host.sysfs, self._host.kmod, device, remembered)
-        found = self._match(device, own)
-        if found is None or found.is_by_hand:
-            return NextBoot(_NOTHING, "%s; %s" % (reason, self._claimed(device).reason))
-        return self._if_loaded(own.driver, found, reason)
+        own_match = self._match(device, own)
+        if own_match is None or own_match.is_by_hand:
+            return BootState(_NOTHING, "%s; %s" % (reason, self._claimed(device).reason))
+        return self._if_loaded(own.driver, own_match, reason)
 
-    def _unremembered(self, device: Identity, state: State, reason: str) -> NextBoot:
+    def _unremembered(self, device: Identity, state: State, reason: str) -> BootState:
         """What becomes of a device whose native driver no header names.
 
         A module that claims a device can have several drivers, and their probes can decline it;
@@ -250,15 +257,15 @@ class Outlook:
         """
         claimed = self._claimed(device)
         if not claimed.is_loaded_at_boot:
-            return NextBoot(_NOTHING, claimed.reason)
+            return BootState(_NOTHING, claimed.reason)
         if state.driver is None and state.driver_override is None:
             if not self._never_had_a_driver(device):
                 reason = "whether a driver was unbound from it while the system runs is not known"
             elif claimed.is_decided:
-                return NextBoot(_NOTHING, "%s, and no driver took it" % claimed.reason)
+                return BootState(_NOTHING, "%s, and no driver took it" % claimed.reason)
         else:
             reason += "; which driver that is, is not known"
-        return NextBoot(_NOTHING, "%s; %s" % (reason, claimed.reason), is_known=False)
+        return BootState(_NOTHING, "%s; %s" % (reason, claimed.reason), is_known=False)
 
     def _match(self, device: Identity, own: Native) -> Match | None:
         if own.driver is None:
@@ -272,64 +279,66 @@ class Outlook:
         # device_links_driver_bound in drivers/base/core.c removes the file.
         return self._host.sysfs.exists(sysfs_dir(device) + "/waiting_for_supplier")
 
-    def _if_loaded(self, driver: str | None, match: Match, reason: str) -> NextBoot:
+    def _if_loaded(self, driver: str | None, match: Match, reason: str) -> BootState:
         if match.module is None:
-            return NextBoot(Binding(driver, None), reason)
-        found = self._prospect(match.module, is_claiming=match.is_claiming)
-        if not found.is_loaded:
-            return NextBoot(_NOTHING, found.reason)
-        return NextBoot(Binding(driver, None), "%s; %s" % (reason, found.reason))
+            return BootState(Binding(driver, None), reason)
+        module_forecast = self._forecast_module(match.module, is_claiming=match.is_claiming)
+        if not module_forecast.is_loaded:
+            return BootState(_NOTHING, module_forecast.reason)
+        return BootState(Binding(driver, None), "%s; %s" % (reason, module_forecast.reason))
 
     def _claimed(self, device: Identity) -> _Claimed:
         for module in map(canonical_name, self._claimants(device)):
-            found = self._prospect(module, is_claiming=True)
-            if not found.is_loaded:
-                return _Claimed(found.reason, is_loaded_at_boot=False)
+            module_forecast = self._forecast_module(module, is_claiming=True)
+            if not module_forecast.is_loaded:
+                return _Claimed(module_forecast.reason, is_loaded_at_boot=False)
             if self._host.sysfs.exists("module/" + module):
                 return _Claimed("the module %s claims it" % module)
-            reason = "%s, but what driver that has is not known before" % found.reason
+            reason = "%s, but what driver that has is not known before" % module_forecast.reason
             return _Claimed(reason, is_decided=False)
         return _Claimed(self._host.kmod.without_modules() or "no module claims it")
 
-    def _prospect(self, module: str, *, is_claiming: bool) -> Prospect:
+    def _forecast_module(self, module: str, *, is_claiming: bool) -> ModuleLoadForecast:
         holders = self._host.sysfs.names("module/%s/holders" % module)
-        return prospect(module, self._lines, holders, is_claiming=is_claiming)
+        return forecast_module(module, self._lines, holders, is_claiming=is_claiming)
 
 
 def after_rules(
-    say: Say, ours: NextBoot | None, by_rule: Callable[[str, Rule], NextBoot]
-) -> NextBoot | None:
+    sources: OverrideSources, ours: BootState | None, by_rule: Callable[[str, Rule], BootState]
+) -> BootState | None:
     """What the rules of others and ``ours`` make of a device together, None where there are none.
 
     Ours bind the device at once, so that an override that is set after them leaves it there.
     ``by_rule`` tells what a rule of others makes of a device of a bus that no list claims.
     """
-    plain = [rule for rule in say.on_add if rule.driver_override]
+    plain = [rule for rule in sources.on_add if rule.driver_override]
     earlier = [rule for rule in plain if not rule.is_after_ours or ours is None]
-    found = by_rule(say.bus, earlier[-1]) if earlier else None
+    outcome = by_rule(sources.bus, earlier[-1]) if earlier else None
     if ours is None:
-        return found
-    if found and say.entry and say.entry.policy.kind == NO_AUTOBIND:
-        found = found._replace(reason=found.reason + ", which policy no_autobind leaves as it is")
+        return outcome
+    if outcome and sources.entry and sources.entry.policy.kind == NO_AUTOBIND:
+        outcome = outcome._replace(
+            reason=outcome.reason + ", which policy no_autobind leaves as it is"
+        )
     else:
-        found = ours
+        outcome = ours
     for rule in plain:
         if rule.is_after_ours:
-            found = _with_override(found, rule, "after that")
-    return found
+            outcome = _with_override(outcome, rule, "after that")
+    return outcome
 
 
-def after_bind(say: Say, found: NextBoot) -> NextBoot:
+def after_bind(sources: OverrideSources, outcome: BootState) -> BootState:
     """What the rules of others make of a device that was bound; ours leave it as it is then."""
-    for rule in say.on_bind:
-        if found.binding.driver and rule.driver_override:
-            found = _with_override(found, rule, "when it is bound")
-    return found
+    for rule in sources.on_bind:
+        if outcome.binding.driver and rule.driver_override:
+            outcome = _with_override(outcome, rule, "when it is bound")
+    return outcome
 
 
-def _with_override(found: NextBoot, rule: Rule, when: str) -> NextBoot:
-    if rule.driver_override == found.binding.driver_override:
-        return found
-    binding = found.binding._replace(driver_override=rule.driver_override)
-    reason = "%s; the rule %s sets its override %s" % (found.reason, rule.place, when)
-    return NextBoot(binding, reason)
+def _with_override(outcome: BootState, rule: Rule, when: str) -> BootState:
+    if rule.driver_override == outcome.binding.driver_override:
+        return outcome
+    binding = outcome.binding._replace(driver_override=rule.driver_override)
+    reason = "%s; the rule %s sets its override %s" % (outcome.reason, rule.location, when)
+    return BootState(binding, reason)

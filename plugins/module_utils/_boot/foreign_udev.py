@@ -4,7 +4,7 @@
 
 """Which udev rules of others set the override of a device, and in what order. Reads only.
 
-Files come in the order of their names, whichever folder they are in, and ours is one of them. A
+Files come in the order of their names, whichever directory they are in, and ours is one of them. A
 rule that a GOTO jumps over is left out where all that the GOTO asks for is known. What earlier
 rules made of a property is not followed.
 """
@@ -19,7 +19,7 @@ from .. import _text
 from .._model.device import Identity
 from .._system.files import Files
 
-_FOLDERS = (
+_DIRECTORIES = (
     "/etc/udev/rules.d",
     "/run/udev/rules.d",
     "/usr/local/lib/udev/rules.d",
@@ -29,15 +29,15 @@ _FOLDERS = (
 _ATTRIBUTE = "driver_override"
 # Properties that a device has by its node alone; what is not known of it, it does not have.
 _OF_NODE = ("OF_FULLNAME", "OF_NAME", "OF_COMPATIBLE_")
-_PLACE = ("SUBSYSTEM", "KERNEL")
+_DEVICE_KEYS = ("SUBSYSTEM", "KERNEL")
 _TOKEN = re.compile(r'([A-Z_]+)(?:\{([^}]*)\})?\s*(==|!=|\+=|-=|:=|=)\s*[ei]?"((?:[^"\\]|\\.)*)"')
 # As people write it: RUN+="/bin/sh -c 'echo vfio-platform > /sys/…/driver_override'".
 _ECHO = re.compile(r"echo\s+(?:-n\s+)?[\\\"']*([\w.+-]+)[\\\"']*\s*>[^;&|]*driver_override")
 # [SUBSYSTEM/KERNEL] stands for another device than the event's.
-_ELSEWHERE = re.compile(r"\[([^/\]]+)/([^\]]+)\]/?" + _ATTRIBUTE)
+_OTHER_DEVICE = re.compile(r"\[([^/\]]+)/([^\]]+)\]/?" + _ATTRIBUTE)
 
 
-# When a rule comes to act. What RUN names is started after all rules.
+# When a rule acts. What RUN names is started after all rules.
 _BEFORE_OURS, _AFTER_OURS, _AFTER_ALL = range(3)
 # A rule starts these, and does not go on where they fail.
 _STARTED = ("PROGRAM", "IMPORT")
@@ -70,15 +70,15 @@ class Rule(NamedTuple):
     ``driver_override`` is None where what it sets is not the same for every device.
     """
 
-    place: str
+    location: str
     matches: Sequence[Match]
     driver_override: str | None
-    turn: int
+    phase: int
 
     @property
     def is_after_ours(self) -> bool:
         """Whether it acts after the rules of this collection."""
-        return self.turn > _BEFORE_OURS
+        return self.phase > _BEFORE_OURS
 
     def concerns(self, known: Properties) -> bool:
         """Whether it may set the override of this device.
@@ -96,12 +96,12 @@ class Rule(NamedTuple):
                 is_named = True
         return is_named or not is_open
 
-    def clash(self, device: Identity, wanted: str | None) -> str:
+    def conflict(self, device: Identity, wanted: str | None) -> str:
         """Why a list cannot have this device, and what can be done."""
         return (
             "%s is to have %s as its driver_override at each boot, but %s sets %s. Remove that "
             "rule, or take the device off the list"
-            % (device.label, wanted or "none set", self.place, self.driver_override or "another")
+            % (device.label, wanted or "none set", self.location, self.driver_override or "another")
         )
 
 
@@ -123,13 +123,13 @@ File = Sequence[_Line]
 
 def rules(files: Files, ours: str) -> list[File]:
     """The files of others with rules that set an override, in the order of their names."""
-    found = []
-    for path in files.layered(_FOLDERS, ".rules", ours):
+    parsed = []
+    for path in files.layered(_DIRECTORIES, ".rules", ours):
         content = files.read(path) or ""
         if _ATTRIBUTE in content:
             is_before = path.rpartition("/")[2] < ours.rpartition("/")[2]
-            found.append(_parsed(path, content, _BEFORE_OURS if is_before else _AFTER_OURS))
-    return found
+            parsed.append(_parsed(path, content, _BEFORE_OURS if is_before else _AFTER_OURS))
+    return parsed
 
 
 def of_device(device: Identity, known: Sequence[File], action: str | None = None) -> list[Rule]:
@@ -140,14 +140,14 @@ def of_device(device: Identity, known: Sequence[File], action: str | None = None
     properties = _properties(device)
     if action:
         properties["ACTION", ""] = action
-    found = [
+    concerned = [
         rule
         for file in known
         for line in _reached(file, properties)
         for rule in line.rules
         if rule.concerns(properties)
     ]
-    return sorted(found, key=lambda rule: rule.turn)
+    return sorted(concerned, key=lambda rule: rule.phase)
 
 
 def _reached(file: File, known: Properties) -> Iterator[_Line]:
@@ -158,48 +158,54 @@ def _reached(file: File, known: Properties) -> Iterator[_Line]:
             yield line
 
 
-def _parsed(path: str, content: str, turn: int) -> File:
-    found: list[_Line] = []
+def _parsed(path: str, content: str, phase: int) -> File:
+    lines: list[_Line] = []
     waiting = ""
     for number, text in enumerate(_text.lines(content), 1):
         line = waiting + _text.stripped(text)
         waiting = line[:-1] if line.endswith("\\") else ""
         if not waiting and not line.startswith("#"):
-            found.append(_line("%s:%d" % (path, number), line, turn))
+            lines.append(_line("%s:%d" % (path, number), line, phase))
     # udev drops a GOTO for which there is no LABEL further on.
     labels: set[str] = set()
-    for number in reversed(range(len(found))):
-        if found[number].goto not in labels:
-            found[number] = found[number]._replace(goto="")
-        labels.add(found[number].label)
-    return [line for line in found if line.rules or line.goto or line.label]
+    for number in reversed(range(len(lines))):
+        if lines[number].goto not in labels:
+            lines[number] = lines[number]._replace(goto="")
+        labels.add(lines[number].label)
+    return [line for line in lines if line.rules or line.goto or line.label]
 
 
-def _line(place: str, text: str, turn: int) -> _Line:
+def _line(location: str, text: str, phase: int) -> _Line:
     tokens = _TOKEN.findall(text)
     values = {key: value for key, _attribute, _operator, value in tokens}
     matches = [Match(*token) for token in tokens if token[2] in ("==", "!=")]
-    found = [rule for token in tokens for rule in _rules_of_token(place, matches, token, turn)]
+    rules_of_line = [
+        rule for token in tokens for rule in _rules_of_token(location, matches, token, phase)
+    ]
     is_sure = values.keys().isdisjoint(_STARTED)
-    return _Line(matches, found, values.get("GOTO", "") if is_sure else "", values.get("LABEL", ""))
+    return _Line(
+        matches, rules_of_line, values.get("GOTO", "") if is_sure else "", values.get("LABEL", "")
+    )
 
 
 def _rules_of_token(
-    place: str, matches: Sequence[Match], token: tuple[str, str, str, str], turn: int
+    location: str, matches: Sequence[Match], token: tuple[str, str, str, str], phase: int
 ) -> list[Rule]:
     key, attribute, operator, value = token
     if operator in ("==", "!="):
         return []
-    elsewhere = _ELSEWHERE.fullmatch(attribute)
-    if elsewhere:
-        other = [Match(name, "", "==", text) for name, text in zip(_PLACE, elsewhere.groups())]
-        return [Rule(place, other, _plain(value), turn)]
+    other_device = _OTHER_DEVICE.fullmatch(attribute)
+    if other_device:
+        other = [
+            Match(name, "", "==", text) for name, text in zip(_DEVICE_KEYS, other_device.groups())
+        ]
+        return [Rule(location, other, _plain(value), phase)]
     if key == "ATTR" and attribute == _ATTRIBUTE:
-        return [Rule(place, matches, _plain(value), turn)]
+        return [Rule(location, matches, _plain(value), phase)]
     if key in ("RUN", *_STARTED) and _ATTRIBUTE in value:
         echoed = _ECHO.search(value)
-        late = _AFTER_ALL if key == "RUN" else turn
-        return [Rule(place, matches, echoed.group(1) if echoed else None, late)]
+        late = _AFTER_ALL if key == "RUN" else phase
+        return [Rule(location, matches, echoed.group(1) if echoed else None, late)]
     return []
 
 
@@ -209,7 +215,7 @@ def _plain(value: str) -> str | None:
 
 
 def _is_alike(value: str, pattern: str) -> bool:
-    return any(fnmatchcase(value, one) for one in pattern.split("|"))
+    return any(fnmatchcase(value, alternative) for alternative in pattern.split("|"))
 
 
 def _properties(device: Identity) -> dict[tuple[str, str], str]:

@@ -10,7 +10,8 @@ from typing import NamedTuple, Sequence
 
 from .._discovery.devices import has_devices, reference_path, snapshot, state, with_all_ids
 from .._errors import PolicyError
-from .._in_use.checker import Hazard, Usage
+from .._in_use.checker import Usage
+from .._in_use.kinds import Hazard
 from .._model.buses import BUSES
 from .._model.device import Identity
 from .._model.policy import DEFAULT
@@ -64,7 +65,9 @@ def _nodes(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Abse
         if any(_means(host.sysfs, selector, path) for selector in selectors)
         and _is_enabled(host.sysfs, path)
     }
-    devices = {one.dt_path: one for one in snapshot(host.sysfs, ("dt_path",))} if uses else {}
+    devices = (
+        {device.dt_path: device for device in snapshot(host.sysfs, ("dt_path",))} if uses else {}
+    )
     return [
         Absent(device.label if device else "%s (no device yet)" % path, Hazard(*use))
         for path, use in uses.items()

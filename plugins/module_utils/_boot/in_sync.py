@@ -64,37 +64,37 @@ def damage(files: Files, path: str, content: str | None) -> list[str]:
 
 def unsafe_directories(files: Files, paths: Sequence[str]) -> dict[str, str]:
     """Directories in which others than root can replace one of ``paths``: a sentence for each."""
-    found: dict[str, str] = {}
+    unsafe: dict[str, str] = {}
     for path in paths:
         for directory, status in files.directories_above(path).items():
             if status.is_replaceable_by_others:
-                found[directory] = (
+                unsafe[directory] = (
                     "%s is %s, so that others than root can replace boot files below it. Run "
                     "'chown root:root %s' and 'chmod go-w %s'"
                     % (directory, status.label, directory, directory)
                 )
-    return found
+    return unsafe
 
 
-def compare(files: Files, memory: last_applied.LastApplied) -> list[BootFile]:
+def compare(files: Files, previous: last_applied.LastApplied) -> list[BootFile]:
     """The files that the list last applied needs, and those of ours that are there."""
-    expected = render(last_applied.boot_plan(memory, memory.machine or last_applied.Machine()))
+    expected = render(last_applied.boot_plan(previous, previous.machine or last_applied.Machine()))
     present = [path for path in PATHS if files.status(path)]
     concerned = [path for path in PATHS if expected[path] is not None or path in present]
     if present and last_applied.RULES not in concerned:
         concerned.insert(0, last_applied.RULES)
-    found = [
-        BootFile(path, path in present, _drift(files, path, expected[path], memory))
+    boot_files = [
+        BootFile(path, path in present, _drift(files, path, expected[path], previous))
         for path in concerned
     ]
-    return found + [
+    return boot_files + [
         BootFile(directory, is_present=True, drift=[sentence])
         for directory, sentence in unsafe_directories(files, concerned).items()
     ]
 
 
 def _drift(
-    files: Files, path: str, expected: str | None, memory: last_applied.LastApplied
+    files: Files, path: str, expected: str | None, previous: last_applied.LastApplied
 ) -> list[str] | None:
     status = files.status(path)
     if status is None:
@@ -104,12 +104,12 @@ def _drift(
             else "and other boot files are, so that it is not known what the list last applied is"
         )
         return ["%s is not there, %s" % (path, why)]
-    found = damage(files, path, expected)
+    sentences = damage(files, path, expected)
     try:
         content = files.read(path)
     except PolicyError:
-        return found or None
-    return found + _differences(path, content, expected, is_list_known=bool(memory.entries))
+        return sentences or None
+    return sentences + _differences(path, content, expected, is_list_known=bool(previous.entries))
 
 
 def _differences(

@@ -66,24 +66,24 @@ class InstalledKernels:
         name = re.sub("[-_]", "[-_]", re.escape(module).replace("\\-", "-"))
         if re.search(r"^\S*/%s\.ko$" % name, built_in, re.MULTILINE):
             return None
-        found = re.search(r"^(\S*/%s\.ko[.\w]*):(.*)$" % name, dependencies, re.MULTILINE)
-        if found is None:
+        entry = re.search(r"^(\S*/%s\.ko[.\w]*):(.*)$" % name, dependencies, re.MULTILINE)
+        if entry is None:
             return module
-        paths = [_MODULES + release + "/" + path for path in _text.words(" ".join(found.groups()))]
+        paths = [_MODULES + release + "/" + path for path in _text.words(" ".join(entry.groups()))]
         return next((path for path in paths if self._files.changed_at(path) is None), None)
 
     def _text(self, release: str) -> tuple[str, str]:
         if release not in self._texts:
-            place = _MODULES + release + "/"
+            directory = _MODULES + release + "/"
             self._texts[release] = (
-                self._files.read(place + _DEPENDENCIES) or "",
-                self._files.read(place + _BUILT_IN) or "",
+                self._files.read(directory + _DEPENDENCIES) or "",
+                self._files.read(directory + _BUILT_IN) or "",
             )
         return self._texts[release]
 
     def _booted_at(self) -> float | None:
-        found = re.search("^btime ([0-9]+)$", self._files.read("/proc/stat") or "", re.MULTILINE)
-        return float(found.group(1)) if found else None
+        match = re.search("^btime ([0-9]+)$", self._files.read("/proc/stat") or "", re.MULTILINE)
+        return float(match.group(1)) if match else None
 
     def _is_newer(self, release: str, moment: float | None) -> bool:
         # depmod writes its own files again and again; this one comes with the kernel alone.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What others say of kernel modules: modprobe.d(5), the kernel's command line. Reads only.
+"""Foreign configuration of kernel modules: modprobe.d(5), kernel parameters. Reads only.
 
 systemd-modules-load and udev load by libkmod, which asks both; a module's own dependencies are
 loaded whatever is blacklisted, but not against the kernel.
@@ -18,7 +18,7 @@ from .._model.policy import VFIO_PARAMETERS
 from .._system.files import KERNEL_COMMAND_LINE, Files
 from .._system.kmod import canonical_name
 
-_FOLDERS = (
+_DIRECTORIES = (
     "/etc/modprobe.d",
     "/run/modprobe.d",
     "/usr/local/lib/modprobe.d",
@@ -35,7 +35,7 @@ BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
 _OF_COMMAND_LINE = {"modprobe.blacklist": BLACKLIST, "module_blacklist": KERNEL_BLACKLIST}
 
 
-class Wanted(NamedTuple):
+class Requirements(NamedTuple):
     """Modules to be loaded at the next boot, and parameters by "module.parameter"; values 0, 1."""
 
     modules: Sequence[str]
@@ -43,24 +43,24 @@ class Wanted(NamedTuple):
 
 
 class Line(NamedTuple):
-    """What somebody says of one module: where, in which words, and what it comes to.
+    """A line about one module: its location, its text and what it comes to.
 
     ``module`` is spelt as the kernel does it; ``rest`` follows it.
     """
 
-    place: str
-    says: str
+    location: str
+    text: str
     command: str
     module: str
     rest: Sequence[str] = ()
 
     @property
-    def keeps_away(self) -> bool:
+    def blocks_autoload(self) -> bool:
         """Whether the module is not loaded at boot."""
-        return self.command == BLACKLIST or self.keeps_away_from_all
+        return self.command == BLACKLIST or self.blocks_all_loading
 
     @property
-    def keeps_away_from_all(self) -> bool:
+    def blocks_all_loading(self) -> bool:
         """Whether it is not even loaded where another module needs it."""
         return self.command == KERNEL_BLACKLIST or (
             self.command == INSTALL and not {"-i", "--ignore-install"} & set(self.rest)
@@ -68,10 +68,10 @@ class Line(NamedTuple):
 
     @property
     def label(self) -> str:
-        return "%s says '%s'" % (self.place, self.says)
+        return "%s says '%s'" % (self.location, self.text)
 
-    def against(self, parameters: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
-        """What it sets to another value than ``parameters`` do: in its words, and theirs."""
+    def conflicts(self, parameters: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
+        """Yield what it sets to another value than ``parameters``: its text, and their value."""
         for word in self.rest if self.command == OPTIONS else ():
             key, _equals, value = word.partition("=")
             name = "%s.%s" % (self.module, canonical_name(key))
@@ -81,18 +81,20 @@ class Line(NamedTuple):
 
 
 def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
-    """All that others say; the command line counts for a system that is running."""
-    found = [
+    """Return all foreign lines; kernel parameters count for a system that is running."""
+    configured = [
         line
-        for path in files.layered(_FOLDERS, ".conf", ours)
+        for path in files.layered(_DIRECTORIES, ".conf", ours)
         for line in parsed(path, files.read(path) or "")
     ]
-    return found + (_on_command_line(files.read(KERNEL_COMMAND_LINE) or "") if is_running else [])
+    return configured + (
+        _on_command_line(files.read(KERNEL_COMMAND_LINE) or "") if is_running else []
+    )
 
 
 def parsed(path: str, content: str) -> list[Line]:
-    """The lines of one file of modprobe.d."""
-    found = []
+    """Return the lines of one file of modprobe.d."""
+    parsed_lines = []
     waiting = ""
     for number, text in enumerate(_text.lines(content), 1):
         whole = waiting + text
@@ -100,54 +102,58 @@ def parsed(path: str, content: str) -> list[Line]:
         words = _text.words(whole)
         if not waiting and len(words) > 1 and not words[0].startswith("#"):
             command, module, *rest = words
-            place = "%s:%d" % (path, number)
-            found.append(Line(place, " ".join(words), command, canonical_name(module), rest))
-    return found
+            location = "%s:%d" % (path, number)
+            parsed_lines.append(
+                Line(location, " ".join(words), command, canonical_name(module), rest)
+            )
+    return parsed_lines
 
 
 def _on_command_line(content: str) -> list[Line]:
-    found = []
+    lines_of_kernel = []
     for word in _text.words(content):
         key, _equals, value = word.partition("=")
         module, dot, parameter = key.partition(".")
         if key in _OF_COMMAND_LINE:
-            found += [
+            lines_of_kernel += [
                 Line(KERNEL_COMMAND_LINE, word, _OF_COMMAND_LINE[key], canonical_name(name))
                 for name in value.split(",")
             ]
         elif dot:
             rest = ["%s=%s" % (parameter, value)]
-            found.append(Line(KERNEL_COMMAND_LINE, word, OPTIONS, canonical_name(module), rest))
-    return found
+            lines_of_kernel.append(
+                Line(KERNEL_COMMAND_LINE, word, OPTIONS, canonical_name(module), rest)
+            )
+    return lines_of_kernel
 
 
-def keeping_away(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
-    """The lines by which ``modules``, or what they need, are not loaded at boot."""
+def blocking(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
+    """Return the lines by which ``modules``, or what they need, are not loaded at boot."""
     named = {canonical_name(module) for module in modules}
     needed = with_needs(named)
     return [
         line
         for line in known
-        if line.module in (needed if line.keeps_away_from_all else named) and line.keeps_away
+        if line.module in (needed if line.blocks_all_loading else named) and line.blocks_autoload
     ]
 
 
 def with_needs(modules: Iterable[str]) -> set[str]:
-    """The modules and those that they need, as far as they are VFIO's."""
+    """Return the modules and those that they need, as far as they are VFIO's."""
     named = {canonical_name(module) for module in modules}
     return named.union(*(_NEEDS.get(module, ()) for module in named))
 
 
-def obstacles(known: Sequence[Line], wanted: Wanted) -> list[str]:
-    """A sentence for each line that is against ``wanted``."""
-    found = [
+def find_conflicts(known: Sequence[Line], required: Requirements) -> list[str]:
+    """Return a sentence for each line that conflicts with what is ``required``."""
+    sentences = [
         "%s, so that %s, which this list needs, is not loaded at boot. Remove it there, or set "
         "`persistent: false`" % (line.label, line.module)
-        for line in keeping_away(known, wanted.modules)
+        for line in blocking(known, required.modules)
     ]
-    return found + [
+    return sentences + [
         "%s sets %s, and this run is to set it to %d at each boot. Remove it there, or leave "
-        "`%s` out here" % (line.place, word, value, VFIO_PARAMETERS[word.partition("=")[0]])
+        "`%s` out here" % (line.location, word, value, VFIO_PARAMETERS[word.partition("=")[0]])
         for line in known
-        for word, value in line.against(wanted.parameters)
+        for word, value in line.conflicts(required.parameters)
     ]

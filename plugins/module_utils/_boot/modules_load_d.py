@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the next boot loads a module, and by whose word. Reads only."""
+"""Whether the next boot loads a module, and what decides it. Reads only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .._system.files import KERNEL_COMMAND_LINE, Files
 from .._system.kmod import canonical_name
 from .modprobe_d import Line
 
-_FOLDERS = (
+_DIRECTORIES = (
     "/etc/modules-load.d",
     "/run/modules-load.d",
     "/usr/local/lib/modules-load.d",
@@ -24,7 +24,7 @@ _ON_COMMAND_LINE = ("modules_load", "rd.modules_load")
 _LOAD = "load"
 
 
-class Prospect(NamedTuple):
+class ModuleLoadForecast(NamedTuple):
     """Whether a module will be loaded, and why, as a clause."""
 
     is_loaded: bool
@@ -32,44 +32,50 @@ class Prospect(NamedTuple):
 
 
 def lines(files: Files, ours: str) -> list[Line]:
-    """What others say is to be loaded: modules-load.d(5), and the kernel's command line."""
-    found = []
-    for path in files.layered(_FOLDERS, ".conf", ours):
+    """Return foreign lines that load modules: modules-load.d(5), and kernel parameters."""
+    load_lines = []
+    for path in files.layered(_DIRECTORIES, ".conf", ours):
         for number, text in enumerate(_text.lines(files.read(path) or ""), 1):
             name = _text.stripped(text)
             if name and name[0] not in "#;":
-                place = "%s:%d" % (path, number)
-                found.append(Line(place, name, _LOAD, canonical_name(name)))
+                location = "%s:%d" % (path, number)
+                load_lines.append(Line(location, name, _LOAD, canonical_name(name)))
     for word in _text.words(files.read(KERNEL_COMMAND_LINE) or ""):
         key, _equals, value = word.partition("=")
         if key in _ON_COMMAND_LINE:
-            found += [
+            load_lines += [
                 Line(KERNEL_COMMAND_LINE, word, _LOAD, canonical_name(name))
                 for name in value.split(",")
             ]
-    return found
+    return load_lines
 
 
-def prospect(
+def forecast(
     module: str, known: Sequence[Line], needed_by: Sequence[str], *, is_claiming: bool
-) -> Prospect:
-    """What the lines of others, udev and other modules make of a module.
+) -> ModuleLoadForecast:
+    """Return what foreign lines, udev and other modules make of a module.
 
     udev loads it where it ``is_claiming`` a device; modules that it is ``needed_by`` bring it
     along.
     """
     of_module = [line for line in known if line.module == module]
     for line in of_module:
-        if line.keeps_away and (line.keeps_away_from_all or not needed_by):
-            return Prospect(
+        if line.blocks_autoload and (line.blocks_all_loading or not needed_by):
+            return ModuleLoadForecast(
                 False, "%s, so that the driver's module %s is not loaded" % (line.label, module)
             )
     if is_claiming:
-        return Prospect(True, "udev loads the driver's module %s" % module)
+        return ModuleLoadForecast(True, "udev loads the driver's module %s" % module)
     for line in of_module:
         if line.command == _LOAD:
-            return Prospect(True, "%s has the driver's module %s loaded" % (line.place, module))
+            return ModuleLoadForecast(
+                True, "%s has the driver's module %s loaded" % (line.location, module)
+            )
     if needed_by:
-        return Prospect(True, "the module %s needs the driver's module %s" % (needed_by[0], module))
+        return ModuleLoadForecast(
+            True, "the module %s needs the driver's module %s" % (needed_by[0], module)
+        )
     reason = "nothing loads the driver's module %s: it does not claim the device, and " % module
-    return Prospect(False, reason + "neither modules-load.d nor the kernel's command line names it")
+    return ModuleLoadForecast(
+        False, reason + "neither modules-load.d nor the kernel's command line names it"
+    )

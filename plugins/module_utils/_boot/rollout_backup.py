@@ -44,13 +44,13 @@ def _check_name(name: str) -> str:
     return name
 
 
-def part(request: Request, memory: LastApplied, content: str | None) -> Rolled | None:
+def part(request: Request, last_applied: LastApplied, content: str | None) -> Rolled | None:
     """The request as a part of its rollout; None where it restores and there is nothing to.
 
     ``content`` is that of the file with what was kept.
     """
     rollout = _check_name(request.rollout or "")
-    now = Applied(memory.entries, memory.options)
+    now = Applied(last_applied.entries, last_applied.options)
     if not request.restores:
         wanted = Applied(list(request.entries), request.options if request.entries else Options())
         after = _keep(content, rollout, now, wanted)

@@ -77,19 +77,19 @@ class Configured:
         uses = ["%s is %s" % (name, self._by_name[name]) for name in names if name in self._by_name]
         return ", ".join(uses) or None
 
-    def interface(self, place: str, name: str) -> str | None:
-        """The file that configures the interface with this folder and name, or None."""
-        uevent = _text.lines(self._sysfs.read(place + "/uevent") or "")
+    def interface(self, path: str, name: str) -> str | None:
+        """The file that configures the interface with this path and name, or None."""
+        uevent = _text.lines(self._sysfs.read(path + "/uevent") or "")
         kinds = [line.partition("=")[2] for line in uevent if line.startswith("DEVTYPE=")]
-        device = re.match(r"bus/\w+/devices/([^/]+)/", place)
+        device = re.match(r"bus/\w+/devices/([^/]+)/", path)
         interface = Interface(
             name,
-            [(self._sysfs.read(place + "/address") or "").lower()],
+            [(self._sysfs.read(path + "/address") or "").lower()],
             kinds[0] if kinds else "ether",
-            self._sysfs.link_name(place + "/device/driver"),
+            self._sysfs.link_name(path + "/device/driver"),
             "platform-" + device.group(1) if device else None,
         )
-        return self._networks.of(interface)
+        return self._networks.file_of(interface)
 
     def terminal(self, name: str) -> str | None:
         """What a terminal will be used for, or None."""
@@ -110,19 +110,19 @@ class Configured:
 
         Those are looked at that the tree itself names: the console and what has an alias.
         """
-        found: dict[str, NodeUse] = {}
+        uses: dict[str, NodeUse] = {}
         for name in self._sysfs.names(_TREE + "/aliases"):
             path = self._string("aliases/" + name)
             use = self._use_of_alias(name, path) if path.startswith("/") else None
             if use:
-                found[path] = use
+                uses[path] = use
         for key in ("stdout-path", "linux,stdout-path"):
             path = self._string("chosen/" + key).partition(":")[0]
             if path and not path.startswith("/"):
                 path = self._string("aliases/" + path)
             if path:
-                found[path] = NodeUse("console", path, "it is /chosen/%s of the device tree" % key)
-        return found
+                uses[path] = NodeUse("console", path, "it is /chosen/%s of the device tree" % key)
+        return uses
 
     def _use_of_alias(self, alias: str, path: str) -> NodeUse | None:
         number = re.match(r"serial(\d+)\Z", alias)
@@ -137,7 +137,7 @@ class Configured:
             if len(content) == 6:
                 address = ":".join("%02x" % byte for byte in content)
                 # No file can mean it by its name, which is not known.
-                file = self._networks.of(Interface("", [address], ""))
+                file = self._networks.file_of(Interface("", [address], ""))
                 if file:
                     return NodeUse("network", alias, "%s configures %s" % (file, address))
         return None
@@ -166,8 +166,8 @@ class Configured:
                 yield from self._assigned("%s/%s" % (_UNITS, name), "What=")
 
     def _of_tables(self) -> Iterator[_Block]:
-        for called, place, kind, options in self._table(FSTAB):
-            use = "in %s %s" % (FSTAB, "as swap" if kind == "swap" else "for " + place)
+        for called, mount_point, kind, options in self._table(FSTAB):
+            use = "in %s %s" % (FSTAB, "as swap" if kind == "swap" else "for " + mount_point)
             yield _Block(called, use)
             for option in options.split(","):
                 key, _equals, value = option.partition("=")
@@ -203,14 +203,14 @@ class Configured:
         """The kernel's name of the block device that a file calls so; None if it is not there."""
         tag, equals, value = called.partition("=")
         if equals and tag in _TAGS:
-            folder = "/dev/disk/by-" + _TAGS[tag]
+            directory = "/dev/disk/by-" + _TAGS[tag]
             value = value.strip("\"'").partition("/PARTNROFF=")[0]
-            called = "%s/%s" % (folder, _encoded(value))
+            called = "%s/%s" % (directory, _encoded(value))
             if tag.endswith("UUID") and self._files.link(called) is None:
                 called = next(
                     (
-                        "%s/%s" % (folder, name)
-                        for name in self._files.names(folder)
+                        "%s/%s" % (directory, name)
+                        for name in self._files.names(directory)
                         if name.lower() == value.lower()
                     ),
                     called,
@@ -237,13 +237,16 @@ class Configured:
             key, _equals, value = word.partition("=")
             if key == "console":
                 yield value.partition(",")[0], "console= of the kernel's command line"
-        for folder in self._files.names(_UNITS):
-            for name in self._files.names("%s/%s" % (_UNITS, folder)):
+        for directory in self._files.names(_UNITS):
+            for name in self._files.names("%s/%s" % (_UNITS, directory)):
                 terminal = re.match(r"serial-getty@(.+)\.service\Z", name)
-                if terminal and folder.endswith(".wants"):
-                    yield terminal.group(1), "that of a login (%s/%s/%s)" % (_UNITS, folder, name)
+                if terminal and directory.endswith(".wants"):
+                    yield (
+                        terminal.group(1),
+                        "that of a login (%s/%s/%s)" % (_UNITS, directory, name),
+                    )
 
 
 def _encoded(value: str) -> str:
     """A label as udev has it in the name of a link."""
-    return _ESCAPED.sub(lambda found: "\\x%02x" % ord(found.group()), value)
+    return _ESCAPED.sub(lambda match: "\\x%02x" % ord(match.group()), value)

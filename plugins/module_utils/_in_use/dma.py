@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which DMA channels of a device are in use, and by whom. Reads only."""
+"""Which DMA channels of a device are in use, and by whom: kind of use ``consumers``."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class _Channel(NamedTuple):
         return "%s by %s client%s of the kernel" % (self.name, self.clients, plural)
 
 
-def channels(sysfs: Sysfs, path: str, names: Sequence[str]) -> bool:
-    """Whether a folder's entries are DMA channels."""
+def has_channels(sysfs: Sysfs, path: str, names: Sequence[str]) -> bool:
+    """Return whether a directory's entries are DMA channels."""
     return path.endswith("/dma") and any(
         sysfs.exists("%s/%s/in_use" % (path, name)) for name in names[:1]
     )
 
 
 def use_of_channels(sysfs: Sysfs, path: str, names: Sequence[str]) -> ChannelUse | None:
-    """Whether somebody has some of the DMA channels in a folder.
+    """Return the use of the DMA channels in a directory, if some are in use.
 
     Their counts (in_use_show in drivers/dma/dmaengine.c) can be read when nobody is taking or
     returning a channel; a driver that crashed doing so blocks them for good.
@@ -84,7 +84,7 @@ def use_of_channels(sysfs: Sysfs, path: str, names: Sequence[str]) -> ChannelUse
 
 
 def _client_goes_first(sysfs: Sysfs, channel: _Channel, supplier: str) -> bool:
-    """Whether the kernel unbinds a channel's client first, which returns the channel.
+    """Return whether the kernel unbinds a channel's client first, which returns the channel.
 
     It does with consumers by managed device links: device_links_unbind_consumers in
     drivers/base/core.c. Before Linux 5.11 their names have no bus.

@@ -2,73 +2,125 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a network interface is used for, through all that is stacked on it. Reads only."""
+"""Network interfaces in use, or that a boot configures, through all that is stacked on them."""
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Mapping
 
 from .. import _text
-from .._system.processes import Processes
-from .._system.rtnetlink import Networks
 from .._system.sysfs import Sysfs
-from .kernel_classes import is_up
+from .kinds import Hazard
+from .use_kind import ClassCheck, Entry, UseKind, counted
 
+# include/uapi/linux/if.h
+_IFF_UP = 0x1
 _UPPER = "upper_"
+# Classes that sysfs shows to one network namespace alone: net/core/net-sysfs.c and
+# net/wireless/sysfs.c.
+_NAMESPACED = {"net": "network interface", "ieee80211": "wireless adapter"}
 
 
-class Interfaces:
-    """Finds uses of interfaces; ``read_networks`` reads addresses and routes, once."""
+class Network(UseKind):
+    name = "network"
+    is_of_user_space = True
 
-    def __init__(
-        self, sysfs: Sysfs, processes: Processes, read_networks: Callable[[], Networks]
-    ) -> None:
-        self._sysfs = sysfs
-        self._processes = processes
-        self._read_networks = read_networks
-        self._networks: Networks | None = None
+    @property
+    def classes(self) -> Mapping[str, ClassCheck]:
+        return {
+            "net": ClassCheck(self._use_of_interface, judges_below=True),
+            "bluetooth": ClassCheck(_use_of_bluetooth),
+            "mdio_bus": ClassCheck(_use_of_phy),
+        }
 
-    def use(self, path: str, name: str) -> str | None:
-        """Why the interface with this folder and name is in use, as a sentence, or None."""
-        stack = self.stack(path, name)
-        if not any(is_up(self._sysfs, place) for place, _interface in stack):
+    @property
+    def directories(self) -> Mapping[str, Callable[[Entry], list[Hazard] | None]]:
+        return dict.fromkeys(_NAMESPACED, self._other_namespace)
+
+    @property
+    def configured(self) -> Mapping[str, ClassCheck]:
+        return {"net": ClassCheck(self._configured_use, judges_below=True)}
+
+    def _use_of_interface(self, entry: Entry) -> str | None:
+        stack = self._stack(entry)
+        if not any(_is_up(self.sysfs, path) for path, _interface in stack):
             return None
-        if self._networks is None:
-            self._networks = self._read_networks()
+        networks = self.sources.networks
         indexes = [
             index
-            for place, _interface in stack
-            for index in [_text.number(self._sysfs.read(place + "/ifindex"))]
+            for path, _interface in stack
+            for index in [_text.number(self.sysfs.read(path + "/ifindex"))]
             if index is not None
         ]
-        addresses = [
-            address for index in indexes for address in self._networks.addresses.get(index, [])
-        ]
+        addresses = [address for index in indexes for address in networks.addresses.get(index, [])]
         about = list(addresses)
-        if self._networks.default_routes.intersection(indexes):
+        if networks.default_routes.intersection(indexes):
             about.append("the default route")
-        upper = [interface for _place, interface in stack[1:]]
+        upper = [interface for _path, interface in stack[1:]]
         sentence = "network interface %s is up%s%s" % (
-            name,
+            entry.name,
             ", below " + ", ".join(upper) if upper else "",
             " with " + ", ".join(about) if about else "",
         )
-        if self._processes.address_of_this_run() in addresses:
+        if self.sources.processes.address_of_this_run() in addresses:
             sentence += ", and this run comes in over it"
         return sentence
 
-    def stack(self, path: str, name: str) -> list[tuple[str, str]]:
-        """An interface and what is stacked on it (bond, bridge, VLAN, team): (folder, name)."""
-        found: list[tuple[str, str]] = []
-        waiting = [(path, name)]
+    def _configured_use(self, entry: Entry) -> str | None:
+        for path, interface in self._stack(entry):
+            file = self.sources.configured.interface(path, interface)
+            if file:
+                return "network interface %s is configured in %s" % (interface, file)
+        return None
+
+    def _stack(self, entry: Entry) -> list[tuple[str, str]]:
+        """Return an interface and what is stacked on it (bond, bridge, VLAN): (path, name)."""
+        stack: list[tuple[str, str]] = []
+        waiting = [(entry.path, entry.name)]
         while waiting:
-            place, interface = waiting.pop(0)
-            if interface in [known for _place, known in found]:
+            path, interface = waiting.pop(0)
+            if interface in [known for _path, known in stack]:
                 continue
-            found.append((place, interface))
+            stack.append((path, interface))
             waiting += [
-                ("class/net/" + entry[len(_UPPER) :], entry[len(_UPPER) :])
-                for entry in self._sysfs.names(place)
-                if entry.startswith(_UPPER)
+                ("class/net/" + name[len(_UPPER) :], name[len(_UPPER) :])
+                for name in self.sysfs.names(path)
+                if name.startswith(_UPPER)
             ]
-        return found
+        return stack
+
+    def _other_namespace(self, entry: Entry) -> list[Hazard] | None:
+        # The directory goes with the last device in it.
+        if entry.listing.folders:
+            return None
+        sentence = "a %s of it is in another network namespace (a container's)"
+        return [Hazard(self.name, entry.name, sentence % _NAMESPACED[entry.name])]
+
+
+def _use_of_bluetooth(entry: Entry) -> str | None:
+    # hci_conn_add_sysfs in net/bluetooth/hci_sysfs.c.
+    connections = [name for name in entry.listing.folders if name.startswith(entry.name + ":")]
+    if not connections:
+        return None
+    count = counted(str(len(connections)), "connection")
+    return "bluetooth controller %s has %s" % (entry.name, count)
+
+
+def _use_of_phy(entry: Entry) -> str | None:
+    # phy_attach_direct in drivers/net/phy/phy_device.c.
+    interface = entry.sysfs.link_name(entry.path + "/attached_dev")
+    if interface is None or not _is_up(entry.sysfs, entry.path + "/attached_dev"):
+        return None
+    return "network interface %s is up on its PHY %s" % (interface, entry.name)
+
+
+def _is_up(sysfs: Sysfs, path: str) -> bool:
+    """Return whether the interface with this directory is up; so is one whose flags are odd.
+
+    flags_show in net/core/net-sysfs.c.
+    """
+    flags = sysfs.read(path + "/flags")
+    try:
+        return flags is not None and bool(int(flags, 16) & _IFF_UP)
+    except ValueError:
+        return True

@@ -16,12 +16,13 @@ from .._system.files import KERNEL_COMMAND_LINE, Files
 
 _IFUPDOWN = "/etc/network/interfaces"
 _NETWORKD = tuple(
-    folder + "/systemd/network" for folder in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
+    directory + "/systemd/network"
+    for directory in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
 )
 _NETWORK_MANAGER = tuple(
-    folder + "/NetworkManager/system-connections" for folder in ("/etc", "/run", "/usr/lib")
+    directory + "/NetworkManager/system-connections" for directory in ("/etc", "/run", "/usr/lib")
 )
-_NETPLAN = tuple(folder + "/netplan" for folder in ("/etc", "/run", "/usr/lib", "/lib"))
+_NETPLAN = tuple(directory + "/netplan" for directory in ("/etc", "/run", "/usr/lib", "/lib"))
 _IFCFG = ("/etc/sysconfig/network-scripts", "/etc/sysconfig/network")
 
 # Options of interfaces(5) whose values are interfaces.
@@ -87,7 +88,7 @@ class NetworkFiles:
         self._setups: list[_Setup] | None = None
         self._networkd: list[tuple[str, dict[str, Settings]]] = []
 
-    def of(self, interface: Interface) -> str | None:
+    def file_of(self, interface: Interface) -> str | None:
         """The file that configures an interface, or None."""
         if self._setups is None:
             self._networkd = list(self._read_networkd())
@@ -120,11 +121,11 @@ class NetworkFiles:
         except PolicyError:
             return ""
 
-    def _in(self, folders: Sequence[str]) -> list[str]:
+    def _in(self, directories: Sequence[str]) -> list[str]:
         return [
-            "%s/%s" % (folder, name)
-            for folder in folders
-            for name in self._files.names(folder)
+            "%s/%s" % (directory, name)
+            for directory in directories
+            for name in self._files.names(directory)
             if not name.startswith(".")
         ]
 
@@ -139,11 +140,11 @@ class NetworkFiles:
             names, included = _interfaces_names(self._text(path))
             yield _Setup(path, names)
             for pattern in included:
-                folder, _slash, name = pattern.rpartition("/")
+                directory, _slash, name = pattern.rpartition("/")
                 waiting += [
-                    "%s/%s" % (folder, one)
-                    for one in self._files.names(folder)
-                    if fnmatchcase(one, name)
+                    "%s/%s" % (directory, file)
+                    for file in self._files.names(directory)
+                    if fnmatchcase(file, name)
                 ]
 
     def _read_networkd(self) -> Iterator[tuple[str, dict[str, Settings]]]:
@@ -202,21 +203,21 @@ def _interfaces_names(content: str) -> tuple[list[str], list[str]]:
 
 
 def _sections(content: str) -> dict[str, Settings]:
-    """A file of sections with keys, as systemd reads it: an empty value resets what was said."""
-    found: dict[str, dict[str, list[str]]] = {}
+    """A file of sections with keys, as systemd reads it: an empty value resets a key."""
+    sections: dict[str, dict[str, list[str]]] = {}
     keys: dict[str, list[str]] = {}
     for line in _text.lines(content.replace("\\\n", " ")):
         text = _text.stripped(line)
         section = _SECTION.match(text)
         if section:
-            keys = found.setdefault(section.group(1), {})
+            keys = sections.setdefault(section.group(1), {})
             continue
         key, equals, value = text.partition("=")
         if equals and text[0] not in "#;":
             values = _text.words(value)
             key = _text.stripped(key)
             keys[key] = keys.get(key, []) + values if values else []
-    return {name: dict(keys) for name, keys in found.items()}
+    return {name: dict(keys) for name, keys in sections.items()}
 
 
 def _matches(match: Settings, interface: Interface) -> bool:
@@ -243,8 +244,8 @@ def _matches(match: Settings, interface: Interface) -> bool:
 def _meets(patterns: Sequence[str], actual: Sequence[str]) -> bool:
     is_inverted = patterns[0].startswith("!")
     wanted = [patterns[0].lstrip("!"), *patterns[1:]]
-    found = any(fnmatchcase(value, pattern) for value in actual for pattern in wanted)
-    return found != is_inverted
+    is_alike = any(fnmatchcase(value, pattern) for value in actual for pattern in wanted)
+    return is_alike != is_inverted
 
 
 def _mac(text: str) -> str:

@@ -2,17 +2,19 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a disk is used for, through all that is stacked on it. Reads only."""
+"""Disks and flash memory in use, or that a boot uses, through all that is stacked on them."""
 
 from __future__ import annotations
 
 import functools
 import os
 import re
+from typing import Iterator, Mapping
 
 from .. import _text
-from .._system.processes import Mounts, Processes
-from .._system.sysfs import KernelBlockedError, Sysfs
+from .._system.processes import Mounts
+from .._system.sysfs import KernelBlockedError
+from .use_kind import ClassCheck, Entry, Sources, UseKind
 
 # MTD_BLOCK_MAJOR, which a file system on an MTD device has for its own: get_tree_mtd in
 # drivers/mtd/mtdsuper.c.
@@ -22,37 +24,56 @@ _MTD_BLOCK_MAJOR = 31
 _UBI_VOLUME = re.compile(r"(?:/dev/)?ubi(?:block)?(\d*)[:!_]")
 
 
-class Storage:
-    """Finds uses of disks; what concerns the whole machine (mounts, swaps, loops) is read once."""
+class Storage(UseKind):
+    name = "storage"
+    is_of_user_space = True
 
-    def __init__(self, sysfs: Sysfs, processes: Processes) -> None:
-        self._sysfs = sysfs
-        self._processes = processes
+    def __init__(self, sources: Sources) -> None:
+        super().__init__(sources)
         self._used: dict[str, str] | None = None
         self._loops: dict[str, list[str]] | None = None
 
-    def use(self, path: str, name: str) -> str | None:
-        """Why the disk with this folder and name is in use, as a sentence, or None."""
+    @property
+    def classes(self) -> Mapping[str, ClassCheck]:
+        return {
+            "block": ClassCheck(self._use_of_disk, judges_below=True),
+            "nvme": ClassCheck(self._use_of_disk, self._behind_controller, judges_node=True),
+            "mtd": ClassCheck(self._use_of_flash),
+        }
+
+    @property
+    def configured(self) -> Mapping[str, ClassCheck]:
+        return {
+            "block": ClassCheck(self._configured_use, judges_below=True),
+            "nvme": ClassCheck(self._configured_use, self._behind_controller),
+        }
+
+    def _use_of_disk(self, entry: Entry) -> str | None:
         uses = [
             use
-            for block, number in self.stack(path)
+            for block, number in self._stack(entry.path)
             for use in [self._use_of_block(block, number)]
             if use
         ]
         if not uses:
-            uses = self._claim(name) or self._mounts.unknown[:1]
-        return "disk %s: %s" % (name, ", ".join(uses)) if uses else None
+            uses = self._claim(entry.name) or self._mounts.unknown[:1]
+        return "disk %s: %s" % (entry.name, ", ".join(uses)) if uses else None
 
-    def use_of_flash(self, name: str) -> str | None:
-        """Why an MTD device is in use, as a sentence, or None."""
+    def _configured_use(self, entry: Entry) -> str | None:
+        blocks = [block for block, _number in self._stack(entry.path)]
+        uses = self.sources.configured.blocks(blocks)
+        return "disk %s: %s" % (entry.name, uses) if uses else None
+
+    def _use_of_flash(self, entry: Entry) -> str | None:
+        name = entry.name
         index = name[len("mtd") :]
         if _text.number(index) is None:
             return None
         used = self._used_blocks().get("%d:%s" % (_MTD_BLOCK_MAJOR, index))
         uses = ["%s %s" % (name, used)] if used else []
-        for ubi in self._sysfs.names("class/ubi"):
+        for ubi in self.sysfs.names("class/ubi"):
             # mtd_num in drivers/mtd/ubi/build.c; volumes have none.
-            if self._sysfs.read("class/ubi/%s/mtd_num" % ubi) == index:
+            if self.sysfs.read("class/ubi/%s/mtd_num" % ubi) == index:
                 uses += ["%s is part of %s" % (name, ubi), *self._mounted_volumes(ubi)]
         uses = uses or self._mounts.unknown[:1]
         return "flash %s: %s" % (name, ", ".join(uses)) if uses else None
@@ -66,62 +87,61 @@ class Storage:
             if match and (match[1] or "0") == number
         ]
 
-    def behind_controller(self, name: str) -> list[tuple[str, str]]:
-        """The disks (folder, name) of an NVMe controller that the kernel shows elsewhere.
+    def _behind_controller(self, entry: Entry) -> Iterator[Entry]:
+        """Yield the disks of an NVMe controller that the kernel shows below another device.
 
         With several paths to a disk it belongs to the subsystem, not to a controller
         (nvme_mpath_set_live in drivers/nvme/host/multipath.c).
         """
         subsystems = "class/nvme-subsystem"
-        return [
-            ("%s/%s/%s" % (subsystems, subsystem, disk), disk)
-            for subsystem in self._sysfs.names(subsystems)
-            if self._sysfs.link("%s/%s/%s" % (subsystems, subsystem, name))
-            for disk in self._sysfs.folders("%s/%s" % (subsystems, subsystem))
-            if self._sysfs.exists("%s/%s/%s/holders" % (subsystems, subsystem, disk))
-        ]
+        for subsystem in self.sysfs.names(subsystems):
+            path = "%s/%s" % (subsystems, subsystem)
+            if self.sysfs.link("%s/%s" % (path, entry.name)):
+                for disk in self.sysfs.folders(path):
+                    if self.sysfs.exists("%s/%s/holders" % (path, disk)):
+                        yield entry._replace(path="%s/%s" % (path, disk), name=disk)
 
     def _use_of_block(self, block: str, number: str) -> str | None:
         used = self._used_blocks()
         # LVM and its like name what they make: drivers/md/dm-sysfs.c.
-        given = self._sysfs.read("class/block/%s/dm/name" % block)
+        given = self.sysfs.read("class/block/%s/dm/name" % block)
         label = "%s (%s)" % (block, _text.printable(given)) if given else block
         if number in used:
             return "%s %s" % (label, used[number])
-        holders = self._processes.holders("/dev/" + block, "b" + number)
+        holders = self.sources.processes.holders("/dev/" + block, "b" + number)
         if holders:
             return "%s is held open by %s" % (label, _text.listed(holders))
-        built = [*self._sysfs.names("class/block/%s/holders" % block), *self._loops_on(number)]
+        built = [*self.sysfs.names("class/block/%s/holders" % block), *self._loops_on(number)]
         return "%s is part of %s" % (label, ", ".join(built)) if built else None
 
     def _claim(self, name: str) -> list[str]:
         """Some file systems and exports (ZFS, further disks of btrfs, DRBD, iSCSI) show nowhere."""
         try:
-            is_claimed = self._sysfs.is_claimed("/dev/" + name)
+            is_claimed = self.sysfs.is_claimed("/dev/" + name)
         except KernelBlockedError:
             return ["%s does not answer" % name]
         return ["the kernel has it in use, and does not tell for what"] if is_claimed else []
 
-    def stack(self, path: str) -> list[tuple[str, str]]:
-        """A disk, its partitions and what is stacked on them: (name, major:minor) of each."""
-        found: list[tuple[str, str]] = []
+    def _stack(self, path: str) -> list[tuple[str, str]]:
+        """Return a disk, its partitions and what is stacked on them: (name, major:minor)."""
+        stack: list[tuple[str, str]] = []
         waiting = [path]
         while waiting:
             block = waiting.pop(0)
             name = block.rpartition("/")[2]
-            number = self._sysfs.read(block + "/dev")
-            if number is None or (name, number) in found:
+            number = self.sysfs.read(block + "/dev")
+            if number is None or (name, number) in stack:
                 continue
-            found.append((name, number))
+            stack.append((name, number))
             waiting += [
                 "%s/%s" % (block, entry)
-                for entry in self._sysfs.folders(block)
-                if self._sysfs.exists("%s/%s/partition" % (block, entry))
+                for entry in self.sysfs.folders(block)
+                if self.sysfs.exists("%s/%s/partition" % (block, entry))
             ]
             holders = block + "/holders/"
-            waiting += [holders + one for one in self._sysfs.names(holders)]
-            waiting += ["class/block/" + one for one in self._loops_on(number)]
-        return found
+            waiting += [holders + holder for holder in self.sysfs.names(holders)]
+            waiting += ["class/block/" + loop for loop in self._loops_on(number)]
+        return stack
 
     def _loops_on(self, number: str) -> list[str]:
         """A loop device is no holder of the disk that it is set up on."""
@@ -131,8 +151,8 @@ class Storage:
 
     def _read_loops(self) -> dict[str, list[str]]:
         loops: dict[str, list[str]] = {}
-        for name in self._sysfs.names("class/block"):
-            backing = self._sysfs.read("class/block/%s/loop/backing_file" % name)
+        for name in self.sysfs.names("class/block"):
+            backing = self.sysfs.read("class/block/%s/loop/backing_file" % name)
             number = _number_of(backing) if backing else None
             if number:
                 loops.setdefault(number, []).append(name)
@@ -140,7 +160,7 @@ class Storage:
 
     @functools.cached_property
     def _mounts(self) -> Mounts:
-        return self._processes.mounts()
+        return self.sources.processes.mounts()
 
     def _used_blocks(self) -> dict[str, str]:
         if self._used is None:

@@ -15,7 +15,7 @@ from .._boot.in_sync import BootFile
 from .._boot.installed_kernels import Kernel
 from .._boot.last_applied import to_mapping
 from .._discovery.driver_match import Reason
-from .._in_use.checker import Hazard
+from .._in_use.kinds import Hazard
 from .._model.device import Board
 from . import results
 from .inspection import Findings, Inspection
@@ -113,11 +113,14 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
             dict(_hazard(lost.hazard), accepted=lost.is_accepted) for lost in inspection.lost
         ],
         drift=inspection.drift,
-        driverctl=say.rival and {"path": say.rival.path, "entry": to_mapping(say.rival.entry)},
+        driverctl=say.foreign
+        and {"path": say.foreign.path, "entry": to_mapping(say.foreign.entry)},
         rules_of_others=[
-            {"place": rule.place, "driver_override": rule.driver_override} for rule in say.rules
+            {"place": rule.location, "driver_override": rule.driver_override} for rule in say.rules
         ],
-        boot_configuration=[{"place": line.place, "says": line.says} for line in inspection.lines],
+        boot_configuration=[
+            {"place": line.location, "says": line.text} for line in inspection.lines
+        ],
         kernel_command_line=inspection.early and results.early(inspection.early),
     )
 

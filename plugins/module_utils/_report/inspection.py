@@ -12,7 +12,7 @@ from typing import Mapping, NamedTuple, Sequence
 from .._apply import symlinks
 from .._boot import driverctl, foreign_udev, in_sync, modprobe_d, modules_load_d
 from .._boot.boot_files import accepted
-from .._boot.forecast import Binding, NextBoot, Outlook, Rival, Say
+from .._boot.forecast import Binding, BootForecast, BootState, ForeignConfig, OverrideSources
 from .._boot.installed_kernels import InstalledKernels, Kernel
 from .._boot.kmod_conf import parameters
 from .._boot.last_applied import MODPROBE, MODULES_LOAD, RULES, WAITS_FOR_BOOT, LastApplied
@@ -20,7 +20,8 @@ from .._boot.last_applied import parse_header as remember
 from .._discovery.builtin_drivers import Early, EarlyDrivers
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
-from .._in_use.checker import BLOCKED, OPEN_NODE, Hazard, Usage
+from .._in_use.checker import Usage
+from .._in_use.kinds import BLOCKED, OPEN_NODE, Hazard
 from .._model.buses import VFIO_DRIVERS
 from .._model.device import Board, Identity, State
 from .._model.policy_list import Entry, first_entries
@@ -53,8 +54,8 @@ class Inspection(NamedTuple):
     state: State
     bound_by: Reason | None
     hazards: list[Hazard] | None
-    say: Say
-    next_boot: NextBoot
+    say: OverrideSources
+    next_boot: BootState
     lines: Sequence[modprobe_d.Line] = ()
     against: Sequence[str] = ()
     early: Early | None = None
@@ -98,7 +99,7 @@ class Inspection(NamedTuple):
             )
         sentences += [
             "%s may set another driver_override at each boot, and the list last applied wants %s"
-            % (rule.place, desired.driver_override)
+            % (rule.location, desired.driver_override)
             for rule in self.say.rules
             if desired and rule.driver_override is None
         ]
@@ -176,7 +177,7 @@ class _Inspector:
         self._accepted = accepted(host.files.read_own(WAITS_FOR_BOOT))
         self._early = EarlyDrivers(host.sysfs, host.kmod, host.files)
         self._installed = InstalledKernels(host.files)
-        self._outlook = Outlook(host, self._drivers, memory, self._lines, self._installed)
+        self._outlook = BootForecast(host, self._drivers, memory, self._lines, self._installed)
         self.kernels = self._installed.lacking(self._modules())
 
     def _modules(self) -> list[str]:
@@ -184,7 +185,7 @@ class _Inspector:
         asked = {
             (device.bus, desired)
             for device, entry in self._claimed.items()
-            for desired in [Say(device.bus, entry).desired]
+            for desired in [OverrideSources(device.bus, entry).desired]
             if desired
         }
         return sorted({module for one in asked for module in self._outlook.modules(*one)})
@@ -219,7 +220,7 @@ class _Inspector:
             self._lost_at_boot(device, state, hazards, next_boot),
         )
 
-    def _without_driver(self, device: Identity, say: Say) -> list[str]:
+    def _without_driver(self, device: Identity, say: OverrideSources) -> list[str]:
         """In which new kernels the device would not have the driver that the list asks for."""
         needed = self._outlook.modules(device.bus, say.desired) if say.desired else []
         return [
@@ -232,7 +233,7 @@ class _Inspector:
         ]
 
     def _lost_at_boot(
-        self, device: Identity, state: State, hazards: Sequence[Hazard], next_boot: NextBoot
+        self, device: Identity, state: State, hazards: Sequence[Hazard], next_boot: BootState
     ) -> list[LostAtBoot]:
         if not next_boot.is_known or state.driver in (None, next_boot.binding.driver):
             return []
@@ -241,7 +242,7 @@ class _Inspector:
         kept += self._usage.find_boot_hazards(device, state, kept)
         return [LostAtBoot(one, one.kind in self._accepted) for one in kept]
 
-    def _early_driver(self, device: Identity, state: State, say: Say) -> Early | None:
+    def _early_driver(self, device: Identity, state: State, say: OverrideSources) -> Early | None:
         if say.desired is None:
             return None
         is_native = state.driver_override is None
@@ -250,9 +251,9 @@ class _Inspector:
             return None
         return self._early.of(device, taken_from[0])
 
-    def _say(self, device: Identity) -> Say:
+    def _say(self, device: Identity) -> OverrideSources:
         is_alone = self._sharing[device.stable_name] < 2
-        return Say(
+        return OverrideSources(
             device.bus,
             self._claimed.get(device),
             _rival(device, self._stored, is_alone=is_alone),
@@ -263,16 +264,16 @@ class _Inspector:
 
 
 def _hazards(usage: Usage, device: Identity, state: State, blocked: str | None) -> list[Hazard]:
-    hazards = usage.of(device, state) + usage.beside(device)
+    hazards = usage.hazards_of(device, state) + usage.iommu_group_hazards(device)
     return hazards + ([Hazard(BLOCKED, device.name, blocked)] if blocked else [])
 
 
-def _bound_by(state: State, match: Match | None, say: Say) -> Reason | None:
+def _bound_by(state: State, match: Match | None, say: OverrideSources) -> Reason | None:
     """Why the device has its driver; None if it has none."""
     override = state.driver_override
     if override and override == state.driver:
         return Reason(
-            OVERRIDE, "its driver_override is %s, which %s" % (override, say.who(override))
+            OVERRIDE, "its driver_override is %s, which %s" % (override, say.source_of(override))
         )
     if match is None or override is None:
         return match and match.reason
@@ -283,22 +284,25 @@ def _bound_by(state: State, match: Match | None, say: Say) -> Reason | None:
 
 
 def _against(
-    lines: Sequence[modprobe_d.Line], parameters: Mapping[str, bool], say: Say
+    lines: Sequence[modprobe_d.Line], parameters: Mapping[str, bool], say: OverrideSources
 ) -> list[str]:
     if say.desired is None or say.desired.driver not in VFIO_DRIVERS.values():
         return []
     return [
-        "%s sets %s at each boot, and the list last applied wants %d" % (line.place, word, wanted)
+        "%s sets %s at each boot, and the list last applied wants %d"
+        % (line.location, word, wanted)
         for line in lines
-        for word, wanted in line.against(parameters)
+        for word, wanted in line.conflicts(parameters)
     ]
 
 
-def _rival(device: Identity, kept: Sequence[driverctl.Stored], *, is_alone: bool) -> Rival | None:
+def _rival(
+    device: Identity, kept: Sequence[driverctl.Stored], *, is_alone: bool
+) -> ForeignConfig | None:
     stored = driverctl.of_device(device, kept)
     if stored is None:
         return None
-    return Rival(stored.path, Entry(_selector(device, is_alone=is_alone), stored.policy))
+    return ForeignConfig(stored.path, Entry(_selector(device, is_alone=is_alone), stored.policy))
 
 
 def _selector(device: Identity, *, is_alone: bool) -> Selector:

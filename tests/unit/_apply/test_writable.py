@@ -29,7 +29,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system import files
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 
 SETTINGS = {"reset_required": False}
-DRIVERCTL = f"{driverctl.FOLDER}/platform-b000000.crypto"
+DRIVERCTL = f"{driverctl.DIRECTORY}/platform-b000000.crypto"
 CHANGES = [
     pytest.param(path, entries, settings, id=path.rpartition("/")[2])
     for path, entries, settings in (

@@ -34,7 +34,7 @@ def info(board: Board, name: str) -> dict[str, Any]:
 
 
 def test_platform_and_amba_devices_are_read_and_empty_files_are_not(tmp_path: Path) -> None:
-    folder = tmp_path / driverctl.FOLDER[1:]
+    folder = tmp_path / driverctl.DIRECTORY[1:]
     folder.mkdir(parents=True)
     for name, content in {
         "amba-9030000.pl061": "none\n",

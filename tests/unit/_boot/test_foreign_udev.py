@@ -32,7 +32,7 @@ def found(root: Path, content: str, device: Identity = RING) -> list[tuple[str, 
     (root / OTHERS[1:]).parent.mkdir(parents=True, exist_ok=True)
     (root / OTHERS[1:]).write_text(content + "\n")
     return [
-        (rule.place, rule.driver_override)
+        (rule.location, rule.driver_override)
         for rule in of_device(device, rules(Files(str(root)), RULES))
     ]
 

@@ -9,21 +9,23 @@ from board import CRYPTO, DMA, Board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import MODPROBE
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.modprobe_d import (
-    Wanted,
+    Requirements,
+    find_conflicts,
     lines,
-    obstacles,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 
-NEEDED = Wanted(["vfio-platform"], {"vfio_platform.reset_required": False})
+NEEDED = Requirements(["vfio-platform"], {"vfio_platform.reset_required": False})
 OTHERS = "etc/modprobe.d/zz-others.conf"
 
 
-def found(root: Path, content: str, place: str = OTHERS, wanted: Wanted = NEEDED) -> list[str]:
+def found(
+    root: Path, content: str, place: str = OTHERS, wanted: Requirements = NEEDED
+) -> list[str]:
     (root / place).parent.mkdir(parents=True, exist_ok=True)
     (root / place).write_text(content)
-    return obstacles(lines(Files(str(root)), MODPROBE), wanted)
+    return find_conflicts(lines(Files(str(root)), MODPROBE), wanted)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from board import CRYPTO, Board, acme_board
 from hazards import HOME, NAME, assert_acceptable, assert_free, refusal
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.rtnetlink import Networks
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.rtnetlink import (

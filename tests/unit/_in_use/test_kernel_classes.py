@@ -11,7 +11,7 @@ from hazards import HOME, NAME, assert_acceptable, assert_free, refusal
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use import dma
-from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import ACCEPTABLE
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import KernelBlockedError
 
 TREE = "firmware/devicetree/base"
@@ -582,5 +582,5 @@ def test_counts_that_cannot_be_read_count_as_in_use(
 
 
 def test_a_folder_of_that_name_without_channels_is_none(board: Board) -> None:
-    assert not dma.channels(board.kernel, f"{HOME}/dma", [])
-    assert not dma.channels(board.kernel, f"{HOME}/dma", ["power"])
+    assert not dma.has_channels(board.kernel, f"{HOME}/dma", [])
+    assert not dma.has_channels(board.kernel, f"{HOME}/dma", ["power"])

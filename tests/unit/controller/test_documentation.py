@@ -23,9 +23,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.forecast import (
     Binding,
-    NextBoot,
-    Rival,
-    Say,
+    BootState,
+    ForeignConfig,
+    OverrideSources,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.foreign_udev import Rule
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.in_sync import BootFile
@@ -33,7 +33,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.installed_kern
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.modprobe_d import Line
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.builtin_drivers import Early
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.driver_match import Reason
-from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Hazard
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import Hazard
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity, State
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VFIO, Policy
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import Entry
@@ -78,13 +78,13 @@ INSPECTION = Inspection(
     State(),
     Reason("name", "its name, b000000.crypto, is that of the driver"),
     [Hazard("network", "eth0", "network interface eth0 is up")],
-    Say(
+    OverrideSources(
         DEVICE.bus,
         ENTRY,
-        Rival("/etc/driverctl.d/platform-b000000.crypto", ENTRY),
+        ForeignConfig("/etc/driverctl.d/platform-b000000.crypto", ENTRY),
         [Rule("/etc/udev/rules.d/x.rules:1", [], "none", 0)],
     ),
-    NextBoot(ON_VFIO, "driverctl sets it"),
+    BootState(ON_VFIO, "driverctl sets it"),
     [Line("/etc/modprobe.d/x.conf:1", "blacklist acme", "blacklist", "acme")],
     early=Early(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", []),
     lost=[LostAtBoot(Hazard("network", "eth0", "network interface eth0 is up"), is_accepted=False)],

@@ -1,0 +1,193 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What depends on a device: consumers, chips behind it, open nodes, the kernel. Reads only."""
+
+from __future__ import annotations
+
+import functools
+from typing import Callable, Mapping, Sequence
+
+from .. import _text
+from .._discovery.devices import active_consumers, sysfs_dir
+from .._discovery.phandle_refs import References
+from .._model.buses import BUSES
+from .._model.device import Identity, State
+from .dma import has_channels, use_of_channels
+from .driver_use import DriverUses
+from .kernel_classes import CLASSES
+from .kinds import Hazard
+from .use_kind import ClassCheck, Entry, Sources, UseKind
+from .vfio_nodes import VfioNodes
+
+# Buses whose every device is a chip of its own, behind the device that is their master.
+_CHIPS = ("i2c", "i3c", "mipi-dsi", "serial", "slimbus", "soundwire", "spi", "spmi")
+# Drivers that stand for no chip: a further address of one (i2c_new_dummy_device), a port for
+# programs (its node tells), a PCI bridge.
+_PLACEHOLDERS = ("dummy", "pcieport", "spidev")
+
+
+class Consumers(UseKind):
+    name = "consumers"
+    fatal_remedy = (
+        "Stop or unload what uses them, such as dmatest, or raid456 and then async_tx; a DMA "
+        "channel in use is never taken away, because the kernel would crash"
+    )
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__(sources)
+        self._references = References(self.sysfs)
+        self._driver_uses = DriverUses(self.sysfs, sources.processes)
+        self._vfio_nodes = VfioNodes(sources)
+
+    @property
+    def classes(self) -> Mapping[str, ClassCheck]:
+        return {"iommu": ClassCheck(_use_of_iommu, judges_node=True), **CLASSES}
+
+    @property
+    def directories(self) -> Mapping[str, Callable[[Entry], list[Hazard] | None]]:
+        return {"dma": self._channels}
+
+    def of_node(self, entry: Entry) -> list[Hazard]:
+        """Return a node of any kind (gpiochip, input, i2c, drm …) that a process has open."""
+        for line in _text.lines(entry.read("uevent")):
+            key, _equals, name = line.partition("=")
+            # What VFIO makes is inspected by the device's state.
+            if key == "DEVNAME" and not name.startswith("vfio/"):
+                node = "/dev/" + name
+                sentence = self.sources.held_open(node, node, entry.path)
+                return [Hazard(self.name, node, sentence)] if sentence else []
+        return []
+
+    def of_bound(self, entry: Entry, subsystem: str) -> list[Hazard]:
+        """Return a device of its own that goes with the device above it.
+
+        What a driver makes of its own device (virtio, auxiliary, USB hubs, scsi …) is none; its
+        classes tell whether it is in use.
+        """
+        driver = self.sysfs.link_name(entry.path + "/driver") or ""
+        held = self._vfio_nodes.below(entry.path, driver)
+        if held:
+            return held
+        is_own = (
+            subsystem in _CHIPS
+            or subsystem == "pci"
+            or (
+                subsystem in BUSES
+                and not entry.name.endswith(".auto")
+                and self._has_own_node(entry)
+            )
+        )
+        if driver in _PLACEHOLDERS or not is_own:
+            return []
+        sentence = "%s:%s below it is bound to %s and would lose its driver"
+        return [Hazard(self.name, entry.name, sentence % (subsystem, entry.name, driver))]
+
+    def of_device(self, device: Identity, state: State, known: Sequence[Hazard]) -> list[Hazard]:
+        hazards = self._linked(device) if self._may_supply(device) else []
+        references = self._references.to(device.dt_path) if device.dt_path else []
+        linked = {hazard.subject for hazard in hazards} if references else ()
+        for reference in references:
+            if reference.consumer not in linked:
+                sentence = "%s uses it (%s in the device tree) and would not work without it"
+                sentence %= (reference.consumer, reference.property)
+                hazards.append(Hazard(self.name, reference.consumer, sentence))
+        is_known = bool(known or hazards)
+        return hazards + self._hidden(device, state.driver or "", is_known=is_known)
+
+    def _channels(self, entry: Entry) -> list[Hazard] | None:
+        if not has_channels(self.sysfs, entry.path, entry.listing.folders):
+            return None
+        use = use_of_channels(self.sysfs, entry.path, entry.listing.folders)
+        return [Hazard(self.name, "dma", use.sentence, use.is_fatal)] if use else []
+
+    def _has_own_node(self, entry: Entry) -> bool:
+        """Return whether firmware describes a device apart from the one above it."""
+        for link in ("/of_node", "/firmware_node"):
+            node = self.sysfs.link(entry.path + link)
+            if node:
+                above = self.sysfs.link(entry.parent + link) or ""
+                return node.lstrip("./") != above.lstrip("./")
+        return False
+
+    def _linked(self, device: Identity) -> list[Hazard]:
+        """Return consumers by device links."""
+        directory = sysfs_dir(device)
+        names = self.sysfs.names(directory)
+        linked = active_consumers(self.sysfs, device, names)
+        hazards = [
+            hazard
+            for consumer in linked
+            for path in ["%s/consumer:%s/consumer" % (directory, consumer)]
+            for hazard in self._vfio_nodes.below(path, self.sysfs.link_name(path + "/driver") or "")
+        ]
+        hazards += [
+            Hazard(self.name, consumer, "%s depends on it and would lose its driver" % consumer)
+            for consumer in linked
+        ]
+        untracked = "%s uses it (a device link that its driver made) and would not work without it"
+        return hazards + [
+            Hazard(self.name, consumer, untracked % consumer)
+            for consumer in self._untracked(directory, names)
+        ]
+
+    def _untracked(self, directory: str, names: Sequence[str]) -> list[str]:
+        """Return consumers by links of DL_FLAG_STATELESS, which last as long as drivers use them.
+
+        status_show in drivers/base/core.c; the kernel does not take their drivers away.
+        """
+        link = directory + "/%s/"
+        return [
+            name.split(":", 1)[1]
+            for name in names
+            if name.startswith("consumer:")
+            and self.sysfs.read(link % name + "status") == "not tracked"
+            and self.sysfs.link(link % name + "consumer/driver")
+        ]
+
+    @functools.cached_property
+    def _suppliers(self) -> set[str]:
+        """All that come before a "--" in "SUPPLIER--CONSUMER", the name of a device link.
+
+        Before Linux 5.11 neither has its bus before it (device_link_add in drivers/base/core.c).
+        """
+        suppliers: set[str] = set()
+        for link in self.sysfs.names("class/devlink"):
+            parts = link.split("--")
+            suppliers.update("--".join(parts[:end]) for end in range(1, len(parts)))
+        return suppliers
+
+    def _may_supply(self, device: Identity) -> bool:
+        """Return whether there may be a device link to a consumer; the directory tells."""
+        return not self._suppliers.isdisjoint(("%s:%s" % (device.bus, device.name), device.name))
+
+    def _hidden(self, device: Identity, driver: str, *, is_known: bool) -> list[Hazard]:
+        """Return uses that no directory of the device shows.
+
+        ``is_known`` is whether a use was found, which a count of references may stand for.
+        """
+        if "vfio" in driver:
+            return []
+        of_driver = self._driver_uses.of_driver(device.bus, driver)
+        handlers = self._driver_uses.interrupts.get(device.name)
+        if not (of_driver.uses or of_driver.held or handlers):
+            return []
+        hazards = [Hazard(self.name, driver, sentence) for sentence in of_driver.uses]
+        if handlers and not is_known:
+            sentence = "interrupts come through it (%s)" % ", ".join(handlers)
+            hazards.append(Hazard(self.name, device.name, sentence))
+        if of_driver.held and not is_known and not hazards and not self._has_clock(device):
+            hazards.append(Hazard(self.name, driver, of_driver.held))
+        return hazards
+
+    def _has_clock(self, device: Identity) -> bool:
+        """Return whether alarmtimer may have its module in use, which never returns it.
+
+        alarmtimer_rtc_add_device in kernel/time/alarmtimer.c.
+        """
+        return self.sysfs.exists(sysfs_dir(device) + "/rtc")
+
+
+def _use_of_iommu(entry: Entry) -> str:
+    return "it is the IOMMU %s, which other devices translate by" % entry.name
