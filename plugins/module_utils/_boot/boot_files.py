@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Mapping, NamedTuple, Sequence
 
 from .. import _text
-from .._discovery.devices import BUSES, alias_path, complete, resolve, states
+from .._discovery.devices import BUSES, alias_path, states
 from .._discovery.driver_names import misnamed
 from .._discovery.vfio import is_built_in
 from .._errors import PolicyError
-from .._model import policy_list
 from .._model.buses import VFIO_DRIVERS
+from .._model.claimed import Claimed
 from .._model.device import Identity
 from .._model.plan import is_native, is_settled, is_taken, override_of
 from .._model.policy import ALWAYS, DEFAULT, NEVER, VFIO, Claim
@@ -61,23 +61,11 @@ class Lasting(NamedTuple):
     initramfs: Initramfs = Initramfs()
     records: Sequence[FileChange] = ()
     warnings: Sequence[str] = ()
-    # Of devices that the list claims at the next boot alone.
-    positions: Mapping[Identity, int] = {}
 
     def accepts_less_than(self, allow: Sequence[str]) -> bool:
         """Whether a boot is waited for, and fewer kinds of use were accepted for it."""
         waiting = self.records[0].after if self.records else None
         return waiting is not None and not set(allow) <= set(accepted(waiting))
-
-
-class _Present(NamedTuple):
-    """The devices that are there of each entry: of the list, and of the list last applied.
-
-    Both are empty where the run makes claims of its own, from a snapshot of its own.
-    """
-
-    given: Sequence[Sequence[Identity]] = ()
-    earlier: Sequence[Sequence[Identity]] = ()
 
 
 def contents(files: Files) -> dict[str, str | None]:
@@ -100,15 +88,15 @@ def lasting(
     request: Request,
     plans: Sequence[DevicePlan],
     memory: LastApplied,
-    before: dict[str, str | None],
+    before: Mapping[str, str | None],
+    claimed: Claimed,
 ) -> Lasting:
     """What a call leaves for the next boot; ``before`` are our files as they are."""
     if not (request.is_whole_list and request.persistent):
         return Lasting([], [], needs_boot=False)
-    present = _Present() if request.runtime else _present(host, request, memory)
-    boot_plan, clashes = _boot_plan(host, request, plans, memory, present)
-    claims, undecided = _claims(request, plans, present)
-    clashes += undecided
+    boot_plan, clashes = _boot_plan(host, request, plans, memory, claimed)
+    claims = claimed.by_list
+    clashes += claimed.conflicts
     maker = None if request.initramfs == NEVER else initramfs.maker_of(host.files)
     if maker:
         boot_plan = _with_initramfs(host, maker, claims, boot_plan)
@@ -128,7 +116,7 @@ def lasting(
     clashes += [] if request.runtime else _misnamed(host, claims)
     if request.initramfs == ALWAYS and request.entries:
         clashes += map(Problem, _no_initramfs(host, maker))
-    needs_boot = not request.runtime and _needs_boot(host, claims, memory, present)
+    needs_boot = not request.runtime and _needs_boot(host, claims, memory, claimed)
     said = host.files.read_own(last_applied.WAITS_FOR_BOOT)
     # What was accepted counts as long as the list is the same.
     is_same = said is not None and not any(change.is_needed for change in files)
@@ -143,7 +131,6 @@ def lasting(
         rebuild,
         [waiting, *_outdated(host, rebuild, files)],
         list(in_sync.unsafe_directories(host.files, written).values()),
-        _positions(request, present),
     )
 
 
@@ -213,13 +200,11 @@ def _initramfs_of(
     return Initramfs(maker.name, initramfs.command(maker, host.files) if is_needed else None)
 
 
-def _needs_boot(
-    host: Host, claims: Sequence[Claim], memory: LastApplied, present: _Present
-) -> bool:
+def _needs_boot(host: Host, claims: Sequence[Claim], memory: LastApplied, claimed: Claimed) -> bool:
     kept = {claim.device for claim in claims}
     earlier = [
         (device, entry.policy)
-        for entry, devices in zip(memory.entries, present.earlier)
+        for entry, devices in zip(memory.entries, claimed.earlier)
         for device in devices
         if device not in kept
     ]
@@ -240,7 +225,7 @@ def _boot_plan(
     request: Request,
     plans: Sequence[DevicePlan],
     memory: LastApplied,
-    present: _Present,
+    claimed: Claimed,
 ) -> tuple[BootPlan, list[Problem]]:
     """The plan, and those entries of which no rule can be made."""
     aliases = _aliases(host, request.entries)
@@ -249,7 +234,7 @@ def _boot_plan(
         request.entries,
         resolved,
         _natives(plans, memory) if request.runtime else memory.natives,
-        _vfio_buses(request, plans, present),
+        _vfio_buses(request, plans, claimed),
         _pinned_modules(host, request.entries),
         request.options,
         aliases,
@@ -268,33 +253,6 @@ def _obstacles(host: Host, request: Request, boot_plan: BootPlan) -> list[str]:
     wanted = modprobe_d.Wanted(loadable, kmod_conf.parameters(boot_plan.options.settings))
     known = modprobe_d.lines(host.files, last_applied.MODPROBE, is_running=request.runtime)
     return modprobe_d.obstacles(known, wanted)
-
-
-def _claims(
-    request: Request, plans: Sequence[DevicePlan], present: _Present
-) -> tuple[list[Claim], list[Problem]]:
-    """What the list claims at the next boot, of the devices that are there now.
-
-    Beside it, which of its entries contradict each other; what they claim is not decided.
-    """
-    if request.runtime:
-        return [Claim(one.device, one.policy) for one in plans if not one.policy.taken_by], []
-    positions = [position for position, _entry in request.by_position]
-    found = policy_list.disagreements(request.entries, present.given)
-    undecided = {device for problem in found for device in problem.devices}
-    given = [[device for device in devices if device not in undecided] for devices in present.given]
-    return policy_list.claims(request.entries, given), [
-        Problem(problem.sentence, position=positions[problem.position]) for problem in found
-    ]
-
-
-def _positions(request: Request, present: _Present) -> dict[Identity, int]:
-    """Where in the user's list the entry stands that claims a device."""
-    positions: dict[Identity, int] = {}
-    for (position, _entry), devices in zip(request.by_position, present.given):
-        for device in devices:
-            positions.setdefault(device, position)
-    return positions
 
 
 def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity, driverctl.Stored]:
@@ -379,32 +337,17 @@ def _natives(plans: Sequence[DevicePlan], memory: LastApplied) -> dict[str, str 
     return natives
 
 
-def _vfio_buses(request: Request, plans: Sequence[DevicePlan], present: _Present) -> list[str]:
+def _vfio_buses(request: Request, plans: Sequence[DevicePlan], claimed: Claimed) -> list[str]:
     if request.runtime:
         return sorted({plan.device.bus for plan in plans if plan.is_for_vfio})
     return sorted(
         {
             device.bus
-            for entry, devices in zip(request.entries, present.given)
+            for entry, devices in zip(request.entries, claimed.matches)
             if entry.policy.kind == VFIO
             for device in devices
         }
     )
-
-
-def _present(host: Host, request: Request, memory: LastApplied) -> _Present:
-    """The devices of both lists that are there now; an image may have no /sys."""
-    if not host.sysfs.exists("bus/platform/devices"):
-        return _Present()
-    selectors = [
-        entry.selector._replace(required=False, expect=None)
-        for entry in (*request.entries, *memory.entries)
-    ]
-    found = [
-        [complete(host.sysfs, device) for device in devices]
-        for devices in resolve(host.sysfs, selectors)
-    ]
-    return _Present(found[: len(request.entries)], found[len(request.entries) :])
 
 
 def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
