@@ -82,7 +82,7 @@ def noiommu(
 
 def _of_release(host: Host, request: Request, plans: Sequence[DevicePlan]) -> Noiommu:
     """For a module that remembers nothing of what it turned on."""
-    releases = any(plan.policy.taken_by and plan.policy.taken_by.kind == VFIO for plan in plans)
+    releases = any(plan.policy.release_of and plan.policy.release_of.kind == VFIO for plan in plans)
     if not releases or not present_settings(host.sysfs).unsafe_noiommu:
         return Noiommu()
     if request.settings.unsafe_noiommu is False:
@@ -103,14 +103,14 @@ def _turned_off(sysfs: Sysfs, plans: Sequence[DevicePlan], before: bool | None) 
 def _users(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[str]:
     """Devices on VFIO without an IOMMU, as "bus/name", but those that leave it."""
     leaving = {plan.device.name_on_bus for plan in plans if not plan.is_for_vfio}
-    found = []
+    users = []
     for group in sysfs.names("kernel/iommu_groups"):
-        place = "kernel/iommu_groups/%s" % group
-        if sysfs.read(place + "/name") == NOIOMMU_GROUP:
-            for name in sysfs.names(place + "/devices"):
-                bus = sysfs.link_name("%s/devices/%s/subsystem" % (place, name))
-                found.append("%s/%s" % (bus, name))
-    return [device for device in found if device not in leaving]
+        directory = "kernel/iommu_groups/%s" % group
+        if sysfs.read(directory + "/name") == NOIOMMU_GROUP:
+            for name in sysfs.names(directory + "/devices"):
+                bus = sysfs.link_name("%s/devices/%s/subsystem" % (directory, name))
+                users.append("%s/%s" % (bus, name))
+    return [device for device in users if device not in leaving]
 
 
 def _before(host: Host, memory: LastApplied) -> bool | None:

@@ -83,24 +83,24 @@ def make_plan(host: Host, desired: Desired) -> Plan:
     """All that has to be done for what is desired."""
     request, last_applied = desired.request, desired.last_applied
     claims = desired.claimed.claims if request.runtime else []
-    linking = _plan_symlinks(host, request, claims, plan_devices(host, desired, claims))
-    steps = linking.steps + _host_steps(host, request, linking.plans)
-    unsafe: Noiommu = noiommu(host, request, linking.plans, steps, last_applied)
+    links = _plan_symlinks(host, request, claims, plan_devices(host, desired, claims))
+    steps = links.steps + _host_steps(host, request, links.plans)
+    unsafe: Noiommu = noiommu(host, request, links.plans, steps, last_applied)
     changes = boot_files.lasting(
         host,
         request,
-        linking.plans,
+        links.plans,
         last_applied._replace(noiommu_before=unsafe.before),
         desired.contents,
         desired.claimed,
     )
     return Plan(
         desired,
-        linking.plans,
+        links.plans,
         [*steps, *unsafe.steps],
         changes,
         [*desired.records, *changes.records],
-        linking.problems,
+        links.problems,
         unsafe.kept,
     )
 
@@ -143,15 +143,15 @@ def _has(files: Files, node: str, access: NodeAccess) -> bool:
 
 def _plan_symlinks(
     host: Host, request: Request, claims: Sequence[Claim], plans: list[DevicePlan]
-) -> symlinks.Linking:
+) -> symlinks.SymlinkPlan:
     """The plans with links to nodes, which a whole list alone has."""
     if not (request.is_whole_list and request.runtime):
-        return symlinks.Linking(plans, [], [])
+        return symlinks.SymlinkPlan(plans, [], [])
     tags: dict[Identity, str] = {claim.device: claim.tag for claim in claims if claim.tag}
     present: dict[str, str] = {}
-    for directory in symlinks.FOLDERS:
+    for directory in symlinks.DIRECTORIES:
         present.update(host.files.links(directory))
-    return symlinks.linking(plans, tags, present, host.sysfs.has_node)
+    return symlinks.plan_symlinks(plans, tags, present, host.sysfs.has_node)
 
 
 def _host_steps(host: Host, request: Request, plans: Sequence[DevicePlan]) -> list[HostStep]:

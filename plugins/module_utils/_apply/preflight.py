@@ -90,7 +90,7 @@ def find_early_bindings(host: Host, plan: Plan) -> list[Early]:
     bindings = [
         drivers.of(device_plan.device, device_plan.before.driver)
         for device_plan in plan.devices
-        if device_plan.loses_driver and not device_plan.policy.taken_by
+        if device_plan.loses_driver and not device_plan.policy.release_of
     ]
     return [early for early in bindings if early]
 

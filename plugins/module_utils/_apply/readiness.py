@@ -127,8 +127,8 @@ def explain_permanent_drivers(
     )
 
     drivers = EarlyDrivers(sysfs, kmod, files)
-    found = [drivers.of(device, driver) for device, driver in given]
-    return [Problem(_explain_permanent_driver(early), early.device) for early in found if early]
+    bindings = [drivers.of(device, driver) for device, driver in given]
+    return [Problem(_explain_permanent_driver(early), early.device) for early in bindings if early]
 
 
 def _has_unbind(sysfs: Sysfs, device: Identity, driver: str) -> bool:

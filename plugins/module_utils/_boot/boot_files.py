@@ -16,7 +16,7 @@ from .._errors import PolicyError
 from .._model.buses import VFIO_DRIVERS
 from .._model.claimed import Claimed
 from .._model.device import Identity
-from .._model.plan import is_native, is_settled, is_taken, override_of
+from .._model.plan import is_native, is_settled, is_still_applied, override_of
 from .._model.policy import ALWAYS, DEFAULT, NEVER, VFIO, Claim
 from .._model.policy_list import Entry
 from .._model.request import Request
@@ -214,7 +214,7 @@ def _needs_boot(host: Host, claims: Sequence[Claim], memory: LastApplied, claime
         is_settled(claim.policy, claim.device, state) for claim, state in zip(claims, found)
     ]
     is_free = [
-        policy.kind == DEFAULT or not is_taken(policy, device.bus, state)
+        policy.kind == DEFAULT or not is_still_applied(policy, device.bus, state)
         for (device, policy), state in zip(earlier, found[len(claims) :])
     ]
     return not all(is_right + is_free)

@@ -32,4 +32,4 @@ class Claimed(NamedTuple):
     @property
     def by_list(self) -> list[Claim]:
         """The claims of the list itself."""
-        return [claim for claim in self.claims if not claim.policy.taken_by]
+        return [claim for claim in self.claims if not claim.policy.release_of]

@@ -136,14 +136,16 @@ def inspect(
     chosen = devices
     elsewhere = for_other_boards(host.sysfs, selectors or ())
     if selectors is not None:
-        found = resolve(host.sysfs, [one for one in selectors if one not in elsewhere], devices)
-        chosen = list(dict.fromkeys(device for matches in found for device in matches))
+        resolved = resolve(
+            host.sysfs, [selector for selector in selectors if selector not in elsewhere], devices
+        )
+        chosen = list(dict.fromkeys(device for matches in resolved for device in matches))
     inspector = _Inspector(host, usage, memory, devices)
     if only_claimed:
         chosen = [device for device in chosen if inspector.is_claimed(device)]
     states = states_as_far_as_known(host.sysfs, chosen)
     return Findings(
-        [inspector.of(device, *found) for device, found in zip(chosen, states)],
+        [inspector.of(device, *known) for device, known in zip(chosen, states)],
         memory.entries,
         host.files.read(WAITS_FOR_BOOT) is not None,
         board(host.sysfs),
@@ -187,7 +189,9 @@ class _Inspector:
             for desired in [Say(device.bus, entry).desired]
             if desired
         }
-        return sorted({module for one in asked for module in self._outlook.modules(*one)})
+        return sorted(
+            {module for bus, desired in asked for module in self._outlook.modules(bus, desired)}
+        )
 
     def is_claimed(self, device: Identity) -> bool:
         """Whether the list last applied claims it."""
@@ -237,9 +241,9 @@ class _Inspector:
         if not next_boot.is_known or state.driver in (None, next_boot.binding.driver):
             return []
         # Processes end before the boot; what a group is of no use to is no loss.
-        kept = [one for one in hazards if one.kind not in (OPEN_NODE, BLOCKED, "group")]
+        kept = [hazard for hazard in hazards if hazard.kind not in (OPEN_NODE, BLOCKED, "group")]
         kept += self._usage.find_boot_hazards(device, state, kept)
-        return [LostAtBoot(one, one.kind in self._accepted) for one in kept]
+        return [LostAtBoot(hazard, hazard.kind in self._accepted) for hazard in kept]
 
     def _early_driver(self, device: Identity, state: State, say: Say) -> Early | None:
         if say.desired is None:
