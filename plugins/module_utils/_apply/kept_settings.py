@@ -33,11 +33,11 @@ class Noiommu(NamedTuple):
     kept: str | None = None
 
 
-def reset_kept(host: Host, request: Request, memory: LastApplied) -> str | None:
+def reset_kept(host: Host, request: Request, last_applied: LastApplied) -> str | None:
     """Why ``reset_required`` stays off though the list does not ask for it any more."""
     is_given_up = not request.entries or request.settings.reset_required is None
     if (
-        memory.options.settings.reset_required is not False
+        last_applied.options.settings.reset_required is not False
         or not (request.is_whole_list and request.runtime and is_given_up)
         or present_settings(host.sysfs).reset_required is not False
     ):
@@ -54,7 +54,7 @@ def noiommu(
     request: Request,
     plans: Sequence[DevicePlan],
     steps: Sequence[HostStep],
-    memory: LastApplied,
+    last_applied: LastApplied,
 ) -> Noiommu:
     """Turn the setting off if a list turned it on, none does now, and no device needs it.
 
@@ -64,9 +64,9 @@ def noiommu(
         return _of_release(host, request, plans)
     is_wanted = bool(request.entries) and request.settings.unsafe_noiommu is True
     if is_wanted:
-        return Noiommu(_before(host, memory))
-    before = memory.noiommu_before
-    is_ours = before is not None or memory.options.settings.unsafe_noiommu is True
+        return Noiommu(_before(host, last_applied))
+    before = last_applied.noiommu_before
+    is_ours = before is not None or last_applied.options.settings.unsafe_noiommu is True
     if not is_ours or not request.runtime:
         return Noiommu(before)
     is_set = any(step.kind is HostStepKind.SET_NOIOMMU for step in steps)
@@ -113,10 +113,13 @@ def _users(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[str]:
     return [device for device in users if device not in leaving]
 
 
-def _before(host: Host, memory: LastApplied) -> bool | None:
+def _before(host: Host, last_applied: LastApplied) -> bool | None:
     """What the setting was before the list that turns it on; None where that is not known."""
-    if memory.noiommu_before is not None or memory.options.settings.unsafe_noiommu is True:
-        return memory.noiommu_before
+    if (
+        last_applied.noiommu_before is not None
+        or last_applied.options.settings.unsafe_noiommu is True
+    ):
+        return last_applied.noiommu_before
     present = present_settings(host.sysfs).unsafe_noiommu
     if present is not None:
         return present

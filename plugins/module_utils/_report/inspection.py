@@ -15,8 +15,14 @@ from .._boot.boot_files import accepted
 from .._boot.forecast import Binding, NextBoot, Outlook, Rival, Say
 from .._boot.installed_kernels import InstalledKernels, Kernel
 from .._boot.kmod_conf import parameters
-from .._boot.last_applied import MODPROBE, MODULES_LOAD, RULES, WAITS_FOR_BOOT, LastApplied
-from .._boot.last_applied import parse_header as remember
+from .._boot.last_applied import (
+    MODPROBE,
+    MODULES_LOAD,
+    RULES,
+    WAITS_FOR_BOOT,
+    LastApplied,
+    parse_header,
+)
 from .._discovery.builtin_drivers import Early, EarlyDrivers
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
@@ -131,7 +137,7 @@ def inspect(
 
     With ``only_claimed`` those of them that the list last applied claims.
     """
-    memory = remember(host.files.read(RULES))
+    last_applied = parse_header(host.files.read(RULES))
     devices = snapshot(host.sysfs, KINDS)
     chosen = devices
     elsewhere = for_other_boards(host.sysfs, selectors or ())
@@ -140,17 +146,17 @@ def inspect(
             host.sysfs, [selector for selector in selectors if selector not in elsewhere], devices
         )
         chosen = list(dict.fromkeys(device for matches in resolved for device in matches))
-    inspector = _Inspector(host, usage, memory, devices)
+    inspector = _Inspector(host, usage, last_applied, devices)
     if only_claimed:
         chosen = [device for device in chosen if inspector.is_claimed(device)]
     states = states_as_far_as_known(host.sysfs, chosen)
     return Findings(
         [inspector.of(device, *known) for device, known in zip(chosen, states)],
-        memory.entries,
+        last_applied.entries,
         host.files.read(WAITS_FOR_BOOT) is not None,
         board(host.sysfs),
         list(elsewhere.values()),
-        in_sync.compare(host.files, memory),
+        in_sync.compare(host.files, last_applied),
         inspector.kernels,
     )
 
@@ -159,12 +165,14 @@ class _Inspector:
     """What concerns all devices of a host, read once, and each device in the light of it."""
 
     def __init__(
-        self, host: Host, usage: Usage, memory: LastApplied, devices: Sequence[Identity]
+        self, host: Host, usage: Usage, last_applied: LastApplied, devices: Sequence[Identity]
     ) -> None:
         self._host = host
         self._usage = usage
-        earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
-        self._claimed = first_entries(memory.entries, resolve(host.sysfs, earlier, devices))
+        earlier = [
+            entry.selector._replace(required=False, expect=None) for entry in last_applied.entries
+        ]
+        self._claimed = first_entries(last_applied.entries, resolve(host.sysfs, earlier, devices))
         self._stored = driverctl.stored(host.files)
         self._sharing = Counter(device.stable_name for device in devices if self._stored)
         self._rules = foreign_udev.rules(host.files, RULES)
@@ -172,13 +180,13 @@ class _Inspector:
             *modprobe_d.lines(host.files, MODPROBE),
             *modules_load_d.lines(host.files, MODULES_LOAD),
         ]
-        self._parameters = parameters(memory.options.settings)
+        self._parameters = parameters(last_applied.options.settings)
         self._drivers = Drivers(host.sysfs, host.kmod)
-        self._memory = memory
+        self._last_applied = last_applied
         self._accepted = accepted(host.files.read_own(WAITS_FOR_BOOT))
         self._early = EarlyDrivers(host.sysfs, host.kmod, host.files)
         self._installed = InstalledKernels(host.files)
-        self._outlook = Outlook(host, self._drivers, memory, self._lines, self._installed)
+        self._outlook = Outlook(host, self._drivers, last_applied, self._lines, self._installed)
         self.kernels = self._installed.lacking(self._modules())
 
     def _modules(self) -> list[str]:
@@ -249,7 +257,7 @@ class _Inspector:
         if say.desired is None:
             return None
         is_native = state.driver_override is None
-        taken_from = (state.driver,) if is_native else self._memory.native_of(device)
+        taken_from = (state.driver,) if is_native else self._last_applied.native_of(device)
         if taken_from in (None, (say.desired.driver,)):
             return None
         return self._early.of(device, taken_from[0])
