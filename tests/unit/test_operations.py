@@ -146,7 +146,7 @@ class WatchedFiles(Files):
 
     def point(self, path: str, target: str | None) -> None:
         folder, _slash, name = path.rpartition("/")
-        assert folder in symlinks.FOLDERS
+        assert folder in symlinks.DIRECTORIES
         assert name not in ("", ".", "..")
         assert target is None or target
 

@@ -34,11 +34,11 @@ class Noiommu(NamedTuple):
     kept: str | None = None
 
 
-def reset_kept(host: Host, request: Request, memory: LastApplied) -> str | None:
+def reset_kept(host: Host, request: Request, last_applied: LastApplied) -> str | None:
     """Why ``reset_required`` stays off though the list does not ask for it any more."""
     is_given_up = not request.entries or request.settings.reset_required is None
     if (
-        memory.options.settings.reset_required is not False
+        last_applied.options.settings.reset_required is not False
         or not (request.is_whole_list and request.runtime and is_given_up)
         or present_settings(host.sysfs).reset_required is not False
     ):
@@ -56,7 +56,7 @@ def noiommu(
     request: Request,
     plans: Sequence[DevicePlan],
     steps: Sequence[HostStep],
-    memory: LastApplied,
+    last_applied: LastApplied,
 ) -> Noiommu:
     """Turn the setting off if a list turned it on, none does now, and no device needs it.
 
@@ -66,9 +66,9 @@ def noiommu(
         return _of_release(host, request, plans)
     is_wanted = bool(request.entries) and request.settings.unsafe_noiommu is True
     if is_wanted:
-        return Noiommu(_before(host, memory))
-    before = memory.noiommu_before
-    is_ours = before is not None or memory.options.settings.unsafe_noiommu is True
+        return Noiommu(_before(host, last_applied))
+    before = last_applied.noiommu_before
+    is_ours = before is not None or last_applied.options.settings.unsafe_noiommu is True
     if not is_ours or not request.runtime:
         return Noiommu(before)
     is_set = any(step.kind is HostStepKind.SET_NOIOMMU for step in steps)
@@ -84,7 +84,7 @@ def noiommu(
 
 def _of_release(host: Host, request: Request, plans: Sequence[DevicePlan]) -> Noiommu:
     """For a module that remembers nothing of what it turned on."""
-    releases = any(plan.policy.taken_by and plan.policy.taken_by.kind == VFIO for plan in plans)
+    releases = any(plan.policy.release_of and plan.policy.release_of.kind == VFIO for plan in plans)
     if not releases or not present_settings(host.sysfs).unsafe_noiommu:
         return Noiommu()
     if request.settings.unsafe_noiommu is False:
@@ -105,20 +105,23 @@ def _turned_off(sysfs: Sysfs, plans: Sequence[DevicePlan], before: bool | None) 
 def _users(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[str]:
     """Devices on VFIO without an IOMMU, as "bus/name", but those that leave it."""
     leaving = {plan.device.name_on_bus for plan in plans if not plan.is_for_vfio}
-    found = []
+    users = []
     for group in sysfs.names("kernel/iommu_groups"):
-        place = "kernel/iommu_groups/%s" % group
-        if sysfs.read(place + "/name") == NOIOMMU_GROUP:
-            for name in sysfs.names(place + "/devices"):
-                bus = sysfs.link_name("%s/devices/%s/subsystem" % (place, name))
-                found.append("%s/%s" % (bus, name))
-    return [device for device in found if device not in leaving]
+        directory = "kernel/iommu_groups/%s" % group
+        if sysfs.read(directory + "/name") == NOIOMMU_GROUP:
+            for name in sysfs.names(directory + "/devices"):
+                bus = sysfs.link_name("%s/devices/%s/subsystem" % (directory, name))
+                users.append("%s/%s" % (bus, name))
+    return [device for device in users if device not in leaving]
 
 
-def _before(host: Host, memory: LastApplied) -> bool | None:
+def _before(host: Host, last_applied: LastApplied) -> bool | None:
     """What the setting was before the list that turns it on; None where that is not known."""
-    if memory.noiommu_before is not None or memory.options.settings.unsafe_noiommu is True:
-        return memory.noiommu_before
+    if (
+        last_applied.noiommu_before is not None
+        or last_applied.options.settings.unsafe_noiommu is True
+    ):
+        return last_applied.noiommu_before
     present = present_settings(host.sysfs).unsafe_noiommu
     if present is not None:
         return present

@@ -2,358 +2,192 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What will fail, and why: all that can be known before the first write. Reads only."""
+"""Every reason not to begin, before anything is touched: readiness, files and use. Reads only.
+
+It is loaded by runs that have something to do, and by few others.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Sequence
+from typing import NamedTuple, Sequence
 
-from .._discovery.acpi_iort import translates
-from .._discovery.devices import sysfs_dir
-from .._discovery.driver_names import NO_MODULES, misnamed, not_registered
-from .._discovery.vfio import (
-    NO_GROUP,
-    NO_RESET,
-    NOIOMMU,
-    NOIOMMU_GROUP,
-    is_built_in,
-    present_settings,
-)
-from .._model.buses import BUSES, RESETTING, is_vfio_driver
+from .._boot import boot_files
+from .._boot.hazards import Absent, find_absent_hazards
+from .._discovery.builtin_drivers import Early, EarlyDrivers
+from .._discovery.devices import has_devices
+from .._errors import Problems
+from .._in_use.checker import Usage
+from .._in_use.kinds import OPEN_NODE, Hazard, refusal
 from .._model.device import Identity
-from .._model.policy import VfioSettings
-from .._model.steps import DevicePlan, HostStep, HostStepKind, Problem, StepKind
-from .._system.files import Files
-from .._system.kmod import Kmod
-from .._system.sysfs import Sysfs
+from .._model.steps import DevicePlan, HostStepKind, Problem, StepKind
+from .._system.files import is_group
+from .._system.host import Host
+from . import symlinks
+from .planner import Plan, plan_devices
+from .readiness import explain_permanent_drivers, unreadiness
+from .run_lock import RunLock
 
-if TYPE_CHECKING:
-    from .._discovery.builtin_drivers import Early
-
-# drivers/vfio/platform/reset.
-_IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
-_RESET_BUILT_IN = (
-    "`reset_required` differs, and %s is built into this kernel, so that it can be set "
-    "at boot only: add %s.reset_required=0 (or 1) to the kernel's command line"
+_NO_ROOT = "This needs root on the target: say become: true"
+_READ_ONLY = (
+    "/sys is mounted read-only here, as in most containers, so no driver can be changed. Run on "
+    "the host itself, or set `runtime: false` to prepare the next boot only"
 )
+_NO_GROUP = "Group %s (`vfio_group`) does not exist on this host; create it first"
 
 
-def unreadiness(
-    sysfs: Sysfs,
-    kmod: Kmod,
-    plans: Sequence[DevicePlan],
-    steps: Sequence[HostStep],
-    wanted: VfioSettings,
-    *,
-    is_whole: bool = True,
-) -> list[Problem]:
-    """Why drivers cannot be left or taken, modules not loaded, VFIO not be used: all at once.
+class NextBoot(NamedTuple):
+    """What the next boot does by the files of a call.
 
-    Unless the list ``is_whole``, an entry that cannot be resolved may mean more devices.
+    ``plans`` are those that it carries out instead of this run; ``absent`` is what will be needed
+    of devices that have no driver yet.
     """
-    working = [plan for plan in plans if plan.steps]
-    problems = _drivers(sysfs, kmod, working)
-    problems += _overrides(sysfs, plans)
-    of_host = _unsigned(sysfs, kmod, working, steps)
-    of_host += _reload(sysfs, steps, plans) if is_whole else []
-    of_host += _without_noiommu(sysfs, kmod, steps, wanted)
-    problems += map(Problem, of_host)
-    problems += _unready(sysfs, kmod, _bound_anew(plans, steps), wanted)
-    return problems + _unsafe(sysfs, plans, wanted)
+
+    plans: Sequence[DevicePlan] = ()
+    absent: Sequence[Absent] = ()
 
 
-def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[Problem]:
-    """Why drivers of a plan cannot be left or taken; one sentence each."""
-    problems: list[Problem] = []
-    for plan in plans:
-        for step in plan.steps:
-            if step.kind is StepKind.UNBIND and step.value:
-                problem = _unbind_problem(sysfs, kmod, plan.device, step.value)
-            elif step.kind is StepKind.BIND and step.value:
-                problem = _bind_problem(sysfs, kmod, plan.device, step.value)
-            else:
-                continue
-            if problem:
-                problems.append(Problem(problem, plan.device))
-    return problems
+def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problems) -> Plan:
+    """The plan, which has the kinds of use written down that were accepted for the next boot.
 
-
-def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
-    """Why an override that binds no device now could never bind it; one sentence each."""
-    return [
-        Problem(problem, plan.device)
-        for plan in plans
-        if plan.policy.driver and not any(step.kind is StepKind.BIND for step in plan.steps)
-        for problem in [misnamed(sysfs, plan.device, plan.policy.driver)]
-        if problem
+    What speaks against it is added to ``problems``.
+    """
+    request = plan.request
+    # An entry that is wrong may mean more devices.
+    is_whole = not problems.are_of_entries
+    boot = NextBoot()
+    if plan.is_needed or plan.accepts_less:
+        boot = _find_next_boot(host, usage, plan)
+    hazards = _find_hazards(usage, plan, boot, is_whole=is_whole)
+    reasons = [
+        *plan.boot_files.conflicts,
+        *plan.link_conflicts,
+        *map(Problem, _find_obstacles(host, lock, plan)),
+        *unreadiness(
+            *(host.sysfs, host.kmod, plan.devices, plan.host_steps, request.settings),
+            is_whole=is_whole,
+        ),
+        *explain_permanent_drivers(host.sysfs, host.kmod, host.files, [*plan.working, *boot.plans]),
+        *_refuse(plan, boot, hazards),
     ]
+    positions = plan.desired.claimed.positions
+    for reason in reasons:
+        position = positions.get(reason.device) if reason.device else reason.position
+        problems.add(reason.sentence, position=position)
+    accepted = {hazard.kind for _device, hazard in hazards}
+    accepted.update(absent.hazard.kind for absent in boot.absent)
+    if not (accepted and plan.boot_files.needs_boot):
+        return plan
+    records = [boot_files.accepting(change, sorted(accepted)) for change in plan.records]
+    return plan._replace(records=records)
 
 
-def _unbind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str | None:
-    if _has_unbind(sysfs, device, driver):
-        return None
-    # Here, because nearly no run has to load it.
-    from .._discovery.builtin_drivers import (  # noqa: PLC0415
-        is_built_in_driver,
-    )
-
-    if is_built_in_driver(sysfs, kmod, device, driver):
-        # explain_permanent_drivers reports it.
-        return None
-    return (
-        "%s cannot be unbound from its driver %s while the system runs: that driver has no unbind "
-        "(suppress_bind_attrs). It is a module: apply with `runtime: false` and reboot"
-        % (device.label, driver)
-    )
+def find_early_bindings(host: Host, plan: Plan) -> list[Early]:
+    """Devices that are taken from a native driver which has them first at each boot as well."""
+    if not (plan.is_needed and plan.boot_files.files):
+        return []
+    drivers = EarlyDrivers(host.sysfs, host.kmod, host.files)
+    bindings = [
+        drivers.of(device_plan.device, device_plan.before.driver)
+        for device_plan in plan.devices
+        if device_plan.loses_driver and not device_plan.policy.release_of
+    ]
+    return [early for early in bindings if early]
 
 
-def explain_permanent_drivers(
-    sysfs: Sysfs, kmod: Kmod, files: Files, plans: Sequence[DevicePlan]
+def _find_next_boot(host: Host, usage: Usage, plan: Plan) -> NextBoot:
+    """What the boot files of a call make of the devices that are there, and of others."""
+    request = plan.request
+    if not (request.is_whole_list and request.persistent and has_devices(host.sysfs)):
+        return NextBoot()
+    absent = find_absent_hazards(host, usage, request.entries)
+    if request.runtime:
+        return NextBoot((), absent)
+    return NextBoot(plan_devices(host, plan.desired, plan.desired.claimed.claims), absent)
+
+
+def _find_obstacles(host: Host, lock: RunLock, plan: Plan) -> list[str]:
+    """Why nothing can be written here; one sentence each."""
+    request = plan.request
+    obstacles = []
+    if plan.is_needed and os.geteuid() != 0:
+        obstacles.append(_NO_ROOT)
+    if (plan.working or plan.host_steps) and host.sysfs.is_read_only():
+        obstacles.append(_READ_ONLY)
+    group = request.access.group if request.access else None
+    if group and (plan.working or plan.files) and not is_group(group):
+        obstacles.append(_NO_GROUP % group)
+    if plan.is_needed and os.geteuid() == 0:
+        obstacles += _find_unwritable(host, lock, plan)
+    return obstacles
+
+
+def _find_unwritable(host: Host, lock: RunLock, plan: Plan) -> list[str]:
+    """Which of the files and links that are to change cannot be, and why. Reads only."""
+    obstacles = [lock.journal.obstacle()]
+    obstacles += [host.files.obstacle(change.path, change.size) for change in plan.files]
+    links = [step.value for step in plan.host_steps if step.kind is HostStepKind.REMOVE_LINK]
+    for device_plan in plan.working:
+        kinds = {step.kind for step in device_plan.steps}
+        if kinds & {StepKind.SET_NODE_ACCESS, StepKind.LINK_NODES}:
+            links += symlinks.targets(device_plan.links, ())
+    # A container may have none.
+    if host.sysfs.has_node(symlinks.DEV):
+        # They are all on one file system.
+        obstacles += [host.files.obstacle(path, verb="link") for path in links[:1]]
+    return [obstacle for obstacle in obstacles if obstacle]
+
+
+def _refuse(
+    plan: Plan, boot: NextBoot, hazards: Sequence[tuple[Identity, Hazard]]
 ) -> list[Problem]:
-    """Why neither a run nor a boot takes devices from their drivers; one sentence each."""
-    given = [
-        (plan.device, step.value)
-        for plan in plans
-        for step in plan.steps
-        if step.kind is StepKind.UNBIND
-        and step.value
-        and not _has_unbind(sysfs, plan.device, step.value)
+    """What is in use, or will be, and was not accepted."""
+    allow = plan.request.allow
+    reasons = [
+        Problem(refusal(absent.label, absent.hazard))
+        for absent in boot.absent
+        if not absent.hazard.is_accepted(allow)
     ]
-    if not given:
-        return []
-    from .._discovery.builtin_drivers import (  # noqa: PLC0415
-        EarlyDrivers,
-    )
-
-    drivers = EarlyDrivers(sysfs, kmod, files)
-    found = [drivers.of(device, driver) for device, driver in given]
-    return [Problem(_explain_permanent_driver(early), early.device) for early in found if early]
-
-
-def _has_unbind(sysfs: Sysfs, device: Identity, driver: str) -> bool:
-    return sysfs.exists("bus/%s/drivers/%s/unbind" % (device.bus, driver))
-
-
-def _explain_permanent_driver(early: Early) -> str:
-    return (
-        "%s cannot be unbound from its driver %s, now or at boot: that driver has no unbind "
-        "(suppress_bind_attrs) and is built into the kernel. Take the device off the list, or add "
-        "%s to the kernel's command line, reboot and apply the list then; no other device gets "
-        "that driver then either: %s"
-        % (
-            early.device.label,
-            early.driver,
-            early.words or "initcall_blacklist= with the driver's init function",
-            ", ".join(early.others) or "none has it now",
-        )
-    )
-
-
-def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str | None:
-    if sysfs.exists("bus/%s/drivers/%s" % (device.bus, driver)):
-        return (
-            None
-            if sysfs.exists("bus/%s/drivers/%s/bind" % (device.bus, driver))
-            else "%s cannot be bound to %s while the system runs: that driver has no bind "
-            "(suppress_bind_attrs). Apply with `runtime: false` and reboot" % (device.label, driver)
-        )
-    if is_vfio_driver(driver, device.bus):
-        return None if kmod.is_available(driver) else _no_vfio(kmod, driver)
-    return misnamed(sysfs, device, driver) or not_registered(sysfs, kmod, device, driver)
-
-
-def _no_vfio(kmod: Kmod, driver: str) -> str:
-    without = kmod.without_modules()
-    if without:
-        return NO_MODULES % ("Driver " + driver, without)
-    return (
-        "This kernel (%s) has no %s: the driver is not registered and modprobe finds no module of "
-        "that name. It needs CONFIG_%s; Debian's arm64 kernels lack it, "
-        "Ubuntu's and Fedora's have it"
-        % (os.uname().release, driver, driver.upper().replace("-", "_"))
-    )
-
-
-def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]) -> list[str]:
-    """Why a loaded vfio module cannot be reloaded; one sentence each."""
-    if not any(step.kind is HostStepKind.RELOAD_MODULE for step in steps):
-        return []
-    bus, driver = RESETTING, RESETTING.vfio_driver
-    if is_built_in(sysfs, bus.vfio_module):
-        return [_RESET_BUILT_IN % (driver, bus.vfio_module)]
-    ours = {plan.device.name for plan in plans if plan.before.driver == driver}
-    others = [
-        name
-        for name in sysfs.names("bus/%s/drivers/%s" % (bus.name, driver))
-        if name not in ours and sysfs.exists("bus/%s/devices/%s" % (bus.name, name))
-    ]
-    if not others:
-        return []
-    return [
-        "`reset_required` differs, and %s has to be reloaded for it, but devices that "
-        "are not in this list are bound to it: %s. Add them to the list or release them first"
-        % (driver, ", ".join(others))
+    return reasons + [
+        Problem(refusal(device.label, hazard), device)
+        for device, hazard in hazards
+        if not hazard.is_accepted(allow)
     ]
 
 
-def _bound_anew(plans: Sequence[DevicePlan], steps: Sequence[HostStep]) -> list[Identity]:
-    """The devices that VFIO's drivers probe; a module that is loaded anew probes all of its own."""
-    reloaded = [step.value for step in steps if step.kind is HostStepKind.RELOAD_MODULE]
-    return [
-        plan.device
-        for plan in plans
-        if plan.binds_to_vfio or (plan.is_for_vfio and plan.before.driver in reloaded)
-    ]
+def _find_hazards(
+    usage: Usage, plan: Plan, boot: NextBoot, *, is_whole: bool
+) -> list[tuple[Identity, Hazard]]:
+    """What is in use, or will be by the next boot that is prepared, of devices that are taken."""
+    plans = [*plan.devices, *boot.plans]
+    reloaded = [step.value for step in plan.host_steps if step.kind is HostStepKind.RELOAD_MODULE]
+    leaving = _leaving_native_drivers(plans)
+    hazards = []
+    for device_plan in plans:
+        device = device_plan.device
+        if device_plan.loses_driver or device_plan.before.driver in reloaded:
+            hazards += [(device, hazard) for hazard in _find_use(usage, plan, device_plan)]
+        if device_plan.binds_to_vfio and is_whole:
+            hazards += [(device, hazard) for hazard in usage.iommu_group_hazards(device, leaving)]
+    return hazards
 
 
-def _unready(
-    sysfs: Sysfs, kmod: Kmod, given: Sequence[Identity], wanted: VfioSettings
-) -> list[Problem]:
-    """Why VFIO will refuse devices."""
-    problems = []
-    why_no_group = {
-        device: reason for device in given for reason in [_why_no_group(sysfs, device)] if reason
-    }
-    if why_no_group and not _will_have_noiommu(sysfs, kmod, wanted):
-        problems += [
-            Problem(NO_GROUP % (device.label, why), device) for device, why in why_no_group.items()
+def _find_use(usage: Usage, plan: Plan, device_plan: DevicePlan) -> list[Hazard]:
+    device, state, request = device_plan.device, device_plan.before, plan.request
+    hazards = usage.hazards_of(device, state)
+    if not request.runtime:
+        # Who holds a VFIO node open now does not outlast the boot, and nothing is unbound in use.
+        hazards = [
+            hazard._replace(is_fatal=False) for hazard in hazards if hazard.kind != OPEN_NODE
         ]
-    if _will_require_reset(sysfs, kmod, wanted):
-        problems += [
-            Problem(NO_RESET % (device.label, device.compatible[0]), device)
-            for device in given
-            if _has_no_reset(kmod, device)
-        ]
-    return problems
+    if request.is_whole_list and request.persistent:
+        hazards += usage.find_boot_hazards(device, state, hazards)
+    return hazards
 
 
-def _why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
-    """Why the device surely has no IOMMU group, as a clause; before Linux 7 one with an IOMMU has
-    its group from its first probe on.
-    """
-    path = sysfs_dir(device)
-    if sysfs.link(path + "/iommu_group"):
-        return None
-    if device.dt_path:
-        has_iommu = sysfs.exists(path + "/of_node/iommus")
-        return None if has_iommu else "its node has no iommus property"
-    if device.acpi_path and translates(sysfs, device.acpi_path) is False:
-        return "the firmware's table IORT names no IOMMU for it"
-    return None
-
-
-def _will_require_reset(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
-    if wanted.reset_required is not None:
-        return wanted.reset_required
-    present = present_settings(sysfs).reset_required
-    if present is not None:
-        return present
-    return _is_on(kmod.parameter(RESETTING.vfio_module, "reset_required") or "Y")
-
-
-def _has_no_reset(kmod: Kmod, device: Identity) -> bool:
-    """Whether VFIO's driver surely finds no reset function (vfio_platform_get_reset).
-
-    With ACPI only the kernel knows whether there is a method _RST; some drivers never ask.
-    """
-    if not BUSES[device.bus].vfio_resets or not device.compatible:
-        return False
-    # A module that is built in need not be among modprobe's aliases.
-    asked = device.compatible[0]
-    return asked not in _IN_KERNEL_RESETS and not kmod.resolve("vfio-reset:" + asked)
-
-
-def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> list[Problem]:
-    """Which devices of the list are on VFIO only because no IOMMU was asked for till now."""
-    if wanted.unsafe_noiommu is not False:
-        return []
-    return [
-        Problem(
-            "%s is on VFIO without an IOMMU, and with `unsafe_noiommu: false` it would not come "
-            "back at the next boot. Take it off the list, or set `unsafe_noiommu: true`"
-            % plan.device.label,
-            plan.device,
-        )
-        for plan in plans
-        if plan.is_for_vfio
-        and sysfs.read(sysfs_dir(plan.device) + "/iommu_group/name") == NOIOMMU_GROUP
-    ]
-
-
-def _will_have_noiommu(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
-    if wanted.unsafe_noiommu is not None:
-        return wanted.unsafe_noiommu
-    present = present_settings(sysfs).unsafe_noiommu
-    if present is not None:
-        return present
-    return _is_on(kmod.parameter("vfio", "enable_unsafe_noiommu_mode") or "N")
-
-
-def _without_noiommu(
-    sysfs: Sysfs, kmod: Kmod, steps: Sequence[HostStep], wanted: VfioSettings
-) -> list[str]:
-    """Whether the kernel cannot do without an IOMMU at all."""
-    if not wanted.unsafe_noiommu or not any(
-        step.kind is HostStepKind.SET_NOIOMMU for step in steps
-    ):
-        return []
-    parameter = NOIOMMU.rpartition("/")[2]
-    has_it = (
-        sysfs.exists(NOIOMMU)
-        if sysfs.exists("module/vfio")
-        else kmod.has_parameter("vfio", parameter)
-    )
-    # What modinfo does not know is left to the kernel.
-    if has_it is not False:
-        return []
-    return [
-        "`unsafe_noiommu` cannot be set: vfio of this kernel (%s) has no parameter %s. It needs "
-        "CONFIG_VFIO_NOIOMMU" % (os.uname().release, parameter)
-    ]
-
-
-def _unsigned(
-    sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan], steps: Sequence[HostStep]
-) -> list[str]:
-    """Which modules the kernel will not load because nobody has signed them."""
-    wanted = [
-        step.value
-        for step in steps
-        if step.kind in (HostStepKind.LOAD_MODULE, HostStepKind.RELOAD_MODULE)
-    ]
-    wanted += [
-        step.value
-        for plan in plans
-        for step in plan.steps
-        if step.kind is StepKind.LOAD_MODULE and step.value
-    ]
-    enforced = _why_signed_only(sysfs) if wanted else None
-    if not enforced:
-        return []
-    unsigned = {
-        module
-        for name in wanted
-        for module in kmod.unsigned(name)
-        if name in (module, module.replace("_", "-")) or not sysfs.exists("module/" + module)
+def _leaving_native_drivers(plans: Sequence[DevicePlan]) -> set[str]:
+    return {
+        device_plan.device.name_on_bus
+        for device_plan in plans
+        if device_plan.is_for_vfio or device_plan.driver is None
     }
-    return [
-        "Module %s cannot be loaded: this kernel takes signed modules only (%s), and it is not "
-        "signed. Sign it with a key that the kernel trusts, or take a kernel package whose modules "
-        "are signed" % (module, enforced)
-        for module in sorted(unsigned)
-    ]
-
-
-def _why_signed_only(sysfs: Sysfs) -> str | None:
-    """module_sig_check in kernel/module/signing.c asks both."""
-    if _is_on(sysfs.read("module/module/parameters/sig_enforce") or "N"):
-        return "module.sig_enforce"
-    # The level that is in force stands in brackets: security/lockdown/lockdown.c.
-    lockdown = (sysfs.read("kernel/security/lockdown") or "").partition("[")[2].partition("]")[0]
-    return "lockdown=" + lockdown if lockdown not in ("", "none") else None
-
-
-def _is_on(flag: str) -> bool:
-    """A parameter of type bool, as a user or the kernel writes it: kstrtobool in lib/kstrtox.c."""
-    return flag[:1] in "1yYtT" or flag[:2].lower() == "on"

@@ -126,7 +126,7 @@ def node(value: Any, what: str) -> None:
 def link(value: Any, what: str) -> None:
     """A link that this collection makes."""
     directory, _slash, name = text_of(value, what).rpartition("/")
-    if directory not in symlinks.FOLDERS or name in ("", ".", "..") or "\0" in name:
+    if directory not in symlinks.DIRECTORIES or name in ("", ".", "..") or "\0" in name:
         raise ValueError("%s is %s" % (what, quoted(value)))
 
 

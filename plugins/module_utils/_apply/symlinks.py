@@ -17,9 +17,9 @@ from .._model.steps import DevicePlan, HostStep, HostStepKind, Problem, Step, St
 
 DEV = "/dev/vfio"
 # Groups have their nodes in the first, devices in the second.
-_PLACES = (DEV, DEV + "/devices")
-_BY_PATH, _BY_TAG = "by-path/", "by-tag/"
-FOLDERS = tuple("%s/%s" % (place, kind[:-1]) for place in _PLACES for kind in (_BY_PATH, _BY_TAG))
+_BASES = (DEV, DEV + "/devices")
+_BY_PATH, _BY_TAG = "by-path", "by-tag"
+DIRECTORIES = tuple("%s/%s" % (base, kind) for base in _BASES for kind in (_BY_PATH, _BY_TAG))
 
 # What stands for the target of something that is there and is no link.
 NO_LINK = ""
@@ -28,7 +28,43 @@ NO_LINK = ""
 _LONGEST = 255
 
 
-class Linking(NamedTuple):
+class Symlink(NamedTuple):
+    """A link below ``base``, the directory of the nodes; ``kind`` is by what it names a device."""
+
+    base: str
+    kind: str
+    name: str
+
+    @classmethod
+    def from_path(cls, path: str) -> Symlink:
+        """The link of a path in DIRECTORIES."""
+        directory, _slash, name = path.rpartition("/")
+        base, _slash, kind = directory.rpartition("/")
+        return cls(base, kind, name)
+
+    @property
+    def path(self) -> str:
+        return "%s/%s" % (self.base, self.label)
+
+    @property
+    def label(self) -> str:
+        """What it is called below where the nodes are."""
+        return "%s/%s" % (self.kind, self.name)
+
+    def target(self, nodes: Sequence[str]) -> str | None:
+        """What it says for a device with ``nodes``; None if none of them is in its base."""
+        for node in nodes:
+            directory, _slash, name = node.rpartition("/")
+            if directory == self.base:
+                return "../" + name
+        return None
+
+    def node(self, target: str) -> str:
+        """The node that it leads to with ``target``."""
+        return "%s/%s" % (self.base, target.rpartition("/")[2])
+
+
+class SymlinkPlan(NamedTuple):
     """Plans with the links that their devices shall have, and what has to go for the list."""
 
     plans: list[DevicePlan]
@@ -38,112 +74,106 @@ class Linking(NamedTuple):
 
 def names(device: Identity, tag: str | None) -> tuple[str, ...]:
     """What the links to a device's nodes are called, below where the nodes are."""
-    found = []
+    labels = []
     path = device.dt_path or device.acpi_path
     if path and is_plain_path(path[1:]) and len(path) <= _LONGEST:
-        found.append(_BY_PATH + path[1:].replace("/", ":"))
+        labels.append("%s/%s" % (_BY_PATH, path[1:].replace("/", ":")))
     if tag:
-        found.append(_BY_TAG + tag)
-    return tuple(found)
+        labels.append("%s/%s" % (_BY_TAG, tag))
+    return tuple(labels)
 
 
-def targets(called: Sequence[str], nodes: Sequence[str]) -> dict[str, str | None]:
+def targets(labels: Sequence[str], nodes: Sequence[str]) -> dict[str, str | None]:
     """What each link says, by its path; None where there is no node for it."""
-    return {"%s/%s" % (place, name): _target(place, nodes) for place in _PLACES for name in called}
+    links = [Symlink.from_path("%s/%s" % (base, label)) for base in _BASES for label in labels]
+    return {link.path: link.target(nodes) for link in links}
 
 
-def paths(called: Sequence[str], nodes: Sequence[str]) -> tuple[str, ...]:
+def paths(labels: Sequence[str], nodes: Sequence[str]) -> tuple[str, ...]:
     """The links that there are."""
-    return tuple(path for path, target in targets(called, nodes).items() if target)
+    return tuple(path for path, target in targets(labels, nodes).items() if target)
 
 
 def followed(path: str, target: str | None, nodes: Sequence[str]) -> str | None:
     """What a link that had ``target`` says after its device got ``nodes``, maybe of new numbers."""
-    return target and (_target(_place(path), nodes) or target)
+    return target and (Symlink.from_path(path).target(nodes) or target)
 
 
 def node_of(path: str, target: str) -> str:
     """The node that a link leads to."""
-    return "%s/%s" % (_place(path), target.rpartition("/")[2])
+    return Symlink.from_path(path).node(target)
 
 
-def linking(
+def plan_symlinks(
     plans: Sequence[DevicePlan],
     tags: Mapping[Identity, str],
     present: Mapping[str, str],
     has_node: Callable[[str], bool],
-) -> Linking:
-    """What has to be done to the links that are ``present`` in FOLDERS, for a whole list."""
-    linked: list[DevicePlan] = []
+) -> SymlinkPlan:
+    """What has to be done to the links ``present`` in DIRECTORIES, for a whole list."""
+    with_links: list[DevicePlan] = []
     problems: list[Problem] = []
-    taken: set[str] = set()
-    for one in plans:
+    assigned: set[str] = set()
+    for plan in plans:
         # Two devices can share a node of the tree; the link is the first one's.
-        mine = [name for name in _wanted(one, tags) if name not in taken]
-        taken.update(mine)
-        linked.append(_linked(one, tuple(mine), present, has_node))
-        problems += [
-            Problem(
-                "%s: %s is in the way of the link to its node, and is no link. Move it away"
-                % (one.device.label, path),
-                one.device,
-            )
-            for path in targets(mine, ())
-            if present.get(path) == NO_LINK
-        ]
-    left = {name for one in plans for name in names(one.device, None)}
+        labels = tuple(label for label in _wanted(plan, tags) if label not in assigned)
+        assigned.update(labels)
+        with_links.append(_with_links(plan, labels, present, has_node))
+        problems += _conflicts(plan.device, labels, present)
+    unclaimed = {label for plan in plans for label in names(plan.device, None)}
+    links = [Symlink.from_path(path) for path, target in present.items() if target != NO_LINK]
     steps = [
-        HostStep(HostStepKind.REMOVE_LINK, path)
-        for path, target in present.items()
-        if target != NO_LINK
-        and _name(path) not in taken
-        and (_is_ours(path, left) or not has_node(node_of(path, target)))
+        HostStep(HostStepKind.REMOVE_LINK, link.path)
+        for link in links
+        if link.label not in assigned
+        and (_is_ours(link, unclaimed) or not has_node(link.node(present[link.path])))
     ]
-    return Linking(linked, steps, problems)
+    return SymlinkPlan(with_links, steps, problems)
 
 
-def _wanted(one: DevicePlan, tags: Mapping[Identity, str]) -> tuple[str, ...]:
-    return names(one.device, tags.get(one.device)) if one.is_for_vfio else ()
+def _conflicts(
+    device: Identity, labels: Sequence[str], present: Mapping[str, str]
+) -> list[Problem]:
+    return [
+        Problem(
+            "%s: %s is in the way of the link to its node, and is no link. Move it away"
+            % (device.label, path),
+            device,
+        )
+        for path in targets(labels, ())
+        if present.get(path) == NO_LINK
+    ]
 
 
-def _linked(
-    one: DevicePlan,
-    mine: tuple[str, ...],
+def _wanted(plan: DevicePlan, tags: Mapping[Identity, str]) -> tuple[str, ...]:
+    return names(plan.device, tags.get(plan.device)) if plan.is_for_vfio else ()
+
+
+def _with_links(
+    plan: DevicePlan,
+    labels: tuple[str, ...],
     present: Mapping[str, str],
     has_node: Callable[[str], bool],
 ) -> DevicePlan:
-    if not mine or (one.is_bound_already and _is_right(one, mine, present, has_node)):
-        return one._replace(links=mine)
-    step = Step(StepKind.LINK_NODES, links=mine)
-    return one._replace(links=mine, steps=(*one.steps, step))
+    if not labels or (plan.is_bound_already and _is_right(plan, labels, present, has_node)):
+        return plan._replace(links=labels)
+    step = Step(StepKind.LINK_NODES, links=labels)
+    return plan._replace(links=labels, steps=(*plan.steps, step))
 
 
 def _is_right(
-    one: DevicePlan,
-    mine: Sequence[str],
+    plan: DevicePlan,
+    labels: Sequence[str],
     present: Mapping[str, str],
     has_node: Callable[[str], bool],
 ) -> bool:
-    wanted = targets(mine, one.before.vfio_nodes)
+    wanted = targets(labels, plan.before.vfio_nodes)
     if all(present.get(path) == target for path, target in wanted.items()):
         return True
     # A container may have no nodes to link to.
     return not has_node(DEV)
 
 
-def _is_ours(path: str, left: set[str]) -> bool:
+def _is_ours(link: Symlink, labels: set[str]) -> bool:
     """Whether nobody but this collection can have made it; others may have links by path."""
-    return _name(path).startswith(_BY_TAG) or _name(path) in left
-
-
-def _place(path: str) -> str:
-    return path.partition("/by-")[0]
-
-
-def _name(path: str) -> str:
-    return path[len(_place(path)) + 1 :]
-
-
-def _target(place: str, nodes: Sequence[str]) -> str | None:
-    found = (node.rpartition("/") for node in nodes)
-    return next(("../" + name for folder, _slash, name in found if folder == place), None)
+    return link.kind == _BY_TAG or link.label in labels

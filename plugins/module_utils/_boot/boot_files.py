@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Mapping, NamedTuple, Sequence
 
 from .. import _text
-from .._discovery.devices import has_devices, reference_path, resolve, states, with_all_ids
+from .._discovery.devices import reference_path, states
 from .._discovery.driver_names import misnamed
 from .._discovery.vfio import is_built_in
 from .._errors import PolicyError
-from .._model import policy_list
 from .._model.buses import BUSES, VFIO_DRIVERS
+from .._model.claimed import Claimed
 from .._model.device import Identity
-from .._model.plan import is_native, is_settled, is_taken, override_of
+from .._model.plan import is_native, is_settled, is_still_applied, override_of
 from .._model.policy import ALWAYS, DEFAULT, NEVER, VFIO, Claim
 from .._model.policy_list import Entry
 from .._model.request import Request
@@ -61,23 +61,11 @@ class BootFileChanges(NamedTuple):
     initramfs: Initramfs = Initramfs()
     records: Sequence[FileChange] = ()
     warnings: Sequence[str] = ()
-    # Of devices that the list claims at the next boot alone.
-    positions: Mapping[Identity, int] = {}
 
     def accepts_less_than(self, allow: Sequence[str]) -> bool:
         """Whether a boot is waited for, and fewer kinds of use were accepted for it."""
         waiting = self.records[0].after if self.records else None
         return waiting is not None and not set(allow) <= set(accepted(waiting))
-
-
-class _Present(NamedTuple):
-    """The devices that are there of each entry: of the list, and of the list last applied.
-
-    Both are empty where the run makes claims of its own, from a snapshot of its own.
-    """
-
-    given: Sequence[Sequence[Identity]] = ()
-    earlier: Sequence[Sequence[Identity]] = ()
 
 
 def contents(files: Files) -> dict[str, str | None]:
@@ -100,15 +88,15 @@ def plan_boot_files(
     request: Request,
     plans: Sequence[DevicePlan],
     previous: LastApplied,
-    before: dict[str, str | None],
+    before: Mapping[str, str | None],
+    claimed: Claimed,
 ) -> BootFileChanges:
     """Return what a call changes for the next boot; ``before`` are our files as they are."""
     if not (request.is_whole_list and request.persistent):
         return BootFileChanges([], [], needs_boot=False)
-    present = _Present() if request.runtime else _present(host, request, previous)
-    boot_plan, conflicts = _boot_plan(host, request, plans, previous, present)
-    claims, undecided = _claims(request, plans, present)
-    conflicts += undecided
+    boot_plan, conflicts = _boot_plan(host, request, plans, previous, claimed)
+    claims = claimed.by_list
+    conflicts += claimed.conflicts
     tool = None if request.initramfs == NEVER else initramfs.detect(host.files)
     if tool:
         boot_plan = _with_initramfs(host, tool, claims, boot_plan)
@@ -130,7 +118,7 @@ def plan_boot_files(
     conflicts += [] if request.runtime else _misnamed(host, claims)
     if request.initramfs == ALWAYS and request.entries:
         conflicts += map(Problem, _no_initramfs(tool))
-    needs_boot = not request.runtime and _needs_boot(host, claims, previous, present)
+    needs_boot = not request.runtime and _needs_boot(host, claims, previous, claimed)
     before_run = host.files.read_own(last_applied.WAITS_FOR_BOOT)
     # What was accepted counts as long as the list is the same.
     is_same = before_run is not None and not any(change.is_needed for change in files)
@@ -145,7 +133,6 @@ def plan_boot_files(
         rebuild,
         [waiting, *_outdated(host, rebuild, files)],
         list(in_sync.unsafe_directories(host.files, written).values()),
-        _positions(request, present),
     )
 
 
@@ -214,12 +201,12 @@ def _initramfs_of(
 
 
 def _needs_boot(
-    host: Host, claims: Sequence[Claim], previous: LastApplied, present: _Present
+    host: Host, claims: Sequence[Claim], previous: LastApplied, claimed: Claimed
 ) -> bool:
     kept = {claim.device for claim in claims}
     earlier = [
         (device, entry.policy)
-        for entry, devices in zip(previous.entries, present.earlier)
+        for entry, devices in zip(previous.entries, claimed.earlier)
         for device in devices
         if device not in kept
     ]
@@ -230,7 +217,7 @@ def _needs_boot(
         for claim, state in zip(claims, present_states)
     ]
     is_free = [
-        policy.kind == DEFAULT or not is_taken(policy, device.bus, state)
+        policy.kind == DEFAULT or not is_still_applied(policy, device.bus, state)
         for (device, policy), state in zip(earlier, present_states[len(claims) :])
     ]
     return not all(is_right + is_free)
@@ -241,7 +228,7 @@ def _boot_plan(
     request: Request,
     plans: Sequence[DevicePlan],
     previous: LastApplied,
-    present: _Present,
+    claimed: Claimed,
 ) -> tuple[BootPlan, list[Problem]]:
     """The plan, and those entries of which no rule can be made."""
     aliases = _aliases(host, request.entries)
@@ -250,7 +237,7 @@ def _boot_plan(
         request.entries,
         resolved,
         _natives(plans, previous) if request.runtime else previous.natives,
-        _vfio_buses(request, plans, present),
+        _vfio_buses(request, plans, claimed),
         _pinned_modules(host, request.entries),
         request.options,
         aliases,
@@ -271,33 +258,6 @@ def _module_conflicts(host: Host, request: Request, boot_plan: BootPlan) -> list
     wanted = modprobe_d.Requirements(loadable, kmod_conf.parameters(boot_plan.options.settings))
     known = modprobe_d.lines(host.files, last_applied.MODPROBE, is_running=request.runtime)
     return modprobe_d.find_conflicts(known, wanted)
-
-
-def _claims(
-    request: Request, plans: Sequence[DevicePlan], present: _Present
-) -> tuple[list[Claim], list[Problem]]:
-    """What the list claims at the next boot, of the devices that are there now.
-
-    Beside it, which of its entries contradict each other; what they claim is not decided.
-    """
-    if request.runtime:
-        return [Claim(plan.device, plan.policy) for plan in plans if not plan.policy.taken_by], []
-    positions = [position for position, _entry in request.by_position]
-    disagreements = policy_list.disagreements(request.entries, present.given)
-    undecided = {device for problem in disagreements for device in problem.devices}
-    given = [[device for device in devices if device not in undecided] for devices in present.given]
-    return policy_list.claims(request.entries, given), [
-        Problem(problem.sentence, position=positions[problem.position]) for problem in disagreements
-    ]
-
-
-def _positions(request: Request, present: _Present) -> dict[Identity, int]:
-    """Where in the user's list the entry stands that claims a device."""
-    positions: dict[Identity, int] = {}
-    for (position, _entry), devices in zip(request.by_position, present.given):
-        for device in devices:
-            positions.setdefault(device, position)
-    return positions
 
 
 def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity, driverctl.Stored]:
@@ -382,33 +342,18 @@ def _natives(plans: Sequence[DevicePlan], previous: LastApplied) -> dict[str, st
     return natives
 
 
-def _vfio_buses(request: Request, plans: Sequence[DevicePlan], present: _Present) -> list[str]:
+def _vfio_buses(request: Request, plans: Sequence[DevicePlan], claimed: Claimed) -> list[str]:
     if request.runtime:
         return sorted({plan.device.bus for plan in plans if plan.is_for_vfio})
     return sorted(
         {
             device.bus
-            for entry, devices in zip(request.entries, present.given)
+            for entry, devices in zip(request.entries, claimed.matches)
             if entry.policy.kind == VFIO
             for device in devices
             if device.bus in VFIO_DRIVERS
         }
     )
-
-
-def _present(host: Host, request: Request, previous: LastApplied) -> _Present:
-    """The devices of both lists that are there now; an image may have no /sys."""
-    if not has_devices(host.sysfs):
-        return _Present()
-    selectors = [
-        entry.selector._replace(required=False, expect=None)
-        for entry in (*request.entries, *previous.entries)
-    ]
-    matched = [
-        [with_all_ids(host.sysfs, device) for device in devices]
-        for devices in resolve(host.sysfs, selectors)
-    ]
-    return _Present(matched[: len(request.entries)], matched[len(request.entries) :])
 
 
 def _pinned_modules(host: Host, entries: Sequence[Entry]) -> dict[str, str]:

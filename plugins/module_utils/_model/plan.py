@@ -24,7 +24,7 @@ def override_of(policy: Policy, bus: str) -> str | None:
     }[policy.kind]
 
 
-def is_taken(policy: Policy, bus: str, state: State) -> bool:
+def is_still_applied(policy: Policy, bus: str, state: State) -> bool:
     """Whether a device still is as ``policy`` leaves it, or half on its way back from there."""
     override = override_of(policy, bus)
     if state.driver_override is not None:
@@ -51,7 +51,7 @@ def needs_native(claim: Claim, state: State) -> bool:
     policy, bus = claim.policy, claim.device.bus
     if policy.kind != DEFAULT or not policy.rebind:
         return False
-    if policy.taken_by and not is_taken(policy.taken_by, bus, state):
+    if policy.release_of and not is_still_applied(policy.release_of, bus, state):
         return False
     if state.driver is None:
         return claim.is_new or state.driver_override is not None
@@ -63,14 +63,14 @@ def _asked_for(policy: Policy, bus: str, state: State) -> tuple[str | None, ...]
 
     A run that was killed may have cleared the override and left the driver.
     """
-    taken_by = override_of(policy.taken_by, bus) if policy.taken_by else None
-    return (state.driver_override, taken_by)
+    release_of = override_of(policy.release_of, bus) if policy.release_of else None
+    return (state.driver_override, release_of)
 
 
 def plan(claim: Claim, state: State, native: Native) -> DevicePlan:
     """The steps that bring one device to its policy; none where it is there already."""
     device, policy = claim.device, claim.policy
-    if policy.taken_by and not is_taken(policy.taken_by, device.bus, state):
+    if policy.release_of and not is_still_applied(policy.release_of, device.bus, state):
         return DevicePlan(device, policy, state, (), state.driver, state.driver_override)
     override = override_of(policy, device.bus)
     steps: list[Step] = []

@@ -25,14 +25,14 @@ class Policy(NamedTuple):
     """What shall drive a device.
 
     ``driver`` belongs to DRIVER. Without ``rebind`` the override alone is changed and the device
-    stays where it is. ``taken_by`` limits DEFAULT to devices that are as that policy leaves them,
+    stays where it is. ``release_of`` limits DEFAULT to devices that are as that policy leaves them,
     so that what somebody else set up is not given back in passing.
     """
 
     kind: str
     driver: str | None = None
     rebind: bool = True
-    taken_by: Policy | None = None
+    release_of: Policy | None = None
 
     @property
     def label(self) -> str:

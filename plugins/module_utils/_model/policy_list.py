@@ -225,7 +225,7 @@ def dropped(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:
     """Claims that give back each device that the list claimed before and does not claim now."""
     kept = {claim.device for claim in now}
     return [
-        Claim(claim.device, Policy(DEFAULT, taken_by=claim.policy))
+        Claim(claim.device, Policy(DEFAULT, release_of=claim.policy))
         for claim in before
         if claim.device not in kept and claim.policy.kind != DEFAULT
     ]

@@ -15,8 +15,14 @@ from .._boot.boot_files import accepted
 from .._boot.forecast import Binding, BootForecast, BootState, ForeignConfig, OverrideSources
 from .._boot.installed_kernels import InstalledKernels, Kernel
 from .._boot.kmod_conf import parameters
-from .._boot.last_applied import MODPROBE, MODULES_LOAD, RULES, WAITS_FOR_BOOT, LastApplied
-from .._boot.last_applied import parse_header as remember
+from .._boot.last_applied import (
+    MODPROBE,
+    MODULES_LOAD,
+    RULES,
+    WAITS_FOR_BOOT,
+    LastApplied,
+    parse_header,
+)
 from .._discovery.builtin_drivers import Early, EarlyDrivers
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
@@ -132,24 +138,26 @@ def inspect(
 
     With ``only_claimed`` those of them that the list last applied claims.
     """
-    memory = remember(host.files.read(RULES))
+    last_applied = parse_header(host.files.read(RULES))
     devices = snapshot(host.sysfs, KINDS)
     chosen = devices
     elsewhere = for_other_boards(host.sysfs, selectors or ())
     if selectors is not None:
-        found = resolve(host.sysfs, [one for one in selectors if one not in elsewhere], devices)
-        chosen = list(dict.fromkeys(device for matches in found for device in matches))
-    inspector = _Inspector(host, usage, memory, devices)
+        resolved = resolve(
+            host.sysfs, [selector for selector in selectors if selector not in elsewhere], devices
+        )
+        chosen = list(dict.fromkeys(device for matches in resolved for device in matches))
+    inspector = _Inspector(host, usage, last_applied, devices)
     if only_claimed:
         chosen = [device for device in chosen if inspector.is_claimed(device)]
     states = states_as_far_as_known(host.sysfs, chosen)
     return Findings(
-        [inspector.of(device, *found) for device, found in zip(chosen, states)],
-        memory.entries,
+        [inspector.of(device, *known) for device, known in zip(chosen, states)],
+        last_applied.entries,
         host.files.read_own(WAITS_FOR_BOOT) is not None,
         board(host.sysfs),
         list(elsewhere.values()),
-        in_sync.compare(host.files, memory),
+        in_sync.compare(host.files, last_applied),
         inspector.kernels,
     )
 
@@ -158,12 +166,14 @@ class _Inspector:
     """What concerns all devices of a host, read once, and each device in the light of it."""
 
     def __init__(
-        self, host: Host, usage: Usage, memory: LastApplied, devices: Sequence[Identity]
+        self, host: Host, usage: Usage, last_applied: LastApplied, devices: Sequence[Identity]
     ) -> None:
         self._host = host
         self._usage = usage
-        earlier = [entry.selector._replace(required=False, expect=None) for entry in memory.entries]
-        self._claimed = first_entries(memory.entries, resolve(host.sysfs, earlier, devices))
+        earlier = [
+            entry.selector._replace(required=False, expect=None) for entry in last_applied.entries
+        ]
+        self._claimed = first_entries(last_applied.entries, resolve(host.sysfs, earlier, devices))
         self._stored = driverctl.stored(host.files)
         self._sharing = Counter(device.stable_name for device in devices if self._stored)
         self._rules = foreign_udev.rules(host.files, RULES)
@@ -171,13 +181,15 @@ class _Inspector:
             *modprobe_d.lines(host.files, MODPROBE),
             *modules_load_d.lines(host.files, MODULES_LOAD),
         ]
-        self._parameters = parameters(memory.options.settings)
+        self._parameters = parameters(last_applied.options.settings)
         self._drivers = Drivers(host.sysfs, host.kmod)
-        self._memory = memory
+        self._last_applied = last_applied
         self._accepted = accepted(host.files.read_own(WAITS_FOR_BOOT))
         self._early = EarlyDrivers(host.sysfs, host.kmod, host.files)
         self._installed = InstalledKernels(host.files)
-        self._outlook = BootForecast(host, self._drivers, memory, self._lines, self._installed)
+        self._forecast = BootForecast(
+            host, self._drivers, last_applied, self._lines, self._installed
+        )
         self.kernels = self._installed.lacking(self._modules())
 
     def _modules(self) -> list[str]:
@@ -188,7 +200,9 @@ class _Inspector:
             for desired in [OverrideSources(device.bus, entry).desired]
             if desired
         }
-        return sorted({module for one in asked for module in self._outlook.modules(*one)})
+        return sorted(
+            {module for bus, desired in asked for module in self._forecast.modules(bus, desired)}
+        )
 
     def is_claimed(self, device: Identity) -> bool:
         """Whether the list last applied claims it."""
@@ -203,7 +217,7 @@ class _Inspector:
         unanswered = self._usage.unanswered
         hazards = _hazards(self._usage, device, state, blocked)
         may_carry_more = self._usage.unanswered > unanswered
-        next_boot = self._outlook.of(device, state, match, say)
+        next_boot = self._forecast.of(device, state, match, say)
         return Inspection(
             device,
             state,
@@ -211,7 +225,7 @@ class _Inspector:
             None if may_carry_more and not hazards else hazards,
             say,
             next_boot,
-            self._outlook.lines(device, state, match, say),
+            self._forecast.lines(device, state, match, say),
             _against(self._lines, self._parameters, say),
             self._early_driver(device, state, say),
             _present_links(self._host, device, state, say.entry),
@@ -222,7 +236,7 @@ class _Inspector:
 
     def _without_driver(self, device: Identity, say: OverrideSources) -> list[str]:
         """In which new kernels the device would not have the driver that the list asks for."""
-        needed = self._outlook.modules(device.bus, say.desired) if say.desired else []
+        needed = self._forecast.modules(device.bus, say.desired) if say.desired else []
         return [
             "kernel %s, installed since this one was booted, has no module %s, which the list last "
             "applied needs: if the next boot starts it, the device has no driver"
@@ -238,15 +252,15 @@ class _Inspector:
         if not next_boot.is_known or state.driver in (None, next_boot.binding.driver):
             return []
         # Processes end before the boot; what a group is of no use to is no loss.
-        kept = [one for one in hazards if one.kind not in (OPEN_NODE, BLOCKED, "group")]
+        kept = [hazard for hazard in hazards if hazard.kind not in (OPEN_NODE, BLOCKED, "group")]
         kept += self._usage.find_boot_hazards(device, state, kept)
-        return [LostAtBoot(one, one.kind in self._accepted) for one in kept]
+        return [LostAtBoot(hazard, hazard.kind in self._accepted) for hazard in kept]
 
     def _early_driver(self, device: Identity, state: State, say: OverrideSources) -> Early | None:
         if say.desired is None:
             return None
         is_native = state.driver_override is None
-        taken_from = (state.driver,) if is_native else self._memory.native_of(device)
+        taken_from = (state.driver,) if is_native else self._last_applied.native_of(device)
         if taken_from in (None, (say.desired.driver,)):
             return None
         return self._early.of(device, taken_from[0])

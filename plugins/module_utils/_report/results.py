@@ -57,7 +57,7 @@ def result(outcome: Outcome) -> dict[str, Any]:
     """The result of a state module."""
     return {
         "changed": outcome.is_changed,
-        "devices": [device(one) for one in outcome.devices],
+        "devices": [device(device_outcome) for device_outcome in outcome.devices],
         "host_steps": _sentences(outcome.host_steps),
         "interrupted": list(outcome.interrupted),
         "skipped_entries": list(outcome.skipped),
@@ -86,7 +86,10 @@ def list_result(outcome: Outcome) -> dict[str, Any]:
 
 def linked(outcome: Outcome) -> list[dict[str, Any]]:
     """The devices of a whole list, with the links to their nodes."""
-    return [dict(device(one), links=list(one.links)) for one in outcome.devices]
+    return [
+        dict(device(device_outcome), links=list(device_outcome.links))
+        for device_outcome in outcome.devices
+    ]
 
 
 def _kept_settings(outcome: Outcome) -> list[str]:
@@ -108,14 +111,14 @@ def boot_files(outcome: Outcome) -> list[dict[str, Any]]:
 
 def diff(outcome: Outcome) -> list[dict[str, str]]:
     """Parts for devices, links that go, modules and each file, where they differ."""
-    changed = [one for one in outcome.devices if one.steps]
+    changed = [device_outcome for device_outcome in outcome.devices if device_outcome.steps]
     parts = []
     if changed:
         parts.append(
             _part(
                 "devices",
-                [_line(one, one.before) for one in changed],
-                [_line_after(one) for one in changed],
+                [_line(device_outcome, device_outcome.before) for device_outcome in changed],
+                [_line_after(device_outcome) for device_outcome in changed],
             )
         )
     removed = [step for step in outcome.host_steps if step.kind is HostStepKind.REMOVE_LINK]
@@ -129,13 +132,13 @@ def diff(outcome: Outcome) -> list[dict[str, str]]:
     return parts + [_file_part(change) for change in files if change.before != change.after]
 
 
-def early(found: Early) -> dict[str, str | None]:
+def early(binding: Early) -> dict[str, str | None]:
     """What only the kernel's command line can prevent."""
     return {
-        "name": found.device.name,
-        "driver": found.driver,
-        "words": found.words,
-        "sentence": found.sentence,
+        "name": binding.device.name,
+        "driver": binding.driver,
+        "words": binding.words,
+        "sentence": binding.sentence,
     }
 
 
@@ -153,7 +156,7 @@ def _line(outcome: DeviceOutcome, state: State, note: str = "") -> str:
 
 
 def _line_after(outcome: DeviceOutcome) -> str:
-    notes = [" (given back)"] if outcome.policy.taken_by else []
+    notes = [" (given back)"] if outcome.policy.release_of else []
     of_nodes = [step for step in outcome.steps if step.kind in _OF_NODES]
     notes += ["; " + sentence for sentence in _sentences(of_nodes)]
     return _line(outcome, outcome.after, "".join(notes))

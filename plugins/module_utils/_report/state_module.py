@@ -62,7 +62,7 @@ def request_of_one_policy(
     if not params["devices"]:
         raise PolicyError("devices is empty; name at least one device")
     if is_release:
-        policy = Policy(DEFAULT, taken_by=policy)
+        policy = Policy(DEFAULT, release_of=policy)
     problems = Problems()
     good = good_selectors(params["devices"], problems)
     return Request(

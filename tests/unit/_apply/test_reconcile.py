@@ -602,7 +602,7 @@ def test_an_image_needs_no_boot_to_be_finished(board: Board, tmp_path: Path) -> 
     image = board.host._replace(sysfs=Sysfs(str(tmp_path / "nothing")))
     request = Request(parse_entries([CRYPTO]), is_whole_list=True, runtime=False, persistent=True)
     usage = Usage(image.sysfs)
-    outcome = reconcile(image, usage, board.runs(), request, check_mode=False)
+    outcome = reconcile(image, usage, board.run_lock(), request, check_mode=False)
     assert outcome.is_changed
     assert not outcome.needs_boot
 

@@ -189,7 +189,7 @@ def test_a_device_that_has_no_driver_by_an_earlier_run_is_left_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("taken_by", "state", "is_given_back"),
+    ("release_of", "state", "is_given_back"),
     [
         (Policy(VFIO), State("vfio-platform", "vfio-platform"), True),
         (Policy(VFIO), State("native", "vfio-platform"), True),
@@ -204,9 +204,9 @@ def test_a_device_that_has_no_driver_by_an_earlier_run_is_left_so() -> None:
     ],
 )
 def test_only_what_is_as_we_left_it_is_given_back(
-    taken_by: Policy, state: State, is_given_back: bool
+    release_of: Policy, state: State, is_given_back: bool
 ) -> None:
-    steps = steps_of(Policy(DEFAULT, taken_by=taken_by), state)
+    steps = steps_of(Policy(DEFAULT, release_of=release_of), state)
     assert bool(steps) == is_given_back
 
 

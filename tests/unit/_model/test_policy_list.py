@@ -126,7 +126,7 @@ def test_two_policies_for_one_device_are_refused_and_both_are_named() -> None:
 def test_what_the_list_before_claimed_and_this_one_does_not_is_given_back() -> None:
     before = [Claim(ONE, GIVE), Claim(TWO, KEEP_OFF)]
     (back,) = dropped([Claim(ONE, BACK)], before)
-    assert (back.device, back.policy) == (TWO, Policy(DEFAULT, taken_by=KEEP_OFF))
+    assert (back.device, back.policy) == (TWO, Policy(DEFAULT, release_of=KEEP_OFF))
 
 
 def test_what_was_on_default_before_is_not_given_back_again() -> None:

@@ -24,7 +24,7 @@ from ansible_collections.armfleet.vfio.plugins.filter import (
     rollout_state,
     rollout_table,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply import preflight
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply import readiness
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     initramfs,
     last_applied,
@@ -329,7 +329,7 @@ def test_the_table_of_the_guide_is_what_a_rollout_shows(tmp_path: Path) -> None:
         "devices": [{**DEVICE, "name": f"{number}.x"} for number in range(6)],
         "policy_list": [{"compatible": "acme,x", "policy": "vfio"}],
     }
-    without_vfio = {"failed": True, "msg": preflight._no_vfio(kmod, "vfio-platform")}
+    without_vfio = {"failed": True, "msg": readiness._no_vfio(kmod, "vfio-platform")}
     rows = {
         "board-b": rollout_state.rollout_state("board-b", 2, without_vfio),
         "rack-1": rollout_state.rollout_state("rack-1", 1, {"changed": True}, claims),
