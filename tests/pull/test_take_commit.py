@@ -464,20 +464,337 @@ class TestTransports:
         assert f"transport '{scheme}' not allowed" in host.take()
 
 
-def test_a_submodule_of_a_signed_commit_is_taken(
-    host: Host, server: Server, tmp_path: Path
-) -> None:
-    other = Server(tmp_path / "other", server.key)
-    other.commit("one")
-    server.git("submodule", "--quiet", "add", "../other", "sub")
-    server.commit("first")
-    assert host.take() == ""
-    assert (host.checkout / "sub/site.yml").read_text() == "one"
-    other.commit("two")
-    server.git("submodule", "--quiet", "update", "--remote", "sub")
-    server.commit("second")
-    assert host.take() == ""
-    assert (host.checkout / "sub/site.yml").read_text() == "two"
+class TestSubmodules:
+    """Submodules of a signed commit, whatever the checkout has in their place."""
+
+    @pytest.fixture
+    def other(self, server: Server) -> Server:
+        """Return the server of the submodule, which has one that is called ``inner`` in turn."""
+        inner = Server(server.path.with_name("inner"), server.key)
+        inner.commit("inner")
+        other = Server(server.path.with_name("other"), server.key)
+        other.git("submodule", "--quiet", "add", "../inner", "inner")
+        other.commit("one", extra="extra")
+        return other
+
+    @pytest.fixture
+    def add(self, server: Server, other: Server) -> Callable[[str], None]:
+        """Return what commits the submodule at some path."""
+
+        def add(path: str) -> None:
+            server.git("submodule", "--quiet", "add", f"../{other.path.name}", path)
+            server.git("submodule", "--quiet", "update", "--init", "--recursive")
+            server.commit(f"with {path}")
+
+        return add
+
+    def drop(self, server: Server, path: str) -> None:
+        """Take the submodule out of the next commit."""
+        server.git("rm", "--quiet", "--force", path)
+        (server.path / ".gitmodules").unlink(missing_ok=True)
+        shutil.rmtree(server.path / ".git/modules")
+        server.git("config", "--remove-section", f"submodule.{path}")
+
+    def assert_taken(self, host: Host, path: str = "sub", content: str = "one") -> None:
+        for _pull in range(2):
+            assert host.take() == ""
+            assert (host.checkout / path / "site.yml").read_text() == content
+            assert (host.checkout / path / "inner/site.yml").read_text() == "inner"
+            status = ["git", "-C", str(host.checkout), "status", "--porcelain", "-uno"]
+            done = subprocess.run(status, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True)
+            assert done.stdout == b""
+
+    def test_one_is_taken_and_then_the_next(
+        self, host: Host, server: Server, other: Server, add: Callable[[str], None]
+    ) -> None:
+        server.commit("first")
+        add("sub")
+        self.assert_taken(host)
+        other.commit("two")
+        server.git("submodule", "--quiet", "update", "--remote", "sub")
+        server.commit("second")
+        self.assert_taken(host, content="two")
+
+    @pytest.mark.parametrize(
+        ("when", "place", "planted"),
+        [
+            *(
+                ("before", place, planted)
+                for place in ("a/sub", "a/sub/inner")
+                for planted in ("directory", "file", "link", "repository", "no one", "nowhere")
+            ),
+            ("before", "a", "link"),
+            ("after", "a", "link"),
+            ("after", "a", "file"),
+            ("after", "a/sub", "link"),
+            ("after", "a/sub/inner", "repository"),
+        ],
+    )
+    def test_what_lies_in_its_place_is_removed(
+        self,
+        host: Host,
+        server: Server,
+        add: Callable[[str], None],
+        when: str,
+        place: str,
+        planted: str,
+    ) -> None:
+        server.commit("first")
+        if when == "before":
+            assert host.take() == ""
+        add("a/sub")
+        if when == "after":
+            assert host.take() == ""
+        outside = host.home / "outside"
+        (outside / "sub/inner").mkdir(parents=True)
+        (outside / "sub/inner/kept").touch()
+        target = host.checkout / place
+        _remove(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if planted == "file":
+            target.touch()
+        elif planted == "link":
+            target.symlink_to(outside)
+        else:
+            target.mkdir()
+            (target / "planted").touch()
+            if planted == "repository":
+                subprocess.run(["git", "init", "--quiet", target], check=True)
+            elif planted == "no one":
+                (target / ".git").mkdir()
+            elif planted == "nowhere":
+                (target / ".git").write_text("gitdir: ../nowhere\n")
+        self.assert_taken(host, "a/sub")
+        assert [path.name for path in outside.rglob("*")] == ["sub", "inner", "kept"]
+
+    @pytest.mark.parametrize("becomes", ["nothing", "directory", "file", "link"])
+    def test_one_that_becomes_something_else_leaves_nothing(
+        self, host: Host, server: Server, add: Callable[[str], None], becomes: str
+    ) -> None:
+        server.commit("first")
+        add("sub")
+        self.assert_taken(host)
+        self.drop(server, "sub")
+        place = server.path / "sub"
+        if becomes == "directory":
+            place.mkdir()
+            (place / "tracked").touch()
+        elif becomes == "file":
+            place.touch()
+        elif becomes == "link":
+            place.symlink_to("site.yml")
+        server.commit("without")
+        for _pull in range(2):
+            assert host.take() == ""
+            assert host.runs == "without"
+            _assert_same_files(host.checkout, server.path)
+        add("elsewhere")
+        self.assert_taken(host, "elsewhere")
+
+    def test_a_nested_one_that_is_gone_leaves_nothing(
+        self, host: Host, server: Server, other: Server, add: Callable[[str], None]
+    ) -> None:
+        server.commit("first")
+        add("sub")
+        self.assert_taken(host)
+        self.drop(other, "inner")
+        (other.path / "inner").mkdir()
+        (other.path / "inner/tracked").touch()
+        other.commit("two")
+        server.git("submodule", "--quiet", "update", "--remote", "sub")
+        server.commit("second")
+        for _pull in range(2):
+            assert host.take() == ""
+            _assert_same_files(host.checkout / "sub", other.path)
+
+    def test_one_that_moves_leaves_nothing(
+        self, host: Host, server: Server, add: Callable[[str], None]
+    ) -> None:
+        server.commit("first")
+        add("sub")
+        self.assert_taken(host)
+        server.git("mv", "sub", "moved")
+        server.commit("second")
+        self.assert_taken(host, "moved")
+        assert not (host.checkout / "sub").exists()
+
+    @pytest.mark.parametrize("missing", ["objects", "HEAD", "refs", "config"])
+    def test_one_whose_clone_was_interrupted_is_cloned_again(
+        self, host: Host, server: Server, add: Callable[[str], None], missing: str
+    ) -> None:
+        server.commit("first")
+        add("sub")
+        self.assert_taken(host)
+        _remove(host.home / "repository.git/modules/sub" / missing)
+        self.assert_taken(host)
+
+    def test_its_server_cannot_end_all_pulls_by_other_hashes(
+        self, host: Host, server: Server, other: Server, add: Callable[[str], None]
+    ) -> None:
+        server.commit("first")
+        add("sub")
+        lie = Server(server.path.with_name("lie"), server.key, "--object-format=sha256")
+        lie.commit("lie")
+        truth = other.path.rename(server.path.with_name("truth"))
+        lie.path.rename(other.path)
+        assert "was not taken" in host.take()
+        other.path.rename(lie.path)
+        truth.rename(other.path)
+        self.assert_taken(host)
+
+    @pytest.mark.parametrize("way", ["merge", "rebase"])
+    def test_the_commit_that_was_signed_is_taken_and_no_merge_with_another(
+        self, host: Host, server: Server, other: Server, add: Callable[[str], None], way: str
+    ) -> None:
+        server.commit("first")
+        add("sub")
+        modules = server.path / ".gitmodules"
+        modules.write_text(modules.read_text() + f"\tupdate = {way}\n")
+        server.commit("second")
+        self.assert_taken(host)
+        other.git("commit", "--quiet", "--amend", "--message=rewritten")
+        other.commit("two")
+        server.git("-C", "sub", "fetch", "--quiet", "--force")
+        server.git("-C", "sub", "checkout", "--quiet", "origin/main")
+        server.commit("third")
+        self.assert_taken(host, content="two")
+
+    def test_one_that_its_author_leaves_out_is_left_out(
+        self, host: Host, server: Server, add: Callable[[str], None]
+    ) -> None:
+        server.commit("first")
+        add("sub")
+        modules = server.path / ".gitmodules"
+        modules.write_text(modules.read_text() + "\tupdate = none\n")
+        server.commit("second")
+        assert host.take() == ""
+        assert list((host.checkout / "sub").iterdir()) == []
+        (host.checkout / "sub/mine").touch()
+        assert host.take() == ""
+        assert (host.checkout / "sub/mine").exists()
+
+    def test_untracked_files_in_one_stay(
+        self, host: Host, server: Server, add: Callable[[str], None]
+    ) -> None:
+        server.commit("first")
+        add("sub")
+        self.assert_taken(host)
+        (host.checkout / "sub/new").touch()
+        (host.checkout / "sub/site.yml").write_text("changed")
+        self.assert_taken(host)
+        assert (host.checkout / "sub/new").exists()
+
+    def test_a_name_that_leads_out_of_the_directory_of_all_is_refused(
+        self, host: Host, server: Server, add: Callable[[str], None]
+    ) -> None:
+        server.commit("first")
+        add("sub")
+        modules = server.path / ".gitmodules"
+        modules.write_text(modules.read_text().replace('"sub"', '"../../kept"'))
+        server.commit("second")
+        (host.home / "kept").mkdir()
+        host.take()
+        assert (host.home / "kept").exists()
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
+def _assert_same_files(one: Path, other: Path) -> None:
+    found, expected = (
+        {
+            str(path.relative_to(top)): path.is_dir()
+            for path in top.rglob("*")
+            if ".git" not in path.relative_to(top).parts
+        }
+        for top in (one, other)
+    )
+    assert found == expected
+
+
+class TestHashes:
+    """A repository hashes in one way for good, and so does the one of what was fetched from it."""
+
+    @pytest.fixture
+    def swap(self, server: Server, tmp_path: Path) -> Callable[[], None]:
+        """Return what has the server answer in SHA-256, and then in SHA-1 again."""
+        lie = Server(tmp_path / "lie", server.key, "--object-format=sha256")
+        lie.commit("lie")
+
+        def swap() -> None:
+            between = tmp_path / "between"
+            server.path.rename(between)
+            lie.path.rename(server.path)
+            between.rename(lie.path)
+
+        return swap
+
+    @pytest.mark.parametrize("verify", [True, False])
+    def test_a_server_cannot_end_all_pulls_by_other_ones(
+        self, host: Host, server: Server, swap: Callable[[], None], verify: bool
+    ) -> None:
+        server.commit("first", signed=False)
+        swap()
+        (server.path / "site.yml").write_text("unsigned lie")
+        server.git("commit", "--quiet", "--all", "--no-gpg-sign", "--message=unsigned lie")
+        assert (
+            ("has no valid signature" in host.take()) if verify else host.take(verify=False) == ""
+        )
+        swap()
+        server.commit("second")
+        for _pull in range(2):
+            assert host.take(verify=verify) == ""
+            assert host.runs == "second"
+
+    def test_the_last_commit_taken_is_not_forgotten_by_that(
+        self, host: Host, server: Server, swap: Callable[[], None]
+    ) -> None:
+        old = server.commit("first")
+        server.commit("second")
+        assert host.take() == ""
+        swap()
+        refusal = host.take()
+        assert "has sha256 hashes, and what was fetched before has sha1" in refusal
+        assert f"remove {host.home}/repository.git" in refusal
+        assert "an older one as well (`pull_fast_forward_only`)" in refusal
+        assert host.runs == "second"
+        swap()
+        assert host.take() == ""
+        server.git("reset", "--quiet", "--hard", old)
+        assert "no descendant" in host.take()
+
+    def test_a_repository_that_was_converted_is_taken_after_the_record_was_removed(
+        self, host: Host, server: Server, swap: Callable[[], None]
+    ) -> None:
+        server.commit("first")
+        assert host.take() == ""
+        swap()
+        assert "repository.git" in host.take()
+        shutil.rmtree(host.home / "repository.git")
+        assert host.take() == ""
+        assert host.runs == "lie"
+
+    def test_an_empty_repository_says_nothing_of_them(
+        self, tmp_path: Path, signers: Path, server: Server
+    ) -> None:
+        empty = Server(tmp_path / "empty", server.key, "--object-format=sha256")
+        host = Host(tmp_path / "home", empty, signers)
+        assert host.take() != ""
+        empty.commit("first")
+        assert host.take() == ""
+        assert host.runs == "first"
+
+    def test_a_first_pull_that_was_killed_stops_nothing(self, host: Host, server: Server) -> None:
+        server.commit("first")
+        (host.home / "repository.git.new").mkdir()
+        (host.home / "repository.git.new/HEAD").touch()
+        (host.home / "repository.git").mkdir()
+        assert host.take() == ""
+        assert host.runs == "first"
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,36 @@ class Object(NamedTuple):
     tag: str | None
 
 
+class Tree(NamedTuple):
+    """A work tree: that of the checkout, or of a submodule at any depth."""
+
+    # The directory of its repository, and that of its files.
+    git: Path
+    files: Path
+
+    def leads_to(self) -> bool:
+        """Return whether the files belong to that repository, as git itself would find it."""
+        link = self.files / ".git"
+        try:
+            if not stat.S_ISREG(link.lstat().st_mode):
+                return False
+            content = link.read_text(errors="surrogateescape")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        word, _colon, target = content.rstrip("\n").partition(": ")
+        return word == "gitdir" and (self.files / target).resolve() == self.git.resolve()
+
+
+class Submodule(NamedTuple):
+    """A submodule that a commit has and describes."""
+
+    name: str
+    commit: str
+    tree: Tree
+    # By the author's word (``update = none``) it is not checked out.
+    is_skipped: bool
+
+
 class Commits:
     """The repository of everything that was fetched, and the checkout of what was verified."""
 
@@ -77,12 +107,14 @@ class Commits:
         :arg transports: Git's names of the transports by which it may fetch.
         :arg gnupg_home: The directory of GnuPG's keys; null is the one below ``HOME``.
         """
+        # git writes resolved paths, too.
+        home = home.resolve()
         self.checkout = home / "repository"
         self.directory = home / "repository.git"
+        self._tree = Tree(self.directory, self.checkout)
         self._source = source
         self._environment = {
             **os.environ,
-            "GIT_DIR": str(self.directory),
             "GIT_ALLOW_PROTOCOL": ":".join(transports),
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_TERMINAL_PROMPT": "0",
@@ -171,17 +203,110 @@ class Commits:
     def check_out(self, commit: str) -> None:
         """Make the files of the checkout those of a commit, and fetch its submodules.
 
-        Files that no commit has had stay, unless the checkout was not made by this program.
+        Files that no commit has had stay, unless the checkout was not made by this program, they
+        are where the commit has something else, or in a submodule that it does not have.
         """
         if not (self.directory / "index").exists():
             _remove(self.checkout)
         self.checkout.mkdir(mode=0o700, exist_ok=True)
         (self.checkout / ".git").write_text("gitdir: ../repository.git\n")
         self._git("update-ref", "--no-deref", "HEAD", commit)
-        self._git("read-tree", "--reset", "-u", commit)
-        if (self.checkout / ".gitmodules").is_file():
-            self._git("submodule", "--quiet", "sync", "--recursive")
-            self._git("submodule", "--quiet", "update", "--init", "--recursive", "--force")
+        self._check_out(self._tree, commit)
+
+    def _check_out(self, tree: Tree, commit: str) -> None:
+        submodules = self._submodules(tree, commit)
+        self._remove_former(tree, submodules)
+        for submodule in submodules:
+            self._clear(tree, submodule)
+        self._git("read-tree", "--reset", "-u", commit, tree=tree)
+        if not submodules:
+            return
+        self._git("submodule", "--quiet", "sync", tree=tree)
+        for submodule in submodules:
+            # A merge or a rebase, which an author may ask for, is not the commit that was signed.
+            how = "none" if submodule.is_skipped else "checkout"
+            self._git("config", f"submodule.{submodule.name}.update", how, tree=tree)
+        self._git("submodule", "--quiet", "update", "--init", "--force", tree=tree)
+        for submodule in submodules:
+            if not submodule.is_skipped:
+                self._check_out(submodule.tree, submodule.commit)
+
+    def _submodules(self, tree: Tree, commit: str) -> list[Submodule]:
+        """Return the submodules of a commit that its ``.gitmodules`` describes."""
+        listed = self._listed("ls-tree", "-r", "-z", "--full-tree", commit, tree=tree)
+        entries = {path: entry for entry, _tab, path in (line.partition("\t") for line in listed)}
+        links = {
+            path: entry.split(" ")[2]
+            for path, entry in entries.items()
+            if entry.startswith("160000 ")
+        }
+        if not links or ".gitmodules" not in entries:
+            return []
+        words = ("-z", "--blob", f"{commit}:.gitmodules", "--get-regexp", r"^submodule\..*\.")
+        names, skipped = {}, set()
+        for setting in self._listed("config", *words, tree=tree, is_empty_failure=True):
+            key, _end, value = setting.partition("\n")
+            name, _dot, option = key[len("submodule.") :].rpartition(".")
+            # git takes no such name either: it is a path below the directory of all of them.
+            if ".." in name.split("/") or name.startswith("/"):
+                continue
+            if option == "path":
+                names[value.rstrip("/")] = name
+            elif option == "update" and value == "none":
+                skipped.add(name)
+        return [
+            Submodule(
+                names[path],
+                oid,
+                Tree(tree.git / "modules" / names[path], tree.files / path),
+                names[path] in skipped,
+            )
+            for path, oid in links.items()
+            if path in names
+        ]
+
+    def _remove_former(self, tree: Tree, submodules: list[Submodule]) -> None:
+        """Remove checkouts of submodules that are not there any more, or elsewhere.
+
+        git leaves them. What an earlier commit had there would be taken for this one's.
+        """
+        current = {submodule.name: submodule.tree for submodule in submodules}
+        words = ("-z", "--name-only", "--get-regexp", r"^submodule\..*\.url$")
+        for key in self._listed("config", *words, tree=tree, is_empty_failure=True):
+            name = key[len("submodule.") : -len(".url")]
+            module = tree.git / "modules" / name
+            where = self._output("config", "core.worktree", tree=Tree(module, tree.files))
+            if not where:
+                continue
+            former = Tree(module, Path(os.path.normpath(module.resolve() / where)))
+            if (
+                former != current.get(name)
+                and tree.files in former.files.parents
+                and _obstacle_above(tree.files, former.files) is None
+                and former.leads_to()
+            ):
+                _remove(former.files)
+
+    def _clear(self, tree: Tree, submodule: Submodule) -> None:
+        """Remove what git would neither replace by a submodule nor take for it."""
+        if submodule.is_skipped:
+            return
+        module, place = submodule.tree
+        if module.exists() and not self._is_sound(tree, submodule):
+            _remove(module)
+        obstacle = _obstacle_above(tree.files, place)
+        if obstacle is not None:
+            # A link is removed and not followed.
+            obstacle.unlink()
+        elif not module.exists() or not submodule.tree.leads_to():
+            _remove(place)
+
+    def _is_sound(self, tree: Tree, submodule: Submodule) -> bool:
+        """Return whether a submodule's repository was cloned to its end, with the same hashes."""
+        module = submodule.tree
+        return bool(
+            self._output("rev-parse", "--verify", "--quiet", "HEAD^{commit}", tree=module)
+        ) and self._format_of(module) == self._format_of(tree)
 
     @property
     def _applied(self) -> str:
@@ -197,22 +322,65 @@ class Commits:
 
     def _make(self) -> None:
         if not (self.directory / "HEAD").exists():
-            hashes = f"--object-format={self._object_format()}"
-            self._git("init", "--quiet", "--bare", "--template=", hashes)
+            hashes = f"--object-format={self._served_format() or 'sha1'}"
+            fresh = self.directory.with_name(self.directory.name + ".new")
+            _remove(fresh)
+            self._git("init", "--quiet", "--bare", "--template=", hashes, tree=Tree(fresh, fresh))
+            # Whole or not at all: half of one would be no repository for good.
+            _remove(self.directory)
+            fresh.rename(self.directory)
         # So that git can be used in the checkout, too.
         self._git("config", "core.bare", "false")
         # Submodules may have URLs that are relative to it.
         self._git("config", "remote.origin.url", self._source.repository)
 
-    def _object_format(self) -> str:
-        """Return how the server hashes; a repository has one kind of hash for good."""
-        listed = self._run("ls-remote", "--", self._source.repository)
+    def _served_format(self) -> str:
+        """Return how the server hashes now; an empty text if it has no ref."""
+        none = self.directory.with_name("none")
+        listed = self._run("ls-remote", "--", self._source.repository, tree=Tree(none, none))
         self._expect(listed, "ls-remote")
-        return "sha256" if re.match(rb"[0-9a-f]{64}\t", listed.stdout) else "sha1"
+        found = re.match(rb"([0-9a-f]+)\t", listed.stdout)
+        if not found:
+            return ""
+        return "sha256" if len(found[1]) == 64 else "sha1"
+
+    def _format_of(self, tree: Tree) -> str:
+        return self._output("rev-parse", "--show-object-format", tree=tree)
 
     def _fetch(self, *refs: str) -> None:
         options = ("--quiet", "--force", "--prune", "--no-tags", "--no-recurse-submodules")
-        self._git("fetch", *options, "--no-write-fetch-head", "origin", *refs)
+        words = ("fetch", *options, "--no-write-fetch-head", "origin", *refs)
+        done = self._run(*words)
+        if done.returncode and self._is_remade():
+            done = self._run(*words)
+        self._expect(done, "fetch")
+
+    def _is_remade(self) -> bool:
+        """Make the repository again if the server hashes in another way than it did before.
+
+        A repository has one kind of hash for good. A server that has answered once in another one
+        must not end all later pulls by that.
+
+        :raises RefusedError: The commits last taken, which nothing older may follow, would be lost.
+        """
+        here = self._format_of(self._tree)
+        try:
+            served = self._served_format()
+        except RefusedError:
+            # What the fetch has failed by says more.
+            return False
+        if served in ("", here):
+            return False
+        if self._output("for-each-ref", "--count=1", _APPLIED):
+            raise RefusedError(
+                f"{self._source} has {served} hashes, and what was fetched before has {here}. If "
+                f"the repository was converted on purpose, remove {self.directory}. It records "
+                "the commits last taken, so that the next pull takes any commit with a valid "
+                "signature, an older one as well (`pull_fast_forward_only`)."
+            )
+        _remove(self.directory)
+        self._make()
+        return True
 
     def _fetch_one(self, ref: str) -> str:
         self._fetch(f"+{ref}:{_FETCHED}/one")
@@ -247,10 +415,11 @@ class Commits:
         header = self._output("cat-file", "tag", oid).partition("\n\n")[0]
         return [line[4:] for line in header.split("\n") if line.startswith("tag ")]
 
-    def _run(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+    def _run(self, *words: str, tree: Tree | None = None) -> subprocess.CompletedProcess[bytes]:
+        git, files = tree or self._tree
         # For submodules git wants to be inside of the working tree.
-        place = self.checkout if words[0] == "submodule" else "/"
-        environment = {**self._environment, "GIT_WORK_TREE": str(self.checkout)}
+        place = files if words[0] == "submodule" else "/"
+        environment = {**self._environment, "GIT_DIR": str(git), "GIT_WORK_TREE": str(files)}
         if words[0] == "init":
             del environment["GIT_WORK_TREE"]
         return subprocess.run(
@@ -262,13 +431,22 @@ class Commits:
             check=False,
         )
 
-    def _output(self, *words: str) -> str:
+    def _output(self, *words: str, tree: Tree | None = None) -> str:
         """Return what git prints, without the end of the last line; empty if it fails."""
-        done = self._run(*words)
+        done = self._run(*words, tree=tree)
         return "" if done.returncode else done.stdout.decode(errors="replace").rstrip("\n")
 
-    def _git(self, *words: str) -> None:
-        self._expect(self._run(*words), words[0])
+    def _listed(
+        self, *words: str, tree: Tree | None = None, is_empty_failure: bool = False
+    ) -> list[str]:
+        """Return what git prints with ``-z``; code 1 can be its way to find nothing."""
+        done = self._run(*words, tree=tree)
+        if not (is_empty_failure and done.returncode == 1):
+            self._expect(done, words[0])
+        return os.fsdecode(done.stdout).split("\0")[:-1]
+
+    def _git(self, *words: str, tree: Tree | None = None) -> None:
+        self._expect(self._run(*words, tree=tree), words[0])
 
     def _expect(self, done: subprocess.CompletedProcess[bytes], verb: str) -> None:
         if done.returncode:
@@ -289,6 +467,17 @@ def _remove(place: Path) -> None:
         shutil.rmtree(place)
     elif place.is_symlink() or place.exists():
         place.unlink()
+
+
+def _obstacle_above(top: Path, place: Path) -> Path | None:
+    """Return what is on the way from one directory down to a place in it and is no directory."""
+    for parent in reversed([parent for parent in place.parents if top in parent.parents]):
+        try:
+            if not stat.S_ISDIR(parent.lstat().st_mode):
+                return parent
+        except FileNotFoundError:
+            return None
+    return None
 
 
 def check_trust(option: str, place: Path, home: Path) -> Path:
