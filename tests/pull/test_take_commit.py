@@ -8,8 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import Any
 
@@ -62,6 +65,8 @@ class Host:
         self.home = home
         self.checkout = home / "repository"
         self.signers = signers
+        self.program = PROGRAM
+        self.environment = {**ENVIRONMENT, "HOME": str(home)}
         self._server = server
         home.mkdir()
 
@@ -82,9 +87,16 @@ class Host:
         }
         argv = [f"--{name}={value}" for name, value in words.items()]
         done = subprocess.run(
-            [sys.executable, "-I", PROGRAM, *argv, *(["--verify"] if verify else []), *options],
+            [
+                sys.executable,
+                "-I",
+                self.program,
+                *argv,
+                *(["--verify"] if verify else []),
+                *options,
+            ],
             cwd=self.checkout if self.checkout.exists() else "/",
-            env={**ENVIRONMENT, "HOME": str(self.home)},
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
@@ -255,9 +267,9 @@ class TestGnupg:
         home.mkdir(mode=0o700)
         program = tmp_path / "gpg-then"
 
-        def commit(made: str = "", valid: str = "never") -> None:
+        def commit(made: str = "", valid: str = "never", *options: str) -> None:
             time = ["--faked-system-time", made] if made else []
-            gpg = ["gpg", "--quiet", "--batch", "--homedir", str(home), *time]
+            gpg = ["gpg", "--quiet", "--batch", "--homedir", str(home), *time, *options]
             program.write_text(f'#!/bin/sh\nexec {shlex.join(gpg)} "$@"\n')
             program.chmod(0o755)
             generate = ["--passphrase", "", "--quick-generate-key", KEEPER, "ed25519", "sign"]
@@ -299,6 +311,183 @@ class TestGnupg:
     ) -> None:
         sign()
         assert "has no valid signature" in host.take(**{"gnupg-home": keys})
+
+    def test_one_below_the_directory_of_the_checkout_is_accepted_by_default(
+        self, host: Host, sign: Callable[..., None], tmp_path: Path
+    ) -> None:
+        sign()
+        words = {"verify": False, "home": host.home}
+        assert "`pull_gnupg_home` is" in host.take("main", "--verify", **words)
+        (host.home / ".gnupg").mkdir(mode=0o700)
+        shutil.copy(tmp_path / "gpg/pubring.kbx", host.home / ".gnupg")
+        assert host.take("main", "--verify", **words) == ""
+
+    def test_a_key_that_comes_with_its_signature_is_not_accepted(
+        self, host: Host, sign: Callable[..., None], keys: Path
+    ) -> None:
+        sign("", "never", "--include-key-block")
+        self.configure(host, keys, "auto-key-import\n")
+        assert "has no valid signature" in host.take(**{"gnupg-home": keys})
+        assert host.runs is None
+
+    @pytest.mark.skipif(not shutil.which("dirmngr"), reason="dirmngr is not installed")
+    @pytest.mark.parametrize(
+        "setting", ["auto-key-retrieve", "keyserver-options auto-key-retrieve"]
+    )
+    def test_a_key_that_a_server_has_is_not_asked_for(
+        self, host: Host, sign: Callable[..., None], keys: Path, tmp_path: Path, setting: str
+    ) -> None:
+        sign()
+        export = ["gpg", "--homedir", tmp_path / "gpg", "--armor", "--export"]
+        key = subprocess.run(export, stdout=subprocess.PIPE, check=True).stdout
+        with serve(key) as (port, asked):
+            self.configure(host, keys, f"{setting}\n")
+            for home in (keys, host.home / ".gnupg"):
+                (home / "dirmngr.conf").write_text(f"keyserver hkp://127.0.0.1:{port}\n")
+            assert "has no valid signature" in host.take(**{"gnupg-home": keys})
+        assert asked == []
+        assert host.runs is None
+
+    def test_a_key_ring_that_was_not_checked_is_not_read(
+        self, host: Host, sign: Callable[..., None], keys: Path, tmp_path: Path
+    ) -> None:
+        sign()
+        self.configure(host, keys, f"keyring {tmp_path}/gpg/pubring.kbx\n")
+        assert "has no valid signature" in host.take(**{"gnupg-home": keys})
+
+    def test_the_hosts_own_gpg_is_called(
+        self, host: Host, sign: Callable[..., None], keys: Path, tmp_path: Path
+    ) -> None:
+        sign()
+        shutil.copy(tmp_path / "gpg/pubring.kbx", keys)
+        own = tmp_path / "own gpg"
+        own.write_text(f'#!/bin/sh\ntouch {tmp_path}/called\nexec gpg "$@"\n')
+        own.chmod(0o755)
+        configuration = tmp_path / "gitconfig"
+        configuration.write_text(f'[gpg]\n\tprogram = "{own}"\n')
+        host.environment["GIT_CONFIG_GLOBAL"] = str(configuration)
+        assert host.take(**{"gnupg-home": keys}) == ""
+        assert (tmp_path / "called").exists()
+
+    def configure(self, host: Host, keys: Path, content: str) -> None:
+        """Write gpg.conf in the directory of the keys and in the one that gpg takes by default."""
+        default = host.home / ".gnupg"
+        default.mkdir(mode=0o700)
+        for home in (keys, default):
+            (home / "gpg.conf").write_text(content)
+
+
+@contextmanager
+def serve(key: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Answer each request by a key, as a server of keys; yield the port and the requests."""
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(key)
+
+        def log_message(self, *_words: Any) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        yield http.server_port, asked
+        http.shutdown()
+
+
+class TestFormats:
+    """The signer chooses a format, and by that who decides which keys are accepted."""
+
+    def test_openpgp_is_refused_where_ssh_keys_are_accepted(
+        self, host: Host, server: Server, tmp_path: Path
+    ) -> None:
+        # Playbooks run with the same home: a key that one imports is in the default key ring.
+        home = host.home / ".gnupg"
+        home.mkdir(mode=0o700)
+        words = ["--batch", "--quiet", "--passphrase", "", "--quick-generate-key", KEEPER]
+        subprocess.run(["gpg", "--homedir", home, *words], check=True)
+        program = tmp_path / "gpg-here"
+        program.write_text(f'#!/bin/sh\nexec gpg --homedir {home} "$@"\n')
+        program.chmod(0o755)
+        server.commit("first", signed=False)
+        key = ["-c", "gpg.format=openpgp", "-c", f"user.signingKey={KEEPER}"]
+        server.git(*key, "-c", f"gpg.program={program}", "tag", "--sign", "--message=1", "v1")
+        commit = ["commit", "--quiet", "--amend", "--gpg-sign", "--message=first"]
+        server.git(*key, "-c", f"gpg.program={program}", *commit)
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+        for revision in ("main", "v1"):
+            assert "OpenPGP needs `pull_gnupg_home`" in host.take(revision)
+        assert host.runs is None
+
+    def test_ssh_is_refused_where_keys_of_gnupg_are_accepted(
+        self, host: Host, server: Server, signers: Path, tmp_path: Path
+    ) -> None:
+        configuration = tmp_path / "gitconfig"
+        configuration.write_text(f'[gpg "ssh"]\n\tallowedSignersFile = {signers}\n')
+        host.environment["GIT_CONFIG_GLOBAL"] = str(configuration)
+        keys = tmp_path / "keys"
+        keys.mkdir(mode=0o700)
+        server.commit("first")
+        server.git("tag", "--sign", "--message=1", "v1")
+        for revision in ("main", "v1"):
+            words = {"verify": False, "gnupg-home": keys}
+            assert "SSH needs `pull_allowed_signers`" in host.take(revision, "--verify", **words)
+        assert host.runs is None
+
+    @pytest.mark.skipif(not shutil.which("gpgsm"), reason="gpgsm is not installed")
+    @pytest.mark.parametrize("other", ["", "hidden"])
+    def test_x509_is_refused(self, host: Host, server: Server, tmp_path: Path, other: str) -> None:
+        keys = make_certificate(tmp_path / "x509")
+        program = tmp_path / "gpgsm-here"
+        program.write_text(f'#!/bin/sh\nexec gpgsm --homedir {keys} "$@"\n')
+        program.chmod(0o755)
+        key = ["-c", "gpg.format=x509", "-c", f"user.signingKey={KEEPER}"]
+        server.commit("first", signed=False)
+        server.git(*key, "-c", f"gpg.x509.program={program}", "tag", "-s", "--message=1", "v1")
+        commit = ["commit", "--quiet", "--amend", "--gpg-sign", "--message=first"]
+        server.git(*key, "-c", f"gpg.x509.program={program}", *commit)
+        subprocess.run(["gpgconf", "--homedir", keys, "--kill", "all"], check=True)
+        # The host's own gpgsm trusts it.
+        configuration = tmp_path / "gitconfig"
+        configuration.write_text(f'[gpg "x509"]\n\tprogram = {program}\n')
+        host.environment["GIT_CONFIG_GLOBAL"] = str(configuration)
+        if other:
+            # What git reads is not what we read: the program decides, and it refuses.
+            text = PROGRAM.read_text().replace("signature in _FORMATS and", "False and")
+            host.program = tmp_path / "take_commit.py"
+            host.program.write_text(text)
+        expected = "has no valid signature" if other else "gpgsm decides by the host's own"
+        for revision in ("main", "v1"):
+            assert expected in host.take(revision, **{"gnupg-home": keys})
+        assert host.runs is None
+
+
+def make_certificate(home: Path) -> Path:
+    """Make a directory of GnuPG with a certificate that it trusts; return the directory."""
+    home.mkdir(mode=0o700)
+    gpgsm = ["gpgsm", "--homedir", str(home), "--batch", "--quiet"]
+    (home / "gpgsm.conf").write_text("disable-crl-checks\n")
+    request = home / "request"
+    request.write_text(
+        "Key-Type: RSA\nKey-Length: 2048\nKey-Usage: sign\nSerial: random\n"
+        f"Name-DN: CN=Keeper\nName-Email: {KEEPER}\n"
+    )
+    # An empty passphrase, and nobody who is asked for it.
+    words = ["--pinentry-mode", "loopback", "--passphrase-fd", "0", "--armor", "--generate-key"]
+    made = subprocess.run(
+        [*gpgsm, *words, request], input=b"\n", stdout=subprocess.PIPE, check=True
+    )
+    subprocess.run([*gpgsm, "--import"], input=made.stdout, check=True)
+    listed = [*gpgsm, "--with-colons", "--list-keys"]
+    keys = subprocess.run(listed, stdout=subprocess.PIPE, check=True).stdout.decode()
+    lines = [line.split(":") for line in keys.split("\n")]
+    (fingerprint,) = [fields[9] for fields in lines if fields[0] == "fpr"]
+    (home / "trustlist.txt").write_text(f"{fingerprint} S relax\n")
+    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+    return home
 
 
 class TestReplay:

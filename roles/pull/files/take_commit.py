@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -37,6 +38,33 @@ _GIT = (
     "gc.autoDetach=false",
     "-c",
     "maintenance.autoDetach=false",
+)
+
+# What git takes for the beginning of a signature, and its name of the format.
+_BEGINNINGS = (
+    ("-----BEGIN PGP SIGNATURE-----", "openpgp"),
+    ("-----BEGIN PGP MESSAGE-----", "openpgp"),
+    ("-----BEGIN SIGNED MESSAGE-----", "x509"),
+    ("-----BEGIN SSH SIGNATURE-----", "ssh"),
+)
+_SIGNATURE_HEADER = re.compile(r"gpgsig(-sha256)? ")
+# Each format, and why it is refused unless there are keys for it.
+_FORMATS = {
+    "openpgp": "OpenPGP needs `pull_gnupg_home`. Set it, or sign with an SSH key.",
+    "x509": (
+        "gpgsm decides by the host's own certificates whom to trust in X.509. Sign with a key of "
+        "`pull_gnupg_home` or `pull_allowed_signers`."
+    ),
+    "ssh": "SSH needs `pull_allowed_signers`. Set it, or sign with an OpenPGP key.",
+}
+_REFUSING = "/bin/false"
+# Whatever gpg.conf of the host or of the directory says; GnuPG 2.2.20 has all of these.
+_GPG_OPTIONS = (
+    "--no-options",
+    "--no-auto-key-retrieve",
+    "--no-auto-key-import",
+    "--no-auto-key-locate",
+    "--disable-dirmngr",
 )
 
 
@@ -63,6 +91,19 @@ class Object(NamedTuple):
     kind: str
     # The tag's name if the revision is a tag, to be compared with the one that was signed.
     tag: str | None
+
+
+class Keys(NamedTuple):
+    """The keys by which a commit may be signed: a directory of GnuPG, a file of allowed signers."""
+
+    gnupg_home: str | None
+    allowed_signers: str | None
+
+    @property
+    def formats(self) -> set[str]:
+        """Git's names of the formats of signatures for which there are keys."""
+        by_format = {"openpgp": self.gnupg_home, "ssh": self.allowed_signers}
+        return {name for name, keys in by_format.items() if keys}
 
 
 class Tree(NamedTuple):
@@ -98,19 +139,17 @@ class Submodule(NamedTuple):
 class Commits:
     """The repository of everything that was fetched, and the checkout of what was verified."""
 
-    def __init__(
-        self, home: Path, source: Source, transports: list[str], gnupg_home: str | None
-    ) -> None:
+    def __init__(self, home: Path, source: Source, transports: list[str]) -> None:
         """Make the repository unless it is there.
 
         :arg home: The directory of both.
         :arg transports: Git's names of the transports by which it may fetch.
-        :arg gnupg_home: The directory of GnuPG's keys; null is the one below ``HOME``.
         """
         # git writes resolved paths, too.
         home = home.resolve()
         self.checkout = home / "repository"
         self.directory = home / "repository.git"
+        self._openpgp = home / "verify-openpgp"
         self._tree = Tree(self.directory, self.checkout)
         self._source = source
         self._environment = {
@@ -118,7 +157,6 @@ class Commits:
             "GIT_ALLOW_PROTOCOL": ":".join(transports),
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_TERMINAL_PROMPT": "0",
-            **({"GNUPGHOME": gnupg_home} if gnupg_home else {}),
         }
         self._remove_locks()
         self._make()
@@ -151,13 +189,30 @@ class Commits:
             return self._object(self._output("rev-parse", "--verify", "--quiet", revision))
         return self._object("")
 
-    def verify(self, found: Object, allowed_signers: str | None) -> None:
+    def verify(self, found: Object, keys: Keys) -> None:
         """Verify the signature of a commit or an annotated tag, by its id.
+
+        Its signer chooses the format, and by that the program that decides whom to trust. A format
+        for which no keys were given has one that refuses everything.
 
         :raises RefusedError: It has none that is valid, or the tag was signed by another name.
         """
-        signers = ["-c", f"gpg.ssh.allowedSignersFile={allowed_signers}"] if allowed_signers else []
-        done = self._run(*signers, f"verify-{found.kind}", found.id)
+        signature = self._signature_format(found)
+        if signature in _FORMATS and signature not in keys.formats:
+            raise RefusedError(
+                f"{self._source} is {found.kind} {found.id}, which has a signature in a format "
+                f"that is not accepted: {_FORMATS[signature]}"
+            )
+        programs = dict.fromkeys(_FORMATS, _REFUSING)
+        options = []
+        if keys.gnupg_home:
+            programs["openpgp"] = str(self._openpgp_program(keys.gnupg_home))
+        if keys.allowed_signers:
+            programs["ssh"] = self._configured_program("ssh") or "ssh-keygen"
+            options = ["-c", f"gpg.ssh.allowedSignersFile={keys.allowed_signers}"]
+        for name, program in programs.items():
+            options += ["-c", f"gpg.{name}.program={program}"]
+        done = self._run(*options, f"verify-{found.kind}", found.id)
         print(_printable(done.stderr), file=sys.stderr)
         if done.returncode:
             raise RefusedError(
@@ -171,6 +226,38 @@ class Commits:
                     f"{self._source} is a tag that was signed as {', '.join(signed)}. "
                     "Sign a tag of the name that `pull_revision` has."
                 )
+
+    def _signature_format(self, found: Object) -> str | None:
+        """Return git's name of the format of a signature; null without one that it knows."""
+        text = self._output("cat-file", found.kind, found.id)
+        if found.kind == "commit":
+            header = text.partition("\n\n")[0].split("\n")
+            lines = [line.partition(" ")[2] for line in header if _SIGNATURE_HEADER.match(line)]
+        else:
+            lines = text.split("\n")
+        formats = [name for line in lines for begin, name in _BEGINNINGS if line.startswith(begin)]
+        return formats[-1] if formats else None
+
+    def _openpgp_program(self, gnupg_home: str) -> Path:
+        """Write and return what git calls for gpg, with the keys of that directory alone.
+
+        git passes no options on. By those of a host's own gpg.conf a key would be fetched from
+        elsewhere, or taken from the signature that it is to verify, and be accepted by that.
+        """
+        gpg = self._configured_program("openpgp") or "gpg"
+        words = [gpg, "--homedir", gnupg_home, *_GPG_OPTIONS]
+        _remove(self._openpgp)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with open(os.open(self._openpgp, flags, 0o700), "w") as stream:
+            stream.write(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        return self._openpgp
+
+    def _configured_program(self, name: str) -> str:
+        """Return the program that the host's own configuration of git has for a format."""
+        key = r"^gpg\.(openpgp\.)?program$" if name == "openpgp" else rf"^gpg\.{name}\.program$"
+        words = ("--type=path", "-z", "--get-regexp", key)
+        values = self._listed("config", *words, is_empty_failure=True)
+        return values[-1].partition("\n")[2] if values else ""
 
     def commit_of(self, found: Object) -> str:
         """Return the id of the commit that an object leads to."""
@@ -520,10 +607,13 @@ def check_trust(option: str, place: Path, home: Path) -> Path:
     return real
 
 
-def _checked_keys(
-    home: Path, gnupg_home: str | None, allowed_signers: str | None
-) -> tuple[str | None, str | None]:
-    """Return both places without links, as they were checked."""
+def _checked_keys(home: Path, gnupg_home: str | None, allowed_signers: str | None) -> Keys:
+    """Return both places without links, as they were checked.
+
+    Without either it is the directory of GnuPG below the directory of the checkout.
+    """
+    if not gnupg_home and not allowed_signers:
+        gnupg_home = str(home / ".gnupg")
     trusted = [
         str(check_trust(option, Path(place), home)) if place else None
         for option, place in (
@@ -531,7 +621,7 @@ def _checked_keys(
             ("pull_allowed_signers", allowed_signers),
         )
     ]
-    return trusted[0], trusted[1]
+    return Keys(*trusted)
 
 
 def _transports(repository: str, is_cleartext_allowed: bool) -> list[str]:
@@ -573,15 +663,15 @@ def _arguments() -> argparse.Namespace:
 
 def _take(asked: argparse.Namespace) -> None:
     transports = _transports(asked.repository, asked.allow_cleartext)
-    gnupg_home, allowed_signers = asked.gnupg_home, asked.allowed_signers
+    keys = None
     if asked.verify:
-        gnupg_home, allowed_signers = _checked_keys(asked.home, gnupg_home, allowed_signers)
+        keys = _checked_keys(asked.home, asked.gnupg_home, asked.allowed_signers)
     source = Source(asked.repository, asked.revision)
-    commits = Commits(asked.home, source, transports, gnupg_home)
+    commits = Commits(asked.home, source, transports)
     found = commits.find()
     commit = commits.commit_of(found)
-    if asked.verify:
-        commits.verify(found, allowed_signers)
+    if keys is not None:
+        commits.verify(found, keys)
         if not asked.allow_rewind:
             commits.refuse_replay(commit)
         commits.remember(commit)
