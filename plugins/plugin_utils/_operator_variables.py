@@ -10,10 +10,12 @@ cache. A host that answers any module of any play with `ansible_facts` can set e
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleError
+from ansible.playbook.task import Task
 from ansible.vars.hostvars import HostVars
 
 HostVariables = Mapping[str, Mapping[str, Any]]
@@ -52,22 +54,47 @@ def _without_facts(hostvars: HostVars) -> HostVars:
 def context_without_facts(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return the variables of a task without the facts of its host, templates as they are given.
 
-    A variable that precedes a fact of the same name, as one of the play or of an included role,
-    stays, but for one with the very value of that fact, which cannot be told from it. One that a
-    fact precedes has its value of the inventory again. A role's default that a fact precedes is not
-    in them.
+    They are what ansible-core's own variable manager has for that task if the host has no facts:
+    values are not told apart by what they are, as a fact can have that of a variable which
+    precedes it. Outside of a task the variables of the play are not known to come from it; one
+    with the very value of a fact counts as that fact there.
     """
     hostvars = variables["hostvars"]
-    host = variables["inventory_hostname"]
-    with_facts = hostvars.raw_get(host)
-    others = _without_facts(hostvars).raw_get(host)
+    host = hostvars._inventory.get_host(variables["inventory_hostname"])
+    task = _current_task()
+    of_task = {"host": host, "include_hostvars": False}
+    if task is not None:
+        of_task.update(play=task.get_play(), task=task)
+    with_facts = hostvars._variable_manager.get_vars(**of_task)
+    others = _without_facts(hostvars)._variable_manager.get_vars(**of_task)
     context = dict(variables)
+    # It has all others once more.
+    with_facts.pop("vars", None)
+    if "vars" in context:
+        context["vars"] = others.get("vars", {})
     for name, value in with_facts.items():
-        # The same object is not compared: a vaulted one would be decrypted for that.
-        if name in others and (others[name] is value or others[name] == value):
+        if name in others and _is_same(others[name], value):
             continue
-        if name in context and context[name] == value:
+        # Else it is a variable of a loop, which precedes all of them.
+        if name in context and _is_same(context[name], value):
             del context[name]
             if name in others:
                 context[name] = others[name]
     return context
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    try:
+        return one is other or bool(one == other)
+    except AnsibleError:
+        # It is vaulted, with a password that is not there. No fact is.
+        return True
+
+
+def _current_task() -> Task | None:
+    """Return the task that this process carries out; null in the process of ansible-playbook.
+
+    Lookups are not told. Each task has a worker process of its own, which keeps it.
+    """
+    task = getattr(multiprocessing.current_process(), "_task", None)
+    return task if isinstance(task, Task) else None

@@ -194,6 +194,30 @@ def test_cached_facts_do_not_choose_what_is_written(
 
 
 @pytest.mark.usefixtures("ours")
+def test_a_setting_of_a_play_counts_though_a_fact_has_its_value(
+    boards: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    drift = {"drift_file": str(chosen / "drift.jsonl"), "drift_accepted": ["failed", "drift"]}
+    cached = {**facts(tmp_path), **drift, "report_path": str(chosen / "report")}
+    (tmp_path / "facts" / EVIL).write_text(json.dumps(cached))
+    # Where the defaults would be written.
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "drift": drift,
+        "report": {"report_path": cached["report_path"], "report_mode": cached["report_mode"]},
+    }
+    for playbook, variables in settings.items():
+        imported = {"name": "Import", "import_playbook": f"armfleet.vfio.{playbook}"}
+        done = play(boards.inventory, [{**imported, "vars": variables}])
+        assert done.code == 0, done.output
+    assert states(chosen) == dict.fromkeys(BOARDS, "unmanaged")
+    assert stat.S_IMODE((chosen / "report/report.html").stat().st_mode) == 0o777
+    assert list((tmp_path / "ours").iterdir()) == []
+
+
+@pytest.mark.usefixtures("ours")
 def test_cached_facts_neither_name_a_rollout_nor_tolerate_a_failure(boards: Fleet) -> None:
     answer(boards, EVIL, {"devices": [{}]})
     done = run(boards, "rollout", rollout_waves=1)

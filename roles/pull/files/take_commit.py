@@ -122,7 +122,7 @@ class Tree(NamedTuple):
             content = link.read_text(errors="surrogateescape")
         except (FileNotFoundError, NotADirectoryError):
             return False
-        word, _, target = content.rstrip("\n").partition(": ")
+        word, _colon, target = content.rstrip("\n").partition(": ")
         return word == "gitdir" and (self.files / target).resolve() == self.git.resolve()
 
 
@@ -321,7 +321,7 @@ class Commits:
     def _submodules(self, tree: Tree, commit: str) -> list[Submodule]:
         """Return the submodules of a commit that its ``.gitmodules`` describes."""
         listed = self._listed("ls-tree", "-r", "-z", "--full-tree", commit, tree=tree)
-        entries = {path: entry for entry, _, path in (line.partition("\t") for line in listed)}
+        entries = {path: entry for entry, _tab, path in (line.partition("\t") for line in listed)}
         links = {
             path: entry.split(" ")[2]
             for path, entry in entries.items()
@@ -332,8 +332,8 @@ class Commits:
         words = ("-z", "--blob", f"{commit}:.gitmodules", "--get-regexp", r"^submodule\..*\.")
         names, skipped = {}, set()
         for setting in self._listed("config", *words, tree=tree, is_empty_failure=True):
-            key, _, value = setting.partition("\n")
-            name, _, option = key[len("submodule.") :].rpartition(".")
+            key, _end, value = setting.partition("\n")
+            name, _dot, option = key[len("submodule.") :].rpartition(".")
             # git takes no such name either: it is a path below the directory of all of them.
             if ".." in name.split("/") or name.startswith("/"):
                 continue

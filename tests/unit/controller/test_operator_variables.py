@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
+from ansible.playbook import Playbook
+from ansible.playbook.block import Block
 from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
@@ -44,6 +47,7 @@ class Fleet:
     def __init__(self, folder: Path, **given: Any) -> None:
         (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {HOST: given}}}))
         self.loader = DataLoader()
+        self.loader.set_basedir(str(folder))
         inventory = InventoryManager(self.loader, sources=[str(folder / "hosts.yml")])
         self.manager = VariableManager(self.loader, inventory)
         self.hostvars = HostVars(inventory, self.manager, self.loader)
@@ -54,6 +58,40 @@ class Fleet:
         variables = {**self.hostvars.raw_get(HOST), "hostvars": self.hostvars, **of_the_play}
         lookup = LookupModule(self.loader, Templar(self.loader, variables))
         (value,) = lookup.run([name], variables)
+        return value
+
+    def setting_in_task(
+        self, name: str, given: dict[str, Any], where: str = "play", **of_the_play: Any
+    ) -> Any:
+        """What the lookup returns in the process of a task, with variables given somewhere."""
+        folder = Path(self.loader.get_basedir())
+        at = {place: given if place == where else {} for place in ("play", "block", "task")}
+        task = {"name": "Task", "debug": {}, "vars": at["task"]}
+        content = {
+            "name": "Play",
+            "hosts": "all",
+            "gather_facts": False,
+            "vars": at["play"],
+            "tasks": [{"name": "Block", "block": [task], "vars": at["block"]}],
+            **of_the_play,
+        }
+        if where == "files":
+            content["vars_files"] = [str(folder / "given.yml")]
+            (folder / "given.yml").write_text(yaml.safe_dump(given))
+        # The loader remembers files by their names.
+        path = folder / f"{len(list(folder.iterdir()))}.yml"
+        path.write_text(yaml.safe_dump([content]))
+        playbook = Playbook.load(str(path), variable_manager=self.manager, loader=self.loader)
+        (play,) = playbook.get_plays()
+        (outer,) = play.tasks
+        (block,) = outer.block if isinstance(outer.block[0], Block) else [outer]
+        (current,) = block.block
+        host = self.hostvars._inventory.get_host(HOST)
+        variables = self.manager.get_vars(play=play, host=host, task=current)
+        lookup = LookupModule(self.loader, Templar(self.loader, variables))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(multiprocessing.current_process(), "_task", current, raising=False)
+            (value,) = lookup.run([name], variables)
         return value
 
 
@@ -87,6 +125,36 @@ def test_what_precedes_facts_is_a_setting(tmp_path: Path) -> None:
     assert fleet.setting("drift_file", drift_file="play") == "play"
     fleet.manager.set_nonpersistent_facts(HOST, {"report_mode": "0640"})
     assert fleet.setting("report_mode") == "0640"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("drift_file", "theirs"), ("rollout_tolerated", 9), ("drift_file", "{{ place }}")],
+)
+@pytest.mark.parametrize("where", ["play", "block", "task", "files"])
+def test_a_variable_of_the_play_with_the_value_of_a_fact_is_a_setting(
+    tmp_path: Path, name: str, value: Any, where: str
+) -> None:
+    fleet = Fleet(tmp_path, drift_file="inventory", rollout_tolerated=1)
+    fleet.manager.set_host_facts(HOST, {**FACTS, name: value})
+    expected = "ours" if value == "{{ place }}" else value
+    assert fleet.setting_in_task(name, {name: value, "place": "ours"}, where) == expected
+
+
+def test_a_fact_that_nothing_precedes_is_no_setting_in_a_task_either(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, drift_file="inventory")
+    assert fleet.setting_in_task("drift_file", {}) == "inventory"
+    assert fleet.setting_in_task("rollout_tolerated", {}) == 0
+    indirect = {"rollout_tolerated": "{{ vars['report_mode'] | default('none') }}"}
+    assert fleet.setting_in_task("rollout_tolerated", indirect) == "none"
+
+
+def test_facts_choose_no_file_of_variables(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    (tmp_path / "theirs.yml").write_text("drift_file: chosen\n")
+    (tmp_path / "ours.yml").write_text("drift_file: ours\n")
+    files = [["{{ place | default('ours') }}.yml"]]
+    assert fleet.setting_in_task("drift_file", {}, vars_files=files) == "ours"
 
 
 def test_facts_neither_break_nor_mend_the_check_of_variables(tmp_path: Path) -> None:
