@@ -56,7 +56,7 @@ def boot_plan(entries: list[dict[str, Any]], **more: Any) -> BootPlan:
     parsed = parse_entries(entries)
     plan = BootPlan(
         parsed,
-        [entry.selector for entry in parsed],
+        [entry.selector.for_boot({}) for entry in parsed],
         natives={},
         buses=[],
         modules={},

@@ -289,8 +289,11 @@ def test_a_selector_is_for_the_next_boot_if_udev_can_match_it(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_of_selector_is_compared_with_a_field_of_devices(kind: str) -> None:
-    assert Selector(kind, "X").field in Identity._fields
-    assert "X" in Selector(kind, "X").udev_match
+    selector = Selector(kind, "X")
+    assert selector.field in Identity._fields
+    for_boot = selector.for_boot({selector.reference: "/X"} if selector.reference else {})
+    assert for_boot
+    assert "X" in for_boot.udev_match
 
 
 def test_only_their_own_file_tells_kinds_of_selectors_apart() -> None:
