@@ -23,7 +23,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
 
-HOOK, CONFIGURATION = initramfs.PATHS
+HOOK, CONFIGURATION = initramfs.InitramfsTools.path, initramfs.Dracut.path
 SETTINGS: dict[str, Any] = {"reset_required": False}
 NO_LIST = "and other boot files are, so that it is not known what the list last applied is"
 Damage = Callable[[Path], None]

@@ -53,9 +53,9 @@ class Tool:
 
     def __call__(self, arguments: Sequence[str]) -> Ran:
         self.calls.append(arguments)
-        if arguments[0] in [tool.lister for tool in initramfs.TOOLS]:
-            assert arguments[1] == f"/boot/initrd.img-{arguments[1].partition('-')[2]}"
-            kernel = arguments[1].partition("-")[2]
+        if tuple(arguments[:-1]) in [tool.lister for tool in initramfs.TOOLS]:
+            kernel = arguments[-1].partition("-")[2]
+            assert arguments[-1] == f"/boot/initrd.img-{kernel}"
             return Ran(self.lister_code, self.listing(kernel), "cpio: ?" * self.lister_code)
         for kernel in self.kernels if self.updates else ():
             self.written += 1
