@@ -323,7 +323,7 @@ def test_files_are_as_the_run_that_wrote_them_left_them(
     board.apply(entries, **{**SETTINGS, **settings})
     assert drift(board) == []
     present = [
-        path for path in (*last_applied.PATHS, HOOK, CONFIGURATION) if board.file(path) is not None
+        path for path in (*last_applied.PATHS, *initramfs.PATHS) if board.file(path) is not None
     ]
     assert [one["path"] for one in told(board)] == present
     board.kernel.put("firmware/devicetree/base/aliases/crypto0", "/soc/crypto@b001000\0")

@@ -86,8 +86,13 @@ class InitramfsTool:
 
     @property
     def kernels(self) -> list[str]:
-        """The kernels whose images ``command`` rebuilds."""
-        raise NotImplementedError
+        """The kernels whose images ``command`` rebuilds; by default those that have modules."""
+        lists = ("/lib/modules/%s/modules.dep", "/lib/modules/%s/modules.builtin")
+        return [
+            name
+            for name in self._files.names("/lib/modules")
+            if any(self._files.version(path % name) for path in lists)
+        ]
 
     @classmethod
     def content(cls, mark: str, contents: ImageContents) -> str | None:
@@ -183,15 +188,6 @@ class Dracut(InitramfsTool):
     @functools.cached_property
     def command(self) -> list[str]:
         return ["/usr/bin/dracut", "--force", "--regenerate-all"]
-
-    @property
-    def kernels(self) -> list[str]:
-        lists = ("/lib/modules/%s/modules.dep", "/lib/modules/%s/modules.builtin")
-        return [
-            name
-            for name in self._files.names("/lib/modules")
-            if any(self._files.version(path % name) for path in lists)
-        ]
 
     @classmethod
     def content(cls, mark: str, contents: ImageContents) -> str | None:
