@@ -53,8 +53,8 @@ class InitramfsTool:
     programs: Sequence[str]
     # The file that tells the tool what to include.
     path: str
-    # Lists the content of an image.
-    lister: str
+    # The command that lists the contents of an image, whose path follows.
+    lister: Sequence[str]
     # Where it puts the image of a %(kernel)s by default; %(machine)s is the machine ID.
     images: Sequence[str]
     # Whether an image contains our boot files without being configured to.
@@ -86,8 +86,13 @@ class InitramfsTool:
 
     @property
     def kernels(self) -> list[str]:
-        """The kernels whose images ``command`` rebuilds."""
-        raise NotImplementedError
+        """The kernels whose images ``command`` rebuilds; by default those that have modules."""
+        lists = ("/lib/modules/%s/modules.dep", "/lib/modules/%s/modules.builtin")
+        return [
+            name
+            for name in self._files.names("/lib/modules")
+            if any(self._files.version(path % name) for path in lists)
+        ]
 
     @classmethod
     def content(cls, mark: str, contents: ImageContents) -> str | None:
@@ -116,7 +121,7 @@ class InitramfsTools(InitramfsTool):
     # dracut can come with an update-initramfs of its own.
     programs = ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs")
     path = "/etc/initramfs-tools/hooks/armfleet-vfio"
-    lister = "/usr/bin/lsinitramfs"
+    lister = ("/usr/bin/lsinitramfs",)
     images = ("/boot/initrd.img-%(kernel)s",)
     # It copies all of /etc/udev/rules.d and /etc/modprobe.d.
     includes_boot_files = True
@@ -170,7 +175,7 @@ class Dracut(InitramfsTool):
     name = "dracut"
     programs = ("/usr/bin/dracut",)
     path = "/etc/dracut.conf.d/armfleet-vfio.conf"
-    lister = "/usr/bin/lsinitrd"
+    lister = ("/usr/bin/lsinitrd",)
     images = (
         "/boot/initramfs-%(kernel)s.img",
         "/lib/modules/%(kernel)s/initrd",
@@ -183,15 +188,6 @@ class Dracut(InitramfsTool):
     @functools.cached_property
     def command(self) -> list[str]:
         return ["/usr/bin/dracut", "--force", "--regenerate-all"]
-
-    @property
-    def kernels(self) -> list[str]:
-        lists = ("/lib/modules/%s/modules.dep", "/lib/modules/%s/modules.builtin")
-        return [
-            name
-            for name in self._files.names("/lib/modules")
-            if any(self._files.version(path % name) for path in lists)
-        ]
 
     @classmethod
     def content(cls, mark: str, contents: ImageContents) -> str | None:

@@ -162,11 +162,12 @@ def _paths(files: Files, tool: InitramfsTool) -> list[tuple[str, str]]:
 
 def _checked(files: Files, run: Run, tool: InitramfsTool, image: Image) -> Image:
     """Return the image with what is wrong in it."""
-    listed = run([tool.lister, image.path])
+    command = [*tool.lister, image.path]
+    listed = run(command)
     if listed.code:
         return image._replace(
-            unreadable="'%s %s' failed with exit code %d: %s"
-            % (tool.lister, image.path, listed.code, listed.last_lines or "it printed nothing")
+            unreadable="'%s' failed with exit code %d: %s"
+            % (" ".join(command), listed.code, listed.last_lines or "it printed nothing")
         )
     names = list(_names(listed.output))
     ends = {_end(name) for name in names}

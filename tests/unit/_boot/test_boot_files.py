@@ -23,7 +23,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
 
-HOOK, CONFIGURATION = initramfs.PATHS
+HOOK, CONFIGURATION = initramfs.InitramfsTools.path, initramfs.Dracut.path
 SETTINGS: dict[str, Any] = {"reset_required": False}
 NO_LIST = "and other boot files are, so that it is not known what the list last applied is"
 Damage = Callable[[Path], None]
@@ -323,7 +323,7 @@ def test_files_are_as_the_run_that_wrote_them_left_them(
     board.apply(entries, **{**SETTINGS, **settings})
     assert drift(board) == []
     present = [
-        path for path in (*last_applied.PATHS, HOOK, CONFIGURATION) if board.file(path) is not None
+        path for path in (*last_applied.PATHS, *initramfs.PATHS) if board.file(path) is not None
     ]
     assert [one["path"] for one in told(board)] == present
     board.kernel.put("firmware/devicetree/base/aliases/crypto0", "/soc/crypto@b001000\0")
