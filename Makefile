@@ -12,7 +12,7 @@ PARTS = check docs package matrix simulated sweep fleet molecule report integrat
 
 .PHONY: help setup test nightly boots guest bench links release screenshots clean demo $(PARTS)
 
-help: ## Say what can be made
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Set up everything that the other targets need; each of them does its own part
@@ -24,13 +24,18 @@ test: ## Everything but what is left for the night, two parts at a time, and a t
 nightly: ## Everything, in its full form; what has passed on this very tree is not run again
 	@$(SUITE) nightly
 
-$(PARTS):
+$(filter-out matrix,$(PARTS)):
 	@$(SUITE) part --depth $(DEPTH) $@ $(WORDS)
 
 check: ## Lint, sanity and tests that need no guest (two minutes on two free cores)
 
-matrix: WORDS = $(VERSIONS)
+# An unknown version is an error, and so is a Python that is named and not here.
 matrix: ## The role, sanity and units on the supported ansible-cores and Pythons, or on VERSIONS
+ifdef VERSIONS
+	@tools/setup guest nox --error-on-missing-interpreters --sessions $(VERSIONS:%=matrix-%)
+else
+	@$(SUITE) part --depth $(DEPTH) $@ $(WORDS)
+endif
 
 docs: ## Build the site of the documentation into build/site, and check its links
 
