@@ -6,17 +6,22 @@ DEPTH = test
 # Which kernel make boots has; make KERNEL=7 boots.
 KERNEL = debian
 SERIES = debian 6.12 7
+# What make setup sets up; make FOR=check setup.
+FOR = guest molecule report
 # Their commands are in tools/parts.py; make sweep WORDS="-k wave" has more of them.
 PARTS = check docs package matrix simulated sweep fleet molecule report integration integration-debian safety pull \
 	$(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
 
 .PHONY: help setup test nightly boots guest bench links release screenshots clean demo $(PARTS)
 
+# These promise to set up all they need; the others point to make setup if a system package is missing.
+setup test nightly demo: export ARMFLEET_INSTALL = yes
+
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Set up everything that the other targets need; each of them does its own part
-	@tools/setup guest
+setup: ## Install system packages, which it lists first, and Python packages; FOR=check: less of them
+	@$(foreach environment,$(FOR),tools/setup $(environment) &&) true
 
 test: ## Everything but what is left for the night, two parts at a time, and a table of it
 	@$(SUITE) test
@@ -80,4 +85,4 @@ screenshots: ## Make the pictures of the report that the documentation shows
 	@tools/setup report $(STAGED) python -m tests.report.screenshots $(CURDIR)/docs/images
 
 clean: ## Remove what was built in this directory; the caches outside it stay
-	rm -rf build armfleet-vfio-*.tar.gz
+	rm -rf build .nox armfleet-vfio-*.tar.gz
