@@ -209,7 +209,12 @@ class Matrix:
     def run(self, what: str, *command: str) -> None:
         """Run a command of the version in the copy; others follow even if it fails."""
         root = str(self._root)
-        environment = {"PYTHONPATH": root, "ANSIBLE_COLLECTIONS_PATH": root}
+        plugin = "ansible_collections.armfleet.vfio.tools.pytest_terminated"
+        environment = {
+            "PYTHONPATH": root,
+            "ANSIBLE_COLLECTIONS_PATH": root,
+            "PYTEST_PLUGINS": plugin,
+        }
         try:
             with self._session.chdir(self.collection):
                 self._session.run(*command, env=environment, external=True)
