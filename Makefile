@@ -6,17 +6,22 @@ DEPTH = test
 # Which kernel make boots has; make KERNEL=7 boots.
 KERNEL = debian
 SERIES = debian 6.12 7
+# What make setup sets up; make FOR=check setup.
+FOR = guest molecule report
 # Their commands are in tools/parts.py; make sweep WORDS="-k wave" has more of them.
 PARTS = check docs package matrix simulated sweep fleet molecule report integration integration-debian safety pull \
 	$(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
 
 .PHONY: help setup test nightly boots guest bench links release screenshots clean demo $(PARTS)
 
-help: ## Say what can be made
+# These promise to set up all they need; the others point to make setup if a system package is missing.
+setup test nightly demo: export ARMFLEET_INSTALL = yes
+
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Set up everything that the other targets need; each of them does its own part
-	@tools/setup guest
+setup: ## Install system packages, which it lists first, and Python packages; FOR=check: less of them
+	@$(foreach environment,$(FOR),tools/setup $(environment) &&) true
 
 test: ## Everything but what is left for the night, two parts at a time, and a table of it
 	@$(SUITE) test
@@ -24,13 +29,18 @@ test: ## Everything but what is left for the night, two parts at a time, and a t
 nightly: ## Everything, in its full form; what has passed on this very tree is not run again
 	@$(SUITE) nightly
 
-$(PARTS):
+$(filter-out matrix,$(PARTS)):
 	@$(SUITE) part --depth $(DEPTH) $@ $(WORDS)
 
 check: ## Lint, sanity and tests that need no guest (two minutes on two free cores)
 
-matrix: WORDS = $(VERSIONS)
+# An unknown version is an error, and so is a Python that is named and not here.
 matrix: ## The role, sanity and units on the supported ansible-cores and Pythons, or on VERSIONS
+ifdef VERSIONS
+	@tools/setup guest nox --error-on-missing-interpreters --sessions $(VERSIONS:%=matrix-%)
+else
+	@$(SUITE) part --depth $(DEPTH) $@ $(WORDS)
+endif
 
 docs: ## Build the site of the documentation into build/site, and check its links
 
@@ -75,4 +85,4 @@ screenshots: ## Make the pictures of the report that the documentation shows
 	@tools/setup report $(STAGED) python -m tests.report.screenshots $(CURDIR)/docs/images
 
 clean: ## Remove what was built in this directory; the caches outside it stay
-	rm -rf build armfleet-vfio-*.tar.gz
+	rm -rf build .nox armfleet-vfio-*.tar.gz

@@ -2,15 +2,14 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""python tools/package.py [--import] [DIRECTORY]
+"""python tools/package.py
 
-Builds the collection, installs it, and uses what is left when all but its content is deleted. With
-``--import`` Galaxy's importer reads the package too. All is made in build/package, or in DIRECTORY.
+Builds the collection, installs it, and uses what is left when all but its content is deleted. The
+package is in build/package.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -65,12 +64,4 @@ def main(place: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--import", action="store_true", dest="is_imported")
-    build = Path.cwd().parents[2]
-    parser.add_argument("directory", type=Path, nargs="?", default=build / "package")
-    asked = parser.parse_args()
-    main(asked.directory)
-    if asked.is_imported:
-        importer = [sys.executable, "tools/importer.py", str(asked.directory)]
-        sys.exit(subprocess.run(importer, check=False).returncode)
+    main(Path.cwd().parents[2] / "package")

@@ -24,8 +24,10 @@ class Part(NamedTuple):
     @property
     def argv(self) -> list[str]:
         """The whole command, to be run in the root of the checkout."""
-        staged = ["python", "tools/stage.py", *self.command] if self.command else []
-        return ["tools/setup", self.environment, *staged]
+        # The sessions of nox stage their commands themselves.
+        is_staged = self.command and self.command[0] != "nox"
+        stage = ["python", "tools/stage.py"] if is_staged else []
+        return ["tools/setup", self.environment, *stage, *self.command]
 
 
 def _guest(kernel: str) -> Part:
@@ -82,8 +84,8 @@ def parts(depth: str) -> list[Part]:
         pytest("safety", "tests/safety", kernels="debian 6.12"),
         *boots("debian"),
         pytest("pull", "tests/pull", kernels="6.12"),
-        _part("check", "python", "tools/check.py", environment="check"),
-        _part("matrix", "python", "tools/matrix.py", "--depth", depth),
+        _part("check", "nox", environment="check"),
+        _part("matrix", "nox", "--tags", f"matrix-{depth}"),
         pytest("fleet", "tests/fleet", "-s", kernels="6.12"),
         pytest("simulated", "tests/simulated"),
         *(by_night if depth == "nightly" else []),
@@ -91,6 +93,6 @@ def parts(depth: str) -> list[Part]:
         _part("molecule", "molecule", "test", *scenarios, environment="molecule"),
         pytest("report", "tests/report", "-s", environment="report"),
         Part("demo", ("tools/demo",), "demo", ("guest-debian",)),
-        _part("package", "python", "tools/package.py", "--import", environment="check"),
+        _part("package", "nox", "--sessions", "build-import-check", environment="check"),
         _part("docs", "python", "tools/docs.py", environment="check"),
     ]

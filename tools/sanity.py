@@ -4,8 +4,9 @@
 
 """python tools/sanity.py WORD...
 
-Becomes ``ansible-test sanity WORD...`` of the Python that this runs on, in the collection's folder.
-It makes its environments in the cache, for each version apart, and downloads no pip.
+Become ``ansible-test sanity WORD...`` of this Python, in the collection's directory.
+It makes its environments in the cache, for each version apart, and downloads no pip. The sessions
+that antsibull-nox has for it need containers, and ansible-core from GitHub.
 """
 
 from __future__ import annotations

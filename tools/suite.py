@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,8 +39,8 @@ _LANES = 2
 _SUITE = BUILD / "suite"
 # For a part to stop its guests.
 _GRACE_SECONDS = 20
-# What tools/matrix.py reports of a Python.
-_MISSING = ": not on this machine"
+# What nox reports of a session whose Python is not on this machine.
+_MISSING = re.compile(r"nox > \* (\S+): skipped \((.*?)\)")
 
 
 class Results(NamedTuple):
@@ -134,8 +135,8 @@ def _read(directory: Path, log: Path) -> Results:
             skipped = case.find("skipped")
             if skipped is not None and skipped.get("type") != "pytest.xfail":
                 skips[module or name, _reason(skipped)] += 1
-    lines = log.read_text(errors="replace").splitlines()
-    not_run = [line for line in lines if line.endswith(_MISSING)]
+    missing = _MISSING.findall(log.read_text(errors="replace"))
+    not_run = [f"{session}: {reason}" for session, reason in missing]
     for (module, reason), count in sorted(skips.items()):
         not_run.append(f"{module}, {count} skipped: {reason}")
     return Results(len(timed), sorted(timed, reverse=True)[:10], not_run)

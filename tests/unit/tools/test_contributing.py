@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tomllib
+import yaml
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -29,6 +30,16 @@ def test_each_make_target_is_there() -> None:
     named = set().union(*map(make_targets, [TEXT, *(path.read_text() for path in WORKFLOWS)]))
     assert {"check", "docs", "integration", "matrix", "nightly", "release"} <= named
     assert named - set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE)) == set()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_sets_up_before_what_installs_no_system_packages(path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (installing,) = re.findall(r"^(.*): export ARMFLEET_INSTALL = yes$", makefile, re.MULTILINE)
+    for job in yaml.safe_load(path.read_text())["jobs"].values():
+        runs = " ".join(step.get("run", "") for step in job.get("steps", []))
+        targets = re.findall(r"\bmake ([a-z]+)", runs)
+        assert not targets or targets[0] in installing.split()
 
 
 def test_the_night_has_each_python_of_the_matrix() -> None:

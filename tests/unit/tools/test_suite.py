@@ -248,8 +248,9 @@ def test_a_tree_that_is_changed_while_a_part_runs_has_not_passed_it(suite: Suite
 
 
 def test_what_could_not_be_run_is_named_with_the_reason(suite: Suite) -> None:
-    missing = "2.16.19 on Python 3.10, sanity: not on this machine"
-    suite.write("parts/first", f"echo '{missing}'\n")
+    missing = "Python interpreter 3.10 not found"
+    skipped_session = f"nox > * matrix-2.16: skipped ({missing}), took 0 seconds"
+    suite.write("parts/first", f"echo '{skipped_session}'\n")
     whole_file = (
         '<testcase classname="" name="tests.odd.test_fuse" time="0.0">'
         '<skipped message="collection skipped">'
@@ -260,7 +261,7 @@ def test_what_could_not_be_run_is_named_with_the_reason(suite: Suite) -> None:
     lines = suite.suite("test").stdout.splitlines()
     begin = lines.index("Not run:")
     assert lines[begin + 1 : begin + 4] == [
-        f"  first: {missing}",
+        f"  first: matrix-2.16: {missing}",
         "  second: tests.odd, 1 skipped: udevadm is too old",
         "  second: tests.odd.test_fuse, 1 skipped: hosts need root and /dev/fuse",
     ]
@@ -285,9 +286,9 @@ def test_the_exit_status_of_a_part_alone_is_its_own(suite: Suite) -> None:
 
 
 def test_a_part_that_there_is_not_is_refused(suite: Suite) -> None:
-    done = suite.suite("part", "frist")
+    done = suite.suite("part", "fourth")
     assert done.returncode == 1
-    assert "no part 'frist'; it has first, guest-debian, late" in done.stderr
+    assert "no part 'fourth'; it has first, guest-debian, late" in done.stderr
 
 
 @pytest.fixture
