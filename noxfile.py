@@ -240,7 +240,7 @@ def _add_controller(ansible_core: str, python: str, tags: Sequence[str]) -> None
         matrix.run("units", "python", "-m", "pytest", "-q", "tests/unit/controller")
         # The test and its boards are on our own Python; ansible-playbook is the first in PATH.
         role = (PYTHON, "-m", "pytest", "-q", "tests/matrix", "--ansible-core", ansible_core)
-        matrix.run("role on boards", *role)
+        matrix.run("role on boards", *role, *session.posargs)
         matrix.end()
 
     controller.__doc__ = f"Run sanity, units and the role with ansible-core {ansible_core}."

@@ -85,7 +85,7 @@ def parts(depth: str) -> list[Part]:
         *boots("debian"),
         pytest("pull", "tests/pull", kernels="6.12"),
         _part("check", "nox", environment="check"),
-        _part("matrix", "nox", "--tags", f"matrix-{depth}"),
+        _part("matrix", "nox", "--tags", f"matrix-{depth}", "--", "--depth", depth),
         pytest("fleet", "tests/fleet", "-s", kernels="6.12"),
         pytest("simulated", "tests/simulated"),
         *(by_night if depth == "nightly" else []),

@@ -2,12 +2,26 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which ansible-core is expected to be the one in PATH."""
+"""The ansible-core that is expected in PATH, and what make test runs on the oldest alone."""
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import pytest
+
+VERSIONS = tomllib.loads((Path(__file__).parent / "versions.toml").read_text())
+ON_OLDEST = "test_refused_playbooks.py"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ansible-core", help="the version of the ansible-playbook in PATH")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    is_oldest = config.getoption("--ansible-core") == VERSIONS["controllers"][0]["ansible_core"]
+    if config.getoption("--depth") == "test" and not is_oldest:
+        left = [item for item in items if item.path.name == ON_OLDEST]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
