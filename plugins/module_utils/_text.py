@@ -26,8 +26,8 @@ _LONGEST_TEXT = 1 << 16
 
 def lines(content: str) -> list[str]:
     """The lines of a text, each ended by a newline; the last one may lack it."""
-    found = content.split("\n")
-    return found if found[-1] else found[:-1]
+    lines = content.split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def words(text: str) -> list[str]:
@@ -48,7 +48,7 @@ def number(text: str | None) -> int | None:
 def unescaped(field: str) -> str:
     r"""A field in which a blank is ``\040``, as ``mangle_path`` of fs/seq_file.c writes it."""
     content = field.encode("utf-8", "surrogateescape")
-    content = _ESCAPED.sub(lambda found: bytes((int(found[1], 8),)), content)
+    content = _ESCAPED.sub(lambda match: bytes((int(match[1], 8),)), content)
     return content.decode("utf-8", "surrogateescape")
 
 
@@ -81,11 +81,11 @@ def printable_result(value: Any, *, in_lines: bool = False) -> Any:
         return "\n".join(printable(part, 0 if in_lines else _LONGEST_TEXT) for part in parts)
     if isinstance(value, dict):
         return {
-            printable(key): printable_result(one, in_lines=in_lines or key == "diff")
-            for key, one in value.items()
+            printable(key): printable_result(item, in_lines=in_lines or key == "diff")
+            for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [printable_result(one, in_lines=in_lines) for one in value]
+        return [printable_result(item, in_lines=in_lines) for item in value]
     return value
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Sequence
 
 from .._boot import boot_files
 from .._boot.hazards import Absent, find_absent_hazards
-from .._discovery.builtin_drivers import Early, EarlyDrivers
+from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import has_devices
 from .._errors import Problems
 from .._in_use.checker import Usage
@@ -82,11 +82,11 @@ def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problem
     return plan._replace(records=records)
 
 
-def find_early_bindings(host: Host, plan: Plan) -> list[Early]:
+def find_early_bindings(host: Host, plan: Plan) -> list[EarlyBinding]:
     """Devices that are taken from a native driver which has them first at each boot as well."""
     if not (plan.is_needed and plan.boot_files.files):
         return []
-    drivers = EarlyDrivers(host.sysfs, host.kmod, host.files)
+    drivers = BuiltinDrivers(host.sysfs, host.kmod, host.files)
     bindings = [
         drivers.of(device_plan.device, device_plan.before.driver)
         for device_plan in plan.devices

@@ -29,7 +29,7 @@ from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
 
 if TYPE_CHECKING:
-    from .._discovery.builtin_drivers import Early
+    from .._discovery.builtin_drivers import EarlyBinding
 
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
@@ -123,10 +123,10 @@ def explain_permanent_drivers(
     if not given:
         return []
     from .._discovery.builtin_drivers import (  # noqa: PLC0415
-        EarlyDrivers,
+        BuiltinDrivers,
     )
 
-    drivers = EarlyDrivers(sysfs, kmod, files)
+    drivers = BuiltinDrivers(sysfs, kmod, files)
     bindings = [drivers.of(device, driver) for device, driver in given]
     return [Problem(_explain_permanent_driver(early), early.device) for early in bindings if early]
 
@@ -135,7 +135,7 @@ def _has_unbind(sysfs: Sysfs, device: Identity, driver: str) -> bool:
     return sysfs.exists("bus/%s/drivers/%s/unbind" % (device.bus, driver))
 
 
-def _explain_permanent_driver(early: Early) -> str:
+def _explain_permanent_driver(early: EarlyBinding) -> str:
     return (
         "%s cannot be unbound from its driver %s, now or at boot: that driver has no unbind "
         "(suppress_bind_attrs) and is built into the kernel. Take the device off the list, or add "

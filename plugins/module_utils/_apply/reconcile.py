@@ -27,7 +27,7 @@ from .planner import Plan, make_plan
 from .run_lock import RunLock
 
 if TYPE_CHECKING:
-    from .._discovery.builtin_drivers import Early
+    from .._discovery.builtin_drivers import EarlyBinding
 
 
 class DeviceOutcome(NamedTuple):
@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
     needs_boot: bool = False
     # What is to be said of an earlier run that was interrupted.
     interrupted: Sequence[str] = ()
-    early: Sequence[Early] = ()
+    early: Sequence[EarlyBinding] = ()
     # Files that say something of this run, and are not for the next boot.
     records: Sequence[FileChange] = ()
     # What is to be said of entries that are for other boards.
@@ -163,7 +163,7 @@ def _outcome(
     host: Host,
     plan: Plan,
     after: Mapping[Identity, State] = MappingProxyType({}),
-    early: Sequence[Early] = (),
+    early: Sequence[EarlyBinding] = (),
 ) -> Outcome:
     """What came of a plan; ``after`` are the verified states of devices, once it was applied."""
     request, changes = plan.request, plan.boot_files

@@ -23,7 +23,7 @@ _INITCALL = re.compile(
 )
 
 
-class Early(NamedTuple):
+class EarlyBinding(NamedTuple):
     """That a device has its native driver for a moment at each boot.
 
     ``words`` go on the kernel's command line to prevent it; None where they are not known.
@@ -84,7 +84,7 @@ def module_of(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str:
     return resolved[0] if len(resolved) == 1 else canonical_name(driver)
 
 
-class EarlyDrivers:
+class BuiltinDrivers:
     """Knows which drivers are built in, and their init functions."""
 
     def __init__(self, sysfs: Sysfs, kmod: Kmod, files: Files) -> None:
@@ -93,7 +93,7 @@ class EarlyDrivers:
         self._files = files
         self._functions: dict[str, list[str]] | None = None
 
-    def of(self, device: Identity, driver: str | None) -> Early | None:
+    def of(self, device: Identity, driver: str | None) -> EarlyBinding | None:
         """What is to be said of a device whose native driver is ``driver``, if it is built in."""
         if driver is None:
             return None
@@ -111,7 +111,7 @@ class EarlyDrivers:
             for name in self._sysfs.names(driver_dir)
             if name != device.name and self._sysfs.exists("bus/%s/devices/%s" % (device.bus, name))
         ]
-        return Early(device, driver, words, others)
+        return EarlyBinding(device, driver, words, others)
 
     def _init_functions(self) -> dict[str, list[str]]:
         if self._functions is None:

@@ -81,7 +81,7 @@ class Storage(UseKind):
     def _mounted_volumes(self, ubi: str) -> list[str]:
         number = ubi[len("ubi") :]
         return [
-            "%s is mounted on %s" % (_text.printable(mount.source), mount.place)
+            "%s is mounted on %s" % (_text.printable(mount.source), mount.mount_point)
             for mount in self._mounts.mounts
             for match in [_UBI_VOLUME.match(mount.source)]
             if match and (match[1] or "0") == number
@@ -175,7 +175,7 @@ class Storage(UseKind):
             if number:
                 used[number] = "is swap"
         for mount in self._mounts.mounts:
-            sentence = "is mounted on %s" % mount.place
+            sentence = "is mounted on %s" % mount.mount_point
             used.setdefault(mount.number, sentence)
             # btrfs and its like have a number of their own; the source tells the block device.
             number = _number_of(mount.source)

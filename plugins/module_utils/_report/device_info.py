@@ -95,15 +95,15 @@ def _kernel(kernel: Kernel) -> dict[str, Any]:
 
 
 def _inspection(inspection: Inspection) -> dict[str, Any]:
-    say = inspection.say
+    sources = inspection.sources
     return dict(
         results.identity(inspection.device),
         **results.running(inspection.state),
         bound_by=inspection.bound_by and _reason(inspection.bound_by),
         links=list(inspection.links),
         carries=None if inspection.hazards is None else list(map(_hazard, inspection.hazards)),
-        claimed_by=say.entry and to_mapping(say.entry),
-        desired=say.desired and _binding(say.desired),
+        claimed_by=sources.entry and to_mapping(sources.entry),
+        desired=sources.desired and _binding(sources.desired),
         next_boot=dict(
             _binding(inspection.next_boot.binding),
             known=inspection.next_boot.is_known,
@@ -113,10 +113,11 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
             dict(_hazard(lost.hazard), accepted=lost.is_accepted) for lost in inspection.lost
         ],
         drift=inspection.drift,
-        driverctl=say.foreign
-        and {"path": say.foreign.path, "entry": to_mapping(say.foreign.entry)},
+        driverctl=sources.foreign
+        and {"path": sources.foreign.path, "entry": to_mapping(sources.foreign.entry)},
         rules_of_others=[
-            {"place": rule.location, "driver_override": rule.driver_override} for rule in say.rules
+            {"place": rule.location, "driver_override": rule.driver_override}
+            for rule in sources.rules
         ],
         boot_configuration=[
             {"place": line.location, "says": line.text} for line in inspection.lines

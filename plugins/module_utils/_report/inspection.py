@@ -23,7 +23,7 @@ from .._boot.last_applied import (
     LastApplied,
     parse_header,
 )
-from .._discovery.builtin_drivers import Early, EarlyDrivers
+from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
 from .._in_use.checker import Usage
@@ -48,7 +48,7 @@ class LostAtBoot(NamedTuple):
 class Inspection(NamedTuple):
     """All that is known of one device.
 
-    ``say`` is who has a say in its override; ``lines`` are what others say of its modules, and
+    ``sources`` is who decides its override; ``lines`` are what others say of its modules, and
     ``against`` those values that they give to parameters and the list last applied does not.
     ``early`` is its native driver where that has the device before any rule can run.
     ``hazards`` is None where none is known and there may be some; where it ``may_carry_more`` they
@@ -60,11 +60,11 @@ class Inspection(NamedTuple):
     state: State
     bound_by: Reason | None
     hazards: list[Hazard] | None
-    say: OverrideSources
+    sources: OverrideSources
     next_boot: BootState
     lines: Sequence[modprobe_d.Line] = ()
     against: Sequence[str] = ()
-    early: Early | None = None
+    early: EarlyBinding | None = None
     links: Sequence[str] = ()
     without_driver: Sequence[str] = ()
     may_carry_more: bool = False
@@ -80,7 +80,7 @@ class Inspection(NamedTuple):
             return []
         running = Binding(self.state.driver, self.state.driver_override)
         after = self.next_boot.binding
-        desired = self.say.desired
+        desired = self.sources.desired
         sentences = [
             "the next boot takes it from driver %s, and %s"
             % (self.state.driver, lost.hazard.sentence)
@@ -106,7 +106,7 @@ class Inspection(NamedTuple):
         sentences += [
             "%s may set another driver_override at each boot, and the list last applied wants %s"
             % (rule.location, desired.driver_override)
-            for rule in self.say.rules
+            for rule in self.sources.rules
             if desired and rule.driver_override is None
         ]
         return [*sentences, *self.against, *self.without_driver]
@@ -185,7 +185,7 @@ class _Inspector:
         self._drivers = Drivers(host.sysfs, host.kmod)
         self._last_applied = last_applied
         self._accepted = accepted(host.files.read_own(WAITS_FOR_BOOT))
-        self._early = EarlyDrivers(host.sysfs, host.kmod, host.files)
+        self._early = BuiltinDrivers(host.sysfs, host.kmod, host.files)
         self._installed = InstalledKernels(host.files)
         self._forecast = BootForecast(
             host, self._drivers, last_applied, self._lines, self._installed
@@ -210,33 +210,33 @@ class _Inspector:
 
     def of(self, device: Identity, state: State, blocked: str | None) -> Inspection:
         """All that is known of a device; ``blocked`` is why its override is not."""
-        say = self._say(device)
+        sources = self._override_sources(device)
         match = None
         if state.driver and state.driver != state.driver_override:
             match = self._drivers.match(device, state.driver)
         unanswered = self._usage.unanswered
         hazards = _hazards(self._usage, device, state, blocked)
         may_carry_more = self._usage.unanswered > unanswered
-        next_boot = self._forecast.of(device, state, match, say)
+        next_boot = self._forecast.of(device, state, match, sources)
         return Inspection(
             device,
             state,
-            None if blocked else _bound_by(state, match, say),
+            None if blocked else _bound_by(state, match, sources),
             None if may_carry_more and not hazards else hazards,
-            say,
+            sources,
             next_boot,
-            self._forecast.lines(device, state, match, say),
-            _against(self._lines, self._parameters, say),
-            self._early_driver(device, state, say),
-            _present_links(self._host, device, state, say.entry),
-            self._without_driver(device, say),
+            self._forecast.lines(device, state, match, sources),
+            _against(self._lines, self._parameters, sources),
+            self._early_driver(device, state, sources),
+            _present_links(self._host, device, state, sources.entry),
+            self._without_driver(device, sources),
             may_carry_more,
             self._lost_at_boot(device, state, hazards, next_boot),
         )
 
-    def _without_driver(self, device: Identity, say: OverrideSources) -> list[str]:
+    def _without_driver(self, device: Identity, sources: OverrideSources) -> list[str]:
         """In which new kernels the device would not have the driver that the list asks for."""
-        needed = self._forecast.modules(device.bus, say.desired) if say.desired else []
+        needed = self._forecast.modules(device.bus, sources.desired) if sources.desired else []
         return [
             "kernel %s, installed since this one was booted, has no module %s, which the list last "
             "applied needs: if the next boot starts it, the device has no driver"
@@ -256,21 +256,23 @@ class _Inspector:
         kept += self._usage.find_boot_hazards(device, state, kept)
         return [LostAtBoot(hazard, hazard.kind in self._accepted) for hazard in kept]
 
-    def _early_driver(self, device: Identity, state: State, say: OverrideSources) -> Early | None:
-        if say.desired is None:
+    def _early_driver(
+        self, device: Identity, state: State, sources: OverrideSources
+    ) -> EarlyBinding | None:
+        if sources.desired is None:
             return None
         is_native = state.driver_override is None
         taken_from = (state.driver,) if is_native else self._last_applied.native_of(device)
-        if taken_from in (None, (say.desired.driver,)):
+        if taken_from in (None, (sources.desired.driver,)):
             return None
         return self._early.of(device, taken_from[0])
 
-    def _say(self, device: Identity) -> OverrideSources:
+    def _override_sources(self, device: Identity) -> OverrideSources:
         is_alone = self._sharing[device.stable_name] < 2
         return OverrideSources(
             device.bus,
             self._claimed.get(device),
-            _rival(device, self._stored, is_alone=is_alone),
+            _foreign_config(device, self._stored, is_alone=is_alone),
             foreign_udev.of_device(device, self._rules),
             foreign_udev.of_device(device, self._rules, "add"),
             foreign_udev.of_device(device, self._rules, "bind"),
@@ -282,12 +284,13 @@ def _hazards(usage: Usage, device: Identity, state: State, blocked: str | None) 
     return hazards + ([Hazard(BLOCKED, device.name, blocked)] if blocked else [])
 
 
-def _bound_by(state: State, match: Match | None, say: OverrideSources) -> Reason | None:
+def _bound_by(state: State, match: Match | None, sources: OverrideSources) -> Reason | None:
     """Why the device has its driver; None if it has none."""
     override = state.driver_override
     if override and override == state.driver:
         return Reason(
-            OVERRIDE, "its driver_override is %s, which %s" % (override, say.source_of(override))
+            OVERRIDE,
+            "its driver_override is %s, which %s" % (override, sources.source_of(override)),
         )
     if match is None or override is None:
         return match and match.reason
@@ -298,9 +301,9 @@ def _bound_by(state: State, match: Match | None, say: OverrideSources) -> Reason
 
 
 def _against(
-    lines: Sequence[modprobe_d.Line], parameters: Mapping[str, bool], say: OverrideSources
+    lines: Sequence[modprobe_d.Line], parameters: Mapping[str, bool], sources: OverrideSources
 ) -> list[str]:
-    if say.desired is None or say.desired.driver not in VFIO_DRIVERS.values():
+    if sources.desired is None or sources.desired.driver not in VFIO_DRIVERS.values():
         return []
     return [
         "%s sets %s at each boot, and the list last applied wants %d"
@@ -310,7 +313,7 @@ def _against(
     ]
 
 
-def _rival(
+def _foreign_config(
     device: Identity, kept: Sequence[driverctl.Stored], *, is_alone: bool
 ) -> ForeignConfig | None:
     stored = driverctl.of_device(device, kept)

@@ -14,7 +14,7 @@ from .._model.steps import HostStep, HostStepKind, Step, StepKind
 from .._system.files import FileChange
 
 if TYPE_CHECKING:
-    from .._discovery.builtin_drivers import Early
+    from .._discovery.builtin_drivers import EarlyBinding
 
 _OF_NODES = (StepKind.SET_NODE_ACCESS, StepKind.LINK_NODES)
 
@@ -132,7 +132,7 @@ def diff(outcome: Outcome) -> list[dict[str, str]]:
     return parts + [_file_part(change) for change in files if change.before != change.after]
 
 
-def early(binding: Early) -> dict[str, str | None]:
+def early(binding: EarlyBinding) -> dict[str, str | None]:
     """What only the kernel's command line can prevent."""
     return {
         "name": binding.device.name,

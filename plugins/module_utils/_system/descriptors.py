@@ -65,8 +65,8 @@ class Descriptors:
             maps = proc_files.content("%s/%s/maps" % (self._proc, task)) or b""
             for addresses, path in _MAPPED.findall(maps):
                 # Each thread has this directory under its own number, and not below "task".
-                place = (self._proc, task.rpartition("/")[2], os.fsdecode(addresses))
-                self._add(held, "%s/%s/map_files/%s" % place, os.fsdecode(path))
+                mapping = (self._proc, task.rpartition("/")[2], os.fsdecode(addresses))
+                self._add(held, "%s/%s/map_files/%s" % mapping, os.fsdecode(path))
             if maps:
                 break
         return held

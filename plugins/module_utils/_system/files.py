@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The only door to files: whole files, read, compared and replaced at once."""
+"""The only gateway to files: whole files, read, compared and replaced at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_DIRECTORY = (
     "it away"
 )
 _NO_ROOM = "make room there, or have somebody raise the quota, and run again"
-# What a user can do about an errno of a file or its folder.
+# What a user can do about an errno of a file or its directory.
 _ADVICE = {
     errno.EACCES: "become root (become: true)",
     errno.EPERM: "become root (become: true), and see 'lsattr' for a file that may not be changed",
@@ -147,15 +147,15 @@ class Files:
         choose what is read.
         """
         owner = self._owner[0]
-        folder, name = os.path.split(path)
+        parent, name = os.path.split(path)
         # An administrator may have it on another disk, by a link.
-        place = os.path.realpath(self._root + folder)
-        if not os.path.isdir(place):
+        parent = os.path.realpath(self._root + parent)
+        if not os.path.isdir(parent):
             return None
         try:
-            directory = open_own(place, os.O_RDONLY | os.O_DIRECTORY, owner)
+            directory = open_own(parent, os.O_RDONLY | os.O_DIRECTORY, owner)
             try:
-                return open_own(name, os.O_RDONLY, owner, directory=(directory, place))
+                return open_own(name, os.O_RDONLY, owner, directory=(directory, parent))
             finally:
                 os.close(directory)
         except FileNotFoundError:
@@ -164,25 +164,25 @@ class Files:
     def status(self, path: str) -> FileStatus | None:
         """What is at a path, a link not followed; None where there is nothing."""
         try:
-            found = os.lstat(self._root + path)
+            status = os.lstat(self._root + path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise failure("read", path, error) from None
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device node")
-        if stat.S_ISLNK(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device node")
+        if stat.S_ISLNK(status.st_mode):
             kind += " to " + (self.link(path) or "nothing")
-        return self._status(found, kind)
+        return self._status(status, kind)
 
-    def _status(self, found: os.stat_result, kind: str) -> FileStatus:
+    def _status(self, status: os.stat_result, kind: str) -> FileStatus:
         # Files of an image belong to the one who made it.
         user, group = self._owner
         return FileStatus(
-            stat.S_ISREG(found.st_mode),
+            stat.S_ISREG(status.st_mode),
             kind,
-            0 if found.st_uid == user else found.st_uid,
-            0 if found.st_gid == group else found.st_gid,
-            stat.S_IMODE(found.st_mode),
+            0 if status.st_uid == user else status.st_uid,
+            0 if status.st_gid == group else status.st_gid,
+            stat.S_IMODE(status.st_mode),
         )
 
     @property
@@ -194,17 +194,17 @@ class Files:
 
     def directories_above(self, path: str) -> dict[str, FileStatus]:
         """The directories from the root to that of ``path``, by their paths, links followed."""
-        found = {}
+        directories = {}
         while path not in ("", "/"):
             path = os.path.dirname(path)
             try:
-                found[path] = self._status(os.stat(self._root + path), "a directory")
+                directories[path] = self._status(os.stat(self._root + path), "a directory")
             except OSError:
                 continue
-        return found
+        return directories
 
     def names(self, path: str) -> list[str]:
-        """Names in a folder, sorted; none where there is no such folder."""
+        """Names in a directory, sorted; none where there is no such directory."""
         try:
             return sorted(os.listdir(self._root + path))
         except (FileNotFoundError, NotADirectoryError):
@@ -212,18 +212,18 @@ class Files:
         except OSError as error:
             raise failure("read", path, error) from None
 
-    def layered(self, folders: Sequence[str], ending: str, ours: str) -> list[str]:
+    def layered(self, directories: Sequence[str], ending: str, ours: str) -> list[str]:
         """Paths of others' files in a layered configuration, in the order of the files' names.
 
-        A file hides its namesakes in the folders that come after its own. So does ``ours``, which
-        may not be written yet.
+        A file hides its namesakes in the directories that come after its own. So does ``ours``,
+        which may not be written yet.
         """
-        found = {ours.rpartition("/")[2]: ours}
-        for folder in folders:
-            for name in self.names(folder):
+        paths = {ours.rpartition("/")[2]: ours}
+        for directory in directories:
+            for name in self.names(directory):
                 if name.endswith(ending):
-                    found.setdefault(name, "%s/%s" % (folder, name))
-        return [found[name] for name in sorted(found) if found[name] != ours]
+                    paths.setdefault(name, "%s/%s" % (directory, name))
+        return [paths[name] for name in sorted(paths) if paths[name] != ours]
 
     def is_executable(self, path: str) -> bool:
         """Whether there is a program of that name."""
@@ -310,7 +310,7 @@ class Files:
         return "%d:%d" % (os.major(number), os.minor(number)) if is_block else None
 
     def links(self, path: str) -> dict[str, str]:
-        """Where the links in a folder lead, by their paths; nothing for what is no link."""
+        """Where the links in a directory lead, by their paths; nothing for what is no link."""
         return {
             "%s/%s" % (path, name): self.link("%s/%s" % (path, name)) or ""
             for name in self.names(path)
@@ -327,7 +327,7 @@ class Files:
             raise failure("read", path, error) from None
 
     def point(self, path: str, target: str | None) -> None:
-        """Make the link lead to ``target`` or, with None, not be, nor its folder if it was alone.
+        """Set the link to ``target``, or remove it with None, and its directory if it was alone.
 
         PolicyError where something else is in its place.
         """
@@ -344,12 +344,12 @@ class Files:
             raise failure("link", path, error) from None
 
     def _link(self, path: str, target: str | None) -> None:
-        folder = os.path.dirname(self._root + path)
+        directory = os.path.dirname(self._root + path)
         if target is None:
             with contextlib.suppress(OSError):
-                os.rmdir(folder)
+                os.rmdir(directory)
             return
-        os.makedirs(folder, mode=0o755, exist_ok=True)
+        os.makedirs(directory, mode=0o755, exist_ok=True)
         try:
             os.symlink(target, self._root + path)
         except FileExistsError:
@@ -428,7 +428,7 @@ class StagedFile:
             else:
                 os.rename(self._temporary, self._file)
                 self._temporary, self._made = None, []
-                _settle(self._directory)
+                _fsync_directory(self._directory)
         except OSError as error:
             raise failure("write", self.path, error) from None
         finally:
@@ -477,12 +477,12 @@ def _group_name(number: int) -> str:
 def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-        _settle(os.path.dirname(path))
+        _fsync_directory(os.path.dirname(path))
 
 
 def _owner_of(descriptor: int) -> tuple[int, int]:
-    found = os.fstat(descriptor)
-    return found.st_uid, found.st_gid
+    status = os.fstat(descriptor)
+    return status.st_uid, status.st_gid
 
 
 def mode_of(content: str) -> int:
@@ -511,20 +511,20 @@ def open_own(
         if error.errno not in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
             raise
         raise _not_own(label, os.lstat(path, dir_fd=parent)) from None
-    found = os.fstat(descriptor)
-    is_right = stat.S_ISDIR(found.st_mode) if is_directory else stat.S_ISREG(found.st_mode)
-    if is_right and found.st_uid == owner and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    status = os.fstat(descriptor)
+    is_right = stat.S_ISDIR(status.st_mode) if is_directory else stat.S_ISREG(status.st_mode)
+    if is_right and status.st_uid == owner and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return descriptor
     os.close(descriptor)
-    raise _not_own(label, found)
+    raise _not_own(label, status)
 
 
-def _not_own(path: str, found: os.stat_result) -> PolicyError:
-    kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device node")
+def _not_own(path: str, status: os.stat_result) -> PolicyError:
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device node")
     label = "%s:%s mode %04o" % (
-        _user_name(found.st_uid),
-        _group_name(found.st_gid),
-        stat.S_IMODE(found.st_mode),
+        _user_name(status.st_uid),
+        _group_name(status.st_gid),
+        stat.S_IMODE(status.st_mode),
     )
     return PolicyError(
         "%s is %s (%s), so that others than root may have written what a run is to go by. Look at "
@@ -535,12 +535,12 @@ def _not_own(path: str, found: os.stat_result) -> PolicyError:
 def _open_file(path: str) -> int:
     """Open what can be read to its end at once; PolicyError for a FIFO and its like."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    found = os.fstat(descriptor)
-    is_null = stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL
-    if is_null or stat.S_IFMT(found.st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+    status = os.fstat(descriptor)
+    is_null = stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL
+    if is_null or stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFDIR):
         return descriptor
     os.close(descriptor)
-    kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device node")
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device node")
     raise PolicyError(
         "Cannot read %s: it is %s and not a file. Remove it, and run again" % (path, kind)
     )
@@ -562,22 +562,22 @@ def _content(path: str, descriptor: int) -> str:
     return content
 
 
-def _clear(folder: str) -> None:
+def _clear(directory: str) -> None:
     """Remove what runs that were killed left behind; a run that goes on has its file locked."""
-    for name in os.listdir(folder):
+    for name in os.listdir(directory):
         if name.startswith(_TEMPORARY):
             # Another run may be quicker.
             with contextlib.suppress(FileNotFoundError, BlockingIOError):
-                left = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NOFOLLOW)
+                left = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW)
                 try:
                     fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(os.path.join(folder, name))
+                    os.unlink(os.path.join(directory, name))
                 finally:
                     os.close(left)
 
 
-def _settle(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _fsync_directory(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
@@ -630,13 +630,13 @@ def _is_mounted_on(file: str) -> bool:
 
 def failure(verb: str, path: str, error: OSError) -> PolicyError:
     """What stopped a file from being read or written, with a remedy."""
-    place = error.filename if isinstance(error.filename, str) else path
+    location = error.filename if isinstance(error.filename, str) else path
     code = errno.errorcode.get(error.errno or 0, str(error.errno))
     advice = _ADVICE.get(error.errno or 0, "see 'dmesg'")
     if error.errno == errno.EROFS and path.startswith("/etc/"):
         advice += _WITHOUT_BOOT_FILES
     return PolicyError(
-        "Cannot %s %s: %s (%s, %s); %s" % (verb, path, error.strerror, code, place, advice)
+        "Cannot %s %s: %s (%s, %s); %s" % (verb, path, error.strerror, code, location, advice)
     )
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The only door to modprobe and modinfo."""
+"""The only gateway to modprobe and modinfo."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _path(program: str) -> str | None:
-    candidates = [folder + "/" + program for folder in _FOLDERS]
+    candidates = [directory + "/" + program for directory in _FOLDERS]
     return next((path for path in candidates if os.access(path, os.X_OK)), None)
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The only door to the kernel's log. Reads only."""
+"""The only gateway to the kernel's log. Reads only."""
 
 from __future__ import annotations
 

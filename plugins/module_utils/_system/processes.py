@@ -26,14 +26,14 @@ _ANCESTORS_AT_MOST = 1000
 
 
 class Mount(NamedTuple):
-    """A mounted file system; ``number`` is major:minor, ``place`` has the words of a sentence.
+    """A mounted file system; ``number`` is major:minor, ``source`` any text as the kernel has it.
 
-    ``source`` is as the kernel has it, and may be any text.
+    ``mount_point`` is printable, and followed by who has it mounted if that is another namespace.
     """
 
     number: str
     source: str
-    place: str
+    mount_point: str
 
 
 class Mounts(NamedTuple):
@@ -80,17 +80,17 @@ class Processes:
         """What is mounted, for this process and then in the mount namespaces of all others."""
         if self._holders is None:
             self._holders = self._read()
-        found = Mounts([], *self._swaps())
+        mounts = Mounts([], *self._swaps())
         own = proc_files.link_target(self._proc + "/self/ns/mnt")
-        self._add_mounts(found, "self", "")
+        self._add_mounts(mounts, "self", "")
         for namespace, tasks in self._elsewhere.items():
             if namespace != own:
                 # One that has ended tells nothing any more.
                 any(
-                    self._add_mounts(found, task, " by %s" % self._command(task.partition("/")[0]))
+                    self._add_mounts(mounts, task, " by %s" % self._command(task.partition("/")[0]))
                     for task in tasks
                 )
-        return found
+        return mounts
 
     def _swaps(self) -> tuple[list[str], list[str]]:
         """The files and devices that are swap: swap_show in mm/swapfile.c."""
@@ -99,7 +99,7 @@ class Processes:
         swaps = [_text.unescaped(match[1]) for match in map(_SWAP.match, lines) if match]
         return swaps, [] if len(swaps) == len(lines) else [_UNKNOWN % (path, "swap")]
 
-    def _add_mounts(self, found: Mounts, task: str, by_whom: str) -> bool:
+    def _add_mounts(self, mounts: Mounts, task: str, by_whom: str) -> bool:
         """Add what is mounted for a task, and return whether it is still there.
 
         show_mountinfo in fs/proc_namespace.c. Lines are cut at spaces alone, for the kernel escapes
@@ -115,11 +115,11 @@ class Processes:
             if len(fields) < 6 or len(kind_and_source) < 3 or not _NUMBER.match(fields[2]):
                 is_whole = False
                 continue
-            place = _text.printable(_text.unescaped(fields[4]))
+            mount_point = _text.printable(_text.unescaped(fields[4]))
             source = _text.unescaped(kind_and_source[1])
-            found.mounts.append(Mount(fields[2], source, place + by_whom))
+            mounts.mounts.append(Mount(fields[2], source, mount_point + by_whom))
         if not is_whole:
-            found.unknown.append(_UNKNOWN % (path, "mounted"))
+            mounts.unknown.append(_UNKNOWN % (path, "mounted"))
         return bool(lines)
 
     def text(self, name: str) -> str:

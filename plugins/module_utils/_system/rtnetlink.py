@@ -83,12 +83,12 @@ def _add_route(networks: Networks, message: bytes) -> None:
 
 
 def _attributes(content: bytes) -> dict[int, bytes]:
-    found = {}
+    attributes = {}
     while len(content) >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(content)
-        found[kind] = content[_ATTRIBUTE.size : length]
+        attributes[kind] = content[_ATTRIBUTE.size : length]
         content = content[max(_aligned(length), _ATTRIBUTE.size) :]
-    return found
+    return attributes
 
 
 def _aligned(length: int) -> int:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The only door to /sys.
+"""The only gateway to /sys.
 
 Plain reads touch only what the kernel serves without the device lock: links, listings and
 properties of the device tree. ``driver_override`` and every write can wait for that lock for ever
@@ -68,10 +68,10 @@ class KernelRefusedError(Exception):
 class KernelBlockedError(PolicyError):
     """The kernel did not answer within the time limit; process ``pid`` still waits for it.
 
-    ``place`` is the kernel's function in which it waits, or None where that cannot be seen.
+    ``function`` is that of the kernel in which it waits, or None where that cannot be seen.
     """
 
-    def __init__(self, path: str, seconds: float, pid: int, place: str | None) -> None:
+    def __init__(self, path: str, seconds: float, pid: int, function: str | None) -> None:
         self.path = path
         super().__init__(
             "%s did not answer within %g s: the kernel holds this device's lock, because a "
@@ -83,13 +83,13 @@ class KernelBlockedError(PolicyError):
                 path if path.startswith("/") else "/sys/" + path,
                 seconds,
                 pid,
-                " (in %s)" % place if place else "",
+                " (in %s)" % function if function else "",
             )
         )
 
 
 class Listing(NamedTuple):
-    """The names in a folder: real folders, sorted, and all else (files, links)."""
+    """The names in a directory: real directories, sorted, and all else (files, links)."""
 
     folders: list[str]
     others: set[str]
@@ -104,7 +104,7 @@ class Sysfs:
     def __init__(self, root: str = "/sys", timeout: float = 30) -> None:
         self.root = root
         self._timeout = timeout
-        self._hand: _Hand | None = None
+        self._worker: _IoWorker | None = None
 
     def path(self, path: str) -> str:
         return path if path.startswith("/") else self.root + "/" + path
@@ -143,7 +143,7 @@ class Sysfs:
         return tuple(os.fsdecode(content).rstrip("\0").split("\0"))
 
     def names(self, path: str) -> list[str]:
-        """The names in a folder, sorted; empty where there is no such folder."""
+        """The names in a directory, sorted; empty where there is no such directory."""
         try:
             return sorted(os.listdir(self.path(path)))
         except OSError:
@@ -162,22 +162,22 @@ class Sysfs:
         return None if target is None else target.rpartition("/")[2]
 
     def listing(self, path: str) -> Listing:
-        """The names in a folder, told apart; empty where there is no such folder."""
+        """The names in a directory, told apart; empty where there is no such directory."""
         folders: list[str] = []
         others: set[str] = set()
         try:
             with os.scandir(self.path(path)) as entries:
-                for one in entries:
-                    if one.is_dir(follow_symlinks=False):
-                        folders.append(one.name)
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.name)
                     else:
-                        others.add(one.name)
+                        others.add(entry.name)
         except OSError:
             return Listing([], set())
         return Listing(sorted(folders), others)
 
     def folder_count(self, path: str) -> int:
-        """How many real folders are in a folder, without listing it.
+        """How many real directories are in a directory, without listing it.
 
         kernfs_refresh_inode in fs/kernfs/inode.c counts them.
         """
@@ -187,7 +187,7 @@ class Sysfs:
             return 0
 
     def folders(self, path: str) -> list[str]:
-        """The names of real folders in a folder, sorted; links to folders are none."""
+        """The names of real directories in a directory, sorted; links to directories are none."""
         return self.listing(path).folders
 
     def exists(self, path: str) -> bool:
@@ -222,9 +222,9 @@ class Sysfs:
             raise KernelRefusedError(path, text, code)
 
     def close(self) -> None:
-        if self._hand:
-            self._hand.let_go()
-            self._hand = None
+        if self._worker:
+            self._worker.detach()
+            self._worker = None
 
     def _ask(self, requests: Sequence[tuple[bytes, str, bytes]]) -> list[tuple[int, bytes]]:
         replies = []
@@ -233,15 +233,15 @@ class Sysfs:
         return replies
 
     def _ask_batch(self, requests: Sequence[tuple[bytes, str, bytes]]) -> list[tuple[int, bytes]]:
-        hand = self._hand = self._hand or _Hand()
+        worker = self._worker = self._worker or _IoWorker()
         replies = []
         try:
             for operation, path, data in requests:
-                hand.send(operation, os.fsencode(self.path(path)), data)
+                worker.send(operation, os.fsencode(self.path(path)), data)
             for _operation, path, _data in requests:
-                reply = hand.receive(self._timeout)
+                reply = worker.receive(self._timeout)
                 if reply is None:
-                    raise self._blocked(path, hand.pid)
+                    raise self._blocked(path, worker.pid)
                 replies.append(reply)
         except (EOFError, BrokenPipeError):
             self.close()
@@ -262,7 +262,7 @@ class Sysfs:
         return error
 
 
-class _Hand:
+class _IoWorker:
     """A child process that does one read or write after the other and can be left behind."""
 
     def __init__(self) -> None:
@@ -286,7 +286,7 @@ class _Hand:
         code, length = _REPLY.unpack(_read_all(self._replies, _REPLY.size))
         return code, _read_all(self._replies, length)
 
-    def let_go(self) -> None:
+    def detach(self) -> None:
         """Close the pipes; the child ends by itself, at once unless the kernel holds it."""
         os.close(self._requests)
         os.close(self._replies)

@@ -31,7 +31,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.foreign_udev i
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.in_sync import BootFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.installed_kernels import Kernel
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.modprobe_d import Line
-from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.builtin_drivers import Early
+from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.builtin_drivers import (
+    EarlyBinding,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.driver_match import Reason
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import Hazard
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity, State
@@ -69,7 +71,7 @@ OUTCOME = Outcome(
     [CHANGED],
     [],
     [FileChange(last_applied.RULES, None, "# rules")],
-    early=[Early(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", [])],
+    early=[EarlyBinding(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", [])],
 )
 ENTRY = Entry(Selector("name", DEVICE.name), Policy(VFIO))
 ON_VFIO = Binding("vfio-platform", "vfio-platform")
@@ -86,7 +88,7 @@ INSPECTION = Inspection(
     ),
     BootState(ON_VFIO, "driverctl sets it"),
     [Line("/etc/modprobe.d/x.conf:1", "blacklist acme", "blacklist", "acme")],
-    early=Early(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", []),
+    early=EarlyBinding(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", []),
     lost=[LostAtBoot(Hazard("network", "eth0", "network interface eth0 is up"), is_accepted=False)],
 )
 
