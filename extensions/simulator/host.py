@@ -30,8 +30,8 @@ from typing import NoReturn
 from . import namespace
 from .control import listen
 from .description import Description
-from .description import read_file as read_description
-from .devicetree import read_file as read_device_tree
+from .description_file import read_file as read_description
+from .dtb import read_file as read_device_tree
 from .errors import SimulatorError
 from .filesystem import serve
 from .machine import build

@@ -119,7 +119,7 @@ def _mapped(place: _Place, by_phandle: Mapping[int, Node]) -> _Place | None:
     told = place.node.cells("interrupt-map-mask")[: len(wanted)]
     mask = [*told, *[_EVERY_BIT] * (len(wanted) - len(told))]
     for ours, parent in _entries(place.node, len(wanted), by_phandle):
-        compared = zip(wanted, ours, mask, strict=True)
+        compared = zip(wanted, ours, mask)
         if is_available(parent.node) and not any((a ^ b) & bits for a, b, bits in compared):
             return parent
     return None

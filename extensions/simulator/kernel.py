@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -444,13 +445,13 @@ def _folder(driver: Driver) -> str:
 def _text(data: bytes, *, is_name: bool = False) -> str:
     """What the kernel takes of a write: it ends at a NUL, an override at a newline as well."""
     text = data.partition(b"\0")[0]
-    text = text.removesuffix(b"\n") if is_name else text.partition(b"\n")[0]
+    text = re.sub(rb"\n\Z", b"", text) if is_name else text.partition(b"\n")[0]
     return text.decode(errors="surrogateescape")
 
 
 def _store_uevent(data: bytes) -> None:
     """kobject_synth_uevent in lib/kobject_uevent.c."""
-    if data.partition(b" ")[0].removesuffix(b"\n") not in _ACTIONS:
+    if re.sub(rb"\n\Z", b"", data.partition(b" ")[0]) not in _ACTIONS:
         raise failure(errno.EINVAL)
 
 

@@ -56,7 +56,7 @@ class Modules:
             self._drivers_by_module.setdefault(driver.module or "", []).append(driver)
         self.failing: dict[str, int] = {}
         self.is_vfio_held: Callable[[], bool] = lambda: False
-        for driver, given in zip(self._drivers, drivers, strict=True):
+        for driver, given in zip(self._drivers, drivers):
             if driver.module:
                 module = Module(driver.module, built_in=given.module is None)
                 self._modules.setdefault(driver.module, module)

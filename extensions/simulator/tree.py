@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
 from posixpath import dirname, join, relpath
-from typing import TypeAlias
+from typing import Callable, Iterator, Union
 
-Show: TypeAlias = Callable[[], bytes]
-Store: TypeAlias = Callable[[bytes], None]
+Show = Callable[[], bytes]
+Store = Callable[[bytes], None]
 
 _MOST_LINKS = 40
 
@@ -88,7 +87,7 @@ class Folder:
         self.entries: dict[str, Entry] = {}
 
 
-Entry: TypeAlias = File | Link | Folder
+Entry = Union[File, Link, Folder]
 
 
 class Tree:

@@ -25,7 +25,7 @@ from .machine import Machine
 from .programs import PROGRAMS, operands, sed
 from .tree import File, Link
 
-_DEV = "/dev/vfio/"
+_DEV, _SYS = "/dev/vfio/", "/sys/"
 _TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]+)\})?(==|!=|\+=|=)"((?:[^"\\]|\\.)*)"')
 
 
@@ -192,11 +192,8 @@ class Udev:
     def _exists(self, event: Event, path: str) -> bool:
         if path in PROGRAMS:
             return True
-        place = path.removeprefix("/sys/")
-        return (
-            self._machine.tree.find(place if path != place else f"{event.device.home}/{path}")
-            is not None
-        )
+        place = _below(_SYS, path) if path.startswith(_SYS) else f"{event.device.home}/{path}"
+        return self._machine.tree.find(place) is not None
 
     def _write(self, event: Event, attribute: str, value: str) -> None:
         path = self._machine.tree.resolve(f"{event.device.home}/{attribute}")
@@ -211,7 +208,7 @@ class Udev:
         if words[:2] == ["/bin/sed", "-n"]:
             return sed(words[3:-2:2], self._content(event, words[-1]))
         if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups", "--"]:
-            target = self._machine.tree.link(words[-1].removeprefix("/sys/"))
+            target = self._machine.tree.link(_below(_SYS, words[-1]))
             return (target or "").rpartition("/")[2]
         self._change(words)
         return ""
@@ -220,17 +217,17 @@ class Udev:
         """What programs do to nodes; all of them belong to root's group."""
         nodes = self._machine.vfio.nodes
         if words[:2] == ["/bin/mkdir", "-p"]:
-            nodes.make_folder(operands(words)[0].removeprefix(_DEV))
+            nodes.make_folder(_below(_DEV, operands(words)[0]))
         elif words[:2] == ["/bin/chmod", "--"]:
             mode, path = operands(words)
-            node = nodes.find(path.removeprefix(_DEV))
+            node = nodes.find(_below(_DEV, path))
             if isinstance(node, File):
                 node.mode = int(mode, 8)
         elif words[:2] == ["/bin/ln", "-sfT"]:
             target, path = operands(words)
             self._link(path, target)
         elif words[:2] == ["/bin/rm", "-f"]:
-            for path in (word.removeprefix(_DEV) for word in operands(words)):
+            for path in (_below(_DEV, word) for word in operands(words)):
                 if nodes.lookup(path):
                     nodes.remove(path)
         elif words[:2] != ["/bin/chgrp", "--"]:
@@ -239,10 +236,10 @@ class Udev:
     def _content(self, event: Event, path: str) -> str:
         if path.endswith("/uevent"):
             return uevent(event.device).decode()
-        return (self._machine.tree.read(path.removeprefix("/sys/")) or b"").decode()
+        return (self._machine.tree.read(_below(_SYS, path)) or b"").decode()
 
     def _link(self, path: str, target: str) -> None:
-        folder, _slash, name = path.removeprefix(_DEV).rpartition("/")
+        folder, _slash, name = _below(_DEV, path).rpartition("/")
         self._machine.vfio.nodes.make_folder(folder).entries[name] = Link(target)
 
     def _load(self, token: Token, words: list[str]) -> None:
@@ -253,6 +250,11 @@ class Udev:
 
     def _load_modules(self, arguments: list[str]) -> None:
         self._machine.modules.modprobe(arguments, self._configuration)
+
+
+def _below(folder: str, path: str) -> str:
+    """The path as it is from ``folder`` on, if it is below that."""
+    return path[len(folder) :] if path.startswith(folder) else path
 
 
 def _filled(event: Event, value: str) -> str:

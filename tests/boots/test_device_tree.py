@@ -8,7 +8,7 @@ import pytest
 
 from tests.boots.table import UNTOUCHED, Boots, Case, Row
 from tests.guest.packages import STOCK_SERIES
-from tests.harness.playbook import play, task_play
+from tests.harness.calls import info
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,9 +122,8 @@ def test_the_parameters_that_are_named_keep_a_built_in_driver_off(
     done = boots.apply().of("armfleet.vfio.host_policy")
     (early,) = done["kernel_command_line"]
     assert early["name"] == built_in.case.device
-    asked = {"devices": [{"dt_path": built_in.path}]}
-    info = play(inventory, task_play("armfleet.vfio.device_info", asked))
-    assert info.of("armfleet.vfio.device_info")["devices"][0]["kernel_command_line"] == early
+    (shown,) = info(inventory, {"dt_path": built_in.path})
+    assert shown["kernel_command_line"] == early
     guest.start_again(words=[early["words"]])
     assert boots.bindings([built_in.case]) == [built_in.case.wanted]
     assert built_in.driver not in guest.run(["ls", built_in.drivers]).stdout.split()

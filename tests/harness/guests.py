@@ -5,6 +5,7 @@ A folder of tests that wants them names them in its conftest.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ import pytest
 
 from tests.guest import Guest, write_inventory
 from tests.guest.packages import DEFAULT_SERIES
+from tests.harness.playbook import play
+from tests.harness.sysfs import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,3 +66,34 @@ def inventory(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("inventory") / "hosts.yml"
     write_inventory(path, [guest])
     return path
+
+
+@contextmanager
+def unchanged(guest: Guest) -> Iterator[None]:
+    """Fail if a device has another driver or override afterwards, or a file of ours differs."""
+    before = state(guest)
+    yield
+    # Asked over ssh, so that the network answers as well.
+    assert state(guest) == before
+
+
+@contextmanager
+def released(guest: Guest, inventory: Path) -> Iterator[None]:
+    """Release the list afterwards, and fail if anything is left of it."""
+    with unchanged(guest):
+        yield
+        assert play(inventory, "armfleet.vfio.release").code == 0
+
+
+@pytest.fixture
+def unchanged_guest(guest: Guest) -> Iterator[None]:
+    """The guest, in which a test changes nothing."""
+    with unchanged(guest):
+        yield
+
+
+@pytest.fixture
+def released_guest(guest: Guest, inventory: Path) -> Iterator[None]:
+    """The guest, whose list is released after the test."""
+    with released(guest, inventory):
+        yield

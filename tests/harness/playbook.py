@@ -46,6 +46,14 @@ class TaskResult(NamedTuple):
     seconds: float
     result: dict[str, Any]
 
+    @property
+    def refusal(self) -> str:
+        """What the task failed with, in the module's own words."""
+        assert self.status == "failed", self
+        message = self.result["msg"]
+        assert isinstance(message, str)
+        return message
+
 
 class Run(NamedTuple):
     """One run of ansible-playbook."""
@@ -72,10 +80,10 @@ class Run(NamedTuple):
     @property
     def refusal(self) -> str:
         """What the only task failed with."""
-        (task,) = self.tasks
-        assert task.status == "failed", self.output
+        assert self.code == 2, self.output
         assert "Traceback" not in self.output
-        return str(task.result["msg"])
+        (task,) = self.tasks
+        return task.refusal
 
     @property
     def remote_executions(self) -> int:

@@ -6,7 +6,11 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.guest import Guest
+
+    Binding = tuple[str | None, str | None]
 
 _READ_ALL = """
 import json, os
@@ -62,7 +66,7 @@ class Device(NamedTuple):
     group: str | None
 
     @property
-    def binding(self) -> tuple[str | None, str | None]:
+    def binding(self) -> Binding:
         return self.driver, self.override
 
 
@@ -82,7 +86,7 @@ class Machine(NamedTuple):
         return found
 
     @property
-    def bindings(self) -> dict[str, tuple[str | None, str | None]]:
+    def bindings(self) -> dict[str, Binding]:
         """Driver and override of every device, by its name."""
         return {f"{device.bus}/{device.name}": device.binding for device in self.devices}
 
@@ -97,3 +101,14 @@ def files(guest: Guest) -> dict[str, str]:
     """Our files on the guest, with their contents."""
     parts = guest.run(_READ_FILES).stdout.split("\0")
     return dict(zip(parts[::2], parts[1::2], strict=False))
+
+
+def state(guest: Guest) -> tuple[dict[str, Binding], dict[str, str]]:
+    """Return what a call may change: driver and override of every device, and our files."""
+    return read_machine(guest).bindings, files(guest)
+
+
+def bindings(guest: Guest, paths: Sequence[str]) -> list[Binding]:
+    """Return driver and override of the devices of these paths."""
+    machine = read_machine(guest)
+    return [machine.at(path).binding for path in paths]

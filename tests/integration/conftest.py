@@ -5,6 +5,13 @@ On boards a to c and with ACPI, so that it can run beside tests/safety.
 
 from __future__ import annotations
 
-from tests.harness.guests import guest, inventory, kernel, start
+from tests.harness.guests import (
+    guest,
+    inventory,
+    kernel,
+    released_guest,
+    start,
+    unchanged_guest,
+)
 
-__all__ = ["guest", "inventory", "kernel", "start"]
+__all__ = ["guest", "inventory", "kernel", "released_guest", "start", "unchanged_guest"]

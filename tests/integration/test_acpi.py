@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.harness.calls import apply_role
 from tests.harness.playbook import Run, play
 from tests.harness.sysfs import files, read_machine
 
@@ -39,10 +40,7 @@ def guest(start: Callable[[str, str], Guest]) -> Guest:
 
 
 def apply(inventory: Path, devices: list[dict[str, Any]], *arguments: str) -> Run:
-    variables = dict(SETTINGS, passthrough_devices=devices)
-    run = play(inventory, "armfleet.vfio.apply", *arguments, variables=variables)
-    assert run.code == 0, run.output
-    return run
+    return apply_role(inventory, dict(SETTINGS, passthrough_devices=devices), *arguments)
 
 
 def assert_as_listed(guest: Guest) -> None:

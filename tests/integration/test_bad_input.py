@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness.playbook import play, task_play
-from tests.harness.sysfs import files, read_machine
+from tests.harness.calls import call
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.guest import Guest
 
 SMALL = {
     "driver_override": {"driver": "vfio-platform"},
@@ -35,22 +32,13 @@ BAD_VALUES = {
 
 
 @pytest.fixture(autouse=True)
-def _nothing_changes(guest: Guest) -> Iterator[None]:
-    before = read_machine(guest).bindings, files(guest)
-    yield
-    assert (read_machine(guest).bindings, files(guest)) == before
+def _nothing_changes(unchanged_guest: None) -> None:
+    """No test changes the guest."""
 
 
 def refused(inventory: Path, action: str, options: dict[str, Any], *arguments: str) -> str:
     """The module's own message; fails if the call went well or showed a traceback."""
-    run = play(inventory, task_play(f"armfleet.vfio.{action}", options), *arguments)
-    assert run.code == 2, run.output
-    assert "Traceback" not in run.output
-    (task,) = run.tasks
-    assert task.status == "failed"
-    message = task.result["msg"]
-    assert isinstance(message, str)
-    return message
+    return call(inventory, action, *arguments, **options).refusal
 
 
 @pytest.mark.parametrize("path", ["./soc/crypto@b000000", "/soc/../crypto"])

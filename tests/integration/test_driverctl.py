@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.playbook import Run, play, task_play
-from tests.harness.sysfs import files, read_machine
+from tests.harness.calls import apply, info
+from tests.harness.guests import released
+from tests.harness.playbook import Run, play
+from tests.harness.sysfs import bindings, files, read_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from tests.guest import Guest
 
 RINGS = ["/soc/ring@b100000", "/soc/ring@b101000"]
+DEVICES = [{"dt_path": path} for path in RINGS]
 STORED = "/etc/driverctl.d/platform-b100000.ring"
 VFIO, NONE = ("vfio-platform", "vfio-platform"), (None, "none")
 LIST = [
@@ -27,27 +30,13 @@ MIGRATE = "armfleet.vfio.migrate_driverctl"
 
 @pytest.fixture(autouse=True, scope="module")
 def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
-    before = read_machine(guest).bindings, files(guest)
-    guest.run(
-        "modprobe vfio-platform reset_required=0;"
-        " driverctl --bus platform set-override b100000.ring vfio-platform;"
-        " driverctl --bus platform set-override b101000.ring none"
-    )
-    yield
-    assert play(inventory, "armfleet.vfio.release").code == 0
-    assert (read_machine(guest).bindings, files(guest)) == before
-
-
-def bindings(guest: Guest) -> list[tuple[str | None, str | None]]:
-    machine = read_machine(guest)
-    return [machine.at(path).binding for path in RINGS]
-
-
-def info(inventory: Path) -> list[dict[str, Any]]:
-    devices = [{"dt_path": path} for path in RINGS]
-    run = play(inventory, task_play("armfleet.vfio.device_info", {"devices": devices}))
-    found: list[dict[str, Any]] = run.of("armfleet.vfio.device_info")["devices"]
-    return found
+    with released(guest, inventory):
+        guest.run(
+            "modprobe vfio-platform reset_required=0;"
+            " driverctl --bus platform set-override b100000.ring vfio-platform;"
+            " driverctl --bus platform set-override b101000.ring none"
+        )
+        yield
 
 
 def migrate(inventory: Path, *arguments: str) -> Run:
@@ -57,13 +46,12 @@ def migrate(inventory: Path, *arguments: str) -> Run:
 
 
 def test_a_list_that_claims_the_same_device_is_refused(guest: Guest, inventory: Path) -> None:
-    assert bindings(guest) == [VFIO, NONE]
-    options = {"devices": LIST, "reset_required": False}
-    told = play(inventory, task_play("armfleet.vfio.host_policy", options)).refusal
+    assert bindings(guest, RINGS) == [VFIO, NONE]
+    told = apply(inventory, LIST, reset_required=False).refusal
     assert f"driverctl as well: {STORED} has vfio-platform set at each boot" in told
-    assert bindings(guest) == [VFIO, NONE]
+    assert bindings(guest, RINGS) == [VFIO, NONE]
     assert files(guest) == {}
-    assert [one["driverctl"]["entry"] for one in info(inventory)] == LIST
+    assert [one["driverctl"]["entry"] for one in info(inventory, *DEVICES)] == LIST
 
 
 def test_driverctl_is_moved_from_without_a_device_leaving_its_driver(
@@ -79,16 +67,16 @@ def test_driverctl_is_moved_from_without_a_device_leaving_its_driver(
     ]
     done = migrate(inventory)
     assert guest.run("ls /etc/driverctl.d").stdout == ""
-    assert bindings(guest) == [VFIO, NONE]
+    assert bindings(guest, RINGS) == [VFIO, NONE]
     assert read_machine(guest).at(RINGS[0]).group == node
     assert guest.run("find /dev/vfio -type c -printf %i:").stdout == before
     assert all(entry["dt_path"] in done.output for entry in LIST)
-    assert [one["claimed_by"] for one in info(inventory)] == LIST
+    assert [one["claimed_by"] for one in info(inventory, *DEVICES)] == LIST
 
 
 @pytest.mark.nightly
 def test_it_can_be_run_again_and_holds_after_a_boot(guest: Guest, inventory: Path) -> None:
     guest.reboot()
-    assert bindings(guest) == [VFIO, NONE]
-    assert [one["drift"] for one in info(inventory)] == [[], []]
+    assert bindings(guest, RINGS) == [VFIO, NONE]
+    assert [one["drift"] for one in info(inventory, *DEVICES)] == [[], []]
     assert migrate(inventory).changed == {"test-a": 0}

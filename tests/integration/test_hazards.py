@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.harness.calls import apply
 from tests.harness.playbook import play, task_play
-from tests.harness.sysfs import files, read_machine
+from tests.harness.sysfs import read_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.guest import Guest
@@ -32,25 +32,18 @@ ENTRIES = [{"dt_path": path, "policy": "no_autobind"} for path in CARRIED]
 
 
 @pytest.fixture(autouse=True)
-def _nothing_changes(guest: Guest) -> Iterator[None]:
-    before = read_machine(guest).bindings, files(guest)
-    yield
-    assert (read_machine(guest).bindings, files(guest)) == before
-
-
-def refused(inventory: Path, devices: list[dict[str, Any]], *arguments: str) -> str:
-    asked = task_play("armfleet.vfio.host_policy", {"devices": devices})
-    return play(inventory, asked, *arguments).refusal
+def _nothing_changes(unchanged_guest: None) -> None:
+    """No test changes the guest."""
 
 
 def test_all_of_them_are_refused_at_once_and_a_check_says_the_same(inventory: Path) -> None:
-    message = refused(inventory, ENTRIES)
+    message = apply(inventory, ENTRIES).refusal
     for path, hazards in CARRIED.items():
         for kind, sentence in hazards:
             (line,) = [line for line in message.splitlines() if sentence in line]
             assert line.startswith(f"{path} (")
             assert f"add '{kind}' to `allow`" in line
-    assert refused(inventory, ENTRIES, "--check") == message
+    assert apply(inventory, ENTRIES, "--check").refusal == message
 
 
 def test_what_is_allowed_is_done_and_can_be_given_back(guest: Guest, inventory: Path) -> None:

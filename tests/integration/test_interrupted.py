@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.playbook import Run, play, task_play
-from tests.harness.sysfs import files, read_machine
+from tests.harness import calls
+from tests.harness.guests import released
+from tests.harness.sysfs import bindings, read_machine, state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,30 +51,21 @@ signal.pause()
 
 @pytest.fixture(autouse=True)
 def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
-    before = read_machine(guest).bindings, files(guest)
-    yield
-    assert play(inventory, "armfleet.vfio.release").code == 0
-    assert (read_machine(guest).bindings, files(guest)) == before
+    with released(guest, inventory):
+        yield
     assert guest.run("ls /run/armfleet-vfio").stdout.split() == ["lock"]
 
 
-def apply(inventory: Path, devices: list[dict[str, Any]], **settings: Any) -> Run:
-    options = {"devices": devices, "reset_required": False, **settings}
-    return play(inventory, task_play("armfleet.vfio.host_policy", options))
-
-
-def bindings(guest: Guest) -> list[tuple[str | None, str | None]]:
-    machine = read_machine(guest)
-    return [machine.at(path).binding for path in RINGS]
+apply = functools.partial(calls.apply, reset_required=False)
 
 
 def test_if_the_last_of_eight_fails_the_first_seven_are_back(guest: Guest, inventory: Path) -> None:
-    before = read_machine(guest).bindings, files(guest)
+    before = state(guest)
     pinned = {"dt_path": RINGS[-1], "policy": "driver", "driver": "gpio-keys"}
     told = apply(inventory, [*LIST[:-1], pinned]).refusal
     assert RINGS[-1] in told
     assert "Nothing was changed: all that this run did was put back" in told
-    assert (read_machine(guest).bindings, files(guest)) == before
+    assert state(guest) == before
 
 
 def test_a_run_that_was_killed_is_undone_by_the_next_one_which_says_so(
@@ -83,13 +76,13 @@ def test_a_run_that_was_killed_is_undone_by_the_next_one_which_says_so(
     guest.run(["systemd-run", "--unit=kill", "/usr/bin/python3", "/root/kill.py", first])
     killed = apply(inventory, LIST)
     assert killed.code != 0
-    halfway = bindings(guest)
+    halfway = bindings(guest, RINGS)
     assert halfway[0][1] == "vfio-platform"
     assert halfway[-1][0] != "vfio-platform"
     assert "journal" in guest.run("ls /run/armfleet-vfio").stdout
     rings = apply(inventory, LIST[4:])
     assert rings.code == 0, rings.output
-    assert bindings(guest) == [NATIVE] * 4 + [VFIO] * 4
+    assert bindings(guest, RINGS) == [NATIVE] * 4 + [VFIO] * 4
     assert "[WARNING]: An earlier run on this host was interrupted: process" in rings.output
     again = apply(inventory, LIST[4:])
     assert again.changed == {"test-a": 0}
@@ -105,7 +98,7 @@ def test_two_runs_together_end_as_if_one_came_after_the_other(
             runs = list(pool.map(lambda devices: apply(inventory, devices), lists.values()))
             assert [run.code for run in runs] == [0, 0], runs[0].output + runs[1].output
             even = [VFIO, NATIVE] * 4
-            assert bindings(guest) in (even, [VFIO] * 8)
+            assert bindings(guest, RINGS) in (even, [VFIO] * 8)
             assert not any("WARNING" in run.output for run in runs)
 
 
@@ -117,6 +110,6 @@ def test_a_run_that_waits_in_vain_says_who_holds_the_lock(guest: Guest, inventor
     told = apply(inventory, LIST, timeout=2).refusal
     assert f"process {holder} (a test) holds the lock /run/armfleet-vfio/lock" in told
     assert "Nothing was changed" in told
-    assert bindings(guest) == [NATIVE] * 8
+    assert bindings(guest, RINGS) == [NATIVE] * 8
     guest.run("systemctl kill --signal=KILL hold")
     assert apply(inventory, LIST).code == 0

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness.playbook import play, task_play
-from tests.harness.sysfs import files, read_machine
+from tests.harness import calls
+from tests.harness.guests import released
+from tests.harness.playbook import play
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,15 +79,12 @@ _REPLAY = (
 @pytest.fixture(scope="module", autouse=True)
 def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
     guest.run("udevadm settle")
-    before = read_machine(guest).bindings, files(guest)
-    yield
-    assert play(inventory, "armfleet.vfio.release").code == 0
-    assert (read_machine(guest).bindings, files(guest)) == before
+    with released(guest, inventory):
+        yield
 
 
 def apply(inventory: Path, *devices: dict[str, Any]) -> dict[str, Any]:
-    options = {"devices": list(devices), "reset_required": False, "unsafe_noiommu": True}
-    run = play(inventory, task_play("armfleet.vfio.host_policy", options))
+    run = calls.apply(inventory, devices, reset_required=False, unsafe_noiommu=True)
     assert run.code == 0, run.output
     return run.of("armfleet.vfio.host_policy")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.harness.calls import apply_role
 from tests.harness.playbook import Run, play
 from tests.harness.sysfs import files, read_machine
 
@@ -58,15 +59,16 @@ SETTINGS = {
 }
 
 
+def variables(devices: list[dict[str, Any]] | None) -> dict[str, Any]:
+    return dict(SETTINGS, passthrough_devices=LIST if devices is None else devices)
+
+
 def attempt(inventory: Path, *arguments: str, devices: list[dict[str, Any]] | None = None) -> Run:
-    variables = dict(SETTINGS, passthrough_devices=LIST if devices is None else devices)
-    return play(inventory, "armfleet.vfio.apply", *arguments, variables=variables)
+    return play(inventory, "armfleet.vfio.apply", *arguments, variables=variables(devices))
 
 
 def apply(inventory: Path, *arguments: str, devices: list[dict[str, Any]] | None = None) -> Run:
-    run = attempt(inventory, *arguments, devices=devices)
-    assert run.code == 0, run.output
-    return run
+    return apply_role(inventory, variables(devices), *arguments)
 
 
 def assert_as_wanted(guest: Guest) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.harness.calls import call, info
 from tests.harness.playbook import Run, play, task_play
 from tests.harness.sysfs import files, read_machine
 
@@ -20,7 +21,7 @@ ALL_DMA = {"compatible": "acme,dma", "expect": 2}
 
 
 def run(inventory: Path, module: str, *arguments: str, **options: Any) -> Run:
-    done = play(inventory, task_play(f"armfleet.vfio.{module}", options), *arguments)
+    done = call(inventory, module, *arguments, **options)
     assert done.code == 0, done.output
     return done
 
@@ -150,9 +151,7 @@ def test_noiommu_goes_with_the_list_that_turned_it_on(guest: Guest, inventory: P
     released = run(inventory, "host_policy", state="absent").of("armfleet.vfio.host_policy")
     assert guest.run(parameter).stdout == "N\n"
     assert any("enable_unsafe_noiommu_mode to N" in step for step in released["host_steps"])
-    (found,) = run(inventory, "device_info", devices=[{"name": slot}]).of(
-        "armfleet.vfio.device_info"
-    )["devices"]
+    (found,) = info(inventory, {"name": slot})
     assert (found["driver"], found["driver_override"], found["drift"]) == (None, None, [])
     assert found["next_boot"]["known"] is False
     run(inventory, "host_policy", **options)
@@ -172,9 +171,7 @@ def test_noiommu_goes_with_the_list_that_turned_it_on(guest: Guest, inventory: P
 def test_what_others_need_is_not_taken(guest: Guest, inventory: Path, name: str, word: str) -> None:
     before = read_machine(guest).bindings
     options = {"devices": [{"name": name}], "driver": "none", "rebind": True}
-    refused = play(inventory, task_play("armfleet.vfio.driver_override", options))
-    assert refused.code == 2, refused.output
-    message = refused.tasks[0].result["msg"]
+    message = call(inventory, "driver_override", **options).refusal
     assert word in message or "suppress_bind_attrs" in message
     assert read_machine(guest).bindings == before
 
@@ -187,16 +184,16 @@ def test_the_next_boot_alone_can_be_prepared(guest: Guest, inventory: Path) -> N
     assert read_machine(guest).bindings == before
     verified = guest.run("udevadm verify /etc/udev/rules.d/70-armfleet-vfio.rules").stdout
     assert "Fail:    0" in verified
-    shown = run(inventory, "device_info", devices=[DMA]).of("armfleet.vfio.device_info")
-    assert shown["devices"][0]["driver"] == "acme-ring"
-    assert shown["devices"][0]["next_boot"]["driver"] == "vfio-platform"
+    (shown,) = info(inventory, DMA)
+    assert shown["driver"] == "acme-ring"
+    assert shown["next_boot"]["driver"] == "vfio-platform"
     twice(inventory, "host_policy", state="absent")
     assert read_machine(guest).bindings == before
     assert files(guest) == {}
 
 
 def test_device_info_shows_every_device_as_sys_does(guest: Guest, inventory: Path) -> None:
-    shown = run(inventory, "device_info").of("armfleet.vfio.device_info")["devices"]
+    shown = info(inventory)
     machine = read_machine(guest)
     lasting = [device for device in shown if not device["name"].endswith(".auto")]
     assert len(lasting) == len(machine.devices) >= 70

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 import yaml
 
-from tests.harness.playbook import play
-from tests.harness.sysfs import files, read_machine
+from tests.harness.calls import apply_role
+from tests.harness.guests import released
 
 if TYPE_CHECKING:
     import subprocess
@@ -95,17 +95,14 @@ OF_A_GROUP = {"Choose one with --device", "is bound to a native driver"}
 @pytest.fixture(scope="module", autouse=True)
 def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
     guest.run("udevadm settle")
-    before = read_machine(guest).bindings, files(guest)
-    variables = yaml.safe_load(LIST)
-    variables["passthrough_devices"].append(KEYS)
-    run = play(inventory, "armfleet.vfio.apply", variables=variables)
-    assert run.code == 0, run.output
-    guest.put(EXAMPLE, PROGRAM)
-    guest.run(f"udevadm settle; echo Y | tee {TYPE1} {IOMMUFD}")
-    yield
-    guest.run(f"echo N | tee {TYPE1} {IOMMUFD}; rm {PROGRAM}")
-    assert play(inventory, "armfleet.vfio.release").code == 0
-    assert (read_machine(guest).bindings, files(guest)) == before
+    with released(guest, inventory):
+        variables = yaml.safe_load(LIST)
+        variables["passthrough_devices"].append(KEYS)
+        apply_role(inventory, variables)
+        guest.put(EXAMPLE, PROGRAM)
+        guest.run(f"udevadm settle; echo Y | tee {TYPE1} {IOMMUFD}")
+        yield
+        guest.run(f"echo N | tee {TYPE1} {IOMMUFD}; rm {PROGRAM}")
 
 
 def read(guest: Guest, arguments: str) -> str:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.harness import calls
+from tests.harness.guests import released
 from tests.harness.playbook import play, task_play
-from tests.harness.sysfs import files, read_machine
+from tests.harness.sysfs import read_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,11 +81,9 @@ _TIDY_UP = f"""
 
 @pytest.fixture(autouse=True, scope="module")
 def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
-    before = read_machine(guest).bindings, files(guest)
-    yield
-    guest.run(_TIDY_UP)
-    assert play(inventory, "armfleet.vfio.release").code == 0
-    assert (read_machine(guest).bindings, files(guest)) == before
+    with released(guest, inventory):
+        yield
+        guest.run(_TIDY_UP)
 
 
 def whole_info(inventory: Path, **variables: str) -> tuple[dict[str, Any], str]:
@@ -94,7 +94,7 @@ def whole_info(inventory: Path, **variables: str) -> tuple[dict[str, Any], str]:
 
 def info(inventory: Path) -> dict[str, dict[str, Any]]:
     """What device_info says of each device, by its name."""
-    return {one["name"]: one for one in whole_info(inventory)[0]["devices"]}
+    return {device["name"]: device for device in calls.info(inventory)}
 
 
 def drift(inventory: Path, folder: Path) -> tuple[int, dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.harness.playbook import Run, play
-from tests.harness.sysfs import files, read_machine
+from tests.harness.sysfs import bindings, files
 from tests.pull.repository import URL, Keys, Repository
 
 if TYPE_CHECKING:
@@ -94,11 +94,6 @@ def pull(guest: Guest) -> Pull:
     return last_pull(guest)
 
 
-def bindings(guest: Guest) -> list[tuple[str | None, str | None]]:
-    machine = read_machine(guest)
-    return [machine.at(path).binding for path in RINGS]
-
-
 def wait_for_another_pull(guest: Guest, invocation: str) -> None:
     """Wait until one that is not ``invocation`` has ended."""
     show = f"systemctl show --property=InvocationID,ActiveState {SERVICE}"
@@ -145,7 +140,7 @@ def test_a_pull_brings_the_host_to_the_repositorys_list(
     guest.run(f"{start}; {start}; systemctl start {SERVICE}", check=False, timeout=LIMIT)
     done = last_pull(guest)
     assert done.result == "success", done.log
-    assert bindings(guest) == [VFIO, VFIO]
+    assert bindings(guest, RINGS) == [VFIO, VFIO]
     begun = guest.run(["journalctl", "--output=cat", f"--unit={SERVICE}"]).stdout
     assert begun.count(f"Starting {SERVICE}") == 1
 
@@ -169,7 +164,7 @@ def test_a_broken_commit_fails_for_all_to_see_and_changes_nothing(
     assert done.result == "exit-code"
     assert "YAML parsing failed" in done.log
     assert SERVICE in failed_units(guest)
-    assert bindings(guest) == [VFIO, VFIO]
+    assert bindings(guest, RINGS) == [VFIO, VFIO]
 
 
 @pytest.mark.nightly
@@ -184,23 +179,23 @@ def test_the_timer_pulls_the_next_commit(
     done = last_pull(guest)
     assert done.result == "success", done.log
     assert failed_units(guest) == ""
-    assert bindings(guest) == [VFIO, NATIVE]
+    assert bindings(guest, RINGS) == [VFIO, NATIVE]
 
 
 def test_a_commit_that_nobody_signed_is_not_run(guest: Guest, repository: Repository) -> None:
-    before = bindings(guest)
+    before = bindings(guest, RINGS)
     repository.commit(policy(RINGS[1]))
     refused = pull(guest)
     assert refused.result == "exit-code"
     assert "has no valid signature" in refused.log
-    assert bindings(guest) == before
+    assert bindings(guest, RINGS) == before
 
 
 def test_the_removal_leaves_the_devices_and_nothing_else(guest: Guest, inventory: Path) -> None:
-    before = bindings(guest), files(guest)
+    before = bindings(guest, RINGS), files(guest)
     set_up(inventory, pull_state="absent")
     assert remains(guest) == []
     assert failed_units(guest) == ""
-    assert (bindings(guest), files(guest)) == before
+    assert (bindings(guest, RINGS), files(guest)) == before
     assert before[0][0] == VFIO
     assert set_up(inventory, pull_state="absent").changed == {HOST: 0}

@@ -5,6 +5,11 @@ On boards d and e, so that it can run beside tests/integration.
 
 from __future__ import annotations
 
-from tests.harness.guests import inventory, start
+from tests.harness.guests import (
+    inventory,
+    released_guest,
+    start,
+    unchanged_guest,
+)
 
-__all__ = ["inventory", "start"]
+__all__ = ["inventory", "released_guest", "start", "unchanged_guest"]

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.harness.calls import apply, info, refused
 from tests.harness.playbook import (
     Run,
-    TaskResult,
     play,
     refused_tasks_play,
     rows,
     task_play,
 )
-from tests.harness.sysfs import files, read_machine
+from tests.harness.sysfs import read_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,11 +181,8 @@ def guest(start: Callable[[str, str], Guest]) -> Guest:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_changes(guest: Guest) -> Iterator[None]:
-    before = read_machine(guest).bindings, files(guest)
-    yield
-    # Asked over ssh, so that this answers as well.
-    assert (read_machine(guest).bindings, files(guest)) == before
+def _nothing_changes(unchanged_guest: None) -> None:
+    """No test changes the guest."""
 
 
 @pytest.fixture
@@ -199,26 +196,13 @@ def stacked(guest: Guest) -> Iterator[None]:
             yield
 
 
-def apply(inventory: Path, *arguments: str, **options: Any) -> Run:
-    return play(inventory, task_play("armfleet.vfio.host_policy", options), *arguments)
-
-
 def refusal_lines(run: Run) -> list[str]:
     return run.refusal.splitlines()
 
 
 def refusals(inventory: Path, asked: list[tuple[str, dict[str, Any]]]) -> list[list[str]]:
     """What each module says to its options, in one play."""
-    tasks = [(f"armfleet.vfio.{module}", options) for module, options in asked]
-    run = play(inventory, refused_tasks_play(tasks))
-    assert len(run.tasks) == len(asked)
-    assert "Traceback" not in run.output
-    return [refusal_of(task) for task in run.tasks]
-
-
-def refusal_of(task: TaskResult) -> list[str]:
-    assert task.status == "failed", task
-    return str(task.result["msg"]).splitlines()
+    return [task.refusal.splitlines() for task in refused(inventory, asked)]
 
 
 def lines_about(path: str, lines: list[str], kind: str) -> str:
@@ -231,11 +215,11 @@ def lines_about(path: str, lines: list[str], kind: str) -> str:
 
 
 def test_all_that_the_machine_stands_on_is_refused_at_once(inventory: Path) -> None:
-    lines = refusal_lines(apply(inventory, devices=ENTRIES))
+    lines = refusal_lines(apply(inventory, ENTRIES))
     for path, (kind, sentences) in CARRIED.items():
         told = lines_about(path, lines, kind)
         assert [one for one in sentences if one not in told] == [], "\n".join(lines)
-    assert refusal_lines(apply(inventory, "--check", devices=ENTRIES)) == lines
+    assert refusal_lines(apply(inventory, ENTRIES, "--check")) == lines
 
 
 def test_each_is_refused_alone_and_what_others_may_lose_does_not_help(inventory: Path) -> None:
@@ -270,7 +254,7 @@ def test_the_small_modules_refuse_as_well(inventory: Path) -> None:
 def test_the_interface_that_ssh_comes_in_by_is_known_below_a_bond_and_a_bridge(
     inventory: Path,
 ) -> None:
-    lines = refusal_lines(apply(inventory, devices=[{"dt_path": NETWORK, "policy": "no_autobind"}]))
+    lines = refusal_lines(apply(inventory, [{"dt_path": NETWORK, "policy": "no_autobind"}]))
     (told,) = [line for line in lines if "network interface" in line]
     assert (
         "eth0 is up, below bond0, br0 with 10.0.2.15, the default route, and this run comes in over"
@@ -290,16 +274,15 @@ def boxed(guest: Guest) -> Iterator[None]:
 @pytest.mark.usefixtures("boxed")
 def test_an_interface_that_a_container_has_is_known(inventory: Path) -> None:
     devices = [{"dt_path": SPARE_NETWORK, "policy": "no_autobind"}]
-    told = lines_about(SPARE_NETWORK, refusal_lines(apply(inventory, devices=devices)), "network")
+    told = lines_about(SPARE_NETWORK, refusal_lines(apply(inventory, devices)), "network")
     assert "a network interface of it is in another network namespace" in told
 
 
 def test_device_info_shows_the_same(inventory: Path) -> None:
     devices = [{"dt_path": path} for path in CARRIED]
-    run = play(inventory, task_play("armfleet.vfio.device_info", {"devices": devices}))
-    assert run.code == 0, run.output
-    lines = refusal_lines(apply(inventory, devices=ENTRIES))
-    for one in run.of("armfleet.vfio.device_info")["devices"]:
+    shown = info(inventory, *devices)
+    lines = refusal_lines(apply(inventory, ENTRIES))
+    for one in shown:
         kind, _sentences = CARRIED[one["dt_path"]]
         assert kind in [hazard["kind"] for hazard in one["carries"]]
         for hazard in one["carries"]:
@@ -311,7 +294,7 @@ def test_what_is_allowed_and_can_be_done_is_done_and_can_be_given_back(
 ) -> None:
     kinds = sorted({CARRIED[path][0] for path in ALLOWED})
     entries = [{"dt_path": path, "policy": "no_autobind"} for path in ALLOWED]
-    done = apply(inventory, devices=entries, allow=kinds, persistent=False)
+    done = apply(inventory, entries, allow=kinds, persistent=False)
     assert done.code == 0, done.output
     machine = read_machine(guest)
     assert {machine.at(path).binding for path in ALLOWED} == {(None, "none")}
@@ -327,17 +310,17 @@ def test_what_is_allowed_and_can_be_done_is_done_and_can_be_given_back(
 def test_what_has_no_unbind_is_refused_whatever_is_allowed(inventory: Path) -> None:
     paths = ["/pl011@9000000", "/smmuv3@9050000"]
     entries = [{"dt_path": path, "policy": "no_autobind"} for path in paths]
-    lines = refusal_lines(apply(inventory, devices=entries, allow=["console", "consumers"]))
+    lines = refusal_lines(apply(inventory, entries, allow=["console", "consumers"]))
     assert [line.partition(" ")[0] for line in lines] == paths
     assert all("no unbind (suppress_bind_attrs)" in line for line in lines)
 
 
 def test_the_next_boot_is_judged_as_the_running_system_is(guest: Guest, inventory: Path) -> None:
-    options = {"devices": CARELESS, "reset_required": False, "unsafe_noiommu": True}
-    lines = refusal_lines(apply(inventory, runtime=False, **options))
+    options = {"runtime": False, "reset_required": False, "unsafe_noiommu": True}
+    lines = refusal_lines(apply(inventory, CARELESS, **options))
     told = "\n".join(lines)
     assert [one for one in LOST if one not in told] == [], told
-    assert refusal_lines(apply(inventory, "--check", "--diff", runtime=False, **options)) == lines
+    assert refusal_lines(apply(inventory, CARELESS, "--check", "--diff", **options)) == lines
     assert guest.run("ls /run/armfleet-vfio-reboot-required", check=False).returncode != 0
 
 
@@ -356,7 +339,7 @@ def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
     accepting = {**options, "allow": ["storage"]}
     asked = [("armfleet.vfio.host_policy", one) for one in (options, accepting, options)]
     refused, done, again = play(inventory, refused_tasks_play(asked)).tasks
-    (line,) = refusal_of(refused)
+    (line,) = refused.refusal.splitlines()
     assert "loop0 is mounted on /mnt/loop" in line
     assert done.result["reboot_required"]
     assert not again.result["changed"]
@@ -401,6 +384,6 @@ def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
     *judged, last = play(inventory, refused_tasks_play([*asked, released])).tasks
     guest.run("cp /root/fstab /etc/fstab")
     for task in judged:
-        (line,) = refusal_of(task)
+        (line,) = task.refusal.splitlines()
         assert "disk vdc: vdc is in /etc/fstab as swap." in line
     assert last.status == "ok", last

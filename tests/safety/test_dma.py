@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.guest.packages import STOCK_SERIES
-from tests.harness.playbook import Run, play, refused_tasks_play, task_play
-from tests.harness.sysfs import files, read_machine
+from tests.harness import calls
+from tests.harness.playbook import play, task_play
+from tests.harness.sysfs import read_machine, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,9 +41,7 @@ def guest(start: Callable[..., Guest]) -> Guest:
     return guest
 
 
-def apply(inventory: Path, **options: Any) -> Run:
-    asked = {"devices": ENTRIES, "persistent": False, **options}
-    return play(inventory, task_play("armfleet.vfio.host_policy", asked))
+apply = functools.partial(calls.apply, devices=ENTRIES, persistent=False)
 
 
 def state_writes(guest: Guest) -> str:
@@ -54,27 +54,20 @@ def test_channels_in_use_are_never_taken_away_whatever_is_allowed(
     guest: Guest, inventory: Path
 ) -> None:
     guest.run(f"echo 2 > {TAKEN}")
-    before = read_machine(guest).bindings, files(guest)
-    run = play(
-        inventory,
-        refused_tasks_play(
-            [
-                ("armfleet.vfio.host_policy", {"devices": ENTRIES, "allow": ["consumers"]}),
-                ("armfleet.vfio.no_autobind", {"devices": [{"dt_path": ENGINE}], "allow": ALL}),
-            ]
-        ),
-        *TRACED,
-    )
-    assert [task.status for task in run.tasks] == ["failed"] * 2, run.output
-    for task in run.tasks:
-        (told,) = task.result["msg"].splitlines()
+    before = state(guest)
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("host_policy", {"devices": ENTRIES, "allow": ["consumers"]}),
+        ("no_autobind", {"devices": [{"dt_path": ENGINE}], "allow": ALL}),
+    ]
+    for task in calls.refused(inventory, asked, *TRACED):
+        (told,) = task.refusal.splitlines()
         assert told.startswith(
             f"{ENGINE} (platform device b009000.shared) is in use: 2 of its 4 DMA channels are in "
             "use: dma0chan0 by 1 client of the kernel, dma0chan1 by 1 client of the kernel. Stop "
             "or unload what uses them"
         )
     assert state_writes(guest) == ""
-    assert (read_machine(guest).bindings, files(guest)) == before
+    assert state(guest) == before
 
 
 @pytest.mark.nightly
@@ -84,9 +77,7 @@ def test_raid_takes_all_channels_and_returns_them(guest: Guest, inventory: Path)
     assert "4 of its 4 DMA channels are in use: dma0chan0 by 1 client of the kernel" in refused
     assert "(module async_tx takes all channels, for " in refused
     assert "raid456" in refused
-    asked = {"devices": [{"dt_path": ENGINE}]}
-    info = play(inventory, task_play("armfleet.vfio.device_info", asked))
-    (device,) = info.of("armfleet.vfio.device_info")["devices"]
+    (device,) = calls.info(inventory, {"dt_path": ENGINE})
     (carried,) = device["carries"]
     assert carried["kind"] == "consumers"
     assert carried["sentence"] in refused

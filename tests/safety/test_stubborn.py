@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness.playbook import Run, play, refused_tasks_play, task_play
+from tests.harness.calls import apply_vfio, call, info, refused, to_vfio
+from tests.harness.playbook import Run
 from tests.harness.sysfs import files, read_machine
 
 if TYPE_CHECKING:
@@ -76,24 +77,8 @@ def guest(start: Callable[[str, str], Guest]) -> Guest:
 
 
 @pytest.fixture(autouse=True)
-def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
-    before = read_machine(guest).bindings, files(guest)
-    yield
-    assert play(inventory, "armfleet.vfio.release").code == 0
-    assert (read_machine(guest).bindings, files(guest)) == before
-
-
-def run(inventory: Path, module: str, **options: Any) -> Run:
-    return play(inventory, task_play(f"armfleet.vfio.{module}", options))
-
-
-def to_vfio(*paths: str) -> dict[str, Any]:
-    entries = [{"dt_path": path, "policy": "vfio"} for path in paths]
-    return {"devices": entries, "reset_required": False}
-
-
-def apply(inventory: Path, *paths: str, **options: Any) -> Run:
-    return run(inventory, "host_policy", **to_vfio(*paths), **options)
+def _from_nothing_to_nothing(released_guest: None) -> None:
+    """Each test's list is released."""
 
 
 def seconds(run: Run) -> float:
@@ -116,7 +101,7 @@ def held(guest: Guest, node: str, program: str = "hold.py") -> Iterator[str]:
 @pytest.fixture
 def nodes(guest: Guest, inventory: Path) -> dict[str, str]:
     """The nodes of a ring that was given to VFIO: of its group, and its own."""
-    assert apply(inventory, RING).code == 0
+    assert apply_vfio(inventory, RING).code == 0
     ring = read_machine(guest).at(RING)
     folder = f"/sys/bus/platform/devices/{ring.name}/vfio-dev"
     own = guest.run(["ls", folder]).stdout.strip()
@@ -142,16 +127,15 @@ def test_a_device_that_is_held_open_stays_bound_whatever_is_asked(
         ("cdev", "hold.py", asked[:1]),
         ("cdev", "hold_aside.py", asked[:1]),
     ):
-        tasks = [(f"armfleet.vfio.{module}", {**options, **common}) for module, options in modules]
+        calls = [(module, {**options, **common}) for module, options in modules]
         with held(guest, nodes[kind], program) as sentence:
-            refused = play(inventory, refused_tasks_play(tasks))
-        assert [task.status for task in refused.tasks] == ["failed"] * len(modules)
-        for task in refused.tasks:
-            told = task.result["msg"]
+            tasks = refused(inventory, calls)
+        for task in tasks:
+            told = task.refusal
             assert f"{RING} (platform device b100000.ring) is in use: {sentence}" in told
             assert "Stop what uses it; an open device is never taken" in told
         # Nothing was waited for.
-        assert max(task.seconds for task in refused.tasks) < TIMEOUT
+        assert max(task.seconds for task in tasks) < TIMEOUT
     machine = read_machine(guest)
     assert (machine.at(RING).binding, machine.at(SECOND_RING).binding) == (VFIO, RING_NATIVE)
 
@@ -163,11 +147,10 @@ def test_rules_that_are_replayed_and_services_that_restart_leave_an_open_device_
         for command in _RESTARTS:
             guest.run(command)
             assert read_machine(guest).at(RING).binding == VFIO
-        shown = run(inventory, "device_info", devices=[{"dt_path": RING}])
-        (found,) = shown.of("armfleet.vfio.device_info")["devices"]
+        (found,) = info(inventory, {"dt_path": RING})
         assert sentence in [one["sentence"] for one in found["carries"]]
         # A run of the same list, as at the next night, has nothing to do with it.
-        assert apply(inventory, RING).changed == {"test-d": 0}
+        assert apply_vfio(inventory, RING).changed == {"test-d": 0}
 
 
 @pytest.fixture
@@ -182,8 +165,8 @@ def stuck(guest: Guest) -> Iterator[None]:
 @pytest.mark.usefixtures("stuck")
 def test_a_remove_that_never_returns_does_not_keep_the_run(guest: Guest, inventory: Path) -> None:
     devices = to_vfio(RING, STUCK, SECOND_STUCK, SECOND_RING)
-    checked = play(inventory, task_play("armfleet.vfio.host_policy", devices), "--check")
-    tried = run(inventory, "host_policy", timeout=TIMEOUT, **devices)
+    checked = call(inventory, "host_policy", "--check", **devices)
+    tried = call(inventory, "host_policy", timeout=TIMEOUT, **devices)
     told = tried.refusal
     # What the emulated processor takes for the call itself is not the kernel's doing.
     assert seconds(tried) - seconds(checked) < TIMEOUT + ALLOWANCE
@@ -196,13 +179,13 @@ def test_a_remove_that_never_returns_does_not_keep_the_run(guest: Guest, invento
     assert machine[SECOND_STUCK] == STUCK_NATIVE
     assert files(guest) == {}
     # The other devices of the host can be worked with, and looked at.
-    assert apply(inventory, THIRD_RING, timeout=TIMEOUT).code == 0
+    assert apply_vfio(inventory, THIRD_RING, timeout=TIMEOUT).code == 0
     assert read_machine_but(guest, STUCK)[THIRD_RING] == VFIO
-    shown = run(inventory, "device_info", devices=[{"dt_path": STUCK}])
-    assert [one["dt_path"] for one in shown.of("armfleet.vfio.device_info")["devices"]] == [STUCK]
+    shown = info(inventory, {"dt_path": STUCK})
+    assert [one["dt_path"] for one in shown] == [STUCK]
     # When the kernel lets go, the next run brings the device back.
     guest.run("echo N > /sys/module/acme_stuck/parameters/stuck")
-    after = apply(inventory, THIRD_RING, timeout=TIMEOUT)
+    after = apply_vfio(inventory, THIRD_RING, timeout=TIMEOUT)
     assert after.code == 0, after.output
     assert read_machine(guest).at(STUCK).binding == STUCK_NATIVE
 
@@ -229,19 +212,19 @@ def test_a_group_whose_other_device_stays_on_its_driver_is_of_no_use(
         guest.run(f"echo b014000.pair > /sys/bus/platform/drivers/acme-ring/{command}")
     # The first time the kernel has not told yet that they share a group.
     for words in ("shares IOMMU group", "would be of no use to VFIO"):
-        told = apply(inventory, PAIR).refusal
+        told = apply_vfio(inventory, PAIR).refusal
         assert f"{PAIR} (platform device b015000.pair)" in told
         assert words in told
         assert "platform/b014000.pair" in told
         assert read_machine(guest).at(PAIR).binding == (None, None)
-    assert apply(inventory, PAIR, allow=["group"]).code == 0
+    assert apply_vfio(inventory, PAIR, allow=["group"]).code == 0
     group = read_machine(guest).at(PAIR).group
     look = f"python3 /root/viable.py /dev/vfio/{group}"
     assert guest.run(look).stdout == "0\n"
-    assert apply(inventory, PAIR, SIBLING).code == 0
+    assert apply_vfio(inventory, PAIR, SIBLING).code == 0
     assert guest.run(look).stdout == "1\n"
     both = [{"dt_path": PAIR, "policy": "vfio"}, {"dt_path": SIBLING, "policy": "no_autobind"}]
-    assert run(inventory, "host_policy", devices=both, reset_required=False).code == 0
+    assert call(inventory, "host_policy", devices=both, reset_required=False).code == 0
     assert guest.run(look).stdout == "1\n"
 
 
@@ -250,14 +233,14 @@ def test_a_missing_reset_function_is_known_before_anything_is_touched(
 ) -> None:
     devices = [{"dt_path": "/soc/ethernet@b018000"}, {"dt_path": RING}]
     guest.run("modprobe -r vfio_platform")
-    told = run(inventory, "vfio_binding", devices=devices, reset_required=True).refusal
+    told = call(inventory, "vfio_binding", devices=devices, reset_required=True).refusal
     assert told == (
         f"{RING} (platform device b100000.ring) has no reset function (acme,ring), and "
         "vfio-platform asks for one (ENOENT). If the device may be handed over without a reset, "
         "set `reset_required: false`"
     )
     assert guest.run("test -e /sys/module/vfio_platform", check=False).returncode == 1
-    bound = run(inventory, "vfio_binding", devices=devices[:1], reset_required=True)
+    bound = call(inventory, "vfio_binding", devices=devices[:1], reset_required=True)
     assert bound.code == 0, bound.output
-    released = run(inventory, "vfio_binding", devices=devices[:1], state="released")
+    released = call(inventory, "vfio_binding", devices=devices[:1], state="released")
     assert released.code == 0, released.output

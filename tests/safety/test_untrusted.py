@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.guest.packages import STOCK_SERIES
-from tests.harness.playbook import Run, play, task_play
-from tests.harness.sysfs import files, read_machine
+from tests.harness.calls import apply_vfio, info
+from tests.harness.sysfs import read_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,11 +55,8 @@ def guest(start: Callable[..., Guest]) -> Guest:
 
 
 @pytest.fixture(autouse=True)
-def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
-    before = read_machine(guest).bindings, files(guest)
-    yield
-    assert play(inventory, "armfleet.vfio.release").code == 0
-    assert (read_machine(guest).bindings, files(guest)) == before
+def _from_nothing_to_nothing(released_guest: None) -> None:
+    """Each test's list is released."""
 
 
 @pytest.fixture
@@ -78,27 +75,15 @@ def user(guest: Guest) -> Iterator[Callable[..., None]]:
     guest.run("systemctl stop eve; rm -rf /run/eve")
 
 
-def apply(inventory: Path, *paths: str, **options: Any) -> Run:
-    entries = [{"dt_path": path, "policy": "vfio"} for path in paths]
-    options = {"devices": entries, "reset_required": False, **options}
-    return play(inventory, task_play("armfleet.vfio.host_policy", options))
-
-
 def test_a_users_mounts_stop_no_run_and_forge_nothing(
     guest: Guest, inventory: Path, user: Callable[..., None]
 ) -> None:
     user("mount.py")
-    shown = play(inventory, task_play("armfleet.vfio.device_info", {}))
-    assert shown.code == 0, shown.output
-    told = [
-        hazard["sentence"]
-        for device in shown.of("armfleet.vfio.device_info")["devices"]
-        for hazard in device["carries"]
-    ]
+    told = [hazard["sentence"] for device in info(inventory) for hazard in device["carries"]]
     assert [sentence for sentence in told if "disk vda" in sentence]
     assert all(sentence.isprintable() for sentence in told)
     assert not [sentence for sentence in told if "cannot be read" in sentence]
-    applied = apply(inventory, RING)
+    applied = apply_vfio(inventory, RING)
     assert applied.code == 0, applied.output
     assert read_machine(guest).at(RING).driver == "vfio-platform"
 
@@ -106,17 +91,17 @@ def test_a_users_mounts_stop_no_run_and_forge_nothing(
 def test_a_users_own_file_that_is_called_like_a_node_keeps_no_device(
     guest: Guest, inventory: Path, user: Callable[..., None]
 ) -> None:
-    assert apply(inventory, RING).code == 0
+    assert apply_vfio(inventory, RING).code == 0
     group = read_machine(guest).at(RING).group
     user("pretend.py", f"/dev/vfio/{group}")
-    released = apply(inventory)
+    released = apply_vfio(inventory)
     assert released.code == 0, released.output
     assert read_machine(guest).at(RING).driver == "acme-ring"
 
 
 def test_the_words_of_firmware_delete_nothing(guest: Guest, inventory: Path) -> None:
     guest.run("mkdir -p /srv/data && touch /srv/data/file")
-    applied = apply(inventory, HOSTILE)
+    applied = apply_vfio(inventory, HOSTILE)
     assert applied.code == 0, applied.output
     device = read_machine(guest).at(HOSTILE)
     for _round in range(2):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from extensions.simulator.devicetree import read_file
+from extensions.simulator.dtb import read_file
 from extensions.simulator.host import Host, Plan, start
 from extensions.simulator.inventory import inventory
 from extensions.simulator.machine import build

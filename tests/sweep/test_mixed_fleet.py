@@ -20,7 +20,7 @@ import yaml
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from extensions.simulator.description import Description, Extra
-from extensions.simulator.devicetree import read_file
+from extensions.simulator.dtb import read_file
 from extensions.simulator.host import Host, Plan, start
 from extensions.simulator.inventory import inventory
 from extensions.simulator.machine import Machine, build

@@ -22,7 +22,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list i
     parse_selectors,
 )
 from extensions.simulator.device import Device
-from extensions.simulator.devicetree import read_file
+from extensions.simulator.dtb import read_file
 from extensions.simulator.machine import Machine, build
 from tests.boards import device_trees
 from tests.simulated.counts import Counts

@@ -22,8 +22,8 @@ from extensions.simulator.description import (
     Extra,
     Habits,
     Module,
-    parse,
 )
+from extensions.simulator.description_file import parse
 from extensions.simulator.errors import SimulatorError
 from extensions.simulator.machine import build
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import libfdt
 import pytest
 
-from extensions.simulator.devicetree import Node, read, read_file
+from extensions.simulator.devicetree import Node
+from extensions.simulator.dtb import read, read_file
 from extensions.simulator.errors import SimulatorError
 
 DAMAGES = 2000
