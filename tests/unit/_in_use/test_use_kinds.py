@@ -16,7 +16,7 @@ from board import Board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use import kinds
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGE = "ansible_collections.armfleet.vfio.plugins.module_utils._in_use"
 LOADED = f"""\
 import sys

@@ -20,7 +20,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector impo
     parse,
 )
 
-MODULE_UTILS = Path(__file__).parents[2] / "plugins/module_utils"
+MODULE_UTILS = Path(__file__).parents[3] / "plugins/module_utils"
 
 # What udev's match values, its assigned values, a quoted string, a path or a line would act on.
 SPECIAL = set("\"'*?[]|$%\\\n\r\t\0{}=!;&<>`()~^ ")
