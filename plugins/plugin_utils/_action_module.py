@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleAction, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible.release import __version__
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
+
+# The output of a command as the host sent it, beside the one that may be shown.
+_AS_SENT = "armfleet_vfio_as_sent"
 
 
 class ActionModule(NormalAction):
@@ -29,9 +32,17 @@ class ActionModule(NormalAction):
     ) -> dict[str, Any]:
         try:
             result: dict[str, Any] = super().run(tmp, task_vars)
-        except AnsibleConnectionFailure as error:
-            # It has what the host wrote before the connection ended.
-            raise AnsibleConnectionFailure(_answers.output(str(error))) from None
+        except AnsibleAction:
+            # It carries a result, and no text of the host.
+            raise
+        except AnsibleError as error:
+            # It has what the host wrote before a connection ended or a file was not transferred.
+            told = str(error)
+            clean = _answers.output(told)
+            if clean == told:
+                raise
+            is_lost = isinstance(error, AnsibleConnectionFailure)
+            raise (AnsibleConnectionFailure if is_lost else AnsibleError)(clean) from None
         output = "%s%s" % (result.get("module_stderr", ""), result.get("module_stdout", ""))
         if not result.get("failed") or "SyntaxError: " not in output:
             return result
@@ -43,25 +54,39 @@ class ActionModule(NormalAction):
             % (__version__, self._task.action),
         }
 
+    def _low_level_execute_command(self, *words: Any, **options: Any) -> dict[str, Any]:
+        """Run a command on the host; what it writes is printable.
+
+        ansible-core quotes it: the interpreter that it has discovered and why it has not, the
+        directory for its files, what it could not remove.
+        """
+        done: dict[str, Any] = super()._low_level_execute_command(*words, **options)
+        clean = {
+            "stdout": _answers.command_output(done["stdout"]),
+            "stderr": _answers.output(done["stderr"]),
+        }
+        return {**done, **_with_lines(clean), _AS_SENT: (done["stdout"], done["stderr"])}
+
     def _parse_returned_data(self, res: dict[str, Any], *profile: str) -> Any:
         """Let ansible-core parse the validated answer in place of that of the host.
 
         It shows some keys of what it parses, and acts on some, before an action plugin sees them.
         """
+        stdout, stderr = res.pop(_AS_SENT)
         # What ansible-core starts in the background answers for itself.
         if self._task.async_val:
-            return super()._parse_returned_data(res, *profile)
-        answer = self._read(res["stdout"])
+            sent = _with_lines({"stdout": stdout, "stderr": stderr})
+            return super()._parse_returned_data({**res, **sent}, *profile)
+        answer = self._read(stdout)
         if answer is not None:
             answer["invocation"] = {"module_args": self._task.args}
         clean = {
-            "stdout": _answers.output(res["stdout"])
+            "stdout": _answers.output(stdout)
             if answer is None
             else json.dumps(answer, default=str),
-            "stderr": _answers.output(res["stderr"]),
+            "stderr": _answers.output(stderr),
         }
-        lines = {"%s_lines" % name: text.splitlines() for name, text in clean.items()}
-        return super()._parse_returned_data({**res, **clean, **lines}, *profile)
+        return super()._parse_returned_data({**res, **_with_lines(clean)}, *profile)
 
     def _read(self, stdout: str) -> dict[str, Any] | None:
         """Return the validated answer, or None if there is none, as on a failed start."""
@@ -78,3 +103,7 @@ class ActionModule(NormalAction):
                 "who has access to the host" % error,
                 "module_stdout": _answers.output(stdout),
             }
+
+
+def _with_lines(texts: dict[str, str]) -> dict[str, Any]:
+    return {**texts, **{"%s_lines" % name: text.splitlines() for name, text in texts.items()}}

@@ -29,6 +29,8 @@ MOST_ITEMS = 20_000
 # Beside what a module returns; an output is for people who look for a cause.
 _LONGEST_OUTPUT = 2**14
 _MOST_WARNINGS = 100
+# Of a distribution or its version.
+_LONGEST_NAME = 128
 _LONGEST_NUMBER = 18
 _START = re.compile(r"^[ \t\r]*(?=\{)", re.MULTILINE)
 
@@ -329,6 +331,20 @@ def output(text: str) -> str:
     return printable(text[-_LONGEST_OUTPUT:].replace("\r\n", "\n"), has_lines=True)
 
 
+def command_output(text: str) -> str:
+    """Return the output of a command that ansible-core itself runs on a host, as ``output`` does.
+
+    The discovery of an interpreter reads names of the distribution from JSON, and quotes them: an
+    escape of JSON is printable, and the character that it stands for need not be.
+    """
+    clean = output(text)
+    try:
+        found = decode(clean)
+        return clean if found is None else json.dumps(_DISCOVERED.read(found, ""))
+    except MalformedAnswerError:
+        return ""
+
+
 @dataclass(frozen=True)
 class _Message:
     """A warning or a traceback: a text, or ansible-core's own record of one (2.19 and later)."""
@@ -341,6 +357,13 @@ class _Message:
         return _FAILURE.read(value, path)
 
 
+_DISCOVERED = Record(
+    {},
+    {
+        "platform_dist_result": ListOf(Text(_LONGEST_NAME)),
+        "osrelease_content": Nullable(Text(has_lines=True)),
+    },
+)
 _COMMON = Record(
     {},
     {

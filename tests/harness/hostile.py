@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,39 @@ sys.exit(orders["code"])
 """
 
 
+_SHELL = f"""\
+#!/usr/bin/python3
+import json, os, re, sys
+
+with open({_ORDERS!r}) as stream:
+    orders = json.load(stream)
+command = sys.argv[-1]
+for marks, told in orders["commands"]:
+    if all(mark in command for mark in marks):
+        sys.stdout.buffer.write(told["stdout"].encode("utf-8", "surrogatepass"))
+        sys.stderr.write(told["stderr"])
+        sys.exit(told["code"])
+# An interpreter that only this host knows is Python all the same.
+command = re.sub(r"/[^ ']*hostile-python[^ ']*", "/usr/bin/python3", command)
+os.execv("/usr/bin/dash", ["sh", *sys.argv[1:-1], command])
+"""
+
+
+def take_over_shell(boards: Fleet, name: str) -> None:
+    """Give a board a shell that answers some commands with what it is told in `answer`."""
+    place = root(boards.boards[name]) / "usr/bin/sh"
+    place.unlink()
+    place.write_text(_SHELL)
+    place.chmod(0o755)
+
+
+def leave_shell(boards: Fleet, name: str) -> None:
+    """Give a board its own shell again."""
+    place = root(boards.boards[name]) / "usr/bin/sh"
+    place.unlink()
+    place.symlink_to("dash")
+
+
 def take_over(boards: Fleet, name: str) -> None:
     """Give a board of ``boards`` that interpreter; it is honest until it is told to `answer`."""
     place = root(boards.boards[name]) / _PLACE[1:]
@@ -54,8 +87,20 @@ def answer(
     text: str | None = None,
     stderr: str = "",
     code: int = 0,
+    commands: Sequence[tuple[Sequence[str], Mapping[str, Any]]] = (),
 ) -> None:
-    """Let a board answer each module with ``fields`` over its honest ones, or with ``text``."""
-    orders = {"answer": fields or {}, "text": text, "stderr": stderr, "code": code}
+    """Let a board answer each module with ``fields`` over its honest ones, or with ``text``.
+
+    A shell that was taken over answers a command that has all of some texts with ``stdout``,
+    ``stderr`` and ``code``, the first of ``commands`` that it is.
+    """
+    told = [(marks, {"stdout": "", "stderr": "", "code": 0, **what}) for marks, what in commands]
+    orders = {
+        "answer": fields or {},
+        "text": text,
+        "stderr": stderr,
+        "code": code,
+        "commands": told,
+    }
     path: Path = root(boards.boards[name]) / _ORDERS[1:]
     path.write_text(json.dumps(orders))

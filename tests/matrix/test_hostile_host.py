@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from extensions.simulator.host import Plan
-from tests.harness.hostile import answer, take_over
+from tests.harness.hostile import answer, leave_shell, take_over, take_over_shell
 from tests.harness.playbook import Run, play, rows
 from tests.matrix.test_role import DRIVERS, PARTS, PLAYBOOKS, VARIABLES
 from tests.simulated.boards import device_tree, flattened
@@ -256,6 +256,112 @@ def test_a_malformed_answer_is_a_row(boards: Fleet, tmp_path: Path, lie: dict[st
     assert states(tmp_path) == {EVIL: expected, **others}
     assert not not_printable(done.output)
     assert "Traceback" not in done.output
+
+
+# As NOT_PRINTABLE, without what ends a command or a line.
+NOT_PRINTABLE_WORD = "\x1b[31m\x9b31m\u202e"
+HOSTILE_PYTHON = f"/opt/{NOT_PRINTABLE_WORD}/hostile-python"
+DISCOVERY = f"PLATFORM\n%s\nFOUND\n{HOSTILE_PYTHON}\n/usr/bin/python3\nENDFOUND\n"
+
+
+@pytest.fixture
+def shell(boards: Fleet) -> Iterator[None]:
+    """A hostile shell, and an interpreter that ansible-core asks it for."""
+    variables = boards.inventory.parent / f"host_vars/{EVIL}.yml"
+    before = variables.read_text()
+    variables.write_text("ansible_python_interpreter: auto_legacy\n")
+    take_over_shell(boards, EVIL)
+    yield
+    answer(boards, EVIL)
+    leave_shell(boards, EVIL)
+    variables.write_text(before)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"found": DISCOVERY % f"plan9{NOT_PRINTABLE_WORD}"},
+        {"found": DISCOVERY % "Linux", "platform": ["redhat", f"8{NOT_PRINTABLE_WORD}", ""]},
+        {"found": DISCOVERY % "Linux", "platform": [NOT_PRINTABLE_WORD, "1", ""]},
+        {"found": DISCOVERY % "Linux", "platform": NOT_PRINTABLE_WORD},
+        {"found": f"{NOT_PRINTABLE_WORD}\n"},
+    ],
+    ids=["platform", "version", "distribution", "no list", "nothing"],
+)
+@pytest.mark.usefixtures("shell")
+def test_what_is_discovered_of_an_interpreter_is_printable(
+    boards: Fleet, tmp_path: Path, told: dict[str, Any]
+) -> None:
+    platform = json.dumps({"platform_dist_result": told.get("platform"), "osrelease_content": None})
+    commands = [
+        (["ENDFOUND"], {"stdout": told["found"], "stderr": NOT_PRINTABLE_WORD}),
+        # ansible-core before 2.17 alone asks for it, before any module.
+        *(
+            [(["hostile-python && sleep 0"], {"stdout": platform, "stderr": NOT_PRINTABLE_WORD})]
+            if "platform" in told
+            else []
+        ),
+    ]
+    answer(boards, EVIL, commands=commands)
+    done = run(boards, "drift", "-vvv", drift_file=str(tmp_path / "drift.jsonl"))
+    assert not not_printable(done.output)
+    assert "Traceback" not in done.output
+    assert {HONEST: "unmanaged", LATE: "unmanaged"}.items() <= states(tmp_path).items()
+    kept = tmp_path / "facts" / EVIL
+    assert not kept.exists() or not not_printable(str(json.loads(kept.read_text())))
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [(["rm -f -r"], {"stderr": NOT_PRINTABLE_WORD, "code": 1})],
+        [(["mkdir -p"], {"stdout": NOT_PRINTABLE_WORD, "stderr": NOT_PRINTABLE_WORD, "code": 1})],
+        [(["echo ~"], {"stdout": f"/root/{NOT_PRINTABLE_WORD}\n"})],
+        [(["dd of="], {"stdout": NOT_PRINTABLE_WORD, "stderr": NOT_PRINTABLE_WORD, "code": 1})],
+        [(["chmod u+"], {"stderr": NOT_PRINTABLE_WORD, "code": 1})],
+    ],
+    ids=["rm", "mkdir", "home", "dd", "chmod"],
+)
+@pytest.mark.usefixtures("shell")
+def test_what_is_told_of_the_files_of_ansible_is_printable(
+    boards: Fleet,
+    tmp_path: Path,
+    commands: list[tuple[list[str], dict[str, Any]]],
+) -> None:
+    variables = boards.inventory.parent / f"host_vars/{EVIL}.yml"
+    # No pipelining is the default.
+    way = "ansible_pipelining: false\nansible_ssh_transfer_method: piped\n"
+    variables.write_text(f"ansible_python_interpreter: /usr/bin/python3\n{way}")
+    answer(boards, EVIL, commands=commands)
+    # With -vvv ansible-core's own plugin for ssh shows what a command that failed wrote.
+    has_failed = any(told.get("code") for _marks, told in commands)
+    more = [] if has_failed else ["-vvv"]
+    done = run(boards, "drift", *more, drift_file=str(tmp_path / "drift.jsonl"))
+    assert r"\x1b[31m" in done.output.replace("\\\\", "\\")
+    assert not not_printable(done.output)
+    assert "Traceback" not in done.output
+    assert {HONEST: "unmanaged", LATE: "unmanaged"}.items() <= states(tmp_path).items()
+
+
+@pytest.mark.parametrize("playbook", ["drift", "report"])
+def test_a_fleet_that_becomes_root_does_not_on_the_control_node(
+    boards: Fleet, tmp_path: Path, playbook: str
+) -> None:
+    becoming = tmp_path / "becoming.yml"
+    # To become the user that one is takes no program, and these tests run as root.
+    other = {"ansible_become_user": "nobody", "ansible_become_exe": "/bin/false"}
+    variables = {"ansible_become": True, **other}
+    root = {"ansible_become_user": "root", "ansible_become_exe": "sudo"}
+    hosts = {"simulated": {"vars": root}}
+    becoming.write_text(yaml.safe_dump({"all": {"vars": variables, "children": hosts}}))
+    done = run(
+        boards,
+        playbook,
+        f"--inventory={becoming}",
+        drift_file=str(tmp_path / "drift.jsonl"),
+        report_path=str(tmp_path / "report"),
+    )
+    assert done.code == 0, done.output
 
 
 def test_texts_of_a_host_are_written_for_all_hosts(boards: Fleet, tmp_path: Path) -> None:

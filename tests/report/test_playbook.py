@@ -90,8 +90,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             "ansible_user": "root",
         }
         # The control node is no host of the fleet: what holds for all of them must not hurt it.
-        group["all"] = {"vars": {"ansible_become": True, "ansible_become_exe": "/bin/false"}}
-        content["vars"]["ansible_become_exe"] = "sudo"
+        other = {"ansible_become_user": "nobody", "ansible_become_exe": "/bin/false"}
+        group["all"] = {"vars": {"ansible_become": True, **other}}
+        content["vars"].update(ansible_become_user="root", ansible_become_exe="sudo")
         content["vars"]["ansible_become"] = False
         (directory / "hosts.yml").write_text(yaml.safe_dump(group))
         applied = play(

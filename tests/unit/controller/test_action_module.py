@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action.normal import ActionModule as NormalAction
 
 from ansible_collections.armfleet.vfio.plugins.action.host_policy import ActionModule
@@ -70,3 +72,41 @@ def test_the_answer_of_each_module_is_validated(module: str) -> None:
     assert collection == "armfleet.vfio"
     plugin = import_module(f"ansible_collections.{collection}.plugins.action.{action}")
     assert issubclass(plugin.ActionModule, _action_module.ActionModule)
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("/opt/\x1b[31m/python\n", "/opt/\\x1b[31m/python\n"),
+        ("x" * 2**15, "x" * 2**14),
+        ('{"platform_dist_result": ["a", "\\u001b[31m", ""], "other": "b"}', None),
+        ('{"platform_dist_result": [["a"]]}', ""),
+        ('{"platform_dist_result": ' + "[" * 10_000, ""),
+        ("", ""),
+    ],
+)
+def test_what_a_command_of_ansible_core_writes_is_printable(
+    monkeypatch: pytest.MonkeyPatch, sent: str, shown: str | None
+) -> None:
+    if shown is None:
+        shown = json.dumps({"platform_dist_result": ["a", "\\x1b[31m", ""]})
+    done = {"rc": 1, "stdout": sent, "stderr": "\x9b", "stdout_lines": [], "stderr_lines": []}
+    monkeypatch.setattr(NormalAction, "_low_level_execute_command", lambda *_words: dict(done))
+    action = object.__new__(ActionModule)
+    found = action._low_level_execute_command("true")
+    assert (found["rc"], found["stdout"], found["stderr"]) == (1, shown, "\\x9b")
+    assert found["stdout_lines"] == shown.splitlines()
+
+
+@pytest.mark.parametrize("kind", [AnsibleError, AnsibleConnectionFailure])
+def test_what_a_host_wrote_before_an_error_is_printable(
+    monkeypatch: pytest.MonkeyPatch, kind: type[AnsibleError]
+) -> None:
+    def fail(*_words: Any) -> None:
+        raise kind("failed to transfer file: \x1b[31m")
+
+    monkeypatch.setattr(NormalAction, "run", fail)
+    with pytest.raises(AnsibleError) as raised:
+        object.__new__(ActionModule).run()
+    assert type(raised.value) is kind
+    assert str(raised.value) == "failed to transfer file: \\x1b[31m"
