@@ -11,8 +11,8 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, LIST, Board
-from fake_kernel import NOIOMMU, TREE
 from modules import MODULES, NAMES, run_on
+from simulated_kernel import NOIOMMU, TREE
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import Undo
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
