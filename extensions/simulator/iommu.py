@@ -21,11 +21,12 @@ def lowest_free(taken: Iterable[int]) -> int:
 
 
 class Groups:
-    """All groups of the machine."""
+    """All groups of the machine; ``taken`` are numbers of those that hold no device of ours."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._groups: dict[int, Group] = {}
+        self.taken: set[int] = set()
 
     def configure(self, device: Device, *, is_native: bool) -> int:
         """As of_dma_configure and iommu_device_use_default_domain; an errno, or 0."""
@@ -74,7 +75,7 @@ class Groups:
         return None
 
     def _new(self, *, is_noiommu: bool = False) -> Group:
-        number = lowest_free(self._groups)
+        number = lowest_free({*self._groups, *self.taken})
         self._groups[number] = Group(number, is_noiommu)
         return self._groups[number]
 

@@ -112,7 +112,9 @@ class Kernel:
                 if device.driver is driver:
                     self._release_locked(device)
             self.tree.remove(_folder(driver))
-            self.tree.remove(f"module/{driver.module}/drivers/{driver.bus}:{driver.name}")
+            shown = f"module/{driver.module}/drivers/{driver.bus}:{driver.name}"
+            if self.tree.lookup(shown):
+                self.tree.remove(shown)
 
     def link(self, supplier: Device, consumer: Device) -> None:
         """Make ``consumer`` depend on ``supplier``."""
@@ -456,8 +458,12 @@ def _store_uevent(data: bytes) -> None:
 
 
 def uevent(device: Device) -> bytes:
-    """What the kernel tells of a device: its properties, a line each."""
+    """The file of a device's properties, a line each, and more if a name has ends of lines."""
+    return "".join(line + "\n" for line in uevent_properties(device)).encode()
+
+
+def uevent_properties(device: Device) -> list[str]:
+    """What the kernel tells of a device in an event, each as 'KEY=value'."""
     driver = [f"DRIVER={device.driver.name}"] if device.driver else []
     amba = [f"AMBA_ID={device.amba_id}"] if device.bus == "amba" else []
-    lines = [*driver, *device.of_properties, *amba, f"MODALIAS={device.modalias}"]
-    return "".join(line + "\n" for line in lines).encode()
+    return [*driver, *device.of_properties, *amba, f"MODALIAS={device.modalias}"]

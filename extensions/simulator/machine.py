@@ -180,14 +180,14 @@ def _device(
         modalias if amba_id is None else f"amba:d{amba_id}",
         compatible=compatible,
         of_path=node.path,
-        of_properties=tuple(_of_properties(node, kind, aliases.get(node.path, []))),
+        of_properties=tuple(of_properties(node, kind, aliases.get(node.path, []))),
         amba_id=amba_id,
         carries=tuple(carries),
     )
 
 
-def _of_properties(node: Node, kind: str, aliases: Sequence[str]) -> Iterator[str]:
-    """As of_device_uevent in drivers/of/device.c."""
+def of_properties(node: Node, kind: str, aliases: Sequence[str]) -> Iterator[str]:
+    """What an event tells of a device's node, as of_device_uevent in drivers/of/device.c."""
     compatible = node.strings("compatible")
     yield f"OF_NAME={node.name.partition('@')[0]}"
     yield f"OF_FULLNAME={node.path}"

@@ -42,7 +42,8 @@ class Answer(NamedTuple):
 class Modules:
     """The modules that this kernel has, loaded or not, and the drivers in them.
 
-    ``failing`` holds the errnos with which the insertion of a module fails, by its name.
+    ``failing`` holds the errnos with which the insertion of a module fails, by its name, and
+    ``unsigned`` the names of those whose files have no signature.
     """
 
     def __init__(
@@ -55,11 +56,26 @@ class Modules:
         for driver in self._drivers:
             self._drivers_by_module.setdefault(driver.module or "", []).append(driver)
         self.failing: dict[str, int] = {}
+        self.unsigned: set[str] = set()
         self.is_vfio_held: Callable[[], bool] = lambda: False
         for driver, given in zip(self._drivers, drivers):
             if driver.module:
                 module = Module(driver.module, built_in=given.module is None)
                 self._modules.setdefault(driver.module, module)
+
+    def add(self, module: Module, drivers: Sequence[Driver] = ()) -> None:
+        """Install a module, in the place of one of its name."""
+        self._modules[module.name] = module
+        self._drivers_by_module[module.name] = list(drivers)
+
+    def forget(self, name: str) -> None:
+        """Remove a module's file; one that is loaded stays so."""
+        del self._modules[name]
+        self._drivers_by_module.pop(name, None)
+
+    def installed(self) -> dict[str, tuple[Module, list[Driver]]]:
+        """Every module by its name, with the drivers in it."""
+        return {name: (module, self._drivers_of(name)) for name, module in self._modules.items()}
 
     def boot(self) -> None:
         """Set up what is built in, then load what is loaded at boot."""
@@ -92,6 +108,20 @@ class Modules:
             return Answer(0, self._run(asked, _Configuration.parse(configuration)))
         except ModprobeError as error:
             return Answer(1, "" if "-q" in arguments or "--quiet" in arguments else f"{error}\n")
+
+    def modinfo(self, arguments: Sequence[str]) -> Answer:
+        """Run modinfo, for one field of a module or of its file."""
+        field, _dashes, word = arguments
+        name = _underscored(os.path.basename(word).partition(".")[0])
+        module = self._modules.get(name)
+        if module is None:
+            return Answer(1, f"modinfo: ERROR: Module {word} not found.\n")
+        lines = {
+            "--field=alias": self._aliases(name),
+            "--field=parm": [f"{parameter}:" for parameter in module.parameters],
+            "--field=sig_id": [] if name in self.unsigned else ["PKCS#7"],
+        }[field]
+        return Answer(0, "".join(f"{line}\n" for line in lines))
 
     def _run(self, asked: argparse.Namespace, configuration: _Configuration) -> str:
         name, parameters = asked.words[0], asked.words[1:]
@@ -260,8 +290,7 @@ class Modules:
         return module.built_in or is_held or bool(self._users(name))
 
     def _is_loaded(self, name: str) -> bool:
-        module = self._modules[name]
-        return module.built_in or self._kernel.tree.find(f"module/{name}") is not None
+        return self._modules[name].built_in or self._kernel.tree.find(f"module/{name}") is not None
 
     def _users(self, name: str) -> list[str]:
         return [

@@ -195,7 +195,7 @@ class Tree:
 
 
 def _parts(path: str) -> list[str]:
-    return path.split("/") if path else []
+    return [name for name in path.split("/") if name]
 
 
 def _files(entry: Entry) -> Iterator[File]:

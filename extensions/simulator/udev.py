@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from .device import Device
 from .errors import SimulatorError
-from .kernel import uevent
+from .kernel import uevent, uevent_properties
 from .machine import Machine
 from .programs import PROGRAMS, operands, sed
 from .tree import File, Link
@@ -70,6 +70,12 @@ def parse(text: str) -> list[list[Token]]:
     return rules
 
 
+def event_of(action: str, device: Device) -> Event:
+    """What the kernel tells of a device at this moment."""
+    properties = dict(line.partition("=")[::2] for line in uevent_properties(device))
+    return Event(action, device, {**properties, "SUBSYSTEM": device.bus}, [])
+
+
 class Udev:
     """The daemon of one machine; ``configuration`` is modprobe's, for what rules load."""
 
@@ -91,27 +97,25 @@ class Udev:
 
     def properties(self, action: str, device: Device) -> dict[str, str]:
         """Run the rules for one event, and the properties that the device has then."""
-        self._queue(action, device)
-        event = self._events.pop()
-        self._run(event)
+        event = event_of(action, device)
+        self.run(event)
         return event.properties
 
     def _queue(self, action: str, device: Device) -> None:
-        lines = uevent(device).decode().splitlines()
-        properties = dict(line.partition("=")[::2] for line in lines)
-        self._events.append(Event(action, device, {**properties, "SUBSYSTEM": device.bus}, []))
+        self._events.append(event_of(action, device))
 
     def _settle(self) -> None:
         while self._events:
             event = self._events.popleft()
             if event.device.is_present:
-                self._run(event)
+                self.run(event)
                 # After all rules, as RUN of 80-drivers.rules.
                 modalias = event.properties["MODALIAS"]
                 self._load_modules(["--use-blacklist", "--quiet", "--", modalias])
-                self._add_nodes(event)
+                self.add_nodes(event)
 
-    def _add_nodes(self, event: Event) -> None:
+    def add_nodes(self, event: Event) -> None:
+        """Run the rules for the nodes that the device of an event has, as its children."""
         for name in self._machine.tree.names(f"{event.device.home}/vfio-dev"):
             inherited = {
                 key: value for key, value in event.properties.items() if key.startswith("ARMFLEET_")
@@ -119,9 +123,10 @@ class Udev:
             own = {"SUBSYSTEM": "vfio-dev"}
             if self._machine.vfio.nodes.find(f"devices/{name}"):
                 own["DEVNAME"] = f"{_DEV}devices/{name}"
-            self._run(Event("add", event.device, {**inherited, **own}, [], name))
+            self.run(Event("add", event.device, {**inherited, **own}, [], name))
 
-    def _run(self, event: Event) -> None:
+    def run(self, event: Event) -> None:
+        """Run the rules for one event, with none of what follows from it."""
         label = None
         for rule in self._rules:
             if label and Token("LABEL", None, "=", label) not in rule:
@@ -153,6 +158,8 @@ class Udev:
             self._write(event, token.attribute, _filled(event, token.value))
         elif token.key == "RUN":
             event.programs.append(_filled(event, token.value).split())
+        elif token.key == "MODE" and event.node:
+            self._change(["/bin/chmod", "--", token.value, event.properties["DEVNAME"]])
         elif token.key == "SYMLINK":
             self._link(f"/dev/{_filled(event, token.value)}", f"../{event.name}")
         elif (token.key, token.attribute) == ("IMPORT", "program"):

@@ -33,7 +33,7 @@ class Vfio:
     ) -> None:
         self._kernel = kernel
         self._tree = kernel.tree
-        self._reset_functions = reset_functions
+        self.reset_functions = dict(reset_functions)
         self._load = load
         self._numbers: dict[Device, int] = {}
         self.nodes = Tree()
@@ -74,7 +74,7 @@ class Vfio:
         return any(device.group and device.group.is_owned for device in self._numbers)
 
     def _has_reset(self, device: Device) -> bool:
-        module = self._reset_functions.get(device.compatible[0]) if device.compatible else None
+        module = self.reset_functions.get(device.compatible[0]) if device.compatible else None
         return module is not None and self._load(module)
 
     def _needs_reset(self, driver: Driver) -> bool:

@@ -13,13 +13,15 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+HERE = Path(__file__).resolve()
+sys.path[:0] = [str(HERE.parents[1] / "unit"), str(HERE.parents[2])]
 
-from fake_kernel import FakeKernel
+from simulated_kernel import BoardKernel
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.devices import resolve
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
+from extensions.simulator.tree import Folder, Link
 
 ROUNDS = 5
 POLICIES = 64
@@ -38,9 +40,9 @@ class Row(NamedTuple):
         return (self.seconds[-1] / SIZES[-1]) / (self.seconds[0] / SIZES[0])
 
 
-def grow(root: Path, size: int) -> FakeKernel:
+def grow(root: Path, size: int) -> Sysfs:
     """A tree with ``size`` devices, each with a node of its own and one of 200 compatibles."""
-    kernel = FakeKernel(root / "sys", root / "dev")
+    kernel = BoardKernel(root / "dev")
     kernel.add_node("/", ("acme,board",))
     kernel.add_node("/soc", ("simple-bus",))
     for number in range(size):
@@ -49,7 +51,21 @@ def grow(root: Path, size: int) -> FakeKernel:
         kernel.add_device(f"{address}.ring", f"/soc/ring@{address}", compatible)
     for number in range(POLICIES):
         kernel.add_alias(f"ring{number}", f"/soc/ring@{0xB000000 + number * 0x1000:x}")
-    return kernel
+    write_out(kernel.tree.root, root / "sys")
+    return Sysfs(str(root / "sys"))
+
+
+def write_out(folder: Folder, place: Path) -> None:
+    """Write a simulated tree to disk, where reading it costs what it costs the kernel's users."""
+    place.mkdir()
+    for name, entry in folder.entries.items():
+        path = place / name
+        if isinstance(entry, Folder):
+            write_out(entry, path)
+        elif isinstance(entry, Link):
+            path.symlink_to(entry.target)
+        else:
+            path.write_bytes(entry.read() if entry.mode & 0o444 else b"")
 
 
 def lists() -> dict[str, list[Selector]]:

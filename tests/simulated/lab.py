@@ -24,7 +24,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import 
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
 from extensions.simulator.machine import Machine
 from extensions.simulator.udev import Udev
-from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs, everything
+from tests.harness.simulated_gateways import (
+    SimulatedFiles,
+    SimulatedKmod,
+    SimulatedSysfs,
+    everything,
+)
 
 Binding = tuple[str | None, str | None]
 

@@ -29,8 +29,8 @@ from extensions.simulator.description import Description, Habits
 from extensions.simulator.device import Device
 from extensions.simulator.machine import DEVICE_TREE, Machine, build
 from extensions.simulator.udev import Udev
+from tests.harness.simulated_gateways import SimulatedFiles, SimulatedKmod, SimulatedSysfs
 from tests.simulated.counts import Counts
-from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs
 from tests.simulated.nasty import GOOD, neighbours, texts
 from tests.verifier import complaints
 

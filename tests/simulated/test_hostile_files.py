@@ -42,9 +42,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.processes im
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.rtnetlink import Networks
 from extensions.simulator.description import Description
 from extensions.simulator.machine import DEVICE_TREE, Machine, build
+from tests.harness.simulated_gateways import SimulatedFiles, SimulatedKmod, SimulatedSysfs
 from tests.simulated.boards import Part, device_tree
 from tests.simulated.counts import Counts
-from tests.simulated.doors import SimulatedFiles, SimulatedKmod, SimulatedSysfs
 
 EXAMPLES = {"check": 1_000, "test": 10_000, "nightly": 100_000}
 MOUNTS_OF_ALL = 5

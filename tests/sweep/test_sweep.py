@@ -25,8 +25,8 @@ from extensions.simulator.device import Device
 from extensions.simulator.dtb import read_file
 from extensions.simulator.machine import Machine, build
 from tests.boards import device_trees
+from tests.harness.simulated_gateways import everything
 from tests.simulated.counts import Counts
-from tests.simulated.doors import everything
 from tests.simulated.lab import Lab, bindings
 
 CHOSEN = 6

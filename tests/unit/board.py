@@ -1,4 +1,4 @@
-"""A machine to test on: a fake kernel with devices, modules, processes and files."""
+"""A machine to test on: the simulator's kernel with devices, modules, processes and files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fake_kernel import VFIO_MODULES, Driver, FakeKernel, FakeKmod, Module, snapshot
+from simulated_kernel import AMBA_ID, BoardKernel, BoardKmod, Driver, Module, snapshot
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.journal import Journal
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
@@ -48,8 +48,8 @@ class Board:
         self.root = root
         self.files_root = root / "host"
         dev = self.files_root / "dev"
-        self.kernel = FakeKernel(root / "sys", dev, groups_at_boot=groups_at_boot)
-        self.kmod = FakeKmod(self.kernel, VFIO_MODULES)
+        self.kernel = BoardKernel(dev, groups_at_boot=groups_at_boot)
+        self.kmod = BoardKmod(self.kernel)
         self.networks = Networks({}, set())
         self.kmsg = root / "kmsg"
         self.proc = root / "proc"
@@ -63,6 +63,7 @@ class Board:
     def host(self) -> Host:
         """Gateways as a new process has them: nothing is remembered from the run before."""
         files = Files(str(self.files_root))
+        self.kmod.forget_answers()
         return Host(self.kernel, self.kmod, files, KernelLog(str(self.kmsg)))
 
     @property
@@ -133,33 +134,26 @@ class Board:
             (self.proc / str(pid) / "fd" / str(number)).symlink_to(target)
 
 
-def aliases_of(compatible: str) -> tuple[str, str]:
-    """The aliases that a module has for a compatible of its driver (scripts/mod/file2alias.c)."""
-    return f"of:N*T*C{compatible}C*", f"of:N*T*C{compatible}"
-
-
 def acme_board(root: Path, *, groups_at_boot: bool = False) -> Board:
     """A board of every sort of device; its native drivers are loaded, those of VFIO are not."""
     board = Board(root, groups_at_boot=groups_at_boot)
     kernel = board.kernel
     native = Module(
         "acme",
-        (
-            Driver("acme-crypto", matches=("acme,crypto",), module="acme"),
-            Driver("acme-dma", matches=("acme,dma",), module="acme"),
+        drivers=(
+            Driver("acme-crypto", compatible=("acme,crypto",), module="acme"),
+            Driver("acme-dma", compatible=("acme,dma",), module="acme"),
             Driver("acme-dma-uio", module="acme"),
-            Driver("acme-blob", "amba", matches=("acme,blob",), module="acme"),
+            Driver("acme-blob", "amba", amba_ids=(AMBA_ID,), module="acme"),
         ),
-        aliases=(*aliases_of("acme,crypto"), *aliases_of("acme,dma"), "amba:d00041011*"),
     )
     ethernet = Module(
         "acme_eth",
-        (Driver("acme-eth", matches=("acme,eth",), module="acme_eth"),),
-        aliases=aliases_of("acme,eth"),
+        drivers=(Driver("acme-eth", compatible=("acme,eth",), module="acme_eth"),),
     )
     board.kmod.modules.update({module.name: module for module in (native, ethernet)})
     board.kmod.load("acme")
-    kernel.register(Driver("gpio-keys", matches=("gpio-keys",), has_bind=False))
+    kernel.register(Driver("gpio-keys", compatible=("gpio-keys",), suppress_bind_attrs=True))
     kernel.add_node("/", ("acme,board",))
     kernel.add_node("/soc", ("simple-bus",))
     both = ("acme,crypto-v1", "acme,crypto")

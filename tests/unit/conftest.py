@@ -36,7 +36,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def _as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fake needs no privileges, so that the tests run for anybody."""
+    """The simulator's core needs no privileges, so that the tests run for anybody."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 

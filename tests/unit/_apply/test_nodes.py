@@ -7,7 +7,7 @@ import os
 
 import pytest
 from board import AMBA, CRYPTO, Board
-from udev import coldplug
+from simulated_kernel import coldplug
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
@@ -100,8 +100,7 @@ def test_without_a_dev_for_vfio_the_missing_node_is_told_and_all_is_put_back(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = board.kernel.bindings()
-    monkeypatch.setattr(board.kernel, "_make_node", lambda _node: None)
-    monkeypatch.setattr(board.kernel, "_remove_node", lambda _node: None)
+    monkeypatch.setattr(board.kernel.vfio_nodes, "write_out", lambda: None)
     with pytest.raises(PolicyError, match="/dev/vfio/1"):
         board.apply([CRYPTO], reset_required=False, access=OPEN)
     assert board.kernel.bindings() == before

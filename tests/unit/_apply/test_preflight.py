@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from board import CRYPTO, Board
-from fake_kernel import Module
+from simulated_kernel import Module
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.acpi_iort import translates
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError

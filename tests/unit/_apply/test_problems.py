@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, Board
-from fake_kernel import TREE, Driver
+from simulated_kernel import TREE, Driver
 
 from tests.harness.modules import MODULES, run_on
 
@@ -40,7 +40,7 @@ def refused(
 def board(board: Board) -> Board:
     """The board with a network device that is in use, and a node that is switched off."""
     kernel = board.kernel
-    kernel.register(Driver("acme-mac", matches=("acme,mac",)))
+    kernel.register(Driver("acme-mac", compatible=("acme,mac",)))
     kernel.add_device("b00a000.eth", "/soc/eth@b00a000", ("acme,mac",))
     kernel.put("devices/platform/b00a000.eth/watchdog/watchdog7/state", "active\n")
     kernel.point("devices/platform/b00a000.eth/watchdog/watchdog7/subsystem", "class/watchdog")
@@ -168,7 +168,7 @@ def test_the_sibling_of_a_wrong_entry_is_not_told_to_be_in_the_way(
 ) -> None:
     kernel = board.kernel
     for name, compatible in (("b015000.pair", "acme,pair-a"), ("b016000.pair", "acme,pair-b")):
-        kernel.register(Driver(compatible.replace(",", "-"), matches=(compatible,)))
+        kernel.register(Driver(compatible.replace(",", "-"), compatible=(compatible,)))
         path = "/soc/pair@" + name[:7]
         kernel.add_device(name, path, (compatible,), iommus=True, group="9")
     given = {"compatible": "acme,pair-a", "policy": "vfio"}
@@ -257,7 +257,7 @@ def test_with_acpi_it_is_told_what_is_switched_off_or_on_another_bus(
     board: Board, refused: Callable[..., list[str]], selector: dict[str, Any], reason: str
 ) -> None:
     kernel = board.kernel
-    (kernel.tree / f"{TREE}/compatible").unlink()
+    kernel.remove(f"{TREE}/compatible")
     for name, path, status in (
         ("ACME0001", "\\_SB_.OFF0", "0\n"),
         ("ACME0002", "\\_SB_.DIS0", "13\n"),
@@ -275,6 +275,6 @@ def test_with_acpi_it_is_told_what_is_switched_off_or_on_another_bus(
     kernel.point("devices/LNXSYSTM:00/ACME0003:00/physical_node", "devices/pnp0/00:01")
     # Their identities are read from /sys, and none is asked for by a node of the tree.
     for name in kernel.names("bus/platform/devices"):
-        (kernel.tree / f"devices/platform/{name}/of_node").unlink(missing_ok=True)
+        kernel.remove(f"devices/platform/{name}/of_node")
     (sentence,) = refused([{**selector, "policy": "no_autobind"}])
     assert reason in sentence

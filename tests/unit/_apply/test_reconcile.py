@@ -1,4 +1,4 @@
-"""One call from end to end on a fake machine; what counts is its /sys and its files."""
+"""One call from end to end on a simulated machine; what counts is its /sys and its files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 from board import AMBA, CRYPTO, DMA, LIST, Board
-from fake_kernel import EPROBE_DEFER, TREE, Driver
-from udev import coldplug
+from simulated_kernel import EPROBE_DEFER, TREE, Driver, coldplug
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
     Outcome,
@@ -91,7 +90,7 @@ def test_the_first_run_brings_every_device_to_what_was_asked(board: Board) -> No
     assert {node for node in board.nodes() if "devices" not in node} == {
         "/dev/vfio/1",
         "/dev/vfio/2",
-        "/dev/vfio/4",
+        "/dev/vfio/3",
     }
 
 
@@ -303,7 +302,7 @@ def test_a_probe_that_the_kernel_refuses_is_an_error_even_where_no_driver_is_kno
 def test_a_native_driver_that_declines_leaves_the_device_without_one(board: Board) -> None:
     module = board.kmod.modules["acme_eth"]
     (driver,) = module.drivers
-    declining = replace(driver, failures={"b004000.ethernet": errno.ENODEV})
+    declining = replace(driver, probe={"b004000.ethernet": errno.ENODEV})
     board.kmod.modules["acme_eth"] = replace(module, drivers=(declining,))
     board.apply([{"name": "b004000.ethernet", "policy": "default"}])
     assert board.kernel.binding("b004000.ethernet") == (None, None)
@@ -311,7 +310,7 @@ def test_a_native_driver_that_declines_leaves_the_device_without_one(board: Boar
 
 def test_an_override_that_names_the_native_driver_itself_can_be_cleared(board: Board) -> None:
     kernel = board.kernel
-    kernel.register(Driver("rtc-pl031", matches=("arm,pl031",)))
+    kernel.register(Driver("rtc-pl031", compatible=("arm,pl031",)))
     kernel.add_device("9010000.pl031", "/pl031@9010000", ("arm,pl031",))
     kernel.write(OVERRIDE % "9010000.pl031", "rtc-pl031\n")
     board.apply([{"name": "9010000.pl031", "policy": "default"}])
@@ -450,7 +449,7 @@ def test_every_reason_not_to_begin_is_told_at_once(board: Board) -> None:
 
 
 def test_without_a_sys_it_is_said_what_can_be_done(board: Board) -> None:
-    (board.kernel.tree / "bus").rename(board.kernel.tree / "gone")
+    board.kernel.rename("bus", "gone")
     with pytest.raises(PolicyError, match="`runtime: false`"):
         board.apply([CRYPTO])
 
@@ -542,7 +541,7 @@ def test_a_native_driver_that_waits_for_a_supplier_is_no_success(board: Board) -
     board.apply([CRYPTO], reset_required=False)
     native = board.kernel.drivers["platform", "acme-crypto"]
     board.kernel.drivers["platform", "acme-crypto"] = replace(
-        native, failures={"b000000.crypto": EPROBE_DEFER}
+        native, probe={"b000000.crypto": EPROBE_DEFER}
     )
     with pytest.raises(PolicyError, match="its driver is none"):
         board.apply([])
@@ -563,7 +562,7 @@ def test_the_header_remembers_the_list_and_the_native_drivers(applied: Board) ->
 def test_a_native_driver_may_be_called_whatever_its_author_liked(board: Board, name: str) -> None:
     kernel = board.kernel
     in_sysfs = name.replace("/", "!")
-    kernel.register(Driver(in_sysfs, matches=("acme,odd",)))
+    kernel.register(Driver(in_sysfs, compatible=("acme,odd",)))
     kernel.add_device("b00a000.odd", "/soc/odd@b00a000", ("acme,odd",), iommus=True)
     entries = [{"name": "b00a000.odd", "policy": "vfio"}]
     board.apply(entries, reset_required=False)

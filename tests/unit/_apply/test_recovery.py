@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from board import CRYPTO, LIST, Board
-from fake_kernel import BLOCK
+from simulated_kernel import BLOCK
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import Outcome
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.transaction import Transaction

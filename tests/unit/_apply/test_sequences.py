@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from board import Board, acme_board
-from fake_kernel import Driver
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from simulated_kernel import Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from board import AMBA, CRYPTO, DMA, Board, acme_board
-from udev import Event, NodeEvent, coldplug, parse
+from simulated_kernel import DeviceEvent, coldplug
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.symlinks import names
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
@@ -252,16 +252,16 @@ def test_the_rules_remove_links_when_the_device_is_unbound_and_make_them_when_it
 ) -> None:
     apply(board, LEFT, {"dt_path": "/soc/crypto@b001000", "policy": "vfio"})
     right, other = links(board), "b001000.crypto"
-    kernel, rules = board.kernel, parse(board.file(RULES) or "")
+    kernel, rules = board.kernel, board.file(RULES) or ""
     for name in (NAME, other):
         kernel.write("bus/platform/drivers/vfio-platform/unbind", name)
-        Event(kernel, board.kmod, "platform", name, "unbind").run(rules)
+        DeviceEvent(kernel, board.kmod, name, "unbind").run(rules)
     assert links(board) == {}
     for name in (other, NAME):
         kernel.write("bus/platform/drivers/vfio-platform/bind", name)
-        event = Event(kernel, board.kmod, "platform", name, "bind")
+        event = DeviceEvent(kernel, board.kmod, name, "bind")
         event.run(rules)
-        NodeEvent(kernel, board.kmod, node(board, name), event).run(rules)
+        event.run_for_nodes(rules)
     assert links(board).keys() == right.keys()
     assert links(board)["devices/by-tag/left"] == f"../{node(board, NAME)}"
     assert not apply(board, LEFT, {"dt_path": "/soc/crypto@b001000", "policy": "vfio"})["changed"]
@@ -286,8 +286,8 @@ def test_a_line_of_the_firmware_in_the_file_of_an_event_is_no_property(
     assert links(board) == right
     assert set(right) == {"by-path/soc:odd@1", "devices/by-path/soc:odd@1"}
     board.kernel.write("bus/platform/drivers/vfio-platform/unbind", "1.odd")
-    event = Event(board.kernel, board.kmod, "platform", "1.odd", "unbind")
-    event.run(parse(board.file(RULES) or ""))
+    event = DeviceEvent(board.kernel, board.kmod, "1.odd", "unbind")
+    event.run(board.file(RULES) or "")
     removed = [words for words in event.programs if words[0] == "/bin/rm"]
     names = ("/dev/vfio/by-path/soc:odd@1", "/dev/vfio/devices/by-path/soc:odd@1")
     assert removed == [["/bin/rm", "-f", "--", *names]]
@@ -297,6 +297,6 @@ def test_a_line_of_the_firmware_in_the_file_of_an_event_is_no_property(
 def test_a_device_with_an_odd_name_has_no_command_run(board: Board, name: str) -> None:
     board.kernel.add_device(name, "/soc/odd@1", ("acme,odd",), iommus=True)
     apply(board, {"compatible": "acme,odd", "policy": "vfio"})
-    event = Event(board.kernel, board.kmod, "platform", name, "bind")
-    event.run(parse(board.file(RULES) or ""))
+    event = DeviceEvent(board.kernel, board.kmod, name, "bind")
+    event.run(board.file(RULES) or "")
     assert event.programs == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from board import AMBA, CRYPTO, Board
-from fake_kernel import NOIOMMU, RESET_REQUIRED, Driver, Module
+from simulated_kernel import NOIOMMU, RESET_REQUIRED, Driver, Module
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import Outcome
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from board import AMBA, CRYPTO, DMA, Board
-from fake_kernel import Driver, Module
+from simulated_kernel import Driver, Module
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import MARK, RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
@@ -67,8 +67,8 @@ def test_amba_devices_are_claimed_by_their_id(board: Board) -> None:
 
 
 def test_acpi_devices_are_claimed_by_their_ids(board: Board) -> None:
-    driver = Driver("virtio-mmio", matches=("LNRO0005",), module="virtio_mmio")
-    add(board, Module("virtio_mmio", (driver,), aliases=("acpi*:LNRO0005:*",)))
+    driver = Driver("virtio-mmio", hids=("LNRO0005",), module="virtio_mmio")
+    add(board, Module("virtio_mmio", drivers=(driver,), aliases=("acpi*:LNRO0005:*",)))
     board.kernel.add_device("LNRO0005:00", acpi=("\\_SB_.VR00", "LNRO0005"))
     assert why(board, "LNRO0005:00") == ("acpi", "the module virtio_mmio claims acpi:LNRO0005:")
 
@@ -78,13 +78,13 @@ def test_devices_without_firmware_are_claimed_by_their_names(board: Board) -> No
         board,
         Module(
             "acme_clock",
-            (Driver("clock-driver", matches=("acme-clock",), module="acme_clock"),),
+            drivers=(Driver("clock-driver", devices=("acme-clock",), module="acme_clock"),),
             aliases=("platform:acme-clock",),
         ),
     )
     board.kernel.add_device("acme-clock")
     board.kernel.add_device("dummy")
-    board.kernel.register(Driver("dummy", matches=("dummy",)))
+    board.kernel.register(Driver("dummy", devices=("dummy",)))
     sentence = "the module acme_clock claims platform:acme-clock"
     assert why(board, "acme-clock") == ("name", sentence)
     assert why(board, "dummy") == ("name", "its name, dummy, is that of the driver")
@@ -100,7 +100,7 @@ def test_but_where_the_kernel_keeps_the_aliases_of_built_in_modules_they_tell(bo
     board.kmod.modules["gpio_keys"] = Module("gpio_keys", aliases=("of:N*T*Cgpio-keys",))
     # One that is not built in cannot be the module of a driver that is.
     assert why(board, "soc:keys")[0] == "kernel"
-    board.kmod.built_in.add("gpio_keys")
+    board.kmod.build_in("gpio_keys")
     sentence = "the module gpio_keys claims its compatible gpio-keys"
     assert why(board, "soc:keys") == ("compatible", sentence)
 
@@ -116,7 +116,7 @@ def test_a_kernel_that_names_the_module_of_a_built_in_driver_is_believed(board: 
 def test_a_built_in_module_that_modinfo_does_not_know_is_not_the_last_word(board: Board) -> None:
     board.kernel.add_device("dummy")
     board.kernel.put("bus/platform/devices/dummy/modalias", "platform:dummy\n")
-    board.kernel.register(Driver("dummy", matches=("dummy",)))
+    board.kernel.register(Driver("dummy", devices=("dummy",)))
     board.kernel.put("module/dummy_core/uevent", "")
     board.kernel.point("bus/platform/drivers/dummy/module", "module/dummy_core")
     assert why(board, "dummy") == ("name", "its name, dummy, is that of the driver")
@@ -251,8 +251,8 @@ def test_what_another_module_needs_is_loaded_though_blacklisted(board: Board) ->
 @pytest.fixture
 def by_name(board: Board) -> Board:
     """The board with a device that has a driver by its name, for which udev loads no module."""
-    driver = Driver("acme-clock", matches=("acme-clock",), module="acme_clock")
-    add(board, Module("acme_clock", (driver,)))
+    driver = Driver("acme-clock", devices=("acme-clock",), module="acme_clock")
+    add(board, Module("acme_clock", drivers=(driver,)))
     board.kernel.add_device("acme-clock", "/acme-clock", ("acme,clock-v9",))
     return board
 
@@ -302,15 +302,14 @@ def slots(board: Board) -> Board:
     """The board with two slots that a driver claims and has found to be empty."""
     driver = Driver(
         "virtio-mmio",
-        matches=("virtio,mmio",),
+        compatible=("virtio,mmio",),
         module="virtio_mmio",
-        failures={SLOT: errno.ENODEV, "a001000.virtio_mmio": errno.ENODEV},
+        probe={SLOT: errno.ENODEV, "a001000.virtio_mmio": errno.ENODEV},
     )
     aliases = ("of:N*T*Cvirtio,mmio",)
-    add(board, Module("virtio_mmio", (driver,), aliases=aliases))
+    add(board, Module("virtio_mmio", drivers=(driver,), aliases=aliases))
     for name, path in ((SLOT, "/virtio_mmio@a000000"), ("a001000.virtio_mmio", "/slot@a001000")):
         board.kernel.add_device(name, path, ("virtio,mmio",), iommus=True)
-        board.kernel.put(f"devices/platform/{name}/waiting_for_supplier", "0\n")
     return board
 
 
@@ -320,7 +319,6 @@ GIVEN = {"name": SLOT, "policy": "vfio"}
 def give_slot(board: Board) -> None:
     """Give the slot to VFIO; its first binding removes what shows that it never had a driver."""
     board.apply([GIVEN], reset_required=False)
-    (board.kernel.tree / f"devices/platform/{SLOT}/waiting_for_supplier").unlink()
 
 
 def test_a_released_device_that_never_had_a_driver_does_not_drift(slots: Board) -> None:
@@ -378,7 +376,7 @@ def test_a_device_that_lost_its_driver_may_get_it_back(board: Board) -> None:
 
 def test_a_built_in_driver_that_was_unbound_may_come_back(board: Board) -> None:
     """No module claims the device, because most kernels do not tell what built-in drivers claim."""
-    board.kernel.register(Driver("acme-led", matches=("acme,led",)))
+    board.kernel.register(Driver("acme-led", compatible=("acme,led",)))
     board.kernel.add_device("b00a000.led", "/soc/led@b00a000", ("acme,led",))
     board.kernel.write("bus/platform/drivers/acme-led/unbind", "b00a000.led")
     found = info(board, "b00a000.led")

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from board import AMBA, CRYPTO, DMA, LIST, Board, acme_board
-from fake_kernel import Driver
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from udev import Event, Token, coldplug, parse
+from simulated_kernel import DeviceEvent, Driver, coldplug
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
     MODPROBE,
@@ -40,6 +39,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list i
     parse_entries,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import KINDS
+from extensions.simulator.udev import parse
 
 MIXED: list[dict[str, Any]] = [
     {"dt_path": "/soc/crypto@b000000", "policy": "vfio"},
@@ -298,6 +298,14 @@ def rebooted(board: Board, root: Path) -> Board:
     return again
 
 
+def booted(root: Path) -> Board:
+    """The board as udev leaves it at boot, with the modules that it loads for devices."""
+    root.mkdir()
+    board = acme_board(root)
+    coldplug(board.kernel, board.kmod, "")
+    return board
+
+
 BOOTED: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
     (LIST, {"reset_required": False}),
     (
@@ -317,13 +325,11 @@ BOOTED: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
 def test_after_a_reboot_every_device_is_as_at_run_time(
     tmp_path: Path, entries: list[dict[str, Any]], asked: dict[str, Any], runtime: bool
 ) -> None:
-    (tmp_path / "now").mkdir()
-    board = acme_board(tmp_path / "now")
+    board = booted(tmp_path / "now")
     board.apply(entries, **asked)
     now = board.kernel.bindings()
     if not runtime:
-        (tmp_path / "before").mkdir()
-        board = acme_board(tmp_path / "before")
+        board = booted(tmp_path / "before")
         board.apply(entries, runtime=False, **asked)
     again = rebooted(board, tmp_path / "again")
     assert again.kernel.bindings() == now
@@ -337,8 +343,7 @@ def test_after_a_reboot_every_device_is_as_at_run_time(
 def test_events_that_come_again_change_nothing(
     tmp_path: Path, entries: list[dict[str, Any]], asked: dict[str, Any]
 ) -> None:
-    (tmp_path / "now").mkdir()
-    board = acme_board(tmp_path / "now")
+    board = booted(tmp_path / "now")
     board.apply(entries, **asked)
     now = board.kernel.bindings()
     board.kernel.held_open |= set(board.nodes())
@@ -348,18 +353,16 @@ def test_events_that_come_again_change_nothing(
     assert not [path for path, _text in board.kernel.writes if path.endswith("/unbind")]
 
 
-def test_after_everything_was_given_back_a_reboot_finds_native_drivers(
-    board: Board, tmp_path: Path
-) -> None:
+def test_after_everything_was_given_back_a_reboot_finds_native_drivers(tmp_path: Path) -> None:
+    board = booted(tmp_path / "now")
     native = board.kernel.bindings()
     board.apply(LIST, reset_required=False)
     board.apply([])
     assert rebooted(board, tmp_path / "again").kernel.bindings() == native
 
 
-def test_what_was_given_at_boot_only_can_be_given_back_at_run_time(
-    board: Board, tmp_path: Path
-) -> None:
+def test_what_was_given_at_boot_only_can_be_given_back_at_run_time(tmp_path: Path) -> None:
+    board = booted(tmp_path / "now")
     native = board.kernel.bindings()
     board.apply(LIST, runtime=False, reset_required=False)
     again = rebooted(board, tmp_path / "again")
@@ -396,13 +399,13 @@ ODD = "b00a000.odd"
 WON = [("vfio", "vfio-platform"), ("no_autobind", None)]
 
 
-def claim_at_boot(board: Board, policy: str) -> list[list[Token]]:
+def claim_at_boot(board: Board, policy: str) -> str:
     """The rules for a device that has no driver yet, with vfio-platform there to take it."""
     board.kernel.add_device(ODD, "/soc/odd@b00a000", ("acme,odd",), iommus=True)
     entries = [{"dt_path": "/soc/odd@b00a000", "policy": policy}]
     board.apply(entries, reset_required=False, runtime=False)
     board.kmod.load("vfio-platform", {"reset_required": "0"})
-    return parse(board.file(RULES) or "")
+    return board.file(RULES) or ""
 
 
 @pytest.mark.parametrize(("policy", "driver"), WON)
@@ -410,8 +413,8 @@ def test_a_native_driver_that_comes_while_the_rules_run_loses_the_device(
     board: Board, policy: str, driver: str | None
 ) -> None:
     rules = claim_at_boot(board, policy)
-    event = Event(board.kernel, board.kmod, "platform", ODD)
-    board.kernel.register(Driver("acme-odd", matches=("acme,odd",)))
+    event = DeviceEvent(board.kernel, board.kmod, ODD, "add")
+    board.kernel.register(Driver("acme-odd", compatible=("acme,odd",)))
     assert board.kernel.driver_of(ODD) == "acme-odd"
     event.run(rules)
     assert board.kernel.driver_of(ODD) == driver
@@ -422,10 +425,10 @@ def test_a_native_driver_whose_probe_ends_after_the_rules_loses_the_device(
     board: Board, policy: str, driver: str | None
 ) -> None:
     rules = claim_at_boot(board, policy)
-    board.kernel.register(Driver("acme-odd", matches=("acme,odd",)))
+    board.kernel.register(Driver("acme-odd", compatible=("acme,odd",)))
     override = driver or "none"
     board.kernel.write(f"bus/platform/devices/{ODD}/driver_override", override)
-    Event(board.kernel, board.kmod, "platform", ODD, "bind").run(rules)
+    DeviceEvent(board.kernel, board.kmod, ODD, "bind").run(rules)
     assert board.kernel.driver_of(ODD) == driver
 
 
@@ -435,6 +438,6 @@ def test_a_driver_that_was_bound_by_hand_stays_when_its_event_comes(board: Board
     kernel.write("bus/platform/devices/b002000.dma/driver_override", "acme-dma-uio\n")
     kernel.write("bus/platform/drivers/acme-dma-uio/bind", "b002000.dma")
     for action in ("bind", "add"):
-        rules = parse(board.file(RULES) or "")
-        Event(kernel, board.kmod, "platform", "b002000.dma", action).run(rules)
+        rules = board.file(RULES) or ""
+        DeviceEvent(kernel, board.kmod, "b002000.dma", action).run(rules)
         assert kernel.binding("b002000.dma") == ("acme-dma-uio", "acme-dma-uio")

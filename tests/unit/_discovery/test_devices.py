@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from board import Board
-from fake_kernel import TREE
+from simulated_kernel import TREE
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.devices import resolve
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError

@@ -6,7 +6,7 @@ from typing import Callable
 
 import pytest
 from board import Board
-from fake_kernel import Driver, Module
+from simulated_kernel import Driver, Module
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import DRIVER, Policy
@@ -16,7 +16,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector impo
 
 DMA, AMBA = "b002000.dma", "b008000.blob"
 ENGINE = Module(
-    "zynqmp_dma", (Driver("xilinx-zynqmp-dma", matches=("xlnx,dma",), module="zynqmp_dma"),)
+    "zynqmp_dma",
+    drivers=(Driver("xilinx-zynqmp-dma", compatible=("xlnx,dma",), module="zynqmp_dma"),),
 )
 
 
@@ -107,14 +108,14 @@ def test_so_it_is_of_one_that_is_built_in(board: Board, ask: Asking, has_folder:
     if has_folder:
         board.kernel.put("module/gpio_keys/uevent", "")
     else:
-        board.kmod.built_in.add("gpio_keys")
+        board.kmod.build_in("gpio_keys")
     # Its driver, gpio-keys, is found by its name.
     assert "it is called gpio-keys." in refused(board, ask, DMA, "gpio_keys")
     board.kmod.modules["acme_led"] = Module("acme_led")
     if has_folder:
         board.kernel.put("module/acme_led/uevent", "")
     else:
-        board.kmod.built_in.add("acme_led")
+        board.kmod.build_in("acme_led")
     problem = refused(board, ask, DMA, "acme_led")
     assert "acme_led is the name of a module that is loaded or built in" in problem
     assert "'ls /sys/bus/platform/drivers'" in problem

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import pytest
 from board import CRYPTO, DMA, Board
-from fake_kernel import TREE
-from udev import coldplug
+from simulated_kernel import TREE, coldplug
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import Outcome
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
@@ -44,7 +42,7 @@ def become(board: Board, *compatible: str) -> None:
 
 
 def become_acpi(board: Board, **names: str) -> None:
-    shutil.rmtree(board.kernel.tree / TREE)
+    board.kernel.remove(TREE)
     for field, name in names.items():
         board.kernel.put(f"class/dmi/id/{field}", f"{name}\n")
 
@@ -187,8 +185,8 @@ def test_a_board_that_is_not_known_is_an_error_before_anything_is_touched(
 
 
 def test_an_image_without_sys_is_prepared_by_a_list_without_boards_only(board: Board) -> None:
-    shutil.rmtree(board.kernel.tree)
-    board.kernel.tree.mkdir()
+    for name in ("bus", "class", "devices", "firmware", "kernel", "module"):
+        board.kernel.remove(name)
     with pytest.raises(PolicyError, match="an image that is not running"):
         apply(board, {**DMA, **HERE}, runtime=False)
     assert board.file(RULES) is None

@@ -231,8 +231,8 @@ def test_a_disk_of_nvme_with_several_paths_belongs_to_all_its_controllers(board:
     subsystem = "class/nvme-subsystem/nvme-subsys0"
     kernel.point(f"{subsystem}/nvme0", home)
     kernel.put(f"{subsystem}/nvme0n1/dev", "259:0\n")
-    (kernel.tree / f"{subsystem}/nvme0n1/holders").mkdir()
-    (kernel.tree / f"{subsystem}/power").mkdir()
+    kernel.make_folder(f"{subsystem}/nvme0n1/holders")
+    kernel.make_folder(f"{subsystem}/power")
     board.mount("259:0", "/")
     assert "disk nvme0n1: nvme0n1 is mounted on /" in refusal(board)
 
@@ -374,7 +374,7 @@ def test_any_other_node_that_a_process_has_open_is_in_use(board: Board) -> None:
 
 
 def test_an_interface_that_a_container_has_is_in_use(board: Board) -> None:
-    (board.kernel.tree / HOME / "net").mkdir()
+    board.kernel.make_folder(f"{HOME}/net")
     assert "a network interface of it is in another network namespace" in refusal(board)
     assert_acceptable(board, "network")
 
@@ -393,9 +393,8 @@ def test_a_supplier_with_active_consumers_is_in_use(board: Board) -> None:
 
 def test_the_links_of_an_older_kernel_have_no_bus_in_their_names(board: Board) -> None:
     board.kernel.add_link(NAME, "b002000.dma")
-    links = board.kernel.tree / "class/devlink"
-    (link,) = links.iterdir()
-    link.rename(links / f"{NAME}--b002000.dma")
+    (link,) = board.kernel.names("class/devlink")
+    board.kernel.rename(f"class/devlink/{link}", f"class/devlink/{NAME}--b002000.dma")
     assert "platform:b002000.dma depends on it" in refusal(board)
 
 
@@ -551,7 +550,7 @@ def pair(tmp_path: Path) -> Board:
     board = acme_board(tmp_path, groups_at_boot=True)
     kernel = board.kernel
     both = ("acme,crypto-v1", "acme,crypto")
-    kernel.add_device("b009000.pair", "/soc/pair@b009000", both, iommus=True, group="1")
+    kernel.add_device("b009000.pair", "/soc/pair@b009000", both, iommus=True, group=NAME)
     return board
 
 
@@ -575,7 +574,7 @@ def test_a_sibling_that_leaves_its_driver_in_the_same_list_is_no_hazard(
 def test_a_sibling_that_is_found_when_the_device_is_bound_undoes_the_run(board: Board) -> None:
     kernel = board.kernel
     # Before Linux 7 a device that was never probed is in no group that could be looked at.
-    kernel.add_device("b009000.pair", "/soc/pair@b009000", ("acme,none",), iommus=True, group="1")
+    kernel.add_device("b009000.pair", "/soc/pair@b009000", ("acme,none",), iommus=True, group=NAME)
     before = kernel.bindings()
     with pytest.raises(PolicyError) as caught:
         board.apply([dict(SIBLING, policy="vfio")], reset_required=False)

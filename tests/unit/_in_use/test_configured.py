@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from board import CRYPTO, LIST, Board
-from fake_kernel import TREE, Driver, Module
+from simulated_kernel import TREE, Driver, Module
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
     Outcome,
@@ -317,7 +317,7 @@ def test_a_pinned_driver_that_the_next_boot_takes_away_carries_what_it_carries(
 
 def test_a_device_of_no_use_to_vfio_is_refused_for_the_next_boot(grouped_board: Board) -> None:
     kernel = grouped_board.kernel
-    kernel.add_device("b00c000.dma", "/soc/dma@b00c000", ("acme,dma",), iommus=True, group="1")
+    kernel.add_device("b00c000.dma", "/soc/dma@b00c000", ("acme,dma",), iommus=True, group=NAME)
     assert "would be of no use to VFIO" in refusal_of(grouped_board, [CRYPTO])
 
 
@@ -465,8 +465,10 @@ def test_a_driver_that_is_built_in_and_has_no_unbind_is_never_left(
 
 def test_one_that_is_a_module_can_be_left_by_a_boot(board: Board) -> None:
     board.kernel.unregister(Driver("gpio-keys"))
-    keys = Driver("gpio-keys", matches=("gpio-keys",), module="gpio_keys", has_bind=False)
-    board.kmod.modules["gpio_keys"] = Module("gpio_keys", (keys,))
+    keys = Driver(
+        "gpio-keys", compatible=("gpio-keys",), module="gpio_keys", suppress_bind_attrs=True
+    )
+    board.kmod.modules["gpio_keys"] = Module("gpio_keys", drivers=(keys,))
     board.kmod.load("gpio_keys")
     message = refusal_of(board, [KEYS], runtime=True)
     assert "It is a module: apply with `runtime: false` and reboot" in message

@@ -140,9 +140,9 @@ def test_a_class_tells_what_is_in_use(board: Board, case: Case) -> None:
     add(board, case.path, case.subsystem, case.used)
     if case.path.startswith("mdio_bus"):
         # A folder stands for the link to the interface; its name is the last of the path.
-        attached = board.kernel.tree / HOME / case.path / "attached_dev"
-        attached.rename(attached.with_name("eth9"))
-        attached.symlink_to("eth9")
+        place = f"{HOME}/{case.path}"
+        board.kernel.rename(f"{place}/attached_dev", f"{place}/eth9")
+        board.kernel.point(f"{place}/attached_dev", f"{place}/eth9")
     assert case.sentence in refusal(board)
     assert_acceptable(board, case.kind)
 
@@ -220,7 +220,7 @@ def test_the_watchdog_of_a_bmc_is_reached_through_its_interface(board: Board) ->
 
 
 def test_a_wireless_adapter_that_a_container_has_is_in_use(board: Board) -> None:
-    (board.kernel.tree / HOME / "ieee80211").mkdir()
+    board.kernel.make_folder(f"{HOME}/ieee80211")
     assert "a wireless adapter of it is in another network namespace" in refusal(board)
 
 
@@ -471,7 +471,7 @@ def test_a_module_that_is_in_use_for_its_only_device_is_a_use(board: Board) -> N
         board.apply([ETHERNET])
     told = "its driver's module acme_eth is in use (1 reference), and no other device is bound to"
     assert told in str(caught.value)
-    (board.kernel.tree / "module/acme_eth/holders").mkdir()
+    board.kernel.make_folder("module/acme_eth/holders")
     board.kernel.point("module/acme_eth/holders/acme_lag", "module/acme")
     board.apply([ETHERNET])
     assert board.kernel.driver_of("b004000.ethernet") is None
@@ -540,7 +540,7 @@ def test_who_takes_all_channels_is_named(engine: Board) -> None:
         take(board, channel)
     board.kernel.point("module/async_tx/holders/raid456", "module/raid456")
     assert "(module async_tx takes all channels, for raid456)" in refusal(board)
-    (board.kernel.tree / "module/async_tx/holders/raid456").unlink()
+    board.kernel.remove("module/async_tx/holders/raid456")
     assert "(module async_tx takes all channels)" in refusal(board)
 
 

@@ -15,8 +15,8 @@ from unittest import mock
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from board import Board, aliases_of
-from fake_kernel import Driver, Module
+from board import Board
+from simulated_kernel import Driver, Module
 
 from ansible_collections.armfleet.vfio.plugins.filter import (
     fleet_report,
@@ -55,25 +55,23 @@ def sample_board(root: Path, compatible: tuple[str, ...] = ("acme,one",)) -> Boa
     """A board with the devices of the samples, that builds its initramfs with initramfs-tools."""
     board = Board(root, groups_at_boot=True)
     kernel = board.kernel
+    kernel.machine.kernel.groups.taken = set(range(5))
     drivers = (
-        Driver("acme-crypto", matches=("acme,crypto",), module="acme"),
-        Driver("acme-uart", matches=("acme,uart-v1",), module="acme"),
-        Driver("acme-dma", matches=("acme,dma-v1",), module="acme"),
+        Driver("acme-crypto", compatible=("acme,crypto",), module="acme"),
+        Driver("acme-uart", compatible=("acme,uart-v1",), module="acme"),
+        Driver("acme-dma", compatible=("acme,dma-v1",), module="acme"),
         Driver("acme-dma-uio", module="acme"),
     )
-    aliases = [alias for driver in drivers for name in driver.matches for alias in aliases_of(name)]
-    board.kmod.modules["acme"] = Module("acme", drivers, aliases=aliases)
+    board.kmod.modules["acme"] = Module("acme", drivers=drivers)
     board.kmod.load("acme")
-    kernel.register(Driver("virtio-mmio", matches=("virtio,mmio",)))
+    kernel.register(Driver("virtio-mmio", compatible=("virtio,mmio",)))
     kernel.add_node("/", compatible)
     kernel.add_node("/soc", ("simple-bus",))
     both = ("acme,crypto-v2", "acme,crypto")
-    kernel.add_device("b000000.crypto", CRYPTO, both, iommus=True, group="5")
+    kernel.add_device("b000000.crypto", CRYPTO, both, iommus=True)
     kernel.add_device("b200000.serial", SERIAL, ("acme,uart-v1",))
     kernel.add_device("b100000.dma", DMA, ("acme,dma-v1",))
-    kernel.add_device(
-        "a000000.virtio_mmio", "/virtio_mmio@a000000", ("virtio,mmio",), iommus=True, group="6"
-    )
+    kernel.add_device("a000000.virtio_mmio", "/virtio_mmio@a000000", ("virtio,mmio",), iommus=True)
     images = ("/boot/vmlinuz-" + os.uname().release, "/boot/initrd.img-" + os.uname().release)
     for path in (*PROGRAMS, "/proc/kallsyms", *images):
         (board.files_root / path[1:]).parent.mkdir(parents=True, exist_ok=True)

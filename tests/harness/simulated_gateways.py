@@ -5,7 +5,7 @@
 """The collection's doors, opening on a simulated machine in this very process.
 
 Where a test takes thousands of steps, a mounted /sys is too slow; these read the same tree, and
-test_doors.py holds them to the mounted one.
+test_gateways.py holds them to the mounted one.
 """
 
 from __future__ import annotations

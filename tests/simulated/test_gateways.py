@@ -20,8 +20,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import
 from extensions.simulator.description import Description
 from extensions.simulator.host import Host, Plan, start
 from extensions.simulator.machine import Machine, build
+from tests.harness.simulated_gateways import SimulatedSysfs, everything
 from tests.simulated.boards import Part, device_tree, flattened
-from tests.simulated.doors import SimulatedSysfs, everything
 
 NAME = "test-doors"
 PARTS = (

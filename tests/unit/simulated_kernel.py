@@ -1,0 +1,596 @@
+"""The simulator's machine as unit tests arrange it, with the gateways that the engine uses.
+
+Devices, drivers and modules are those of extensions/simulator, which tests/conformance holds to a
+real kernel. What is here arranges answers (an errno, a write that hangs) and keeps what was
+written; /dev/vfio is a directory, so that the collection's own Files work on it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable, Dict, Iterator, MutableMapping, Optional, Sequence, Tuple, Union
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import (
+    KernelBlockedError,
+    KernelRefusedError,
+)
+from extensions.simulator import description
+from extensions.simulator.description import EPROBE_DEFER, Description, Driver, Habits
+from extensions.simulator.device import Device
+from extensions.simulator.devicetree import Node
+from extensions.simulator.machine import DEVICE_TREE as TREE
+from extensions.simulator.machine import Machine, build, of_properties
+from extensions.simulator.tree import File, Folder, Link, Tree
+from extensions.simulator.udev import Udev, event_of
+from extensions.simulator.vfio import NOIOMMU, RESET_REQUIRED
+from extensions.simulator.watch import Watch
+from tests.harness.simulated_gateways import SimulatedKmod, SimulatedSysfs
+
+__all__ = [
+    "BLOCK",
+    "EPROBE_DEFER",
+    "NOIOMMU",
+    "RESET_REQUIRED",
+    "TREE",
+    "BoardKernel",
+    "BoardKmod",
+    "DeviceEvent",
+    "Driver",
+    "Module",
+    "coldplug",
+    "snapshot",
+]
+
+BLOCK = "block"
+"""As the answer to a write: the kernel does not come back from it."""
+
+Answer = Union[int, str, Callable[[], None]]
+Binding = Tuple[Optional[str], Optional[str]]
+Snapshot = Dict[str, Tuple[str, str, int]]
+
+AMBA_ID = "00041011"
+_IOMMU = "arm,mmu-500"
+_RESET_MODULE = "vfio_platform_reset"
+# How long a write that waits for somebody is waited for.
+_PATIENCE = 0.05
+
+
+@dataclass(frozen=True)
+class Module(description.Module):
+    """A kernel module with the drivers in it."""
+
+    drivers: tuple[Driver, ...] = ()
+
+
+class BoardKernel(SimulatedSysfs):
+    """/sys of a machine whose devices come one by one; its VFIO nodes are those in ``dev``/vfio."""
+
+    def __init__(self, dev: Path, *, groups_at_boot: bool = False) -> None:
+        habits = Habits(groups_at_boot=groups_at_boot)
+        asked = Description(habits, natives="none", reset_functions={})
+        self.machine = build(None, asked)
+        self.machine.watch = _Watch(self)
+        self.machine.kernel.groups.taken = {0}
+        super().__init__(self.machine)
+        self.tree = self.machine.tree
+        self.dev = dev
+        self.held_open: set[str] = set()
+        self.claimed: set[str] = set()
+        self.hung: set[str] = set()
+        self.writes: list[tuple[str, str]] = []
+        self.is_written_by_engine = False
+        self.after_write: Callable[[], None] = lambda: None
+        self.reset_functions = _ResetFunctions(self.machine)
+        self._answers: list[tuple[Callable[[int, str, str], bool], Answer]] = []
+        self._streams: dict[str, int] = {}
+        self._aliases: dict[str, list[str]] = {}
+        self._iommu = Device("iommu", "platform", "", "", (_IOMMU,))
+        self._iommu.driver = Driver("arm-smmu")
+        self.vfio_nodes = _Nodes(self.machine.vfio.nodes, dev / "vfio")
+        self.vfio_nodes.write_out()
+
+    # What a board has.
+
+    def put(self, path: str, content: str | bytes) -> None:
+        """Have a file with this content; one that the kernel reads is written to by another."""
+        data = content.encode() if isinstance(content, str) else content
+        entry = self.tree.find(path)
+        if not isinstance(entry, File):
+            folder, _slash, name = path.rpartition("/")
+            self.tree.put(f"{self._real(folder)}/{name}", data)
+        elif entry.store:
+            entry.write(data)
+        else:
+            entry.content = data
+
+    def point(self, path: str, target: str) -> None:
+        """Make a relative link, as sysfs does; both paths are relative to the root."""
+        folder, _slash, name = path.rpartition("/")
+        self.tree.point(f"{self._real(folder)}/{name}", target)
+
+    def make_folder(self, path: str) -> None:
+        self.tree.make_folder(self._real(path))
+
+    def remove(self, path: str) -> None:
+        folder, _slash, name = path.rpartition("/")
+        self.tree.remove(f"{self.tree.resolve(folder)}/{name}".lstrip("/"))
+
+    def rename(self, path: str, other: str) -> None:
+        folders = [
+            self.tree.make_folder(self._real(one.rpartition("/")[0])) for one in (path, other)
+        ]
+        entry = folders[0].entries.pop(path.rpartition("/")[2])
+        folders[1].entries[other.rpartition("/")[2]] = entry
+
+    def _real(self, path: str) -> str:
+        """The path with the links in it followed, as far as it is there."""
+        real = ""
+        for name in path.split("/"):
+            real = f"{real}/{name}".lstrip("/")
+            real = self.tree.resolve(real) or real
+        return real
+
+    def add_node(
+        self,
+        path: str,
+        compatible: Sequence[str] = (),
+        *,
+        status: str | None = None,
+        iommus: bool = False,
+    ) -> None:
+        """A node of the device tree; ``/`` is its root."""
+        home = (TREE + path).rstrip("/")
+        self.make_folder(home)
+        if compatible:
+            self.put(f"{home}/compatible", "".join(f"{value}\0" for value in compatible))
+        if status:
+            self.put(f"{home}/status", status + "\0")
+        if iommus:
+            self.put(f"{home}/iommus", struct.pack(">II", 1, 0x100))
+
+    def add_alias(self, name: str, path: str) -> None:
+        self.put(f"{TREE}/aliases/{name}", path + "\0")
+        self._aliases.setdefault(path, []).append(name)
+        for device in self.machine.kernel.devices.values():
+            if device.of_path == path:
+                self._tell_of_node(device)
+
+    def _tell_of_node(self, device: Device) -> None:
+        """Have events tell of the device's node, which has the aliases that are there now."""
+        path = device.of_path
+        if path is None:
+            return
+        node = Node(path.rpartition("/")[2], path)
+        node.properties["compatible"] = "".join(f"{one}\0" for one in device.compatible).encode()
+        device.of_properties = tuple(
+            of_properties(node, "(null)", sorted(self._aliases.get(path, [])))
+        )
+
+    def add_device(
+        self,
+        name: str,
+        path: str | None = None,
+        compatible: Sequence[str] = (),
+        *,
+        bus: str = "platform",
+        iommus: bool = False,
+        group: str | None = None,
+        acpi: tuple[str, str] | None = None,
+    ) -> None:
+        """A device; ``group`` names the one whose IOMMU group it shares, ``acpi`` path and hid."""
+        if path is not None:
+            self.add_node(path, compatible, iommus=iommus)
+            node = path.rpartition("/")[2].partition("@")[0]
+            modalias = f"of:N{node}T(null)" + "".join(f"C{value}" for value in compatible)
+        else:
+            modalias = f"acpi:{acpi[1]}:" if acpi else f"platform:{name}"
+        stream = self._streams.setdefault(group or name, len(self._streams))
+        device = Device(
+            name,
+            bus,
+            f"devices/platform/{name}",
+            f"amba:d{AMBA_ID}" if bus == "amba" else modalias,
+            compatible=tuple(compatible),
+            of_path=path,
+            amba_id=AMBA_ID if bus == "amba" else None,
+            acpi_path=acpi[0] if acpi else None,
+            hid=acpi[1] if acpi else None,
+            streams=(stream,),
+            iommu=self._iommu if iommus else None,
+        )
+        self._tell_of_node(device)
+        self.machine.kernel.add_device(device)
+
+    def add_foreign_device(self, bus: str, name: str, path: str) -> None:
+        """A device of another bus, such as PCI, that the device tree has a node for."""
+        self.put(f"devices/{name}/uevent", "")
+        self.point(f"devices/{name}/of_node", TREE + path)
+        self.point(f"bus/{bus}/devices/{name}", f"devices/{name}")
+
+    def add_link(self, supplier: str, consumer: str) -> None:
+        """``consumer`` depends on ``supplier``; both are platform devices."""
+        self.machine.kernel.link(self.device(supplier), self.device(consumer))
+
+    def register(self, driver: Driver) -> None:
+        """Add a driver; it takes the devices that match and have none."""
+        self.machine.kernel.register(driver)
+
+    def unregister(self, driver: Driver) -> None:
+        self.machine.kernel.unregister(self.drivers[driver.bus, driver.name])
+
+    @property
+    def drivers(self) -> dict[tuple[str, str], Driver]:
+        return self.machine.kernel.drivers
+
+    @property
+    def has_reset_bug(self) -> bool:
+        return self.machine.kernel.habits.reset_bug
+
+    @has_reset_bug.setter
+    def has_reset_bug(self, value: bool) -> None:
+        kernel = self.machine.kernel
+        kernel.habits = replace(kernel.habits, reset_bug=value)
+
+    # What tests arrange and look at.
+
+    def answer(self, which: int | str | tuple[str, str], answer: Answer) -> None:
+        """Meet one write (the n-th from now, to a path, or of a text to a path) in a special way.
+
+        ``answer`` is the errno to fail with, BLOCK, or what happens just before the write.
+        """
+        if isinstance(which, int):
+            number = len(self.writes) + which
+            self._answers.append((lambda count, _path, _text: count == number, answer))
+        elif isinstance(which, tuple):
+            self._answers.append(
+                (lambda _count, path, text: (path, text.rstrip("\n")) == which, answer)
+            )
+        else:
+            self._answers.append((lambda _count, path, _text: path == which, answer))
+
+    def device(self, name: str) -> Device:
+        (found,) = [one for one in self.machine.kernel.devices.values() if one.name == name]
+        return found
+
+    def driver_of(self, name: str) -> str | None:
+        return self.link_name(f"devices/platform/{name}/driver")
+
+    def override_of(self, name: str) -> str | None:
+        text = self.read(f"devices/platform/{name}/driver_override") or ""
+        return None if text == "(null)" else text
+
+    def binding(self, name: str) -> Binding:
+        """Driver and override of a device, as the tree has them."""
+        return self.driver_of(name), self.override_of(name)
+
+    def bindings(self) -> dict[str, Binding]:
+        return {name: self.binding(name) for name in self.names("devices/platform")}
+
+    # The gateway as the engine uses it.
+
+    def write(self, path: str, text: str) -> None:
+        self.writes.append((path, text))
+        self._meet(path, text)
+        self.vfio_nodes.read_in()
+        self.is_written_by_engine = True
+        try:
+            self._write_to_machine(path, text)
+        finally:
+            self.is_written_by_engine = False
+            self.vfio_nodes.write_out()
+            self.after_write()
+
+    def _meet(self, path: str, text: str) -> None:
+        for condition, answer in list(self._answers):
+            if condition(len(self.writes), path, text):
+                self._answers.remove((condition, answer))
+                if isinstance(answer, int):
+                    raise KernelRefusedError(path, text, answer)
+                if isinstance(answer, str):
+                    raise KernelBlockedError(path, 30, 4711, None)
+                answer()
+
+    def _write_to_machine(self, path: str, text: str) -> None:
+        if not self.held_open:
+            super().write(path, text)
+            return
+        self._open_nodes()
+        failures: list[KernelRefusedError] = []
+
+        def write() -> None:
+            try:
+                super(BoardKernel, self).write(path, text)
+            except KernelRefusedError as error:
+                failures.append(error)
+
+        # It may wait for ever, as a child process of the real gateway does.
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()
+        thread.join(_PATIENCE)
+        if thread.is_alive():
+            raise KernelBlockedError(path, 30, 4711, None)
+        for error in failures:
+            raise error
+
+    def _open_nodes(self) -> None:
+        for node in self.held_open:
+            file = self.machine.vfio.nodes.find(node[len("/dev/vfio/") :])
+            if isinstance(file, File):
+                file.opened = 1
+
+    def read_locked(self, paths: Sequence[str]) -> list[str | None]:
+        for path in paths:
+            if path.split("/")[-2] in self.hung:
+                raise KernelBlockedError(path, 30, 4711, None)
+        return [self.read(path) for path in paths]
+
+    def has_node(self, node: str) -> bool:
+        return (self.dev / node[len("/dev/") :]).exists()
+
+    def is_claimed(self, node: str) -> bool:
+        return node in self.claimed
+
+    def changing_nodes(self, change: Callable[[], None]) -> None:
+        """Have udev see the nodes as they are, and what it does to them seen in turn."""
+        self.vfio_nodes.read_in()
+        self._open_nodes()
+        try:
+            change()
+        finally:
+            self.vfio_nodes.write_out()
+
+
+class _Watch(Watch):
+    """Has the writes of udev among those of the kernel's other users."""
+
+    def __init__(self, kernel: BoardKernel) -> None:
+        super().__init__()
+        self._kernel = kernel
+
+    def around(self, path: str, data: bytes, write: Callable[[bytes], None]) -> None:
+        if not self._kernel.is_written_by_engine:
+            self._kernel.writes.append((path, data.decode()))
+        super().around(path, data, write)
+
+
+class _ResetFunctions:
+    """First compatibles of devices for which a module has a reset function."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def add(self, *compatibles: str) -> None:
+        known = self._machine.vfio.reset_functions
+        known.update(dict.fromkeys(compatibles, _RESET_MODULE))
+        aliases = tuple(f"vfio-reset:{compatible}" for compatible in known)
+        self._machine.modules.add(
+            description.Module(_RESET_MODULE, needs=("vfio_platform_base",), aliases=aliases)
+        )
+
+
+class _Nodes:
+    """Keeps VFIO's nodes of a machine and the directory that shows them the same."""
+
+    def __init__(self, tree: Tree, place: Path) -> None:
+        self._tree = tree
+        self._place = place
+
+    def read_in(self) -> None:
+        """Have in the tree the modes and links that others made in the directory."""
+        self._read_in(self._tree.root, self._place)
+
+    def _read_in(self, folder: Folder, place: Path) -> None:
+        present = set(os.listdir(str(place))) if place.is_dir() else set()
+        for name in set(folder.entries) - present:
+            if not isinstance(folder.entries[name], File):
+                del folder.entries[name]
+        for name in present:
+            path, entry = place / name, folder.entries.get(name)
+            if path.is_symlink():
+                folder.entries[name] = Link(os.readlink(str(path)))
+            elif path.is_dir():
+                below = entry if isinstance(entry, Folder) else Folder()
+                folder.entries[name] = below
+                self._read_in(below, path)
+            elif isinstance(entry, File):
+                entry.mode = stat.S_IMODE(path.stat().st_mode)
+            else:
+                folder.entries[name] = File(mode=stat.S_IMODE(path.stat().st_mode))
+
+    def write_out(self) -> None:
+        """Have in the directory what the tree has."""
+        self._write_out(self._tree.root, self._place)
+
+    def _write_out(self, folder: Folder, place: Path) -> None:
+        place.mkdir(parents=True, exist_ok=True)
+        for name in set(os.listdir(str(place))) - set(folder.entries):
+            _remove(place / name)
+        for name, entry in folder.entries.items():
+            path = place / name
+            if isinstance(entry, Folder):
+                self._write_out(entry, path)
+            elif isinstance(entry, Link):
+                if not path.is_symlink() or os.readlink(str(path)) != entry.target:
+                    if path.is_symlink() or path.exists():
+                        path.unlink()
+                    path.symlink_to(entry.target)
+            else:
+                path.touch()
+                path.chmod(entry.mode)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        for below in path.iterdir():
+            _remove(below)
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+class BoardKmod(SimulatedKmod):
+    """modprobe and modinfo of the machine.
+
+    ``options`` is what modprobe.d says, ``failing`` the calls that fail once.
+    """
+
+    def __init__(self, kernel: BoardKernel) -> None:
+        super().__init__(kernel.machine, Path(os.devnull))
+        self._kernel = kernel
+        self.modules = _Modules(kernel.machine)
+        self.failing: list[str] = []
+        self.options: dict[str, dict[str, str]] = {}
+        self.no_modules: str | None = None
+
+    @property
+    def without_signature(self) -> set[str]:
+        return self._machine.modules.unsigned
+
+    @without_signature.setter
+    def without_signature(self, names: set[str]) -> None:
+        self._machine.modules.unsigned = names
+
+    @property
+    def configuration(self) -> str:
+        """What 'modprobe --showconfig' prints."""
+        return "".join(
+            f"options {module} {name}={value}\n"
+            for module, values in self.options.items()
+            for name, value in values.items()
+        )
+
+    def forget_answers(self) -> None:
+        """Be as in a new process."""
+        for answers in (self._available, self._resolved, self._aliases, self._built_in):
+            answers.clear()
+
+    def without_modules(self) -> str | None:
+        return self.no_modules
+
+    def why_missing(self, module: str) -> str | None:
+        if self.is_available(module):
+            return None
+        return self.no_modules or f"the running kernel (x) has no module {module}"
+
+    def load(self, module: str, parameters: dict[str, str] | None = None) -> None:
+        settings = "".join(f" {key}={value}" for key, value in sorted((parameters or {}).items()))
+        self._note(f"load {_underscored(module)}{settings}")
+        super().load(module, parameters)
+
+    def unload(self, module: str) -> None:
+        self._note(f"unload {_underscored(module)}")
+        super().unload(module)
+
+    def is_loaded(self, module: str) -> bool:
+        return self._kernel.exists(f"module/{module}")
+
+    def build_in(self, name: str) -> None:
+        """Have a module be part of the kernel."""
+        self.modules[name] = replace(self.modules[name], built_in=True)
+
+    def _note(self, call: str) -> None:
+        self.calls.append(call)
+        if call in self.failing:
+            self.failing.remove(call)
+            raise PolicyError(f"Cannot {call}: modprobe ended with 1")
+
+    def _run(self, arguments: Sequence[str], program: str = "modprobe") -> tuple[int, str]:
+        if program == "modinfo":
+            return self._machine.modules.modinfo(arguments)
+        answer: list[tuple[int, str]] = []
+        modules = self._machine.modules
+        self._kernel.changing_nodes(
+            lambda: answer.append(modules.modprobe(arguments, self.configuration))
+        )
+        return answer[0]
+
+
+class _Modules(MutableMapping[str, Module]):
+    """The modules that are installed."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def __getitem__(self, name: str) -> Module:
+        module, drivers = self._machine.modules.installed()[name]
+        values = {key: value for key, value in vars(module).items() if key != "drivers"}
+        return Module(**values, drivers=tuple(drivers))
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self._machine.modules.add(module, module.drivers)
+
+    def __delitem__(self, name: str) -> None:
+        self._machine.modules.forget(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._machine.modules.installed())
+
+    def __len__(self) -> int:
+        return len(self._machine.modules.installed())
+
+
+class DeviceEvent:
+    """One event of one device, as the kernel sends it at this moment."""
+
+    def __init__(self, kernel: BoardKernel, kmod: BoardKmod, name: str, action: str) -> None:
+        self._kernel, self._kmod = kernel, kmod
+        self._event = event_of(action, kernel.device(name))
+
+    @property
+    def programs(self) -> list[list[str]]:
+        return self._event.programs
+
+    def run(self, rules: str) -> None:
+        udev = Udev(self._kernel.machine, rules, self._kmod.configuration)
+        self._kernel.changing_nodes(lambda: udev.run(self._event))
+
+    def run_for_nodes(self, rules: str) -> None:
+        """Run rules for the events of the device's nodes, whose parent has had this one."""
+        udev = Udev(self._kernel.machine, rules, self._kmod.configuration)
+        self._kernel.changing_nodes(lambda: udev.add_nodes(self._event))
+
+
+def coldplug(kernel: BoardKernel, kmod: BoardKmod, rules: str) -> None:
+    """Replay ``add`` for every device, as at boot and as 'udevadm trigger -c add' does."""
+    udev = Udev(kernel.machine, rules, kmod.configuration)
+    kernel.changing_nodes(udev.coldplug)
+
+
+def snapshot(place: Tree | Path) -> Snapshot:
+    """Every folder, link and file, by its path: kind, content and mode."""
+    return dict(_in_tree(place.root, "") if isinstance(place, Tree) else _on_disk(place))
+
+
+def _in_tree(folder: Folder, path: str) -> Iterator[tuple[str, tuple[str, str, int]]]:
+    for name, entry in folder.entries.items():
+        if isinstance(entry, Folder):
+            yield path + name, ("folder", "", 0o755)
+            yield from _in_tree(entry, f"{path}{name}/")
+        elif isinstance(entry, Link):
+            yield path + name, ("link", entry.target, 0)
+        else:
+            yield path + name, ("file", entry.read().decode("latin-1"), entry.mode)
+
+
+def _on_disk(root: Path) -> Iterator[tuple[str, tuple[str, str, int]]]:
+    for place, folders, files in os.walk(str(root)):
+        for name in folders + files:
+            path = Path(place, name)
+            key = str(path.relative_to(root))
+            mode = path.lstat().st_mode & 0o7777
+            if path.is_symlink():
+                yield key, ("link", os.readlink(str(path)), 0)
+            elif path.is_dir():
+                yield key, ("folder", "", mode)
+            else:
+                yield key, ("file", path.read_bytes().decode("latin-1"), mode)
+
+
+def _underscored(module: str) -> str:
+    return module.replace("-", "_")
