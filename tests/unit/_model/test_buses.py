@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board import Board
+from board import Board, acme_board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
@@ -21,6 +21,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.plan import is_native
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import KINDS
+from extensions.simulator import kernel
 
 MODULE_UTILS = Path(__file__).parents[3] / "plugins/module_utils"
 DEVICE = "i2s0.0"
@@ -30,14 +31,13 @@ DEVICE = "i2s0.0"
 def bus(monkeypatch: pytest.MonkeyPatch) -> str:
     """A bus for which VFIO has no driver."""
     monkeypatch.setitem(BUSES, "i2s", Bus("i2s", "I2S"))
+    monkeypatch.setattr(kernel, "BUSES", (*kernel.BUSES, "i2s"))
     return "i2s"
 
 
 @pytest.fixture
-def board_with_device(board: Board, bus: str) -> Board:
-    for kind in ("devices", "drivers"):
-        (board.kernel.tree / f"bus/{bus}/{kind}").mkdir(parents=True)
-    board.kernel.put(f"bus/{bus}/drivers_probe", "")
+def board_with_device(tmp_path: Path, bus: str) -> Board:
+    board = acme_board(tmp_path)
     board.kernel.add_device(DEVICE, "/soc/codec@0", ("acme,codec",), bus=bus)
     return board
 
