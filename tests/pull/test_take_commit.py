@@ -66,6 +66,7 @@ class Host:
         self.checkout = home / "repository"
         self.signers = signers
         self.program = PROGRAM
+        self.prefix: list[str] = []
         self.environment = {**ENVIRONMENT, "HOME": str(home)}
         self._server = server
         home.mkdir()
@@ -88,6 +89,7 @@ class Host:
         argv = [f"--{name}={value}" for name, value in words.items()]
         done = subprocess.run(
             [
+                *self.prefix,
                 sys.executable,
                 "-I",
                 self.program,
@@ -327,6 +329,24 @@ class TestGnupg:
     ) -> None:
         sign("", "never", "--include-key-block")
         self.configure(host, keys, "auto-key-import\n")
+        assert "has no valid signature" in host.take(**{"gnupg-home": keys})
+        assert host.runs is None
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can mount")
+    def test_options_for_all_users_of_the_host_do_not_count_either(
+        self, host: Host, sign: Callable[..., None], keys: Path, tmp_path: Path
+    ) -> None:
+        sign("", "never", "--include-key-block")
+        # GnuPG reads it whatever options it is given, and it is not this machine's.
+        options = tmp_path / "etc/gnupg"
+        options.mkdir(parents=True)
+        (options / "gpg.conf").write_text("auto-key-import\n")
+        layers = f"lowerdir={tmp_path}/etc:/etc"
+        host.prefix = [
+            *("unshare", "--mount", "sh", "-euc"),
+            'mount -t overlay overlay -o "$0" /etc; exec "$@"',
+            layers,
+        ]
         assert "has no valid signature" in host.take(**{"gnupg-home": keys})
         assert host.runs is None
 

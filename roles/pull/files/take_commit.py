@@ -58,7 +58,7 @@ _FORMATS = {
     "ssh": "SSH needs `pull_allowed_signers`. Set it, or sign with an OpenPGP key.",
 }
 _REFUSING = "/bin/false"
-# Whatever gpg.conf of the host or of the directory says; GnuPG 2.2.20 has all of these.
+# GnuPG reads /etc/gnupg/gpg.conf after the first all the same; it has all of these since 2.2.20.
 _GPG_OPTIONS = (
     "--no-options",
     "--no-auto-key-retrieve",
