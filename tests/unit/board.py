@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from simulated_kernel import AMBA_ID, BoardKernel, BoardKmod, Driver, Module, snapshot
+from simulated_kernel import AMBA_ID, BoardKernel, BoardKmod, BoardModule, Driver, snapshot
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.journal import Journal
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
@@ -138,8 +138,8 @@ def acme_board(root: Path, *, groups_at_boot: bool = False) -> Board:
     """A board of every sort of device; its native drivers are loaded, those of VFIO are not."""
     board = Board(root, groups_at_boot=groups_at_boot)
     kernel = board.kernel
-    native = Module(
-        "acme",
+    native = BoardModule(
+        name="acme",
         drivers=(
             Driver("acme-crypto", compatible=("acme,crypto",), module="acme"),
             Driver("acme-dma", compatible=("acme,dma",), module="acme"),
@@ -147,8 +147,8 @@ def acme_board(root: Path, *, groups_at_boot: bool = False) -> Board:
             Driver("acme-blob", "amba", amba_ids=(AMBA_ID,), module="acme"),
         ),
     )
-    ethernet = Module(
-        "acme_eth",
+    ethernet = BoardModule(
+        name="acme_eth",
         drivers=(Driver("acme-eth", compatible=("acme,eth",), module="acme_eth"),),
     )
     board.kmod.modules.update({module.name: module for module in (native, ethernet)})

@@ -40,9 +40,9 @@ __all__ = [
     "TREE",
     "BoardKernel",
     "BoardKmod",
+    "BoardModule",
     "DeviceEvent",
     "Driver",
-    "Module",
     "coldplug",
     "snapshot",
 ]
@@ -62,7 +62,7 @@ _PATIENCE = 0.05
 
 
 @dataclass(frozen=True)
-class Module(description.Module):
+class BoardModule(description.Module):
     """A kernel module with the drivers in it."""
 
     drivers: tuple[Driver, ...] = ()
@@ -511,18 +511,18 @@ class BoardKmod(SimulatedKmod):
         return answer[0]
 
 
-class _Modules(MutableMapping[str, Module]):
+class _Modules(MutableMapping[str, BoardModule]):
     """The modules that are installed."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
-    def __getitem__(self, name: str) -> Module:
+    def __getitem__(self, name: str) -> BoardModule:
         module, drivers = self._machine.modules.installed()[name]
         values = {key: value for key, value in vars(module).items() if key != "drivers"}
-        return Module(**values, drivers=tuple(drivers))
+        return BoardModule(**values, drivers=tuple(drivers))
 
-    def __setitem__(self, name: str, module: Module) -> None:
+    def __setitem__(self, name: str, module: BoardModule) -> None:
         self._machine.modules.add(module, module.drivers)
 
     def __delitem__(self, name: str) -> None:

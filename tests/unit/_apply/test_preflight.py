@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from board import CRYPTO, Board
-from simulated_kernel import Module
+from simulated_kernel import BoardModule
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.acpi_iort import translates
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
@@ -101,7 +101,7 @@ def test_without_lockdown_unsigned_modules_are_taken(board: Board) -> None:
 
 @pytest.mark.parametrize("is_loaded", [False, True])
 def test_a_kernel_without_noiommu_is_known(board: Board, is_loaded: bool) -> None:
-    board.kmod.modules["vfio"] = Module("vfio")
+    board.kmod.modules["vfio"] = BoardModule(name="vfio")
     if is_loaded:
         board.kmod.load("vfio-platform", {"reset_required": "N"})
         board.kmod.calls.clear()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from board import AMBA, CRYPTO, Board
-from simulated_kernel import NOIOMMU, RESET_REQUIRED, Driver, Module
+from simulated_kernel import NOIOMMU, RESET_REQUIRED, BoardModule, Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import Outcome
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
@@ -80,7 +80,9 @@ def test_a_device_that_does_not_come_through_a_reload_undoes_it(loaded: Board) -
     loaded.apply([CRYPTO], reset_required=False)
     before = loaded.kernel.bindings()
     # modprobe promises a reset function, and then it is of no use.
-    loaded.kmod.modules["broken"] = Module("broken", aliases=("vfio-reset:acme,crypto-v1",))
+    loaded.kmod.modules["broken"] = BoardModule(
+        name="broken", aliases=("vfio-reset:acme,crypto-v1",)
+    )
     with pytest.raises(PolicyError, match="Nothing was changed"):
         loaded.apply([CRYPTO], reset_required=True)
     assert loaded.kernel.read(RESET_REQUIRED) == "N"
@@ -158,7 +160,7 @@ def test_noiommu_that_is_on_stays_on_through_a_reload(
 
 
 def test_a_kernel_without_noiommu_is_said_to_have_none(board: Board) -> None:
-    board.kmod.modules["vfio"] = Module("vfio")
+    board.kmod.modules["vfio"] = BoardModule(name="vfio")
     before = board.kernel.bindings()
     with pytest.raises(PolicyError, match="CONFIG_VFIO_NOIOMMU"):
         board.apply([DMA], reset_required=False, unsafe_noiommu=True)

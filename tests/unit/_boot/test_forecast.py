@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from board import AMBA, CRYPTO, DMA, Board
-from simulated_kernel import Driver, Module
+from simulated_kernel import BoardModule, Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import MARK, RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
@@ -41,7 +41,7 @@ def bind_by_hand(board: Board, name: str, driver: str) -> None:
     set_override(board, name, "")
 
 
-def add(board: Board, module: Module) -> None:
+def add(board: Board, module: BoardModule) -> None:
     board.kmod.modules[module.name] = module
     board.kmod.load(module.name)
 
@@ -68,7 +68,7 @@ def test_amba_devices_are_claimed_by_their_id(board: Board) -> None:
 
 def test_acpi_devices_are_claimed_by_their_ids(board: Board) -> None:
     driver = Driver("virtio-mmio", hids=("LNRO0005",), module="virtio_mmio")
-    add(board, Module("virtio_mmio", drivers=(driver,), aliases=("acpi*:LNRO0005:*",)))
+    add(board, BoardModule(name="virtio_mmio", drivers=(driver,), aliases=("acpi*:LNRO0005:*",)))
     board.kernel.add_device("LNRO0005:00", acpi=("\\_SB_.VR00", "LNRO0005"))
     assert why(board, "LNRO0005:00") == ("acpi", "the module virtio_mmio claims acpi:LNRO0005:")
 
@@ -76,8 +76,8 @@ def test_acpi_devices_are_claimed_by_their_ids(board: Board) -> None:
 def test_devices_without_firmware_are_claimed_by_their_names(board: Board) -> None:
     add(
         board,
-        Module(
-            "acme_clock",
+        BoardModule(
+            name="acme_clock",
             drivers=(Driver("clock-driver", devices=("acme-clock",), module="acme_clock"),),
             aliases=("platform:acme-clock",),
         ),
@@ -97,7 +97,7 @@ def test_of_a_built_in_driver_nobody_tells_by_what_it_was_chosen(board: Board) -
 
 
 def test_but_where_the_kernel_keeps_the_aliases_of_built_in_modules_they_tell(board: Board) -> None:
-    board.kmod.modules["gpio_keys"] = Module("gpio_keys", aliases=("of:N*T*Cgpio-keys",))
+    board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys", aliases=("of:N*T*Cgpio-keys",))
     # One that is not built in cannot be the module of a driver that is.
     assert why(board, "soc:keys")[0] == "kernel"
     board.kmod.build_in("gpio_keys")
@@ -108,7 +108,7 @@ def test_but_where_the_kernel_keeps_the_aliases_of_built_in_modules_they_tell(bo
 def test_a_kernel_that_names_the_module_of_a_built_in_driver_is_believed(board: Board) -> None:
     board.kernel.put("module/gpio_keys/uevent", "")
     board.kernel.point("bus/platform/drivers/gpio-keys/module", "module/gpio_keys")
-    board.kmod.modules["gpio_keys"] = Module("gpio_keys", aliases=("of:N*T*Cgpio-keys",))
+    board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys", aliases=("of:N*T*Cgpio-keys",))
     sentence = "the module gpio_keys claims its compatible gpio-keys"
     assert why(board, "soc:keys") == ("compatible", sentence)
 
@@ -252,7 +252,7 @@ def test_what_another_module_needs_is_loaded_though_blacklisted(board: Board) ->
 def by_name(board: Board) -> Board:
     """The board with a device that has a driver by its name, for which udev loads no module."""
     driver = Driver("acme-clock", devices=("acme-clock",), module="acme_clock")
-    add(board, Module("acme_clock", drivers=(driver,)))
+    add(board, BoardModule(name="acme_clock", drivers=(driver,)))
     board.kernel.add_device("acme-clock", "/acme-clock", ("acme,clock-v9",))
     return board
 
@@ -307,7 +307,7 @@ def slots(board: Board) -> Board:
         probe={SLOT: errno.ENODEV, "a001000.virtio_mmio": errno.ENODEV},
     )
     aliases = ("of:N*T*Cvirtio,mmio",)
-    add(board, Module("virtio_mmio", drivers=(driver,), aliases=aliases))
+    add(board, BoardModule(name="virtio_mmio", drivers=(driver,), aliases=aliases))
     for name, path in ((SLOT, "/virtio_mmio@a000000"), ("a001000.virtio_mmio", "/slot@a001000")):
         board.kernel.add_device(name, path, ("virtio,mmio",), iommus=True)
     return board

@@ -6,7 +6,7 @@ from typing import Callable
 
 import pytest
 from board import Board
-from simulated_kernel import Driver, Module
+from simulated_kernel import BoardModule, Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import DRIVER, Policy
@@ -15,8 +15,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.request impor
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
 
 DMA, AMBA = "b002000.dma", "b008000.blob"
-ENGINE = Module(
-    "zynqmp_dma",
+ENGINE = BoardModule(
+    name="zynqmp_dma",
     drivers=(Driver("xilinx-zynqmp-dma", compatible=("xlnx,dma",), module="zynqmp_dma"),),
 )
 
@@ -104,14 +104,14 @@ def test_of_a_module_that_is_not_loaded_it_is_not_known_what_its_drivers_are_cal
 @pytest.mark.parametrize("has_folder", [True, False])
 def test_so_it_is_of_one_that_is_built_in(board: Board, ask: Asking, has_folder: bool) -> None:
     """The folder is there if the module has a parameter or a version."""
-    board.kmod.modules["gpio_keys"] = Module("gpio_keys")
+    board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys")
     if has_folder:
         board.kernel.put("module/gpio_keys/uevent", "")
     else:
         board.kmod.build_in("gpio_keys")
     # Its driver, gpio-keys, is found by its name.
     assert "it is called gpio-keys." in refused(board, ask, DMA, "gpio_keys")
-    board.kmod.modules["acme_led"] = Module("acme_led")
+    board.kmod.modules["acme_led"] = BoardModule(name="acme_led")
     if has_folder:
         board.kernel.put("module/acme_led/uevent", "")
     else:

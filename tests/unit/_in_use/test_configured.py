@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from board import CRYPTO, LIST, Board
-from simulated_kernel import TREE, Driver, Module
+from simulated_kernel import TREE, BoardModule, Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
     Outcome,
@@ -468,7 +468,7 @@ def test_one_that_is_a_module_can_be_left_by_a_boot(board: Board) -> None:
     keys = Driver(
         "gpio-keys", compatible=("gpio-keys",), module="gpio_keys", suppress_bind_attrs=True
     )
-    board.kmod.modules["gpio_keys"] = Module("gpio_keys", drivers=(keys,))
+    board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys", drivers=(keys,))
     board.kmod.load("gpio_keys")
     message = refusal_of(board, [KEYS], runtime=True)
     assert "It is a module: apply with `runtime: false` and reboot" in message

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from board import Board
-from simulated_kernel import Driver, Module
+from simulated_kernel import BoardModule, Driver
 
 from ansible_collections.armfleet.vfio.plugins.filter import (
     fleet_report,
@@ -62,7 +62,7 @@ def sample_board(root: Path, compatible: tuple[str, ...] = ("acme,one",)) -> Boa
         Driver("acme-dma", compatible=("acme,dma-v1",), module="acme"),
         Driver("acme-dma-uio", module="acme"),
     )
-    board.kmod.modules["acme"] = Module("acme", drivers=drivers)
+    board.kmod.modules["acme"] = BoardModule(name="acme", drivers=drivers)
     board.kmod.load("acme")
     kernel.register(Driver("virtio-mmio", compatible=("virtio,mmio",)))
     kernel.add_node("/", compatible)
