@@ -108,5 +108,5 @@ def test_what_a_host_wrote_before_an_error_is_printable(
     monkeypatch.setattr(NormalAction, "run", fail)
     with pytest.raises(AnsibleError) as raised:
         object.__new__(ActionModule).run()
-    assert isinstance(raised.value, AnsibleConnectionFailure) == (kind is AnsibleConnectionFailure)
+    assert raised.type is kind
     assert str(raised.value) == "failed to transfer file: \\x1b[31m"
