@@ -11,7 +11,8 @@ from unittest import mock
 
 sys.path.insert(0, sys.argv[1])
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._apply import reconcile
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply import preflight
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import reconcile
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
@@ -39,9 +40,9 @@ def _plan(policy: str, has_gate: bool) -> None:
         is_whole_list=True,
         settings=VfioSettings(reset_required=False),
     )
-    gate = reconcile._hazards if has_gate else _no_hazards
-    with mock.patch.object(reconcile, "_hazards", gate):
-        outcome = reconcile.reconcile(host, Usage(sysfs), RunLock("gate"), request, check_mode=True)
+    gate = preflight._find_hazards if has_gate else _no_hazards
+    with mock.patch.object(preflight, "_find_hazards", gate):
+        outcome = reconcile(host, Usage(sysfs), RunLock("gate"), request, check_mode=True)
     sysfs.close()
     if sum(bool(one.steps) for one in outcome.devices) != DEVICES:
         raise SystemExit("the plan takes no %d devices from their drivers" % DEVICES)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from ansible.executor import module_common
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader, module_loader
-from ansible.template import Templar
 
 from tests.harness.collection import install
 from tests.harness.playbook import play
@@ -49,25 +47,14 @@ def test_the_installed_collection_works(
     assert files(guest) == {}
 
 
-def payload_size(name: str) -> int:
-    """Bytes of what is sent to the host for one call of a module."""
-    found = module_loader.find_plugin_with_context(name)
-    built = module_common.modify_module(
-        module_name=found.resolved_fqcn,
-        module_path=found.plugin_resolved_path,
-        module_args={},
-        templar=Templar(DataLoader()),
-        task_vars={"ansible_python_interpreter": "/usr/bin/python3"},
-        module_compression="ZIP_DEFLATED",
-    )
-    return len(built.b_module_data)
-
-
 def test_the_payload_is_not_much_larger_than_that_of_ping() -> None:
-    init_plugin_loader()
-    ratio = payload_size("armfleet.vfio.host_policy") / payload_size("ansible.builtin.ping")
+    modules = ["armfleet.vfio.host_policy", "ansible.builtin.ping"]
+    command = [sys.executable, "-m", "tests.harness.payload", *modules]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    ours, ping = map(int, done.stdout.split())
+    ratio = ours / ping
     print(f"payload of host_policy: {ratio:.2f} times that of ping")
     # The journal, its undoing, the search for hazards now and for the next boot, readiness, links
     # to nodes, the initramfs, what a rollout keeps, and the reading of other people's files are
-    # what is above 1.4.
-    assert ratio <= 2.3
+    # what is above 1.4; each file of a package is an entry of the archive.
+    assert ratio <= 2.6
