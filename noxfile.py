@@ -209,12 +209,7 @@ class Matrix:
     def run(self, what: str, *command: str) -> None:
         """Run a command of the version in the copy; others follow even if it fails."""
         root = str(self._root)
-        plugin = "ansible_collections.armfleet.vfio.tools.pytest_terminated"
-        environment = {
-            "PYTHONPATH": root,
-            "ANSIBLE_COLLECTIONS_PATH": root,
-            "PYTEST_PLUGINS": plugin,
-        }
+        environment = {"PYTHONPATH": root, "ANSIBLE_COLLECTIONS_PATH": root}
         try:
             with self._session.chdir(self.collection):
                 self._session.run(*command, env=environment, external=True)

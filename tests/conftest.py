@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -32,6 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # Before pytest's own of JUnit, which reads the option then.
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    # nox ends parallel sessions by SIGTERM, by which pytest would die and leave hosts running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Some parts of make test run several pytest, and tools/suite.py reads what all of them write.
     results = os.environ.get("ARMFLEET_TEST_RESULTS")
     if results:

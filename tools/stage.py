@@ -75,7 +75,6 @@ def environment() -> dict[str, str]:
         "MYPYPATH": str(BUILD),
         "MYPY_CACHE_DIR": str(cache / "mypy"),
         "PYTEST_ADDOPTS": f"-o cache_dir={cache / 'pytest'}",
-        "PYTEST_PLUGINS": "ansible_collections.armfleet.vfio.tools.pytest_terminated",
         "RUFF_CACHE_DIR": str(cache / "ruff"),
     }
 

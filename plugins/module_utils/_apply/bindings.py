@@ -11,7 +11,7 @@ from typing import Mapping
 from .._discovery.devices import sysfs_dir
 from .._discovery.vfio import NOIOMMU, present_settings
 from .._model.device import Identity
-from .._system.kmod import Kmod
+from .._system.kmod import Kmod, canonical_name
 from .._system.sysfs import KernelRefusedError, Sysfs
 
 
@@ -47,7 +47,7 @@ def bind(sysfs: Sysfs, device: Identity, driver: str) -> None:
 
 def is_loaded(sysfs: Sysfs, module: str) -> bool:
     """Whether a module is loaded; one that is built in may look as if it were not."""
-    return sysfs.exists("module/" + module.replace("-", "_"))
+    return sysfs.exists("module/" + canonical_name(module))
 
 
 def reload(

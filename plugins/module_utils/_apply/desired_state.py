@@ -134,7 +134,7 @@ def _claim_present(
     """As :func:`_claim`, of the devices that are there."""
     selectors = [entry.selector for entry in request.entries]
     before = [entry.selector._replace(required=False, expect=None) for entry in earlier.entries]
-    devices = snapshot(host.sysfs, {selector.kind for selector in selectors + before})
+    devices = snapshot(host.sysfs, {selector.field for selector in selectors + before})
     resolved, unresolved = resolve_all(host.sysfs, selectors + before, devices)
     whole = {device: with_all_ids(host.sysfs, device) for matches in resolved for device in matches}
     matched = [[whole[device] for device in matches] for matches in resolved]

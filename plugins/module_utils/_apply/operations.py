@@ -22,6 +22,7 @@ from .._model.policy import NodeAccess, VfioSettings
 from .._model.steps import Step, StepKind
 from .._system.files import FileChange, Files, StagedFile
 from .._system.host import Host
+from .._system.kmod import canonical_name
 from .._system.sysfs import KernelBlockedError, KernelRefusedError, Sysfs
 from . import bindings, symlinks
 from . import record_fields as fields
@@ -544,9 +545,8 @@ def bound_devices(sysfs: Sysfs, module: str, ours: Container[str]) -> list[str]:
 
     modprobe does not ask: a device that is merely bound does not keep its driver's module.
     """
-    drivers = [
-        name.split(":", 1) for name in sysfs.names("module/%s/drivers" % module.replace("-", "_"))
-    ]
+    names = sysfs.names("module/%s/drivers" % canonical_name(module))
+    drivers = [name.split(":", 1) for name in names]
     return [
         name
         for bus, driver in drivers

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Sequence
+from typing import Sequence
 
 from .._discovery.acpi_iort import translates
+from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding, is_built_in_driver
 from .._discovery.devices import sysfs_dir
 from .._discovery.driver_names import NO_MODULES, misnamed, not_registered
 from .._discovery.vfio import (
@@ -22,14 +23,11 @@ from .._discovery.vfio import (
 )
 from .._model.buses import BUSES, RESETTING, is_vfio_driver
 from .._model.device import Identity
-from .._model.policy import VfioSettings
+from .._model.policy import VFIO_PARAMETERS, VfioSettings
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Problem, StepKind
 from .._system.files import Files
 from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
-
-if TYPE_CHECKING:
-    from .._discovery.builtin_drivers import EarlyBinding
 
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
@@ -93,11 +91,6 @@ def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
 def _unbind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str | None:
     if _has_unbind(sysfs, device, driver):
         return None
-    # Here, because nearly no run has to load it.
-    from .._discovery.builtin_drivers import (  # noqa: PLC0415
-        is_built_in_driver,
-    )
-
     if is_built_in_driver(sysfs, kmod, device, driver):
         # explain_permanent_drivers reports it.
         return None
@@ -122,10 +115,6 @@ def explain_permanent_drivers(
     ]
     if not given:
         return []
-    from .._discovery.builtin_drivers import (  # noqa: PLC0415
-        BuiltinDrivers,
-    )
-
     drivers = BuiltinDrivers(sysfs, kmod, files)
     bindings = [drivers.of(device, driver) for device, driver in given]
     return [Problem(_explain_permanent_driver(early), early.device) for early in bindings if early]
@@ -244,12 +233,8 @@ def _why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
 
 
 def _will_require_reset(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
-    if wanted.reset_required is not None:
-        return wanted.reset_required
-    present = present_settings(sysfs).reset_required
-    if present is not None:
-        return present
-    return _is_on(kmod.parameter(RESETTING.vfio_module, "reset_required") or "Y")
+    parameter = "%s.reset_required" % RESETTING.vfio_module
+    return _will_be_on(sysfs, kmod, wanted, parameter, default="Y")
 
 
 def _has_no_reset(kmod: Kmod, device: Identity) -> bool:
@@ -282,12 +267,20 @@ def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> 
 
 
 def _will_have_noiommu(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
-    if wanted.unsafe_noiommu is not None:
-        return wanted.unsafe_noiommu
-    present = present_settings(sysfs).unsafe_noiommu
-    if present is not None:
-        return present
-    return _is_on(kmod.parameter("vfio", "enable_unsafe_noiommu_mode") or "N")
+    return _will_be_on(sysfs, kmod, wanted, "vfio.enable_unsafe_noiommu_mode", default="N")
+
+
+def _will_be_on(
+    sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings, parameter: str, *, default: str
+) -> bool:
+    """Whether a parameter of VFIO_PARAMETERS is on once the module that has it is loaded."""
+    option = VFIO_PARAMETERS[parameter]
+    for settings in (wanted, present_settings(sysfs)):
+        value: bool | None = getattr(settings, option)
+        if value is not None:
+            return value
+    module, _dot, name = parameter.partition(".")
+    return _is_on(kmod.parameter(module, name) or default)
 
 
 def _without_noiommu(

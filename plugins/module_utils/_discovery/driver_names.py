@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .._model.buses import BUSES, VFIO_DRIVERS
 from .._model.device import Identity
-from .._system.kmod import Kmod
+from .._system.kmod import Kmod, canonical_name
 from .._system.sysfs import Sysfs
 
 # By bus; the variant drivers of PCI, such as mlx5-vfio-pci, end in the name of that one.
@@ -46,7 +46,7 @@ def not_registered(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> s
             "module is called so. List the drivers with 'ls /sys/bus/%s/drivers'"
             % (driver, device.label, device.bus)
         )
-    module = driver.replace("-", "_")
+    module = canonical_name(driver)
     if sysfs.exists("module/" + module) or kmod.is_built_in(driver):
         return (
             "Driver %s for %s does not exist here: %s is the name of a module that is loaded or "
@@ -96,16 +96,16 @@ def _on_another_bus(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
 
 
 def _spelt_otherwise(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
-    asked = driver.replace("-", "_")
+    asked = canonical_name(driver)
     names = sysfs.names("bus/%s/drivers" % device.bus)
-    spellings = [name for name in names if name.replace("-", "_") == asked]
+    spellings = [name for name in names if canonical_name(name) == asked]
     return _called_otherwise(device, driver, spellings) if spellings else None
 
 
 def _name_of_a_module(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
     # module_add_driver in drivers/base/module.c makes the links, named "bus:driver"; for a module
     # that is built in since Linux 7.
-    links = sysfs.names("module/%s/drivers" % driver.replace("-", "_"))
+    links = sysfs.names("module/%s/drivers" % canonical_name(driver))
     drivers = [tuple(link.split(":", 1)) for link in links]
     here = [name for bus, name in drivers if bus == device.bus]
     if here:

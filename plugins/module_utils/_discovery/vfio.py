@@ -13,7 +13,7 @@ from .._model.buses import BUSES, RESETTING, VFIO_DRIVERS, is_vfio_driver
 from .._model.device import Identity, Native, State
 from .._model.policy import VfioSettings
 from .._model.steps import DevicePlan
-from .._system.kmod import Kmod
+from .._system.kmod import Kmod, canonical_name
 from .._system.sysfs import Sysfs
 from .devices import sysfs_dir
 
@@ -69,7 +69,7 @@ def native(
     if driver and sysfs.exists("bus/%s/drivers/%s" % (device.bus, driver)):
         return Native(driver, was_bound=True)
     for module in kmod.resolve(modalias(sysfs, device)):
-        drivers_dir = "module/%s/drivers" % module.replace("-", "_")
+        drivers_dir = "module/%s/drivers" % canonical_name(module)
         drivers = [
             name.split(":", 1)[1]
             for name in sysfs.names(drivers_dir)
@@ -77,7 +77,7 @@ def native(
         ]
         if drivers:
             return Native(drivers[0])
-        if not sysfs.exists("module/" + module.replace("-", "_")):
+        if not sysfs.exists("module/" + canonical_name(module)):
             return Native(driver, module, was_bound=driver is not None)
     return Native()
 

@@ -31,7 +31,7 @@ from .._in_use.kinds import BLOCKED, OPEN_NODE, Hazard
 from .._model.buses import VFIO_DRIVERS
 from .._model.device import Board, Identity, State
 from .._model.policy_list import Entry, first_entries
-from .._model.selector import KINDS, Selector
+from .._model.selector import Selector
 from .._system.host import Host
 
 
@@ -139,7 +139,7 @@ def inspect(
     With ``only_claimed`` those of them that the list last applied claims.
     """
     last_applied = parse_header(host.files.read(RULES))
-    devices = snapshot(host.sysfs, KINDS)
+    devices = snapshot(host.sysfs, Identity._fields)
     chosen = devices
     elsewhere = for_other_boards(host.sysfs, selectors or ())
     if selectors is not None:

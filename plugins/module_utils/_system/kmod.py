@@ -138,7 +138,7 @@ class Kmod:
             if words[:1] == ["insmod"] and len(words) > 1
         ]
         return [
-            os.path.basename(path).partition(".")[0].replace("-", "_")
+            canonical_name(os.path.basename(path).partition(".")[0])
             for path in files
             if not _text.words(self._run(["--field=sig_id", "--", path], program="modinfo")[1])
         ]

@@ -39,7 +39,7 @@ class Checkout:
         """Create the files; nothing is committed yet."""
         self.programs.mkdir()
         (self.root / "tools").mkdir(parents=True)
-        for tool in ("suite.py", "parts.py", "stage.py", "pytest_terminated.py"):
+        for tool in ("suite.py", "parts.py", "stage.py"):
             shutil.copy(ROOT / "tools" / tool, self.root / "tools")
         self.write("tools/setup", _SETUP)
         (self.root / "tools/setup").chmod(0o755)
