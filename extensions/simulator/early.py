@@ -64,7 +64,7 @@ _CLOCKS = _words(
     samsung,exynos850-cmu-top samsung,exynosautov9-cmu-top samsung,exynosautov920-cmu-top
     """
 )
-# CLK_OF_DECLARE_DRIVER there: the clocks are set up early, and a device is made all the same.
+# CLK_OF_DECLARE_DRIVER there: the clocks are set up early, and the kernel still creates a device.
 _CLOCKS_OF_DEVICES = _words(
     """
     allwinner,sun50i-h5-rtc allwinner,sun50i-h6-rtc allwinner,sun6i-a31-rtc

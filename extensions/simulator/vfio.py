@@ -104,7 +104,7 @@ class Vfio:
             self._tree.point(f"class/vfio/{group.node}", f"devices/virtual/vfio/{group.node}")
 
     def _remove_device_node(self, device: Device) -> File | None:
-        """Take the node away, and give back what those still have who opened it."""
+        """Remove the node; return its file, which processes that opened it still hold, or None."""
         number = self._numbers[device]
         self._tree.remove(f"{device.home}/vfio-dev")
         node = self.nodes.find(f"devices/vfio{number}")

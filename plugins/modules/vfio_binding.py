@@ -168,8 +168,8 @@ skipped_entries:
     - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
 interrupted:
   description:
-    - What is to be said of an earlier run on this host that was killed, or could not put everything
-      back, since the last boot. What it had done is undone first. Usually empty.
+    - Messages about an earlier run on this host that was interrupted, or could not be rolled back
+      completely, since the last boot. Its changes are undone first. Usually empty.
   returned: success
   type: list
   elements: str

@@ -50,14 +50,14 @@ class Outcome(NamedTuple):
     initramfs: Initramfs = Initramfs()
     # Whether only a boot can finish what was asked for.
     needs_boot: bool = False
-    # What is to be said of an earlier run that was interrupted.
+    # Messages about an earlier run that was interrupted.
     interrupted: Sequence[str] = ()
     early: Sequence[EarlyBinding] = ()
-    # Files that say something of this run, and are not for the next boot.
+    # Files that record this run, and are not for the next boot.
     records: Sequence[FileChange] = ()
-    # What is to be said of entries that are for other boards.
+    # Messages about entries for other boards.
     skipped: Sequence[str] = ()
-    # What is wrong with this host and does not keep the run from what was asked for.
+    # Problems of this host that do not prevent what was asked for.
     warnings: Sequence[str] = ()
     # Why settings of VFIO stay as a list made them.
     noiommu_kept: str | None = None

@@ -82,7 +82,7 @@ def _report(
         sentences.append("Left as it is now: " + "; ".join(left))
     if failures:
         sentences.append(
-            "Could not be put back: %s. The next run tries again"
+            "Could not be rolled back: %s. The next run tries again"
             % "; ".join(failure.sentence for failure in failures)
         )
     return sentences

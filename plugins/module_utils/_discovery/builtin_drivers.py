@@ -94,7 +94,7 @@ class BuiltinDrivers:
         self._functions: dict[str, list[str]] | None = None
 
     def of(self, device: Identity, driver: str | None) -> EarlyBinding | None:
-        """What is to be said of a device whose native driver is ``driver``, if it is built in."""
+        """Return the binding of a device to its native ``driver``, if that is built in."""
         if driver is None:
             return None
         driver_dir = "bus/%s/drivers/%s" % (device.bus, driver)

@@ -171,7 +171,7 @@ def test_what_cannot_be_put_back_is_tried_again(killed: Board) -> None:
     dma = [{"name": "b002000.dma", "policy": "no_autobind"}]
     killed.kernel.answer(("bus/platform/drivers/acme-crypto/bind", NAME), BLOCK)
     outcome = killed.apply(dma, persistent=False)
-    assert "Could not be put back: /soc/crypto@b000000" in said(outcome)
+    assert "Could not be rolled back: /soc/crypto@b000000" in said(outcome)
     assert "The next run tries again" in said(outcome)
     assert killed.kernel.driver_of("b002000.dma") is None
     assert "undone first" in said(killed.apply(dma, persistent=False))
