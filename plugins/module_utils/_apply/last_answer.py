@@ -102,12 +102,16 @@ class LastAnswer:
 def code_digest() -> str | None:
     """Return a digest of this collection's code as it runs; None outside a module's payload.
 
-    ansible-core sends a module with all that it imports as one archive, whose times differ from
-    run to run and whose content does not.
+    ansible-core sends a module with all that it imports as one archive. Its times, and what is in
+    it beside code, differ from call to call.
     """
     archive = getattr(globals().get("__loader__"), "archive", None)
-    if archive is None:
-        return None
+    return None if archive is None else archive_digest(archive)
+
+
+def archive_digest(archive: str) -> str:
+    """Return a digest of the collections' files in a zip archive, whatever their times."""
     with zipfile.ZipFile(archive) as payload:
-        entries = sorted((entry.filename, entry.CRC) for entry in payload.infolist())
-    return hashlib.sha256(repr(entries).encode()).hexdigest()
+        entries = [(entry.filename, entry.CRC) for entry in payload.infolist()]
+    code = sorted(entry for entry in entries if entry[0].startswith("ansible_collections/"))
+    return hashlib.sha256(repr(code).encode()).hexdigest()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,30 @@ def test_code_that_cannot_be_told_keeps_nothing(module: Module) -> None:
     assert module.is_run(code=None)
     assert module.is_run(code=None)
     assert not module.kept.exists()
+
+
+CODE = "ansible_collections/armfleet/vfio/plugins/modules/host_policy.py"
+
+
+def archive_digest(path: Path, *files: tuple[str, str, int]) -> str:
+    """The digest of an archive with files: name, content, year."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content, year in files:
+            archive.writestr(zipfile.ZipInfo(name, (year, 1, 1, 0, 0, 0)), content)
+    return last_answer.archive_digest(str(path))
+
+
+def test_only_other_code_has_another_digest(tmp_path: Path) -> None:
+    code = archive_digest(tmp_path / "1.zip", (CODE, "a = 1", 2025), ("site.py", "/tmp/1", 2025))
+    same = archive_digest(tmp_path / "2.zip", ("site.py", "/tmp/2", 2026), (CODE, "a = 1", 2026))
+    other = archive_digest(tmp_path / "3.zip", (CODE, "a = 2", 2025), ("site.py", "/tmp/1", 2025))
+    more = archive_digest(tmp_path / "4.zip", (CODE, "a = 1", 2025), (CODE + "x", "", 2025))
+    assert code == same
+    assert len({code, other, more}) == 3
+
+
+def test_code_outside_an_archive_cannot_be_told() -> None:
+    assert last_answer.code_digest() is None
 
 
 def test_another_kernel_makes_a_whole_run(kept: Module, monkeypatch: pytest.MonkeyPatch) -> None:
