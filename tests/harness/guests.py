@@ -19,10 +19,10 @@ from tests.harness.sysfs import state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Traces every opening for writing below /sys that a module run does.
+# Traces each file that a module run opens or asks for.
 _TRACED_PYTHON = """\
 #!/bin/sh
-exec strace -f --seccomp-bpf -qq -e trace=open,openat -e signal=none -o /root/trace \\
+exec strace -f --seccomp-bpf -qq -e trace=%file -e signal=none -o /root/trace \\
     /usr/bin/python3 "$@"
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,11 +96,23 @@ def state_writes(guest: Guest) -> list[str]:
     ).stdout.splitlines()
 
 
+def read_of_the_host(guest: Guest) -> set[str]:
+    """The paths of the host's state that the module asked for during the last traced run."""
+    trace = guest.run("cat /root/trace").stdout
+    return {
+        path
+        for path in re.findall(r'"(/(?:sys|proc|etc|dev|run|lib|usr/lib/udev)/[^"]*)"', trace)
+        if not path.startswith("/run/armfleet-vfio/")
+    }
+
+
 class Story:
     """What later tests compare with."""
 
     untouched: dict[str, tuple[str | None, str | None]]
     predicted: Run
+    second: Run
+    read: set[str]
 
 
 def test_the_board_is_named_by_its_device_tree(guest: Guest, inventory: Path) -> None:
@@ -201,6 +214,30 @@ def test_the_second_run_writes_nothing(guest: Guest, inventory: Path) -> None:
     assert run.changed == {guest.name: 0}
     assert "/sys/bus/platform/devices" in guest.run("cat /root/trace").stdout
     assert state_writes(guest) == []
+    Story.second, Story.read = run, read_of_the_host(guest)
+    assert Story.read >= {*BOOT_FILES, "/proc/cmdline"}
+
+
+def test_the_third_run_gives_the_answer_of_the_second_for_it_reads_the_same(
+    guest: Guest, inventory: Path
+) -> None:
+    traced = ("-e", "ansible_python_interpreter=/root/traced-python")
+    kept = ["stat", "--format", "%i %s %y", "/run/armfleet-vfio/last-answer"]
+    before = guest.run(kept).stdout
+    run = apply(inventory, *traced)
+    assert guest.run(kept).stdout == before
+    assert run.of(HOST_POLICY) == Story.second.of(HOST_POLICY)
+    assert Story.read - read_of_the_host(guest) == set()
+    assert state_writes(guest) == []
+
+
+def test_what_somebody_changes_manually_is_seen_by_the_next_run(
+    guest: Guest, inventory: Path
+) -> None:
+    guest.run("echo b001000.dma > /sys/bus/platform/drivers/vfio-platform/unbind")
+    assert apply(inventory, "--check").changed == {guest.name: 1}
+    assert apply(inventory).changed == {guest.name: 1}
+    assert_as_wanted(guest)
 
 
 def test_the_trace_would_show_a_write(guest: Guest) -> None:
