@@ -38,24 +38,30 @@ _NAME = f"{_COLLECTION['namespace']}.{_COLLECTION['name']}"
 def _lay_out() -> None:
     shutil.rmtree(_PAGES, ignore_errors=True)
     shutil.copytree(_SOURCE, _PAGES)
-    shutil.copy(_SETTINGS / "index.rst", _PAGES)
+    shutil.copy(_SETTINGS / "index.md", _PAGES)
     for page in _PAGES.rglob("*.md"):
-        page.write_text(_with_folders_in_repository(page))
+        page.write_text(_with_links_of_the_site(page))
     _write_reference(_PAGES / "collections")
     _write_playbooks(_PAGES / "playbooks")
     _write_labels(_LABELS)
 
 
-def _with_folders_in_repository(page: Path) -> str:
-    """The page's text; the site has no folders to look into, the repository has."""
+def _with_links_of_the_site(page: Path) -> str:
+    """Return the page's text with links that hold in the site.
 
-    def link(found: re.Match[str]) -> str:
-        target = (page.parent / found.group(1)).resolve()
+    The site has no directories to look into, and its first page is the README.
+    """
+
+    def link(match: re.Match[str]) -> str:
+        path, anchor = match.group(1), match.group(2) or ""
+        target = (page.parent / path).resolve()
+        if target == _PAGES / "README.md":
+            return f"]({os.path.relpath(_PAGES / 'index.md', page.parent)}{anchor})"
         if not target.is_dir():
-            return found.group()
+            return match.group()
         return f"]({_COLLECTION['repository']}/tree/main/{target.relative_to(_PAGES)})"
 
-    return re.sub(r"\]\(([^)#:\s]+)\)", link, page.read_text())
+    return re.sub(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)", link, page.read_text())
 
 
 def _write_reference(place: Path) -> None:
