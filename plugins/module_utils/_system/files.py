@@ -18,6 +18,7 @@ import sys
 import tempfile
 from typing import NamedTuple, Sequence
 
+from .. import _text
 from .._errors import PolicyError
 from .._model.policy import NodeAccess
 
@@ -110,10 +111,13 @@ class Files:
     def __init__(self, root: str = "") -> None:
         self._root = root
 
+    def _located(self, path: str) -> str:
+        return _text.usable_path(self._root + path)
+
     def read(self, path: str) -> str | None:
         """The content, or None where there is no such file."""
         try:
-            return _content(path, _open_file(self._root + path))
+            return _content(path, _open_file(self._located(path)))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -149,7 +153,7 @@ class Files:
         owner = self._owner[0]
         parent, name = os.path.split(path)
         # An administrator may have it on another disk, by a link.
-        parent = os.path.realpath(self._root + parent)
+        parent = os.path.realpath(self._located(parent))
         if not os.path.isdir(parent):
             return None
         try:
@@ -164,7 +168,7 @@ class Files:
     def status(self, path: str) -> FileStatus | None:
         """What is at a path, a link not followed; None where there is nothing."""
         try:
-            status = os.lstat(self._root + path)
+            status = os.lstat(self._located(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -198,7 +202,7 @@ class Files:
         while path not in ("", "/"):
             path = os.path.dirname(path)
             try:
-                directories[path] = self._status(os.stat(self._root + path), "a directory")
+                directories[path] = self._status(os.stat(self._located(path)), "a directory")
             except OSError:
                 continue
         return directories
@@ -206,7 +210,7 @@ class Files:
     def names(self, path: str) -> list[str]:
         """Names in a directory, sorted; none where there is no such directory."""
         try:
-            return sorted(os.listdir(self._root + path))
+            return sorted(os.listdir(self._located(path)))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -227,33 +231,33 @@ class Files:
 
     def is_executable(self, path: str) -> bool:
         """Whether there is a program of that name."""
-        return os.access(self._root + path, os.X_OK)
+        return os.access(self._located(path), os.X_OK)
 
     def is_same(self, path: str, other: str) -> bool | None:
         """Whether both are the same file or directory; None where that cannot be seen."""
         try:
-            return os.path.samefile(self._root + path, self._root + other)
+            return os.path.samefile(self._located(path), self._located(other))
         except OSError:
             return None
 
     def changed_at(self, path: str) -> float | None:
         """When the content was last written, in seconds of the clock; None without such a file."""
         try:
-            return os.stat(self._root + path).st_mtime
+            return os.stat(self._located(path)).st_mtime
         except OSError:
             return None
 
     def placed_at(self, path: str) -> float | None:
         """When the file came here, whatever time its package gives it; None without such a file."""
         try:
-            return os.stat(self._root + path).st_ctime
+            return os.stat(self._located(path)).st_ctime
         except OSError:
             return None
 
     def version(self, path: str) -> tuple[int, ...] | None:
         """What differs after a file was written or replaced; None without such a file."""
         try:
-            status = os.stat(self._root + path)
+            status = os.stat(self._located(path))
         except OSError:
             return None
         return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
@@ -271,7 +275,7 @@ class Files:
 
     def clear(self, paths: Sequence[str]) -> None:
         """Remove what a run that was killed had staged for these files."""
-        for directory in {os.path.dirname(self._root + path) for path in paths}:
+        for directory in {os.path.dirname(self._located(path)) for path in paths}:
             # What cannot be cleared hurts nobody: no program reads it.
             with contextlib.suppress(OSError):
                 _clear(directory)
@@ -281,7 +285,7 @@ class Files:
 
         Reads only. None if nothing is known that speaks against it.
         """
-        file = self._root + path
+        file = self._located(path)
         directory = os.path.dirname(file)
         while not os.path.lexists(directory):
             directory = os.path.dirname(directory)
@@ -294,7 +298,7 @@ class Files:
     def node_access(self, path: str) -> NodeAccess | None:
         """Group and mode of a device node, or None where there is no such node."""
         try:
-            status = os.stat(self._root + path)
+            status = os.stat(self._located(path))
         except FileNotFoundError:
             return None
         return NodeAccess(_group_name(status.st_gid), "%04o" % stat.S_IMODE(status.st_mode))
@@ -302,7 +306,7 @@ class Files:
     def block_number(self, path: str) -> str | None:
         """major:minor of a block device's node; None where there is no such node."""
         try:
-            status = os.stat(self._root + path)
+            status = os.stat(self._located(path))
         except OSError:
             return None
         number = status.st_rdev
@@ -319,7 +323,7 @@ class Files:
     def link(self, path: str) -> str | None:
         """Where a link leads; None where there is none."""
         try:
-            return os.readlink(self._root + path)
+            return os.readlink(self._located(path))
         except OSError as error:
             # EINVAL is of something that is no link.
             if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
@@ -338,20 +342,20 @@ class Files:
             if present is not None:
                 # udev may be quicker.
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._root + path)
+                    os.unlink(self._located(path))
             self._link(path, target)
         except OSError as error:
             raise failure("link", path, error) from None
 
     def _link(self, path: str, target: str | None) -> None:
-        directory = os.path.dirname(self._root + path)
+        directory = os.path.dirname(self._located(path))
         if target is None:
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
             return
         os.makedirs(directory, mode=0o755, exist_ok=True)
         try:
-            os.symlink(target, self._root + path)
+            os.symlink(target, self._located(path))
         except FileExistsError:
             if self.link(path) != target:
                 raise
@@ -360,9 +364,9 @@ class Files:
         """Set group and mode of a device node, where it is there; what is None is left."""
         try:
             if access.group is not None:
-                os.chown(self._root + path, -1, _group_id(access.group))
+                os.chown(self._located(path), -1, _group_id(access.group))
             if access.mode is not None:
-                os.chmod(self._root + path, int(access.mode, 8))
+                os.chmod(self._located(path), int(access.mode, 8))
         except FileNotFoundError:
             return
         except (KeyError, OSError) as error:
