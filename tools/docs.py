@@ -72,6 +72,8 @@ def _write_reference(place: Path) -> None:
     _run([*command, "--dest-dir", str(place), _NAME])
     for page in place.glob("*.rst"):
         page.write_text(_without_contents(page.read_text()))
+    index = place / "index.rst"
+    index.write_text(_with_short_titles(index.read_text()))
 
 
 def _without_contents(text: str) -> str:
@@ -79,9 +81,22 @@ def _without_contents(text: str) -> str:
     return re.sub(r"^\.\. contents::\n(?: +:.*\n)*\n", "", text, flags=re.MULTILINE)
 
 
+def _with_short_titles(text: str) -> str:
+    """Return the index of the reference with titles that fit into the navigation."""
+    title, own_title = _NAME.title(), "Modules and plugins"
+    underlined = f"{title}\n{'=' * len(title)}\n"
+    text = text.replace(underlined, f"{own_title}\n{'=' * len(own_title)}\n")
+    return re.sub(
+        r"^( +)(\w+)_(module|filter|lookup|role)$", r"\1\2 \3 <\2_\3>", text, flags=re.MULTILINE
+    )
+
+
 def _write_playbooks(place: Path) -> None:
     """A page of all playbooks, for which antsibull-docs has none."""
-    texts = ["# Playbooks\n"]
+    texts = [
+        "# Playbooks\n",
+        "[Fleets](../docs/fleet.md) describes their variables and exit codes.\n",
+    ]
     for path in sorted(place.glob("*.yml")):
         names = ", then ".join(play["name"] for play in yaml.safe_load(path.read_text()))
         texts.append(
