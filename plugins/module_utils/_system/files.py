@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import grp
 import os
 import pwd
 import stat
-import struct
-import sys
-import tempfile
-from typing import NamedTuple, Sequence
+import time
+from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import PolicyError
 from .._model.policy import NodeAccess
 
-_TEMPORARY = ".armfleet-vfio-"
+if TYPE_CHECKING:
+    from .file_writes import StagedFile
 
 _NO_DIRECTORY = (
     "a part of this path has to be a directory, and is a file or a link that leads nowhere; move "
@@ -44,11 +42,6 @@ _ADVICE = {
     errno.EIO: "the disk may be failing; see 'dmesg'",
 }
 _WITHOUT_BOOT_FILES = ", or set `persistent: false`"
-
-# FS_IOC_GETFLAGS and its flags in include/uapi/linux/fs.h, as arm and x86 have them.
-_GET_FLAGS = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
-_IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
-
 
 _KINDS = {
     stat.S_IFREG: "a regular file",
@@ -254,6 +247,10 @@ class Files:
         except OSError:
             return None
 
+    def is_past(self, moment: float) -> bool:
+        """Return whether a moment of :meth:`changed_at` has come, by the clock of today."""
+        return moment <= time.time()
+
     def version(self, path: str) -> tuple[int, ...] | None:
         """What differs after a file was written or replaced; None without such a file."""
         try:
@@ -271,25 +268,34 @@ class Files:
 
     def stage(self, path: str, content: str | None) -> StagedFile:
         """Prepare what ``put`` does, as far as anything of it can fail; PolicyError if it does."""
+        # Here and below, because a run that only reads has not to load it.
+        from .file_writes import (  # noqa: PLC0415
+            StagedFile,
+        )
+
         return StagedFile(self._root, path, content, self._owner)
 
     def clear(self, paths: Sequence[str]) -> None:
         """Remove what a run that was killed had staged for these files."""
+        from .file_writes import (  # noqa: PLC0415
+            remove_leftovers,
+        )
+
         for directory in {os.path.dirname(self._located(path)) for path in paths}:
             # What cannot be cleared hurts nobody: no program reads it.
             with contextlib.suppress(OSError):
-                _clear(directory)
+                remove_leftovers(directory)
 
     def obstacle(self, path: str, size: int = 0, verb: str = "write") -> str | None:
         """Why a file of that size could not be put there, or the one there not be removed.
 
         Reads only. None if nothing is known that speaks against it.
         """
-        file = self._located(path)
-        directory = os.path.dirname(file)
-        while not os.path.lexists(directory):
-            directory = os.path.dirname(directory)
-        code = _code_against(file, directory, size)
+        from .file_writes import (  # noqa: PLC0415
+            find_obstacle,
+        )
+
+        code, directory = find_obstacle(self._located(path), size)
         if code is None:
             return None
         error = OSError(code, os.strerror(code), directory[len(self._root) :] or "/")
@@ -373,84 +379,6 @@ class Files:
             raise PolicyError("Cannot give %s %s: %s" % (path, access.label, error)) from None
 
 
-class StagedFile:
-    """A file's new content, written in full beside the file, or that it shall not be.
-
-    ``commit`` or ``discard`` ends it; neither needs any more space.
-    """
-
-    def __init__(self, root: str, path: str, content: str | None, owner: tuple[int, int]) -> None:
-        self.path = path
-        self._owner = owner
-        self._file = root + path
-        self._directory = os.path.dirname(self._file)
-        self._made: list[str] = []
-        self._temporary: str | None = None
-        self._descriptor: int | None = None
-        if content is None:
-            return
-        try:
-            self._write(content)
-        except OSError as error:
-            self.discard()
-            raise failure("write", path, error) from None
-        except BaseException:
-            self.discard()
-            raise
-
-    def _write(self, content: str) -> None:
-        self._make_directory()
-        # In the directory itself, so that it is on the same file system and gets the directory's
-        # SELinux type. udev, modprobe and modules-load read only names with their own ending.
-        _clear(self._directory)
-        self._descriptor, self._temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=self._directory)
-        # Until it is committed or discarded, so that no other run takes it for a leftover.
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        with os.fdopen(os.dup(self._descriptor), "wb") as stream:
-            stream.write(content.encode("utf-8", "surrogateescape"))
-        os.fchmod(self._descriptor, mode_of(content))
-        # A directory can give its own group to what is made in it.
-        if self._owner != _owner_of(self._descriptor):
-            os.fchown(self._descriptor, *self._owner)
-        os.fsync(self._descriptor)
-
-    def _make_directory(self) -> None:
-        missing = []
-        directory = self._directory
-        while not os.path.lexists(directory):
-            missing.append(directory)
-            directory = os.path.dirname(directory)
-        for directory in reversed(missing):
-            os.mkdir(directory, 0o755)
-            self._made.append(directory)
-
-    def commit(self) -> None:
-        """Make the file be this one or, without content, not be."""
-        try:
-            if self._temporary is None:
-                _remove(self._file)
-            else:
-                os.rename(self._temporary, self._file)
-                self._temporary, self._made = None, []
-                _fsync_directory(self._directory)
-        except OSError as error:
-            raise failure("write", self.path, error) from None
-        finally:
-            self.discard()
-
-    def discard(self) -> None:
-        """Leave what was not committed as if nothing had been prepared."""
-        with contextlib.suppress(OSError):
-            if self._temporary is not None:
-                os.unlink(self._temporary)
-            for directory in reversed(self._made):
-                os.rmdir(directory)
-        self._temporary, self._made = None, []
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
 def is_group(name: str) -> bool:
     """Whether this host has a group of that name."""
     try:
@@ -476,17 +404,6 @@ def _group_name(number: int) -> str:
         return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-        _fsync_directory(os.path.dirname(path))
-
-
-def _owner_of(descriptor: int) -> tuple[int, int]:
-    status = os.fstat(descriptor)
-    return status.st_uid, status.st_gid
 
 
 def mode_of(content: str) -> int:
@@ -564,72 +481,6 @@ def _content(path: str, descriptor: int) -> str:
     if len(content) > _LONGEST:
         raise PolicyError("Cannot read %s: it is longer than %d bytes" % (path, _LONGEST))
     return content
-
-
-def _clear(directory: str) -> None:
-    """Remove what runs that were killed left behind; a run that goes on has its file locked."""
-    for name in os.listdir(directory):
-        if name.startswith(_TEMPORARY):
-            # Another run may be quicker.
-            with contextlib.suppress(FileNotFoundError, BlockingIOError):
-                left = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(os.path.join(directory, name))
-                finally:
-                    os.close(left)
-
-
-def _fsync_directory(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _code_against(file: str, directory: str, size: int) -> int | None:
-    """The errno that a new file in ``directory`` to replace ``file`` would meet."""
-    if not os.path.isdir(directory):
-        return errno.ENOTDIR
-    status = os.statvfs(directory)
-    if status.f_flag & os.ST_RDONLY:
-        return errno.EROFS
-    if _is_unchangeable(directory) or _is_unchangeable(file):
-        return errno.EPERM
-    if not os.access(directory, os.W_OK | os.X_OK):
-        return errno.EACCES
-    if _is_mounted_on(file):
-        return errno.EBUSY
-    # A file system that does not count them says 0 of 0.
-    is_full = status.f_blocks and status.f_bfree * status.f_frsize < size
-    has_no_inode = status.f_files and not status.f_ffree
-    return errno.ENOSPC if size and (is_full or has_no_inode) else None
-
-
-def _is_unchangeable(path: str) -> bool:
-    """Whether it has an attribute of chattr(1) that keeps even root from replacing it."""
-    flags = bytearray(8)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        try:
-            fcntl.ioctl(descriptor, _GET_FLAGS, flags)
-        finally:
-            os.close(descriptor)
-    except OSError:
-        # It is not there, or its file system has no such attributes.
-        return False
-    return bool(int.from_bytes(flags[:4], sys.byteorder) & (_IMMUTABLE | _APPEND_ONLY))
-
-
-def _is_mounted_on(file: str) -> bool:
-    """Whether the file is a mount of its own, as a container's can be."""
-    path = os.path.join(os.path.realpath(os.path.dirname(file)), os.path.basename(file))
-    try:
-        with open("/proc/self/mountinfo", "rb") as stream:
-            return any(line.split(b" ", 5)[4] == os.fsencode(path) for line in stream)
-    except (OSError, IndexError):
-        return False
 
 
 def failure(verb: str, path: str, error: OSError) -> PolicyError:
