@@ -16,6 +16,7 @@ from extensions.simulator.description import Description, Driver, Habits
 from extensions.simulator.machine import build
 from tests.simulated.boards import Part, device_tree
 from tests.simulated.lab import Lab, bindings
+from tests.simulated.traces import differences
 
 NETWORK, CRYPTO, TIMER = "1000.net", "2000.crypto", "3000.timer"
 PARTS = (
@@ -93,3 +94,18 @@ def test_a_list_with_unsafe_noiommu_off_does_not_keep_what_would_not_come_back(
     with pytest.raises(PolicyError, match=f"{NETWORK}.* is on VFIO without an IOMMU"):
         lab.apply(entries, unsafe_noiommu=False)
     assert lab.everything() == before
+
+
+def test_a_link_that_the_kernel_drops_at_the_first_bind_is_all_that_differs(tmp_path: Path) -> None:
+    # No driver takes the supplier, so that its link was relaxed after boot.
+    iommu = Driver("acme-iommu", compatible=("acme,iommu",), suppress_bind_attrs=True)
+    kernel = Habits(groups_at_boot=True, noiommu=False)
+    description = Description(kernel=kernel, natives="none", drivers=(iommu,))
+    lab = Lab(lambda: build(device_tree(PARTS), description), tmp_path)
+    before = lab.everything()
+    with pytest.raises(PolicyError, match="needs CONFIG_VFIO_NOIOMMU"):
+        lab.apply([{"name": CRYPTO, "policy": "vfio"}], reset_required=False, unsafe_noiommu=True)
+    after = lab.everything()
+    gone = {path for path in before.keys() - after.keys() if path.startswith("sys/class/devlink")}
+    assert gone == {"sys/class/devlink/platform:1000.net--platform:2000.crypto"}
+    assert not differences(before, after)

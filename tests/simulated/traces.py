@@ -20,6 +20,9 @@ LEFT_WITH_IT = (
         for name in ("vfio_platform_base", "vfio", "iommufd", "vfio_iommu_type1")
     ),
 )
+# A relaxed link to a supplier that has no driver goes when its consumer is bound for the first
+# time: device_links_driver_bound in drivers/base/core.c.
+LINKS = "sys/class/devlink/"
 # Devices and groups are numbered as they come, and one that comes back can have another number.
 NUMBERS = re.compile(r"(?<=/vfio)\d+|(?<=noiommu-)\d+|(?<=iommu_groups/)\d+|(?<=510:)\d+")
 
@@ -29,6 +32,9 @@ def differences(before: dict[str, str | None], after: dict[str, str | None]) -> 
     left = LEFT_BY_THE_KERNEL
     if RESET_MODULE in after.keys() - before.keys():
         left += LEFT_WITH_IT
+    for path in before.keys() - after.keys():
+        if path.startswith(LINKS):
+            left += traces_of_link(path[len(LINKS) :])
     # Most is the same, and takes long to compare by patterns.
     ends = [lasting(without(after, before), left), lasting(without(before, after), left)]
     return {
@@ -36,6 +42,17 @@ def differences(before: dict[str, str | None], after: dict[str, str | None]) -> 
         for path in ends[0].keys() | ends[1].keys()
         if ends[0].get(path) != ends[1].get(path)
     }
+
+
+def traces_of_link(name: str) -> tuple[str, ...]:
+    """What shows a device link in /sys; it is called SUPPLIER--CONSUMER, each with its bus."""
+    supplier, consumer = name.split("--")
+    ends = [end.partition(":")[2] for end in (supplier, consumer)]
+    return (
+        f"/devlink/{name}/",
+        f"/{ends[0]}/consumer:{consumer}/",
+        f"/{ends[1]}/supplier:{supplier}/",
+    )
 
 
 def without(other: dict[str, str | None], contents: dict[str, str | None]) -> dict[str, str | None]:
