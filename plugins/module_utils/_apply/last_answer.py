@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from typing import Any, Mapping, NamedTuple
 
@@ -25,6 +24,8 @@ from .._system.sysfs import Sysfs
 from .run_lock import RunLock
 
 _NAME = "last-answer"
+# In bytes; that of a board with 1,000 devices is as long, and /run is memory.
+_LARGEST = 1 << 20
 
 
 class Answer(NamedTuple):
@@ -44,8 +45,7 @@ class LastAnswer:
 
     def __init__(self, lock: RunLock, asked: Mapping[str, Any], code: str | None) -> None:
         self._lock = lock
-        self._code = code
-        self._asked = hashlib.sha256(json.dumps([code, asked], sort_keys=True).encode()).hexdigest()
+        self._asked = None if code is None else _digest([code, asked])
         self._path = "%s/%s" % (lock.directory, _NAME)
 
     def find(self, sysfs: Sysfs, files: Files, *, check_mode: bool) -> Answer | None:
@@ -54,14 +54,14 @@ class LastAnswer:
         PolicyError as of RunLock.
         """
         # What others may read is less than what root read.
-        if self._code is None or os.geteuid() != 0:
+        if self._asked is None or os.geteuid() != 0:
             return None
         with contextlib.nullcontext() if check_mode else self._lock.acquire():
             return None if self._lock.has_journal() else self._find(sysfs, files)
 
     def keep(self, record: Record, answer: Answer) -> None:
         """Keep the answer of a run that had nothing to do, if all that it read is recorded."""
-        if self._code is None or not record.is_complete:
+        if self._asked is None or not record.is_complete:
             return
         kept = {
             "asked": self._asked,
@@ -70,9 +70,12 @@ class LastAnswer:
             "result": answer.result,
             "warnings": answer.warnings,
         }
-        # It only saves time: without room for it there is none.
-        with contextlib.suppress(OSError):
-            self._write(json.dumps(kept).encode())
+        content = json.dumps(kept).encode()
+        if len(content) > _LARGEST:
+            return
+        # It only saves time: without room for it, or beside another run, there is none.
+        with contextlib.suppress(OSError, PolicyError), self._lock.acquire(timeout=0):
+            self._write(content)
 
     def _find(self, sysfs: Sysfs, files: Files) -> Answer | None:
         try:
@@ -89,14 +92,19 @@ class LastAnswer:
             return None
 
     def _write(self, content: bytes) -> None:
-        descriptor, new = tempfile.mkstemp(prefix=_NAME + ".", dir=self._lock.directory)
-        try:
-            with open(descriptor, "wb") as stream:
-                stream.write(content)
-            os.rename(new, self._path)
-        except BaseException:
-            os.unlink(new)
-            raise
+        new = self._path + ".new"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with open(open_own(new, flags, os.getuid()), "wb") as stream:
+            stream.write(content)
+        os.rename(new, self._path)
+
+
+def _digest(asked: object) -> str | None:
+    """Return a digest of what is asked; None if it has what no JSON has, as an option can."""
+    try:
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    except TypeError:
+        return None
 
 
 def code_digest() -> str | None:

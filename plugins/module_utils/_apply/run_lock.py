@@ -39,15 +39,18 @@ class RunLock:
         self._path = directory + "/lock"
 
     @contextlib.contextmanager
-    def acquire(self) -> Iterator[None]:
-        """Keep every other run away; PolicyError that names the other one at the time limit."""
+    def acquire(self, timeout: float | None = None) -> Iterator[None]:
+        """Keep every other run away; PolicyError that names the other one at the time limit.
+
+        ``timeout`` is another limit than that of the lock.
+        """
         try:
             make_directory(self.directory)
             descriptor = open_own(self._path, os.O_RDWR | os.O_CREAT, os.getuid())
         except OSError as error:
             raise failure("lock", self._path, error) from None
         try:
-            self._wait(descriptor)
+            self._wait(descriptor, self.timeout if timeout is None else timeout)
             self._write_owner(descriptor)
             yield
         finally:
@@ -84,8 +87,8 @@ class RunLock:
         except OSError as error:
             raise failure("lock", self._path, error) from None
 
-    def _wait(self, descriptor: int) -> None:
-        limit = time.monotonic() + self.timeout
+    def _wait(self, descriptor: int, timeout: float) -> None:
+        limit = time.monotonic() + timeout
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +103,7 @@ class RunLock:
         raise PolicyError(
             "Another run works on this host's devices and did not end within %g s: %s holds the "
             "lock %s. Nothing was changed. Wait for it or end it, and run again"
-            % (self.timeout, holder, self._path)
+            % (timeout, holder, self._path)
         )
 
 

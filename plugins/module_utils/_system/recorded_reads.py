@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence, 
 
 from .._errors import PolicyError
 from .files import Files
-from .sysfs import Sysfs
+from .sysfs import KernelBlockedError, Sysfs
 
 if TYPE_CHECKING:
     from .host import Host
@@ -82,6 +82,7 @@ class Record:
         self.reads: list[Read] = []
         self.is_complete = True
         self._answers = hashlib.sha256()
+        self._known: dict[str, bytes] = {}
 
     @property
     def digest(self) -> str:
@@ -105,9 +106,13 @@ class Record:
         return _Recorded(gateway, "", self)
 
     def add(self, read: Read, answer: object) -> None:
-        """Add a read and its answer."""
+        """Add a read and its answer; two answers to the same read end the record."""
+        content = _canonical(answer)
+        if self._known.setdefault(repr(read), content) is not content:
+            self.is_complete &= self._known[repr(read)] == content
+            return
         self.reads.append(read)
-        self._answers.update(_canonical(answer))
+        self._answers.update(content)
 
     def end(self) -> None:
         """Take note that something was done that cannot be asked again."""
@@ -117,7 +122,7 @@ class Record:
 def digest_again(sysfs: Sysfs, files: Files, reads: Sequence[Read]) -> str | None:
     """Return the digest of what the same reads answer now; None if one has no answer.
 
-    ValueError if one of them is no read.
+    ValueError if one of them is no read; KernelBlockedError if the kernel does not answer.
     """
     if not all(read.method in READS.get(read.gateway, ()) for read in reads):
         raise ValueError
@@ -126,6 +131,9 @@ def digest_again(sysfs: Sysfs, files: Files, reads: Sequence[Read]) -> str | Non
     for read in reads:
         try:
             answer = getattr(gateways[read.gateway], read.method)(*read.arguments)
+        except KernelBlockedError:
+            # The run would wait for the same device once more.
+            raise
         except PolicyError:
             return None
         answers.update(_canonical(answer))
@@ -143,6 +151,9 @@ class _Recorded:
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._gateway, name)
         if not callable(attribute):
+            # What is more than a text can read the host later on.
+            if not (self._label and isinstance(attribute, str)):
+                self._record.end()
             return attribute
         is_read = name in READS.get(self._label, ())
         function = self._reading(name, attribute) if is_read else self._acting(attribute)

@@ -27,6 +27,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply import last_a
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations import UndoRecord
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import PATHS, RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_reads import Record
 from tests.harness.modules import MODULES, run_on
 
 LIST = [CRYPTO, DMA, AMBA]
@@ -262,6 +263,45 @@ def test_a_damaged_answer_is_none(
     assert board.everything() == before
 
 
+def test_what_a_killed_run_left_is_replaced(
+    kept: Module, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_names: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            kept(timeout=7)
+    assert kept.is_run(timeout=7)
+    assert not kept.is_run(timeout=7)
+    assert sorted(os.listdir(board.root / "run")) == ["last-answer", "lock"]
+
+
+def test_nothing_is_kept_while_another_run_goes_on(module: Module, board: Board) -> None:
+    module()
+    with board.run_lock("the other").acquire():
+        # Check mode needs no lock, and keeps nothing.
+        assert not module(check_mode=True)["changed"]
+    assert not module.kept.exists()
+
+
+def test_an_answer_that_fills_a_small_memory_is_not_kept(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_answer, "_LARGEST", 1000)
+    module()
+    assert not module()["changed"]
+    assert not module.kept.exists()
+
+
+@pytest.mark.parametrize("board_names", ["{1, 2}", "b'x'", "{1: 2, 'b': 3}"])
+def test_an_option_that_no_json_has_is_judged_as_ever(module: Module, board_names: str) -> None:
+    # AnsibleModule makes it of a text that is given for a mapping.
+    text = f"{{'name': 'b000000.crypto', 'policy': 'vfio', 'when_board': {board_names}}}"
+    assert "when_board" in module(devices=[text])["msg"]
+
+
 def test_an_answer_that_another_user_may_have_written_is_none(kept: Module) -> None:
     lie = json.loads(kept.kept.read_text())
     lie["result"]["devices"] = []
@@ -290,7 +330,7 @@ def test_without_room_for_it_a_run_ends_well(
     def full(*_arguments: Any, **_options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(last_answer.tempfile, "mkstemp", full)
+    monkeypatch.setattr(os, "rename", full)
     assert not module()["changed"]
     assert not module.kept.exists()
 
@@ -308,11 +348,40 @@ def test_a_list_that_preflight_has_to_check_is_answered_until_that_changes(
     assert module.is_run(devices=PINNED)
 
 
-# Those that are recorded, those whose use ends a record, and what every run does.
-GATEWAYS = (
-    *("_system/files.py", "_system/sysfs.py", "_system/kmod.py", "_system/kmsg.py"),
-    *("_apply/run_lock.py", "_ansible_module.py"),
+UART = "/soc/uart@b030000"
+FREE = {"name": "b000000.crypto", "policy": "no_autobind"}
+ABSENT_DISK = {"name": "b040000.mmc", "policy": "no_autobind", "required": False}
+ABSENT_UART = {"compatible": "acme,uart", "policy": "no_autobind", "required": False}
+
+
+@pytest.mark.parametrize(
+    ("absent", "allow", "change"),
+    [
+        (ABSENT_DISK, "network", "fstab"),
+        (ABSENT_DISK, "storage", "fstab"),
+        (ABSENT_UART, "network", "stdout-path"),
+    ],
 )
+def test_what_the_next_boot_needs_is_seen_for_a_list_that_waits_for_it(
+    module: Module, board: Board, absent: dict[str, Any], allow: str, change: str
+) -> None:
+    board.kernel.add_node(UART, ("acme,uart",))
+    board.kernel.write("bus/platform/drivers/acme-crypto/unbind", "b000000.crypto")
+    options = {"devices": [FREE, absent], "runtime": False, "allow": [allow]}
+    module(**options)
+    assert not module(**options)["changed"]
+    if change == "fstab":
+        disk = "/dev/disk/by-path/platform-b040000.mmc-part1"
+        board.write_file("/etc/fstab", f"{disk} /data ext4\n")
+    else:
+        board.kernel.put(f"{TREE}/chosen/stdout-path", UART + "\0")
+    asked = module(check_mode=True, **options)
+    assert asked == module(check_mode=True, code=None, **options)
+    assert asked.get("failed") or asked["changed"]
+
+
+# Reads that are recorded, and what every run does, whether it gives the last answer or not.
+KNOWN = ("_system/recorded_reads.py", "_apply/run_lock.py", "_ansible_module.py")
 READERS = ("open", "stat", "lstat", "readlink", "listdir", "scandir", "access", "statvfs")
 
 
@@ -327,30 +396,39 @@ READERS = ("open", "stat", "lstat", "readlink", "listdir", "scandir", "access", 
         {"unsafe_noiommu": False},
         {"rollout": "first"},
         {"state": "absent", "devices": []},
+        {"devices": [FREE, ABSENT_DISK], "runtime": False, "allow": ["network"]},
     ],
     ids=str,
 )
-def test_a_run_that_finds_nothing_to_do_reads_its_host_through_the_gateways_alone(
-    module: Module, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+def test_a_run_of_which_an_answer_is_kept_reads_nothing_that_is_not_recorded(
+    module: Module, board: Board, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    """What is read elsewhere would not be recorded."""
     strangers: list[str] = []
 
     def watched(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            frame = sys._getframe(1)
-            while frame and "/vfio/plugins/module_utils/" not in frame.f_code.co_filename:
+            files, frame = [], sys._getframe(1)
+            while frame:
+                files.append(frame.f_code.co_filename)
                 frame = frame.f_back
-            if frame and not frame.f_code.co_filename.endswith(GATEWAYS):
-                strangers.append(f"{function.__name__}{arguments!r} in {frame.f_code.co_filename}")
+            ours = [file for file in files if "/vfio/plugins/module_utils/" in file]
+            if ours and not any(file.endswith(KNOWN) for file in ours):
+                strangers.append(f"{function.__name__}{arguments!r} in {ours[0]}")
             return function(*arguments, **named)
 
         return call
 
+    board.kernel.write("bus/platform/drivers/acme-crypto/unbind", "b000000.crypto")
     module(**options)
+    complete: list[bool] = []
+
+    def keep(_last: object, record: Record, _answer: object) -> None:
+        complete.append(record.is_complete)
+
+    monkeypatch.setattr(last_answer.LastAnswer, "keep", keep)
     with monkeypatch.context() as patch:
         for name in READERS:
             patch.setattr(os, name, watched(getattr(os, name)))
         patch.setattr("builtins.open", watched(open))
         assert not module(code=None, **options)["changed"]
-    assert not strangers
+    assert not strangers or complete == [False]

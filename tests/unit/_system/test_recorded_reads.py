@@ -25,7 +25,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_rea
     Record,
     digest_again,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import (
+    KernelBlockedError,
+    Sysfs,
+)
 
 # What changes the host, or prepares to.
 ACTS = {
@@ -120,6 +123,7 @@ def test_names_of_any_bytes_and_sets_are_the_same_in_another_process(tmp_path: P
         lambda record, board: record.unrecorded(board.kmod).is_available("acme"),
         lambda record, board: record.unrecorded(board.usage).since(CRYPTO, NOTHING, ()),
         lambda record, board: record.unrecorded(board.host.log).begin(),
+        lambda record, board: record.unrecorded(board.usage).configured,
     ],
 )
 def test_whatever_is_not_read_through_the_two_gateways_ends_a_record(
@@ -138,6 +142,26 @@ def test_a_read_that_was_refused_ends_a_record(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="FIFO"):
         recording(record, files=Files(str(tmp_path))).files.read("/fifo")
     assert not record.is_complete
+
+
+def test_a_read_with_two_answers_ends_a_record(tmp_path: Path) -> None:
+    record = Record()
+    files = recording(record, files=Files(str(tmp_path))).files
+    assert [files.read("/file"), files.read("/file")] == [None, None]
+    assert record.is_complete
+    assert len(record.reads) == 1
+    (tmp_path / "file").touch()
+    files.read("/file")
+    assert not record.is_complete
+
+
+def test_a_kernel_that_does_not_answer_is_asked_once(tmp_path: Path) -> None:
+    (tmp_path / "bind").touch()
+    os.mkfifo(tmp_path / "driver_override")
+    sysfs = Sysfs(str(tmp_path), timeout=0.2)
+    with pytest.raises(KernelBlockedError, match=r"within 0\.2 s"):
+        digest_again(sysfs, Files(), [Read("sysfs", "read_locked", [["driver_override"]])])
+    os.close(os.open(tmp_path / "driver_override", os.O_RDWR))
 
 
 def test_a_read_that_is_refused_today_has_no_digest(tmp_path: Path) -> None:
