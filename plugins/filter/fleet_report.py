@@ -52,7 +52,7 @@ _value:
       description: One line for people, the number of hosts in each state.
       returned: always
       type: str
-      sample: "200 hosts: 1 unreachable, 3 drift, 196 as listed"
+      sample: "200 hosts: 1 unreachable, 3 drift, 196 in sync"
     json:
       description: All of it, one host a line.
       returned: always

@@ -59,10 +59,11 @@ _value:
       sample: board-7
     state:
       description:
-        - V(as_listed) if a list was applied, and nothing differs from it, now or after the next
+        - V(in_sync) if a list was applied, and nothing differs from it, now or after the next
           boot.
         - V(unmanaged) if no list was applied, and the next boot changes nothing.
-        - V(reboot) if the list was applied for the next boot only, which has not happened yet.
+        - V(reboot_required) if the list was applied for the next boot only, and the host was not
+          rebooted since.
         - V(drift) if a device differs from the list, or will after the next boot, or if a boot file
           is not as the list last applied renders it.
         - V(failed) if it was reached and its devices could not be read, or if it was not read at

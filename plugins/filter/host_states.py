@@ -37,7 +37,7 @@ EXAMPLES = r"""
 
 - name: Say which hosts are not as they should be
   ansible.builtin.debug:
-    msg: "{{ fleet | rejectattr('state', 'in', ['as_listed', 'unmanaged']) }}"
+    msg: "{{ fleet | rejectattr('state', 'in', ['in_sync', 'unmanaged']) }}"
   vars:
     fleet: "{{ ansible_play_hosts_all | armfleet.vfio.host_states(hostvars, 'found') }}"
   run_once: true

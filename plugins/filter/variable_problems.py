@@ -37,7 +37,7 @@ EXAMPLES = r"""
     that: problems | length == 0
     fail_msg: "{{ problems | join(' ') }}"
   vars:
-    names: [rollout_tolerated]
+    names: [rollout_max_failures]
     problems: "{{ ansible_play_hosts_all | armfleet.vfio.variable_problems(hostvars, names) }}"
   run_once: true
 """
@@ -47,7 +47,7 @@ _value:
   description: The sentences.
   type: list
   elements: str
-  sample: ["rollout_tolerated is -1. It must be the number of hosts that may fail, 0 or more."]
+  sample: ["rollout_max_failures is -1. It must be the number of hosts that may fail, 0 or more."]
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -34,7 +34,7 @@ seealso:
 EXAMPLES = r"""
 - name: Show how many hosts may fail
   ansible.builtin.debug:
-    msg: "{{ lookup('armfleet.vfio.setting', 'rollout_tolerated') }}"
+    msg: "{{ lookup('armfleet.vfio.setting', 'rollout_max_failures') }}"
 """
 
 RETURN = r"""

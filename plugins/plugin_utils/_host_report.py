@@ -17,15 +17,15 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns impo
     HostState,
 )
 
-AS_LISTED = "as_listed"
+IN_SYNC = "in_sync"
 UNMANAGED = "unmanaged"
-REBOOT = "reboot"
+REBOOT_REQUIRED = "reboot_required"
 DRIFT = "drift"
 FAILED = "failed"
 UNREACHABLE = "unreachable"
 
 # The most urgent first.
-STATES = (FAILED, UNREACHABLE, DRIFT, REBOOT, AS_LISTED, UNMANAGED)
+STATES = (FAILED, UNREACHABLE, DRIFT, REBOOT_REQUIRED, IN_SYNC, UNMANAGED)
 
 _LONGEST_MESSAGE = 300
 
@@ -185,10 +185,10 @@ def _state_of(
     if boot_files:
         return DRIFT
     if result.get("reboot_required"):
-        return REBOOT
+        return REBOOT_REQUIRED
     if any(device["drift"] for device in devices):
         return DRIFT
-    return AS_LISTED if result["policy_list"] else UNMANAGED
+    return IN_SYNC if result["policy_list"] else UNMANAGED
 
 
 def _sentence_of(
@@ -199,13 +199,13 @@ def _sentence_of(
 ) -> str:
     drifting = [device for device in devices if device["drift"]]
     listed = sum(device["desired"] is not None for device in devices)
-    if state == REBOOT:
+    if state == REBOOT_REQUIRED:
         return "Boot it to finish: its list was applied for the next boot only, which %s." % (
             "changes %s" % _devices(len(drifting)) if drifting else "has not happened yet"
         )
     if state == UNMANAGED:
         return "No list is applied to it, and no boot will change its %s." % _devices(len(devices))
-    if state == AS_LISTED:
+    if state == IN_SYNC:
         return "%s of its list %s as the list wants, now and after the next boot." % (
             _devices(listed).capitalize(),
             "is" if listed == 1 else "are",

@@ -133,7 +133,7 @@ REQUIREMENTS = {
         'a number of hosts from 1, a part of all hosts from "1%" to "100%", or a list of such',
         [1, "10%", "50%", "100%"],
     ),
-    "rollout_tolerated": Requirement(
+    "rollout_max_failures": Requirement(
         lambda value: _is_number(value, 0), "the number of hosts that may fail, 0 or more", 0
     ),
     "passthrough_rollout": Requirement(

@@ -108,7 +108,7 @@ def _verified(state: HostState, done: str) -> tuple[str, str]:
         return FAILED, state["sentence"]
     if state["boot_files"]:
         return FAILED, one_line(state["boot_files"][0])
-    if state["state"] == "reboot":
+    if state["state"] == "reboot_required":
         return done, state["sentence"]
     if drifting:
         first = drifting[0]

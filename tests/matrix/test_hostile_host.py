@@ -83,7 +83,7 @@ def facts(tmp_path: Path) -> dict[str, Any]:
         "report_title": command(tmp_path),
         "report_formats": ["json"],
         "report_registered": "nothing",
-        "rollout_tolerated": 9,
+        "rollout_max_failures": 9,
         "rollout_row": {"host": EVIL, "wave": 1, "outcome": "changed", "sentence": "fine"},
         "passthrough_rollout": "theirs",
         "ansible_connection": "local",
@@ -370,7 +370,7 @@ def test_texts_of_a_host_are_written_for_all_hosts(boards: Fleet, tmp_path: Path
     done = run(boards, "report", report_path=str(tmp_path / "report"))
     assert done.code == 0, done.output
     report = json.loads((tmp_path / "report/report.json").read_text())
-    assert [host["state"] for host in report["hosts"]] == ["as_listed", "unmanaged", "unmanaged"]
+    assert [host["state"] for host in report["hosts"]] == ["in_sync", "unmanaged", "unmanaged"]
     assert not (tmp_path / "ran").exists()
 
 
@@ -394,7 +394,7 @@ def test_a_host_that_leaves_its_wave_without_a_result_has_failed(
     before = variables.read_text()
     # The task that makes the row fails for this host.
     variables.write_text(before + 'rollout_unchanged: "{{ 1 // 0 }}"\n')
-    done = run(boards, "rollout", rollout_waves=[2, 1], rollout_tolerated=tolerated)
+    done = run(boards, "rollout", rollout_waves=[2, 1], rollout_max_failures=tolerated)
     variables.write_text(before)
     assert done.code == 2, done.output
     assert {name: row.outcome for name, row in rows(done).items()} == {

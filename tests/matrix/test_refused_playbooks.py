@@ -143,13 +143,13 @@ def test_waves_have_hosts(refuse: Refuse, waves: Any) -> None:
 @pytest.mark.parametrize(
     ("playbook", "given"),
     [
-        ("reboot", {"rollout_waves": [0], "rollout_tolerated": -1, "reboot_timeout": 0}),
-        ("reboot", {"rollout_tolerated": "one", "reboot_timeout": "soon"}),
-        ("rollout", {"rollout_tolerated": "10%", "passthrough_rollout": "a b"}),
-        ("rollout", {"rollout_tolerated": True, "passthrough_rollout": "../x"}),
+        ("reboot", {"rollout_waves": [0], "rollout_max_failures": -1, "reboot_timeout": 0}),
+        ("reboot", {"rollout_max_failures": "one", "reboot_timeout": "soon"}),
+        ("rollout", {"rollout_max_failures": "10%", "passthrough_rollout": "a b"}),
+        ("rollout", {"rollout_max_failures": True, "passthrough_rollout": "../x"}),
         ("rollback", {"passthrough_rollout": ["a"]}),
         ("drift", {"drift_file": "/", "drift_accepted": ["rebot"]}),
-        ("drift", {"drift_file": "/dev/null", "drift_accepted": "reboot"}),
+        ("drift", {"drift_file": "/dev/null", "drift_accepted": "reboot_required"}),
         ("drift", {"drift_file": "/nowhere/drift.jsonl", "drift_accepted": None}),
         (
             "report",
@@ -172,7 +172,7 @@ def test_wrong_values_are_refused_all_at_once(
 @pytest.mark.parametrize(
     ("playbook", "variables", "sentence"),
     [
-        ("rollout", {"rollout_tolerated": -1}, "rollout_tolerated is -1."),
+        ("rollout", {"rollout_max_failures": -1}, "rollout_max_failures is -1."),
         ("reboot", {"reboot_timeout": "soon"}, 'reboot_timeout is "soon".'),
         ("drift", {"drift_accepted": ["rebot"]}, 'drift_accepted is ["rebot"].'),
         ("report", {"report_mode": 644}, "report_mode is 644."),
@@ -195,8 +195,8 @@ def test_a_rollback_is_of_the_list_before(refuse: Refuse) -> None:
 
 def test_what_is_for_all_hosts_has_one_value(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "host_vars").mkdir()
-    (tmp_path / "host_vars/b.yml").write_text("rollout_tolerated: 1\n")
-    sentence = "rollout_tolerated must be the same for all hosts. Give it with `-e`."
+    (tmp_path / "host_vars/b.yml").write_text("rollout_max_failures: 1\n")
+    sentence = "rollout_max_failures must be the same for all hosts. Give it with `-e`."
     refuse("rollout", sentence, code=2)
 
 

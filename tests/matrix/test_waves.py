@@ -74,7 +74,7 @@ def names_in(lines: list[str]) -> set[str]:
 
 
 def test_failures_are_counted_over_all_waves(boards: Fleet) -> None:
-    done = roll_out(boards, rollout_tolerated=1)
+    done = roll_out(boards, rollout_max_failures=1)
     assert done.code == 2, done.output
     assert outcomes(done) == {
         "gone-1": ("1", "unreachable"),
@@ -91,7 +91,7 @@ def test_failures_are_counted_over_all_waves(boards: Fleet) -> None:
 
 
 def test_a_rollout_with_a_failure_does_not_end_well(boards: Fleet) -> None:
-    done = roll_out(boards, passthrough_hosts="one,gone-1,two", rollout_tolerated=1)
+    done = roll_out(boards, passthrough_hosts="one,gone-1,two", rollout_max_failures=1)
     assert done.code == 2, done.output
     assert outcomes(done) == {
         "gone-1": ("2", "unreachable"),
@@ -116,7 +116,7 @@ def test_a_rollout_with_a_failure_does_not_end_well(boards: Fleet) -> None:
 
 def test_a_reboot_counts_failures_in_the_same_way(boards: Fleet) -> None:
     given = {"passthrough_hosts": ORDER, "rollout_waves": 1}
-    stopped = run(boards, "reboot", rollout_tolerated=1, **given)
+    stopped = run(boards, "reboot", rollout_max_failures=1, **given)
     assert stopped.code == 2
     assert outcomes(stopped) == {
         "gone-1": ("1", "unreachable"),
@@ -125,7 +125,7 @@ def test_a_reboot_counts_failures_in_the_same_way(boards: Fleet) -> None:
         "two": ("-", "not begun"),
     }
     assert advice(stopped)[0] == "The reboot stopped in wave 3. No later wave was begun."
-    ended = run(boards, "reboot", rollout_tolerated=2, **given)
+    ended = run(boards, "reboot", rollout_max_failures=2, **given)
     assert ended.code == 2
     assert outcomes(ended)["two"] == ("4", "unchanged")
     assert advice(ended)[0] == "The reboot ended, but not all hosts are as they should be."

@@ -148,21 +148,19 @@ def keep_until_boot(device: dict[str, Any]) -> None:
     take_back(device, str(native["driver"]))
 
 
-def result(
-    board: Board, shift: int = 0, vfio: str = "", state: str = "as_listed"
-) -> dict[str, Any]:
+def result(board: Board, shift: int = 0, vfio: str = "", state: str = "in_sync") -> dict[str, Any]:
     """Of a host that was read; devices whose nodes are called ``vfio`` are in its list."""
     devices = list(devices_of(board, shift))
     listed = [device for device in devices if vfio and f"/{vfio}@" in device["dt_path"]]
     natives = [str(device["driver"]) for device in listed]
     for device in listed:
-        (keep_until_boot if state == "reboot" else give_to_vfio)(device)
+        (keep_until_boot if state == "reboot_required" else give_to_vfio)(device)
     if state == "drift":
         take_back(listed[0], natives[0])
     return {
         "devices": devices,
         "policy_list": [{"compatible": f"acme,{vfio}", "policy": "vfio"}] if listed else [],
-        "reboot_required": state == "reboot",
+        "reboot_required": state == "reboot_required",
     }
 
 
@@ -180,7 +178,7 @@ def example() -> list[HostState]:
         results[f"gateway-{number:02}"] = result(GATEWAY, vfio="crypto-ring")
     results["edge-04"] = result(EDGE, vfio="crypto", state="drift")
     results["gateway-05"] = result(GATEWAY, vfio="crypto-ring", state="drift")
-    results["gateway-06"] = result(GATEWAY, vfio="crypto-ring", state="reboot")
+    results["gateway-06"] = result(GATEWAY, vfio="crypto-ring", state="reboot_required")
     results["edge-11"] = result(EDGE)
     results["edge-12"] = result(EDGE)
     results["edge-09"] = unreachable("ssh: connect to host 192.0.2.19 port 22: No route to host")
@@ -201,7 +199,9 @@ def large(hosts: int = 500, devices: int = 60, *, alike: bool = True) -> list[Ho
         filled = board._replace(
             kinds=(*board.kinds, Kind("port", "acme-port", devices - board.size))
         )
-        state = draw.choices(("as_listed", "unmanaged", "drift", "reboot"), (80, 10, 7, 3))[0]
+        state = draw.choices(("in_sync", "unmanaged", "drift", "reboot_required"), (80, 10, 7, 3))[
+            0
+        ]
         shift = 0 if alike else number * 0x1000
         name = f"{'edge' if number % 2 == 0 else 'gateway'}-{number:03}"
         results[name] = result(filled, shift, "" if state == "unmanaged" else vfio, state)

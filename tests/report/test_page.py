@@ -97,8 +97,8 @@ def test_it_says_when_and_by_what_it_was_made_and_how_many_hosts_are_how(shown: 
         "1\nFailed",
         "1\nUnreachable",
         "2\nDrift",
-        "1\nNeeds a boot",
-        "13\nAs listed",
+        "1\nReboot required",
+        "13\nIn sync",
         "2\nNo list",
     ]
     assert names(shown)[:4] == ["gateway-08", "edge-09", "edge-04", "gateway-05"]

@@ -143,7 +143,7 @@ def reported(fleet: Fleet) -> Reported:
 
 def test_hosts_that_cannot_be_read_are_rows_and_in_nobodys_way(reported: Reported) -> None:
     assert reported.states == {
-        "listed": "as_listed",
+        "listed": "in_sync",
         "drifting": "drift",
         "untouched": "unmanaged",
         "no-python": "failed",
@@ -160,7 +160,7 @@ def test_hosts_that_cannot_be_read_are_rows_and_in_nobodys_way(reported: Reporte
 def test_the_run_says_how_the_hosts_are_and_where_the_files_are(reported: Reported) -> None:
     message = str(reported.run.of("ansible.builtin.debug")["msg"])
     assert message == (
-        "6 hosts: 1 failed, 2 unreachable, 1 drift, 1 as listed, 1 no list. "
+        "6 hosts: 1 failed, 2 unreachable, 1 drift, 1 in sync, 1 no list. "
         f"The report is in {reported.directory}."
     )
     assert {path.name for path in reported.directory.iterdir()} == {

@@ -141,7 +141,7 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
         roll_out(boards, LIST, rollout_waves=["100%"], passthrough_hosts="a,b,c")
         clean = play(boards.inventory, "armfleet.vfio.drift", variables=asked)
         assert clean.code == 0, clean.output
-        assert states(tmp_path) == {"a": "as_listed", "b": "as_listed", "c": "as_listed"}
+        assert states(tmp_path) == {"a": "in_sync", "b": "in_sync", "c": "in_sync"}
         # As other tools do it.
         driver = f"/sys/bus/platform/devices/{NAMES[0]}/driver"
         run_on(boards.boards["b"], "sh", "-c", f"echo {NAMES[0]} > {driver}/unbind")
@@ -151,7 +151,7 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
         )
         assert drifted.code == 2
         assert states(tmp_path) == {
-            "a": "as_listed",
+            "a": "in_sync",
             "b": "drift",
             "c": "drift",
             "gone": "unreachable",

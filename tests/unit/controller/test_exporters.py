@@ -81,8 +81,8 @@ def test_json_has_all_of_it_one_host_a_line() -> None:
             "failed": 0,
             "unreachable": 1,
             "drift": 1,
-            "reboot": 0,
-            "as_listed": 1,
+            "reboot_required": 0,
+            "in_sync": 1,
             "unmanaged": 0,
         },
         "devices": 68,
@@ -192,8 +192,8 @@ def test_labels_come_back_as_they_were() -> None:
     ("hosts", "summary"),
     [
         ([], "0 hosts: nothing to report"),
-        (FLEET[:1], "1 host: 1 as listed"),
-        (FLEET, "3 hosts: 1 unreachable, 1 drift, 1 as listed"),
+        (FLEET[:1], "1 host: 1 in sync"),
+        (FLEET, "3 hosts: 1 unreachable, 1 drift, 1 in sync"),
     ],
 )
 def test_the_summary_is_one_line(hosts: list[HostState], summary: str) -> None:

@@ -89,10 +89,10 @@ def damaged(*sentences: str) -> dict[str, Any]:
         (read(DRIFTING, device(), DRIFTING, **damaged(EMPTY)), "drift", "So differ 2 devices."),
         (read(policy_list=[], **damaged(EMPTY)), "drift", EMPTY),
         (read(device(), reboot_required=True, **damaged(EMPTY)), "drift", EMPTY),
-        (read(device(), reboot_required=True, **damaged()), "reboot", "Boot it to finish"),
-        (read(device(), **damaged()), "as_listed", "as the list wants"),
-        (read(device()), "as_listed", "One device of its list is as the list wants"),
-        (read(device(), device("c.dma")), "as_listed", "2 devices of its list are as the list"),
+        (read(device(), reboot_required=True, **damaged()), "reboot_required", "Boot it to finish"),
+        (read(device(), **damaged()), "in_sync", "as the list wants"),
+        (read(device()), "in_sync", "One device of its list is as the list wants"),
+        (read(device(), device("c.dma")), "in_sync", "2 devices of its list are as the list"),
         (read(device(desired=None), policy_list=[]), "unmanaged", "No list is applied to it"),
         (read(DRIFTING), "drift", "/soc/crypto@b000000: it is acme-crypto, and the list wants"),
         (read(DRIFTING), "drift", "Apply its list again, or change the list."),
@@ -100,12 +100,12 @@ def damaged(*sentences: str) -> dict[str, Any]:
         (read(DRIFTING, DRIFTING), "drift", "So is one more of its devices."),
         (read(*[DRIFTING] * 3), "drift", "So are 2 more of its devices."),
         (read(DRIFTING, policy_list=[]), "drift", "undo what was done by hand"),
-        (read(DRIFTING, reboot_required=True), "reboot", "Boot it to finish"),
-        (read(ACCEPTED, reboot_required=True), "reboot", "Boot it to finish"),
+        (read(DRIFTING, reboot_required=True), "reboot_required", "Boot it to finish"),
+        (read(ACCEPTED, reboot_required=True), "reboot_required", "Boot it to finish"),
         (read(DRIFTING, LOSING, reboot_required=True), "drift", "/soc/dma@c: the next boot takes"),
         (read(LOSING, LOSING), "drift", "So is one more of its devices. Do not boot it before"),
-        (read(device(), reboot_required=True), "reboot", "which has not happened yet"),
-        (read(device(), reboot_required=False), "as_listed", "as the list wants"),
+        (read(device(), reboot_required=True), "reboot_required", "which has not happened yet"),
+        (read(device(), reboot_required=False), "in_sync", "as the list wants"),
         (None, "failed", "It was not read"),
         ({}, "failed", "It was not read"),
         ({"failed": True, "msg": "no /sys here"}, "failed", "cannot be read: no /sys here."),
@@ -197,7 +197,7 @@ def test_what_a_device_carries_may_not_be_known() -> None:
 def test_what_other_kernels_lack_is_a_note_and_no_state() -> None:
     kernels = [{"release": "6.1", "note": "Kernel 6.1 lacks it"}, {"release": "6.2", "note": None}]
     host = host_state("board-7", read(device(), kernels=kernels))
-    assert host["state"] == "as_listed"
+    assert host["state"] == "in_sync"
     assert host["sentence"].endswith(" Note: Kernel 6.1 lacks it")
     assert host["notes"] == ["Kernel 6.1 lacks it"]
 

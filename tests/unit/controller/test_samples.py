@@ -306,8 +306,8 @@ def test_each_sample_of_fleet_report_is_returned(
     monkeypatch.setattr(fleet_report, "datetime", Clock)
     board = sample_board(tmp_path / "board")
     claim_crypto(board)
-    as_listed, drifted = information(board), drifting(tmp_path / "drifting")
-    found = [as_listed] * 196 + [drifted] * 3 + [UNREACHABLE]
+    in_sync, drifted = information(board), drifting(tmp_path / "drifting")
+    found = [in_sync] * 196 + [drifted] * 3 + [UNREACHABLE]
     hosts = [host_state.host_state(result, f"board-{n}") for n, result in enumerate(found)]
     report = fleet_report.fleet_report(hosts, "Boards", {"script": ""})
     assert untrue(documented("filter.fleet_report")["_value"]["contains"], [report]) == {}
