@@ -88,7 +88,7 @@ _value:
           returned: always
           type: str
           sample: "2026-01-31T12:00:00+00:00"
-        made_at_in_words:
+        made_at_text:
           description: The same for people.
           returned: always
           type: str
@@ -111,14 +111,14 @@ _value:
         totals:
           description: >-
             Numbers of C(devices), of those that are C(listed), that are C(drifting), and that are
-            C(with_hazards).
+            C(in_use).
           returned: always
           type: dict
-          sample: {devices: 796, listed: 199, drifting: 3, with_hazards: 3}
+          sample: {devices: 796, listed: 199, drifting: 3, in_use: 3}
         hosts:
           description: >-
             The hosts in need of somebody first, each with C(host), C(state), its C(label),
-            C(sentence), and numbers as in RV(_value.page.totals).
+            C(message), and numbers as in RV(_value.page.totals).
           returned: always
           type: list
           elements: dict

@@ -44,7 +44,7 @@ EXAMPLES = r"""
 
 - name: Say how the host is
   ansible.builtin.debug:
-    msg: "{{ (found | armfleet.vfio.host_state(inventory_hostname)).sentence }}"
+    msg: "{{ (found | armfleet.vfio.host_state(inventory_hostname)).message }}"
 """
 
 RETURN = r"""
@@ -72,7 +72,7 @@ _value:
       returned: always
       type: str
       sample: drift
-    sentence:
+    message:
       description: The same in plain words on one line, with what to do where that is known.
       returned: always
       type: str
@@ -137,14 +137,14 @@ _value:
             - >-
               it is on driver acme-crypto with driver_override unset, and the list last applied
               wants it on driver vfio-platform with driver_override vfio-platform
-        hazards:
+        in_use_by:
           description: >-
-            What would be hurt if it lost its driver now, C(kind) and C(sentence), as C(carries) of
+            What would be hurt if it lost its driver now, C(kind) and C(message), as C(in_use_by) of
             M(armfleet.vfio.device_info); null where that is not known, as without root.
           returned: always
           type: list
           elements: dict
-          sample: [{kind: network, sentence: network interface eth0 is up}]
+          sample: [{kind: network, message: network interface eth0 is up}]
     boot_files:
       description: >-
         A sentence for each difference of a boot file from what the list last applied renders, and
@@ -156,7 +156,7 @@ _value:
     notes:
       description: >-
         What an operator should know and is no drift, a sentence each, such as that an installed
-        kernel lacks a module that the list needs. The first of them ends RV(_value.sentence).
+        kernel lacks a module that the list needs. The first of them ends RV(_value.message).
       returned: always
       type: list
       elements: str

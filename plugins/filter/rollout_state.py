@@ -48,7 +48,7 @@ EXAMPLES = r"""
 - name: Fail where the list did not come into force
   ansible.builtin.assert:
     that: row.outcome in ["changed", "unchanged"]
-    fail_msg: "{{ row.sentence }}"
+    fail_msg: "{{ row.message }}"
   vars:
     row: "{{ inventory_hostname | armfleet.vfio.rollout_state(1, applied, checked) }}"
 """
@@ -75,7 +75,7 @@ _value:
       returned: always
       type: str
       sample: failed
-    sentence:
+    message:
       description: What is to be said of it, in one line.
       returned: always
       type: str

@@ -61,7 +61,7 @@ EXAMPLES = r"""
 
 - name: See why a device has its driver, and who has a say in it at the next boot
   ansible.builtin.debug:
-    msg: "{{ item.bound_by.sentence | default('no driver') }}; {{ item.next_boot.reason }}"
+    msg: "{{ item.bound_by.message | default('no driver') }}; {{ item.next_boot.reason }}"
   loop: "{{ host.devices }}"
   loop_control:
     label: "{{ item.name }}"
@@ -143,14 +143,14 @@ devices:
             - V(compatible), V(acpi), V(amba) or V(name) if the driver's module claims one of its
               C(compatible) strings, its ACPI ids, its AMBA id or its name. Of a module with several
               drivers it is not known which of them claims what.
-            - V(hand) if the module does not claim it, as those of VFIO claim none, so that somebody
-              bound it with an override that was cleared since.
-            - V(kernel) if that is not known, as of most drivers that are built in.
+            - V(manual) if the module does not claim the device, as VFIO's modules never do. The
+              device was bound with an override that has since been cleared.
+            - V(unknown) if the reason is unknown, as for most built-in drivers.
           returned: always
           type: str
           sample: override
-        sentence:
-          description: The same in words, with what was claimed, or who sets the override.
+        message:
+          description: The same as text, with what was claimed, or who sets the override.
           returned: always
           type: str
           sample: >-
@@ -182,7 +182,7 @@ devices:
       sample:
         - /dev/vfio/by-path/soc:crypto@b000000
         - /dev/vfio/devices/by-path/soc:crypto@b000000
-    carries:
+    in_use_by:
       description:
         - What would be hurt if it lost its driver now; empty if it has none.
         - Null where nothing is known and there may be something, because open files and mounts of
@@ -206,7 +206,7 @@ devices:
           returned: always
           type: str
           sample: eth0
-        sentence:
+        message:
           description: The same in words.
           returned: always
           type: str
@@ -273,7 +273,7 @@ devices:
     lost_at_boot:
       description:
         - What would be hurt because the next boot gives the device to another driver than now. That
-          is what is in RV(devices[].carries), but for open nodes of VFIO and for groups, and what
+          is what is in RV(devices[].in_use_by), but for open nodes of VFIO and for groups, and what
           is configured for each boot, as O(armfleet.vfio.host_policy#module:allow) describes it.
         - Empty where the next boot leaves the device to its driver.
       returned: always
@@ -281,7 +281,7 @@ devices:
       elements: dict
       contains:
         kind:
-          description: As in RV(devices[].carries).
+          description: As in RV(devices[].in_use_by).
           returned: always
           type: str
           sample: network
@@ -290,7 +290,7 @@ devices:
           returned: always
           type: str
           sample: eth0
-        sentence:
+        message:
           description: The same in words.
           returned: always
           type: str
@@ -331,14 +331,14 @@ devices:
           returned: always
           type: dict
           sample: {dt_path: /soc/crypto@b000000, policy: vfio}
-    rules_of_others:
+    foreign_rules:
       description:
         - Rules of other people's files that may set its override, in the order in which they do.
       returned: always
       type: list
       elements: dict
       contains:
-        place:
+        location:
           description: File and line.
           returned: always
           type: str
@@ -348,7 +348,7 @@ devices:
           returned: always
           type: str
           sample: vfio-platform
-    boot_configuration:
+    module_configuration:
       description:
         - What others say in C(modprobe.d), in C(modules-load.d) and on the kernel's command line of
           the module of its driver, of those that the list last applied needs for it, and, where it
@@ -357,12 +357,12 @@ devices:
       type: list
       elements: dict
       contains:
-        place:
+        location:
           description: File and line, or V(/proc/cmdline).
           returned: always
           type: str
           sample: /etc/modprobe.d/local.conf:2
-        says:
+        text:
           description: The line, or the word of the command line.
           returned: always
           type: str
@@ -386,12 +386,12 @@ devices:
           returned: always
           type: str
           sample: virtio-mmio
-        words:
+        parameter:
           description: What to add to the command line; null where this kernel does not tell.
           returned: always
           type: str
           sample: initcall_blacklist=virtio_mmio_init
-        sentence:
+        message:
           description: The same in words, with the other devices that would lose the driver.
           returned: always
           type: str

@@ -411,12 +411,12 @@ kernel_command_line:
       returned: always
       type: str
       sample: virtio-mmio
-    words:
+    parameter:
       description: What to add to the command line; null where this kernel does not tell.
       returned: always
       type: str
       sample: initcall_blacklist=virtio_mmio_init
-    sentence:
+    message:
       description: The same in words, with the other devices that would lose the driver.
       returned: always
       type: str

@@ -97,7 +97,7 @@ images:
       type: list
       elements: str
       sample: []
-    left_over:
+    unexpected:
       description: Files of the last list that are in it and must not be; empty in check mode.
       returned: always
       type: list

@@ -129,7 +129,7 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     return HostState(
         host=host,
         state=state,
-        sentence=" Note: ".join([sentence, *map(one_line, notes[:1])]),
+        message=" Note: ".join([sentence, *map(one_line, notes[:1])]),
         devices=devices,
         boot_files=boot_files,
         notes=notes,
@@ -171,7 +171,7 @@ def _losses(losing: Sequence[Device]) -> str:
 
 
 def _without_devices(host: str, state: str, sentence: str) -> HostState:
-    return HostState(host=host, state=state, sentence=sentence, devices=[], boot_files=[], notes=[])
+    return HostState(host=host, state=state, message=sentence, devices=[], boot_files=[], notes=[])
 
 
 def _device(inspected: Mapping[str, Any]) -> Device:

@@ -25,10 +25,10 @@ class Hazard(TypedDict):
     """What would be hurt if the device lost its driver."""
 
     kind: str
-    sentence: str
+    message: str
 
 
-_HAZARD = _answers.HAZARD.part("kind", "sentence")
+_HAZARD = _answers.HAZARD.part("kind", "message")
 
 
 class Binding(TypedDict):
@@ -48,7 +48,7 @@ class NextBoot(Binding):
 class Device(TypedDict):
     """A device of a host: a value for the key of each of DEVICE_COLUMNS.
 
-    ``device`` names it best. ``hazards`` are None where not known.
+    ``device`` names it best. ``in_use_by`` is None where not known.
     """
 
     device: str
@@ -59,7 +59,7 @@ class Device(TypedDict):
     desired: Binding | None
     next_boot: NextBoot
     drift: list[str]
-    hazards: list[Hazard] | None
+    in_use_by: list[Hazard] | None
 
 
 class HostState(TypedDict):
@@ -70,7 +70,7 @@ class HostState(TypedDict):
 
     host: str
     state: str
-    sentence: str
+    message: str
     devices: list[Device]
     boot_files: list[str]
     notes: list[str]
@@ -121,13 +121,13 @@ def _next_driver(binding: NextBoot) -> str | None:
 def _hazard_sentences(hazards: list[Hazard] | None) -> str:
     if hazards is None:
         return _HAZARDS_NOT_KNOWN
-    return "; ".join(hazard["sentence"] for hazard in hazards)
+    return "; ".join(hazard["message"] for hazard in hazards)
 
 
 def _hazards_of_page(hazards: list[Hazard] | None) -> list[Hazard]:
     if hazards is None:
         sentence = "it was read without root, and other users' files were not"
-        return [Hazard(kind="unknown", sentence=sentence)]
+        return [Hazard(kind="unknown", message=sentence)]
     return hazards
 
 
@@ -164,10 +164,10 @@ DEVICE_COLUMNS = (
     ),
     _as_returned("drift", {"drift": "; ".join}),
     DeviceColumn(
-        "hazards",
-        _answers.Record({"carries": _answers.Nullable(_answers.ListOf(_HAZARD))}),
-        itemgetter("carries"),
-        {"hazards": _hazard_sentences},
+        "in_use_by",
+        _answers.Record({"in_use_by": _answers.Nullable(_answers.ListOf(_HAZARD))}),
+        itemgetter("in_use_by"),
+        {"in_use_by": _hazard_sentences},
         _hazards_of_page,
     ),
 )
@@ -209,7 +209,7 @@ def _count(is_counted: Callable[[Device], bool]) -> Callable[[HostState], int]:
 HOST_COLUMNS = (
     HostColumn("host", itemgetter("host"), True, Heading("Host", "name")),
     HostColumn("state", itemgetter("state"), True, Heading("State", "state")),
-    HostColumn("sentence", itemgetter("sentence"), True, Heading("What is the matter", "sentence")),
+    HostColumn("message", itemgetter("message"), True, Heading("What is the matter", "message")),
     HostColumn(
         "devices",
         lambda host: len(host["devices"]),
@@ -238,11 +238,11 @@ HOST_COLUMNS = (
         ),
     ),
     HostColumn(
-        "with_hazards",
-        _count(lambda device: bool(device["hazards"])),
-        heading=Heading("Hazards", "number", "With hazards"),
+        "in_use",
+        _count(lambda device: bool(device["in_use_by"])),
+        heading=Heading("In use", "number", "In use"),
         metric=Metric(
-            "hazard_devices",
+            "in_use_devices",
             "Devices that carry something which would be hurt if they lost their drivers.",
         ),
     ),

@@ -35,7 +35,7 @@ class RolloutState(TypedDict):
     host: str
     wave: int | None
     outcome: str
-    sentence: str
+    message: str
 
 
 def rollout_state(
@@ -53,14 +53,14 @@ def rollout_state(
     replaces the sentence of a host that was not changed.
     """
     outcome, sentence = _outcome(host, applied or {}, checked, failure, unchanged)
-    return RolloutState(host=host, wave=wave, outcome=outcome, sentence=sentence)
+    return RolloutState(host=host, wave=wave, outcome=outcome, message=sentence)
 
 
 def table(states: Sequence[RolloutState]) -> list[str]:
     """Return the lines of a table, hosts that stop a rollout first."""
     rows = [("HOST", "WAVE", "OUTCOME", "WHAT IS TO BE SAID")]
     rows += [
-        (state["host"], str(state["wave"] or "-"), state["outcome"], state["sentence"])
+        (state["host"], str(state["wave"] or "-"), state["outcome"], state["message"])
         for state in sorted(states, key=lambda state: OUTCOMES.index(state["outcome"]))
     ]
     widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
@@ -74,7 +74,7 @@ def table(states: Sequence[RolloutState]) -> list[str]:
 
 def not_begun(host: str) -> RolloutState:
     """Return the row of a host whose wave has not begun."""
-    return RolloutState(host=host, wave=None, outcome=NOT_BEGUN, sentence="")
+    return RolloutState(host=host, wave=None, outcome=NOT_BEGUN, message="")
 
 
 def _outcome(
@@ -105,11 +105,11 @@ def _verified(state: HostState, done: str) -> tuple[str, str]:
     listed = [device for device in state["devices"] if device["desired"] is not None]
     drifting = [device for device in listed if device["drift"]]
     if state["state"] == "failed":
-        return FAILED, state["sentence"]
+        return FAILED, state["message"]
     if state["boot_files"]:
         return FAILED, one_line(state["boot_files"][0])
     if state["state"] == "reboot_required":
-        return done, state["sentence"]
+        return done, state["message"]
     if drifting:
         first = drifting[0]
         return FAILED, "%s is not as the list wants: %s" % (

@@ -149,7 +149,7 @@ def test_initramfs_tools_puts_in_what_is_needed_and_no_more(
         needed.add("iommufd")
     assert content(boots.guest) - before == {*needed, RULES, OPTIONS}
     (image,) = run.of(MODULE)["images"]
-    assert (image["rebuilt"], image["missing"], image["left_over"]) == (True, [], [])
+    assert (image["rebuilt"], image["missing"], image["unexpected"]) == (True, [], [])
     assert_an_image_that_is_not_rebuilt_is_found_out(boots)
     once = depth != "nightly"
     boots.try_twice(cases("vfio-platform in the initramfs"), record, boot, once=once)

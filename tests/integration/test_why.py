@@ -143,19 +143,19 @@ def test_each_device_is_told_with_why_it_has_its_driver(guest: Guest, inventory:
     found = info(inventory)
     expected = {
         "b101000.ring": "override",
-        "b000000.crypto": "hand",
+        "b000000.crypto": "manual",
         "b002000.dma": "compatible",
         "gpio-keys": "compatible",
         "9010000.pl031": "amba",
         "reg-dummy": "name",
-        "9050000.smmuv3": "kernel",
+        "9050000.smmuv3": "unknown",
     }
     assert {name: found[name]["bound_by"]["kind"] for name in expected} == expected
     # Its first is acme,dma-v2.
-    assert found["b002000.dma"]["bound_by"]["sentence"] == (
+    assert found["b002000.dma"]["bound_by"]["message"] == (
         "the module acme claims its compatible acme,dma"
     )
-    assert "the list last applied sets" in found["b101000.ring"]["bound_by"]["sentence"]
+    assert "the list last applied sets" in found["b101000.ring"]["bound_by"]["message"]
     drifting = {name for name, one in found.items() if one["drift"]}
     assert drifting == {"b000000.crypto"}
 
@@ -167,14 +167,14 @@ def test_another_user_is_told_the_same_as_root_or_that_it_is_not_known(
     of_root, output = whole_info(inventory)
     assert "does not run as root" not in output
     found, output = whole_info(inventory, ansible_python_interpreter="/root/a-python")
-    unknown = [one["name"] for one in found["devices"] if one["carries"] is None]
+    unknown = [one["name"] for one in found["devices"] if one["in_use_by"] is None]
     assert set(unknown) >= {"b101000.ring", "b102000.ring", "b103000.ring"}
     assert "does not run as root" in output
     assert unknown[0] in output
-    told = {one["name"]: one["carries"] for one in of_root["devices"]}
+    told = {one["name"]: one["in_use_by"] for one in of_root["devices"]}
     for one in found["devices"]:
-        if one["carries"] is None:
-            one["carries"] = told[one["name"]]
+        if one["in_use_by"] is None:
+            one["in_use_by"] = told[one["name"]]
     assert found == of_root
 
 
@@ -225,12 +225,12 @@ def test_the_next_boot_is_told_with_the_lines_that_decide_it(guest: Guest, inven
     ring = found["b100000.ring"]
     assert ring["next_boot"]["driver"] is None
     assert f"{BLACKLIST}:2 says 'blacklist acme'" in ring["next_boot"]["reason"]
-    assert ring["boot_configuration"] == [
-        {"place": f"{BLACKLIST}:2", "says": "blacklist acme"},
-        {"place": f"{LOADED}:1", "says": "acme"},
+    assert ring["module_configuration"] == [
+        {"location": f"{BLACKLIST}:2", "text": "blacklist acme"},
+        {"location": f"{LOADED}:1", "text": "acme"},
     ]
-    assert [found[name]["rules_of_others"] for name in ("b101000.ring", "b104000.ring")] == [
-        [{"place": f"{EARLY}:1", "driver_override": "replaced"}],
+    assert [found[name]["foreign_rules"] for name in ("b101000.ring", "b104000.ring")] == [
+        [{"location": f"{EARLY}:1", "driver_override": "replaced"}],
         [],
     ]
     Story.predicted = {

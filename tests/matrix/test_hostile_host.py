@@ -84,7 +84,7 @@ def facts(tmp_path: Path) -> dict[str, Any]:
         "report_formats": ["json"],
         "report_registered": "nothing",
         "rollout_max_failures": 9,
-        "rollout_row": {"host": EVIL, "wave": 1, "outcome": "changed", "sentence": "fine"},
+        "rollout_row": {"host": EVIL, "wave": 1, "outcome": "changed", "message": "fine"},
         "passthrough_rollout": "theirs",
         "ansible_connection": "local",
         "armfleet_board_names": [command(tmp_path)],

@@ -95,7 +95,7 @@ def devices_of(board: Board, shift: int = 0) -> Iterator[dict[str, Any]]:
             hazards = []
             if kind.carries and number == 0:
                 what, subject, sentence = kind.carries
-                hazards = [{"kind": what, "subject": subject, "sentence": sentence % number}]
+                hazards = [{"kind": what, "subject": subject, "message": sentence % number}]
             yield {
                 "name": name,
                 "bus": kind.bus,
@@ -111,7 +111,7 @@ def devices_of(board: Board, shift: int = 0) -> Iterator[dict[str, Any]]:
                     "reason": claims,
                 },
                 "drift": [],
-                "carries": hazards,
+                "in_use_by": hazards,
             }
 
 
@@ -127,7 +127,7 @@ def give_to_vfio(device: dict[str, Any]) -> None:
             "known": True,
             "reason": "policy vfio of the list last applied",
         },
-        "carries": [],
+        "in_use_by": [],
     }
 
 

@@ -113,7 +113,7 @@ def test_a_host_opens_with_running_wanted_and_coming_drivers_side_by_side(shown:
         "Running now",
         "Its list wants",
         "After next boot",
-        "Drift and hazards",
+        "Drift and use",
     ]
     drifting = table.locator("tbody tr").first
     assert drifting.locator("code").all_inner_texts() == [
@@ -185,7 +185,7 @@ def test_columns_sort_up_and_down_and_say_so(shown: Page) -> None:
     assert names(shown) == sorted(names(shown), reverse=True)
     below = host_rows(shown).last.locator("xpath=following-sibling::tr[1]")
     expect(below.get_by_role("table", name="Devices of edge-01")).to_be_visible()
-    table.locator("> thead").get_by_role("button", name="Hazards").click()
+    table.locator("> thead").get_by_role("button", name="In use").click()
     numbers = host_rows(shown).locator("td:last-child").all_inner_texts()
     counted = [int(number) for number in numbers if number.isdecimal()]
     assert counted == sorted(counted)

@@ -150,7 +150,7 @@ def test_hosts_that_cannot_be_read_are_rows_and_in_nobodys_way(reported: Reporte
         "gone": "unreachable",
         "template": "unreachable",
     }
-    sentences = {host["host"]: host["sentence"] for host in reported.json["hosts"]}
+    sentences = {host["host"]: host["message"] for host in reported.json["hosts"]}
     assert "ansible_python_interpreter" in sentences["no-python"]
     assert sentences["gone"].startswith("It cannot be reached: ")
     assert "/net@1000: it is" in sentences["drifting"]
@@ -259,7 +259,7 @@ def test_what_a_host_says_is_no_template(tmp_path: Path) -> None:
                             "| armfleet.vfio.host_states(hostvars, 'found') }}"
                         },
                     },
-                    {"name": "Show it", "ansible.builtin.debug": {"msg": "{{ kept[0].sentence }}"}},
+                    {"name": "Show it", "ansible.builtin.debug": {"msg": "{{ kept[0].message }}"}},
                 ],
             }
         ],
@@ -281,7 +281,7 @@ def test_a_large_fleet_is_reported(depth: str, tmp_path: Path) -> None:
                         **device,
                         "dt_path": device["device"],
                         "acpi_path": None,
-                        "carries": device["hazards"],
+                        "in_use_by": device["in_use_by"],
                     }
                     for device in host["devices"]
                 ],

@@ -284,9 +284,9 @@ def test_device_info_shows_the_same(inventory: Path) -> None:
     lines = refusal_lines(apply(inventory, ENTRIES))
     for one in shown:
         kind, _sentences = CARRIED[one["dt_path"]]
-        assert kind in [hazard["kind"] for hazard in one["carries"]]
-        for hazard in one["carries"]:
-            assert hazard["sentence"] in lines_about(one["dt_path"], lines, hazard["kind"])
+        assert kind in [hazard["kind"] for hazard in one["in_use_by"]]
+        for hazard in one["in_use_by"]:
+            assert hazard["message"] in lines_about(one["dt_path"], lines, hazard["kind"])
 
 
 def test_what_is_allowed_and_can_be_done_is_done_and_can_be_given_back(

@@ -78,9 +78,9 @@ def test_raid_takes_all_channels_and_returns_them(guest: Guest, inventory: Path)
     assert "(module async_tx takes all channels, for " in refused
     assert "raid456" in refused
     (device,) = calls.info(inventory, {"dt_path": ENGINE})
-    (carried,) = device["carries"]
+    (carried,) = device["in_use_by"]
     assert carried["kind"] == "consumers"
-    assert carried["sentence"] in refused
+    assert carried["message"] in refused
     guest.run(UNLOAD)
     applied = apply(inventory)
     assert applied.code == 0, applied.output

@@ -148,7 +148,7 @@ def test_rules_that_are_replayed_and_services_that_restart_leave_an_open_device_
             guest.run(command)
             assert read_machine(guest).at(RING).binding == VFIO
         (found,) = info(inventory, {"dt_path": RING})
-        assert sentence in [one["sentence"] for one in found["carries"]]
+        assert sentence in [one["message"] for one in found["in_use_by"]]
         # A run of the same list, as at the next night, has nothing to do with it.
         assert apply_vfio(inventory, RING).changed == {"test-d": 0}
 

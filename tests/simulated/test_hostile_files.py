@@ -248,7 +248,7 @@ def host_policy(hostile: HostileHost) -> dict[str, Any]:
 
 def kinds(answer: dict[str, Any]) -> set[str]:
     """What the devices of device_info carry."""
-    return {hazard["kind"] for one in answer["devices"] for hazard in one["carries"]}
+    return {hazard["kind"] for one in answer["devices"] for hazard in one["in_use_by"]}
 
 
 def test_any_bytes_in_a_file_end_in_an_answer(

@@ -133,7 +133,7 @@ def _explain_permanent_driver(early: EarlyBinding) -> str:
         % (
             early.device.label,
             early.driver,
-            early.words or "initcall_blacklist= with the driver's init function",
+            early.parameter or "initcall_blacklist= with the driver's init function",
             ", ".join(early.others) or "none has it now",
         )
     )

@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple, Sequence
 
 from .._discovery.builtin_drivers import is_permanent_driver
 from .._discovery.devices import sysfs_dir
-from .._discovery.driver_match import KERNEL, Drivers, Match, Reason
+from .._discovery.driver_match import UNKNOWN, Drivers, Match, Reason
 from .._discovery.vfio import is_built_in, modalias, native
 from .._model.buses import VFIO_DRIVERS
 from .._model.device import Identity, Native, State
@@ -272,7 +272,7 @@ class BootForecast:
             return None
         if own.module is None:
             return self._drivers.match(device, own.driver)
-        return Match(Reason(KERNEL, "its module claims it"), own.module, is_claiming=True)
+        return Match(Reason(UNKNOWN, "its module claims it"), own.module, is_claiming=True)
 
     def _never_had_a_driver(self, device: Identity) -> bool:
         """Whether it is known that no driver was bound to the device since it is there."""

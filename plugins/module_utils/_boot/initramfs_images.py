@@ -47,7 +47,7 @@ class Image(NamedTuple):
     kernel: str
     is_rebuilt: bool = False
     missing: Sequence[str] = ()
-    left_over: Sequence[str] = ()
+    unexpected: Sequence[str] = ()
     not_installed: Sequence[str] = ()
     unreadable: str | None = None
 
@@ -93,7 +93,7 @@ def result(rebuilt: Rebuilt) -> dict[str, Any]:
                 "kernel": image.kernel,
                 "rebuilt": image.is_rebuilt,
                 "missing": list(image.missing),
-                "left_over": list(image.left_over),
+                "unexpected": list(image.unexpected),
             }
             for image in rebuilt.images
         ],
@@ -180,7 +180,9 @@ def _checked(files: Files, run: Run, tool: InitramfsTool, image: Image) -> Image
     return image._replace(
         missing=[path for path in required.files if _end(path) not in ends]
         + ["module " + module for module in absent if module in available],
-        left_over=[path for path in _READ_EARLY if files.read(path) is None and _end(path) in ends],
+        unexpected=[
+            path for path in _READ_EARLY if files.read(path) is None and _end(path) in ends
+        ],
         not_installed=[module for module in absent if module not in available],
     )
 
@@ -220,10 +222,10 @@ def _problems(image: Image, ran: Ran, command: Sequence[str]) -> list[str]:
             "again; or set `initramfs: never`"
             % (image.path, " and ".join(image.missing), " ".join(command))
         )
-    if image.left_over:
+    if image.unexpected:
         problems.append(
             "%s still has %s after '%s', which this host has no longer. See the configuration of "
             "the tool that built it, and run again"
-            % (image.path, " and ".join(image.left_over), " ".join(command))
+            % (image.path, " and ".join(image.unexpected), " ".join(command))
         )
     return problems

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Drivers that have a device before user space begins, and the words that stop them. Reads only."""
+"""Drivers that bind a device before user space starts, and how to prevent it. Reads only."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _INITCALL = re.compile(
 class EarlyBinding(NamedTuple):
     """That a device has its native driver for a moment at each boot.
 
-    ``words`` go on the kernel's command line to prevent it; None where they are not known.
+    ``parameter`` goes on the kernel's command line to prevent it; None where it is not known.
     """
 
     device: Identity
     driver: str
-    words: str | None
+    parameter: str | None
     others: Sequence[str]
 
     @property
@@ -41,7 +41,7 @@ class EarlyBinding(NamedTuple):
             "%s is taken by %s for a moment at each boot, before any rule can run: that driver is "
             "built into the kernel" % (self.device.label, self.driver)
         )
-        if self.words is None:
+        if self.parameter is None:
             return (
                 "%s. Where even that is too much, initcall_blacklist= on the kernel's command line "
                 "prevents it, with the driver's init function, which this kernel does not tell"
@@ -50,7 +50,7 @@ class EarlyBinding(NamedTuple):
         return (
             "%s. Where even that is too much, add %s to the kernel's command line. No other device "
             "gets that driver then either: %s"
-            % (begin, self.words, ", ".join(self.others) or "none has it now")
+            % (begin, self.parameter, ", ".join(self.others) or "none has it now")
         )
 
 
@@ -105,13 +105,13 @@ class BuiltinDrivers:
             return None
         module = module or module_of(self._sysfs, self._kmod, device, driver)
         functions = self._init_functions().get(module, [])
-        words = "initcall_blacklist=" + functions[0] if len(functions) == 1 else None
+        parameter = "initcall_blacklist=" + functions[0] if len(functions) == 1 else None
         others = [
             name
             for name in self._sysfs.names(driver_dir)
             if name != device.name and self._sysfs.exists("bus/%s/devices/%s" % (device.bus, name))
         ]
-        return EarlyBinding(device, driver, words, others)
+        return EarlyBinding(device, driver, parameter, others)
 
     def _init_functions(self) -> dict[str, list[str]]:
         if self._functions is None:

@@ -15,14 +15,14 @@ from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
 from .vfio import is_built_in, modalias
 
-OVERRIDE, COMPATIBLE, ACPI, AMBA, NAME, HAND, KERNEL = (
+OVERRIDE, COMPATIBLE, ACPI, AMBA, NAME, MANUAL, UNKNOWN = (
     "override",
     "compatible",
     "acpi",
     BY_AMBA_ID,
     BY_NAME,
-    "hand",
-    "kernel",
+    "manual",
+    "unknown",
 )
 # By how a modalias begins: drivers/of/device.c, drivers/acpi/device_sysfs.c, and the bus.
 _KINDS = {"of": COMPATIBLE, "acpi": ACPI, **{name: bus.match_kind for name, bus in BUSES.items()}}
@@ -48,7 +48,7 @@ class Match(NamedTuple):
 
     @property
     def is_by_hand(self) -> bool:
-        return self.reason.kind == HAND
+        return self.reason.kind == MANUAL
 
 
 class Drivers:
@@ -101,14 +101,14 @@ class Drivers:
         if module:
             return Match(_by_hand("the module %s does not claim it" % module), module)
         sentence = "the driver is built in and the kernel chose it; it does not tell by what"
-        return Match(Reason(KERNEL, sentence))
+        return Match(Reason(UNKNOWN, sentence))
 
     def _built_in_for(self, asked: str) -> list[str]:
         return [module for module in self._kmod.resolve(asked) if self._kmod.is_built_in(module)]
 
     def _claimed(self, device: Identity, asked: str, module: str) -> Reason | None:
         """What of the device the module claims first, in the kernel's order."""
-        kind = _KINDS.get(asked.partition(":")[0], KERNEL)
+        kind = _KINDS.get(asked.partition(":")[0], UNKNOWN)
         if kind == COMPATIBLE and device.compatible:
             head = asked.partition("C" + device.compatible[0])[0]
             for compatible in device.compatible:
@@ -135,12 +135,12 @@ def _by(kind: str, what: str, module: str) -> Reason:
 
 def _by_hand(why: str) -> Reason:
     sentence = "%s: somebody bound it, with a driver_override that was cleared since" % why
-    return Reason(HAND, sentence)
+    return Reason(MANUAL, sentence)
 
 
 def _unknown(module: str) -> Reason:
     sentence = "modinfo does not know the module %s, so that what it claims is not known" % module
-    return Reason(KERNEL, sentence)
+    return Reason(UNKNOWN, sentence)
 
 
 def _name(device: Identity, asked: str) -> str:

@@ -30,7 +30,7 @@ def unknown(findings: Findings) -> list[str]:
     if devices:
         sentences.append(
             "%s: whether a process of another user, or in another mount namespace, uses what these "
-            "devices carry is not known, because %s. carries is null where nothing is known, and "
+            "devices carry is not known, because %s. in_use_by is null where nothing is known, and "
             "may not be all where something is. Set become: true to see open files and mounts of "
             "all processes" % (_text.listed(devices), _why_unknown())
         )
@@ -101,7 +101,7 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
         **results.running(inspection.state),
         bound_by=inspection.bound_by and _reason(inspection.bound_by),
         links=list(inspection.links),
-        carries=None if inspection.hazards is None else list(map(_hazard, inspection.hazards)),
+        in_use_by=None if inspection.hazards is None else list(map(_hazard, inspection.hazards)),
         claimed_by=sources.entry and to_mapping(sources.entry),
         desired=sources.desired and _binding(sources.desired),
         next_boot=dict(
@@ -115,19 +115,19 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
         drift=inspection.drift,
         driverctl=sources.foreign
         and {"path": sources.foreign.path, "entry": to_mapping(sources.foreign.entry)},
-        rules_of_others=[
-            {"place": rule.location, "driver_override": rule.driver_override}
+        foreign_rules=[
+            {"location": rule.location, "driver_override": rule.driver_override}
             for rule in sources.rules
         ],
-        boot_configuration=[
-            {"place": line.location, "says": line.text} for line in inspection.lines
+        module_configuration=[
+            {"location": line.location, "text": line.text} for line in inspection.lines
         ],
         kernel_command_line=inspection.early and results.early(inspection.early),
     )
 
 
 def _reason(reason: Reason) -> dict[str, str]:
-    return {"kind": reason.kind, "sentence": reason.sentence}
+    return {"kind": reason.kind, "message": reason.sentence}
 
 
 def _binding(binding: Binding) -> dict[str, str | None]:
@@ -135,4 +135,4 @@ def _binding(binding: Binding) -> dict[str, str | None]:
 
 
 def _hazard(hazard: Hazard) -> dict[str, str]:
-    return {"kind": hazard.kind, "subject": hazard.subject, "sentence": hazard.sentence}
+    return {"kind": hazard.kind, "subject": hazard.subject, "message": hazard.sentence}

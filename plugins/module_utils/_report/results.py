@@ -137,8 +137,8 @@ def early(binding: EarlyBinding) -> dict[str, str | None]:
     return {
         "name": binding.device.name,
         "driver": binding.driver,
-        "words": binding.words,
-        "sentence": binding.sentence,
+        "parameter": binding.parameter,
+        "message": binding.sentence,
     }
 
 

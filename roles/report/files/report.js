@@ -87,17 +87,17 @@ const COLUMNS = [
   },
   {
     key: "notes",
-    title: "Drift and hazards",
+    title: "Drift and use",
     className: "notes",
-    sortKey: (device) => -2 * Math.min(device.drift.length, 1) - Math.min(device.hazards.length, 1),
-    texts: (device) => [...device.drift, ...device.hazards.flatMap((hazard) => [hazard.kind, hazard.sentence])],
+    sortKey: (device) => -2 * Math.min(device.drift.length, 1) - Math.min(device.in_use_by.length, 1),
+    texts: (device) => [...device.drift, ...device.in_use_by.flatMap((hazard) => [hazard.kind, hazard.message])],
     render: (device) =>
       make(
         "td",
         {},
-        ...device.drift.map((sentence) => make("p", { class: "drift-sentence" }, make("b", {}, "Drift: "), sentence)),
-        ...device.hazards.map((hazard) =>
-          make("p", {}, make("b", {}, `${capitalized(hazard.kind)}: `), hazard.sentence),
+        ...device.drift.map((message) => make("p", { class: "drift-message" }, make("b", {}, "Drift: "), message)),
+        ...device.in_use_by.map((hazard) =>
+          make("p", {}, make("b", {}, `${capitalized(hazard.kind)}: `), hazard.message),
         ),
       ),
   },
@@ -107,7 +107,7 @@ const VIEWS = [
   { title: "All", includes: () => true },
   { title: "In its list", includes: (device) => device.desired !== null },
   { title: "Drift", includes: (device) => device.drift.length > 0 },
-  { title: "Hazards", includes: (device) => device.hazards.length > 0 },
+  { title: "In use", includes: (device) => device.in_use_by.length > 0 },
 ];
 
 /** Drift first, then what is in the list. */
@@ -145,7 +145,7 @@ const textOf = (cell) => cell.textContent;
 const SORT_KEYS = {
   name: textOf,
   state: (cell) => severity[cell.parentElement.dataset.state],
-  sentence: textOf,
+  message: textOf,
   number: (cell) => (Number.isNaN(Number(textOf(cell))) ? -1 : Number(textOf(cell))),
 };
 const hostColumns = [...table.tHead.rows[0].cells].map((head) => ({

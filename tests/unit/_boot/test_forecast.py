@@ -28,7 +28,7 @@ def info(board: Board, name: str) -> dict[str, Any]:
 
 def why(board: Board, name: str) -> tuple[str, str]:
     bound_by = info(board, name)["bound_by"]
-    return bound_by["kind"], bound_by["sentence"]
+    return bound_by["kind"], bound_by["message"]
 
 
 def set_override(board: Board, name: str, override: str) -> None:
@@ -92,14 +92,14 @@ def test_devices_without_firmware_are_claimed_by_their_names(board: Board) -> No
 
 def test_of_a_built_in_driver_nobody_tells_by_what_it_was_chosen(board: Board) -> None:
     kind, sentence = why(board, "soc:keys")
-    assert kind == "kernel"
+    assert kind == "unknown"
     assert "built in" in sentence
 
 
 def test_but_where_the_kernel_keeps_the_aliases_of_built_in_modules_they_tell(board: Board) -> None:
     board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys", aliases=("of:N*T*Cgpio-keys",))
     # One that is not built in cannot be the module of a driver that is.
-    assert why(board, "soc:keys")[0] == "kernel"
+    assert why(board, "soc:keys")[0] == "unknown"
     board.kmod.build_in("gpio_keys")
     sentence = "the module gpio_keys claims its compatible gpio-keys"
     assert why(board, "soc:keys") == ("compatible", sentence)
@@ -133,7 +133,7 @@ def by_hand(board: Board) -> Board:
 def test_a_driver_that_does_not_claim_the_device_was_bound_by_hand(by_hand: Board) -> None:
     found = info(by_hand, "b00a000.other")
     sentence = f"the module acme does not claim it: {BY_HAND}"
-    assert found["bound_by"] == {"kind": "hand", "sentence": sentence}
+    assert found["bound_by"] == {"kind": "manual", "message": sentence}
     assert found["next_boot"]["driver"] is None
     assert len(found["drift"]) == 1
 
@@ -142,7 +142,7 @@ def test_vfio_drivers_claim_nothing(board: Board) -> None:
     board.apply([CRYPTO], reset_required=False, persistent=False)
     set_override(board, "b000000.crypto", "")
     sentence = f"vfio-platform claims no device by itself: {BY_HAND}"
-    assert why(board, "b000000.crypto") == ("hand", sentence)
+    assert why(board, "b000000.crypto") == ("manual", sentence)
     found = info(board, "b000000.crypto")
     assert found["next_boot"]["known"] is False
     assert len(found["drift"]) == 1
@@ -152,8 +152,8 @@ def test_what_a_module_claims_may_not_be_known(board: Board) -> None:
     """As where the package of the running kernel was removed."""
     del board.kmod.modules["acme"]
     found = info(board, "b000000.crypto")
-    assert found["bound_by"]["kind"] == "kernel"
-    assert found["bound_by"]["sentence"].startswith("modinfo does not know the module acme")
+    assert found["bound_by"]["kind"] == "unknown"
+    assert found["bound_by"]["message"].startswith("modinfo does not know the module acme")
     assert found["next_boot"]["driver"] == "acme-crypto"
 
 
@@ -206,7 +206,7 @@ def test_a_native_module_is_loaded_by_udev(board: Board) -> None:
         "known": True,
         "reason": reason,
     }
-    assert found["boot_configuration"] == found["drift"] == []
+    assert found["module_configuration"] == found["drift"] == []
 
 
 @pytest.mark.parametrize(
@@ -232,9 +232,9 @@ def test_unless_somebody_keeps_it_away(
         "known": True,
         "reason": reason,
     }
-    assert found["boot_configuration"] == [
-        {"place": place, "says": says},
-        {"place": f"{LOADED}:1", "says": "acme"},
+    assert found["module_configuration"] == [
+        {"location": place, "text": says},
+        {"location": f"{LOADED}:1", "text": "acme"},
     ]
     (sentence,) = found["drift"]
     assert sentence.endswith(f"will be {NOTHING} after the next boot: {reason}")
@@ -403,7 +403,9 @@ def test_why_there_is_no_driver_is_told(board: Board) -> None:
     put(board, MODPROBE, "blacklist acme_eth\n")
     found = info(board, "b004000.ethernet")
     assert f"{MODPROBE}:1 says 'blacklist acme_eth'" in found["next_boot"]["reason"]
-    assert found["boot_configuration"] == [{"place": f"{MODPROBE}:1", "says": "blacklist acme_eth"}]
+    assert found["module_configuration"] == [
+        {"location": f"{MODPROBE}:1", "text": "blacklist acme_eth"}
+    ]
     assert found["drift"] == []
 
 
@@ -424,8 +426,8 @@ def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
         "known": True,
         "reason": reason,
     }
-    assert found["boot_configuration"] == [
-        {"place": f"{MODPROBE}:1", "says": f"blacklist {module}"}
+    assert found["module_configuration"] == [
+        {"location": f"{MODPROBE}:1", "text": f"blacklist {module}"}
     ]
     assert found["drift"][0].endswith(reason)
     for name in ("b002000.dma", "b008000.blob"):

@@ -176,7 +176,7 @@ def info(board: Board, name: str) -> dict[str, Any]:
 def test_info_names_the_rule_and_what_it_makes_of_the_next_boot(board: Board) -> None:
     board.write_file(OTHERS, f'KERNEL=="b000000.crypto", {SET}\n')
     crypto = info(board, "b000000.crypto")
-    assert crypto["rules_of_others"] == [{"place": f"{OTHERS}:1", "driver_override": "uio"}]
+    assert crypto["foreign_rules"] == [{"location": f"{OTHERS}:1", "driver_override": "uio"}]
     reason = f"the rule {OTHERS}:1 sets its override, and no driver is called uio"
     assert crypto["next_boot"] == {
         "driver": None,

@@ -343,7 +343,7 @@ def test_device_info_tells_what_the_next_boot_takes_until_it_was_accepted(board:
     assert info(board)["lost_at_boot"] == []
     put(board, "/etc/fstab", "/dev/vda1 /data ext4\n")
     sentence = "disk vda: vda1 is in /etc/fstab for /data"
-    lost = {"kind": "storage", "subject": "vda", "sentence": sentence}
+    lost = {"kind": "storage", "subject": "vda", "message": sentence}
     assert info(board)["lost_at_boot"] == [{**lost, "accepted": False}]
     assert info(board)["drift"][0] == (
         f"the next boot takes it from driver acme-crypto, and {sentence}"

@@ -38,7 +38,7 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def carried(found: Findings) -> dict[str, Any]:
     return {
-        one["name"]: one["carries"] and [hazard["kind"] for hazard in one["carries"]]
+        one["name"]: one["in_use_by"] and [hazard["kind"] for hazard in one["in_use_by"]]
         for one in device_info.inspections(found)["devices"]
     }
 

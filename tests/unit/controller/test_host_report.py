@@ -46,7 +46,7 @@ def device(name: str = "b000000.crypto", **different: Any) -> dict[str, Any]:
         "desired": VFIO,
         "next_boot": {**VFIO, "known": True, "reason": "policy vfio of the list last applied"},
         "drift": [],
-        "carries": [],
+        "in_use_by": [],
         **different,
     }
 
@@ -119,7 +119,7 @@ def test_a_host_has_one_state_and_a_sentence(
     host = host_state("board-7", result)
     assert host["host"] == "board-7"
     assert host["state"] == state
-    assert words in host["sentence"]
+    assert words in host["message"]
     assert state in STATES
 
 
@@ -182,7 +182,7 @@ def test_a_host_has_one_state_and_a_sentence(
 def test_a_host_that_cannot_be_read_gets_one_line_that_tells(
     result: dict[str, Any], message: str, advice: str
 ) -> None:
-    sentence = host_state("board-7", result)["sentence"]
+    sentence = host_state("board-7", result)["message"]
     assert message in sentence
     assert advice in sentence
     assert "\n" not in sentence
@@ -190,20 +190,20 @@ def test_a_host_that_cannot_be_read_gets_one_line_that_tells(
 
 
 def test_what_a_device_carries_may_not_be_known() -> None:
-    (shown,) = host_state("board-7", read(device(carries=None)))["devices"]
-    assert shown["hazards"] is None
+    (shown,) = host_state("board-7", read(device(in_use_by=None)))["devices"]
+    assert shown["in_use_by"] is None
 
 
 def test_what_other_kernels_lack_is_a_note_and_no_state() -> None:
     kernels = [{"release": "6.1", "note": "Kernel 6.1 lacks it"}, {"release": "6.2", "note": None}]
     host = host_state("board-7", read(device(), kernels=kernels))
     assert host["state"] == "in_sync"
-    assert host["sentence"].endswith(" Note: Kernel 6.1 lacks it")
+    assert host["message"].endswith(" Note: Kernel 6.1 lacks it")
     assert host["notes"] == ["Kernel 6.1 lacks it"]
 
 
 def test_a_message_is_one_line_without_control_characters_and_not_too_long() -> None:
-    sentence = host_state("x", {"failed": True, "msg": "a\tb\x1b[31m" + "c" * 5000})["sentence"]
+    sentence = host_state("x", {"failed": True, "msg": "a\tb\x1b[31m" + "c" * 5000})["message"]
     assert "a b[31mccc" in sentence
     assert len(sentence) < 400
 
@@ -211,7 +211,7 @@ def test_a_message_is_one_line_without_control_characters_and_not_too_long() -> 
 def test_what_device_info_returns_is_what_is_read_here() -> None:
     host = host_state("board-7", device_info.inspections(Findings([INSPECTION], [ENTRY])))
     (shown,) = host["devices"]
-    assert shown["hazards"] == [{"kind": "network", "sentence": "network interface eth0 is up"}]
+    assert shown["in_use_by"] == [{"kind": "network", "message": "network interface eth0 is up"}]
     assert shown["device"] == "b000000.crypto"
     assert host["state"] == "drift"
 

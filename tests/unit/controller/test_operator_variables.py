@@ -166,7 +166,7 @@ def test_facts_neither_break_nor_mend_the_check_of_variables(tmp_path: Path) -> 
 def test_a_fact_is_no_registered_result(tmp_path: Path) -> None:
     (state,) = host_states([HOST], Fleet(tmp_path).hostvars, "found")
     assert state["state"] == "failed"
-    assert state["sentence"].startswith("It was not read")
+    assert state["message"].startswith("It was not read")
 
 
 def test_an_ansible_core_that_keeps_facts_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def device(name: str, *drift: str, **more: Any) -> Any:
         "desired": BINDING,
         "next_boot": {**BINDING, "known": True, "reason": "policy vfio"},
         "drift": list(drift),
-        "carries": [],
+        "in_use_by": [],
         **more,
     }
 
@@ -42,7 +42,7 @@ def info(*devices: Any, **more: Any) -> dict[str, Any]:
 def result_of(applied: Any, checked: Any = None, failure: Any = None, unchanged: Any = None) -> Any:
     state = rollout_state("board", 2, applied, checked, failure, unchanged)
     assert (state["host"], state["wave"]) == ("board", 2)
-    return state["outcome"], state["sentence"]
+    return state["outcome"], state["message"]
 
 
 @pytest.mark.parametrize(

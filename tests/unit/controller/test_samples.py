@@ -266,7 +266,7 @@ DEVICE = {
     "desired": ON_VFIO,
     "next_boot": {**ON_VFIO, "known": True, "reason": "policy vfio of the list last applied"},
     "drift": [],
-    "carries": [],
+    "in_use_by": [],
 }
 UNREACHABLE = {
     "unreachable": True,
