@@ -78,7 +78,7 @@ _value:
       type: str
       sample: >-
         It cannot be reached: connect to host 192.0.2.7 port 22: Connection refused. Check that its
-        SSH server runs, and ansible_port.
+        SSH server is running, and check ansible_port.
     devices:
       description: Its devices; empty where they could not be read.
       returned: always
@@ -127,7 +127,7 @@ _value:
             driver: vfio-platform
             driver_override: vfio-platform
             known: true
-            reason: policy vfio of the list last applied
+            reason: policy vfio of the last-applied configuration
         drift:
           description: A sentence for each difference; empty where there is none.
           returned: always
@@ -135,8 +135,9 @@ _value:
           elements: str
           sample:
             - >-
-              it is on driver acme-crypto with driver_override unset, and the list last applied
-              wants it on driver vfio-platform with driver_override vfio-platform
+              it is bound to acme-crypto with driver_override unset, but the last-applied
+              configuration requires it to be bound to vfio-platform with driver_override
+              vfio-platform
         in_use_by:
           description: >-
             What would be hurt if it lost its driver now, C(kind) and C(message), as C(in_use_by) of

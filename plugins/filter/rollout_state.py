@@ -81,8 +81,8 @@ _value:
       type: str
       sample: >-
         /soc/crypto@b000000 (platform device b000000.crypto) has no reset function (acme,crypto-v2),
-        and vfio-platform asks for one (ENOENT). If the device may be handed over without a reset,
-        set `passthrough_reset_required: false`.
+        and vfio-platform requires one (ENOENT). If the device may be used without a reset, set
+        `passthrough_reset_required: false`.
 """
 
 from collections.abc import Callable, Mapping

@@ -46,7 +46,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import not_begun, table
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import (
+    not_started,
+    table,
+)
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._unsafe import make_unsafe
 
 
@@ -55,7 +58,7 @@ def rollout_table(
 ) -> Any:
     """As documented above."""
     given = without_facts(hostvars)
-    return make_unsafe(table([given[host].get(variable) or not_begun(host) for host in hosts]))
+    return make_unsafe(table([given[host].get(variable) or not_started(host) for host in hosts]))
 
 
 class FilterModule:

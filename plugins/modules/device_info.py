@@ -154,7 +154,8 @@ devices:
           returned: always
           type: str
           sample: >-
-            its driver_override is vfio-platform, which the list last applied sets (policy vfio)
+            its driver_override is vfio-platform, which the last-applied configuration sets (policy
+            vfio)
     iommu_group:
       description:
         - Number of its IOMMU group; null without one. Not the same from boot to boot.
@@ -269,7 +270,7 @@ devices:
           description: Why, in words.
           returned: always
           type: str
-          sample: policy vfio of the list last applied
+          sample: policy vfio of the last-applied configuration
     lost_at_boot:
       description:
         - What would be hurt because the next boot gives the device to another driver than now. That
@@ -434,7 +435,7 @@ boot_files:
       elements: str
       sample:
         - >-
-          /etc/modules-load.d/armfleet-vfio.conf is nobody:nogroup mode 0777, and has to be
+          /etc/modules-load.d/armfleet-vfio.conf is nobody:nogroup mode 0777, but must be
           root:root mode 0644
 kernels:
   description:
@@ -474,8 +475,8 @@ kernels:
       returned: always
       type: str
       sample: >-
-        The installed kernel 6.12.48+deb13-arm64 has no module vfio_platform, which the list last
-        applied needs. Do not boot it, or install one that has it
+        The installed kernel 6.12.48+deb13-arm64 has no module vfio_platform, which the
+        last-applied configuration requires. Do not boot it, or install one that has the module
 reboot_required:
   description: >-
     Whether the list was last applied for the next boot alone, and that boot has not come yet
@@ -516,7 +517,7 @@ skipped_entries:
   type: list
   elements: str
   sample:
-    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
+    - compatible 'acme,crypto-v2' applies to acme,two only, and this board is acme,one
 """
 
 from typing import Any

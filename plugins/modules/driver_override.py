@@ -169,7 +169,7 @@ skipped_entries:
   type: list
   elements: str
   sample:
-    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
+    - compatible 'acme,crypto-v2' applies to acme,two only, and this board is acme,one
 interrupted:
   description:
     - Messages about an earlier run on this host that was interrupted, or could not be rolled back

@@ -307,7 +307,7 @@ skipped_entries:
   type: list
   elements: str
   sample:
-    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
+    - compatible 'acme,crypto-v2' applies to acme,two only, and this board is acme,one
 interrupted:
   description:
     - Messages about an earlier run on this host that was interrupted, or could not be rolled back
@@ -500,7 +500,8 @@ def to_request(params: Mapping[str, Any]) -> Request:
     """Return what the options ask for; PolicyError if they contradict one another."""
     if not params["runtime"] and not params["persistent"]:
         raise PolicyError(
-            "`runtime` and `persistent` are both false, which leaves nothing to do; set one to true"
+            "`runtime` and `persistent` are both false, so there is nothing to do. Set one "
+            "of them to true"
         )
     problems = Problems()
     is_present = params["state"] == "present"
@@ -508,13 +509,14 @@ def to_request(params: Mapping[str, Any]) -> Request:
     takes_over = params["driverctl"] == "take_over"
     if rollout is not None and not params["persistent"]:
         problems.add(
-            "`rollout` is given and `persistent` is false: what is kept of a rollout is the list "
-            "that lasts. Leave one of them out"
+            "`rollout` requires `persistent: true`, because the rollback restores the persistent "
+            "list. Omit `rollout`, or set `persistent: true`"
         )
     if rollout is not None and takes_over:
         problems.add(
-            "`rollout` is given and `driverctl` is take_over, which removes driverctl's files: a "
-            "rollout could not be put back. Move to the list with migrate_driverctl first"
+            "`rollout` cannot be combined with `driverctl: take_over`, which removes driverctl's "
+            "files, so the rollout could not be rolled back. Run the playbook "
+            "armfleet.vfio.migrate_driverctl first"
         )
     good = good_entries(params["devices"] if is_present else [], problems)
     access = None
@@ -522,8 +524,8 @@ def to_request(params: Mapping[str, Any]) -> Request:
         access = check_access(params["vfio_group"], params["vfio_mode"])
         if is_present and access and access.is_for_all and not params["unsafe_vfio_mode"]:
             problems.add(
-                "`vfio_mode` %r lets every user of the host have the devices. Give a mode that "
-                "ends in 0 and `vfio_group`, or set `unsafe_vfio_mode: true`" % access.mode
+                "`vfio_mode` %r gives every user of the host access to the devices. Set a mode "
+                "that ends in 0 and `vfio_group`, or set `unsafe_vfio_mode: true`" % access.mode
             )
     return Request(
         list(good.values()),

@@ -55,7 +55,7 @@ class Text:
 
     def read(self, value: Any, path: str) -> str:
         if not isinstance(value, str):
-            raise _wrong(path, "is no text")
+            raise _wrong(path, "is not a string")
         if len(value) > self.longest:
             raise _wrong(path, "has more than %d characters" % self.longest)
         return printable(value, has_lines=self.has_lines)
@@ -89,7 +89,7 @@ class ListOf:
 
     def read(self, value: Any, path: str) -> list[Any]:
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-            raise _wrong(path, "is no list")
+            raise _wrong(path, "is not a list")
         if len(value) > MOST_ITEMS:
             raise _wrong(path, "has more than %d items" % MOST_ITEMS)
         return [
@@ -287,7 +287,7 @@ def decode(output: str) -> Any:
     except RecursionError as error:
         raise MalformedAnswerError("it is nested too deeply") from error
     except ValueError as error:
-        raise MalformedAnswerError("it is no JSON") from error
+        raise MalformedAnswerError("it is not JSON") from error
 
 
 def _number(parse: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -164,7 +164,7 @@ def as_prometheus(report: Report) -> str:
         ),
         _metric(
             "devices",
-            "Devices by the driver that they are bound to; none if they have no driver.",
+            "Devices by the driver that they are bound to; none without a driver.",
             [
                 ({"host": host["host"], "driver": driver}, number)
                 for host in read

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, TypedDict
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
 
 NO_DRIVER = "(none)"
-DRIVER_NOT_KNOWN = "(not known)"
-_HAZARDS_NOT_KNOWN = "(not known without root)"
+DRIVER_NOT_KNOWN = "(unknown)"
+_HAZARDS_NOT_KNOWN = "(unknown without root)"
 
 
 class Hazard(TypedDict):
@@ -126,7 +126,7 @@ def _hazard_sentences(hazards: list[Hazard] | None) -> str:
 
 def _hazards_of_page(hazards: list[Hazard] | None) -> list[Hazard]:
     if hazards is None:
-        sentence = "it was read without root, and other users' files were not"
+        sentence = "it was read without root, so other users' files were not"
         return [Hazard(kind="unknown", message=sentence)]
     return hazards
 
@@ -209,7 +209,7 @@ def _count(is_counted: Callable[[Device], bool]) -> Callable[[HostState], int]:
 HOST_COLUMNS = (
     HostColumn("host", itemgetter("host"), True, Heading("Host", "name")),
     HostColumn("state", itemgetter("state"), True, Heading("State", "state")),
-    HostColumn("message", itemgetter("message"), True, Heading("What is the matter", "message")),
+    HostColumn("message", itemgetter("message"), True, Heading("Details", "message")),
     HostColumn(
         "devices",
         lambda host: len(host["devices"]),
@@ -219,14 +219,18 @@ HOST_COLUMNS = (
         "listed",
         _count(lambda device: device["desired"] is not None),
         heading=Heading("In its list", "number", "In a list"),
-        metric=Metric("listed_devices", "Devices that the list last applied claims."),
+        metric=Metric("listed_devices", "Devices in the last-applied configuration."),
     ),
     HostColumn(
         "drifting",
         _count(lambda device: bool(device["drift"])),
         heading=Heading("Drift", "number", "With drift"),
         metric=Metric(
-            "drift_devices", "Devices that differ from the list, or will after the next boot."
+            "drift_devices",
+            (
+                "Devices that differ from the last-applied configuration, now or after the next "
+                "boot."
+            ),
         ),
     ),
     HostColumn(
@@ -234,7 +238,7 @@ HOST_COLUMNS = (
         lambda host: len(host["boot_files"]),
         metric=Metric(
             "drift_boot_files",
-            "Differences of boot files from what the list last applied renders.",
+            "Differences of boot files from the last-applied configuration.",
         ),
     ),
     HostColumn(
@@ -243,7 +247,7 @@ HOST_COLUMNS = (
         heading=Heading("In use", "number", "In use"),
         metric=Metric(
             "in_use_devices",
-            "Devices that carry something which would be hurt if they lost their drivers.",
+            "Devices that are in use.",
         ),
     ),
 )

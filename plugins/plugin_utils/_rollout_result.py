@@ -18,15 +18,15 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import 
 )
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 
-NOT_BEGUN = "not begun"
+NOT_STARTED = "not started"
 CHANGED = "changed"
 UNCHANGED = "unchanged"
 FAILED = "failed"
 
 # What stops a rollout comes first.
-OUTCOMES = (FAILED, UNREACHABLE, CHANGED, UNCHANGED, NOT_BEGUN)
+OUTCOMES = (FAILED, UNREACHABLE, CHANGED, UNCHANGED, NOT_STARTED)
 
-_NO_ANSWER = "It was changed, and does not answer since: "
+_NO_ANSWER = "It was changed, and does not answer anymore: "
 
 
 class RolloutState(TypedDict):
@@ -58,7 +58,7 @@ def rollout_state(
 
 def table(states: Sequence[RolloutState]) -> list[str]:
     """Return the lines of a table, hosts that stop a rollout first."""
-    rows = [("HOST", "WAVE", "OUTCOME", "WHAT IS TO BE SAID")]
+    rows = [("HOST", "WAVE", "OUTCOME", "DETAILS")]
     rows += [
         (state["host"], str(state["wave"] or "-"), state["outcome"], state["message"])
         for state in sorted(states, key=lambda state: OUTCOMES.index(state["outcome"]))
@@ -72,9 +72,9 @@ def table(states: Sequence[RolloutState]) -> list[str]:
     ]
 
 
-def not_begun(host: str) -> RolloutState:
+def not_started(host: str) -> RolloutState:
     """Return the row of a host whose wave has not begun."""
-    return RolloutState(host=host, wave=None, outcome=NOT_BEGUN, message="")
+    return RolloutState(host=host, wave=None, outcome=NOT_STARTED, message="")
 
 
 def _outcome(
@@ -96,7 +96,7 @@ def _outcome(
     if unchanged and done == UNCHANGED:
         return UNCHANGED, one_line(unchanged)
     if checked is None:
-        return done, "Not looked at: nothing was changed in check mode."
+        return done, "Not verified: check mode changes nothing."
     return _verified(host_state(host, checked), done)
 
 
@@ -112,12 +112,12 @@ def _verified(state: HostState, done: str) -> tuple[str, str]:
         return done, state["message"]
     if drifting:
         first = drifting[0]
-        return FAILED, "%s is not as the list wants: %s" % (
+        return FAILED, "%s is not in sync: %s" % (
             one_line(first["device"]),
             one_line(first["drift"][0]),
         )
     if not listed:
-        return done, "No list claims a device of it."
-    return done, "Its list claims %s, and all is as it wants." % (
+        return done, "No device of it is in a list."
+    return done, "All of its list is in sync: %s." % (
         "one device" if len(listed) == 1 else "%d devices" % len(listed)
     )

@@ -208,7 +208,7 @@ def assert_an_image_that_is_not_rebuilt_is_found_out(boots: Boots) -> None:
         failed = boots.attempt()
         assert failed.code != 0
         message = failed.of(MODULE)["msg"]
-        assert "was not rebuilt, though '/usr/sbin/update-initramfs -u" in message
+        assert "was not rebuilt, although '/usr/sbin/update-initramfs -u" in message
         assert "Not updating initramfs." in message
         assert "lacks" not in message
     # The image has all: only its age speaks against it.

@@ -66,7 +66,7 @@ def test_apply_by_path_and_name(guest: Guest, inventory: Path) -> None:
     done = apply(inventory, LIST).of("armfleet.vfio.host_policy")
     assert done["diff"] == predicted["diff"]
     (skipped,) = done["skipped_entries"]
-    assert skipped.startswith("acpi_hid 'LNRO0005' counts on linux,dummy-virt only")
+    assert skipped.startswith("acpi_hid 'LNRO0005' applies to linux,dummy-virt only")
     assert skipped.endswith("this board is QEMU Virtual Machine")
     assert_in_sync(guest)
     assert apply(inventory, LIST).changed == {"test-acpi": 0}

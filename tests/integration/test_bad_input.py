@@ -57,7 +57,7 @@ def test_every_problem_is_named_at_once(inventory: Path) -> None:
 @pytest.mark.parametrize("module", SMALL)
 def test_the_small_modules_want_a_device(inventory: Path, module: str) -> None:
     message = refused(inventory, module, dict(SMALL[module], devices=[]))
-    assert message == "devices is empty; name at least one device"
+    assert message == "`devices` is empty. Give at least one device"
 
 
 @pytest.mark.parametrize("kind", BAD_VALUES)

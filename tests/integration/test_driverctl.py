@@ -48,7 +48,7 @@ def migrate(inventory: Path, *arguments: str) -> Run:
 def test_a_list_that_claims_the_same_device_is_refused(guest: Guest, inventory: Path) -> None:
     assert bindings(guest, RINGS) == [VFIO, NONE]
     told = apply(inventory, LIST, reset_required=False).refusal
-    assert f"driverctl as well: {STORED} has vfio-platform set at each boot" in told
+    assert f"driverctl: {STORED} sets vfio-platform at each boot" in told
     assert bindings(guest, RINGS) == [VFIO, NONE]
     assert files(guest) == {}
     assert [one["driverctl"]["entry"] for one in info(inventory, *DEVICES)] == LIST

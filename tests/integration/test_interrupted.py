@@ -64,7 +64,7 @@ def test_if_the_last_of_eight_fails_the_first_seven_are_back(guest: Guest, inven
     pinned = {"dt_path": RINGS[-1], "policy": "driver", "driver": "gpio-keys"}
     told = apply(inventory, [*LIST[:-1], pinned]).refusal
     assert RINGS[-1] in told
-    assert "Nothing was changed: all that this run did was put back" in told
+    assert "Nothing was changed: all changes of this run were rolled back" in told
     assert state(guest) == before
 
 

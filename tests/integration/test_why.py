@@ -116,12 +116,12 @@ def test_boot_files_that_were_damaged_drift_until_the_list_is_applied_again(
     code, state = drift(inventory, tmp_path)
     assert (code, state["state"], state["devices"]) == (2, "drift", [])
     owner, content, mode, kind, directory = state["boot_files"]
-    assert owner == f"{RULES} is nobody:nogroup mode 0644, and has to be root:root mode 0644"
-    assert content.startswith(f"{RULES} differs from line ")
-    assert mode == f"{MODPROBE} is root:root mode 0777, and has to be root:root mode 0644"
+    assert owner == f"{RULES} is nobody:nogroup mode 0644, but must be root:root mode 0644"
+    assert content.startswith(f"{RULES} differs from the last-applied configuration from line ")
+    assert mode == f"{MODPROBE} is root:root mode 0777, but must be root:root mode 0644"
     leads = f"{MODULES_LOAD} is a symbolic link to /root/elsewhere"
-    assert kind == f"{leads}, and has to be a regular file"
-    assert directory.startswith("/etc/modules-load.d is nobody:root mode 0755, so that others")
+    assert kind == f"{leads}, but must be a regular file"
+    assert directory.startswith("/etc/modules-load.d is nobody:root mode 0755, so users other")
     checked = play(inventory, apply, "--check", "--diff")
     assert set(checked.changed.values()) == {1}
     for sentence in (owner, mode, kind):
@@ -155,7 +155,7 @@ def test_each_device_is_told_with_why_it_has_its_driver(guest: Guest, inventory:
     assert found["b002000.dma"]["bound_by"]["message"] == (
         "the module acme claims its compatible acme,dma"
     )
-    assert "the list last applied sets" in found["b101000.ring"]["bound_by"]["message"]
+    assert "the last-applied configuration sets" in found["b101000.ring"]["bound_by"]["message"]
     drifting = {name for name, one in found.items() if one["drift"]}
     assert drifting == {"b000000.crypto"}
 
@@ -201,7 +201,7 @@ def test_modules_that_are_gone_make_the_devices_that_need_them_drift(
     assert set(of_rings) == {"b101000.ring", "b102000.ring", "b103000.ring"}
     for now, new in of_rings.values():
         assert f"no module of the running kernel ({release}) can be loaded: {home}/" in now
-        assert new.startswith("kernel 9.9, installed since this one was booted, has no module vfio")
+        assert new.startswith("kernel 9.9, installed since the last boot, has no module vfio")
     assert not any(one["drift"] for name, one in info(inventory).items() if name in of_rings)
 
 

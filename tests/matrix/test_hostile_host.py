@@ -224,8 +224,8 @@ def test_cached_facts_neither_name_a_rollout_nor_tolerate_a_failure(boards: Flee
     assert done.code == 2
     assert {name: row.outcome for name, row in rows(done).items()} == {
         EVIL: "failed",
-        HONEST: "not begun",
-        LATE: "not begun",
+        HONEST: "not started",
+        LATE: "not started",
     }
     assert "passthrough_rollout=theirs" not in done.output
     assert boards.on_vfio() == dict.fromkeys(BOARDS, 0) | {EVIL: LISTED}
@@ -242,7 +242,7 @@ def states(folder: Path) -> dict[str, str]:
         {"fields": {"devices": [{}]}},
         {"fields": {"failed": "no", "unreachable": True}},
         {"text": '{"devices": ' + "[" * 100_000},
-        {"text": "\x1b[2J" + NOT_PRINTABLE[:-1] + "no JSON"},
+        {"text": "\x1b[2J" + NOT_PRINTABLE[:-1] + "not JSON"},
         {"text": "", "stderr": "\x1b[2J" + NOT_PRINTABLE[:-1], "code": 255},
     ],
     ids=["{}", "flags", "deep", "text", "255"],
@@ -381,12 +381,12 @@ def test_a_malformed_answer_stops_a_rollout(boards: Fleet) -> None:
     assert {name: row.outcome for name, row in rows(done).items()} == {
         EVIL: "failed",
         HONEST: "changed",
-        LATE: "not begun",
+        LATE: "not started",
     }
     assert boards.on_vfio()[LATE] == 0
 
 
-@pytest.mark.parametrize(("tolerated", "late"), [(0, "not begun"), (1, "changed")])
+@pytest.mark.parametrize(("tolerated", "late"), [(0, "not started"), (1, "changed")])
 def test_a_host_that_leaves_its_wave_without_a_result_has_failed(
     boards: Fleet, tolerated: int, late: str
 ) -> None:

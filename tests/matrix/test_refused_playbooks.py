@@ -67,12 +67,12 @@ def refuse(tmp_path: Path) -> Refuse:
 def test_a_play_without_hosts_is_refused(refuse: Refuse, playbook: str) -> None:
     refuse(
         playbook,
-        'passthrough_hosts names "bords", and the inventory has no such group or host.',
+        'passthrough_hosts has "bords", but the inventory has no such group or host.',
         passthrough_hosts="bords",
     )
     refuse(
         playbook,
-        'passthrough_hosts is "boards", and `--limit outside` leaves none of its hosts.',
+        'passthrough_hosts is "boards", but `--limit outside` excludes all of its hosts.',
         "--limit=outside",
         passthrough_hosts="boards",
     )
@@ -91,7 +91,7 @@ def test_an_empty_group_or_inventory_is_refused(refuse: Refuse, playbook: str) -
 @pytest.mark.parametrize(
     ("pattern", "sentence"),
     [
-        ("boards,bords", 'names "bords"'),
+        ("boards,bords", 'has "bords"'),
         (["boards", "web*"], 'has "web*", which matches no host'),
         ("boards[7]", "No hosts matched the subscripted pattern 'boards[7]'"),
         (None, "passthrough_hosts is null."),
@@ -111,9 +111,9 @@ def test_a_limit_that_matches_nothing_ends_with_one_as_well(refuse: Refuse) -> N
     [
         (["outside"], "that passthrough_hosts does not match: outside."),
         (["others"], "that passthrough_hosts does not match: outside, switch."),
-        (["a", "cannary"], 'rollout_canaries names "cannary", and the inventory has no such'),
+        (["a", "cannary"], 'rollout_canaries has "cannary", and the inventory has no such'),
         (["nobody"], 'rollout_canaries has "nobody", which matches no host'),
-        (["boards:&others"], 'rollout_canaries has "&others", and canaries are'),
+        (["boards:&others"], 'rollout_canaries has "&others", but canaries must be'),
         ([None], "rollout_canaries is [null]."),
     ],
 )
@@ -127,7 +127,7 @@ def test_canaries_are_hosts_that_are_rebooted(refuse: Refuse) -> None:
 
 
 def test_a_limit_leaves_a_canary(refuse: Refuse) -> None:
-    sentence = 'rollout_canaries is "a", and `--limit b,c` leaves none of these hosts.'
+    sentence = 'rollout_canaries is "a", but `--limit b,c` excludes all of these hosts.'
     refuse("rollout", sentence, "--limit=b,c", rollout_canaries=["a"])
 
 
@@ -137,7 +137,7 @@ def test_a_limit_leaves_a_canary(refuse: Refuse) -> None:
     ids=str,
 )
 def test_waves_have_hosts(refuse: Refuse, waves: Any) -> None:
-    refuse("rollout", "It must be a number of hosts from 1, a part of all", rollout_waves=waves)
+    refuse("rollout", "It must be a number of hosts from 1, a percentage", rollout_waves=waves)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_what_is_for_all_hosts_has_one_value(refuse: Refuse, tmp_path: Path) -> 
 
 
 def test_problems_are_reported_together(refuse: Refuse) -> None:
-    done = refuse("rollout", 'names "bords"', passthrough_hosts="bords", rollout_waves=[0])
+    done = refuse("rollout", 'has "bords"', passthrough_hosts="bords", rollout_waves=[0])
     assert "rollout_waves is [0]." in done.output
 
 
@@ -210,9 +210,9 @@ def test_results_of_an_earlier_run_are_removed(refuse: Refuse, tmp_path: Path) -
         (tmp_path / name).write_text("old\n")
     (tmp_path / "notes").write_text("of somebody\n")
     drift = {"drift_file": str(tmp_path / "drift.jsonl")}
-    refuse("drift", 'names "bords"', passthrough_hosts="bords", **drift)
+    refuse("drift", 'has "bords"', passthrough_hosts="bords", **drift)
     assert not (tmp_path / "drift.jsonl").exists()
-    refuse("report", 'names "bords"', passthrough_hosts="bords")
+    refuse("report", 'has "bords"', passthrough_hosts="bords")
     assert not any((tmp_path / name).exists() for name in RESULTS)
     assert (tmp_path / "notes").exists()
 

@@ -80,7 +80,7 @@ def test_failures_are_counted_over_all_waves(boards: Fleet) -> None:
         "gone-1": ("1", "unreachable"),
         "gone-2": ("3", "unreachable"),
         "one": ("2", "changed"),
-        "two": ("-", "not begun"),
+        "two": ("-", "not started"),
     }
     assert boards.on_vfio() == {"one": LISTED, "two": 0}
     stopped, failed, back, again, *_rest = advice(done)
@@ -122,7 +122,7 @@ def test_a_reboot_counts_failures_in_the_same_way(boards: Fleet) -> None:
         "gone-1": ("1", "unreachable"),
         "gone-2": ("3", "unreachable"),
         "one": ("2", "unchanged"),
-        "two": ("-", "not begun"),
+        "two": ("-", "not started"),
     }
     assert advice(stopped)[0] == "The reboot stopped in wave 3. No later wave was begun."
     ended = run(boards, "reboot", rollout_max_failures=2, **given)

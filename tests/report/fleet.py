@@ -125,7 +125,7 @@ def give_to_vfio(device: dict[str, Any]) -> None:
             "driver": VFIO,
             "driver_override": VFIO,
             "known": True,
-            "reason": "policy vfio of the list last applied",
+            "reason": "policy vfio of the last-applied configuration",
         },
         "in_use_by": [],
     }
@@ -133,10 +133,13 @@ def give_to_vfio(device: dict[str, Any]) -> None:
 
 def take_back(device: dict[str, Any], native: str) -> None:
     """Somebody has bound it to its native driver by hand."""
-    now = f"it is {native}, and the list last applied wants it {VFIO} (driver_override {VFIO})"
+    now = (
+        f"it is {native}, but the last-applied configuration requires it to be {VFIO} "
+        f"(driver_override {VFIO})"
+    )
     later = (
-        f"it is {native}, and will be {VFIO} (driver_override {VFIO}) after the next boot: policy "
-        "vfio of the list last applied"
+        f"it is {native}, but will be {VFIO} (driver_override {VFIO}) after the next boot: policy "
+        "vfio of the last-applied configuration"
     )
     device |= {"driver": native, "driver_override": None, "drift": [now, later]}
 

@@ -122,7 +122,9 @@ def test_a_host_opens_with_running_wanted_and_coming_drivers_side_by_side(shown:
         "vfio-platform",
         "vfio-platform",
     ]
-    expect(drifting).to_contain_text("Drift: it is ccp-crypto, and the list last applied wants it")
+    expect(drifting).to_contain_text(
+        "Drift: it is ccp-crypto, but the last-applied configuration requires it to be it"
+    )
     colour, other = (
         table.locator("tbody tr")
         .nth(number)

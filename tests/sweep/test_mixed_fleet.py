@@ -191,4 +191,4 @@ def test_the_example_groups_hosts_by_all_names_of_their_boards(
 def test_a_check_says_which_entries_are_for_other_boards(example: Path, fleet: list[Host]) -> None:
     run = call(example, fleet, "ansible-playbook", "site.yml", "--check", "--limit", "overdrive-1")
     assert changed(run) == {"overdrive-1": 0}
-    assert f"dt_path '{SATA}' counts on solidrun,honeycomb only" in run.stdout
+    assert f"dt_path '{SATA}' applies to solidrun,honeycomb only" in run.stdout

@@ -74,8 +74,8 @@ def test_a_rollout_stops_at_the_wave_that_fails_and_is_put_back(tmp_path: Path) 
             "b": ("2", "failed"),
             "canary": ("1", "changed"),
             "a": ("2", "changed"),
-            "c": ("-", "not begun"),
-            "d": ("-", "not begun"),
+            "c": ("-", "not started"),
+            "d": ("-", "not started"),
         }
         assert "has no vfio-platform" in found["b"].sentence
         assert "armfleet.vfio.rollback -e passthrough_rollout=test" in stopped.output
@@ -164,7 +164,7 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
         assert device["name"] == NAMES[0]
         assert lines(tmp_path)[2]["devices"] == []
         assert lines(tmp_path)[2]["boot_files"] == [
-            f"{RULES} is root:root mode 0777, and has to be root:root mode 0644",
+            f"{RULES} is root:root mode 0777, but must be root:root mode 0644",
             f"{MODULES_LOAD} is empty",
         ]
         assert set(drifted.changed.values()) == {0}

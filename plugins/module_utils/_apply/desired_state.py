@@ -107,8 +107,8 @@ def _claim(
     if request.runtime:
         if not has_devices(host.sysfs):
             raise PolicyError(
-                "There is no /sys with devices here, as in a container or an image. To prepare the "
-                "next boot only, set `runtime: false`"
+                "/sys has no devices here, as in a container or an image. To prepare only the "
+                "next boot, set `runtime: false`"
             )
         return _claim_present(host, request, earlier, problems)
     if not (request.is_whole_list and request.persistent and has_devices(host.sysfs)):

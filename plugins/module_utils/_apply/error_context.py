@@ -52,4 +52,4 @@ class ErrorContext:
     def quote(self, device: Identity) -> str:
         """What the kernel's log has of the device since this run began, to end a sentence with."""
         lines = self._host.log.about(device.name)
-        return ". The kernel's log says: %s" % "; ".join(map(repr, lines)) if lines else ""
+        return ". The kernel log has: %s" % "; ".join(map(repr, lines)) if lines else ""

@@ -77,8 +77,8 @@ class Journal:
             return parse(content, _boot_id())
         except ValueError as error:
             raise PolicyError(
-                "%s (%s). Nothing of it was undone. See the devices with device_info, and delete "
-                "the file" % (self._unreadable, error)
+                "%s (%s). Nothing was rolled back. Inspect the devices with device_info, and "
+                "delete the file" % (self._unreadable, error)
             ) from None
 
     def report_damage(self, damaged: Sequence[DamagedLine], outcome: str) -> str:
@@ -87,14 +87,13 @@ class Journal:
         if len(damaged) > _MOST_LINES:
             lines.append("%d more" % (len(damaged) - _MOST_LINES))
         return (
-            "%s in %s. What its other lines say %s. See the devices with device_info, correct what "
-            "is not as it should be, and delete the file"
-            % (self._unreadable, ", ".join(lines), outcome)
+            "%s in %s. The rest of it %s. Inspect the devices with device_info, correct what "
+            "differs, and delete the file" % (self._unreadable, ", ".join(lines), outcome)
         )
 
     @property
     def _unreadable(self) -> str:
-        return "%s, which says how an interrupted run found this host, cannot be read" % self.path
+        return "%s, the journal of an interrupted run, cannot be parsed" % self.path
 
     def obstacle(self) -> str | None:
         """Why a run could not write its journal. Reads only."""
@@ -191,7 +190,7 @@ def parse(content: bytes, boot: str) -> InterruptedRun | None:
     # True would be equal to 1.
     if head.get("format") != FORMAT or isinstance(head["format"], bool):
         raise ValueError(
-            "its format is %s, and this version of the collection reads format %d"
+            "its format is %s, but this version of the collection reads format %d"
             % (quoted(head.get("format")), FORMAT)
         )
     interrupted = InterruptedRun(printable(head.get("who"), "who it was"), [], [])
@@ -209,7 +208,7 @@ def _loads(line: bytes) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeDecodeError:
-        raise ValueError("it is no text") from None
+        raise ValueError("it is not text") from None
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -44,10 +44,9 @@ def reset_kept(host: Host, request: Request, last_applied: LastApplied) -> str |
     ):
         return None
     return (
-        "%s.reset_required stays N: the kernel lets it be set only when the module is "
-        "loaded. Unload the module once no device is bound to it ('modprobe -r %s'), so "
-        "that it is loaded as configured when it is used again"
-        % (RESETTING.vfio_module, RESETTING.vfio_driver)
+        "%s.reset_required stays N: the kernel accepts it only when the module is loaded. Unload "
+        "the module once no device is bound to it ('modprobe -r %s'); it is then loaded with its "
+        "configured value" % (RESETTING.vfio_module, RESETTING.vfio_driver)
     )
 
 
@@ -75,7 +74,7 @@ def noiommu(
     if is_set or not present_settings(host.sysfs).unsafe_noiommu:
         return Noiommu()
     if before is None:
-        return Noiommu(kept=_STAYS % "it is not known what it was before")
+        return Noiommu(kept=_STAYS % "its previous value is unknown")
     if before:
         why = "it was Y before a list with `unsafe_noiommu: true` was applied"
         return Noiommu(before, kept=_STAYS % why)
@@ -89,7 +88,7 @@ def _of_release(host: Host, request: Request, plans: Sequence[DevicePlan]) -> No
         return Noiommu()
     if request.settings.unsafe_noiommu is False:
         return _turned_off(host.sysfs, plans, None)
-    why = "it is not known what it was before. Set `unsafe_noiommu: false` to turn it off"
+    why = "its previous value is unknown. Set `unsafe_noiommu: false` to turn it off"
     return Noiommu(kept=_STAYS % why)
 
 

@@ -180,10 +180,10 @@ class DeviceBinding(Operation):
     def _find_undo_conflict(self, context: RecoveryContext) -> str | None:
         sysfs = context.host.sysfs
         if not sysfs.exists(sysfs_dir(self.device)):
-            return "there is no such device any more"
+            return "the device no longer exists"
         now = state(sysfs, self.device)
         if not self._explains(now):
-            return "somebody has changed it since, to %s" % now.binding
+            return "it was changed since, and is now %s" % now.binding
         if now.driver in (None, self._before.driver):
             return None
         hazards = context.usage.hazards_of(self.device, now)
@@ -367,8 +367,7 @@ class NoiommuSwitch(Operation):
             sysfs.write(NOIOMMU, value)
         except KernelRefusedError as error:
             raise PolicyError(
-                "Cannot set `unsafe_noiommu`: %s. The kernel needs CONFIG_VFIO_NOIOMMU for it"
-                % error
+                "`unsafe_noiommu` cannot be set: %s. Use a kernel with CONFIG_VFIO_NOIOMMU" % error
             ) from None
 
     def undo(self, context: UndoContext) -> None:
@@ -417,7 +416,7 @@ class FileWrite(Operation):
     def find_undo_conflict(self, context: RecoveryContext) -> str | None:
         if context.host.files.read(self._change.path) in (self._change.before, self._change.after):
             return None
-        return "somebody has changed it since"
+        return "it was changed since"
 
     def undo(self, context: UndoContext) -> None:
         files, path, before = context.host.files, self._change.path, self._change.before
@@ -522,10 +521,10 @@ OPERATIONS: Mapping[str, type[Operation]] = {
 def from_record(record: Any) -> Operation:
     """The operation that a line of the journal is about; ValueError if it is no such line."""
     if not isinstance(record, list) or len(record) != len(UndoRecord._fields):
-        raise ValueError("%s is no record" % fields.quoted(record))
+        raise ValueError("%s is not a record" % fields.quoted(record))
     kind, subject, values, deferred = record
     if not isinstance(kind, str) or kind not in OPERATIONS:
-        raise ValueError("%s is no kind of change" % fields.quoted(kind))
+        raise ValueError("%s is not a kind of change" % fields.quoted(kind))
     fields.printable(subject, "the subject")
     if not isinstance(deferred, bool):
         raise ValueError("%s is neither true nor false" % fields.quoted(deferred))
@@ -557,7 +556,7 @@ def bound_devices(sysfs: Sysfs, module: str, ours: Container[str]) -> list[str]:
 
 def _bound_since(context: RecoveryContext, module: str) -> str | None:
     others = bound_devices(context.host.sysfs, module, context.devices)
-    return "%s is bound to its driver by now" % ", ".join(others) if others else None
+    return "%s has since been bound to its driver" % ", ".join(others) if others else None
 
 
 def _device_values(device: Identity) -> list[Any]:

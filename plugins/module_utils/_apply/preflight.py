@@ -28,12 +28,12 @@ from .planner import Plan, plan_devices
 from .readiness import explain_permanent_drivers, unreadiness
 from .run_lock import RunLock
 
-_NO_ROOT = "This needs root on the target: say become: true"
+_NO_ROOT = "Root privileges are required on the target. Set `become: true`"
 _READ_ONLY = (
-    "/sys is mounted read-only here, as in most containers, so no driver can be changed. Run on "
-    "the host itself, or set `runtime: false` to prepare the next boot only"
+    "/sys is mounted read-only, as in most containers, so no driver can be changed. Run on the "
+    "host itself, or set `runtime: false` to prepare only the next boot"
 )
-_NO_GROUP = "Group %s (`vfio_group`) does not exist on this host; create it first"
+_NO_GROUP = "Group %s (`vfio_group`) does not exist on this host. Create it first"
 
 
 class NextBoot(NamedTuple):

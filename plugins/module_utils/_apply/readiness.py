@@ -32,8 +32,8 @@ from .._system.sysfs import Sysfs
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
 _RESET_BUILT_IN = (
-    "`reset_required` differs, and %s is built into this kernel, so that it can be set "
-    "at boot only: add %s.reset_required=0 (or 1) to the kernel's command line"
+    "`reset_required` differs, but %s is built into this kernel, so it can be set only at boot. "
+    "Add %s.reset_required=0 (or 1) to the kernel command line, and reboot"
 )
 
 
@@ -95,8 +95,8 @@ def _unbind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> 
         # explain_permanent_drivers reports it.
         return None
     return (
-        "%s cannot be unbound from its driver %s while the system runs: that driver has no unbind "
-        "(suppress_bind_attrs). It is a module: apply with `runtime: false` and reboot"
+        "%s cannot be unbound from its driver %s while the system runs: that driver has no "
+        "unbind (suppress_bind_attrs). The driver is a module: set `runtime: false`, and reboot"
         % (device.label, driver)
     )
 
@@ -127,14 +127,14 @@ def _has_unbind(sysfs: Sysfs, device: Identity, driver: str) -> bool:
 def _explain_permanent_driver(early: EarlyBinding) -> str:
     return (
         "%s cannot be unbound from its driver %s, now or at boot: that driver has no unbind "
-        "(suppress_bind_attrs) and is built into the kernel. Take the device off the list, or add "
-        "%s to the kernel's command line, reboot and apply the list then; no other device gets "
-        "that driver then either: %s"
+        "(suppress_bind_attrs) and is built into the kernel. Remove the device from the list, or "
+        "add %s to the kernel command line, reboot and apply the list then; this also keeps the "
+        "driver from other devices: %s"
         % (
             early.device.label,
             early.driver,
             early.parameter or "initcall_blacklist= with the driver's init function",
-            ", ".join(early.others) or "none has it now",
+            ", ".join(early.others) or "none is bound to it now",
         )
     )
 
@@ -145,7 +145,7 @@ def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> st
             None
             if sysfs.exists("bus/%s/drivers/%s/bind" % (device.bus, driver))
             else "%s cannot be bound to %s while the system runs: that driver has no bind "
-            "(suppress_bind_attrs). Apply with `runtime: false` and reboot" % (device.label, driver)
+            "(suppress_bind_attrs). Set `runtime: false`, and reboot" % (device.label, driver)
         )
     if is_vfio_driver(driver, device.bus):
         return None if kmod.is_available(driver) else _no_vfio(kmod, driver)
@@ -157,10 +157,9 @@ def _no_vfio(kmod: Kmod, driver: str) -> str:
     if without:
         return NO_MODULES % ("Driver " + driver, without)
     return (
-        "This kernel (%s) has no %s: the driver is not registered and modprobe finds no module of "
-        "that name. It needs CONFIG_%s; Debian's arm64 kernels lack it, "
-        "Ubuntu's and Fedora's have it"
-        % (os.uname().release, driver, driver.upper().replace("-", "_"))
+        "This kernel (%s) has no %s: the driver is not registered, and modprobe finds no module "
+        "of that name. Use a kernel with CONFIG_%s, as Ubuntu's and Fedora's; Debian's arm64 "
+        "kernels lack it" % (os.uname().release, driver, driver.upper().replace("-", "_"))
     )
 
 
@@ -180,8 +179,8 @@ def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]
     if not others:
         return []
     return [
-        "`reset_required` differs, and %s has to be reloaded for it, but devices that "
-        "are not in this list are bound to it: %s. Add them to the list or release them first"
+        "`reset_required` differs, so %s must be reloaded, but devices that are not in this list "
+        "are bound to it: %s. Add them to the list or release them first"
         % (driver, ", ".join(others))
     ]
 
@@ -255,9 +254,9 @@ def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> 
         return []
     return [
         Problem(
-            "%s is on VFIO without an IOMMU, and with `unsafe_noiommu: false` it would not come "
-            "back at the next boot. Take it off the list, or set `unsafe_noiommu: true`"
-            % plan.device.label,
+            "%s is bound to VFIO without an IOMMU, and with `unsafe_noiommu: false` it would not "
+            "be bound again at the next boot. Remove it from the list, or set `unsafe_noiommu: "
+            "true`" % plan.device.label,
             plan.device,
         )
         for plan in plans
@@ -301,8 +300,8 @@ def _without_noiommu(
     if has_it is not False:
         return []
     return [
-        "`unsafe_noiommu` cannot be set: vfio of this kernel (%s) has no parameter %s. It needs "
-        "CONFIG_VFIO_NOIOMMU" % (os.uname().release, parameter)
+        "`unsafe_noiommu` cannot be set: vfio of this kernel (%s) has no parameter %s. Use a "
+        "kernel with CONFIG_VFIO_NOIOMMU" % (os.uname().release, parameter)
     ]
 
 
@@ -331,9 +330,9 @@ def _unsigned(
         if name in (module, module.replace("_", "-")) or not sysfs.exists("module/" + module)
     }
     return [
-        "Module %s cannot be loaded: this kernel takes signed modules only (%s), and it is not "
-        "signed. Sign it with a key that the kernel trusts, or take a kernel package whose modules "
-        "are signed" % (module, enforced)
+        "Module %s cannot be loaded: this kernel accepts only signed modules (%s), and it is not "
+        "signed. Sign it with a key that the kernel trusts, or install a kernel package with "
+        "signed modules" % (module, enforced)
         for module in sorted(unsigned)
     ]
 

@@ -33,7 +33,7 @@ class RunLock:
     """
 
     def __init__(self, name: str, timeout: float = 30, directory: str = DIRECTORY) -> None:
-        self.owner = "process %d (%s, begun %s)" % (os.getpid(), name, time.strftime("%X"))
+        self.owner = "process %d (%s, started %s)" % (os.getpid(), name, time.strftime("%X"))
         self.directory = directory
         self._timeout = timeout
         self._path = directory + "/lock"

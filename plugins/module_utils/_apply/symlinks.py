@@ -136,7 +136,10 @@ def _conflicts(
 ) -> list[Problem]:
     return [
         Problem(
-            "%s: %s is in the way of the link to its node, and is no link. Move it away"
+            (
+                "%s: %s exists and is not a symbolic link, so the link to its node cannot be "
+                "created. Move it away"
+            )
             % (device.label, path),
             device,
         )

@@ -319,7 +319,7 @@ def _for_boot(selector: Selector, aliases: Mapping[str, str]) -> Selector | None
     for_boot = selector.for_boot(aliases)
     if for_boot is None and selector.required:
         raise PolicyError(
-            "%s %r needs this machine's device tree to be resolved; give the whole path"
+            "%s %r cannot be resolved without this machine's device tree. Give the whole path"
             % (selector.kind, selector.value)
         )
     return for_boot

@@ -47,9 +47,9 @@ class Stored(NamedTuple):
     def conflict(self, device: Identity) -> str:
         """Why a list cannot have this device, and what can be done."""
         return (
-            "%s is claimed by this list and by driverctl as well: %s has %s set at each boot, "
-            "after the rules of this collection. Set `driverctl: take_over` to have the list "
-            "replace that file, or take the device off the list"
+            "%s is claimed by this list and by driverctl: %s sets %s at each boot, after the "
+            "rules of this collection. Set `driverctl: take_over` to replace that file with the "
+            "list, or remove the device from the list"
             % (device.label, self.path, self.driver_override)
         )
 

@@ -96,13 +96,13 @@ class OverrideSources(NamedTuple):
     def source_of(self, override: str) -> str:
         """Return what sets that override, as a clause."""
         if self.entry and self.desired and self.desired.driver_override == override:
-            return "the list last applied sets (policy %s)" % self.entry.policy.label
+            return "the last-applied configuration sets (policy %s)" % self.entry.policy.label
         if self.foreign and self.stored and self.stored.driver_override == override:
-            return "driverctl sets by %s" % self.foreign.path
+            return "driverctl sets (%s)" % self.foreign.path
         for rule in self.rules:
             if rule.driver_override == override:
                 return "the rule %s sets" % rule.location
-        return "somebody set while the system runs"
+        return "was set manually while the system runs"
 
     def _asked(self, entry: Entry) -> Binding:
         override = override_of(entry.policy, self.bus)
@@ -147,8 +147,8 @@ class BootForecast:
         ):
             return forecast
         reason = (
-            "%s is built into the kernel and has no unbind (suppress_bind_attrs), so that it keeps "
-            "the device whatever else is configured: %s" % (driver, forecast.reason)
+            "%s is built into the kernel and has no unbind (suppress_bind_attrs), so the device "
+            "stays bound to it whatever else is configured: %s" % (driver, forecast.reason)
         )
         return BootState(forecast.binding._replace(driver=driver), reason)
 
@@ -161,7 +161,7 @@ class BootForecast:
         self, device: Identity, state: State, match: Match | None, sources: OverrideSources
     ) -> BootState:
         if sources.foreign and sources.stored:
-            reason = "driverctl sets it, after all rules, by %s" % sources.foreign.path
+            reason = "driverctl sets it after all rules (%s)" % sources.foreign.path
             return BootState(sources.stored, reason)
         by_rules = after_rules(sources, self._by_list(device, sources), self._by_rule)
         return by_rules or self._by_itself(device, state, match)
@@ -198,9 +198,9 @@ class BootForecast:
     def _by_list(self, device: Identity, sources: OverrideSources) -> BootState | None:
         if not (sources.desired and sources.entry):
             return None
-        policy = "policy %s of the list last applied" % sources.entry.policy.label
+        policy = "policy %s of the last-applied configuration" % sources.entry.policy.label
         for line in blocking(self._lines, self._needed(device, sources.desired)):
-            reason = "%s, so that %s, which %s needs, is not loaded" % (
+            reason = "%s, so %s, which %s requires, is not loaded" % (
                 line.label,
                 line.module,
                 policy,
@@ -209,13 +209,13 @@ class BootForecast:
         for module in self._needed(device, sources.desired):
             why = self._why_missing(module)
             if why:
-                reason = "%s, so that %s, which %s needs, is not loaded" % (why, module, policy)
+                reason = "%s, so %s, which %s requires, is not loaded" % (why, module, policy)
                 return BootState(sources.desired._replace(driver=None), reason)
         return BootState(sources.desired, policy)
 
     def _why_missing(self, module: str) -> str | None:
         lost = self._kernels.lost_file(module)
-        return "%s is not there" % lost if lost else self._host.kmod.why_missing(module)
+        return "%s does not exist" % lost if lost else self._host.kmod.why_missing(module)
 
     def _by_rule(self, bus: str, rule: Rule) -> BootState:
         """What a rule of others makes of a device, whether or not it loads the module itself."""
@@ -225,10 +225,10 @@ class BootForecast:
         if override is None or override == NO_DRIVER:
             return BootState(nothing, reason)
         if override not in self._drivers.names(bus):
-            return BootState(nothing, "%s, and no driver is called %s" % (reason, override))
+            return BootState(nothing, "%s, and there is no driver %s" % (reason, override))
         module = self._drivers.module(bus, override)
         for line in blocking(self._lines, [module] if module else []):
-            away = "%s, but %s, so that %s is not loaded" % (reason, line.label, line.module)
+            away = "%s, but %s, so %s is not loaded" % (reason, line.label, line.module)
             return BootState(nothing, away)
         return BootState(Binding(override, override), reason)
 
@@ -236,7 +236,7 @@ class BootForecast:
         """What becomes of a device whose override nobody sets."""
         reason = "the kernel chooses the driver"
         if state.driver_override is not None or (match and match.is_by_hand):
-            reason += ", and what was done while the system runs does not last"
+            reason += ", and changes to the running system do not persist"
         if match and not match.is_by_hand:
             return self._if_loaded(state.driver, match, reason)
         remembered = self._previous.native_of(device)
@@ -260,11 +260,11 @@ class BootForecast:
             return BootState(_NOTHING, claimed.reason)
         if state.driver is None and state.driver_override is None:
             if not self._never_had_a_driver(device):
-                reason = "whether a driver was unbound from it while the system runs is not known"
+                reason = "whether it was unbound from a driver while the system runs is unknown"
             elif claimed.is_decided:
-                return BootState(_NOTHING, "%s, and no driver took it" % claimed.reason)
+                return BootState(_NOTHING, "%s, and no driver bound it" % claimed.reason)
         else:
-            reason += "; which driver that is, is not known"
+            reason += "; which driver is unknown"
         return BootState(_NOTHING, "%s; %s" % (reason, claimed.reason), is_known=False)
 
     def _match(self, device: Identity, own: Native) -> Match | None:
@@ -294,7 +294,7 @@ class BootForecast:
                 return _Claimed(module_forecast.reason, is_loaded_at_boot=False)
             if self._host.sysfs.exists("module/" + module):
                 return _Claimed("the module %s claims it" % module)
-            reason = "%s, but what driver that has is not known before" % module_forecast.reason
+            reason = "%s, but its drivers are unknown until then" % module_forecast.reason
             return _Claimed(reason, is_decided=False)
         return _Claimed(self._host.kmod.without_modules() or "no module claims it")
 
@@ -318,13 +318,13 @@ def after_rules(
         return outcome
     if outcome and sources.entry and sources.entry.policy.kind == NO_AUTOBIND:
         outcome = outcome._replace(
-            reason=outcome.reason + ", which policy no_autobind leaves as it is"
+            reason=outcome.reason + ", which policy no_autobind leaves unchanged"
         )
     else:
         outcome = ours
     for rule in plain:
         if rule.is_after_ours:
-            outcome = _with_override(outcome, rule, "after that")
+            outcome = _with_override(outcome, rule, "afterwards")
     return outcome
 
 
@@ -332,7 +332,7 @@ def after_bind(sources: OverrideSources, outcome: BootState) -> BootState:
     """What the rules of others make of a device that was bound; ours leave it as it is then."""
     for rule in sources.on_bind:
         if outcome.binding.driver and rule.driver_override:
-            outcome = _with_override(outcome, rule, "when it is bound")
+            outcome = _with_override(outcome, rule, "when the device is bound")
     return outcome
 
 

@@ -99,8 +99,8 @@ class Rule(NamedTuple):
     def conflict(self, device: Identity, wanted: str | None) -> str:
         """Why a list cannot have this device, and what can be done."""
         return (
-            "%s is to have %s as its driver_override at each boot, but %s sets %s. Remove that "
-            "rule, or take the device off the list"
+            "%s has a conflicting udev rule: the list sets its driver_override to %s at each "
+            "boot, but %s sets %s. Remove that rule, or remove the device from the list"
             % (device.label, wanted or "none set", self.location, self.driver_override or "another")
         )
 

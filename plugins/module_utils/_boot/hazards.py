@@ -25,12 +25,12 @@ _TREE = "firmware/devicetree/base"
 _CONTAINER = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
 
 _NO_SYS = (
-    "No device was checked for use, because there is no /sys with devices here, as in an image. "
-    "The boot takes what the list matches, whatever it carries"
+    "No device was checked for use, because /sys has no devices here, as in an image. The next "
+    "boot unbinds the devices that match, even if they are in use"
 )
 _CONFINED = (
-    "What the rest of the machine mounts or holds open was not checked, because this run is in a "
-    "%s. The boot takes what the list matches, whatever it carries"
+    "Mounts and open files of the rest of the machine were not checked, because this run is in a "
+    "%s. The next boot unbinds the devices that match, even if they are in use"
 )
 
 

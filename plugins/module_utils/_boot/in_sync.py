@@ -53,13 +53,13 @@ def damage(files: Files, path: str, content: str | None) -> list[str]:
     if status is None:
         return []
     if not status.is_regular:
-        return ["%s is %s, and has to be a regular file" % (path, status.kind)]
+        return ["%s is %s, but must be a regular file" % (path, status.kind)]
     if content is None:
         return []
     wanted = FileStatus(is_regular=True, kind=status.kind, user=0, group=0, mode=mode_of(content))
     if status == wanted:
         return []
-    return ["%s is %s, and has to be %s" % (path, status.label, wanted.label)]
+    return ["%s is %s, but must be %s" % (path, status.label, wanted.label)]
 
 
 def unsafe_directories(files: Files, paths: Sequence[str]) -> dict[str, str]:
@@ -69,7 +69,7 @@ def unsafe_directories(files: Files, paths: Sequence[str]) -> dict[str, str]:
         for directory, status in files.directories_above(path).items():
             if status.is_replaceable_by_others:
                 unsafe[directory] = (
-                    "%s is %s, so that others than root can replace boot files below it. Run "
+                    "%s is %s, so users other than root can replace boot files below it. Run "
                     "'chown root:root %s' and 'chmod go-w %s'"
                     % (directory, status.label, directory, directory)
                 )
@@ -99,11 +99,11 @@ def _drift(
     status = files.status(path)
     if status is None:
         why = (
-            "and the list last applied needs it"
+            "but the last-applied configuration requires it"
             if expected is not None
-            else "and other boot files are, so that it is not known what the list last applied is"
+            else "but other boot files exist, so the last-applied configuration is unknown"
         )
-        return ["%s is not there, %s" % (path, why)]
+        return ["%s does not exist, %s" % (path, why)]
     sentences = damage(files, path, expected)
     try:
         content = files.read(path)
@@ -123,15 +123,20 @@ def _differences(
     if last_applied.not_ours(path, content):
         return ["%s was not written by this collection" % path]
     if expected is None and path == last_applied.RULES:
-        return ["%s has no list in its header: it was edited or cut" % path]
+        return ["%s has no policy list in its header: it was edited or truncated" % path]
     if expected is None:
-        whose = "the list last applied does not need it"
+        whose = "the last-applied configuration does not require it"
         return [
-            "%s is left over: %s"
-            % (path, whose if is_list_known else "the list that it was written for is not known")
+            "%s is stale: %s"
+            % (
+                path,
+                whose
+                if is_list_known
+                else ("the configuration that it was written for is unknown"),
+            )
         ]
     return [
-        "%s differs from line %d on from the file of the list last applied: it was edited, or "
+        "%s differs from the last-applied configuration from line %d on: it was edited, or "
         "another version of this collection wrote it" % (path, _first_difference(content, expected))
     ]
 

@@ -109,7 +109,7 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
     if tool is None:
         raise PolicyError(initramfs.NO_TOOL)
     if os.geteuid() != 0:
-        raise PolicyError("This needs root on the target: say become: true")
+        raise PolicyError("Root privileges are required on the target. Set `become: true`")
     command = tool.command
     before = {path: files.version(path) for path, _kernel in _paths(files, tool)}
     if not before and not tool.creates_images:
@@ -126,7 +126,7 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
         # It may have written some of the images, and half of another.
         files.put(initramfs.OUTDATED, _outdated(files, tool))
         raise PolicyError(
-            "'%s' failed with exit code %d: %s. Correct that, and run again"
+            "'%s' failed with exit code %d: %s. Fix the cause, and run again"
             % (" ".join(command), ran.code, ran.last_lines or "it printed nothing")
         )
     images, problems, notes = [], [], []
@@ -137,7 +137,7 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
         problems += _problems(image, ran, command)
         if image.not_installed:
             notes.append(
-                "Kernel %s is installed without the module %s, so %s does not have it"
+                "Kernel %s is installed without the module %s, so %s does not contain it"
                 % (kernel, ", ".join(image.not_installed), path)
             )
     if not images:
@@ -208,24 +208,25 @@ def _problems(image: Image, ran: Ran, command: Sequence[str]) -> list[str]:
     problems = []
     if image.unreadable:
         problems.append(
-            "%s cannot be checked: %s. Correct that, and run again" % (image.path, image.unreadable)
+            ("%s cannot be checked: %s. Fix the cause, and run again")
+            % (image.path, image.unreadable)
         )
     if not image.is_rebuilt:
         problems.append(
-            "%s was not rebuilt, though '%s' ended without an error%s. See the tool's "
-            "configuration and whether /boot can be written, and run again"
+            "%s was not rebuilt, although '%s' ended without an error%s. Check the tool's "
+            "configuration and whether /boot is writable, and run again"
             % (image.path, " ".join(command), ": " + ran.last_lines if ran.last_lines else "")
         )
     if image.missing:
         problems.append(
-            "%s lacks %s after '%s'. See the configuration of the tool that built it, and run "
-            "again; or set `initramfs: never`"
+            "%s lacks %s after '%s'. Check the configuration of the tool that built it and run "
+            "again, or set `initramfs: never`"
             % (image.path, " and ".join(image.missing), " ".join(command))
         )
     if image.unexpected:
         problems.append(
-            "%s still has %s after '%s', which this host has no longer. See the configuration of "
-            "the tool that built it, and run again"
+            "%s still contains %s after '%s', although this host no longer has it. Check the "
+            "configuration of the tool that built it, and run again"
             % (image.path, " and ".join(image.unexpected), " ".join(command))
         )
     return problems

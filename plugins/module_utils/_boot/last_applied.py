@@ -129,8 +129,8 @@ def not_ours(path: str, content: str | None) -> list[str]:
     if content is None or MARK in _text.lines(content)[:2]:
         return []
     return [
-        "%s was not written by this collection, and what others wrote is never edited. Move it "
-        "away or delete it, and run again" % path
+        "%s was not written by this collection, and foreign files are never edited. Move it away "
+        "or delete it, and run again" % path
     ]
 
 
@@ -162,9 +162,9 @@ def parse_header(rules: str | None) -> LastApplied:
         )
     except DAMAGED as error:
         raise PolicyError(
-            "The header of %s cannot be read (%s), so it is not known what the last run claimed. "
-            "Somebody edited it: put the lines that start with '%s' right, or delete the file to "
-            "start anew" % (RULES, error, _ENTRY.strip())
+            "The header of %s cannot be parsed (%s), so the last-applied configuration is "
+            "unknown. Correct the lines that start with '%s', which were edited, or delete the "
+            "file to start without one" % (RULES, error, _ENTRY.strip())
         ) from None
 
 
@@ -190,7 +190,7 @@ def _native_driver(line: Mapping[str, Any]) -> dict[str, str | None]:
         or "/" in driver
         or not driver.isprintable()
     ):
-        raise ValueError("%r is not a driver's name" % driver)
+        raise ValueError("%r is not a valid driver name" % driver)
     return {name: driver}
 
 
@@ -224,11 +224,9 @@ def to_options(
     """What a list is applied with, from the module's options; PolicyError if they are not such."""
     settings = VfioSettings(reset_required, unsafe_noiommu)
     if not {type(value) for value in settings} <= {bool, type(None)}:
-        raise PolicyError("`reset_required` and `unsafe_noiommu` are true or false")
+        raise PolicyError("`reset_required` and `unsafe_noiommu` must be true or false")
     if initramfs not in (AUTO, ALWAYS, NEVER):
-        raise PolicyError(
-            "`initramfs` is %r, which is none of auto, always and never" % (initramfs,)
-        )
+        raise PolicyError("`initramfs` is %r, but must be auto, always or never" % (initramfs,))
     return Options(settings, check_access(vfio_group, vfio_mode), initramfs)
 
 
@@ -258,10 +256,14 @@ def _from_machine(plan: BootPlan) -> dict[str, Any]:
 def check_access(group: str | None, mode: str | None) -> NodeAccess | None:
     """Group and mode of the nodes as they go into a rule; PolicyError if they are not such."""
     if group is not None and not re.match(r"[A-Za-z_][A-Za-z0-9_.-]*\Z", group):
-        raise PolicyError("`vfio_group` %r is not the name of a group" % group)
+        raise PolicyError(
+            ("`vfio_group` %r is not a valid group name. Give the name of a group of the host")
+            % group
+        )
     if mode is not None and not re.match(r"0[0-7]{3}\Z", mode):
         raise PolicyError(
-            "`vfio_mode` %r is not a mode; write it in octal and in quotes, such as '0660'" % mode
+            ("`vfio_mode` %r is not a valid mode. Give it in octal and in quotes, such as '0660'")
+            % mode
         )
     return None if group is None and mode is None else NodeAccess(group, mode)
 

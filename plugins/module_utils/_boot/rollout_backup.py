@@ -38,8 +38,8 @@ def _check_name(name: str) -> str:
     """The name of a rollout; PolicyError if it is none."""
     if not ROLLOUT_NAME.fullmatch(name):
         raise PolicyError(
-            "`rollout` %r is not a name for a rollout; give up to 64 letters, digits and . _ : + "
-            "-, beginning with a letter or digit" % name
+            "`rollout` %r is not a valid name. Use up to 64 letters, digits and . _ : + -, "
+            "beginning with a letter or digit" % name
         )
     return name
 
@@ -88,9 +88,9 @@ def _previous(content: str | None, rollout: str, now: Applied) -> Applied | None
         return None
     if kept.after != now:
         raise PolicyError(
-            "The list of this host was changed since rollout %s, by another run (%s says what it "
-            "is now), so it is not put back to what it was before. Apply the list that this host "
-            "shall have" % (rollout, RULES)
+            "The list of this host was changed after rollout %s by another run (%s has the "
+            "current list), so it cannot be rolled back. Apply the list that this host should "
+            "have" % (rollout, RULES)
         )
     return kept.before
 
@@ -104,8 +104,8 @@ def _read(content: str | None) -> Kept | None:
         return Kept(_check_name(kept["rollout"]), _applied(kept["before"]), _applied(kept["after"]))
     except DAMAGED as error:
         raise PolicyError(
-            "%s cannot be read (%s), so it is not known what this host had before the last "
-            "rollout. Somebody edited it: delete it, and apply the list that the host shall have"
+            "%s cannot be parsed (%s), so the list before the last rollout is unknown. Delete "
+            "the file, which was edited, and apply the list that this host should have"
             % (PREVIOUS, error)
         ) from None
 

@@ -38,19 +38,18 @@ class EarlyBinding(NamedTuple):
     def sentence(self) -> str:
         """The same in words, with what else they would do."""
         begin = (
-            "%s is taken by %s for a moment at each boot, before any rule can run: that driver is "
-            "built into the kernel" % (self.device.label, self.driver)
+            "%s is bound to %s at the start of each boot, before any udev rule runs, because "
+            "that driver is built into the kernel" % (self.device.label, self.driver)
         )
         if self.parameter is None:
             return (
-                "%s. Where even that is too much, initcall_blacklist= on the kernel's command line "
-                "prevents it, with the driver's init function, which this kernel does not tell"
-                % begin
+                "%s. To prevent this, add initcall_blacklist= with the driver's init function to "
+                "the kernel command line; this kernel does not expose the function's name" % begin
             )
         return (
-            "%s. Where even that is too much, add %s to the kernel's command line. No other device "
-            "gets that driver then either: %s"
-            % (begin, self.parameter, ", ".join(self.others) or "none has it now")
+            "%s. To prevent this, add %s to the kernel command line. This also keeps the driver "
+            "from other devices: %s"
+            % (begin, self.parameter, ", ".join(self.others) or "none is bound to it now")
         )
 
 

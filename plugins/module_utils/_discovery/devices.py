@@ -86,13 +86,13 @@ def for_other_boards(sysfs: Sysfs, selectors: Sequence[Selector]) -> dict[Select
     names = board(sysfs).names if restricted else []
     if restricted and not names:
         raise PolicyError(
-            "%s has when_board, and it is not known which board this is: neither "
-            "/sys/firmware/devicetree/base/compatible nor /sys/class/dmi/id names it, as in an "
-            "image that is not running. Give the entries that are meant for it, without when_board"
-            % restricted[0].label
+            "%s has when_board, but the board is unknown: neither "
+            "/sys/firmware/devicetree/base/compatible nor /sys/class/dmi/id identifies it, as in "
+            "an image that is not running. Give only the entries for this board, without "
+            "`when_board`" % restricted[0].label
         )
     return {
-        selector: "%s counts on %s only, and this board is %s"
+        selector: "%s applies to %s only, and this board is %s"
         % (selector.label, " or ".join(selector.when_board), ", ".join(names))
         for selector in restricted
         if not set(names).intersection(selector.when_board)
@@ -222,7 +222,7 @@ def _explain_missing(sysfs: Sysfs, missing: Sequence[_Resolution]) -> None:
     for resolution in missing:
         if resolution.target:
             resolution.problem = (
-                "%s matches no device: %s. If it may be missing, say required: false"
+                "%s matches no device: %s. If the device may be missing, set `required: false`"
                 % (
                     resolution.selector.label,
                     explained.why(resolution.selector, resolution.target),
@@ -231,7 +231,10 @@ def _explain_missing(sysfs: Sysfs, missing: Sequence[_Resolution]) -> None:
 
 
 def _unexpected(sysfs: Sysfs, resolution: _Resolution) -> str:
-    return "%s matches %d devices, but expect says %s: %s. Correct expect, or name those meant" % (
+    return (
+        "%s matches %d devices, but expect says %s: %s. Correct `expect`, or use a more specific "
+        "selector"
+    ) % (
         resolution.selector.label,
         len(resolution.devices),
         resolution.selector.expect,

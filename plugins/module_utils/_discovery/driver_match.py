@@ -97,10 +97,12 @@ class Drivers:
             if reason:
                 return Match(reason, module, is_claiming=self._claims(claiming, asked))
         if _name(device, asked) == driver:
-            return Match(Reason(NAME, "its name, %s, is that of the driver" % driver), module)
+            return Match(
+                Reason(NAME, ("the device's name, %s, is the driver's name") % driver), module
+            )
         if module:
             return Match(_by_hand("the module %s does not claim it" % module), module)
-        sentence = "the driver is built in and the kernel chose it; it does not tell by what"
+        sentence = "the driver is built in, and the kernel does not expose why it matched"
         return Match(Reason(UNKNOWN, sentence))
 
     def _built_in_for(self, asked: str) -> list[str]:
@@ -134,12 +136,12 @@ def _by(kind: str, what: str, module: str) -> Reason:
 
 
 def _by_hand(why: str) -> Reason:
-    sentence = "%s: somebody bound it, with a driver_override that was cleared since" % why
+    sentence = "%s: it was bound manually, with a driver_override that has since been cleared" % why
     return Reason(MANUAL, sentence)
 
 
 def _unknown(module: str) -> Reason:
-    sentence = "modinfo does not know the module %s, so that what it claims is not known" % module
+    sentence = "modinfo does not find the module %s, so what it claims is unknown" % module
     return Reason(UNKNOWN, sentence)
 
 

@@ -23,13 +23,13 @@ NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
 NOIOMMU_GROUP = "vfio-noiommu"
 
 NO_GROUP = (
-    "%s has no IOMMU group (%s), and VFIO does not take a device without one (EINVAL). Give the "
-    "device an IOMMU in the firmware, or accept that it can reach all memory and set "
+    "%s has no IOMMU group (%s), and VFIO rejects such devices (EINVAL). Configure an IOMMU for "
+    "the device in the firmware, or accept that it can access all memory and set "
     "`unsafe_noiommu: true`"
 )
 NO_RESET = (
-    "%%s has no reset function (%%s), and %s asks for one (ENOENT). If the device may be "
-    "handed over without a reset, set `reset_required: false`" % RESETTING.vfio_driver
+    "%%s has no reset function (%%s), and %s requires one (ENOENT). If the device may be used "
+    "without a reset, set `reset_required: false`" % RESETTING.vfio_driver
 )
 
 
@@ -130,10 +130,10 @@ def why_not_bound(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str
         if code == errno.ENOENT:
             return _why_no_reset(sysfs, device)
     if code == errno.EAGAIN:
-        return "A supplier of the device is not ready; bind the supplier first and run again"
+        return "A supplier of the device is not ready. Bind the supplier first, and run again"
     if code == errno.ENODEV:
-        return "The driver declines this device, as it does one that it was not written for"
-    return "The kernel's log ('dmesg | grep %s') may say why" % device.name
+        return "The driver's probe rejected this device. Use a driver that supports it"
+    return "Read the kernel log for the cause ('dmesg | grep %s')" % device.name
 
 
 def _why_invalid(sysfs: Sysfs, device: Identity) -> str:
@@ -141,13 +141,13 @@ def _why_invalid(sysfs: Sysfs, device: Identity) -> str:
     group = sysfs.link_name(path + "/iommu_group")
     if group:
         return (
-            "It is in IOMMU group %s, so the IOMMU is not cache coherent for it, or another driver "
-            "of the group stands in the way; see 'dmesg'" % group
+            "It is in IOMMU group %s, and either the IOMMU is not cache coherent for it, or "
+            "another driver in the group conflicts. Read 'dmesg'" % group
         )
     if not device.dt_path:
         reason = "the firmware's tables name no IOMMU for it"
     elif sysfs.exists(path + "/of_node/iommus"):
-        reason = "its node has iommus, but the IOMMU did not take it; see 'dmesg | grep -i smmu'"
+        reason = "its node has iommus, but the IOMMU did not attach it; see 'dmesg | grep -i smmu'"
     else:
         reason = "its node has no iommus property"
     return NO_GROUP % ("It", reason)
@@ -157,11 +157,11 @@ def _why_no_reset(sysfs: Sysfs, device: Identity) -> str:
     if present_settings(sysfs).reset_required:
         return NO_RESET % (
             "It",
-            device.compatible[0] if device.compatible else "the firmware has no _RST",
+            device.compatible[0] if device.compatible else "its firmware has no _RST",
         )
     return (
-        "It has no reset function, and this kernel refuses it even with `reset_required: false`, "
-        "as Linux before 6.3 does (fixed by commit 168a9c91fe0a); a newer kernel takes it"
+        "It has no reset function, and this kernel requires one even with `reset_required: "
+        "false`, as Linux before 6.3 does. Use a kernel with commit 168a9c91fe0a"
     )
 
 
@@ -172,11 +172,11 @@ def bound_wrongly(sysfs: Sysfs, plan: DevicePlan, after: State) -> str | None:
     if after.iommu_group is None:
         return "it is bound, but has no IOMMU group"
     if not after.vfio_nodes:
-        return "it is bound, but the kernel made no node for IOMMU group %s" % after.iommu_group
+        return "it is bound, but the kernel created no node for IOMMU group %s" % after.iommu_group
     if sysfs.has_node("/dev/vfio"):
         missing = [node for node in after.vfio_nodes if not sysfs.has_node(node)]
         if missing:
-            return "it is bound, but %s is not there" % ", ".join(missing)
+            return "it is bound, but %s does not exist" % ", ".join(missing)
     return None
 
 

@@ -208,5 +208,5 @@ def _judged(entry: Entry, checks: Sequence[tuple[str, ClassCheck]]) -> list[Haza
     try:
         return [hazard for kind, check in checks for hazard in check.hazards(kind, entry)]
     except KernelBlockedError:
-        sentence = "%s does not tell whether it is in use" % entry.name
+        sentence = "%s does not report whether it is in use" % entry.name
         return [Hazard("consumers", entry.name, sentence)]

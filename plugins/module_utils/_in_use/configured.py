@@ -102,7 +102,7 @@ class Configured:
         path = "platform-" + name
         for block in self._blocks():
             if re.search(r"/by-path/%s(?![\w.@:])" % re.escape(path), block.called):
-                return "%s, which will be its disk, is %s" % (block.called, block.use)
+                return "%s, which will be a disk below it, is %s" % (block.called, block.use)
         return None
 
     def nodes(self) -> dict[str, NodeUse]:
@@ -180,7 +180,7 @@ class Configured:
     def _of_command_line(self) -> Iterator[_Block]:
         for word in _text.words(self._text(KERNEL_COMMAND_LINE)):
             key, _equals, value = word.partition("=")
-            use = "%s= of the kernel's command line" % key
+            use = "%s= of the kernel command line" % key
             if key in _BLOCKS:
                 yield _Block(value, use)
             elif key in _ENCRYPTED:
@@ -236,14 +236,14 @@ class Configured:
         for word in _text.words(self._text(KERNEL_COMMAND_LINE)):
             key, _equals, value = word.partition("=")
             if key == "console":
-                yield value.partition(",")[0], "console= of the kernel's command line"
+                yield value.partition(",")[0], "console= of the kernel command line"
         for directory in self._files.names(_UNITS):
             for name in self._files.names("%s/%s" % (_UNITS, directory)):
                 terminal = re.match(r"serial-getty@(.+)\.service\Z", name)
                 if terminal and directory.endswith(".wants"):
                     yield (
                         terminal.group(1),
-                        "that of a login (%s/%s/%s)" % (_UNITS, directory, name),
+                        "used for logins (%s/%s/%s)" % (_UNITS, directory, name),
                     )
 
 

@@ -63,7 +63,7 @@ class Network(UseKind):
             " with " + ", ".join(about) if about else "",
         )
         if self.sources.processes.address_of_this_run() in addresses:
-            sentence += ", and this run comes in over it"
+            sentence += ", and this run is connected through it"
         return sentence
 
     def _configured_use(self, entry: Entry) -> str | None:
@@ -93,7 +93,7 @@ class Network(UseKind):
         # The directory goes with the last device in it.
         if entry.listing.folders:
             return None
-        sentence = "a %s of it is in another network namespace (a container's)"
+        sentence = "a %s on it is in another network namespace (a container's)"
         return [Hazard(self.name, entry.name, sentence % _NAMESPACED[entry.name])]
 
 

@@ -120,7 +120,7 @@ class Storage(UseKind):
             is_claimed = self.sysfs.is_claimed("/dev/" + name)
         except KernelBlockedError:
             return ["%s does not answer" % name]
-        return ["the kernel has it in use, and does not tell for what"] if is_claimed else []
+        return ["it is in use by the kernel, which does not report the user"] if is_claimed else []
 
     def _stack(self, path: str) -> list[tuple[str, str]]:
         """Return a disk, its partitions and what is stacked on them: (name, major:minor)."""

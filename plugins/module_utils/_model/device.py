@@ -62,8 +62,8 @@ class State(NamedTuple):
     @property
     def binding(self) -> str:
         """Driver and override in words."""
-        return "on driver %s with driver_override %s" % (
-            self.driver or "none",
+        return "bound to %s with driver_override %s" % (
+            self.driver or "no driver",
             self.driver_override or "unset",
         )
 

@@ -20,8 +20,8 @@ KINDS = (VFIO, NO_AUTOBIND, DRIVER, DEFAULT)
 T = TypeVar("T")
 
 _NO_VFIO = (
-    "%s cannot have policy vfio, because VFIO has no driver for the %s bus. Use policy no_autobind "
-    "or driver"
+    "%s cannot have policy vfio: VFIO has no driver for the %s bus. Use policy no_autobind or "
+    "driver"
 )
 
 
@@ -47,7 +47,8 @@ def shared_tags(entries: Sequence[Entry]) -> dict[int, str]:
     counts = Counter(entry.tag for entry in entries)
     tags = [entry.tag for entry in entries]
     return {
-        tags.index(tag): "tag %r is that of %d entries; give each its own" % (tag, count)
+        tags.index(tag): ("Tag %r is used by %d entries. Give each entry a tag of its own")
+        % (tag, count)
         for tag, count in counts.items()
         if tag is not None and count > 1
     }
@@ -105,7 +106,8 @@ def _entry(entry: Mapping[str, Any]) -> Entry:
         policy = _policy(entry)
         if tag is not None and policy.kind != VFIO:
             raise PolicyError(
-                "tag %r goes with policy vfio only, not with policy %s" % (tag, policy.kind)
+                ("Tag %r requires policy vfio, but the entry has policy %s. Omit `tag`")
+                % (tag, policy.kind)
             )
     with problems.collecting():
         tag = None if tag is None else check_tag(tag)
@@ -122,14 +124,17 @@ def _is_available(policy: Policy, bus: str) -> bool:
 def _policy(entry: Mapping[str, Any]) -> Policy:
     kind, driver = entry["policy"], entry.get("driver")
     if kind not in KINDS:
-        raise PolicyError("policy %r is none of %s" % (kind, ", ".join(KINDS)))
+        raise PolicyError(
+            ("Policy %r is unknown. Set `policy` to one of %s") % (kind, ", ".join(KINDS))
+        )
     if kind == DRIVER and driver is None:
-        raise PolicyError("policy driver needs the driver's name in driver")
+        raise PolicyError("Policy driver requires the name of a driver. Set `driver`")
     if driver in VFIO_DRIVERS.values():
-        raise PolicyError("driver %s is VFIO's; say policy: vfio instead" % driver)
+        raise PolicyError("Driver %s is a VFIO driver. Set `policy: vfio` instead" % driver)
     if kind != DRIVER and driver is not None:
         raise PolicyError(
-            "driver %r goes with policy driver only, not with policy %s" % (driver, kind)
+            ("Driver %r requires policy driver, but the entry has policy %s. Omit `driver`")
+            % (driver, kind)
         )
     return Policy(kind, None if driver is None else check_driver(driver))
 
@@ -184,7 +189,7 @@ def disagreements(
                 )
                 problems.append(Disagreement(position, sentence, [device]))
             if entry.tag and tags.setdefault(device, entry.tag) != entry.tag:
-                sentence = "Two entries call %s by different tags: %s and %s. Keep one" % (
+                sentence = "Two entries give %s different tags: %s and %s. Keep one" % (
                     device.label,
                     tags[device],
                     entry.tag,
@@ -195,8 +200,8 @@ def disagreements(
 
 def _ambiguous(entry: Entry, devices: Sequence[Identity]) -> str:
     return (
-        "tag %s is to be that of one device, and %s matches %d: %s. Name the one meant, or leave "
-        "the tag away"
+        "Tag %s must identify one device, but %s matches %d: %s. Use a more specific selector or "
+        "omit the tag"
         % (
             entry.tag,
             entry.selector.label,

@@ -29,16 +29,16 @@ def unknown(findings: Findings) -> list[str]:
     ]
     if devices:
         sentences.append(
-            "%s: whether a process of another user, or in another mount namespace, uses what these "
-            "devices carry is not known, because %s. in_use_by is null where nothing is known, and "
-            "may not be all where something is. Set become: true to see open files and mounts of "
-            "all processes" % (_text.listed(devices), _why_unknown())
+            "%s: whether a process of another user, or in another mount namespace, uses these "
+            "devices is unknown, because %s. in_use_by is null if nothing is known, and may be "
+            "incomplete otherwise. Set `become: true` to read open files and mounts of all "
+            "processes" % (_text.listed(devices), _why_unknown())
         )
     files = [file.path for file in findings.boot_files if file.drift is None]
     if files:
         sentences.append(
-            "%s cannot be read by this user, so that drift of it is null. Set become: true to "
-            "compare its content" % ", ".join(files)
+            "%s cannot be read by this user, so its drift is null. Set `become: true` to compare "
+            "its content" % ", ".join(files)
         )
     return sentences
 
@@ -46,7 +46,7 @@ def unknown(findings: Findings) -> list[str]:
 def _why_unknown() -> str:
     if os.geteuid() != 0:
         return "the module does not run as root"
-    return "this root may not read them (CAP_SYS_PTRACE)"
+    return "this root user may not read them (CAP_SYS_PTRACE)"
 
 
 def inspections(findings: Findings) -> dict[str, Any]:
@@ -82,8 +82,8 @@ def _kernel(kernel: Kernel) -> dict[str, Any]:
     note = None
     if kernel.missing and not kernel.is_running and not kernel.is_new:
         note = (
-            "The installed kernel %s has no module %s, which the list last applied needs. Do not "
-            "boot it, or install one that has it"
+            "The installed kernel %s has no module %s, which the last-applied configuration "
+            "requires. Do not boot it, or install one that has the module"
         ) % (kernel.release, " and no ".join(kernel.missing))
     return {
         "release": kernel.release,

@@ -82,14 +82,14 @@ class Inspection(NamedTuple):
         after = self.next_boot.binding
         desired = self.sources.desired
         sentences = [
-            "the next boot takes it from driver %s, and %s"
-            % (self.state.driver, lost.hazard.sentence)
+            "the next boot unbinds it from %s, but %s" % (self.state.driver, lost.hazard.sentence)
             for lost in self.lost
             if not lost.is_accepted
         ]
         if desired and running != desired:
             sentences.append(
-                "it is %s, and the list last applied wants it %s" % (running.label, desired.label)
+                ("it is %s, but the last-applied configuration requires it to be %s")
+                % (running.label, desired.label)
             )
         if not self.next_boot.is_known:
             # What has no driver and no override may well be as the kernel left it.
@@ -100,11 +100,14 @@ class Inspection(NamedTuple):
                 )
         elif running != after:
             sentences.append(
-                "it is %s, and will be %s after the next boot: %s"
+                "it is %s, but will be %s after the next boot: %s"
                 % (running.label, after.label, self.next_boot.reason)
             )
         sentences += [
-            "%s may set another driver_override at each boot, and the list last applied wants %s"
+            (
+                "%s may set another driver_override at each boot, but the last-applied "
+                "configuration sets %s"
+            )
             % (rule.location, desired.driver_override)
             for rule in self.sources.rules
             if desired and rule.driver_override is None
@@ -238,8 +241,8 @@ class _Inspector:
         """In which new kernels the device would not have the driver that the list asks for."""
         needed = self._forecast.modules(device.bus, sources.desired) if sources.desired else []
         return [
-            "kernel %s, installed since this one was booted, has no module %s, which the list last "
-            "applied needs: if the next boot starts it, the device has no driver"
+            "kernel %s, installed since the last boot, has no module %s, which the last-applied "
+            "configuration requires: if the next boot starts it, the device has no driver"
             % (kernel.release, module)
             for kernel in self.kernels
             for module in needed
@@ -295,8 +298,8 @@ def _bound_by(state: State, match: Match | None, sources: OverrideSources) -> Re
     if match is None or override is None:
         return match and match.reason
     return match.reason._replace(
-        sentence="%s; that was before its driver_override became %s, which counts when a driver is "
-        "looked for again" % (match.reason.sentence, override)
+        sentence="%s; its driver_override was set to %s after that, and takes effect at the next "
+        "probe" % (match.reason.sentence, override)
     )
 
 
@@ -306,7 +309,7 @@ def _against(
     if sources.desired is None or sources.desired.driver not in VFIO_DRIVERS.values():
         return []
     return [
-        "%s sets %s at each boot, and the list last applied wants %d"
+        "%s sets %s at each boot, but the last-applied configuration sets %d"
         % (line.location, word, wanted)
         for line in lines
         for word, wanted in line.conflicts(parameters)

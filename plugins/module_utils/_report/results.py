@@ -156,7 +156,7 @@ def _line(outcome: DeviceOutcome, state: State, note: str = "") -> str:
 
 
 def _line_after(outcome: DeviceOutcome) -> str:
-    notes = [" (given back)"] if outcome.policy.release_of else []
+    notes = [" (released)"] if outcome.policy.release_of else []
     of_nodes = [step for step in outcome.steps if step.kind in _OF_NODES]
     notes += ["; " + sentence for sentence in _sentences(of_nodes)]
     return _line(outcome, outcome.after, "".join(notes))

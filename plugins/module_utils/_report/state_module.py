@@ -36,7 +36,7 @@ def run(
     host = open_host(timeout)
     try:
         if timeout < 1:
-            raise PolicyError("`timeout` is in seconds, 1 or more")
+            raise PolicyError("`timeout` must be 1 or more seconds")
         request = to_request(module.params)
         outcome = reconcile(
             host, Usage(host.sysfs), RunLock(name, timeout), request, check_mode=module.check_mode
@@ -60,7 +60,7 @@ def request_of_one_policy(
     One that ``is_release`` releases those that are as the policy leaves them.
     """
     if not params["devices"]:
-        raise PolicyError("devices is empty; name at least one device")
+        raise PolicyError("`devices` is empty. Give at least one device")
     if is_release:
         policy = Policy(DEFAULT, release_of=policy)
     problems = Problems()

@@ -23,15 +23,12 @@ from .._model.policy import NodeAccess
 
 _TEMPORARY = ".armfleet-vfio-"
 
-_NO_DIRECTORY = (
-    "a part of this path has to be a directory, and is a file or a link that leads nowhere; move "
-    "it away"
-)
-_NO_ROOM = "make room there, or have somebody raise the quota, and run again"
+_NO_DIRECTORY = "a component of this path is a file or a dangling link; move it away"
+_NO_ROOM = "free space there, or have the quota raised, and run again"
 # What a user can do about an errno of a file or its directory.
 _ADVICE = {
-    errno.EACCES: "become root (become: true)",
-    errno.EPERM: "become root (become: true), and see 'lsattr' for a file that may not be changed",
+    errno.EACCES: "set `become: true`",
+    errno.EPERM: "set `become: true`, and check 'lsattr' for a file that cannot be changed",
     errno.ENOENT: _NO_DIRECTORY,
     errno.ENOTDIR: _NO_DIRECTORY,
     errno.EEXIST: _NO_DIRECTORY,
@@ -366,7 +363,9 @@ class Files:
         except FileNotFoundError:
             return
         except (KeyError, OSError) as error:
-            raise PolicyError("Cannot give %s %s: %s" % (path, access.label, error)) from None
+            raise PolicyError(
+                ("Cannot set access to %s to %s: %s") % (path, access.label, error)
+            ) from None
 
 
 class StagedFile:
@@ -527,8 +526,8 @@ def _not_own(path: str, status: os.stat_result) -> PolicyError:
         stat.S_IMODE(status.st_mode),
     )
     return PolicyError(
-        "%s is %s (%s), so that others than root may have written what a run is to go by. Look at "
-        "what it is, remove it, and run again" % (path, kind, label)
+        "%s is %s (%s), so a user other than root may have written it. Find out who created it, "
+        "remove it, and run again" % (path, kind, label)
     )
 
 
@@ -542,7 +541,7 @@ def _open_file(path: str) -> int:
     os.close(descriptor)
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device node")
     raise PolicyError(
-        "Cannot read %s: it is %s and not a file. Remove it, and run again" % (path, kind)
+        "Cannot read %s: it is %s, not a regular file. Remove it, and run again" % (path, kind)
     )
 
 
@@ -558,7 +557,10 @@ def _content(path: str, descriptor: int) -> str:
     with stream:
         content = stream.read(_LONGEST + 1)
     if len(content) > _LONGEST:
-        raise PolicyError("Cannot read %s: it is longer than %d bytes" % (path, _LONGEST))
+        raise PolicyError(
+            ("Cannot read %s: it is longer than %d bytes. Remove it or shorten it, and run again")
+            % (path, _LONGEST)
+        )
     return content
 
 

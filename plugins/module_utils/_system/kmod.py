@@ -16,9 +16,9 @@ from .._errors import PolicyError
 # What module_sig_check, security_locked_down and try_stop_module make of it.
 _ADVICE = {
     "Key was rejected": "Sign it with a key that this kernel trusts",
-    "Operation not permitted": "The kernel takes signed modules only, or none any more "
+    "Operation not permitted": "The kernel accepts only signed modules, or no more modules "
     "(kernel.modules_disabled, lockdown); sign it, or load it at boot",
-    "is in use": "Give back or close the devices that are on it first",
+    "is in use": "Release or close the devices that are bound to it first",
     "not found": "Install the kernel package that has it",
 }
 _MODULES = "/lib/modules/"
@@ -45,7 +45,7 @@ class Kmod:
         PolicyError where there is no modprobe to ask.
         """
         if _path("modprobe") is None:
-            raise PolicyError("modprobe is not installed on this host; install the package kmod")
+            raise PolicyError("modprobe is not installed on this host. Install the package kmod")
         if module not in self._available:
             self._available[module] = self._run(["--dry-run", "--quiet", "--", module])[0] == 0
         return self._available[module]
@@ -56,17 +56,17 @@ class Kmod:
         if os.path.exists(_MODULES + release + "/modules.dep"):
             return None
         if not os.path.isdir(_MODULES):
-            return "no module of the running kernel (%s) can be loaded: %s is not there" % (
+            return "no module of the running kernel (%s) can be loaded: %s does not exist" % (
                 release,
                 _MODULES.rstrip("/"),
             )
         others = [name for name in sorted(os.listdir(_MODULES)) if name != release]
         return (
-            "no module of the running kernel (%s) can be loaded: %s/modules.dep is not there%s"
+            "no module of the running kernel (%s) can be loaded: %s/modules.dep does not exist%s"
             % (
                 release,
                 _MODULES + release,
-                ", and of others there is " + ", ".join(others) if others else "",
+                ", and there are modules of other kernels: " + ", ".join(others) if others else "",
             )
         )
 
@@ -171,8 +171,8 @@ class Kmod:
             # Not waited for: a module whose initialisation hangs does not end when killed.
             process.kill()
             raise PolicyError(
-                "%s %s did not end within %g s; process %d is left waiting for the kernel. See "
-                "'dmesg', and reboot if it does not come back"
+                "%s %s did not end within %g s; process %d is still waiting for the kernel. Read "
+                "'dmesg', and reboot if it does not end"
                 % (program, " ".join(arguments), self._timeout, process.pid)
             ) from None
         return process.returncode, output.decode("utf-8", "replace")

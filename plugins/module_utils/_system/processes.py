@@ -21,7 +21,7 @@ _VFIO_NODE = re.compile(r"/dev/vfio/(noiommu-)?\d+$|/dev/vfio/devices/")
 _NUMBER = re.compile(r"[0-9]+:[0-9]+\Z")
 # Path, type, size, used and priority.
 _SWAP = re.compile(r"(/[^ \t]*)[ \t]+[a-z]+[ \t]+[0-9]+[ \t]+[0-9]+[ \t]+-?[0-9]+\Z")
-_UNKNOWN = "a line of %s cannot be read, so that it may be %s"
+_UNKNOWN = "a line of %s cannot be parsed, so it may be %s"
 _ANCESTORS_AT_MOST = 1000
 
 

@@ -37,13 +37,13 @@ _SECOND_WAITS = 4
 # What a user can do about an errno of the files that this collection writes; the causes are those
 # of drivers/base/bus.c and drivers/base/dd.c.
 _ADVICE = {
-    errno.EACCES: "become root (become: true)",
-    errno.EPERM: "a security module or the kernel's lockdown refused it; look at the audit log",
-    errno.EROFS: "/sys is mounted read-only here, as in most containers; run on the host itself",
+    errno.EACCES: "set `become: true`",
+    errno.EPERM: "a security module or the kernel's lockdown denied it; check the audit log",
+    errno.EROFS: "/sys is mounted read-only, as in most containers; run on the host itself",
     errno.ENODEV: "the device went away, or its driver_override names another driver",
     errno.EBUSY: "the device is bound already, or VFIO owns its IOMMU group",
     errno.EAGAIN: "a supplier of the device is not ready; bind the supplier first and run again",
-    errno.ENOENT: "the driver is not there any more",
+    errno.ENOENT: "the driver no longer exists",
     errno.EINVAL: "the driver's probe failed or a supplier is not ready; see 'dmesg'",
     errno.ENOMEM: "the kernel is out of memory",
 }
@@ -76,9 +76,9 @@ class KernelBlockedError(PolicyError):
         super().__init__(
             "%s did not answer within %g s: the kernel holds this device's lock, because a "
             "driver's probe or remove hangs or user space holds the device open. Process %d is "
-            "left waiting there%s and ends when the kernel answers. If the device is with VFIO, "
-            "'fuser -v /dev/vfio/* /dev/vfio/devices/*' finds the holder: end it. If a driver "
-            "hangs, see 'dmesg'; it may take a reboot. Then run again"
+            "still waiting there%s and ends when the kernel answers. If the device is bound to "
+            "VFIO, find the holder with 'fuser -v /dev/vfio/* /dev/vfio/devices/*' and stop it. "
+            "If a driver hangs, read 'dmesg'; a reboot may be required. Then run again"
             % (
                 path if path.startswith("/") else "/sys/" + path,
                 seconds,
@@ -246,7 +246,7 @@ class Sysfs:
         except (EOFError, BrokenPipeError):
             self.close()
             raise PolicyError(
-                "The process that was to write to /sys was killed; run again"
+                "The worker process that writes to /sys was killed. Run again"
             ) from None
         except BaseException:
             # An answer that was not fetched would be taken for that of the next request.

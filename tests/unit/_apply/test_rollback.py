@@ -77,7 +77,9 @@ def assert_put_back(
     before = without_counters(board)
     with pytest.raises(PolicyError) as caught:
         board.apply(entries, **settings)
-    assert "Nothing was changed: all that this run did was put back" in str(caught.value), what
+    assert "Nothing was changed: all changes of this run were rolled back" in str(caught.value), (
+        what
+    )
     after = without_counters(board)
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     assert not changed, what
@@ -168,7 +170,7 @@ def test_what_cannot_be_put_back_is_named(board: Board) -> None:
         board.apply([DMA, CRYPTO], reset_required=False)
     message = str(caught.value)
     assert "EIO" in message
-    assert "Not everything could be put back as it was" in message
+    assert "Not everything could be rolled back" in message
     assert "/soc/crypto@b000000 (platform device b000000.crypto)" in message.splitlines()[-1]
     assert "b002000.dma" not in message.splitlines()[-1]
     assert kernel.binding("b002000.dma") == ("acme-dma", None)
@@ -195,7 +197,7 @@ def test_a_device_whose_write_hangs_is_left_and_all_others_are_put_back(
     message = str(caught.value)
     assert "did not answer within 30 s" in message
     assert "/soc/crypto@b000000 (platform device b000000.crypto): cannot" in message
-    assert "it was on driver acme-crypto with driver_override unset" in message
+    assert "it was bound to acme-crypto with driver_override unset" in message
     assert board.kernel.binding("b002000.dma") == ("acme-dma", None)
     assert board.kernel.binding("b008000.blob") == ("acme-blob", None)
     assert board.file(RULES) is None

@@ -55,7 +55,7 @@ def test_a_module_is_loaded_anew_for_another_setting_and_says_so(loaded: Board) 
     assert loaded.kernel.read(RESET_REQUIRED) == "N"
     assert loaded.kernel.binding("b000000.crypto") == BOUND
     assert outcome.host_steps == predicted.host_steps
-    assert "load anew module vfio-platform with reset_required=N" in steps(outcome)
+    assert "reload module vfio-platform with reset_required=N" in steps(outcome)
     loaded.kmod.calls.clear()
     assert not loaded.apply([CRYPTO], reset_required=False).is_changed
     assert not loaded.kmod.calls
@@ -230,8 +230,7 @@ def steps(outcome: Outcome) -> list[str]:
 
 
 RESTORED = (
-    "set vfio.enable_unsafe_noiommu_mode to N, which it was before `unsafe_noiommu: true` was "
-    "applied"
+    "set vfio.enable_unsafe_noiommu_mode to N, its value before `unsafe_noiommu: true` was applied"
 )
 STAYS = "vfio.enable_unsafe_noiommu_mode stays Y: "
 
@@ -345,7 +344,7 @@ def test_of_an_older_header_it_is_not_known_what_it_was_before(board: Board) -> 
     kept = [line for line in lines if not line.startswith(("# before:", "# This is what it was"))]
     board.write_file(RULES, "".join(kept))
     assert not board.apply([DMA], reset_required=False, unsafe_noiommu=True).is_changed
-    assert board.apply([]).noiommu_kept == STAYS + "it is not known what it was before"
+    assert board.apply([]).noiommu_kept == STAYS + "its previous value is unknown"
     assert board.kernel.read(NOIOMMU) == "Y"
 
 
@@ -385,5 +384,5 @@ def test_a_header_that_says_nonsense_of_before_is_refused(board: Board, header: 
     board.apply([DMA], reset_required=False, unsafe_noiommu=True)
     content = (board.file(RULES) or "").replace('# before: {"unsafe_noiommu": false}', "# before: ")
     board.write_file(RULES, content.replace("# before: ", "# before: " + header))
-    with pytest.raises(PolicyError, match="cannot be read"):
+    with pytest.raises(PolicyError, match="cannot be parsed"):
         board.apply([])

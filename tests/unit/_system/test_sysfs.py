@@ -128,7 +128,7 @@ def test_where_in_the_kernel_a_process_waits_is_said(hasty: Sysfs, tmp_path: Pat
     os.mkfifo(tmp_path / "unbind")
     with pytest.raises(KernelBlockedError) as caught:
         hasty.write("unbind", "x")
-    (pid,) = re.findall(r"Process (\d+) is left", str(caught.value))
+    (pid,) = re.findall(r"Process (\d+) is still", str(caught.value))
     place = Path(f"/proc/{pid}/wchan").read_text().strip("0\n")
     os.close(os.open(tmp_path / "unbind", os.O_RDONLY | os.O_NONBLOCK))
     assert not place or f"waiting there (in {place})" in str(caught.value)

@@ -78,7 +78,7 @@ ON_VFIO = Binding("vfio-platform", "vfio-platform")
 INSPECTION = Inspection(
     DEVICE,
     State(),
-    Reason("name", "its name, b000000.crypto, is that of the driver"),
+    Reason("name", "the device's name, b000000.crypto, is the driver's name"),
     [Hazard("network", "eth0", "network interface eth0 is up")],
     OverrideSources(
         DEVICE.bus,

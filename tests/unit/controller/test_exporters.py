@@ -136,7 +136,7 @@ def test_hazards_that_are_not_known_are_told_and_counted_as_none() -> None:
     returned["devices"] = [{**returned["devices"][0], "in_use_by": None}]
     host = host_state("edge-1", returned)
     (row,) = csv.DictReader(_exporters.as_csv(report(host)).splitlines())
-    assert row["in_use_by"] == "(not known without root)"
+    assert row["in_use_by"] == "(unknown without root)"
     assert _exporters.totals([host])["in_use"] == 0
     assert "it was read without root" in page(report(host), {})["data"]
 

@@ -172,7 +172,7 @@ def test_a_fact_is_no_registered_result(tmp_path: Path) -> None:
 def test_an_ansible_core_that_keeps_facts_elsewhere_is_refused(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     del fleet.manager._fact_cache
-    with pytest.raises(AnsibleError, match="keeps facts in a way"):
+    with pytest.raises(AnsibleError, match="stores facts in a format"):
         without_facts(fleet.hostvars)
 
 

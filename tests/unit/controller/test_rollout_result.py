@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import (
-    not_begun,
+    not_started,
     rollout_state,
     table,
 )
@@ -48,23 +48,23 @@ def result_of(applied: Any, checked: Any = None, failure: Any = None, unchanged:
 @pytest.mark.parametrize(
     ("applied", "checked", "failure", "outcome", "words"),
     [
-        ({"changed": True}, info(device("a")), None, "changed", "claims one device, and all"),
-        ({"changed": False}, info(device("a"), device("b")), None, "unchanged", "claims 2 dev"),
+        ({"changed": True}, info(device("a")), None, "changed", "is in sync: one device"),
+        ({"changed": False}, info(device("a"), device("b")), None, "unchanged", "in sync: 2 dev"),
         ({"changed": True}, None, None, "changed", "check mode"),
-        ({"changed": True}, info(), None, "changed", "No list claims a device of it"),
+        ({"changed": True}, info(), None, "changed", "No device of it is in a list"),
         (
             {"changed": True},
             info(device("a", "its driver is gone", **NATIVE)),
             None,
             "failed",
-            "/soc/a is not as the list wants: its driver is gone",
+            "/soc/a is not in sync: its driver is gone",
         ),
         (
             {"changed": True},
             info(device("a"), device("b", "set by hand", desired=None)),
             None,
             "changed",
-            "claims one device, and all",
+            "is in sync: one device",
         ),
         (
             {"changed": True},
@@ -78,7 +78,7 @@ def result_of(applied: Any, checked: Any = None, failure: Any = None, unchanged:
             info(device("a", "a boot brings it"), reboot_required=True),
             None,
             "changed",
-            "Boot it to finish",
+            "Reboot it to finish",
         ),
         ({"failed": True, "msg": "b: no group"}, None, {"task": "x"}, "failed", "b: no group"),
         (
@@ -93,7 +93,7 @@ def result_of(applied: Any, checked: Any = None, failure: Any = None, unchanged:
             {"unreachable": True, "msg": "ssh: connect: Connection refused"},
             None,
             "unreachable",
-            "It was changed, and does not answer since: ",
+            "It was changed, and does not answer anymore: ",
         ),
         (
             {"changed": True},
@@ -122,8 +122,8 @@ def test_a_host_that_was_left_alone_has_a_sentence_of_its_own() -> None:
 def test_a_table_has_what_stops_a_rollout_first_and_its_columns_in_line() -> None:
     good = rollout_state("a-long-name", 1, {"changed": True}, info(device("a")), None, None)
     bad = rollout_state("b", 12, {"failed": True, "msg": "broken"}, None, None, None)
-    header, *lines = table([good, not_begun("c"), bad])
+    header, *lines = table([good, not_started("c"), bad])
     assert [line.split()[0] for line in lines] == ["b", "a-long-name", "c"]
-    starts = [header.index(word) for word in ("WAVE", "OUTCOME", "WHAT")]
+    starts = [header.index(word) for word in ("WAVE", "OUTCOME", "DETAILS")]
     assert [lines[0][start:].split()[0] for start in starts] == ["12", "failed", "broken."]
-    assert lines[2].split() == ["c", "-", "not", "begun"]
+    assert lines[2].split() == ["c", "-", "not", "started"]

@@ -264,7 +264,11 @@ DEVICE = {
     **ON_VFIO,
     "bus": "platform",
     "desired": ON_VFIO,
-    "next_boot": {**ON_VFIO, "known": True, "reason": "policy vfio of the list last applied"},
+    "next_boot": {
+        **ON_VFIO,
+        "known": True,
+        "reason": "policy vfio of the last-applied configuration",
+    },
     "drift": [],
     "in_use_by": [],
 }
