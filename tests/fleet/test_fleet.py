@@ -184,7 +184,7 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
 
     stopped = clock.run("rollout that stops in wave 2", "armfleet.vfio.rollout", **rollout)
     assert stopped.code == 2
-    assert "Rollout show stopped in wave 2. No later wave was begun." in stopped.output
+    assert "Rollout show stopped in wave 2. No later wave was started." in stopped.output
     told = rows(stopped)
     assert {name for name, row in told.items() if row.outcome == "failed"} == {whole.in_wave_two}
     assert RULES in told[whole.in_wave_two].sentence

@@ -190,7 +190,7 @@ def test_a_wrong_value_of_a_group_is_refused(
 def test_a_rollback_is_of_the_list_before(refuse: Refuse) -> None:
     sentence = "passthrough_state was given on the command line"
     refuse("rollback", sentence, code=2, passthrough_state="present")
-    refuse("rollback", "Say which rollout with -e", code=2, passthrough_rollout="")
+    refuse("rollback", "Give its name with -e", code=2, passthrough_rollout="")
 
 
 def test_what_is_for_all_hosts_has_one_value(refuse: Refuse, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def advice(done: Run) -> list[str]:
     (*_earlier, shown) = [
         task.result["msg"]
         for task in done.tasks
-        if task.task == "Say how to go on" and task.status == "ok"
+        if task.task == "Report how to continue" and task.status == "ok"
     ]
     return [str(line) for line in shown]
 
@@ -84,7 +84,7 @@ def test_failures_are_counted_over_all_waves(boards: Fleet) -> None:
     }
     assert boards.on_vfio() == {"one": LISTED, "two": 0}
     stopped, failed, back, again, *_rest = advice(done)
-    assert stopped == "Rollout test stopped in wave 3. No later wave was begun."
+    assert stopped == "Rollout test stopped in wave 3. No later wave was started."
     assert failed == "Hosts that failed: gone-1, gone-2"
     assert "armfleet.vfio.rollback -e passthrough_rollout=test" in back
     assert "armfleet.vfio.rollout -e passthrough_rollout=test" in again
@@ -100,7 +100,7 @@ def test_a_rollout_with_a_failure_does_not_end_well(boards: Fleet) -> None:
     }
     assert boards.on_vfio() == {"one": LISTED, "two": LISTED}
     ended, failed, back, *_rest = advice(done)
-    assert ended == "Rollout test ended, but not all hosts are as they should be."
+    assert ended == "Rollout test ended, but not all hosts are in sync."
     assert failed == "Hosts that failed: gone-1"
     assert "armfleet.vfio.rollback -e passthrough_rollout=test" in back
     last = done.output[done.output.rindex("TASK [") :]
@@ -110,7 +110,7 @@ def test_a_rollout_with_a_failure_does_not_end_well(boards: Fleet) -> None:
     assert reversed_.code == 2
     assert boards.on_vfio() == {"one": 0, "two": 0}
     ended, failed, _again = advice(reversed_)
-    assert ended == "The rollback of test ended, but not all hosts are as they should be."
+    assert ended == "The rollback of test ended, but not all hosts are in sync."
     assert failed == "Hosts that failed: gone-1, gone-2"
 
 
@@ -124,11 +124,11 @@ def test_a_reboot_counts_failures_in_the_same_way(boards: Fleet) -> None:
         "one": ("2", "unchanged"),
         "two": ("-", "not started"),
     }
-    assert advice(stopped)[0] == "The reboot stopped in wave 3. No later wave was begun."
+    assert advice(stopped)[0] == "The reboot stopped in wave 3. No later wave was started."
     ended = run(boards, "reboot", rollout_max_failures=2, **given)
     assert ended.code == 2
     assert outcomes(ended)["two"] == ("4", "unchanged")
-    assert advice(ended)[0] == "The reboot ended, but not all hosts are as they should be."
+    assert advice(ended)[0] == "The reboot ended, but not all hosts are in sync."
     assert advice(ended)[1] == "Hosts that failed: gone-1, gone-2"
 
 
@@ -138,7 +138,7 @@ def test_a_rollout_without_a_failure_ends_well_and_the_next_playbook_begins_agai
     given = {"passthrough_hosts": "one,two", "rollout_waves": 1, "passthrough_rollout": "test"}
     done = run(boards, "reboot", "armfleet.vfio.rollout", **given)
     assert done.code == 0, done.output
-    assert "Say how to go on" not in [task.task for task in done.tasks if task.status == "ok"]
+    assert "Report how to continue" not in [task.task for task in done.tasks if task.status == "ok"]
     assert boards.on_vfio() == {"one": LISTED, "two": LISTED}
     assert outcomes(done) == {"one": ("1", "unchanged"), "two": ("2", "unchanged")}
 

@@ -350,7 +350,7 @@ def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
     stopped = play(inventory, "armfleet.vfio.reboot")
     (row,) = rows(stopped).values()
     assert (stopped.code, row.outcome) == (2, "failed")
-    assert "The next boot takes devices from their drivers that are in use" in row.sentence
+    assert "The next boot unbinds devices that are in use" in row.sentence
     assert f"{SPARE_NETWORK}: network interface eth1 is up" in row.sentence
     assert "loop0" not in row.sentence
     (*_others, checked) = [

@@ -398,7 +398,7 @@ ALONE = {
     # On a kernel with DMA engines, by test_dma.py.
     "DMA channels are in use",
     # In test_carriers.py.
-    "The next boot takes devices from their drivers that are in use",
+    "The next boot unbinds devices that are in use",
 }
 
 

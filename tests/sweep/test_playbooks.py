@@ -179,7 +179,7 @@ def test_only_what_waits_for_a_boot_is_booted_and_who_is_not_there_is_said_so(
         assert run.code == 2
         assert set(run.changed.values()) == {0}
         found = rows(run)
-        assert found["a"] == ("1", "unchanged", "No boot was needed.")
+        assert found["a"] == ("1", "unchanged", "No reboot was required.")
         assert found["gone"].outcome == "unreachable"
         assert "no simulated host runs in /nowhere/gone" in found["gone"].sentence
 
@@ -188,7 +188,7 @@ def test_putting_back_needs_the_name_of_the_rollout(tmp_path: Path) -> None:
     with fleet(tmp_path, plans(tmp_path, ["a"]), VARIABLES) as boards:
         run = play(boards.inventory, "armfleet.vfio.rollback")
         assert run.code == 2
-        assert "Say which rollout with -e passthrough_rollout=NAME" in run.output
+        assert "Give its name with -e passthrough_rollout=NAME" in run.output
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

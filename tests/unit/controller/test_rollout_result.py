@@ -98,9 +98,9 @@ def result_of(applied: Any, checked: Any = None, failure: Any = None, unchanged:
         (
             {"changed": True},
             None,
-            {"task": "Bring the boot files into the initramfs", "msg": "non-zero return code"},
+            {"task": "Rebuild the initramfs", "msg": "non-zero return code"},
             "failed",
-            "Bring the boot files into the initramfs: non-zero return code",
+            "Rebuild the initramfs: non-zero return code",
         ),
         (None, None, {"task": "Validate", "msg": "missing"}, "failed", "Validate: missing"),
     ],
@@ -115,8 +115,8 @@ def test_an_outcome_has_a_sentence(
 
 
 def test_a_host_that_was_left_alone_has_a_sentence_of_its_own() -> None:
-    arguments = ({"changed": False}, info(device("a", "drifts")), None, "No boot was needed.")
-    assert result_of(*arguments) == ("unchanged", "No boot was needed.")
+    arguments = ({"changed": False}, info(device("a", "drifts")), None, "No reboot was required.")
+    assert result_of(*arguments) == ("unchanged", "No reboot was required.")
 
 
 def test_a_table_has_what_stops_a_rollout_first_and_its_columns_in_line() -> None:
