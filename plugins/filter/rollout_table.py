@@ -8,13 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: rollout_table
-short_description: Show a fleet in a rollout as a table
+short_description: Render the hosts of a rollout as a table
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
-description:
-  - Makes a table of what P(armfleet.vfio.rollout_state#filter) said of each host. A host of which
-    it said nothing was not begun.
+description: >-
+  Renders the rows of P(armfleet.vfio.rollout_state#filter) as a table. A host without a row was not
+  started.
 positional: hostvars, variable
 options:
   variable:
@@ -37,7 +37,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The lines, a header first, then the hosts that stop a rollout, then the others.
+  description: >-
+    Lines: a header, the hosts that stop a rollout, and the others.
   type: list
   elements: str
 """
