@@ -218,7 +218,7 @@ HOST_COLUMNS = (
     HostColumn(
         "listed",
         _count(lambda device: device["desired"] is not None),
-        heading=Heading("In its list", "number", "In a list"),
+        heading=Heading("In the list", "number", "In a list"),
         metric=Metric("listed_devices", "Devices in the last-applied configuration."),
     ),
     HostColumn(

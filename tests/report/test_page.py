@@ -111,7 +111,7 @@ def test_a_host_opens_with_running_wanted_and_coming_drivers_side_by_side(shown:
     assert table.get_by_role("columnheader").all_inner_texts() == [
         "Device",
         "Running now",
-        "Its list wants",
+        "Required",
         "After next boot",
         "Drift and use",
     ]
@@ -123,7 +123,7 @@ def test_a_host_opens_with_running_wanted_and_coming_drivers_side_by_side(shown:
         "vfio-platform",
     ]
     expect(drifting).to_contain_text(
-        "Drift: it is ccp-crypto, but the last-applied configuration requires it to be it"
+        "Drift: it is ccp-crypto, but the last-applied configuration requires it to be"
     )
     colour, other = (
         table.locator("tbody tr")
@@ -340,7 +340,7 @@ def test_without_scripts_hosts_states_and_sentences_are_there(
     assert page.locator("#ui-table > tbody > tr").count() == 20
     assert "gateway-08" in page.locator("#ui-table").inner_text()
     assert "It cannot be reached" in page.locator("#ui-table").inner_text()
-    assert "Scripts are off" in page.locator("main").inner_text()
+    assert "Scripts are disabled" in page.locator("main").inner_text()
     assert not page.locator("#ui-tools").is_visible()
     context.close()
 

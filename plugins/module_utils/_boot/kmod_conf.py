@@ -38,4 +38,4 @@ def modules_load_conf(plan: BootPlan) -> str | None:
 def _plain(lines: Sequence[str]) -> str | None:
     if not lines:
         return None
-    return "\n".join([MARK, "# The list that it was made from is in %s." % RULES, *lines]) + "\n"
+    return "\n".join([MARK, "# The policy list is in %s." % RULES, *lines]) + "\n"

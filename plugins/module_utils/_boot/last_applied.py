@@ -34,7 +34,7 @@ PATHS = (RULES, MODPROBE, MODULES_LOAD)
 
 # There while the list last applied is for the next boot alone; that boot empties /run.
 WAITS_FOR_BOOT = "/run/armfleet-vfio-reboot-required"
-MARK = "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit."
+MARK = "# Written by armfleet.vfio.host_policy. Do not edit: the next run replaces this file."
 _ENTRY, _NATIVE, _OPTIONS = "# policy: ", "# native: ", "# options: "
 _MACHINE = "# machine: "
 _BEFORE = "# before: "
@@ -270,20 +270,20 @@ def check_access(group: str | None, mode: str | None) -> NodeAccess | None:
 
 def header(plan: BootPlan) -> list[str]:
     """Return the lines from which :func:`parse_header` reads what was applied."""
-    lines = [MARK, "# It was made from this list:"]
+    lines = [MARK, "# Policy list:"]
     lines += [_ENTRY + json.dumps(to_mapping(entry)) for entry in plan.entries]
     options = from_options(plan.options)
     if options:
-        lines += ["# It was applied with these options:", _OPTIONS + json.dumps(options)]
+        lines += ["# Options:", _OPTIONS + json.dumps(options)]
     if plan.noiommu_before is not None:
         lines += [
-            "# This is what it was before a list set it:",
+            "# Values before the first list set them:",
             _BEFORE + json.dumps({_NOIOMMU: plan.noiommu_before}),
         ]
     if plan.natives:
-        lines += ["# Devices were taken from these drivers:"]
+        lines += ["# Native drivers of the devices:"]
         lines += [_NATIVE + json.dumps({name: plan.natives[name]}) for name in sorted(plan.natives)]
     machine = _from_machine(plan)
     if machine:
-        lines += ["# It was made for a machine with:", _MACHINE + json.dumps(machine)]
+        lines += ["# Machine:", _MACHINE + json.dumps(machine)]
     return lines

@@ -125,7 +125,7 @@ def test_a_damaged_file_is_named_and_restored(debian: Board, path: str, damage: 
         # With it what the device was taken from.
         name = "host" + RULES
         kind, content, mode = sound[name]
-        content = re.sub("# Devices were .*\n# native: .*\n", "", content)
+        content = re.sub("# Native drivers .*\n# native: .*\n", "", content)
         sound[name] = kind, content, mode
         # It has the checksum of all boot files.
         sound["host" + initramfs.OUTDATED] = left["host" + initramfs.OUTDATED]

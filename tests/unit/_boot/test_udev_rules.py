@@ -78,8 +78,8 @@ def mixed() -> dict[str, str | None]:
 
 def test_module_options_and_modules_to_load_are_rendered_to_this_very_text() -> None:
     head = (
-        "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit.\n"
-        f"# The list that it was made from is in {RULES}.\n"
+        "# Written by armfleet.vfio.host_policy. Do not edit: the next run replaces this file.\n"
+        f"# The policy list is in {RULES}.\n"
     )
     assert mixed()[MODPROBE] == (head + "options vfio_platform reset_required=0\n")
     assert mixed()[MODULES_LOAD] == head + "vfio-amba\nvfio-platform\n"
