@@ -51,13 +51,13 @@ def _check(blob: bytes) -> None:
     if not blob:
         raise SimulatorError("is empty")
     if not blob.startswith(_MAGIC[: len(blob)]):
-        raise SimulatorError("is no device tree (its first bytes are not d00dfeed)")
+        raise SimulatorError("is not a device tree (its first bytes are not d00dfeed)")
     if len(blob) < _HEADER.size:
-        raise SimulatorError(f"is cut short: it has {len(blob)} bytes, less than a header")
+        raise SimulatorError(f"is truncated: it has {len(blob)} bytes, less than a header")
     _magic, told = _HEADER.unpack_from(blob)
     if told > len(blob):
         raise SimulatorError(
-            f"is cut short: its header says {told} bytes, the file has {len(blob)}"
+            f"is truncated: its header says {told} bytes, the file has {len(blob)}"
         )
     problem = libfdt.fdt_check_full(bytearray(blob), len(blob))
     if problem:

@@ -135,17 +135,17 @@ def start(plans: Sequence[Plan]) -> list[Host]:
 
 def _check(plans: Sequence[Plan]) -> None:
     if os.geteuid():
-        raise SimulatorError("Simulated hosts need root, to mount their /sys")
+        raise SimulatorError("Simulated hosts require root privileges to mount their /sys")
     if not os.access("/dev/fuse", os.W_OK):
-        raise SimulatorError("There is no /dev/fuse here, which simulated hosts need")
+        raise SimulatorError("Simulated hosts require /dev/fuse, which does not exist here")
     for plan in plans:
         host = Host(plan.name)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.name):
-            raise SimulatorError(f"{plan.name!r} is no name for a host")
+            raise SimulatorError(f"{plan.name!r} is not a valid host name")
         if len(str(host.control)) > _LONGEST_SOCKET_PATH:
-            raise SimulatorError(f"{host.control} is too long a path for a socket")
+            raise SimulatorError(f"{host.control} is too long for the path of a socket")
         if host.pid is not None:
-            raise SimulatorError(f"Host {plan.name} runs already; stop it first")
+            raise SimulatorError(f"Host {plan.name} is already running. Stop it first")
 
 
 def _begin(plan: Plan) -> tuple[Host, int]:
@@ -172,7 +172,7 @@ def _wait_until_ready(host: Host, pipe: int) -> None:
 
 def _last_words(host: Host) -> str:
     lines = host.log.read_text(errors="replace").split("\n") if host.log.exists() else []
-    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
 
 
 def _live(life: Callable[[], None], told: int) -> NoReturn:

@@ -138,12 +138,12 @@ def test_what_follows_the_tree_in_the_file_does_not_matter(blob: bytes) -> None:
     ("damage", "message"),
     [
         (lambda _blob: b"", "is empty"),
-        (lambda _blob: b"#!/bin/sh\n", "is no device tree (its first bytes are not d00dfeed)"),
-        (lambda blob: blob[:2], "is cut short: it has 2 bytes, less than a header"),
-        (lambda blob: blob[:7], "is cut short: it has 7 bytes, less than a header"),
+        (lambda _blob: b"#!/bin/sh\n", "is not a device tree (its first bytes are not d00dfeed)"),
+        (lambda blob: blob[:2], "is truncated: it has 2 bytes, less than a header"),
+        (lambda blob: blob[:7], "is truncated: it has 7 bytes, less than a header"),
         (
             lambda blob: blob[:-1],
-            "is cut short: its header says SIZE bytes, the file has LESS",
+            "is truncated: its header says SIZE bytes, the file has LESS",
         ),
         (
             lambda blob: blob[:20] + b"\0\0\0\1" + blob[24:],
