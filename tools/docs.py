@@ -38,24 +38,30 @@ _NAME = f"{_COLLECTION['namespace']}.{_COLLECTION['name']}"
 def _lay_out() -> None:
     shutil.rmtree(_PAGES, ignore_errors=True)
     shutil.copytree(_SOURCE, _PAGES)
-    shutil.copy(_SETTINGS / "index.rst", _PAGES)
+    shutil.copy(_SETTINGS / "index.md", _PAGES)
     for page in _PAGES.rglob("*.md"):
-        page.write_text(_with_folders_in_repository(page))
+        page.write_text(_with_links_of_the_site(page))
     _write_reference(_PAGES / "collections")
     _write_playbooks(_PAGES / "playbooks")
     _write_labels(_LABELS)
 
 
-def _with_folders_in_repository(page: Path) -> str:
-    """The page's text; the site has no folders to look into, the repository has."""
+def _with_links_of_the_site(page: Path) -> str:
+    """Return the page's text with links that hold in the site.
 
-    def link(found: re.Match[str]) -> str:
-        target = (page.parent / found.group(1)).resolve()
+    The site has no directories to look into, and its first page is the README.
+    """
+
+    def link(match: re.Match[str]) -> str:
+        path, anchor = match.group(1), match.group(2) or ""
+        target = (page.parent / path).resolve()
+        if target == _PAGES / "README.md":
+            return f"]({os.path.relpath(_PAGES / 'index.md', page.parent)}{anchor})"
         if not target.is_dir():
-            return found.group()
+            return match.group()
         return f"]({_COLLECTION['repository']}/tree/main/{target.relative_to(_PAGES)})"
 
-    return re.sub(r"\]\(([^)#:\s]+)\)", link, page.read_text())
+    return re.sub(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)", link, page.read_text())
 
 
 def _write_reference(place: Path) -> None:
@@ -66,6 +72,8 @@ def _write_reference(place: Path) -> None:
     _run([*command, "--dest-dir", str(place), _NAME])
     for page in place.glob("*.rst"):
         page.write_text(_without_contents(page.read_text()))
+    index = place / "index.rst"
+    index.write_text(_with_short_titles(index.read_text()))
 
 
 def _without_contents(text: str) -> str:
@@ -73,9 +81,22 @@ def _without_contents(text: str) -> str:
     return re.sub(r"^\.\. contents::\n(?: +:.*\n)*\n", "", text, flags=re.MULTILINE)
 
 
+def _with_short_titles(text: str) -> str:
+    """Return the index of the reference with titles that fit into the navigation."""
+    title, own_title = _NAME.title(), "Modules and plugins"
+    underlined = f"{title}\n{'=' * len(title)}\n"
+    text = text.replace(underlined, f"{own_title}\n{'=' * len(own_title)}\n")
+    return re.sub(
+        r"^( +)(\w+)_(module|filter|lookup|role)$", r"\1\2 \3 <\2_\3>", text, flags=re.MULTILINE
+    )
+
+
 def _write_playbooks(place: Path) -> None:
     """A page of all playbooks, for which antsibull-docs has none."""
-    texts = ["# Playbooks\n"]
+    texts = [
+        "# Playbooks\n",
+        "[Fleets](../docs/fleet.md) describes their variables and exit codes.\n",
+    ]
     for path in sorted(place.glob("*.yml")):
         names = ", then ".join(play["name"] for play in yaml.safe_load(path.read_text()))
         texts.append(

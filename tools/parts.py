@@ -74,6 +74,7 @@ def parts(depth: str) -> list[Part]:
 
     main_job = ("tests/integration/test_main_job.py", "--kernel", "debian")
     scenarios = {"test": ["--scenario-name", "default"], "nightly": ["--all"]}[depth]
+    by_guest = ("pull", "hostile_server")
     by_night = [
         *boots("6.12"),
         *boots("7"),
@@ -83,7 +84,8 @@ def parts(depth: str) -> list[Part]:
         pytest("integration", "tests/integration", kernels="6.12"),
         pytest("safety", "tests/safety", kernels="debian 6.12"),
         *boots("debian"),
-        pytest("pull", "tests/pull", kernels="6.12"),
+        # Its other files need no guest, and are run by the part check.
+        pytest("pull", *(f"tests/pull/test_{name}.py" for name in by_guest), kernels="6.12"),
         _part("check", "nox", environment="check"),
         _part("matrix", "nox", "--tags", f"matrix-{depth}", "--", "--depth", depth),
         pytest("fleet", "tests/fleet", "-s", kernels="6.12"),

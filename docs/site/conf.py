@@ -17,8 +17,14 @@ extensions = ["myst_parser", "sphinx.ext.intersphinx", "sphinx_antsibull_ext"]
 # Headings get the anchors that GitHub gives them.
 myst_heading_anchors = 4
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-# What stands for the repository alone, and a page of variables, of which there are none.
-exclude_patterns = [".github", "docs/site", "collections/environment_variables.rst"]
+# What is for the repository alone, and a page of variables, of which there are none.
+exclude_patterns = [
+    ".github",
+    "docs/site",
+    "collections/environment_variables.rst",
+    # It is the first page, by way of index.md.
+    "README.md",
+]
 
 # Nothing is fetched: the labels are listed beside this file.
 intersphinx_mapping = {
@@ -26,6 +32,8 @@ intersphinx_mapping = {
 }
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {

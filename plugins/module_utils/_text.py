@@ -11,6 +11,7 @@ any of them.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, Sequence
 
@@ -41,8 +42,9 @@ def stripped(text: str) -> str:
 
 
 def number(text: str | None) -> int | None:
-    """A number in digits of ASCII; None for anything else."""
-    return int(text) if text and text.isascii() and text.isdigit() else None
+    """A number of at most 20 digits of ASCII, as 64 bits have; None for anything else."""
+    is_number = text and len(text) <= 20 and text.isascii() and text.isdigit()
+    return int(text) if text and is_number else None
 
 
 def unescaped(field: str) -> str:
@@ -50,6 +52,17 @@ def unescaped(field: str) -> str:
     content = field.encode("utf-8", "surrogateescape")
     content = _ESCAPED.sub(lambda match: bytes((int(match[1], 8),)), content)
     return content.decode("utf-8", "surrogateescape")
+
+
+def usable_path(path: str) -> str:
+    """Return the path, or an empty one, which names nothing, if no file can have that name.
+
+    The os module makes ValueError of a NUL and of what has no bytes, and configuration has both.
+    """
+    try:
+        return "" if b"\0" in os.fsencode(path) else path
+    except UnicodeEncodeError:
+        return ""
 
 
 def printable(text: str, longest: int = _LONGEST) -> str:

@@ -219,7 +219,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import check_driver
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import (
+    module_run,
+    results,
+    state_module,
+)
 
 SPEC: dict[str, Any] = {
     "argument_spec": {
@@ -252,7 +256,7 @@ def to_request(params: Mapping[str, Any]) -> Request:
 
 def main() -> None:
     """Run the module."""
-    state_module.run("driver_override", SPEC, to_request)
+    module_run.run("driver_override", SPEC, to_request, results.result)
 
 
 if __name__ == "__main__":

@@ -454,10 +454,9 @@ diff:
         load module vfio-platform with reset_required=N
 """
 
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import check_access
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError, Problems
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
     ALWAYS,
@@ -468,9 +467,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import
     NO_AUTOBIND,
     VFIO,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import good_entries
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import results, state_module
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import module_run
+
+if TYPE_CHECKING:
+    from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import Outcome
+    from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
 
 SPEC: dict[str, Any] = {
     "argument_spec": {
@@ -512,6 +513,20 @@ def to_request(params: Mapping[str, Any]) -> Request:
             "`runtime` and `persistent` are both false, so there is nothing to do. Set one "
             "of them to true"
         )
+    # Here, because a run that gives the last answer again has not to load it.
+    from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (  # noqa: PLC0415
+        check_access,
+    )
+    from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (  # noqa: PLC0415
+        good_entries,
+    )
+    from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import (  # noqa: PLC0415
+        Request,
+    )
+    from ansible_collections.armfleet.vfio.plugins.module_utils._report import (  # noqa: PLC0415
+        state_module,
+    )
+
     problems = Problems()
     is_present = params["state"] == "present"
     rollout = params["rollout"]
@@ -553,9 +568,18 @@ def to_request(params: Mapping[str, Any]) -> Request:
     )
 
 
+def to_result(outcome: Outcome) -> dict[str, Any]:
+    """Return the answer of a whole run."""
+    from ansible_collections.armfleet.vfio.plugins.module_utils._report.results import (  # noqa: PLC0415
+        list_result,
+    )
+
+    return list_result(outcome)
+
+
 def main() -> None:
     """Run the module."""
-    state_module.run("host_policy", SPEC, to_request, results.list_result)
+    module_run.run("host_policy", SPEC, to_request, to_result, keeps_answer=True)
 
 
 if __name__ == "__main__":

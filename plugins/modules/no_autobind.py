@@ -205,7 +205,11 @@ from typing import Any, Mapping
 from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NO_AUTOBIND, Policy
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import (
+    module_run,
+    results,
+    state_module,
+)
 
 SPEC: dict[str, Any] = {
     "argument_spec": {
@@ -227,7 +231,7 @@ def to_request(params: Mapping[str, Any]) -> Request:
 
 def main() -> None:
     """Run the module."""
-    state_module.run("no_autobind", SPEC, to_request)
+    module_run.run("no_autobind", SPEC, to_request, results.result)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list i
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_reads import Record
 from extensions.simulator.machine import Machine
 from extensions.simulator.udev import Udev
 from tests.harness.simulated_gateways import (
@@ -61,9 +62,14 @@ class Lab:
         )
 
     def apply(
-        self, entries: Sequence[dict[str, Any]], *, check: bool = False, **settings: Any
+        self,
+        entries: Sequence[dict[str, Any]],
+        *,
+        check: bool = False,
+        record: Record | None = None,
+        **settings: Any,
     ) -> Outcome:
-        """What host_policy does with this list."""
+        """What host_policy does with this list; all that it reads is added to ``record``."""
         names = ("reset_required", "unsafe_noiommu")
         vfio = VfioSettings(*(settings.pop(name, None) for name in names))
         request = Request(
@@ -74,7 +80,9 @@ class Lab:
         )
         usage = Usage(self.host.sysfs, str(self.root / "proc"))
         lock = RunLock("host_policy", directory=str(self.root / "run"))
-        return reconcile(self.host, usage, lock, request, check_mode=check)
+        record = record or Record()
+        host, usage = record.host(self.host), record.unrecorded(usage)
+        return reconcile(host, usage, lock, request, check_mode=check)
 
     def reboot(self) -> None:
         """Go on with the machine as it is after the next boot."""

@@ -16,7 +16,7 @@ import pytest
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._system import files
+from ansible_collections.armfleet.vfio.plugins.module_utils._system import file_writes
 from extensions.simulator.machine import build
 from extensions.simulator.watch import Fault, Write
 from tests.simulated.counts import Counts
@@ -117,7 +117,7 @@ def assert_says_all(message: str, write: Write, name: str) -> None:
 def test_whichever_file_cannot_be_written_all_is_put_back(
     tmp_path: Path, run: Run, call: str, counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module: Any = files.tempfile if call == "mkstemp" else os
+    module: Any = file_writes.tempfile if call == "mkstemp" else os
     real = getattr(module, call)
     calls = left = 0
     code = 0

@@ -47,6 +47,8 @@ from tests.simulated.boards import Part, device_tree
 from tests.simulated.counts import Counts
 
 EXAMPLES = {"check": 1_000, "test": 10_000, "nightly": 100_000}
+# Bytes from one place of a NUL to the next.
+STRIDES = {"check": 32, "test": 4, "nightly": 1}
 MOUNTS_OF_ALL = 5
 NAME = "1000.dma"
 HOME = f"devices/platform/{NAME}"
@@ -280,6 +282,12 @@ def test_any_bytes_in_a_file_end_in_an_answer(
         json.dumps(_text.printable_result(answer), ensure_ascii=False).encode()
         if where != "sys":
             file.write_bytes(good[where, path])
+
+    # The end of a text for the kernel and for C, and a byte as any other for Python.
+    for (where, path), usual in good.items():
+        for end in range(0, len(usual) + 1, STRIDES[depth]):
+            for call in (device_info, host_policy):
+                look(where, path, call, usual[:end] + b"\0" + usual[end:])
 
     for (where, path), usual in good.items():
         examples = settings(

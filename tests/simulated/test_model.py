@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -28,6 +28,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile imp
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.steps import StepKind
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.results import list_result
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_reads import (
+    Record,
+    digest_again,
+)
 from extensions.simulator.machine import Machine
 from extensions.simulator.vfio import NOIOMMU, RESET_REQUIRED
 from extensions.simulator.watch import Write
@@ -112,6 +117,15 @@ def is_for_the_kernel_to_say(
     )
 
 
+class Kept(NamedTuple):
+    """A run that found nothing to do, as the next one would find it: what was asked, and more."""
+
+    wanted: list[dict[str, Any]]
+    asked: dict[str, Any]
+    record: Record
+    answer: dict[str, Any]
+
+
 class Fleet(RuleBasedStateMachine):
     """One machine; lists are applied to it, others write to it, it boots."""
 
@@ -122,6 +136,7 @@ class Fleet(RuleBasedStateMachine):
         self.place = tempfile.TemporaryDirectory(dir="/dev/shm")
         self.last: tuple[list[dict[str, Any]], dict[str, Any]] | None = None
         self.claimed: set[str] = set()
+        self.kept: Kept | None = None
 
     @initialize(board=boards())
     def boot_first(self, board: Board) -> None:
@@ -169,6 +184,7 @@ class Fleet(RuleBasedStateMachine):
         self.counts.add("steps")
         self.lab.machine.modules.modprobe(["--remove" if removes else "--", module], "")
         self.last = None
+        self.assert_the_kept_answer_is_true()
 
     @rule()
     def replay_the_rules(self) -> None:
@@ -187,6 +203,7 @@ class Fleet(RuleBasedStateMachine):
         self.counts.add("steps")
         self.lab.reboot()
         self.lab.machine.watch.take()
+        self.assert_the_kept_answer_is_true()
 
     def teardown(self) -> None:
         self.place.cleanup()
@@ -205,6 +222,7 @@ class Fleet(RuleBasedStateMachine):
                 file.write(text.encode())
         except OSError:
             self.counts.add("writes of others that the kernel refused")
+        self.assert_the_kept_answer_is_true()
 
     def run_list(self, wanted: list[dict[str, Any]], asked: dict[str, Any]) -> None:
         self.counts.add("steps")
@@ -251,16 +269,38 @@ class Fleet(RuleBasedStateMachine):
     def assert_nothing_left_to_do(
         self, wanted: list[dict[str, Any]], asked: dict[str, Any]
     ) -> None:
-        again = self.outcome(wanted, asked)
+        record = Record()
+        again = self.outcome(wanted, asked, record=record)
         assert not isinstance(again, str), again
         assert not again.is_changed
         assert not self.lab.machine.watch.take()
+        if record.is_complete:
+            self.counts.add("answers kept")
+            self.kept = Kept(wanted, asked, record, list_result(again))
+
+    def assert_the_kept_answer_is_true(self) -> None:
+        """While all that the last run without a change read is the same, so is its answer."""
+        if not self.kept:
+            return
+        host, record = self.lab.host, self.kept.record
+        if digest_again(host.sysfs, host.files, record.reads) != record.digest:
+            self.counts.add("kept answers that do not count any more")
+            return
+        self.counts.add("kept answers compared")
+        whole = self.outcome(self.kept.wanted, self.kept.asked, check=True)
+        assert not isinstance(whole, str), whole
+        assert list_result(whole) == self.kept.answer
 
     def outcome(
-        self, wanted: list[dict[str, Any]], asked: dict[str, Any], *, check: bool = False
+        self,
+        wanted: list[dict[str, Any]],
+        asked: dict[str, Any],
+        *,
+        check: bool = False,
+        record: Record | None = None,
     ) -> Outcome | str:
         try:
-            return self.lab.apply(wanted, check=check, **asked)
+            return self.lab.apply(wanted, check=check, record=record, **asked)
         except PolicyError as error:
             return str(error)
 
@@ -289,3 +329,4 @@ def test_the_promises_hold_on_any_board_after_any_steps(
         ),
     )
     assert counts["steps"] >= steps
+    assert counts["kept answers compared"]

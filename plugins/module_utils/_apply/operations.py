@@ -20,7 +20,8 @@ from .._in_use.checker import Usage
 from .._model.device import Identity, State
 from .._model.policy import NodeAccess, VfioSettings
 from .._model.steps import Step, StepKind
-from .._system.files import FileChange, Files, StagedFile
+from .._system.file_writes import StagedFile
+from .._system.files import FileChange, Files
 from .._system.host import Host
 from .._system.kmod import canonical_name
 from .._system.sysfs import KernelBlockedError, KernelRefusedError, Sysfs

@@ -35,7 +35,7 @@ class RunLock:
     def __init__(self, name: str, timeout: float = 30, directory: str = DIRECTORY) -> None:
         self.owner = "process %d (%s, started %s)" % (os.getpid(), name, time.strftime("%X"))
         self.directory = directory
-        self._timeout = timeout
+        self.timeout = timeout
         self._path = directory + "/lock"
 
     @contextlib.contextmanager
@@ -85,7 +85,7 @@ class RunLock:
             raise failure("lock", self._path, error) from None
 
     def _wait(self, descriptor: int) -> None:
-        limit = time.monotonic() + self._timeout
+        limit = time.monotonic() + self.timeout
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +100,7 @@ class RunLock:
         raise PolicyError(
             "Another run works on this host's devices and did not end within %g s: %s holds the "
             "lock %s. Nothing was changed. Wait for it or end it, and run again"
-            % (self._timeout, holder, self._path)
+            % (self.timeout, holder, self._path)
         )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
@@ -313,4 +312,4 @@ def is_stale(files: Files, paths: Iterable[str]) -> bool:
     written = [*map(files.changed_at, paths), files.own_changed_at(OUTDATED)]
     newest = max((moment for moment in written if moment is not None), default=None)
     # A clock that was wrong once must not have the image rebuilt at each run.
-    return built is not None and newest is not None and built < newest <= time.time()
+    return built is not None and newest is not None and built < newest and files.is_past(newest)

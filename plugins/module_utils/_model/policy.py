@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .buses import RESETTING
-from .device import Identity
+
+if TYPE_CHECKING:
+    from .device import Identity
 
 VFIO, NO_AUTOBIND, DRIVER, DEFAULT = "vfio", "no_autobind", "driver", "default"
 

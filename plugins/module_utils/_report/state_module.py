@@ -2,14 +2,14 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One run of a module that changes devices, from its options to its answer."""
+"""What the modules that change devices share: requests, and the answer of a whole run."""
 
 from __future__ import annotations
 
 from typing import Any, Callable, Mapping
 
 from .. import _text
-from .._ansible_module import create_module, fail
+from .._apply.last_answer import Answer, LastAnswer
 from .._apply.reconcile import Outcome, reconcile
 from .._apply.run_lock import RunLock
 from .._errors import PolicyError, Problems
@@ -17,39 +17,37 @@ from .._in_use.checker import Usage
 from .._model.policy import DEFAULT, Policy, VfioSettings
 from .._model.policy_list import Entry, good_selectors
 from .._model.request import Request
-from .._system.host import open_host
-from .results import result
+from .._system.host import Host, Readers, open_modules
+from .._system.recorded_reads import Record
 
 
-def run(
-    name: str,
-    spec: Mapping[str, Any],
-    to_request: Callable[[Mapping[str, Any]], Request],
-    to_result: Callable[[Outcome], dict[str, Any]] = result,
-) -> None:
-    """Run the module of that name and end the process with its answer.
+def find_answer(
+    readers: Readers,
+    lock: RunLock,
+    request: Request,
+    to_result: Callable[[Outcome], dict[str, Any]],
+    last: LastAnswer,
+    *,
+    check_mode: bool,
+) -> Answer:
+    """Return the answer of a whole run; PolicyError if it cannot be done.
 
-    ``to_request`` may raise PolicyError.
+    It is kept in ``last`` if there was nothing to do.
     """
-    module = create_module(name, spec)
-    timeout = module.params["timeout"]
-    host = open_host(timeout)
-    try:
-        if timeout < 1:
-            raise PolicyError("`timeout` must be 1 or more seconds")
-        request = to_request(module.params)
-        outcome = reconcile(
-            host, Usage(host.sysfs), RunLock(name, timeout), request, check_mode=module.check_mode
-        )
-    except PolicyError as error:
-        fail(module, error)
-    finally:
-        host.sysfs.close()
-    for sentence in (*outcome.interrupted, *outcome.warnings, *outcome.not_checked):
-        module.warn(_text.printable_result(sentence))
+    record = Record()
+    kmod, log = open_modules(lock.timeout)
+    host = record.host(Host(readers.sysfs, kmod, readers.files, log))
+    usage = record.unrecorded(Usage(readers.sysfs))
+    outcome = reconcile(host, usage, lock, request, check_mode=check_mode)
+    warnings = [*outcome.interrupted, *outcome.warnings, *outcome.not_checked]
     if outcome.noiommu_kept and outcome.is_changed:
-        module.warn(outcome.noiommu_kept)
-    module.exit_json(**_text.printable_result(to_result(outcome)))
+        warnings.append(outcome.noiommu_kept)
+    answer = Answer(
+        _text.printable_result(to_result(outcome)), list(map(_text.printable_result, warnings))
+    )
+    if not outcome.is_changed and not check_mode:
+        last.keep(record, answer)
+    return answer
 
 
 def request_of_one_policy(

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import grp
 import os
 import pwd
 import stat
-import struct
-import sys
-import tempfile
-from typing import NamedTuple, Sequence
+import time
+from typing import TYPE_CHECKING, NamedTuple, Sequence
 
+from .. import _text
 from .._errors import PolicyError
 from .._model.policy import NodeAccess
 
-_TEMPORARY = ".armfleet-vfio-"
+if TYPE_CHECKING:
+    from .file_writes import StagedFile
 
 _NO_DIRECTORY = "a component of this path is a file or a dangling link; move it away"
 _NO_ROOM = "free space there, or have the quota raised, and run again"
@@ -40,11 +39,6 @@ _ADVICE = {
     errno.EIO: "the disk may be failing; see 'dmesg'",
 }
 _WITHOUT_BOOT_FILES = ", or set `persistent: false`"
-
-# FS_IOC_GETFLAGS and its flags in include/uapi/linux/fs.h, as arm and x86 have them.
-_GET_FLAGS = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
-_IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
-
 
 _KINDS = {
     stat.S_IFREG: "a regular file",
@@ -107,10 +101,13 @@ class Files:
     def __init__(self, root: str = "") -> None:
         self._root = root
 
+    def _located(self, path: str) -> str:
+        return _text.usable_path(self._root + path)
+
     def read(self, path: str) -> str | None:
         """The content, or None where there is no such file."""
         try:
-            return _content(path, _open_file(self._root + path))
+            return _content(path, _open_file(self._located(path)))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -146,7 +143,7 @@ class Files:
         owner = self._owner[0]
         parent, name = os.path.split(path)
         # An administrator may have it on another disk, by a link.
-        parent = os.path.realpath(self._root + parent)
+        parent = os.path.realpath(self._located(parent))
         if not os.path.isdir(parent):
             return None
         try:
@@ -161,7 +158,7 @@ class Files:
     def status(self, path: str) -> FileStatus | None:
         """What is at a path, a link not followed; None where there is nothing."""
         try:
-            status = os.lstat(self._root + path)
+            status = os.lstat(self._located(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -195,7 +192,7 @@ class Files:
         while path not in ("", "/"):
             path = os.path.dirname(path)
             try:
-                directories[path] = self._status(os.stat(self._root + path), "a directory")
+                directories[path] = self._status(os.stat(self._located(path)), "a directory")
             except OSError:
                 continue
         return directories
@@ -203,7 +200,7 @@ class Files:
     def names(self, path: str) -> list[str]:
         """Names in a directory, sorted; none where there is no such directory."""
         try:
-            return sorted(os.listdir(self._root + path))
+            return sorted(os.listdir(self._located(path)))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -224,33 +221,37 @@ class Files:
 
     def is_executable(self, path: str) -> bool:
         """Whether there is a program of that name."""
-        return os.access(self._root + path, os.X_OK)
+        return os.access(self._located(path), os.X_OK)
 
     def is_same(self, path: str, other: str) -> bool | None:
         """Whether both are the same file or directory; None where that cannot be seen."""
         try:
-            return os.path.samefile(self._root + path, self._root + other)
+            return os.path.samefile(self._located(path), self._located(other))
         except OSError:
             return None
 
     def changed_at(self, path: str) -> float | None:
         """When the content was last written, in seconds of the clock; None without such a file."""
         try:
-            return os.stat(self._root + path).st_mtime
+            return os.stat(self._located(path)).st_mtime
         except OSError:
             return None
 
     def placed_at(self, path: str) -> float | None:
         """When the file came here, whatever time its package gives it; None without such a file."""
         try:
-            return os.stat(self._root + path).st_ctime
+            return os.stat(self._located(path)).st_ctime
         except OSError:
             return None
+
+    def is_past(self, moment: float) -> bool:
+        """Return whether a moment of :meth:`changed_at` has come, by the clock of today."""
+        return moment <= time.time()
 
     def version(self, path: str) -> tuple[int, ...] | None:
         """What differs after a file was written or replaced; None without such a file."""
         try:
-            status = os.stat(self._root + path)
+            status = os.stat(self._located(path))
         except OSError:
             return None
         return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
@@ -264,25 +265,34 @@ class Files:
 
     def stage(self, path: str, content: str | None) -> StagedFile:
         """Prepare what ``put`` does, as far as anything of it can fail; PolicyError if it does."""
+        # Here and below, because a run that only reads has not to load it.
+        from .file_writes import (  # noqa: PLC0415
+            StagedFile,
+        )
+
         return StagedFile(self._root, path, content, self._owner)
 
     def clear(self, paths: Sequence[str]) -> None:
         """Remove what a run that was killed had staged for these files."""
-        for directory in {os.path.dirname(self._root + path) for path in paths}:
+        from .file_writes import (  # noqa: PLC0415
+            remove_leftovers,
+        )
+
+        for directory in {os.path.dirname(self._located(path)) for path in paths}:
             # What cannot be cleared hurts nobody: no program reads it.
             with contextlib.suppress(OSError):
-                _clear(directory)
+                remove_leftovers(directory)
 
     def obstacle(self, path: str, size: int = 0, verb: str = "write") -> str | None:
         """Why a file of that size could not be put there, or the one there not be removed.
 
         Reads only. None if nothing is known that speaks against it.
         """
-        file = self._root + path
-        directory = os.path.dirname(file)
-        while not os.path.lexists(directory):
-            directory = os.path.dirname(directory)
-        code = _code_against(file, directory, size)
+        from .file_writes import (  # noqa: PLC0415
+            find_obstacle,
+        )
+
+        code, directory = find_obstacle(self._located(path), size)
         if code is None:
             return None
         error = OSError(code, os.strerror(code), directory[len(self._root) :] or "/")
@@ -291,7 +301,7 @@ class Files:
     def node_access(self, path: str) -> NodeAccess | None:
         """Group and mode of a device node, or None where there is no such node."""
         try:
-            status = os.stat(self._root + path)
+            status = os.stat(self._located(path))
         except FileNotFoundError:
             return None
         return NodeAccess(_group_name(status.st_gid), "%04o" % stat.S_IMODE(status.st_mode))
@@ -299,7 +309,7 @@ class Files:
     def block_number(self, path: str) -> str | None:
         """major:minor of a block device's node; None where there is no such node."""
         try:
-            status = os.stat(self._root + path)
+            status = os.stat(self._located(path))
         except OSError:
             return None
         number = status.st_rdev
@@ -316,7 +326,7 @@ class Files:
     def link(self, path: str) -> str | None:
         """Where a link leads; None where there is none."""
         try:
-            return os.readlink(self._root + path)
+            return os.readlink(self._located(path))
         except OSError as error:
             # EINVAL is of something that is no link.
             if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
@@ -335,20 +345,20 @@ class Files:
             if present is not None:
                 # udev may be quicker.
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._root + path)
+                    os.unlink(self._located(path))
             self._link(path, target)
         except OSError as error:
             raise failure("link", path, error) from None
 
     def _link(self, path: str, target: str | None) -> None:
-        directory = os.path.dirname(self._root + path)
+        directory = os.path.dirname(self._located(path))
         if target is None:
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
             return
         os.makedirs(directory, mode=0o755, exist_ok=True)
         try:
-            os.symlink(target, self._root + path)
+            os.symlink(target, self._located(path))
         except FileExistsError:
             if self.link(path) != target:
                 raise
@@ -357,93 +367,15 @@ class Files:
         """Set group and mode of a device node, where it is there; what is None is left."""
         try:
             if access.group is not None:
-                os.chown(self._root + path, -1, _group_id(access.group))
+                os.chown(self._located(path), -1, _group_id(access.group))
             if access.mode is not None:
-                os.chmod(self._root + path, int(access.mode, 8))
+                os.chmod(self._located(path), int(access.mode, 8))
         except FileNotFoundError:
             return
         except (KeyError, OSError) as error:
             raise PolicyError(
                 ("Cannot set access to %s to %s: %s") % (path, access.label, error)
             ) from None
-
-
-class StagedFile:
-    """A file's new content, written in full beside the file, or that it shall not be.
-
-    ``commit`` or ``discard`` ends it; neither needs any more space.
-    """
-
-    def __init__(self, root: str, path: str, content: str | None, owner: tuple[int, int]) -> None:
-        self.path = path
-        self._owner = owner
-        self._file = root + path
-        self._directory = os.path.dirname(self._file)
-        self._made: list[str] = []
-        self._temporary: str | None = None
-        self._descriptor: int | None = None
-        if content is None:
-            return
-        try:
-            self._write(content)
-        except OSError as error:
-            self.discard()
-            raise failure("write", path, error) from None
-        except BaseException:
-            self.discard()
-            raise
-
-    def _write(self, content: str) -> None:
-        self._make_directory()
-        # In the directory itself, so that it is on the same file system and gets the directory's
-        # SELinux type. udev, modprobe and modules-load read only names with their own ending.
-        _clear(self._directory)
-        self._descriptor, self._temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=self._directory)
-        # Until it is committed or discarded, so that no other run takes it for a leftover.
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        with os.fdopen(os.dup(self._descriptor), "wb") as stream:
-            stream.write(content.encode("utf-8", "surrogateescape"))
-        os.fchmod(self._descriptor, mode_of(content))
-        # A directory can give its own group to what is made in it.
-        if self._owner != _owner_of(self._descriptor):
-            os.fchown(self._descriptor, *self._owner)
-        os.fsync(self._descriptor)
-
-    def _make_directory(self) -> None:
-        missing = []
-        directory = self._directory
-        while not os.path.lexists(directory):
-            missing.append(directory)
-            directory = os.path.dirname(directory)
-        for directory in reversed(missing):
-            os.mkdir(directory, 0o755)
-            self._made.append(directory)
-
-    def commit(self) -> None:
-        """Make the file be this one or, without content, not be."""
-        try:
-            if self._temporary is None:
-                _remove(self._file)
-            else:
-                os.rename(self._temporary, self._file)
-                self._temporary, self._made = None, []
-                _fsync_directory(self._directory)
-        except OSError as error:
-            raise failure("write", self.path, error) from None
-        finally:
-            self.discard()
-
-    def discard(self) -> None:
-        """Leave what was not committed as if nothing had been prepared."""
-        with contextlib.suppress(OSError):
-            if self._temporary is not None:
-                os.unlink(self._temporary)
-            for directory in reversed(self._made):
-                os.rmdir(directory)
-        self._temporary, self._made = None, []
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 def is_group(name: str) -> bool:
@@ -471,17 +403,6 @@ def _group_name(number: int) -> str:
         return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-        _fsync_directory(os.path.dirname(path))
-
-
-def _owner_of(descriptor: int) -> tuple[int, int]:
-    status = os.fstat(descriptor)
-    return status.st_uid, status.st_gid
 
 
 def mode_of(content: str) -> int:
@@ -562,72 +483,6 @@ def _content(path: str, descriptor: int) -> str:
             % (path, _LONGEST)
         )
     return content
-
-
-def _clear(directory: str) -> None:
-    """Remove what runs that were killed left behind; a run that goes on has its file locked."""
-    for name in os.listdir(directory):
-        if name.startswith(_TEMPORARY):
-            # Another run may be quicker.
-            with contextlib.suppress(FileNotFoundError, BlockingIOError):
-                left = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(os.path.join(directory, name))
-                finally:
-                    os.close(left)
-
-
-def _fsync_directory(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _code_against(file: str, directory: str, size: int) -> int | None:
-    """The errno that a new file in ``directory`` to replace ``file`` would meet."""
-    if not os.path.isdir(directory):
-        return errno.ENOTDIR
-    status = os.statvfs(directory)
-    if status.f_flag & os.ST_RDONLY:
-        return errno.EROFS
-    if _is_unchangeable(directory) or _is_unchangeable(file):
-        return errno.EPERM
-    if not os.access(directory, os.W_OK | os.X_OK):
-        return errno.EACCES
-    if _is_mounted_on(file):
-        return errno.EBUSY
-    # A file system that does not count them says 0 of 0.
-    is_full = status.f_blocks and status.f_bfree * status.f_frsize < size
-    has_no_inode = status.f_files and not status.f_ffree
-    return errno.ENOSPC if size and (is_full or has_no_inode) else None
-
-
-def _is_unchangeable(path: str) -> bool:
-    """Whether it has an attribute of chattr(1) that keeps even root from replacing it."""
-    flags = bytearray(8)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        try:
-            fcntl.ioctl(descriptor, _GET_FLAGS, flags)
-        finally:
-            os.close(descriptor)
-    except OSError:
-        # It is not there, or its file system has no such attributes.
-        return False
-    return bool(int.from_bytes(flags[:4], sys.byteorder) & (_IMMUTABLE | _APPEND_ONLY))
-
-
-def _is_mounted_on(file: str) -> bool:
-    """Whether the file is a mount of its own, as a container's can be."""
-    path = os.path.join(os.path.realpath(os.path.dirname(file)), os.path.basename(file))
-    try:
-        with open("/proc/self/mountinfo", "rb") as stream:
-            return any(line.split(b" ", 5)[4] == os.fsencode(path) for line in stream)
-    except (OSError, IndexError):
-        return False
 
 
 def failure(verb: str, path: str, error: OSError) -> PolicyError:

@@ -19,6 +19,7 @@ import signal
 import struct
 from typing import NamedTuple, NoReturn, Sequence
 
+from .. import _text
 from .._errors import PolicyError
 
 _REQUEST = struct.Struct("=cII")
@@ -107,7 +108,7 @@ class Sysfs:
         self._worker: _IoWorker | None = None
 
     def path(self, path: str) -> str:
-        return path if path.startswith("/") else self.root + "/" + path
+        return _text.usable_path(path if path.startswith("/") else self.root + "/" + path)
 
     def read_bytes(self, path: str) -> bytes | None:
         """The content of a file that needs no lock, or None where there is no such file."""

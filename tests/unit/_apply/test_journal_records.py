@@ -25,7 +25,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_ap
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import PREVIOUS
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import StagedFile
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_writes import StagedFile
 
 GIVEN, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-crypto", None)
 UNREADABLE = "/run/journal, the journal of an interrupted run, cannot be parsed"

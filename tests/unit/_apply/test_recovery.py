@@ -21,7 +21,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile imp
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.transaction import Transaction
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import StagedFile
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_writes import StagedFile
 
 NAME = "b000000.crypto"
 NATIVE, GIVEN = ("acme-crypto", None), ("vfio-platform", "vfio-platform")

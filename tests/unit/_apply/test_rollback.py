@@ -18,7 +18,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files, StagedFile
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_writes import StagedFile
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 
 ERRNOS = (errno.EINVAL, errno.ENODEV, errno.EIO)
 UNIT = "bus/platform/drivers/%s/%s"

@@ -15,7 +15,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import StagedFile
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_writes import StagedFile
 
 LEFT: dict[str, Any] = {**CRYPTO, "tag": "left"}
 RIGHT: dict[str, Any] = {**CRYPTO, "tag": "right"}

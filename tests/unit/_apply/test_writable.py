@@ -25,7 +25,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import PREVIOUS
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._system import files
+from ansible_collections.armfleet.vfio.plugins.module_utils._system import file_writes
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 
 SETTINGS = {"reset_required": False}
@@ -223,7 +223,7 @@ def test_an_attribute_that_keeps_root_out_is_known(
             content[0] = attribute
         return 0
 
-    monkeypatch.setattr(files.fcntl, "ioctl", flags)
+    monkeypatch.setattr(file_writes.fcntl, "ioctl", flags)
     message = refused(board, getattr(board, mode), [CRYPTO], takes_over=True)
     assert "Operation not permitted (EPERM, " in message
     assert "lsattr" in message
@@ -250,14 +250,14 @@ def test_a_file_on_which_something_is_mounted_is_known(
 ) -> None:
     board.write_file(DRIVERCTL, "vfio-platform\n")
     mounted = str(board.files_root) + DRIVERCTL
-    monkeypatch.setattr(files, "_is_mounted_on", lambda file: file == mounted)
+    monkeypatch.setattr(file_writes, "_is_mounted_on", lambda file: file == mounted)
     message = refused(board, getattr(board, mode), [CRYPTO], takes_over=True)
     assert f"Cannot write {DRIVERCTL}: Device or resource busy (EBUSY, " in message
 
 
 def test_mounts_are_known_by_their_place(tmp_path: Path) -> None:
-    assert files._is_mounted_on("/proc")
-    assert not files._is_mounted_on(str(tmp_path / "file"))
+    assert file_writes._is_mounted_on("/proc")
+    assert not file_writes._is_mounted_on(str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize("mode", ["check", "apply"])

@@ -12,7 +12,8 @@ from board import CRYPTO, DMA, Board
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import driverctl
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files, StagedFile
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_writes import StagedFile
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 
 FILE = "/etc/driverctl.d/platform-b000000.crypto"
 OTHER = "/etc/driverctl.d/platform-b002000.dma"

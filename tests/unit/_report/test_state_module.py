@@ -16,7 +16,7 @@ from simulated_kernel import NOIOMMU, TREE
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations import UndoRecord
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import module_run
 from tests.harness.modules import MODULES, NAMES, run_on
 
 Call = Callable[..., Dict[str, Any]]
@@ -215,7 +215,7 @@ def test_the_time_limit_is_for_writes_and_for_modprobe(monkeypatch: pytest.Monke
         limits.append(timeout)
         raise PolicyError("enough")
 
-    monkeypatch.setattr(state_module, "open_host", host)
+    monkeypatch.setattr(module_run, "open_readers", host)
     for arguments in ({}, {"timeout": 7}):
         with patch_module_args({"devices": ONE, **arguments}), pytest.raises(PolicyError):
             MODULES["vfio_binding"].main()

@@ -55,6 +55,18 @@ def test_bytes_that_are_no_text_come_back_as_they_were(files: Files, tmp_path: P
     assert (tmp_path / "g").read_bytes() == b"\xff\xfe\n"
 
 
+@pytest.mark.parametrize("name", ["\0", "/etc\0", "/etc/a\0b", "/\ud800"])
+def test_a_name_that_no_file_can_have_names_nothing(files: Files, name: str) -> None:
+    files.put("/etc/a", "x")
+    assert [files.read(name), files.link(name), files.status(name)] == [None] * 3
+    assert [files.changed_at(name), files.placed_at(name), files.version(name)] == [None] * 3
+    assert [files.node_access(name), files.block_number(name)] == [None] * 2
+    assert [files.names(name), files.links(name), files.layered([name], "", "/c")] == [[], {}, []]
+    assert not files.is_executable(name)
+    assert not files.is_same(name, "/etc/a")
+    assert not files.is_same("/etc/a", name)
+
+
 def test_layers_are_read_by_name_and_a_file_hides_its_namesakes_further_back(files: Files) -> None:
     for path in ("/etc/b.conf", "/run/a.conf", "/run/b.conf", "/lib/c.conf", "/lib/ours.conf"):
         files.put(path, "")

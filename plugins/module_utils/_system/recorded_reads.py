@@ -1,0 +1,185 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""All that a run reads of its host, so that a later run can ask whether all of it is the same.
+
+What a run does depends on its options and on the answers of the gateways to /sys and to files. If
+each answer is the same again, so is the result, and nothing has to be planned to know it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence, cast
+
+from .._errors import PolicyError
+from .files import Files
+from .sysfs import Sysfs
+
+if TYPE_CHECKING:
+    from .host import Host
+
+# Methods that only read. Any other ends a record.
+READS: Mapping[str, frozenset[str]] = {
+    "sysfs": frozenset(
+        {
+            "exists",
+            "folder_count",
+            "folders",
+            "has_node",
+            "is_read_only",
+            "link",
+            "link_name",
+            "listing",
+            "names",
+            "read",
+            "read_bytes",
+            "read_locked",
+            "read_long",
+            "strings",
+        }
+    ),
+    "files": frozenset(
+        {
+            "block_number",
+            "changed_at",
+            "directories_above",
+            "is_executable",
+            "is_past",
+            "is_same",
+            "layered",
+            "link",
+            "links",
+            "names",
+            "node_access",
+            "own_changed_at",
+            "placed_at",
+            "read",
+            "read_own",
+            "status",
+            "version",
+        }
+    ),
+}
+
+
+class Read(NamedTuple):
+    """One call of a gateway: ``gateway`` and ``method`` as in READS, and its arguments."""
+
+    gateway: str
+    method: str
+    arguments: Sequence[Any]
+
+
+class Record:
+    """What was read in a run, in order, and a digest of the answers.
+
+    ``is_complete`` is whether nothing was done but reading, and every read had an answer.
+    """
+
+    def __init__(self) -> None:
+        self.reads: list[Read] = []
+        self.is_complete = True
+        self._answers = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """The digest of all answers, in hexadecimal digits."""
+        return self._answers.hexdigest()
+
+    def host(self, host: Host) -> Host:
+        """Return the host with all that is read of /sys and of its files recorded.
+
+        Any use of its other gateways ends the record: what they read is not recorded.
+        """
+        return host._replace(
+            sysfs=cast("Sysfs", _Recorded(host.sysfs, "sysfs", self)),
+            kmod=self.unrecorded(host.kmod),
+            files=cast("Files", _Recorded(host.files, "files", self)),
+            log=self.unrecorded(host.log),
+        )
+
+    def unrecorded(self, gateway: object) -> Any:
+        """Return the gateway such that any use of it ends the record."""
+        return _Recorded(gateway, "", self)
+
+    def add(self, read: Read, answer: object) -> None:
+        """Add a read and its answer."""
+        self.reads.append(read)
+        self._answers.update(_canonical(answer))
+
+    def end(self) -> None:
+        """Take note that something was done that cannot be asked again."""
+        self.is_complete = False
+
+
+def digest_again(sysfs: Sysfs, files: Files, reads: Sequence[Read]) -> str | None:
+    """Return the digest of what the same reads answer now; None if one has no answer.
+
+    ValueError if one of them is no read.
+    """
+    if not all(read.method in READS.get(read.gateway, ()) for read in reads):
+        raise ValueError
+    answers = hashlib.sha256()
+    gateways = {"sysfs": sysfs, "files": files}
+    for read in reads:
+        try:
+            answer = getattr(gateways[read.gateway], read.method)(*read.arguments)
+        except PolicyError:
+            return None
+        answers.update(_canonical(answer))
+    return answers.hexdigest()
+
+
+class _Recorded:
+    """A gateway whose calls are recorded."""
+
+    def __init__(self, gateway: object, label: str, record: Record) -> None:
+        self._gateway = gateway
+        self._label = label
+        self._record = record
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._gateway, name)
+        if not callable(attribute):
+            return attribute
+        is_read = name in READS.get(self._label, ())
+        function = self._reading(name, attribute) if is_read else self._acting(attribute)
+        # The next call comes here no more.
+        setattr(self, name, function)
+        return function
+
+    def _reading(self, method: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def read(*arguments: Any) -> Any:
+            try:
+                answer = function(*arguments)
+            except BaseException:
+                self._record.end()
+                raise
+            self._record.add(Read(self._label, method, arguments), answer)
+            return answer
+
+        return read
+
+    def _acting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def act(*arguments: Any, **options: Any) -> Any:
+            self._record.end()
+            return function(*arguments, **options)
+
+        return act
+
+
+def _canonical(answer: object) -> bytes:
+    """Return the same bytes for the same answer in every process: sets have no order."""
+    return (repr(_ordered(answer)) + "\n").encode("ascii", "backslashreplace")
+
+
+def _ordered(answer: object) -> object:
+    if isinstance(answer, dict):
+        return sorted((key, _ordered(value)) for key, value in answer.items())
+    if isinstance(answer, (set, frozenset)):
+        return sorted(answer)
+    if isinstance(answer, (list, tuple)):
+        return list(map(_ordered, answer))
+    return answer

@@ -1,0 +1,331 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A run that is asked what the last one was gives its answer again, while it is still true.
+
+How host_policy keeps one and finds it; that no answer is found where a run would say something
+else is tested for every place that a run reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from board import AMBA, CRYPTO, DMA, Board
+from simulated_kernel import TREE
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply import last_answer
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations import UndoRecord
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import PATHS, RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
+from tests.harness.modules import MODULES, run_on
+
+LIST = [CRYPTO, DMA, AMBA]
+OPTIONS = {"devices": LIST, "reset_required": False}
+HOME = "devices/platform/b000000.crypto"
+
+
+class Module:
+    """host_policy on a board; each call is as a new process makes it."""
+
+    def __init__(
+        self, board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self._board, self._monkeypatch, self._capsys = board, monkeypatch, capsys
+        self.runs = 0
+        find_answer = state_module.find_answer
+
+        def counted(*arguments: Any, **options: Any) -> last_answer.Answer:
+            self.runs += 1
+            return find_answer(*arguments, **options)
+
+        monkeypatch.setattr(state_module, "find_answer", counted)
+
+    def __call__(
+        self, *, check_mode: bool = False, code: str | None = "1", **options: Any
+    ) -> dict[str, Any]:
+        run_on(self._board, self._monkeypatch, code)
+        arguments = {**OPTIONS, **options, "_ansible_check_mode": check_mode}
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            MODULES["host_policy"].main()
+        answer: dict[str, Any] = json.loads(self._capsys.readouterr().out)
+        return answer
+
+    def is_run(self, **options: Any) -> bool:
+        """Whether a call makes a whole run."""
+        before = self.runs
+        self(**options)
+        return self.runs > before
+
+    @property
+    def kept(self) -> Path:
+        return self._board.root / "run/last-answer"
+
+
+@pytest.fixture
+def module(
+    board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Module:
+    return Module(board, monkeypatch, capsys)
+
+
+@pytest.fixture
+def kept(module: Module) -> Module:
+    """The module after a run that had nothing to do."""
+    assert module()["changed"]
+    assert not module()["changed"]
+    return module
+
+
+def test_the_third_of_three_runs_gives_the_answer_of_the_second(module: Module) -> None:
+    module()
+    second = module()
+    assert module.runs == 2
+    assert module() == second
+    assert module.runs == 2
+
+
+def test_a_run_that_changed_something_keeps_no_answer(module: Module) -> None:
+    assert module()["changed"]
+    assert not module.kept.exists()
+
+
+def test_an_answer_is_found_in_check_mode_too_and_none_is_kept_there(module: Module) -> None:
+    module()
+    assert not module(check_mode=True)["changed"]
+    assert not module.kept.exists()
+    module()
+    runs = module.runs
+    assert not module(check_mode=True)["changed"]
+    assert module.runs == runs
+
+
+def test_nothing_but_the_lock_is_written_for_the_last_answer(kept: Module, board: Board) -> None:
+    before, kept_before = board.everything(), kept.kept.stat()
+    assert not kept.is_run()
+    assert board.everything() == before
+    assert kept.kept.stat() == kept_before
+
+
+def test_a_run_that_is_asked_something_else_is_made(kept: Module) -> None:
+    assert kept.is_run(timeout=7)
+    assert kept.is_run(devices=[CRYPTO, DMA])
+
+
+def test_other_code_makes_a_whole_run(kept: Module) -> None:
+    assert kept.is_run(code="2")
+    assert not kept.is_run(code="2")
+
+
+def test_code_that_cannot_be_told_keeps_nothing(module: Module) -> None:
+    module(code=None)
+    assert module.is_run(code=None)
+    assert module.is_run(code=None)
+    assert not module.kept.exists()
+
+
+def test_another_kernel_makes_a_whole_run(kept: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    uname = os.uname()
+    other = os.uname_result((uname[0], uname[1], "9.9.9", uname[3], uname[4]))
+    monkeypatch.setattr(os, "uname", lambda: other)
+    assert kept.is_run()
+
+
+def test_a_user_who_is_not_root_makes_a_whole_run(
+    kept: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert kept.is_run(check_mode=True)
+
+
+def test_what_an_interrupted_run_left_is_undone_first(kept: Module, board: Board) -> None:
+    board.journal("the other").append(UndoRecord("noiommu", "vfio", {"value": "N"}))
+    assert kept.is_run(check_mode=True)
+    assert kept()["interrupted"]
+
+
+def test_another_run_is_waited_for(kept: Module, board: Board) -> None:
+    with board.run_lock("the other").acquire():
+        answer = kept()
+    assert answer["failed"]
+    assert "the other" in answer["msg"]
+
+
+def places(record: Path) -> Iterator[tuple[str, str]]:
+    """The gateway and the path of all that a run read."""
+    for gateway, _method, arguments in json.loads(record.read_text())["reads"]:
+        for argument in arguments:
+            for path in argument if isinstance(argument, list) else [argument]:
+                if isinstance(path, str):
+                    yield gateway, path
+
+
+def test_whatever_changes_in_a_file_that_was_read_the_answer_is_that_of_a_whole_run(
+    kept: Module, board: Board
+) -> None:
+    files = [path for gateway, path in dict.fromkeys(places(kept.kept)) if gateway == "files"]
+    assert set(PATHS) <= set(files)
+    changed = 0
+    for path in files:
+        file = board.files_root / path[1:]
+        if not file.is_file() or file.is_symlink():
+            continue
+        content = file.read_bytes()
+        file.write_bytes(content + b"# other\n")
+        asked, whole = kept(check_mode=True), kept(check_mode=True, code=None)
+        assert asked == whole, path
+        changed += asked["changed"]
+        file.write_bytes(content)
+    assert changed >= len([path for path in PATHS if (board.files_root / path[1:]).exists()])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda board: board.kernel.put(f"{HOME}/driver_override", "other\n"),
+        lambda board: board.kernel.write("bus/platform/drivers/vfio-platform/unbind", HOME[17:]),
+        lambda board: board.write_file("/etc/udev/rules.d/99-x.rules", 'ATTR{driver_override}="x"'),
+        lambda board: board.write_file("/etc/modprobe.d/x.conf", "blacklist vfio-platform\n"),
+        lambda board: (board.files_root / RULES[1:]).unlink(),
+        lambda board: (board.files_root / RULES[1:]).chmod(0o666),
+        lambda board: (board.files_root / "etc/udev/rules.d").chmod(0o777),
+        lambda board: board.kernel.add_device("d.crypto", "/soc/crypto@d", ("acme,crypto",)),
+        lambda board: board.kernel.put(f"{TREE}/soc/crypto@b000000/compatible", b"x\0"),
+    ],
+)
+def test_a_change_of_the_host_is_seen(
+    kept: Module, board: Board, change: Callable[[Board], object]
+) -> None:
+    change(board)
+    asked = kept(check_mode=True)
+    assert kept.runs == 3
+    assert asked == kept(check_mode=True, code=None)
+
+
+DAMAGES: dict[str, Callable[[Any], Any] | bytes] = {
+    "no JSON": b"{",
+    "no text": b"\xff\xfe",
+    "no mapping": b"[]",
+    "nested deeply": b"[" * 100_000,
+    "empty": b"",
+    "without reads": lambda kept: {key: kept[key] for key in kept if key != "reads"},
+    "a read of another sort": lambda kept: {**kept, "reads": [*kept["reads"], ["files", "read"]]},
+    "a read that writes": lambda kept: {**kept, "reads": [["files", "put", ["/etc/x", "x"]]]},
+    "a read with other arguments": lambda kept: {**kept, "reads": [["files", "read", [1, 2, 3]]]},
+    "fewer reads": lambda kept: {**kept, "reads": kept["reads"][:-1]},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_answer_is_none(
+    kept: Module, board: Board, damage: Callable[[Any], Any] | bytes
+) -> None:
+    if isinstance(damage, bytes):
+        kept.kept.write_bytes(damage)
+    else:
+        kept.kept.write_text(json.dumps(damage(json.loads(kept.kept.read_text()))))
+    before = board.everything()
+    assert kept.is_run()
+    assert board.everything() == before
+
+
+def test_an_answer_that_another_user_may_have_written_is_none(kept: Module) -> None:
+    lie = json.loads(kept.kept.read_text())
+    lie["result"]["devices"] = []
+    kept.kept.write_text(json.dumps(lie))
+    assert not kept()["devices"]
+    kept.kept.chmod(0o666)
+    assert kept()["devices"]
+
+
+def test_an_answer_behind_a_link_is_none(kept: Module, tmp_path: Path) -> None:
+    kept.kept.rename(tmp_path / "elsewhere")
+    kept.kept.symlink_to(tmp_path / "elsewhere")
+    assert kept.is_run()
+
+
+def test_the_answer_is_for_root_alone(kept: Module) -> None:
+    assert kept.kept.stat().st_mode & 0o7777 == 0o600
+    assert sorted(os.listdir(kept.kept.parent)) == ["last-answer", "lock"]
+
+
+def test_without_room_for_it_a_run_ends_well(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module()
+
+    def full(*_arguments: Any, **_options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(last_answer.tempfile, "mkstemp", full)
+    assert not module()["changed"]
+    assert not module.kept.exists()
+
+
+PINNED = [{"dt_path": "dma1", "policy": "driver", "driver": "acme-dma-uio"}]
+
+
+def test_a_list_that_preflight_has_to_check_is_answered_until_that_changes(
+    module: Module, board: Board
+) -> None:
+    module(devices=PINNED)
+    assert not module(devices=PINNED)["changed"]
+    assert not module.is_run(devices=PINNED)
+    board.kernel.write("bus/platform/drivers/acme-dma-uio/unbind", "b003000.dma")
+    assert module.is_run(devices=PINNED)
+
+
+# Those that are recorded, those whose use ends a record, and what every run does.
+GATEWAYS = (
+    *("_system/files.py", "_system/sysfs.py", "_system/kmod.py", "_system/kmsg.py"),
+    *("_apply/run_lock.py", "_ansible_module.py"),
+)
+READERS = ("open", "stat", "lstat", "readlink", "listdir", "scandir", "access", "statvfs")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"persistent": False},
+        {"runtime": False},
+        {"vfio_group": "root"},
+        {"devices": PINNED},
+        {"unsafe_noiommu": False},
+        {"rollout": "first"},
+        {"state": "absent", "devices": []},
+    ],
+    ids=str,
+)
+def test_a_run_that_finds_nothing_to_do_reads_its_host_through_the_gateways_alone(
+    module: Module, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """What is read elsewhere would not be recorded."""
+    strangers: list[str] = []
+
+    def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            frame = sys._getframe(1)
+            while frame and "/vfio/plugins/module_utils/" not in frame.f_code.co_filename:
+                frame = frame.f_back
+            if frame and not frame.f_code.co_filename.endswith(GATEWAYS):
+                strangers.append(f"{function.__name__}{arguments!r} in {frame.f_code.co_filename}")
+            return function(*arguments, **named)
+
+        return call
+
+    module(**options)
+    with monkeypatch.context() as patch:
+        for name in READERS:
+            patch.setattr(os, name, watched(getattr(os, name)))
+        patch.setattr("builtins.open", watched(open))
+        assert not module(code=None, **options)["changed"]
+    assert not strangers

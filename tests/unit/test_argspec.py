@@ -1,0 +1,17 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options that modules share."""
+
+from __future__ import annotations
+
+from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import KINDS
+
+
+def test_an_entry_has_exactly_one_selector_of_those_that_there_are() -> None:
+    devices = _argspec.devices()
+    assert devices["required_one_of"] == devices["mutually_exclusive"] == [list(KINDS)]
+    others = {"bus", "expect", "required", "when_board"}
+    assert devices["options"].keys() == {*KINDS, *others}
