@@ -56,9 +56,7 @@ def _check(blob: bytes) -> None:
         raise SimulatorError(f"is truncated: it has {len(blob)} bytes, less than a header")
     _magic, told = _HEADER.unpack_from(blob)
     if told > len(blob):
-        raise SimulatorError(
-            f"is truncated: its header says {told} bytes, the file has {len(blob)}"
-        )
+        raise SimulatorError(f"is truncated: its header has {told} bytes, the file has {len(blob)}")
     problem = libfdt.fdt_check_full(bytearray(blob), len(blob))
     if problem:
         raise SimulatorError(f"is a damaged device tree ({libfdt.strerror(problem)})")

@@ -24,7 +24,7 @@ const bindingKey = (binding) =>
         .map((text) => text || "")
         .join(" ")
     : "";
-const capitalized = (word) => word.charAt(0).toUpperCase() + word.slice(1);
+const capitalized = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 function bindingCell(binding, reference, ...notes) {
   const cell = make("td", reference && !isSame(binding, reference) ? { class: "differs" } : {});

@@ -143,7 +143,7 @@ def test_what_follows_the_tree_in_the_file_does_not_matter(blob: bytes) -> None:
         (lambda blob: blob[:7], "is truncated: it has 7 bytes, less than a header"),
         (
             lambda blob: blob[:-1],
-            "is truncated: its header says SIZE bytes, the file has LESS",
+            "is truncated: its header has SIZE bytes, the file has LESS",
         ),
         (
             lambda blob: blob[:20] + b"\0\0\0\1" + blob[24:],
