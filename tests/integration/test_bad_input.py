@@ -51,7 +51,7 @@ def test_every_problem_is_named_at_once(inventory: Path) -> None:
     devices = [entry(dt_path="/soc/nothing@0"), entry(compatible="acme,dma", expect=7)]
     message = refused(inventory, "host_policy", {"devices": devices})
     assert "no such node" in message
-    assert "expect says 7" in message
+    assert "expect is 7" in message
 
 
 @pytest.mark.parametrize("module", SMALL)

@@ -113,7 +113,7 @@ CASES = {
         on("/pcie@10000000/nvme@1,0"), "0000:00:01.0", "this collection supports platform and amba"
     ),
     "its parent … is not a bus": Case(on(PLAIN + "/child"), PLAIN, "required: false"),
-    "matches … devices, but expect says": Case(
+    "matches … devices, but expect is": Case(
         {"devices": [{"compatible": "acme,stuck", "policy": "no_autobind", "expect": 3}]},
         f"{STUCK}, /soc/stuck@b011000",
         "Correct `expect`",

@@ -232,7 +232,7 @@ def _explain_missing(sysfs: Sysfs, missing: Sequence[_Resolution]) -> None:
 
 def _unexpected(sysfs: Sysfs, resolution: _Resolution) -> str:
     return (
-        "%s matches %d devices, but expect says %s: %s. Correct `expect`, or use a more specific "
+        "%s matches %d devices, but expect is %s: %s. Correct `expect`, or use a more specific "
         "selector"
     ) % (
         resolution.selector.label,

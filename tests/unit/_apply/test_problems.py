@@ -94,7 +94,7 @@ def test_every_kind_of_reason_is_among_them(
         "name 'a/b' is not a valid device name",
         "b002000.dma) has no IOMMU group",
         "is claimed by this list and by driverctl",
-        "but expect says 3",
+        "but expect is 3",
         "compatible '*' is not valid",
         "Driver 'uio' requires policy driver",
         "Two entries claim /soc/blob@b008000",

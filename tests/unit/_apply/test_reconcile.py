@@ -397,7 +397,7 @@ def test_after_a_reboot_that_the_rules_made_good_nothing_is_to_be_done(applied: 
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"dt_path": "/soc/gone"}, "no such node"),
-    ({"compatible": "acme,crypto", "expect": 3}, "expect says 3"),
+    ({"compatible": "acme,crypto", "expect": 3}, "expect is 3"),
     ({"name": "soc:keys"}, "that driver has no unbind"),
     ({"name": "soc:keys", "policy": "no_autobind"}, "is built into the kernel"),
     ({"name": "b002000.dma", "policy": "driver", "driver": "vfio-amba"}, "Set `policy: vfio`"),

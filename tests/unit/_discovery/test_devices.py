@@ -87,7 +87,7 @@ def test_a_helper_device_that_shares_an_acpi_node_is_not_meant_by_it(board: Boar
 
 def test_a_number_other_than_expected_is_an_error_that_lists_the_devices(board: Board) -> None:
     (problem,) = why_not(board, Selector("compatible", "acme,crypto", expect=3))
-    assert "matches 2 devices, but expect says 3" in problem
+    assert "matches 2 devices, but expect is 3" in problem
     assert "/soc/crypto@b000000, /soc/crypto@b001000" in problem
     assert names(board, Selector("compatible", "acme,crypto", expect=2))
 
