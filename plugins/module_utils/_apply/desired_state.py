@@ -29,7 +29,7 @@ from .._system.files import FileChange
 from .._system.host import Host
 
 if TYPE_CHECKING:
-    from .._boot.rollout_backup import Rolled
+    from .._boot.rollout_backup import RolloutPlan
 
 
 class Desired(NamedTuple):
@@ -90,7 +90,7 @@ def _for_this_board(host: Host, request: Request, problems: Problems) -> tuple[R
     return request, skipped
 
 
-def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> Rolled | None:
+def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> RolloutPlan | None:
     # Here, because a run that is part of none has not to load it.
     from .._boot.rollout_backup import (  # noqa: PLC0415
         PREVIOUS,

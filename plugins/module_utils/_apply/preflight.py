@@ -13,7 +13,7 @@ import os
 from typing import NamedTuple, Sequence
 
 from .._boot import boot_files
-from .._boot.hazards import Absent, find_absent_hazards
+from .._boot.hazards import AbsentHazard, find_absent_hazards
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import has_devices
 from .._errors import Problems
@@ -44,7 +44,7 @@ class NextBoot(NamedTuple):
     """
 
     plans: Sequence[DevicePlan] = ()
-    absent: Sequence[Absent] = ()
+    absent: Sequence[AbsentHazard] = ()
 
 
 def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problems) -> Plan:

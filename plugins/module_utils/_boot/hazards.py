@@ -34,14 +34,14 @@ _CONFINED = (
 )
 
 
-class Absent(NamedTuple):
+class AbsentHazard(NamedTuple):
     """A hazard of a device that has no driver yet, and how messages call the device."""
 
     label: str
     hazard: Hazard
 
 
-def find_absent_hazards(host: Host, usage: Usage, entries: Sequence[Entry]) -> list[Absent]:
+def find_absent_hazards(host: Host, usage: Usage, entries: Sequence[Entry]) -> list[AbsentHazard]:
     """What will be needed of the devices that ``entries`` take when their drivers come.
 
     That is what can be known without the device: it has a node that the device tree names as the
@@ -58,7 +58,7 @@ def find_absent_hazards(host: Host, usage: Usage, entries: Sequence[Entry]) -> l
     return _nodes(host, usage, taking) + _names(host, usage, taking)
 
 
-def _nodes(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Absent]:
+def _nodes(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[AbsentHazard]:
     uses = {
         path: use
         for path, use in usage.configured.nodes().items()
@@ -69,17 +69,17 @@ def _nodes(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Abse
         {device.dt_path: device for device in snapshot(host.sysfs, ("dt_path",))} if uses else {}
     )
     return [
-        Absent(device.label if device else "%s (no device yet)" % path, Hazard(*use))
+        AbsentHazard(device.label if device else "%s (no device yet)" % path, Hazard(*use))
         for path, use in uses.items()
         for device in [_complete(host.sysfs, devices.get(path))]
         if device is None or _is_free(host.sysfs, device)
     ]
 
 
-def _names(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Absent]:
+def _names(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[AbsentHazard]:
     names = [selector.value for selector in selectors if selector.field == "name"]
     return [
-        Absent("Device %s (not there yet)" % name, Hazard("storage", name, use))
+        AbsentHazard("Device %s (not there yet)" % name, Hazard("storage", name, use))
         for name in names
         if not any(host.sysfs.exists("bus/%s/devices/%s" % (bus, name)) for bus in BUSES)
         for use in [usage.configured.absent(name)]

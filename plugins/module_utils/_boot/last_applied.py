@@ -41,8 +41,8 @@ _BEFORE = "# before: "
 _NOIOMMU = "unsafe_noiommu"
 
 
-class Applied(NamedTuple):
-    """A list, and what it is applied with; where it is empty that means nothing."""
+class AppliedList(NamedTuple):
+    """A policy list and its options, which have no meaning if the list is empty."""
 
     entries: list[Entry]
     options: Options = Options()
