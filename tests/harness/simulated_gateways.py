@@ -129,7 +129,7 @@ class SimulatedFiles(Files):
     def link(self, path: str) -> str | None:
         return self._machine.vfio.nodes.link(_place(path))
 
-    def point(self, path: str, target: str | None) -> None:
+    def set_symlink(self, path: str, target: str | None) -> None:
         nodes = self._machine.vfio.nodes
         folder, _slash, name = _place(path).rpartition("/")
         if self.link(path) is not None:
@@ -143,7 +143,7 @@ class SimulatedFiles(Files):
         node = _node(self._machine, path)
         return None if node is None else NodeAccess(str(node.gid), f"{node.mode:04o}")
 
-    def give_node(self, path: str, access: NodeAccess) -> None:
+    def set_node_access(self, path: str, access: NodeAccess) -> None:
         node = _node(self._machine, path)
         if node and access.mode is not None:
             node.mode = int(access.mode, 8)

@@ -111,7 +111,7 @@ def test_a_limit_that_matches_nothing_ends_with_one_as_well(refuse: Refuse) -> N
     [
         (["outside"], "that passthrough_hosts does not match: outside."),
         (["others"], "that passthrough_hosts does not match: outside, switch."),
-        (["a", "cannary"], 'rollout_canaries has "cannary", and the inventory has no such'),
+        (["a", "cannary"], 'rollout_canaries has "cannary", but the inventory has no such'),
         (["nobody"], 'rollout_canaries has "nobody", which matches no host'),
         (["boards:&others"], 'rollout_canaries has "&others", but canaries must be'),
         ([None], "rollout_canaries is [null]."),

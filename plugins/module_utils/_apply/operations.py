@@ -423,7 +423,7 @@ class FileWrite(Operation):
         files, path, before = context.host.files, self._change.path, self._change.before
         # What was never done needs no write, which a read-only file system refuses.
         if files.read(path) != before:
-            files.put(path, before)
+            files.write_atomic(path, before)
 
 
 class NodeAccessChange(Operation):
@@ -451,11 +451,11 @@ class NodeAccessChange(Operation):
 
     def apply(self, files: Files, access: NodeAccess) -> None:
         """Let the node be opened by those that ``access`` names."""
-        files.give_node(self._path, access)
+        files.set_node_access(self._path, access)
 
     def undo(self, context: UndoContext) -> None:
         if context.host.files.node_access(self._path) != self._before:
-            context.host.files.give_node(self._path, self._before)
+            context.host.files.set_node_access(self._path, self._before)
 
 
 class SymlinkChange(Operation):
@@ -491,12 +491,12 @@ class SymlinkChange(Operation):
     def apply(self, files: Files, targets: Mapping[str, str | None]) -> None:
         """Let each link lead to its target, or be none."""
         for path in self._before:
-            files.point(path, targets[path])
+            files.set_symlink(path, targets[path])
 
     def undo(self, context: UndoContext) -> None:
         for path, target in self._before.items():
             nodes = self._nodes(context, self._owners.get(path))
-            context.host.files.point(path, symlinks.followed(path, target, nodes))
+            context.host.files.set_symlink(path, symlinks.followed(path, target, nodes))
 
     @staticmethod
     def _nodes(context: UndoContext, owner: Identity | None) -> Sequence[str]:

@@ -124,7 +124,7 @@ File = Sequence[_Line]
 def rules(files: Files, ours: str) -> list[File]:
     """The files of others with rules that set an override, in the order of their names."""
     parsed = []
-    for path in files.layered(_DIRECTORIES, ".rules", ours):
+    for path in files.drop_in_files(_DIRECTORIES, ".rules", ours):
         content = files.read(path) or ""
         if _ATTRIBUTE in content:
             is_before = path.rpartition("/")[2] < ours.rpartition("/")[2]

@@ -120,11 +120,11 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
         predicted = [Image(path, kernel, is_rebuilt=True) for path, kernel in _paths(files, tool)]
         return Rebuilt(tool.name, command, predicted)
     # A file that is newer than an image has the next run build it again.
-    files.put(initramfs.OUTDATED, _outdated(files, tool))
+    files.write_atomic(initramfs.OUTDATED, _outdated(files, tool))
     ran = run(command)
     if ran.code:
         # It may have written some of the images, and half of another.
-        files.put(initramfs.OUTDATED, _outdated(files, tool))
+        files.write_atomic(initramfs.OUTDATED, _outdated(files, tool))
         raise PolicyError(
             "'%s' failed with exit code %d: %s. Fix the cause, and run again"
             % (" ".join(command), ran.code, ran.last_lines or "it printed nothing")
@@ -142,7 +142,7 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
             )
     if not images:
         (problems if requires_image else notes).append(initramfs.NOT_FOUND % tool.name)
-    files.put(initramfs.OUTDATED, _outdated(files, tool) if problems else None)
+    files.write_atomic(initramfs.OUTDATED, _outdated(files, tool) if problems else None)
     return Rebuilt(tool.name, command, images, problems, notes)
 
 

@@ -84,7 +84,7 @@ def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
     """Return all foreign lines; kernel parameters count for a system that is running."""
     configured = [
         line
-        for path in files.layered(_DIRECTORIES, ".conf", ours)
+        for path in files.drop_in_files(_DIRECTORIES, ".conf", ours)
         for line in parsed(path, files.read(path) or "")
     ]
     return configured + (

@@ -148,7 +148,7 @@ class NetworkFiles:
                 ]
 
     def _read_networkd(self) -> Iterator[tuple[str, dict[str, Settings]]]:
-        for path in self._files.layered(_NETWORKD, ".network", ""):
+        for path in self._files.drop_in_files(_NETWORKD, ".network", ""):
             yield path, _sections(self._text(path))
 
     def _of_networkd(self, interface: Interface) -> str | None:

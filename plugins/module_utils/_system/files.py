@@ -206,8 +206,8 @@ class Files:
         except OSError as error:
             raise failure("read", path, error) from None
 
-    def layered(self, directories: Sequence[str], ending: str, ours: str) -> list[str]:
-        """Paths of others' files in a layered configuration, in the order of the files' names.
+    def drop_in_files(self, directories: Sequence[str], ending: str, ours: str) -> list[str]:
+        """Return foreign drop-in files of ``directories``, in the order of their names.
 
         A file hides its namesakes in the directories that come after its own. So does ``ours``,
         which may not be written yet.
@@ -256,7 +256,7 @@ class Files:
             return None
         return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
-    def put(self, path: str, content: str | None) -> None:
+    def write_atomic(self, path: str, content: str | None) -> None:
         """Make the file be ``content`` or, with None, not be; never half of it.
 
         Its mode is 0644, and 0755 for a script.
@@ -333,7 +333,7 @@ class Files:
                 return None
             raise failure("read", path, error) from None
 
-    def point(self, path: str, target: str | None) -> None:
+    def set_symlink(self, path: str, target: str | None) -> None:
         """Set the link to ``target``, or remove it with None, and its directory if it was alone.
 
         PolicyError where something else is in its place.
@@ -363,7 +363,7 @@ class Files:
             if self.link(path) != target:
                 raise
 
-    def give_node(self, path: str, access: NodeAccess) -> None:
+    def set_node_access(self, path: str, access: NodeAccess) -> None:
         """Set group and mode of a device node, where it is there; what is None is left."""
         try:
             if access.group is not None:

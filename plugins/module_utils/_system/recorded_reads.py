@@ -48,7 +48,7 @@ READS: Mapping[str, frozenset[str]] = {
             "is_executable",
             "is_past",
             "is_same",
-            "layered",
+            "drop_in_files",
             "link",
             "links",
             "names",

@@ -218,7 +218,10 @@ DAMAGES: dict[str, Callable[[Any], Any] | bytes] = {
     "empty": b"",
     "without reads": lambda kept: {key: kept[key] for key in kept if key != "reads"},
     "a read of another sort": lambda kept: {**kept, "reads": [*kept["reads"], ["files", "read"]]},
-    "a read that writes": lambda kept: {**kept, "reads": [["files", "put", ["/etc/x", "x"]]]},
+    "a read that writes": lambda kept: {
+        **kept,
+        "reads": [["files", "write_atomic", ["/etc/x", "x"]]],
+    },
     "a read with other arguments": lambda kept: {**kept, "reads": [["files", "read", [1, 2, 3]]]},
     "fewer reads": lambda kept: {**kept, "reads": kept["reads"][:-1]},
 }

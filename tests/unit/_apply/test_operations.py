@@ -132,7 +132,7 @@ class WatchedFiles(Files):
         assert_ours(path)
         return "as somebody else left it"
 
-    def put(self, path: str, content: str | None) -> None:
+    def write_atomic(self, path: str, content: str | None) -> None:
         assert_ours(path)
         assert content is None or isinstance(content, str)
 
@@ -140,11 +140,11 @@ class WatchedFiles(Files):
         assert re.fullmatch(r"/dev/vfio/((noiommu-)?[0-9]+|devices/vfio[0-9]+)", path)
         return NodeAccess(None, None)
 
-    def give_node(self, path: str, access: NodeAccess) -> None:
+    def set_node_access(self, path: str, access: NodeAccess) -> None:
         self.node_access(path)
         assert access.mode is None or re.fullmatch("[0-7]{3,4}", access.mode)
 
-    def point(self, path: str, target: str | None) -> None:
+    def set_symlink(self, path: str, target: str | None) -> None:
         folder, _slash, name = path.rpartition("/")
         assert folder in symlinks.DIRECTORIES
         assert name not in ("", ".", "..")

@@ -76,7 +76,7 @@ def test_every_kind_of_reason_is_among_them(
     board: Board, refused: Callable[..., list[str]]
 ) -> None:
     board.write_file("/etc/modprobe.d/armfleet-vfio.conf", "# mine\n")
-    board.host.files.put("/etc/driverctl.d/platform-b003000.dma", "none\n")
+    board.host.files.write_atomic("/etc/driverctl.d/platform-b003000.dma", "none\n")
     devices = [
         {"name": "a/b", "policy": "vfio"},
         dict(DMA, policy="vfio"),
@@ -109,7 +109,7 @@ def test_every_kind_of_reason_is_among_them(
 
 
 def test_so_it_is_for_the_next_boot_alone(board: Board, refused: Callable[..., list[str]]) -> None:
-    board.host.files.put("/etc/driverctl.d/platform-b003000.dma", "none\n")
+    board.host.files.write_atomic("/etc/driverctl.d/platform-b003000.dma", "none\n")
     devices = [
         {"name": "b002000.dma", "policy": "driver", "driver": "acme"},
         {"dt_path": "crypto_x", "policy": "vfio"},

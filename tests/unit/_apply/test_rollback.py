@@ -240,14 +240,14 @@ def test_access_to_nodes_is_put_back(grouped_board: Board, monkeypatch: pytest.M
     board = grouped_board
     board.apply([CRYPTO, AMBA], reset_required=False)
     before = board.everything()
-    give = Files.give_node
+    give = Files.set_node_access
 
     def fail(files: Files, path: str, access: NodeAccess) -> None:
         if path == "/dev/vfio/4" and access.mode == "0660":
             raise PolicyError(f"Cannot give {path}: Operation not permitted")
         give(files, path, access)
 
-    monkeypatch.setattr(Files, "give_node", fail)
+    monkeypatch.setattr(Files, "set_node_access", fail)
     with pytest.raises(PolicyError, match="Nothing was changed"):
         board.apply([CRYPTO, AMBA], reset_required=False, access=NodeAccess(None, "0660"))
     assert board.everything() == before

@@ -330,11 +330,11 @@ def test_what_was_never_written_needs_no_undoing(
     def only_ours(source: str, target: str) -> None:
         (rename if "/run/" in target else fail)(source, target)
 
-    def put(_files: Files, path: str, _content: str | None) -> None:
+    def write_atomic(_files: Files, path: str, _content: str | None) -> None:
         pytest.fail(f"{path} is written")
 
     monkeypatch.setattr(os, "rename", only_ours)
-    monkeypatch.setattr(Files, "put", put)
+    monkeypatch.setattr(Files, "write_atomic", write_atomic)
     with pytest.raises(PolicyError, match="Nothing was changed: all changes of this run"):
         board.apply([CRYPTO], **SETTINGS)
     assert board.kernel.binding("b000000.crypto") == ("acme-crypto", None)

@@ -47,7 +47,7 @@ def add(board: Board, module: BoardModule) -> None:
 
 
 def put(board: Board, path: str, content: str) -> None:
-    board.host.files.put(path, content)
+    board.host.files.write_atomic(path, content)
 
 
 def test_a_device_without_a_driver_has_none_for_a_reason(board: Board) -> None:

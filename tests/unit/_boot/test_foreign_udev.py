@@ -131,7 +131,7 @@ def test_rules_come_by_the_names_of_their_files_and_what_they_start_after_all(
         "/etc/udev/rules.d/50-b.rules": BY_SHELL,
         "/run/udev/rules.d/90-c.rules": 'ATTR{driver_override}="c"',
     }.items():
-        Files(str(tmp_path)).put(path, override + "\n")
+        Files(str(tmp_path)).write_atomic(path, override + "\n")
     ordered = of_device(RING, rules(Files(str(tmp_path)), RULES))
     assert [(rule.driver_override, rule.is_after_ours) for rule in ordered] == [
         ("a", False),
