@@ -51,11 +51,11 @@ class SimulatedSysfs(Sysfs):
     def listing(self, path: str) -> Listing:
         entry = self._tree.find(path)
         below = entry.entries.items() if isinstance(entry, Folder) else ()
-        folders = sorted(name for name, one in below if isinstance(one, Folder))
-        return Listing(folders, dict(below).keys() - set(folders))
+        directories = sorted(name for name, one in below if isinstance(one, Folder))
+        return Listing(directories, dict(below).keys() - set(directories))
 
-    def folder_count(self, path: str) -> int:
-        return len(self.listing(path).folders)
+    def count_directories(self, path: str) -> int:
+        return len(self.listing(path).directories)
 
     def read_long(self, path: str) -> bytes | None:
         return self.read_bytes(path)

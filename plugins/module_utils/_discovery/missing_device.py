@@ -187,7 +187,7 @@ class MissingDevices:
             path = waiting.pop()
             for compatible in self._sysfs.strings(_TREE + path + "/compatible"):
                 paths.setdefault(compatible, []).append(path or "/")
-            below = self._sysfs.folders(_TREE + path)
+            below = self._sysfs.list_directories(_TREE + path)
             waiting += ["%s/%s" % (path, name) for name in reversed(below)]
         return paths
 

@@ -86,7 +86,9 @@ class References:
         if self._by_supplier is None:
             # To read the tree takes much longer than to see that nothing can refer to the node.
             node = _TREE + dt_path
-            if not self._sysfs.exists(node + "/phandle") and not self._sysfs.folder_count(node):
+            if not self._sysfs.exists(node + "/phandle") and not self._sysfs.count_directories(
+                node
+            ):
                 return []
             self._by_supplier = self._read()
         references: dict[str, Reference] = {}
@@ -147,7 +149,7 @@ class References:
             for name in sorted(listing.others - self._no_lists)
             if self._is_list(name)
         )
-        for child in listing.folders:
+        for child in listing.directories:
             # What dtc adds for overlays (__symbols__, __local_fixups__) names properties as well.
             if path or not child.startswith("__"):
                 self._read_node("%s/%s" % (path, child), owner, interrupt_parent, tree)

@@ -97,9 +97,9 @@ class Consumers(UseKind):
         return hazards + self._hidden(device, state.driver or "", is_known=is_known)
 
     def _channels(self, entry: Entry) -> list[Hazard] | None:
-        if not has_channels(self.sysfs, entry.path, entry.listing.folders):
+        if not has_channels(self.sysfs, entry.path, entry.listing.directories):
             return None
-        use = use_of_channels(self.sysfs, entry.path, entry.listing.folders)
+        use = use_of_channels(self.sysfs, entry.path, entry.listing.directories)
         return [Hazard(self.name, "dma", use.sentence, use.is_fatal)] if use else []
 
     def _has_own_node(self, entry: Entry) -> bool:

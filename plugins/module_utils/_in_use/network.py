@@ -91,7 +91,7 @@ class Network(UseKind):
 
     def _other_namespace(self, entry: Entry) -> list[Hazard] | None:
         # The directory goes with the last device in it.
-        if entry.listing.folders:
+        if entry.listing.directories:
             return None
         sentence = "a %s on it is in another network namespace (a container's)"
         return [Hazard(self.name, entry.name, sentence % _NAMESPACED[entry.name])]
@@ -99,7 +99,7 @@ class Network(UseKind):
 
 def _use_of_bluetooth(entry: Entry) -> str | None:
     # hci_conn_add_sysfs in net/bluetooth/hci_sysfs.c.
-    connections = [name for name in entry.listing.folders if name.startswith(entry.name + ":")]
+    connections = [name for name in entry.listing.directories if name.startswith(entry.name + ":")]
     if not connections:
         return None
     count = counted(str(len(connections)), "connection")

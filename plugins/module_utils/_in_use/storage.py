@@ -97,7 +97,7 @@ class Storage(UseKind):
         for subsystem in self.sysfs.names(subsystems):
             path = "%s/%s" % (subsystems, subsystem)
             if self.sysfs.link("%s/%s" % (path, entry.name)):
-                for disk in self.sysfs.folders(path):
+                for disk in self.sysfs.list_directories(path):
                     if self.sysfs.exists("%s/%s/holders" % (path, disk)):
                         yield entry._replace(path="%s/%s" % (path, disk), name=disk)
 
@@ -135,7 +135,7 @@ class Storage(UseKind):
             stack.append((name, number))
             waiting += [
                 "%s/%s" % (block, entry)
-                for entry in self.sysfs.folders(block)
+                for entry in self.sysfs.list_directories(block)
                 if self.sysfs.exists("%s/%s/partition" % (block, entry))
             ]
             holders = block + "/holders/"

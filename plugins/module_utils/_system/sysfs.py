@@ -92,7 +92,7 @@ class KernelBlockedError(PolicyError):
 class Listing(NamedTuple):
     """The names in a directory: real directories, sorted, and all else (files, links)."""
 
-    folders: list[str]
+    directories: list[str]
     others: set[str]
 
 
@@ -164,20 +164,20 @@ class Sysfs:
 
     def listing(self, path: str) -> Listing:
         """The names in a directory, told apart; empty where there is no such directory."""
-        folders: list[str] = []
+        directories: list[str] = []
         others: set[str] = set()
         try:
             with os.scandir(self.path(path)) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.name)
+                        directories.append(entry.name)
                     else:
                         others.add(entry.name)
         except OSError:
             return Listing([], set())
-        return Listing(sorted(folders), others)
+        return Listing(sorted(directories), others)
 
-    def folder_count(self, path: str) -> int:
+    def count_directories(self, path: str) -> int:
         """How many real directories are in a directory, without listing it.
 
         kernfs_refresh_inode in fs/kernfs/inode.c counts them.
@@ -187,9 +187,9 @@ class Sysfs:
         except OSError:
             return 0
 
-    def folders(self, path: str) -> list[str]:
+    def list_directories(self, path: str) -> list[str]:
         """The names of real directories in a directory, sorted; links to directories are none."""
-        return self.listing(path).folders
+        return self.listing(path).directories
 
     def exists(self, path: str) -> bool:
         # Unlike os.path.exists it makes no exception of what is missing, which is slow.

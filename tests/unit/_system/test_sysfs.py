@@ -39,7 +39,11 @@ def hasty(tmp_path: Path) -> Iterator[Sysfs]:
 @pytest.mark.parametrize("name", ["\0", "devices\0", "/dev/a\0b", "\ud800"])
 def test_a_name_that_no_file_can_have_names_nothing(sysfs: Sysfs, name: str) -> None:
     assert [sysfs.read(name), sysfs.read_long(name), sysfs.link(name)] == [None] * 3
-    assert [sysfs.names(name), sysfs.folders(name), sysfs.folder_count(name)] == [[], [], 0]
+    assert [sysfs.names(name), sysfs.list_directories(name), sysfs.count_directories(name)] == [
+        [],
+        [],
+        0,
+    ]
     assert not sysfs.exists(name)
     assert not sysfs.has_node(name)
     assert not sysfs.is_claimed(name)
