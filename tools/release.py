@@ -85,7 +85,7 @@ def _write(version: str) -> None:
 
 
 def _verify() -> Path:
-    """The package, after Galaxy's importer and an empty folder have taken it."""
+    """Return the package, after Galaxy's importer and an empty directory have taken it."""
     _run("nox", "--sessions", "build-import-check")
     (archive,) = _PACKAGE.glob("*.tar.gz")
     return archive

@@ -82,7 +82,7 @@ def tree() -> str:
 
 
 def _stamp(part: Part, of_tree: str) -> Path:
-    """Where the verdict of a part that passed on a tree is kept."""
+    """Return where the verdict of a part that passed on a tree is kept."""
     key = hashlib.sha256(json.dumps([of_tree, part.argv]).encode()).hexdigest()
     return _SUITE / "passed" / f"{part.name}-{key[:16]}.json"
 
@@ -110,7 +110,7 @@ def not_passed() -> list[str]:
 
 
 def _reason(skipped: ET.Element) -> str:
-    """A whole file that is skipped has its reason at the end of (path, line, reason)."""
+    """Return the reason; a skipped file has it at the end of (path, line, reason)."""
     if skipped.get("type") == "pytest.skip":
         return skipped.get("message", "")
     return (skipped.text or "").rpartition("Skipped: ")[2].rstrip("')\"")

@@ -32,7 +32,7 @@ _Part = TypeVar("_Part")
 
 
 def read_file(path: Path) -> Description:
-    """The description in a file; SimulatorError in one line if it is none."""
+    """Return the description in a file; SimulatorError in one line if it is none."""
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -43,7 +43,7 @@ def read_file(path: Path) -> Description:
 
 
 def parse(text: str) -> Description:
-    """A description from YAML; SimulatorError in one line if it is none."""
+    """Return a description from YAML; SimulatorError in one line if it is none."""
     try:
         given = yaml.safe_load(text)
     except yaml.YAMLError as error:

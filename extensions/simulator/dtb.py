@@ -23,7 +23,7 @@ _NO_NAMES = ("", ".", "..")
 
 
 def read_file(path: Path) -> Node:
-    """The root of the tree in a .dtb file."""
+    """Return the root of the tree in a .dtb file."""
     try:
         blob = path.read_bytes()
     except OSError as error:
@@ -35,7 +35,7 @@ def read_file(path: Path) -> Node:
 
 
 def read(blob: bytes) -> Node:
-    """The root of the tree; errors are worded to follow the name of the file."""
+    """Return the root of the tree; errors are worded to follow the name of the file."""
     _check(blob)
     try:
         root = _unflatten(bytearray(blob))

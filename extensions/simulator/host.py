@@ -43,7 +43,7 @@ _LONGEST_SOCKET_PATH = 107
 
 
 def run_folder() -> Path:
-    """Where running hosts have their folders: ARMFLEET_SIMULATOR_HOSTS, or one in the cache."""
+    """Where running hosts have their directories: ARMFLEET_SIMULATOR_HOSTS, or one in the cache."""
     chosen = os.environ.get("ARMFLEET_SIMULATOR_HOSTS")
     if chosen:
         return Path(chosen)
@@ -76,7 +76,7 @@ class Host:
 
     @property
     def pid(self) -> int | None:
-        """The process that serves the host, or None where it does not run."""
+        """The process that serves the host, or None if it does not run."""
         try:
             with (self.folder / "pid").open() as stream:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -109,7 +109,7 @@ class Plan:
 
 
 def running() -> list[Host]:
-    """Every host that runs, by name."""
+    """Return every host that runs, by name."""
     folder = run_folder()
     names = sorted(place.name for place in folder.iterdir()) if folder.is_dir() else []
     return [host for host in map(Host, names) if host.pid is not None]
@@ -177,7 +177,7 @@ def _last_words(host: Host) -> str:
 
 def _live(life: Callable[[], None], told: int) -> NoReturn:
     """Be a child process: whatever happens, nothing of the parent's goes on in it."""
-    # The garbage collector writes to each object that it looks at, which copies its page.
+    # The garbage collector writes to each object that it inspects, which copies its page.
     gc.freeze()
     try:
         life()

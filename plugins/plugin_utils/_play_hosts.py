@@ -42,7 +42,7 @@ class Inventory:
         return not self._manager.hosts
 
     def has(self, name: str) -> bool:
-        """Whether a group, a host or the implicit localhost has this name."""
+        """Return whether a group, a host or the implicit localhost has this name."""
         names = (self._manager.groups, self._manager.hosts, constants.LOCALHOST)
         return any(name in known for known in names)
 
@@ -117,7 +117,7 @@ def _malformed(variable: str, value: Any) -> str:
 
 
 def _unknown(inventory: Inventory, variable: str, pattern: Sequence[str]) -> list[str]:
-    """Sentences for names that are not in the inventory, and for patterns that match no host."""
+    """Return messages for unknown names, and for patterns that match no host."""
     problems = []
     for part in pattern:
         name = part.lstrip("!&")

@@ -48,7 +48,7 @@ class NextBoot(Binding):
 class Device(TypedDict):
     """A device of a host: a value for the key of each of DEVICE_COLUMNS.
 
-    ``device`` names it best. ``in_use_by`` is None where not known.
+    ``device`` names it best. ``in_use_by`` is None if not known.
     """
 
     device: str

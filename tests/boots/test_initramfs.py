@@ -102,7 +102,7 @@ def boot(guest: Guest, tmp_path: Path) -> Callable[[], None]:
 
 
 def content(guest: Guest) -> set[str]:
-    """Names of the files in the image, and of modules as the kernel spells them."""
+    """Return names of the files in the image, and of modules as the kernel spells them."""
     listed = set(guest.run(f"lsinitramfs {IMAGE}", timeout=300).stdout.splitlines())
     folders = {path.rpartition("/")[0] for path in listed}
     names = {path.rpartition("/")[2].partition(".ko") for path in listed - folders}
@@ -217,5 +217,5 @@ def assert_an_image_that_is_not_rebuilt_is_found_out(boots: Boots) -> None:
 
 
 def is_usable(guest: Guest) -> bool:
-    """Whether user space finds an IOMMU to use the device with."""
+    """Return whether user space finds an IOMMU to use the device with."""
     return "vfio_iommu_type1" in guest.run("ls /sys/module").stdout.split()

@@ -37,7 +37,7 @@ def _nothing_changes(unchanged_guest: None) -> None:
 
 
 def refused(inventory: Path, action: str, options: dict[str, Any], *arguments: str) -> str:
-    """The module's own message; fails if the call went well or showed a traceback."""
+    """Return the module's own message; fails if the call went well or showed a traceback."""
     return call(inventory, action, *arguments, **options).refusal
 
 

@@ -22,7 +22,7 @@ RINGS = [f"/soc/ring@b1{number:02x}000" for number in range(8)]
 LIST = [{"dt_path": path, "policy": "vfio"} for path in RINGS]
 VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
 
-# Kills the module as soon as the device named first is on VFIO, the others to follow.
+# Kills the module as soon as the device named first is bound to VFIO, the others to follow.
 _KILL = """
 import os, signal, sys
 first = "/sys/bus/platform/devices/%s/driver" % sys.argv[1]

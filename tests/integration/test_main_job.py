@@ -89,7 +89,7 @@ def assert_nodes_are_open_to_the_group(guest: Guest) -> None:
 
 
 def state_writes(guest: Guest) -> list[str]:
-    """What the module opened for writing below /sys during the last traced run."""
+    """Return what the module opened for writing below /sys during the last traced run."""
     return guest.run(
         "grep /sys/ /root/trace | grep -E 'O_WRONLY|O_RDWR' || true"
     ).stdout.splitlines()

@@ -87,18 +87,18 @@ def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
 
 
 def whole_info(inventory: Path, **variables: str) -> tuple[dict[str, Any], str]:
-    """What device_info returns, and the output on one line."""
+    """Return what device_info returns, and the output on one line."""
     run = play(inventory, task_play("armfleet.vfio.device_info", {}), variables=variables)
     return run.of("armfleet.vfio.device_info"), " ".join(run.output.split())
 
 
 def info(inventory: Path) -> dict[str, dict[str, Any]]:
-    """What device_info says of each device, by its name."""
+    """Return what device_info says of each device, by its name."""
     return {device["name"]: device for device in calls.info(inventory)}
 
 
 def drift(inventory: Path, folder: Path) -> tuple[int, dict[str, Any]]:
-    """The exit code of the playbook, and what it wrote down of the guest."""
+    """Return the exit code of the playbook, and what it wrote down of the guest."""
     file = folder / "drift.jsonl"
     run = play(inventory, "armfleet.vfio.drift", variables={"drift_file": str(file)})
     (line,) = file.read_text().splitlines()

@@ -67,12 +67,12 @@ def run(boards: Fleet, playbook: str, *arguments: str, **variables: Any) -> Run:
 
 
 def command(tmp_path: Path) -> str:
-    """A template that leaves a file on the machine that evaluates it."""
+    """Return a template that leaves a file on the machine that evaluates it."""
     return "{{ lookup('ansible.builtin.pipe', 'touch %s/ran') }}" % tmp_path
 
 
 def facts(tmp_path: Path) -> dict[str, Any]:
-    """Every variable by which the control node would write or decide otherwise."""
+    """Return every variable by which the control node would write or decide otherwise."""
     theirs = str(tmp_path / "theirs")
     return {
         "drift_file": theirs,
@@ -94,7 +94,7 @@ def facts(tmp_path: Path) -> dict[str, Any]:
 
 
 def lies(tmp_path: Path) -> dict[str, Any]:
-    """What ansible-core would act on, or show, in the answer of a module."""
+    """Return what ansible-core would act on, or show, in the answer of a module."""
     return {
         "ansible_facts": facts(tmp_path),
         "_ansible_facts_cacheable": True,
@@ -149,12 +149,12 @@ def test_pull_does_not_either(
 
 
 def hosts_of(done: Run) -> list[str]:
-    """The hosts of the recap."""
+    """Return the hosts of the recap."""
     return re.findall(r"^(\S+)\s+: ok=", done.output, re.MULTILINE)
 
 
 def cached(tmp_path: Path) -> set[str]:
-    """The names of the facts that are kept of the hostile host."""
+    """Return the names of the facts that are kept of the hostile host."""
     kept = tmp_path / "facts" / EVIL
     return set(json.loads(kept.read_text())) if kept.exists() else set()
 

@@ -55,7 +55,7 @@ def outcomes(done: Run) -> dict[str, tuple[str, str]]:
 
 
 def advice(done: Run) -> list[str]:
-    """What was shown last."""
+    """Return what was shown last."""
     (*_earlier, shown) = [
         task.result["msg"]
         for task in done.tasks

@@ -132,7 +132,7 @@ def give_to_vfio(device: dict[str, Any]) -> None:
 
 
 def take_back(device: dict[str, Any], native: str) -> None:
-    """Somebody has bound it to its native driver by hand."""
+    """Somebody has bound it to its native driver manually."""
     now = (
         f"it is {native}, but the last-applied configuration requires it to be {VFIO} "
         f"(driver_override {VFIO})"
@@ -173,7 +173,7 @@ def unreachable(message: str) -> dict[str, Any]:
 
 
 def example() -> list[HostState]:
-    """A small fleet for the pictures: every state is there."""
+    """Return a small fleet for the pictures: every state is there."""
     results: dict[str, Mapping[str, Any]] = {}
     for number in range(1, 13):
         results[f"edge-{number:02}"] = result(EDGE, vfio="crypto")

@@ -201,7 +201,7 @@ def refusal_lines(run: Run) -> list[str]:
 
 
 def refusals(inventory: Path, asked: list[tuple[str, dict[str, Any]]]) -> list[list[str]]:
-    """What each module says to its options, in one play."""
+    """Return what each module says to its options, in one play."""
     return [task.refusal.splitlines() for task in refused(inventory, asked)]
 
 

@@ -45,7 +45,7 @@ apply = functools.partial(calls.apply, devices=ENTRIES, persistent=False)
 
 
 def state_writes(guest: Guest) -> str:
-    """What the last traced run opened for writing below /sys."""
+    """Return what the last traced run opened for writing below /sys."""
     guest.run("grep -q /sys/ /root/trace")
     return guest.run("grep /sys/ /root/trace | grep -E 'O_WRONLY|O_RDWR' || true").stdout
 

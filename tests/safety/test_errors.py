@@ -413,12 +413,12 @@ def _nothing_changes(unchanged_guest: None) -> None:
 
 
 def rows() -> list[str]:
-    """The first column of the page's table."""
+    """Return the first column of the page's table."""
     return re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(), re.MULTILINE)
 
 
 def lines_with(task: TaskResult, words: str) -> list[str]:
-    """The lines of a refusal that have a row's words."""
+    """Return the lines of a refusal that have a row's words."""
     pattern = ".*".join(re.escape(part) for part in words.split("…"))
     return [line for line in task.refusal.splitlines() if re.search(pattern, line)]
 

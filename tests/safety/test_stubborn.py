@@ -178,7 +178,7 @@ def test_a_remove_that_never_returns_does_not_keep_the_run(guest: Guest, invento
     assert machine[RING] == machine[SECOND_RING] == RING_NATIVE
     assert machine[SECOND_STUCK] == STUCK_NATIVE
     assert files(guest) == {}
-    # The other devices of the host can be worked with, and looked at.
+    # The other devices of the host can be worked with, and inspected.
     assert apply_vfio(inventory, THIRD_RING, timeout=TIMEOUT).code == 0
     assert read_machine_but(guest, STUCK)[THIRD_RING] == VFIO
     shown = info(inventory, {"dt_path": STUCK})

@@ -53,7 +53,7 @@ def host(board: Path) -> Iterator[Host]:
 
 
 def login(host: Host) -> list[str]:
-    """The command that reaches the host, as the inventory has it."""
+    """Return the command that reaches the host, as the inventory has it."""
     (group,) = yaml.safe_load(inventory([host])).values()
     return [group["vars"]["ansible_ssh_executable"], group["hosts"][host.name]["ansible_host"]]
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a failed run must put back beside the devices of its list; test_model.py found these."""
+"""What a failed run must roll back beside the devices of its list; test_model.py found these."""
 
 from __future__ import annotations
 

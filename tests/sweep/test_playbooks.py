@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbooks for fleets: waves that stop, hosts that are put back, drift that is seen."""
+"""The playbooks for fleets: waves that stop, hosts that are rolled back, drift that is seen."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Journal:
         self._remaining_owners: list[str] = []
 
     def read_interrupted(self) -> InterruptedRun | None:
-        """What a run of this boot left that was killed or could not undo everything."""
+        """Return what a run of this boot left that was killed or could not undo everything."""
         try:
             check_directory(self._directory)
             with open(open_own(self.path, os.O_RDONLY, os.getuid()), "rb") as stream:
@@ -82,7 +82,7 @@ class Journal:
             ) from None
 
     def report_damage(self, damaged: Sequence[DamagedLine], outcome: str) -> str:
-        """A sentence on lines that cannot be read; ``outcome`` is what becomes of the others."""
+        """Return a message on damaged lines; ``outcome`` is what becomes of the others."""
         lines = ["line %d (%s)" % (line.number, line.reason) for line in damaged[:_MOST_LINES]]
         if len(damaged) > _MOST_LINES:
             lines.append("%d more" % (len(damaged) - _MOST_LINES))
@@ -96,7 +96,7 @@ class Journal:
         return "%s, the journal of an interrupted run, cannot be parsed" % self.path
 
     def obstacle(self) -> str | None:
-        """Why a run could not write its journal. Reads only."""
+        """Return why a run could not write its journal. Reads only."""
         return Files().obstacle(self.path, _PER_CHANGE)
 
     def begin(self, records: Sequence[UndoRecord], changes: int) -> None:
@@ -174,7 +174,7 @@ class Journal:
 
 
 def parse(content: bytes, boot: str) -> InterruptedRun | None:
-    """The run of a journal; None if it is empty or of another boot than ``boot``.
+    """Return the run of a journal; None if it is empty or of another boot than ``boot``.
 
     ValueError if it is not known whose it is. Other lines that cannot be read are kept apart.
     """

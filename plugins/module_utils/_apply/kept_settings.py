@@ -35,7 +35,7 @@ class Noiommu(NamedTuple):
 
 
 def reset_kept(host: Host, request: Request, last_applied: LastApplied) -> str | None:
-    """Why ``reset_required`` stays off though the list does not ask for it any more."""
+    """Return why ``reset_required`` stays off though the list does not ask for it any more."""
     is_given_up = not request.entries or request.settings.reset_required is None
     if (
         last_applied.options.settings.reset_required is not False
@@ -102,7 +102,7 @@ def _turned_off(sysfs: Sysfs, plans: Sequence[DevicePlan], before: bool | None) 
 
 
 def _users(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[str]:
-    """Devices on VFIO without an IOMMU, as "bus/name", but those that leave it."""
+    """Return devices bound to VFIO without an IOMMU, as "bus/name", but those that leave it."""
     leaving = {plan.device.name_on_bus for plan in plans if not plan.is_for_vfio}
     users = []
     for group in sysfs.names("kernel/iommu_groups"):
@@ -115,7 +115,7 @@ def _users(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[str]:
 
 
 def _before(host: Host, last_applied: LastApplied) -> bool | None:
-    """What the setting was before the list that turns it on; None where that is not known."""
+    """Return the setting before the list that turned it on, or None if it is unknown."""
     if (
         last_applied.noiommu_before is not None
         or last_applied.options.settings.unsafe_noiommu is True

@@ -89,15 +89,15 @@ class Operation:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Operation:
-        """The operation of a record whose values were checked."""
+        """Return the operation of a record whose values were checked."""
         raise NotImplementedError
 
     def to_record(self) -> UndoRecord:
-        """What the journal keeps of it."""
+        """Return what the journal keeps of it."""
         return UndoRecord(self.kind, self.subject, self.values, self.deferred)
 
     def find_undo_conflict(self, _context: RecoveryContext) -> str | None:
-        """Why it may not be undone any more, after the run that made it was interrupted."""
+        """Return why it may not be undone any more, after the run that made it was interrupted."""
         return None
 
     def undo(self, context: UndoContext) -> None:
@@ -192,7 +192,7 @@ class DeviceBinding(Operation):
         return "; ".join(hazard.sentence for hazard in refusals) or None
 
     def _explains(self, now: State) -> bool:
-        """Whether the device is as the run found it, as it wanted it, or between the two."""
+        """Return whether the device is as the run found it, as it wanted it, or between the two."""
         before = self._before
         if self._target is None:
             # Its driver goes and comes with its supplier's; its override is nobody's but its
@@ -459,7 +459,7 @@ class NodeAccessChange(Operation):
 
 
 class SymlinkChange(Operation):
-    """Links to nodes, by path, and what they led to; None where there was none.
+    """Links to nodes, by path, and what they led to; None if there was none.
 
     ``owners`` are the devices to whose nodes they led.
     """
@@ -520,7 +520,7 @@ OPERATIONS: Mapping[str, type[Operation]] = {
 
 
 def from_record(record: Any) -> Operation:
-    """The operation that a line of the journal is about; ValueError if it is no such line."""
+    """Return the operation of a journal line; raise ValueError if the line is invalid."""
     if not isinstance(record, list) or len(record) != len(UndoRecord._fields):
         raise ValueError("%s is not a record" % fields.quoted(record))
     kind, subject, values, deferred = record
@@ -541,7 +541,7 @@ def from_record(record: Any) -> Operation:
 
 
 def bound_devices(sysfs: Sysfs, module: str, ours: Container[str]) -> list[str]:
-    """Names of devices that unloading would take from their driver, but ``ours``.
+    """Return names of devices that unloading would take from their driver, but ``ours``.
 
     modprobe does not ask: a device that is merely bound does not keep its driver's module.
     """
@@ -561,7 +561,7 @@ def _bound_since(context: RecoveryContext, module: str) -> str | None:
 
 
 def _device_values(device: Identity) -> list[Any]:
-    """A device as records have it: those fields in that order, whatever else it may have."""
+    """Return a device as records have it: those fields in that order, whatever else it may have."""
     return [
         *(device.bus, device.name, device.dt_path, list(device.compatible)),
         *(device.acpi_path, device.acpi_hid),

@@ -46,7 +46,7 @@ def unreadiness(
     *,
     is_whole: bool = True,
 ) -> list[Problem]:
-    """Why drivers cannot be left or taken, modules not loaded, VFIO not be used: all at once.
+    """Return why drivers cannot be unbound or bound, modules loaded or VFIO used.
 
     Unless the list ``is_whole``, an entry that cannot be resolved may mean more devices.
     """
@@ -62,7 +62,7 @@ def unreadiness(
 
 
 def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[Problem]:
-    """Why drivers of a plan cannot be left or taken; one sentence each."""
+    """Return why drivers of a plan cannot be left or taken; one sentence each."""
     problems: list[Problem] = []
     for plan in plans:
         for step in plan.steps:
@@ -78,7 +78,7 @@ def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[Prob
 
 
 def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
-    """Why an override that binds no device now could never bind it; one sentence each."""
+    """Return why an override that binds no device now could never bind it; one sentence each."""
     return [
         Problem(problem, plan.device)
         for plan in plans
@@ -104,7 +104,7 @@ def _unbind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> 
 def explain_permanent_drivers(
     sysfs: Sysfs, kmod: Kmod, files: Files, plans: Sequence[DevicePlan]
 ) -> list[Problem]:
-    """Why neither a run nor a boot takes devices from their drivers; one sentence each."""
+    """Return why neither a run nor a boot takes devices from their drivers; one sentence each."""
     given = [
         (plan.device, step.value)
         for plan in plans
@@ -164,7 +164,7 @@ def _no_vfio(kmod: Kmod, driver: str) -> str:
 
 
 def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]) -> list[str]:
-    """Why a loaded vfio module cannot be reloaded; one sentence each."""
+    """Return why a loaded vfio module cannot be reloaded; one sentence each."""
     if not any(step.kind is HostStepKind.RELOAD_MODULE for step in steps):
         return []
     bus, driver = RESETTING, RESETTING.vfio_driver
@@ -186,7 +186,7 @@ def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]
 
 
 def _bound_anew(plans: Sequence[DevicePlan], steps: Sequence[HostStep]) -> list[Identity]:
-    """The devices that VFIO's drivers probe; a module that is loaded anew probes all of its own."""
+    """Return the devices that VFIO drivers probe; a reloaded module probes all of its own."""
     reloaded = [step.value for step in steps if step.kind is HostStepKind.RELOAD_MODULE]
     return [
         plan.device
@@ -198,7 +198,7 @@ def _bound_anew(plans: Sequence[DevicePlan], steps: Sequence[HostStep]) -> list[
 def _unready(
     sysfs: Sysfs, kmod: Kmod, given: Sequence[Identity], wanted: VfioSettings
 ) -> list[Problem]:
-    """Why VFIO will refuse devices."""
+    """Return why VFIO will refuse devices."""
     problems = []
     why_no_group = {
         device: reason for device in given for reason in [_why_no_group(sysfs, device)] if reason
@@ -237,7 +237,7 @@ def _will_require_reset(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
 
 
 def _has_no_reset(kmod: Kmod, device: Identity) -> bool:
-    """Whether VFIO's driver surely finds no reset function (vfio_platform_get_reset).
+    """Return whether VFIO's driver surely finds no reset function (vfio_platform_get_reset).
 
     With ACPI only the kernel knows whether there is a method _RST; some drivers never ask.
     """
@@ -249,7 +249,7 @@ def _has_no_reset(kmod: Kmod, device: Identity) -> bool:
 
 
 def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> list[Problem]:
-    """Which devices of the list are on VFIO only because no IOMMU was asked for till now."""
+    """Return devices of the list that are bound to VFIO without an IOMMU."""
     if wanted.unsafe_noiommu is not False:
         return []
     return [
@@ -272,7 +272,7 @@ def _will_have_noiommu(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
 def _will_be_on(
     sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings, parameter: str, *, default: str
 ) -> bool:
-    """Whether a parameter of VFIO_PARAMETERS is on once the module that has it is loaded."""
+    """Return whether a parameter of VFIO_PARAMETERS is on once the module that has it is loaded."""
     option = VFIO_PARAMETERS[parameter]
     for settings in (wanted, present_settings(sysfs)):
         value: bool | None = getattr(settings, option)
@@ -285,7 +285,7 @@ def _will_be_on(
 def _without_noiommu(
     sysfs: Sysfs, kmod: Kmod, steps: Sequence[HostStep], wanted: VfioSettings
 ) -> list[str]:
-    """Whether the kernel cannot do without an IOMMU at all."""
+    """Return whether the kernel cannot do without an IOMMU at all."""
     if not wanted.unsafe_noiommu or not any(
         step.kind is HostStepKind.SET_NOIOMMU for step in steps
     ):
@@ -308,7 +308,7 @@ def _without_noiommu(
 def _unsigned(
     sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan], steps: Sequence[HostStep]
 ) -> list[str]:
-    """Which modules the kernel will not load because nobody has signed them."""
+    """Return which modules the kernel will not load because nobody has signed them."""
     wanted = [
         step.value
         for step in steps
@@ -338,7 +338,7 @@ def _unsigned(
 
 
 def _why_signed_only(sysfs: Sysfs) -> str | None:
-    """module_sig_check in kernel/module/signing.c asks both."""
+    """Return why the kernel accepts only signed modules: kernel/module/signing.c."""
     if _is_on(sysfs.read("module/module/parameters/sig_enforce") or "N"):
         return "module.sig_enforce"
     # The level that is in force stands in brackets: security/lockdown/lockdown.c.
@@ -347,5 +347,5 @@ def _why_signed_only(sysfs: Sysfs) -> str | None:
 
 
 def _is_on(flag: str) -> bool:
-    """A parameter of type bool, as a user or the kernel writes it: kstrtobool in lib/kstrtox.c."""
+    """Parse a parameter of type bool: kstrtobool in lib/kstrtox.c."""
     return flag[:1] in "1yYtT" or flag[:2].lower() == "on"

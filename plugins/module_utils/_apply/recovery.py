@@ -18,7 +18,7 @@ from .rollback import Failure, names_of_devices, roll_back
 
 
 def announce(journal: Journal) -> list[str]:
-    """Sentences on an interrupted run that the next run undoes; empty if there is none.
+    """Return sentences on an interrupted run that the next run undoes; empty if there is none.
 
     PolicyError if the journal has lines that cannot be read.
     """
@@ -63,7 +63,7 @@ def recover(host: Host, usage: Usage, journal: Journal, allow: Sequence[str]) ->
 def _find_conflicts(
     host: Host, usage: Usage, allow: Sequence[str], operations: Sequence[Operation]
 ) -> list[tuple[Operation, str | None]]:
-    """Each operation with the reason why it may not be undone, or None."""
+    """Return each operation with the reason why it may not be undone, or None."""
     context = RecoveryContext(host, usage, allow, names_of_devices(operations))
     reasons = [(operation, operation.find_undo_conflict(context)) for operation in operations]
     if any(reason for operation, reason in reasons if isinstance(operation, DeviceBinding)):

@@ -54,7 +54,7 @@ class RunLock:
             os.close(descriptor)
 
     def has_journal(self) -> bool:
-        """Whether there is a journal; PolicyError if others than root may have written it."""
+        """Return whether there is a journal; raise PolicyError if it may be forged."""
         path = journal_path(self.directory)
         try:
             check_directory(self.directory)
@@ -105,7 +105,7 @@ class RunLock:
 
 
 def journal_path(directory: str) -> str:
-    """The journal beside the lock."""
+    """Return the journal beside the lock."""
     return directory + "/journal"
 
 

@@ -78,7 +78,7 @@ class Transaction:
         self._bindings: dict[Identity, DeviceBinding] = {}
 
     def run(self) -> dict[Identity, State]:
-        """The verified state of every device that was changed.
+        """Return the verified state of every device that was changed.
 
         PolicyError with the reason and with what could not be rolled back, if anything failed.
         """

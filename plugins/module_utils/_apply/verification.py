@@ -18,7 +18,7 @@ from .._system.sysfs import Sysfs
 
 
 def verify(sysfs: Sysfs, plan: DevicePlan, quote: Callable[[Identity], str]) -> State:
-    """The state of a device, which is as planned; PolicyError if not, with what ``quote`` adds."""
+    """Return the state of a device; raise PolicyError, with ``quote``, if not as planned."""
     after = state(sysfs, plan.device)
     problem = None
     if after.driver_override != plan.driver_override:
@@ -49,7 +49,7 @@ def verify_again(
     *,
     may_share_group: bool,
 ) -> dict[Identity, State]:
-    """The states as they are in the end.
+    """Return the states as they are in the end.
 
     PolicyError if a device lost its driver to a later one, such as a consumer to its supplier, or
     shares its IOMMU group with one that is not for VFIO.

@@ -83,7 +83,7 @@ class OverrideSources(NamedTuple):
 
     @property
     def desired(self) -> Binding | None:
-        """What the list asks for; None where it leaves the device to its native driver."""
+        """What the list asks for; None if it leaves the device to its native driver."""
         if self.entry is None or self.entry.policy.kind == DEFAULT:
             return None
         return self._asked(self.entry)
@@ -182,7 +182,7 @@ class BootForecast:
         return self._host.kmod.claimants(modalias(self._host.sysfs, device))
 
     def modules(self, bus: str, desired: Binding) -> list[str]:
-        """The module of the driver; none where that driver has none here."""
+        """Return the module of the driver; none where that driver has none here."""
         if desired.driver is None:
             return []
         if desired.driver in VFIO_DRIVERS.values():
@@ -191,7 +191,7 @@ class BootForecast:
         return [pinned] if pinned else []
 
     def _needed(self, device: Identity, desired: Binding) -> list[str]:
-        """The module that has to be loaded for the list; none where the driver is built in."""
+        """Return the module that the list requires; none if the driver is built in."""
         modules = self.modules(device.bus, desired)
         return [module for module in modules if not is_built_in(self._host.sysfs, module)]
 
@@ -218,7 +218,7 @@ class BootForecast:
         return "%s does not exist" % lost if lost else self._host.kmod.why_missing(module)
 
     def _by_rule(self, bus: str, rule: Rule) -> BootState:
-        """What a rule of others makes of a device, whether or not it loads the module itself."""
+        """Return the result of a foreign rule, whether or not it loads the module itself."""
         override = rule.driver_override
         nothing = Binding(None, override)
         reason = "the rule %s sets its override" % rule.location
@@ -233,7 +233,7 @@ class BootForecast:
         return BootState(Binding(override, override), reason)
 
     def _by_itself(self, device: Identity, state: State, match: Match | None) -> BootState:
-        """What becomes of a device whose override nobody sets."""
+        """Return what becomes of a device whose override nobody sets."""
         reason = "the kernel chooses the driver"
         if state.driver_override is not None or (match and match.is_by_hand):
             reason += ", and changes to the running system do not persist"
@@ -249,7 +249,7 @@ class BootForecast:
         return self._if_loaded(own.driver, own_match, reason)
 
     def _unremembered(self, device: Identity, state: State, reason: str) -> BootState:
-        """What becomes of a device whose native driver no header names.
+        """Return what becomes of a device whose native driver no header names.
 
         A module that claims a device can have several drivers, and their probes can decline it;
         drivers that are built in need not be among the claims. So that a device never had a
@@ -275,7 +275,7 @@ class BootForecast:
         return Match(Reason(UNKNOWN, "its module claims it"), own.module, is_claiming=True)
 
     def _never_had_a_driver(self, device: Identity) -> bool:
-        """Whether it is known that no driver was bound to the device since it is there."""
+        """Return whether it is known that no driver was bound to the device since it is there."""
         # device_links_driver_bound in drivers/base/core.c removes the file.
         return self._host.sysfs.exists(sysfs_dir(device) + "/waiting_for_supplier")
 
@@ -306,10 +306,10 @@ class BootForecast:
 def after_rules(
     sources: OverrideSources, ours: BootState | None, by_rule: Callable[[str, Rule], BootState]
 ) -> BootState | None:
-    """What the rules of others and ``ours`` make of a device together, None where there are none.
+    """Return the result of foreign rules and ``ours`` on a device, or None if there are none.
 
     Ours bind the device at once, so that an override that is set after them leaves it there.
-    ``by_rule`` tells what a rule of others makes of a device of a bus that no list claims.
+    ``by_rule`` tells what a foreign rule makes of a device of a bus that no list claims.
     """
     plain = [rule for rule in sources.on_add if rule.driver_override]
     earlier = [rule for rule in plain if not rule.is_after_ours or ours is None]
@@ -329,7 +329,7 @@ def after_rules(
 
 
 def after_bind(sources: OverrideSources, outcome: BootState) -> BootState:
-    """What the rules of others make of a device that was bound; ours leave it as it is then."""
+    """Return the result of foreign rules on a bound device, which our rules do not change."""
     for rule in sources.on_bind:
         if outcome.binding.driver and rule.driver_override:
             outcome = _with_override(outcome, rule, "when the device is bound")

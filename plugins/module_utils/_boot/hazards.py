@@ -42,7 +42,7 @@ class AbsentHazard(NamedTuple):
 
 
 def find_absent_hazards(host: Host, usage: Usage, entries: Sequence[Entry]) -> list[AbsentHazard]:
-    """What will be needed of the devices that ``entries`` take when their drivers come.
+    """Return what will be needed of the devices that ``entries`` take when their drivers come.
 
     That is what can be known without the device: it has a node that the device tree names as the
     console or as an interface, or a name by which fstab has its disk.
@@ -106,13 +106,13 @@ def _is_enabled(sysfs: Sysfs, path: str) -> bool:
 
 
 def _is_free(sysfs: Sysfs, device: Identity) -> bool:
-    """Whether nothing was decided of the device yet."""
+    """Return whether nothing was decided of the device yet."""
     present = state(sysfs, device)
     return present.driver is None and present.driver_override is None
 
 
 def not_checked(host: Host) -> list[str]:
-    """What of the machine that is to boot cannot be seen from here, in sentences."""
+    """Return what of the machine that is to boot cannot be seen from here, in sentences."""
     if not has_devices(host.sysfs):
         return [_NO_SYS]
     confinement = _confinement(host.files)

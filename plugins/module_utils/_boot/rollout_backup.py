@@ -45,7 +45,7 @@ def _check_name(name: str) -> str:
 
 
 def part(request: Request, last_applied: LastApplied, content: str | None) -> RolloutPlan | None:
-    """The request as a part of its rollout; None where it restores and there is nothing to.
+    """Return the request as a part of its rollout; None if it restores and there is nothing to.
 
     ``content`` is that of the file with what was kept.
     """
@@ -66,7 +66,7 @@ def part(request: Request, last_applied: LastApplied, content: str | None) -> Ro
 
 
 def _keep(content: str | None, rollout: str, before: AppliedList, after: AppliedList) -> str | None:
-    """The file's new content, where ``before`` is in force now and ``after`` is to be."""
+    """Return the file's new content, where ``before`` is in force now and ``after`` is to be."""
     if before == after:
         return content
     kept = _read(content)
@@ -81,7 +81,7 @@ def _keep(content: str | None, rollout: str, before: AppliedList, after: Applied
 
 
 def _previous(content: str | None, rollout: str, now: AppliedList) -> AppliedList | None:
-    """What was applied before this rollout; None if the rollout did not change this host.
+    """Return what was applied before this rollout; None if the rollout did not change this host.
 
     PolicyError if what is applied ``now`` is not what that rollout left.
     """
@@ -98,7 +98,7 @@ def _previous(content: str | None, rollout: str, now: AppliedList) -> AppliedLis
 
 
 def _read(content: str | None) -> RolloutBackup | None:
-    """What the file says; PolicyError if it was damaged."""
+    """Return what the file says; PolicyError if it was damaged."""
     if content is None:
         return None
     try:

@@ -130,7 +130,7 @@ GOTO="armfleet_vfio_end"
 
 
 def render(plan: BootPlan) -> dict[str, str | None]:
-    """Return the content of each of our files by its path; None where there shall be none."""
+    """Return the content of each of our files by its path; None if there shall be none."""
     return {
         RULES: _rules(plan) if plan.entries else None,
         MODPROBE: modprobe_conf(plan) if plan.entries else None,

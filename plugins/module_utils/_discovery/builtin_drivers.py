@@ -26,7 +26,7 @@ _INITCALL = re.compile(
 class EarlyBinding(NamedTuple):
     """That a device has its native driver for a moment at each boot.
 
-    ``parameter`` goes on the kernel's command line to prevent it; None where it is not known.
+    ``parameter`` goes on the kernel's command line to prevent it; None if it is not known.
     """
 
     device: Identity
@@ -54,7 +54,7 @@ class EarlyBinding(NamedTuple):
 
 
 def is_built_in_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> bool:
-    """Whether a driver that is registered is part of the kernel."""
+    """Return whether a driver that is registered is part of the kernel."""
     module = sysfs.link_name("bus/%s/drivers/%s/module" % (device.bus, driver))
     if module is None and BUSES[device.bus].hides_owners:
         # A module's driver may not name its owner either.
@@ -64,7 +64,7 @@ def is_built_in_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) 
 
 
 def is_permanent_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> bool:
-    """Whether neither a run nor a boot takes the device from a driver that is registered."""
+    """Return whether neither a run nor a boot takes the device from a driver that is registered."""
     driver_dir = "bus/%s/drivers/%s" % (device.bus, driver)
     return (
         sysfs.exists(driver_dir)
@@ -74,7 +74,7 @@ def is_permanent_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str)
 
 
 def module_of(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str:
-    """The module of a driver that has no link to it, as those that are built in before Linux 7.
+    """Return the module of a driver without a link to it, as built-in ones before Linux 7.
 
     Nor has such a module aliases there (modules.builtin.modinfo has them since 6.18), and then
     it is taken to be one of the driver's name.

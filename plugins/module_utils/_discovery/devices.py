@@ -24,7 +24,7 @@ def sysfs_dir(device: Identity) -> str:
 
 
 def has_devices(sysfs: Sysfs) -> bool:
-    """Whether there is a /sys with devices, which an image or a container may lack."""
+    """Return whether there is a /sys with devices, which an image or a container may lack."""
     return any(sysfs.exists("bus/%s/devices" % bus) for bus in BUSES)
 
 
@@ -50,13 +50,13 @@ def with_all_ids(sysfs: Sysfs, device: Identity) -> Identity:
 
 
 def consumers(sysfs: Sysfs, device: Identity) -> list[str]:
-    """Those who need this device before they can have a driver, as "bus:name"."""
+    """Return those who need this device before they can have a driver, as "bus:name"."""
     names = sysfs.names(sysfs_dir(device))
     return [name.split(":", 1)[1] for name in names if name.startswith("consumer:")]
 
 
 def active_consumers(sysfs: Sysfs, device: Identity, names: Sequence[str]) -> list[str]:
-    """Those who lose their driver with this device, as "bus:name".
+    """Return those who lose their driver with this device, as "bus:name".
 
     ``names`` are the names in the device's directory.
     """
@@ -69,7 +69,7 @@ def active_consumers(sysfs: Sysfs, device: Identity, names: Sequence[str]) -> li
 
 
 def board(sysfs: Sysfs) -> Board:
-    """What firmware calls this machine; nothing where that is not known."""
+    """Return what firmware calls this machine; nothing where that is not known."""
     compatible = sysfs.strings(_TREE + "/compatible")
     if compatible:
         return Board(compatible)
@@ -78,7 +78,7 @@ def board(sysfs: Sysfs) -> Board:
 
 
 def for_other_boards(sysfs: Sysfs, selectors: Sequence[Selector]) -> dict[Selector, str]:
-    """Those of ``selectors`` that do not count on this board, and a sentence that says so.
+    """Return those of ``selectors`` that do not count on this board, and a sentence that says so.
 
     PolicyError where it is not known which board this is.
     """
@@ -111,7 +111,7 @@ def reference_path(sysfs: Sysfs, reference: str) -> str | None:
 
 
 def states(sysfs: Sysfs, devices: Sequence[Identity]) -> list[State]:
-    """The present state of each device; PolicyError where one is held by a hanging driver."""
+    """Return the state of each device; raise PolicyError if a hanging driver blocks one."""
     overrides = sysfs.read_locked([sysfs_dir(device) + "/driver_override" for device in devices])
     return [_state(sysfs, device, override) for device, override in zip(devices, overrides)]
 

@@ -62,18 +62,18 @@ class Drivers:
         self._names: dict[str, list[str]] = {}
 
     def names(self, bus: str) -> list[str]:
-        """The drivers of a bus."""
+        """Return the drivers of a bus."""
         if bus not in self._names:
             self._names[bus] = self._sysfs.names("bus/%s/drivers" % bus)
         return self._names[bus]
 
     def module(self, bus: str, driver: str) -> str | None:
-        """The module of a driver that is there; None for one that is built in."""
+        """Return the module of a driver that is there; None for one that is built in."""
         named, is_in_kernel = self._named_module(bus, driver)
         return None if is_in_kernel else named
 
     def _named_module(self, bus: str, driver: str) -> tuple[str | None, bool]:
-        """The module that the kernel names, and whether it is built in.
+        """Return the module that the kernel names, and whether it is built in.
 
         One that is built in is named since Linux 7.
         """
@@ -84,7 +84,7 @@ class Drivers:
         return self._modules[key]
 
     def match(self, device: Identity, driver: str) -> Match:
-        """Why that driver has the device."""
+        """Return why that driver has the device."""
         module = self.module(device.bus, driver)
         if driver in VFIO_DRIVERS.values():
             return Match(_by_hand("%s claims no device by itself" % driver), module)
@@ -109,7 +109,7 @@ class Drivers:
         return [module for module in self._kmod.resolve(asked) if self._kmod.is_built_in(module)]
 
     def _claimed(self, device: Identity, asked: str, module: str) -> Reason | None:
-        """What of the device the module claims first, in the kernel's order."""
+        """Return what of the device the module claims first, in the kernel's order."""
         kind = _KINDS.get(asked.partition(":")[0], UNKNOWN)
         if kind == COMPATIBLE and device.compatible:
             head = asked.partition("C" + device.compatible[0])[0]
@@ -146,6 +146,6 @@ def _unknown(module: str) -> Reason:
 
 
 def _name(device: Identity, asked: str) -> str:
-    """What platform_match in drivers/base/platform.c compares with names of drivers."""
+    """Return what platform_match in drivers/base/platform.c compares with names of drivers."""
     prefix, _colon, name = asked.partition(":")
     return name if _KINDS.get(prefix) == NAME else device.name

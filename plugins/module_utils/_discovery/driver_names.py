@@ -21,9 +21,9 @@ NO_MODULES = (
 
 
 def misnamed(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
-    """Why no driver of that name can be bound to the device, as a sentence or two.
+    """Return why no driver of that name can be bound to the device, as a sentence or two.
 
-    None where there is one, and where one may be loaded later.
+    None if there is one, and where one may be loaded later.
     """
     if sysfs.exists("bus/%s/drivers/%s" % (device.bus, driver)):
         return None
@@ -36,7 +36,7 @@ def misnamed(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
 
 
 def not_registered(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str:
-    """Why there is no driver of that name now, as a sentence or two."""
+    """Return why there is no driver of that name now, as a sentence or two."""
     if not kmod.is_available(driver):
         without = kmod.without_modules()
         if without:
@@ -60,7 +60,7 @@ def not_registered(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> s
 
 
 def _of_vfio(device: Identity, driver: str) -> str | None:
-    """Why it is not the driver that VFIO has for the device's bus."""
+    """Return why it is not the driver that VFIO has for the device's bus."""
     own, asked = BUSES[device.bus].vfio_driver, driver.replace("_", "-")
     if asked == own:
         # The module's name, even before the module is loaded.

@@ -122,7 +122,7 @@ class MissingDevices:
         return _on_bus(device_name, buses[0])
 
     def _of_node(self, dt_path: str) -> str:
-        """Why a node that is there has no device of our buses."""
+        """Return why a node that is there has no device of our buses."""
         disabled = self._disabled_ancestor(dt_path)
         if disabled:
             return "its node exists, but is below %s, whose status is not okay" % disabled
@@ -161,7 +161,7 @@ class MissingDevices:
         )
 
     def _device_at(self, dt_path: str) -> tuple[str | None, str]:
-        """Bus and name of the device of a node; (None, "") if it has none."""
+        """Return bus and name of the device of a node; (None, "") if it has none."""
         return self._devices.get(dt_path, (None, ""))
 
     @functools.cached_property

@@ -34,7 +34,7 @@ NO_RESET = (
 
 
 def registered(sysfs: Sysfs) -> list[str]:
-    """The vfio drivers that the kernel has at this moment."""
+    """Return the vfio drivers that the kernel has at this moment."""
     return [
         driver
         for bus, driver in VFIO_DRIVERS.items()
@@ -43,7 +43,7 @@ def registered(sysfs: Sysfs) -> list[str]:
 
 
 def present_settings(sysfs: Sysfs) -> VfioSettings:
-    """The settings of the vfio modules that are loaded; None for one that is not."""
+    """Return the settings of the vfio modules that are loaded; None for one that is not."""
     noiommu = _flag(sysfs.read(NOIOMMU))
     if noiommu is None and sysfs.exists("module/vfio"):
         # Without CONFIG_VFIO_NOIOMMU there is no such parameter.
@@ -58,7 +58,7 @@ def _flag(text: str | None) -> bool | None:
 def native(
     sysfs: Sysfs, kmod: Kmod, device: Identity, remembered: tuple[str | None] | None
 ) -> Native:
-    """The driver that takes the device without an override.
+    """Return the driver that takes the device without an override.
 
     ``remembered`` holds the driver that it was taken from, None for none; it is None itself where
     nothing is remembered.
@@ -83,7 +83,7 @@ def native(
 
 
 def modalias(sysfs: Sysfs, device: Identity) -> str:
-    """What udev asks modprobe with, to find the modules that claim the device."""
+    """Return what udev asks modprobe with, to find the modules that claim the device."""
     directory = sysfs_dir(device)
     return BUSES[device.bus].modalias(lambda name: sysfs.read("%s/%s" % (directory, name)))
 
@@ -97,7 +97,7 @@ class Sibling(NamedTuple):
 
 
 def native_siblings(sysfs: Sysfs, device: Identity) -> list[Sibling]:
-    """Those who share the IOMMU group and are on a driver that does DMA of its own.
+    """Return those who share the IOMMU group and are on a driver that does DMA of its own.
 
     ``name`` is "bus/name". Before Linux 7 a device has its group from its first probe on, so that
     nothing is known of one that no driver was tried on.
@@ -118,12 +118,12 @@ def native_siblings(sysfs: Sysfs, device: Identity) -> list[Sibling]:
 
 
 def _leaves_dma_alone(driver: str) -> bool:
-    """driver_managed_dma in the kernel's drivers: those of VFIO on any bus, and two of PCI."""
+    """Return whether a driver sets driver_managed_dma: those of VFIO, and two of PCI."""
     return "vfio" in driver or driver in ("pcieport", "pci-stub")
 
 
 def why_not_bound(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str:
-    """What an errno of ``bind`` means for this device, and what to do; one sentence or two."""
+    """Explain an errno of ``bind`` for this device, with a remedy."""
     if is_vfio_driver(driver, device.bus):
         if code == errno.EINVAL:
             return _why_invalid(sysfs, device)
@@ -166,7 +166,7 @@ def _why_no_reset(sysfs: Sysfs, device: Identity) -> str:
 
 
 def bound_wrongly(sysfs: Sysfs, plan: DevicePlan, after: State) -> str | None:
-    """What is missing on a device that was bound to VFIO, or None."""
+    """Return what is missing on a device that was bound to VFIO, or None."""
     if not is_vfio_driver(plan.driver, plan.device.bus):
         return None
     if after.iommu_group is None:
@@ -181,7 +181,7 @@ def bound_wrongly(sysfs: Sysfs, plan: DevicePlan, after: State) -> str | None:
 
 
 def is_built_in(sysfs: Sysfs, module: str) -> bool:
-    """Whether a module that is there is part of the kernel; ``module`` as the kernel spells it."""
+    """Return whether a present module is built in; ``module`` as the kernel spells it."""
     # mod_sysfs_setup in kernel/module/sysfs.c makes initstate, for modules that were loaded.
     module_dir = "module/" + module
     return sysfs.exists(module_dir) and not sysfs.exists(module_dir + "/initstate")

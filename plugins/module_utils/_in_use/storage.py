@@ -168,7 +168,7 @@ class Storage(UseKind):
         return self._used
 
     def _read_used(self) -> dict[str, str]:
-        """What each block device in use is used for, by its major:minor."""
+        """Return what each block device in use is used for, by its major:minor."""
         used: dict[str, str] = {}
         for path in self._mounts.swaps:
             number = _number_of(path)

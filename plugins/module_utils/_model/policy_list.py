@@ -38,12 +38,12 @@ class Entry(NamedTuple):
 
 
 def parse_entries(entries: Sequence[Mapping[str, Any]]) -> list[Entry]:
-    """The entries of a host's list; PolicyError names every bad one at once."""
+    """Return the entries of a host's list; PolicyError names every bad one at once."""
     return _parse_all(entries, _entry)
 
 
 def shared_tags(entries: Sequence[Entry]) -> dict[int, str]:
-    """What is wrong with entries that count on one board and share a tag, by position."""
+    """Return what is wrong with entries that count on one board and share a tag, by position."""
     counts = Counter(entry.tag for entry in entries)
     tags = [entry.tag for entry in entries]
     return {
@@ -62,12 +62,12 @@ def check_tags(entries: Sequence[Entry]) -> None:
 
 
 def parse_selectors(entries: Sequence[Mapping[str, Any]]) -> list[Selector]:
-    """The selectors of a list without policies; PolicyError names every bad one at once."""
+    """Return the selectors of a list without policies; PolicyError names every bad one at once."""
     return _parse_all(entries, parse)
 
 
 def good_entries(entries: Sequence[Mapping[str, Any]], problems: Problems) -> dict[int, Entry]:
-    """Those entries of a host's list that can be read, by position; ``problems`` has the rest."""
+    """Return valid entries of a list by position; ``problems`` gets the others."""
     return _good(entries, _entry, problems)
 
 
@@ -148,7 +148,7 @@ class Disagreement(NamedTuple):
 
 
 def claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> list[Claim]:
-    """One claim for each device, in the list's order.
+    """Return one claim for each device, in the list's order.
 
     PolicyError where two entries disagree, or where a tag would be that of several devices.
     """
@@ -170,7 +170,7 @@ def claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> l
 def disagreements(
     entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]
 ) -> list[Disagreement]:
-    """Entries that say something else of a device than those before them, or a tag of several."""
+    """Return entries that contradict earlier ones, or whose tag matches several devices."""
     first: dict[Identity, Entry] = {}
     tags: dict[Identity, str] = {}
     problems = []
@@ -214,7 +214,7 @@ def _ambiguous(entry: Entry, devices: Sequence[Identity]) -> str:
 def first_entries(
     entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]
 ) -> dict[Identity, Entry]:
-    """Who claims which device by a list that was once applied.
+    """Return who claims which device by a list that was once applied.
 
     Devices may have come that two of its entries match, and its user may have forgotten it; so
     where they disagree by now, the first counts.
@@ -227,7 +227,7 @@ def first_entries(
 
 
 def dropped(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:
-    """Claims that give back each device that the list claimed before and does not claim now."""
+    """Return claims that release the devices which the list no longer claims."""
     kept = {claim.device for claim in now}
     return [
         Claim(claim.device, Policy(DEFAULT, release_of=claim.policy))
@@ -237,6 +237,6 @@ def dropped(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:
 
 
 def compared(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:
-    """The claims of now, marked by whether the list before said the same of the device."""
+    """Return the claims of now, marked by whether the list before said the same of the device."""
     policies = {claim.device: claim.policy for claim in before}
     return [claim._replace(is_new=policies.get(claim.device) != claim.policy) for claim in now]

@@ -293,7 +293,7 @@ class Selector(NamedTuple):
 
 
 def parse(entry: Mapping[str, Any]) -> Selector:
-    """The selector of one entry of ``devices``; PolicyError says what is wrong with it."""
+    """Return the selector of one entry of ``devices``; PolicyError says what is wrong with it."""
     given = [kind for kind in KINDS if entry.get(kind) is not None]
     if len(given) != 1:
         raise PolicyError(
@@ -365,12 +365,12 @@ def check_tag(tag: str) -> str:
 
 
 def is_plain_path(path: str) -> bool:
-    """Whether what firmware calls a device is made of such characters as selectors have."""
+    """Return whether what firmware calls a device is made of such characters as selectors have."""
     return all(_consists_of(part, _NODE) for part in path.split("/"))
 
 
 def match(selectors: Sequence[Selector], devices: Iterable[Identity]) -> list[list[Identity]]:
-    """The devices of each selector, in one pass over ``devices``."""
+    """Return the devices of each selector, in one pass over ``devices``."""
     positions: dict[str, dict[str, list[int]]] = {}
     for position, selector in enumerate(selectors):
         by_value = positions.setdefault(selector.field, {})

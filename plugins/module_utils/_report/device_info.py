@@ -22,7 +22,7 @@ from .inspection import Findings, Inspection
 
 
 def unknown(findings: Findings) -> list[str]:
-    """What could not be known, and what root would see; a sentence each."""
+    """Return what could not be known, and what root would see; a sentence each."""
     sentences = []
     devices = [
         inspection.device.name for inspection in findings.devices if inspection.may_carry_more
@@ -50,7 +50,7 @@ def _why_unknown() -> str:
 
 
 def inspections(findings: Findings) -> dict[str, Any]:
-    """The result of device_info."""
+    """Return the result of device_info."""
     return {
         "devices": [_inspection(inspection) for inspection in findings.devices],
         "policy_list": [to_mapping(entry) for entry in findings.policy_list],

@@ -51,7 +51,7 @@ class Inspection(NamedTuple):
     ``sources`` is who decides its override; ``lines`` are what others say of its modules, and
     ``against`` those values that they give to parameters and the list last applied does not.
     ``early`` is its native driver where that has the device before any rule can run.
-    ``hazards`` is None where none is known and there may be some; where it ``may_carry_more`` they
+    ``hazards`` is None if none is known and there may be some; where it ``may_carry_more`` they
     may not be all. ``links`` are those to its nodes. ``without_driver`` names kernels that would
     leave it so. ``lost`` is what the next boot takes.
     """
@@ -116,7 +116,7 @@ class Inspection(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """The devices that were asked for, the list last applied, its files, and what board this is.
+    """The requested devices, the last-applied configuration, its files, and the board.
 
     ``skipped`` are sentences on what was asked for on other boards only.
     """
@@ -137,9 +137,9 @@ def inspect(
     *,
     only_claimed: bool = False,
 ) -> Findings:
-    """The devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`.
+    """Return the devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`.
 
-    With ``only_claimed`` those of them that the list last applied claims.
+    With ``only_claimed`` those of them that the last-applied configuration claims.
     """
     last_applied = parse_header(host.files.read(RULES))
     devices = snapshot(host.sysfs, Identity._fields)
@@ -196,7 +196,7 @@ class _Inspector:
         self.kernels = self._installed.lacking(self._modules())
 
     def _modules(self) -> list[str]:
-        """The modules of the drivers that the list last applied asks for."""
+        """Return the modules of the drivers that the last-applied configuration asks for."""
         asked = {
             (device.bus, desired)
             for device, entry in self._claimed.items()
@@ -208,11 +208,11 @@ class _Inspector:
         )
 
     def is_claimed(self, device: Identity) -> bool:
-        """Whether the list last applied claims it."""
+        """Return whether the last-applied configuration claims it."""
         return device in self._claimed
 
     def of(self, device: Identity, state: State, blocked: str | None) -> Inspection:
-        """All that is known of a device; ``blocked`` is why its override is not."""
+        """Return all that is known of a device; ``blocked`` is why its override is not."""
         sources = self._override_sources(device)
         match = None
         if state.driver and state.driver != state.driver_override:
@@ -288,7 +288,7 @@ def _hazards(usage: Usage, device: Identity, state: State, blocked: str | None) 
 
 
 def _bound_by(state: State, match: Match | None, sources: OverrideSources) -> Reason | None:
-    """Why the device has its driver; None if it has none."""
+    """Return why the device has its driver; None if it has none."""
     override = state.driver_override
     if override and override == state.driver:
         return Reason(
@@ -326,7 +326,7 @@ def _foreign_config(
 
 
 def _selector(device: Identity, *, is_alone: bool) -> Selector:
-    """The selector that means this device and no other, at every boot if there is one."""
+    """Return the selector that means this device and no other, at every boot if there is one."""
     if is_alone and device.dt_path:
         return Selector("dt_path", device.dt_path)
     if is_alone and device.acpi_path:

@@ -69,7 +69,7 @@ class KernelRefusedError(Exception):
 class KernelBlockedError(PolicyError):
     """The kernel did not answer within the time limit; process ``pid`` still waits for it.
 
-    ``function`` is that of the kernel in which it waits, or None where that cannot be seen.
+    ``function`` is that of the kernel in which it waits, or None if that cannot be seen.
     """
 
     def __init__(self, path: str, seconds: float, pid: int, function: str | None) -> None:
@@ -111,7 +111,7 @@ class Sysfs:
         return _text.usable_path(path if path.startswith("/") else self.root + "/" + path)
 
     def read_bytes(self, path: str) -> bytes | None:
-        """The content of a file that needs no lock, or None where there is no such file."""
+        """Return the content of a file that needs no lock, or None if there is no such file."""
         try:
             descriptor = os.open(self.path(path), os.O_RDONLY)
         except OSError:
@@ -137,33 +137,33 @@ class Sysfs:
         return None if content is None else os.fsdecode(content).rstrip("\n")
 
     def strings(self, path: str) -> tuple[str, ...]:
-        """A string list of the device tree: NUL-separated, with a NUL at its end."""
+        """Return a string list of the device tree: NUL-separated, with a NUL at its end."""
         content = self.read_bytes(path)
         if not content:
             return ()
         return tuple(os.fsdecode(content).rstrip("\0").split("\0"))
 
     def names(self, path: str) -> list[str]:
-        """The names in a directory, sorted; empty where there is no such directory."""
+        """Return the names in a directory, sorted; empty where there is no such directory."""
         try:
             return sorted(os.listdir(self.path(path)))
         except OSError:
             return []
 
     def link(self, path: str) -> str | None:
-        """Where a symbolic link points, or None where there is no link."""
+        """Return where a symbolic link points, or None if there is no link."""
         try:
             return os.readlink(self.path(path))
         except OSError:
             return None
 
     def link_name(self, path: str) -> str | None:
-        """The last part of where a symbolic link points, or None."""
+        """Return the last part of where a symbolic link points, or None."""
         target = self.link(path)
         return None if target is None else target.rpartition("/")[2]
 
     def listing(self, path: str) -> Listing:
-        """The names in a directory, told apart; empty where there is no such directory."""
+        """Return the names in a directory; empty if it does not exist."""
         directories: list[str] = []
         others: set[str] = set()
         try:
@@ -178,7 +178,7 @@ class Sysfs:
         return Listing(sorted(directories), others)
 
     def count_directories(self, path: str) -> int:
-        """How many real directories are in a directory, without listing it.
+        """Return how many real directories are in a directory, without listing it.
 
         kernfs_refresh_inode in fs/kernfs/inode.c counts them.
         """
@@ -188,7 +188,7 @@ class Sysfs:
             return 0
 
     def list_directories(self, path: str) -> list[str]:
-        """The names of real directories in a directory, sorted; links to directories are none."""
+        """Return the names of directories in a directory, sorted, without symbolic links."""
         return self.listing(path).directories
 
     def exists(self, path: str) -> bool:
@@ -196,11 +196,11 @@ class Sysfs:
         return os.access(self.path(path), os.F_OK)
 
     def has_node(self, node: str) -> bool:
-        """Whether a device node such as /dev/vfio/12 is there."""
+        """Return whether a device node such as /dev/vfio/12 is there."""
         return os.path.exists(node)
 
     def is_claimed(self, node: str) -> bool:
-        """Whether the kernel lets nobody else have a block device (/dev/…) for himself.
+        """Return whether the kernel lets nobody else have a block device (/dev/…) for himself.
 
         It does so while the device is mounted, is swap, or is part of something: bd_may_claim in
         block/bdev.c. Opening it for that moment changes nothing; KernelBlockedError if it hangs.
@@ -212,7 +212,7 @@ class Sysfs:
         return bool(os.statvfs(self.root).f_flag & os.ST_RDONLY)
 
     def read_locked(self, paths: Sequence[str]) -> list[str | None]:
-        """The contents of files whose read takes the device lock; None where one is missing."""
+        """Return the contents of files whose read takes the device lock; None if missing."""
         replies = self._ask([(_READ, path, b"") for path in paths])
         return [None if code else os.fsdecode(content).rstrip("\n") for code, content in replies]
 
@@ -281,7 +281,7 @@ class _IoWorker:
         _write_all(self._requests, _REQUEST.pack(operation, len(path), len(data)) + path + data)
 
     def receive(self, timeout: float) -> tuple[int, bytes] | None:
-        """Errno (0 for success) and content, or None if nothing came within ``timeout``."""
+        """Return errno (0 for success) and content, or None if nothing came within ``timeout``."""
         if not self._poll.poll(timeout * 1000):
             return None
         code, length = _REPLY.unpack(_read_all(self._replies, _REPLY.size))

@@ -192,7 +192,7 @@ def test_many_damaged_lines_make_a_short_sentence(killed: Board) -> None:
 
 
 def replaced(record: Any, path: list[Any], value: Any) -> Any:
-    """The record with another value, or without the key, at a place in it."""
+    """Return the record with another value, or without the key, at a place in it."""
     record = copy.deepcopy(record)
     place = record
     for step in path[:-1]:
@@ -205,7 +205,7 @@ def replaced(record: Any, path: list[Any], value: Any) -> Any:
 
 
 def places(record: Any, path: tuple[Any, ...] = ()) -> Iterator[list[Any]]:
-    """Where something is in a record, at any depth."""
+    """Yield where something is in a record, at any depth."""
     inside = (
         record.items()
         if isinstance(record, dict)

@@ -60,7 +60,7 @@ class Module:
         return answer
 
     def is_run(self, **options: Any) -> bool:
-        """Whether a call makes a whole run."""
+        """Return whether a call makes a whole run."""
         before = self.runs
         self(**options)
         return self.runs > before
@@ -160,7 +160,7 @@ def test_another_run_is_waited_for(kept: Module, board: Board) -> None:
 
 
 def places(record: Path) -> Iterator[tuple[str, str]]:
-    """The gateway and the path of all that a run read."""
+    """Yield the gateway and the path of all that a run read."""
     for gateway, _method, arguments in json.loads(record.read_text())["reads"]:
         for argument in arguments:
             for path in argument if isinstance(argument, list) else [argument]:

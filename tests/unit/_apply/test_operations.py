@@ -98,7 +98,7 @@ VALUES = st.recursive(
 
 
 def containers(value: Any) -> list[Any]:
-    """Every object and array in a value, itself first."""
+    """Return every object and array in a value, itself first."""
     if not isinstance(value, (dict, list)):
         return []
     inside = value.values() if isinstance(value, dict) else value
@@ -107,7 +107,7 @@ def containers(value: Any) -> list[Any]:
 
 @st.composite
 def damaged_records(draw: st.DrawFn) -> Any:
-    """A record of which one or two fields were replaced, removed or added, at any depth."""
+    """Return a record of which one or two fields were replaced, removed or added, at any depth."""
     record = json.loads(json.dumps(draw(st.sampled_from(RECORDS))))
     for _time in range(draw(st.integers(1, 2))):
         container = draw(st.sampled_from(containers(record)))

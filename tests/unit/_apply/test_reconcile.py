@@ -51,7 +51,7 @@ OVERRIDE = "bus/platform/devices/%s/driver_override"
 
 
 def refused(board: Board, entries: list[dict[str, Any]], **settings: Any) -> str:
-    """The message of a call that is refused, which must not have touched anything."""
+    """Return the message of a call that is refused, which must not have touched anything."""
     before, calls = board.everything(), len(board.kmod.calls)
     with pytest.raises(PolicyError) as caught:
         board.apply(entries, **settings)
@@ -70,7 +70,7 @@ def told(outcome: Outcome) -> dict[str, Any]:
 
 
 def info(board: Board) -> dict[str, dict[str, Any]]:
-    """What device_info says of each device, by its name."""
+    """Return what device_info says of each device, by its name."""
     return {one["name"]: one for one in device_info.inspections(board.inspect(None))["devices"]}
 
 
@@ -592,7 +592,7 @@ def test_what_is_prepared_for_the_next_boot_needs_one_until_the_devices_are_so(
     assert board.apply(LIST, **asked).needs_boot
     assert not board.apply(LIST, reset_required=False).needs_boot
     assert not board.apply(LIST, **asked).needs_boot
-    # What is taken off the list is given back by the boot.
+    # What is taken off the list is released by the boot.
     assert board.apply(LIST[:1], **asked).needs_boot
     assert board.kernel.bindings() == ASKED
 

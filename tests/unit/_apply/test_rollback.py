@@ -55,7 +55,7 @@ CASES: list[tuple[Callable[[Board], None], Sequence[dict[str, Any]], dict[str, A
 
 
 def without_counters(board: Board) -> dict[str, tuple[str, str, int]]:
-    """Everything but the numbers that the kernel hands out anew each time a device is bound."""
+    """Everything but the numbers that the kernel hands out again each time a device is bound."""
     return {
         key: value
         for key, value in board.everything().items()

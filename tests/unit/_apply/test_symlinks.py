@@ -1,4 +1,4 @@
-"""Links to nodes: made and removed at run time and by the rules, and put back like all else."""
+"""Links to nodes: made and removed at run time and by the rules, and rolled back like all else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEVICE = f"bus/platform/devices/{NAME}"
 
 
 def links(board: Board) -> dict[str, str]:
-    """Every link below /dev/vfio and where it leads, which has to be there."""
+    """Return every link below /dev/vfio and where it leads, which has to be there."""
     found = {}
     for link in board.kernel.dev.rglob("*"):
         if link.is_symlink():
@@ -40,7 +40,7 @@ def folders(board: Board) -> set[str]:
 
 
 def node(board: Board, name: str) -> str:
-    """The name of the node that a device has for itself."""
+    """Return the name of the node that a device has for itself."""
     (found,) = board.kernel.names(f"devices/platform/{name}/vfio-dev")
     return found
 

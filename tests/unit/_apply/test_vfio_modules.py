@@ -1,4 +1,4 @@
-"""The vfio modules: loaded, loaded anew and set as asked, and put back as they were."""
+"""The vfio modules: loaded, reloaded and set as requested, and restored."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_a_failed_write_of_noiommu_is_an_error_without_a_traceback(loaded: Board
 
 
 def steps(outcome: Outcome) -> list[str]:
-    """What is reported of the host's steps."""
+    """Return what is reported of the host's steps."""
     sentences: list[str] = results.result(outcome)["host_steps"]
     return sentences
 
@@ -264,7 +264,7 @@ def test_noiommu_that_a_list_turned_on_is_off_when_no_list_asks_for_it(
 
 
 def test_an_option_that_is_given_beside_an_empty_list_asks_for_nothing(board: Board) -> None:
-    """As by group_vars, where all is given back."""
+    """As by group_vars, where all is released."""
     board.apply([DMA], reset_required=False, unsafe_noiommu=True)
     board.apply([], reset_required=False, unsafe_noiommu=True)
     assert board.kernel.read(NOIOMMU) == "N"

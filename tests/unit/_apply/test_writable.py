@@ -87,7 +87,7 @@ def everything_in(root: Path) -> dict[str, bytes | None]:
 
 
 def refused(board: Board, run: Callable[..., object], *entries: Any, **settings: Any) -> str:
-    """What a run says that stops before it touches anything."""
+    """Return what a run says that stops before it touches anything."""
     before = everything_in(board.root)
     with pytest.raises(PolicyError) as caught:
         run(*entries, **{**SETTINGS, **settings})

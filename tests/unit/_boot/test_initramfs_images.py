@@ -94,7 +94,7 @@ def rebuild(tool: Tool, *, requires_image: bool = False, check_mode: bool = Fals
 
 
 def is_repeated(tool: Tool) -> bool:
-    """Whether the next run of the same list would rebuild again."""
+    """Return whether the next run of the same list would rebuild again."""
     entries = [CRYPTO] if tool.board.file(last_applied.RULES) else []
     outcome = tool.board.apply(entries, **SETTINGS)
     assert not outcome.is_changed

@@ -103,7 +103,7 @@ def test_of_a_module_that_is_not_loaded_it_is_not_known_what_its_drivers_are_cal
 @pytest.mark.parametrize("ask", AT_ONCE)
 @pytest.mark.parametrize("has_folder", [True, False])
 def test_so_it_is_of_one_that_is_built_in(board: Board, ask: Asking, has_folder: bool) -> None:
-    """The folder is there if the module has a parameter or a version."""
+    """The directory is there if the module has a parameter or a version."""
     board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys")
     if has_folder:
         board.kernel.put("module/gpio_keys/uevent", "")

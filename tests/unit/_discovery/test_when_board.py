@@ -56,7 +56,7 @@ def apply(board: Board, *entries: dict[str, Any], **settings: Any) -> Outcome:
 
 
 def reads_of_the_board(board: Board, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is read from now on of all that names the board."""
+    """Return what is read from now on of all that names the board."""
     read: list[str] = []
     original = board.kernel.read_bytes
 

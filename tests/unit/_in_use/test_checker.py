@@ -571,7 +571,7 @@ def test_a_sibling_that_leaves_its_driver_in_the_same_list_is_no_hazard(
 
 def test_a_sibling_that_is_found_when_the_device_is_bound_undoes_the_run(board: Board) -> None:
     kernel = board.kernel
-    # Before Linux 7 a device that was never probed is in no group that could be looked at.
+    # Before Linux 7 a device that was never probed is in no group that could be inspected.
     kernel.add_device("b009000.pair", "/soc/pair@b009000", ("acme,none",), iommus=True, group=NAME)
     before = kernel.bindings()
     with pytest.raises(PolicyError) as caught:

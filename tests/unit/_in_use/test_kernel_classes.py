@@ -139,7 +139,7 @@ CASES = {
 def test_a_class_tells_what_is_in_use(board: Board, case: Case) -> None:
     add(board, case.path, case.subsystem, case.used)
     if case.path.startswith("mdio_bus"):
-        # A folder stands for the link to the interface; its name is the last of the path.
+        # A directory stands for the link to the interface; its name is the last of the path.
         place = f"{HOME}/{case.path}"
         board.kernel.rename(f"{place}/attached_dev", f"{place}/eth9")
         board.kernel.point(f"{place}/attached_dev", f"{place}/eth9")
@@ -153,7 +153,7 @@ def test_what_a_class_has_idle_is_free(board: Board, case: Case) -> None:
     assert_free(board)
 
 
-# What is told elsewhere in /sys than in the folder of the device below.
+# What is told elsewhere in /sys than in the directory of the device below.
 ELSEWHERE = {
     "framebuffer": (
         ("graphics/fb0", "class/graphics"),

@@ -38,12 +38,12 @@ Change = Callable[[Path], object]
 
 
 def recording(record: Record, **gateways: Any) -> Host:
-    """A host with these gateways, recorded."""
+    """Return a host with these gateways, recorded."""
     return record.host(open_host(timeout=5)._replace(**gateways))
 
 
 def again(record: Record, sysfs: Sysfs, files: Files) -> str | None:
-    """The digest of the answers of today, to what was written down in another process."""
+    """Return the digest of the answers of today, to what was written down in another process."""
     reads = [Read(*read) for read in json.loads(json.dumps(record.reads))]
     return digest_again(sysfs, files, reads)
 

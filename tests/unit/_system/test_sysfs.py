@@ -53,7 +53,7 @@ def test_a_name_that_no_file_can_have_names_nothing(sysfs: Sysfs, name: str) -> 
 
 
 def children() -> set[int]:
-    """The child processes of this one that still run."""
+    """Return the child processes of this one that still run."""
     found = set()
     for place in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):

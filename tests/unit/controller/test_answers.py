@@ -42,7 +42,7 @@ def test_what_a_module_returns_is_kept_as_it_is(tmp_path: Path, module: str) -> 
 
 
 def keys(shape: Any) -> Any:
-    """The names of a shape, as deep as the documentation has them."""
+    """Return the names of a shape, as deep as the documentation has them."""
     if isinstance(shape, (Nullable, ListOf)):
         return keys(shape.shape)
     if isinstance(shape, Record):
@@ -58,7 +58,7 @@ def documented_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_unnamed(described: Any, read: Any) -> Any:
-    """What is read, without the keys that the documentation has in a sentence alone."""
+    """Return what is read, without the keys that the documentation has in a sentence alone."""
     if described is None or read is None:
         return None
     return {key: without_unnamed(described.get(key), inner) for key, inner in read.items()}

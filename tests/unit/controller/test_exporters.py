@@ -58,14 +58,14 @@ def metrics(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def cells(value: str) -> dict[str, str]:
-    """The CSV line of a host whose only device has this for a path and as its drift."""
+    """Return the CSV line of a host whose only device has this for a path and as its drift."""
     rows = csv.DictReader(_exporters.as_csv(report(host_of(value))).splitlines(True))
     (row,) = rows
     return row
 
 
 def host_of(value: str) -> HostState:
-    """A host with this name, whose only device has it for a path and as its drift."""
+    """Return a host with this name, whose only device has it for a path and as its drift."""
     host = host_state(value, result(EDGE))
     host["devices"] = [{**host["devices"][0], "device": value, "drift": [value]}]
     return host

@@ -35,7 +35,7 @@ Host key verification failed.
 
 
 def device(name: str = "b000000.crypto", **different: Any) -> dict[str, Any]:
-    """A device as device_info returns it, in so far as it is read here."""
+    """Return a device as device_info returns it, in so far as it is read here."""
     return {
         "name": name,
         "bus": "platform",

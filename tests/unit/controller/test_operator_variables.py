@@ -54,7 +54,7 @@ class Fleet:
         self.manager.set_host_facts(HOST, dict(FACTS))
 
     def setting(self, name: str, **of_the_play: Any) -> Any:
-        """What the lookup returns in a task of this host."""
+        """Return what the lookup returns in a task of this host."""
         variables = {**self.hostvars.raw_get(HOST), "hostvars": self.hostvars, **of_the_play}
         lookup = LookupModule(self.loader, Templar(self.loader, variables))
         (value,) = lookup.run([name], variables)

@@ -26,7 +26,7 @@ GIVEN: dict[str, Any] = {"passthrough_devices": [], "ansible_host": "10.0.0.7", 
 
 
 def messages(path: Path) -> Iterator[str]:
-    """Each text of a file that is no documentation of its code."""
+    """Yield each text of a file that is no documentation of its code."""
     tree = ast.parse(path.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     texts = [

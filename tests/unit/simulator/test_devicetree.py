@@ -45,7 +45,7 @@ def root(blob: bytes) -> Node:
 
 
 def nested(depth: int, name: str = "n") -> bytes:
-    """A tree with one node at each level below the root."""
+    """Return a tree with one node at each level below the root."""
     writer = libfdt.FdtSw()
     writer.finish_reservemap()
     writer.begin_node("")
@@ -57,7 +57,7 @@ def nested(depth: int, name: str = "n") -> bytes:
 
 
 def with_nodes(*names: str, prop: str = "p") -> bytes:
-    """A tree with these nodes and a property of the root."""
+    """Return a tree with these nodes and a property of the root."""
     writer = libfdt.FdtSw()
     writer.finish_reservemap()
     with writer.add_node(""):
@@ -188,7 +188,7 @@ def test_a_deeper_tree_is_refused(depth: int) -> None:
 
 
 def damaged(blob: bytes, number: int) -> bytes:
-    """One of endless ways to break a file, the same for the same number."""
+    """Return one of endless ways to break a file, the same for the same number."""
     chance = random.Random(number)
     broken = bytearray(blob)
     if chance.random() < 0.2:

@@ -76,7 +76,7 @@ def repository(original: Path, tmp_path: Path) -> Repository:
 
 
 def refusal(repository: Repository, version: str = "1.0.0") -> str:
-    """What is said; nothing may have changed."""
+    """Return what is said; nothing may have changed."""
     before = repository.state()
     done = repository.release(version)
     assert done.returncode == 1, done.stdout

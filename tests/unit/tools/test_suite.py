@@ -98,7 +98,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def row(done: subprocess.CompletedProcess[str], part: str) -> list[str]:
-    """The columns of the table after the name and the seconds, which must be there."""
+    """Return the columns of the table after the name and the seconds, which must be there."""
     found = re.search(rf"^{part} +\d+ +(\S+)(?:  (.*))?$", done.stdout, re.MULTILINE)
     assert found, done.stdout
     return [column for column in found.groups() if column]
@@ -302,7 +302,7 @@ def fifo(suite: Suite) -> Iterator[int]:
 
 
 def next_of(descriptor: int) -> bytes:
-    """What is written to it; nothing once all have closed it."""
+    """Return what is written to it; nothing once all have closed it."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     assert poll.poll(60_000), "it stays silent and open"
