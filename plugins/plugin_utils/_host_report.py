@@ -165,7 +165,7 @@ def _losses(losing: Sequence[Device]) -> str:
         one_line((first["drift"] or ["the next boot unbinds it"])[0]),
     )
     others = len(losing) - 1
-    more = " So %s more of its devices." % ("is one" if others == 1 else "are %d" % others)
+    more = " The same applies to %s more of its devices." % ("one" if others == 1 else others)
     advice = "Do not reboot it until that is no longer in use or its list was changed."
     return "%s.%s %s" % (problem.rstrip("."), more if others else "", advice)
 
@@ -217,7 +217,7 @@ def _sentence_of(
     first = drifting[0]
     problem = "%s: %s" % (one_line(first["device"]), one_line(first["drift"][0]))
     others = len(drifting) - 1
-    more = " So %s more of its devices." % ("is one" if others == 1 else "are %d" % others)
+    more = " The same applies to %s more of its devices." % ("one" if others == 1 else others)
     if not result["policy_list"]:
         advice = "Apply a list that contains it, or revert the manual change."
     elif first["desired"] and first["next_boot"]["driver"] != first["desired"]["driver"]:
@@ -229,9 +229,14 @@ def _sentence_of(
 
 def _sentence_of_boot_files(sentences: Sequence[str], drifting: int) -> str:
     others = len(sentences) - 1
-    more = " There are %d more such differences in boot files." % others if others else ""
-    devices = " So %s." % (
-        "differs one device" if drifting == 1 else "differ %d devices" % drifting
+    more = ""
+    if others:
+        more = " Boot files have %s." % (
+            "one more difference" if others == 1 else "%d more differences" % others
+        )
+    devices = " %s %s drift as well." % (
+        _devices(drifting).capitalize(),
+        "has" if drifting == 1 else "have",
     )
     return "%s.%s%s Apply its list again to restore its boot files." % (
         one_line(sentences[0]).rstrip("."),
