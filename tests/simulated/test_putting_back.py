@@ -90,6 +90,6 @@ def test_a_list_with_unsafe_noiommu_off_does_not_keep_what_would_not_come_back(
     entries = [{"name": NETWORK, "policy": "vfio"}]
     lab.apply(entries, reset_required=False, unsafe_noiommu=True)
     before = lab.everything()
-    with pytest.raises(PolicyError, match=f"{NETWORK}.* is on VFIO without an IOMMU"):
+    with pytest.raises(PolicyError, match=f"{NETWORK}.* is bound to VFIO without an IOMMU"):
         lab.apply(entries, unsafe_noiommu=False)
     assert lab.everything() == before
