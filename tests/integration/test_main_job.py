@@ -147,7 +147,7 @@ def test_where_nothing_can_be_written_no_device_is_touched(
     assert writes == []
     for problem in problems:
         assert problem in message
-    assert "put back" not in message
+    assert "rolled back" not in message
     assert read_machine(guest).bindings == Story.untouched
     assert files(guest) == {}
     left = guest.run("find /etc -name '.armfleet*'; ls /run/armfleet-vfio").stdout
@@ -235,7 +235,7 @@ def test_what_is_taken_off_the_list_is_given_back(guest: Guest, inventory: Path)
     assert machine.at("/soc/dma@b001000").binding == ("acme-ring", None)
     assert machine.at("/soc/dma@b002000").binding == ("acme-ring", None)
     assert machine.at("/soc/crypto@b000000").binding == VFIO
-    assert "given back" in run.output
+    assert "(released)" in run.output
     assert '-# policy: {"compatible": "acme,dma"' in run.output
     assert apply(inventory, devices=shorter).changed == {guest.name: 0}
 
