@@ -83,6 +83,8 @@ LEGITIMATE = {
     Line("changelogs/fragments/names-of-the-field.yml", "``carries`` is now ``in_use_by``"): "old",
     Line("changelogs/fragments/names-of-the-field.yml", "``boot_configuration[].says``"): "old",
     Line("changelogs/fragments/names-of-the-field.yml", "``kernel_command_line.words``"): "old",
+    Line("changelogs/fragments/names-of-the-field.yml", "``says`` of a boot file"): "old",
+    Line("changelogs/fragments/names-of-the-field.yml", "``WORDS`` is now"): "old",
     Line("docs/report.md", "The filter takes words."): "a search box takes words",
     Line("docs/security-model.md", "udev splits a command into words"): "udev's own term",
     Line("docs/user-space.md", "prints words of 32 bits"): "machine words",
