@@ -41,9 +41,7 @@ class MissingDevices:
         """
         reason = resolved.why_missing(self)
         return (
-            ("it resolves to %s, and %s") % (resolved.value, reason)
-            if selector.reference
-            else reason
+            "it resolves to %s, and %s" % (resolved.value, reason) if selector.reference else reason
         )
 
     def of_path(self, dt_path: str) -> str:

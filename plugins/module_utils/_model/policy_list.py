@@ -125,7 +125,7 @@ def _policy(entry: Mapping[str, Any]) -> Policy:
     kind, driver = entry["policy"], entry.get("driver")
     if kind not in KINDS:
         raise PolicyError(
-            ("Policy %r is unknown. Set `policy` to one of %s") % (kind, ", ".join(KINDS))
+            "Policy %r is unknown. Set `policy` to one of %s" % (kind, ", ".join(KINDS))
         )
     if kind == DRIVER and driver is None:
         raise PolicyError("Policy driver requires the name of a driver. Set `driver`")

@@ -195,7 +195,7 @@ class AcpiHid(SelectorKind):
     def parse(self, value: str) -> str:
         if not _consists_of(value, _ACPI) or not 3 <= len(value) <= 8:
             raise PolicyError(
-                ("acpi_hid %r is not a hardware id. Give an id such as LNRO0005") % value
+                "acpi_hid %r is not a hardware id. Give an id such as LNRO0005" % value
             )
         return value
 
@@ -349,7 +349,7 @@ def check_driver(name: str) -> str:
         )
     if len(name) > _DRIVER_LENGTH:
         raise PolicyError(
-            ("driver %r… is longer than the kernel accepts. Give a shorter name") % name[:40]
+            "driver %r… is longer than the kernel accepts. Give a shorter name" % name[:40]
         )
     return name
 

@@ -374,7 +374,7 @@ class Files:
             return
         except (KeyError, OSError) as error:
             raise PolicyError(
-                ("Cannot set access to %s to %s: %s") % (path, access.label, error)
+                "Cannot set group and mode of %s to %s: %s" % (path, access.label, error)
             ) from None
 
 

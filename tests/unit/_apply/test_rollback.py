@@ -244,7 +244,7 @@ def test_access_to_nodes_is_put_back(grouped_board: Board, monkeypatch: pytest.M
 
     def fail(files: Files, path: str, access: NodeAccess) -> None:
         if path == "/dev/vfio/4" and access.mode == "0660":
-            raise PolicyError(f"Cannot give {path}: Operation not permitted")
+            raise PolicyError(f"Cannot set group and mode of {path}: Operation not permitted")
         give(files, path, access)
 
     monkeypatch.setattr(Files, "set_node_access", fail)
