@@ -1,88 +1,88 @@
 .DEFAULT_GOAL := help
 STAGED = python tools/stage.py
 SUITE = tools/setup check python tools/suite.py
-# How much the parts try that run alone: test or nightly.
+# Depth of a part that runs alone: test or nightly.
 DEPTH = test
-# Which kernel make boots has; make KERNEL=7 boots.
+# Kernel of make boots: make KERNEL=7 boots.
 KERNEL = debian
 SERIES = debian 6.12 7
-# What make setup sets up; make FOR=check setup.
+# Environments of make setup: make FOR=check setup.
 FOR = guest molecule report
-# Their commands are in tools/parts.py; make sweep WORDS="-k wave" has more of them.
+# Their commands are in tools/parts.py; ARGS adds arguments: make sweep ARGS="-k wave".
 PARTS = check docs package matrix simulated sweep fleet molecule report integration integration-debian safety pull \
 	$(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
 
 .PHONY: help setup test nightly boots guest bench links release screenshots clean demo $(PARTS)
 
-# These promise to set up all they need; the others point to make setup if a system package is missing.
+# These targets install missing system packages; the others refer to make setup.
 setup test nightly demo: export ARMFLEET_INSTALL = yes
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install system packages, which it lists first, and Python packages; FOR=check: less of them
+setup: ## Install system and Python packages; FOR=check: only those of make check
 	@$(foreach environment,$(FOR),tools/setup $(environment) &&) true
 
-test: ## Everything but what is left for the night, two parts at a time, and a table of it
+test: ## Run all tests except the nightly ones, two parts at a time
 	@$(SUITE) test
 
-nightly: ## Everything, in its full form; what has passed on this very tree is not run again
+nightly: ## Run all tests at full depth; parts that passed on this tree are skipped
 	@$(SUITE) nightly
 
 $(filter-out matrix,$(PARTS)):
-	@$(SUITE) part --depth $(DEPTH) $@ $(WORDS)
+	@$(SUITE) part --depth $(DEPTH) $@ $(ARGS)
 
-check: ## Lint, sanity and tests that need no guest (two minutes on two free cores)
+check: ## Run linters, sanity and unit tests, and simulated machines
 
-# An unknown version is an error, and so is a Python that is named and not here.
-matrix: ## The role, sanity and units on the supported ansible-cores and Pythons, or on VERSIONS
+# An unknown version is an error, and so is a named Python that is not installed.
+matrix: ## Test supported versions of ansible-core and Python, or VERSIONS
 ifdef VERSIONS
 	@tools/setup guest nox --error-on-missing-interpreters --sessions $(VERSIONS:%=matrix-%)
 else
-	@$(SUITE) part --depth $(DEPTH) $@ $(WORDS)
+	@$(SUITE) part --depth $(DEPTH) $@ $(ARGS)
 endif
 
-docs: ## Build the site of the documentation into build/site, and check its links
+docs: ## Build the documentation site into build/site and check its links
 
-simulated: ## Kill and fail runs at every point, fuzz them, run hosts on simulated machines
+simulated: ## Test kills, failures and fuzzing on simulated machines
 
-sweep: ## Boards of Debian's kernel, and the playbooks for fleets
+sweep: ## Test the boards of Debian's kernel and the fleet playbooks
 
-fleet: ## All playbooks for fleets over simulated boards and two guests
+fleet: ## Test the fleet playbooks on simulated boards and two guests
 
-molecule: ## Run the role on simulated boards in containers, as root
+molecule: ## Test the role on simulated boards in containers, as root
 
-report: ## The report of a fleet, in a browser and over simulated boards
+report: ## Test the fleet report in a browser and on simulated boards
 
-integration: ## What users do, on a real arm64 kernel
+integration: ## Test common tasks on a real arm64 kernel
 
-safety: ## Devices that must not be taken or do not come loose, on a real arm64 kernel
+safety: ## Test devices in use and hanging drivers on a real arm64 kernel
 
-pull: ## A host that pulls its list from a git repository, on a real arm64 kernel
+pull: ## Test pulls from a git repository on a real arm64 kernel
 
-boots: boots-$(KERNEL) initramfs-$(KERNEL) ## Boot after boot, and how devices came to their drivers; KERNEL=7
+boots: boots-$(KERNEL) initramfs-$(KERNEL) ## Test reboots on a real arm64 kernel; KERNEL=7
 
-# Not by way of the suite, which needs more of this machine than the demo does.
-demo: ## Show the main job on a real ARM kernel, in three minutes
+# Not through the suite, which needs more resources than the demo.
+demo: ## Show the main use on a real arm64 kernel, in three minutes
 	@tools/setup demo $(STAGED) tools/demo
 
-bench: ## Measure, and print the tables
+bench: ## Measure performance and print the tables
 	@tools/setup guest $(STAGED) python tests/bench/snapshot.py
 	@tools/setup guest $(STAGED) tests/bench/run
 	@tools/setup guest $(STAGED) python tests/bench/fleet.py
 
-guest: guest-6.12 ## Build what a guest is made of; 'python3 -m tests.guest' then boots one
+guest: guest-6.12 ## Build a guest; 'python3 -m tests.guest' boots one
 
-links: ## Ask for the documentation's links to other sites
+links: ## Check the external links of the documentation
 	@tools/setup check $(STAGED) python tools/docs.py linkcheck
 
-package: ## Build the package into build/package and have Galaxy's importer read it
+package: ## Build the package into build/package and check it with Galaxy's importer
 
-release: ## Make a release of what make test has passed: make release VERSION=1.2.3
+release: ## Release a tested tree: make release VERSION=1.2.3
 	@tools/setup check python tools/release.py $(VERSION)
 
-screenshots: ## Make the pictures of the report that the documentation shows
+screenshots: ## Take the screenshots of the report for the documentation
 	@tools/setup report $(STAGED) python -m tests.report.screenshots $(CURDIR)/docs/images
 
-clean: ## Remove what was built in this directory; the caches outside it stay
+clean: ## Remove build results from this directory, but not the caches
 	rm -rf build .nox armfleet-vfio-*.tar.gz

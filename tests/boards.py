@@ -12,5 +12,5 @@ from tests.guest.debian_kernel import debian_kernel
 
 
 def device_trees() -> list[Path]:
-    """The .dtb files, in one directory for each maker; at first they are downloaded."""
+    """Return the .dtb files, in one directory for each maker; at first they are downloaded."""
     return sorted((debian_kernel().ensure() / "boards").rglob("*.dtb"))

@@ -17,7 +17,7 @@ _PACKAGES = ["udev"]
 
 
 def complaints(files: Sequence[Path]) -> str:
-    """What udevadm says against rule files; an empty text if it takes all of them."""
+    """Return what udevadm says against rule files; an empty text if it takes all of them."""
     tree = _artefact().ensure() / "tree"
     (loader,) = tree.glob("usr/lib/*/ld-linux-*.so.*")
     libraries = f"{loader.parent}:{loader.parent / 'systemd'}"

@@ -65,7 +65,7 @@ def _with_links_of_the_site(page: Path) -> str:
 
 
 def _write_reference(place: Path) -> None:
-    # antsibull-docs wants a folder that nobody else can write to.
+    # antsibull-docs wants a directory that nobody else can write to.
     place.mkdir(mode=0o755)
     command = ["antsibull-docs", "--config-file", str(_SETTINGS / "antsibull-docs.cfg")]
     command += ["collection", "--use-current", "--squash-hierarchy", "--fail-on-error"]
@@ -77,7 +77,7 @@ def _write_reference(place: Path) -> None:
 
 
 def _without_contents(text: str) -> str:
-    """A page's text without a table of contents; the theme has its own beside each page."""
+    """Return a page's text without a table of contents; the theme has its own beside each page."""
     return re.sub(r"^\.\. contents::\n(?: +:.*\n)*\n", "", text, flags=re.MULTILINE)
 
 

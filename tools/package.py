@@ -34,7 +34,7 @@ def _strip(collection: Path) -> None:
 
 
 def main(place: Path) -> None:
-    """Everything is made in the folder ``place``."""
+    """Everything is made in the directory ``place``."""
     shutil.rmtree(place, ignore_errors=True)
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(place)}
     # The working tree's copy must not stand in for a file that the package lacks.

@@ -37,7 +37,7 @@ def git(*words: str) -> str:
 
 def _numbers(version: str) -> tuple[int, ...]:
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
-        raise RefusedError(f"{version!r} is no version; say VERSION=1.2.3")
+        raise RefusedError(f"{version!r} is not a version. Set VERSION=1.2.3")
     return tuple(map(int, version.split(".")))
 
 
@@ -45,7 +45,7 @@ def _check(version: str) -> None:
     numbers = _numbers(version)
     changed = git("status", "--short")
     if changed:
-        raise RefusedError(f"the working tree has what is not committed; commit it:\n{changed}")
+        raise RefusedError(f"the working tree has uncommitted changes. Commit them:\n{changed}")
     branch = git("branch", "--show-current")
     if branch != _BRANCH:
         raise RefusedError(
@@ -57,12 +57,12 @@ def _check(version: str) -> None:
         raise RefusedError(f"{version} is not newer than {newest}, which was released")
     if not list((_CHANGELOGS / "fragments").glob("*.y*ml")):
         raise RefusedError(
-            "changelogs/fragments is empty; write what users will notice (CONTRIBUTING.md)"
+            "changelogs/fragments is empty. Add a fragment for what users notice (CONTRIBUTING.md)"
         )
     lacking = not_passed()
     if lacking:
         raise RefusedError(
-            f"make test has not passed on this very tree ({', '.join(lacking)}); run make test"
+            f"make test has not passed on this tree ({', '.join(lacking)}). Run make test"
         )
 
 
@@ -85,7 +85,7 @@ def _write(version: str) -> None:
 
 
 def _verify() -> Path:
-    """The package, after Galaxy's importer and an empty folder have taken it."""
+    """Return the package, after Galaxy's importer and an empty directory have taken it."""
     _run("nox", "--sessions", "build-import-check")
     (archive,) = _PACKAGE.glob("*.tar.gz")
     return archive

@@ -34,7 +34,7 @@ subprocess.run([sys.executable, "-m", "ensurepip"], check=True)
 
 
 def _environment(program: Path) -> dict[str, str]:
-    """A home of its own, so that the user's is not given our way to get pip."""
+    """Return a home of its own, so that the user's is not given our way to get pip."""
     _offer_pip(_HOME / ".ansible/test/cache")
     return {
         **os.environ,

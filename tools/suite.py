@@ -82,7 +82,7 @@ def tree() -> str:
 
 
 def _stamp(part: Part, of_tree: str) -> Path:
-    """Where the verdict of a part that passed on a tree is kept."""
+    """Return where the verdict of a part that passed on a tree is kept."""
     key = hashlib.sha256(json.dumps([of_tree, part.argv]).encode()).hexdigest()
     return _SUITE / "passed" / f"{part.name}-{key[:16]}.json"
 
@@ -110,7 +110,7 @@ def not_passed() -> list[str]:
 
 
 def _reason(skipped: ET.Element) -> str:
-    """A whole file that is skipped has its reason at the end of (path, line, reason)."""
+    """Return the reason; a skipped file has it at the end of (path, line, reason)."""
     if skipped.get("type") == "pytest.skip":
         return skipped.get("message", "")
     return (skipped.text or "").rpartition("Skipped: ")[2].rstrip("')\"")
@@ -179,7 +179,7 @@ async def _run(part: Part) -> Verdict:
             raise
     seconds = time.monotonic() - began
     is_same_tree = tree() == tree_before
-    result = "FAILED" if status else "ok" if is_same_tree else "ok, but the tree was changed"
+    result = "FAILED" if status else "ok" if is_same_tree else "ok, but the tree has changed"
     verdict = Verdict(part.name, result, seconds, _read(directory, log))
     print(f"part {part.name}: {result}, {seconds:.0f} s", flush=True)
     if status:
@@ -204,7 +204,7 @@ async def _run_all(waiting: list[Part], verdicts: dict[str, Verdict]) -> None:
     assert suite
 
     def interrupt() -> None:
-        print("suite: ending the parts that are running; a second signal kills them", flush=True)
+        print("suite: stopping the running parts; a second signal kills them", flush=True)
         suite.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -260,7 +260,7 @@ def _tier(depth: str) -> int:
     recalled = [_recall(part, now) for part in chosen] if depth == "nightly" else []
     verdicts = {verdict.name: verdict for verdict in recalled if verdict}
     for verdict in verdicts.values():
-        print(f"part {verdict.name}: has passed on this very tree")
+        print(f"part {verdict.name}: already passed on this tree")
     waiting = [part for part in chosen if part.name not in verdicts]
     for part in waiting:
         _stamp(part, now).unlink(missing_ok=True)
@@ -270,7 +270,7 @@ def _tier(depth: str) -> int:
     try:
         asyncio.run(_run_all(waiting, verdicts))
     except asyncio.CancelledError:
-        print("suite: interrupted, and all that was running has ended")
+        print("suite: interrupted; all running parts have ended")
         return 130
     _print_table(verdicts.values(), time.monotonic() - began)
     return any(not verdict.is_passed for verdict in verdicts.values())
@@ -296,14 +296,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tools/suite.py")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("test", help="run all parts of make test")
-    commands.add_parser("nightly", help="run those of make nightly that have not passed yet")
+    commands.add_parser("nightly", help="run the parts of make nightly that have not passed yet")
     alone = commands.add_parser("part", help="run one part alone")
     alone.add_argument("--depth", choices=("test", "nightly"), default="test")
     alone.add_argument("name", metavar="NAME")
-    alone.add_argument("words", metavar="WORD", nargs=argparse.REMAINDER)
+    alone.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     if arguments.command == "part":
-        _alone(arguments.name, arguments.depth, arguments.words)
+        _alone(arguments.name, arguments.depth, arguments.arguments)
     return _tier(arguments.command)
 
 

@@ -32,29 +32,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m extensions.simulator", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     one = argparse.ArgumentParser(add_help=False)
-    one.add_argument("name", help="the host's name")
-    one.add_argument("--dtb", type=Path, help="the board's device tree; none: it boots with ACPI")
-    one.add_argument("--drivers", type=Path, help="a description of drivers and modules (YAML)")
+    one.add_argument("name", help="name of the host")
+    one.add_argument(
+        "--dtb", type=Path, help="device tree of the board; without it the board boots with ACPI"
+    )
+    one.add_argument("--drivers", type=Path, help="description of drivers and modules (YAML)")
     begin = commands.add_parser("start", parents=[one], help="start a host")
     begin.set_defaults(act=_start, is_only_served=False)
     serve = commands.add_parser("serve", parents=[one], help="serve a /sys for a container")
     serve.set_defaults(act=_start, is_only_served=True)
     fleet = commands.add_parser("fleet", help="start a host for each of many boards")
-    fleet.add_argument("boards", nargs="+", type=Path, help="device trees; they name the hosts")
-    fleet.add_argument("--drivers", type=Path, help="a description of drivers for all of them")
+    fleet.add_argument(
+        "boards", nargs="+", type=Path, help="device trees; the hosts are named after them"
+    )
+    fleet.add_argument("--drivers", type=Path, help="description of drivers for all of them")
     fleet.set_defaults(act=_fleet)
     stop = commands.add_parser("stop", help="stop hosts")
-    stop.add_argument("names", nargs="+", help="their names")
+    stop.add_argument("names", nargs="+", help="names of the hosts")
     stop.set_defaults(act=_stop)
     told = commands.add_parser("inventory", help="print an inventory of the running hosts")
-    told.add_argument("names", nargs="*", help="none: all of them")
+    told.add_argument("names", nargs="*", help="names of the hosts; all if omitted")
     told.add_argument(
         "--containers",
         action="store_true",
-        help="of hosts that are only served, to containers of their names",
+        help="list served hosts, with containers of the same names",
     )
     told.set_defaults(act=_inventory)
-    commands.add_parser("status", help="say which hosts run").set_defaults(act=_status)
+    commands.add_parser("status", help="list the running hosts").set_defaults(act=_status)
     return parser
 
 
@@ -94,7 +98,7 @@ def _chosen(names: Sequence[str]) -> list[Host]:
     hosts = running()
     unknown = [name for name in names if name not in {host.name for host in hosts}]
     if unknown:
-        raise SimulatorError(f"No host called {', '.join(unknown)} runs")
+        raise SimulatorError(f"No host named {', '.join(unknown)} runs")
     return [host for host in hosts if not names or host.name in names]
 
 

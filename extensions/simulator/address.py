@@ -35,7 +35,7 @@ class _Bus:
     same_space: Callable[[int, int], bool] = operator.eq
 
     def offset(self, address: Sequence[int], window: Sequence[int], outer: _Bus) -> int | None:
-        """How far inside of one entry of ``ranges``; None where it is outside."""
+        """Return how far inside of one entry of ``ranges``; None if it is outside."""
         if self.flag_cells and not self.same_space(address[0], window[0]):
             return None
         own = self.address_cells
@@ -46,7 +46,7 @@ class _Bus:
         return wanted - start if inside else None
 
     def moved(self, address: Sequence[int], offset: int) -> list[int]:
-        """The address that lies so much further on."""
+        """Return the address that lies so much further on."""
         flags, number = address[: self.flag_cells], address[self.flag_cells :]
         total = (_number(number) + offset) & _ALL_ONES
         low = [total >> 32, total & 0xFFFFFFFF][-len(number) :]
@@ -54,7 +54,7 @@ class _Bus:
 
 
 def translate(node: Node) -> int | None:
-    """The first address in ``reg`` as the processor sees it; of_translate_address()."""
+    """Return the first address in ``reg`` as the processor sees it; of_translate_address()."""
     try:
         found = _translated(node)
     except _NoTranslationError:
@@ -63,7 +63,7 @@ def translate(node: Node) -> int | None:
 
 
 def resource(node: Node) -> tuple[int, int] | None:
-    """The first address and its size; of_address_to_resource() with index 0."""
+    """Return the first address and its size; of_address_to_resource() with index 0."""
     if node.parent is None:
         return None
     bus = _bus(node.parent)

@@ -26,7 +26,7 @@ def listen(machine: Machine, place: Path) -> None:
 
 
 def ask(place: Path, **request: Any) -> Any:
-    """The answer of the machine at ``place``; SimulatorError where there is none."""
+    """Return the answer of the machine at ``place``; SimulatorError where there is none."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(place))

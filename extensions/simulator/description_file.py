@@ -32,18 +32,18 @@ _Part = TypeVar("_Part")
 
 
 def read_file(path: Path) -> Description:
-    """The description in a file; SimulatorError in one line if it is none."""
+    """Return the description in a file; SimulatorError in one line if it is none."""
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SimulatorError(f"Cannot read {path}: {reason}") from None
     except SimulatorError as error:
         raise SimulatorError(f"{path}: {error}") from None
 
 
 def parse(text: str) -> Description:
-    """A description from YAML; SimulatorError in one line if it is none."""
+    """Return a description from YAML; SimulatorError in one line if it is none."""
     try:
         given = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -130,4 +130,4 @@ def _list(key: str, given: Mapping[str, Any]) -> list[object]:
 
 def _choice(key: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise SimulatorError(f"{key}: {value!r} is none of {', '.join(choices)}")
+        raise SimulatorError(f"{key}: {value!r} is not one of {', '.join(choices)}")

@@ -16,7 +16,7 @@ from .tree import File
 class Device:
     """A device on the platform or the AMBA bus.
 
-    ``home`` is its folder; ``streams`` are what its node says to ``iommu``; ``held_by`` is the
+    ``home`` is its directory; ``streams`` are what its node says to ``iommu``; ``held_by`` is the
     thread that has the device's lock.
     """
 
@@ -76,7 +76,7 @@ class DeviceLink:
 
 @dataclass(eq=False)
 class Group:
-    """An IOMMU group; ``number`` names its folder."""
+    """An IOMMU group; ``number`` names its directory."""
 
     number: int
     is_noiommu: bool = False

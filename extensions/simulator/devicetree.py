@@ -25,14 +25,14 @@ class Node:
         return f"<Node {self.path}>"
 
     def strings(self, name: str) -> tuple[str, ...]:
-        """A property's list of strings; empty if there is no such property."""
+        """Return a property's list of strings; empty if there is no such property."""
         value = self.properties.get(name)
         if not value:
             return ()
         return tuple(_text(value[:-1] if value.endswith(b"\0") else value).split("\0"))
 
     def cells(self, name: str) -> tuple[int, ...]:
-        """A property's list of 32-bit numbers; empty if there is no such property."""
+        """Return a property's list of 32-bit numbers; empty if there is no such property."""
         value = self.properties.get(name, b"")
         return struct.unpack_from(f">{len(value) // 4}I", value)
 

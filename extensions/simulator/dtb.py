@@ -23,7 +23,7 @@ _NO_NAMES = ("", ".", "..")
 
 
 def read_file(path: Path) -> Node:
-    """The root of the tree in a .dtb file."""
+    """Return the root of the tree in a .dtb file."""
     try:
         blob = path.read_bytes()
     except OSError as error:
@@ -35,7 +35,7 @@ def read_file(path: Path) -> Node:
 
 
 def read(blob: bytes) -> Node:
-    """The root of the tree; errors are worded to follow the name of the file."""
+    """Return the root of the tree; errors are worded to follow the name of the file."""
     _check(blob)
     try:
         root = _unflatten(bytearray(blob))
@@ -51,14 +51,12 @@ def _check(blob: bytes) -> None:
     if not blob:
         raise SimulatorError("is empty")
     if not blob.startswith(_MAGIC[: len(blob)]):
-        raise SimulatorError("is no device tree (its first bytes are not d00dfeed)")
+        raise SimulatorError("is not a device tree (its first bytes are not d00dfeed)")
     if len(blob) < _HEADER.size:
-        raise SimulatorError(f"is cut short: it has {len(blob)} bytes, less than a header")
+        raise SimulatorError(f"is truncated: it has {len(blob)} bytes, less than a header")
     _magic, told = _HEADER.unpack_from(blob)
     if told > len(blob):
-        raise SimulatorError(
-            f"is cut short: its header says {told} bytes, the file has {len(blob)}"
-        )
+        raise SimulatorError(f"is truncated: its header has {told} bytes, the file has {len(blob)}")
     problem = libfdt.fdt_check_full(bytearray(blob), len(blob))
     if problem:
         raise SimulatorError(f"is a damaged device tree ({libfdt.strerror(problem)})")

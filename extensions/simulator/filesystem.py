@@ -183,7 +183,7 @@ class FileSystem:
         return {"f_bsize": _PAGE, "f_frsize": _PAGE, "f_namemax": 255}
 
     def _folder_in_dev(self, path: str) -> Folder:
-        """Where ``path`` is; sysfs takes no names of ours, and /dev does."""
+        """Return where ``path`` is; sysfs takes no names of ours, and /dev does."""
         folder = self._entry(path.rpartition("/")[0])
         if not path.startswith("/dev/vfio/") or not isinstance(folder, Folder):
             raise failure(errno.EPERM)

@@ -43,7 +43,7 @@ _LONGEST_SOCKET_PATH = 107
 
 
 def run_folder() -> Path:
-    """Where running hosts have their folders: ARMFLEET_SIMULATOR_HOSTS, or one in the cache."""
+    """Where running hosts have their directories: ARMFLEET_SIMULATOR_HOSTS, or one in the cache."""
     chosen = os.environ.get("ARMFLEET_SIMULATOR_HOSTS")
     if chosen:
         return Path(chosen)
@@ -76,7 +76,7 @@ class Host:
 
     @property
     def pid(self) -> int | None:
-        """The process that serves the host, or None where it does not run."""
+        """The process that serves the host, or None if it does not run."""
         try:
             with (self.folder / "pid").open() as stream:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -109,7 +109,7 @@ class Plan:
 
 
 def running() -> list[Host]:
-    """Every host that runs, by name."""
+    """Return every host that runs, by name."""
     folder = run_folder()
     names = sorted(place.name for place in folder.iterdir()) if folder.is_dir() else []
     return [host for host in map(Host, names) if host.pid is not None]
@@ -135,17 +135,17 @@ def start(plans: Sequence[Plan]) -> list[Host]:
 
 def _check(plans: Sequence[Plan]) -> None:
     if os.geteuid():
-        raise SimulatorError("Simulated hosts need root, to mount their /sys")
+        raise SimulatorError("Simulated hosts require root privileges to mount their /sys")
     if not os.access("/dev/fuse", os.W_OK):
-        raise SimulatorError("There is no /dev/fuse here, which simulated hosts need")
+        raise SimulatorError("Simulated hosts require /dev/fuse, which does not exist here")
     for plan in plans:
         host = Host(plan.name)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.name):
-            raise SimulatorError(f"{plan.name!r} is no name for a host")
+            raise SimulatorError(f"{plan.name!r} is not a valid host name")
         if len(str(host.control)) > _LONGEST_SOCKET_PATH:
-            raise SimulatorError(f"{host.control} is too long a path for a socket")
+            raise SimulatorError(f"{host.control} is too long for the path of a socket")
         if host.pid is not None:
-            raise SimulatorError(f"Host {plan.name} runs already; stop it first")
+            raise SimulatorError(f"Host {plan.name} is already running. Stop it first")
 
 
 def _begin(plan: Plan) -> tuple[Host, int]:
@@ -172,12 +172,12 @@ def _wait_until_ready(host: Host, pipe: int) -> None:
 
 def _last_words(host: Host) -> str:
     lines = host.log.read_text(errors="replace").split("\n") if host.log.exists() else []
-    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
 
 
 def _live(life: Callable[[], None], told: int) -> NoReturn:
     """Be a child process: whatever happens, nothing of the parent's goes on in it."""
-    # The garbage collector writes to each object that it looks at, which copies its page.
+    # The garbage collector writes to each object that it inspects, which copies its page.
     gc.freeze()
     try:
         life()

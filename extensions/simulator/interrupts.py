@@ -33,7 +33,7 @@ _OWN_MAP = frozenset(
     }
 )
 _EVERY_BIT = 0xFFFFFFFF
-# of_irq_parse_one() looks at no more of a device's reg.
+# of_irq_parse_one() inspects no more of a device's reg.
 _UNIT_CELLS = 3
 
 
@@ -46,7 +46,7 @@ class _Place(NamedTuple):
 
 
 def controllers(node: Node, by_phandle: Mapping[int, Node]) -> Iterator[Node]:
-    """The controller of each interrupt, up to the first that leads nowhere."""
+    """Yield the controller of each interrupt, up to the first that leads nowhere."""
     unit = [*node.cells("reg")[:_UNIT_CELLS], *[0] * _UNIT_CELLS][:_UNIT_CELLS]
     for parent, specifier in _interrupts(node, by_phandle):
         found = _last(_Place(parent, unit, specifier), by_phandle)
@@ -56,7 +56,7 @@ def controllers(node: Node, by_phandle: Mapping[int, Node]) -> Iterator[Node]:
 
 
 def mapped_controllers(node: Node, by_phandle: Mapping[int, Node]) -> Iterator[Node]:
-    """The parents that a node's own interrupt-map names."""
+    """Yield the parents that a node's own interrupt-map names."""
     width = first_cell(node, "#interrupt-cells")
     if width is not None:
         for _ours, parent in _entries(node, address_cells(node) + width, by_phandle):
@@ -128,7 +128,7 @@ def _mapped(place: _Place, by_phandle: Mapping[int, Node]) -> _Place | None:
 def _entries(
     node: Node, width: int, by_phandle: Mapping[int, Node]
 ) -> Iterator[tuple[Sequence[int], _Place]]:
-    """The lines of an interrupt-map, up to the first that is malformed."""
+    """Yield the lines of an interrupt-map, up to the first that is malformed."""
     cells = node.cells("interrupt-map")
     while len(cells) > width + 1:
         parent = by_phandle.get(cells[width])

@@ -28,7 +28,7 @@ _SETTINGS = {
 
 
 def inventory(hosts: Sequence[Host]) -> str:
-    """A YAML inventory with a group ``simulated``."""
+    """Return a YAML inventory with a group ``simulated``."""
     addresses = {host.name: {"ansible_host": str(host.folder)} for host in hosts}
     return _group({"hosts": addresses, "vars": _SETTINGS})
 

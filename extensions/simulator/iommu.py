@@ -15,7 +15,7 @@ from .tree import Tree
 
 
 def lowest_free(taken: Iterable[int]) -> int:
-    """The number that the kernel's allocators of numbers hand out next."""
+    """Return the number that the kernel's allocators of numbers hand out next."""
     used = set(taken)
     return next(number for number in range(len(used) + 1) if number not in used)
 

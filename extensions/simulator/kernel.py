@@ -463,7 +463,7 @@ def uevent(device: Device) -> bytes:
 
 
 def uevent_properties(device: Device) -> list[str]:
-    """What the kernel tells of a device in an event, each as 'KEY=value'."""
+    """Return what the kernel tells of a device in an event, each as 'KEY=value'."""
     driver = [f"DRIVER={device.driver.name}"] if device.driver else []
     amba = [f"AMBA_ID={device.amba_id}"] if device.bus == "amba" else []
     return [*driver, *device.of_properties, *amba, f"MODALIAS={device.modalias}"]

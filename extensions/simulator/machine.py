@@ -121,7 +121,7 @@ def _modules(description: Description) -> list[Module]:
 
 
 def _natives(devices: Sequence[Device], described: Sequence[Driver]) -> list[Driver]:
-    """A driver for each kind of device that no described driver takes."""
+    """Return a driver for each kind of device that no described driver takes."""
     found: dict[tuple[str, str], Driver] = {}
     for device in devices:
         if any(one.bus == device.bus and matches(one, device) for one in described):
@@ -187,7 +187,7 @@ def _device(
 
 
 def of_properties(node: Node, kind: str, aliases: Sequence[str]) -> Iterator[str]:
-    """What an event tells of a device's node, as of_device_uevent in drivers/of/device.c."""
+    """Yield what an event tells of a device's node, as of_device_uevent in drivers/of/device.c."""
     compatible = node.strings("compatible")
     yield f"OF_NAME={node.name.partition('@')[0]}"
     yield f"OF_FULLNAME={node.path}"

@@ -74,7 +74,7 @@ class Modules:
         self._drivers_by_module.pop(name, None)
 
     def installed(self) -> dict[str, tuple[Module, list[Driver]]]:
-        """Every module by its name, with the drivers in it."""
+        """Return every module by its name, with the drivers in it."""
         return {name: (module, self._drivers_of(name)) for name, module in self._modules.items()}
 
     def boot(self) -> None:
@@ -322,7 +322,7 @@ class _Configuration:
         return found
 
     def words(self, module: str) -> list[str]:
-        """The options of a module, as 'name=value' each."""
+        """Return the options of a module, as 'name=value' each."""
         return self.options.get(module, [])
 
 
@@ -365,7 +365,7 @@ def _underscored(name: str) -> str:
 
 
 def _flag(value: str) -> str | None:
-    """A boolean as the kernel shows it, or None for what it does not take."""
+    """Return a boolean as the kernel shows it, or None for what it does not take."""
     if value.lower().startswith(_TRUE):
         return "Y"
     return "N" if value.lower().startswith(_FALSE) else None

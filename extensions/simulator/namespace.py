@@ -49,7 +49,7 @@ def mount(kind: str, place: Path, options: str = "") -> None:
 
 
 def bind(source: Path, place: Path) -> None:
-    """Have ``source``, a folder or a file, be at ``place`` too."""
+    """Have ``source``, a directory or a file, be at ``place`` too."""
     if source.is_dir():
         place.mkdir(parents=True, exist_ok=True)
     else:

@@ -12,7 +12,7 @@ from .devicetree import Node
 
 
 def is_available(node: Node) -> bool:
-    """Whether the node itself may be used; what its ancestors say is another question."""
+    """Return whether the node itself may be used; what its ancestors say is another question."""
     return "status" not in node.properties or node.strings("status")[:1] in (("okay",), ("ok",))
 
 
@@ -22,17 +22,17 @@ def is_compatible(node: Node, wanted: Collection[str]) -> bool:
 
 
 def base_name(node: Node) -> str:
-    """The name without its unit address."""
+    """Return the name without its unit address."""
     return node.name.partition("@")[0]
 
 
 def first_cell(node: Node, name: str) -> int | None:
-    """A property's first number."""
+    """Return a property's first number."""
     return next(iter(node.cells(name)), None)
 
 
 def cells_of(node: Node, name: str, default: int) -> int:
-    """A first number that holds for all that lies below, as #address-cells does in Linux."""
+    """Return a first number that holds for all that lies below, as #address-cells does in Linux."""
     found: Node | None = node
     while found:
         number = first_cell(found, name)
@@ -43,17 +43,17 @@ def cells_of(node: Node, name: str, default: int) -> int:
 
 
 def address_cells(node: Node) -> int:
-    """How many cells the addresses of a node's children have."""
+    """Return how many cells the addresses of a node's children have."""
     return cells_of(node, "#address-cells", 1)
 
 
 def child(node: Node, name: str) -> Node | None:
-    """The child of this full name."""
+    """Return the child of this full name."""
     return next((found for found in node.children if found.name == name), None)
 
 
 def phandles(root: Node) -> dict[int, Node]:
-    """Every node that others may refer to, by its number."""
+    """Return every node that others may refer to, by its number."""
     found: dict[int, Node] = {}
     for node in root.walk():
         number = first_cell(node, "phandle") or first_cell(node, "linux,phandle")
@@ -63,7 +63,7 @@ def phandles(root: Node) -> dict[int, Node]:
 
 
 def find_interrupt_parent(node: Node, by_phandle: Mapping[int, Node]) -> Node | None:
-    """Where the node's interrupts go; of_irq_find_parent()."""
+    """Return where the node's interrupts go; of_irq_find_parent()."""
     found: Node | None = node
     seen: set[Node] = set()
     while found and found not in seen:

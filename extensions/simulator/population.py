@@ -48,7 +48,7 @@ class Planned:
 
 
 def population(root: Node) -> list[Planned]:
-    """The devices, in the order in which Linux makes them."""
+    """Return the devices, in the order in which Linux makes them."""
     return _Population(root).devices
 
 
@@ -112,7 +112,7 @@ class _Population:
         return is_available(node) and node not in self._taken_nodes
 
     def _take(self, node: Node, bus: Bus, parent: Planned | None) -> Planned | None:
-        """Two devices of a bus, or of a folder, cannot have one name: the second is not made."""
+        """Two devices of a bus, or of a directory, cannot have one name: the second is not made."""
         name = device_name(node)
         names = {(bus, name), (parent, name)}
         if names & self._taken_names:

@@ -12,12 +12,12 @@ PROGRAMS = ("/bin/sed", "/usr/bin/realpath", "/bin/mkdir", "/bin/ln", "/bin/rm")
 
 
 def operands(words: list[str]) -> list[str]:
-    """What follows "--"; rules give a program no operand without it."""
+    """Return what follows "--"; rules give a program no operand without it."""
     return words[words.index("--") + 1 :]
 
 
 def sed(expressions: list[str], text: str) -> str:
-    """What 'sed -n' prints, of y, of s with p, of d where nothing matches and of q.
+    """Return what 'sed -n' prints, of y, of s with p, of d where nothing matches and of q.
 
     None has its mark within, and s without an expression has that of d.
     """

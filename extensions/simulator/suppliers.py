@@ -107,7 +107,7 @@ class _Links:
         return list(found.values())
 
     def _stand_ins(self, reference: Link) -> Iterator[Node]:
-        """Which devices get a link for a reference that makes nobody wait."""
+        """Yield which devices get a link for a reference that makes nobody wait."""
         consumer, supplier, _name = reference
         if consumer in self._order and self._is_cycle(consumer, supplier):
             yield consumer

@@ -21,7 +21,7 @@ _MOST_LINKS = 40
 
 
 def failure(code: int) -> OSError:
-    """The error that a system call ends with."""
+    """Return the error that a system call ends with."""
     return OSError(code, os.strerror(code))
 
 
@@ -70,7 +70,7 @@ class File:
 
 
 class Link:
-    """A symbolic link; ``target`` is relative to the link's folder."""
+    """A symbolic link; ``target`` is relative to the link's directory."""
 
     __slots__ = ("target",)
 
@@ -79,7 +79,7 @@ class Link:
 
 
 class Folder:
-    """A folder with its entries by name."""
+    """A directory with its entries by name."""
 
     __slots__ = ("entries",)
 
@@ -97,7 +97,7 @@ class Tree:
         self.root = Folder()
 
     def make_folder(self, path: str) -> Folder:
-        """The folder at ``path``, made with its parents where it is not there."""
+        """Return the directory at ``path``, made with its parents where it is not there."""
         folder = self.root
         for name in _parts(path):
             found = folder.entries.get(name)
@@ -131,7 +131,7 @@ class Tree:
             file.is_live = False
 
     def lookup(self, path: str) -> Entry | None:
-        """The entry at ``path``; links on the way are not followed, as FUSE asks for it."""
+        """Return the entry at ``path``; links on the way are not followed, as FUSE asks for it."""
         entry: Entry = self.root
         for name in _parts(path):
             found = entry.entries.get(name) if isinstance(entry, Folder) else None
@@ -141,19 +141,19 @@ class Tree:
         return entry
 
     def resolve(self, path: str) -> str | None:
-        """The path with every link followed, or None where it leads nowhere."""
+        """Return the path with every link followed, or None if it leads nowhere."""
         walked = self._walk(path)
         return None if walked is None else "/".join(name for name, _entry in walked)
 
     def find(self, path: str) -> Entry | None:
-        """The entry at ``path``, links followed."""
+        """Return the entry at ``path``, links followed."""
         walked = self._walk(path)
         if walked is None:
             return None
         return walked[-1][1] if walked else self.root
 
     def _walk(self, path: str) -> list[tuple[str, Entry]] | None:
-        """The entries from the root to ``path`` with their names, links followed."""
+        """Return the entries from the root to ``path`` with their names, links followed."""
         walked: list[tuple[str, Entry]] = []
         waiting = _parts(path)[::-1]
         followed = 0
@@ -184,7 +184,7 @@ class Tree:
         return sorted(entry.entries) if isinstance(entry, Folder) else []
 
     def link(self, path: str) -> str | None:
-        """What the link at ``path`` says."""
+        """Return what the link at ``path`` says."""
         parent = self.find(dirname(path))
         entry = parent.entries.get(path.rpartition("/")[2]) if isinstance(parent, Folder) else None
         return entry.target if isinstance(entry, Link) else None

@@ -71,7 +71,7 @@ def parse(text: str) -> list[list[Token]]:
 
 
 def event_of(action: str, device: Device) -> Event:
-    """What the kernel tells of a device at this moment."""
+    """Return what the kernel tells of a device at this moment."""
     properties = dict(line.partition("=")[::2] for line in uevent_properties(device))
     return Event(action, device, {**properties, "SUBSYSTEM": device.bus}, [])
 
@@ -211,7 +211,7 @@ class Udev:
                 self._machine.watch.around(path, value.encode(), file.write)
 
     def _play(self, event: Event, words: list[str]) -> str:
-        """What a program says."""
+        """Return what a program says."""
         if words[:2] == ["/bin/sed", "-n"]:
             return sed(words[3:-2:2], self._content(event, words[-1]))
         if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups", "--"]:
@@ -260,7 +260,7 @@ class Udev:
 
 
 def _below(folder: str, path: str) -> str:
-    """The path as it is from ``folder`` on, if it is below that."""
+    """Return the path as it is from ``directory`` on, if it is below that."""
     return path[len(folder) :] if path.startswith(folder) else path
 
 

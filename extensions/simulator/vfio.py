@@ -45,7 +45,7 @@ class Vfio:
         return driver.name == VFIO_DRIVERS[driver.bus]
 
     def probe(self, driver: Driver, device: Device) -> int:
-        """An errno, or 0."""
+        """Return an errno, or 0."""
         if not device.compatible and device.hid is None:
             return errno.EINVAL
         if not self._has_reset(device) and self._needs_reset(driver):
@@ -70,7 +70,7 @@ class Vfio:
             self._kernel.groups.leave(device)
 
     def is_group_open(self) -> bool:
-        """Whether any group's node is open."""
+        """Return whether any group's node is open."""
         return any(device.group and device.group.is_owned for device in self._numbers)
 
     def _has_reset(self, device: Device) -> bool:

@@ -51,7 +51,7 @@ class Watch:
         self._left = fault.number
 
     def take(self) -> list[Write]:
-        """The writes since this was last asked."""
+        """Return the writes since this was last asked."""
         writes, self.writes = self.writes, []
         return writes
 

@@ -2,19 +2,19 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What every module says of check mode, diff mode, idempotency and platform."""
+"""Attributes of all modules: check mode, diff mode, idempotency and platform."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """What all modules say, those that change something, and those that only read."""
+    """Attributes of all modules, of those that change something, and of those that only read."""
 
     DOCUMENTATION = r"""
 options: {}
 attributes:
   check_mode:
-    description: Can run in check mode and says what a run would do, without changing the host.
+    description: Can run in check mode and returns what a run would do, without changing the host.
     support: full
   platform:
     description: The operating systems that the module works on.

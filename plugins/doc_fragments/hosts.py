@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the filters over the hosts of a play have in common."""
+"""Options that the filters over the hosts of a play share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   _input:
-    description: Names of hosts, as in the inventory, such as C(ansible_play_hosts_all).
+    description: Names of hosts in the inventory, such as C(ansible_play_hosts_all).
     type: list
     elements: str
     required: true
   hostvars:
-    description: The variables of all hosts, C(hostvars).
+    description: Variables of all hosts, C(hostvars).
     type: dict
     required: true
 """

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: board_names
-short_description: Return the names of a board in characters that are no template
+short_description: Return the names of a board in characters that are safe in templates
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
 description:
-  - Returns the names that C(when_board) compares, from C(board) as M(armfleet.vfio.device_info)
-    returned it, each once.
-  - A character that C(when_board) does not take becomes V(_). Facts are kept in a cache, and the
-    inventory plugins of ansible-core before 2.19 evaluate templates in what is read from there.
-  - A name is cut after 128 characters, and the 64 first names are returned.
+  - Returns the names that C(when_board) is compared with, from C(board) as
+    M(armfleet.vfio.device_info) returned it, each once.
+  - A character that C(when_board) does not accept becomes V(_). Facts are stored in a cache, and
+    the inventory plugins of ansible-core before 2.19 evaluate templates in what they read from
+    there.
+  - Names are truncated to 128 characters, and only the first 64 names are returned.
 options:
   _input:
     description: The board, with C(compatible), C(product_name) and C(board_name).
@@ -28,12 +29,12 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Read what firmware calls the board
+- name: Read the board's names from the firmware
   armfleet.vfio.device_info:
     devices: []
   register: found
 
-- name: Keep its names
+- name: Store its names
   ansible.builtin.set_fact:
     armfleet_board_names: "{{ found.board | armfleet.vfio.board_names }}"
     cacheable: true

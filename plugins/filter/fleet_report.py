@@ -8,26 +8,26 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: fleet_report
-short_description: Write the states of hosts as JSON, CSV, Prometheus text and one line
+short_description: Render the states of hosts as JSON, CSV, Prometheus text and one line
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
-description:
-  - Writes what P(armfleet.vfio.host_states#filter) returns as texts, all of the same moment, and
-    makes of it what a template for a page needs. The role P(armfleet.vfio.report#role) makes its
-    files of it.
+description: >-
+  Renders what P(armfleet.vfio.host_states#filter) returns as texts with a common timestamp, and
+  returns the data that a template for a page needs. The role P(armfleet.vfio.report#role) creates
+  its files from it.
 options:
   _input:
-    description: The hosts, as P(armfleet.vfio.host_states#filter) returns them.
+    description: Hosts, as P(armfleet.vfio.host_states#filter) returns them.
     type: list
     elements: dict
     required: true
   title:
-    description: The title of the report.
+    description: Title of the report.
     type: str
     default: Devices of the fleet
   sources:
-    description: Texts of a page's inline style and script, by names of your own.
+    description: Inline style and script of a page, by names that you choose.
     type: dict
 seealso:
   - plugin: armfleet.vfio.host_states
@@ -35,7 +35,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Say in one line how the fleet is
+- name: Show the states of the fleet on one line
   ansible.builtin.debug:
     msg: "{{ (fleet | armfleet.vfio.fleet_report).summary }}"
   vars:
@@ -45,20 +45,20 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The report.
+  description: Report.
   type: dict
   contains:
     summary:
-      description: One line for people, the number of hosts in each state.
+      description: Number of hosts in each state, on one line.
       returned: always
       type: str
-      sample: "200 hosts: 1 unreachable, 3 drift, 196 as listed"
+      sample: "200 hosts: 1 unreachable, 3 drift, 196 in sync"
     json:
-      description: All of it, one host a line.
+      description: Complete report, with one host per line.
       returned: always
       type: str
     csv:
-      description: One device a line, and a host without devices on a line of its own.
+      description: One device per line; a host without devices has a line of its own.
       returned: always
       type: str
     prometheus:
@@ -67,29 +67,29 @@ _value:
       type: str
     page:
       description:
-        - What a template for a page needs.
-        - Texts of hosts are as they were said, and the template must escape them. Only
-          RV(_value.page.data) is ready for a C(script) element.
+        - Data for the template of a page.
+        - Texts of hosts are not escaped; the template must escape them. Only RV(_value.page.data)
+          is ready for a C(script) element.
       returned: always
       type: dict
       contains:
         title:
-          description: The title.
+          description: Title.
           returned: always
           type: str
           sample: Boards
         version:
-          description: The version of this collection.
+          description: Version of this collection.
           returned: always
           type: str
           sample: 0.1.0
         made_at:
-          description: When it was made, in ISO 8601.
+          description: Time of the report in ISO 8601.
           returned: always
           type: str
           sample: "2026-01-31T12:00:00+00:00"
-        made_at_in_words:
-          description: The same for people.
+        made_at_text:
+          description: The same for readers.
           returned: always
           type: str
           sample: 31 January 2026, 12:00 UTC
@@ -101,34 +101,32 @@ _value:
           sample: [{state: drift, label: Drift, hosts: 3}]
         columns:
           description: >-
-            The columns of hosts, each with its C(key) in RV(_value.page.hosts), its C(title), the
+            Columns of hosts. Each has its C(key) in RV(_value.page.hosts), its C(title), the
             C(class_name) of its cells, and C(total), the title of its number in
-            RV(_value.page.totals), null if it has none.
+            RV(_value.page.totals) or null.
           returned: always
           type: list
           elements: dict
           sample: [{key: drifting, title: Drift, class_name: number, total: With drift}]
         totals:
           description: >-
-            Numbers of C(devices), of those that are C(listed), that are C(drifting), and that are
-            C(with_hazards).
+            Numbers of C(devices), and of those that are C(listed), C(drifting) and C(in_use).
           returned: always
           type: dict
-          sample: {devices: 796, listed: 199, drifting: 3, with_hazards: 3}
+          sample: {devices: 796, listed: 199, drifting: 3, in_use: 3}
         hosts:
           description: >-
-            The hosts in need of somebody first, each with C(host), C(state), its C(label),
-            C(sentence), and numbers as in RV(_value.page.totals).
+            Hosts, the most urgent first. Each has C(host), C(state), the C(label) of the state,
+            C(message), and numbers as in RV(_value.page.totals).
           returned: always
           type: list
           elements: dict
         data:
-          description: >-
-            JSON of the devices of these hosts, in their order, for a C(script) element.
+          description: Devices of these hosts in their order, as JSON for a C(script) element.
           returned: always
           type: str
         hashes:
-          description: The hash of each of O(sources), as a Content-Security-Policy names it.
+          description: Hash of each of O(sources), in the format of a Content-Security-Policy.
           returned: always
           type: dict
           sample: {script: sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=}

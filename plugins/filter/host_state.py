@@ -8,21 +8,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: host_state
-short_description: Say in what state a host is, by what device_info returned
+short_description: Return the state of a host from a result of device_info
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
 description:
-  - Makes of a registered result of M(armfleet.vfio.device_info) the state of the host, one
-    sentence for people and its devices in short.
-  - Takes every result, that of a host which failed or cannot be reached as well. It never fails
-    because of what a host said.
-  - What a host said is data. It is never taken for a template, wherever the result is used.
+  - Returns the state of a host, a message and a summary of its devices, from a registered result of
+    M(armfleet.vfio.device_info).
+  - Accepts every result, including those of hosts that failed or are unreachable. It never fails
+    because of the content of a host's answer.
+  - Texts from a host are data. They are never evaluated as templates, wherever the result is used.
 positional: host
 options:
   _input:
     description:
-      - The registered result; null or empty where there is none.
+      - Registered result; null or empty if there is none.
       - Its task needs C(ignore_unreachable) and C(ignore_errors), so that hosts which cannot be
         read have one.
     type: dict
@@ -42,50 +42,51 @@ EXAMPLES = r"""
   ignore_errors: true
   ignore_unreachable: true
 
-- name: Say how the host is
+- name: Show the state of the host
   ansible.builtin.debug:
-    msg: "{{ (found | armfleet.vfio.host_state(inventory_hostname)).sentence }}"
+    msg: "{{ (found | armfleet.vfio.host_state(inventory_hostname)).message }}"
 """
 
 RETURN = r"""
 _value:
-  description: The host as a report shows it.
+  description: State of the host for a report.
   type: dict
   contains:
     host:
-      description: Its name in the inventory.
+      description: Name of the host in the inventory.
       returned: always
       type: str
       sample: board-7
     state:
       description:
-        - V(as_listed) if a list was applied, and nothing differs from it, now or after the next
-          boot.
-        - V(unmanaged) if no list was applied, and the next boot changes nothing.
-        - V(reboot) if the list was applied for the next boot only, which has not happened yet.
-        - V(drift) if a device differs from the list, or will after the next boot, or if a boot file
-          is not as the list last applied renders it.
-        - V(failed) if it was reached and its devices could not be read, or if it was not read at
-          all.
-        - V(unreachable) if it could not be reached.
+        - V(in_sync) if a list was applied and nothing differs from it, now or after the next boot.
+        - V(unmanaged) if no list was applied and the next boot changes nothing.
+        - V(reboot_required) if the list was applied only for the next boot, and the host was not
+          rebooted since.
+        - V(drift) if a device differs from the last-applied configuration, now or after the next
+          boot, or if a boot file differs from it.
+        - V(failed) if the host was reached but its devices could not be read, or if it was not
+          read.
+        - V(unreachable) if the host could not be reached.
       returned: always
       type: str
       sample: drift
-    sentence:
-      description: The same in plain words on one line, with what to do where that is known.
+    message:
+      description: The same as text on one line, with a remedy if one is known.
       returned: always
       type: str
       sample: >-
         It cannot be reached: connect to host 192.0.2.7 port 22: Connection refused. Check that its
-        SSH server runs, and ansible_port.
+        SSH server is running, and check ansible_port.
     devices:
-      description: Its devices; empty where they could not be read.
+      description: Devices of the host; empty if they could not be read.
       returned: always
       type: list
       elements: dict
       contains:
         device:
-          description: Path in the device tree, or in the ACPI namespace, or else its name.
+          description: >-
+            Path in the device tree or in the ACPI namespace, or its name if it has neither.
           returned: always
           type: str
           sample: /soc/crypto@b000000
@@ -100,62 +101,64 @@ _value:
           type: str
           sample: platform
         driver:
-          description: The driver that it is bound to; null if none.
+          description: Driver that it is bound to; null if none.
           returned: always
           type: str
           sample: acme-crypto
         driver_override:
-          description: The override; null if it is not set.
+          description: Its override; null if unset.
           returned: always
           type: str
           sample: null
         desired:
           description: >-
-            What the list last applied wants, C(driver) and C(driver_override); null where it says
-            nothing of the device.
+            C(driver) and C(driver_override) that the last-applied configuration requires; null if
+            it does not claim the device.
           returned: always
           type: dict
           sample: {driver: vfio-platform, driver_override: vfio-platform}
         next_boot:
           description: >-
-            What it will be after the next boot, C(driver) and C(driver_override), whether that is
-            C(known), and the C(reason).
+            C(driver) and C(driver_override) after the next boot, whether they are C(known), and the
+            C(reason).
           returned: always
           type: dict
           sample:
             driver: vfio-platform
             driver_override: vfio-platform
             known: true
-            reason: policy vfio of the list last applied
+            reason: policy vfio of the last-applied configuration
         drift:
-          description: A sentence for each difference; empty where there is none.
+          description: Messages about differences; empty if there are none.
           returned: always
           type: list
           elements: str
           sample:
             - >-
-              it is on driver acme-crypto with driver_override unset, and the list last applied
-              wants it on driver vfio-platform with driver_override vfio-platform
-        hazards:
+              it is bound to acme-crypto with driver_override unset, but the last-applied
+              configuration requires it to be bound to vfio-platform with driver_override
+              vfio-platform
+        in_use_by:
           description: >-
-            What would be hurt if it lost its driver now, C(kind) and C(sentence), as C(carries) of
-            M(armfleet.vfio.device_info); null where that is not known, as without root.
+            C(kind) and C(message) of each use that would fail if the device were unbound now, as
+            C(in_use_by) of M(armfleet.vfio.device_info); null if unknown, as without root
+            privileges.
           returned: always
           type: list
           elements: dict
-          sample: [{kind: network, sentence: network interface eth0 is up}]
+          sample: [{kind: network, message: network interface eth0 is up}]
     boot_files:
       description: >-
-        A sentence for each difference of a boot file from what the list last applied renders, and
-        for each directory in which others than root can replace one; empty where there is none.
+        Messages about differences between boot files and the last-applied configuration, and about
+        directories in which users other than root can replace them; empty if there are none.
       returned: always
       type: list
       elements: str
       sample: [/etc/modules-load.d/armfleet-vfio.conf is empty]
     notes:
       description: >-
-        What an operator should know and is no drift, a sentence each, such as that an installed
-        kernel lacks a module that the list needs. The first of them ends RV(_value.sentence).
+        Messages that are not drift, such as that an installed kernel lacks a module that the list
+        requires. The first of them is appended to RV(_value.message).
       returned: always
       type: list
       elements: str

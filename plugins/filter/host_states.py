@@ -8,13 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: host_states
-short_description: Say in what states hosts are, by what each of them registered
+short_description: Return the states of hosts from their registered results
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
-description:
-  - What P(armfleet.vfio.host_state#filter) makes of each host's registered result of
-    M(armfleet.vfio.device_info). A host that has none is a failed one.
+description: >-
+  Applies P(armfleet.vfio.host_state#filter) to the registered result of
+  M(armfleet.vfio.device_info) of each host. A host without a result is V(failed).
 positional: hostvars, variable
 options:
   variable:
@@ -35,9 +35,9 @@ EXAMPLES = r"""
   ignore_errors: true
   ignore_unreachable: true
 
-- name: Say which hosts are not as they should be
+- name: Show the hosts that are not in sync
   ansible.builtin.debug:
-    msg: "{{ fleet | rejectattr('state', 'in', ['as_listed', 'unmanaged']) }}"
+    msg: "{{ fleet | rejectattr('state', 'in', ['in_sync', 'unmanaged']) }}"
   vars:
     fleet: "{{ ansible_play_hosts_all | armfleet.vfio.host_states(hostvars, 'found') }}"
   run_once: true
@@ -45,7 +45,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: One for each host, in their order, as P(armfleet.vfio.host_state#filter) returns it.
+  description: State of each host, in their order, as P(armfleet.vfio.host_state#filter) returns it.
   type: list
   elements: dict
 """

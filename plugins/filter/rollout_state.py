@@ -8,36 +8,35 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: rollout_state
-short_description: Say what came of a rollout on a host
+short_description: Return the result of a rollout on a host
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
-description:
-  - Makes one row of the playbooks C(armfleet.vfio.rollout), C(armfleet.vfio.rollback) and
-    C(armfleet.vfio.reboot) of what their tasks registered on a host.
+description: >-
+  Returns one row of the tables of the playbooks C(armfleet.vfio.rollout), C(armfleet.vfio.rollback)
+  and C(armfleet.vfio.reboot), from what their tasks registered on a host.
 options:
   _input:
     description: Name of the host.
     type: str
     required: true
   wave:
-    description: The number of its wave, from V(1).
+    description: Number of its wave, from V(1).
     type: int
     required: true
   applied:
     description: >-
-      What M(armfleet.vfio.host_policy) returned, or M(ansible.builtin.reboot), also where it
-      failed.
+      Result of M(armfleet.vfio.host_policy) or M(ansible.builtin.reboot), including that of a
+      failed task.
     type: dict
   checked:
-    description: What M(armfleet.vfio.device_info) returned after it; none in check mode.
+    description: Result of M(armfleet.vfio.device_info) after it; none in check mode.
     type: dict
   failure:
-    description: The C(task) that failed, and its C(msg), where one did.
+    description: C(task) that failed and its C(msg), if one failed.
     type: dict
   unchanged:
-    description: >-
-      What is to be said of a host that was left as it was, in place of how its devices are.
+    description: Message for a host that was not changed, instead of the state of its devices.
     type: str
 seealso:
   - plugin: armfleet.vfio.rollout_table
@@ -45,17 +44,17 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Fail where the list did not come into force
+- name: Fail if the list was not applied
   ansible.builtin.assert:
     that: row.outcome in ["changed", "unchanged"]
-    fail_msg: "{{ row.sentence }}"
+    fail_msg: "{{ row.message }}"
   vars:
     row: "{{ inventory_hostname | armfleet.vfio.rollout_state(1, applied, checked) }}"
 """
 
 RETURN = r"""
 _value:
-  description: The row.
+  description: Row.
   type: dict
   contains:
     host:
@@ -64,25 +63,25 @@ _value:
       type: str
       sample: board-7
     wave:
-      description: The number of its wave.
+      description: Number of its wave.
       returned: always
       type: int
       sample: 2
     outcome:
       description: >-
-        V(changed) or V(unchanged) where the devices of its list are as that wants, V(failed) or
+        V(changed) or V(unchanged) if the devices of its list are in sync, otherwise V(failed) or
         V(unreachable).
       returned: always
       type: str
       sample: failed
-    sentence:
-      description: What is to be said of it, in one line.
+    message:
+      description: Details on one line.
       returned: always
       type: str
       sample: >-
         /soc/crypto@b000000 (platform device b000000.crypto) has no reset function (acme,crypto-v2),
-        and vfio-platform asks for one (ENOENT). If the device may be handed over without a reset,
-        set `passthrough_reset_required: false`.
+        and vfio-platform requires one (ENOENT). If the device may be used without a reset, set
+        `passthrough_reset_required: false`.
 """
 
 from collections.abc import Callable, Mapping

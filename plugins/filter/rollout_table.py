@@ -8,13 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: rollout_table
-short_description: Show a fleet in a rollout as a table
+short_description: Render the hosts of a rollout as a table
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
-description:
-  - Makes a table of what P(armfleet.vfio.rollout_state#filter) said of each host. A host of which
-    it said nothing was not begun.
+description: >-
+  Renders the rows of P(armfleet.vfio.rollout_state#filter) as a table. A host without a row was not
+  started.
 positional: hostvars, variable
 options:
   variable:
@@ -37,7 +37,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The lines, a header first, then the hosts that stop a rollout, then the others.
+  description: >-
+    Lines: a header, the hosts that stop a rollout, and the others.
   type: list
   elements: str
 """
@@ -46,7 +47,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import not_begun, table
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import (
+    not_started,
+    table,
+)
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._unsafe import make_unsafe
 
 
@@ -55,7 +59,7 @@ def rollout_table(
 ) -> Any:
     """As documented above."""
     given = without_facts(hostvars)
-    return make_unsafe(table([given[host].get(variable) or not_begun(host) for host in hosts]))
+    return make_unsafe(table([given[host].get(variable) or not_started(host) for host in hosts]))
 
 
 class FilterModule:

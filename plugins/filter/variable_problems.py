@@ -8,15 +8,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: variable_problems
-short_description: Check the variables of a playbook of this collection
+short_description: Validate the variables of a playbook of this collection
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
-description:
-  - Returns a sentence for each variable of the playbooks C(armfleet.vfio.rollout),
-    C(armfleet.vfio.rollback), C(armfleet.vfio.reboot), C(armfleet.vfio.drift) and
-    C(armfleet.vfio.report) that has an invalid value on a host, or several values where all hosts
-    need the same. A variable that is not set is valid.
+description: >-
+  Returns a message for each variable of the playbooks C(armfleet.vfio.rollout),
+  C(armfleet.vfio.rollback), C(armfleet.vfio.reboot), C(armfleet.vfio.drift) and
+  C(armfleet.vfio.report) that has an invalid value on a host, or several values if all hosts need
+  the same. An unset variable is valid.
 positional: hostvars, variables
 options:
   variables:
@@ -37,17 +37,17 @@ EXAMPLES = r"""
     that: problems | length == 0
     fail_msg: "{{ problems | join(' ') }}"
   vars:
-    names: [rollout_tolerated]
+    names: [rollout_max_failures]
     problems: "{{ ansible_play_hosts_all | armfleet.vfio.variable_problems(hostvars, names) }}"
   run_once: true
 """
 
 RETURN = r"""
 _value:
-  description: The sentences.
+  description: Messages.
   type: list
   elements: str
-  sample: ["rollout_tolerated is -1. It must be the number of hosts that may fail, 0 or more."]
+  sample: ["rollout_max_failures is -1. It must be the number of hosts that may fail, 0 or more."]
 """
 
 from collections.abc import Callable, Mapping, Sequence

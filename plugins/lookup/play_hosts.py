@@ -8,52 +8,51 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: play_hosts
-short_description: Choose the hosts of a play, and refuse a play that has none
+short_description: Select the hosts of a play and reject a play without hosts
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
 description:
   - Returns the names of the hosts on which a play runs, for its keyword C(hosts). The playbooks of
     this collection use it.
-  - Ends C(ansible-playbook) with exit code 1 and a sentence for each problem, before the play
-    begins, if the pattern or what C(--limit) leaves of it matches no host, if a name in the pattern
-    is neither a group nor a host of the inventory, and if a variable of the play has an invalid
-    value. Ansible skips a play without hosts, and ends with exit code 0.
-  - With C(--syntax-check), C(--list-tasks) and C(--list-tags) nothing is refused.
+  - Ends C(ansible-playbook) with exit code 1 and a message for each problem before the play starts.
+    Problems are a pattern that matches no host, also after C(--limit), a name in the pattern that
+    is neither a group nor a host of the inventory, and an invalid value of a variable of the play.
+    Ansible itself skips a play without hosts and ends with exit code 0.
+  - With C(--syntax-check), C(--list-tasks) and C(--list-tags) nothing is rejected.
 options:
   _terms:
-    description:
-      - The pattern of the hosts, a string or a list of strings.
+    description: Pattern of the hosts, as a string or a list of strings.
     type: raw
     required: true
   canaries:
-    description:
-      - Hosts and groups that come before all others, a string or a list of strings. Each must match
-        a host, and all of their hosts must be matched by the pattern as well.
+    description: >-
+      Hosts and groups that come first, as a string or a list of strings. Each must match a host,
+      and the pattern must match all of these hosts as well.
     type: raw
     default: []
   checked:
-    description:
-      - Variables of the play and their values, to be checked as
-        P(armfleet.vfio.variable_problems#filter) does.
+    description: >-
+      Variables of the play and their values, which are validated as
+      P(armfleet.vfio.variable_problems#filter) does.
     type: dict
     default: {}
   results:
-    description:
-      - Files with the results of an earlier run. They are removed if the play is refused, so that
-        nobody takes them for those of this run.
+    description: >-
+      Files with the results of an earlier run. They are removed if the play is rejected, so that
+      they are not mistaken for results of this run.
     type: list
     elements: str
     default: []
 notes:
-  - Use it in the keyword C(hosts) only. As it ends C(ansible-playbook), it cannot be used in tasks.
+  - Use it only in the keyword C(hosts). It ends C(ansible-playbook), so it cannot be used in tasks.
 seealso:
   - plugin: armfleet.vfio.variable_problems
     plugin_type: filter
 """
 
 EXAMPLES = r"""
-- name: Read the devices of the hosts that were asked for
+- name: Read the devices of the selected hosts
   hosts: "{{ lookup('armfleet.vfio.play_hosts', passthrough_hosts | default('all')) }}"
   gather_facts: false
   tasks:
@@ -63,7 +62,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _list:
-  description: One string, the names of the hosts separated by commas, the canaries first.
+  description: One string with the names of the hosts, separated by commas, the canaries first.
   type: list
   elements: str
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: setting
-short_description: Return a setting of a playbook as the operator gave it, whatever hosts say
+short_description: Return a setting of a playbook without the facts of hosts
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
@@ -16,10 +16,10 @@ description:
   - Returns the value of a variable of the playbooks C(armfleet.vfio.rollout),
     C(armfleet.vfio.rollback), C(armfleet.vfio.reboot), C(armfleet.vfio.drift) and
     C(armfleet.vfio.report), or of the role P(armfleet.vfio.report#role), or its default.
-  - Facts are omitted, those of a cache too, because a host chooses its own. Ansible lets them
-    precede the variables of the inventory.
-  - The value may be given in the inventory, with C(-e), as a variable of a play, of a role or of
-    C(import_playbook), or by a task of this run. Its templates are evaluated without facts as well.
+  - Facts are ignored, including cached facts, because a host chooses its own facts and Ansible
+    gives them precedence over the variables of the inventory.
+  - The value may come from the inventory, C(-e), a variable of a play, of a role or of
+    C(import_playbook), or a task of this run. Its templates are evaluated without facts as well.
 options:
   _terms:
     description: Names of variables.
@@ -34,7 +34,7 @@ seealso:
 EXAMPLES = r"""
 - name: Show how many hosts may fail
   ansible.builtin.debug:
-    msg: "{{ lookup('armfleet.vfio.setting', 'rollout_tolerated') }}"
+    msg: "{{ lookup('armfleet.vfio.setting', 'rollout_max_failures') }}"
 """
 
 RETURN = r"""

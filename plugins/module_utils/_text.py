@@ -26,29 +26,29 @@ _LONGEST_TEXT = 1 << 16
 
 
 def lines(content: str) -> list[str]:
-    """The lines of a text, each ended by a newline; the last one may lack it."""
+    """Return the lines of a text, each ended by a newline; the last one may lack it."""
     lines = content.split("\n")
     return lines if lines[-1] else lines[:-1]
 
 
 def words(text: str) -> list[str]:
-    """What stands between blanks of ASCII."""
+    """Return what stands between blanks of ASCII."""
     return _WORD.findall(text)
 
 
 def stripped(text: str) -> str:
-    """The text without blanks of ASCII at its ends."""
+    """Return the text without blanks of ASCII at its ends."""
     return text.strip(_BLANKS)
 
 
 def number(text: str | None) -> int | None:
-    """A number of at most 20 digits of ASCII, as 64 bits have; None for anything else."""
+    """Return a number of at most 20 digits of ASCII, as 64 bits have; None for anything else."""
     is_number = text and len(text) <= 20 and text.isascii() and text.isdigit()
     return int(text) if text and is_number else None
 
 
 def unescaped(field: str) -> str:
-    r"""A field in which a blank is ``\040``, as ``mangle_path`` of fs/seq_file.c writes it."""
+    r"""Return a field without escapes of ``mangle_path`` in fs/seq_file.c, as ``\040``."""
     content = field.encode("utf-8", "surrogateescape")
     content = _ESCAPED.sub(lambda match: bytes((int(match[1], 8),)), content)
     return content.decode("utf-8", "surrogateescape")
@@ -66,7 +66,7 @@ def usable_path(path: str) -> str:
 
 
 def printable(text: str, longest: int = _LONGEST) -> str:
-    r"""The text as a terminal can take it: what is not printable as an escape (``\x1b``).
+    r"""Return the text as a terminal can take it: what is not printable as an escape (``\x1b``).
 
     It is cut after ``longest`` characters; 0 for a text of any length.
     """
@@ -84,7 +84,7 @@ def _shown(character: str) -> str:
 
 
 def printable_result(value: Any, *, in_lines: bool = False) -> Any:
-    """A result as a terminal and JSON can take it, whatever firmware and processes are called.
+    """Return a result that is safe for a terminal and JSON, whatever names it has.
 
     Texts are as :func:`printable` returns them. Those of a diff keep their ends of lines, and their
     length.
@@ -103,6 +103,6 @@ def printable_result(value: Any, *, in_lines: bool = False) -> Any:
 
 
 def listed(names: Sequence[str], most: int = _MOST) -> str:
-    """The names for a sentence, at most so many of them."""
+    """Return the names for a sentence, at most so many of them."""
     shown = ", ".join(names[:most])
     return "%s and %d more" % (shown, len(names) - most) if len(names) > most else shown

@@ -9,26 +9,26 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: device_info
-short_description: Tell which driver has which device, and why
+short_description: Gather information about devices, their drivers and their next boot
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
 description:
-  - Reads devices of the C(platform) and C(amba) buses, their drivers, overrides, IOMMU groups and
-    nodes in C(/dev/vfio), why a device has its driver, what would be hurt if it lost that, and what
-    it will be after the next boot.
-  - Root is not needed. What another user cannot see is null, and a warning says what root would
-    see. A configuration file that cannot be read fails the module.
+  - Gathers information about the devices of the C(platform) and C(amba) buses. For each device it
+    returns the driver, override, IOMMU group and nodes in C(/dev/vfio), why it is bound to its
+    driver, what uses it, and its state after the next boot.
+  - Root privileges are not required. Values that the user cannot read are null, and a warning
+    reports what root could read. The module fails if it cannot read a configuration file.
 options:
   devices:
     description:
-      - The devices; all of both buses if it is not given. Each entry has exactly one of
-        O(devices[].dt_path), O(devices[].compatible), O(devices[].acpi_path), O(devices[].acpi_hid)
-        and O(devices[].name).
+      - Devices to read. If unset, all devices of both buses are read.
+      - Each entry has exactly one of O(devices[].dt_path), O(devices[].compatible),
+        O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name).
   only_claimed:
-    description:
-      - Whether to read only those devices that the list last applied to this host claims. On a host
-        with many devices that is quicker.
+    description: >-
+      Whether to read only the devices that the last-applied configuration claims. This is faster on
+      a host with many devices.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -44,34 +44,34 @@ EXAMPLES = r"""
   armfleet.vfio.device_info:
   register: host
 
-- name: List those that are with VFIO
+- name: List the devices that are bound to VFIO
   ansible.builtin.debug:
     msg: "{{ host.devices | selectattr('vfio_nodes') | map(attribute='name') }}"
 
-- name: See which board a host is, and nothing else
+- name: Read only the names of the board
   armfleet.vfio.device_info:
     devices: []
 
-- name: See what two devices carry
+- name: Read what uses two devices
   armfleet.vfio.device_info:
     devices:
       - dt_path: ethernet0
       - compatible: acme,crypto-v2
         required: false
 
-- name: See why a device has its driver, and who has a say in it at the next boot
+- name: Show why a device is bound to its driver, and what decides at the next boot
   ansible.builtin.debug:
-    msg: "{{ item.bound_by.sentence | default('no driver') }}; {{ item.next_boot.reason }}"
+    msg: "{{ item.bound_by.message | default('no driver') }}; {{ item.next_boot.reason }}"
   loop: "{{ host.devices }}"
   loop_control:
     label: "{{ item.name }}"
 
-- name: See what became of the devices of the list last applied
+- name: Read the devices of the last-applied configuration
   armfleet.vfio.device_info:
     only_claimed: true
   register: listed
 
-- name: Fail where something is not as the list last applied wants it, now or after the next boot
+- name: Fail if anything differs from the last-applied configuration, now or after the next boot
   ansible.builtin.assert:
     that: differences | length == 0
     fail_msg: "{{ differences }}"
@@ -82,9 +82,9 @@ EXAMPLES = r"""
 RETURN = r"""
 devices:
   description:
-    - The devices that the entries match, in the order of the list, each once.
-    - All devices without a list.
-    - With O(only_claimed=true) those of them that RV(policy_list) claims.
+    - Devices that match the entries, in the order of the list, each once.
+    - All devices if O(devices) is unset.
+    - Only those of them that RV(policy_list) claims if O(only_claimed=true).
   returned: success
   type: list
   elements: dict
@@ -100,278 +100,282 @@ devices:
       type: str
       sample: platform
     dt_path:
-      description: Path of its node in the device tree; null without one.
+      description: Path of its node in the device tree; null if it has none.
       returned: always
       type: str
       sample: /soc/crypto@b000000
     compatible:
-      description: Its C(compatible) strings, most specific first; empty without such a node.
+      description: >-
+        Its C(compatible) strings, most specific first; empty if it has no device-tree node.
       returned: always
       type: list
       elements: str
       sample: ["acme,crypto-v2", "acme,crypto"]
     acpi_path:
-      description: Path in the ACPI namespace; null without one.
+      description: Path in the ACPI namespace; null if it has none.
       returned: always
       type: str
       sample: null
     acpi_hid:
-      description: ACPI hardware id; null without one.
+      description: ACPI hardware id; null if it has none.
       returned: always
       type: str
       sample: null
     driver:
-      description: The driver that it is bound to; null if none.
+      description: Driver that it is bound to; null if none.
       returned: always
       type: str
       sample: vfio-platform
     driver_override:
-      description: The override; null if it is not set.
+      description: Its override; null if unset.
       returned: always
       type: str
       sample: vfio-platform
     bound_by:
       description:
-        - Why it has its driver.
-        - Null if it has none, and where a hanging driver holds it.
+        - Why the device is bound to its driver.
+        - Null if it is not bound, or if a hanging driver blocks it.
       returned: always
       type: dict
       contains:
         kind:
           description:
-            - V(override) if its C(driver_override) names the driver.
-            - V(compatible), V(acpi), V(amba) or V(name) if the driver's module claims one of its
-              C(compatible) strings, its ACPI ids, its AMBA id or its name. Of a module with several
-              drivers it is not known which of them claims what.
-            - V(hand) if the module does not claim it, as those of VFIO claim none, so that somebody
-              bound it with an override that was cleared since.
-            - V(kernel) if that is not known, as of most drivers that are built in.
+            - V(override) if C(driver_override) names the driver.
+            - V(compatible), V(acpi), V(amba) or V(name) if the driver's module matches one of the
+              device's C(compatible) strings, its ACPI ids, its AMBA id or its name. If a module has
+              several drivers, it is unknown which of them matches.
+            - V(manual) if the module does not match the device, as VFIO's modules never do. The
+              device was bound with an override that has since been cleared.
+            - V(unknown) if the reason is unknown, as for most built-in drivers.
           returned: always
           type: str
           sample: override
-        sentence:
-          description: The same in words, with what was claimed, or who sets the override.
+        message:
+          description: The same as text, with what matched or what sets the override.
           returned: always
           type: str
           sample: >-
-            its driver_override is vfio-platform, which the list last applied sets (policy vfio)
+            its driver_override is vfio-platform, which the last-applied configuration sets (policy
+            vfio)
     iommu_group:
       description:
-        - Number of its IOMMU group; null without one. Not the same from boot to boot.
-        - Linux 6.1 and 6.12 make the group when the first driver is tried, so it can be null until
-          then.
+        - Number of its IOMMU group; null if it has none. The number can change with each reboot.
+        - Linux 6.1 and 6.12 create the group when the first driver is probed, so it can be null
+          until then.
       returned: always
       type: str
       sample: "5"
     vfio_nodes:
-      description: The nodes by which user space opens it, while it is bound to VFIO.
+      description: Nodes through which user space opens the device while it is bound to VFIO.
       returned: always
       type: list
       elements: str
       sample: [/dev/vfio/5, /dev/vfio/devices/vfio0]
     links:
       description:
-        - Links to these nodes by names that stay the same, in C(/dev/vfio) and, for the node of the
-          device itself, in C(/dev/vfio/devices). C(by-path) has the device-tree path with V(:) for
-          V(/), or the ACPI path, and C(by-tag) the tag that the list has for the device.
-        - M(armfleet.vfio.host_policy) makes them for the devices of its list, and udev whenever
-          such a device is bound.
+        - Symbolic links to these nodes by persistent names, in C(/dev/vfio) and, for the node of
+          the device itself, in C(/dev/vfio/devices). C(by-path) has the device-tree path with V(:)
+          for V(/), or the ACPI path. C(by-tag) has the tag of the device in the list.
+        - M(armfleet.vfio.host_policy) creates them for the devices of its list, and udev creates
+          them whenever such a device is bound.
       returned: always
       type: list
       elements: str
       sample:
         - /dev/vfio/by-path/soc:crypto@b000000
         - /dev/vfio/devices/by-path/soc:crypto@b000000
-    carries:
+    in_use_by:
       description:
-        - What would be hurt if it lost its driver now; empty if it has none.
-        - Null where nothing is known and there may be something, because open files and mounts of
-          other users' processes cannot be read, as without root. A warning names these devices, and
-          those of which only a part is known.
+        - Uses that would fail if the device were unbound now; empty if there are none.
+        - Null if no use is known but some may exist, because open files and mounts of other users'
+          processes cannot be read, as without root privileges. A warning lists these devices, and
+          those whose uses are only partly known.
       returned: always
       type: list
       elements: dict
       contains:
         kind:
-          description:
-            - V(console), V(storage), V(network), V(consumers), V(clock), V(watchdog) or
-              V(group), as in O(armfleet.vfio.host_policy#module:allow), V(open) for a device that a
-              process holds open, or V(blocked) for one that a hanging driver holds; the override of
-              the latter cannot be read and is null.
+          description: >-
+            Kind of use: V(console), V(storage), V(network), V(consumers), V(clock), V(watchdog) or
+            V(group), as in O(armfleet.vfio.host_policy#module:allow), V(open) for a device that a
+            process holds open, or V(blocked) for a device that a hanging driver blocks. The
+            override of a blocked device cannot be read and is null.
           returned: always
           type: str
           sample: network
         subject:
-          description: The interface, disk, terminal, device or node concerned.
+          description: Interface, disk, terminal, device or node that is in use.
           returned: always
           type: str
           sample: eth0
-        sentence:
-          description: The same in words.
+        message:
+          description: The same as text.
           returned: always
           type: str
           sample: network interface eth0 is up
     claimed_by:
       description:
-        - The entry that claims it in the list last applied by M(armfleet.vfio.host_policy).
+        - Entry of the last-applied configuration that claims the device.
         - Null if none does.
       returned: always
       type: dict
       sample: {dt_path: /soc/crypto@b000000, policy: vfio}
     desired:
       description:
-        - What that entry asks for.
-        - Null where no entry claims it, or one that leaves it to its native driver.
+        - State that this entry requires.
+        - Null if no entry claims the device, or if the entry releases it to its native driver.
       returned: always
       type: dict
       contains:
         driver:
-          description: The driver; null for none.
+          description: Driver; null for none.
           returned: always
           type: str
           sample: vfio-platform
         driver_override:
-          description: The override.
+          description: Override.
           returned: always
           type: str
           sample: vfio-platform
     next_boot:
       description:
-        - How it will be after the next boot, by the list last applied, by what driverctl has
-          stored, by other people's udev rules in the order of their files, and by whether the
-          driver's module will be loaded.
-        - Of a module that the list needs it counts whether the running kernel has it; of other
-          kernels see RV(kernels).
-        - What is in an initramfs is not looked at, nor services that load modules.
+        - State after the next boot. It follows from the last-applied configuration, the overrides
+          of driverctl, foreign udev rules in the order of their files, and whether the driver's
+          module will be loaded.
+        - A module that the list requires is looked up for the running kernel; for other kernels see
+          RV(kernels).
+        - The content of an initramfs is not read, nor are services that load modules.
       returned: always
       type: dict
       contains:
         known:
-          description:
-            - Whether the rest is known. It is not for a device that was bound to another driver, or
-              unbound, while the system runs, if its native driver is not recorded in the header of
-              the rules file. Such a device is in RV(devices[].drift) unless it is without a driver
-              and without an override now.
+          description: >-
+            Whether the rest is known. It is unknown for a device that was bound to another driver
+            or unbound while the system runs, if the header of the rules file does not record its
+            native driver. RV(devices[].drift) reports such a device unless it has neither a driver
+            nor an override now.
           returned: always
           type: bool
           sample: true
         driver:
-          description: The driver; null for none and where it is not known.
+          description: Driver; null for none and if unknown.
           returned: always
           type: str
           sample: vfio-platform
         driver_override:
-          description: The override; null if it will not be set.
+          description: Override; null if it will be unset.
           returned: always
           type: str
           sample: vfio-platform
         reason:
-          description: Why, in words.
+          description: Reason, as text.
           returned: always
           type: str
-          sample: policy vfio of the list last applied
+          sample: policy vfio of the last-applied configuration
     lost_at_boot:
       description:
-        - What would be hurt because the next boot gives the device to another driver than now. That
-          is what is in RV(devices[].carries), but for open nodes of VFIO and for groups, and what
-          is configured for each boot, as O(armfleet.vfio.host_policy#module:allow) describes it.
-        - Empty where the next boot leaves the device to its driver.
+        - Uses that would fail because the next boot binds the device to another driver. They are
+          those in RV(devices[].in_use_by), except open VFIO nodes and IOMMU groups, and what is
+          configured for each boot, as O(armfleet.vfio.host_policy#module:allow) describes.
+        - Empty if the next boot binds the device to the same driver.
       returned: always
       type: list
       elements: dict
       contains:
         kind:
-          description: As in RV(devices[].carries).
+          description: As in RV(devices[].in_use_by).
           returned: always
           type: str
           sample: network
         subject:
-          description: The interface, disk, terminal, device or node concerned.
+          description: Interface, disk, terminal, device or node that is in use.
           returned: always
           type: str
           sample: eth0
-        sentence:
-          description: The same in words.
+        message:
+          description: The same as text.
           returned: always
           type: str
           sample: network interface eth0 is up
         accepted:
           description: >-
-            Whether the kind was in O(armfleet.vfio.host_policy#module:allow) and met when the list
-            was applied that waits for the next boot.
+            Whether O(armfleet.vfio.host_policy#module:allow) accepted the kind when the list that
+            waits for the next boot was applied.
           returned: always
           type: bool
           sample: false
       sample: []
     drift:
       description:
-        - One sentence where the running system differs from the list last applied, one where it
-          differs from what will be after the next boot, or from what would be after a boot of a
-          kernel that was installed since the last one, and one for each RV(devices[].lost_at_boot)
-          that was not accepted.
-        - Empty where all agree.
+        - Messages about differences, one for each of the following. The running system differs from
+          the last-applied configuration, from the state after the next boot, or from the state
+          after a boot of a kernel that was installed since the last boot, or a
+          RV(devices[].lost_at_boot) was not accepted.
+        - Empty if there are none.
       returned: always
       type: list
       elements: str
       sample: []
     driverctl:
-      description: What driverctl has stored of the device; null if nothing.
+      description: Override that driverctl has stored for the device; null if none.
       returned: always
       type: dict
       contains:
         path:
-          description: The file, in C(/etc/driverctl.d).
+          description: File in C(/etc/driverctl.d).
           returned: always
           type: str
           sample: /etc/driverctl.d/platform-b000000.crypto
         entry:
           description: >-
-            The entry of a policy list that says the same, by the path of the device's node where it
-            has one for itself.
+            Equivalent entry of a policy list. It uses the path of the device's node if no other
+            device shares that node.
           returned: always
           type: dict
           sample: {dt_path: /soc/crypto@b000000, policy: vfio}
-    rules_of_others:
-      description:
-        - Rules of other people's files that may set its override, in the order in which they do.
+    foreign_rules:
+      description: >-
+        Foreign udev rules that may set the override of the device, in the order in which they
+        apply.
       returned: always
       type: list
       elements: dict
       contains:
-        place:
+        location:
           description: File and line.
           returned: always
           type: str
           sample: /etc/udev/rules.d/80-vfio.rules:3
         driver_override:
-          description: What it sets; null where it is not told in plain words.
+          description: Override that the rule sets; null if it is not a literal.
           returned: always
           type: str
           sample: vfio-platform
-    boot_configuration:
-      description:
-        - What others say in C(modprobe.d), in C(modules-load.d) and on the kernel's command line of
-          the module of its driver, of those that the list last applied needs for it, and, where it
-          has no driver or was bound by hand, of those that claim it.
+    module_configuration:
+      description: >-
+        Foreign lines in C(modprobe.d), in C(modules-load.d) and on the kernel command line about
+        the modules of the device. These are the module of its driver, the modules that the
+        last-applied configuration requires for it, and, if it is unbound or was bound manually, the
+        modules that match it.
       returned: always
       type: list
       elements: dict
       contains:
-        place:
+        location:
           description: File and line, or V(/proc/cmdline).
           returned: always
           type: str
           sample: /etc/modprobe.d/local.conf:2
-        says:
-          description: The line, or the word of the command line.
+        text:
+          description: The line, or the kernel parameter.
           returned: always
           type: str
           sample: blacklist acme
     kernel_command_line:
       description:
-        - Its native driver, where that is built into the kernel and so has the device for a moment
-          at each boot before the rules of the list take it away. Only the kernel's command line
-          prevents that.
+        - The native driver of the device, if it is built into the kernel and therefore binds the
+          device at the start of each boot, before the udev rules of the list run. Only a kernel
+          parameter prevents this.
         - Null for any other device.
       returned: always
       type: dict
@@ -382,39 +386,40 @@ devices:
           type: str
           sample: a000000.virtio_mmio
         driver:
-          description: That driver.
+          description: The native driver.
           returned: always
           type: str
           sample: virtio-mmio
-        words:
-          description: What to add to the command line; null where this kernel does not tell.
+        parameter:
+          description: Kernel parameter to add; null if this kernel does not expose it.
           returned: always
           type: str
           sample: initcall_blacklist=virtio_mmio_init
-        sentence:
-          description: The same in words, with the other devices that would lose the driver.
+        message:
+          description: >-
+            The same as text, with the other devices that the parameter keeps from the driver.
           returned: always
           type: str
 policy_list:
   description: >-
-    The list last applied by M(armfleet.vfio.host_policy), as it was given, without the entries that
-    did not count on this board; empty without one.
+    Last-applied configuration of M(armfleet.vfio.host_policy), as it was given, without the entries
+    that do not apply to this board; empty if there is none.
   returned: success
   type: list
   elements: dict
   sample: [{dt_path: /soc/crypto@b000000, policy: vfio}]
 boot_files:
   description:
-    - The boot files that the list last applied needs, those of this collection that are there
-      all the same, and each directory above them in which others than root can replace them.
-    - The list itself is in the header of C(/etc/udev/rules.d/70-armfleet-vfio.rules), and what the
-      files have to be is rendered from it.
+    - Boot files that the last-applied configuration requires, other boot files of this collection
+      that exist, and each directory above them in which users other than root can replace them.
+    - The list itself is in the header of C(/etc/udev/rules.d/70-armfleet-vfio.rules), and the
+      expected content of the files is rendered from it.
   returned: success
   type: list
   elements: dict
   contains:
     path:
-      description: The file or directory.
+      description: Path of the file or directory.
       returned: always
       type: str
       sample: /etc/modules-load.d/armfleet-vfio.conf
@@ -425,81 +430,83 @@ boot_files:
       sample: present
     drift:
       description:
-        - A sentence for each difference in content, owner, mode and kind; empty where there is
-          none. M(armfleet.vfio.host_policy) with the same list restores the files; directories are
-          not its own.
-        - Null where the file cannot be read, as without root.
+        - Messages about differences in content, owner, mode and type; empty if there are none.
+          M(armfleet.vfio.host_policy) with the same list restores the files, but not the
+          directories.
+        - Null if the file cannot be read, as without root privileges.
       returned: always
       type: list
       elements: str
       sample:
         - >-
-          /etc/modules-load.d/armfleet-vfio.conf is nobody:nogroup mode 0777, and has to be
+          /etc/modules-load.d/armfleet-vfio.conf is nobody:nogroup mode 0777, but must be
           root:root mode 0644
 kernels:
   description:
-    - The kernels that are installed (C(/lib/modules)), and what they lack of the modules that the
-      list last applied needs. A module that is built in is not missing.
-    - Empty where that list needs no module.
+    - Installed kernels (C(/lib/modules)), and the modules that the last-applied configuration
+      requires and that they lack. A built-in module is not missing.
+    - Empty if that configuration requires no module.
   returned: success
   type: list
   elements: dict
   contains:
     release:
-      description: The kernel, as C(uname -r) calls it.
+      description: Release of the kernel, as C(uname -r) prints it.
       returned: always
       type: str
       sample: 6.12.48+deb13-arm64
     running:
-      description: Whether it runs now. What it lacks is in RV(devices[].drift).
+      description: Whether the kernel is running. What it lacks is in RV(devices[].drift).
       returned: always
       type: bool
       sample: false
     new:
-      description:
-        - Whether it was installed after the running one was booted, as by C(apt upgrade), so that
-          the next boot is likely to start it. What it lacks is in RV(devices[].drift).
+      description: >-
+        Whether the kernel was installed after the last boot, as by C(apt upgrade), so that the next
+        boot is likely to start it. What it lacks is in RV(devices[].drift).
       returned: always
       type: bool
       sample: false
     missing:
-      description: The modules that it lacks.
+      description: Modules that it lacks.
       returned: always
       type: list
       elements: str
       sample: [vfio_platform]
     note:
       description: >-
-        A sentence if it lacks a module and neither runs nor is new, which is no drift; else null.
+        Message if it lacks a module but neither runs nor is new, which is not drift; otherwise
+        null.
       returned: always
       type: str
       sample: >-
-        The installed kernel 6.12.48+deb13-arm64 has no module vfio_platform, which the list last
-        applied needs. Do not boot it, or install one that has it
+        The installed kernel 6.12.48+deb13-arm64 has no module vfio_platform, which the
+        last-applied configuration requires. Do not boot it, or install one that has the module
 reboot_required:
   description: >-
-    Whether the list was last applied for the next boot alone, and that boot has not come yet
-    (O(armfleet.vfio.host_policy#module:runtime=false)).
+    Whether the list was last applied only for the next boot
+    (O(armfleet.vfio.host_policy#module:runtime=false)), and the host was not rebooted since.
   returned: success
   type: bool
   sample: false
 board:
-  description: What firmware calls this machine, which is what O(devices[].when_board) names.
+  description: >-
+    Names of this machine in its firmware, which O(devices[].when_board) is compared with.
   returned: success
   type: dict
   contains:
     compatible:
       description: >-
-        The C(compatible) strings of the device tree's root, most specific first; empty where the
-        machine did not boot with a device tree.
+        C(compatible) strings of the device tree's root, most specific first; empty if the machine
+        did not boot with a device tree.
       returned: always
       type: list
       elements: str
       sample: ["marvell,armada8040-mcbin", "marvell,armada8040"]
     product_name:
       description: >-
-        C(/sys/class/dmi/id/product_name) of a machine that boots with ACPI; null where there is
-        none, and with a device tree.
+        C(/sys/class/dmi/id/product_name) of a machine that boots with ACPI; null if it does not
+        exist, and with a device tree.
       returned: always
       type: str
       sample: null
@@ -509,14 +516,14 @@ board:
       type: str
       sample: null
 skipped_entries:
-  description:
-    - One sentence for each entry that does not count on this board, by its
-      O(devices[].when_board), with the names of this board. Usually empty.
+  description: >-
+    Messages about entries that do not apply to this board because of O(devices[].when_board), one
+    for each, with the names of this board. Usually empty.
   returned: success
   type: list
   elements: str
   sample:
-    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
+    - compatible 'acme,crypto-v2' applies to acme,two only, and this board is acme,one
 """
 
 from typing import Any

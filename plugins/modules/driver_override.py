@@ -14,34 +14,35 @@ version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
 description:
-  - Sets C(driver_override) of devices, so that only the driver of that name can take them, or
+  - Sets C(driver_override) of devices, so that only the driver of that name can bind them, or
     clears it.
-  - As with the kernel's own file, a device stays on the driver that it has unless O(rebind=true).
-  - Lasts until the next boot. Use M(armfleet.vfio.host_policy) for what shall last.
+  - As with the kernel's own file, a device stays bound to its driver unless O(rebind=true).
+  - The change does not persist across reboots. Use M(armfleet.vfio.host_policy) for a persistent
+    configuration.
 options:
   devices:
-    description:
-      - The devices. Each entry has exactly one of O(devices[].dt_path), O(devices[].compatible),
-        O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name). An empty list is an
-        error.
+    description: >-
+      Devices to change. Each entry has exactly one of O(devices[].dt_path),
+      O(devices[].compatible), O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name).
+      An empty list is an error.
     required: true
   driver:
     description:
-      - Name of the driver as in C(/sys/bus/*/drivers), not of its module. Required with
-        O(state=present).
-      - A driver that is not registered yet is accepted with O(rebind=false). A name that no driver
-        of the device's bus can have, such as that of a driver of another bus or of a loaded module
-        whose drivers are called otherwise, is refused.
+      - Name of the driver as in C(/sys/bus/*/drivers), not the name of its module.
+      - Required if O(state=present).
+      - A driver that is not registered yet is accepted if O(rebind=false). A name that no driver of
+        the device's bus can have is rejected, such as the name of a driver of another bus, or of a
+        loaded module whose drivers have other names.
     type: str
   state:
-    description: V(present) sets the override, V(absent) clears it.
+    description: V(present) sets the override. V(absent) clears it.
     type: str
     choices: [present, absent]
     default: present
   rebind:
-    description:
-      - Whether each device also changes to the driver that the override asks for, or with
-        O(state=absent) to its native driver.
+    description: >-
+      Whether to also bind each device to the driver that the override names, or if O(state=absent),
+      to its native driver.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -69,7 +70,7 @@ EXAMPLES = r"""
     driver: acme-dma-uio
     rebind: true
 
-- name: Clear the override and give the device back to its native driver
+- name: Clear the override and release the device to its native driver
   armfleet.vfio.driver_override:
     devices:
       - dt_path: /soc/dma@b100000
@@ -79,7 +80,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 devices:
-  description: The devices that the entries match, in the order of the list, each once.
+  description: Devices that match the entries, in the order of the list, each once.
   returned: success
   type: list
   elements: dict
@@ -95,46 +96,47 @@ devices:
       type: str
       sample: platform
     dt_path:
-      description: Path of its node in the device tree; null without one.
+      description: Path of its node in the device tree; null if it has none.
       returned: always
       type: str
       sample: /soc/dma@b100000
     compatible:
-      description: Its C(compatible) strings, most specific first; empty without such a node.
+      description: >-
+        Its C(compatible) strings, most specific first; empty if it has no device-tree node.
       returned: always
       type: list
       elements: str
       sample: ["acme,dma-v1"]
     acpi_path:
-      description: Path in the ACPI namespace; null without one.
+      description: Path in the ACPI namespace; null if it has none.
       returned: always
       type: str
       sample: null
     acpi_hid:
-      description: ACPI hardware id; null without one.
+      description: ACPI hardware id; null if it has none.
       returned: always
       type: str
       sample: null
     driver:
-      description: The driver that it is bound to; null if none.
+      description: Driver that it is bound to; null if none.
       returned: always
       type: str
       sample: acme-dma
     driver_override:
-      description: The override; null if it is not set.
+      description: Its override; null if unset.
       returned: always
       type: str
       sample: acme-dma-uio
     iommu_group:
       description:
-        - Number of its IOMMU group; null without one. Not the same from boot to boot.
-        - Linux 6.1 and 6.12 make the group when the first driver is tried, so it can be null until
-          then.
+        - Number of its IOMMU group; null if it has none. The number can change with each reboot.
+        - Linux 6.1 and 6.12 create the group when the first driver is probed, so it can be null
+          until then.
       returned: always
       type: str
       sample: null
     vfio_nodes:
-      description: The nodes by which user space opens it, while it is bound to VFIO.
+      description: Nodes through which user space opens the device while it is bound to VFIO.
       returned: always
       type: list
       elements: str
@@ -145,41 +147,46 @@ devices:
       type: dict
       sample: {driver: acme-dma, driver_override: null}
     after:
-      description: The same after the run, as read back; in check mode as a run would leave it.
+      description: >-
+        C(driver) and C(driver_override) after the run, as read back, or in check mode as a run
+        would set them.
       returned: always
       type: dict
       sample: {driver: acme-dma, driver_override: acme-dma-uio}
     changed:
-      description: Whether anything was, or in check mode would be, changed on this device.
+      description: Whether the device was changed, or in check mode would be changed.
       returned: always
       type: bool
       sample: true
     steps:
-      description: What was, or in check mode would be, done; empty if it was as asked already.
+      description: >-
+        Steps that were done, or in check mode would be done; empty if the device was already in
+        sync.
       returned: always
       type: list
       elements: str
       sample:
         - set driver_override to acme-dma-uio (was unset)
 skipped_entries:
-  description:
-    - One sentence for each entry that does not count on this board, by its
-      O(devices[].when_board), with the names of this board. Usually empty.
+  description: >-
+    Messages about entries that do not apply to this board because of O(devices[].when_board), one
+    for each, with the names of this board. Usually empty.
   returned: success
   type: list
   elements: str
   sample:
-    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
+    - compatible 'acme,crypto-v2' applies to acme,two only, and this board is acme,one
 interrupted:
-  description:
-    - Messages about an earlier run on this host that was interrupted, or could not be rolled back
-      completely, since the last boot. Its changes are undone first. Usually empty.
+  description: >-
+    Messages about an earlier run since the last boot that was interrupted, or could not be rolled
+    back completely. This run rolls its changes back first. Usually empty.
   returned: success
   type: list
   elements: str
   sample: []
 host_steps:
-  description: What was, or in check mode would be, done to the modules of VFIO; empty if nothing.
+  description: >-
+    Changes of VFIO modules that were done, or in check mode would be done; empty if none.
   returned: success
   type: list
   elements: str

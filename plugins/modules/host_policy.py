@@ -9,105 +9,108 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_policy
-short_description: Decide which driver owns which device of a host
+short_description: Apply the device policy of a host
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
 description:
-  - Takes the list of all devices whose driver shall not be left to the kernel's choice, and brings
-    the running system and the next boot to it in one transaction.
-  - The list is the whole truth. A device that the last list claimed and this one does not is given
-    back to its native driver. What was never claimed is never touched.
-  - Devices are chosen by what firmware says they are, so the kernel may number and name them as it
-    likes.
-  - What the last run applied is read from the header of
+  - Applies a host's device policy to the running system and to its boot configuration in one
+    transaction.
+  - The list is complete. A device that the last-applied configuration claims and the list does not
+    is released to its native driver. A device that was never claimed is never changed.
+  - Devices are selected by their firmware descriptions, so the numbers and names that the kernel
+    gives them do not matter.
+  - The last-applied configuration is read from the header of
     C(/etc/udev/rules.d/70-armfleet-vfio.rules). That file, C(/etc/modprobe.d/armfleet-vfio.conf)
-    and C(/etc/modules-load.d/armfleet-vfio.conf) are written whole and make the same state at the
-    next boot, with no helper on the host.
+    and C(/etc/modules-load.d/armfleet-vfio.conf) are written completely and produce the same state
+    at the next boot, without a helper on the host.
 options:
   devices:
     description:
-      - One entry for each device, or kind of device, with its policy. Several entries may match one
-        device if they agree on the policy.
+      - Policy list, with one entry for each device or kind of device. Several entries may match one
+        device if their policies agree.
       - Each entry has exactly one of O(devices[].dt_path), O(devices[].compatible),
         O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name).
-      - An empty list gives everything back. Required with O(state=present), so that a forgotten
-        list never means that.
+      - An empty list releases all devices. Required if O(state=present); omitting it is an error
+        rather than an empty list.
   state:
     description:
-      - V(absent) gives every device back that the last list claimed and removes the files, whatever
-        is in O(devices).
-      - V(previous) brings back what the host had before O(rollout), list and options, whatever is
-        in O(devices) and in the options that are kept. A host which that rollout did not change is
-        left alone. It is refused where another run has changed the list since.
+      - V(present) applies the list.
+      - V(absent) releases all devices that the last-applied configuration claims and removes the
+        files. O(devices) is ignored.
+      - V(previous) restores the list and options that the host had before O(rollout). O(devices)
+        and the stored options are ignored. A host that the rollout did not change is left
+        unchanged. It is rejected if another run has changed the list since.
     type: str
     choices: [present, absent, previous]
     default: present
   rollout:
     description:
-      - Name of the rollout that this run is a part of, up to 64 letters, digits and the
-        characters V(._:+-).
-      - Where the run changes the list last applied, or one of the options O(reset_required),
-        O(unsafe_noiommu), O(vfio_group), O(vfio_mode) and O(initramfs) that it was applied with,
-        what there was before is kept in C(/var/lib/armfleet-vfio/previous.json). Further runs of
-        the same rollout leave it as it is.
-      - O(state=previous) brings it back and removes the file.
-      - Not with O(persistent=false) or O(driverctl=take_over).
+      - Name of the rollout that this run belongs to, up to 64 letters, digits and the characters
+        V(._:+-).
+      - If the run changes the last-applied configuration, or one of the options O(reset_required),
+        O(unsafe_noiommu), O(vfio_group), O(vfio_mode) and O(initramfs), the previous list and
+        options are stored in C(/var/lib/armfleet-vfio/previous.json). Further runs of the same
+        rollout do not change the file.
+      - O(state=previous) restores them and removes the file. Required if O(state=previous).
+      - Mutually exclusive with O(persistent=false) and O(driverctl=take_over).
     type: str
   runtime:
     description:
-      - Whether the running system is brought to the list.
-      - With V(false) the next boot does that. What it takes is checked for use all the same, and
-        O(allow) accepts it by kind.
+      - Whether to change the running system.
+      - If V(false), only the boot files are changed, and the next boot changes the devices. Those
+        in use are rejected in the same way unless O(allow) lists the kind of use.
     type: bool
     default: true
   persistent:
     description:
-      - Whether the files for the next boot are written.
-      - With V(false) they stay as they are, and so does what the last list is known to be.
+      - Whether to write the boot files.
+      - If V(false), neither the boot files nor the last-applied configuration is changed.
     type: bool
     default: true
   vfio_group:
     description:
-      - Name of the group that may open the nodes in C(/dev/vfio) of the devices given to VFIO.
-      - Unset leaves what the kernel gives, which is root alone.
+      - Name of the group that may open the nodes in C(/dev/vfio) of the devices with policy
+        V(vfio).
+      - If unset, the kernel's default applies, and only root may open them.
     type: str
   vfio_mode:
     description:
-      - Mode of these nodes, a string in octal such as V("0660").
-      - Unset leaves what the kernel gives, which is V("0600").
-      - A mode that lets others than the owner and the group open them is refused unless
+      - Mode of these nodes, as a string in octal such as V("0660").
+      - If unset, the kernel's default V("0600") applies.
+      - A mode that gives access to others than the owner and the group is rejected unless
         O(unsafe_vfio_mode=true).
     type: str
   unsafe_vfio_mode:
-    description:
-      - Whether O(vfio_mode) may let every user of the host open the nodes, as V("0666") does. Who
-        opens a device has all that it can reach.
+    description: >-
+      Whether O(vfio_mode) may give every user of the host access to the nodes, as V("0666") does. A
+      user who opens a device can access everything that the device can.
     type: bool
     default: false
   initramfs:
     description:
-      - Whether the list is to hold in the initramfs too, where a native driver may be. The file
-        that tells initramfs-tools (C(/etc/initramfs-tools/hooks/armfleet-vfio)) or dracut
-        (C(/etc/dracut.conf.d/armfleet-vfio.conf)) what to add is then one of the boot files.
-      - V(auto) does so if this host has one of them, V(always) fails if it has neither, V(never)
-        leaves the initramfs alone.
-      - V(always) also fails if this host has initramfs-tools and no image in C(/boot), because
+      - Whether to include the policy in the initramfs, where native drivers may load early. If so,
+        the boot files include the configuration of initramfs-tools
+        (C(/etc/initramfs-tools/hooks/armfleet-vfio)) or dracut
+        (C(/etc/dracut.conf.d/armfleet-vfio.conf)).
+      - V(auto) includes it if the host has one of these tools. V(always) fails if the host has
+        neither. V(never) does not change the initramfs.
+      - V(always) also fails if the host has initramfs-tools and no image in C(/boot), because
         C(update-initramfs) creates none.
-      - The initramfs itself is built by RV(initramfs_command), which this module does not run;
-        M(armfleet.vfio.initramfs) does, and so does the role.
+      - This module does not rebuild the initramfs. Run RV(initramfs_command), or use
+        M(armfleet.vfio.initramfs), as the role does.
     type: str
     choices: [auto, always, never]
     default: auto
   driverctl:
     description:
-      - What becomes of a device of the list for which driverctl has an override stored, in
-        C(/etc/driverctl.d). At each boot driverctl sets it after all rules.
-      - With V(refuse) the run stops before anything is touched, and names the file.
-      - With V(take_over) the file is removed when the list has been applied. A run that fails puts
-        it back.
-      - Not looked at with O(persistent=false), nor for the devices that an image will have which
-        has no C(/sys) of its own.
+      - How to treat a device of the list for which driverctl has stored an override in
+        C(/etc/driverctl.d). driverctl sets that override at each boot after all rules.
+      - If V(refuse), the run fails before any change is made and reports the file.
+      - If V(take_over), the file is removed after the list was applied. A run that fails restores
+        it.
+      - Ignored if O(persistent=false), and for devices that do not exist yet when an image without
+        C(/sys) is prepared.
     type: str
     choices: [refuse, take_over]
     default: refuse
@@ -121,7 +124,7 @@ seealso:
   - module: armfleet.vfio.initramfs
   - module: armfleet.vfio.device_info
   - name: driver_override in the kernel's documentation
-    description: What the kernel promises of the override.
+    description: The kernel's specification of the override.
     link: https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-bus-platform
 """
 
@@ -138,7 +141,7 @@ EXAMPLES = r"""
         policy: no_autobind
     reset_required: false
 
-- name: Have the nodes of two devices at /dev/vfio/by-tag/left-eth and right-eth on every board
+- name: Link the nodes of two devices as /dev/vfio/by-tag/left-eth and right-eth on every board
   armfleet.vfio.host_policy:
     devices:
       - dt_path: ethernet0
@@ -156,7 +159,7 @@ EXAMPLES = r"""
         policy: driver
         driver: acme-dma-uio
 
-- name: Have one list for two kinds of boards
+- name: Apply one list to two kinds of boards
   armfleet.vfio.host_policy:
     devices:
       - dt_path: /smb/xgmac@e0700000
@@ -166,7 +169,7 @@ EXAMPLES = r"""
         when_board: [WhiteBox-A, WhiteBox-B]
         policy: vfio
 
-- name: Choose by ACPI, and let a group use the devices
+- name: Select by ACPI and give a group access to the devices
   armfleet.vfio.host_policy:
     devices:
       - acpi_path: '\_SB_.VR00'
@@ -182,26 +185,26 @@ EXAMPLES = r"""
         policy: vfio
     runtime: false
 
-- name: Apply a list as a part of a rollout
+- name: Apply a list as part of a rollout
   armfleet.vfio.host_policy:
     devices:
       - compatible: acme,crypto-v3
         policy: vfio
     rollout: crypto-v3
 
-- name: Put the host back to what it had before that rollout
+- name: Roll the host back to the list before that rollout
   armfleet.vfio.host_policy:
     state: previous
     rollout: crypto-v3
 
-- name: Give everything back
+- name: Release all devices
   armfleet.vfio.host_policy:
     state: absent
 """
 
 RETURN = r"""
 devices:
-  description: The devices that the entries match, in the order of the list, each once.
+  description: Devices that match the entries, in the order of the list, each once.
   returned: success
   type: list
   elements: dict
@@ -217,57 +220,58 @@ devices:
       type: str
       sample: platform
     dt_path:
-      description: Path of its node in the device tree; null without one.
+      description: Path of its node in the device tree; null if it has none.
       returned: always
       type: str
       sample: /soc/crypto@b000000
     compatible:
-      description: Its C(compatible) strings, most specific first; empty without such a node.
+      description: >-
+        Its C(compatible) strings, most specific first; empty if it has no device-tree node.
       returned: always
       type: list
       elements: str
       sample: ["acme,crypto-v2", "acme,crypto"]
     acpi_path:
-      description: Path in the ACPI namespace; null without one.
+      description: Path in the ACPI namespace; null if it has none.
       returned: always
       type: str
       sample: null
     acpi_hid:
-      description: ACPI hardware id; null without one.
+      description: ACPI hardware id; null if it has none.
       returned: always
       type: str
       sample: null
     driver:
-      description: The driver that it is bound to; null if none.
+      description: Driver that it is bound to; null if none.
       returned: always
       type: str
       sample: vfio-platform
     driver_override:
-      description: The override; null if it is not set.
+      description: Its override; null if unset.
       returned: always
       type: str
       sample: vfio-platform
     iommu_group:
       description:
-        - Number of its IOMMU group; null without one. Not the same from boot to boot.
-        - Linux 6.1 and 6.12 make the group when the first driver is tried, so it can be null until
-          then.
+        - Number of its IOMMU group; null if it has none. The number can change with each reboot.
+        - Linux 6.1 and 6.12 create the group when the first driver is probed, so it can be null
+          until then.
       returned: always
       type: str
       sample: "5"
     vfio_nodes:
-      description: The nodes by which user space opens it, while it is bound to VFIO.
+      description: Nodes through which user space opens the device while it is bound to VFIO.
       returned: always
       type: list
       elements: str
       sample: [/dev/vfio/5, /dev/vfio/devices/vfio0]
     links:
       description:
-        - Links to these nodes by names that stay the same, in C(/dev/vfio) and, for the node of the
-          device itself, in C(/dev/vfio/devices). C(by-path) has the device-tree path with V(:) for
-          V(/), or the ACPI path, and C(by-tag) has O(devices[].tag).
-        - Rules of udev make them again whenever the device is bound.
-        - Empty in check mode where the device is not bound to VFIO yet.
+        - Symbolic links to these nodes by persistent names, in C(/dev/vfio) and, for the node of
+          the device itself, in C(/dev/vfio/devices). C(by-path) has the device-tree path with V(:)
+          for V(/), or the ACPI path. C(by-tag) has O(devices[].tag).
+        - udev rules create them again whenever the device is bound.
+        - Empty in check mode if the device is not bound to VFIO yet.
       returned: always
       type: list
       elements: str
@@ -280,17 +284,21 @@ devices:
       type: dict
       sample: {driver: acme-crypto, driver_override: null}
     after:
-      description: The same after the run, as read back; in check mode as a run would leave it.
+      description: >-
+        C(driver) and C(driver_override) after the run, as read back, or in check mode as a run
+        would set them.
       returned: always
       type: dict
       sample: {driver: vfio-platform, driver_override: vfio-platform}
     changed:
-      description: Whether anything was, or in check mode would be, changed on this device.
+      description: Whether the device was changed, or in check mode would be changed.
       returned: always
       type: bool
       sample: true
     steps:
-      description: What was, or in check mode would be, done; empty if it was as asked already.
+      description: >-
+        Steps that were done, or in check mode would be done; empty if the device was already in
+        sync.
       returned: always
       type: list
       elements: str
@@ -300,36 +308,36 @@ devices:
         - bind to vfio-platform
         - link its nodes in /dev/vfio as by-path/soc:crypto@b000000
 skipped_entries:
-  description:
-    - One sentence for each entry that does not count on this board, by its
-      O(devices[].when_board), with the names of this board. Usually empty.
+  description: >-
+    Messages about entries that do not apply to this board because of O(devices[].when_board), one
+    for each, with the names of this board. Usually empty.
   returned: success
   type: list
   elements: str
   sample:
-    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
+    - compatible 'acme,crypto-v2' applies to acme,two only, and this board is acme,one
 interrupted:
-  description:
-    - Messages about an earlier run on this host that was interrupted, or could not be rolled back
-      completely, since the last boot. Its changes are undone first. Usually empty.
+  description: >-
+    Messages about an earlier run since the last boot that was interrupted, or could not be rolled
+    back completely. This run rolls its changes back first. Usually empty.
   returned: success
   type: list
   elements: str
   sample: []
 host_steps:
-  description:
-    - What was, or in check mode would be, done to the modules of VFIO, and links to nodes that were
-      removed because no entry asks for them any more; empty if nothing.
+  description: >-
+    Changes of VFIO modules and removals of stale symbolic links that were done, or in check mode
+    would be done; empty if none.
   returned: success
   type: list
   elements: str
   sample: [load module vfio-platform with reset_required=N]
 kept_settings:
   description:
-    - A sentence for each setting of the modules of VFIO that stays as it was asked for, though
-      nothing asks for it now, and why. Usually empty.
-    - That C(enable_unsafe_noiommu_mode) stays on is also a warning of the run that would have
-      turned it off.
+    - Messages about settings of VFIO modules that keep a value which is no longer requested, with
+      the reason. Usually empty.
+    - If C(enable_unsafe_noiommu_mode) stays on, the run that would have turned it off also issues a
+      warning.
   returned: success
   type: list
   elements: str
@@ -338,65 +346,65 @@ kept_settings:
       vfio.enable_unsafe_noiommu_mode stays Y: platform/b200000.serial is bound to VFIO without an
       IOMMU
 boot_files:
-  description: The files for the next boot; empty with O(persistent=false).
+  description: Boot files; empty if O(persistent=false).
   returned: success
   type: list
   elements: dict
   contains:
     path:
-      description: Where it is.
+      description: Path of the file.
       returned: always
       type: str
       sample: /etc/udev/rules.d/70-armfleet-vfio.rules
     changed:
-      description: Whether it was, or in check mode would be, written or removed.
+      description: Whether the file was written or removed, or in check mode would be.
       returned: always
       type: bool
       sample: true
     state:
-      description: V(present) or V(absent), as it is after the run.
+      description: State of the file after the run, V(present) or V(absent).
       returned: always
       type: str
       sample: present
 initramfs_tool:
   description:
-    - What builds this host's initramfs, V(initramfs-tools) or V(dracut).
-    - Null if it has neither of them, and with O(initramfs=never) or O(persistent=false).
+    - Tool that builds the initramfs of this host, V(initramfs-tools) or V(dracut).
+    - Null if the host has neither, or if O(initramfs=never) or O(persistent=false).
   returned: success
   type: str
   sample: initramfs-tools
 initramfs_command:
   description:
-    - The command that brings the files into the initramfs of each kernel of this host.
-    - Null if no file changed and the running kernel's initramfs is not older than the files,
-      where RV(initramfs_tool) is null, and if there is no image for initramfs-tools to update.
+    - Command that adds the files to the initramfs of each kernel of this host.
+    - Null if no file changed and the running kernel's initramfs is not older than the files, if
+      RV(initramfs_tool) is null, or if initramfs-tools has no image to update.
   returned: success
   type: list
   elements: str
   sample: [/usr/sbin/update-initramfs, -u, -k, all]
 reboot_required:
   description:
-    - With O(runtime=false), whether the next boot is to change a device of the running system.
-    - V(false) with O(runtime=true), and in an image that has no C(/sys) of its own.
+    - Whether the next boot will change a device of the running system, if O(runtime=false).
+    - V(false) if O(runtime=true), and in an image without a C(/sys) of its own.
   returned: success
   type: bool
   sample: false
 not_checked:
   description:
-    - With O(runtime=false), one sentence for what could not be checked for use, because there is no
-      C(/sys) with devices, as in an image, or the run is in a container or a chroot. Each is a
-      warning as well.
-    - Empty if all was checked, and for an empty list.
+    - Messages about what could not be checked for use, if O(runtime=false), because C(/sys) has no
+      devices, as in an image, or because the run is in a container or a chroot. Each is also issued
+      as a warning.
+    - Empty if everything was checked, and for an empty list.
   returned: success
   type: list
   elements: str
   sample: []
 kernel_command_line:
   description:
-    - Devices that this run took from a driver which is built into the kernel. It has them for a
-      moment at each boot, before any rule can run, and only the kernel's command line prevents
-      that. Boot loaders are never edited.
-    - Empty in a run that changes nothing; M(armfleet.vfio.device_info) tells it at any time.
+    - Devices that this run unbound from a driver that is built into the kernel. That driver binds
+      them at the start of each boot, before any udev rule runs. Only a kernel parameter prevents
+      this. Boot loaders are never edited.
+    - Empty if the run changes nothing; M(armfleet.vfio.device_info) always returns it.
   returned: success
   type: list
   elements: dict
@@ -411,20 +419,21 @@ kernel_command_line:
       returned: always
       type: str
       sample: virtio-mmio
-    words:
-      description: What to add to the command line; null where this kernel does not tell.
+    parameter:
+      description: Kernel parameter to add; null if this kernel does not expose it.
       returned: always
       type: str
       sample: initcall_blacklist=virtio_mmio_init
-    sentence:
-      description: The same in words, with the other devices that would lose the driver.
+    message:
+      description: >-
+        The same as text, with the other devices that the parameter keeps from the driver.
       returned: always
       type: str
   sample: []
 diff:
-  description:
-    - Where something differs, one part for the devices, one for links that are removed, one for the
-      modules of VFIO and one for each file.
+  description: >-
+    Differences, one part each for the devices, the removed symbolic links, the VFIO modules and
+    each file.
   returned: success
   type: list
   elements: dict
@@ -501,7 +510,8 @@ def to_request(params: Mapping[str, Any]) -> Request:
     """Return what the options ask for; PolicyError if they contradict one another."""
     if not params["runtime"] and not params["persistent"]:
         raise PolicyError(
-            "`runtime` and `persistent` are both false, which leaves nothing to do; set one to true"
+            "`runtime` and `persistent` are both false, so there is nothing to do. Set one "
+            "of them to true"
         )
     # Here, because a run that gives the last answer again has not to load it.
     from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (  # noqa: PLC0415
@@ -523,13 +533,14 @@ def to_request(params: Mapping[str, Any]) -> Request:
     takes_over = params["driverctl"] == "take_over"
     if rollout is not None and not params["persistent"]:
         problems.add(
-            "`rollout` is given and `persistent` is false: what is kept of a rollout is the list "
-            "that lasts. Leave one of them out"
+            "`rollout` requires `persistent: true`, because the rollback restores the persistent "
+            "list. Omit `rollout`, or set `persistent: true`"
         )
     if rollout is not None and takes_over:
         problems.add(
-            "`rollout` is given and `driverctl` is take_over, which removes driverctl's files: a "
-            "rollout could not be put back. Move to the list with migrate_driverctl first"
+            "`rollout` cannot be combined with `driverctl: take_over`, which removes driverctl's "
+            "files, so the rollout could not be rolled back. Run the playbook "
+            "armfleet.vfio.migrate_driverctl first"
         )
     good = good_entries(params["devices"] if is_present else [], problems)
     access = None
@@ -537,8 +548,8 @@ def to_request(params: Mapping[str, Any]) -> Request:
         access = check_access(params["vfio_group"], params["vfio_mode"])
         if is_present and access and access.is_for_all and not params["unsafe_vfio_mode"]:
             problems.add(
-                "`vfio_mode` %r lets every user of the host have the devices. Give a mode that "
-                "ends in 0 and `vfio_group`, or set `unsafe_vfio_mode: true`" % access.mode
+                "`vfio_mode` %r gives every user of the host access to the devices. Set a mode "
+                "that ends in 0 and `vfio_group`, or set `unsafe_vfio_mode: true`" % access.mode
             )
     return Request(
         list(good.values()),

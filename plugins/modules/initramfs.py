@@ -14,22 +14,21 @@ version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
 description:
-  - Rebuilds the initramfs of each kernel of the host with initramfs-tools or dracut, and reads in
-    each image with C(lsinitramfs) or C(lsinitrd) what came of it. The files that
-    M(armfleet.vfio.host_policy) wrote have to be in it, with the modules that it told the tool to
-    add, or, after a release, must not be in it any more.
-  - Fails if an image was not rebuilt, which C(update-initramfs) does not report if it is told not
-    to update or if C(/boot) is mounted read-only, or if anything is missing in it. The next run of
-    M(armfleet.vfio.host_policy) then returns RV(armfleet.vfio.host_policy#module:initramfs_command)
-    again.
-  - Rebuilds whenever it is called. Call it if
+  - Rebuilds the initramfs of each kernel of the host with initramfs-tools or dracut, and reads each
+    image with C(lsinitramfs) or C(lsinitrd). An image must contain the files that
+    M(armfleet.vfio.host_policy) wrote and the modules that these need, or, after a release, must no
+    longer contain the files.
+  - Fails if an image was not rebuilt, which C(update-initramfs) does not report if its
+    configuration disables updates or if C(/boot) is mounted read-only, or if anything is missing in
+    an image. The next run of M(armfleet.vfio.host_policy) then returns
+    RV(armfleet.vfio.host_policy#module:initramfs_command) again.
+  - Rebuilds the images whenever it is called. Call it only if
     RV(armfleet.vfio.host_policy#module:initramfs_command) is not null, as the role
     P(armfleet.vfio.passthrough#role) does.
 options:
   require_image:
-    description:
-      - Whether it is an error that there is no image to rebuild, as on a host that boots without
-        an initramfs.
+    description: >-
+      Whether to fail if there is no image to rebuild, as on a host that boots without an initramfs.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -53,25 +52,25 @@ EXAMPLES = r"""
         policy: vfio
   register: applied
 
-- name: Bring it into the initramfs
+- name: Rebuild the initramfs
   armfleet.vfio.initramfs:
   when: applied.initramfs_command is not none
 """
 
 RETURN = r"""
 tool:
-  description: What builds this host's initramfs, V(initramfs-tools) or V(dracut).
+  description: Tool that builds the initramfs of this host, V(initramfs-tools) or V(dracut).
   returned: success
   type: str
   sample: initramfs-tools
 command:
-  description: The command that was, or in check mode would be, run.
+  description: Command that was run, or in check mode would be run.
   returned: success
   type: list
   elements: str
   sample: [/usr/sbin/update-initramfs, -u, -k, all]
 images:
-  description: The images of the kernels that are installed; empty if there is none.
+  description: Images of the installed kernels; empty if there is none.
   returned: success
   type: list
   elements: dict
@@ -87,18 +86,20 @@ images:
       type: str
       sample: 6.12.117-arm64
     rebuilt:
-      description: Whether the command wrote it, or in check mode would.
+      description: Whether the command rebuilt the image, or in check mode would rebuild it.
       returned: always
       type: bool
       sample: true
     missing:
-      description: Files and modules that have to be in it and are not; empty in check mode.
+      description: Files and modules that the image must contain but lacks; empty in check mode.
       returned: always
       type: list
       elements: str
       sample: []
-    left_over:
-      description: Files of the last list that are in it and must not be; empty in check mode.
+    unexpected:
+      description: >-
+        Files of the last-applied configuration that the image must not contain but does; empty in
+        check mode.
       returned: always
       type: list
       elements: str

@@ -9,34 +9,35 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: no_autobind
-short_description: Keep drivers from taking devices by themselves
+short_description: Prevent drivers from binding devices automatically
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
 description:
-  - Sets C(driver_override) of devices to V(none), which no driver is called, so that none takes
-    them until somebody asks for it. It makes no difference whether the native driver is loaded
-    already, comes later or is built in.
-  - Lasts until the next boot. Use M(armfleet.vfio.host_policy) for what shall last.
+  - Sets C(driver_override) of devices to V(none), which is the name of no driver, so that no driver
+    binds them until another override is set. This works whether the native driver is loaded
+    already, is loaded later or is built in.
+  - The change does not persist across reboots. Use M(armfleet.vfio.host_policy) for a persistent
+    configuration.
 options:
   devices:
-    description:
-      - The devices. Each entry has exactly one of O(devices[].dt_path), O(devices[].compatible),
-        O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name). An empty list is an
-        error.
+    description: >-
+      Devices to change. Each entry has exactly one of O(devices[].dt_path),
+      O(devices[].compatible), O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name).
+      An empty list is an error.
     required: true
   state:
     description:
       - V(present) keeps drivers off the devices.
-      - V(absent) clears the override V(none) and gives the devices back to their native drivers. A
-        device with another override is left as it is.
+      - V(absent) clears the override V(none) and releases the devices to their native drivers. A
+        device with another override is left unchanged.
     type: str
     choices: [present, absent]
     default: present
   unbind:
-    description:
-      - Whether a device is also taken from the driver that it has, or with O(state=absent) bound to
-        its native driver. With V(false) the override alone is changed.
+    description: >-
+      Whether to also unbind the devices from their drivers, or if O(state=absent), to bind them to
+      their native drivers. If V(false), only the override is changed.
     type: bool
     default: true
 extends_documentation_fragment:
@@ -55,13 +56,13 @@ EXAMPLES = r"""
     devices:
       - dt_path: /soc/serial@b200000
 
-- name: The same from the next probe on, without taking it from its driver now
+- name: Keep drivers off devices from the next probe on, without unbinding them now
   armfleet.vfio.no_autobind:
     devices:
       - compatible: acme,uart-v1
     unbind: false
 
-- name: Let the native driver have it again
+- name: Release the device to its native driver
   armfleet.vfio.no_autobind:
     devices:
       - dt_path: /soc/serial@b200000
@@ -70,7 +71,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 devices:
-  description: The devices that the entries match, in the order of the list, each once.
+  description: Devices that match the entries, in the order of the list, each once.
   returned: success
   type: list
   elements: dict
@@ -86,46 +87,47 @@ devices:
       type: str
       sample: platform
     dt_path:
-      description: Path of its node in the device tree; null without one.
+      description: Path of its node in the device tree; null if it has none.
       returned: always
       type: str
       sample: /soc/serial@b200000
     compatible:
-      description: Its C(compatible) strings, most specific first; empty without such a node.
+      description: >-
+        Its C(compatible) strings, most specific first; empty if it has no device-tree node.
       returned: always
       type: list
       elements: str
       sample: ["acme,uart-v1"]
     acpi_path:
-      description: Path in the ACPI namespace; null without one.
+      description: Path in the ACPI namespace; null if it has none.
       returned: always
       type: str
       sample: null
     acpi_hid:
-      description: ACPI hardware id; null without one.
+      description: ACPI hardware id; null if it has none.
       returned: always
       type: str
       sample: null
     driver:
-      description: The driver that it is bound to; null if none.
+      description: Driver that it is bound to; null if none.
       returned: always
       type: str
       sample: null
     driver_override:
-      description: The override; null if it is not set.
+      description: Its override; null if unset.
       returned: always
       type: str
       sample: none
     iommu_group:
       description:
-        - Number of its IOMMU group; null without one. Not the same from boot to boot.
-        - Linux 6.1 and 6.12 make the group when the first driver is tried, so it can be null until
-          then.
+        - Number of its IOMMU group; null if it has none. The number can change with each reboot.
+        - Linux 6.1 and 6.12 create the group when the first driver is probed, so it can be null
+          until then.
       returned: always
       type: str
       sample: null
     vfio_nodes:
-      description: The nodes by which user space opens it, while it is bound to VFIO.
+      description: Nodes through which user space opens the device while it is bound to VFIO.
       returned: always
       type: list
       elements: str
@@ -136,17 +138,21 @@ devices:
       type: dict
       sample: {driver: acme-uart, driver_override: null}
     after:
-      description: The same after the run, as read back; in check mode as a run would leave it.
+      description: >-
+        C(driver) and C(driver_override) after the run, as read back, or in check mode as a run
+        would set them.
       returned: always
       type: dict
       sample: {driver: null, driver_override: none}
     changed:
-      description: Whether anything was, or in check mode would be, changed on this device.
+      description: Whether the device was changed, or in check mode would be changed.
       returned: always
       type: bool
       sample: true
     steps:
-      description: What was, or in check mode would be, done; empty if it was as asked already.
+      description: >-
+        Steps that were done, or in check mode would be done; empty if the device was already in
+        sync.
       returned: always
       type: list
       elements: str
@@ -154,24 +160,25 @@ devices:
         - set driver_override to none (was unset)
         - unbind from acme-uart
 skipped_entries:
-  description:
-    - One sentence for each entry that does not count on this board, by its
-      O(devices[].when_board), with the names of this board. Usually empty.
+  description: >-
+    Messages about entries that do not apply to this board because of O(devices[].when_board), one
+    for each, with the names of this board. Usually empty.
   returned: success
   type: list
   elements: str
   sample:
-    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
+    - compatible 'acme,crypto-v2' applies to acme,two only, and this board is acme,one
 interrupted:
-  description:
-    - Messages about an earlier run on this host that was interrupted, or could not be rolled back
-      completely, since the last boot. Its changes are undone first. Usually empty.
+  description: >-
+    Messages about an earlier run since the last boot that was interrupted, or could not be rolled
+    back completely. This run rolls its changes back first. Usually empty.
   returned: success
   type: list
   elements: str
   sample: []
 host_steps:
-  description: What was, or in check mode would be, done to the modules of VFIO; empty if nothing.
+  description: >-
+    Changes of VFIO modules that were done, or in check mode would be done; empty if none.
   returned: success
   type: list
   elements: str

@@ -9,28 +9,30 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: vfio_binding
-short_description: Bind devices to VFIO or give them back
+short_description: Bind devices to VFIO or release them
 version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
 description:
-  - Sets the override of devices and binds them to C(vfio-platform) or C(vfio-amba), whichever their
-    bus has, so that user space can open them by C(/dev/vfio). The override comes first, so there is
-    no moment in which the native driver can take a device back.
-  - Loads the module of VFIO if it is not loaded.
-  - Lasts until the next boot. Use M(armfleet.vfio.host_policy) for what shall last.
+  - Binds devices to the VFIO driver of their bus, C(vfio-platform) or C(vfio-amba), so that user
+    space can open them through C(/dev/vfio). The override is set first, so that the native driver
+    cannot bind them again in between.
+  - Loads the VFIO module if it is not loaded. The kernel has marked C(vfio-amba) for removal since
+    Linux 6.18.
+  - The change does not persist across reboots. Use M(armfleet.vfio.host_policy) for a persistent
+    configuration.
 options:
   devices:
-    description:
-      - The devices. Each entry has exactly one of O(devices[].dt_path), O(devices[].compatible),
-        O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name). An empty list is an
-        error.
+    description: >-
+      Devices to change. Each entry has exactly one of O(devices[].dt_path),
+      O(devices[].compatible), O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name).
+      An empty list is an error.
     required: true
   state:
     description:
-      - V(bound) gives the devices to VFIO.
-      - V(released) gives those that are with VFIO back to their native drivers. A device with an
-        override for another driver is left as it is.
+      - V(bound) binds the devices to VFIO.
+      - V(released) releases the devices that are bound to VFIO to their native drivers. A device
+        with an override for another driver is left unchanged.
     type: str
     choices: [bound, released]
     default: bound
@@ -43,19 +45,19 @@ extends_documentation_fragment:
 seealso:
   - module: armfleet.vfio.host_policy
   - name: VFIO in the kernel's documentation
-    description: What user space does with the nodes.
+    description: How user space uses the nodes.
     link: https://www.kernel.org/doc/html/latest/driver-api/vfio.html
 """
 
 EXAMPLES = r"""
-- name: Give two devices to VFIO
+- name: Bind two devices to VFIO
   armfleet.vfio.vfio_binding:
     devices:
       - dt_path: /soc/crypto@b000000
       - dt_path: crypto1
     reset_required: false
 
-- name: Give a device to VFIO that has no IOMMU
+- name: Bind a device without an IOMMU to VFIO
   armfleet.vfio.vfio_binding:
     devices:
       - acpi_hid: LNRO0005
@@ -63,7 +65,7 @@ EXAMPLES = r"""
     reset_required: false
     unsafe_noiommu: true
 
-- name: Give them back to their native drivers
+- name: Release them to their native drivers
   armfleet.vfio.vfio_binding:
     devices:
       - dt_path: /soc/crypto@b000000
@@ -73,7 +75,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 devices:
-  description: The devices that the entries match, in the order of the list, each once.
+  description: Devices that match the entries, in the order of the list, each once.
   returned: success
   type: list
   elements: dict
@@ -89,46 +91,47 @@ devices:
       type: str
       sample: platform
     dt_path:
-      description: Path of its node in the device tree; null without one.
+      description: Path of its node in the device tree; null if it has none.
       returned: always
       type: str
       sample: /soc/crypto@b000000
     compatible:
-      description: Its C(compatible) strings, most specific first; empty without such a node.
+      description: >-
+        Its C(compatible) strings, most specific first; empty if it has no device-tree node.
       returned: always
       type: list
       elements: str
       sample: ["acme,crypto-v2", "acme,crypto"]
     acpi_path:
-      description: Path in the ACPI namespace; null without one.
+      description: Path in the ACPI namespace; null if it has none.
       returned: always
       type: str
       sample: null
     acpi_hid:
-      description: ACPI hardware id; null without one.
+      description: ACPI hardware id; null if it has none.
       returned: always
       type: str
       sample: null
     driver:
-      description: The driver that it is bound to; null if none.
+      description: Driver that it is bound to; null if none.
       returned: always
       type: str
       sample: vfio-platform
     driver_override:
-      description: The override; null if it is not set.
+      description: Its override; null if unset.
       returned: always
       type: str
       sample: vfio-platform
     iommu_group:
       description:
-        - Number of its IOMMU group; null without one. Not the same from boot to boot.
-        - Linux 6.1 and 6.12 make the group when the first driver is tried, so it can be null until
-          then.
+        - Number of its IOMMU group; null if it has none. The number can change with each reboot.
+        - Linux 6.1 and 6.12 create the group when the first driver is probed, so it can be null
+          until then.
       returned: always
       type: str
       sample: "5"
     vfio_nodes:
-      description: The nodes by which user space opens it, while it is bound to VFIO.
+      description: Nodes through which user space opens the device while it is bound to VFIO.
       returned: always
       type: list
       elements: str
@@ -139,17 +142,21 @@ devices:
       type: dict
       sample: {driver: acme-crypto, driver_override: null}
     after:
-      description: The same after the run, as read back; in check mode as a run would leave it.
+      description: >-
+        C(driver) and C(driver_override) after the run, as read back, or in check mode as a run
+        would set them.
       returned: always
       type: dict
       sample: {driver: vfio-platform, driver_override: vfio-platform}
     changed:
-      description: Whether anything was, or in check mode would be, changed on this device.
+      description: Whether the device was changed, or in check mode would be changed.
       returned: always
       type: bool
       sample: true
     steps:
-      description: What was, or in check mode would be, done; empty if it was as asked already.
+      description: >-
+        Steps that were done, or in check mode would be done; empty if the device was already in
+        sync.
       returned: always
       type: list
       elements: str
@@ -158,34 +165,35 @@ devices:
         - unbind from acme-crypto
         - bind to vfio-platform
 skipped_entries:
-  description:
-    - One sentence for each entry that does not count on this board, by its
-      O(devices[].when_board), with the names of this board. Usually empty.
+  description: >-
+    Messages about entries that do not apply to this board because of O(devices[].when_board), one
+    for each, with the names of this board. Usually empty.
   returned: success
   type: list
   elements: str
   sample:
-    - compatible 'acme,crypto-v2' counts on acme,two only, and this board is acme,one
+    - compatible 'acme,crypto-v2' applies to acme,two only, and this board is acme,one
 interrupted:
-  description:
-    - Messages about an earlier run on this host that was interrupted, or could not be rolled back
-      completely, since the last boot. Its changes are undone first. Usually empty.
+  description: >-
+    Messages about an earlier run since the last boot that was interrupted, or could not be rolled
+    back completely. This run rolls its changes back first. Usually empty.
   returned: success
   type: list
   elements: str
   sample: []
 host_steps:
-  description: What was, or in check mode would be, done to the modules of VFIO; empty if nothing.
+  description: >-
+    Changes of VFIO modules that were done, or in check mode would be done; empty if none.
   returned: success
   type: list
   elements: str
   sample: [load module vfio-platform with reset_required=N]
 kept_settings:
   description:
-    - A sentence for each setting of the modules of VFIO that stays as it was asked for, though
-      nothing asks for it now, and why. Usually empty.
-    - That C(enable_unsafe_noiommu_mode) stays on is also a warning of the run that would have
-      turned it off.
+    - Messages about settings of VFIO modules that keep a value which is no longer requested, with
+      the reason. Usually empty.
+    - If C(enable_unsafe_noiommu_mode) stays on, the run that would have turned it off also issues a
+      warning.
   returned: success
   type: list
   elements: str

@@ -49,9 +49,9 @@ class ActionModule(NormalAction):
         return {
             "failed": True,
             "changed": False,
-            "msg": "The target's Python is too old for ansible-core %s, and cannot even read what "
-            "is sent to it. Point ansible_python_interpreter to a newer one; %s needs 3.8 or later"
-            % (__version__, self._task.action),
+            "msg": "The target's Python is too old for ansible-core %s and cannot parse the "
+            "module. Set ansible_python_interpreter to a newer one; %s requires 3.8 or "
+            "later" % (__version__, self._task.action),
         }
 
     def _low_level_execute_command(self, *words: Any, **options: Any) -> dict[str, Any]:
@@ -99,8 +99,8 @@ class ActionModule(NormalAction):
             return {
                 "failed": True,
                 "changed": False,
-                "msg": "The answer of the host is malformed: %s. Check its Python interpreter and "
-                "who has access to the host" % error,
+                "msg": "The host's answer is malformed: %s. Check its Python interpreter and who "
+                "has access to the host" % error,
                 "module_stdout": _answers.output(stdout),
             }
 

@@ -55,7 +55,7 @@ class Text:
 
     def read(self, value: Any, path: str) -> str:
         if not isinstance(value, str):
-            raise _wrong(path, "is no text")
+            raise _wrong(path, "is not a string")
         if len(value) > self.longest:
             raise _wrong(path, "has more than %d characters" % self.longest)
         return printable(value, has_lines=self.has_lines)
@@ -89,7 +89,7 @@ class ListOf:
 
     def read(self, value: Any, path: str) -> list[Any]:
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-            raise _wrong(path, "is no list")
+            raise _wrong(path, "is not a list")
         if len(value) > MOST_ITEMS:
             raise _wrong(path, "has more than %d items" % MOST_ITEMS)
         return [
@@ -154,8 +154,8 @@ _MAYBE = Nullable(_TEXT)
 _FLAG = Flag()
 _ENTRY = Entry()
 _BINDING = Record({"driver": _MAYBE, "driver_override": _MAYBE})
-_EARLY: dict[str, Shape] = {"name": _TEXT, "driver": _TEXT, "words": _MAYBE, "sentence": _TEXT}
-_HAZARD: dict[str, Shape] = {"kind": _TEXT, "subject": _TEXT, "sentence": _TEXT}
+_EARLY: dict[str, Shape] = {"name": _TEXT, "driver": _TEXT, "parameter": _MAYBE, "message": _TEXT}
+_HAZARD: dict[str, Shape] = {"kind": _TEXT, "subject": _TEXT, "message": _TEXT}
 _DEVICE: dict[str, Shape] = {
     "name": _TEXT,
     "bus": _TEXT,
@@ -195,17 +195,17 @@ BOARD = Record({"compatible": _TEXTS, "product_name": _MAYBE, "board_name": _MAY
 INSPECTED_DEVICE = Record(
     {
         **_DEVICE,
-        "bound_by": Nullable(Record({"kind": _TEXT, "sentence": _TEXT})),
+        "bound_by": Nullable(Record({"kind": _TEXT, "message": _TEXT})),
         "links": _TEXTS,
-        "carries": Nullable(ListOf(HAZARD)),
+        "in_use_by": Nullable(ListOf(HAZARD)),
         "claimed_by": Nullable(_ENTRY),
         "desired": Nullable(_BINDING),
         "next_boot": Record({**_BINDING.keys, "known": _FLAG, "reason": _TEXT}),
         "lost_at_boot": ListOf(LOSS),
         "drift": _TEXTS,
         "driverctl": Nullable(Record({"path": _TEXT, "entry": _ENTRY})),
-        "rules_of_others": ListOf(Record({"place": _TEXT, "driver_override": _MAYBE})),
-        "boot_configuration": ListOf(Record({"place": _TEXT, "says": _TEXT})),
+        "foreign_rules": ListOf(Record({"location": _TEXT, "driver_override": _MAYBE})),
+        "module_configuration": ListOf(Record({"location": _TEXT, "text": _TEXT})),
         "kernel_command_line": Nullable(Record(_EARLY)),
     }
 )
@@ -246,7 +246,7 @@ SHAPES: dict[str, Mapping[str, Shape]] = {
                     "kernel": _TEXT,
                     "rebuilt": _FLAG,
                     "missing": _TEXTS,
-                    "left_over": _TEXTS,
+                    "unexpected": _TEXTS,
                 }
             )
         ),
@@ -287,7 +287,7 @@ def decode(output: str) -> Any:
     except RecursionError as error:
         raise MalformedAnswerError("it is nested too deeply") from error
     except ValueError as error:
-        raise MalformedAnswerError("it is no JSON") from error
+        raise MalformedAnswerError("it is not JSON") from error
 
 
 def _number(parse: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -16,10 +16,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
-    AS_LISTED,
     DRIFT,
     FAILED,
-    REBOOT,
+    IN_SYNC,
+    REBOOT_REQUIRED,
     STATES,
     UNMANAGED,
     UNREACHABLE,
@@ -37,8 +37,8 @@ LABELS = {
     FAILED: "Failed",
     UNREACHABLE: "Unreachable",
     DRIFT: "Drift",
-    REBOOT: "Needs a boot",
-    AS_LISTED: "As listed",
+    REBOOT_REQUIRED: "Reboot required",
+    IN_SYNC: "In sync",
     UNMANAGED: "No list",
 }
 
@@ -164,7 +164,7 @@ def as_prometheus(report: Report) -> str:
         ),
         _metric(
             "devices",
-            "Devices by the driver that they are bound to; none if they have no driver.",
+            "Devices by the driver that they are bound to; none without a driver.",
             [
                 ({"host": host["host"], "driver": driver}, number)
                 for host in read

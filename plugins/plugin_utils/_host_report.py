@@ -17,15 +17,15 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns impo
     HostState,
 )
 
-AS_LISTED = "as_listed"
+IN_SYNC = "in_sync"
 UNMANAGED = "unmanaged"
-REBOOT = "reboot"
+REBOOT_REQUIRED = "reboot_required"
 DRIFT = "drift"
 FAILED = "failed"
 UNREACHABLE = "unreachable"
 
 # The most urgent first.
-STATES = (FAILED, UNREACHABLE, DRIFT, REBOOT, AS_LISTED, UNMANAGED)
+STATES = (FAILED, UNREACHABLE, DRIFT, REBOOT_REQUIRED, IN_SYNC, UNMANAGED)
 
 _LONGEST_MESSAGE = 300
 
@@ -45,20 +45,20 @@ def _cause(pattern: str, advice: str) -> _Cause:
 _CAUSES = (
     _cause(
         r"No space left on device",
-        "Its disk is full: make room on it, then run this again.",
+        "Its disk is full: free space on it, and run this again.",
     ),
     _cause(
         r"Read-only file system",
-        "A file system of it is mounted read-only: see why (dmesg), and mount it for writing.",
+        "One of its file systems is mounted read-only: find the cause (dmesg), and remount it.",
     ),
     _cause(
         r"(REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed)",
-        "Its host key is not the one that is known here: if the host was installed anew, remove "
-        "the old key (ssh-keygen -R); otherwise find out who answers at its address.",
+        "Its host key is not the known one: if the host was reinstalled, remove the old key "
+        "(ssh-keygen -R); otherwise find out who answers at its address.",
     ),
     _cause(
         r"Permission denied \(",
-        "Check ansible_user and the key that it logs in with.",
+        "Check ansible_user and its SSH key.",
     ),
     _cause(
         r"Could not resolve hostname|Name or service not known",
@@ -66,23 +66,23 @@ _CAUSES = (
     ),
     _cause(
         r"Connection refused",
-        "Check that its SSH server runs, and ansible_port.",
+        "Check that its SSH server is running, and check ansible_port.",
     ),
     _cause(
         r"timed out|No route to host|Network is unreachable",
-        "Check that it runs and has a network, and ansible_host in the inventory.",
+        "Check that the host is running and connected, and check ansible_host in the inventory.",
     ),
     _cause(
         r"Missing (sudo|become) password|password is required|Incorrect (sudo|become) password",
-        "Give the password for become (--ask-become-pass), or let its user use sudo without one.",
+        "Give the become password (--ask-become-pass), or allow its user to use sudo without one.",
     ),
     _cause(
         r"python\S*: (\S+: )?(not found|No such file or directory)|interpreter.*not found",
-        "Install Python 3.8 or later on it, or say where it is (ansible_python_interpreter).",
+        "Install Python 3.8 or later on it, or set ansible_python_interpreter.",
     ),
     _cause(
         r"MemoryError|Cannot allocate memory",
-        "It has too little free memory: see what takes it.",
+        "It is out of memory: find out what uses it.",
     ),
 )
 
@@ -105,7 +105,7 @@ _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b.*")
 def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     """Return the state of a host from its registered result of device_info, None if it has none."""
     if result is None or not result:
-        sentence = "It was not read: the run ended before, or left it out. Run this again for it."
+        sentence = "It was not read: the run ended before it or skipped it. Run this again for it."
         return _without_devices(host, FAILED, sentence)
     if result.get("unreachable"):
         sentence = explained("It cannot be reached: ", messages(result))
@@ -129,7 +129,7 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     return HostState(
         host=host,
         state=state,
-        sentence=" Note: ".join([sentence, *map(one_line, notes[:1])]),
+        message=" Note: ".join([sentence, *map(one_line, notes[:1])]),
         devices=devices,
         boot_files=boot_files,
         notes=notes,
@@ -162,16 +162,16 @@ def _losses(losing: Sequence[Device]) -> str:
     first = losing[0]
     problem = "%s: %s" % (
         one_line(first["device"]),
-        one_line((first["drift"] or ["the next boot takes it"])[0]),
+        one_line((first["drift"] or ["the next boot unbinds it"])[0]),
     )
     others = len(losing) - 1
-    more = " So %s more of its devices." % ("is one" if others == 1 else "are %d" % others)
-    advice = "Do not boot it before that is out of use or its list was changed."
+    more = " The same applies to %s more of its devices." % ("one" if others == 1 else others)
+    advice = "Do not reboot it until that is no longer in use or its list was changed."
     return "%s.%s %s" % (problem.rstrip("."), more if others else "", advice)
 
 
 def _without_devices(host: str, state: str, sentence: str) -> HostState:
-    return HostState(host=host, state=state, sentence=sentence, devices=[], boot_files=[], notes=[])
+    return HostState(host=host, state=state, message=sentence, devices=[], boot_files=[], notes=[])
 
 
 def _device(inspected: Mapping[str, Any]) -> Device:
@@ -185,10 +185,10 @@ def _state_of(
     if boot_files:
         return DRIFT
     if result.get("reboot_required"):
-        return REBOOT
+        return REBOOT_REQUIRED
     if any(device["drift"] for device in devices):
         return DRIFT
-    return AS_LISTED if result["policy_list"] else UNMANAGED
+    return IN_SYNC if result["policy_list"] else UNMANAGED
 
 
 def _sentence_of(
@@ -199,14 +199,16 @@ def _sentence_of(
 ) -> str:
     drifting = [device for device in devices if device["drift"]]
     listed = sum(device["desired"] is not None for device in devices)
-    if state == REBOOT:
-        return "Boot it to finish: its list was applied for the next boot only, which %s." % (
+    if state == REBOOT_REQUIRED:
+        return "Reboot it to finish: its list was applied for the next boot only, which %s." % (
             "changes %s" % _devices(len(drifting)) if drifting else "has not happened yet"
         )
     if state == UNMANAGED:
-        return "No list is applied to it, and no boot will change its %s." % _devices(len(devices))
-    if state == AS_LISTED:
-        return "%s of its list %s as the list wants, now and after the next boot." % (
+        return ("No list is applied to it, and the next boot will not change its %s.") % _devices(
+            len(devices)
+        )
+    if state == IN_SYNC:
+        return "%s of its list %s in sync, now and after the next boot." % (
             _devices(listed).capitalize(),
             "is" if listed == 1 else "are",
         )
@@ -215,11 +217,11 @@ def _sentence_of(
     first = drifting[0]
     problem = "%s: %s" % (one_line(first["device"]), one_line(first["drift"][0]))
     others = len(drifting) - 1
-    more = " So %s more of its devices." % ("is one" if others == 1 else "are %d" % others)
+    more = " The same applies to %s more of its devices." % ("one" if others == 1 else others)
     if not result["policy_list"]:
-        advice = "Apply a list that has it, or undo what was done by hand."
+        advice = "Apply a list that contains it, or revert the manual change."
     elif first["desired"] and first["next_boot"]["driver"] != first["desired"]["driver"]:
-        advice = "Change the list, or what keeps the device from the driver that it asks for."
+        advice = "Change the list, or remove what prevents the driver that it requires."
     else:
         advice = "Apply its list again, or change the list."
     return "%s.%s %s" % (problem.rstrip("."), more if others else "", advice)
@@ -227,11 +229,16 @@ def _sentence_of(
 
 def _sentence_of_boot_files(sentences: Sequence[str], drifting: int) -> str:
     others = len(sentences) - 1
-    more = " Boot files have %d more such differences." % others if others else ""
-    devices = " So %s." % (
-        "differs one device" if drifting == 1 else "differ %d devices" % drifting
+    more = ""
+    if others:
+        more = " Boot files have %s." % (
+            "one more difference" if others == 1 else "%d more differences" % others
+        )
+    devices = " %s %s drift as well." % (
+        _devices(drifting).capitalize(),
+        "has" if drifting == 1 else "have",
     )
-    return "%s.%s%s Apply its list again: that restores its own boot files." % (
+    return "%s.%s%s Apply its list again to restore its boot files." % (
         one_line(sentences[0]).rstrip("."),
         more,
         devices if drifting else "",
@@ -248,7 +255,7 @@ def explained(lead: str, lines: Sequence[str]) -> str:
         for line in lines:
             if cause.pattern.search(line):
                 return "%s%s. %s" % (lead, line.rstrip("."), cause.advice)
-    line = lines[0] if lines else "nothing was said of why"
+    line = lines[0] if lines else "no reason was reported"
     return "%s%s." % (lead, line.rstrip(".:"))
 
 

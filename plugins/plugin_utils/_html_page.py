@@ -57,7 +57,7 @@ def page(report: Report, sources: Mapping[str, str]) -> dict[str, Any]:
         "title": report.title,
         "version": report.version,
         "made_at": made_at.isoformat(timespec="seconds"),
-        "made_at_in_words": made_at.strftime("%-d %B %Y, %H:%M %Z"),
+        "made_at_text": made_at.strftime("%-d %B %Y, %H:%M %Z"),
         "states": [
             {"state": state, "label": LABELS[state], "hosts": number}
             for state, number in states(hosts).items()

@@ -46,7 +46,9 @@ def _without_facts(hostvars: HostVars) -> HostVars:
     # copy.copy leaves out what must not be pickled, the loader among it.
     vars(manager).update(vars(hostvars._variable_manager))
     if not hasattr(manager, "_fact_cache"):
-        raise AnsibleError("This ansible-core keeps facts in a way that armfleet.vfio cannot read")
+        raise AnsibleError(
+            "This ansible-core stores facts in a format that armfleet.vfio does not support"
+        )
     manager._fact_cache = _NoFacts()
     return HostVars(hostvars._inventory, manager, hostvars._loader)
 

@@ -106,7 +106,7 @@ def ignored_variables(variables: Mapping[str, Any]) -> list[str]:
 
 
 def _is_meant_for_role(name: str, variables: Mapping[str, Any]) -> bool:
-    """Whether a variable without the prefix is surely an option of the role that is not set."""
+    """Return whether a variable without the prefix is certainly meant for the role."""
     value = variables[name]
     if name not in _VALUES or value is None:
         return False

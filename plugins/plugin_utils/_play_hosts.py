@@ -42,7 +42,7 @@ class Inventory:
         return not self._manager.hosts
 
     def has(self, name: str) -> bool:
-        """Whether a group, a host or the implicit localhost has this name."""
+        """Return whether a group, a host or the implicit localhost has this name."""
         names = (self._manager.groups, self._manager.hosts, constants.LOCALHOST)
         return any(name in known for known in names)
 
@@ -117,14 +117,14 @@ def _malformed(variable: str, value: Any) -> str:
 
 
 def _unknown(inventory: Inventory, variable: str, pattern: Sequence[str]) -> list[str]:
-    """Sentences for names that are not in the inventory, and for patterns that match no host."""
+    """Return messages for unknown names, and for patterns that match no host."""
     problems = []
     for part in pattern:
         name = part.lstrip("!&")
         if not name.startswith("~") and not set(name) & _WILDCARDS:
             if not inventory.has(name):
                 problems.append(
-                    "%s names %s, and the inventory has no such group or host. Correct `%s`, or "
+                    "%s has %s, but the inventory has no such group or host. Correct `%s`, or "
                     "give another inventory with `-i`." % (variable, shown(name), variable)
                 )
                 continue
@@ -141,8 +141,8 @@ def _unknown(inventory: Inventory, variable: str, pattern: Sequence[str]) -> lis
 
 def _exclusions(canaries: Sequence[str]) -> list[str]:
     return [
-        "rollout_canaries has %s, and canaries are hosts and groups without `!` and `&`. Move it "
-        "to `passthrough_hosts`." % shown(part)
+        "rollout_canaries has %s, but canaries must be hosts and groups without `!` and `&`. "
+        "Move it to `passthrough_hosts`." % shown(part)
         for part in canaries
         if part.startswith(("!", "&"))
     ]
@@ -166,13 +166,13 @@ def _not_members(hosts: Sequence[str]) -> str:
 
 def _no_member_left(pattern: Sequence[str], limit: str | None) -> str:
     return (
-        "passthrough_hosts is %s, and `--limit %s` leaves none of its hosts. Correct one of "
-        "the two." % (shown(",".join(pattern)), limit)
+        "passthrough_hosts is %s, but `--limit %s` excludes all of its hosts. Correct one of the "
+        "two." % (shown(",".join(pattern)), limit)
     )
 
 
 def _no_canary_left(canaries: Sequence[str], limit: str | None) -> str:
     return (
-        "rollout_canaries is %s, and `--limit %s` leaves none of these hosts. Add one of them to "
-        "the limit, or omit `rollout_canaries`." % (shown(",".join(canaries)), limit)
+        "rollout_canaries is %s, but `--limit %s` excludes all of these hosts. Add one of them "
+        "to the limit, or omit `rollout_canaries`." % (shown(",".join(canaries)), limit)
     )

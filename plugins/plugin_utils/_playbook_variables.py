@@ -130,10 +130,10 @@ def _is_list_of(choices: Sequence[str], least: int) -> Callable[[Any], bool]:
 REQUIREMENTS = {
     "rollout_waves": Requirement(
         _are_waves,
-        'a number of hosts from 1, a part of all hosts from "1%" to "100%", or a list of such',
+        'a number of hosts from 1, a percentage from "1%" to "100%", or a list of these',
         [1, "10%", "50%", "100%"],
     ),
-    "rollout_tolerated": Requirement(
+    "rollout_max_failures": Requirement(
         lambda value: _is_number(value, 0), "the number of hosts that may fail, 0 or more", 0
     ),
     "passthrough_rollout": Requirement(
@@ -151,24 +151,24 @@ REQUIREMENTS = {
     ),
     "drift_accepted": Requirement(
         _is_list_of(STATES, 0),
-        "a list of states out of %s" % ", ".join(STATES),
+        "a list of states from %s" % ", ".join(STATES),
         [],
         is_common=False,
     ),
     "report_path": Requirement(
         _is_directory_path,
-        "the path of a directory on the control node that exists or can be made",
+        "the path of a directory on the control node that exists or can be created",
         "fleet-report",
     ),
     "report_formats": Requirement(
         _is_list_of(_FORMATS, 1),
-        "a list of one or more out of %s" % ", ".join(_FORMATS),
+        "a list of one or more of %s" % ", ".join(_FORMATS),
         list(_FORMATS),
     ),
     "report_title": Requirement(_is_text, "a text", "Devices of the fleet"),
     "report_mode": Requirement(
         lambda value: isinstance(value, str) and _MODE.fullmatch(value) is not None,
-        'a text with the mode of a file, such as "0644"',
+        'a string with the mode of a file, such as "0644"',
         "0600",
     ),
 }

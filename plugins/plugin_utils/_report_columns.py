@@ -17,18 +17,18 @@ from typing import Any, NamedTuple, TypedDict
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
 
 NO_DRIVER = "(none)"
-DRIVER_NOT_KNOWN = "(not known)"
-_HAZARDS_NOT_KNOWN = "(not known without root)"
+DRIVER_NOT_KNOWN = "(unknown)"
+_HAZARDS_NOT_KNOWN = "(unknown without root)"
 
 
 class Hazard(TypedDict):
     """What would be hurt if the device lost its driver."""
 
     kind: str
-    sentence: str
+    message: str
 
 
-_HAZARD = _answers.HAZARD.part("kind", "sentence")
+_HAZARD = _answers.HAZARD.part("kind", "message")
 
 
 class Binding(TypedDict):
@@ -48,7 +48,7 @@ class NextBoot(Binding):
 class Device(TypedDict):
     """A device of a host: a value for the key of each of DEVICE_COLUMNS.
 
-    ``device`` names it best. ``hazards`` are None where not known.
+    ``device`` names it best. ``in_use_by`` is None if not known.
     """
 
     device: str
@@ -59,7 +59,7 @@ class Device(TypedDict):
     desired: Binding | None
     next_boot: NextBoot
     drift: list[str]
-    hazards: list[Hazard] | None
+    in_use_by: list[Hazard] | None
 
 
 class HostState(TypedDict):
@@ -70,7 +70,7 @@ class HostState(TypedDict):
 
     host: str
     state: str
-    sentence: str
+    message: str
     devices: list[Device]
     boot_files: list[str]
     notes: list[str]
@@ -121,13 +121,13 @@ def _next_driver(binding: NextBoot) -> str | None:
 def _hazard_sentences(hazards: list[Hazard] | None) -> str:
     if hazards is None:
         return _HAZARDS_NOT_KNOWN
-    return "; ".join(hazard["sentence"] for hazard in hazards)
+    return "; ".join(hazard["message"] for hazard in hazards)
 
 
 def _hazards_of_page(hazards: list[Hazard] | None) -> list[Hazard]:
     if hazards is None:
-        sentence = "it was read without root, and other users' files were not"
-        return [Hazard(kind="unknown", sentence=sentence)]
+        sentence = "it was read without root, so other users' files were not"
+        return [Hazard(kind="unknown", message=sentence)]
     return hazards
 
 
@@ -164,10 +164,10 @@ DEVICE_COLUMNS = (
     ),
     _as_returned("drift", {"drift": "; ".join}),
     DeviceColumn(
-        "hazards",
-        _answers.Record({"carries": _answers.Nullable(_answers.ListOf(_HAZARD))}),
-        itemgetter("carries"),
-        {"hazards": _hazard_sentences},
+        "in_use_by",
+        _answers.Record({"in_use_by": _answers.Nullable(_answers.ListOf(_HAZARD))}),
+        itemgetter("in_use_by"),
+        {"in_use_by": _hazard_sentences},
         _hazards_of_page,
     ),
 )
@@ -209,7 +209,7 @@ def _count(is_counted: Callable[[Device], bool]) -> Callable[[HostState], int]:
 HOST_COLUMNS = (
     HostColumn("host", itemgetter("host"), True, Heading("Host", "name")),
     HostColumn("state", itemgetter("state"), True, Heading("State", "state")),
-    HostColumn("sentence", itemgetter("sentence"), True, Heading("What is the matter", "sentence")),
+    HostColumn("message", itemgetter("message"), True, Heading("Details", "message")),
     HostColumn(
         "devices",
         lambda host: len(host["devices"]),
@@ -218,15 +218,19 @@ HOST_COLUMNS = (
     HostColumn(
         "listed",
         _count(lambda device: device["desired"] is not None),
-        heading=Heading("In its list", "number", "In a list"),
-        metric=Metric("listed_devices", "Devices that the list last applied claims."),
+        heading=Heading("In the list", "number", "In a list"),
+        metric=Metric("listed_devices", "Devices in the last-applied configuration."),
     ),
     HostColumn(
         "drifting",
         _count(lambda device: bool(device["drift"])),
         heading=Heading("Drift", "number", "With drift"),
         metric=Metric(
-            "drift_devices", "Devices that differ from the list, or will after the next boot."
+            "drift_devices",
+            (
+                "Devices that differ from the last-applied configuration, now or after the next "
+                "boot."
+            ),
         ),
     ),
     HostColumn(
@@ -234,16 +238,16 @@ HOST_COLUMNS = (
         lambda host: len(host["boot_files"]),
         metric=Metric(
             "drift_boot_files",
-            "Differences of boot files from what the list last applied renders.",
+            "Differences of boot files from the last-applied configuration.",
         ),
     ),
     HostColumn(
-        "with_hazards",
-        _count(lambda device: bool(device["hazards"])),
-        heading=Heading("Hazards", "number", "With hazards"),
+        "in_use",
+        _count(lambda device: bool(device["in_use_by"])),
+        heading=Heading("In use", "number", "In use"),
         metric=Metric(
-            "hazard_devices",
-            "Devices that carry something which would be hurt if they lost their drivers.",
+            "in_use_devices",
+            "Devices that are in use.",
         ),
     ),
 )

@@ -18,15 +18,15 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import 
 )
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 
-NOT_BEGUN = "not begun"
+NOT_STARTED = "not started"
 CHANGED = "changed"
 UNCHANGED = "unchanged"
 FAILED = "failed"
 
 # What stops a rollout comes first.
-OUTCOMES = (FAILED, UNREACHABLE, CHANGED, UNCHANGED, NOT_BEGUN)
+OUTCOMES = (FAILED, UNREACHABLE, CHANGED, UNCHANGED, NOT_STARTED)
 
-_NO_ANSWER = "It was changed, and does not answer since: "
+_NO_ANSWER = "It was changed, and does not answer anymore: "
 
 
 class RolloutState(TypedDict):
@@ -35,7 +35,7 @@ class RolloutState(TypedDict):
     host: str
     wave: int | None
     outcome: str
-    sentence: str
+    message: str
 
 
 def rollout_state(
@@ -53,14 +53,14 @@ def rollout_state(
     replaces the sentence of a host that was not changed.
     """
     outcome, sentence = _outcome(host, applied or {}, checked, failure, unchanged)
-    return RolloutState(host=host, wave=wave, outcome=outcome, sentence=sentence)
+    return RolloutState(host=host, wave=wave, outcome=outcome, message=sentence)
 
 
 def table(states: Sequence[RolloutState]) -> list[str]:
     """Return the lines of a table, hosts that stop a rollout first."""
-    rows = [("HOST", "WAVE", "OUTCOME", "WHAT IS TO BE SAID")]
+    rows = [("HOST", "WAVE", "OUTCOME", "DETAILS")]
     rows += [
-        (state["host"], str(state["wave"] or "-"), state["outcome"], state["sentence"])
+        (state["host"], str(state["wave"] or "-"), state["outcome"], state["message"])
         for state in sorted(states, key=lambda state: OUTCOMES.index(state["outcome"]))
     ]
     widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
@@ -72,9 +72,9 @@ def table(states: Sequence[RolloutState]) -> list[str]:
     ]
 
 
-def not_begun(host: str) -> RolloutState:
+def not_started(host: str) -> RolloutState:
     """Return the row of a host whose wave has not begun."""
-    return RolloutState(host=host, wave=None, outcome=NOT_BEGUN, sentence="")
+    return RolloutState(host=host, wave=None, outcome=NOT_STARTED, message="")
 
 
 def _outcome(
@@ -96,7 +96,7 @@ def _outcome(
     if unchanged and done == UNCHANGED:
         return UNCHANGED, one_line(unchanged)
     if checked is None:
-        return done, "Not looked at: nothing was changed in check mode."
+        return done, "Not verified: check mode changes nothing."
     return _verified(host_state(host, checked), done)
 
 
@@ -105,19 +105,19 @@ def _verified(state: HostState, done: str) -> tuple[str, str]:
     listed = [device for device in state["devices"] if device["desired"] is not None]
     drifting = [device for device in listed if device["drift"]]
     if state["state"] == "failed":
-        return FAILED, state["sentence"]
+        return FAILED, state["message"]
     if state["boot_files"]:
         return FAILED, one_line(state["boot_files"][0])
-    if state["state"] == "reboot":
-        return done, state["sentence"]
+    if state["state"] == "reboot_required":
+        return done, state["message"]
     if drifting:
         first = drifting[0]
-        return FAILED, "%s is not as the list wants: %s" % (
+        return FAILED, "%s is not in sync: %s" % (
             one_line(first["device"]),
             one_line(first["drift"][0]),
         )
     if not listed:
-        return done, "No list claims a device of it."
-    return done, "Its list claims %s, and all is as it wants." % (
+        return done, "No device of it is in a list."
+    return done, "All of its list is in sync: %s." % (
         "one device" if len(listed) == 1 else "%d devices" % len(listed)
     )

@@ -49,7 +49,7 @@ def _plan(policy: str, has_gate: bool) -> None:
 
 
 def _calls(policy: str, has_gate: bool) -> int:
-    """How many functions, of Python and of C, one check calls; the same number each time.
+    """Return how many functions, of Python and of C, one check calls; the same number each time.
 
     Every access to /sys is at least one of them. Seconds would depend on what else runs.
     """

@@ -42,7 +42,7 @@ class Figures(NamedTuple):
 
 
 def boot_files() -> dict[str, str | None]:
-    """The files of the list by their paths; no device of a guest is claimed by it."""
+    """Return the files of the list by their paths; no device of a guest is claimed by it."""
     entries = parse_entries(
         [
             {key: value % number if "%" in str(value) else value for key, value in kind.items()}

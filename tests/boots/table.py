@@ -50,12 +50,12 @@ class Boots(NamedTuple):
         return run
 
     def attempt(self, **others: Any) -> Run:
-        """The same where it may fail."""
+        """Return the same where it may fail."""
         variables = {**self.variables, **others}
         return play(self.inventory, "armfleet.vfio.apply", variables=variables)
 
     def changes(self) -> list[str]:
-        """What the same list changes on the running system."""
+        """Return what the same list changes on the running system."""
         run = self.apply()
         done = run.of("armfleet.vfio.host_policy")
         found = [step for device in done["devices"] for step in device["steps"]]
@@ -66,14 +66,14 @@ class Boots(NamedTuple):
         return found
 
     def bindings(self, cases: Sequence[Case]) -> list[Binding | None]:
-        """Driver and override of each case's device, None where it is not there."""
+        """Driver and override of each case's device, None if it is not there."""
         self.guest.run("udevadm settle")
         found = read_machine(self.guest).devices
         by_name = {device.name: device.binding for device in found}
         return [by_name.get(case.device) for case in cases]
 
     def witnessed(self, cases: Sequence[Case]) -> list[Binding | None]:
-        """The same at the end of the initramfs, if there was one."""
+        """Return the same at the end of the initramfs, if there was one."""
         told = self.guest.run("cat /run/witness 2>/dev/null || true").stdout.splitlines()
         seen = {}
         for line in told:
@@ -119,7 +119,7 @@ def _is_as_wanted(row: Row) -> bool:
 
 
 def rendered(rows: Sequence[Row]) -> str:
-    """The rows below their heads, in columns."""
+    """Return the rows below their heads, in columns."""
     lines = [("case", "device", *MOMENTS)]
     for row in rows:
         states = [*map(_words, row.states), *["not tried"] * (len(MOMENTS) - len(row.states))]

@@ -124,7 +124,7 @@ def test_the_parameters_that_are_named_keep_a_built_in_driver_off(
     assert early["name"] == built_in.case.device
     (shown,) = info(inventory, {"dt_path": built_in.path})
     assert shown["kernel_command_line"] == early
-    guest.start_again(words=[early["words"]])
+    guest.start_again(words=[early["parameter"]])
     assert boots.bindings([built_in.case]) == [built_in.case.wanted]
     assert built_in.driver not in guest.run(["ls", built_in.drivers]).stdout.split()
     assert boots.changes() == []

@@ -102,7 +102,7 @@ def boot(guest: Guest, tmp_path: Path) -> Callable[[], None]:
 
 
 def content(guest: Guest) -> set[str]:
-    """Names of the files in the image, and of modules as the kernel spells them."""
+    """Return names of the files in the image, and of modules as the kernel spells them."""
     listed = set(guest.run(f"lsinitramfs {IMAGE}", timeout=300).stdout.splitlines())
     folders = {path.rpartition("/")[0] for path in listed}
     names = {path.rpartition("/")[2].partition(".ko") for path in listed - folders}
@@ -149,7 +149,7 @@ def test_initramfs_tools_puts_in_what_is_needed_and_no_more(
         needed.add("iommufd")
     assert content(boots.guest) - before == {*needed, RULES, OPTIONS}
     (image,) = run.of(MODULE)["images"]
-    assert (image["rebuilt"], image["missing"], image["left_over"]) == (True, [], [])
+    assert (image["rebuilt"], image["missing"], image["unexpected"]) == (True, [], [])
     assert_an_image_that_is_not_rebuilt_is_found_out(boots)
     once = depth != "nightly"
     boots.try_twice(cases("vfio-platform in the initramfs"), record, boot, once=once)
@@ -208,7 +208,7 @@ def assert_an_image_that_is_not_rebuilt_is_found_out(boots: Boots) -> None:
         failed = boots.attempt()
         assert failed.code != 0
         message = failed.of(MODULE)["msg"]
-        assert "was not rebuilt, though '/usr/sbin/update-initramfs -u" in message
+        assert "was not rebuilt, although '/usr/sbin/update-initramfs -u" in message
         assert "Not updating initramfs." in message
         assert "lacks" not in message
     # The image has all: only its age speaks against it.
@@ -217,5 +217,5 @@ def assert_an_image_that_is_not_rebuilt_is_found_out(boots: Boots) -> None:
 
 
 def is_usable(guest: Guest) -> bool:
-    """Whether user space finds an IOMMU to use the device with."""
+    """Return whether user space finds an IOMMU to use the device with."""
     return "vfio_iommu_type1" in guest.run("ls /sys/module").stdout.split()

@@ -245,7 +245,7 @@ class Actor:
         os.write(self._requests, json.dumps([kind, arguments]).encode() + b"\n")
 
     def answer(self, seconds: float) -> str:
-        """Its answer, or 'waits' if there is none in that time."""
+        """Return its answer, or 'waits' if there is none in that time."""
         ready, _writable, _failed = select.select([self._answers], [], [], seconds)
         if not ready:
             return "waits"
@@ -326,7 +326,7 @@ class Observer:
     """Reads the state; what cannot change unseen is read once only."""
 
     def __init__(self) -> None:
-        # A way to each device's folder; those of helpers alone come and go.
+        # A way to each device's directory; those of helpers alone come and go.
         self._folders: dict[str, int] = {}
         self._told: dict[tuple[str, object], str | None] = {}
 
@@ -336,7 +336,7 @@ class Observer:
         for bus in BUSES:
             found[f"{bus} autoprobe"] = _content(f"/sys/bus/{bus}/drivers_autoprobe")
             for name in os.listdir(f"/sys/bus/{bus}/devices"):
-                # A helper of a driver, numbered anew each time.
+                # A helper of a driver, numbered again each time.
                 if not name.endswith(".auto"):
                     found.update(self._device(bus, name, numbers))
         groups = {number: self._group(number, members) for number, members in numbers.items()}
@@ -392,7 +392,7 @@ class Observer:
         return self._told[part, of]
 
     def _group(self, number: str, members: list[str]) -> str:
-        """What a group is, whatever its number is."""
+        """Return what a group is, whatever its number is."""
 
         def look() -> str:
             home = f"/sys/kernel/iommu_groups/{number}"
@@ -481,7 +481,7 @@ def _changes(before: State, after: State) -> State:
 
 
 def reports(operations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What came of each; the first is the state that all begins with."""
+    """Yield what came of each; the first is the state that all begins with."""
     troupe, observer = Troupe(), Observer()
     before = observer.state()
     yield {"result": "ok", "changes": before}

@@ -54,7 +54,7 @@ class Explanation(NamedTuple):
 def differences(
     scenarios: Sequence[Scenario], real: Sequence[Step], simulated: Sequence[Step]
 ) -> list[Difference]:
-    """Each difference once, where it begins."""
+    """Return each difference once, where it begins."""
     found = list(_new(BOOT, BOOT, {}, real[0].state, simulated[0].state))
     known = {(one.what, _frozen(one.real), _frozen(one.simulated)) for one in found}
     for number, (scenario, operation) in enumerate(_flat(scenarios), 1):
@@ -70,7 +70,7 @@ def differences(
 
 
 def unexpected(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str]:
-    """Where a machine does not answer what the list says."""
+    """Return where a machine does not answer what the list says."""
     return [
         f"{scenario.name} / {describe(operation)}: {step.result} instead of {operation.gives}"
         for (scenario, operation), step in zip(_flat(scenarios), steps[1:], strict=True)
@@ -79,7 +79,7 @@ def unexpected(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str
 
 
 def leftovers(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str]:
-    """Where a scenario does not go back to the state after boot."""
+    """Return where a scenario does not go back to the state after boot."""
     found: list[str] = []
     number = 0
     for scenario in scenarios:
@@ -96,14 +96,14 @@ def leftovers(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str]
 def explained(
     found: Sequence[Difference], explanations: Sequence[Explanation]
 ) -> tuple[list[Difference], list[Explanation]]:
-    """The differences that nothing explains, and the explanations that nothing needs."""
+    """Return the differences that nothing explains, and the explanations that nothing needs."""
     bare = [one for one in found if not any(why.covers(one) for why in explanations)]
     idle = [why for why in explanations if not any(why.covers(one) for one in found)]
     return bare, idle
 
 
 def describe(operation: Operation) -> str:
-    """An operation in a line."""
+    """Return an operation in a line."""
     told = [one if len(one) < 60 else f"{one[:20]}… ({len(one)})" for one in operation.arguments]
     by = "" if operation.by == "root" else f" by {operation.by}"
     return f"{operation.kind} {' '.join(map(repr, told))}{by}"

@@ -105,7 +105,7 @@ def read_held(name: str, gives: str, by: str = "holder") -> Operation:
 
 
 def answer(by: str, gives: str = "ok") -> Operation:
-    """What an operation that was begun ends with."""
+    """Return what an operation that was begun ends with."""
     return _do("answer", gives=gives, by=by)
 
 
@@ -537,7 +537,7 @@ def _late_modules() -> list[Operation]:
 
 
 def _a_native_driver_and_vfio() -> list[Operation]:
-    """The main job by hand, on drivers that are built in."""
+    """Return the main job manually, on drivers that are built in."""
     return [
         NO_RESETS,
         modprobe("vfio-amba"),

@@ -31,7 +31,7 @@ def ansible_builder(*words: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The build context of the example, made in a folder with nothing but its two files."""
+    """The build context of the example, made in a directory with nothing but its two files."""
     folder = tmp_path_factory.mktemp("execution-environment")
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
     # Its default depends on what runs containers on this machine.

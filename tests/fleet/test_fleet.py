@@ -84,7 +84,7 @@ class Whole(NamedTuple):
     without_vfio: str
 
     def claimed(self) -> dict[str, set[str]]:
-        """What is on VFIO by the hosts' own /sys: paths in the device tree."""
+        """Return what is bound to VFIO by the hosts' own /sys: paths in the device tree."""
         of_boards = {
             name: set(map(dt_path, on_vfio(board))) for name, board in self.boards.boards.items()
         }
@@ -99,7 +99,7 @@ class Whole(NamedTuple):
         return {**of_boards, **of_guests}
 
     def asked(self, names: Container[str]) -> dict[str, set[str]]:
-        """What the lists of these hosts claim, and nothing of any other."""
+        """Return what the lists of these hosts claim, and nothing of any other."""
         of_boards = {name: {one["dt_path"] for one in self.lists[name]} for name in self.lists}
         every = {**of_boards, **ON_GUESTS_BY_PATH}
         return {name: paths if name in names else set() for name, paths in every.items()}
@@ -184,7 +184,7 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
 
     stopped = clock.run("rollout that stops in wave 2", "armfleet.vfio.rollout", **rollout)
     assert stopped.code == 2
-    assert "Rollout show stopped in wave 2. No later wave was begun." in stopped.output
+    assert "Rollout show stopped in wave 2. No later wave was started." in stopped.output
     told = rows(stopped)
     assert {name for name, row in told.items() if row.outcome == "failed"} == {whole.in_wave_two}
     assert RULES in told[whole.in_wave_two].sentence

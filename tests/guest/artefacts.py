@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Things that are built once and kept in the user's cache folder."""
+"""Things that are built once and kept in the user's cache directory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .errors import GuestError
 
 
 def cache_folder() -> Path:
-    """Where everything is kept that git does not keep."""
+    """Return where everything is kept that git does not keep."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "armfleet-vfio"
 
@@ -49,7 +49,7 @@ def full_disk() -> str:
 
 @dataclass(frozen=True)
 class Artefact:
-    """A folder that make() fills; recipe is all that its content depends on."""
+    """A directory that make() fills; recipe is all that its content depends on."""
 
     name: str
     purpose: str
@@ -67,7 +67,7 @@ class Artefact:
         return cache_folder() / ("%s-%s" % (self.name, digest.hexdigest()[:16]))
 
     def ensure(self) -> Path:
-        """The finished folder, built now if it is not there."""
+        """Return the finished directory, built now if it is not there."""
         folder = self.folder
         if folder.is_dir():
             return folder

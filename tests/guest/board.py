@@ -75,7 +75,7 @@ BOARDS = {
 
 
 def board_named(name: str) -> Board:
-    """One of BOARDS."""
+    """Return one of BOARDS."""
     try:
         return BOARDS[name]
     except KeyError:
@@ -83,7 +83,7 @@ def board_named(name: str) -> Board:
 
 
 def source_text(board: Board) -> str:
-    """What is added to QEMU's own device tree."""
+    """Return what is added to QEMU's own device tree."""
     rings = "".join(_RING % {"index": index} for index in range(board.rings))
     written = (_SOURCES / ((board.source or board.name) + ".dts")).read_text()
     return "%s\n&{/soc} {\n%s};\n" % (written, rings)
@@ -107,7 +107,7 @@ def _make(folder: Path) -> None:
 
 
 def qemu_version() -> str:
-    """What QEMU says of its version."""
+    """Return what QEMU says of its version."""
     commands.require(QEMU)
     told = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True)
     return told.stdout

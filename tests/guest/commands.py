@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .errors import GuestError
 
-# A build that is killed must not leave a compiler behind that writes into its folder.
+# A build that is killed must not leave a compiler behind that writes into its directory.
 _END_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--")
 _PACKAGE_LISTS = [
     Path(__file__).with_name(name) for name in ("demo-packages.txt", "debian-packages.txt")
@@ -36,13 +36,13 @@ def require(*programs: str) -> None:
 
 
 def find(program: str) -> str | None:
-    """Where a program is; sbin folders are not in every user's PATH."""
+    """Return where a program is; sbin directories are not in every user's PATH."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     return shutil.which(program, path=path)
 
 
 def pretending_root() -> list[str]:
-    """What to put before a command that gives files to others; nothing for root."""
+    """Return what to put before a command that gives files to others; nothing for root."""
     if os.geteuid() == 0:
         return []
     require("fakeroot")
@@ -93,7 +93,7 @@ def call(
 
 
 def tail(path: Path, lines: int = _TAIL) -> str:
-    """The last lines of a log, or a word on why there are none."""
+    """Return the last lines of a log, or a word on why there are none."""
     try:
         text = path.read_text(errors="replace")
     except OSError as error:

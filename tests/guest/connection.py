@@ -92,11 +92,11 @@ class Connection:
             raise GuestError("Cannot copy %s to %s: %s" % (source, target, done.stderr.strip()))
 
     def remote(self, path: str) -> str:
-        """A path of the guest for copy()."""
+        """Return a path of the guest for copy()."""
         return "%s@%s:%s" % (USER, HOST, path)
 
     def answers(self) -> bool:
-        """Whether sshd greets; QEMU accepts connections long before the guest does."""
+        """Return whether sshd greets; QEMU accepts connections long before the guest does."""
         try:
             with socket.create_connection((HOST, self.port), timeout=5) as greeting:
                 return greeting.recv(4) == b"SSH-"

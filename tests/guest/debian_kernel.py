@@ -98,7 +98,7 @@ def _relocate_headers(folder: Path) -> None:
 
 
 def debian_kernel() -> Artefact:
-    """The distribution's kernel as it is, with its modules and what builds more of them.
+    """Return the distribution's kernel as it is, with its modules and what builds more of them.
 
     Image, config, package (its name and version), tree (its modules), headers, vfio (drivers/vfio
     of its source), boards (the device trees of real boards) and a busybox for its initramfs.

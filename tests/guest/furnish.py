@@ -158,7 +158,7 @@ def _install_modules(series: Series, tree: Path, log: Path) -> None:
 
 
 def fill(series: Series, folder: Path) -> None:
-    """Make folder/disk.raw."""
+    """Make directory/disk.raw."""
     log = folder / "build.log"
     tree = folder / "tree"
     tree.mkdir()

@@ -46,7 +46,7 @@ class Guest:
 
     @classmethod
     def running(cls, name: str) -> Guest:
-        """The guest of that name, on whatever board and kernel it was started."""
+        """Return the guest of that name, on whatever board and kernel it was started."""
         running = Machine(name).running()
         if running is None:
             raise GuestError("Guest %s is not running; start it first" % name)
@@ -149,17 +149,17 @@ class Guest:
         return self._connection().run(command, check=check, input=input, timeout=timeout)
 
     def put(self, local: Path | str, remote: str) -> None:
-        """Copy a file or folder into the guest."""
+        """Copy a file or directory into the guest."""
         connection = self._connection()
         connection.copy(str(local), connection.remote(remote))
 
     def get(self, remote: str, local: Path | str) -> None:
-        """Copy a file or folder out of the guest."""
+        """Copy a file or directory out of the guest."""
         connection = self._connection()
         connection.copy(connection.remote(remote), str(local))
 
     def ssh_argv(self, command: str | Sequence[str] = ()) -> list[str]:
-        """The command line that logs in."""
+        """Return the command line that logs in."""
         return self._connection().argv(command)
 
     def boot_id(self) -> str:
@@ -167,7 +167,7 @@ class Guest:
         return self.run(["cat", _BOOT_ID]).stdout.strip()
 
     def console(self) -> str:
-        """All that the guest has written to its serial line."""
+        """Return all that the guest has written to its serial line."""
         try:
             return self._machine.serial.read_text(errors="replace")
         except OSError:

@@ -73,7 +73,7 @@ def _make(series: Series, folder: Path) -> None:
 
 
 def initramfs(series: Series) -> Artefact | None:
-    """initramfs.img; None where the kernel has all that it needs built in."""
+    """initramfs.img; None if the kernel has all that it needs built in."""
     if not series.stock:
         return None
     return Artefact(

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The QEMU process of one guest and the folder that remembers it."""
+"""The QEMU process of one guest and the directory that remembers it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Boot:
 
 
 class Machine:
-    """One guest's folder under the cache, and the process that its pidfile names."""
+    """One guest's directory under the cache, and the process that its pidfile names."""
 
     def __init__(self, name: str) -> None:
         if not _NAME.fullmatch(name):
@@ -87,7 +87,7 @@ class Machine:
         self._memory = self.folder / "machine.json"
 
     def pid(self) -> int | None:
-        """The living process; a pidfile alone may name somebody else's."""
+        """Return the living process; a pidfile alone may name foreign."""
         try:
             pid = int(self._pidfile.read_text())
             command = Path("/proc/%d/cmdline" % pid).read_bytes()
@@ -96,7 +96,7 @@ class Machine:
         return pid if str(self.overlay).encode() in command else None
 
     def running(self) -> Running | None:
-        """What was started and still runs."""
+        """Return what was started and still runs."""
         if self.pid() is None:
             return None
         return Running(**json.loads(self._memory.read_text()))
@@ -138,7 +138,7 @@ class Machine:
         return Running(**json.loads(self._memory.read_text())).port
 
     def ends(self, seconds: float) -> bool:
-        """Whether the process ends by itself within that time."""
+        """Return whether the process ends by itself within that time."""
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:
             if self.pid() is None:

@@ -52,7 +52,7 @@ SERIES = {
 
 
 def names(path: Path) -> list[str]:
-    """The packages of a list, one a line; '#' starts a comment."""
+    """Return the packages of a list, one a line; '#' starts a comment."""
     lines = (line.split("#", 1)[0].strip() for line in path.read_text().splitlines())
     return [line for line in lines if line]
 
@@ -103,7 +103,7 @@ def of_this_machine(package: str) -> str:
 
 
 def download(packages: Sequence[str], folder: Path, suite: str = SUITE) -> list[Path]:
-    """Fetch the .deb files of packages into ``folder``.
+    """Fetch the .deb files of packages into ``directory``.
 
     Packages are names or patterns as apt has them.
     """
@@ -122,7 +122,7 @@ def download(packages: Sequence[str], folder: Path, suite: str = SUITE) -> list[
 
 
 def unpack(packages: list[str], architecture: str, folder: Path) -> None:
-    """Lay out packages and what they need in ``folder``/tree; nothing of them is set up."""
+    """Lay out packages and what they need in ``directory``/tree; nothing of them is set up."""
     options = ["--variant=extract", "--include=" + ",".join(packages), "--arch=" + architecture]
     _mmdebstrap(folder / "tree", options, folder / "build.log")
 

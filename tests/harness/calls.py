@@ -53,7 +53,7 @@ def refused(
 
 
 def info(inventory: Path, *devices: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What device_info returns of these devices, or of all."""
+    """Return what device_info returns of these devices, or of all."""
     run = call(inventory, "device_info", **({"devices": list(devices)} if devices else {}))
     assert run.code == 0, run.output
     shown: list[dict[str, Any]] = run.of("armfleet.vfio.device_info")["devices"]

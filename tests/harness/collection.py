@@ -10,7 +10,7 @@ _SOURCE = Path(__file__).parents[2]
 
 
 def build(folder: Path) -> Path:
-    """Build the archive in ``folder``; where it is."""
+    """Build the archive in ``directory``; where it is."""
     words = ["ansible-galaxy", "collection", "build", str(_SOURCE), "--output-path", str(folder)]
     subprocess.run(words, check=True, capture_output=True)
     (archive,) = folder.glob("armfleet-vfio-*.tar.gz")
@@ -18,7 +18,7 @@ def build(folder: Path) -> Path:
 
 
 def install(folder: Path) -> Path:
-    """Build it and install it below ``folder``; where it is then."""
+    """Build it and install it below ``directory``; where it is then."""
     words = ["ansible-galaxy", "collection", "install", "--offline", "-p", str(folder)]
     # Ansible looks for collections in PYTHONPATH too, would find the one under test and do nothing.
     environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(folder))

@@ -1,6 +1,6 @@
 """Guests that tests share; each test file starts from devices that nobody has touched.
 
-A folder of tests that wants them names them in its conftest.
+A directory of tests that wants them names them in its conftest.
 """
 
 from __future__ import annotations

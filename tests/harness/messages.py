@@ -17,5 +17,5 @@ _BARE = re.compile(
 
 
 def bare_options(text: str) -> list[str]:
-    """The options of host_policy that a message names without backquotes."""
+    """Return the options of host_policy that a message names without backquotes."""
     return _BARE.findall(text)

@@ -50,6 +50,6 @@ def run_on(board: Any, monkeypatch: pytest.MonkeyPatch, code: str | None = None)
 
 
 def spec(module: str) -> dict[str, Any]:
-    """The arguments of AnsibleModule."""
+    """Return the arguments of AnsibleModule."""
     arguments: dict[str, Any] = MODULES[module].SPEC
     return arguments

@@ -19,7 +19,7 @@ from ansible.template import Templar
 
 
 def payload_size(name: str) -> int:
-    """Bytes of what is sent to the host for one call of a module."""
+    """Return bytes of what is sent to the host for one call of a module."""
     found = module_loader.find_plugin_with_context(name)
     built = module_common.modify_module(
         module_name=found.resolved_fqcn,

@@ -69,7 +69,7 @@ class Run(NamedTuple):
         return {host: int(count) for host, count in found}
 
     def of(self, action: str, host: str | None = None) -> dict[str, Any]:
-        """What the only task of this module returned."""
+        """Return what the only task of this module returned."""
         (found,) = [
             task.result
             for task in self.tasks
@@ -156,7 +156,7 @@ def _configuration() -> Path:
 
 
 def rows(run: Run) -> dict[str, Row]:
-    """The table that a rollout showed last, by host."""
+    """Return the table that a rollout showed last, by host."""
     (*_earlier, shown) = [
         task.result["msg"]
         for task in run.tasks
@@ -167,7 +167,7 @@ def rows(run: Run) -> dict[str, Row]:
 
 
 def task_play(action: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A playbook of one task on all hosts."""
+    """Return a playbook of one task on all hosts."""
     return _playbook([_task(action, options)])
 
 

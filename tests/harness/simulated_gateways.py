@@ -51,11 +51,11 @@ class SimulatedSysfs(Sysfs):
     def listing(self, path: str) -> Listing:
         entry = self._tree.find(path)
         below = entry.entries.items() if isinstance(entry, Folder) else ()
-        folders = sorted(name for name, one in below if isinstance(one, Folder))
-        return Listing(folders, dict(below).keys() - set(folders))
+        directories = sorted(name for name, one in below if isinstance(one, Folder))
+        return Listing(directories, dict(below).keys() - set(directories))
 
-    def folder_count(self, path: str) -> int:
-        return len(self.listing(path).folders)
+    def count_directories(self, path: str) -> int:
+        return len(self.listing(path).directories)
 
     def read_long(self, path: str) -> bytes | None:
         return self.read_bytes(path)
@@ -129,7 +129,7 @@ class SimulatedFiles(Files):
     def link(self, path: str) -> str | None:
         return self._machine.vfio.nodes.link(_place(path))
 
-    def point(self, path: str, target: str | None) -> None:
+    def set_symlink(self, path: str, target: str | None) -> None:
         nodes = self._machine.vfio.nodes
         folder, _slash, name = _place(path).rpartition("/")
         if self.link(path) is not None:
@@ -143,7 +143,7 @@ class SimulatedFiles(Files):
         node = _node(self._machine, path)
         return None if node is None else NodeAccess(str(node.gid), f"{node.mode:04o}")
 
-    def give_node(self, path: str, access: NodeAccess) -> None:
+    def set_node_access(self, path: str, access: NodeAccess) -> None:
         node = _node(self._machine, path)
         if node and access.mode is not None:
             node.mode = int(access.mode, 8)

@@ -77,7 +77,7 @@ class Machine(NamedTuple):
     nodes: list[str]
 
     def at(self, tree_path: str) -> Device:
-        """The one device of a device-tree path."""
+        """Return the one device of a device-tree path."""
         (found,) = [device for device in self.devices if device.tree_path == tree_path]
         return found
 
@@ -98,7 +98,7 @@ def read_machine(guest: Guest) -> Machine:
 
 
 def files(guest: Guest) -> dict[str, str]:
-    """Our files on the guest, with their contents."""
+    """Return our files on the guest, with their contents."""
     parts = guest.run(_READ_FILES).stdout.split("\0")
     return dict(zip(parts[::2], parts[1::2], strict=False))
 

@@ -43,7 +43,7 @@ def apply(inventory: Path, devices: list[dict[str, Any]], *arguments: str) -> Ru
     return apply_role(inventory, dict(SETTINGS, passthrough_devices=devices), *arguments)
 
 
-def assert_as_listed(guest: Guest) -> None:
+def assert_in_sync(guest: Guest) -> None:
     machine = read_machine(guest)
     assert machine.named("LNRO0005:00").binding == VFIO
     assert machine.named("LNRO0005:01").binding == (None, "none")
@@ -66,16 +66,16 @@ def test_apply_by_path_and_name(guest: Guest, inventory: Path) -> None:
     done = apply(inventory, LIST).of("armfleet.vfio.host_policy")
     assert done["diff"] == predicted["diff"]
     (skipped,) = done["skipped_entries"]
-    assert skipped.startswith("acpi_hid 'LNRO0005' counts on linux,dummy-virt only")
+    assert skipped.startswith("acpi_hid 'LNRO0005' applies to linux,dummy-virt only")
     assert skipped.endswith("this board is QEMU Virtual Machine")
-    assert_as_listed(guest)
+    assert_in_sync(guest)
     assert apply(inventory, LIST).changed == {"test-acpi": 0}
 
 
 def test_it_holds_after_a_reboot(guest: Guest, inventory: Path) -> None:
     guest.reboot()
     guest.run("udevadm settle")
-    assert_as_listed(guest)
+    assert_in_sync(guest)
     assert apply(inventory, LIST).changed == {"test-acpi": 0}
 
 

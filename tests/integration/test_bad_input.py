@@ -37,7 +37,7 @@ def _nothing_changes(unchanged_guest: None) -> None:
 
 
 def refused(inventory: Path, action: str, options: dict[str, Any], *arguments: str) -> str:
-    """The module's own message; fails if the call went well or showed a traceback."""
+    """Return the module's own message; fails if the call went well or showed a traceback."""
     return call(inventory, action, *arguments, **options).refusal
 
 
@@ -51,13 +51,13 @@ def test_every_problem_is_named_at_once(inventory: Path) -> None:
     devices = [entry(dt_path="/soc/nothing@0"), entry(compatible="acme,dma", expect=7)]
     message = refused(inventory, "host_policy", {"devices": devices})
     assert "no such node" in message
-    assert "expect says 7" in message
+    assert "expect is 7" in message
 
 
 @pytest.mark.parametrize("module", SMALL)
 def test_the_small_modules_want_a_device(inventory: Path, module: str) -> None:
     message = refused(inventory, module, dict(SMALL[module], devices=[]))
-    assert message == "devices is empty; name at least one device"
+    assert message == "`devices` is empty. Give at least one device"
 
 
 @pytest.mark.parametrize("kind", BAD_VALUES)

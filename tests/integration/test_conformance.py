@@ -48,7 +48,7 @@ class Machines(NamedTuple):
 
 
 def answers(steps: Sequence[Step]) -> Counter[str]:
-    """How often each errno was the answer, and how often there was none."""
+    """Return how often each errno was the answer, and how often there was none."""
     return Counter(step.result for step in steps if re.fullmatch("E[A-Z]+|waits", step.result))
 
 

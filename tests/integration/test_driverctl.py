@@ -48,7 +48,7 @@ def migrate(inventory: Path, *arguments: str) -> Run:
 def test_a_list_that_claims_the_same_device_is_refused(guest: Guest, inventory: Path) -> None:
     assert bindings(guest, RINGS) == [VFIO, NONE]
     told = apply(inventory, LIST, reset_required=False).refusal
-    assert f"driverctl as well: {STORED} has vfio-platform set at each boot" in told
+    assert f"driverctl: {STORED} sets vfio-platform at each boot" in told
     assert bindings(guest, RINGS) == [VFIO, NONE]
     assert files(guest) == {}
     assert [one["driverctl"]["entry"] for one in info(inventory, *DEVICES)] == LIST
@@ -57,7 +57,7 @@ def test_a_list_that_claims_the_same_device_is_refused(guest: Guest, inventory: 
 def test_driverctl_is_moved_from_without_a_device_leaving_its_driver(
     guest: Guest, inventory: Path
 ) -> None:
-    # The number of its group comes anew with every probe of an unbound device.
+    # The number of its group comes again with every probe of an unbound device.
     node = read_machine(guest).at(RINGS[0]).group
     before = guest.run("find /dev/vfio -type c -printf %i:").stdout
     migrate(inventory, "--check")

@@ -21,12 +21,12 @@ CARRIED = {
     "/pcie@10000000": [
         ("storage", "disk vda: vda is mounted on /"),
         ("network", "network interface eth0 is up with 10.0.2.15"),
-        ("network", "and this run comes in over it"),
+        ("network", "and this run is connected through it"),
     ],
     "/pl011@9000000": [("console", "ttyAMA0 is the system console")],
     GPIO: [("consumers", "gpio-keys")],
     "/smmuv3@9050000": [("consumers", "it is the IOMMU")],
-    "/pl031@9010000": [("clock", "rtc0 keeps the time that the system is set by")],
+    "/pl031@9010000": [("clock", "rtc0 is the clock that sets the system time")],
 }
 ENTRIES = [{"dt_path": path, "policy": "no_autobind"} for path in CARRIED]
 

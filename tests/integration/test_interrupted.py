@@ -22,7 +22,7 @@ RINGS = [f"/soc/ring@b1{number:02x}000" for number in range(8)]
 LIST = [{"dt_path": path, "policy": "vfio"} for path in RINGS]
 VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
 
-# Kills the module as soon as the device named first is on VFIO, the others to follow.
+# Kills the module as soon as the device named first is bound to VFIO, the others to follow.
 _KILL = """
 import os, signal, sys
 first = "/sys/bus/platform/devices/%s/driver" % sys.argv[1]
@@ -64,7 +64,7 @@ def test_if_the_last_of_eight_fails_the_first_seven_are_back(guest: Guest, inven
     pinned = {"dt_path": RINGS[-1], "policy": "driver", "driver": "gpio-keys"}
     told = apply(inventory, [*LIST[:-1], pinned]).refusal
     assert RINGS[-1] in told
-    assert "Nothing was changed: all that this run did was put back" in told
+    assert "Nothing was changed: all changes of this run were rolled back" in told
     assert state(guest) == before
 
 

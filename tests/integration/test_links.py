@@ -1,4 +1,4 @@
-"""Links to nodes follow the device through renumbering and boots, and go when it is given back."""
+"""Links to nodes follow the device through renumbering and boots, and go when it is released."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CRYPTO = {"dt_path": "crypto0", "policy": "vfio", "tag": "left"}
 DMA = {"dt_path": "/soc/dma@b001000", "policy": "vfio", "tag": "right"}
 ENGINE = {"dt_path": "/soc/engine@b005000", "policy": "vfio"}
-# Neither of these has an IOMMU, so that their groups are made anew each time they are bound.
+# Neither of these has an IOMMU, so that their groups are made again each time they are bound.
 PLAIN = {"dt_path": "/soc/plain@b003000", "policy": "vfio"}
 KEYS = {"dt_path": "/soc/keys", "policy": "vfio", "tag": "keys"}
 LIST = [CRYPTO, DMA, ENGINE, PLAIN, KEYS]

@@ -90,7 +90,7 @@ def assert_nodes_are_open_to_the_group(guest: Guest) -> None:
 
 
 def state_writes(guest: Guest) -> list[str]:
-    """What the module opened for writing below /sys during the last traced run."""
+    """Return what the module opened for writing below /sys during the last traced run."""
     return guest.run(
         "grep /sys/ /root/trace | grep -E 'O_WRONLY|O_RDWR' || true"
     ).stdout.splitlines()
@@ -160,7 +160,7 @@ def test_where_nothing_can_be_written_no_device_is_touched(
     assert writes == []
     for problem in problems:
         assert problem in message
-    assert "put back" not in message
+    assert "rolled back" not in message
     assert read_machine(guest).bindings == Story.untouched
     assert files(guest) == {}
     left = guest.run("find /etc -name '.armfleet*'; ls /run/armfleet-vfio").stdout
@@ -272,7 +272,7 @@ def test_what_is_taken_off_the_list_is_given_back(guest: Guest, inventory: Path)
     assert machine.at("/soc/dma@b001000").binding == ("acme-ring", None)
     assert machine.at("/soc/dma@b002000").binding == ("acme-ring", None)
     assert machine.at("/soc/crypto@b000000").binding == VFIO
-    assert "given back" in run.output
+    assert "(released)" in run.output
     assert '-# policy: {"compatible": "acme,dma"' in run.output
     assert apply(inventory, devices=shorter).changed == {guest.name: 0}
 

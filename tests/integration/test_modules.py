@@ -204,6 +204,6 @@ def test_device_info_shows_every_device_as_sys_does(guest: Guest, inventory: Pat
         assert (device["driver"], device["driver_override"]) == seen.binding
         assert device["iommu_group"] == seen.group
     console = next(device for device in shown if device["name"] == "9000000.pl011")
-    assert [hazard["kind"] for hazard in console["carries"]] == ["console"]
+    assert [hazard["kind"] for hazard in console["in_use_by"]] == ["console"]
     crypto = next(device for device in shown if device["dt_path"] == "/soc/crypto@b000000")
     assert crypto["compatible"] == ["acme,crypto-v1", "acme,crypto"]

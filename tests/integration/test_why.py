@@ -87,18 +87,18 @@ def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
 
 
 def whole_info(inventory: Path, **variables: str) -> tuple[dict[str, Any], str]:
-    """What device_info returns, and the output on one line."""
+    """Return what device_info returns, and the output on one line."""
     run = play(inventory, task_play("armfleet.vfio.device_info", {}), variables=variables)
     return run.of("armfleet.vfio.device_info"), " ".join(run.output.split())
 
 
 def info(inventory: Path) -> dict[str, dict[str, Any]]:
-    """What device_info says of each device, by its name."""
+    """Return what device_info says of each device, by its name."""
     return {device["name"]: device for device in calls.info(inventory)}
 
 
 def drift(inventory: Path, folder: Path) -> tuple[int, dict[str, Any]]:
-    """The exit code of the playbook, and what it wrote down of the guest."""
+    """Return the exit code of the playbook, and what it wrote down of the guest."""
     file = folder / "drift.jsonl"
     run = play(inventory, "armfleet.vfio.drift", variables={"drift_file": str(file)})
     (line,) = file.read_text().splitlines()
@@ -116,12 +116,12 @@ def test_boot_files_that_were_damaged_drift_until_the_list_is_applied_again(
     code, state = drift(inventory, tmp_path)
     assert (code, state["state"], state["devices"]) == (2, "drift", [])
     owner, content, mode, kind, directory = state["boot_files"]
-    assert owner == f"{RULES} is nobody:nogroup mode 0644, and has to be root:root mode 0644"
-    assert content.startswith(f"{RULES} differs from line ")
-    assert mode == f"{MODPROBE} is root:root mode 0777, and has to be root:root mode 0644"
+    assert owner == f"{RULES} is nobody:nogroup mode 0644, but must be root:root mode 0644"
+    assert content.startswith(f"{RULES} differs from the last-applied configuration from line ")
+    assert mode == f"{MODPROBE} is root:root mode 0777, but must be root:root mode 0644"
     leads = f"{MODULES_LOAD} is a symbolic link to /root/elsewhere"
-    assert kind == f"{leads}, and has to be a regular file"
-    assert directory.startswith("/etc/modules-load.d is nobody:root mode 0755, so that others")
+    assert kind == f"{leads}, but must be a regular file"
+    assert directory.startswith("/etc/modules-load.d is nobody:root mode 0755, so users other")
     checked = play(inventory, apply, "--check", "--diff")
     assert set(checked.changed.values()) == {1}
     for sentence in (owner, mode, kind):
@@ -143,19 +143,19 @@ def test_each_device_is_told_with_why_it_has_its_driver(guest: Guest, inventory:
     found = info(inventory)
     expected = {
         "b101000.ring": "override",
-        "b000000.crypto": "hand",
+        "b000000.crypto": "manual",
         "b002000.dma": "compatible",
         "gpio-keys": "compatible",
         "9010000.pl031": "amba",
         "reg-dummy": "name",
-        "9050000.smmuv3": "kernel",
+        "9050000.smmuv3": "unknown",
     }
     assert {name: found[name]["bound_by"]["kind"] for name in expected} == expected
     # Its first is acme,dma-v2.
-    assert found["b002000.dma"]["bound_by"]["sentence"] == (
+    assert found["b002000.dma"]["bound_by"]["message"] == (
         "the module acme claims its compatible acme,dma"
     )
-    assert "the list last applied sets" in found["b101000.ring"]["bound_by"]["sentence"]
+    assert "the last-applied configuration sets" in found["b101000.ring"]["bound_by"]["message"]
     drifting = {name for name, one in found.items() if one["drift"]}
     assert drifting == {"b000000.crypto"}
 
@@ -167,14 +167,14 @@ def test_another_user_is_told_the_same_as_root_or_that_it_is_not_known(
     of_root, output = whole_info(inventory)
     assert "does not run as root" not in output
     found, output = whole_info(inventory, ansible_python_interpreter="/root/a-python")
-    unknown = [one["name"] for one in found["devices"] if one["carries"] is None]
+    unknown = [one["name"] for one in found["devices"] if one["in_use_by"] is None]
     assert set(unknown) >= {"b101000.ring", "b102000.ring", "b103000.ring"}
     assert "does not run as root" in output
     assert unknown[0] in output
-    told = {one["name"]: one["carries"] for one in of_root["devices"]}
+    told = {one["name"]: one["in_use_by"] for one in of_root["devices"]}
     for one in found["devices"]:
-        if one["carries"] is None:
-            one["carries"] = told[one["name"]]
+        if one["in_use_by"] is None:
+            one["in_use_by"] = told[one["name"]]
     assert found == of_root
 
 
@@ -201,7 +201,7 @@ def test_modules_that_are_gone_make_the_devices_that_need_them_drift(
     assert set(of_rings) == {"b101000.ring", "b102000.ring", "b103000.ring"}
     for now, new in of_rings.values():
         assert f"no module of the running kernel ({release}) can be loaded: {home}/" in now
-        assert new.startswith("kernel 9.9, installed since this one was booted, has no module vfio")
+        assert new.startswith("kernel 9.9, installed since the last boot, has no module vfio")
     assert not any(one["drift"] for name, one in info(inventory).items() if name in of_rings)
 
 
@@ -225,12 +225,12 @@ def test_the_next_boot_is_told_with_the_lines_that_decide_it(guest: Guest, inven
     ring = found["b100000.ring"]
     assert ring["next_boot"]["driver"] is None
     assert f"{BLACKLIST}:2 says 'blacklist acme'" in ring["next_boot"]["reason"]
-    assert ring["boot_configuration"] == [
-        {"place": f"{BLACKLIST}:2", "says": "blacklist acme"},
-        {"place": f"{LOADED}:1", "says": "acme"},
+    assert ring["module_configuration"] == [
+        {"location": f"{BLACKLIST}:2", "text": "blacklist acme"},
+        {"location": f"{LOADED}:1", "text": "acme"},
     ]
-    assert [found[name]["rules_of_others"] for name in ("b101000.ring", "b104000.ring")] == [
-        [{"place": f"{EARLY}:1", "driver_override": "replaced"}],
+    assert [found[name]["foreign_rules"] for name in ("b101000.ring", "b104000.ring")] == [
+        [{"location": f"{EARLY}:1", "driver_override": "replaced"}],
         [],
     ]
     Story.predicted = {

@@ -67,12 +67,12 @@ def run(boards: Fleet, playbook: str, *arguments: str, **variables: Any) -> Run:
 
 
 def command(tmp_path: Path) -> str:
-    """A template that leaves a file on the machine that evaluates it."""
+    """Return a template that leaves a file on the machine that evaluates it."""
     return "{{ lookup('ansible.builtin.pipe', 'touch %s/ran') }}" % tmp_path
 
 
 def facts(tmp_path: Path) -> dict[str, Any]:
-    """Every variable by which the control node would write or decide otherwise."""
+    """Return every variable by which the control node would write or decide otherwise."""
     theirs = str(tmp_path / "theirs")
     return {
         "drift_file": theirs,
@@ -83,8 +83,8 @@ def facts(tmp_path: Path) -> dict[str, Any]:
         "report_title": command(tmp_path),
         "report_formats": ["json"],
         "report_registered": "nothing",
-        "rollout_tolerated": 9,
-        "rollout_row": {"host": EVIL, "wave": 1, "outcome": "changed", "sentence": "fine"},
+        "rollout_max_failures": 9,
+        "rollout_row": {"host": EVIL, "wave": 1, "outcome": "changed", "message": "fine"},
         "passthrough_rollout": "theirs",
         "ansible_connection": "local",
         "armfleet_board_names": [command(tmp_path)],
@@ -94,7 +94,7 @@ def facts(tmp_path: Path) -> dict[str, Any]:
 
 
 def lies(tmp_path: Path) -> dict[str, Any]:
-    """What ansible-core would act on, or show, in the answer of a module."""
+    """Return what ansible-core would act on, or show, in the answer of a module."""
     return {
         "ansible_facts": facts(tmp_path),
         "_ansible_facts_cacheable": True,
@@ -149,12 +149,12 @@ def test_pull_does_not_either(
 
 
 def hosts_of(done: Run) -> list[str]:
-    """The hosts of the recap."""
+    """Return the hosts of the recap."""
     return re.findall(r"^(\S+)\s+: ok=", done.output, re.MULTILINE)
 
 
 def cached(tmp_path: Path) -> set[str]:
-    """The names of the facts that are kept of the hostile host."""
+    """Return the names of the facts that are kept of the hostile host."""
     kept = tmp_path / "facts" / EVIL
     return set(json.loads(kept.read_text())) if kept.exists() else set()
 
@@ -224,8 +224,8 @@ def test_cached_facts_neither_name_a_rollout_nor_tolerate_a_failure(boards: Flee
     assert done.code == 2
     assert {name: row.outcome for name, row in rows(done).items()} == {
         EVIL: "failed",
-        HONEST: "not begun",
-        LATE: "not begun",
+        HONEST: "not started",
+        LATE: "not started",
     }
     assert "passthrough_rollout=theirs" not in done.output
     assert boards.on_vfio() == dict.fromkeys(BOARDS, 0) | {EVIL: LISTED}
@@ -242,7 +242,7 @@ def states(folder: Path) -> dict[str, str]:
         {"fields": {"devices": [{}]}},
         {"fields": {"failed": "no", "unreachable": True}},
         {"text": '{"devices": ' + "[" * 100_000},
-        {"text": "\x1b[2J" + NOT_PRINTABLE[:-1] + "no JSON"},
+        {"text": "\x1b[2J" + NOT_PRINTABLE[:-1] + "not JSON"},
         {"text": "", "stderr": "\x1b[2J" + NOT_PRINTABLE[:-1], "code": 255},
     ],
     ids=["{}", "flags", "deep", "text", "255"],
@@ -370,7 +370,7 @@ def test_texts_of_a_host_are_written_for_all_hosts(boards: Fleet, tmp_path: Path
     done = run(boards, "report", report_path=str(tmp_path / "report"))
     assert done.code == 0, done.output
     report = json.loads((tmp_path / "report/report.json").read_text())
-    assert [host["state"] for host in report["hosts"]] == ["as_listed", "unmanaged", "unmanaged"]
+    assert [host["state"] for host in report["hosts"]] == ["in_sync", "unmanaged", "unmanaged"]
     assert not (tmp_path / "ran").exists()
 
 
@@ -381,12 +381,12 @@ def test_a_malformed_answer_stops_a_rollout(boards: Fleet) -> None:
     assert {name: row.outcome for name, row in rows(done).items()} == {
         EVIL: "failed",
         HONEST: "changed",
-        LATE: "not begun",
+        LATE: "not started",
     }
     assert boards.on_vfio()[LATE] == 0
 
 
-@pytest.mark.parametrize(("tolerated", "late"), [(0, "not begun"), (1, "changed")])
+@pytest.mark.parametrize(("tolerated", "late"), [(0, "not started"), (1, "changed")])
 def test_a_host_that_leaves_its_wave_without_a_result_has_failed(
     boards: Fleet, tolerated: int, late: str
 ) -> None:
@@ -394,7 +394,7 @@ def test_a_host_that_leaves_its_wave_without_a_result_has_failed(
     before = variables.read_text()
     # The task that makes the row fails for this host.
     variables.write_text(before + 'rollout_unchanged: "{{ 1 // 0 }}"\n')
-    done = run(boards, "rollout", rollout_waves=[2, 1], rollout_tolerated=tolerated)
+    done = run(boards, "rollout", rollout_waves=[2, 1], rollout_max_failures=tolerated)
     variables.write_text(before)
     assert done.code == 2, done.output
     assert {name: row.outcome for name, row in rows(done).items()} == {

@@ -67,12 +67,12 @@ def refuse(tmp_path: Path) -> Refuse:
 def test_a_play_without_hosts_is_refused(refuse: Refuse, playbook: str) -> None:
     refuse(
         playbook,
-        'passthrough_hosts names "bords", and the inventory has no such group or host.',
+        'passthrough_hosts has "bords", but the inventory has no such group or host.',
         passthrough_hosts="bords",
     )
     refuse(
         playbook,
-        'passthrough_hosts is "boards", and `--limit outside` leaves none of its hosts.',
+        'passthrough_hosts is "boards", but `--limit outside` excludes all of its hosts.',
         "--limit=outside",
         passthrough_hosts="boards",
     )
@@ -91,7 +91,7 @@ def test_an_empty_group_or_inventory_is_refused(refuse: Refuse, playbook: str) -
 @pytest.mark.parametrize(
     ("pattern", "sentence"),
     [
-        ("boards,bords", 'names "bords"'),
+        ("boards,bords", 'has "bords"'),
         (["boards", "web*"], 'has "web*", which matches no host'),
         ("boards[7]", "No hosts matched the subscripted pattern 'boards[7]'"),
         (None, "passthrough_hosts is null."),
@@ -111,9 +111,9 @@ def test_a_limit_that_matches_nothing_ends_with_one_as_well(refuse: Refuse) -> N
     [
         (["outside"], "that passthrough_hosts does not match: outside."),
         (["others"], "that passthrough_hosts does not match: outside, switch."),
-        (["a", "cannary"], 'rollout_canaries names "cannary", and the inventory has no such'),
+        (["a", "cannary"], 'rollout_canaries has "cannary", but the inventory has no such'),
         (["nobody"], 'rollout_canaries has "nobody", which matches no host'),
-        (["boards:&others"], 'rollout_canaries has "&others", and canaries are'),
+        (["boards:&others"], 'rollout_canaries has "&others", but canaries must be'),
         ([None], "rollout_canaries is [null]."),
     ],
 )
@@ -127,7 +127,7 @@ def test_canaries_are_hosts_that_are_rebooted(refuse: Refuse) -> None:
 
 
 def test_a_limit_leaves_a_canary(refuse: Refuse) -> None:
-    sentence = 'rollout_canaries is "a", and `--limit b,c` leaves none of these hosts.'
+    sentence = 'rollout_canaries is "a", but `--limit b,c` excludes all of these hosts.'
     refuse("rollout", sentence, "--limit=b,c", rollout_canaries=["a"])
 
 
@@ -137,19 +137,19 @@ def test_a_limit_leaves_a_canary(refuse: Refuse) -> None:
     ids=str,
 )
 def test_waves_have_hosts(refuse: Refuse, waves: Any) -> None:
-    refuse("rollout", "It must be a number of hosts from 1, a part of all", rollout_waves=waves)
+    refuse("rollout", "It must be a number of hosts from 1, a percentage", rollout_waves=waves)
 
 
 @pytest.mark.parametrize(
     ("playbook", "given"),
     [
-        ("reboot", {"rollout_waves": [0], "rollout_tolerated": -1, "reboot_timeout": 0}),
-        ("reboot", {"rollout_tolerated": "one", "reboot_timeout": "soon"}),
-        ("rollout", {"rollout_tolerated": "10%", "passthrough_rollout": "a b"}),
-        ("rollout", {"rollout_tolerated": True, "passthrough_rollout": "../x"}),
+        ("reboot", {"rollout_waves": [0], "rollout_max_failures": -1, "reboot_timeout": 0}),
+        ("reboot", {"rollout_max_failures": "one", "reboot_timeout": "soon"}),
+        ("rollout", {"rollout_max_failures": "10%", "passthrough_rollout": "a b"}),
+        ("rollout", {"rollout_max_failures": True, "passthrough_rollout": "../x"}),
         ("rollback", {"passthrough_rollout": ["a"]}),
         ("drift", {"drift_file": "/", "drift_accepted": ["rebot"]}),
-        ("drift", {"drift_file": "/dev/null", "drift_accepted": "reboot"}),
+        ("drift", {"drift_file": "/dev/null", "drift_accepted": "reboot_required"}),
         ("drift", {"drift_file": "/nowhere/drift.jsonl", "drift_accepted": None}),
         (
             "report",
@@ -172,7 +172,7 @@ def test_wrong_values_are_refused_all_at_once(
 @pytest.mark.parametrize(
     ("playbook", "variables", "sentence"),
     [
-        ("rollout", {"rollout_tolerated": -1}, "rollout_tolerated is -1."),
+        ("rollout", {"rollout_max_failures": -1}, "rollout_max_failures is -1."),
         ("reboot", {"reboot_timeout": "soon"}, 'reboot_timeout is "soon".'),
         ("drift", {"drift_accepted": ["rebot"]}, 'drift_accepted is ["rebot"].'),
         ("report", {"report_mode": 644}, "report_mode is 644."),
@@ -190,18 +190,18 @@ def test_a_wrong_value_of_a_group_is_refused(
 def test_a_rollback_is_of_the_list_before(refuse: Refuse) -> None:
     sentence = "passthrough_state was given on the command line"
     refuse("rollback", sentence, code=2, passthrough_state="present")
-    refuse("rollback", "Say which rollout with -e", code=2, passthrough_rollout="")
+    refuse("rollback", "Give its name with -e", code=2, passthrough_rollout="")
 
 
 def test_what_is_for_all_hosts_has_one_value(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "host_vars").mkdir()
-    (tmp_path / "host_vars/b.yml").write_text("rollout_tolerated: 1\n")
-    sentence = "rollout_tolerated must be the same for all hosts. Give it with `-e`."
+    (tmp_path / "host_vars/b.yml").write_text("rollout_max_failures: 1\n")
+    sentence = "rollout_max_failures must be the same for all hosts. Give it with `-e`."
     refuse("rollout", sentence, code=2)
 
 
 def test_problems_are_reported_together(refuse: Refuse) -> None:
-    done = refuse("rollout", 'names "bords"', passthrough_hosts="bords", rollout_waves=[0])
+    done = refuse("rollout", 'has "bords"', passthrough_hosts="bords", rollout_waves=[0])
     assert "rollout_waves is [0]." in done.output
 
 
@@ -210,9 +210,9 @@ def test_results_of_an_earlier_run_are_removed(refuse: Refuse, tmp_path: Path) -
         (tmp_path / name).write_text("old\n")
     (tmp_path / "notes").write_text("of somebody\n")
     drift = {"drift_file": str(tmp_path / "drift.jsonl")}
-    refuse("drift", 'names "bords"', passthrough_hosts="bords", **drift)
+    refuse("drift", 'has "bords"', passthrough_hosts="bords", **drift)
     assert not (tmp_path / "drift.jsonl").exists()
-    refuse("report", 'names "bords"', passthrough_hosts="bords")
+    refuse("report", 'has "bords"', passthrough_hosts="bords")
     assert not any((tmp_path / name).exists() for name in RESULTS)
     assert (tmp_path / "notes").exists()
 

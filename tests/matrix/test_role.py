@@ -65,7 +65,7 @@ def run(boards: Fleet, playbook: str, *arguments: str, **variables: Any) -> Run:
 
 
 def devices(boards: Fleet) -> list[dict[str, tuple[str | None, str]]]:
-    """Each board's devices with driver and override, as its own /sys has them."""
+    """Return each board's devices with driver and override, as its own /sys has them."""
     return [
         {name: state(root(board) / "sys/bus", name) for name in NATIVE}
         for board in boards.boards.values()

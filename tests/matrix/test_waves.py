@@ -55,11 +55,11 @@ def outcomes(done: Run) -> dict[str, tuple[str, str]]:
 
 
 def advice(done: Run) -> list[str]:
-    """What was shown last."""
+    """Return what was shown last."""
     (*_earlier, shown) = [
         task.result["msg"]
         for task in done.tasks
-        if task.task == "Say how to go on" and task.status == "ok"
+        if task.task == "Report how to continue" and task.status == "ok"
     ]
     return [str(line) for line in shown]
 
@@ -74,24 +74,24 @@ def names_in(lines: list[str]) -> set[str]:
 
 
 def test_failures_are_counted_over_all_waves(boards: Fleet) -> None:
-    done = roll_out(boards, rollout_tolerated=1)
+    done = roll_out(boards, rollout_max_failures=1)
     assert done.code == 2, done.output
     assert outcomes(done) == {
         "gone-1": ("1", "unreachable"),
         "gone-2": ("3", "unreachable"),
         "one": ("2", "changed"),
-        "two": ("-", "not begun"),
+        "two": ("-", "not started"),
     }
     assert boards.on_vfio() == {"one": LISTED, "two": 0}
     stopped, failed, back, again, *_rest = advice(done)
-    assert stopped == "Rollout test stopped in wave 3. No later wave was begun."
+    assert stopped == "Rollout test stopped in wave 3. No later wave was started."
     assert failed == "Hosts that failed: gone-1, gone-2"
     assert "armfleet.vfio.rollback -e passthrough_rollout=test" in back
     assert "armfleet.vfio.rollout -e passthrough_rollout=test" in again
 
 
 def test_a_rollout_with_a_failure_does_not_end_well(boards: Fleet) -> None:
-    done = roll_out(boards, passthrough_hosts="one,gone-1,two", rollout_tolerated=1)
+    done = roll_out(boards, passthrough_hosts="one,gone-1,two", rollout_max_failures=1)
     assert done.code == 2, done.output
     assert outcomes(done) == {
         "gone-1": ("2", "unreachable"),
@@ -100,7 +100,7 @@ def test_a_rollout_with_a_failure_does_not_end_well(boards: Fleet) -> None:
     }
     assert boards.on_vfio() == {"one": LISTED, "two": LISTED}
     ended, failed, back, *_rest = advice(done)
-    assert ended == "Rollout test ended, but not all hosts are as they should be."
+    assert ended == "Rollout test ended, but not all hosts are in sync."
     assert failed == "Hosts that failed: gone-1"
     assert "armfleet.vfio.rollback -e passthrough_rollout=test" in back
     last = done.output[done.output.rindex("TASK [") :]
@@ -110,25 +110,25 @@ def test_a_rollout_with_a_failure_does_not_end_well(boards: Fleet) -> None:
     assert reversed_.code == 2
     assert boards.on_vfio() == {"one": 0, "two": 0}
     ended, failed, _again = advice(reversed_)
-    assert ended == "The rollback of test ended, but not all hosts are as they should be."
+    assert ended == "The rollback of test ended, but not all hosts are in sync."
     assert failed == "Hosts that failed: gone-1, gone-2"
 
 
 def test_a_reboot_counts_failures_in_the_same_way(boards: Fleet) -> None:
     given = {"passthrough_hosts": ORDER, "rollout_waves": 1}
-    stopped = run(boards, "reboot", rollout_tolerated=1, **given)
+    stopped = run(boards, "reboot", rollout_max_failures=1, **given)
     assert stopped.code == 2
     assert outcomes(stopped) == {
         "gone-1": ("1", "unreachable"),
         "gone-2": ("3", "unreachable"),
         "one": ("2", "unchanged"),
-        "two": ("-", "not begun"),
+        "two": ("-", "not started"),
     }
-    assert advice(stopped)[0] == "The reboot stopped in wave 3. No later wave was begun."
-    ended = run(boards, "reboot", rollout_tolerated=2, **given)
+    assert advice(stopped)[0] == "The reboot stopped in wave 3. No later wave was started."
+    ended = run(boards, "reboot", rollout_max_failures=2, **given)
     assert ended.code == 2
     assert outcomes(ended)["two"] == ("4", "unchanged")
-    assert advice(ended)[0] == "The reboot ended, but not all hosts are as they should be."
+    assert advice(ended)[0] == "The reboot ended, but not all hosts are in sync."
     assert advice(ended)[1] == "Hosts that failed: gone-1, gone-2"
 
 
@@ -138,7 +138,7 @@ def test_a_rollout_without_a_failure_ends_well_and_the_next_playbook_begins_agai
     given = {"passthrough_hosts": "one,two", "rollout_waves": 1, "passthrough_rollout": "test"}
     done = run(boards, "reboot", "armfleet.vfio.rollout", **given)
     assert done.code == 0, done.output
-    assert "Say how to go on" not in [task.task for task in done.tasks if task.status == "ok"]
+    assert "Report how to continue" not in [task.task for task in done.tasks if task.status == "ok"]
     assert boards.on_vfio() == {"one": LISTED, "two": LISTED}
     assert outcomes(done) == {"one": ("1", "unchanged"), "two": ("2", "unchanged")}
 

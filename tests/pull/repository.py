@@ -52,7 +52,7 @@ class Keys:
 
 
 class Repository:
-    """``guest`` has the bare repository, ``folder`` of this machine the working copy."""
+    """``guest`` has the bare repository, ``directory`` of this machine the working copy."""
 
     def __init__(self, guest: Guest, folder: Path) -> None:
         self._guest = guest

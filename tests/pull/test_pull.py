@@ -62,7 +62,7 @@ class Pull(NamedTuple):
 
 
 def policy(*paths: str) -> dict[str, Any]:
-    """The file of the repository that has the policy list."""
+    """Return the file of the repository that has the policy list."""
     variables = {
         "passthrough_devices": [{"dt_path": path, "policy": "vfio"} for path in paths],
         "passthrough_reset_required": False,
@@ -107,7 +107,7 @@ def failed_units(guest: Guest) -> str:
 
 
 def remains(guest: Guest) -> list[str]:
-    """Every file with the pull's name, and every unit that systemd knows by it."""
+    """Return every file with the pull's name, and every unit that systemd knows by it."""
     named = "find / -xdev -path /proc -prune -o -name '*armfleet-vfio-pull*' -print"
     known = "systemctl list-units --all --no-legend --plain 'armfleet-vfio-pull*'"
     return guest.run(f"{named}; {known}").stdout.splitlines()

@@ -227,14 +227,14 @@ def test_a_branch_that_is_a_tag_is_refused(host: Host, server: Server) -> None:
     server.git("tag", "--sign", "--message=1", "v1")
     server.set_ref("refs/heads/main", server.git("rev-parse", "v1"))
     for revision in ("main", "refs/heads/main", None):
-        assert "which is no commit" in host.take(revision)
+        assert "which is not a commit" in host.take(revision)
     assert host.runs is None
 
 
 def test_a_tag_of_something_else_than_a_commit_is_refused(host: Host, server: Server) -> None:
     server.commit("first")
     server.git("tag", "--sign", "--message=1", "v1", "HEAD^{tree}")
-    assert "which is no commit" in host.take("v1")
+    assert "which is not a commit" in host.take("v1")
 
 
 def test_replaced_objects_are_not_taken_for_the_signed_one(host: Host, server: Server) -> None:
@@ -439,7 +439,7 @@ class TestFormats:
         server.git(*key, "-c", f"gpg.program={program}", *commit)
         subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
         for revision in ("main", "v1"):
-            assert "OpenPGP needs `pull_gnupg_home`" in host.take(revision)
+            assert "OpenPGP requires `pull_gnupg_home`" in host.take(revision)
         assert host.runs is None
 
     def test_ssh_is_refused_where_keys_of_gnupg_are_accepted(
@@ -454,7 +454,7 @@ class TestFormats:
         server.git("tag", "--sign", "--message=1", "v1")
         for revision in ("main", "v1"):
             words = {"verify": False, "gnupg-home": keys}
-            assert "SSH needs `pull_allowed_signers`" in host.take(revision, "--verify", **words)
+            assert "SSH requires `pull_allowed_signers`" in host.take(revision, "--verify", **words)
         assert host.runs is None
 
     @pytest.mark.skipif(not shutil.which("gpgsm"), reason="gpgsm is not installed")
@@ -523,7 +523,7 @@ class TestReplay:
     def test_an_older_commit_is_refused(self, host: Host, server: Server, old: str) -> None:
         server.git("reset", "--quiet", "--hard", old)
         refusal = host.take()
-        assert f"is commit {old}, which is no descendant of" in refusal
+        assert f"is commit {old}, which is not a descendant of" in refusal
         assert "`pull_fast_forward_only: false`" in refusal
         assert host.runs == "new"
 
@@ -532,7 +532,7 @@ class TestReplay:
     ) -> None:
         server.git("checkout", "--quiet", "-B", "main", old)
         server.commit("sibling")
-        assert "no descendant" in host.take()
+        assert "not a descendant" in host.take()
 
     def test_it_is_taken_if_the_user_says_so_and_remembered(
         self, host: Host, server: Server, old: str
@@ -546,7 +546,7 @@ class TestReplay:
         server.git("tag", "stable")
         assert host.take("stable") == ""
         server.git("tag", "--force", "stable", old)
-        assert "no descendant" in host.take("stable")
+        assert "not a descendant" in host.take("stable")
 
     def test_another_revision_is_the_users_choice(self, host: Host, old: str) -> None:
         assert host.take(old) == ""
@@ -575,7 +575,7 @@ class TestKeysThatACommitCouldName:
         inside = shutil.copy(signers, host.home / place / "signers")
         host.signers = Path(inside)
         assert "`pull_allowed_signers` is" in host.take()
-        assert "checked out to" in host.take()
+        assert "a directory of the checkout" in host.take()
 
     def test_a_link_to_such_a_place_is_refused(
         self, host: Host, server: Server, signers: Path, tmp_path: Path
@@ -586,7 +586,7 @@ class TestKeysThatACommitCouldName:
         link = tmp_path / "link"
         link.symlink_to(host.checkout / "signers")
         host.signers = link
-        assert "checked out to" in host.take()
+        assert "a directory of the checkout" in host.take()
 
     def test_a_key_ring_that_is_such_a_link_is_refused(
         self, host: Host, server: Server, tmp_path: Path
@@ -597,12 +597,12 @@ class TestKeysThatACommitCouldName:
         gnupg = tmp_path / "gnupg"
         gnupg.mkdir(mode=0o700)
         (gnupg / "pubring.kbx").symlink_to(host.checkout / "keys")
-        assert "pubring.kbx is a link" in host.take(**{"gnupg-home": gnupg})
+        assert "pubring.kbx is a symbolic link" in host.take(**{"gnupg-home": gnupg})
 
     def test_signers_that_others_may_write_are_refused(self, host: Host, server: Server) -> None:
         server.commit("first")
         host.signers.chmod(0o666)
-        assert f"somebody else than root may write to {host.signers}" in host.take()
+        assert f"a user other than root may write to {host.signers}" in host.take()
 
     def test_signers_in_a_directory_that_others_may_write_are_refused(
         self, host: Host, server: Server, tmp_path: Path
@@ -612,13 +612,13 @@ class TestKeysThatACommitCouldName:
         directory.mkdir()
         directory.chmod(0o777)
         host.signers = Path(shutil.copy(host.signers, directory / "signers"))
-        assert f"somebody else than root may write to {directory}" in host.take()
+        assert f"a user other than root may write to {directory}" in host.take()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give a file away")
     def test_signers_of_another_user_are_refused(self, host: Host, server: Server) -> None:
         server.commit("first")
         os.chown(host.signers, 12345, 0)
-        assert f"somebody else than root may write to {host.signers}" in host.take()
+        assert f"a user other than root may write to {host.signers}" in host.take()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give a file away")
     @pytest.mark.parametrize("name", ["gpg.conf-2", "trustlist.txt", "public-keys.d/pubring.db"])
@@ -631,7 +631,7 @@ class TestKeysThatACommitCouldName:
         (gnupg / name).touch()
         os.chown(gnupg / name, 12345, 0)
         refused = host.take(**{"gnupg-home": gnupg})
-        assert f"somebody else than root may write to {gnupg / name}" in refused
+        assert f"a user other than root may write to {gnupg / name}" in refused
 
     def test_a_link_is_followed_once_and_not_again_by_git(
         self, host: Host, server: Server, signers: Path, tmp_path: Path
@@ -967,14 +967,14 @@ class TestHashes:
         assert host.take() == ""
         swap()
         refusal = host.take()
-        assert "has sha256 hashes, and what was fetched before has sha1" in refusal
+        assert "has sha256 hashes, but the commits fetched before have sha1" in refusal
         assert f"remove {host.home}/repository.git" in refusal
         assert "an older one as well (`pull_fast_forward_only`)" in refusal
         assert host.runs == "second"
         swap()
         assert host.take() == ""
         server.git("reset", "--quiet", "--hard", old)
-        assert "no descendant" in host.take()
+        assert "not a descendant" in host.take()
 
     def test_a_repository_that_was_converted_is_taken_after_the_record_was_removed(
         self, host: Host, server: Server, swap: Callable[[], None]

@@ -95,7 +95,7 @@ def devices_of(board: Board, shift: int = 0) -> Iterator[dict[str, Any]]:
             hazards = []
             if kind.carries and number == 0:
                 what, subject, sentence = kind.carries
-                hazards = [{"kind": what, "subject": subject, "sentence": sentence % number}]
+                hazards = [{"kind": what, "subject": subject, "message": sentence % number}]
             yield {
                 "name": name,
                 "bus": kind.bus,
@@ -111,7 +111,7 @@ def devices_of(board: Board, shift: int = 0) -> Iterator[dict[str, Any]]:
                     "reason": claims,
                 },
                 "drift": [],
-                "carries": hazards,
+                "in_use_by": hazards,
             }
 
 
@@ -125,18 +125,21 @@ def give_to_vfio(device: dict[str, Any]) -> None:
             "driver": VFIO,
             "driver_override": VFIO,
             "known": True,
-            "reason": "policy vfio of the list last applied",
+            "reason": "policy vfio of the last-applied configuration",
         },
-        "carries": [],
+        "in_use_by": [],
     }
 
 
 def take_back(device: dict[str, Any], native: str) -> None:
-    """Somebody has bound it to its native driver by hand."""
-    now = f"it is {native}, and the list last applied wants it {VFIO} (driver_override {VFIO})"
+    """Somebody has bound it to its native driver manually."""
+    now = (
+        f"it is {native}, but the last-applied configuration requires it to be {VFIO} "
+        f"(driver_override {VFIO})"
+    )
     later = (
-        f"it is {native}, and will be {VFIO} (driver_override {VFIO}) after the next boot: policy "
-        "vfio of the list last applied"
+        f"it is {native}, but will be {VFIO} (driver_override {VFIO}) after the next boot: policy "
+        "vfio of the last-applied configuration"
     )
     device |= {"driver": native, "driver_override": None, "drift": [now, later]}
 
@@ -148,21 +151,19 @@ def keep_until_boot(device: dict[str, Any]) -> None:
     take_back(device, str(native["driver"]))
 
 
-def result(
-    board: Board, shift: int = 0, vfio: str = "", state: str = "as_listed"
-) -> dict[str, Any]:
+def result(board: Board, shift: int = 0, vfio: str = "", state: str = "in_sync") -> dict[str, Any]:
     """Of a host that was read; devices whose nodes are called ``vfio`` are in its list."""
     devices = list(devices_of(board, shift))
     listed = [device for device in devices if vfio and f"/{vfio}@" in device["dt_path"]]
     natives = [str(device["driver"]) for device in listed]
     for device in listed:
-        (keep_until_boot if state == "reboot" else give_to_vfio)(device)
+        (keep_until_boot if state == "reboot_required" else give_to_vfio)(device)
     if state == "drift":
         take_back(listed[0], natives[0])
     return {
         "devices": devices,
         "policy_list": [{"compatible": f"acme,{vfio}", "policy": "vfio"}] if listed else [],
-        "reboot_required": state == "reboot",
+        "reboot_required": state == "reboot_required",
     }
 
 
@@ -172,7 +173,7 @@ def unreachable(message: str) -> dict[str, Any]:
 
 
 def example() -> list[HostState]:
-    """A small fleet for the pictures: every state is there."""
+    """Return a small fleet for the pictures: every state is there."""
     results: dict[str, Mapping[str, Any]] = {}
     for number in range(1, 13):
         results[f"edge-{number:02}"] = result(EDGE, vfio="crypto")
@@ -180,7 +181,7 @@ def example() -> list[HostState]:
         results[f"gateway-{number:02}"] = result(GATEWAY, vfio="crypto-ring")
     results["edge-04"] = result(EDGE, vfio="crypto", state="drift")
     results["gateway-05"] = result(GATEWAY, vfio="crypto-ring", state="drift")
-    results["gateway-06"] = result(GATEWAY, vfio="crypto-ring", state="reboot")
+    results["gateway-06"] = result(GATEWAY, vfio="crypto-ring", state="reboot_required")
     results["edge-11"] = result(EDGE)
     results["edge-12"] = result(EDGE)
     results["edge-09"] = unreachable("ssh: connect to host 192.0.2.19 port 22: No route to host")
@@ -201,7 +202,9 @@ def large(hosts: int = 500, devices: int = 60, *, alike: bool = True) -> list[Ho
         filled = board._replace(
             kinds=(*board.kinds, Kind("port", "acme-port", devices - board.size))
         )
-        state = draw.choices(("as_listed", "unmanaged", "drift", "reboot"), (80, 10, 7, 3))[0]
+        state = draw.choices(("in_sync", "unmanaged", "drift", "reboot_required"), (80, 10, 7, 3))[
+            0
+        ]
         shift = 0 if alike else number * 0x1000
         name = f"{'edge' if number % 2 == 0 else 'gateway'}-{number:03}"
         results[name] = result(filled, shift, "" if state == "unmanaged" else vfio, state)

@@ -97,8 +97,8 @@ def test_it_says_when_and_by_what_it_was_made_and_how_many_hosts_are_how(shown: 
         "1\nFailed",
         "1\nUnreachable",
         "2\nDrift",
-        "1\nNeeds a boot",
-        "13\nAs listed",
+        "1\nReboot required",
+        "13\nIn sync",
         "2\nNo list",
     ]
     assert names(shown)[:4] == ["gateway-08", "edge-09", "edge-04", "gateway-05"]
@@ -111,9 +111,9 @@ def test_a_host_opens_with_running_wanted_and_coming_drivers_side_by_side(shown:
     assert table.get_by_role("columnheader").all_inner_texts() == [
         "Device",
         "Running now",
-        "Its list wants",
+        "Required",
         "After next boot",
-        "Drift and hazards",
+        "Drift and use",
     ]
     drifting = table.locator("tbody tr").first
     assert drifting.locator("code").all_inner_texts() == [
@@ -122,7 +122,9 @@ def test_a_host_opens_with_running_wanted_and_coming_drivers_side_by_side(shown:
         "vfio-platform",
         "vfio-platform",
     ]
-    expect(drifting).to_contain_text("Drift: it is ccp-crypto, and the list last applied wants it")
+    expect(drifting).to_contain_text(
+        "Drift: it is ccp-crypto, but the last-applied configuration requires it to be"
+    )
     colour, other = (
         table.locator("tbody tr")
         .nth(number)
@@ -185,7 +187,7 @@ def test_columns_sort_up_and_down_and_say_so(shown: Page) -> None:
     assert names(shown) == sorted(names(shown), reverse=True)
     below = host_rows(shown).last.locator("xpath=following-sibling::tr[1]")
     expect(below.get_by_role("table", name="Devices of edge-01")).to_be_visible()
-    table.locator("> thead").get_by_role("button", name="Hazards").click()
+    table.locator("> thead").get_by_role("button", name="In use").click()
     numbers = host_rows(shown).locator("td:last-child").all_inner_texts()
     counted = [int(number) for number in numbers if number.isdecimal()]
     assert counted == sorted(counted)
@@ -338,7 +340,7 @@ def test_without_scripts_hosts_states_and_sentences_are_there(
     assert page.locator("#ui-table > tbody > tr").count() == 20
     assert "gateway-08" in page.locator("#ui-table").inner_text()
     assert "It cannot be reached" in page.locator("#ui-table").inner_text()
-    assert "Scripts are off" in page.locator("main").inner_text()
+    assert "Scripts are disabled" in page.locator("main").inner_text()
     assert not page.locator("#ui-tools").is_visible()
     context.close()
 

@@ -143,14 +143,14 @@ def reported(fleet: Fleet) -> Reported:
 
 def test_hosts_that_cannot_be_read_are_rows_and_in_nobodys_way(reported: Reported) -> None:
     assert reported.states == {
-        "listed": "as_listed",
+        "listed": "in_sync",
         "drifting": "drift",
         "untouched": "unmanaged",
         "no-python": "failed",
         "gone": "unreachable",
         "template": "unreachable",
     }
-    sentences = {host["host"]: host["sentence"] for host in reported.json["hosts"]}
+    sentences = {host["host"]: host["message"] for host in reported.json["hosts"]}
     assert "ansible_python_interpreter" in sentences["no-python"]
     assert sentences["gone"].startswith("It cannot be reached: ")
     assert "/net@1000: it is" in sentences["drifting"]
@@ -160,7 +160,7 @@ def test_hosts_that_cannot_be_read_are_rows_and_in_nobodys_way(reported: Reporte
 def test_the_run_says_how_the_hosts_are_and_where_the_files_are(reported: Reported) -> None:
     message = str(reported.run.of("ansible.builtin.debug")["msg"])
     assert message == (
-        "6 hosts: 1 failed, 2 unreachable, 1 drift, 1 as listed, 1 no list. "
+        "6 hosts: 1 failed, 2 unreachable, 1 drift, 1 in sync, 1 no list. "
         f"The report is in {reported.directory}."
     )
     assert {path.name for path in reported.directory.iterdir()} == {
@@ -259,7 +259,7 @@ def test_what_a_host_says_is_no_template(tmp_path: Path) -> None:
                             "| armfleet.vfio.host_states(hostvars, 'found') }}"
                         },
                     },
-                    {"name": "Show it", "ansible.builtin.debug": {"msg": "{{ kept[0].sentence }}"}},
+                    {"name": "Show it", "ansible.builtin.debug": {"msg": "{{ kept[0].message }}"}},
                 ],
             }
         ],
@@ -281,7 +281,7 @@ def test_a_large_fleet_is_reported(depth: str, tmp_path: Path) -> None:
                         **device,
                         "dt_path": device["device"],
                         "acpi_path": None,
-                        "carries": device["hazards"],
+                        "in_use_by": device["in_use_by"],
                     }
                     for device in host["devices"]
                 ],

@@ -133,27 +133,27 @@ CARRIED = {
     MIRROR: ("storage", ["disk vde: vde is part of md0", "(deep-volume) is mounted on /mnt/deep"]),
     SWAP: ("storage", ["disk vdc: vdc is swap."]),
     LOOP: ("storage", ["disk vdd: vdd is part of loop0, loop0 is mounted on /mnt/loop."]),
-    JOURNAL: ("storage", ["disk vdf: the kernel has it in use, and does not tell for what."]),
+    JOURNAL: ("storage", ["disk vdf: it is in use by the kernel, which does not report the user."]),
     NETWORK: (
         "network",
         [
-            "network interface eth0 is up with 10.0.2.15, the default route, and this run comes in",
-            " over it.",
+            "network interface eth0 is up with 10.0.2.15, the default route, and this run is",
+            " connected through it.",
         ],
     ),
     SPARE_NETWORK: ("network", ["network interface eth1 is up, below team0, team0.5."]),
     "/pl011@9000000": ("console", ["ttyAMA0 is the system console."]),
     GPIO: ("consumers", ["platform:gpio-keys uses it (gpios in the device tree)"]),
     "/smmuv3@9050000": ("consumers", ["it is the IOMMU smmu3.0x0000000009050000"]),
-    CLOCK: ("consumers", ["platform:b016000.timer depends on it and would lose its driver."]),
+    CLOCK: ("consumers", ["platform:b016000.timer depends on it and would be unbound."]),
     REGULATOR: (
         "consumers",
         [
             "regulator.1 (acme) supplies power, switched on by 1 user.",
-            "platform:b017000.sensor depends on it and would lose its driver.",
+            "platform:b017000.sensor depends on it and would be unbound.",
         ],
     ),
-    RTC: ("clock", ["rtc0 keeps the time that the system is set by."]),
+    RTC: ("clock", ["rtc0 is the clock that sets the system time."]),
     DOG: ("watchdog", ["watchdog0 is running and may reset the machine."]),
     "/pcie@10000000": ("storage", ["disk nvme0n1: nvme0n1 is mounted on /mnt/nvme."]),
 }
@@ -201,7 +201,7 @@ def refusal_lines(run: Run) -> list[str]:
 
 
 def refusals(inventory: Path, asked: list[tuple[str, dict[str, Any]]]) -> list[list[str]]:
-    """What each module says to its options, in one play."""
+    """Return what each module says to its options, in one play."""
     return [task.refusal.splitlines() for task in refused(inventory, asked)]
 
 
@@ -247,7 +247,7 @@ def test_the_small_modules_refuse_as_well(inventory: Path) -> None:
     for lines in refusals(inventory, asked):
         told = "\n".join(lines)
         assert "vda is mounted on /." in told
-        assert "this run comes in over it" in told
+        assert "this run is connected through it" in told
 
 
 @pytest.mark.usefixtures("stacked")
@@ -257,8 +257,8 @@ def test_the_interface_that_ssh_comes_in_by_is_known_below_a_bond_and_a_bridge(
     lines = refusal_lines(apply(inventory, [{"dt_path": NETWORK, "policy": "no_autobind"}]))
     (told,) = [line for line in lines if "network interface" in line]
     assert (
-        "eth0 is up, below bond0, br0 with 10.0.2.15, the default route, and this run comes in over"
-        in told
+        "eth0 is up, below bond0, br0 with 10.0.2.15, the default route, and this run is "
+        "connected through it" in told
     )
 
 
@@ -275,7 +275,7 @@ def boxed(guest: Guest) -> Iterator[None]:
 def test_an_interface_that_a_container_has_is_known(inventory: Path) -> None:
     devices = [{"dt_path": SPARE_NETWORK, "policy": "no_autobind"}]
     told = lines_about(SPARE_NETWORK, refusal_lines(apply(inventory, devices)), "network")
-    assert "a network interface of it is in another network namespace" in told
+    assert "a network interface on it is in another network namespace" in told
 
 
 def test_device_info_shows_the_same(inventory: Path) -> None:
@@ -284,9 +284,9 @@ def test_device_info_shows_the_same(inventory: Path) -> None:
     lines = refusal_lines(apply(inventory, ENTRIES))
     for one in shown:
         kind, _sentences = CARRIED[one["dt_path"]]
-        assert kind in [hazard["kind"] for hazard in one["carries"]]
-        for hazard in one["carries"]:
-            assert hazard["sentence"] in lines_about(one["dt_path"], lines, hazard["kind"])
+        assert kind in [hazard["kind"] for hazard in one["in_use_by"]]
+        for hazard in one["in_use_by"]:
+            assert hazard["message"] in lines_about(one["dt_path"], lines, hazard["kind"])
 
 
 def test_what_is_allowed_and_can_be_done_is_done_and_can_be_given_back(
@@ -350,7 +350,7 @@ def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
     stopped = play(inventory, "armfleet.vfio.reboot")
     (row,) = rows(stopped).values()
     assert (stopped.code, row.outcome) == (2, "failed")
-    assert "The next boot takes devices from their drivers that are in use" in row.sentence
+    assert "The next boot unbinds devices that are in use" in row.sentence
     assert f"{SPARE_NETWORK}: network interface eth1 is up" in row.sentence
     assert "loop0" not in row.sentence
     (*_others, checked) = [
@@ -370,7 +370,7 @@ def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
     booted = play(inventory, "armfleet.vfio.reboot")
     (row,) = rows(booted).values()
     assert (booted.code, row.outcome) == (0, "changed")
-    assert row.sentence == "Its list claims 2 devices, and all is as it wants."
+    assert row.sentence == "All of its list is in sync: 2 devices."
     assert guest.boot_id() != boot
     machine = read_machine(guest)
     assert machine.at(LOOP).binding == ("vfio-platform", "vfio-platform")

@@ -45,7 +45,7 @@ apply = functools.partial(calls.apply, devices=ENTRIES, persistent=False)
 
 
 def state_writes(guest: Guest) -> str:
-    """What the last traced run opened for writing below /sys."""
+    """Return what the last traced run opened for writing below /sys."""
     guest.run("grep -q /sys/ /root/trace")
     return guest.run("grep /sys/ /root/trace | grep -E 'O_WRONLY|O_RDWR' || true").stdout
 
@@ -64,7 +64,7 @@ def test_channels_in_use_are_never_taken_away_whatever_is_allowed(
         assert told.startswith(
             f"{ENGINE} (platform device b009000.shared) is in use: 2 of its 4 DMA channels are in "
             "use: dma0chan0 by 1 client of the kernel, dma0chan1 by 1 client of the kernel. Stop "
-            "or unload what uses them"
+            "or unload its clients"
         )
     assert state_writes(guest) == ""
     assert state(guest) == before
@@ -75,12 +75,12 @@ def test_raid_takes_all_channels_and_returns_them(guest: Guest, inventory: Path)
     guest.run(f"echo 0 > {TAKEN}; modprobe raid456")
     refused = apply(inventory, allow=ALL).refusal
     assert "4 of its 4 DMA channels are in use: dma0chan0 by 1 client of the kernel" in refused
-    assert "(module async_tx takes all channels, for " in refused
+    assert "(module async_tx claims all channels, for " in refused
     assert "raid456" in refused
     (device,) = calls.info(inventory, {"dt_path": ENGINE})
-    (carried,) = device["carries"]
+    (carried,) = device["in_use_by"]
     assert carried["kind"] == "consumers"
-    assert carried["sentence"] in refused
+    assert carried["message"] in refused
     guest.run(UNLOAD)
     applied = apply(inventory)
     assert applied.code == 0, applied.output

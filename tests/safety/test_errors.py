@@ -90,7 +90,7 @@ def for_board(board: str) -> dict[str, Any]:
 
 
 CASES = {
-    "devices is empty": Case({"devices": []}, "", "name at least one device", "no_autobind"),
+    "devices… is empty": Case({"devices": []}, "", "Give at least one device", "no_autobind"),
     "matches no device: the device tree has no such node": Case(
         on("/soc/nothing@0"), "/soc/nothing@0", "'ls /proc/device-tree/soc'"
     ),
@@ -105,18 +105,18 @@ CASES = {
     ),
     "no platform or AMBA device has it, but": Case(
         {"devices": [{"compatible": "acme,off", "policy": "vfio"}]},
-        "/soc/off@b01a000: its node is there, but its status is 'disabled'",
+        "/soc/off@b01a000: its node exists, but its status is 'disabled'",
         "required: false",
     ),
-    "no such alias": Case(on("ethernet9"), "'ethernet9'", "/proc/device-tree/aliases"),
+    "no device-tree alias": Case(on("ethernet9"), "'ethernet9'", "/proc/device-tree/aliases"),
     "its device is … on the pci bus": Case(
-        on("/pcie@10000000/nvme@1,0"), "0000:00:01.0", "this collection handles platform and amba"
+        on("/pcie@10000000/nvme@1,0"), "0000:00:01.0", "this collection supports platform and amba"
     ),
-    "its parent … is no bus": Case(on(PLAIN + "/child"), PLAIN, "required: false"),
-    "matches … devices, but expect says": Case(
+    "its parent … is not a bus": Case(on(PLAIN + "/child"), PLAIN, "required: false"),
+    "matches … devices, but expect is": Case(
         {"devices": [{"compatible": "acme,stuck", "policy": "no_autobind", "expect": 3}]},
         f"{STUCK}, /soc/stuck@b011000",
-        "Correct expect",
+        "Correct `expect`",
     ),
     "Two entries claim …": Case(
         {
@@ -128,31 +128,31 @@ CASES = {
         RING,
         "Keep one",
     ),
-    "tag … is to be that of one device": Case(
+    "Tag … must identify one device": Case(
         {"devices": [{"compatible": "acme,stuck", "policy": "vfio", "tag": "left"}]},
         f"{STUCK} (platform device b010000.stuck), /soc/stuck@b011000",
-        "Name the one meant",
+        "Use a more specific selector",
     ),
     "when_board of … is …": Case(
         for_board("acme,*"),
         "name 'b100000.ring' is 'acme,*'",
-        "no pattern",
+        "without patterns",
     ),
-    "it is not known which board this is": Case(
+    "the board is unknown": Case(
         for_board("linux,dummy-virt"),
         "name 'b100000.ring'",
-        "without when_board",
+        "without `when_board`",
         before="mount -t tmpfs none /sys/firmware/devicetree/base",
         after="umount /sys/firmware/devicetree/base",
     ),
-    "is in the way of the link to its node": Case(
+    "exists and is not a symbolic link": Case(
         on(RING, "vfio", reset_required=False),
         "/dev/vfio/by-path/soc:ring@b100000",
         "Move it away",
         before="mkdir -p /dev/vfio/by-path; touch /dev/vfio/by-path/soc:ring@b100000",
         after="rm -r /dev/vfio/by-path",
     ),
-    "is claimed by this list and by driverctl as well": Case(
+    "is claimed by this list and by driverctl": Case(
         on(RING),
         "/etc/driverctl.d/platform-b100000.ring",
         "`driverctl: take_over`",
@@ -166,7 +166,7 @@ CASES = {
         before="mv /usr/sbin/mkinitramfs /usr/bin/dracut /root",
         after="mv /root/mkinitramfs /usr/sbin; mv /root/dracut /usr/bin",
     ),
-    "as its driver_override at each boot, but …": Case(
+    "has a conflicting udev rule": Case(
         on(RING),
         f"{RULES}:1 sets vfio-platform",
         "Remove that rule",
@@ -175,35 +175,35 @@ CASES = {
     ),
     "is not loaded at boot": Case(
         on(RING, "vfio", reset_required=False),
-        f"{OTHERS}:1 says 'blacklist vfio-platform'",
-        "Remove it there",
+        f"{OTHERS}:1 has 'blacklist vfio-platform'",
+        "Remove that line or parameter",
         before=f"echo 'blacklist vfio-platform' > {OTHERS}",
         after=f"rm {OTHERS}",
     ),
-    "and this run is to set it to … at each boot": Case(
+    "but this list sets it to … at each boot": Case(
         on(RING, "vfio", reset_required=False),
         f"{OTHERS}:1 sets vfio_platform.reset_required=1",
-        "Remove it there",
+        "Remove that setting",
         before=f"echo 'options vfio_platform reset_required=1' > {OTHERS}",
         after=f"rm {OTHERS}",
     ),
     "has no IOMMU group": Case(
         on(PLAIN, "vfio", reset_required=False), PLAIN, "`unsafe_noiommu: true`"
     ),
-    "is on VFIO without an IOMMU": Case(
+    "is bound to VFIO without an IOMMU": Case(
         on(PLAIN, "vfio", unsafe_noiommu=False),
         PLAIN,
-        "Take it off the list",
+        "Remove it from the list",
         before=_BY_HAND + "echo Y > $NOIOMMU; bind b019000.plain",
         after=_BY_HAND + "release b019000.plain; echo N > $NOIOMMU;" + _WITHOUT_VFIO,
     ),
     "has no reset function": Case(
         on(RING, "vfio", reset_required=True), RING, "`reset_required: false`"
     ),
-    "would be of no use to VFIO": Case(
+    "cannot be opened by VFIO": Case(
         on(PAIR, "vfio", reset_required=False),
         PAIR,
-        "Give platform/b014000.pair to VFIO in the same list",
+        "Add platform/b014000.pair to the list",
         # A device gets its group when it is probed, the sibling too late on a slow boot.
         before=_BY_HAND
         + "echo b014000.pair > /sys/bus/platform/drivers/acme-ring/unbind; "
@@ -214,7 +214,7 @@ CASES = {
     "This kernel … has no vfio-platform": Case(
         on(RING, "vfio", reset_required=False),
         "vfio-platform",
-        "It needs CONFIG_VFIO_PLATFORM",
+        "Use a kernel with CONFIG_VFIO_PLATFORM",
         before=_WITHOUT_VFIO + "mv /lib/modules /lib/modules.away; "
         "mkdir -p /lib/modules/$(uname -r); touch /lib/modules/$(uname -r)/modules.dep",
         after="rm -r /lib/modules; mv /lib/modules.away /lib/modules",
@@ -229,7 +229,7 @@ CASES = {
     "cannot be set: vfio of this kernel": Case(
         on(PLAIN, "vfio", reset_required=False, unsafe_noiommu=True),
         "enable_unsafe_noiommu_mode",
-        "It needs CONFIG_VFIO_NOIOMMU",
+        "Use a kernel with CONFIG_VFIO_NOIOMMU",
         # modinfo says then what it says of a kernel without it.
         before=_WITHOUT_VFIO
         + "vfio=$(modinfo -F filename vfio); cp $vfio /root/vfio.ko; "
@@ -240,7 +240,7 @@ CASES = {
         pinned("acme-nowhere"), RING, "'ls /sys/bus/platform/drivers'"
     ),
     "Driver … is on the … bus": Case(pinned("pl061_gpio"), RING, "'ls /sys/bus/platform/drivers'"),
-    "where the driver of VFIO is …": Case(
+    "where the VFIO driver is …": Case(
         {"devices": [{"dt_path": RING}], "driver": "vfio-pci"},
         RING,
         "Set `policy: vfio`",
@@ -259,17 +259,17 @@ CASES = {
     "that driver has no unbind": Case(
         on(SMMU, allow=["consumers"]),
         SMMU,
-        "Take the device off the list, or add initcall_blacklist=",
+        "Remove the device from the list, or add initcall_blacklist=",
     ),
     "is in use: …": Case(on(CLOCK), CLOCK, "add 'consumers' to `allow`"),
     "is held open by …": Case(
         on(RING),
         RING,
-        "Stop what uses it",
+        "Stop the process that uses it",
         before=_BY_HAND + "bind b100000.ring\n" + _HELD % _RING_HOME + "echo $! > /run/holder",
         after=_BY_HAND + "kill $(cat /run/holder); release b100000.ring\n" + _WITHOUT_VFIO,
     ),
-    "This needs root": Case(
+    "Root privileges are required": Case(
         on(RING, persistent=False),
         "on the target",
         "become: true",
@@ -285,16 +285,16 @@ CASES = {
         after="mount -o remount,rw /sys",
     ),
     "Group … does not exist on this host": Case(
-        on(RING, vfio_group="nobodies"), "nobodies", "create it first"
+        on(RING, vfio_group="nobodies"), "nobodies", "Create it first"
     ),
     "The target's Python is too old": Case(
         on(RING),
-        "needs 3.8 or later",
+        "requires 3.8 or later",
         "ansible_python_interpreter",
         before=_PYTHON % "#!/bin/sh\ncat > /dev/null\necho 'SyntaxError: no' >&2\nexit 1",
         python="/root/a-python",
     ),
-    "The answer of the host is malformed": Case(
+    "The host's answer is malformed": Case(
         on(RING),
         "devices is missing",
         "Check its Python interpreter",
@@ -308,7 +308,7 @@ CASES = {
         before=f"echo '# mine' > {FOREIGN}",
         after=f"rm {FOREIGN}",
     ),
-    "and not a file": Case(
+    "not a regular file": Case(
         on(RING), FOREIGN, "Remove it", before=f"mkfifo {FOREIGN}", after=f"rm {FOREIGN}"
     ),
     "Cannot write …: Read-only file system": Case(
@@ -328,7 +328,7 @@ CASES = {
     "Cannot write …: No space left on device": Case(
         on(RING),
         "/etc/udev/rules.d/70-armfleet-vfio.rules",
-        "make room there",
+        "free space there",
         before="mount -t tmpfs -o size=4k none /etc/udev/rules.d; "
         "head -c 4096 /dev/zero > /etc/udev/rules.d/full",
         after="umount /etc/udev/rules.d",
@@ -336,7 +336,7 @@ CASES = {
     "Cannot lock …": Case(
         on(RING),
         LOCK,
-        "make room there",
+        "free space there",
         before="mkdir -p -m 700 /run/armfleet-vfio; "
         "mount -t tmpfs -o size=4k,mode=700 none /run/armfleet-vfio; "
         "head -c 4096 /dev/zero > /run/armfleet-vfio/full",
@@ -358,24 +358,24 @@ CASES = {
         "'touch /run/holds; exec sleep infinity'; until [ -e /run/holds ]; do :; done",
         after="systemctl stop hold",
     ),
-    f"{JOURNAL}, which says how an interrupted run found this host, cannot be read": Case(
+    f"{JOURNAL}, the journal of an interrupted run, cannot be parsed": Case(
         on(RING),
         JOURNAL,
         "delete the file",
         before=f"mkdir -p -m 700 /run/armfleet-vfio; echo nonsense > {JOURNAL}",
         after=f"rm {JOURNAL}",
     ),
-    "lets every user of the host have the devices": Case(
+    "gives every user of the host access to the devices": Case(
         on(RING, vfio_mode="0666"), "'0666'", "`unsafe_vfio_mode: true`"
     ),
-    "so that others than root may have written what a run is to go by": Case(
+    "so a user other than root may have written it": Case(
         on(RING),
         "/run/armfleet-vfio is a directory (root:root mode 0777)",
         "remove it, and run again",
         before="mkdir -p -m 700 /run/armfleet-vfio; chmod 777 /run/armfleet-vfio",
         after="rm -r /run/armfleet-vfio",
     ),
-    "cannot be read in line … What its other lines say": Case(
+    "cannot be parsed in line … The rest of it": Case(
         on(RING),
         JOURNAL,
         "delete the file",
@@ -392,13 +392,13 @@ printf '"who": "me"}}\\n["file", "x", null, false]\\n'
 # Provoked by tests of their own.
 ALONE = {
     "did not answer within … s",
-    "Not everything could be put back as it was",
+    "Not everything could be rolled back",
     "An earlier run on this host was interrupted",
     "Module … cannot be loaded",
     # On a kernel with DMA engines, by test_dma.py.
     "DMA channels are in use",
     # In test_carriers.py.
-    "The next boot takes devices from their drivers that are in use",
+    "The next boot unbinds devices that are in use",
 }
 
 
@@ -413,12 +413,12 @@ def _nothing_changes(unchanged_guest: None) -> None:
 
 
 def rows() -> list[str]:
-    """The first column of the page's table."""
+    """Return the first column of the page's table."""
     return re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(), re.MULTILINE)
 
 
 def lines_with(task: TaskResult, words: str) -> list[str]:
-    """The lines of a refusal that have a row's words."""
+    """Return the lines of a refusal that have a row's words."""
     pattern = ".*".join(re.escape(part) for part in words.split("…"))
     return [line for line in task.refusal.splitlines() if re.search(pattern, line)]
 
@@ -496,14 +496,14 @@ def test_a_device_that_hangs_is_left_told_of_and_brought_back_later(
     guest.run("echo N > /sys/module/acme_stuck/parameters/stuck")
     (line,) = lines_with(hanging, "did not answer within … s")
     assert line.startswith(f"{STUCK} (platform device b010000.stuck): cannot unbind from")
-    assert "is left waiting there (in acme_stuck_remove)" in line
-    (line,) = lines_with(hanging, "Not everything could be put back as it was")
+    assert "is still waiting there (in acme_stuck_remove)" in line
+    (line,) = lines_with(hanging, "Not everything could be rolled back")
     assert f"{STUCK} (platform device b010000.stuck): " in line
     assert f"is in {JOURNAL}, and the next run tries again" in line
     guest.run("until [ ! -e /sys/bus/platform/drivers/acme-stuck/b010000.stuck ]; do :; done")
     (after,) = ask(inventory, Case(on("/soc/nothing@0"), "", "")).tasks
     (line,) = lines_with(after, "An earlier run on this host was interrupted")
-    assert "What it had done was undone first" in line
+    assert "Its changes were rolled back first" in line
 
 
 def test_modules_that_the_kernel_will_not_take_are_known(guest: Guest, inventory: Path) -> None:

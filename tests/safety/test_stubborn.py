@@ -133,7 +133,7 @@ def test_a_device_that_is_held_open_stays_bound_whatever_is_asked(
         for task in tasks:
             told = task.refusal
             assert f"{RING} (platform device b100000.ring) is in use: {sentence}" in told
-            assert "Stop what uses it; an open device is never taken" in told
+            assert "Stop the process that uses it; an open device is never unbound" in told
         # Nothing was waited for.
         assert max(task.seconds for task in tasks) < TIMEOUT
     machine = read_machine(guest)
@@ -148,7 +148,7 @@ def test_rules_that_are_replayed_and_services_that_restart_leave_an_open_device_
             guest.run(command)
             assert read_machine(guest).at(RING).binding == VFIO
         (found,) = info(inventory, {"dt_path": RING})
-        assert sentence in [one["sentence"] for one in found["carries"]]
+        assert sentence in [one["message"] for one in found["in_use_by"]]
         # A run of the same list, as at the next night, has nothing to do with it.
         assert apply_vfio(inventory, RING).changed == {"test-d": 0}
 
@@ -172,13 +172,13 @@ def test_a_remove_that_never_returns_does_not_keep_the_run(guest: Guest, invento
     assert seconds(tried) - seconds(checked) < TIMEOUT + ALLOWANCE
     assert f"{STUCK} (platform device b010000.stuck): cannot unbind from acme-stuck" in told
     assert f"did not answer within {TIMEOUT} s" in told
-    assert "is left waiting there (in acme_stuck_remove)" in told
-    assert "the kernel still holds it; it was on driver acme-stuck" in told
+    assert "is still waiting there (in acme_stuck_remove)" in told
+    assert "the kernel still holds it; it was bound to acme-stuck" in told
     machine = read_machine_but(guest, STUCK)
     assert machine[RING] == machine[SECOND_RING] == RING_NATIVE
     assert machine[SECOND_STUCK] == STUCK_NATIVE
     assert files(guest) == {}
-    # The other devices of the host can be worked with, and looked at.
+    # The other devices of the host can be worked with, and inspected.
     assert apply_vfio(inventory, THIRD_RING, timeout=TIMEOUT).code == 0
     assert read_machine_but(guest, STUCK)[THIRD_RING] == VFIO
     shown = info(inventory, {"dt_path": STUCK})
@@ -211,7 +211,7 @@ def test_a_group_whose_other_device_stays_on_its_driver_is_of_no_use(
     for command in ("unbind", "bind"):
         guest.run(f"echo b014000.pair > /sys/bus/platform/drivers/acme-ring/{command}")
     # The first time the kernel has not told yet that they share a group.
-    for words in ("shares IOMMU group", "would be of no use to VFIO"):
+    for words in ("shares IOMMU group", "cannot be opened by VFIO"):
         told = apply_vfio(inventory, PAIR).refusal
         assert f"{PAIR} (platform device b015000.pair)" in told
         assert words in told
@@ -236,7 +236,7 @@ def test_a_missing_reset_function_is_known_before_anything_is_touched(
     told = call(inventory, "vfio_binding", devices=devices, reset_required=True).refusal
     assert told == (
         f"{RING} (platform device b100000.ring) has no reset function (acme,ring), and "
-        "vfio-platform asks for one (ENOENT). If the device may be handed over without a reset, "
+        "vfio-platform requires one (ENOENT). If the device may be used without a reset, "
         "set `reset_required: false`"
     )
     assert guest.run("test -e /sys/module/vfio_platform", check=False).returncode == 1

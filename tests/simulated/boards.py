@@ -55,7 +55,7 @@ class Board(NamedTuple):
 
 
 def device_tree(parts: Sequence[Part]) -> Node:
-    """The root of a device tree with these parts, an IOMMU and a bus."""
+    """Return the root of a device tree with these parts, an IOMMU and a bus."""
     root = Node("")
     root.properties["compatible"] = b"acme,board\0"
     root.properties |= {"#address-cells": _cells(1), "#size-cells": _cells(1)}
@@ -85,7 +85,7 @@ def device_tree(parts: Sequence[Part]) -> Node:
 
 
 def flattened(root: Node) -> bytes:
-    """A tree as the .dtb that holds it."""
+    """Return a tree as the .dtb that holds it."""
     writer = libfdt.FdtSw()
     writer.finish_reservemap()
     _write(writer, root)

@@ -31,7 +31,7 @@ class Fleet(NamedTuple):
     inventory: Path
 
     def on_vfio(self) -> dict[str, int]:
-        """How many devices of each board are bound to VFIO, by the board's own /sys."""
+        """Return how many devices of each board are bound to VFIO, by the board's own /sys."""
         return {name: len(on_vfio(board)) for name, board in self.boards.items()}
 
 
@@ -58,7 +58,7 @@ def fleet(
 
 
 def root(board: Host) -> Path:
-    """The root of the board's files, as this machine sees it."""
+    """Return the root of the board's files, as this machine sees it."""
     return Path(f"/proc/{board.pid}/root")
 
 
@@ -80,7 +80,7 @@ def passthrough_list(plan: Plan) -> list[dict[str, Any]]:
 
 
 def on_vfio(board: Host) -> set[Path]:
-    """What is bound to VFIO: folders in the board's own /sys."""
+    """Return what is bound to VFIO: directories in the board's own /sys."""
     return {
         device
         for driver in ("platform/drivers/vfio-platform", "amba/drivers/vfio-amba")
@@ -90,18 +90,18 @@ def on_vfio(board: Host) -> set[Path]:
 
 
 def dt_path(device: Path) -> str:
-    """Where the node of a device is in the board's device tree."""
+    """Return where the node of a device is in the board's device tree."""
     return str(device.joinpath("of_node").readlink()).partition("/devicetree/base")[2]
 
 
 def run_on(board: Host, *command: str) -> str:
-    """What a command on the board prints; it must succeed."""
+    """Return what a command on the board prints; it must succeed."""
     entered = ["nsenter", "--target", str(board.pid), "--mount", "--uts", "--pid", "--", *command]
     return subprocess.run(entered, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def put_file_for_folder(board: Host, folder: str) -> None:
-    """Let there be a file where the board should have that folder."""
+    """Let there be a file where the board should have that directory."""
     place = root(board) / folder[1:]
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def put_file_for_folder(board: Host, folder: str) -> None:
 
 
 def fill(board: Host, folder: str) -> None:
-    """Let there be a full file system at that folder of the board."""
+    """Let there be a full file system at that directory of the board."""
     (root(board) / folder[1:]).mkdir(parents=True, exist_ok=True)
     run_on(board, "mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder)
     (root(board) / folder[1:] / "everything").write_bytes(bytes(4096))

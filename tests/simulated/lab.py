@@ -69,7 +69,7 @@ class Lab:
         record: Record | None = None,
         **settings: Any,
     ) -> Outcome:
-        """What host_policy does with this list; all that it reads is added to ``record``."""
+        """Return what host_policy does with this list; all that it reads is added to ``record``."""
         names = ("reset_required", "unsafe_noiommu")
         vfio = VfioSettings(*(settings.pop(name, None) for name in names))
         request = Request(

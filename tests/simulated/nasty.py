@@ -93,7 +93,7 @@ GOOD = {
 
 @st.composite
 def texts(draw: st.DrawFn, kind: str) -> str:
-    """A text for this kind of selector, for ``driver`` or for ``when_board``."""
+    """Return a text for this kind of selector, for ``driver`` or for ``when_board``."""
     text = draw(GOOD[kind])
     for _time in range(draw(st.sampled_from((0, 0, 1, 1, 2)))):
         place = draw(st.integers(0, len(text)))

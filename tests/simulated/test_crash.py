@@ -68,7 +68,7 @@ class Scene(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """The host when the list was applied, and when all was given back after that."""
+    """The host when the list was applied, and when all was released after that."""
 
     applied: dict[str, str]
     released: dict[str, str]

@@ -67,7 +67,9 @@ def assert_put_back(lab: Lab, run: Run, what: str) -> str:
     before = lab.everything()
     with pytest.raises(PolicyError) as caught:
         lab.apply(run.wanted, **SETTINGS)
-    assert "Nothing was changed: all that this run did was put back" in str(caught.value), what
+    assert "Nothing was changed: all changes of this run were rolled back" in str(caught.value), (
+        what
+    )
     assert not differences(before, lab.everything()), what
     return str(caught.value)
 

@@ -65,7 +65,7 @@ class Verifier:
 
 
 def entry_with(kind: str, text: str) -> dict[str, Any]:
-    """A list's entry with this text as its selector, its driver or its board."""
+    """Return a list's entry with this text as its selector, its driver or its board."""
     if kind == "driver":
         return {"name": "1000.dma", "policy": "driver", "driver": text}
     if kind == "when_board":
@@ -74,7 +74,7 @@ def entry_with(kind: str, text: str) -> dict[str, Any]:
 
 
 def meant(entry: Entry, *, is_there: bool) -> Device | None:
-    """The one device that the entry is for; None where this machine cannot have it.
+    """Return the one device that the entry is for; None if this machine cannot have it.
 
     ``is_there`` is whether the machine has the entry's alias, or is its board.
     """
@@ -109,7 +109,7 @@ def device(name: str, kind: str, value: str, *properties: str) -> Device:
 
 
 def decoys(entry: Entry) -> Iterator[Device]:
-    """Devices that a careless rule would match too."""
+    """Yield devices that a careless rule would match too."""
     selector = entry.selector
     for number, value in enumerate(sorted(neighbours(selector.value))):
         if selector.reference:
@@ -134,7 +134,7 @@ def machine_with(entry: Entry, intended: Device | None, *, is_there: bool) -> Ma
 
 
 def rules_of(machine: Machine, root: Path, entry: dict[str, Any]) -> str:
-    """What a run for the next boot writes; PolicyError where it refuses."""
+    """Return what a run for the next boot writes; PolicyError where it refuses."""
     sysfs = SimulatedSysfs(machine)
     host = Host(
         sysfs,
@@ -151,7 +151,7 @@ def rules_of(machine: Machine, root: Path, entry: dict[str, Any]) -> str:
 
 
 def matched(machine: Machine, rules: str) -> dict[str, str]:
-    """The driver that udev gives each device for which the rules have one."""
+    """Return the driver that udev gives each device for which the rules have one."""
     udev = Udev(machine, rules)
     found = {}
     for one in machine.kernel.devices.values():

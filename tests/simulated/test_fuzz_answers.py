@@ -37,7 +37,7 @@ KEYS = ["failed", "changed", "unreachable", "msg", "warnings", "exception", "res
 
 
 def mutated(generator: random.Random) -> dict[str, Any]:
-    """An answer with some values that are not as documented, anywhere in it."""
+    """Return an answer with some values that are not as documented, anywhere in it."""
     answer: dict[str, Any] = copy.deepcopy(HONEST)
     for _number in range(generator.choice([1, 1, 1, 2, 5])):
         container, key = generator.choice([*entries(answer), (answer, generator.choice(KEYS))])
@@ -49,7 +49,7 @@ def mutated(generator: random.Random) -> dict[str, Any]:
 
 
 def entries(data: Any) -> Iterator[tuple[Any, Any]]:
-    """Every mapping and list inside ``data`` with each of its keys."""
+    """Yield every mapping and list inside ``data`` with each of its keys."""
     if isinstance(data, (dict, list)):
         for key in data if isinstance(data, dict) else range(len(data)):
             yield data, key

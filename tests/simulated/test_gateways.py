@@ -88,7 +88,7 @@ def shown(path: Path) -> str:
 
 
 def outcome(door: Sysfs, path: str, text: str) -> int | None:
-    """The errno that the write ends with."""
+    """Return the errno that the write ends with."""
     try:
         door.write(path, text)
     except KernelRefusedError as error:

@@ -236,7 +236,7 @@ def device_info(hostile: HostileHost) -> dict[str, Any]:
 
 
 def host_policy(hostile: HostileHost) -> dict[str, Any]:
-    """The answer of a list in check mode."""
+    """Return the answer of a list in check mode."""
     request = Request(
         parse_entries([{"name": NAME, "policy": "vfio"}]),
         is_whole_list=True,
@@ -249,8 +249,8 @@ def host_policy(hostile: HostileHost) -> dict[str, Any]:
 
 
 def kinds(answer: dict[str, Any]) -> set[str]:
-    """What the devices of device_info carry."""
-    return {hazard["kind"] for one in answer["devices"] for hazard in one["carries"]}
+    """Return what the devices of device_info carry."""
+    return {hazard["kind"] for one in answer["devices"] for hazard in one["in_use_by"]}
 
 
 def test_any_bytes_in_a_file_end_in_an_answer(

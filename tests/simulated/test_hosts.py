@@ -53,7 +53,7 @@ def host(board: Path) -> Iterator[Host]:
 
 
 def login(host: Host) -> list[str]:
-    """The command that reaches the host, as the inventory has it."""
+    """Return the command that reaches the host, as the inventory has it."""
     (group,) = yaml.safe_load(inventory([host])).values()
     return [group["vars"]["ansible_ssh_executable"], group["hosts"][host.name]["ansible_host"]]
 
@@ -149,8 +149,8 @@ def test_each_host_has_a_machine_of_its_own(host: Host, board: Path) -> None:
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"no device tree at all", "is no device tree"),
-        (None, "is cut short"),
+        (b"no device tree at all", "is not a device tree"),
+        (None, "is truncated"),
     ],
 )
 def test_a_bad_board_file_gives_one_line_of_error(
@@ -171,9 +171,9 @@ def test_a_bad_board_file_gives_one_line_of_error(
     [
         ("drivers: [", "is not YAML"),
         ("driver: []", "unknown driver; known: kernel"),
-        ("drivers: [{name: x, bus: pci}]", "'pci' is none of platform, amba"),
+        ("drivers: [{name: x, bus: pci}]", "'pci' is not one of platform, amba"),
         ("drivers: [{name: x, probe: OOPS}]", "'OOPS' is not the name of an error"),
-        ("kernel: {vfio: perhaps}", "'perhaps' is none of module, built-in, absent"),
+        ("kernel: {vfio: perhaps}", "'perhaps' is not one of module, built-in, absent"),
     ],
 )
 def test_a_bad_description_gives_one_line_of_error(

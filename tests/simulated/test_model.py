@@ -73,7 +73,7 @@ def policy(kind: str, driver: str) -> dict[str, Any]:
 
 
 def device_of(write: Write) -> str:
-    """The device that a write is about."""
+    """Return the device that a write is about."""
     folder, _slash, name = write.path.rpartition("/")
     return folder.rpartition("/")[2] if name == "driver_override" else write.data.decode().strip()
 
@@ -85,7 +85,7 @@ def vfio_settings(machine: Machine) -> tuple[bytes | None, ...]:
 def unforetold(
     foretold: Outcome, done: Outcome, refusing: set[str], waiting: set[str]
 ) -> list[object]:
-    """What differs between check mode and the run."""
+    """Return what differs between check mode and the run."""
     different: list[object] = []
     for one, other in zip(foretold.devices, done.devices, strict=True):
         ends = one.after.driver, other.after.driver
@@ -101,10 +101,10 @@ def unforetold(
 def is_for_the_kernel_to_say(
     foretold: DeviceOutcome, done: DeviceOutcome, refusing: set[str], waiting: set[str]
 ) -> bool:
-    """Whether nobody could foretell which driver takes back a device that is given back.
+    """Return whether nobody could foretell which driver takes back a device that is released.
 
     Its driver is in a module that is not loaded yet; or it had none when it was taken, and whether
-    somebody had unbound it by hand is not known; or its driver will refuse it, or wait for a
+    somebody had unbound it manually is not known; or its driver will refuse it, or wait for a
     supplier that has no driver.
     """
     if foretold.after.driver is None:
@@ -259,7 +259,7 @@ class Fleet(RuleBasedStateMachine):
         assert not [pair for pair in different.items() if pair[1][0] != pair[1][1]]
 
     def waiting(self) -> set[str]:
-        """The devices of which a supplier has no driver."""
+        """Return the devices of which a supplier has no driver."""
         return {
             one.name
             for one in self.lab.machine.kernel.devices.values()

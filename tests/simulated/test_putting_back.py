@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a failed run must put back beside the devices of its list; test_model.py found these."""
+"""What a failed run must roll back beside the devices of its list; test_model.py found these."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def assert_put_back(lab: Lab, *names: str) -> None:
     before = bindings(lab.machine)
     modules = set(lab.machine.tree.names("module"))
     entries = [{"name": name, "policy": "vfio"} for name in names]
-    with pytest.raises(PolicyError, match="Nothing was changed: all that this run did was put"):
+    with pytest.raises(PolicyError, match="Nothing was changed: all changes of this run were"):
         lab.apply([*entries, FAILING], reset_required=False, allow=["consumers"])
     assert bindings(lab.machine) == before
     assert set(lab.machine.tree.names("module")) == modules
@@ -91,7 +91,7 @@ def test_a_list_with_unsafe_noiommu_off_does_not_keep_what_would_not_come_back(
     entries = [{"name": NETWORK, "policy": "vfio"}]
     lab.apply(entries, reset_required=False, unsafe_noiommu=True)
     before = lab.everything()
-    with pytest.raises(PolicyError, match=f"{NETWORK}.* is on VFIO without an IOMMU"):
+    with pytest.raises(PolicyError, match=f"{NETWORK}.* is bound to VFIO without an IOMMU"):
         lab.apply(entries, unsafe_noiommu=False)
     assert lab.everything() == before
 

@@ -28,7 +28,7 @@ NUMBERS = re.compile(r"(?<=/vfio)\d+|(?<=noiommu-)\d+|(?<=iommu_groups/)\d+|(?<=
 
 
 def differences(before: dict[str, str | None], after: dict[str, str | None]) -> dict[str, object]:
-    """What changed, but for what nobody can take back."""
+    """Return what changed, but for what nobody can take back."""
     left = LEFT_BY_THE_KERNEL
     if RESET_MODULE in after.keys() - before.keys():
         left += LEFT_WITH_IT

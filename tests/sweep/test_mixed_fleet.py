@@ -78,7 +78,7 @@ def dtb(name: str) -> Path:
 
 
 def on_no_driver(machine: Machine) -> set[str]:
-    """What was taken from all drivers, by its path in the device tree or by its name."""
+    """Return what was taken from all drivers, by its path in the device tree or by its name."""
     return {
         one.of_path or one.name
         for one in machine.kernel.devices.values()
@@ -118,7 +118,7 @@ def fleet() -> Iterator[list[Host]]:
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example in a folder of its own."""
+    """The example in a directory of its own."""
     return Path(shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("user") / "mixed-fleet"))
 
 
@@ -146,7 +146,7 @@ def changed(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 
 def overrides(host: Host) -> dict[str, str]:
-    """The overrides of a host's devices by their paths, as its own /sys shows them."""
+    """Return the overrides of a host's devices by their paths, as its own /sys shows them."""
     devices = Path(f"/proc/{host.pid}/root/sys/bus/platform/devices")
     found = {one: (one / "driver_override").read_text().strip() for one in devices.iterdir()}
     return {
@@ -191,4 +191,4 @@ def test_the_example_groups_hosts_by_all_names_of_their_boards(
 def test_a_check_says_which_entries_are_for_other_boards(example: Path, fleet: list[Host]) -> None:
     run = call(example, fleet, "ansible-playbook", "site.yml", "--check", "--limit", "overdrive-1")
     assert changed(run) == {"overdrive-1": 0}
-    assert f"dt_path '{SATA}' counts on solidrun,honeycomb only" in run.stdout
+    assert f"dt_path '{SATA}' applies to solidrun,honeycomb only" in run.stdout

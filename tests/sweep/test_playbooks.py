@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbooks for fleets: waves that stop, hosts that are put back, drift that is seen."""
+"""The playbooks for fleets: waves that stop, hosts that are rolled back, drift that is seen."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_a_rollout_stops_at_the_wave_that_fails_and_is_put_back(tmp_path: Path) 
             "b": ("2", "failed"),
             "canary": ("1", "changed"),
             "a": ("2", "changed"),
-            "c": ("-", "not begun"),
-            "d": ("-", "not begun"),
+            "c": ("-", "not started"),
+            "d": ("-", "not started"),
         }
         assert "has no vfio-platform" in found["b"].sentence
         assert "armfleet.vfio.rollback -e passthrough_rollout=test" in stopped.output
@@ -141,7 +141,7 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
         roll_out(boards, LIST, rollout_waves=["100%"], passthrough_hosts="a,b,c")
         clean = play(boards.inventory, "armfleet.vfio.drift", variables=asked)
         assert clean.code == 0, clean.output
-        assert states(tmp_path) == {"a": "as_listed", "b": "as_listed", "c": "as_listed"}
+        assert states(tmp_path) == {"a": "in_sync", "b": "in_sync", "c": "in_sync"}
         # As other tools do it.
         driver = f"/sys/bus/platform/devices/{NAMES[0]}/driver"
         run_on(boards.boards["b"], "sh", "-c", f"echo {NAMES[0]} > {driver}/unbind")
@@ -151,7 +151,7 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
         )
         assert drifted.code == 2
         assert states(tmp_path) == {
-            "a": "as_listed",
+            "a": "in_sync",
             "b": "drift",
             "c": "drift",
             "gone": "unreachable",
@@ -164,7 +164,7 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
         assert device["name"] == NAMES[0]
         assert lines(tmp_path)[2]["devices"] == []
         assert lines(tmp_path)[2]["boot_files"] == [
-            f"{RULES} is root:root mode 0777, and has to be root:root mode 0644",
+            f"{RULES} is root:root mode 0777, but must be root:root mode 0644",
             f"{MODULES_LOAD} is empty",
         ]
         assert set(drifted.changed.values()) == {0}
@@ -179,7 +179,7 @@ def test_only_what_waits_for_a_boot_is_booted_and_who_is_not_there_is_said_so(
         assert run.code == 2
         assert set(run.changed.values()) == {0}
         found = rows(run)
-        assert found["a"] == ("1", "unchanged", "No boot was needed.")
+        assert found["a"] == ("1", "unchanged", "No reboot was required.")
         assert found["gone"].outcome == "unreachable"
         assert "no simulated host runs in /nowhere/gone" in found["gone"].sentence
 
@@ -188,7 +188,7 @@ def test_putting_back_needs_the_name_of_the_rollout(tmp_path: Path) -> None:
     with fleet(tmp_path, plans(tmp_path, ["a"]), VARIABLES) as boards:
         run = play(boards.inventory, "armfleet.vfio.rollback")
         assert run.code == 2
-        assert "Say which rollout with -e passthrough_rollout=NAME" in run.output
+        assert "Give its name with -e passthrough_rollout=NAME" in run.output
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

@@ -70,7 +70,7 @@ def sweep(place: Path) -> Counter[str]:
 
 
 def look_up(lab: Lab) -> Counter[str]:
-    """Each device by its path, and all devices by each compatible."""
+    """Return each device by its path, and all devices by each compatible."""
     expected = list(identities(lab.machine))
     selectors = parse_selectors([selector for selector, _names in expected])
     found = resolve(lab.host.sysfs, selectors)

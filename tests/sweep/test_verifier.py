@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What looks at rule files for the tests does not take everything."""
+"""What inspects rule files for the tests does not take everything."""
 
 from __future__ import annotations
 

@@ -78,11 +78,11 @@ class Board:
         return self.run_lock(name).journal
 
     def apply(self, entries: Sequence[dict[str, Any]], **settings: Any) -> Outcome:
-        """What host_policy does with this list."""
+        """Return what host_policy does with this list."""
         return self.reconcile(self._request(entries, settings))
 
     def check(self, entries: Sequence[dict[str, Any]], **settings: Any) -> Outcome:
-        """The same in check mode."""
+        """Return the same in check mode."""
         return self.reconcile(self._request(entries, settings), check_mode=True)
 
     def reconcile(self, request: Request, *, check_mode: bool = False) -> Outcome:
@@ -107,14 +107,14 @@ class Board:
         (self.files_root / path[1:]).write_text(content)
 
     def everything(self) -> dict[str, tuple[str, str, int]]:
-        """All of /sys and of the host's files."""
+        """Return all of /sys and of the host's files."""
         return {
             **{f"sys/{key}": value for key, value in snapshot(self.kernel.tree).items()},
             **{f"host/{key}": value for key, value in snapshot(self.files_root).items()},
         }
 
     def nodes(self) -> dict[str, str]:
-        """The modes of VFIO's nodes, by path."""
+        """Return the modes of VFIO's nodes, by path."""
         dev = self.kernel.dev
         return {
             f"/dev/{node.relative_to(dev)}": f"{node.stat().st_mode & 0o7777:04o}"

@@ -129,7 +129,7 @@ class BoardKernel(SimulatedSysfs):
         folders[1].entries[other.rpartition("/")[2]] = entry
 
     def _real(self, path: str) -> str:
-        """The path with the links in it followed, as far as it is there."""
+        """Return the path with the links in it followed, as far as it is there."""
         real = ""
         for name in path.split("/"):
             real = f"{real}/{name}".lstrip("/")
@@ -563,7 +563,7 @@ def coldplug(kernel: BoardKernel, kmod: BoardKmod, rules: str) -> None:
 
 
 def snapshot(place: Tree | Path) -> Snapshot:
-    """Every folder, link and file, by its path: kind, content and mode."""
+    """Return every directory, link and file, by its path: kind, content and mode."""
     return dict(_in_tree(place.root, "") if isinstance(place, Tree) else _on_disk(place))
 
 

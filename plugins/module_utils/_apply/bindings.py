@@ -16,7 +16,7 @@ from .._system.sysfs import KernelRefusedError, Sysfs
 
 
 def driver_of(sysfs: Sysfs, device: Identity) -> str | None:
-    """The driver that the device is bound to, or None."""
+    """Return the driver that the device is bound to, or None."""
     return sysfs.link_name(sysfs_dir(device) + "/driver")
 
 
@@ -46,7 +46,7 @@ def bind(sysfs: Sysfs, device: Identity, driver: str) -> None:
 
 
 def is_loaded(sysfs: Sysfs, module: str) -> bool:
-    """Whether a module is loaded; one that is built in may look as if it were not."""
+    """Return whether a module is loaded; one that is built in may look as if it were not."""
     return sysfs.exists("module/" + canonical_name(module))
 
 

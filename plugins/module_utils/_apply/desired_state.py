@@ -29,7 +29,7 @@ from .._system.files import FileChange
 from .._system.host import Host
 
 if TYPE_CHECKING:
-    from .._boot.rollout_backup import Rolled
+    from .._boot.rollout_backup import RolloutPlan
 
 
 class Desired(NamedTuple):
@@ -49,7 +49,7 @@ class Desired(NamedTuple):
 
 
 def find_desired(host: Host, request: Request, problems: Problems) -> Desired | None:
-    """What the request means here; None if the rollout that it is part of left nothing here.
+    """Return what the request means here; None if the rollout that it is part of left nothing here.
 
     ``problems`` collects what does not keep the rest from being inspected.
     """
@@ -75,7 +75,7 @@ def find_desired(host: Host, request: Request, problems: Problems) -> Desired | 
 
 
 def _for_this_board(host: Host, request: Request, problems: Problems) -> tuple[Request, list[str]]:
-    """The request without entries for other boards, and sentences on those."""
+    """Return the request without entries for other boards, and sentences on those."""
     others = for_other_boards(host.sysfs, [entry.selector for entry in request.entries])
     skipped = [others[entry.selector] for entry in request.entries if entry.selector in others]
     here = [
@@ -90,7 +90,7 @@ def _for_this_board(host: Host, request: Request, problems: Problems) -> tuple[R
     return request, skipped
 
 
-def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> Rolled | None:
+def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> RolloutPlan | None:
     # Here, because a run that is part of none has not to load it.
     from .._boot.rollout_backup import (  # noqa: PLC0415
         PREVIOUS,
@@ -103,12 +103,12 @@ def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> Roll
 def _claim(
     host: Host, request: Request, earlier: LastApplied, problems: Problems
 ) -> tuple[Request, Claimed]:
-    """The request without entries that are wrong, and what the others claim."""
+    """Return the request without entries that are wrong, and what the others claim."""
     if request.runtime:
         if not has_devices(host.sysfs):
             raise PolicyError(
-                "There is no /sys with devices here, as in a container or an image. To prepare the "
-                "next boot only, set `runtime: false`"
+                "/sys has no devices here, as in a container or an image. To prepare only the "
+                "next boot, set `runtime: false`"
             )
         return _claim_present(host, request, earlier, problems)
     if not (request.is_whole_list and request.persistent and has_devices(host.sysfs)):
@@ -158,7 +158,7 @@ def _decide(
     unresolved: Mapping[int, str],
     problems: Problems,
 ) -> tuple[Request, Claimed]:
-    """What those entries claim that have no problem, and that no other contradicts."""
+    """Return what those entries claim that have no problem, and that no other contradicts."""
     by_position = list(request.by_position)
     for index, sentence in unresolved.items():
         problems.add(sentence, position=by_position[index][0])

@@ -50,6 +50,6 @@ class ErrorContext:
             ) from None
 
     def quote(self, device: Identity) -> str:
-        """What the kernel's log has of the device since this run began, to end a sentence with."""
+        """Return kernel log lines of the device since this run began, as the end of a message."""
         lines = self._host.log.about(device.name)
-        return ". The kernel's log says: %s" % "; ".join(map(repr, lines)) if lines else ""
+        return ". The kernel log has: %s" % "; ".join(map(repr, lines)) if lines else ""

@@ -62,7 +62,7 @@ class Journal:
         self._remaining_owners: list[str] = []
 
     def read_interrupted(self) -> InterruptedRun | None:
-        """What a run of this boot left that was killed or could not undo everything."""
+        """Return what a run of this boot left that was killed or could not undo everything."""
         try:
             check_directory(self._directory)
             with open(open_own(self.path, os.O_RDONLY, os.getuid()), "rb") as stream:
@@ -77,27 +77,26 @@ class Journal:
             return parse(content, _boot_id())
         except ValueError as error:
             raise PolicyError(
-                "%s (%s). Nothing of it was undone. See the devices with device_info, and delete "
-                "the file" % (self._unreadable, error)
+                "%s (%s). Nothing was rolled back. Inspect the devices with device_info, and "
+                "delete the file" % (self._unreadable, error)
             ) from None
 
     def report_damage(self, damaged: Sequence[DamagedLine], outcome: str) -> str:
-        """A sentence on lines that cannot be read; ``outcome`` is what becomes of the others."""
+        """Return a message on damaged lines; ``outcome`` is what becomes of the others."""
         lines = ["line %d (%s)" % (line.number, line.reason) for line in damaged[:_MOST_LINES]]
         if len(damaged) > _MOST_LINES:
             lines.append("%d more" % (len(damaged) - _MOST_LINES))
         return (
-            "%s in %s. What its other lines say %s. See the devices with device_info, correct what "
-            "is not as it should be, and delete the file"
-            % (self._unreadable, ", ".join(lines), outcome)
+            "%s in %s. The rest of it %s. Inspect the devices with device_info, correct what "
+            "differs, and delete the file" % (self._unreadable, ", ".join(lines), outcome)
         )
 
     @property
     def _unreadable(self) -> str:
-        return "%s, which says how an interrupted run found this host, cannot be read" % self.path
+        return "%s, the journal of an interrupted run, cannot be parsed" % self.path
 
     def obstacle(self) -> str | None:
-        """Why a run could not write its journal. Reads only."""
+        """Return why a run could not write its journal. Reads only."""
         return Files().obstacle(self.path, _PER_CHANGE)
 
     def begin(self, records: Sequence[UndoRecord], changes: int) -> None:
@@ -175,7 +174,7 @@ class Journal:
 
 
 def parse(content: bytes, boot: str) -> InterruptedRun | None:
-    """The run of a journal; None if it is empty or of another boot than ``boot``.
+    """Return the run of a journal; None if it is empty or of another boot than ``boot``.
 
     ValueError if it is not known whose it is. Other lines that cannot be read are kept apart.
     """
@@ -191,7 +190,7 @@ def parse(content: bytes, boot: str) -> InterruptedRun | None:
     # True would be equal to 1.
     if head.get("format") != FORMAT or isinstance(head["format"], bool):
         raise ValueError(
-            "its format is %s, and this version of the collection reads format %d"
+            "its format is %s, but this version of the collection reads format %d"
             % (quoted(head.get("format")), FORMAT)
         )
     interrupted = InterruptedRun(printable(head.get("who"), "who it was"), [], [])
@@ -209,7 +208,7 @@ def _loads(line: bytes) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeDecodeError:
-        raise ValueError("it is no text") from None
+        raise ValueError("it is not text") from None
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -35,7 +35,7 @@ class Noiommu(NamedTuple):
 
 
 def reset_kept(host: Host, request: Request, last_applied: LastApplied) -> str | None:
-    """Why ``reset_required`` stays off though the list does not ask for it any more."""
+    """Return why ``reset_required`` stays off though the list does not ask for it any more."""
     is_given_up = not request.entries or request.settings.reset_required is None
     if (
         last_applied.options.settings.reset_required is not False
@@ -44,10 +44,9 @@ def reset_kept(host: Host, request: Request, last_applied: LastApplied) -> str |
     ):
         return None
     return (
-        "%s.reset_required stays N: the kernel lets it be set only when the module is "
-        "loaded. Unload the module once no device is bound to it ('modprobe -r %s'), so "
-        "that it is loaded as configured when it is used again"
-        % (RESETTING.vfio_module, RESETTING.vfio_driver)
+        "%s.reset_required stays N: the kernel accepts it only when the module is loaded. Unload "
+        "the module once no device is bound to it ('modprobe -r %s'); it is then loaded with its "
+        "configured value" % (RESETTING.vfio_module, RESETTING.vfio_driver)
     )
 
 
@@ -75,7 +74,7 @@ def noiommu(
     if is_set or not present_settings(host.sysfs).unsafe_noiommu:
         return Noiommu()
     if before is None:
-        return Noiommu(kept=_STAYS % "it is not known what it was before")
+        return Noiommu(kept=_STAYS % "its previous value is unknown")
     if before:
         why = "it was Y before a list with `unsafe_noiommu: true` was applied"
         return Noiommu(before, kept=_STAYS % why)
@@ -89,7 +88,7 @@ def _of_release(host: Host, request: Request, plans: Sequence[DevicePlan]) -> No
         return Noiommu()
     if request.settings.unsafe_noiommu is False:
         return _turned_off(host.sysfs, plans, None)
-    why = "it is not known what it was before. Set `unsafe_noiommu: false` to turn it off"
+    why = "its previous value is unknown. Set `unsafe_noiommu: false` to turn it off"
     return Noiommu(kept=_STAYS % why)
 
 
@@ -103,7 +102,7 @@ def _turned_off(sysfs: Sysfs, plans: Sequence[DevicePlan], before: bool | None) 
 
 
 def _users(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[str]:
-    """Devices on VFIO without an IOMMU, as "bus/name", but those that leave it."""
+    """Return devices bound to VFIO without an IOMMU, as "bus/name", but those that leave it."""
     leaving = {plan.device.name_on_bus for plan in plans if not plan.is_for_vfio}
     users = []
     for group in sysfs.names("kernel/iommu_groups"):
@@ -116,7 +115,7 @@ def _users(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[str]:
 
 
 def _before(host: Host, last_applied: LastApplied) -> bool | None:
-    """What the setting was before the list that turns it on; None where that is not known."""
+    """Return the setting before the list that turned it on, or None if it is unknown."""
     if (
         last_applied.noiommu_before is not None
         or last_applied.options.settings.unsafe_noiommu is True

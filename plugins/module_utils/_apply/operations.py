@@ -89,15 +89,15 @@ class Operation:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Operation:
-        """The operation of a record whose values were checked."""
+        """Return the operation of a record whose values were checked."""
         raise NotImplementedError
 
     def to_record(self) -> UndoRecord:
-        """What the journal keeps of it."""
+        """Return what the journal keeps of it."""
         return UndoRecord(self.kind, self.subject, self.values, self.deferred)
 
     def find_undo_conflict(self, _context: RecoveryContext) -> str | None:
-        """Why it may not be undone any more, after the run that made it was interrupted."""
+        """Return why it may not be undone any more, after the run that made it was interrupted."""
         return None
 
     def undo(self, context: UndoContext) -> None:
@@ -181,10 +181,10 @@ class DeviceBinding(Operation):
     def _find_undo_conflict(self, context: RecoveryContext) -> str | None:
         sysfs = context.host.sysfs
         if not sysfs.exists(sysfs_dir(self.device)):
-            return "there is no such device any more"
+            return "the device no longer exists"
         now = state(sysfs, self.device)
         if not self._explains(now):
-            return "somebody has changed it since, to %s" % now.binding
+            return "it was changed since, and is now %s" % now.binding
         if now.driver in (None, self._before.driver):
             return None
         hazards = context.usage.hazards_of(self.device, now)
@@ -192,7 +192,7 @@ class DeviceBinding(Operation):
         return "; ".join(hazard.sentence for hazard in refusals) or None
 
     def _explains(self, now: State) -> bool:
-        """Whether the device is as the run found it, as it wanted it, or between the two."""
+        """Return whether the device is as the run found it, as it wanted it, or between the two."""
         before = self._before
         if self._target is None:
             # Its driver goes and comes with its supplier's; its override is nobody's but its
@@ -368,8 +368,7 @@ class NoiommuSwitch(Operation):
             sysfs.write(NOIOMMU, value)
         except KernelRefusedError as error:
             raise PolicyError(
-                "Cannot set `unsafe_noiommu`: %s. The kernel needs CONFIG_VFIO_NOIOMMU for it"
-                % error
+                "`unsafe_noiommu` cannot be set: %s. Use a kernel with CONFIG_VFIO_NOIOMMU" % error
             ) from None
 
     def undo(self, context: UndoContext) -> None:
@@ -418,13 +417,13 @@ class FileWrite(Operation):
     def find_undo_conflict(self, context: RecoveryContext) -> str | None:
         if context.host.files.read(self._change.path) in (self._change.before, self._change.after):
             return None
-        return "somebody has changed it since"
+        return "it was changed since"
 
     def undo(self, context: UndoContext) -> None:
         files, path, before = context.host.files, self._change.path, self._change.before
         # What was never done needs no write, which a read-only file system refuses.
         if files.read(path) != before:
-            files.put(path, before)
+            files.write_atomic(path, before)
 
 
 class NodeAccessChange(Operation):
@@ -452,15 +451,15 @@ class NodeAccessChange(Operation):
 
     def apply(self, files: Files, access: NodeAccess) -> None:
         """Let the node be opened by those that ``access`` names."""
-        files.give_node(self._path, access)
+        files.set_node_access(self._path, access)
 
     def undo(self, context: UndoContext) -> None:
         if context.host.files.node_access(self._path) != self._before:
-            context.host.files.give_node(self._path, self._before)
+            context.host.files.set_node_access(self._path, self._before)
 
 
 class SymlinkChange(Operation):
-    """Links to nodes, by path, and what they led to; None where there was none.
+    """Links to nodes, by path, and what they led to; None if there was none.
 
     ``owners`` are the devices to whose nodes they led.
     """
@@ -492,12 +491,12 @@ class SymlinkChange(Operation):
     def apply(self, files: Files, targets: Mapping[str, str | None]) -> None:
         """Let each link lead to its target, or be none."""
         for path in self._before:
-            files.point(path, targets[path])
+            files.set_symlink(path, targets[path])
 
     def undo(self, context: UndoContext) -> None:
         for path, target in self._before.items():
             nodes = self._nodes(context, self._owners.get(path))
-            context.host.files.point(path, symlinks.followed(path, target, nodes))
+            context.host.files.set_symlink(path, symlinks.followed(path, target, nodes))
 
     @staticmethod
     def _nodes(context: UndoContext, owner: Identity | None) -> Sequence[str]:
@@ -521,12 +520,12 @@ OPERATIONS: Mapping[str, type[Operation]] = {
 
 
 def from_record(record: Any) -> Operation:
-    """The operation that a line of the journal is about; ValueError if it is no such line."""
+    """Return the operation of a journal line; raise ValueError if the line is invalid."""
     if not isinstance(record, list) or len(record) != len(UndoRecord._fields):
-        raise ValueError("%s is no record" % fields.quoted(record))
+        raise ValueError("%s is not a record" % fields.quoted(record))
     kind, subject, values, deferred = record
     if not isinstance(kind, str) or kind not in OPERATIONS:
-        raise ValueError("%s is no kind of change" % fields.quoted(kind))
+        raise ValueError("%s is not a kind of change" % fields.quoted(kind))
     fields.printable(subject, "the subject")
     if not isinstance(deferred, bool):
         raise ValueError("%s is neither true nor false" % fields.quoted(deferred))
@@ -542,7 +541,7 @@ def from_record(record: Any) -> Operation:
 
 
 def bound_devices(sysfs: Sysfs, module: str, ours: Container[str]) -> list[str]:
-    """Names of devices that unloading would take from their driver, but ``ours``.
+    """Return names of devices that unloading would take from their driver, but ``ours``.
 
     modprobe does not ask: a device that is merely bound does not keep its driver's module.
     """
@@ -558,11 +557,11 @@ def bound_devices(sysfs: Sysfs, module: str, ours: Container[str]) -> list[str]:
 
 def _bound_since(context: RecoveryContext, module: str) -> str | None:
     others = bound_devices(context.host.sysfs, module, context.devices)
-    return "%s is bound to its driver by now" % ", ".join(others) if others else None
+    return "%s has since been bound to its driver" % ", ".join(others) if others else None
 
 
 def _device_values(device: Identity) -> list[Any]:
-    """A device as records have it: those fields in that order, whatever else it may have."""
+    """Return a device as records have it: those fields in that order, whatever else it may have."""
     return [
         *(device.bus, device.name, device.dt_path, list(device.compatible)),
         *(device.acpi_path, device.acpi_hid),

@@ -80,7 +80,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(host: Host, desired: Desired) -> Plan:
-    """All that has to be done for what is desired."""
+    """Return all that has to be done for what is desired."""
     request, last_applied = desired.request, desired.last_applied
     claims = desired.claimed.claims if request.runtime else []
     links = _plan_symlinks(host, request, claims, plan_devices(host, desired, claims))
@@ -106,7 +106,7 @@ def make_plan(host: Host, desired: Desired) -> Plan:
 
 
 def plan_devices(host: Host, desired: Desired, claims: Sequence[Claim]) -> list[DevicePlan]:
-    """What has to be done with each device that is claimed."""
+    """Return what has to be done with each device that is claimed."""
     present = states(host.sysfs, [claim.device for claim in claims])
     plans = [
         plan(claim, state, _native(host, claim, state, desired.last_applied))
@@ -144,7 +144,7 @@ def _has(files: Files, node: str, access: NodeAccess) -> bool:
 def _plan_symlinks(
     host: Host, request: Request, claims: Sequence[Claim], plans: list[DevicePlan]
 ) -> symlinks.SymlinkPlan:
-    """The plans with links to nodes, which a whole list alone has."""
+    """Return the plans with links to nodes, which a whole list alone has."""
     if not (request.is_whole_list and request.runtime):
         return symlinks.SymlinkPlan(plans, [], [])
     tags: dict[Identity, str] = {claim.device: claim.tag for claim in claims if claim.tag}

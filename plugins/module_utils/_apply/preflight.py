@@ -13,7 +13,7 @@ import os
 from typing import NamedTuple, Sequence
 
 from .._boot import boot_files
-from .._boot.hazards import Absent, find_absent_hazards
+from .._boot.hazards import AbsentHazard, find_absent_hazards
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import has_devices
 from .._errors import Problems
@@ -28,12 +28,12 @@ from .planner import Plan, plan_devices
 from .readiness import explain_permanent_drivers, unreadiness
 from .run_lock import RunLock
 
-_NO_ROOT = "This needs root on the target: say become: true"
+_NO_ROOT = "Root privileges are required on the target. Set `become: true`"
 _READ_ONLY = (
-    "/sys is mounted read-only here, as in most containers, so no driver can be changed. Run on "
-    "the host itself, or set `runtime: false` to prepare the next boot only"
+    "/sys is mounted read-only, as in most containers, so no driver can be changed. Run on the "
+    "host itself, or set `runtime: false` to prepare only the next boot"
 )
-_NO_GROUP = "Group %s (`vfio_group`) does not exist on this host; create it first"
+_NO_GROUP = "Group %s (`vfio_group`) does not exist on this host. Create it first"
 
 
 class NextBoot(NamedTuple):
@@ -44,11 +44,11 @@ class NextBoot(NamedTuple):
     """
 
     plans: Sequence[DevicePlan] = ()
-    absent: Sequence[Absent] = ()
+    absent: Sequence[AbsentHazard] = ()
 
 
 def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problems) -> Plan:
-    """The plan, which has the kinds of use written down that were accepted for the next boot.
+    """Return the plan with the kinds of use that were accepted for the next boot.
 
     What speaks against it is added to ``problems``.
     """
@@ -83,7 +83,7 @@ def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problem
 
 
 def find_early_bindings(host: Host, plan: Plan) -> list[EarlyBinding]:
-    """Devices that are taken from a native driver which has them first at each boot as well."""
+    """Return devices whose native driver binds them first at each boot."""
     if not (plan.is_needed and plan.boot_files.files):
         return []
     drivers = BuiltinDrivers(host.sysfs, host.kmod, host.files)
@@ -96,7 +96,7 @@ def find_early_bindings(host: Host, plan: Plan) -> list[EarlyBinding]:
 
 
 def _find_next_boot(host: Host, usage: Usage, plan: Plan) -> NextBoot:
-    """What the boot files of a call make of the devices that are there, and of others."""
+    """Return what the boot files of a call make of the devices that are there, and of others."""
     request = plan.request
     if not (request.is_whole_list and request.persistent and has_devices(host.sysfs)):
         return NextBoot()
@@ -107,7 +107,7 @@ def _find_next_boot(host: Host, usage: Usage, plan: Plan) -> NextBoot:
 
 
 def _find_obstacles(host: Host, lock: RunLock, plan: Plan) -> list[str]:
-    """Why nothing can be written here; one sentence each."""
+    """Return why nothing can be written here; one sentence each."""
     request = plan.request
     obstacles = []
     if plan.is_needed and os.geteuid() != 0:
@@ -123,7 +123,7 @@ def _find_obstacles(host: Host, lock: RunLock, plan: Plan) -> list[str]:
 
 
 def _find_unwritable(host: Host, lock: RunLock, plan: Plan) -> list[str]:
-    """Which of the files and links that are to change cannot be, and why. Reads only."""
+    """Return which of the files and links that are to change cannot be, and why. Reads only."""
     obstacles = [lock.journal.obstacle()]
     obstacles += [host.files.obstacle(change.path, change.size) for change in plan.files]
     links = [step.value for step in plan.host_steps if step.kind is HostStepKind.REMOVE_LINK]
@@ -141,7 +141,7 @@ def _find_unwritable(host: Host, lock: RunLock, plan: Plan) -> list[str]:
 def _refuse(
     plan: Plan, boot: NextBoot, hazards: Sequence[tuple[Identity, Hazard]]
 ) -> list[Problem]:
-    """What is in use, or will be, and was not accepted."""
+    """Return what is in use, or will be, and was not accepted."""
     allow = plan.request.allow
     reasons = [
         Problem(refusal(absent.label, absent.hazard))
@@ -158,7 +158,7 @@ def _refuse(
 def _find_hazards(
     usage: Usage, plan: Plan, boot: NextBoot, *, is_whole: bool
 ) -> list[tuple[Identity, Hazard]]:
-    """What is in use, or will be by the next boot that is prepared, of devices that are taken."""
+    """Return uses, now or at the prepared boot, of the devices that will be unbound."""
     plans = [*plan.devices, *boot.plans]
     reloaded = [step.value for step in plan.host_steps if step.kind is HostStepKind.RELOAD_MODULE]
     leaving = _leaving_native_drivers(plans)

@@ -32,8 +32,8 @@ from .._system.sysfs import Sysfs
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
 _RESET_BUILT_IN = (
-    "`reset_required` differs, and %s is built into this kernel, so that it can be set "
-    "at boot only: add %s.reset_required=0 (or 1) to the kernel's command line"
+    "`reset_required` differs, but %s is built into this kernel, so it can be set only at boot. "
+    "Add %s.reset_required=0 (or 1) to the kernel command line, and reboot"
 )
 
 
@@ -46,7 +46,7 @@ def unreadiness(
     *,
     is_whole: bool = True,
 ) -> list[Problem]:
-    """Why drivers cannot be left or taken, modules not loaded, VFIO not be used: all at once.
+    """Return why drivers cannot be unbound or bound, modules loaded or VFIO used.
 
     Unless the list ``is_whole``, an entry that cannot be resolved may mean more devices.
     """
@@ -62,7 +62,7 @@ def unreadiness(
 
 
 def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[Problem]:
-    """Why drivers of a plan cannot be left or taken; one sentence each."""
+    """Return why drivers of a plan cannot be left or taken; one sentence each."""
     problems: list[Problem] = []
     for plan in plans:
         for step in plan.steps:
@@ -78,7 +78,7 @@ def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[Prob
 
 
 def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
-    """Why an override that binds no device now could never bind it; one sentence each."""
+    """Return why an override that binds no device now could never bind it; one sentence each."""
     return [
         Problem(problem, plan.device)
         for plan in plans
@@ -95,8 +95,8 @@ def _unbind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> 
         # explain_permanent_drivers reports it.
         return None
     return (
-        "%s cannot be unbound from its driver %s while the system runs: that driver has no unbind "
-        "(suppress_bind_attrs). It is a module: apply with `runtime: false` and reboot"
+        "%s cannot be unbound from its driver %s while the system runs: that driver has no "
+        "unbind (suppress_bind_attrs). The driver is a module: set `runtime: false`, and reboot"
         % (device.label, driver)
     )
 
@@ -104,7 +104,7 @@ def _unbind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> 
 def explain_permanent_drivers(
     sysfs: Sysfs, kmod: Kmod, files: Files, plans: Sequence[DevicePlan]
 ) -> list[Problem]:
-    """Why neither a run nor a boot takes devices from their drivers; one sentence each."""
+    """Return why neither a run nor a boot takes devices from their drivers; one sentence each."""
     given = [
         (plan.device, step.value)
         for plan in plans
@@ -127,14 +127,14 @@ def _has_unbind(sysfs: Sysfs, device: Identity, driver: str) -> bool:
 def _explain_permanent_driver(early: EarlyBinding) -> str:
     return (
         "%s cannot be unbound from its driver %s, now or at boot: that driver has no unbind "
-        "(suppress_bind_attrs) and is built into the kernel. Take the device off the list, or add "
-        "%s to the kernel's command line, reboot and apply the list then; no other device gets "
-        "that driver then either: %s"
+        "(suppress_bind_attrs) and is built into the kernel. Remove the device from the list, or "
+        "add %s to the kernel command line, reboot and apply the list then; this also keeps the "
+        "driver from other devices: %s"
         % (
             early.device.label,
             early.driver,
-            early.words or "initcall_blacklist= with the driver's init function",
-            ", ".join(early.others) or "none has it now",
+            early.parameter or "initcall_blacklist= with the driver's init function",
+            ", ".join(early.others) or "none is bound to it now",
         )
     )
 
@@ -145,7 +145,7 @@ def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> st
             None
             if sysfs.exists("bus/%s/drivers/%s/bind" % (device.bus, driver))
             else "%s cannot be bound to %s while the system runs: that driver has no bind "
-            "(suppress_bind_attrs). Apply with `runtime: false` and reboot" % (device.label, driver)
+            "(suppress_bind_attrs). Set `runtime: false`, and reboot" % (device.label, driver)
         )
     if is_vfio_driver(driver, device.bus):
         return None if kmod.is_available(driver) else _no_vfio(kmod, driver)
@@ -157,15 +157,14 @@ def _no_vfio(kmod: Kmod, driver: str) -> str:
     if without:
         return NO_MODULES % ("Driver " + driver, without)
     return (
-        "This kernel (%s) has no %s: the driver is not registered and modprobe finds no module of "
-        "that name. It needs CONFIG_%s; Debian's arm64 kernels lack it, "
-        "Ubuntu's and Fedora's have it"
-        % (os.uname().release, driver, driver.upper().replace("-", "_"))
+        "This kernel (%s) has no %s: the driver is not registered, and modprobe finds no module "
+        "of that name. Use a kernel with CONFIG_%s, as Ubuntu's and Fedora's; Debian's arm64 "
+        "kernels lack it" % (os.uname().release, driver, driver.upper().replace("-", "_"))
     )
 
 
 def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]) -> list[str]:
-    """Why a loaded vfio module cannot be reloaded; one sentence each."""
+    """Return why a loaded vfio module cannot be reloaded; one sentence each."""
     if not any(step.kind is HostStepKind.RELOAD_MODULE for step in steps):
         return []
     bus, driver = RESETTING, RESETTING.vfio_driver
@@ -180,14 +179,14 @@ def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]
     if not others:
         return []
     return [
-        "`reset_required` differs, and %s has to be reloaded for it, but devices that "
-        "are not in this list are bound to it: %s. Add them to the list or release them first"
+        "`reset_required` differs, so %s must be reloaded, but devices that are not in this list "
+        "are bound to it: %s. Add them to the list or release them first"
         % (driver, ", ".join(others))
     ]
 
 
 def _bound_anew(plans: Sequence[DevicePlan], steps: Sequence[HostStep]) -> list[Identity]:
-    """The devices that VFIO's drivers probe; a module that is loaded anew probes all of its own."""
+    """Return the devices that VFIO drivers probe; a reloaded module probes all of its own."""
     reloaded = [step.value for step in steps if step.kind is HostStepKind.RELOAD_MODULE]
     return [
         plan.device
@@ -199,7 +198,7 @@ def _bound_anew(plans: Sequence[DevicePlan], steps: Sequence[HostStep]) -> list[
 def _unready(
     sysfs: Sysfs, kmod: Kmod, given: Sequence[Identity], wanted: VfioSettings
 ) -> list[Problem]:
-    """Why VFIO will refuse devices."""
+    """Return why VFIO will refuse devices."""
     problems = []
     why_no_group = {
         device: reason for device in given for reason in [_why_no_group(sysfs, device)] if reason
@@ -238,7 +237,7 @@ def _will_require_reset(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
 
 
 def _has_no_reset(kmod: Kmod, device: Identity) -> bool:
-    """Whether VFIO's driver surely finds no reset function (vfio_platform_get_reset).
+    """Return whether VFIO's driver surely finds no reset function (vfio_platform_get_reset).
 
     With ACPI only the kernel knows whether there is a method _RST; some drivers never ask.
     """
@@ -250,14 +249,14 @@ def _has_no_reset(kmod: Kmod, device: Identity) -> bool:
 
 
 def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> list[Problem]:
-    """Which devices of the list are on VFIO only because no IOMMU was asked for till now."""
+    """Return devices of the list that are bound to VFIO without an IOMMU."""
     if wanted.unsafe_noiommu is not False:
         return []
     return [
         Problem(
-            "%s is on VFIO without an IOMMU, and with `unsafe_noiommu: false` it would not come "
-            "back at the next boot. Take it off the list, or set `unsafe_noiommu: true`"
-            % plan.device.label,
+            "%s is bound to VFIO without an IOMMU, and with `unsafe_noiommu: false` it would not "
+            "be bound again at the next boot. Remove it from the list, or set `unsafe_noiommu: "
+            "true`" % plan.device.label,
             plan.device,
         )
         for plan in plans
@@ -273,7 +272,7 @@ def _will_have_noiommu(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
 def _will_be_on(
     sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings, parameter: str, *, default: str
 ) -> bool:
-    """Whether a parameter of VFIO_PARAMETERS is on once the module that has it is loaded."""
+    """Return whether a parameter of VFIO_PARAMETERS is on once the module that has it is loaded."""
     option = VFIO_PARAMETERS[parameter]
     for settings in (wanted, present_settings(sysfs)):
         value: bool | None = getattr(settings, option)
@@ -286,7 +285,7 @@ def _will_be_on(
 def _without_noiommu(
     sysfs: Sysfs, kmod: Kmod, steps: Sequence[HostStep], wanted: VfioSettings
 ) -> list[str]:
-    """Whether the kernel cannot do without an IOMMU at all."""
+    """Return whether the kernel cannot do without an IOMMU at all."""
     if not wanted.unsafe_noiommu or not any(
         step.kind is HostStepKind.SET_NOIOMMU for step in steps
     ):
@@ -301,15 +300,15 @@ def _without_noiommu(
     if has_it is not False:
         return []
     return [
-        "`unsafe_noiommu` cannot be set: vfio of this kernel (%s) has no parameter %s. It needs "
-        "CONFIG_VFIO_NOIOMMU" % (os.uname().release, parameter)
+        "`unsafe_noiommu` cannot be set: vfio of this kernel (%s) has no parameter %s. Use a "
+        "kernel with CONFIG_VFIO_NOIOMMU" % (os.uname().release, parameter)
     ]
 
 
 def _unsigned(
     sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan], steps: Sequence[HostStep]
 ) -> list[str]:
-    """Which modules the kernel will not load because nobody has signed them."""
+    """Return which modules the kernel will not load because nobody has signed them."""
     wanted = [
         step.value
         for step in steps
@@ -331,15 +330,15 @@ def _unsigned(
         if name in (module, module.replace("_", "-")) or not sysfs.exists("module/" + module)
     }
     return [
-        "Module %s cannot be loaded: this kernel takes signed modules only (%s), and it is not "
-        "signed. Sign it with a key that the kernel trusts, or take a kernel package whose modules "
-        "are signed" % (module, enforced)
+        "Module %s cannot be loaded: this kernel accepts only signed modules (%s), and it is not "
+        "signed. Sign it with a key that the kernel trusts, or install a kernel package with "
+        "signed modules" % (module, enforced)
         for module in sorted(unsigned)
     ]
 
 
 def _why_signed_only(sysfs: Sysfs) -> str | None:
-    """module_sig_check in kernel/module/signing.c asks both."""
+    """Return why the kernel accepts only signed modules: kernel/module/signing.c."""
     if _is_on(sysfs.read("module/module/parameters/sig_enforce") or "N"):
         return "module.sig_enforce"
     # The level that is in force stands in brackets: security/lockdown/lockdown.c.
@@ -348,5 +347,5 @@ def _why_signed_only(sysfs: Sysfs) -> str | None:
 
 
 def _is_on(flag: str) -> bool:
-    """A parameter of type bool, as a user or the kernel writes it: kstrtobool in lib/kstrtox.c."""
+    """Parse a parameter of type bool: kstrtobool in lib/kstrtox.c."""
     return flag[:1] in "1yYtT" or flag[:2].lower() == "on"

@@ -165,7 +165,7 @@ def _outcome(
     after: Mapping[Identity, State] = MappingProxyType({}),
     early: Sequence[EarlyBinding] = (),
 ) -> Outcome:
-    """What came of a plan; ``after`` are the verified states of devices, once it was applied."""
+    """Return the outcome of a plan; ``after`` are the verified states if it was applied."""
     request, changes = plan.request, plan.boot_files
     return Outcome(
         [

@@ -114,7 +114,7 @@ def our_path(value: Any, what: str) -> None:
     directory, _slash, name = text_of(value, what).rpartition("/")
     is_stored = directory == driverctl.DIRECTORY and "\0" not in name and driverctl.device_of(name)
     if value not in PATHS and not is_stored:
-        raise ValueError("%s is %s, no file of this collection" % (what, quoted(value)))
+        raise ValueError("%s is %s, not a file of this collection" % (what, quoted(value)))
 
 
 def node(value: Any, what: str) -> None:

@@ -18,7 +18,7 @@ from .rollback import Failure, names_of_devices, roll_back
 
 
 def announce(journal: Journal) -> list[str]:
-    """Sentences on an interrupted run that the next run undoes; empty if there is none.
+    """Return sentences on an interrupted run that the next run undoes; empty if there is none.
 
     PolicyError if the journal has lines that cannot be read.
     """
@@ -26,8 +26,10 @@ def announce(journal: Journal) -> list[str]:
     if interrupted is None:
         return []
     if interrupted.damaged:
-        raise PolicyError(journal.report_damage(interrupted.damaged, "is undone by the next run"))
-    return [_announcement(interrupted) + " The next run undoes first what it had done"]
+        raise PolicyError(
+            journal.report_damage(interrupted.damaged, ("is rolled back by the next run"))
+        )
+    return [_announcement(interrupted) + " The next run rolls back its changes first"]
 
 
 def recover(host: Host, usage: Usage, journal: Journal, allow: Sequence[str]) -> list[str]:
@@ -53,7 +55,7 @@ def recover(host: Host, usage: Usage, journal: Journal, allow: Sequence[str]) ->
     except PolicyError as error:
         raise PolicyError([*sentences, *error.problems]) from None
     if interrupted.damaged:
-        damage = journal.report_damage(interrupted.damaged, "was undone as far as it could be")
+        damage = journal.report_damage(interrupted.damaged, "was rolled back as far as possible")
         raise PolicyError([*sentences, damage])
     return sentences
 
@@ -61,13 +63,18 @@ def recover(host: Host, usage: Usage, journal: Journal, allow: Sequence[str]) ->
 def _find_conflicts(
     host: Host, usage: Usage, allow: Sequence[str], operations: Sequence[Operation]
 ) -> list[tuple[Operation, str | None]]:
-    """Each operation with the reason why it may not be undone, or None."""
+    """Return each operation with the reason why it may not be undone, or None."""
     context = RecoveryContext(host, usage, allow, names_of_devices(operations))
     reasons = [(operation, operation.find_undo_conflict(context)) for operation in operations]
     if any(reason for operation, reason in reasons if isinstance(operation, DeviceBinding)):
         # Its driver's module must not be taken from under it.
         return [
-            (operation, "a device that is left may need it" if operation.is_of_modules else reason)
+            (
+                operation,
+                ("a device that is left unchanged may need it")
+                if operation.is_of_modules
+                else reason,
+            )
             for operation, reason in reasons
         ]
     return reasons
@@ -76,10 +83,10 @@ def _find_conflicts(
 def _report(
     interrupted: InterruptedRun, left: Sequence[str], failures: Sequence[Failure]
 ) -> list[str]:
-    undone_first = "" if interrupted.damaged else " What it had done was undone first"
+    undone_first = "" if interrupted.damaged else " Its changes were rolled back first"
     sentences = [_announcement(interrupted) + undone_first]
     if left:
-        sentences.append("Left as it is now: " + "; ".join(left))
+        sentences.append("Left unchanged: " + "; ".join(left))
     if failures:
         sentences.append(
             "Could not be rolled back: %s. The next run tries again"

@@ -26,7 +26,7 @@ class Failure(NamedTuple):
 
 
 def names_of_devices(operations: Sequence[Operation]) -> set[str]:
-    """The devices whose bindings are undone with ``operations``."""
+    """Return the devices whose bindings are undone with ``operations``."""
     return {
         operation.device.name for operation in operations if isinstance(operation, DeviceBinding)
     }

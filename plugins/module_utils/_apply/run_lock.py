@@ -33,7 +33,7 @@ class RunLock:
     """
 
     def __init__(self, name: str, timeout: float = 30, directory: str = DIRECTORY) -> None:
-        self.owner = "process %d (%s, begun %s)" % (os.getpid(), name, time.strftime("%X"))
+        self.owner = "process %d (%s, started %s)" % (os.getpid(), name, time.strftime("%X"))
         self.directory = directory
         self.timeout = timeout
         self._path = directory + "/lock"
@@ -57,7 +57,7 @@ class RunLock:
             os.close(descriptor)
 
     def has_journal(self) -> bool:
-        """Whether there is a journal; PolicyError if others than root may have written it."""
+        """Return whether there is a journal; raise PolicyError if it may be forged."""
         path = journal_path(self.directory)
         try:
             check_directory(self.directory)
@@ -108,7 +108,7 @@ class RunLock:
 
 
 def journal_path(directory: str) -> str:
-    """The journal beside the lock."""
+    """Return the journal beside the lock."""
     return directory + "/journal"
 
 

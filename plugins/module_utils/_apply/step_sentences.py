@@ -10,10 +10,10 @@ from .._model.steps import HostStep, HostStepKind, Step, StepKind
 
 _HOST = {
     HostStepKind.LOAD_MODULE: "load module %s",
-    HostStepKind.RELOAD_MODULE: "load anew module %s",
+    HostStepKind.RELOAD_MODULE: "reload module %s",
     HostStepKind.SET_NOIOMMU: "set vfio.enable_unsafe_noiommu_mode to %s",
     HostStepKind.RESTORE_NOIOMMU: (
-        "set vfio.enable_unsafe_noiommu_mode to %s, which it was before `unsafe_noiommu: true` was "
+        "set vfio.enable_unsafe_noiommu_mode to %s, its value before `unsafe_noiommu: true` was "
         "applied"
     ),
     HostStepKind.REMOVE_LINK: "remove the link %s",
@@ -38,9 +38,9 @@ def of_step(step: Step) -> str:
             return "clear driver_override (was %s)" % step.before
         return "set driver_override to %s (was %s)" % (step.value, step.before or "unset")
     if step.kind is StepKind.PROBE:
-        return "give back to %s" % (step.value or "whatever driver claims it; none is known")
+        return "release to %s" % (step.value or "any driver that matches; none is known")
     if step.kind is StepKind.SET_NODE_ACCESS:
-        return "give its nodes in /dev/vfio %s" % (step.access and step.access.label)
+        return "set access to its nodes in /dev/vfio to %s" % (step.access and step.access.label)
     if step.kind is StepKind.LINK_NODES:
         return "link its nodes in /dev/vfio as %s" % " and ".join(step.links)
     return _DEVICE[step.kind] % step.value

@@ -37,7 +37,7 @@ class Symlink(NamedTuple):
 
     @classmethod
     def from_path(cls, path: str) -> Symlink:
-        """The link of a path in DIRECTORIES."""
+        """Return the link of a path in DIRECTORIES."""
         directory, _slash, name = path.rpartition("/")
         base, _slash, kind = directory.rpartition("/")
         return cls(base, kind, name)
@@ -52,7 +52,7 @@ class Symlink(NamedTuple):
         return "%s/%s" % (self.kind, self.name)
 
     def target(self, nodes: Sequence[str]) -> str | None:
-        """What it says for a device with ``nodes``; None if none of them is in its base."""
+        """Return what it says for a device with ``nodes``; None if none of them is in its base."""
         for node in nodes:
             directory, _slash, name = node.rpartition("/")
             if directory == self.base:
@@ -60,7 +60,7 @@ class Symlink(NamedTuple):
         return None
 
     def node(self, target: str) -> str:
-        """The node that it leads to with ``target``."""
+        """Return the node that it leads to with ``target``."""
         return "%s/%s" % (self.base, target.rpartition("/")[2])
 
 
@@ -73,7 +73,7 @@ class SymlinkPlan(NamedTuple):
 
 
 def names(device: Identity, tag: str | None) -> tuple[str, ...]:
-    """What the links to a device's nodes are called, below where the nodes are."""
+    """Return what the links to a device's nodes are called, below where the nodes are."""
     labels = []
     path = device.dt_path or device.acpi_path
     if path and is_plain_path(path[1:]) and len(path) <= _LONGEST:
@@ -84,23 +84,23 @@ def names(device: Identity, tag: str | None) -> tuple[str, ...]:
 
 
 def targets(labels: Sequence[str], nodes: Sequence[str]) -> dict[str, str | None]:
-    """What each link says, by its path; None where there is no node for it."""
+    """Return what each link says, by its path; None if there is no node for it."""
     links = [Symlink.from_path("%s/%s" % (base, label)) for base in _BASES for label in labels]
     return {link.path: link.target(nodes) for link in links}
 
 
 def paths(labels: Sequence[str], nodes: Sequence[str]) -> tuple[str, ...]:
-    """The links that there are."""
+    """Return the links that there are."""
     return tuple(path for path, target in targets(labels, nodes).items() if target)
 
 
 def followed(path: str, target: str | None, nodes: Sequence[str]) -> str | None:
-    """What a link that had ``target`` says after its device got ``nodes``, maybe of new numbers."""
+    """Return the target of a link that had ``target``, after its device got new ``nodes``."""
     return target and (Symlink.from_path(path).target(nodes) or target)
 
 
 def node_of(path: str, target: str) -> str:
-    """The node that a link leads to."""
+    """Return the node that a link leads to."""
     return Symlink.from_path(path).node(target)
 
 
@@ -110,7 +110,7 @@ def plan_symlinks(
     present: Mapping[str, str],
     has_node: Callable[[str], bool],
 ) -> SymlinkPlan:
-    """What has to be done to the links ``present`` in DIRECTORIES, for a whole list."""
+    """Return what has to be done to the links ``present`` in DIRECTORIES, for a whole list."""
     with_links: list[DevicePlan] = []
     problems: list[Problem] = []
     assigned: set[str] = set()
@@ -136,7 +136,10 @@ def _conflicts(
 ) -> list[Problem]:
     return [
         Problem(
-            "%s: %s is in the way of the link to its node, and is no link. Move it away"
+            (
+                "%s: %s exists and is not a symbolic link, so the link to its node cannot be "
+                "created. Move it away"
+            )
             % (device.label, path),
             device,
         )
@@ -175,5 +178,5 @@ def _is_right(
 
 
 def _is_ours(link: Symlink, labels: set[str]) -> bool:
-    """Whether nobody but this collection can have made it; others may have links by path."""
+    """Return whether nobody but this collection can have made it; others may have links by path."""
     return link.kind == _BY_TAG or link.label in labels

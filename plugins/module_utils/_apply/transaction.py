@@ -78,7 +78,7 @@ class Transaction:
         self._bindings: dict[Identity, DeviceBinding] = {}
 
     def run(self) -> dict[Identity, State]:
-        """The verified state of every device that was changed.
+        """Return the verified state of every device that was changed.
 
         PolicyError with the reason and with what could not be rolled back, if anything failed.
         """
@@ -205,7 +205,7 @@ class Transaction:
             self._load(step.value, step.parameters)
             if step.value not in registered(self._host.sysfs):
                 raise PolicyError(
-                    "Module %s was loaded, but its driver is not registered; see 'dmesg'"
+                    "Module %s was loaded, but its driver is not registered. Read 'dmesg'"
                     % step.value
                 )
         elif step.kind is HostStepKind.RELOAD_MODULE:
@@ -280,11 +280,11 @@ class Transaction:
             # What is in it is how everything is again, so it may stay.
             with contextlib.suppress(PolicyError):
                 self._journal.discard()
-            return "Nothing was changed: all that this run did was put back"
+            return "Nothing was changed: all changes of this run were rolled back"
         return self._report(failures)
 
     def _report(self, failures: Sequence[Failure]) -> str:
-        sentence = "Not everything could be put back as it was: %s. The rest was" % "; ".join(
+        sentence = "Not everything could be rolled back: %s. The rest was" % "; ".join(
             failure.sentence for failure in failures
         )
         try:
@@ -292,7 +292,7 @@ class Transaction:
         except PolicyError as error:
             # The journal is then as it was, and has this too.
             return "%s. %s. The next run tries again" % (sentence, error)
-        return "%s. What is left to be put back is in %s, and the next run tries again" % (
+        return "%s. The remaining changes are recorded in %s, and the next run tries again" % (
             sentence,
             self._journal.path,
         )

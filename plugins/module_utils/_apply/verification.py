@@ -18,18 +18,18 @@ from .._system.sysfs import Sysfs
 
 
 def verify(sysfs: Sysfs, plan: DevicePlan, quote: Callable[[Identity], str]) -> State:
-    """The state of a device, which is as planned; PolicyError if not, with what ``quote`` adds."""
+    """Return the state of a device; raise PolicyError, with ``quote``, if not as planned."""
     after = state(sysfs, plan.device)
     problem = None
     if after.driver_override != plan.driver_override:
-        problem = "its driver_override reads %s" % (after.driver_override or "unset")
+        problem = "its driver_override is %s" % (after.driver_override or "unset")
     elif not _is_expected(plan, after):
         problem = "its driver is %s" % (after.driver or "none")
     else:
         problem = bound_wrongly(sysfs, plan, after)
     if problem:
         raise PolicyError(
-            "%s did not become what policy %s asks for (driver %s): %s. See 'dmesg | grep %s'%s"
+            "%s does not match policy %s after the change (driver %s): %s. Read 'dmesg | grep %s'%s"
             % (
                 plan.device.label,
                 plan.policy.label,
@@ -49,22 +49,22 @@ def verify_again(
     *,
     may_share_group: bool,
 ) -> dict[Identity, State]:
-    """The states as they are in the end.
+    """Return the states as they are in the end.
 
     PolicyError if a device lost its driver to a later one, such as a consumer to its supplier, or
     shares its IOMMU group with one that is not for VFIO.
     """
     now = states(sysfs, list(verified))
     problems = [
-        "%s was on driver %s, and lost it again to a later step of this run (now: %s)"
+        "%s was bound to %s, but a later step of this run unbound it again (now: %s)"
         % (device.label, before.driver or "none", after.driver or "none")
         for (device, before), after in zip(verified.items(), now)
         if not after.is_bound_as(before)
     ]
     problems += [
-        "%s was bound to VFIO, and shares IOMMU group %s with %s on driver %s, so that VFIO "
-        "could open neither. Give %s to VFIO in the same list, or keep drivers off it with "
-        "no_autobind; to do so later, add 'group' to `allow`"
+        "%s was bound to VFIO, but shares IOMMU group %s with %s, which is bound to %s, so VFIO "
+        "can open neither. Add %s to the list with policy vfio or no_autobind; to do so later, "
+        "add 'group' to `allow`"
         % (plan.device.label, sibling.group, sibling.name, sibling.driver, sibling.name)
         for plan in plans
         if plan.binds_to_vfio and not may_share_group

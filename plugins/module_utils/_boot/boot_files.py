@@ -36,13 +36,13 @@ from . import (
 )
 from .last_applied import BootPlan, LastApplied
 
-_WAITS = "The list last applied by armfleet.vfio.host_policy waits for the next boot.\n"
+_WAITS = "The last-applied configuration of armfleet.vfio.host_policy waits for the next boot.\n"
 # What the user accepted when that list was applied, by the kinds of allow.
 _ACCEPTED = "Accepted: "
 
 
 class Initramfs(NamedTuple):
-    """What builds this host's initramfs, and the command that has to; None where nothing does."""
+    """What builds this host's initramfs, and the command that has to; None if nothing does."""
 
     tool: str | None = None
     command: Sequence[str] | None = None
@@ -63,18 +63,18 @@ class BootFileChanges(NamedTuple):
     warnings: Sequence[str] = ()
 
     def accepts_less_than(self, allow: Sequence[str]) -> bool:
-        """Whether a boot is waited for, and fewer kinds of use were accepted for it."""
+        """Return whether a boot is waited for, and fewer kinds of use were accepted for it."""
         waiting = self.records[0].after if self.records else None
         return waiting is not None and not set(allow) <= set(accepted(waiting))
 
 
 def contents(files: Files) -> dict[str, str | None]:
-    """Our files on the host by their paths, and what somebody else wrote in their place."""
+    """Return our files on the host by their paths, and what somebody else wrote in their place."""
     return {path: files.read(path) for path in in_sync.PATHS}
 
 
 def not_ours(files: Files, contents: Mapping[str, str | None]) -> list[str]:
-    """Why files of our names cannot be replaced; one sentence each."""
+    """Return why files of our names cannot be replaced; one sentence each."""
     return [
         problem
         for path, content in contents.items()
@@ -137,14 +137,14 @@ def plan_boot_files(
 
 
 def _no_initramfs(tool: initramfs.InitramfsTool | None) -> list[str]:
-    """Why the list cannot be brought into an initramfs."""
+    """Return why the list cannot be brought into an initramfs."""
     if tool is None:
         return [initramfs.NO_TOOL]
     return [] if tool.can_rebuild else [tool.image_required]
 
 
 def _outdated(host: Host, rebuild: Initramfs, files: Sequence[FileChange]) -> list[FileChange]:
-    """The record that the images are older than the boot files, until they were rebuilt."""
+    """Return the record that the images are older than the boot files, until they were rebuilt."""
     if rebuild.command is None or not any(change.is_needed for change in files):
         return []
     after = initramfs.outdated(change.after for change in files)
@@ -152,7 +152,7 @@ def _outdated(host: Host, rebuild: Initramfs, files: Sequence[FileChange]) -> li
 
 
 def accepting(change: FileChange, kinds: Sequence[str]) -> FileChange:
-    """The change, if it is of the file that waits for the boot, with kinds of use accepted."""
+    """Return the change, with the accepted kinds of use if its file waits for the boot."""
     if change.path != last_applied.WAITS_FOR_BOOT or change.after is None:
         return change
     every = sorted({*kinds, *accepted(change.after)})
@@ -160,7 +160,7 @@ def accepting(change: FileChange, kinds: Sequence[str]) -> FileChange:
 
 
 def accepted(content: str | None) -> list[str]:
-    """The kinds of use that were accepted for the boot which a file says is waited for."""
+    """Return the kinds of use that were accepted for the boot which a file says is waited for."""
     return [
         kind
         for line in _text.lines(content or "")
@@ -230,7 +230,7 @@ def _boot_plan(
     previous: LastApplied,
     claimed: Claimed,
 ) -> tuple[BootPlan, list[Problem]]:
-    """The plan, and those entries of which no rule can be made."""
+    """Return the plan, and those entries of which no rule can be made."""
     aliases = _aliases(host, request.entries)
     resolved, problems = _resolved(request, aliases)
     plan = BootPlan(
@@ -247,7 +247,7 @@ def _boot_plan(
 
 
 def _module_conflicts(host: Host, request: Request, boot_plan: BootPlan) -> list[str]:
-    """What others have configured that keeps the modules of the list away at the next boot."""
+    """Return foreign configuration that blocks the modules of the list at the next boot."""
     if not boot_plan.entries:
         return []
     modules = [VFIO_DRIVERS[bus] for bus in boot_plan.buses]
@@ -261,14 +261,14 @@ def _module_conflicts(host: Host, request: Request, boot_plan: BootPlan) -> list
 
 
 def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity, driverctl.Stored]:
-    """What driverctl has stored of devices that the list claims at the next boot."""
+    """Return what driverctl has stored of devices that the list claims at the next boot."""
     kept = driverctl.stored(host.files) if claims else []
     pairs = ((claim.device, driverctl.of_device(claim.device, kept)) for claim in claims)
     return {device: stored for device, stored in pairs if stored}
 
 
 def _conflicting_rules(host: Host, claims: Sequence[Claim]) -> list[Problem]:
-    """Which rules of others set another override on devices that the list claims."""
+    """Return which rules of others set another override on devices that the list claims."""
     rules = foreign_udev.rules(host.files, last_applied.RULES) if claims else []
     problems = []
     for claim in claims if rules else []:
@@ -282,7 +282,7 @@ def _conflicting_rules(host: Host, claims: Sequence[Claim]) -> list[Problem]:
 
 
 def _misnamed(host: Host, claims: Sequence[Claim]) -> list[Problem]:
-    """Which pinned drivers cannot take their devices at the next boot either."""
+    """Return which pinned drivers cannot take their devices at the next boot either."""
     return [
         Problem(problem, claim.device)
         for claim in claims
@@ -295,7 +295,7 @@ def _misnamed(host: Host, claims: Sequence[Claim]) -> list[Problem]:
 def _resolved(
     request: Request, aliases: Mapping[str, str]
 ) -> tuple[list[Selector | None], list[Problem]]:
-    """The selectors of the list as rules can match them, and those of which none can be made."""
+    """Return the selectors that udev rules can match, and those that none can."""
     resolved: list[Selector | None] = []
     problems = []
     for position, entry in request.by_position:
@@ -308,25 +308,25 @@ def _resolved(
 
 
 def _aliases(host: Host, entries: Sequence[Entry]) -> dict[str, str]:
-    """The paths of the list's device-tree aliases that this machine has."""
+    """Return the paths of the list's device-tree aliases that this machine has."""
     names = {entry.selector.reference for entry in entries if entry.selector.reference}
     paths = {name: reference_path(host.sysfs, name) for name in names}
     return {name: path for name, path in paths.items() if path}
 
 
 def _for_boot(selector: Selector, aliases: Mapping[str, str]) -> Selector | None:
-    """The selector as a rule can match it; None if this machine cannot have such a device."""
+    """Return the selector for a udev rule, or None if this machine has no such device."""
     for_boot = selector.for_boot(aliases)
     if for_boot is None and selector.required:
         raise PolicyError(
-            "%s %r needs this machine's device tree to be resolved; give the whole path"
+            "%s %r cannot be resolved without this machine's device tree. Give the whole path"
             % (selector.kind, selector.value)
         )
     return for_boot
 
 
 def _natives(plans: Sequence[DevicePlan], previous: LastApplied) -> dict[str, str | None]:
-    """Which driver each claimed device was taken from: as remembered, or as seen now."""
+    """Return which driver each claimed device was taken from: as remembered, or as seen now."""
     natives: dict[str, str | None] = {}
     for device_plan in plans:
         device = device_plan.device

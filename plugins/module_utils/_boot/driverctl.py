@@ -45,11 +45,11 @@ class Stored(NamedTuple):
         return FileChange(self.path, self.content, None)
 
     def conflict(self, device: Identity) -> str:
-        """Why a list cannot have this device, and what can be done."""
+        """Return why a list cannot have this device, and what can be done."""
         return (
-            "%s is claimed by this list and by driverctl as well: %s has %s set at each boot, "
-            "after the rules of this collection. Set `driverctl: take_over` to have the list "
-            "replace that file, or take the device off the list"
+            "%s is claimed by this list and by driverctl: %s sets %s at each boot, after the "
+            "rules of this collection. Set `driverctl: take_over` to replace that file with the "
+            "list, or remove the device from the list"
             % (device.label, self.path, self.driver_override)
         )
 
@@ -76,7 +76,7 @@ def device_of(file: str) -> tuple[str, str] | None:
 
 
 def of_device(device: Identity, kept: Sequence[Stored]) -> Stored | None:
-    """What is stored of this device."""
+    """Return what is stored of this device."""
     return next(
         (
             override

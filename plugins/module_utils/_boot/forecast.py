@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple, Sequence
 
 from .._discovery.builtin_drivers import is_permanent_driver
 from .._discovery.devices import sysfs_dir
-from .._discovery.driver_match import KERNEL, Drivers, Match, Reason
+from .._discovery.driver_match import UNKNOWN, Drivers, Match, Reason
 from .._discovery.vfio import is_built_in, modalias, native
 from .._model.buses import VFIO_DRIVERS
 from .._model.device import Identity, Native, State
@@ -83,7 +83,7 @@ class OverrideSources(NamedTuple):
 
     @property
     def desired(self) -> Binding | None:
-        """What the list asks for; None where it leaves the device to its native driver."""
+        """What the list asks for; None if it leaves the device to its native driver."""
         if self.entry is None or self.entry.policy.kind == DEFAULT:
             return None
         return self._asked(self.entry)
@@ -96,13 +96,13 @@ class OverrideSources(NamedTuple):
     def source_of(self, override: str) -> str:
         """Return what sets that override, as a clause."""
         if self.entry and self.desired and self.desired.driver_override == override:
-            return "the list last applied sets (policy %s)" % self.entry.policy.label
+            return "the last-applied configuration sets (policy %s)" % self.entry.policy.label
         if self.foreign and self.stored and self.stored.driver_override == override:
-            return "driverctl sets by %s" % self.foreign.path
+            return "driverctl sets (%s)" % self.foreign.path
         for rule in self.rules:
             if rule.driver_override == override:
                 return "the rule %s sets" % rule.location
-        return "somebody set while the system runs"
+        return "was set manually while the system runs"
 
     def _asked(self, entry: Entry) -> Binding:
         override = override_of(entry.policy, self.bus)
@@ -147,8 +147,8 @@ class BootForecast:
         ):
             return forecast
         reason = (
-            "%s is built into the kernel and has no unbind (suppress_bind_attrs), so that it keeps "
-            "the device whatever else is configured: %s" % (driver, forecast.reason)
+            "%s is built into the kernel and has no unbind (suppress_bind_attrs), so the device "
+            "stays bound to it whatever else is configured: %s" % (driver, forecast.reason)
         )
         return BootState(forecast.binding._replace(driver=driver), reason)
 
@@ -161,7 +161,7 @@ class BootForecast:
         self, device: Identity, state: State, match: Match | None, sources: OverrideSources
     ) -> BootState:
         if sources.foreign and sources.stored:
-            reason = "driverctl sets it, after all rules, by %s" % sources.foreign.path
+            reason = "driverctl sets it after all rules (%s)" % sources.foreign.path
             return BootState(sources.stored, reason)
         by_rules = after_rules(sources, self._by_list(device, sources), self._by_rule)
         return by_rules or self._by_itself(device, state, match)
@@ -182,7 +182,7 @@ class BootForecast:
         return self._host.kmod.claimants(modalias(self._host.sysfs, device))
 
     def modules(self, bus: str, desired: Binding) -> list[str]:
-        """The module of the driver; none where that driver has none here."""
+        """Return the module of the driver; none where that driver has none here."""
         if desired.driver is None:
             return []
         if desired.driver in VFIO_DRIVERS.values():
@@ -191,16 +191,16 @@ class BootForecast:
         return [pinned] if pinned else []
 
     def _needed(self, device: Identity, desired: Binding) -> list[str]:
-        """The module that has to be loaded for the list; none where the driver is built in."""
+        """Return the module that the list requires; none if the driver is built in."""
         modules = self.modules(device.bus, desired)
         return [module for module in modules if not is_built_in(self._host.sysfs, module)]
 
     def _by_list(self, device: Identity, sources: OverrideSources) -> BootState | None:
         if not (sources.desired and sources.entry):
             return None
-        policy = "policy %s of the list last applied" % sources.entry.policy.label
+        policy = "policy %s of the last-applied configuration" % sources.entry.policy.label
         for line in blocking(self._lines, self._needed(device, sources.desired)):
-            reason = "%s, so that %s, which %s needs, is not loaded" % (
+            reason = "%s, so %s, which %s requires, is not loaded" % (
                 line.label,
                 line.module,
                 policy,
@@ -209,34 +209,34 @@ class BootForecast:
         for module in self._needed(device, sources.desired):
             why = self._why_missing(module)
             if why:
-                reason = "%s, so that %s, which %s needs, is not loaded" % (why, module, policy)
+                reason = "%s, so %s, which %s requires, is not loaded" % (why, module, policy)
                 return BootState(sources.desired._replace(driver=None), reason)
         return BootState(sources.desired, policy)
 
     def _why_missing(self, module: str) -> str | None:
         lost = self._kernels.lost_file(module)
-        return "%s is not there" % lost if lost else self._host.kmod.why_missing(module)
+        return "%s does not exist" % lost if lost else self._host.kmod.why_missing(module)
 
     def _by_rule(self, bus: str, rule: Rule) -> BootState:
-        """What a rule of others makes of a device, whether or not it loads the module itself."""
+        """Return the result of a foreign rule, whether or not it loads the module itself."""
         override = rule.driver_override
         nothing = Binding(None, override)
         reason = "the rule %s sets its override" % rule.location
         if override is None or override == NO_DRIVER:
             return BootState(nothing, reason)
         if override not in self._drivers.names(bus):
-            return BootState(nothing, "%s, and no driver is called %s" % (reason, override))
+            return BootState(nothing, "%s, and there is no driver %s" % (reason, override))
         module = self._drivers.module(bus, override)
         for line in blocking(self._lines, [module] if module else []):
-            away = "%s, but %s, so that %s is not loaded" % (reason, line.label, line.module)
+            away = "%s, but %s, so %s is not loaded" % (reason, line.label, line.module)
             return BootState(nothing, away)
         return BootState(Binding(override, override), reason)
 
     def _by_itself(self, device: Identity, state: State, match: Match | None) -> BootState:
-        """What becomes of a device whose override nobody sets."""
+        """Return what becomes of a device whose override nobody sets."""
         reason = "the kernel chooses the driver"
         if state.driver_override is not None or (match and match.is_by_hand):
-            reason += ", and what was done while the system runs does not last"
+            reason += ", and changes to the running system do not persist"
         if match and not match.is_by_hand:
             return self._if_loaded(state.driver, match, reason)
         remembered = self._previous.native_of(device)
@@ -249,7 +249,7 @@ class BootForecast:
         return self._if_loaded(own.driver, own_match, reason)
 
     def _unremembered(self, device: Identity, state: State, reason: str) -> BootState:
-        """What becomes of a device whose native driver no header names.
+        """Return what becomes of a device whose native driver no header names.
 
         A module that claims a device can have several drivers, and their probes can decline it;
         drivers that are built in need not be among the claims. So that a device never had a
@@ -260,11 +260,11 @@ class BootForecast:
             return BootState(_NOTHING, claimed.reason)
         if state.driver is None and state.driver_override is None:
             if not self._never_had_a_driver(device):
-                reason = "whether a driver was unbound from it while the system runs is not known"
+                reason = "whether it was unbound from a driver while the system runs is unknown"
             elif claimed.is_decided:
-                return BootState(_NOTHING, "%s, and no driver took it" % claimed.reason)
+                return BootState(_NOTHING, "%s, and no driver bound it" % claimed.reason)
         else:
-            reason += "; which driver that is, is not known"
+            reason += "; which driver is unknown"
         return BootState(_NOTHING, "%s; %s" % (reason, claimed.reason), is_known=False)
 
     def _match(self, device: Identity, own: Native) -> Match | None:
@@ -272,10 +272,10 @@ class BootForecast:
             return None
         if own.module is None:
             return self._drivers.match(device, own.driver)
-        return Match(Reason(KERNEL, "its module claims it"), own.module, is_claiming=True)
+        return Match(Reason(UNKNOWN, "its module claims it"), own.module, is_claiming=True)
 
     def _never_had_a_driver(self, device: Identity) -> bool:
-        """Whether it is known that no driver was bound to the device since it is there."""
+        """Return whether it is known that no driver was bound to the device since it is there."""
         # device_links_driver_bound in drivers/base/core.c removes the file.
         return self._host.sysfs.exists(sysfs_dir(device) + "/waiting_for_supplier")
 
@@ -294,7 +294,7 @@ class BootForecast:
                 return _Claimed(module_forecast.reason, is_loaded_at_boot=False)
             if self._host.sysfs.exists("module/" + module):
                 return _Claimed("the module %s claims it" % module)
-            reason = "%s, but what driver that has is not known before" % module_forecast.reason
+            reason = "%s, but its drivers are unknown until then" % module_forecast.reason
             return _Claimed(reason, is_decided=False)
         return _Claimed(self._host.kmod.without_modules() or "no module claims it")
 
@@ -306,10 +306,10 @@ class BootForecast:
 def after_rules(
     sources: OverrideSources, ours: BootState | None, by_rule: Callable[[str, Rule], BootState]
 ) -> BootState | None:
-    """What the rules of others and ``ours`` make of a device together, None where there are none.
+    """Return the result of foreign rules and ``ours`` on a device, or None if there are none.
 
     Ours bind the device at once, so that an override that is set after them leaves it there.
-    ``by_rule`` tells what a rule of others makes of a device of a bus that no list claims.
+    ``by_rule`` tells what a foreign rule makes of a device of a bus that no list claims.
     """
     plain = [rule for rule in sources.on_add if rule.driver_override]
     earlier = [rule for rule in plain if not rule.is_after_ours or ours is None]
@@ -318,21 +318,21 @@ def after_rules(
         return outcome
     if outcome and sources.entry and sources.entry.policy.kind == NO_AUTOBIND:
         outcome = outcome._replace(
-            reason=outcome.reason + ", which policy no_autobind leaves as it is"
+            reason=outcome.reason + ", which policy no_autobind leaves unchanged"
         )
     else:
         outcome = ours
     for rule in plain:
         if rule.is_after_ours:
-            outcome = _with_override(outcome, rule, "after that")
+            outcome = _with_override(outcome, rule, "afterwards")
     return outcome
 
 
 def after_bind(sources: OverrideSources, outcome: BootState) -> BootState:
-    """What the rules of others make of a device that was bound; ours leave it as it is then."""
+    """Return the result of foreign rules on a bound device, which our rules do not change."""
     for rule in sources.on_bind:
         if outcome.binding.driver and rule.driver_override:
-            outcome = _with_override(outcome, rule, "when it is bound")
+            outcome = _with_override(outcome, rule, "when the device is bound")
     return outcome
 
 

@@ -55,7 +55,7 @@ class Match(NamedTuple):
     pattern: str
 
     def is_met(self, known: Properties) -> bool | None:
-        """Whether the device meets it; None where that is not known."""
+        """Return whether the device meets it; None if that is not known."""
         value = known.get((self.key, self.attribute))
         if value is None:
             if not self.attribute.startswith(_OF_NODE):
@@ -67,7 +67,7 @@ class Match(NamedTuple):
 class Rule(NamedTuple):
     """A rule of somebody that sets an override.
 
-    ``driver_override`` is None where what it sets is not the same for every device.
+    ``driver_override`` is None if what it sets is not the same for every device.
     """
 
     location: str
@@ -81,7 +81,7 @@ class Rule(NamedTuple):
         return self.phase > _BEFORE_OURS
 
     def concerns(self, known: Properties) -> bool:
-        """Whether it may set the override of this device.
+        """Return whether it may set the override of this device.
 
         What is not known counts as met if something that names the device is.
         """
@@ -97,10 +97,10 @@ class Rule(NamedTuple):
         return is_named or not is_open
 
     def conflict(self, device: Identity, wanted: str | None) -> str:
-        """Why a list cannot have this device, and what can be done."""
+        """Return why a list cannot have this device, and what can be done."""
         return (
-            "%s is to have %s as its driver_override at each boot, but %s sets %s. Remove that "
-            "rule, or take the device off the list"
+            "%s has a conflicting udev rule: the list sets its driver_override to %s at each "
+            "boot, but %s sets %s. Remove that rule, or remove the device from the list"
             % (device.label, wanted or "none set", self.location, self.driver_override or "another")
         )
 
@@ -122,9 +122,9 @@ File = Sequence[_Line]
 
 
 def rules(files: Files, ours: str) -> list[File]:
-    """The files of others with rules that set an override, in the order of their names."""
+    """Return the files of others with rules that set an override, in the order of their names."""
     parsed = []
-    for path in files.layered(_DIRECTORIES, ".rules", ours):
+    for path in files.drop_in_files(_DIRECTORIES, ".rules", ours):
         content = files.read(path) or ""
         if _ATTRIBUTE in content:
             is_before = path.rpartition("/")[2] < ours.rpartition("/")[2]
@@ -133,7 +133,7 @@ def rules(files: Files, ours: str) -> list[File]:
 
 
 def of_device(device: Identity, known: Sequence[File], action: str | None = None) -> list[Rule]:
-    """The rules that may set the override of this device, in the order in which they do.
+    """Return the rules that may set the override of this device, in the order in which they do.
 
     ``action`` is that of the event; None for any.
     """
@@ -219,7 +219,7 @@ def _is_alike(value: str, pattern: str) -> bool:
 
 
 def _properties(device: Identity) -> dict[tuple[str, str], str]:
-    """What the rules can ask of the device, as far as it is known here."""
+    """Return what the rules can ask of the device, as far as it is known here."""
     known = {
         ("SUBSYSTEM", ""): device.bus,
         ("KERNEL", ""): device.name,

@@ -25,24 +25,24 @@ _TREE = "firmware/devicetree/base"
 _CONTAINER = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
 
 _NO_SYS = (
-    "No device was checked for use, because there is no /sys with devices here, as in an image. "
-    "The boot takes what the list matches, whatever it carries"
+    "No device was checked for use, because /sys has no devices here, as in an image. The next "
+    "boot unbinds the devices that match, even if they are in use"
 )
 _CONFINED = (
-    "What the rest of the machine mounts or holds open was not checked, because this run is in a "
-    "%s. The boot takes what the list matches, whatever it carries"
+    "Mounts and open files of the rest of the machine were not checked, because this run is in a "
+    "%s. The next boot unbinds the devices that match, even if they are in use"
 )
 
 
-class Absent(NamedTuple):
+class AbsentHazard(NamedTuple):
     """A hazard of a device that has no driver yet, and how messages call the device."""
 
     label: str
     hazard: Hazard
 
 
-def find_absent_hazards(host: Host, usage: Usage, entries: Sequence[Entry]) -> list[Absent]:
-    """What will be needed of the devices that ``entries`` take when their drivers come.
+def find_absent_hazards(host: Host, usage: Usage, entries: Sequence[Entry]) -> list[AbsentHazard]:
+    """Return what will be needed of the devices that ``entries`` take when their drivers come.
 
     That is what can be known without the device: it has a node that the device tree names as the
     console or as an interface, or a name by which fstab has its disk.
@@ -58,7 +58,7 @@ def find_absent_hazards(host: Host, usage: Usage, entries: Sequence[Entry]) -> l
     return _nodes(host, usage, taking) + _names(host, usage, taking)
 
 
-def _nodes(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Absent]:
+def _nodes(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[AbsentHazard]:
     uses = {
         path: use
         for path, use in usage.configured.nodes().items()
@@ -69,17 +69,17 @@ def _nodes(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Abse
         {device.dt_path: device for device in snapshot(host.sysfs, ("dt_path",))} if uses else {}
     )
     return [
-        Absent(device.label if device else "%s (no device yet)" % path, Hazard(*use))
+        AbsentHazard(device.label if device else "%s (no device yet)" % path, Hazard(*use))
         for path, use in uses.items()
         for device in [_complete(host.sysfs, devices.get(path))]
         if device is None or _is_free(host.sysfs, device)
     ]
 
 
-def _names(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Absent]:
+def _names(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[AbsentHazard]:
     names = [selector.value for selector in selectors if selector.field == "name"]
     return [
-        Absent("Device %s (not there yet)" % name, Hazard("storage", name, use))
+        AbsentHazard("Device %s (not there yet)" % name, Hazard("storage", name, use))
         for name in names
         if not any(host.sysfs.exists("bus/%s/devices/%s" % (bus, name)) for bus in BUSES)
         for use in [usage.configured.absent(name)]
@@ -106,13 +106,13 @@ def _is_enabled(sysfs: Sysfs, path: str) -> bool:
 
 
 def _is_free(sysfs: Sysfs, device: Identity) -> bool:
-    """Whether nothing was decided of the device yet."""
+    """Return whether nothing was decided of the device yet."""
     present = state(sysfs, device)
     return present.driver is None and present.driver_override is None
 
 
 def not_checked(host: Host) -> list[str]:
-    """What of the machine that is to boot cannot be seen from here, in sentences."""
+    """Return what of the machine that is to boot cannot be seen from here, in sentences."""
     if not has_devices(host.sysfs):
         return [_NO_SYS]
     confinement = _confinement(host.files)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the boot files of a host are as the list last applied renders them. Reads only."""
+"""Whether boot files match the last-applied configuration. Reads only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATHS = (*last_applied.PATHS, *initramfs.PATHS)
 class BootFile(NamedTuple):
     """A boot file, or a directory that one is in, and what is wrong with it.
 
-    ``drift`` is None where that cannot be known, because the file cannot be read.
+    ``drift`` is None if that cannot be known, because the file cannot be read.
     """
 
     path: str
@@ -27,7 +27,7 @@ class BootFile(NamedTuple):
 
 
 def render(plan: last_applied.BootPlan) -> dict[str, str | None]:
-    """The content of each of PATHS; None where there shall be no file."""
+    """Return the content of each of PATHS; None if there shall be no file."""
     rendered = udev_rules.render(plan)
     written = [path for path in (last_applied.RULES, last_applied.MODPROBE) if rendered[path]]
     image_contents = initramfs.ImageContents(written, plan.initramfs_modules)
@@ -36,7 +36,7 @@ def render(plan: last_applied.BootPlan) -> dict[str, str | None]:
 
 
 def is_lost(files: Files, path: str, content: str | None) -> bool:
-    """Whether a file lost its content, as in a crash of the machine.
+    """Return whether a file lost its content, as in a crash of the machine.
 
     A link to an empty file is none: somebody has hidden the file by it.
     """
@@ -45,7 +45,7 @@ def is_lost(files: Files, path: str, content: str | None) -> bool:
 
 
 def damage(files: Files, path: str, content: str | None) -> list[str]:
-    """Why the file that is there cannot stay, whatever its content; one sentence each.
+    """Return why the file that is there cannot stay, whatever its content; one sentence each.
 
     Other names of the same file (hard links) are none: they give nobody more than reading.
     """
@@ -53,23 +53,23 @@ def damage(files: Files, path: str, content: str | None) -> list[str]:
     if status is None:
         return []
     if not status.is_regular:
-        return ["%s is %s, and has to be a regular file" % (path, status.kind)]
+        return ["%s is %s, but must be a regular file" % (path, status.kind)]
     if content is None:
         return []
     wanted = FileStatus(is_regular=True, kind=status.kind, user=0, group=0, mode=mode_of(content))
     if status == wanted:
         return []
-    return ["%s is %s, and has to be %s" % (path, status.label, wanted.label)]
+    return ["%s is %s, but must be %s" % (path, status.label, wanted.label)]
 
 
 def unsafe_directories(files: Files, paths: Sequence[str]) -> dict[str, str]:
-    """Directories in which others than root can replace one of ``paths``: a sentence for each."""
+    """Return a message for each directory in which a user other than root can replace a path."""
     unsafe: dict[str, str] = {}
     for path in paths:
         for directory, status in files.directories_above(path).items():
             if status.is_replaceable_by_others:
                 unsafe[directory] = (
-                    "%s is %s, so that others than root can replace boot files below it. Run "
+                    "%s is %s, so users other than root can replace boot files below it. Run "
                     "'chown root:root %s' and 'chmod go-w %s'"
                     % (directory, status.label, directory, directory)
                 )
@@ -77,7 +77,7 @@ def unsafe_directories(files: Files, paths: Sequence[str]) -> dict[str, str]:
 
 
 def compare(files: Files, previous: last_applied.LastApplied) -> list[BootFile]:
-    """The files that the list last applied needs, and those of ours that are there."""
+    """Return the files that the last-applied configuration requires, and other own files."""
     expected = render(last_applied.boot_plan(previous, previous.machine or last_applied.Machine()))
     present = [path for path in PATHS if files.status(path)]
     concerned = [path for path in PATHS if expected[path] is not None or path in present]
@@ -99,11 +99,11 @@ def _drift(
     status = files.status(path)
     if status is None:
         why = (
-            "and the list last applied needs it"
+            "but the last-applied configuration requires it"
             if expected is not None
-            else "and other boot files are, so that it is not known what the list last applied is"
+            else "but other boot files exist, so the last-applied configuration is unknown"
         )
-        return ["%s is not there, %s" % (path, why)]
+        return ["%s does not exist, %s" % (path, why)]
     sentences = damage(files, path, expected)
     try:
         content = files.read(path)
@@ -123,15 +123,20 @@ def _differences(
     if last_applied.not_ours(path, content):
         return ["%s was not written by this collection" % path]
     if expected is None and path == last_applied.RULES:
-        return ["%s has no list in its header: it was edited or cut" % path]
+        return ["%s has no policy list in its header: it was edited or truncated" % path]
     if expected is None:
-        whose = "the list last applied does not need it"
+        whose = "the last-applied configuration does not require it"
         return [
-            "%s is left over: %s"
-            % (path, whose if is_list_known else "the list that it was written for is not known")
+            "%s is stale: %s"
+            % (
+                path,
+                whose
+                if is_list_known
+                else ("the configuration that it was written for is unknown"),
+            )
         ]
     return [
-        "%s differs from line %d on from the file of the list last applied: it was edited, or "
+        "%s differs from the last-applied configuration from line %d on: it was edited, or "
         "another version of this collection wrote it" % (path, _first_difference(content, expected))
     ]
 

@@ -24,16 +24,16 @@ _DEPENDENCIES = "/modules.dep"
 
 # There from a change of the boot files on until the images were rebuilt and checked.
 OUTDATED = "/var/lib/armfleet-vfio/initramfs-outdated"
-_OUTDATED = "The initramfs of this host is to be rebuilt for boot files with the checksum %s.\n"
+_OUTDATED = "The initramfs of this host must be rebuilt for boot files with the checksum %s.\n"
 
 NO_TOOL = (
-    "`initramfs` is always, but this host has neither initramfs-tools nor dracut to build one "
-    "with. If it boots without one, set `initramfs: auto` or `initramfs: never`; otherwise set "
-    "`initramfs: never` and bring the files into its initramfs by its own means"
+    "`initramfs` is always, but this host has neither initramfs-tools nor dracut. If it boots "
+    "without an initramfs, set `initramfs: auto` or `initramfs: never`; otherwise set "
+    "`initramfs: never` and add the files to its initramfs manually"
 )
 NOT_FOUND = (
-    "%s ended without an error, and no image is where it puts them by default, so it was not "
-    "checked what is in it"
+    "%s ended without an error, but no image is in its default location, so the images were not "
+    "checked"
 )
 
 
@@ -126,9 +126,9 @@ class InitramfsTools(InitramfsTool):
     includes_boot_files = True
     creates_images = False
     image_required = (
-        "`initramfs` is always, but there is no /boot/initrd.img-* for update-initramfs to update. "
-        "If this host boots without one, set `initramfs: auto` or `initramfs: never`; otherwise "
-        "mount /boot, or create the image with 'update-initramfs -c -k VERSION'"
+        "`initramfs` is always, but there is no /boot/initrd.img-* for update-initramfs to "
+        "update. If this host boots without an initramfs, set `initramfs: auto` or `initramfs: "
+        "never`; otherwise mount /boot, or create the image with 'update-initramfs -c -k VERSION'"
     )
     nothing_rebuilt = "No kernel in /boot has an image /boot/initrd.img-*, so nothing was rebuilt"
 

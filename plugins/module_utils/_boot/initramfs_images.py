@@ -47,7 +47,7 @@ class Image(NamedTuple):
     kernel: str
     is_rebuilt: bool = False
     missing: Sequence[str] = ()
-    left_over: Sequence[str] = ()
+    unexpected: Sequence[str] = ()
     not_installed: Sequence[str] = ()
     unreadable: str | None = None
 
@@ -93,7 +93,7 @@ def result(rebuilt: Rebuilt) -> dict[str, Any]:
                 "kernel": image.kernel,
                 "rebuilt": image.is_rebuilt,
                 "missing": list(image.missing),
-                "left_over": list(image.left_over),
+                "unexpected": list(image.unexpected),
             }
             for image in rebuilt.images
         ],
@@ -109,7 +109,7 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
     if tool is None:
         raise PolicyError(initramfs.NO_TOOL)
     if os.geteuid() != 0:
-        raise PolicyError("This needs root on the target: say become: true")
+        raise PolicyError("Root privileges are required on the target. Set `become: true`")
     command = tool.command
     before = {path: files.version(path) for path, _kernel in _paths(files, tool)}
     if not before and not tool.creates_images:
@@ -120,13 +120,13 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
         predicted = [Image(path, kernel, is_rebuilt=True) for path, kernel in _paths(files, tool)]
         return Rebuilt(tool.name, command, predicted)
     # A file that is newer than an image has the next run build it again.
-    files.put(initramfs.OUTDATED, _outdated(files, tool))
+    files.write_atomic(initramfs.OUTDATED, _outdated(files, tool))
     ran = run(command)
     if ran.code:
         # It may have written some of the images, and half of another.
-        files.put(initramfs.OUTDATED, _outdated(files, tool))
+        files.write_atomic(initramfs.OUTDATED, _outdated(files, tool))
         raise PolicyError(
-            "'%s' failed with exit code %d: %s. Correct that, and run again"
+            "'%s' failed with exit code %d: %s. Fix the cause, and run again"
             % (" ".join(command), ran.code, ran.last_lines or "it printed nothing")
         )
     images, problems, notes = [], [], []
@@ -137,12 +137,12 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
         problems += _problems(image, ran, command)
         if image.not_installed:
             notes.append(
-                "Kernel %s is installed without the module %s, so %s does not have it"
+                "Kernel %s is installed without the module %s, so %s does not contain it"
                 % (kernel, ", ".join(image.not_installed), path)
             )
     if not images:
         (problems if requires_image else notes).append(initramfs.NOT_FOUND % tool.name)
-    files.put(initramfs.OUTDATED, _outdated(files, tool) if problems else None)
+    files.write_atomic(initramfs.OUTDATED, _outdated(files, tool) if problems else None)
     return Rebuilt(tool.name, command, images, problems, notes)
 
 
@@ -180,7 +180,9 @@ def _checked(files: Files, run: Run, tool: InitramfsTool, image: Image) -> Image
     return image._replace(
         missing=[path for path in required.files if _end(path) not in ends]
         + ["module " + module for module in absent if module in available],
-        left_over=[path for path in _READ_EARLY if files.read(path) is None and _end(path) in ends],
+        unexpected=[
+            path for path in _READ_EARLY if files.read(path) is None and _end(path) in ends
+        ],
         not_installed=[module for module in absent if module not in available],
     )
 
@@ -206,24 +208,25 @@ def _problems(image: Image, ran: Ran, command: Sequence[str]) -> list[str]:
     problems = []
     if image.unreadable:
         problems.append(
-            "%s cannot be checked: %s. Correct that, and run again" % (image.path, image.unreadable)
+            ("%s cannot be checked: %s. Fix the cause, and run again")
+            % (image.path, image.unreadable)
         )
     if not image.is_rebuilt:
         problems.append(
-            "%s was not rebuilt, though '%s' ended without an error%s. See the tool's "
-            "configuration and whether /boot can be written, and run again"
+            "%s was not rebuilt, although '%s' ended without an error%s. Check the tool's "
+            "configuration and whether /boot is writable, and run again"
             % (image.path, " ".join(command), ": " + ran.last_lines if ran.last_lines else "")
         )
     if image.missing:
         problems.append(
-            "%s lacks %s after '%s'. See the configuration of the tool that built it, and run "
-            "again; or set `initramfs: never`"
+            "%s lacks %s after '%s'. Check the configuration of the tool that built it and run "
+            "again, or set `initramfs: never`"
             % (image.path, " and ".join(image.missing), " ".join(command))
         )
-    if image.left_over:
+    if image.unexpected:
         problems.append(
-            "%s still has %s after '%s', which this host has no longer. See the configuration of "
-            "the tool that built it, and run again"
-            % (image.path, " and ".join(image.left_over), " ".join(command))
+            "%s still contains %s after '%s', although this host no longer has it. Check the "
+            "configuration of the tool that built it, and run again"
+            % (image.path, " and ".join(image.unexpected), " ".join(command))
         )
     return problems

@@ -38,7 +38,7 @@ class InstalledKernels:
         self._texts: dict[str, tuple[str, str]] = {}
 
     def lacking(self, modules: Sequence[str]) -> list[Kernel]:
-        """Every kernel, with those of ``modules`` that it has neither as a file nor built in."""
+        """Return every kernel, with those of ``modules`` that it lacks."""
         if not modules:
             return []
         running = os.uname().release
@@ -55,13 +55,13 @@ class InstalledKernels:
         ]
 
     def lost_file(self, module: str) -> str | None:
-        """A file of the running kernel that loading ``module`` needs and that is gone."""
+        """Return a file of the running kernel that loading ``module`` needs and that is gone."""
         release = os.uname().release
         path = self._why_missing(release, module)
         return path if path != module else None
 
     def _why_missing(self, release: str, module: str) -> str | None:
-        """The module, if it is not known, or else the path of a file that is not there."""
+        """Return the module, if it is not known, or else the path of a file that is not there."""
         dependencies, built_in = self._text(release)
         name = re.sub("[-_]", "[-_]", re.escape(module).replace("\\-", "-"))
         if re.search(r"^\S*/%s\.ko$" % name, built_in, re.MULTILINE):

@@ -17,7 +17,7 @@ from .last_applied import MARK, RULES, BootPlan
 
 
 def parameters(settings: VfioSettings) -> dict[str, bool]:
-    """The parameters that are set at boot, by "module.parameter"."""
+    """Return the parameters that are set at boot, by "module.parameter"."""
     named = {name: getattr(settings, option) for name, option in VFIO_PARAMETERS.items()}
     return {name: value for name, value in named.items() if value is not None}
 
@@ -38,4 +38,4 @@ def modules_load_conf(plan: BootPlan) -> str | None:
 def _plain(lines: Sequence[str]) -> str | None:
     if not lines:
         return None
-    return "\n".join([MARK, "# The list that it was made from is in %s." % RULES, *lines]) + "\n"
+    return "\n".join([MARK, "# The policy list is in %s." % RULES, *lines]) + "\n"

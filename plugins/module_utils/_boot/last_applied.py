@@ -32,17 +32,17 @@ MODULES_LOAD = "/etc/modules-load.d/armfleet-vfio.conf"
 PATHS = (RULES, MODPROBE, MODULES_LOAD)
 
 
-# There while the list last applied is for the next boot alone; that boot empties /run.
+# There while the last-applied configuration is for the next boot alone; that boot empties /run.
 WAITS_FOR_BOOT = "/run/armfleet-vfio-reboot-required"
-MARK = "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit."
+MARK = "# Written by armfleet.vfio.host_policy. Do not edit: the next run replaces this file."
 _ENTRY, _NATIVE, _OPTIONS = "# policy: ", "# native: ", "# options: "
 _MACHINE = "# machine: "
 _BEFORE = "# before: "
 _NOIOMMU = "unsafe_noiommu"
 
 
-class Applied(NamedTuple):
-    """A list, and what it is applied with; where it is empty that means nothing."""
+class AppliedList(NamedTuple):
+    """A policy list and its options, which have no meaning if the list is empty."""
 
     entries: list[Entry]
     options: Options = Options()
@@ -66,9 +66,9 @@ class Machine(NamedTuple):
 class LastApplied(NamedTuple):
     """What the last run wrote down: its list, and which driver each device was taken from.
 
-    ``natives`` maps a device's stable name to its driver, None for none. ``machine`` is None where
+    ``natives`` maps a device's stable name to its driver, None for none. ``machine`` is None if
     it cannot be read. ``noiommu_before`` is whether devices without an IOMMU were taken before a
-    list asked for it, None where that is not known.
+    list asked for it, None if that is not known.
     """
 
     entries: list[Entry]
@@ -78,7 +78,7 @@ class LastApplied(NamedTuple):
     noiommu_before: bool | None = None
 
     def native_of(self, device: Identity) -> tuple[str | None] | None:
-        """The driver that a device was taken from, or None where nothing is remembered of it."""
+        """Return the recorded native driver of a device, or None if it is unknown."""
         for name in (device.name_on_bus, device.stable_name):
             if name in self.natives:
                 return (self.natives[name],)
@@ -88,7 +88,7 @@ class LastApplied(NamedTuple):
 class BootPlan(NamedTuple):
     """All that the boot files are made of.
 
-    ``resolved`` are the selectors of ``entries`` with aliases followed, None where a rule cannot
+    ``resolved`` are the selectors of ``entries`` with aliases followed, None if a rule cannot
     match such a device; ``buses`` those of the devices given to
     VFIO, ``modules`` the modules of pinned drivers by the driver's name. ``aliases`` are those that
     were followed; ``initramfs_tool`` is the one that is configured to include
@@ -108,7 +108,7 @@ class BootPlan(NamedTuple):
 
 
 def boot_plan(last_applied: LastApplied, machine: Machine) -> BootPlan:
-    """The plan that the last run rendered its files from."""
+    """Return the plan that the last run rendered its files from."""
     return BootPlan(
         last_applied.entries,
         [entry.selector.for_boot(machine.aliases) for entry in last_applied.entries],
@@ -124,18 +124,18 @@ def boot_plan(last_applied: LastApplied, machine: Machine) -> BootPlan:
 
 
 def not_ours(path: str, content: str | None) -> list[str]:
-    """A sentence if there is a file of that name which this collection did not write."""
+    """Return a sentence if there is a file of that name which this collection did not write."""
     # A script has its interpreter in the first line.
     if content is None or MARK in _text.lines(content)[:2]:
         return []
     return [
-        "%s was not written by this collection, and what others wrote is never edited. Move it "
-        "away or delete it, and run again" % path
+        "%s was not written by this collection, and foreign files are never edited. Move it away "
+        "or delete it, and run again" % path
     ]
 
 
 def parse_header(rules: str | None) -> LastApplied:
-    """What the header of our rules file says of the last run."""
+    """Return what the header of our rules file says of the last run."""
     entries: list[Mapping[str, Any]] = []
     natives: dict[str, str | None] = {}
     options: dict[str, Any] = {}
@@ -162,14 +162,14 @@ def parse_header(rules: str | None) -> LastApplied:
         )
     except DAMAGED as error:
         raise PolicyError(
-            "The header of %s cannot be read (%s), so it is not known what the last run claimed. "
-            "Somebody edited it: put the lines that start with '%s' right, or delete the file to "
-            "start anew" % (RULES, error, _ENTRY.strip())
+            "The header of %s cannot be parsed (%s), so the last-applied configuration is "
+            "unknown. Correct the lines that start with '%s', which were edited, or delete the "
+            "file to start without one" % (RULES, error, _ENTRY.strip())
         ) from None
 
 
 def _parse_machine(text: str) -> Machine | None:
-    """What a line of the header says; None if this collection did not write it like that."""
+    """Return what a line of the header says; None if this collection did not write it like that."""
     try:
         machine = Machine(**json.loads(text))
         pairs = [*machine.aliases.items(), *machine.modules.items()]
@@ -190,12 +190,12 @@ def _native_driver(line: Mapping[str, Any]) -> dict[str, str | None]:
         or "/" in driver
         or not driver.isprintable()
     ):
-        raise ValueError("%r is not a driver's name" % driver)
+        raise ValueError("%r is not a valid driver name" % driver)
     return {name: driver}
 
 
 def to_mapping(entry: Entry) -> dict[str, Any]:
-    """The entry as a user would write it."""
+    """Return the entry as a user would write it."""
     selector, policy, tag = entry
     mapping: dict[str, Any] = {selector.kind: selector.value}
     if selector.bus:
@@ -221,19 +221,17 @@ def to_options(
     vfio_mode: str | None = None,
     initramfs: str = AUTO,
 ) -> Options:
-    """What a list is applied with, from the module's options; PolicyError if they are not such."""
+    """Return the options of a list from parameters; raise PolicyError if they are invalid."""
     settings = VfioSettings(reset_required, unsafe_noiommu)
     if not {type(value) for value in settings} <= {bool, type(None)}:
-        raise PolicyError("`reset_required` and `unsafe_noiommu` are true or false")
+        raise PolicyError("`reset_required` and `unsafe_noiommu` must be true or false")
     if initramfs not in (AUTO, ALWAYS, NEVER):
-        raise PolicyError(
-            "`initramfs` is %r, which is none of auto, always and never" % (initramfs,)
-        )
+        raise PolicyError("`initramfs` is %r, but must be auto, always or never" % (initramfs,))
     return Options(settings, check_access(vfio_group, vfio_mode), initramfs)
 
 
 def from_options(options: Options) -> dict[str, Any]:
-    """Those of the module's options that are not as they are by default."""
+    """Return those of the module's options that are not as they are by default."""
     group, mode = options.access or (None, None)
     values = {
         **options.settings._asdict(),
@@ -256,32 +254,36 @@ def _from_machine(plan: BootPlan) -> dict[str, Any]:
 
 
 def check_access(group: str | None, mode: str | None) -> NodeAccess | None:
-    """Group and mode of the nodes as they go into a rule; PolicyError if they are not such."""
+    """Return group and mode of the nodes; raise PolicyError if they are invalid."""
     if group is not None and not re.match(r"[A-Za-z_][A-Za-z0-9_.-]*\Z", group):
-        raise PolicyError("`vfio_group` %r is not the name of a group" % group)
+        raise PolicyError(
+            ("`vfio_group` %r is not a valid group name. Give the name of a group of the host")
+            % group
+        )
     if mode is not None and not re.match(r"0[0-7]{3}\Z", mode):
         raise PolicyError(
-            "`vfio_mode` %r is not a mode; write it in octal and in quotes, such as '0660'" % mode
+            ("`vfio_mode` %r is not a valid mode. Give it in octal and in quotes, such as '0660'")
+            % mode
         )
     return None if group is None and mode is None else NodeAccess(group, mode)
 
 
 def header(plan: BootPlan) -> list[str]:
     """Return the lines from which :func:`parse_header` reads what was applied."""
-    lines = [MARK, "# It was made from this list:"]
+    lines = [MARK, "# Policy list:"]
     lines += [_ENTRY + json.dumps(to_mapping(entry)) for entry in plan.entries]
     options = from_options(plan.options)
     if options:
-        lines += ["# It was applied with these options:", _OPTIONS + json.dumps(options)]
+        lines += ["# Options:", _OPTIONS + json.dumps(options)]
     if plan.noiommu_before is not None:
         lines += [
-            "# This is what it was before a list set it:",
+            "# Values before the first list set them:",
             _BEFORE + json.dumps({_NOIOMMU: plan.noiommu_before}),
         ]
     if plan.natives:
-        lines += ["# Devices were taken from these drivers:"]
+        lines += ["# Native drivers of the devices:"]
         lines += [_NATIVE + json.dumps({name: plan.natives[name]}) for name in sorted(plan.natives)]
     machine = _from_machine(plan)
     if machine:
-        lines += ["# It was made for a machine with:", _MACHINE + json.dumps(machine)]
+        lines += ["# Machine:", _MACHINE + json.dumps(machine)]
     return lines

@@ -68,7 +68,7 @@ class Line(NamedTuple):
 
     @property
     def label(self) -> str:
-        return "%s says '%s'" % (self.location, self.text)
+        return "%s has '%s'" % (self.location, self.text)
 
     def conflicts(self, parameters: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
         """Yield what it sets to another value than ``parameters``: its text, and their value."""
@@ -84,7 +84,7 @@ def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
     """Return all foreign lines; kernel parameters count for a system that is running."""
     configured = [
         line
-        for path in files.layered(_DIRECTORIES, ".conf", ours)
+        for path in files.drop_in_files(_DIRECTORIES, ".conf", ours)
         for line in parsed(path, files.read(path) or "")
     ]
     return configured + (
@@ -147,13 +147,13 @@ def with_needs(modules: Iterable[str]) -> set[str]:
 def find_conflicts(known: Sequence[Line], required: Requirements) -> list[str]:
     """Return a sentence for each line that conflicts with what is ``required``."""
     sentences = [
-        "%s, so that %s, which this list needs, is not loaded at boot. Remove it there, or set "
-        "`persistent: false`" % (line.label, line.module)
+        "%s, so %s, which this list requires, is not loaded at boot. Remove that line or "
+        "parameter, or set `persistent: false`" % (line.label, line.module)
         for line in blocking(known, required.modules)
     ]
     return sentences + [
-        "%s sets %s, and this run is to set it to %d at each boot. Remove it there, or leave "
-        "`%s` out here" % (line.location, word, value, VFIO_PARAMETERS[word.partition("=")[0]])
+        "%s sets %s, but this list sets it to %d at each boot. Remove that setting, or omit `%s`"
+        % (line.location, word, value, VFIO_PARAMETERS[word.partition("=")[0]])
         for line in known
         for word, value in line.conflicts(required.parameters)
     ]

@@ -34,7 +34,7 @@ class ModuleLoadForecast(NamedTuple):
 def lines(files: Files, ours: str) -> list[Line]:
     """Return foreign lines that load modules: modules-load.d(5), and kernel parameters."""
     load_lines = []
-    for path in files.layered(_DIRECTORIES, ".conf", ours):
+    for path in files.drop_in_files(_DIRECTORIES, ".conf", ours):
         for number, text in enumerate(_text.lines(files.read(path) or ""), 1):
             name = _text.stripped(text)
             if name and name[0] not in "#;":
@@ -62,20 +62,20 @@ def forecast(
     for line in of_module:
         if line.blocks_autoload and (line.blocks_all_loading or not needed_by):
             return ModuleLoadForecast(
-                False, "%s, so that the driver's module %s is not loaded" % (line.label, module)
+                False, "%s, so the driver's module %s is not loaded" % (line.label, module)
             )
     if is_claiming:
         return ModuleLoadForecast(True, "udev loads the driver's module %s" % module)
     for line in of_module:
         if line.command == _LOAD:
             return ModuleLoadForecast(
-                True, "%s has the driver's module %s loaded" % (line.location, module)
+                True, "%s loads the driver's module %s" % (line.location, module)
             )
     if needed_by:
         return ModuleLoadForecast(
-            True, "the module %s needs the driver's module %s" % (needed_by[0], module)
+            True, "the module %s depends on the driver's module %s" % (needed_by[0], module)
         )
-    reason = "nothing loads the driver's module %s: it does not claim the device, and " % module
+    reason = "nothing loads the driver's module %s: it does not match the device, and " % module
     return ModuleLoadForecast(
-        False, reason + "neither modules-load.d nor the kernel's command line names it"
+        False, reason + "neither modules-load.d nor the kernel command line names it"
     )

@@ -39,8 +39,8 @@ KERNEL!="*.auto", ENV{.armfleet_vfio_path}="$env{OF_FULLNAME}"
 ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"
 <with policy vfio>
 
-# Links to the nodes of what is on VFIO. An initramfs may lack these programs; what is missing
-# then is made when the events come again. No name that is odd gets into a command.
+# Symbolic links to the nodes of devices bound to VFIO. An initramfs may lack these programs; the
+# links are then created when udev triggers the events again. Unusual names never reach a command.
 ENV{ARMFLEET_VFIO_POLICY}!="vfio", GOTO="armfleet_vfio_linked"
 TEST!="/usr/bin/realpath", GOTO="armfleet_vfio_linked"
 DEVPATH=="*[!0-9A-Za-z/:,._+@#~!-]*", GOTO="armfleet_vfio_linked"
@@ -49,12 +49,12 @@ IMPORT{program}="/bin/sed -n -e y,/,:, -e /^OF_FULLNAME=:/!d -e s//ARMFLEET_VFIO
 -- /sys$devpath/uevent"
 ENV{.armfleet_vfio_path}=="", KERNEL!="*.auto", ATTR{firmware_node/path}!="?*[!0-9A-Z_.]*", \
 IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p -e q -- /sys$devpath/firmware_node/path"
-# The file has lines of the firmware's own, which the properties have not.
+# The file can contain lines from the firmware that are not in the properties.
 ENV{ARMFLEET_VFIO_PATH}=="*[!0-9A-Za-z:,._+@#-]*", ENV{ARMFLEET_VFIO_PATH}=""
-# A driver that comes when the override is set already binds at once, maybe before this device's
-# own event: then its node did not learn from it what it is called.
+# A driver that is loaded after the override was set binds at once, maybe before this device's own
+# event. The event of its node then did not import these names.
 ACTION=="bind", TEST=="vfio-dev/*/uevent", ATTR{vfio-dev/*/uevent}="change"
-# The node of a group is no device's child, so SYMLINK cannot tell whose it is.
+# The node of a group is not a child of a device, so SYMLINK cannot be used.
 ACTION!="unbind", DRIVER=="%(vfio_drivers)s", PROGRAM=="/usr/bin/realpath \
 --relative-to=/sys/kernel/iommu_groups -- /sys$devpath/iommu_group", RESULT!="*[!0-9]*", \
 ENV{.armfleet_vfio_node}="$result"
@@ -66,20 +66,20 @@ LABEL="armfleet_vfio_linked"
 <with policy vfio>
 
 ACTION!="add|bind", GOTO="armfleet_vfio_end"
-# An open device hangs whoever unbinds it, so one that is on VFIO is left alone.
+# Unbinding an open device hangs, so devices bound to VFIO are not changed.
 DRIVER=="%(vfio_drivers)s", GOTO="armfleet_vfio_end"
 %(vfio_of_buses)s\
 ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ENV{.armfleet_vfio_driver}="none"
-# An override that is set already was set by this rule or by somebody who asked for it.
+# An existing override was set by this rule or on purpose.
 ACTION=="add", ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ATTR{driver_override}!="(null)", \
 GOTO="armfleet_vfio_end"
-# A native driver that had chosen the device before the override was set binds after it;
-# it is the only one that can be bound against the override.
+# A native driver whose probe started before the override was set binds after it.
+# Only that driver can be bound against the override.
 %(late_binds)s\
 
 ATTR{driver_override}="$env{.armfleet_vfio_driver}"
 ENV{.armfleet_vfio_module}!="", IMPORT{builtin}="kmod load $env{.armfleet_vfio_module}"
-# DRIVER is of the moment when this event began; the event of another device may have
+# DRIVER has the value from the start of this event; the event of another device may have
 # loaded the native driver since.
 TEST!="/sys/bus/$env{SUBSYSTEM}/drivers/$env{.armfleet_vfio_driver}/$kernel", \
 TEST=="driver/unbind", ATTR{driver/unbind}="$kernel"
@@ -130,7 +130,7 @@ GOTO="armfleet_vfio_end"
 
 
 def render(plan: BootPlan) -> dict[str, str | None]:
-    """Return the content of each of our files by its path; None where there shall be none."""
+    """Return the content of each of our files by its path; None if there shall be none."""
     return {
         RULES: _rules(plan) if plan.entries else None,
         MODPROBE: modprobe_conf(plan) if plan.entries else None,

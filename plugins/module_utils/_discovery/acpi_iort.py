@@ -21,14 +21,14 @@ _NAME_OFFSET = _NODE.size + 4 + 8 + 1
 
 
 def translates(sysfs: Sysfs, acpi_path: str) -> bool | None:
-    """Whether an IOMMU translates for the device; None where another table may say so."""
+    """Return whether an IOMMU translates for the device; None if another table may say so."""
     if sysfs.exists(_TABLES + "VIOT"):
         return None
     return acpi_path in _named_components(sysfs.read_long(_TABLES + "IORT") or b"")
 
 
 def _named_components(table: bytes) -> list[str]:
-    """The ACPI paths of all devices with a mapping to an IOMMU, as the kernel compares them.
+    """Return the ACPI paths of all devices with a mapping to an IOMMU, as the kernel compares them.
 
     iort_match_node_callback in drivers/acpi/arm64/iort.c.
     """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Drivers that have a device before user space begins, and the words that stop them. Reads only."""
+"""Drivers that bind a device before user space starts, and how to prevent it. Reads only."""
 
 from __future__ import annotations
 
@@ -26,36 +26,35 @@ _INITCALL = re.compile(
 class EarlyBinding(NamedTuple):
     """That a device has its native driver for a moment at each boot.
 
-    ``words`` go on the kernel's command line to prevent it; None where they are not known.
+    ``parameter`` goes on the kernel's command line to prevent it; None if it is not known.
     """
 
     device: Identity
     driver: str
-    words: str | None
+    parameter: str | None
     others: Sequence[str]
 
     @property
     def sentence(self) -> str:
         """The same in words, with what else they would do."""
         begin = (
-            "%s is taken by %s for a moment at each boot, before any rule can run: that driver is "
-            "built into the kernel" % (self.device.label, self.driver)
+            "%s is bound to %s at the start of each boot, before any udev rule runs, because "
+            "that driver is built into the kernel" % (self.device.label, self.driver)
         )
-        if self.words is None:
+        if self.parameter is None:
             return (
-                "%s. Where even that is too much, initcall_blacklist= on the kernel's command line "
-                "prevents it, with the driver's init function, which this kernel does not tell"
-                % begin
+                "%s. To prevent this, add initcall_blacklist= with the driver's init function to "
+                "the kernel command line; this kernel does not expose the function's name" % begin
             )
         return (
-            "%s. Where even that is too much, add %s to the kernel's command line. No other device "
-            "gets that driver then either: %s"
-            % (begin, self.words, ", ".join(self.others) or "none has it now")
+            "%s. To prevent this, add %s to the kernel command line. This also keeps the driver "
+            "from other devices: %s"
+            % (begin, self.parameter, ", ".join(self.others) or "none is bound to it now")
         )
 
 
 def is_built_in_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> bool:
-    """Whether a driver that is registered is part of the kernel."""
+    """Return whether a driver that is registered is part of the kernel."""
     module = sysfs.link_name("bus/%s/drivers/%s/module" % (device.bus, driver))
     if module is None and BUSES[device.bus].hides_owners:
         # A module's driver may not name its owner either.
@@ -65,7 +64,7 @@ def is_built_in_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) 
 
 
 def is_permanent_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> bool:
-    """Whether neither a run nor a boot takes the device from a driver that is registered."""
+    """Return whether neither a run nor a boot takes the device from a driver that is registered."""
     driver_dir = "bus/%s/drivers/%s" % (device.bus, driver)
     return (
         sysfs.exists(driver_dir)
@@ -75,7 +74,7 @@ def is_permanent_driver(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str)
 
 
 def module_of(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str:
-    """The module of a driver that has no link to it, as those that are built in before Linux 7.
+    """Return the module of a driver without a link to it, as built-in ones before Linux 7.
 
     Nor has such a module aliases there (modules.builtin.modinfo has them since 6.18), and then
     it is taken to be one of the driver's name.
@@ -105,13 +104,13 @@ class BuiltinDrivers:
             return None
         module = module or module_of(self._sysfs, self._kmod, device, driver)
         functions = self._init_functions().get(module, [])
-        words = "initcall_blacklist=" + functions[0] if len(functions) == 1 else None
+        parameter = "initcall_blacklist=" + functions[0] if len(functions) == 1 else None
         others = [
             name
             for name in self._sysfs.names(driver_dir)
             if name != device.name and self._sysfs.exists("bus/%s/devices/%s" % (device.bus, name))
         ]
-        return EarlyBinding(device, driver, words, others)
+        return EarlyBinding(device, driver, parameter, others)
 
     def _init_functions(self) -> dict[str, list[str]]:
         if self._functions is None:

@@ -24,7 +24,7 @@ def sysfs_dir(device: Identity) -> str:
 
 
 def has_devices(sysfs: Sysfs) -> bool:
-    """Whether there is a /sys with devices, which an image or a container may lack."""
+    """Return whether there is a /sys with devices, which an image or a container may lack."""
     return any(sysfs.exists("bus/%s/devices" % bus) for bus in BUSES)
 
 
@@ -50,13 +50,13 @@ def with_all_ids(sysfs: Sysfs, device: Identity) -> Identity:
 
 
 def consumers(sysfs: Sysfs, device: Identity) -> list[str]:
-    """Those who need this device before they can have a driver, as "bus:name"."""
+    """Return those who need this device before they can have a driver, as "bus:name"."""
     names = sysfs.names(sysfs_dir(device))
     return [name.split(":", 1)[1] for name in names if name.startswith("consumer:")]
 
 
 def active_consumers(sysfs: Sysfs, device: Identity, names: Sequence[str]) -> list[str]:
-    """Those who lose their driver with this device, as "bus:name".
+    """Return those who lose their driver with this device, as "bus:name".
 
     ``names`` are the names in the device's directory.
     """
@@ -69,7 +69,7 @@ def active_consumers(sysfs: Sysfs, device: Identity, names: Sequence[str]) -> li
 
 
 def board(sysfs: Sysfs) -> Board:
-    """What firmware calls this machine; nothing where that is not known."""
+    """Return what firmware calls this machine; nothing where that is not known."""
     compatible = sysfs.strings(_TREE + "/compatible")
     if compatible:
         return Board(compatible)
@@ -78,7 +78,7 @@ def board(sysfs: Sysfs) -> Board:
 
 
 def for_other_boards(sysfs: Sysfs, selectors: Sequence[Selector]) -> dict[Selector, str]:
-    """Those of ``selectors`` that do not count on this board, and a sentence that says so.
+    """Return those of ``selectors`` that do not count on this board, and a sentence that says so.
 
     PolicyError where it is not known which board this is.
     """
@@ -86,13 +86,13 @@ def for_other_boards(sysfs: Sysfs, selectors: Sequence[Selector]) -> dict[Select
     names = board(sysfs).names if restricted else []
     if restricted and not names:
         raise PolicyError(
-            "%s has when_board, and it is not known which board this is: neither "
-            "/sys/firmware/devicetree/base/compatible nor /sys/class/dmi/id names it, as in an "
-            "image that is not running. Give the entries that are meant for it, without when_board"
-            % restricted[0].label
+            "%s has when_board, but the board is unknown: neither "
+            "/sys/firmware/devicetree/base/compatible nor /sys/class/dmi/id identifies it, as in "
+            "an image that is not running. Give only the entries for this board, without "
+            "`when_board`" % restricted[0].label
         )
     return {
-        selector: "%s counts on %s only, and this board is %s"
+        selector: "%s applies to %s only, and this board is %s"
         % (selector.label, " or ".join(selector.when_board), ", ".join(names))
         for selector in restricted
         if not set(names).intersection(selector.when_board)
@@ -111,7 +111,7 @@ def reference_path(sysfs: Sysfs, reference: str) -> str | None:
 
 
 def states(sysfs: Sysfs, devices: Sequence[Identity]) -> list[State]:
-    """The present state of each device; PolicyError where one is held by a hanging driver."""
+    """Return the state of each device; raise PolicyError if a hanging driver blocks one."""
     overrides = sysfs.read_locked([sysfs_dir(device) + "/driver_override" for device in devices])
     return [_state(sysfs, device, override) for device, override in zip(devices, overrides)]
 
@@ -222,7 +222,7 @@ def _explain_missing(sysfs: Sysfs, missing: Sequence[_Resolution]) -> None:
     for resolution in missing:
         if resolution.target:
             resolution.problem = (
-                "%s matches no device: %s. If it may be missing, say required: false"
+                "%s matches no device: %s. If the device may be missing, set `required: false`"
                 % (
                     resolution.selector.label,
                     explained.why(resolution.selector, resolution.target),
@@ -231,7 +231,10 @@ def _explain_missing(sysfs: Sysfs, missing: Sequence[_Resolution]) -> None:
 
 
 def _unexpected(sysfs: Sysfs, resolution: _Resolution) -> str:
-    return "%s matches %d devices, but expect says %s: %s. Correct expect, or name those meant" % (
+    return (
+        "%s matches %d devices, but expect is %s: %s. Correct `expect`, or use a more specific "
+        "selector"
+    ) % (
         resolution.selector.label,
         len(resolution.devices),
         resolution.selector.expect,

@@ -15,14 +15,14 @@ from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
 from .vfio import is_built_in, modalias
 
-OVERRIDE, COMPATIBLE, ACPI, AMBA, NAME, HAND, KERNEL = (
+OVERRIDE, COMPATIBLE, ACPI, AMBA, NAME, MANUAL, UNKNOWN = (
     "override",
     "compatible",
     "acpi",
     BY_AMBA_ID,
     BY_NAME,
-    "hand",
-    "kernel",
+    "manual",
+    "unknown",
 )
 # By how a modalias begins: drivers/of/device.c, drivers/acpi/device_sysfs.c, and the bus.
 _KINDS = {"of": COMPATIBLE, "acpi": ACPI, **{name: bus.match_kind for name, bus in BUSES.items()}}
@@ -48,7 +48,7 @@ class Match(NamedTuple):
 
     @property
     def is_by_hand(self) -> bool:
-        return self.reason.kind == HAND
+        return self.reason.kind == MANUAL
 
 
 class Drivers:
@@ -62,18 +62,18 @@ class Drivers:
         self._names: dict[str, list[str]] = {}
 
     def names(self, bus: str) -> list[str]:
-        """The drivers of a bus."""
+        """Return the drivers of a bus."""
         if bus not in self._names:
             self._names[bus] = self._sysfs.names("bus/%s/drivers" % bus)
         return self._names[bus]
 
     def module(self, bus: str, driver: str) -> str | None:
-        """The module of a driver that is there; None for one that is built in."""
+        """Return the module of a driver that is there; None for one that is built in."""
         named, is_in_kernel = self._named_module(bus, driver)
         return None if is_in_kernel else named
 
     def _named_module(self, bus: str, driver: str) -> tuple[str | None, bool]:
-        """The module that the kernel names, and whether it is built in.
+        """Return the module that the kernel names, and whether it is built in.
 
         One that is built in is named since Linux 7.
         """
@@ -84,7 +84,7 @@ class Drivers:
         return self._modules[key]
 
     def match(self, device: Identity, driver: str) -> Match:
-        """Why that driver has the device."""
+        """Return why that driver has the device."""
         module = self.module(device.bus, driver)
         if driver in VFIO_DRIVERS.values():
             return Match(_by_hand("%s claims no device by itself" % driver), module)
@@ -97,18 +97,20 @@ class Drivers:
             if reason:
                 return Match(reason, module, is_claiming=self._claims(claiming, asked))
         if _name(device, asked) == driver:
-            return Match(Reason(NAME, "its name, %s, is that of the driver" % driver), module)
+            return Match(
+                Reason(NAME, ("the device's name, %s, is the driver's name") % driver), module
+            )
         if module:
             return Match(_by_hand("the module %s does not claim it" % module), module)
-        sentence = "the driver is built in and the kernel chose it; it does not tell by what"
-        return Match(Reason(KERNEL, sentence))
+        sentence = "the driver is built in, and the kernel does not expose why it matched"
+        return Match(Reason(UNKNOWN, sentence))
 
     def _built_in_for(self, asked: str) -> list[str]:
         return [module for module in self._kmod.resolve(asked) if self._kmod.is_built_in(module)]
 
     def _claimed(self, device: Identity, asked: str, module: str) -> Reason | None:
-        """What of the device the module claims first, in the kernel's order."""
-        kind = _KINDS.get(asked.partition(":")[0], KERNEL)
+        """Return what of the device the module claims first, in the kernel's order."""
+        kind = _KINDS.get(asked.partition(":")[0], UNKNOWN)
         if kind == COMPATIBLE and device.compatible:
             head = asked.partition("C" + device.compatible[0])[0]
             for compatible in device.compatible:
@@ -134,16 +136,16 @@ def _by(kind: str, what: str, module: str) -> Reason:
 
 
 def _by_hand(why: str) -> Reason:
-    sentence = "%s: somebody bound it, with a driver_override that was cleared since" % why
-    return Reason(HAND, sentence)
+    sentence = "%s: it was bound manually, with a driver_override that has since been cleared" % why
+    return Reason(MANUAL, sentence)
 
 
 def _unknown(module: str) -> Reason:
-    sentence = "modinfo does not know the module %s, so that what it claims is not known" % module
-    return Reason(KERNEL, sentence)
+    sentence = "modinfo does not find the module %s, so what it claims is unknown" % module
+    return Reason(UNKNOWN, sentence)
 
 
 def _name(device: Identity, asked: str) -> str:
-    """What platform_match in drivers/base/platform.c compares with names of drivers."""
+    """Return what platform_match in drivers/base/platform.c compares with names of drivers."""
     prefix, _colon, name = asked.partition(":")
     return name if _KINDS.get(prefix) == NAME else device.name

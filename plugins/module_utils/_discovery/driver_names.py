@@ -15,15 +15,15 @@ from .._system.sysfs import Sysfs
 _OTHER_VFIO_DRIVERS = {"pci": "vfio-pci", "fsl-mc": "vfio-fsl-mc", "cdx": "vfio-cdx"}
 
 NO_MODULES = (
-    "%s is not registered, and %s. Install the package of that kernel, or reboot into an installed "
-    "one, and run again"
+    "%s is not registered, and %s. Install the package of that kernel, or reboot into an "
+    "installed kernel, and run again"
 )
 
 
 def misnamed(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
-    """Why no driver of that name can be bound to the device, as a sentence or two.
+    """Return why no driver of that name can be bound to the device, as a sentence or two.
 
-    None where there is one, and where one may be loaded later.
+    None if there is one, and where one may be loaded later.
     """
     if sysfs.exists("bus/%s/drivers/%s" % (device.bus, driver)):
         return None
@@ -36,32 +36,31 @@ def misnamed(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
 
 
 def not_registered(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str:
-    """Why there is no driver of that name now, as a sentence or two."""
+    """Return why there is no driver of that name now, as a sentence or two."""
     if not kmod.is_available(driver):
         without = kmod.without_modules()
         if without:
             return NO_MODULES % ("Driver %s for %s" % (driver, device.label), without)
         return (
-            "Driver %s for %s does not exist here: no driver of that name is registered and no "
-            "module is called so. List the drivers with 'ls /sys/bus/%s/drivers'"
-            % (driver, device.label, device.bus)
+            "Driver %s for %s does not exist here: no driver and no module has that name. List "
+            "the drivers with 'ls /sys/bus/%s/drivers'" % (driver, device.label, device.bus)
         )
     module = canonical_name(driver)
     if sysfs.exists("module/" + module) or kmod.is_built_in(driver):
         return (
-            "Driver %s for %s does not exist here: %s is the name of a module that is loaded or "
-            "built in, and the kernel does not tell what its drivers are called. List the drivers "
+            "Driver %s for %s does not exist here: %s is the name of a loaded or built-in "
+            "module, and the kernel does not expose the names of its drivers. List the drivers "
             "with 'ls /sys/bus/%s/drivers'" % (driver, device.label, driver, device.bus)
         )
     return (
-        "Driver %s for %s is not loaded. Load its module first ('modprobe %s'), and have it "
-        "loaded at boot. Only then it is known what the drivers of the module are called ('ls "
+        "Driver %s for %s is not loaded. Load its module with 'modprobe %s', and add the module "
+        "to /etc/modules-load.d; the names of its drivers are unknown until then ('ls "
         "/sys/module/%s/drivers')" % (driver, device.label, driver, module)
     )
 
 
 def _of_vfio(device: Identity, driver: str) -> str | None:
-    """Why it is not the driver that VFIO has for the device's bus."""
+    """Return why it is not the driver that VFIO has for the device's bus."""
     own, asked = BUSES[device.bus].vfio_driver, driver.replace("_", "-")
     if asked == own:
         # The module's name, even before the module is loaded.
@@ -78,7 +77,7 @@ def _of_vfio(device: Identity, driver: str) -> str | None:
             device.bus,
         )
     return (
-        "Driver %s is on the %s bus, but %s is on the %s bus, where the driver of VFIO is %s. Set "
+        "Driver %s is on the %s bus, but %s is on the %s bus, where the VFIO driver is %s. Set "
         "`policy: vfio` in a list of host_policy, or use the module vfio_binding"
         % (driver, bus, device.label, device.bus, own)
     )
@@ -88,9 +87,8 @@ def _on_another_bus(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
     for bus in sysfs.names("bus"):
         if sysfs.exists("bus/%s/drivers/%s" % (bus, driver)):
             return (
-                "Driver %s is on the %s bus, but %s is on the %s bus. Name one of those that "
-                "'ls /sys/bus/%s/drivers' lists"
-                % (driver, bus, device.label, device.bus, device.bus)
+                "Driver %s is on the %s bus, but %s is on the %s bus. Use a driver from 'ls "
+                "/sys/bus/%s/drivers'" % (driver, bus, device.label, device.bus, device.bus)
             )
     return None
 

@@ -17,8 +17,8 @@ _TREE = "firmware/devicetree/base"
 _ACPI = "bus/acpi/devices"
 _HANDLED = " and ".join(BUSES)
 _NO_DEVICE = "no %s device" % titles("or")
-_NO_TREE = "this machine did not boot with a device tree; choose by acpi_path, acpi_hid or name"
-_NO_ACPI = "this machine did not boot with ACPI; choose by dt_path, compatible or name"
+_NO_TREE = "this machine did not boot with a device tree; use acpi_path, acpi_hid or name"
+_NO_ACPI = "this machine did not boot with ACPI; use dt_path, compatible or name"
 _NOBODY = _NO_DEVICE + " of this machine has it"
 # Nodes whose children the kernel itself makes devices of: of_default_bus_match_table in
 # drivers/of/platform.c.
@@ -41,7 +41,7 @@ class MissingDevices:
         """
         reason = resolved.why_missing(self)
         return (
-            "it stands for %s, and %s" % (resolved.value, reason) if selector.reference else reason
+            "it resolves to %s, and %s" % (resolved.value, reason) if selector.reference else reason
         )
 
     def of_path(self, dt_path: str) -> str:
@@ -62,7 +62,7 @@ class MissingDevices:
         by_reason: dict[str, list[str]] = {}
         for path in paths:
             by_reason.setdefault(self._of_node(path), []).append(path)
-        return "%s has it, but %s of the device tree: %s" % (
+        return "%s has it, but it is listed by %s of the device tree: %s" % (
             _NO_DEVICE,
             "a node" if len(paths) == 1 else "%d nodes" % len(paths),
             "; ".join(
@@ -82,7 +82,7 @@ class MissingDevices:
                 by_reason.setdefault(self._of_acpi_device(directory), []).append(path)
         if not by_reason:
             return "%s; 'cat /sys/bus/acpi/devices/*/%s' lists them" % (_NOBODY, attribute)
-        return "%s has it, but ACPI knows %s" % (
+        return "%s has it, but ACPI lists %s" % (
             _NO_DEVICE,
             "; ".join(
                 "%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()
@@ -94,14 +94,18 @@ class MissingDevices:
         if status is not None:
             # acpi_device_is_present and acpi_device_is_enabled in drivers/acpi/scan.c.
             if not status & (_PRESENT | _FUNCTIONING):
-                return "its _STA is %s, not present, so the kernel makes no device of it" % status
+                return (
+                    "its _STA is %s (not present), so the kernel creates no device for it"
+                ) % status
             if not status & _ENABLED:
-                return "its _STA is %s, not enabled, so the kernel makes no device of it" % status
+                return (
+                    "its _STA is %s (not enabled), so the kernel creates no device for it"
+                ) % status
         for entry in self._sysfs.names(directory):
             bus = self._sysfs.link_name("%s/%s/subsystem" % (directory, entry))
             if entry.startswith("physical_node") and bus:
                 return _on_bus(self._sysfs.link_name("%s/%s" % (directory, entry)) or "", bus)
-        return "the kernel made no device of it"
+        return "the kernel created no device for it"
 
     def of_name(self, device_name: str) -> str:
         buses = [
@@ -116,46 +120,46 @@ class MissingDevices:
         return _on_bus(device_name, buses[0])
 
     def _of_node(self, dt_path: str) -> str:
-        """Why a node that is there has no device of our buses."""
+        """Return why a node that is there has no device of our buses."""
         disabled = self._disabled_ancestor(dt_path)
         if disabled:
-            return "its node is there, but belongs to %s, whose status is not okay" % disabled
+            return "its node exists, but is below %s, whose status is not okay" % disabled
         status = self._sysfs.strings(_TREE + dt_path + "/status")
         if status and status[0] not in ("okay", "ok"):
             return (
-                "its node is there, but its status is %r, so the kernel makes no device of it"
+                "its node exists, but its status is %r, so the kernel creates no device for it"
                 % status[0]
             )
         bus, name = self._device_at(dt_path)
         if bus not in (None, *BUSES):
             return _on_bus(name, bus)
         if not self._sysfs.exists(_TREE + dt_path + "/compatible"):
-            return "its node is there, but has no compatible, so the kernel makes no device of it"
+            return "its node exists, but has no compatible, so the kernel creates no device for it"
         parent = dt_path.rpartition("/")[0]
         if parent and not _POPULATED & set(self._sysfs.strings(_TREE + parent + "/compatible")):
             return (
-                "its node is there, but its parent %s is no bus that the kernel makes devices of "
-                "(simple-bus, simple-mfd); only the parent's driver could%s"
+                "its node exists, but its parent %s is not a bus for whose children the kernel "
+                "creates devices (simple-bus, simple-mfd); only the parent's driver could%s"
                 % (parent, self._of_parent(parent))
             )
         return (
-            "its node is there, but the kernel made no device of it, as for interrupt controllers, "
-            "early clocks and reserved memory"
+            "its node exists, but the kernel created no device for it, as for interrupt "
+            "controllers, early clocks and reserved memory"
         )
 
     def _of_parent(self, dt_path: str) -> str:
         bus, name = self._device_at(dt_path)
         if bus is None:
-            return ", and it has no device either"
+            return ", and the parent has no device either"
         driver = self._sysfs.link_name("bus/%s/devices/%s/driver" % (bus, name))
         return ", and %s device %s %s" % (
             bus,
             name,
-            "is bound to %s, which made none" % driver if driver else "is bound to no driver",
+            "is bound to %s, which created none" % driver if driver else "is not bound to a driver",
         )
 
     def _device_at(self, dt_path: str) -> tuple[str | None, str]:
-        """Bus and name of the device of a node; (None, "") if it has none."""
+        """Return bus and name of the device of a node; (None, "") if it has none."""
         return self._devices.get(dt_path, (None, ""))
 
     @functools.cached_property
@@ -181,7 +185,7 @@ class MissingDevices:
             path = waiting.pop()
             for compatible in self._sysfs.strings(_TREE + path + "/compatible"):
                 paths.setdefault(compatible, []).append(path or "/")
-            below = self._sysfs.folders(_TREE + path)
+            below = self._sysfs.list_directories(_TREE + path)
             waiting += ["%s/%s" % (path, name) for name in reversed(below)]
         return paths
 
@@ -202,4 +206,4 @@ class MissingDevices:
 
 
 def _on_bus(name: str, bus: str | None) -> str:
-    return "its device is %s on the %s bus; this collection handles %s" % (name, bus, _HANDLED)
+    return "its device is %s on the %s bus; this collection supports %s" % (name, bus, _HANDLED)

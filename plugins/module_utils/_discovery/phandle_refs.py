@@ -82,11 +82,13 @@ class References:
         self._no_lists: set[str] = set()
 
     def to(self, dt_path: str) -> list[Reference]:
-        """Who refers to the node of a device, or to one below it that is no device itself."""
+        """Return references to the node of a device, or to nodes below it without a device."""
         if self._by_supplier is None:
             # To read the tree takes much longer than to see that nothing can refer to the node.
             node = _TREE + dt_path
-            if not self._sysfs.exists(node + "/phandle") and not self._sysfs.folder_count(node):
+            if not self._sysfs.exists(node + "/phandle") and not self._sysfs.count_directories(
+                node
+            ):
                 return []
             self._by_supplier = self._read()
         references: dict[str, Reference] = {}
@@ -147,7 +149,7 @@ class References:
             for name in sorted(listing.others - self._no_lists)
             if self._is_list(name)
         )
-        for child in listing.folders:
+        for child in listing.directories:
             # What dtc adds for overlays (__symbols__, __local_fixups__) names properties as well.
             if path or not child.startswith("__"):
                 self._read_node("%s/%s" % (path, child), owner, interrupt_parent, tree)
@@ -169,7 +171,7 @@ class References:
         return struct.unpack(">%dI" % count, content[: count * 4])
 
     def _named(self, name: str, cells: Sequence[int], paths: Mapping[int, str]) -> list[int]:
-        """The phandles of a list; without what is not known, and all after it."""
+        """Return the phandles of a list; without what is not known, and all after it."""
         size_name = _size_name(name)
         phandles: list[int] = []
         position = 0
@@ -193,7 +195,7 @@ class References:
         return self._sizes[key]
 
     def _thermal_zone(self, path: str) -> str | None:
-        """The thermal zone of a node or of a node above it, if the kernel watches it."""
+        """Return the thermal zone of a node or of a node above it, if the kernel watches it."""
         zone = path[len(_ZONES) :].partition("/")[0]
         for name in self._sysfs.names("class/thermal"):
             home = "class/thermal/" + name
@@ -205,7 +207,7 @@ class References:
         return None
 
     def _bound_device(self, path: str, supplier: str) -> str | None:
-        """The device of a node or of the nearest node above it, if it is bound."""
+        """Return the device of a node or of the nearest node above it, if it is bound."""
         while path and path not in self._devices:
             path = path.rpartition("/")[0]
         device = self._devices.get(path)
@@ -217,5 +219,5 @@ class References:
 
 @functools.lru_cache(maxsize=None)
 def _size_name(name: str) -> str | None:
-    """What tells the cells of a property that is such a list; None for any other property."""
+    """Return the name of the cells property of a phandle list, or None for other properties."""
     return next((size for pattern, size in _LISTS if re.fullmatch(pattern, name)), None)

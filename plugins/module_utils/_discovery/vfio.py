@@ -23,18 +23,18 @@ NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
 NOIOMMU_GROUP = "vfio-noiommu"
 
 NO_GROUP = (
-    "%s has no IOMMU group (%s), and VFIO does not take a device without one (EINVAL). Give the "
-    "device an IOMMU in the firmware, or accept that it can reach all memory and set "
+    "%s has no IOMMU group (%s), and VFIO rejects such devices (EINVAL). Configure an IOMMU for "
+    "the device in the firmware, or accept that it can access all memory and set "
     "`unsafe_noiommu: true`"
 )
 NO_RESET = (
-    "%%s has no reset function (%%s), and %s asks for one (ENOENT). If the device may be "
-    "handed over without a reset, set `reset_required: false`" % RESETTING.vfio_driver
+    "%%s has no reset function (%%s), and %s requires one (ENOENT). If the device may be used "
+    "without a reset, set `reset_required: false`" % RESETTING.vfio_driver
 )
 
 
 def registered(sysfs: Sysfs) -> list[str]:
-    """The vfio drivers that the kernel has at this moment."""
+    """Return the vfio drivers that the kernel has at this moment."""
     return [
         driver
         for bus, driver in VFIO_DRIVERS.items()
@@ -43,7 +43,7 @@ def registered(sysfs: Sysfs) -> list[str]:
 
 
 def present_settings(sysfs: Sysfs) -> VfioSettings:
-    """The settings of the vfio modules that are loaded; None for one that is not."""
+    """Return the settings of the vfio modules that are loaded; None for one that is not."""
     noiommu = _flag(sysfs.read(NOIOMMU))
     if noiommu is None and sysfs.exists("module/vfio"):
         # Without CONFIG_VFIO_NOIOMMU there is no such parameter.
@@ -58,7 +58,7 @@ def _flag(text: str | None) -> bool | None:
 def native(
     sysfs: Sysfs, kmod: Kmod, device: Identity, remembered: tuple[str | None] | None
 ) -> Native:
-    """The driver that takes the device without an override.
+    """Return the driver that takes the device without an override.
 
     ``remembered`` holds the driver that it was taken from, None for none; it is None itself where
     nothing is remembered.
@@ -83,7 +83,7 @@ def native(
 
 
 def modalias(sysfs: Sysfs, device: Identity) -> str:
-    """What udev asks modprobe with, to find the modules that claim the device."""
+    """Return what udev asks modprobe with, to find the modules that claim the device."""
     directory = sysfs_dir(device)
     return BUSES[device.bus].modalias(lambda name: sysfs.read("%s/%s" % (directory, name)))
 
@@ -97,7 +97,7 @@ class Sibling(NamedTuple):
 
 
 def native_siblings(sysfs: Sysfs, device: Identity) -> list[Sibling]:
-    """Those who share the IOMMU group and are on a driver that does DMA of its own.
+    """Return those who share the IOMMU group and are on a driver that does DMA of its own.
 
     ``name`` is "bus/name". Before Linux 7 a device has its group from its first probe on, so that
     nothing is known of one that no driver was tried on.
@@ -118,22 +118,22 @@ def native_siblings(sysfs: Sysfs, device: Identity) -> list[Sibling]:
 
 
 def _leaves_dma_alone(driver: str) -> bool:
-    """driver_managed_dma in the kernel's drivers: those of VFIO on any bus, and two of PCI."""
+    """Return whether a driver sets driver_managed_dma: those of VFIO, and two of PCI."""
     return "vfio" in driver or driver in ("pcieport", "pci-stub")
 
 
 def why_not_bound(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str:
-    """What an errno of ``bind`` means for this device, and what to do; one sentence or two."""
+    """Explain an errno of ``bind`` for this device, with a remedy."""
     if is_vfio_driver(driver, device.bus):
         if code == errno.EINVAL:
             return _why_invalid(sysfs, device)
         if code == errno.ENOENT:
             return _why_no_reset(sysfs, device)
     if code == errno.EAGAIN:
-        return "A supplier of the device is not ready; bind the supplier first and run again"
+        return "A supplier of the device is not ready. Bind the supplier first, and run again"
     if code == errno.ENODEV:
-        return "The driver declines this device, as it does one that it was not written for"
-    return "The kernel's log ('dmesg | grep %s') may say why" % device.name
+        return "The driver's probe rejected this device. Use a driver that supports it"
+    return "Read the kernel log for the cause ('dmesg | grep %s')" % device.name
 
 
 def _why_invalid(sysfs: Sysfs, device: Identity) -> str:
@@ -141,13 +141,13 @@ def _why_invalid(sysfs: Sysfs, device: Identity) -> str:
     group = sysfs.link_name(path + "/iommu_group")
     if group:
         return (
-            "It is in IOMMU group %s, so the IOMMU is not cache coherent for it, or another driver "
-            "of the group stands in the way; see 'dmesg'" % group
+            "It is in IOMMU group %s, and either the IOMMU is not cache coherent for it, or "
+            "another driver in the group conflicts. Read 'dmesg'" % group
         )
     if not device.dt_path:
         reason = "the firmware's tables name no IOMMU for it"
     elif sysfs.exists(path + "/of_node/iommus"):
-        reason = "its node has iommus, but the IOMMU did not take it; see 'dmesg | grep -i smmu'"
+        reason = "its node has iommus, but the IOMMU did not attach it; see 'dmesg | grep -i smmu'"
     else:
         reason = "its node has no iommus property"
     return NO_GROUP % ("It", reason)
@@ -157,31 +157,31 @@ def _why_no_reset(sysfs: Sysfs, device: Identity) -> str:
     if present_settings(sysfs).reset_required:
         return NO_RESET % (
             "It",
-            device.compatible[0] if device.compatible else "the firmware has no _RST",
+            device.compatible[0] if device.compatible else "its firmware has no _RST",
         )
     return (
-        "It has no reset function, and this kernel refuses it even with `reset_required: false`, "
-        "as Linux before 6.3 does (fixed by commit 168a9c91fe0a); a newer kernel takes it"
+        "It has no reset function, and this kernel requires one even with `reset_required: "
+        "false`, as Linux before 6.3 does. Use a kernel with commit 168a9c91fe0a"
     )
 
 
 def bound_wrongly(sysfs: Sysfs, plan: DevicePlan, after: State) -> str | None:
-    """What is missing on a device that was bound to VFIO, or None."""
+    """Return what is missing on a device that was bound to VFIO, or None."""
     if not is_vfio_driver(plan.driver, plan.device.bus):
         return None
     if after.iommu_group is None:
         return "it is bound, but has no IOMMU group"
     if not after.vfio_nodes:
-        return "it is bound, but the kernel made no node for IOMMU group %s" % after.iommu_group
+        return "it is bound, but the kernel created no node for IOMMU group %s" % after.iommu_group
     if sysfs.has_node("/dev/vfio"):
         missing = [node for node in after.vfio_nodes if not sysfs.has_node(node)]
         if missing:
-            return "it is bound, but %s is not there" % ", ".join(missing)
+            return "it is bound, but %s does not exist" % ", ".join(missing)
     return None
 
 
 def is_built_in(sysfs: Sysfs, module: str) -> bool:
-    """Whether a module that is there is part of the kernel; ``module`` as the kernel spells it."""
+    """Return whether a present module is built in; ``module`` as the kernel spells it."""
     # mod_sysfs_setup in kernel/module/sysfs.c makes initstate, for modules that were loaded.
     module_dir = "module/" + module
     return sysfs.exists(module_dir) and not sysfs.exists(module_dir + "/initstate")

@@ -129,9 +129,9 @@ class Usage:
     def _directories_below(self, device: Identity) -> list[str]:
         """Return the directories of a device; none if it has no more than every device has."""
         directory = sysfs_dir(device)
-        if self._sysfs.folder_count(directory) <= self._least_count:
+        if self._sysfs.count_directories(directory) <= self._least_count:
             return []
-        return self._sysfs.folders(directory)
+        return self._sysfs.list_directories(directory)
 
     @functools.cached_property
     def _least_count(self) -> int:
@@ -150,7 +150,9 @@ class Usage:
             if hazards is not None:
                 return hazards
         return self._hazards_at(entry, subsystem, checks) + [
-            hazard for below in entry.listing.folders for hazard in self._below(entry.path, below)
+            hazard
+            for below in entry.listing.directories
+            for hazard in self._below(entry.path, below)
         ]
 
     def _hazards_at(
@@ -176,7 +178,7 @@ class Usage:
             return hazards
         return hazards + [
             hazard
-            for below in entry.listing.folders
+            for below in entry.listing.directories
             for hazard in self._configured_below(entry.path, below)
         ]
 
@@ -208,5 +210,5 @@ def _judged(entry: Entry, checks: Sequence[tuple[str, ClassCheck]]) -> list[Haza
     try:
         return [hazard for kind, check in checks for hazard in check.hazards(kind, entry)]
     except KernelBlockedError:
-        sentence = "%s does not tell whether it is in use" % entry.name
+        sentence = "%s does not report whether it is in use" % entry.name
         return [Hazard("consumers", entry.name, sentence)]

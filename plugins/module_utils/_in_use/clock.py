@@ -22,7 +22,7 @@ class Clock(UseKind):
 def _use_of_rtc(entry: Entry) -> str | None:
     # drivers/rtc/sysfs.c; an alarm is read under a lock of the rtc.
     if entry.read("hctosys") == "1":
-        return "%s keeps the time that the system is set by" % entry.name
+        return "%s is the clock that sets the system time" % entry.name
     if "wakealarm" in entry.listing.others and entry.read_locked("wakealarm"):
         return "%s has an alarm set (wakealarm)" % entry.name
     return None

@@ -67,7 +67,7 @@ class Configured:
         self._consoles: dict[str, str] | None = None
 
     def blocks(self, names: Sequence[str]) -> str | None:
-        """What block devices, by the kernel's names, will be used for, or None."""
+        """Return what block devices, by the kernel's names, will be used for, or None."""
         if self._by_name is None:
             self._by_name = {}
             for block in self._blocks():
@@ -78,7 +78,7 @@ class Configured:
         return ", ".join(uses) or None
 
     def interface(self, path: str, name: str) -> str | None:
-        """The file that configures the interface with this path and name, or None."""
+        """Return the file that configures the interface with this path and name, or None."""
         uevent = _text.lines(self._sysfs.read(path + "/uevent") or "")
         kinds = [line.partition("=")[2] for line in uevent if line.startswith("DEVTYPE=")]
         device = re.match(r"bus/\w+/devices/([^/]+)/", path)
@@ -92,23 +92,23 @@ class Configured:
         return self._networks.file_of(interface)
 
     def terminal(self, name: str) -> str | None:
-        """What a terminal will be used for, or None."""
+        """Return what a terminal will be used for, or None."""
         if self._consoles is None:
             self._consoles = dict(self._read_consoles())
         return self._consoles.get(name)
 
     def absent(self, name: str) -> str | None:
-        """What a device that is not there is named for, by the name that it will have."""
+        """Return what a device that is not there is named for, by the name that it will have."""
         path = "platform-" + name
         for block in self._blocks():
             if re.search(r"/by-path/%s(?![\w.@:])" % re.escape(path), block.called):
-                return "%s, which will be its disk, is %s" % (block.called, block.use)
+                return "%s, which will be a disk below it, is %s" % (block.called, block.use)
         return None
 
     def nodes(self) -> dict[str, NodeUse]:
-        """Nodes of the device tree whose devices will be used, by their paths.
+        """Return nodes of the device tree whose devices will be used, by their paths.
 
-        Those are looked at that the tree itself names: the console and what has an alias.
+        Those are inspected that the tree itself names: the console and what has an alias.
         """
         uses: dict[str, NodeUse] = {}
         for name in self._sysfs.names(_TREE + "/aliases"):
@@ -146,7 +146,7 @@ class Configured:
         return (self._sysfs.strings("%s/%s" % (_TREE, path)) or ("",))[0]
 
     def _text(self, path: str) -> str:
-        """The content; nothing of what is no file, or is root's alone."""
+        """Return the content; nothing of what is no file, or is root's alone."""
         try:
             return self._files.read(path) or ""
         except PolicyError:
@@ -180,7 +180,7 @@ class Configured:
     def _of_command_line(self) -> Iterator[_Block]:
         for word in _text.words(self._text(KERNEL_COMMAND_LINE)):
             key, _equals, value = word.partition("=")
-            use = "%s= of the kernel's command line" % key
+            use = "%s= of the kernel command line" % key
             if key in _BLOCKS:
                 yield _Block(value, use)
             elif key in _ENCRYPTED:
@@ -193,14 +193,14 @@ class Configured:
                 yield _Block(_text.stripped(line[len(key) :]), "%s of %s" % (key, path))
 
     def _table(self, path: str) -> Iterator[list[str]]:
-        """The first four fields of each line; empty where a line has less."""
+        """Yield the first four fields of each line; empty where a line has less."""
         for line in _text.lines(self._text(path)):
             fields = _text.words(line)
             if len(fields) > 1 and not fields[0].startswith("#"):
                 yield [_text.unescaped(field) for field in [*fields, "", ""][:4]]
 
     def _name_of(self, called: str) -> str | None:
-        """The kernel's name of the block device that a file calls so; None if it is not there."""
+        """Return the kernel's name of the block device named in a file, or None."""
         tag, equals, value = called.partition("=")
         if equals and tag in _TAGS:
             directory = "/dev/disk/by-" + _TAGS[tag]
@@ -236,17 +236,17 @@ class Configured:
         for word in _text.words(self._text(KERNEL_COMMAND_LINE)):
             key, _equals, value = word.partition("=")
             if key == "console":
-                yield value.partition(",")[0], "console= of the kernel's command line"
+                yield value.partition(",")[0], "console= of the kernel command line"
         for directory in self._files.names(_UNITS):
             for name in self._files.names("%s/%s" % (_UNITS, directory)):
                 terminal = re.match(r"serial-getty@(.+)\.service\Z", name)
                 if terminal and directory.endswith(".wants"):
                     yield (
                         terminal.group(1),
-                        "that of a login (%s/%s/%s)" % (_UNITS, directory, name),
+                        "used for logins (%s/%s/%s)" % (_UNITS, directory, name),
                     )
 
 
 def _encoded(value: str) -> str:
-    """A label as udev has it in the name of a link."""
+    """Return a label as udev has it in the name of a link."""
     return _ESCAPED.sub(lambda match: "\\x%02x" % ord(match.group()), value)

@@ -31,8 +31,8 @@ _PLACEHOLDERS = ("dummy", "pcieport", "spidev")
 class Consumers(UseKind):
     name = "consumers"
     fatal_remedy = (
-        "Stop or unload what uses them, such as dmatest, or raid456 and then async_tx; a DMA "
-        "channel in use is never taken away, because the kernel would crash"
+        "Stop or unload its clients, such as dmatest, or raid456 and then async_tx; a DMA "
+        "channel in use is never released, because the kernel would crash"
     )
 
     def __init__(self, sources: Sources) -> None:
@@ -81,7 +81,7 @@ class Consumers(UseKind):
         )
         if driver in _PLACEHOLDERS or not is_own:
             return []
-        sentence = "%s:%s below it is bound to %s and would lose its driver"
+        sentence = "%s:%s below it is bound to %s and would be unbound"
         return [Hazard(self.name, entry.name, sentence % (subsystem, entry.name, driver))]
 
     def of_device(self, device: Identity, state: State, known: Sequence[Hazard]) -> list[Hazard]:
@@ -90,16 +90,16 @@ class Consumers(UseKind):
         linked = {hazard.subject for hazard in hazards} if references else ()
         for reference in references:
             if reference.consumer not in linked:
-                sentence = "%s uses it (%s in the device tree) and would not work without it"
+                sentence = "%s uses it (%s in the device tree) and would stop working"
                 sentence %= (reference.consumer, reference.property)
                 hazards.append(Hazard(self.name, reference.consumer, sentence))
         is_known = bool(known or hazards)
         return hazards + self._hidden(device, state.driver or "", is_known=is_known)
 
     def _channels(self, entry: Entry) -> list[Hazard] | None:
-        if not has_channels(self.sysfs, entry.path, entry.listing.folders):
+        if not has_channels(self.sysfs, entry.path, entry.listing.directories):
             return None
-        use = use_of_channels(self.sysfs, entry.path, entry.listing.folders)
+        use = use_of_channels(self.sysfs, entry.path, entry.listing.directories)
         return [Hazard(self.name, "dma", use.sentence, use.is_fatal)] if use else []
 
     def _has_own_node(self, entry: Entry) -> bool:
@@ -123,10 +123,10 @@ class Consumers(UseKind):
             for hazard in self._vfio_nodes.below(path, self.sysfs.link_name(path + "/driver") or "")
         ]
         hazards += [
-            Hazard(self.name, consumer, "%s depends on it and would lose its driver" % consumer)
+            Hazard(self.name, consumer, "%s depends on it and would be unbound" % consumer)
             for consumer in linked
         ]
-        untracked = "%s uses it (a device link that its driver made) and would not work without it"
+        untracked = "%s uses it (a device link of its driver) and would stop working"
         return hazards + [
             Hazard(self.name, consumer, untracked % consumer)
             for consumer in self._untracked(directory, names)
@@ -175,7 +175,7 @@ class Consumers(UseKind):
             return []
         hazards = [Hazard(self.name, driver, sentence) for sentence in of_driver.uses]
         if handlers and not is_known:
-            sentence = "interrupts come through it (%s)" % ", ".join(handlers)
+            sentence = "it delivers interrupts (%s)" % ", ".join(handlers)
             hazards.append(Hazard(self.name, device.name, sentence))
         if of_driver.held and not is_known and not hazards and not self._has_clock(device):
             hazards.append(Hazard(self.name, driver, of_driver.held))
@@ -190,4 +190,4 @@ class Consumers(UseKind):
 
 
 def _use_of_iommu(entry: Entry) -> str:
-    return "it is the IOMMU %s, which other devices translate by" % entry.name
+    return "it is the IOMMU %s of other devices" % entry.name

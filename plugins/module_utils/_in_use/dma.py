@@ -55,7 +55,7 @@ def use_of_channels(sysfs: Sysfs, path: str, names: Sequence[str]) -> ChannelUse
     try:
         counts = sysfs.read_locked(["%s/%s/in_use" % (path, name) for name in names])
     except KernelBlockedError:
-        return ChannelUse("the kernel does not tell whether its DMA channels are in use", True)
+        return ChannelUse("the kernel does not report whether its DMA channels are in use", True)
     used = [
         _Channel(channel, name, count, sysfs.link_name(channel + "/slave"))
         for name, count in zip(names, counts)
@@ -79,7 +79,7 @@ def use_of_channels(sysfs: Sysfs, path: str, names: Sequence[str]) -> ChannelUse
     if sysfs.exists("module/async_tx"):
         holders = sysfs.names("module/async_tx/holders")
         needed = ", for " + ", ".join(holders) if holders else ""
-        sentence += " (module async_tx takes all channels%s)" % needed
+        sentence += " (module async_tx claims all channels%s)" % needed
     return ChannelUse(sentence, True)
 
 

@@ -78,7 +78,7 @@ class DriverUses:
         return DriverUse(uses, sentence % (module, counted(str(references), "reference")))
 
     def _references(self, module: str) -> int:
-        """Uses of a module besides those by modules that need it (module_refcount)."""
+        """Return uses of a module besides those by modules that need it (module_refcount)."""
         count = _text.number(self._sysfs.read("module/%s/refcnt" % module))
         holders = self._sysfs.names("module/%s/holders" % module)
         return 0 if count is None else count - len(holders)

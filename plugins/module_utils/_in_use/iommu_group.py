@@ -16,10 +16,10 @@ from .use_kind import UseKind
 
 class IommuGroup(UseKind):
     name = "group"
-    verdict = "would be of no use to VFIO"
+    verdict = "cannot be opened by VFIO"
     remedy = (
-        "Give %(subject)s to VFIO in the same list, or keep drivers off it with no_autobind; to do "
-        "so later, add 'group' to `allow`"
+        "Add %(subject)s to the list with policy vfio or no_autobind; to do so later, add "
+        "'group' to `allow`"
     )
 
     def of_group(self, device: Identity, leaving: Container[str]) -> list[Hazard]:
@@ -27,8 +27,9 @@ class IommuGroup(UseKind):
             Hazard(
                 self.name,
                 sibling.name,
-                "%s of the same IOMMU group (%s) is on driver %s, and VFIO opens no device of a "
-                "group with such a one" % (sibling.name, sibling.group, sibling.driver),
+                "%s of the same IOMMU group (%s) is bound to %s, and VFIO requires every device "
+                "of the group to be bound to a VFIO driver or to none"
+                % (sibling.name, sibling.group, sibling.driver),
             )
             for sibling in native_siblings(self.sysfs, device)
             if sibling.name not in leaving

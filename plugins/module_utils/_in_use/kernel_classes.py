@@ -36,7 +36,7 @@ def _use_of_gpio(entry: Entry) -> str | None:
 
 def _use_of_iio(entry: Entry) -> str | None:
     # buffer is an older name of buffer0: drivers/iio/industrialio-buffer.c.
-    for buffer in entry.listing.folders:
+    for buffer in entry.listing.directories:
         if re.fullmatch(r"buffer\d*", buffer) and entry.read(buffer + "/enable") == "1":
             return "%s is capturing (%s)" % (entry.name, buffer)
     return None
@@ -51,7 +51,7 @@ def _use_of_endpoint(entry: Entry) -> str | None:
 
 def _use_of_pwm(entry: Entry) -> str | None:
     # pwm_export_child in drivers/pwm/core.c.
-    exported = [name for name in entry.listing.folders if re.fullmatch(r"pwm\d+", name)]
+    exported = [name for name in entry.listing.directories if re.fullmatch(r"pwm\d+", name)]
     if not exported:
         return None
     return "%s has exported %s" % (entry.name, ", ".join(exported))

@@ -63,7 +63,7 @@ class Network(UseKind):
             " with " + ", ".join(about) if about else "",
         )
         if self.sources.processes.address_of_this_run() in addresses:
-            sentence += ", and this run comes in over it"
+            sentence += ", and this run is connected through it"
         return sentence
 
     def _configured_use(self, entry: Entry) -> str | None:
@@ -91,15 +91,15 @@ class Network(UseKind):
 
     def _other_namespace(self, entry: Entry) -> list[Hazard] | None:
         # The directory goes with the last device in it.
-        if entry.listing.folders:
+        if entry.listing.directories:
             return None
-        sentence = "a %s of it is in another network namespace (a container's)"
+        sentence = "a %s on it is in another network namespace (a container's)"
         return [Hazard(self.name, entry.name, sentence % _NAMESPACED[entry.name])]
 
 
 def _use_of_bluetooth(entry: Entry) -> str | None:
     # hci_conn_add_sysfs in net/bluetooth/hci_sysfs.c.
-    connections = [name for name in entry.listing.folders if name.startswith(entry.name + ":")]
+    connections = [name for name in entry.listing.directories if name.startswith(entry.name + ":")]
     if not connections:
         return None
     count = counted(str(len(connections)), "connection")

@@ -89,7 +89,7 @@ class NetworkFiles:
         self._networkd: list[tuple[str, dict[str, Settings]]] = []
 
     def file_of(self, interface: Interface) -> str | None:
-        """The file that configures an interface, or None."""
+        """Return the file that configures an interface, or None."""
         if self._setups is None:
             self._networkd = list(self._read_networkd())
             self._setups = list(self._read())
@@ -115,7 +115,7 @@ class NetworkFiles:
         yield _Setup("%s (ip=)" % KERNEL_COMMAND_LINE, _kept(named))
 
     def _text(self, path: str) -> str:
-        """The content; nothing of what is no file, or is root's alone."""
+        """Return the content; nothing of what is no file, or is root's alone."""
         try:
             return self._files.read(path) or ""
         except PolicyError:
@@ -148,11 +148,11 @@ class NetworkFiles:
                 ]
 
     def _read_networkd(self) -> Iterator[tuple[str, dict[str, Settings]]]:
-        for path in self._files.layered(_NETWORKD, ".network", ""):
+        for path in self._files.drop_in_files(_NETWORKD, ".network", ""):
             yield path, _sections(self._text(path))
 
     def _of_networkd(self, interface: Interface) -> str | None:
-        """The first file that matches counts: systemd.network(5)."""
+        """Return the first file that matches counts: systemd.network(5)."""
         for path, sections in self._networkd:
             match = sections.get("Match", {})
             is_named = interface.name or any(match.get(key) for key in _MACS)
@@ -184,7 +184,7 @@ def _logical_lines(content: str) -> Iterator[list[str]]:
 
 
 def _interfaces_names(content: str) -> tuple[list[str], list[str]]:
-    """What interfaces(5) names, and the patterns of paths that it includes."""
+    """Return what interfaces(5) names, and the patterns of paths that it includes."""
     names: list[str] = []
     included: list[str] = []
     for key, *values in _logical_lines(content):
@@ -203,7 +203,7 @@ def _interfaces_names(content: str) -> tuple[list[str], list[str]]:
 
 
 def _sections(content: str) -> dict[str, Settings]:
-    """A file of sections with keys, as systemd reads it: an empty value resets a key."""
+    """Return a file of sections with keys, as systemd reads it: an empty value resets a key."""
     sections: dict[str, dict[str, list[str]]] = {}
     keys: dict[str, list[str]] = {}
     for line in _text.lines(content.replace("\\\n", " ")):
@@ -221,7 +221,7 @@ def _sections(content: str) -> dict[str, Settings]:
 
 
 def _matches(match: Settings, interface: Interface) -> bool:
-    """Whether [Match] of a .network file may mean the interface.
+    """Return whether [Match] of a .network file may mean the interface.
 
     What is not known of it here (Host=, Property=, Virtualization= …) counts as met.
     """
@@ -253,7 +253,7 @@ def _mac(text: str) -> str:
 
 
 def _keyfile_names(content: str) -> list[str]:
-    """What a profile of NetworkManager names; one that names nothing is for no certain one."""
+    """Return the interface of a NetworkManager profile; one without a name fits any."""
     sections = _sections(content)
     values = [
         value
@@ -265,7 +265,7 @@ def _keyfile_names(content: str) -> list[str]:
 
 
 def _netplan_names(content: str) -> list[str]:
-    """Each word of the file that may be an interface; its reader would take a parser of YAML."""
+    """Return each word that may name an interface; real parsing would need a YAML parser."""
     lines = [
         line.partition(" #")[0] for line in _text.lines(content) if _text.stripped(line)[:1] != "#"
     ]

@@ -97,7 +97,7 @@ class Storage(UseKind):
         for subsystem in self.sysfs.names(subsystems):
             path = "%s/%s" % (subsystems, subsystem)
             if self.sysfs.link("%s/%s" % (path, entry.name)):
-                for disk in self.sysfs.folders(path):
+                for disk in self.sysfs.list_directories(path):
                     if self.sysfs.exists("%s/%s/holders" % (path, disk)):
                         yield entry._replace(path="%s/%s" % (path, disk), name=disk)
 
@@ -120,7 +120,7 @@ class Storage(UseKind):
             is_claimed = self.sysfs.is_claimed("/dev/" + name)
         except KernelBlockedError:
             return ["%s does not answer" % name]
-        return ["the kernel has it in use, and does not tell for what"] if is_claimed else []
+        return ["it is in use by the kernel, which does not report the user"] if is_claimed else []
 
     def _stack(self, path: str) -> list[tuple[str, str]]:
         """Return a disk, its partitions and what is stacked on them: (name, major:minor)."""
@@ -135,7 +135,7 @@ class Storage(UseKind):
             stack.append((name, number))
             waiting += [
                 "%s/%s" % (block, entry)
-                for entry in self.sysfs.folders(block)
+                for entry in self.sysfs.list_directories(block)
                 if self.sysfs.exists("%s/%s/partition" % (block, entry))
             ]
             holders = block + "/holders/"
@@ -168,7 +168,7 @@ class Storage(UseKind):
         return self._used
 
     def _read_used(self) -> dict[str, str]:
-        """What each block device in use is used for, by its major:minor."""
+        """Return what each block device in use is used for, by its major:minor."""
         used: dict[str, str] = {}
         for path in self._mounts.swaps:
             number = _number_of(path)

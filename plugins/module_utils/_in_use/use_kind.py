@@ -114,8 +114,8 @@ class UseKind:
     name: str
     # In messages, what a device in such use is, and what can be done about a hazard.
     verdict = "is in use"
-    remedy = "To accept that it loses its driver, add '%(kind)s' to `allow`"
-    fatal_remedy = "This is never accepted"
+    remedy = "To accept this, add '%(kind)s' to `allow`"
+    fatal_remedy = "No kind in `allow` accepts this"
     # Whether users and their programs bring it about, at any time.
     is_of_user_space = False
 

@@ -17,7 +17,7 @@ from .use_kind import UseKind, held
 
 class VfioNodes(UseKind):
     name = OPEN_NODE
-    fatal_remedy = "Stop what uses it; an open device is never taken"
+    fatal_remedy = "Stop the process that uses it; an open device is never unbound"
     is_of_user_space = True
 
     def of_state(self, state: State) -> list[Hazard]:
@@ -49,8 +49,8 @@ class VfioNodes(UseKind):
                 Hazard(
                     self.name,
                     nodes[0],
-                    "it may be the VFIO device that is held open by %s, whose node the kernel does "
-                    "not tell" % _text.listed(unknown),
+                    "it may be the VFIO device that is held open by %s; the kernel does not "
+                    "expose which" % _text.listed(unknown),
                     is_fatal=True,
                 )
             ]

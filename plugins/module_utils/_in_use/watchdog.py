@@ -36,4 +36,4 @@ def _use_of_bmc(entry: Entry) -> str | None:
     # Its watchdog has no device of its own: drivers/char/ipmi/ipmi_watchdog.c.
     if not entry.sysfs.exists("module/ipmi_watchdog"):
         return None
-    return "module ipmi_watchdog reaches its watchdog through %s" % entry.name
+    return "module ipmi_watchdog uses its watchdog through %s" % entry.name

@@ -62,20 +62,20 @@ class State(NamedTuple):
     @property
     def binding(self) -> str:
         """Driver and override in words."""
-        return "on driver %s with driver_override %s" % (
-            self.driver or "none",
+        return "bound to %s with driver_override %s" % (
+            self.driver or "no driver",
             self.driver_override or "unset",
         )
 
     def is_bound_as(self, other: State) -> bool:
-        """Whether driver and override are the same."""
+        """Return whether driver and override are the same."""
         return (self.driver, self.driver_override) == (other.driver, other.driver_override)
 
 
 class Native(NamedTuple):
     """The driver that takes a device without an override, as far as it can be known.
 
-    ``driver`` is None where no driver claims the device. ``module`` has to be loaded first for it,
+    ``driver`` is None if no driver claims the device. ``module`` has to be loaded first for it,
     or is None. It ``was_bound`` when the device was taken from it; otherwise it is what the
     device's modalias promises, and its probe may still decline.
     """

@@ -15,7 +15,7 @@ from .steps import DevicePlan, HostStep, HostStepKind, Step, StepKind
 
 
 def override_of(policy: Policy, bus: str) -> str | None:
-    """The driver_override that a policy sets on a device of ``bus``; None clears it."""
+    """Return the driver_override that a policy sets on a device of ``bus``; None clears it."""
     return {
         VFIO: BUSES[bus].vfio_driver,
         NO_AUTOBIND: NO_DRIVER,
@@ -25,7 +25,7 @@ def override_of(policy: Policy, bus: str) -> str | None:
 
 
 def is_still_applied(policy: Policy, bus: str, state: State) -> bool:
-    """Whether a device still is as ``policy`` leaves it, or half on its way back from there."""
+    """Return whether a device is still in the state of ``policy``, or partly released."""
     override = override_of(policy, bus)
     if state.driver_override is not None:
         return state.driver_override == override
@@ -33,12 +33,12 @@ def is_still_applied(policy: Policy, bus: str, state: State) -> bool:
 
 
 def is_native(device: Identity, state: State) -> bool:
-    """Whether the kernel alone chose what drives the device."""
+    """Return whether the kernel alone chose what drives the device."""
     return state.driver_override is None and not is_vfio_driver(state.driver, device.bus)
 
 
 def is_settled(policy: Policy, device: Identity, state: State) -> bool:
-    """Whether a device is as ``policy`` leaves it, so that a boot changes nothing."""
+    """Return whether a device is as ``policy`` leaves it, so that a boot changes nothing."""
     if policy.kind == DEFAULT:
         return is_native(device, state)
     override = override_of(policy, device.bus)
@@ -47,7 +47,7 @@ def is_settled(policy: Policy, device: Identity, state: State) -> bool:
 
 
 def needs_native(claim: Claim, state: State) -> bool:
-    """Whether the plan for this device depends on which driver is its native one."""
+    """Return whether the plan for this device depends on which driver is its native one."""
     policy, bus = claim.policy, claim.device.bus
     if policy.kind != DEFAULT or not policy.rebind:
         return False
@@ -59,7 +59,7 @@ def needs_native(claim: Claim, state: State) -> bool:
 
 
 def _asked_for(policy: Policy, bus: str, state: State) -> tuple[str | None, ...]:
-    """Drivers that a device was given to: by its override, or by the claim that is given up.
+    """Return drivers that a device was given to: by its override, or by the claim that is given up.
 
     A run that was killed may have cleared the override and left the driver.
     """
@@ -68,7 +68,7 @@ def _asked_for(policy: Policy, bus: str, state: State) -> tuple[str | None, ...]
 
 
 def plan(claim: Claim, state: State, native: Native) -> DevicePlan:
-    """The steps that bring one device to its policy; none where it is there already."""
+    """Return the steps that bring one device to its policy; none where it is there already."""
     device, policy = claim.device, claim.policy
     if policy.release_of and not is_still_applied(policy.release_of, device.bus, state):
         return DevicePlan(device, policy, state, (), state.driver, state.driver_override)
@@ -118,7 +118,7 @@ def host_steps(
     wanted: VfioSettings,
     present: VfioSettings,
 ) -> list[HostStep]:
-    """What the vfio modules need before devices are bound to them.
+    """Return what the vfio modules need before devices are bound to them.
 
     ``registered`` are the vfio drivers that the kernel has at this moment, ``present`` the
     settings of the modules that are loaded.

@@ -28,7 +28,7 @@ class Policy(NamedTuple):
 
     ``driver`` belongs to DRIVER. Without ``rebind`` the override alone is changed and the device
     stays where it is. ``release_of`` limits DEFAULT to devices that are as that policy leaves them,
-    so that what somebody else set up is not given back in passing.
+    so that what somebody else set up is not released in passing.
     """
 
     kind: str

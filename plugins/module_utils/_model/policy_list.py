@@ -20,8 +20,8 @@ KINDS = (VFIO, NO_AUTOBIND, DRIVER, DEFAULT)
 T = TypeVar("T")
 
 _NO_VFIO = (
-    "%s cannot have policy vfio, because VFIO has no driver for the %s bus. Use policy no_autobind "
-    "or driver"
+    "%s cannot have policy vfio: VFIO has no driver for the %s bus. Use policy no_autobind or "
+    "driver"
 )
 
 
@@ -38,16 +38,17 @@ class Entry(NamedTuple):
 
 
 def parse_entries(entries: Sequence[Mapping[str, Any]]) -> list[Entry]:
-    """The entries of a host's list; PolicyError names every bad one at once."""
+    """Return the entries of a host's list; PolicyError names every bad one at once."""
     return _parse_all(entries, _entry)
 
 
 def shared_tags(entries: Sequence[Entry]) -> dict[int, str]:
-    """What is wrong with entries that count on one board and share a tag, by position."""
+    """Return what is wrong with entries that count on one board and share a tag, by position."""
     counts = Counter(entry.tag for entry in entries)
     tags = [entry.tag for entry in entries]
     return {
-        tags.index(tag): "tag %r is that of %d entries; give each its own" % (tag, count)
+        tags.index(tag): ("Tag %r is used by %d entries. Give each entry a tag of its own")
+        % (tag, count)
         for tag, count in counts.items()
         if tag is not None and count > 1
     }
@@ -61,12 +62,12 @@ def check_tags(entries: Sequence[Entry]) -> None:
 
 
 def parse_selectors(entries: Sequence[Mapping[str, Any]]) -> list[Selector]:
-    """The selectors of a list without policies; PolicyError names every bad one at once."""
+    """Return the selectors of a list without policies; PolicyError names every bad one at once."""
     return _parse_all(entries, parse)
 
 
 def good_entries(entries: Sequence[Mapping[str, Any]], problems: Problems) -> dict[int, Entry]:
-    """Those entries of a host's list that can be read, by position; ``problems`` has the rest."""
+    """Return valid entries of a list by position; ``problems`` gets the others."""
     return _good(entries, _entry, problems)
 
 
@@ -105,7 +106,8 @@ def _entry(entry: Mapping[str, Any]) -> Entry:
         policy = _policy(entry)
         if tag is not None and policy.kind != VFIO:
             raise PolicyError(
-                "tag %r goes with policy vfio only, not with policy %s" % (tag, policy.kind)
+                ("Tag %r requires policy vfio, but the entry has policy %s. Omit `tag`")
+                % (tag, policy.kind)
             )
     with problems.collecting():
         tag = None if tag is None else check_tag(tag)
@@ -122,14 +124,17 @@ def _is_available(policy: Policy, bus: str) -> bool:
 def _policy(entry: Mapping[str, Any]) -> Policy:
     kind, driver = entry["policy"], entry.get("driver")
     if kind not in KINDS:
-        raise PolicyError("policy %r is none of %s" % (kind, ", ".join(KINDS)))
+        raise PolicyError(
+            "Policy %r is unknown. Set `policy` to one of %s" % (kind, ", ".join(KINDS))
+        )
     if kind == DRIVER and driver is None:
-        raise PolicyError("policy driver needs the driver's name in driver")
+        raise PolicyError("Policy driver requires the name of a driver. Set `driver`")
     if driver in VFIO_DRIVERS.values():
-        raise PolicyError("driver %s is VFIO's; say policy: vfio instead" % driver)
+        raise PolicyError("Driver %s is a VFIO driver. Set `policy: vfio` instead" % driver)
     if kind != DRIVER and driver is not None:
         raise PolicyError(
-            "driver %r goes with policy driver only, not with policy %s" % (driver, kind)
+            ("Driver %r requires policy driver, but the entry has policy %s. Omit `driver`")
+            % (driver, kind)
         )
     return Policy(kind, None if driver is None else check_driver(driver))
 
@@ -143,7 +148,7 @@ class Disagreement(NamedTuple):
 
 
 def claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> list[Claim]:
-    """One claim for each device, in the list's order.
+    """Return one claim for each device, in the list's order.
 
     PolicyError where two entries disagree, or where a tag would be that of several devices.
     """
@@ -165,7 +170,7 @@ def claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> l
 def disagreements(
     entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]
 ) -> list[Disagreement]:
-    """Entries that say something else of a device than those before them, or a tag of several."""
+    """Return entries that contradict earlier ones, or whose tag matches several devices."""
     first: dict[Identity, Entry] = {}
     tags: dict[Identity, str] = {}
     problems = []
@@ -184,7 +189,7 @@ def disagreements(
                 )
                 problems.append(Disagreement(position, sentence, [device]))
             if entry.tag and tags.setdefault(device, entry.tag) != entry.tag:
-                sentence = "Two entries call %s by different tags: %s and %s. Keep one" % (
+                sentence = "Two entries give %s different tags: %s and %s. Keep one" % (
                     device.label,
                     tags[device],
                     entry.tag,
@@ -195,8 +200,8 @@ def disagreements(
 
 def _ambiguous(entry: Entry, devices: Sequence[Identity]) -> str:
     return (
-        "tag %s is to be that of one device, and %s matches %d: %s. Name the one meant, or leave "
-        "the tag away"
+        "Tag %s must identify one device, but %s matches %d: %s. Use a more specific selector or "
+        "omit the tag"
         % (
             entry.tag,
             entry.selector.label,
@@ -209,7 +214,7 @@ def _ambiguous(entry: Entry, devices: Sequence[Identity]) -> str:
 def first_entries(
     entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]
 ) -> dict[Identity, Entry]:
-    """Who claims which device by a list that was once applied.
+    """Return who claims which device by a list that was once applied.
 
     Devices may have come that two of its entries match, and its user may have forgotten it; so
     where they disagree by now, the first counts.
@@ -222,7 +227,7 @@ def first_entries(
 
 
 def dropped(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:
-    """Claims that give back each device that the list claimed before and does not claim now."""
+    """Return claims that release the devices which the list no longer claims."""
     kept = {claim.device for claim in now}
     return [
         Claim(claim.device, Policy(DEFAULT, release_of=claim.policy))
@@ -232,6 +237,6 @@ def dropped(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:
 
 
 def compared(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:
-    """The claims of now, marked by whether the list before said the same of the device."""
+    """Return the claims of now, marked by whether the list before said the same of the device."""
     policies = {claim.device: claim.policy for claim in before}
     return [claim._replace(is_new=policies.get(claim.device) != claim.policy) for claim in now]

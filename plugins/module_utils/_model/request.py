@@ -16,7 +16,7 @@ class Request(NamedTuple):
     """What one run is asked for.
 
     ``is_whole_list`` is true where ``entries`` are all that this collection shall claim on the
-    host, so that what the last such list claimed and this one does not is given back. One that
+    host, so that what the last such list claimed and this one does not is released. One that
     ``takes_over`` replaces what driverctl has stored of the same devices. Of a ``rollout`` it is
     kept what there was before; one that ``restores`` brings that back in place of ``entries``.
     ``problems`` is what is wrong with it already, so that it can only be refused; ``positions`` are

@@ -98,13 +98,19 @@ class DtPath(SelectorKind):
                 path = path[len(root) :]
         first, *rest = path.split("/")
         if not rest and not first:
-            raise PolicyError("dt_path %r names the root of the tree, not a device" % value)
+            raise PolicyError(
+                (
+                    "dt_path %r is the root of the device tree, not a device. Give the path of a "
+                    "node below it"
+                )
+                % value
+            )
         parts = [first, *rest] if first else rest
         bad = [part for part in parts if not _consists_of(part, _NODE) or part in (".", "..")]
         if bad or (first and not _consists_of(first, _ALIAS)):
             raise PolicyError(
-                "dt_path %r is not a device-tree path: %s. It is absolute, such as "
-                "/soc/ethernet@e0700000, or starts with an alias, such as ethernet0"
+                "dt_path %r is not a device-tree path: %s. Give an absolute path, such as "
+                "/soc/ethernet@e0700000, or start with an alias, such as ethernet0"
                 % (value, _why_no_path(first, bad))
             )
         return path
@@ -124,9 +130,9 @@ class DtPath(SelectorKind):
         alias, slash, rest = value.partition("/")
         if path is None:
             raise PolicyError(
-                "dt_path %r does not start with '/', so %r was looked up as a device-tree alias, "
-                "and this machine has no such alias. See /proc/device-tree/aliases, or give the "
-                "whole path" % (value, alias)
+                "dt_path %r does not start with '/', and this machine has no device-tree alias "
+                "%r. Use one of those in /proc/device-tree/aliases, or give the whole path"
+                % (value, alias)
             )
         return Selector(self.name, path + slash + rest)
 
@@ -144,8 +150,8 @@ class Compatible(SelectorKind):
     def parse(self, value: str) -> str:
         if not _consists_of(value, _COMPATIBLE):
             raise PolicyError(
-                "compatible %r is not one: letters, digits and any of , . _ + / # - only, no "
-                "pattern, as in 'arm,pl031'" % value
+                "compatible %r is not valid. Use only letters, digits and , . _ + / # -, without "
+                "patterns, as in 'arm,pl031'" % value
             )
         return value
 
@@ -168,8 +174,8 @@ class AcpiPath(SelectorKind):
             for segment in segments
         ):
             raise PolicyError(
-                "acpi_path %r is not an absolute ACPI path, such as \\_SB_.VR00; see "
-                "/sys/bus/platform/devices/*/firmware_node/path" % value
+                "acpi_path %r is not an absolute ACPI path, such as \\_SB_.VR00. Use one of "
+                "those in /sys/bus/platform/devices/*/firmware_node/path" % value
             )
         # ACPICA pads each segment to four characters (ACPI 6.5, section 5.3), and so does sysfs.
         return "\\" + ".".join(segment.ljust(4, "_") for segment in segments)
@@ -188,7 +194,9 @@ class AcpiHid(SelectorKind):
 
     def parse(self, value: str) -> str:
         if not _consists_of(value, _ACPI) or not 3 <= len(value) <= 8:
-            raise PolicyError("acpi_hid %r is not a hardware id, such as LNRO0005" % value)
+            raise PolicyError(
+                "acpi_hid %r is not a hardware id. Give an id such as LNRO0005" % value
+            )
         return value
 
     def udev_match(self, value: str) -> str:
@@ -207,8 +215,8 @@ class Name(SelectorKind):
     def parse(self, value: str) -> str:
         if not _consists_of(value, _NAME) or value in (".", ".."):
             raise PolicyError(
-                "name %r is not the name of a device in /sys/bus/*/devices: letters, digits and "
-                "any of , . _ + @ : # - only, no pattern and no path" % value
+                "name %r is not a valid device name. Use a name from /sys/bus/*/devices: "
+                "letters, digits and , . _ + @ : # -, without patterns or paths" % value
             )
         return value
 
@@ -285,21 +293,24 @@ class Selector(NamedTuple):
 
 
 def parse(entry: Mapping[str, Any]) -> Selector:
-    """The selector of one entry of ``devices``; PolicyError says what is wrong with it."""
+    """Return the selector of one entry of ``devices``; PolicyError says what is wrong with it."""
     given = [kind for kind in KINDS if entry.get(kind) is not None]
     if len(given) != 1:
         raise PolicyError(
-            "An entry of `devices` has %s; it needs exactly one of %s"
+            "An entry of `devices` has %s. Give exactly one of %s"
             % (" and ".join(given) or "no selector", ", ".join(KINDS))
         )
     kind = given[0]
     bus = entry.get("bus")
     if bus and not _KINDS[kind].takes_bus:
-        raise PolicyError("bus goes with name only, not with %s %r" % (kind, entry[kind]))
+        raise PolicyError(
+            ("bus requires the selector name, but the entry has %s %r. Omit `bus`")
+            % (kind, entry[kind])
+        )
     expect = entry.get("expect")
     if expect is not None and expect < 1:
         raise PolicyError(
-            "expect of %s %r is %d; it is the number of devices, 1 or more"
+            "expect of %s %r is %d. Set `expect` to the number of devices, 1 or more"
             % (kind, entry[kind], expect)
         )
     required = entry.get("required")
@@ -322,9 +333,9 @@ def _when_board(owner: str, given: Any) -> tuple[str, ...]:
         for name in names
     ):
         raise PolicyError(
-            "when_board of %s is %r; it is the name of a board, or a list of such names, as in "
+            "when_board of %s is %r. Give a board's name or a list of names, as in "
             "/proc/device-tree/compatible or, with ACPI, in /sys/class/dmi/id: letters, digits, "
-            "spaces and any of , . _ + / # - ( ) & : @ = only, no pattern" % (owner, given)
+            "spaces and , . _ + / # - ( ) & : @ =, without patterns" % (owner, given)
         )
     return tuple(names)
 
@@ -333,11 +344,13 @@ def check_driver(name: str) -> str:
     """``name`` if it can be the name of a driver; PolicyError says why not."""
     if not _consists_of(name, _DRIVER) or name != name.strip() or name in (".", ".."):
         raise PolicyError(
-            "driver %r is not a driver's name: letters, digits, spaces and any of , . _ + - # only"
+            "driver %r is not a valid driver name. Use only letters, digits, spaces and , . _ + - #"
             % name
         )
     if len(name) > _DRIVER_LENGTH:
-        raise PolicyError("driver %r… is longer than the kernel takes" % name[:40])
+        raise PolicyError(
+            "driver %r… is longer than the kernel accepts. Give a shorter name" % name[:40]
+        )
     return name
 
 
@@ -345,19 +358,19 @@ def check_tag(tag: str) -> str:
     """``tag`` if a link can be called so; PolicyError says why not."""
     if not _consists_of(tag, _TAG) or tag[0] in ".-" or len(tag) > _TAG_LENGTH:
         raise PolicyError(
-            "tag %r is not one: 1 to %d letters, digits and any of . _ - only, and neither . nor - "
-            "at its beginning" % (tag, _TAG_LENGTH)
+            "tag %r is not valid. Use 1 to %d letters, digits and . _ -, beginning with neither "
+            ". nor -" % (tag, _TAG_LENGTH)
         )
     return tag
 
 
 def is_plain_path(path: str) -> bool:
-    """Whether what firmware calls a device is made of such characters as selectors have."""
+    """Return whether what firmware calls a device is made of such characters as selectors have."""
     return all(_consists_of(part, _NODE) for part in path.split("/"))
 
 
 def match(selectors: Sequence[Selector], devices: Iterable[Identity]) -> list[list[Identity]]:
-    """The devices of each selector, in one pass over ``devices``."""
+    """Return the devices of each selector, in one pass over ``devices``."""
     positions: dict[str, dict[str, list[int]]] = {}
     for position, selector in enumerate(selectors):
         by_value = positions.setdefault(selector.field, {})
@@ -379,7 +392,7 @@ def _values(device: Identity, field: str) -> set[str]:
 
 def _why_no_path(first: str, bad: Sequence[str]) -> str:
     if "" in bad:
-        return "a part of it is empty"
+        return "one of its components is empty"
     if ".." in bad or "." in bad:
         return "'.' and '..' are not allowed"
-    return "%r is not the name of a node" % (bad[0] if bad else first)
+    return "%r is not a valid node name" % (bad[0] if bad else first)

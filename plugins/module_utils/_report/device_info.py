@@ -22,23 +22,23 @@ from .inspection import Findings, Inspection
 
 
 def unknown(findings: Findings) -> list[str]:
-    """What could not be known, and what root would see; a sentence each."""
+    """Return what could not be known, and what root would see; a sentence each."""
     sentences = []
     devices = [
         inspection.device.name for inspection in findings.devices if inspection.may_carry_more
     ]
     if devices:
         sentences.append(
-            "%s: whether a process of another user, or in another mount namespace, uses what these "
-            "devices carry is not known, because %s. carries is null where nothing is known, and "
-            "may not be all where something is. Set become: true to see open files and mounts of "
-            "all processes" % (_text.listed(devices), _why_unknown())
+            "%s: whether a process of another user, or in another mount namespace, uses these "
+            "devices is unknown, because %s. in_use_by is null if nothing is known, and may be "
+            "incomplete otherwise. Set `become: true` to read open files and mounts of all "
+            "processes" % (_text.listed(devices), _why_unknown())
         )
     files = [file.path for file in findings.boot_files if file.drift is None]
     if files:
         sentences.append(
-            "%s cannot be read by this user, so that drift of it is null. Set become: true to "
-            "compare its content" % ", ".join(files)
+            "%s cannot be read by this user, so its drift is null. Set `become: true` to compare "
+            "its content" % ", ".join(files)
         )
     return sentences
 
@@ -46,11 +46,11 @@ def unknown(findings: Findings) -> list[str]:
 def _why_unknown() -> str:
     if os.geteuid() != 0:
         return "the module does not run as root"
-    return "this root may not read them (CAP_SYS_PTRACE)"
+    return "this root user may not read them (CAP_SYS_PTRACE)"
 
 
 def inspections(findings: Findings) -> dict[str, Any]:
-    """The result of device_info."""
+    """Return the result of device_info."""
     return {
         "devices": [_inspection(inspection) for inspection in findings.devices],
         "policy_list": [to_mapping(entry) for entry in findings.policy_list],
@@ -82,8 +82,8 @@ def _kernel(kernel: Kernel) -> dict[str, Any]:
     note = None
     if kernel.missing and not kernel.is_running and not kernel.is_new:
         note = (
-            "The installed kernel %s has no module %s, which the list last applied needs. Do not "
-            "boot it, or install one that has it"
+            "The installed kernel %s has no module %s, which the last-applied configuration "
+            "requires. Do not boot it, or install one that has the module"
         ) % (kernel.release, " and no ".join(kernel.missing))
     return {
         "release": kernel.release,
@@ -101,7 +101,7 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
         **results.running(inspection.state),
         bound_by=inspection.bound_by and _reason(inspection.bound_by),
         links=list(inspection.links),
-        carries=None if inspection.hazards is None else list(map(_hazard, inspection.hazards)),
+        in_use_by=None if inspection.hazards is None else list(map(_hazard, inspection.hazards)),
         claimed_by=sources.entry and to_mapping(sources.entry),
         desired=sources.desired and _binding(sources.desired),
         next_boot=dict(
@@ -115,19 +115,19 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
         drift=inspection.drift,
         driverctl=sources.foreign
         and {"path": sources.foreign.path, "entry": to_mapping(sources.foreign.entry)},
-        rules_of_others=[
-            {"place": rule.location, "driver_override": rule.driver_override}
+        foreign_rules=[
+            {"location": rule.location, "driver_override": rule.driver_override}
             for rule in sources.rules
         ],
-        boot_configuration=[
-            {"place": line.location, "says": line.text} for line in inspection.lines
+        module_configuration=[
+            {"location": line.location, "text": line.text} for line in inspection.lines
         ],
         kernel_command_line=inspection.early and results.early(inspection.early),
     )
 
 
 def _reason(reason: Reason) -> dict[str, str]:
-    return {"kind": reason.kind, "sentence": reason.sentence}
+    return {"kind": reason.kind, "message": reason.sentence}
 
 
 def _binding(binding: Binding) -> dict[str, str | None]:
@@ -135,4 +135,4 @@ def _binding(binding: Binding) -> dict[str, str | None]:
 
 
 def _hazard(hazard: Hazard) -> dict[str, str]:
-    return {"kind": hazard.kind, "subject": hazard.subject, "sentence": hazard.sentence}
+    return {"kind": hazard.kind, "subject": hazard.subject, "message": hazard.sentence}

@@ -51,7 +51,7 @@ class Inspection(NamedTuple):
     ``sources`` is who decides its override; ``lines`` are what others say of its modules, and
     ``against`` those values that they give to parameters and the list last applied does not.
     ``early`` is its native driver where that has the device before any rule can run.
-    ``hazards`` is None where none is known and there may be some; where it ``may_carry_more`` they
+    ``hazards`` is None if none is known and there may be some; where it ``may_carry_more`` they
     may not be all. ``links`` are those to its nodes. ``without_driver`` names kernels that would
     leave it so. ``lost`` is what the next boot takes.
     """
@@ -82,14 +82,14 @@ class Inspection(NamedTuple):
         after = self.next_boot.binding
         desired = self.sources.desired
         sentences = [
-            "the next boot takes it from driver %s, and %s"
-            % (self.state.driver, lost.hazard.sentence)
+            "the next boot unbinds it from %s, but %s" % (self.state.driver, lost.hazard.sentence)
             for lost in self.lost
             if not lost.is_accepted
         ]
         if desired and running != desired:
             sentences.append(
-                "it is %s, and the list last applied wants it %s" % (running.label, desired.label)
+                ("it is %s, but the last-applied configuration requires it to be %s")
+                % (running.label, desired.label)
             )
         if not self.next_boot.is_known:
             # What has no driver and no override may well be as the kernel left it.
@@ -100,11 +100,14 @@ class Inspection(NamedTuple):
                 )
         elif running != after:
             sentences.append(
-                "it is %s, and will be %s after the next boot: %s"
+                "it is %s, but will be %s after the next boot: %s"
                 % (running.label, after.label, self.next_boot.reason)
             )
         sentences += [
-            "%s may set another driver_override at each boot, and the list last applied wants %s"
+            (
+                "%s may set another driver_override at each boot, but the last-applied "
+                "configuration sets %s"
+            )
             % (rule.location, desired.driver_override)
             for rule in self.sources.rules
             if desired and rule.driver_override is None
@@ -113,7 +116,7 @@ class Inspection(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """The devices that were asked for, the list last applied, its files, and what board this is.
+    """The requested devices, the last-applied configuration, its files, and the board.
 
     ``skipped`` are sentences on what was asked for on other boards only.
     """
@@ -134,9 +137,9 @@ def inspect(
     *,
     only_claimed: bool = False,
 ) -> Findings:
-    """The devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`.
+    """Return the devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`.
 
-    With ``only_claimed`` those of them that the list last applied claims.
+    With ``only_claimed`` those of them that the last-applied configuration claims.
     """
     last_applied = parse_header(host.files.read(RULES))
     devices = snapshot(host.sysfs, Identity._fields)
@@ -193,7 +196,7 @@ class _Inspector:
         self.kernels = self._installed.lacking(self._modules())
 
     def _modules(self) -> list[str]:
-        """The modules of the drivers that the list last applied asks for."""
+        """Return the modules of the drivers that the last-applied configuration asks for."""
         asked = {
             (device.bus, desired)
             for device, entry in self._claimed.items()
@@ -205,11 +208,11 @@ class _Inspector:
         )
 
     def is_claimed(self, device: Identity) -> bool:
-        """Whether the list last applied claims it."""
+        """Return whether the last-applied configuration claims it."""
         return device in self._claimed
 
     def of(self, device: Identity, state: State, blocked: str | None) -> Inspection:
-        """All that is known of a device; ``blocked`` is why its override is not."""
+        """Return all that is known of a device; ``blocked`` is why its override is not."""
         sources = self._override_sources(device)
         match = None
         if state.driver and state.driver != state.driver_override:
@@ -238,8 +241,8 @@ class _Inspector:
         """In which new kernels the device would not have the driver that the list asks for."""
         needed = self._forecast.modules(device.bus, sources.desired) if sources.desired else []
         return [
-            "kernel %s, installed since this one was booted, has no module %s, which the list last "
-            "applied needs: if the next boot starts it, the device has no driver"
+            "kernel %s, installed since the last boot, has no module %s, which the last-applied "
+            "configuration requires: if the next boot starts it, the device has no driver"
             % (kernel.release, module)
             for kernel in self.kernels
             for module in needed
@@ -285,7 +288,7 @@ def _hazards(usage: Usage, device: Identity, state: State, blocked: str | None) 
 
 
 def _bound_by(state: State, match: Match | None, sources: OverrideSources) -> Reason | None:
-    """Why the device has its driver; None if it has none."""
+    """Return why the device has its driver; None if it has none."""
     override = state.driver_override
     if override and override == state.driver:
         return Reason(
@@ -295,8 +298,8 @@ def _bound_by(state: State, match: Match | None, sources: OverrideSources) -> Re
     if match is None or override is None:
         return match and match.reason
     return match.reason._replace(
-        sentence="%s; that was before its driver_override became %s, which counts when a driver is "
-        "looked for again" % (match.reason.sentence, override)
+        sentence="%s; its driver_override was set to %s after that, and takes effect at the next "
+        "probe" % (match.reason.sentence, override)
     )
 
 
@@ -306,7 +309,7 @@ def _against(
     if sources.desired is None or sources.desired.driver not in VFIO_DRIVERS.values():
         return []
     return [
-        "%s sets %s at each boot, and the list last applied wants %d"
+        "%s sets %s at each boot, but the last-applied configuration sets %d"
         % (line.location, word, wanted)
         for line in lines
         for word, wanted in line.conflicts(parameters)
@@ -323,7 +326,7 @@ def _foreign_config(
 
 
 def _selector(device: Identity, *, is_alone: bool) -> Selector:
-    """The selector that means this device and no other, at every boot if there is one."""
+    """Return the selector that means this device and no other, at every boot if there is one."""
     if is_alone and device.dt_path:
         return Selector("dt_path", device.dt_path)
     if is_alone and device.acpi_path:

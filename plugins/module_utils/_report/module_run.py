@@ -53,7 +53,7 @@ def run(
 
     try:
         if timeout < 1:
-            raise PolicyError("`timeout` is in seconds, 1 or more")
+            raise PolicyError("`timeout` must be 1 or more seconds")
         answer = last.find(*readers, check_mode=module.check_mode) or find_answer()
     except PolicyError as error:
         fail(module, error)

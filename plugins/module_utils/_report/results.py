@@ -20,7 +20,7 @@ _OF_NODES = (StepKind.SET_NODE_ACCESS, StepKind.LINK_NODES)
 
 
 def identity(device: Identity) -> dict[str, Any]:
-    """The names of a device; unset is null."""
+    """Return the names of a device; unset is null."""
     return {
         "name": device.name,
         "bus": device.bus,
@@ -32,7 +32,7 @@ def identity(device: Identity) -> dict[str, Any]:
 
 
 def running(state: State) -> dict[str, Any]:
-    """What drives a device; unset is null."""
+    """Return what drives a device; unset is null."""
     return {
         "driver": state.driver,
         "driver_override": state.driver_override,
@@ -42,7 +42,7 @@ def running(state: State) -> dict[str, Any]:
 
 
 def device(outcome: DeviceOutcome) -> dict[str, Any]:
-    """One device of a state module's result."""
+    """Return one device of a state module's result."""
     return dict(
         identity(outcome.device),
         **running(outcome.after),
@@ -54,7 +54,7 @@ def device(outcome: DeviceOutcome) -> dict[str, Any]:
 
 
 def result(outcome: Outcome) -> dict[str, Any]:
-    """The result of a state module."""
+    """Return the result of a state module."""
     return {
         "changed": outcome.is_changed,
         "devices": [device(device_outcome) for device_outcome in outcome.devices],
@@ -66,12 +66,12 @@ def result(outcome: Outcome) -> dict[str, Any]:
 
 
 def vfio_result(outcome: Outcome) -> dict[str, Any]:
-    """The result of a module that sets parameters of VFIO."""
+    """Return the result of a module that sets parameters of VFIO."""
     return dict(result(outcome), kept_settings=_kept_settings(outcome))
 
 
 def list_result(outcome: Outcome) -> dict[str, Any]:
-    """The result of a module that applies a whole list."""
+    """Return the result of a module that applies a whole list."""
     return dict(
         vfio_result(outcome),
         devices=linked(outcome),
@@ -85,7 +85,7 @@ def list_result(outcome: Outcome) -> dict[str, Any]:
 
 
 def linked(outcome: Outcome) -> list[dict[str, Any]]:
-    """The devices of a whole list, with the links to their nodes."""
+    """Return the devices of a whole list, with the links to their nodes."""
     return [
         dict(device(device_outcome), links=list(device_outcome.links))
         for device_outcome in outcome.devices
@@ -93,12 +93,12 @@ def linked(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _kept_settings(outcome: Outcome) -> list[str]:
-    """Settings of VFIO that stay as they were asked for once."""
+    """Return settings of VFIO that stay as they were asked for once."""
     return [kept for kept in (outcome.noiommu_kept, outcome.reset_kept) if kept]
 
 
 def boot_files(outcome: Outcome) -> list[dict[str, Any]]:
-    """The files that last across boots."""
+    """Return the files that last across boots."""
     return [
         {
             "path": change.path,
@@ -110,7 +110,7 @@ def boot_files(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def diff(outcome: Outcome) -> list[dict[str, str]]:
-    """Parts for devices, links that go, modules and each file, where they differ."""
+    """Return parts for devices, links that go, modules and each file, where they differ."""
     changed = [device_outcome for device_outcome in outcome.devices if device_outcome.steps]
     parts = []
     if changed:
@@ -133,12 +133,12 @@ def diff(outcome: Outcome) -> list[dict[str, str]]:
 
 
 def early(binding: EarlyBinding) -> dict[str, str | None]:
-    """What only the kernel's command line can prevent."""
+    """Return what only the kernel's command line can prevent."""
     return {
         "name": binding.device.name,
         "driver": binding.driver,
-        "words": binding.words,
-        "sentence": binding.sentence,
+        "parameter": binding.parameter,
+        "message": binding.sentence,
     }
 
 
@@ -156,7 +156,7 @@ def _line(outcome: DeviceOutcome, state: State, note: str = "") -> str:
 
 
 def _line_after(outcome: DeviceOutcome) -> str:
-    notes = [" (given back)"] if outcome.policy.release_of else []
+    notes = [" (released)"] if outcome.policy.release_of else []
     of_nodes = [step for step in outcome.steps if step.kind in _OF_NODES]
     notes += ["; " + sentence for sentence in _sentences(of_nodes)]
     return _line(outcome, outcome.after, "".join(notes))

@@ -58,7 +58,7 @@ def request_of_one_policy(
     One that ``is_release`` releases those that are as the policy leaves them.
     """
     if not params["devices"]:
-        raise PolicyError("devices is empty; name at least one device")
+        raise PolicyError("`devices` is empty. Give at least one device")
     if is_release:
         policy = Policy(DEFAULT, release_of=policy)
     problems = Problems()

@@ -55,7 +55,7 @@ class Descriptors:
         self.is_complete = True
 
     def of(self, pid: str) -> Held:
-        """What a process has open in any of its threads, or mapped."""
+        """Return what a process has open in any of its threads, or mapped."""
         held = Held(set(), set())
         for table in self._tables(pid):
             for name in self._names(table):
@@ -72,7 +72,7 @@ class Descriptors:
         return held
 
     def threads(self, pid: str) -> list[str]:
-        """The threads of a process but for the first, as "PID/task/TID"."""
+        """Return the threads of a process but for the first, as "PID/task/TID"."""
         return [
             "%s/task/%s" % (pid, thread)
             for thread in proc_files.names("%s/%s/task" % (self._proc, pid))
@@ -111,7 +111,7 @@ class Descriptors:
             held.paths.add(path)
 
     def _tables(self, pid: str) -> list[str]:
-        """The directories of a process's descriptor tables; most processes have one."""
+        """Return the directories of a process's descriptor tables; most processes have one."""
         own = [
             thread
             for thread in self.threads(pid)
@@ -140,7 +140,7 @@ def device_number(link: str, target: str) -> str | None:
 
 @functools.lru_cache(maxsize=None)
 def _ctypes() -> tuple[Any, Any]:
-    """The module and the C library."""
+    """Return the module and the C library."""
     import ctypes  # noqa: PLC0415  (most runs find no node that anybody could hold)
 
     return ctypes, ctypes.CDLL(None, use_errno=True)
@@ -148,7 +148,7 @@ def _ctypes() -> tuple[Any, Any]:
 
 @functools.lru_cache(maxsize=None)
 def _status() -> Callable[[str], tuple[int, int, int]] | None:
-    """Mode, major and minor of a file by statx(2), which Python lacks; None if libc has none."""
+    """Return mode, major and minor of a file by statx(2), or None if libc lacks it."""
     ctypes, libc = _ctypes()
     statx = getattr(libc, "statx", None)
     if statx is None:
@@ -166,7 +166,7 @@ def _status() -> Callable[[str], tuple[int, int, int]] | None:
 
 
 def _share_descriptors(process: int, thread: int) -> bool:
-    """Whether a thread surely has the descriptors of its process."""
+    """Return whether a thread surely has the descriptors of its process."""
     number = _KCMP.get(os.uname().machine) if sys.maxsize > 2**32 else None
     if number is None:
         return False

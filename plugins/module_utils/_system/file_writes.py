@@ -161,7 +161,7 @@ def _fsync_directory(directory: str) -> None:
 
 
 def _is_unchangeable(path: str) -> bool:
-    """Whether it has an attribute of chattr(1) that keeps even root from replacing it."""
+    """Return whether it has an attribute of chattr(1) that keeps even root from replacing it."""
     flags = bytearray(8)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -176,7 +176,7 @@ def _is_unchangeable(path: str) -> bool:
 
 
 def _is_mounted_on(file: str) -> bool:
-    """Whether the file is a mount of its own, as a container's can be."""
+    """Return whether the file is a mount of its own, as a container's can be."""
     path = os.path.join(os.path.realpath(os.path.dirname(file)), os.path.basename(file))
     try:
         with open("/proc/self/mountinfo", "rb") as stream:

@@ -22,15 +22,12 @@ from .._model.policy import NodeAccess
 if TYPE_CHECKING:
     from .file_writes import StagedFile
 
-_NO_DIRECTORY = (
-    "a part of this path has to be a directory, and is a file or a link that leads nowhere; move "
-    "it away"
-)
-_NO_ROOM = "make room there, or have somebody raise the quota, and run again"
+_NO_DIRECTORY = "a component of this path is a file or a dangling link; move it away"
+_NO_ROOM = "free space there, or have the quota raised, and run again"
 # What a user can do about an errno of a file or its directory.
 _ADVICE = {
-    errno.EACCES: "become root (become: true)",
-    errno.EPERM: "become root (become: true), and see 'lsattr' for a file that may not be changed",
+    errno.EACCES: "set `become: true`",
+    errno.EPERM: "set `become: true`, and check 'lsattr' for a file that cannot be changed",
     errno.ENOENT: _NO_DIRECTORY,
     errno.ENOTDIR: _NO_DIRECTORY,
     errno.EEXIST: _NO_DIRECTORY,
@@ -56,7 +53,7 @@ _LONGEST = 1 << 26
 
 
 class FileChange(NamedTuple):
-    """A file's whole content before and after; None where it is or shall be absent.
+    """A file's whole content before and after; None if it is or shall be absent.
 
     ``damage`` is why a file has to be replaced although its content is right. Where a run is
     rolled back the content alone comes back, not an owner who is not root.
@@ -108,7 +105,7 @@ class Files:
         return _text.usable_path(self._root + path)
 
     def read(self, path: str) -> str | None:
-        """The content, or None where there is no such file."""
+        """Return the content, or None if there is no such file."""
         try:
             return _content(path, _open_file(self._located(path)))
         except FileNotFoundError:
@@ -159,7 +156,7 @@ class Files:
             return None
 
     def status(self, path: str) -> FileStatus | None:
-        """What is at a path, a link not followed; None where there is nothing."""
+        """Return what is at a path, a link not followed; None if there is nothing."""
         try:
             status = os.lstat(self._located(path))
         except (FileNotFoundError, NotADirectoryError):
@@ -190,7 +187,7 @@ class Files:
         return root.st_uid, root.st_gid
 
     def directories_above(self, path: str) -> dict[str, FileStatus]:
-        """The directories from the root to that of ``path``, by their paths, links followed."""
+        """Return the directories from the root to that of ``path``, by path, links followed."""
         directories = {}
         while path not in ("", "/"):
             path = os.path.dirname(path)
@@ -201,7 +198,7 @@ class Files:
         return directories
 
     def names(self, path: str) -> list[str]:
-        """Names in a directory, sorted; none where there is no such directory."""
+        """Return names in a directory, sorted; none where there is no such directory."""
         try:
             return sorted(os.listdir(self._located(path)))
         except (FileNotFoundError, NotADirectoryError):
@@ -209,8 +206,8 @@ class Files:
         except OSError as error:
             raise failure("read", path, error) from None
 
-    def layered(self, directories: Sequence[str], ending: str, ours: str) -> list[str]:
-        """Paths of others' files in a layered configuration, in the order of the files' names.
+    def drop_in_files(self, directories: Sequence[str], ending: str, ours: str) -> list[str]:
+        """Return foreign drop-in files of ``directories``, in the order of their names.
 
         A file hides its namesakes in the directories that come after its own. So does ``ours``,
         which may not be written yet.
@@ -223,25 +220,25 @@ class Files:
         return [paths[name] for name in sorted(paths) if paths[name] != ours]
 
     def is_executable(self, path: str) -> bool:
-        """Whether there is a program of that name."""
+        """Return whether there is a program of that name."""
         return os.access(self._located(path), os.X_OK)
 
     def is_same(self, path: str, other: str) -> bool | None:
-        """Whether both are the same file or directory; None where that cannot be seen."""
+        """Return whether both are the same file or directory; None if that cannot be seen."""
         try:
             return os.path.samefile(self._located(path), self._located(other))
         except OSError:
             return None
 
     def changed_at(self, path: str) -> float | None:
-        """When the content was last written, in seconds of the clock; None without such a file."""
+        """Return the mtime in seconds since 1970, or None if there is no file."""
         try:
             return os.stat(self._located(path)).st_mtime
         except OSError:
             return None
 
     def placed_at(self, path: str) -> float | None:
-        """When the file came here, whatever time its package gives it; None without such a file."""
+        """Return the ctime, which no package sets, in seconds since 1970; None if not there."""
         try:
             return os.stat(self._located(path)).st_ctime
         except OSError:
@@ -252,22 +249,22 @@ class Files:
         return moment <= time.time()
 
     def version(self, path: str) -> tuple[int, ...] | None:
-        """What differs after a file was written or replaced; None without such a file."""
+        """Return what differs after a file was written or replaced; None without such a file."""
         try:
             status = os.stat(self._located(path))
         except OSError:
             return None
         return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
-    def put(self, path: str, content: str | None) -> None:
-        """Make the file be ``content`` or, with None, not be; never half of it.
+    def write_atomic(self, path: str, content: str | None) -> None:
+        """Write ``content`` atomically, or remove the file if it is None.
 
         Its mode is 0644, and 0755 for a script.
         """
         self.stage(path, content).commit()
 
     def stage(self, path: str, content: str | None) -> StagedFile:
-        """Prepare what ``put`` does, as far as anything of it can fail; PolicyError if it does."""
+        """Prepare ``write_atomic`` as far as it can fail; raise PolicyError if it does."""
         # Here and below, because a run that only reads has not to load it.
         from .file_writes import (  # noqa: PLC0415
             StagedFile,
@@ -287,7 +284,7 @@ class Files:
                 remove_leftovers(directory)
 
     def obstacle(self, path: str, size: int = 0, verb: str = "write") -> str | None:
-        """Why a file of that size could not be put there, or the one there not be removed.
+        """Return why a file of that size could not be put there, or the one there not be removed.
 
         Reads only. None if nothing is known that speaks against it.
         """
@@ -302,7 +299,7 @@ class Files:
         return str(failure(verb, path, error))
 
     def node_access(self, path: str) -> NodeAccess | None:
-        """Group and mode of a device node, or None where there is no such node."""
+        """Return group and mode of a device node, or None if there is no such node."""
         try:
             status = os.stat(self._located(path))
         except FileNotFoundError:
@@ -310,7 +307,7 @@ class Files:
         return NodeAccess(_group_name(status.st_gid), "%04o" % stat.S_IMODE(status.st_mode))
 
     def block_number(self, path: str) -> str | None:
-        """major:minor of a block device's node; None where there is no such node."""
+        """major:minor of a block device's node; None if there is no such node."""
         try:
             status = os.stat(self._located(path))
         except OSError:
@@ -320,14 +317,14 @@ class Files:
         return "%d:%d" % (os.major(number), os.minor(number)) if is_block else None
 
     def links(self, path: str) -> dict[str, str]:
-        """Where the links in a directory lead, by their paths; nothing for what is no link."""
+        """Return the targets of the links in a directory, by path."""
         return {
             "%s/%s" % (path, name): self.link("%s/%s" % (path, name)) or ""
             for name in self.names(path)
         }
 
     def link(self, path: str) -> str | None:
-        """Where a link leads; None where there is none."""
+        """Return where a link leads; None if there is none."""
         try:
             return os.readlink(self._located(path))
         except OSError as error:
@@ -336,8 +333,8 @@ class Files:
                 return None
             raise failure("read", path, error) from None
 
-    def point(self, path: str, target: str | None) -> None:
-        """Set the link to ``target``, or remove it with None, and its directory if it was alone.
+    def set_symlink(self, path: str, target: str | None) -> None:
+        """Set the link to ``target``, or remove it and an empty directory if it is None.
 
         PolicyError where something else is in its place.
         """
@@ -366,8 +363,8 @@ class Files:
             if self.link(path) != target:
                 raise
 
-    def give_node(self, path: str, access: NodeAccess) -> None:
-        """Set group and mode of a device node, where it is there; what is None is left."""
+    def set_node_access(self, path: str, access: NodeAccess) -> None:
+        """Set group and mode of a device node, if it exists; None leaves either unchanged."""
         try:
             if access.group is not None:
                 os.chown(self._located(path), -1, _group_id(access.group))
@@ -376,11 +373,13 @@ class Files:
         except FileNotFoundError:
             return
         except (KeyError, OSError) as error:
-            raise PolicyError("Cannot give %s %s: %s" % (path, access.label, error)) from None
+            raise PolicyError(
+                "Cannot set group and mode of %s to %s: %s" % (path, access.label, error)
+            ) from None
 
 
 def is_group(name: str) -> bool:
-    """Whether this host has a group of that name."""
+    """Return whether this host has a group of that name."""
     try:
         _group_id(name)
     except KeyError:
@@ -407,7 +406,7 @@ def _group_name(number: int) -> str:
 
 
 def mode_of(content: str) -> int:
-    """The permissions of a file with that content: those of a program for a script."""
+    """Return the permissions of a file with that content: those of a program for a script."""
     return 0o755 if content.startswith("#!") else 0o644
 
 
@@ -448,8 +447,8 @@ def _not_own(path: str, status: os.stat_result) -> PolicyError:
         stat.S_IMODE(status.st_mode),
     )
     return PolicyError(
-        "%s is %s (%s), so that others than root may have written what a run is to go by. Look at "
-        "what it is, remove it, and run again" % (path, kind, label)
+        "%s is %s (%s), so a user other than root may have written it. Find out who created it, "
+        "remove it, and run again" % (path, kind, label)
     )
 
 
@@ -463,7 +462,7 @@ def _open_file(path: str) -> int:
     os.close(descriptor)
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device node")
     raise PolicyError(
-        "Cannot read %s: it is %s and not a file. Remove it, and run again" % (path, kind)
+        "Cannot read %s: it is %s, not a regular file. Remove it, and run again" % (path, kind)
     )
 
 
@@ -479,12 +478,15 @@ def _content(path: str, descriptor: int) -> str:
     with stream:
         content = stream.read(_LONGEST + 1)
     if len(content) > _LONGEST:
-        raise PolicyError("Cannot read %s: it is longer than %d bytes" % (path, _LONGEST))
+        raise PolicyError(
+            ("Cannot read %s: it is longer than %d bytes. Remove it or shorten it, and run again")
+            % (path, _LONGEST)
+        )
     return content
 
 
 def failure(verb: str, path: str, error: OSError) -> PolicyError:
-    """What stopped a file from being read or written, with a remedy."""
+    """Return what stopped a file from being read or written, with a remedy."""
     location = error.filename if isinstance(error.filename, str) else path
     code = errno.errorcode.get(error.errno or 0, str(error.errno))
     advice = _ADVICE.get(error.errno or 0, "see 'dmesg'")

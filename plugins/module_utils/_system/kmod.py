@@ -16,9 +16,9 @@ from .._errors import PolicyError
 # What module_sig_check, security_locked_down and try_stop_module make of it.
 _ADVICE = {
     "Key was rejected": "Sign it with a key that this kernel trusts",
-    "Operation not permitted": "The kernel takes signed modules only, or none any more "
+    "Operation not permitted": "The kernel accepts only signed modules, or no more modules "
     "(kernel.modules_disabled, lockdown); sign it, or load it at boot",
-    "is in use": "Give back or close the devices that are on it first",
+    "is in use": "Release or close the devices that are bound to it first",
     "not found": "Install the kernel package that has it",
 }
 _MODULES = "/lib/modules/"
@@ -40,38 +40,38 @@ class Kmod:
         self._built_in: dict[str, bool] = {}
 
     def is_available(self, module: str) -> bool:
-        """Whether this kernel has ``module``, as a file or built in.
+        """Return whether this kernel has ``module``, as a file or built in.
 
         PolicyError where there is no modprobe to ask.
         """
         if _path("modprobe") is None:
-            raise PolicyError("modprobe is not installed on this host; install the package kmod")
+            raise PolicyError("modprobe is not installed on this host. Install the package kmod")
         if module not in self._available:
             self._available[module] = self._run(["--dry-run", "--quiet", "--", module])[0] == 0
         return self._available[module]
 
     def without_modules(self) -> str | None:
-        """Why no module of the running kernel can be loaded, as a clause; None if some can."""
+        """Return why no module of the running kernel can be loaded, or None if some can."""
         release = os.uname().release
         if os.path.exists(_MODULES + release + "/modules.dep"):
             return None
         if not os.path.isdir(_MODULES):
-            return "no module of the running kernel (%s) can be loaded: %s is not there" % (
+            return "no module of the running kernel (%s) can be loaded: %s does not exist" % (
                 release,
                 _MODULES.rstrip("/"),
             )
         others = [name for name in sorted(os.listdir(_MODULES)) if name != release]
         return (
-            "no module of the running kernel (%s) can be loaded: %s/modules.dep is not there%s"
+            "no module of the running kernel (%s) can be loaded: %s/modules.dep does not exist%s"
             % (
                 release,
                 _MODULES + release,
-                ", and of others there is " + ", ".join(others) if others else "",
+                ", and there are modules of other kernels: " + ", ".join(others) if others else "",
             )
         )
 
     def why_missing(self, module: str) -> str | None:
-        """Why this kernel cannot load ``module``, as a clause.
+        """Return why this kernel cannot load ``module``, as a clause.
 
         None if it can, and where there is no modprobe to ask.
         """
@@ -83,11 +83,11 @@ class Kmod:
         )
 
     def resolve(self, modalias: str) -> list[str]:
-        """The modules that claim ``modalias``, as udev would find them; none if blacklisted."""
+        """Return the modules that claim ``modalias``, as udev finds them; none if blacklisted."""
         return self._resolve(modalias, "--use-blacklist")
 
     def claimants(self, modalias: str) -> list[str]:
-        """The modules that claim ``modalias``, blacklisted or not."""
+        """Return the modules that claim ``modalias``, blacklisted or not."""
         return self._resolve(modalias)
 
     def _resolve(self, modalias: str, *options: str) -> list[str]:
@@ -99,22 +99,22 @@ class Kmod:
         return self._resolved[key]
 
     def aliases(self, module: str) -> list[str] | None:
-        """Patterns of the modaliases that ``module`` claims; None where modinfo knows no such."""
+        """Return the modalias patterns of ``module``, or None if modinfo does not know it."""
         if module not in self._aliases:
             code, output = self._run(["--field=alias", "--", module], program="modinfo")
             self._aliases[module] = None if code else _text.lines(output)
         return self._aliases[module]
 
     def is_built_in(self, module: str) -> bool:
-        """Whether ``module`` is part of the kernel, by what was installed with the kernel."""
+        """Return whether ``module`` is built in, by the kernel's installed files."""
         if module not in self._built_in:
             _code, output = self._run(["--show-depends", "--", module])
             self._built_in[module] = _text.words(output)[:1] == ["builtin"]
         return self._built_in[module]
 
     def parameter(self, module: str, name: str) -> str | None:
-        """The value that ``module`` would be loaded with, by modprobe's configuration or the
-        kernel's command line; None where neither sets it.
+        """Return the value that ``module`` would be loaded with, by modprobe's configuration or the
+        kernel's command line; None if neither sets it.
         """
         _code, output = self._run(["--show-depends", "--", module])
         values = [
@@ -123,14 +123,14 @@ class Kmod:
         return values[-1] if values else None
 
     def has_parameter(self, module: str, name: str) -> bool | None:
-        """Whether ``module`` has that parameter; None where modinfo does not know the module."""
+        """Return whether ``module`` has the parameter, or None if modinfo does not know it."""
         code, output = self._run(["--field=parm", "--", module], program="modinfo")
         if code:
             return None
         return any(line.partition(":")[0] == name for line in _text.lines(output))
 
     def unsigned(self, module: str) -> list[str]:
-        """Which of ``module`` and what it needs are files without a signature, loaded or not."""
+        """Return unsigned module files among ``module`` and its dependencies, loaded or not."""
         _code, output = self._run(["--show-depends", "--", module])
         files = [
             words[1]
@@ -171,15 +171,15 @@ class Kmod:
             # Not waited for: a module whose initialisation hangs does not end when killed.
             process.kill()
             raise PolicyError(
-                "%s %s did not end within %g s; process %d is left waiting for the kernel. See "
-                "'dmesg', and reboot if it does not come back"
+                "%s %s did not end within %g s; process %d is still waiting for the kernel. Read "
+                "'dmesg', and reboot if it does not end"
                 % (program, " ".join(arguments), self._timeout, process.pid)
             ) from None
         return process.returncode, output.decode("utf-8", "replace")
 
 
 def _advice(words: str) -> str:
-    """A remedy for what modprobe says in the C locale."""
+    """Return a remedy for what modprobe says in the C locale."""
     return next((advice for said, advice in _ADVICE.items() if said in words), "See 'dmesg'")
 
 
@@ -202,5 +202,5 @@ def _path(program: str) -> str | None:
 
 
 def canonical_name(module: str) -> str:
-    """The module's name as the kernel has it."""
+    """Return the module's name as the kernel has it."""
     return module.replace("-", "_")

@@ -38,7 +38,7 @@ class KernelLog:
             self.end()
 
     def about(self, name: str) -> list[str]:
-        """The last records since :meth:`begin` that have ``name`` in their text, at most three.
+        """Return up to three of the last records since :meth:`begin` that contain ``name``.
 
         Each record is told once.
         """

@@ -10,7 +10,7 @@ import os
 
 
 def link_target(path: str) -> str:
-    """Where a link leads to; empty if it cannot be read."""
+    """Return where a link leads to; empty if it cannot be read."""
     try:
         return os.readlink(path)
     except OSError:
@@ -18,7 +18,7 @@ def link_target(path: str) -> str:
 
 
 def names(path: str) -> list[str]:
-    """What is in a directory; nothing if it cannot be read."""
+    """Return what is in a directory; nothing if it cannot be read."""
     try:
         return os.listdir(path)
     except OSError:
@@ -26,7 +26,7 @@ def names(path: str) -> list[str]:
 
 
 def content(path: str) -> bytes | None:
-    """All that is in a file; None if it cannot be read."""
+    """Return all that is in a file; None if it cannot be read."""
     try:
         with open(path, "rb") as stream:
             return stream.read()

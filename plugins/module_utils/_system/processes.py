@@ -21,7 +21,7 @@ _VFIO_NODE = re.compile(r"/dev/vfio/(noiommu-)?\d+$|/dev/vfio/devices/")
 _NUMBER = re.compile(r"[0-9]+:[0-9]+\Z")
 # Path, type, size, used and priority.
 _SWAP = re.compile(r"(/[^ \t]*)[ \t]+[a-z]+[ \t]+[0-9]+[ \t]+[0-9]+[ \t]+-?[0-9]+\Z")
-_UNKNOWN = "a line of %s cannot be read, so that it may be %s"
+_UNKNOWN = "a line of %s cannot be parsed, so it may be %s"
 _ANCESTORS_AT_MOST = 1000
 
 
@@ -63,7 +63,7 @@ class Processes:
         self._elsewhere: dict[str, list[str]] = {}
 
     def holders(self, node: str, number: str | None = None) -> list[str]:
-        """Who has a device node open or mapped, or a VFIO device that no open node tells.
+        """Return who has a device node open or mapped, or a VFIO device that no open node tells.
 
         ``number`` is "c" or "b" and the device's major:minor. If it is known it counts alone: any
         user can call a file, or another device, like the node in a mount namespace of his own.
@@ -77,7 +77,7 @@ class Processes:
         return [self._command(pid) for pid in dict.fromkeys(pids)]
 
     def mounts(self) -> Mounts:
-        """What is mounted, for this process and then in the mount namespaces of all others."""
+        """Return mounts, of this process first and then of all other mount namespaces."""
         if self._holders is None:
             self._holders = self._read()
         mounts = Mounts([], *self._swaps())
@@ -93,7 +93,7 @@ class Processes:
         return mounts
 
     def _swaps(self) -> tuple[list[str], list[str]]:
-        """The files and devices that are swap: swap_show in mm/swapfile.c."""
+        """Return the files and devices that are swap: swap_show in mm/swapfile.c."""
         path = self._proc + "/swaps"
         lines = _text.lines(_content(path) or "")[1:]
         swaps = [_text.unescaped(match[1]) for match in map(_SWAP.match, lines) if match]
@@ -123,11 +123,11 @@ class Processes:
         return bool(lines)
 
     def text(self, name: str) -> str:
-        """A file of procfs that is not about a process; empty if it is not there."""
+        """Return a file of procfs that is not about a process; empty if it is not there."""
         return _content("%s/%s" % (self._proc, name)) or ""
 
     def address_of_this_run(self) -> str | None:
-        """The address of this machine by which ssh came in, or None where it did not.
+        """Return the address of this machine by which ssh came in, or None if it did not.
 
         sudo drops SSH_CONNECTION, so that processes above are asked as well.
         """

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 READS: Mapping[str, frozenset[str]] = {
     "sysfs": frozenset(
         {
+            "count_directories",
             "exists",
-            "folder_count",
-            "folders",
             "has_node",
             "is_read_only",
             "link",
             "link_name",
+            "list_directories",
             "listing",
             "names",
             "read",
@@ -48,7 +48,7 @@ READS: Mapping[str, frozenset[str]] = {
             "is_executable",
             "is_past",
             "is_same",
-            "layered",
+            "drop_in_files",
             "link",
             "links",
             "names",

@@ -32,7 +32,7 @@ class Networks(NamedTuple):
 
 
 def read() -> Networks:
-    """All addresses and the interfaces of default routes; empty where the kernel does not tell."""
+    """Return addresses and interfaces of default routes; empty if the kernel reports none."""
     networks = Networks({}, set())
     with contextlib.suppress(OSError, ValueError, struct.error):
         for message in _dump(_GET_ADDRESSES):

@@ -38,13 +38,13 @@ _SECOND_WAITS = 4
 # What a user can do about an errno of the files that this collection writes; the causes are those
 # of drivers/base/bus.c and drivers/base/dd.c.
 _ADVICE = {
-    errno.EACCES: "become root (become: true)",
-    errno.EPERM: "a security module or the kernel's lockdown refused it; look at the audit log",
-    errno.EROFS: "/sys is mounted read-only here, as in most containers; run on the host itself",
+    errno.EACCES: "set `become: true`",
+    errno.EPERM: "a security module or the kernel's lockdown denied it; check the audit log",
+    errno.EROFS: "/sys is mounted read-only, as in most containers; run on the host itself",
     errno.ENODEV: "the device went away, or its driver_override names another driver",
     errno.EBUSY: "the device is bound already, or VFIO owns its IOMMU group",
     errno.EAGAIN: "a supplier of the device is not ready; bind the supplier first and run again",
-    errno.ENOENT: "the driver is not there any more",
+    errno.ENOENT: "the driver no longer exists",
     errno.EINVAL: "the driver's probe failed or a supplier is not ready; see 'dmesg'",
     errno.ENOMEM: "the kernel is out of memory",
 }
@@ -69,7 +69,7 @@ class KernelRefusedError(Exception):
 class KernelBlockedError(PolicyError):
     """The kernel did not answer within the time limit; process ``pid`` still waits for it.
 
-    ``function`` is that of the kernel in which it waits, or None where that cannot be seen.
+    ``function`` is that of the kernel in which it waits, or None if that cannot be seen.
     """
 
     def __init__(self, path: str, seconds: float, pid: int, function: str | None) -> None:
@@ -77,9 +77,9 @@ class KernelBlockedError(PolicyError):
         super().__init__(
             "%s did not answer within %g s: the kernel holds this device's lock, because a "
             "driver's probe or remove hangs or user space holds the device open. Process %d is "
-            "left waiting there%s and ends when the kernel answers. If the device is with VFIO, "
-            "'fuser -v /dev/vfio/* /dev/vfio/devices/*' finds the holder: end it. If a driver "
-            "hangs, see 'dmesg'; it may take a reboot. Then run again"
+            "still waiting there%s and ends when the kernel answers. If the device is bound to "
+            "VFIO, find the holder with 'fuser -v /dev/vfio/* /dev/vfio/devices/*' and stop it. "
+            "If a driver hangs, read 'dmesg'; a reboot may be required. Then run again"
             % (
                 path if path.startswith("/") else "/sys/" + path,
                 seconds,
@@ -92,7 +92,7 @@ class KernelBlockedError(PolicyError):
 class Listing(NamedTuple):
     """The names in a directory: real directories, sorted, and all else (files, links)."""
 
-    folders: list[str]
+    directories: list[str]
     others: set[str]
 
 
@@ -111,7 +111,7 @@ class Sysfs:
         return _text.usable_path(path if path.startswith("/") else self.root + "/" + path)
 
     def read_bytes(self, path: str) -> bytes | None:
-        """The content of a file that needs no lock, or None where there is no such file."""
+        """Return the content of a file that needs no lock, or None if there is no such file."""
         try:
             descriptor = os.open(self.path(path), os.O_RDONLY)
         except OSError:
@@ -137,48 +137,48 @@ class Sysfs:
         return None if content is None else os.fsdecode(content).rstrip("\n")
 
     def strings(self, path: str) -> tuple[str, ...]:
-        """A string list of the device tree: NUL-separated, with a NUL at its end."""
+        """Return a string list of the device tree: NUL-separated, with a NUL at its end."""
         content = self.read_bytes(path)
         if not content:
             return ()
         return tuple(os.fsdecode(content).rstrip("\0").split("\0"))
 
     def names(self, path: str) -> list[str]:
-        """The names in a directory, sorted; empty where there is no such directory."""
+        """Return the names in a directory, sorted; empty where there is no such directory."""
         try:
             return sorted(os.listdir(self.path(path)))
         except OSError:
             return []
 
     def link(self, path: str) -> str | None:
-        """Where a symbolic link points, or None where there is no link."""
+        """Return where a symbolic link points, or None if there is no link."""
         try:
             return os.readlink(self.path(path))
         except OSError:
             return None
 
     def link_name(self, path: str) -> str | None:
-        """The last part of where a symbolic link points, or None."""
+        """Return the last part of where a symbolic link points, or None."""
         target = self.link(path)
         return None if target is None else target.rpartition("/")[2]
 
     def listing(self, path: str) -> Listing:
-        """The names in a directory, told apart; empty where there is no such directory."""
-        folders: list[str] = []
+        """Return the names in a directory; empty if it does not exist."""
+        directories: list[str] = []
         others: set[str] = set()
         try:
             with os.scandir(self.path(path)) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.name)
+                        directories.append(entry.name)
                     else:
                         others.add(entry.name)
         except OSError:
             return Listing([], set())
-        return Listing(sorted(folders), others)
+        return Listing(sorted(directories), others)
 
-    def folder_count(self, path: str) -> int:
-        """How many real directories are in a directory, without listing it.
+    def count_directories(self, path: str) -> int:
+        """Return how many real directories are in a directory, without listing it.
 
         kernfs_refresh_inode in fs/kernfs/inode.c counts them.
         """
@@ -187,20 +187,20 @@ class Sysfs:
         except OSError:
             return 0
 
-    def folders(self, path: str) -> list[str]:
-        """The names of real directories in a directory, sorted; links to directories are none."""
-        return self.listing(path).folders
+    def list_directories(self, path: str) -> list[str]:
+        """Return the names of directories in a directory, sorted, without symbolic links."""
+        return self.listing(path).directories
 
     def exists(self, path: str) -> bool:
         # Unlike os.path.exists it makes no exception of what is missing, which is slow.
         return os.access(self.path(path), os.F_OK)
 
     def has_node(self, node: str) -> bool:
-        """Whether a device node such as /dev/vfio/12 is there."""
+        """Return whether a device node such as /dev/vfio/12 is there."""
         return os.path.exists(node)
 
     def is_claimed(self, node: str) -> bool:
-        """Whether the kernel lets nobody else have a block device (/dev/…) for himself.
+        """Return whether the kernel lets nobody else have a block device (/dev/…) for himself.
 
         It does so while the device is mounted, is swap, or is part of something: bd_may_claim in
         block/bdev.c. Opening it for that moment changes nothing; KernelBlockedError if it hangs.
@@ -212,7 +212,7 @@ class Sysfs:
         return bool(os.statvfs(self.root).f_flag & os.ST_RDONLY)
 
     def read_locked(self, paths: Sequence[str]) -> list[str | None]:
-        """The contents of files whose read takes the device lock; None where one is missing."""
+        """Return the contents of files whose read takes the device lock; None if missing."""
         replies = self._ask([(_READ, path, b"") for path in paths])
         return [None if code else os.fsdecode(content).rstrip("\n") for code, content in replies]
 
@@ -247,7 +247,7 @@ class Sysfs:
         except (EOFError, BrokenPipeError):
             self.close()
             raise PolicyError(
-                "The process that was to write to /sys was killed; run again"
+                "The worker process that writes to /sys was killed. Run again"
             ) from None
         except BaseException:
             # An answer that was not fetched would be taken for that of the next request.
@@ -281,7 +281,7 @@ class _IoWorker:
         _write_all(self._requests, _REQUEST.pack(operation, len(path), len(data)) + path + data)
 
     def receive(self, timeout: float) -> tuple[int, bytes] | None:
-        """Errno (0 for success) and content, or None if nothing came within ``timeout``."""
+        """Return errno (0 for success) and content, or None if nothing came within ``timeout``."""
         if not self._poll.poll(timeout * 1000):
             return None
         code, length = _REPLY.unpack(_read_all(self._replies, _REPLY.size))

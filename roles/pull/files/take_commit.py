@@ -50,12 +50,12 @@ _BEGINNINGS = (
 _SIGNATURE_HEADER = re.compile(r"gpgsig(-sha256)? ")
 # Each format, and why it is refused unless there are keys for it.
 _FORMATS = {
-    "openpgp": "OpenPGP needs `pull_gnupg_home`. Set it, or sign with an SSH key.",
+    "openpgp": "OpenPGP requires `pull_gnupg_home`. Set it, or sign with an SSH key.",
     "x509": (
         "gpgsm decides by the host's own certificates whom to trust in X.509. Sign with a key of "
         "`pull_gnupg_home` or `pull_allowed_signers`."
     ),
-    "ssh": "SSH needs `pull_allowed_signers`. Set it, or sign with an OpenPGP key.",
+    "ssh": "SSH requires `pull_allowed_signers`. Set it, or sign with an OpenPGP key.",
 }
 _REFUSING = "/bin/false"
 # GnuPG reads /etc/gnupg/gpg.conf after the first all the same; it has all of these since 2.2.20.
@@ -217,14 +217,15 @@ class Commits:
         if done.returncode:
             raise RefusedError(
                 f"{self._source} is {found.kind} {found.id}, which has no valid signature by a key "
-                "of `pull_gnupg_home` or `pull_allowed_signers`. Sign it, and ask who pushed it."
+                "of `pull_gnupg_home` or `pull_allowed_signers`. Sign it, and find out who pushed "
+                "it."
             )
         if found.kind == "tag" and found.tag is not None:
             signed = self._names_in_tag(found.id)
             if signed != [found.tag]:
                 raise RefusedError(
                     f"{self._source} is a tag that was signed as {', '.join(signed)}. "
-                    "Sign a tag of the name that `pull_revision` has."
+                    "Sign a tag with the name in `pull_revision`."
                 )
 
     def _signature_format(self, found: Object) -> str | None:
@@ -263,7 +264,7 @@ class Commits:
         """Return the id of the commit that an object leads to."""
         commit = self._output("rev-parse", "--verify", "--quiet", f"{found.id}^{{commit}}")
         if not commit:
-            raise RefusedError(f"{self._source} is {found.kind} {found.id}, which is no commit.")
+            raise RefusedError(f"{self._source} is {found.kind} {found.id}, which is not a commit.")
         return commit
 
     def refuse_replay(self, commit: str) -> None:
@@ -277,8 +278,8 @@ class Commits:
         done = self._run("merge-base", "--is-ancestor", last, commit)
         if done.returncode == 1:
             raise RefusedError(
-                f"{self._source} is commit {commit}, which is no descendant of {last}, the last "
-                "one taken. If its history was rewritten on purpose, set "
+                f"{self._source} is commit {commit}, which is not a descendant of {last}, the "
+                "last commit taken. If its history was rewritten on purpose, set "
                 "`pull_fast_forward_only: false` until this host has pulled."
             )
         self._expect(done, "merge-base")
@@ -460,8 +461,8 @@ class Commits:
             return False
         if self._output("for-each-ref", "--count=1", _APPLIED):
             raise RefusedError(
-                f"{self._source} has {served} hashes, and what was fetched before has {here}. If "
-                f"the repository was converted on purpose, remove {self.directory}. It records "
+                f"{self._source} has {served} hashes, but the commits fetched before have {here}. "
+                f"If the repository was converted on purpose, remove {self.directory}. It records "
                 "the commits last taken, so that the next pull takes any commit with a valid "
                 "signature, an older one as well (`pull_fast_forward_only`)."
             )
@@ -491,11 +492,13 @@ class Commits:
         if not oid:
             raise RefusedError(
                 f"{self._source} does not exist. "
-                "Let `pull_revision` be a branch, a tag or a commit of that repository."
+                "Set `pull_revision` to a branch, a tag or a commit of that repository."
             )
         kind = self._output("cat-file", "-t", oid)
         if kind != "commit" and (kind != "tag" or is_branch):
-            raise RefusedError(f"{self._source} is {kind or 'object'} {oid}, which is no commit.")
+            raise RefusedError(
+                f"{self._source} is {kind or 'object'} {oid}, which is not a commit."
+            )
         return Object(oid, kind, tag)
 
     def _names_in_tag(self, oid: str) -> list[str]:
@@ -579,8 +582,8 @@ def check_trust(option: str, place: Path, home: Path) -> Path:
     for fetched in ("repository", "repository.git", "collections"):
         if (home / fetched).resolve() in (real, *real.parents):
             raise RefusedError(
-                f"`{option}` is {place}, which is {real}, a place that commits are checked out to. "
-                "A commit could name the keys that it is verified with; keep them elsewhere."
+                f"`{option}` is {place}, which is {real}, a directory of the checkout. "
+                "Move the keys to another directory, because a commit could replace them."
             )
     if not real.exists():
         raise RefusedError(f"`{option}` is {place}, which does not exist. Put the keys there.")
@@ -594,15 +597,15 @@ def check_trust(option: str, place: Path, home: Path) -> Path:
             continue
         if stat.S_ISLNK(status.st_mode):
             raise RefusedError(
-                f"`{option}` is {place}, and {part} is a link. Put what it leads to in its place."
+                f"`{option}` is {place}, but {part} is a symbolic link. Replace it with its target."
             )
         is_shared = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
         by_group = status.st_mode & stat.S_IWGRP and status.st_gid != 0
         by_others = status.st_mode & stat.S_IWOTH
         if status.st_uid not in (0, os.geteuid()) or ((by_group or by_others) and not is_shared):
             raise RefusedError(
-                f"`{option}` is {place}, and somebody else than root may write to {part}. "
-                "Give it to root, and take that right away."
+                f"`{option}` is {place}, but a user other than root may write to {part}. "
+                "Make root its owner, and remove the write permission."
             )
     return real
 

@@ -2,7 +2,7 @@ const MOST_OPEN = 50;
 const collator = new Intl.Collator("en", { numeric: true });
 const byId = (id) => document.getElementById(id);
 
-/** Returns an element with attributes and children; a text is always text. */
+/** Returns an element with attributes and children; strings are never parsed as HTML. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -24,12 +24,12 @@ const bindingKey = (binding) =>
         .map((text) => text || "")
         .join(" ")
     : "";
-const capitalized = (word) => word.charAt(0).toUpperCase() + word.slice(1);
+const capitalized = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 function bindingCell(binding, reference, ...notes) {
   const cell = make("td", reference && !isSame(binding, reference) ? { class: "differs" } : {});
   if (!binding) {
-    cell.append(make("span", { class: "absent" }, "not in it"));
+    cell.append(make("span", { class: "absent" }, "not in the list"));
     return cell;
   }
   const { driver, driver_override: override } = binding;
@@ -40,8 +40,8 @@ function bindingCell(binding, reference, ...notes) {
 }
 
 /**
- * From these follow head, cells, order and filter of a host's devices. `className` is that of the head and has
- * the width, `sortKey` returns a text or a number, `texts` what the filter finds, and `render` the cell.
+ * Columns of a host's devices, with their head, cells, order and filter. `className` is the class of the head and sets
+ * the width, `sortKey` returns a string or a number, `texts` the strings that the filter searches, `render` the cell.
  */
 const COLUMNS = [
   {
@@ -68,7 +68,7 @@ const COLUMNS = [
   },
   {
     key: "desired",
-    title: "Its list wants",
+    title: "Required",
     className: "binding",
     sortKey: (device) => bindingKey(device.desired),
     texts: (device) => bindingTexts(device.desired),
@@ -87,17 +87,17 @@ const COLUMNS = [
   },
   {
     key: "notes",
-    title: "Drift and hazards",
+    title: "Drift and use",
     className: "notes",
-    sortKey: (device) => -2 * Math.min(device.drift.length, 1) - Math.min(device.hazards.length, 1),
-    texts: (device) => [...device.drift, ...device.hazards.flatMap((hazard) => [hazard.kind, hazard.sentence])],
+    sortKey: (device) => -2 * Math.min(device.drift.length, 1) - Math.min(device.in_use_by.length, 1),
+    texts: (device) => [...device.drift, ...device.in_use_by.flatMap((hazard) => [hazard.kind, hazard.message])],
     render: (device) =>
       make(
         "td",
         {},
-        ...device.drift.map((sentence) => make("p", { class: "drift-sentence" }, make("b", {}, "Drift: "), sentence)),
-        ...device.hazards.map((hazard) =>
-          make("p", {}, make("b", {}, `${capitalized(hazard.kind)}: `), hazard.sentence),
+        ...device.drift.map((message) => make("p", { class: "drift-message" }, make("b", {}, "Drift: "), message)),
+        ...device.in_use_by.map((hazard) =>
+          make("p", {}, make("b", {}, `${capitalized(hazard.kind)}: `), hazard.message),
         ),
       ),
   },
@@ -105,18 +105,18 @@ const COLUMNS = [
 
 const VIEWS = [
   { title: "All", includes: () => true },
-  { title: "In its list", includes: (device) => device.desired !== null },
+  { title: "In the list", includes: (device) => device.desired !== null },
   { title: "Drift", includes: (device) => device.drift.length > 0 },
-  { title: "Hazards", includes: (device) => device.hazards.length > 0 },
+  { title: "In use", includes: (device) => device.in_use_by.length > 0 },
 ];
 
-/** Drift first, then what is in the list. */
+/** Sorts devices with drift first, then those in the list. */
 function compareUrgency(left, right) {
   const rank = (device) => (device.drift.length ? 0 : device.desired ? 1 : 2);
   return rank(left) - rank(right) || collator.compare(left.device, right.device);
 }
 
-/* The devices, each decoded when it is first needed. */
+/* Devices, each decoded when it is first needed. */
 
 const data = JSON.parse(byId("ui-data").textContent);
 const encodedColumns = Object.entries(data.devices);
@@ -134,18 +134,18 @@ function deviceOf(number) {
   return devices[number];
 }
 
-/* The hosts are the rows that are there already. */
+/* Hosts, from the rows of the page. */
 
 const table = byId("ui-table");
 const body = table.tBodies[0];
 const stateButtons = [...document.querySelectorAll(".states button")];
 const severity = Object.fromEntries(stateButtons.map((button, index) => [button.dataset.state, index]));
 const textOf = (cell) => cell.textContent;
-/* What the cells of a column of hosts sort by, by the class of its head. */
+/* Sort keys of the cells of a column of hosts, by the class of its head. */
 const SORT_KEYS = {
   name: textOf,
   state: (cell) => severity[cell.parentElement.dataset.state],
-  sentence: textOf,
+  message: textOf,
   number: (cell) => (Number.isNaN(Number(textOf(cell))) ? -1 : Number(textOf(cell))),
 };
 const hostColumns = [...table.tHead.rows[0].cells].map((head) => ({

@@ -28,7 +28,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_writes import StagedFile
 
 GIVEN, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-crypto", None)
-UNREADABLE = "/run/journal, which says how an interrupted run found this host, cannot be read"
+UNREADABLE = "/run/journal, the journal of an interrupted run, cannot be parsed"
 ODD: list[Any] = [
     *(None, True, False, 0, -1, 1e308, 10**400, "", ".", "..", "/", "a/b", "\0", "\n", "x" * 5000),
     *("\ud800", "\udcff", "none", "/etc/passwd", "/dev/vfio/../sda", "--force", [], {}, [[]]),
@@ -94,7 +94,7 @@ def test_all_kinds_of_changes_are_written_down_and_read(killed: Board) -> None:
     assert not left.damaged
     kinds = {operation.kind for operation in left.operations}
     assert kinds >= {"device", "module", "noiommu", "node", "links", "file"}
-    assert "undone first" in killed.apply([]).interrupted[0]
+    assert "rolled back first" in killed.apply([]).interrupted[0]
     assert killed.kernel.binding("b000000.crypto") == NATIVE
 
 
@@ -121,9 +121,9 @@ def test_a_record_that_is_damaged_is_named_and_all_others_are_undone(
     write(killed, records)
     message = refusal(killed)
     assert f"in line {number + 1} (" in message
-    assert "What its other lines say was undone as far as it could be" in message
-    assert "undone first" not in message
-    assert "See the devices with device_info" in message
+    assert "The rest of it was rolled back as far as possible" in message
+    assert "rolled back first" not in message
+    assert "Inspect the devices with device_info" in message
     assert "delete the file" in message
     assert killed.kernel.binding("b000000.crypto") == NATIVE
     # It is refused until somebody has looked, and nothing is undone twice.
@@ -137,7 +137,7 @@ def test_a_record_that_is_damaged_is_named_and_all_others_are_undone(
 def test_a_check_says_so_and_touches_nothing(killed: Board) -> None:
     write(killed, [*lines(killed), None])
     before, kept = killed.everything(), journal(killed).read_text()
-    with pytest.raises(PolicyError, match="is undone by the next run"):
+    with pytest.raises(PolicyError, match="is rolled back by the next run"):
         killed.check([])
     assert (killed.everything(), journal(killed).read_text()) == (before, kept)
 
@@ -162,14 +162,14 @@ def test_nothing_is_undone_if_it_is_not_known_whose_journal_it_is(killed: Board,
         head = {**records[0], **head}
     write(killed, [head, *records[1:]])
     killed.kernel.writes.clear()
-    assert "Nothing of it was undone" in refusal(killed)
+    assert "Nothing was rolled back" in refusal(killed)
     assert not killed.kernel.writes
 
 
 def test_one_of_another_version_is_named_with_its_format(killed: Board) -> None:
     head, *records = lines(killed)
     write(killed, [{**head, "format": 7}, *records])
-    assert "its format is 7, and this version of the collection reads format 1" in refusal(killed)
+    assert "its format is 7, but this version of the collection reads format 1" in refusal(killed)
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000 + b"\n", b"\xff\xfe\n", b"\n", b"{}\n[]\n"])
@@ -188,11 +188,11 @@ def test_a_journal_that_is_too_large_is_not_read(board: Board) -> None:
 
 def test_many_damaged_lines_make_a_short_sentence(killed: Board) -> None:
     write(killed, [lines(killed)[0], *[None] * 500])
-    assert "line 6 (None is no record), 495 more. " in refusal(killed)
+    assert "line 6 (None is not a record), 495 more. " in refusal(killed)
 
 
 def replaced(record: Any, path: list[Any], value: Any) -> Any:
-    """The record with another value, or without the key, at a place in it."""
+    """Return the record with another value, or without the key, at a place in it."""
     record = copy.deepcopy(record)
     place = record
     for step in path[:-1]:
@@ -205,7 +205,7 @@ def replaced(record: Any, path: list[Any], value: Any) -> Any:
 
 
 def places(record: Any, path: tuple[Any, ...] = ()) -> Iterator[list[Any]]:
-    """Where something is in a record, at any depth."""
+    """Yield where something is in a record, at any depth."""
     inside = (
         record.items()
         if isinstance(record, dict)
@@ -306,7 +306,7 @@ def test_no_damage_of_the_header_ends_in_anything_but_a_sentence(board: Board, p
             refusals += sentences(board)
     # What the machine has is found out again where it is not known.
     assert prefix == "# machine: " or any(
-        "The header of " in one and "cannot be read" in one for one in refusals
+        "The header of " in one and "cannot be parsed" in one for one in refusals
     )
 
 
@@ -323,8 +323,8 @@ def test_no_damage_of_what_a_rollout_kept_ends_in_anything_but_a_sentence(board:
             refusals += sentences(board, rollout="first", restores=True)
     board.write_file(PREVIOUS, "[" * 100_000)
     (sentence,) = sentences(board, rollout="first", restores=True)
-    assert "cannot be read" in sentence
-    assert any(f"{PREVIOUS} cannot be read" in one for one in refusals)
+    assert "cannot be parsed" in sentence
+    assert any(f"{PREVIOUS} cannot be parsed" in one for one in refusals)
 
 
 @pytest.mark.parametrize("key", ["initramfs", "vfio_group", "vfio_mode", "reset_required"])
@@ -339,7 +339,7 @@ def test_an_option_of_before_that_no_user_could_have_given_is_refused(
         return
     board.write_file(PREVIOUS, json.dumps(kept))
     (sentence,) = sentences(board, rollout="first", restores=True)
-    assert f"{PREVIOUS} cannot be read" in sentence
+    assert f"{PREVIOUS} cannot be parsed" in sentence
 
 
 def sentences(board: Board, **request: Any) -> list[str]:

@@ -62,7 +62,7 @@ class Module:
         return answer
 
     def is_run(self, **options: Any) -> bool:
-        """Whether a call makes a whole run."""
+        """Return whether a call makes a whole run."""
         before = self.runs
         self(**options)
         return self.runs > before
@@ -186,7 +186,7 @@ def test_another_run_is_waited_for(kept: Module, board: Board) -> None:
 
 
 def places(record: Path) -> Iterator[tuple[str, str]]:
-    """The gateway and the path of all that a run read."""
+    """Yield the gateway and the path of all that a run read."""
     for gateway, _method, arguments in json.loads(record.read_text())["reads"]:
         for argument in arguments:
             for path in argument if isinstance(argument, list) else [argument]:
@@ -244,7 +244,10 @@ DAMAGES: dict[str, Callable[[Any], Any] | bytes] = {
     "empty": b"",
     "without reads": lambda kept: {key: kept[key] for key in kept if key != "reads"},
     "a read of another sort": lambda kept: {**kept, "reads": [*kept["reads"], ["files", "read"]]},
-    "a read that writes": lambda kept: {**kept, "reads": [["files", "put", ["/etc/x", "x"]]]},
+    "a read that writes": lambda kept: {
+        **kept,
+        "reads": [["files", "write_atomic", ["/etc/x", "x"]]],
+    },
     "a read with other arguments": lambda kept: {**kept, "reads": [["files", "read", [1, 2, 3]]]},
     "fewer reads": lambda kept: {**kept, "reads": kept["reads"][:-1]},
 }

@@ -98,7 +98,7 @@ VALUES = st.recursive(
 
 
 def containers(value: Any) -> list[Any]:
-    """Every object and array in a value, itself first."""
+    """Return every object and array in a value, itself first."""
     if not isinstance(value, (dict, list)):
         return []
     inside = value.values() if isinstance(value, dict) else value
@@ -107,7 +107,7 @@ def containers(value: Any) -> list[Any]:
 
 @st.composite
 def damaged_records(draw: st.DrawFn) -> Any:
-    """A record of which one or two fields were replaced, removed or added, at any depth."""
+    """Return a record of which one or two fields were replaced, removed or added, at any depth."""
     record = json.loads(json.dumps(draw(st.sampled_from(RECORDS))))
     for _time in range(draw(st.integers(1, 2))):
         container = draw(st.sampled_from(containers(record)))
@@ -132,7 +132,7 @@ class WatchedFiles(Files):
         assert_ours(path)
         return "as somebody else left it"
 
-    def put(self, path: str, content: str | None) -> None:
+    def write_atomic(self, path: str, content: str | None) -> None:
         assert_ours(path)
         assert content is None or isinstance(content, str)
 
@@ -140,11 +140,11 @@ class WatchedFiles(Files):
         assert re.fullmatch(r"/dev/vfio/((noiommu-)?[0-9]+|devices/vfio[0-9]+)", path)
         return NodeAccess(None, None)
 
-    def give_node(self, path: str, access: NodeAccess) -> None:
+    def set_node_access(self, path: str, access: NodeAccess) -> None:
         self.node_access(path)
         assert access.mode is None or re.fullmatch("[0-7]{3,4}", access.mode)
 
-    def point(self, path: str, target: str | None) -> None:
+    def set_symlink(self, path: str, target: str | None) -> None:
         folder, _slash, name = path.rpartition("/")
         assert folder in symlinks.DIRECTORIES
         assert name not in ("", ".", "..")

@@ -18,7 +18,7 @@ NAMED_COMPONENT, SMMU = 1, 4
 
 
 def refused(board: Board, entry: dict[str, Any], **settings: Any) -> str:
-    """The reason; nothing was tried."""
+    """Return the reason; nothing was tried."""
     before = board.everything()
     with pytest.raises(PolicyError) as caught:
         board.apply([entry], **settings)
@@ -111,7 +111,7 @@ def test_a_kernel_without_noiommu_is_known(board: Board, is_loaded: bool) -> Non
 
 
 def node(kind: int, name: bytes = b"", mappings: int = 0) -> bytes:
-    """A node of an IORT as include/acpi/actbl2.h has it."""
+    """Return a node of an IORT as include/acpi/actbl2.h has it."""
     content = struct.pack("<IQB", 0, 0, 64) + name + b"\0" if kind == NAMED_COMPONENT else bytes(60)
     head = struct.pack("<BHBIII", kind, 16 + len(content), 0, 0, mappings, 16 + len(content))
     return head + content

@@ -65,7 +65,7 @@ def test_five_independent_mistakes_give_five_sentences_in_the_lists_order(
         "/soc/eth@b00a000 (platform device b00a000.eth) is in use: watchdog7 is running",
         "compatible 'acme,gone' matches no device: no platform or AMBA device of this machine",
         "Driver acme for /soc/dma@b002000 (platform device b002000.dma) does not exist here: on",
-        "compatible 'acme,off' matches no device: no platform or AMBA device has it, but a node",
+        "compatible 'acme,off' matches no device: no platform or AMBA device has it, but it is",
         "dt_path 'crypto7' does not start with '/'",
     ]
     assert [sentence[: len(word)] for sentence, word in zip(sentences, words)] == words
@@ -76,7 +76,7 @@ def test_every_kind_of_reason_is_among_them(
     board: Board, refused: Callable[..., list[str]]
 ) -> None:
     board.write_file("/etc/modprobe.d/armfleet-vfio.conf", "# mine\n")
-    board.host.files.put("/etc/driverctl.d/platform-b003000.dma", "none\n")
+    board.host.files.write_atomic("/etc/driverctl.d/platform-b003000.dma", "none\n")
     devices = [
         {"name": "a/b", "policy": "vfio"},
         dict(DMA, policy="vfio"),
@@ -91,17 +91,17 @@ def test_every_kind_of_reason_is_among_them(
     ]
     sentences = refused(devices, reset_required=False, vfio_group="nobodies", vfio_mode="9")
     words = [
-        "name 'a/b' is not the name of a device",
+        "name 'a/b' is not a valid device name",
         "b002000.dma) has no IOMMU group",
-        "is claimed by this list and by driverctl as well",
-        "but expect says 3",
-        "compatible '*' is not one",
-        "driver 'uio' goes with policy driver only",
+        "is claimed by this list and by driverctl",
+        "but expect is 3",
+        "compatible '*' is not valid",
+        "Driver 'uio' requires policy driver",
         "Two entries claim /soc/blob@b008000",
         "is in use: watchdog7",
         "its status is 'disabled'",
-        "tag 't' goes with policy vfio only",
-        "`vfio_mode` '9' is not a mode",
+        "Tag 't' requires policy vfio",
+        "`vfio_mode` '9' is not a valid mode",
         "was not written by this collection",
     ]
     assert all(word in sentence for word, sentence in zip(words, sentences)), sentences
@@ -109,7 +109,7 @@ def test_every_kind_of_reason_is_among_them(
 
 
 def test_so_it_is_for_the_next_boot_alone(board: Board, refused: Callable[..., list[str]]) -> None:
-    board.host.files.put("/etc/driverctl.d/platform-b003000.dma", "none\n")
+    board.host.files.write_atomic("/etc/driverctl.d/platform-b003000.dma", "none\n")
     devices = [
         {"name": "b002000.dma", "policy": "driver", "driver": "acme"},
         {"dt_path": "crypto_x", "policy": "vfio"},
@@ -121,10 +121,10 @@ def test_so_it_is_for_the_next_boot_alone(board: Board, refused: Callable[..., l
     sentences = refused(devices, runtime=False)
     words = [
         "on the platform bus it is called acme-crypto or",
-        "needs this machine's device tree to be resolved",
-        "is claimed by this list and by driverctl as well",
+        "cannot be resolved without this machine's device tree",
+        "is claimed by this list and by driverctl",
         "Two entries claim /soc/crypto@b000000",
-        "name 'a/b' is not the name of a device",
+        "name 'a/b' is not a valid device name",
     ]
     assert all(word in sentence for word, sentence in zip(words, sentences)), sentences
     assert len(sentences) == len(words)
@@ -173,7 +173,7 @@ def test_the_sibling_of_a_wrong_entry_is_not_told_to_be_in_the_way(
         kernel.add_device(name, path, (compatible,), iommus=True, group="9")
     given = {"compatible": "acme,pair-a", "policy": "vfio"}
     (sentence,) = refused([given], reset_required=False)
-    assert "would be of no use to VFIO" in sentence
+    assert "cannot be opened by VFIO" in sentence
     wrong = {"compatible": "acme,pear-b", "policy": "vfio"}
     (sentence,) = refused([given, wrong], reset_required=False)
     assert "'acme,pear-b' matches no device" in sentence
@@ -185,39 +185,43 @@ def test_the_sibling_of_a_wrong_entry_is_not_told_to_be_in_the_way(
         (
             {"compatible": "acme,off"},
             (
-                "but a node of the device tree: /soc/off@1: its node is there, but its status is "
-                "'disabled', so the kernel makes no device of it"
+                "but it is listed by a node of the device tree: /soc/off@1: its node exists, "
+                "but its status is 'disabled', so the kernel creates no device for it"
             ),
         ),
         (
             {"compatible": "fsl,dspi"},
             (
-                "but 6 nodes of the device tree: /soc/spi@0, /soc/spi@1, /soc/spi@2, /soc/spi@3 "
-                "and 2 more: its node is there, but its status is 'disabled'"
+                "but it is listed by 6 nodes of the device tree: /soc/spi@0, /soc/spi@1, "
+                "/soc/spi@2, /soc/spi@3 and 2 more: its node exists, but its status is 'disabled'"
             ),
         ),
         ({"compatible": "acme,nic"}, "/pcie/nic@0: its device is 0000:01:00.0 on the pci bus"),
         (
             {"compatible": "acme,sensor"},
             (
-                "/soc/i2c@5/sensor@50: its node is there, but its parent /soc/i2c@5 is no bus that "
-                "the kernel makes devices of (simple-bus, simple-mfd); only the parent's driver "
-                "could, and platform device b005000.i2c is bound to no driver"
+                "/soc/i2c@5/sensor@50: its node exists, but its parent /soc/i2c@5 is not a "
+                "bus for whose children the kernel creates devices (simple-bus, simple-mfd); only "
+                "the parent's driver could, and platform device b005000.i2c is not bound to a "
+                "driver"
             ),
         ),
         (
             {"compatible": "acme,port"},
             (
                 "only the parent's driver could, and platform device b00a000.eth is bound to "
-                "acme-mac, which made none"
+                "acme-mac, which created none"
             ),
         ),
-        ({"compatible": "acme,other"}, "only the parent's driver could, and it has no device"),
+        (
+            {"compatible": "acme,other"},
+            "only the parent's driver could, and the parent has no device",
+        ),
         ({"compatible": "acme,intc"}, "as for interrupt controllers"),
-        ({"dt_path": "spi0"}, "it stands for /soc/spi@0, and its node is there, but its status is"),
+        ({"dt_path": "spi0"}, "it resolves to /soc/spi@0, and its node exists, but its status is"),
         ({"name": "0000:01:00.0"}, "its device is 0000:01:00.0 on the pci bus; this collection"),
         ({"name": "b002000.dma", "bus": "amba"}, "its device is on the platform bus"),
-        ({"acpi_hid": "LNRO0005"}, "this machine did not boot with ACPI; choose by dt_path"),
+        ({"acpi_hid": "LNRO0005"}, "this machine did not boot with ACPI; use dt_path"),
         ({"acpi_path": "\\_SB_.VR00"}, "this machine did not boot with ACPI"),
     ],
 )
@@ -238,17 +242,17 @@ def test_it_is_told_why_a_selector_of_any_kind_has_no_device(
     kernel.add_node("/intc", ("acme,intc",))
     (sentence,) = refused([{**selector, "policy": "no_autobind"}])
     assert reason in sentence
-    assert sentence.endswith("If it may be missing, say required: false")
+    assert sentence.endswith("If the device may be missing, set `required: false`")
 
 
 @pytest.mark.parametrize(
     ("selector", "reason"),
     [
-        ({"acpi_hid": "ACME0001"}, "\\_SB_.OFF0: its _STA is 0, not present, so the kernel"),
-        ({"acpi_path": "\\_SB_.OFF0"}, "\\_SB_.OFF0: its _STA is 0, not present, so the kernel"),
-        ({"acpi_hid": "ACME0002"}, "\\_SB_.DIS0: its _STA is 13, not enabled"),
+        ({"acpi_hid": "ACME0001"}, "\\_SB_.OFF0: its _STA is 0 (not present), so the kernel"),
+        ({"acpi_path": "\\_SB_.OFF0"}, "\\_SB_.OFF0: its _STA is 0 (not present), so the kernel"),
+        ({"acpi_hid": "ACME0002"}, "\\_SB_.DIS0: its _STA is 13 (not enabled)"),
         ({"acpi_hid": "ACME0003"}, "\\_SB_.PNP0: its device is 00:01 on the pnp bus"),
-        ({"acpi_hid": "ACME0004"}, "\\_SB_.NON0: the kernel made no device of it"),
+        ({"acpi_hid": "ACME0004"}, "\\_SB_.NON0: the kernel created no device for it"),
         ({"acpi_hid": "ACME0009"}, "it; 'cat /sys/bus/acpi/devices/*/hid' lists them"),
         ({"compatible": "acme,dma"}, "this machine did not boot with a device tree"),
     ],

@@ -51,7 +51,7 @@ OVERRIDE = "bus/platform/devices/%s/driver_override"
 
 
 def refused(board: Board, entries: list[dict[str, Any]], **settings: Any) -> str:
-    """The message of a call that is refused, which must not have touched anything."""
+    """Return the message of a call that is refused, which must not have touched anything."""
     before, calls = board.everything(), len(board.kmod.calls)
     with pytest.raises(PolicyError) as caught:
         board.apply(entries, **settings)
@@ -70,7 +70,7 @@ def told(outcome: Outcome) -> dict[str, Any]:
 
 
 def info(board: Board) -> dict[str, dict[str, Any]]:
-    """What device_info says of each device, by its name."""
+    """Return what device_info says of each device, by its name."""
     return {one["name"]: one for one in device_info.inspections(board.inspect(None))["devices"]}
 
 
@@ -191,7 +191,7 @@ def test_an_entry_taken_off_the_list_gives_its_device_back_and_the_diff_says_so(
     (devices, *_files) = results.result(outcome)["diff"]
     line = "/soc/crypto@b000000 (platform device b000000.crypto): driver "
     assert line + "vfio-platform, driver_override vfio-platform\n" in devices["before"]
-    assert line + "acme-crypto, driver_override (unset) (given back)\n" in devices["after"]
+    assert line + "acme-crypto, driver_override (unset) (released)\n" in devices["after"]
 
 
 def test_an_empty_list_gives_everything_back_and_removes_our_files(applied: Board) -> None:
@@ -343,7 +343,7 @@ def test_a_foreign_file_is_refused_and_left_alone(board: Board) -> None:
 def test_a_damaged_header_is_refused_and_said_to_be_damaged(applied: Board, line: str) -> None:
     rules = applied.file(RULES) or ""
     applied.write_file(RULES, rules + line + "\n")
-    assert f"The header of {RULES} cannot be read" in refused(applied, [])
+    assert f"The header of {RULES} cannot be parsed" in refused(applied, [])
 
 
 def test_a_list_that_contradicts_itself_by_now_can_still_be_given_back(applied: Board) -> None:
@@ -397,10 +397,10 @@ def test_after_a_reboot_that_the_rules_made_good_nothing_is_to_be_done(applied: 
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"dt_path": "/soc/gone"}, "no such node"),
-    ({"compatible": "acme,crypto", "expect": 3}, "expect says 3"),
+    ({"compatible": "acme,crypto", "expect": 3}, "expect is 3"),
     ({"name": "soc:keys"}, "that driver has no unbind"),
     ({"name": "soc:keys", "policy": "no_autobind"}, "is built into the kernel"),
-    ({"name": "b002000.dma", "policy": "driver", "driver": "vfio-amba"}, "say policy: vfio"),
+    ({"name": "b002000.dma", "policy": "driver", "driver": "vfio-amba"}, "Set `policy: vfio`"),
     ({"name": "b002000.dma", "policy": "driver", "driver": "gone"}, "does not exist here"),
     ({"name": "b002000.dma", "policy": "driver", "driver": "acme_eth"}, "is not loaded"),
     ({"name": "b002000.dma", "policy": "driver", "driver": "acme-blob"}, "is on the amba bus"),
@@ -592,7 +592,7 @@ def test_what_is_prepared_for_the_next_boot_needs_one_until_the_devices_are_so(
     assert board.apply(LIST, **asked).needs_boot
     assert not board.apply(LIST, reset_required=False).needs_boot
     assert not board.apply(LIST, **asked).needs_boot
-    # What is taken off the list is given back by the boot.
+    # What is taken off the list is released by the boot.
     assert board.apply(LIST[:1], **asked).needs_boot
     assert board.kernel.bindings() == ASKED
 
@@ -628,12 +628,12 @@ def test_info_tells_of_a_device_that_is_not_as_the_list_wants_it(applied: Board)
     applied.kernel.write("bus/platform/drivers/vfio-platform/unbind", "b000000.crypto")
     crypto = info(applied)["b000000.crypto"]
     assert crypto["desired"] == {"driver": "vfio-platform", "driver_override": "vfio-platform"}
-    running = "it is on driver none with driver_override vfio-platform, and "
-    wanted = "on driver vfio-platform with driver_override vfio-platform"
-    why = "policy vfio of the list last applied"
+    running = "it is bound to no driver with driver_override vfio-platform, "
+    wanted = "bound to vfio-platform with driver_override vfio-platform"
+    why = "policy vfio of the last-applied configuration"
     assert crypto["drift"] == [
-        f"{running}the list last applied wants it {wanted}",
-        f"{running}will be {wanted} after the next boot: {why}",
+        f"{running}but the last-applied configuration requires it to be {wanted}",
+        f"{running}but will be {wanted} after the next boot: {why}",
     ]
 
 
@@ -675,7 +675,7 @@ def test_info_tells_that_what_was_set_by_hand_does_not_last(board: Board) -> Non
     assert not told_of["next_boot"]["known"]
     (sentence,) = told_of["drift"]
     assert sentence.startswith(
-        "it is on driver vfio-platform with driver_override vfio-platform, which does not persist "
+        "it is bound to vfio-platform with driver_override vfio-platform, which does not persist "
         "across reboots: "
     )
 

@@ -81,7 +81,7 @@ def test_all_is_as_it_was_before_the_killed_run(
     outcome = grouped_board.apply(NOTHING)
     assert grouped_board.everything() == before
     assert "An earlier run on this host was interrupted: process" in said(outcome)
-    assert "undone first" in said(outcome)
+    assert "rolled back first" in said(outcome)
     assert outcome.is_changed
     assert not grouped_board.apply(NOTHING).is_changed
 
@@ -96,7 +96,7 @@ def test_the_rerun_knows_the_natives_as_if_nothing_had_happened(killed: Board) -
 
 def test_a_check_says_so_and_touches_nothing(killed: Board) -> None:
     before = killed.everything()
-    assert "The next run undoes first" in said(killed.check(NOTHING))
+    assert "The next run rolls back" in said(killed.check(NOTHING))
     assert killed.everything() == before
 
 
@@ -104,7 +104,7 @@ def test_a_device_that_was_opened_since_is_left(killed: Board) -> None:
     killed.process(4242, "qemu", "/dev/vfio/1")
     killed.kernel.writes.clear()
     outcome = killed.apply([CRYPTO], reset_required=False)
-    assert "Left as it is now: /soc/crypto@b000000" in said(outcome)
+    assert "Left unchanged: /soc/crypto@b000000" in said(outcome)
     assert "/dev/vfio/1 is held open by qemu (pid 4242)" in said(outcome)
     assert not killed.kernel.writes
     assert killed.kernel.binding(NAME) == GIVEN
@@ -113,7 +113,7 @@ def test_a_device_that_was_opened_since_is_left(killed: Board) -> None:
 def test_a_device_that_somebody_changed_since_is_left(killed: Board) -> None:
     killed.kernel.write(f"bus/platform/devices/{NAME}/driver_override", "somebody\n")
     outcome = killed.apply([{"name": "b002000.dma", "policy": "no_autobind"}])
-    assert "somebody has changed it since, to on driver vfio-platform" in said(outcome)
+    assert "it was changed since, and is now bound to vfio-platform" in said(outcome)
     assert killed.kernel.binding(NAME) == ("vfio-platform", "somebody")
 
 
@@ -124,9 +124,7 @@ def test_a_consumer_that_somebody_changed_since_is_left(
     kill_at_the_first_file(board, [CRYPTO], monkeypatch, allow=["consumers"])
     board.kernel.write("bus/platform/devices/b002000.dma/driver_override", "somebody\n")
     outcome = board.apply(NOTHING, allow=["consumers"])
-    assert "/soc/dma@b002000 (platform device b002000.dma): somebody has changed it" in said(
-        outcome
-    )
+    assert "/soc/dma@b002000 (platform device b002000.dma): it was changed since" in said(outcome)
     assert board.kernel.override_of("b002000.dma") == "somebody"
 
 
@@ -151,7 +149,7 @@ def test_a_file_that_somebody_changed_since_is_left(
     board.write_file(path, f"{board.file(path)}# a line of somebody else\n")
     kept = board.file(path)
     outcome = board.apply([{"name": "b002000.dma", "policy": "no_autobind"}], persistent=False)
-    assert f"{path}: somebody has changed it since" in said(outcome)
+    assert f"{path}: it was changed since" in said(outcome)
     assert board.file(path) == kept
 
 
@@ -161,7 +159,9 @@ def test_a_module_that_somebody_uses_since_is_left(killed: Board) -> None:
     kernel.write("bus/platform/devices/b001000.crypto/driver_override", "vfio-platform")
     kernel.write("bus/platform/drivers/vfio-platform/bind", "b001000.crypto")
     outcome = killed.apply(NOTHING)
-    assert "module vfio-platform: b001000.crypto is bound to its driver by now" in said(outcome)
+    assert "module vfio-platform: b001000.crypto has since been bound to its driver" in said(
+        outcome
+    )
     assert kernel.binding("b001000.crypto") == GIVEN
     assert kernel.binding(NAME) == NATIVE
     assert said(killed.apply(NOTHING)) == ""
@@ -174,7 +174,7 @@ def test_what_cannot_be_put_back_is_tried_again(killed: Board) -> None:
     assert "Could not be rolled back: /soc/crypto@b000000" in said(outcome)
     assert "The next run tries again" in said(outcome)
     assert killed.kernel.driver_of("b002000.dma") is None
-    assert "undone first" in said(killed.apply(dma, persistent=False))
+    assert "rolled back first" in said(killed.apply(dma, persistent=False))
     assert killed.kernel.binding(NAME) == NATIVE
 
 

@@ -55,7 +55,7 @@ CASES: list[tuple[Callable[[Board], None], Sequence[dict[str, Any]], dict[str, A
 
 
 def without_counters(board: Board) -> dict[str, tuple[str, str, int]]:
-    """Everything but the numbers that the kernel hands out anew each time a device is bound."""
+    """Everything but the numbers that the kernel hands out again each time a device is bound."""
     return {
         key: value
         for key, value in board.everything().items()
@@ -78,7 +78,9 @@ def assert_put_back(
     before = without_counters(board)
     with pytest.raises(PolicyError) as caught:
         board.apply(entries, **settings)
-    assert "Nothing was changed: all that this run did was put back" in str(caught.value), what
+    assert "Nothing was changed: all changes of this run were rolled back" in str(caught.value), (
+        what
+    )
     after = without_counters(board)
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     assert not changed, what
@@ -169,7 +171,7 @@ def test_what_cannot_be_put_back_is_named(board: Board) -> None:
         board.apply([DMA, CRYPTO], reset_required=False)
     message = str(caught.value)
     assert "EIO" in message
-    assert "Not everything could be put back as it was" in message
+    assert "Not everything could be rolled back" in message
     assert "/soc/crypto@b000000 (platform device b000000.crypto)" in message.splitlines()[-1]
     assert "b002000.dma" not in message.splitlines()[-1]
     assert kernel.binding("b002000.dma") == ("acme-dma", None)
@@ -196,7 +198,7 @@ def test_a_device_whose_write_hangs_is_left_and_all_others_are_put_back(
     message = str(caught.value)
     assert "did not answer within 30 s" in message
     assert "/soc/crypto@b000000 (platform device b000000.crypto): cannot" in message
-    assert "it was on driver acme-crypto with driver_override unset" in message
+    assert "it was bound to acme-crypto with driver_override unset" in message
     assert board.kernel.binding("b002000.dma") == ("acme-dma", None)
     assert board.kernel.binding("b008000.blob") == ("acme-blob", None)
     assert board.file(RULES) is None
@@ -238,14 +240,14 @@ def test_access_to_nodes_is_put_back(grouped_board: Board, monkeypatch: pytest.M
     board = grouped_board
     board.apply([CRYPTO, AMBA], reset_required=False)
     before = board.everything()
-    give = Files.give_node
+    give = Files.set_node_access
 
     def fail(files: Files, path: str, access: NodeAccess) -> None:
         if path == "/dev/vfio/4" and access.mode == "0660":
-            raise PolicyError(f"Cannot give {path}: Operation not permitted")
+            raise PolicyError(f"Cannot set group and mode of {path}: Operation not permitted")
         give(files, path, access)
 
-    monkeypatch.setattr(Files, "give_node", fail)
+    monkeypatch.setattr(Files, "set_node_access", fail)
     with pytest.raises(PolicyError, match="Nothing was changed"):
         board.apply([CRYPTO, AMBA], reset_required=False, access=NodeAccess(None, "0660"))
     assert board.everything() == before

@@ -161,7 +161,7 @@ def test_a_directory_that_others_can_write_to_has_no_journal(
         lock.acquire().__enter__,
         lambda: lock.journal.append(SECOND),
     ):
-        with pytest.raises(PolicyError, match="others than root may have written") as caught:
+        with pytest.raises(PolicyError, match="a user other than root may have written") as caught:
             call()
         assert str(caught.value).startswith(folder)
 
@@ -186,7 +186,7 @@ def test_a_journal_or_lock_that_others_may_have_made_is_refused(
         path.write_text("")
         path.chmod(0o666)
     lock = RunLock("host_policy", 0, folder)
-    with pytest.raises(PolicyError, match="others than root may have written") as caught:
+    with pytest.raises(PolicyError, match="a user other than root may have written") as caught:
         (lock.journal.read_interrupted if name == "journal" else lock.acquire().__enter__)()
     assert str(caught.value).startswith(str(path))
     assert victim.read_text() == "precious"
@@ -244,7 +244,7 @@ def test_a_journal_that_cannot_be_read_is_named(folder: str) -> None:
     journal = RunLock("host_policy", 0, folder).journal
     journal.append(FIRST)
     Path(journal.path).write_text("rubbish\n")
-    with pytest.raises(PolicyError, match="/journal, which says how an interrupted run found"):
+    with pytest.raises(PolicyError, match="/journal, the journal of an interrupted run"):
         journal.read_interrupted()
 
 

@@ -1,4 +1,4 @@
-"""Links to nodes: made and removed at run time and by the rules, and put back like all else."""
+"""Links to nodes: made and removed at run time and by the rules, and rolled back like all else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEVICE = f"bus/platform/devices/{NAME}"
 
 
 def links(board: Board) -> dict[str, str]:
-    """Every link below /dev/vfio and where it leads, which has to be there."""
+    """Return every link below /dev/vfio and where it leads, which has to be there."""
     found = {}
     for link in board.kernel.dev.rglob("*"):
         if link.is_symlink():
@@ -40,7 +40,7 @@ def folders(board: Board) -> set[str]:
 
 
 def node(board: Board, name: str) -> str:
-    """The name of the node that a device has for itself."""
+    """Return the name of the node that a device has for itself."""
     (found,) = board.kernel.names(f"devices/platform/{name}/vfio-dev")
     return found
 
@@ -71,7 +71,7 @@ def test_a_tag_of_two_devices_is_refused_before_anything_is_touched(
     board: Board, *, runtime: bool
 ) -> None:
     before = board.everything()
-    with pytest.raises(PolicyError, match="tag two is to be that of one device"):
+    with pytest.raises(PolicyError, match="Tag two must identify one device"):
         apply(board, {"compatible": "acme,crypto", "policy": "vfio", "tag": "two"}, runtime=runtime)
     assert board.everything() == before
     assert not board.kernel.writes
@@ -160,7 +160,9 @@ def test_what_others_have_there_is_never_replaced_or_removed(board: Board) -> No
     file = board.kernel.dev / "vfio/by-tag/left"
     file.write_text("mine")
     before = board.everything()
-    with pytest.raises(PolicyError, match="/dev/vfio/by-tag/left is in the way"):
+    with pytest.raises(
+        PolicyError, match="/dev/vfio/by-tag/left exists and is not a symbolic link"
+    ):
         apply(board, LEFT)
     assert board.everything() == before
     apply(board, CRYPTO)

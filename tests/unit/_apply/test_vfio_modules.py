@@ -1,4 +1,4 @@
-"""The vfio modules: loaded, loaded anew and set as asked, and put back as they were."""
+"""The vfio modules: loaded, reloaded and set as requested, and restored."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_module_is_loaded_anew_for_another_setting_and_says_so(loaded: Board) 
     assert loaded.kernel.read(RESET_REQUIRED) == "N"
     assert loaded.kernel.binding("b000000.crypto") == BOUND
     assert outcome.host_steps == predicted.host_steps
-    assert "load anew module vfio-platform with reset_required=N" in steps(outcome)
+    assert "reload module vfio-platform with reset_required=N" in steps(outcome)
     loaded.kmod.calls.clear()
     assert not loaded.apply([CRYPTO], reset_required=False).is_changed
     assert not loaded.kmod.calls
@@ -224,14 +224,13 @@ def test_a_failed_write_of_noiommu_is_an_error_without_a_traceback(loaded: Board
 
 
 def steps(outcome: Outcome) -> list[str]:
-    """What is reported of the host's steps."""
+    """Return what is reported of the host's steps."""
     sentences: list[str] = results.result(outcome)["host_steps"]
     return sentences
 
 
 RESTORED = (
-    "set vfio.enable_unsafe_noiommu_mode to N, which it was before `unsafe_noiommu: true` was "
-    "applied"
+    "set vfio.enable_unsafe_noiommu_mode to N, its value before `unsafe_noiommu: true` was applied"
 )
 STAYS = "vfio.enable_unsafe_noiommu_mode stays Y: "
 
@@ -265,7 +264,7 @@ def test_noiommu_that_a_list_turned_on_is_off_when_no_list_asks_for_it(
 
 
 def test_an_option_that_is_given_beside_an_empty_list_asks_for_nothing(board: Board) -> None:
-    """As by group_vars, where all is given back."""
+    """As by group_vars, where all is released."""
     board.apply([DMA], reset_required=False, unsafe_noiommu=True)
     board.apply([], reset_required=False, unsafe_noiommu=True)
     assert board.kernel.read(NOIOMMU) == "N"
@@ -342,10 +341,10 @@ def test_a_list_whose_own_device_needs_it_is_told_until_the_device_goes(board: B
 def test_of_an_older_header_it_is_not_known_what_it_was_before(board: Board) -> None:
     board.apply([DMA], reset_required=False, unsafe_noiommu=True)
     lines = (board.file(RULES) or "").splitlines(keepends=True)
-    kept = [line for line in lines if not line.startswith(("# before:", "# This is what it was"))]
+    kept = [line for line in lines if not line.startswith(("# before:", "# Values before"))]
     board.write_file(RULES, "".join(kept))
     assert not board.apply([DMA], reset_required=False, unsafe_noiommu=True).is_changed
-    assert board.apply([]).noiommu_kept == STAYS + "it is not known what it was before"
+    assert board.apply([]).noiommu_kept == STAYS + "its previous value is unknown"
     assert board.kernel.read(NOIOMMU) == "Y"
 
 
@@ -385,5 +384,5 @@ def test_a_header_that_says_nonsense_of_before_is_refused(board: Board, header: 
     board.apply([DMA], reset_required=False, unsafe_noiommu=True)
     content = (board.file(RULES) or "").replace('# before: {"unsafe_noiommu": false}', "# before: ")
     board.write_file(RULES, content.replace("# before: ", "# before: " + header))
-    with pytest.raises(PolicyError, match="cannot be read"):
+    with pytest.raises(PolicyError, match="cannot be parsed"):
         board.apply([])

@@ -87,7 +87,7 @@ def everything_in(root: Path) -> dict[str, bytes | None]:
 
 
 def refused(board: Board, run: Callable[..., object], *entries: Any, **settings: Any) -> str:
-    """What a run says that stops before it touches anything."""
+    """Return what a run says that stops before it touches anything."""
     before = everything_in(board.root)
     with pytest.raises(PolicyError) as caught:
         run(*entries, **{**SETTINGS, **settings})
@@ -96,7 +96,7 @@ def refused(board: Board, run: Callable[..., object], *entries: Any, **settings:
     after = everything_in(board.root)
     assert after == before or after == {**before, "run": None}
     message = str(caught.value)
-    assert "Not everything could be put back" not in message
+    assert "Not everything could be rolled back" not in message
     # Nothing is left for the next run to undo.
     assert board.journal().read_interrupted() is None
     return message
@@ -170,7 +170,7 @@ def test_what_only_writing_shows_is_found_before_the_first_device(
     monkeypatch.setattr(tempfile, "mkstemp", fail)
     message = refused(board, board.apply, entries, **settings)
     assert f"Cannot write {path}: " in message
-    assert "Nothing was changed: all that this run did was put back" in message
+    assert "Nothing was changed: all changes of this run were rolled back" in message
 
 
 def test_a_file_system_that_fills_up_while_the_last_file_is_written(
@@ -330,12 +330,12 @@ def test_what_was_never_written_needs_no_undoing(
     def only_ours(source: str, target: str) -> None:
         (rename if "/run/" in target else fail)(source, target)
 
-    def put(_files: Files, path: str, _content: str | None) -> None:
+    def write_atomic(_files: Files, path: str, _content: str | None) -> None:
         pytest.fail(f"{path} is written")
 
     monkeypatch.setattr(os, "rename", only_ours)
-    monkeypatch.setattr(Files, "put", put)
-    with pytest.raises(PolicyError, match="Nothing was changed: all that this run did"):
+    monkeypatch.setattr(Files, "write_atomic", write_atomic)
+    with pytest.raises(PolicyError, match="Nothing was changed: all changes of this run"):
         board.apply([CRYPTO], **SETTINGS)
     assert board.kernel.binding("b000000.crypto") == ("acme-crypto", None)
     assert not list(board.root.rglob(".armfleet-vfio-*"))
@@ -357,7 +357,7 @@ def test_what_went_wrong_is_told_though_the_journal_cannot_be_written_any_more(
     with pytest.raises(PolicyError) as caught:
         board.apply([CRYPTO], **SETTINGS)
     assert "EIO" in str(caught.value).splitlines()[0]
-    assert "Not everything could be put back as it was" in str(caught.value)
+    assert "Not everything could be rolled back" in str(caught.value)
     assert "Cannot write the journal" in str(caught.value)
 
 

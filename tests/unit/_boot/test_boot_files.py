@@ -25,7 +25,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._report import devic
 
 HOOK, CONFIGURATION = initramfs.InitramfsTools.path, initramfs.Dracut.path
 SETTINGS: dict[str, Any] = {"reset_required": False}
-NO_LIST = "and other boot files are, so that it is not known what the list last applied is"
+NO_LIST = "but other boot files exist, so the last-applied configuration is unknown"
 Damage = Callable[[Path], None]
 
 
@@ -83,13 +83,13 @@ def lead_nowhere(path: Path) -> None:
 
 
 DAMAGES: dict[Damage, str] = {
-    edit_last_line: "differs from line",
-    cut: "differs from line",
-    add: "differs from line",
+    edit_last_line: "differs from the last-applied configuration from line",
+    cut: "differs from the last-applied configuration from line",
+    add: "differs from the last-applied configuration from line",
     empty: "is empty",
-    remove: "is not there, and",
-    open_to_all: "mode 0777, and has to be",
-    hide_from_all: "mode 0000, and has to be",
+    remove: "does not exist, but",
+    open_to_all: "mode 0777, but must be",
+    hide_from_all: "mode 0000, but must be",
     move_elsewhere: "is a symbolic link to",
     lead_nowhere: "is a symbolic link to nowhere",
 }
@@ -125,7 +125,7 @@ def test_a_damaged_file_is_named_and_restored(debian: Board, path: str, damage: 
         # With it what the device was taken from.
         name = "host" + RULES
         kind, content, mode = sound[name]
-        content = re.sub("# Devices were .*\n# native: .*\n", "", content)
+        content = re.sub("# Native drivers .*\n# native: .*\n", "", content)
         sound[name] = kind, content, mode
         # It has the checksum of all boot files.
         sound["host" + initramfs.OUTDATED] = left["host" + initramfs.OUTDATED]
@@ -156,7 +156,7 @@ def test_a_file_of_another_user_is_named_and_restored(
     monkeypatch.setattr(os, "lstat", owned)
     (sentence,) = drift(debian)
     assert sentence.startswith(MODPROBE)
-    assert sentence.endswith("mode 0644, and has to be root:root mode 0644")
+    assert sentence.endswith("mode 0644, but must be root:root mode 0644")
     outcome = debian.apply([CRYPTO], **SETTINGS)
     assert results.diff(outcome) == [
         {
@@ -173,7 +173,7 @@ def test_the_diff_of_a_mode_is_shown(debian: Board) -> None:
     place(debian, MODULES_LOAD).chmod(0o777)
     (part,) = results.diff(debian.check([CRYPTO], **SETTINGS))
     assert part["before_header"] == MODULES_LOAD
-    assert "mode 0777, and has to be root:root mode 0644" in part["before"]
+    assert "mode 0777, but must be root:root mode 0644" in part["before"]
     assert part["after"] == ""
 
 
@@ -210,14 +210,17 @@ def test_a_file_of_somebody_else_is_named_and_refused(debian: Board) -> None:
 def test_a_header_that_was_edited_does_not_fit_its_rules(debian: Board) -> None:
     path = place(debian, RULES)
     path.write_text(path.read_text().replace('"vfio"', '"no_autobind"'))
-    assert [one.partition(" differs from line ")[0] for one in drift(debian)] == [RULES]
+    assert [
+        one.partition(" differs from the last-applied configuration from line ")[0]
+        for one in drift(debian)
+    ] == [RULES]
 
 
 def test_a_file_without_header_is_not_one_without_a_list(debian: Board) -> None:
     path = place(debian, RULES)
     text = path.read_text()
     path.write_text("".join(one for one in text.splitlines(True) if not one.startswith("# policy")))
-    assert f"{RULES} has no list in its header: it was edited or cut" in drift(debian)
+    assert f"{RULES} has no policy list in its header: it was edited or truncated" in drift(debian)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +230,10 @@ def test_a_header_with_an_odd_machine_is_a_difference(debian: Board, line: str) 
     path = place(debian, RULES)
     head, mark, rest = path.read_text().partition("# machine: ")
     path.write_text(head + mark + line + "\n" + rest.partition("\n")[2])
-    assert any(one.startswith(f"{RULES} differs from line") for one in drift(debian))
+    assert any(
+        one.startswith(f"{RULES} differs from the last-applied configuration from line")
+        for one in drift(debian)
+    )
     debian.apply([CRYPTO], **SETTINGS)
     assert drift(debian) == []
 
@@ -251,8 +257,8 @@ def test_a_file_that_is_left_over_is_named_and_removed(debian: Board, left: str)
     assert told(debian) == []
     place(debian, left).write_bytes(content)
     assert drift(debian) == [
-        f"{RULES} is not there, {NO_LIST}",
-        f"{left} is left over: the list that it was written for is not known",
+        f"{RULES} does not exist, {NO_LIST}",
+        f"{left} is stale: the configuration that it was written for is unknown",
     ]
     debian.apply([], **SETTINGS)
     assert told(debian) == []
@@ -262,7 +268,9 @@ def test_a_file_that_the_list_does_not_need_is_left_over(debian: Board) -> None:
     content = place(debian, MODULES_LOAD).read_bytes()
     debian.apply([DMA], **SETTINGS)
     place(debian, MODULES_LOAD).write_bytes(content)
-    assert drift(debian) == [f"{MODULES_LOAD} is left over: the list last applied does not need it"]
+    assert drift(debian) == [
+        f"{MODULES_LOAD} is stale: the last-applied configuration does not require it"
+    ]
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o757])
@@ -272,7 +280,7 @@ def test_a_directory_in_which_others_can_replace_files_is_named(
 ) -> None:
     place(debian, directory).chmod(mode)
     (sentence,) = drift(debian)
-    assert sentence.startswith(f"{directory} is root:root mode {mode:04o}, so that others")
+    assert sentence.startswith(f"{directory} is root:root mode {mode:04o}, so users other")
     assert f"'chmod go-w {directory}'" in sentence
     outcome = debian.apply([CRYPTO], **SETTINGS)
     assert not outcome.is_changed
@@ -288,9 +296,7 @@ def test_a_directory_is_nobodys_business_where_no_list_is_applied(board: Board) 
 def test_a_link_to_nowhere_is_removed_where_there_shall_be_no_file(debian: Board) -> None:
     debian.apply([], **SETTINGS)
     place(debian, MODPROBE).symlink_to("nowhere")
-    assert f"{MODPROBE} is a symbolic link to nowhere, and has to be a regular file" in drift(
-        debian
-    )
+    assert f"{MODPROBE} is a symbolic link to nowhere, but must be a regular file" in drift(debian)
     debian.apply([], **SETTINGS)
     assert told(debian) == []
 

@@ -63,9 +63,9 @@ def test_a_device_that_both_claim_stops_the_run_before_anything_is_touched(
     crypto, dma = caught.value.problems
     assert crypto == (
         "/soc/crypto@b000000 (platform device b000000.crypto) is claimed by this list and by "
-        f"driverctl as well: {FILE} has vfio-platform set at each boot, after the rules of this "
-        "collection. Set `driverctl: take_over` to have the list replace that file, or take the "
-        "device off the list"
+        f"driverctl: {FILE} sets vfio-platform at each boot, after the rules of this "
+        "collection. Set `driverctl: take_over` to replace that file with the list, or remove the "
+        "device from the list"
     )
     assert OTHER in dma
 
@@ -118,7 +118,7 @@ def test_info_says_that_driverctl_has_the_last_word(rival: Board) -> None:
         "driver": "vfio-platform",
         "driver_override": "vfio-platform",
         "known": True,
-        "reason": f"driverctl sets it, after all rules, by {FILE}",
+        "reason": f"driverctl sets it after all rules ({FILE})",
     }
     assert len(crypto["drift"]) == 1
     assert info(rival, "b001000.crypto")["driverctl"] is None

@@ -14,11 +14,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 
-NOTHING = "on driver none with driver_override unset"
+NOTHING = "bound to no driver with driver_override unset"
 MODPROBE = "/etc/modprobe.d/others.conf"
 LOADED = "/etc/modules-load.d/others.conf"
 COMMAND_LINE = "/proc/cmdline"
-BY_HAND = "somebody bound it, with a driver_override that was cleared since"
+BY_HAND = "it was bound manually, with a driver_override that has since been cleared"
 
 
 def info(board: Board, name: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def info(board: Board, name: str) -> dict[str, Any]:
 
 def why(board: Board, name: str) -> tuple[str, str]:
     bound_by = info(board, name)["bound_by"]
-    return bound_by["kind"], bound_by["sentence"]
+    return bound_by["kind"], bound_by["message"]
 
 
 def set_override(board: Board, name: str, override: str) -> None:
@@ -47,7 +47,7 @@ def add(board: Board, module: BoardModule) -> None:
 
 
 def put(board: Board, path: str, content: str) -> None:
-    board.host.files.put(path, content)
+    board.host.files.write_atomic(path, content)
 
 
 def test_a_device_without_a_driver_has_none_for_a_reason(board: Board) -> None:
@@ -87,19 +87,19 @@ def test_devices_without_firmware_are_claimed_by_their_names(board: Board) -> No
     board.kernel.register(Driver("dummy", devices=("dummy",)))
     sentence = "the module acme_clock claims platform:acme-clock"
     assert why(board, "acme-clock") == ("name", sentence)
-    assert why(board, "dummy") == ("name", "its name, dummy, is that of the driver")
+    assert why(board, "dummy") == ("name", "the device's name, dummy, is the driver's name")
 
 
 def test_of_a_built_in_driver_nobody_tells_by_what_it_was_chosen(board: Board) -> None:
     kind, sentence = why(board, "soc:keys")
-    assert kind == "kernel"
+    assert kind == "unknown"
     assert "built in" in sentence
 
 
 def test_but_where_the_kernel_keeps_the_aliases_of_built_in_modules_they_tell(board: Board) -> None:
     board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys", aliases=("of:N*T*Cgpio-keys",))
     # One that is not built in cannot be the module of a driver that is.
-    assert why(board, "soc:keys")[0] == "kernel"
+    assert why(board, "soc:keys")[0] == "unknown"
     board.kmod.build_in("gpio_keys")
     sentence = "the module gpio_keys claims its compatible gpio-keys"
     assert why(board, "soc:keys") == ("compatible", sentence)
@@ -119,7 +119,7 @@ def test_a_built_in_module_that_modinfo_does_not_know_is_not_the_last_word(board
     board.kernel.register(Driver("dummy", devices=("dummy",)))
     board.kernel.put("module/dummy_core/uevent", "")
     board.kernel.point("bus/platform/drivers/dummy/module", "module/dummy_core")
-    assert why(board, "dummy") == ("name", "its name, dummy, is that of the driver")
+    assert why(board, "dummy") == ("name", "the device's name, dummy, is the driver's name")
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def by_hand(board: Board) -> Board:
 def test_a_driver_that_does_not_claim_the_device_was_bound_by_hand(by_hand: Board) -> None:
     found = info(by_hand, "b00a000.other")
     sentence = f"the module acme does not claim it: {BY_HAND}"
-    assert found["bound_by"] == {"kind": "hand", "sentence": sentence}
+    assert found["bound_by"] == {"kind": "manual", "message": sentence}
     assert found["next_boot"]["driver"] is None
     assert len(found["drift"]) == 1
 
@@ -142,7 +142,7 @@ def test_vfio_drivers_claim_nothing(board: Board) -> None:
     board.apply([CRYPTO], reset_required=False, persistent=False)
     set_override(board, "b000000.crypto", "")
     sentence = f"vfio-platform claims no device by itself: {BY_HAND}"
-    assert why(board, "b000000.crypto") == ("hand", sentence)
+    assert why(board, "b000000.crypto") == ("manual", sentence)
     found = info(board, "b000000.crypto")
     assert found["next_boot"]["known"] is False
     assert len(found["drift"]) == 1
@@ -152,8 +152,8 @@ def test_what_a_module_claims_may_not_be_known(board: Board) -> None:
     """As where the package of the running kernel was removed."""
     del board.kmod.modules["acme"]
     found = info(board, "b000000.crypto")
-    assert found["bound_by"]["kind"] == "kernel"
-    assert found["bound_by"]["sentence"].startswith("modinfo does not know the module acme")
+    assert found["bound_by"]["kind"] == "unknown"
+    assert found["bound_by"]["message"].startswith("modinfo does not find the module acme")
     assert found["next_boot"]["driver"] == "acme-crypto"
 
 
@@ -162,19 +162,22 @@ def test_an_override_that_came_later_is_told(board: Board) -> None:
     kind, sentence = why(board, "b000000.crypto")
     assert kind == "compatible"
     assert sentence == (
-        "the module acme claims its compatible acme,crypto; that was before its driver_override "
-        "became vfio-platform, which counts when a driver is looked for again"
+        "the module acme claims its compatible acme,crypto; its driver_override was set to "
+        "vfio-platform after that, and takes effect at the next probe"
     )
 
 
 def test_who_sets_an_override_is_told(board: Board) -> None:
     board.apply([CRYPTO], reset_required=False)
-    of_list = "its driver_override is vfio-platform, which the list last applied sets (policy vfio)"
+    of_list = (
+        "its driver_override is vfio-platform, which the last-applied configuration sets (policy "
+        "vfio)"
+    )
     assert why(board, "b000000.crypto") == ("override", of_list)
     board.apply([], reset_required=False)
     board.apply([CRYPTO], reset_required=False, persistent=False)
     for path, content, words in (
-        (None, "", "somebody set while the system runs"),
+        (None, "", "was set manually while the system runs"),
         (
             "/etc/udev/rules.d/80-x.rules",
             'KERNEL=="b000000.crypto", ATTR{driver_override}="vfio-platform"\n',
@@ -183,7 +186,7 @@ def test_who_sets_an_override_is_told(board: Board) -> None:
         (
             "/etc/driverctl.d/platform-b000000.crypto",
             "vfio-platform\n",
-            "driverctl sets by /etc/driverctl.d/platform-b000000.crypto",
+            "driverctl sets (/etc/driverctl.d/platform-b000000.crypto)",
         ),
     ):
         if path:
@@ -206,7 +209,7 @@ def test_a_native_module_is_loaded_by_udev(board: Board) -> None:
         "known": True,
         "reason": reason,
     }
-    assert found["boot_configuration"] == found["drift"] == []
+    assert found["module_configuration"] == found["drift"] == []
 
 
 @pytest.mark.parametrize(
@@ -225,16 +228,16 @@ def test_unless_somebody_keeps_it_away(
     # It would be loaded in the same way, so the same keeps it away.
     put(board, LOADED, "acme\n")
     found = info(board, "b000000.crypto")
-    reason = f"{place} says '{says}', so that the driver's module acme is not loaded"
+    reason = f"{place} has '{says}', so the driver's module acme is not loaded"
     assert found["next_boot"] == {
         "driver": None,
         "driver_override": None,
         "known": True,
         "reason": reason,
     }
-    assert found["boot_configuration"] == [
-        {"place": place, "says": says},
-        {"place": f"{LOADED}:1", "says": "acme"},
+    assert found["module_configuration"] == [
+        {"location": place, "text": says},
+        {"location": f"{LOADED}:1", "text": "acme"},
     ]
     (sentence,) = found["drift"]
     assert sentence.endswith(f"will be {NOTHING} after the next boot: {reason}")
@@ -258,12 +261,15 @@ def by_name(board: Board) -> Board:
 
 
 def test_a_module_that_nothing_loads_is_missing_at_the_next_boot(by_name: Board) -> None:
-    assert why(by_name, "acme-clock") == ("name", "its name, acme-clock, is that of the driver")
+    assert why(by_name, "acme-clock") == (
+        "name",
+        "the device's name, acme-clock, is the driver's name",
+    )
     found = info(by_name, "acme-clock")
     assert found["next_boot"]["driver"] is None
     assert found["next_boot"]["reason"] == (
-        "nothing loads the driver's module acme_clock: it does not claim the device, and neither "
-        "modules-load.d nor the kernel's command line names it"
+        "nothing loads the driver's module acme_clock: it does not match the device, and neither "
+        "modules-load.d nor the kernel command line names it"
     )
 
 
@@ -280,7 +286,7 @@ def test_somebody_can_have_it_loaded(by_name: Board, path: str, content: str, pl
     put(by_name, path, content)
     after = info(by_name, "acme-clock")["next_boot"]
     assert after["driver"] == "acme-clock"
-    assert f"{path}{place} has the driver's module acme_clock loaded" in after["reason"]
+    assert f"{path}{place} loads the driver's module acme_clock" in after["reason"]
 
 
 def test_a_file_that_is_hidden_has_nothing_loaded(by_name: Board) -> None:
@@ -331,7 +337,7 @@ def test_a_released_device_that_never_had_a_driver_does_not_drift(slots: Board) 
         "driver": None,
         "driver_override": None,
         "known": False,
-        "reason": "whether a driver was unbound from it while the system runs is not known; the "
+        "reason": "whether it was unbound from a driver while the system runs is unknown; the "
         "module virtio_mmio claims it",
     }
 
@@ -359,7 +365,7 @@ def test_a_device_that_never_had_a_driver_has_none_after_the_next_boot(slots: Bo
         "driver": None,
         "driver_override": None,
         "known": True,
-        "reason": "the module virtio_mmio claims it, and no driver took it",
+        "reason": "the module virtio_mmio claims it, and no driver bound it",
     }
     assert found["drift"] == []
 
@@ -402,8 +408,10 @@ def test_why_there_is_no_driver_is_told(board: Board) -> None:
     assert not after["known"]
     put(board, MODPROBE, "blacklist acme_eth\n")
     found = info(board, "b004000.ethernet")
-    assert f"{MODPROBE}:1 says 'blacklist acme_eth'" in found["next_boot"]["reason"]
-    assert found["boot_configuration"] == [{"place": f"{MODPROBE}:1", "says": "blacklist acme_eth"}]
+    assert f"{MODPROBE}:1 has 'blacklist acme_eth'" in found["next_boot"]["reason"]
+    assert found["module_configuration"] == [
+        {"location": f"{MODPROBE}:1", "text": "blacklist acme_eth"}
+    ]
     assert found["drift"] == []
 
 
@@ -415,8 +423,8 @@ def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
     put(board, MODPROBE, f"blacklist {module}\n")
     found = info(board, "b000000.crypto")
     reason = (
-        f"{MODPROBE}:1 says 'blacklist {module}', so that vfio_platform, which policy vfio of the "
-        "list last applied needs, is not loaded"
+        f"{MODPROBE}:1 has 'blacklist {module}', so vfio_platform, which policy vfio of the "
+        "last-applied configuration requires, is not loaded"
     )
     assert found["next_boot"] == {
         "driver": None,
@@ -424,8 +432,8 @@ def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
         "known": True,
         "reason": reason,
     }
-    assert found["boot_configuration"] == [
-        {"place": f"{MODPROBE}:1", "says": f"blacklist {module}"}
+    assert found["module_configuration"] == [
+        {"location": f"{MODPROBE}:1", "text": f"blacklist {module}"}
     ]
     assert found["drift"][0].endswith(reason)
     for name in ("b002000.dma", "b008000.blob"):
@@ -439,7 +447,7 @@ def test_a_parameter_that_others_set_otherwise_is_told(board: Board) -> None:
     assert found["next_boot"]["driver"] == "vfio-platform"
     (sentence,) = found["drift"]
     assert sentence == (
-        f"{MODPROBE}:1 sets vfio_platform.reset_required=1 at each boot, and the list last applied "
-        "wants 0"
+        f"{MODPROBE}:1 sets vfio_platform.reset_required=1 at each boot, but the last-applied "
+        "configuration sets 0"
     )
     assert info(board, "b002000.dma")["drift"] == []

@@ -131,7 +131,7 @@ def test_rules_come_by_the_names_of_their_files_and_what_they_start_after_all(
         "/etc/udev/rules.d/50-b.rules": BY_SHELL,
         "/run/udev/rules.d/90-c.rules": 'ATTR{driver_override}="c"',
     }.items():
-        Files(str(tmp_path)).put(path, override + "\n")
+        Files(str(tmp_path)).write_atomic(path, override + "\n")
     ordered = of_device(RING, rules(Files(str(tmp_path)), RULES))
     assert [(rule.driver_override, rule.is_after_ours) for rule in ordered] == [
         ("a", False),
@@ -157,9 +157,9 @@ def test_a_list_is_refused_as_long_as_somebody_sets_another_override(
     assert board.everything() == before
     (problem,) = caught.value.problems
     assert problem == (
-        "/soc/crypto@b000000 (platform device b000000.crypto) is to have vfio-platform as its "
-        f"driver_override at each boot, but {OTHERS}:1 sets uio. Remove that rule, or take the "
-        "device off the list"
+        "/soc/crypto@b000000 (platform device b000000.crypto) has a conflicting udev rule: the "
+        f"list sets its driver_override to vfio-platform at each boot, but {OTHERS}:1 sets uio. "
+        "Remove that rule, or remove the device from the list"
     )
 
 
@@ -176,8 +176,8 @@ def info(board: Board, name: str) -> dict[str, Any]:
 def test_info_names_the_rule_and_what_it_makes_of_the_next_boot(board: Board) -> None:
     board.write_file(OTHERS, f'KERNEL=="b000000.crypto", {SET}\n')
     crypto = info(board, "b000000.crypto")
-    assert crypto["rules_of_others"] == [{"place": f"{OTHERS}:1", "driver_override": "uio"}]
-    reason = f"the rule {OTHERS}:1 sets its override, and no driver is called uio"
+    assert crypto["foreign_rules"] == [{"location": f"{OTHERS}:1", "driver_override": "uio"}]
+    reason = f"the rule {OTHERS}:1 sets its override, and there is no driver uio"
     assert crypto["next_boot"] == {
         "driver": None,
         "driver_override": "uio",
@@ -194,33 +194,39 @@ def test_info_names_the_rule_and_what_it_makes_of_the_next_boot(board: Board) ->
     board.write_file("/etc/modprobe.d/others.conf", "blacklist acme\n")
     after = info(board, "b000000.crypto")["next_boot"]
     assert after["driver"] is None
-    assert "but /etc/modprobe.d/others.conf:1 says 'blacklist acme'" in after["reason"]
+    assert "but /etc/modprobe.d/others.conf:1 has 'blacklist acme'" in after["reason"]
 
 
 VFIO = "vfio-platform"
-AFTER = "its override after that"
+AFTER = "its override afterwards"
 EARLY = "/etc/udev/rules.d/60-others.rules"
 
 
 @pytest.mark.parametrize(
     ("policy", "before", "after", "binding", "words"),
     [
-        ("vfio", "uio", None, (VFIO, VFIO), "policy vfio of the list last applied"),
+        ("vfio", "uio", None, (VFIO, VFIO), "policy vfio of the last-applied configuration"),
         (
             "vfio",
             None,
             "uio",
             (VFIO, "uio"),
-            f"policy vfio of the list last applied; the rule {OTHERS}:1 sets {AFTER}",
+            f"policy vfio of the last-applied configuration; the rule {OTHERS}:1 sets {AFTER}",
         ),
         (
             "no_autobind",
             "acme-dma-uio",
             None,
             ("acme-dma-uio", "acme-dma-uio"),
-            f"the rule {EARLY}:1 sets its override, which policy no_autobind leaves as it is",
+            f"the rule {EARLY}:1 sets its override, which policy no_autobind leaves unchanged",
         ),
-        ("no_autobind", None, None, (None, "none"), "policy no_autobind of the list last applied"),
+        (
+            "no_autobind",
+            None,
+            None,
+            (None, "none"),
+            "policy no_autobind of the last-applied configuration",
+        ),
     ],
 )
 def test_rules_before_and_after_ours_make_the_next_boot_together(
@@ -261,7 +267,9 @@ def test_a_rule_before_ours_has_the_last_word_if_it_acts_on_bind_too(
     board.write_file(EARLY, lines % f'KERNEL=="b000000.crypto", {SET}' + "\n")
     after = info(board, "b000000.crypto")["next_boot"]
     assert (after["driver"], after["driver_override"]) == (VFIO, override)
-    assert after["reason"].endswith("sets its override when it is bound") is (override == "uio")
+    assert after["reason"].endswith("sets its override when the device is bound") is (
+        override == "uio"
+    )
 
 
 def test_a_rule_on_bind_leaves_a_native_driver_where_it_is(board: Board) -> None:
@@ -275,6 +283,6 @@ def test_a_rule_that_is_not_plain_is_told_where_a_list_wants_something(board: Bo
     board.write_file(OTHERS, 'KERNEL=="b000000.crypto", ATTR{driver_override}="$env{X}"\n')
     (sentence,) = info(board, "b000000.crypto")["drift"]
     assert sentence == (
-        f"{OTHERS}:1 may set another driver_override at each boot, and the list last applied wants "
-        "vfio-platform"
+        f"{OTHERS}:1 may set another driver_override at each boot, but the last-applied "
+        "configuration sets vfio-platform"
     )

@@ -94,7 +94,7 @@ def rebuild(tool: Tool, *, requires_image: bool = False, check_mode: bool = Fals
 
 
 def is_repeated(tool: Tool) -> bool:
-    """Whether the next run of the same list would rebuild again."""
+    """Return whether the next run of the same list would rebuild again."""
     entries = [CRYPTO] if tool.board.file(last_applied.RULES) else []
     outcome = tool.board.apply(entries, **SETTINGS)
     assert not outcome.is_changed
@@ -127,7 +127,7 @@ def test_a_tool_that_did_nothing_is_found_out(tool: Tool, says: str) -> None:
     """As with update_initramfs=no, or /boot mounted read-only: exit code 0."""
     tool.updates, tool.output = False, says
     (problem,) = rebuild(tool).problems
-    assert problem.startswith(f"/boot/initrd.img-{RUNNING} was not rebuilt, though '")
+    assert problem.startswith(f"/boot/initrd.img-{RUNNING} was not rebuilt, although '")
     assert says.strip() in problem
     assert is_repeated(tool)
 
@@ -159,7 +159,7 @@ def test_what_a_release_left_is_named_and_the_next_run_rebuilds(tool: Tool) -> N
     tool.board.apply([], **SETTINGS)
     tool.keeps = {RULES}
     (problem,) = rebuild(tool).problems
-    assert f"/boot/initrd.img-{RUNNING} still has {last_applied.RULES} after '" in problem
+    assert f"/boot/initrd.img-{RUNNING} still contains {last_applied.RULES} after '" in problem
     assert is_repeated(tool)
     tool.keeps = set()
     assert not rebuild(tool).problems

@@ -65,8 +65,8 @@ def test_a_running_kernel_that_lost_its_modules_makes_devices_drift(applied: Boa
         "driver": None,
         "driver_override": "vfio-platform",
         "known": True,
-        "reason": f"{GONE}, so that vfio_platform, which policy vfio of the list last applied "
-        "needs, is not loaded",
+        "reason": f"{GONE}, so vfio_platform, which policy vfio of the last-applied "
+        "configuration requires, is not loaded",
     }
     (sentence,) = found["drift"]
     assert sentence.endswith(found["next_boot"]["reason"])
@@ -76,14 +76,14 @@ def test_without_modules_it_is_not_said_that_none_claims_a_device(board: Board) 
     board.kernel.add_device("b00a000.other", "/soc/other@b00a000", ("acme,other",))
     for reason in ("no module claims it", GONE):
         (found,) = [one for one in told(board)["devices"] if one["name"] == "b00a000.other"]
-        assert found["next_boot"]["reason"].endswith(f"{reason}, and no driver took it")
+        assert found["next_boot"]["reason"].endswith(f"{reason}, and no driver bound it")
         board.kmod.no_modules = GONE
 
 
 def test_so_does_one_that_lost_a_single_module(applied: Board) -> None:
     del applied.kmod.modules["vfio_platform"]
     (sentence,) = of_crypto(applied)["drift"]
-    assert "the running kernel (x) has no module vfio_platform, so that vfio_platform" in sentence
+    assert "the running kernel (x) has no module vfio_platform, so vfio_platform" in sentence
 
 
 @pytest.mark.parametrize("file", [PLATFORM, BASE])
@@ -92,7 +92,7 @@ def test_a_file_that_was_deleted_is_missing_whatever_depmod_wrote(
 ) -> None:
     install(applied, RUNNING, NEEDS, without=file)
     (sentence,) = of_crypto(applied)["drift"]
-    assert f"/lib/modules/{RUNNING}/{file} is not there, so that vfio_platform" in sentence
+    assert f"/lib/modules/{RUNNING}/{file} does not exist, so vfio_platform" in sentence
 
 
 def test_a_module_of_a_pinned_driver_counts_and_one_that_is_not_asked_for_does_not(
@@ -124,7 +124,10 @@ def test_other_kernels_are_told_with_what_they_lack(applied: Board, built_in: st
     (applied.files_root / "lib/modules/left-over").mkdir()
     boot(applied, 4_000_000_000)
     missing = [] if built_in else ["vfio_platform"]
-    note = "The installed kernel %s has no module vfio_platform, which the list last applied needs"
+    note = (
+        "The installed kernel %s has no module vfio_platform, which the last-applied "
+        "configuration requires"
+    )
     found = told(applied)
     assert {one["release"]: one["missing"] for one in found["kernels"]} == {
         RUNNING: [],
@@ -154,8 +157,8 @@ def test_what_such_a_kernel_lacks_is_drift(applied: Board) -> None:
     boot(applied, 1)
     (sentence,) = of_crypto(applied)["drift"]
     assert sentence == (
-        "kernel 6.1, installed since this one was booted, has no module vfio_platform, which the "
-        "list last applied needs: if the next boot starts it, the device has no driver"
+        "kernel 6.1, installed since the last boot, has no module vfio_platform, which the "
+        "last-applied configuration requires: if the next boot starts it, the device has no driver"
     )
 
 
@@ -187,13 +190,13 @@ def test_the_three_ways_in_which_modules_are_gone(
 ) -> None:
     monkeypatch.setattr(kmod, "_MODULES", f"{tmp_path}/modules/")
     head = f"no module of the running kernel ({RUNNING}) can be loaded: {tmp_path}/modules"
-    assert Kmod().without_modules() == f"{head} is not there"
+    assert Kmod().without_modules() == f"{head} does not exist"
     (tmp_path / "modules").mkdir()
-    assert Kmod().without_modules() == f"{head}/{RUNNING}/modules.dep is not there"
+    assert Kmod().without_modules() == f"{head}/{RUNNING}/modules.dep does not exist"
     for other in ("6.2", "6.1", RUNNING):
         (tmp_path / "modules" / other).mkdir()
-    others = ", and of others there is 6.1, 6.2"
-    assert Kmod().without_modules() == f"{head}/{RUNNING}/modules.dep is not there{others}"
+    others = ", and there are modules of other kernels: 6.1, 6.2"
+    assert Kmod().without_modules() == f"{head}/{RUNNING}/modules.dep does not exist{others}"
     (tmp_path / "modules" / RUNNING / "modules.dep").touch()
     assert Kmod().without_modules() is None
 

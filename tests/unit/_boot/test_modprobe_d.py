@@ -31,12 +31,12 @@ def found(
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("options vfio_platform reset_required=1", "or leave `reset_required` out here"),
-        ("blacklist vfio-platform", "'blacklist vfio-platform', so that vfio_platform, which"),
-        ("install vfio_platform /bin/false", "so that vfio_platform, which this list needs, is"),
-        ("install vfio /bin/true", "so that vfio, which this list needs, is not loaded at boot"),
-        ("options vfio_platform x=1 reset_required=Y", "sets vfio_platform.reset_required=Y, and"),
-        ("options vfio-platform \\\n  reset_required=1", "and this run is to set it to 0 at each"),
+        ("options vfio_platform reset_required=1", "or omit `reset_required`"),
+        ("blacklist vfio-platform", "'blacklist vfio-platform', so vfio_platform, which"),
+        ("install vfio_platform /bin/false", "so vfio_platform, which this list requires, is"),
+        ("install vfio /bin/true", "so vfio, which this list requires, is not loaded at boot"),
+        ("options vfio_platform x=1 reset_required=Y", "sets vfio_platform.reset_required=Y, but"),
+        ("options vfio-platform \\\n  reset_required=1", "but this list sets it to 0 at each"),
     ],
 )
 def test_a_line_against_the_list_is_named_with_its_place(
@@ -68,8 +68,8 @@ def test_what_does_no_harm_is_left_alone(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("module_blacklist=a,vfio", "so that vfio, which"),
-        ("modprobe.blacklist=vfio_platform", "so that vfio_platform, which"),
+        ("module_blacklist=a,vfio", "so vfio, which"),
+        ("modprobe.blacklist=vfio_platform", "so vfio_platform, which"),
         ("vfio_platform.reset_required=1", "sets vfio_platform.reset_required=1"),
     ],
 )
@@ -90,7 +90,7 @@ def test_our_own_file_and_files_that_are_hidden_do_not_count(tmp_path: Path) -> 
 def test_a_list_is_refused_as_long_as_its_module_is_kept_away(board: Board) -> None:
     board.write_file(f"/{OTHERS}", "blacklist vfio_platform\n")
     before = board.everything()
-    with pytest.raises(PolicyError, match=r"zz-others\.conf:1 says 'blacklist vfio_platform'"):
+    with pytest.raises(PolicyError, match=r"zz-others\.conf:1 has 'blacklist vfio_platform'"):
         board.apply([CRYPTO], reset_required=False)
     assert board.everything() == before
     # Where nothing is for VFIO, and where nothing is to last, it is in nobody's way.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A rollout keeps what each host had before it, and only what it changed is put back."""
+"""A rollout keeps what each host had before it, and only what it changed is rolled back."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_what_somebody_applied_since_is_not_overwritten(board: Board) -> None:
     board.apply([DMA], rollout="first")
     board.apply([CRYPTO], **OPTIONS)
     applied = state_of(board)
-    with pytest.raises(PolicyError, match="changed since rollout first, by another run"):
+    with pytest.raises(PolicyError, match="changed after rollout first by another run"):
         previous(board, "first")
     assert state_of(board) == applied
 
@@ -125,13 +125,13 @@ def test_a_rollout_that_fails_on_a_host_keeps_nothing_there(board: Board) -> Non
 def test_a_damaged_file_is_refused_and_named(board: Board, content: str) -> None:
     board.apply([DMA], rollout="first")
     board.write_file(PREVIOUS, content)
-    with pytest.raises(PolicyError, match=r"previous\.json cannot be read"):
+    with pytest.raises(PolicyError, match=r"previous\.json cannot be parsed"):
         previous(board, "first")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "x\n", "-x", "x" * 65])
 def test_a_name_that_is_none_is_refused(board: Board, name: str) -> None:
-    with pytest.raises(PolicyError, match="is not a name for a rollout"):
+    with pytest.raises(PolicyError, match="is not a valid name"):
         board.apply([DMA], rollout=name)
     assert board.file(RULES) is None
 

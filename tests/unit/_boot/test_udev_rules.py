@@ -78,8 +78,8 @@ def mixed() -> dict[str, str | None]:
 
 def test_module_options_and_modules_to_load_are_rendered_to_this_very_text() -> None:
     head = (
-        "# Written by armfleet.vfio.host_policy. The next run replaces it; do not edit.\n"
-        f"# The list that it was made from is in {RULES}.\n"
+        "# Written by armfleet.vfio.host_policy. Do not edit: the next run replaces this file.\n"
+        f"# The policy list is in {RULES}.\n"
     )
     assert mixed()[MODPROBE] == (head + "options vfio_platform reset_required=0\n")
     assert mixed()[MODULES_LOAD] == head + "vfio-amba\nvfio-platform\n"
@@ -299,7 +299,7 @@ def rebooted(board: Board, root: Path) -> Board:
 
 
 def booted(root: Path) -> Board:
-    """The board as udev leaves it at boot, with the modules that it loads for devices."""
+    """Return the board as udev leaves it at boot, with the modules that it loads for devices."""
     root.mkdir()
     board = acme_board(root)
     coldplug(board.kernel, board.kmod, "")
@@ -400,7 +400,7 @@ WON = [("vfio", "vfio-platform"), ("no_autobind", None)]
 
 
 def claim_at_boot(board: Board, policy: str) -> str:
-    """The rules for a device that has no driver yet, with vfio-platform there to take it."""
+    """Return the rules for a device that has no driver yet, with vfio-platform there to take it."""
     board.kernel.add_device(ODD, "/soc/odd@b00a000", ("acme,odd",), iommus=True)
     entries = [{"dt_path": "/soc/odd@b00a000", "policy": policy}]
     board.apply(entries, reset_required=False, runtime=False)

@@ -33,8 +33,8 @@ def test_the_words_are_the_init_function_of_the_driver(board: Board) -> None:
     build_in(board)
     (early,) = board.check([CRYPTO], reset_required=False).early
     assert early.driver == "acme-crypto"
-    assert early.words == "initcall_blacklist=acme_init2"
-    assert "No other device gets that driver then either: b001000.crypto" in early.sentence
+    assert early.parameter == "initcall_blacklist=acme_init2"
+    assert "This also keeps the driver from other devices: b001000.crypto" in early.sentence
 
 
 def test_a_driver_without_a_link_is_that_of_the_module_of_its_name(board: Board) -> None:
@@ -43,7 +43,7 @@ def test_a_driver_without_a_link_is_that_of_the_module_of_its_name(board: Board)
     del board.kmod.modules["acme"]
     board.write_file("/proc/kallsyms", SYMBOLS.replace("kmod_acme_other", "kmod_acme_crypto"))
     (early,) = board.check([CRYPTO], reset_required=False).early
-    assert early.words == "initcall_blacklist=acme_other_init"
+    assert early.parameter == "initcall_blacklist=acme_other_init"
 
 
 def test_a_driver_that_is_a_module_needs_no_words(board: Board) -> None:
@@ -54,8 +54,8 @@ def test_a_kernel_that_does_not_tell_is_not_guessed_at(board: Board) -> None:
     build_in(board)
     board.write_file("/proc/kallsyms", "0000000000000000 T acme_init\n")
     (early,) = board.check([CRYPTO], reset_required=False).early
-    assert early.words is None
-    assert "which this kernel does not tell" in early.sentence
+    assert early.parameter is None
+    assert "this kernel does not expose the function's name" in early.sentence
 
 
 def test_nothing_is_said_where_nothing_is_kept_for_the_next_boot(board: Board) -> None:

@@ -57,14 +57,14 @@ def test_aliases_are_followed_with_and_without_a_rest(board: Board) -> None:
 
 def test_an_alias_that_is_not_there_is_said_to_be_none(board: Board) -> None:
     (problem,) = why_not(board, path("crypto7"))
-    assert "'crypto7' was looked up as a device-tree alias" in problem
+    assert "this machine has no device-tree alias 'crypto7'" in problem
     assert names(board, path("crypto7")._replace(required=False)) == [[]]
 
 
 def test_the_name_property_of_the_aliases_is_no_alias(board: Board) -> None:
     board.kernel.put(f"{TREE}/aliases/name", "aliases\0")
     (problem,) = why_not(board, path("name"))
-    assert "no such alias" in problem
+    assert "no device-tree alias" in problem
 
 
 def test_a_helper_device_that_shares_a_node_is_not_meant_by_it(board: Board) -> None:
@@ -87,7 +87,7 @@ def test_a_helper_device_that_shares_an_acpi_node_is_not_meant_by_it(board: Boar
 
 def test_a_number_other_than_expected_is_an_error_that_lists_the_devices(board: Board) -> None:
     (problem,) = why_not(board, Selector("compatible", "acme,crypto", expect=3))
-    assert "matches 2 devices, but expect says 3" in problem
+    assert "matches 2 devices, but expect is 3" in problem
     assert "/soc/crypto@b000000, /soc/crypto@b001000" in problem
     assert names(board, Selector("compatible", "acme,crypto", expect=2))
 
@@ -111,10 +111,10 @@ def test_every_problem_is_told_at_once(board: Board) -> None:
     [
         ("/soc/gone@1/x", "no such node; list them with 'ls /proc/device-tree/soc'"),
         ("/soc/off@1", "status is 'disabled'"),
-        ("/soc/off@1/child", "belongs to /soc/off@1, whose status is not okay"),
+        ("/soc/off@1/child", "is below /soc/off@1, whose status is not okay"),
         ("/soc/plain", "has no compatible"),
         ("/pcie/nic@0", "its device is 0000:01:00.0 on the pci bus"),
-        ("/soc/codec@1/port", "its parent /soc/codec@1 is no bus"),
+        ("/soc/codec@1/port", "its parent /soc/codec@1 is not a bus"),
         ("/intc", "interrupt controllers"),
     ],
 )

@@ -76,7 +76,7 @@ def test_the_name_of_a_loaded_module_is_answered_with_those_of_its_drivers(
         (DMA, "acme_dma", "it is called acme-dma. Set `driver: acme-dma`"),
         (DMA, "acme-blob", "Driver acme-blob is on the amba bus, but /soc/dma@b002000"),
         (DMA, "vfio-pci", "Driver vfio-pci is on the pci bus, but /soc/dma@b002000"),
-        (DMA, "vfio_pci", "is on the platform bus, where the driver of VFIO is vfio-platform"),
+        (DMA, "vfio_pci", "is on the platform bus, where the VFIO driver is vfio-platform"),
         (DMA, "mlx5-vfio-pci", "is on the pci bus"),
         (AMBA, "vfio-fsl-mc", "is on the fsl-mc bus"),
         (AMBA, "vfio_platform", "is on the platform bus"),
@@ -96,14 +96,14 @@ def test_of_a_module_that_is_not_loaded_it_is_not_known_what_its_drivers_are_cal
 ) -> None:
     board.kmod.modules[ENGINE.name] = ENGINE
     problem = refused(board, ask, DMA, "zynqmp_dma")
-    assert "is not loaded. Load its module first ('modprobe zynqmp_dma')" in problem
+    assert "is not loaded. Load its module with 'modprobe zynqmp_dma'" in problem
     assert "'ls /sys/module/zynqmp_dma/drivers'" in problem
 
 
 @pytest.mark.parametrize("ask", AT_ONCE)
 @pytest.mark.parametrize("has_folder", [True, False])
 def test_so_it_is_of_one_that_is_built_in(board: Board, ask: Asking, has_folder: bool) -> None:
-    """The folder is there if the module has a parameter or a version."""
+    """The directory is there if the module has a parameter or a version."""
     board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys")
     if has_folder:
         board.kernel.put("module/gpio_keys/uevent", "")
@@ -117,7 +117,7 @@ def test_so_it_is_of_one_that_is_built_in(board: Board, ask: Asking, has_folder:
     else:
         board.kmod.build_in("acme_led")
     problem = refused(board, ask, DMA, "acme_led")
-    assert "acme_led is the name of a module that is loaded or built in" in problem
+    assert "acme_led is the name of a loaded or built-in module" in problem
     assert "'ls /sys/bus/platform/drivers'" in problem
 
 

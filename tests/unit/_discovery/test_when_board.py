@@ -56,7 +56,7 @@ def apply(board: Board, *entries: dict[str, Any], **settings: Any) -> Outcome:
 
 
 def reads_of_the_board(board: Board, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is read from now on of all that names the board."""
+    """Return what is read from now on of all that names the board."""
     read: list[str] = []
     original = board.kernel.read_bytes
 
@@ -100,7 +100,7 @@ def test_what_does_not_count_is_said_with_the_names_of_the_board(board: Board) -
     outcome = board.check([DMA, {**BOTH_CRYPTOS, **ELSEWHERE}])
     (sentence,) = outcome.skipped
     assert sentence == (
-        "compatible 'acme,crypto' counts on acme,other or acme,boar only, and this board is "
+        "compatible 'acme,crypto' applies to acme,other or acme,boar only, and this board is "
         "acme,board, acme,soc"
     )
 
@@ -177,7 +177,7 @@ def test_a_board_that_is_not_known_is_an_error_before_anything_is_touched(
 ) -> None:
     become_acpi(board)
     before = board.everything()
-    with pytest.raises(PolicyError, match="has when_board, and it is not known which"):
+    with pytest.raises(PolicyError, match="has when_board, but the board is unknown"):
         apply(board, {**DMA, **HERE}, runtime=runtime)
     assert not board.kernel.writes
     assert board.everything() == before
@@ -197,7 +197,7 @@ def test_an_image_without_sys_is_prepared_by_a_list_without_boards_only(board: B
 def test_a_tag_may_be_that_of_another_device_on_another_board(board: Board) -> None:
     first, second = ({**CRYPTO, "tag": "left"}, {**DMA, "policy": "vfio", "tag": "left"})
     assert apply(board, {**first, **HERE}, {**second, **ELSEWHERE}).is_changed
-    with pytest.raises(PolicyError, match="tag 'left' is that of 2 entries"):
+    with pytest.raises(PolicyError, match="Tag 'left' is used by 2 entries"):
         board.check([{**first, **HERE}, {**second, "when_board": "acme,board"}])
 
 
@@ -215,7 +215,10 @@ def test_device_info_tells_the_board_and_skips_what_is_for_another_one(board: Bo
     told = device_info.inspections(board.inspect(parse_selectors(given)))
     assert [one["name"] for one in told["devices"]] == ["b002000.dma"]
     assert told["skipped_entries"] == [
-        "dt_path '/soc/gone@1' counts on acme,other or acme,boar only, and this board is acme,board"
+        (
+            "dt_path '/soc/gone@1' applies to acme,other or acme,boar only, and this board is "
+            "acme,board"
+        ),
     ]
     assert told["board"] == {
         "compatible": ["acme,board"],

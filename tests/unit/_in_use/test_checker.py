@@ -171,9 +171,7 @@ def test_a_disk_may_be_in_a_line_that_cannot_be_read(
     with (disk.proc / file).open("a") as stream:
         stream.write(line + "\n")
     told = refusal(disk)
-    assert (
-        f"disk vda: a line of {disk.proc}/{file} cannot be read, so that it may be {what}" in told
-    )
+    assert f"disk vda: a line of {disk.proc}/{file} cannot be parsed, so it may be {what}" in told
     assert_acceptable(disk, "storage")
 
 
@@ -211,7 +209,7 @@ def test_of_many_holders_some_are_named(disk: Board) -> None:
 
 def test_a_disk_that_the_kernel_keeps_for_itself_is_in_use(disk: Board) -> None:
     disk.kernel.claimed.add("/dev/vda")
-    assert "disk vda: the kernel has it in use, and does not tell for what" in refusal(disk)
+    assert "disk vda: it is in use by the kernel, which does not report the user" in refusal(disk)
     assert_acceptable(disk, "storage")
 
 
@@ -281,7 +279,7 @@ def test_the_interface_that_the_run_comes_in_by_is_said_to_be_it(
     (stack.proc / "self/status").write_text("Name:\tpython3\nPPid:\t77\n")
     (stack.proc / "77").mkdir()
     (stack.proc / "77/environ").write_text(f"A=b\0SSH_CONNECTION=10.0.2.2 40000 {address} 22\0")
-    assert "and this run comes in over it" in refusal(stack)
+    assert "and this run is connected through it" in refusal(stack)
 
 
 def test_a_run_that_came_in_over_another_interface_is_not_said_to_come_over_this_one(
@@ -298,7 +296,7 @@ def test_the_name_of_a_process_tells_nothing_of_its_parent(stack: Board) -> None
         (stack.proc / str(pid)).mkdir()
         content = f"SSH_CONNECTION=10.0.2.2 40000 {address} 22\0"
         (stack.proc / str(pid) / "environ").write_text(content)
-    assert "and this run comes in over it" in refusal(stack)
+    assert "and this run is connected through it" in refusal(stack)
 
 
 def test_addresses_are_those_that_this_machine_has() -> None:
@@ -336,7 +334,7 @@ def test_a_terminal_that_somebody_works_at_is_in_use(board: Board) -> None:
 
 def test_the_clock_that_the_system_is_set_by_is_in_use_and_another_is_not(board: Board) -> None:
     board.kernel.put(f"{HOME}/rtc/rtc0/hctosys", "1\n")
-    assert "rtc0 keeps the time that the system is set by" in refusal(board)
+    assert "rtc0 is the clock that sets the system time" in refusal(board)
     assert_acceptable(board, "clock")
 
 
@@ -375,7 +373,7 @@ def test_any_other_node_that_a_process_has_open_is_in_use(board: Board) -> None:
 
 def test_an_interface_that_a_container_has_is_in_use(board: Board) -> None:
     board.kernel.make_folder(f"{HOME}/net")
-    assert "a network interface of it is in another network namespace" in refusal(board)
+    assert "a network interface on it is in another network namespace" in refusal(board)
     assert_acceptable(board, "network")
 
 
@@ -487,7 +485,7 @@ def test_a_device_that_is_held_open_is_never_taken_whatever_is_allowed(
     with pytest.raises(PolicyError) as caught:
         board.apply(entries, allow=ACCEPTABLE)
     assert "/dev/vfio/1 is held open by qemu-system-aar (pid 4242)" in str(caught.value)
-    assert "an open device is never taken" in str(caught.value)
+    assert "an open device is never unbound" in str(caught.value)
     assert not board.kernel.writes
 
 
@@ -559,7 +557,7 @@ SIBLING = {"name": "b009000.pair"}
 
 def test_a_device_whose_sibling_stays_on_its_driver_is_of_no_use_to_vfio(pair: Board) -> None:
     message = refusal(pair)
-    assert "platform/b009000.pair of the same IOMMU group (1) is on driver acme-crypto" in message
+    assert "platform/b009000.pair of the same IOMMU group (1) is bound to acme-crypto" in message
     assert_acceptable(pair, "group")
 
 
@@ -573,7 +571,7 @@ def test_a_sibling_that_leaves_its_driver_in_the_same_list_is_no_hazard(
 
 def test_a_sibling_that_is_found_when_the_device_is_bound_undoes_the_run(board: Board) -> None:
     kernel = board.kernel
-    # Before Linux 7 a device that was never probed is in no group that could be looked at.
+    # Before Linux 7 a device that was never probed is in no group that could be inspected.
     kernel.add_device("b009000.pair", "/soc/pair@b009000", ("acme,none",), iommus=True, group=NAME)
     before = kernel.bindings()
     with pytest.raises(PolicyError) as caught:
@@ -608,7 +606,7 @@ def test_what_comes_into_use_during_a_run_is_seen_before_the_unbind(
                 disk.mount(VDA, "/data")
 
     monkeypatch.setattr(disk.kernel, "write", come_into_use)
-    with pytest.raises(PolicyError, match="Nothing was changed: all that this run did") as caught:
+    with pytest.raises(PolicyError, match="Nothing was changed: all changes of this run") as caught:
         disk.apply(entries, reset_required=False)
     assert "is in use: " in str(caught.value)
     assert disk.kernel.bindings() == before

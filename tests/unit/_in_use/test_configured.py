@@ -1,4 +1,4 @@
-"""What is configured for each boot counts for what the next boot takes, in use now or not."""
+"""What is configured for each boot counts for what the next boot unbinds, in use now or not."""
 
 from __future__ import annotations
 
@@ -151,9 +151,9 @@ def test_a_disk_below_a_volume_of_fstab_is_known_by_that(board: Board) -> None:
         ("/etc/fstab", "/dev/vda1 /data ext4\n", "in /etc/fstab for /data"),
         ("/etc/crypttab", "secret /dev/vda1 none luks\n", "in /etc/crypttab as secret"),
         ("/etc/crypttab", "s /dev/x /key:/dev/vda1\n", "in /etc/crypttab for the key of s"),
-        ("/proc/cmdline", "root=/dev/vda1 ro\n", "root= of the kernel's command line"),
-        ("/proc/cmdline", "root=254:1 ro\n", "root= of the kernel's command line"),
-        ("/proc/cmdline", "resume=/dev/vda1\n", "resume= of the kernel's command line"),
+        ("/proc/cmdline", "root=/dev/vda1 ro\n", "root= of the kernel command line"),
+        ("/proc/cmdline", "root=254:1 ro\n", "root= of the kernel command line"),
+        ("/proc/cmdline", "resume=/dev/vda1\n", "resume= of the kernel command line"),
         (
             "/etc/initramfs-tools/conf.d/resume",
             "RESUME=/dev/vda1\n",
@@ -174,7 +174,7 @@ def test_so_is_what_other_files_have(board: Board, path: str, content: str, word
 def test_encrypted_disks_of_the_command_line_count(board: Board) -> None:
     link(board, f"/dev/disk/by-uuid/{UUID}", "../../vda1")
     put(board, "/proc/cmdline", f"root=/dev/mapper/root rd.luks.uuid=luks-{UUID}\n")
-    assert_refused(board, "storage", "disk vda: vda1 is rd.luks.uuid= of the kernel's command line")
+    assert_refused(board, "storage", "disk vda: vda1 is rd.luks.uuid= of the kernel command line")
 
 
 INTERFACES = "/etc/network/interfaces"
@@ -251,11 +251,11 @@ def test_the_first_network_file_that_matches_counts(board: Board) -> None:
 @pytest.mark.parametrize(
     ("path", "content", "words"),
     [
-        ("/proc/cmdline", "console=ttyAMA3,115200n8\n", "console= of the kernel's command line"),
+        ("/proc/cmdline", "console=ttyAMA3,115200n8\n", "console= of the kernel command line"),
         (
             "/etc/systemd/system/getty.target.wants/serial-getty@ttyAMA3.service",
             "",
-            "that of a login (/etc/systemd/system/getty.target.wants/serial-getty@ttyAMA3.service)",
+            "used for logins (/etc/systemd/system/getty.target.wants/serial-getty@ttyAMA3.service)",
         ),
     ],
 )
@@ -295,7 +295,7 @@ def test_a_list_at_work_is_applied_again_whatever_the_device_carried(board: Boar
 def test_an_open_vfio_node_ends_before_the_boot(board: Board) -> None:
     board.apply([CRYPTO], reset_required=False)
     board.process(7, "qemu", "/dev/vfio/1")
-    assert "never taken" in refusal_of(board, [], runtime=True)
+    assert "never unbound" in refusal_of(board, [], runtime=True)
     assert board.apply([], **AHEAD).needs_boot
 
 
@@ -318,7 +318,7 @@ def test_a_pinned_driver_that_the_next_boot_takes_away_carries_what_it_carries(
 def test_a_device_of_no_use_to_vfio_is_refused_for_the_next_boot(grouped_board: Board) -> None:
     kernel = grouped_board.kernel
     kernel.add_device("b00c000.dma", "/soc/dma@b00c000", ("acme,dma",), iommus=True, group=NAME)
-    assert "would be of no use to VFIO" in refusal_of(grouped_board, [CRYPTO])
+    assert "cannot be opened by VFIO" in refusal_of(grouped_board, [CRYPTO])
 
 
 def test_all_that_the_machine_stands_on_is_told_at_once(board: Board) -> None:
@@ -343,11 +343,9 @@ def test_device_info_tells_what_the_next_boot_takes_until_it_was_accepted(board:
     assert info(board)["lost_at_boot"] == []
     put(board, "/etc/fstab", "/dev/vda1 /data ext4\n")
     sentence = "disk vda: vda1 is in /etc/fstab for /data"
-    lost = {"kind": "storage", "subject": "vda", "sentence": sentence}
+    lost = {"kind": "storage", "subject": "vda", "message": sentence}
     assert info(board)["lost_at_boot"] == [{**lost, "accepted": False}]
-    assert info(board)["drift"][0] == (
-        f"the next boot takes it from driver acme-crypto, and {sentence}"
-    )
+    assert info(board)["drift"][0] == (f"the next boot unbinds it from acme-crypto, but {sentence}")
     board.apply([CRYPTO], allow=["storage"], **AHEAD)
     assert info(board)["lost_at_boot"] == [{**lost, "accepted": True}]
     assert not [sentence for sentence in info(board)["drift"] if "fstab" in sentence]
@@ -397,7 +395,7 @@ def test_the_console_of_the_device_tree_is_not_taken_before_it_is_there(
 
 def test_a_console_that_is_not_there_is_known_by_its_alias(absent: Board) -> None:
     put(absent, "/proc/cmdline", "console=ttyAMA7,115200\n")
-    sentence = "it may be ttyAMA7, which is console= of the kernel's command line"
+    sentence = "it may be ttyAMA7, which is console= of the kernel command line"
     assert sentence in refusal_of(absent, [UARTS])
     absent.kernel.put("class/tty/ttyAMA7/uevent", "")
     assert absent.apply([UARTS], **AHEAD).is_changed
@@ -471,7 +469,7 @@ def test_one_that_is_a_module_can_be_left_by_a_boot(board: Board) -> None:
     board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys", drivers=(keys,))
     board.kmod.load("gpio_keys")
     message = refusal_of(board, [KEYS], runtime=True)
-    assert "It is a module: apply with `runtime: false` and reboot" in message
+    assert "The driver is a module: set `runtime: false`, and reboot" in message
     assert board.apply([KEYS], **AHEAD).needs_boot
     assert info(board, "soc:keys")["next_boot"]["driver"] is None
 

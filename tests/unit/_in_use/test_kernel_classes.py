@@ -139,7 +139,7 @@ CASES = {
 def test_a_class_tells_what_is_in_use(board: Board, case: Case) -> None:
     add(board, case.path, case.subsystem, case.used)
     if case.path.startswith("mdio_bus"):
-        # A folder stands for the link to the interface; its name is the last of the path.
+        # A directory stands for the link to the interface; its name is the last of the path.
         place = f"{HOME}/{case.path}"
         board.kernel.rename(f"{place}/attached_dev", f"{place}/eth9")
         board.kernel.point(f"{place}/attached_dev", f"{place}/eth9")
@@ -153,7 +153,7 @@ def test_what_a_class_has_idle_is_free(board: Board, case: Case) -> None:
     assert_free(board)
 
 
-# What is told elsewhere in /sys than in the folder of the device below.
+# What is told elsewhere in /sys than in the directory of the device below.
 ELSEWHERE = {
     "framebuffer": (
         ("graphics/fb0", "class/graphics"),
@@ -215,13 +215,13 @@ def test_a_trusted_environment_that_serves_drivers_is_in_use(board: Board) -> No
 def test_the_watchdog_of_a_bmc_is_reached_through_its_interface(board: Board) -> None:
     add(board, "ipmi/ipmi0", "class/ipmi", {})
     board.kernel.put("module/ipmi_watchdog/refcnt", "0\n")
-    assert "ipmi_watchdog reaches its watchdog through ipmi0" in refusal(board)
+    assert "ipmi_watchdog uses its watchdog through ipmi0" in refusal(board)
     assert_acceptable(board, "watchdog")
 
 
 def test_a_wireless_adapter_that_a_container_has_is_in_use(board: Board) -> None:
     board.kernel.make_folder(f"{HOME}/ieee80211")
-    assert "a wireless adapter of it is in another network namespace" in refusal(board)
+    assert "a wireless adapter on it is in another network namespace" in refusal(board)
 
 
 # Flash memory.
@@ -290,7 +290,7 @@ def test_a_child_that_would_lose_its_driver_is_in_use(
 ) -> None:
     bind(board, path, bus, driver, node)
     name = path.rpartition("/")[2]
-    sentence = f"{bus}:{name} below it is bound to {driver} and would lose its driver"
+    sentence = f"{bus}:{name} below it is bound to {driver} and would be unbound"
     assert sentence in refusal(board)
     assert_acceptable(board, "consumers")
 
@@ -327,7 +327,7 @@ def test_a_child_that_a_virtual_machine_has_open_is_never_taken(board: Board) ->
     board.process(90, "qemu-system-aar", "/dev/vfio/9")
     message = refusal(board, allow=ACCEPTABLE)
     assert "/dev/vfio/9 is held open by qemu-system-aar (pid 90)" in message
-    assert "an open device is never taken" in message
+    assert "an open device is never unbound" in message
 
 
 def test_a_child_that_may_be_the_open_device_is_never_taken(board: Board) -> None:
@@ -359,7 +359,7 @@ def test_a_consumer_by_a_link_that_its_driver_made_is_known(board: Board, is_bou
     consumer = "b002000.dma" if is_bound else "soc:nothing"
     board.kernel.point(f"{link}/consumer", f"devices/platform/{consumer}")
     if is_bound:
-        assert "platform:b002000.dma uses it (a device link that its driver made)" in refusal(board)
+        assert "platform:b002000.dma uses it (a device link of its driver)" in refusal(board)
         assert_acceptable(board, "consumers")
     else:
         assert_free(board)
@@ -432,7 +432,7 @@ def test_interrupts_that_come_through_a_device_are_a_use(board: Board) -> None:
     ]
     (board.proc / "interrupts").write_text("\n".join(lines) + "\n")
     message = refusal(board)
-    assert "interrupts come through it (GPIO Key Poweroff)" in message
+    assert "it delivers interrupts (GPIO Key Poweroff)" in message
     assert_acceptable(board, "consumers")
 
 
@@ -523,7 +523,7 @@ def test_dma_channels_in_use_are_never_taken_away(engine: Board) -> None:
         message = refusal(engine, allow=allow)
         assert (
             "2 of its 4 DMA channels are in use: dma0chan0 by 1 client of the kernel, dma0chan2 by "
-            "3 clients of the kernel. Stop or unload what" in message
+            "3 clients of the kernel. Stop or unload its" in message
         )
     (found,) = engine.inspect(None).devices[:1]
     assert [(one.kind, one.is_fatal) for one in found.hazards] == [("consumers", True)]
@@ -539,9 +539,9 @@ def test_who_takes_all_channels_is_named(engine: Board) -> None:
     for channel in range(4):
         take(board, channel)
     board.kernel.point("module/async_tx/holders/raid456", "module/raid456")
-    assert "(module async_tx takes all channels, for raid456)" in refusal(board)
+    assert "(module async_tx claims all channels, for raid456)" in refusal(board)
     board.kernel.remove("module/async_tx/holders/raid456")
-    assert "(module async_tx takes all channels)" in refusal(board)
+    assert "(module async_tx claims all channels)" in refusal(board)
 
 
 @pytest.fixture
@@ -578,7 +578,7 @@ def test_counts_that_cannot_be_read_count_as_in_use(
 
     monkeypatch.setattr(type(engine.kernel), "read_locked", blocked)
     message = refusal(engine, allow=ACCEPTABLE)
-    assert "the kernel does not tell whether its DMA channels are in use" in message
+    assert "the kernel does not report whether its DMA channels are in use" in message
 
 
 def test_a_folder_of_that_name_without_channels_is_none(board: Board) -> None:

@@ -98,7 +98,7 @@ def test_policy_vfio_is_refused_on_a_bus_without_a_vfio_driver(
         board_with_device.apply([{"compatible": "acme,codec", "policy": "vfio"}], **settings)
     (problem,) = caught.value.problems
     assert problem == (
-        f"/soc/codec@0 ({bus} device {DEVICE}) cannot have policy vfio, because VFIO has no driver "
+        f"/soc/codec@0 ({bus} device {DEVICE}) cannot have policy vfio: VFIO has no driver "
         f"for the {bus} bus. Use policy no_autobind or driver"
     )
     assert not board_with_device.kernel.writes

@@ -113,9 +113,9 @@ def test_boot_files_are_told_with_their_state(board: Board) -> None:
 
 
 ABOUT = {
-    "boot_configuration",
+    "module_configuration",
     "bound_by",
-    "carries",
+    "in_use_by",
     "lost_at_boot",
     "claimed_by",
     "desired",
@@ -124,7 +124,7 @@ ABOUT = {
     "kernel_command_line",
     "links",
     "next_boot",
-    "rules_of_others",
+    "foreign_rules",
 }
 
 
@@ -140,10 +140,10 @@ def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     for told in found.values():
         assert set(told) == promised | ABOUT
         assert set(told["next_boot"]) == {"driver", "driver_override", "known", "reason"}
-    assert found["b002000.dma"]["carries"] == [
+    assert found["b002000.dma"]["in_use_by"] == [
         {
             "kind": "network",
             "subject": "eth0",
-            "sentence": "network interface eth0 is up",
+            "message": "network interface eth0 is up",
         }
     ]

@@ -129,7 +129,7 @@ def test_a_mode_that_yaml_made_a_number_of_is_refused(
     board: Board, call: Call, mode: str | int
 ) -> None:
     result = call("host_policy", devices=[CRYPTO], vfio_mode=mode)
-    assert "write it in octal and in quotes" in result["msg"]
+    assert "Give it in octal and in quotes" in result["msg"]
     assert board.kernel.binding("b000000.crypto") == NATIVE
 
 
@@ -143,18 +143,18 @@ def test_a_mode_that_yaml_made_a_number_of_is_refused(
         ("host_policy", {"devices": [{"name": "x", "policy": "other"}]}, "must be one of"),
         ("host_policy", {"devices": [CRYPTO], "allow": ["all"]}, "must be one or more of"),
         ("host_policy", {"devices": [{**CRYPTO, "name": "x"}]}, "mutually exclusive"),
-        ("driver_override", {"devices": [], "state": "absent"}, "devices is empty"),
-        ("driver_override", {"devices": [], "driver": "x"}, "devices is empty"),
+        ("driver_override", {"devices": [], "state": "absent"}, "`devices` is empty"),
+        ("driver_override", {"devices": [], "driver": "x"}, "`devices` is empty"),
         ("driver_override", {"devices": ONE}, "driver"),
-        ("driver_override", {"devices": ONE, "driver": "a/b"}, "is not a driver's name"),
-        ("no_autobind", {"devices": []}, "devices is empty"),
+        ("driver_override", {"devices": ONE, "driver": "a/b"}, "is not a valid driver name"),
+        ("no_autobind", {"devices": []}, "`devices` is empty"),
         ("no_autobind", {}, "missing required arguments: devices"),
-        ("vfio_binding", {"devices": []}, "devices is empty"),
-        ("vfio_binding", {"devices": [{"name": "../x"}]}, "no pattern and no path"),
+        ("vfio_binding", {"devices": []}, "`devices` is empty"),
+        ("vfio_binding", {"devices": [{"name": "../x"}]}, "without patterns or paths"),
         ("vfio_binding", {"devices": ONE, "timeout": 0}, "1 or more"),
         ("vfio_binding", {"devices": ONE, "timeout": -5}, "1 or more"),
         ("device_info", {"devices": [{"name": "gone"}]}, "matches no device"),
-        ("device_info", {"devices": [{"name": "a*"}]}, "no pattern"),
+        ("device_info", {"devices": [{"name": "a*"}]}, "without patterns"),
     ],
 )
 def test_bad_arguments_are_refused_with_a_sentence_and_nothing_is_touched(
@@ -227,7 +227,7 @@ def test_an_interrupted_run_is_said(board: Board, call: Call) -> None:
     checked = call("vfio_binding", devices=ONE, reset_required=False, check_mode=True)
     (sentence,) = checked["interrupted"]
     assert "the other" in sentence
-    assert "The next run undoes first what it had done" in sentence
+    assert "The next run rolls back its changes first" in sentence
 
 
 def test_driver_override_sets_the_override_and_nothing_else(board: Board, call: Call) -> None:

@@ -38,7 +38,7 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def carried(found: Findings) -> dict[str, Any]:
     return {
-        one["name"]: one["carries"] and [hazard["kind"] for hazard in one["carries"]]
+        one["name"]: one["in_use_by"] and [hazard["kind"] for hazard in one["in_use_by"]]
         for one in device_info.inspections(found)["devices"]
     }
 
@@ -63,7 +63,7 @@ def test_what_open_files_of_others_tell_is_null_and_what_sys_tells_is_not(carryi
     (sentence,) = device_info.unknown(found)
     assert sentence.startswith(f"{DISK}, {LINE}: whether a process of another user")
     assert "the module does not run as root" in sentence
-    assert "Set become: true to see open files and mounts of all processes" in sentence
+    assert "Set `become: true` to read open files and mounts of all processes" in sentence
 
 
 @pytest.mark.usefixtures("as_user")

@@ -26,7 +26,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def test_a_file_and_the_folders_to_it_are_made(files: Files, tmp_path: Path) -> None:
-    files.put(RULES, "ä\n")
+    files.write_atomic(RULES, "ä\n")
     file = tmp_path / RULES[1:]
     assert file.read_text(encoding="utf-8") == "ä\n"
     assert file.stat().st_mode & 0o7777 == 0o644
@@ -34,34 +34,38 @@ def test_a_file_and_the_folders_to_it_are_made(files: Files, tmp_path: Path) -> 
 
 
 def test_a_file_is_replaced_and_never_written_into(files: Files, tmp_path: Path) -> None:
-    files.put(RULES, "old\n")
+    files.write_atomic(RULES, "old\n")
     with (tmp_path / RULES[1:]).open() as reader:
-        files.put(RULES, "new\n")
+        files.write_atomic(RULES, "new\n")
         assert reader.read() == "old\n"
     assert os.listdir((tmp_path / RULES[1:]).parent) == ["x.rules"]
 
 
 def test_a_file_that_shall_not_be_is_removed_and_may_be_missing(files: Files) -> None:
-    files.put(RULES, "x")
-    files.put(RULES, None)
-    files.put(RULES, None)
+    files.write_atomic(RULES, "x")
+    files.write_atomic(RULES, None)
+    files.write_atomic(RULES, None)
     assert files.read(RULES) is None
 
 
 def test_bytes_that_are_no_text_come_back_as_they_were(files: Files, tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"\xff\xfe\n")
     content = files.read("/f")
-    files.put("/g", content)
+    files.write_atomic("/g", content)
     assert (tmp_path / "g").read_bytes() == b"\xff\xfe\n"
 
 
 @pytest.mark.parametrize("name", ["\0", "/etc\0", "/etc/a\0b", "/\ud800"])
 def test_a_name_that_no_file_can_have_names_nothing(files: Files, name: str) -> None:
-    files.put("/etc/a", "x")
+    files.write_atomic("/etc/a", "x")
     assert [files.read(name), files.link(name), files.status(name)] == [None] * 3
     assert [files.changed_at(name), files.placed_at(name), files.version(name)] == [None] * 3
     assert [files.node_access(name), files.block_number(name)] == [None] * 2
-    assert [files.names(name), files.links(name), files.layered([name], "", "/c")] == [[], {}, []]
+    assert [files.names(name), files.links(name), files.drop_in_files([name], "", "/c")] == [
+        [],
+        {},
+        [],
+    ]
     assert not files.is_executable(name)
     assert not files.is_same(name, "/etc/a")
     assert not files.is_same("/etc/a", name)
@@ -69,17 +73,17 @@ def test_a_name_that_no_file_can_have_names_nothing(files: Files, name: str) -> 
 
 def test_layers_are_read_by_name_and_a_file_hides_its_namesakes_further_back(files: Files) -> None:
     for path in ("/etc/b.conf", "/run/a.conf", "/run/b.conf", "/lib/c.conf", "/lib/ours.conf"):
-        files.put(path, "")
-    files.put("/lib/notes.txt", "")
-    found = files.layered(["/etc", "/run", "/usr/lib", "/lib"], ".conf", "/etc/ours.conf")
+        files.write_atomic(path, "")
+    files.write_atomic("/lib/notes.txt", "")
+    found = files.drop_in_files(["/etc", "/run", "/usr/lib", "/lib"], ".conf", "/etc/ours.conf")
     assert found == ["/run/a.conf", "/etc/b.conf", "/lib/c.conf"]
 
 
 def test_a_file_in_the_place_of_a_folder_is_told(files: Files, tmp_path: Path) -> None:
     (tmp_path / "etc").write_text("")
-    with pytest.raises(PolicyError, match="has to be a directory, and is a file"):
-        files.put(RULES, "x")
-    with pytest.raises(PolicyError, match="has to be a directory, and is a file"):
+    with pytest.raises(PolicyError, match="is a file or a dangling link"):
+        files.write_atomic(RULES, "x")
+    with pytest.raises(PolicyError, match="is a file or a dangling link"):
         files.read(RULES)
 
 
@@ -87,7 +91,7 @@ def test_a_folder_in_the_place_of_a_file_is_told(files: Files, tmp_path: Path) -
     (tmp_path / RULES[1:]).mkdir(parents=True)
     for content in ("x", None):
         with pytest.raises(PolicyError, match="Cannot write"):
-            files.put(RULES, content)
+            files.write_atomic(RULES, content)
     with pytest.raises(PolicyError, match="Cannot read"):
         files.read(RULES)
 
@@ -95,7 +99,7 @@ def test_a_folder_in_the_place_of_a_file_is_told(files: Files, tmp_path: Path) -
 def test_a_write_that_fails_leaves_the_file_and_no_rubbish(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files.put(RULES, "old\n")
+    files.write_atomic(RULES, "old\n")
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -103,7 +107,7 @@ def test_a_write_that_fails_leaves_the_file_and_no_rubbish(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(PolicyError, match="No space left"):
-            files.put(RULES, "new\n")
+            files.write_atomic(RULES, "new\n")
     assert files.read(RULES) == "old\n"
     assert os.listdir((tmp_path / RULES[1:]).parent) == ["x.rules"]
 
@@ -111,16 +115,16 @@ def test_a_write_that_fails_leaves_the_file_and_no_rubbish(
 def test_group_and_mode_of_a_node_are_told_and_set(files: Files, tmp_path: Path) -> None:
     (tmp_path / "node").touch(mode=0o600)
     own = grp.getgrgid(os.getgid()).gr_name
-    files.give_node("/node", NodeAccess(own, None))
+    files.set_node_access("/node", NodeAccess(own, None))
     assert files.node_access("/node") == NodeAccess(own, "0600")
-    files.give_node("/node", NodeAccess(None, "0660"))
+    files.set_node_access("/node", NodeAccess(None, "0660"))
     assert (tmp_path / "node").stat().st_mode & 0o7777 == 0o660
     assert files.node_access("/node") == NodeAccess(own, "0660")
 
 
 def test_a_node_that_is_not_there_has_no_access(files: Files) -> None:
     assert files.node_access("/gone") is None
-    files.give_node("/gone", NodeAccess(None, "0660"))
+    files.set_node_access("/gone", NodeAccess(None, "0660"))
     assert files.node_access("/gone") is None
 
 
@@ -129,17 +133,17 @@ def test_a_group_that_is_not_there_is_told(files: Files, tmp_path: Path) -> None
     assert not is_group("no-such-group")
     assert is_group(grp.getgrgid(os.getgid()).gr_name)
     with pytest.raises(PolicyError, match="no-such-group"):
-        files.give_node("/node", NodeAccess("no-such-group", None))
+        files.set_node_access("/node", NodeAccess("no-such-group", None))
 
 
 def test_a_link_is_made_replaced_and_removed_with_its_folder(tmp_path: Path) -> None:
     files = Files(str(tmp_path))
     for target in ("../1", "../2", "../2"):
-        files.point("/by-tag/left", target)
+        files.set_symlink("/by-tag/left", target)
         assert files.link("/by-tag/left") == target
     assert files.links("/by-tag") == {"/by-tag/left": "../2"}
-    files.point("/by-tag/left", None)
-    files.point("/by-tag/left", None)
+    files.set_symlink("/by-tag/left", None)
+    files.set_symlink("/by-tag/left", None)
     assert not (tmp_path / "by-tag").exists()
     assert files.links("/by-tag") == {}
 
@@ -148,9 +152,9 @@ def test_what_is_no_link_is_neither_replaced_nor_removed(tmp_path: Path) -> None
     (tmp_path / "left").write_text("mine")
     files = Files(str(tmp_path))
     assert files.link("/left") is None
-    files.point("/left", None)
+    files.set_symlink("/left", None)
     with pytest.raises(PolicyError, match="Cannot link /left"):
-        files.point("/left", "../1")
+        files.set_symlink("/left", "../1")
     assert (tmp_path / "left").read_text() == "mine"
 
 
@@ -173,7 +177,7 @@ def test_what_others_may_have_written_is_not_what_a_run_goes_by(
     else:
         path.unlink()
         os.mkfifo(path) if made == "fifo" else path.mkdir()
-    with pytest.raises(PolicyError, match="others than root may have written"):
+    with pytest.raises(PolicyError, match="a user other than root may have written"):
         files.read_own("/state/record")
 
 
@@ -224,12 +228,12 @@ def test_what_was_checked_is_what_is_read(
 
 
 def test_a_foreign_mark_of_outdated_images_is_refused(tmp_path: Path, files: Files) -> None:
-    files.put(OUTDATED, "")
+    files.write_atomic(OUTDATED, "")
     release = os.uname().release
-    files.put("/boot/initrd.img-" + release, "")
+    files.write_atomic("/boot/initrd.img-" + release, "")
     os.utime(tmp_path / OUTDATED[1:], (2, 2))
     os.utime(tmp_path / ("boot/initrd.img-" + release), (1, 1))
     assert is_stale(files, [])
     (tmp_path / OUTDATED[1:]).chmod(0o666)
-    with pytest.raises(PolicyError, match="others than root may have written"):
+    with pytest.raises(PolicyError, match="a user other than root may have written"):
         is_stale(files, [])

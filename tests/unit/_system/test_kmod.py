@@ -165,8 +165,8 @@ def test_modprobes_own_words_are_in_the_error(modprobe: Modprobe, verb: str) -> 
     with pytest.raises(PolicyError) as caught:
         getattr(Kmod(), verb)("x")
     assert str(caught.value) == (
-        f"Cannot {verb} the kernel module x: modprobe: FATAL: Module x is in use. Give back or "
-        "close the devices that are on it first"
+        f"Cannot {verb} the kernel module x: modprobe: FATAL: Module x is in use. Release or "
+        "close the devices that are bound to it first"
     )
 
 

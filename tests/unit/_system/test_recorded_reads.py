@@ -33,7 +33,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import
 # What changes the host, or prepares to.
 ACTS = {
     "sysfs": {"close", "is_claimed", "path", "write"},
-    "files": {"clear", "give_node", "obstacle", "point", "put", "stage"},
+    "files": {"clear", "set_node_access", "obstacle", "set_symlink", "stage", "write_atomic"},
 }
 CRYPTO = Identity("platform", "b000000.crypto")
 NOTHING = State()
@@ -41,12 +41,12 @@ Change = Callable[[Path], object]
 
 
 def recording(record: Record, **gateways: Any) -> Host:
-    """A host with these gateways, recorded."""
+    """Return a host with these gateways, recorded."""
     return record.host(open_host(timeout=5)._replace(**gateways))
 
 
 def again(record: Record, sysfs: Sysfs, files: Files) -> str | None:
-    """The digest of the answers of today, to what was written down in another process."""
+    """Return the digest of the answers of today, to what was written down in another process."""
     reads = [Read(*read) for read in json.loads(json.dumps(record.reads))]
     return digest_again(sysfs, files, reads)
 
@@ -81,7 +81,7 @@ def test_any_change_of_what_was_read_gives_another_digest(tmp_path: Path, change
     recorded = recording(record, files=files).files
     assert recorded.read("/etc/a") == "content"
     assert recorded.read("/etc/missing") is None
-    assert recorded.layered(["/etc", "/lib"], "", "/etc/own") == [
+    assert recorded.drop_in_files(["/etc", "/lib"], "", "/etc/own") == [
         "/etc/a",
         "/etc/link",
         "/etc/program",
@@ -114,10 +114,10 @@ def test_names_of_any_bytes_and_sets_are_the_same_in_another_process(tmp_path: P
         lambda record, board: record.host(board.host).sysfs.write(
             "devices/platform/b000000.crypto/driver_override", "x"
         ),
-        lambda record, board: record.host(board.host).files.put("/etc/x", "x"),
+        lambda record, board: record.host(board.host).files.write_atomic("/etc/x", "x"),
         lambda record, board: record.host(board.host).files.stage("/etc/x", "x").discard(),
         lambda record, board: record.host(board.host).files.obstacle("/etc/x"),
-        lambda record, board: record.host(board.host).files.give_node(
+        lambda record, board: record.host(board.host).files.set_node_access(
             "/dev/x", NodeAccess(None, None)
         ),
         lambda record, board: record.unrecorded(board.kmod).is_available("acme"),
@@ -177,7 +177,7 @@ def test_a_read_that_is_refused_today_has_no_digest(tmp_path: Path) -> None:
     "read",
     [
         Read("sysfs", "write", ["devices/platform/b000000.crypto/driver_override", "x"]),
-        Read("files", "put", ["/etc/x", "x"]),
+        Read("files", "write_atomic", ["/etc/x", "x"]),
         Read("files", "__init__", ["/"]),
         Read("kmod", "load", ["evil"]),
     ],

@@ -39,7 +39,11 @@ def hasty(tmp_path: Path) -> Iterator[Sysfs]:
 @pytest.mark.parametrize("name", ["\0", "devices\0", "/dev/a\0b", "\ud800"])
 def test_a_name_that_no_file_can_have_names_nothing(sysfs: Sysfs, name: str) -> None:
     assert [sysfs.read(name), sysfs.read_long(name), sysfs.link(name)] == [None] * 3
-    assert [sysfs.names(name), sysfs.folders(name), sysfs.folder_count(name)] == [[], [], 0]
+    assert [sysfs.names(name), sysfs.list_directories(name), sysfs.count_directories(name)] == [
+        [],
+        [],
+        0,
+    ]
     assert not sysfs.exists(name)
     assert not sysfs.has_node(name)
     assert not sysfs.is_claimed(name)
@@ -49,7 +53,7 @@ def test_a_name_that_no_file_can_have_names_nothing(sysfs: Sysfs, name: str) -> 
 
 
 def children() -> set[int]:
-    """The child processes of this one that still run."""
+    """Return the child processes of this one that still run."""
     found = set()
     for place in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -140,7 +144,7 @@ def test_where_in_the_kernel_a_process_waits_is_said(hasty: Sysfs, tmp_path: Pat
     os.mkfifo(tmp_path / "unbind")
     with pytest.raises(KernelBlockedError) as caught:
         hasty.write("unbind", "x")
-    (pid,) = re.findall(r"Process (\d+) is left", str(caught.value))
+    (pid,) = re.findall(r"Process (\d+) is still", str(caught.value))
     place = Path(f"/proc/{pid}/wchan").read_text().strip("0\n")
     os.close(os.open(tmp_path / "unbind", os.O_RDONLY | os.O_NONBLOCK))
     assert not place or f"waiting there (in {place})" in str(caught.value)

@@ -54,7 +54,7 @@ def test_a_python_that_cannot_read_the_payload_is_said_to_be_too_old(run: Any) -
     "result",
     [
         {"changed": True, "devices": []},
-        {"failed": True, "msg": "This needs root on the target: say become: true"},
+        {"failed": True, "msg": "Root privileges are required on the target. Set `become: true`"},
         {"failed": True, "module_stderr": "sudo: a password is required\n", "rc": 1},
     ],
 )

@@ -42,7 +42,7 @@ def test_what_a_module_returns_is_kept_as_it_is(tmp_path: Path, module: str) -> 
 
 
 def keys(shape: Any) -> Any:
-    """The names of a shape, as deep as the documentation has them."""
+    """Return the names of a shape, as deep as the documentation has them."""
     if isinstance(shape, (Nullable, ListOf)):
         return keys(shape.shape)
     if isinstance(shape, Record):
@@ -58,7 +58,7 @@ def documented_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_unnamed(described: Any, read: Any) -> Any:
-    """What is read, without the keys that the documentation has in a sentence alone."""
+    """Return what is read, without the keys that the documentation has in a sentence alone."""
     if described is None or read is None:
         return None
     return {key: without_unnamed(described.get(key), inner) for key, inner in read.items()}
@@ -77,18 +77,18 @@ def test_what_is_kept_is_what_is_documented(module: str) -> None:
         ([], "it is no mapping"),
         ({}, "devices is missing"),
         ({"devices": [{}]}, "devices[0].name is missing"),
-        ({"devices": {}}, "devices is no list"),
-        ({"devices": "x"}, "devices is no list"),
+        ({"devices": {}}, "devices is not a list"),
+        ({"devices": "x"}, "devices is not a list"),
         ({"devices": [], "policy_list": [5]}, "policy_list[0] is no mapping"),
-        ({"devices": [], "policy_list": [{"a": [1]}]}, "policy_list[0].a[0] is no text"),
-        ({"devices": [], "policy_list": [{"a": {}}]}, "policy_list[0].a is no text"),
-        ({"devices": [], "policy_list": [{"a": 1.5}]}, "policy_list[0].a is no text"),
+        ({"devices": [], "policy_list": [{"a": [1]}]}, "policy_list[0].a[0] is not a string"),
+        ({"devices": [], "policy_list": [{"a": {}}]}, "policy_list[0].a is not a string"),
+        ({"devices": [], "policy_list": [{"a": 1.5}]}, "policy_list[0].a is not a string"),
         ({"devices": [None] * 30_000}, "devices has more than 20000 items"),
         ({"changed": "no"}, "changed is neither true nor false"),
         ({"failed": 1}, "failed is neither true nor false"),
-        ({"msg": ["x"]}, "msg is no text"),
-        ({"warnings": "x"}, "warnings is no list"),
-        ({"warnings": [{"event": 5}]}, "warnings[0] is no text"),
+        ({"msg": ["x"]}, "msg is not a string"),
+        ({"warnings": "x"}, "warnings is not a list"),
+        ({"warnings": [{"event": 5}]}, "warnings[0] is not a string"),
         ({"failed": True, "msg": "x" * 5_000_000}, "msg has more than 262144 characters"),
     ],
 )
@@ -153,8 +153,8 @@ def test_the_answer_is_the_first_object_of_the_output(output: str, answer: Any) 
     ("output", "problem"),
     [
         ('{"a": ' + "[" * 200_000, "nested too deeply"),
-        ('{"a": ', "it is no JSON"),
-        ('{"a": ' + "1" * 5_000 + "}", "it is no JSON"),
+        ('{"a": ', "it is not JSON"),
+        ('{"a": ' + "1" * 5_000 + "}", "it is not JSON"),
         ("{" + " " * _answers.LARGEST_ANSWER, "it has more than"),
     ],
 )
@@ -181,7 +181,7 @@ def test_the_names_of_a_board_are_those_that_when_board_takes() -> None:
     for name in names(told):
         (selector,) = parse_selectors([{"dt_path": "/x", "when_board": name.strip()}])
         assert selector.when_board == (name.strip(),)
-    with pytest.raises(AnsibleFilterError, match=r"board\.compatible is no list"):
+    with pytest.raises(AnsibleFilterError, match=r"board\.compatible is not a list"):
         names({**BOARD, "compatible": "x"})
 
 

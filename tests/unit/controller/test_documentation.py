@@ -78,7 +78,7 @@ ON_VFIO = Binding("vfio-platform", "vfio-platform")
 INSPECTION = Inspection(
     DEVICE,
     State(),
-    Reason("name", "its name, b000000.crypto, is that of the driver"),
+    Reason("name", "the device's name, b000000.crypto, is the driver's name"),
     [Hazard("network", "eth0", "network interface eth0 is up")],
     OverrideSources(
         DEVICE.bus,
@@ -105,7 +105,7 @@ def errors_of(module: str, options: Mapping[str, Any]) -> list[str]:
 
 
 def mappings(data: Any) -> Iterator[Mapping[str, Any]]:
-    """Every mapping inside ``data``, the outer ones first."""
+    """Yield every mapping inside ``data``, the outer ones first."""
     if isinstance(data, Mapping):
         yield data
         for value in data.values():
@@ -116,7 +116,7 @@ def mappings(data: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def calls(data: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """Each use of one of our modules: its name and options."""
+    """Return each use of one of our modules: its name and options."""
     return [
         (key[len(PREFIX) :], mapping[key] or {})
         for mapping in mappings(data)
@@ -126,7 +126,7 @@ def calls(data: Any) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def role_variables(data: Any) -> list[Mapping[str, Any]]:
-    """Each mapping that sets variables of a role."""
+    """Return each mapping that sets variables of a role."""
     return [
         mapping for mapping in mappings(data) if any(key.startswith(PREFIXES) for key in mapping)
     ]
@@ -178,7 +178,7 @@ def test_the_readme_shows_how_the_role_is_used() -> None:
 
 
 def described(option: Mapping[str, Any]) -> dict[str, Any]:
-    """What an argument spec, of a module or a role, says of one option."""
+    """Return what an argument spec, of a module or a role, says of one option."""
     described = {key: option[key] for key in ("type", "elements", "default") if key in option}
     return dict(
         described,
@@ -224,7 +224,7 @@ def test_the_options_of_an_entry_are_described_as_they_are_specified() -> None:
 
 
 def undescribed(returned: Any, fields: Mapping[str, Any], place: str = "") -> set[str]:
-    """Where ``returned`` and the description of a result have different keys."""
+    """Return where ``returned`` and the description of a result have different keys."""
     differing = {place + key for key in set(returned) ^ set(fields)}
     for key in set(returned) & set(fields):
         inner = returned[key]

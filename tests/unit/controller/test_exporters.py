@@ -58,14 +58,14 @@ def metrics(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def cells(value: str) -> dict[str, str]:
-    """The CSV line of a host whose only device has this for a path and as its drift."""
+    """Return the CSV line of a host whose only device has this for a path and as its drift."""
     rows = csv.DictReader(_exporters.as_csv(report(host_of(value))).splitlines(True))
     (row,) = rows
     return row
 
 
 def host_of(value: str) -> HostState:
-    """A host with this name, whose only device has it for a path and as its drift."""
+    """Return a host with this name, whose only device has it for a path and as its drift."""
     host = host_state(value, result(EDGE))
     host["devices"] = [{**host["devices"][0], "device": value, "drift": [value]}]
     return host
@@ -81,14 +81,14 @@ def test_json_has_all_of_it_one_host_a_line() -> None:
             "failed": 0,
             "unreachable": 1,
             "drift": 1,
-            "reboot": 0,
-            "as_listed": 1,
+            "reboot_required": 0,
+            "in_sync": 1,
             "unmanaged": 0,
         },
         "devices": 68,
         "listed": 4,
         "drifting": 1,
-        "with_hazards": 10,
+        "in_use": 10,
     }
     assert read["made_at"] == "2026-01-31T12:00:00+00:00"
     assert read["version"] == "1.2.3"
@@ -133,11 +133,11 @@ def test_no_cell_is_a_formula_if_another_separator_is_taken(separator: str) -> N
 
 def test_hazards_that_are_not_known_are_told_and_counted_as_none() -> None:
     returned = result(EDGE)
-    returned["devices"] = [{**returned["devices"][0], "carries": None}]
+    returned["devices"] = [{**returned["devices"][0], "in_use_by": None}]
     host = host_state("edge-1", returned)
     (row,) = csv.DictReader(_exporters.as_csv(report(host)).splitlines())
-    assert row["hazards"] == "(not known without root)"
-    assert _exporters.totals([host])["with_hazards"] == 0
+    assert row["in_use_by"] == "(unknown without root)"
+    assert _exporters.totals([host])["in_use"] == 0
     assert "it was read without root" in page(report(host), {})["data"]
 
 
@@ -166,7 +166,7 @@ def test_prometheus_reads_the_gauges() -> None:
     assert read["armfleet_vfio_report_info", (("version", "1.2.3"),)] == 1
     assert read["armfleet_vfio_drift_devices", on_edge] == 1
     assert read["armfleet_vfio_listed_devices", on_edge] == 2
-    assert read["armfleet_vfio_hazard_devices", on_edge] == 5
+    assert read["armfleet_vfio_in_use_devices", on_edge] == 5
     assert read["armfleet_vfio_devices", (("driver", "none"), *on_edge)] == 7
     assert read["armfleet_vfio_devices", (("driver", "vfio-platform"), *on_edge)] == 1
     for host in FLEET:
@@ -192,8 +192,8 @@ def test_labels_come_back_as_they_were() -> None:
     ("hosts", "summary"),
     [
         ([], "0 hosts: nothing to report"),
-        (FLEET[:1], "1 host: 1 as listed"),
-        (FLEET, "3 hosts: 1 unreachable, 1 drift, 1 as listed"),
+        (FLEET[:1], "1 host: 1 in sync"),
+        (FLEET, "3 hosts: 1 unreachable, 1 drift, 1 in sync"),
     ],
 )
 def test_the_summary_is_one_line(hosts: list[HostState], summary: str) -> None:

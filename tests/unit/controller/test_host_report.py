@@ -35,7 +35,7 @@ Host key verification failed.
 
 
 def device(name: str = "b000000.crypto", **different: Any) -> dict[str, Any]:
-    """A device as device_info returns it, in so far as it is read here."""
+    """Return a device as device_info returns it, in so far as it is read here."""
     return {
         "name": name,
         "bus": "platform",
@@ -44,9 +44,13 @@ def device(name: str = "b000000.crypto", **different: Any) -> dict[str, Any]:
         "driver": "vfio-platform",
         "driver_override": "vfio-platform",
         "desired": VFIO,
-        "next_boot": {**VFIO, "known": True, "reason": "policy vfio of the list last applied"},
+        "next_boot": {
+            **VFIO,
+            "known": True,
+            "reason": "policy vfio of the last-applied configuration",
+        },
         "drift": [],
-        "carries": [],
+        "in_use_by": [],
         **different,
     }
 
@@ -62,7 +66,7 @@ KEPT = {
 }
 LOSING = device(
     "c.dma",
-    drift=["the next boot takes it from driver acme-dma, and disk vda: vda is mounted on /"],
+    drift=["the next boot unbinds it from acme-dma, but disk vda: vda is mounted on /"],
     lost_at_boot=[{"kind": "storage", "accepted": False}],
 )
 ACCEPTED = {**DRIFTING, "lost_at_boot": [{"kind": "storage", "accepted": True}]}
@@ -84,33 +88,53 @@ def damaged(*sentences: str) -> dict[str, Any]:
     ("result", "state", "words"),
     [
         (read(device(), **damaged(EMPTY)), "drift", f"{EMPTY}. Apply its list again"),
-        (read(device(), **damaged(EMPTY, "x")), "drift", "Boot files have 1 more such differences"),
-        (read(DRIFTING, **damaged(EMPTY)), "drift", f"{EMPTY}. So differs one device."),
-        (read(DRIFTING, device(), DRIFTING, **damaged(EMPTY)), "drift", "So differ 2 devices."),
+        (
+            read(device(), **damaged(EMPTY, "x")),
+            "drift",
+            "Boot files have one more difference",
+        ),
+        (read(DRIFTING, **damaged(EMPTY)), "drift", f"{EMPTY}. One device has drift as well."),
+        (
+            read(DRIFTING, device(), DRIFTING, **damaged(EMPTY)),
+            "drift",
+            "2 devices have drift as well.",
+        ),
         (read(policy_list=[], **damaged(EMPTY)), "drift", EMPTY),
         (read(device(), reboot_required=True, **damaged(EMPTY)), "drift", EMPTY),
-        (read(device(), reboot_required=True, **damaged()), "reboot", "Boot it to finish"),
-        (read(device(), **damaged()), "as_listed", "as the list wants"),
-        (read(device()), "as_listed", "One device of its list is as the list wants"),
-        (read(device(), device("c.dma")), "as_listed", "2 devices of its list are as the list"),
+        (
+            read(device(), reboot_required=True, **damaged()),
+            "reboot_required",
+            "Reboot it to finish",
+        ),
+        (read(device(), **damaged()), "in_sync", "in sync"),
+        (read(device()), "in_sync", "One device of its list is in sync"),
+        (read(device(), device("c.dma")), "in_sync", "2 devices of its list are in sync"),
         (read(device(desired=None), policy_list=[]), "unmanaged", "No list is applied to it"),
         (read(DRIFTING), "drift", "/soc/crypto@b000000: it is acme-crypto, and the list wants"),
         (read(DRIFTING), "drift", "Apply its list again, or change the list."),
-        (read(KEPT), "drift", "Change the list, or what keeps the device from the driver"),
-        (read(DRIFTING, DRIFTING), "drift", "So is one more of its devices."),
-        (read(*[DRIFTING] * 3), "drift", "So are 2 more of its devices."),
-        (read(DRIFTING, policy_list=[]), "drift", "undo what was done by hand"),
-        (read(DRIFTING, reboot_required=True), "reboot", "Boot it to finish"),
-        (read(ACCEPTED, reboot_required=True), "reboot", "Boot it to finish"),
-        (read(DRIFTING, LOSING, reboot_required=True), "drift", "/soc/dma@c: the next boot takes"),
-        (read(LOSING, LOSING), "drift", "So is one more of its devices. Do not boot it before"),
-        (read(device(), reboot_required=True), "reboot", "which has not happened yet"),
-        (read(device(), reboot_required=False), "as_listed", "as the list wants"),
+        (read(KEPT), "drift", "Change the list, or remove what prevents the driver"),
+        (read(DRIFTING, DRIFTING), "drift", "The same applies to one more of its devices."),
+        (read(*[DRIFTING] * 3), "drift", "The same applies to 2 more of its devices."),
+        (read(DRIFTING, policy_list=[]), "drift", "revert the manual change"),
+        (read(DRIFTING, reboot_required=True), "reboot_required", "Reboot it to finish"),
+        (read(ACCEPTED, reboot_required=True), "reboot_required", "Reboot it to finish"),
+        (
+            read(DRIFTING, LOSING, reboot_required=True),
+            "drift",
+            "/soc/dma@c: the next boot unbinds",
+        ),
+        (
+            read(LOSING, LOSING),
+            "drift",
+            "The same applies to one more of its devices. Do not reboot it until",
+        ),
+        (read(device(), reboot_required=True), "reboot_required", "which has not happened yet"),
+        (read(device(), reboot_required=False), "in_sync", "in sync"),
         (None, "failed", "It was not read"),
         ({}, "failed", "It was not read"),
         ({"failed": True, "msg": "no /sys here"}, "failed", "cannot be read: no /sys here."),
-        ({"failed": True}, "failed", "nothing was said of why"),
-        ({"changed": False}, "failed", "nothing was said of why"),
+        ({"failed": True}, "failed", "no reason was reported"),
+        ({"changed": False}, "failed", "no reason was reported"),
     ],
 )
 def test_a_host_has_one_state_and_a_sentence(
@@ -119,7 +143,7 @@ def test_a_host_has_one_state_and_a_sentence(
     host = host_state("board-7", result)
     assert host["host"] == "board-7"
     assert host["state"] == state
-    assert words in host["sentence"]
+    assert words in host["message"]
     assert state in STATES
 
 
@@ -182,7 +206,7 @@ def test_a_host_has_one_state_and_a_sentence(
 def test_a_host_that_cannot_be_read_gets_one_line_that_tells(
     result: dict[str, Any], message: str, advice: str
 ) -> None:
-    sentence = host_state("board-7", result)["sentence"]
+    sentence = host_state("board-7", result)["message"]
     assert message in sentence
     assert advice in sentence
     assert "\n" not in sentence
@@ -190,20 +214,20 @@ def test_a_host_that_cannot_be_read_gets_one_line_that_tells(
 
 
 def test_what_a_device_carries_may_not_be_known() -> None:
-    (shown,) = host_state("board-7", read(device(carries=None)))["devices"]
-    assert shown["hazards"] is None
+    (shown,) = host_state("board-7", read(device(in_use_by=None)))["devices"]
+    assert shown["in_use_by"] is None
 
 
 def test_what_other_kernels_lack_is_a_note_and_no_state() -> None:
     kernels = [{"release": "6.1", "note": "Kernel 6.1 lacks it"}, {"release": "6.2", "note": None}]
     host = host_state("board-7", read(device(), kernels=kernels))
-    assert host["state"] == "as_listed"
-    assert host["sentence"].endswith(" Note: Kernel 6.1 lacks it")
+    assert host["state"] == "in_sync"
+    assert host["message"].endswith(" Note: Kernel 6.1 lacks it")
     assert host["notes"] == ["Kernel 6.1 lacks it"]
 
 
 def test_a_message_is_one_line_without_control_characters_and_not_too_long() -> None:
-    sentence = host_state("x", {"failed": True, "msg": "a\tb\x1b[31m" + "c" * 5000})["sentence"]
+    sentence = host_state("x", {"failed": True, "msg": "a\tb\x1b[31m" + "c" * 5000})["message"]
     assert "a b[31mccc" in sentence
     assert len(sentence) < 400
 
@@ -211,7 +235,7 @@ def test_a_message_is_one_line_without_control_characters_and_not_too_long() -> 
 def test_what_device_info_returns_is_what_is_read_here() -> None:
     host = host_state("board-7", device_info.inspections(Findings([INSPECTION], [ENTRY])))
     (shown,) = host["devices"]
-    assert shown["hazards"] == [{"kind": "network", "sentence": "network interface eth0 is up"}]
+    assert shown["in_use_by"] == [{"kind": "network", "message": "network interface eth0 is up"}]
     assert shown["device"] == "b000000.crypto"
     assert host["state"] == "drift"
 

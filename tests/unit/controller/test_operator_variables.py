@@ -34,7 +34,7 @@ HOST = "board"
 FACTS = {
     "drift_file": "theirs",
     "place": "theirs",
-    "rollout_tolerated": 9,
+    "rollout_max_failures": 9,
     "report_mode": "0777",
     "found": "theirs",
     "ansible_facts": {},
@@ -54,7 +54,7 @@ class Fleet:
         self.manager.set_host_facts(HOST, dict(FACTS))
 
     def setting(self, name: str, **of_the_play: Any) -> Any:
-        """What the lookup returns in a task of this host."""
+        """Return what the lookup returns in a task of this host."""
         variables = {**self.hostvars.raw_get(HOST), "hostvars": self.hostvars, **of_the_play}
         lookup = LookupModule(self.loader, Templar(self.loader, variables))
         (value,) = lookup.run([name], variables)
@@ -104,10 +104,10 @@ def injected_facts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_setting_is_that_of_the_inventory(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, drift_file="ours", rollout_tolerated=1)
+    fleet = Fleet(tmp_path, drift_file="ours", rollout_max_failures=1)
     assert fleet.hostvars[HOST]["drift_file"] == "theirs"
     assert fleet.setting("drift_file") == "ours"
-    assert fleet.setting("rollout_tolerated") == 1
+    assert fleet.setting("rollout_max_failures") == 1
 
 
 @pytest.mark.parametrize("name", REQUIREMENTS)
@@ -129,13 +129,13 @@ def test_what_precedes_facts_is_a_setting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("drift_file", "theirs"), ("rollout_tolerated", 9), ("drift_file", "{{ place }}")],
+    [("drift_file", "theirs"), ("rollout_max_failures", 9), ("drift_file", "{{ place }}")],
 )
 @pytest.mark.parametrize("where", ["play", "block", "task", "files"])
 def test_a_variable_of_the_play_with_the_value_of_a_fact_is_a_setting(
     tmp_path: Path, name: str, value: Any, where: str
 ) -> None:
-    fleet = Fleet(tmp_path, drift_file="inventory", rollout_tolerated=1)
+    fleet = Fleet(tmp_path, drift_file="inventory", rollout_max_failures=1)
     fleet.manager.set_host_facts(HOST, {**FACTS, name: value})
     expected = "ours" if value == "{{ place }}" else value
     assert fleet.setting_in_task(name, {name: value, "place": "ours"}, where) == expected
@@ -144,9 +144,9 @@ def test_a_variable_of_the_play_with_the_value_of_a_fact_is_a_setting(
 def test_a_fact_that_nothing_precedes_is_no_setting_in_a_task_either(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, drift_file="inventory")
     assert fleet.setting_in_task("drift_file", {}) == "inventory"
-    assert fleet.setting_in_task("rollout_tolerated", {}) == 0
-    indirect = {"rollout_tolerated": "{{ vars['report_mode'] | default('none') }}"}
-    assert fleet.setting_in_task("rollout_tolerated", indirect) == "none"
+    assert fleet.setting_in_task("rollout_max_failures", {}) == 0
+    indirect = {"rollout_max_failures": "{{ vars['report_mode'] | default('none') }}"}
+    assert fleet.setting_in_task("rollout_max_failures", indirect) == "none"
 
 
 def test_facts_choose_no_file_of_variables(tmp_path: Path) -> None:
@@ -158,21 +158,21 @@ def test_facts_choose_no_file_of_variables(tmp_path: Path) -> None:
 
 
 def test_facts_neither_break_nor_mend_the_check_of_variables(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, rollout_tolerated=-1, report_mode="0600")
-    (problem,) = problems_of([HOST], fleet.hostvars, ["rollout_tolerated", "report_mode"])
-    assert problem.startswith("rollout_tolerated is -1.")
+    fleet = Fleet(tmp_path, rollout_max_failures=-1, report_mode="0600")
+    (problem,) = problems_of([HOST], fleet.hostvars, ["rollout_max_failures", "report_mode"])
+    assert problem.startswith("rollout_max_failures is -1.")
 
 
 def test_a_fact_is_no_registered_result(tmp_path: Path) -> None:
     (state,) = host_states([HOST], Fleet(tmp_path).hostvars, "found")
     assert state["state"] == "failed"
-    assert state["sentence"].startswith("It was not read")
+    assert state["message"].startswith("It was not read")
 
 
 def test_an_ansible_core_that_keeps_facts_elsewhere_is_refused(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     del fleet.manager._fact_cache
-    with pytest.raises(AnsibleError, match="keeps facts in a way"):
+    with pytest.raises(AnsibleError, match="stores facts in a format"):
         without_facts(fleet.hostvars)
 
 
@@ -183,4 +183,4 @@ def test_a_mapping_has_no_facts_apart() -> None:
 
 def test_the_sample_of_the_lookup_is_returned(tmp_path: Path) -> None:
     sample = documented("lookup.setting")["_list"]["sample"]
-    assert [Fleet(tmp_path).setting("rollout_tolerated")] == sample
+    assert [Fleet(tmp_path).setting("rollout_max_failures")] == sample

@@ -26,7 +26,7 @@ GIVEN: dict[str, Any] = {"passthrough_devices": [], "ansible_host": "10.0.0.7", 
 
 
 def messages(path: Path) -> Iterator[str]:
-    """Each text of a file that is no documentation of its code."""
+    """Yield each text of a file that is no documentation of its code."""
     tree = ast.parse(path.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     texts = [
@@ -83,7 +83,7 @@ def test_an_option_is_named_as_the_role_has_it(option: str) -> None:
     [
         "/soc/state@1 (platform device 1.devices) has `driver: x`; it is on the timeout bus",
         "add vfio_platform.reset_required=0 to the kernel's command line",
-        "If it may be missing, say required: false",
+        "If the device may be missing, set `required: false`",
         "set `required: false` or `expect`",
         "`passthrough_state` is present",
         "`states: x`, `runtime_status`",

@@ -71,12 +71,12 @@ def test_hosts_are_those_of_ansible_with_the_canaries_first(
 @pytest.mark.parametrize(
     ("pattern", "sentence"),
     [
-        ("bords", 'names "bords", and the inventory has no such group or host'),
-        ("boards,bords", 'names "bords"'),
-        (["boards", "bords"], 'names "bords"'),
-        ("boards:!bords", 'names "bords"'),
-        ("boards:&bords", 'names "bords"'),
-        ("boards,!", 'names ""'),
+        ("bords", 'has "bords", but the inventory has no such group or host'),
+        ("boards,bords", 'has "bords"'),
+        (["boards", "bords"], 'has "bords"'),
+        ("boards:!bords", 'has "bords"'),
+        ("boards:&bords", 'has "bords"'),
+        ("boards,!", 'has ""'),
         ("boards,web*", 'has "web*", which matches no host'),
         ("boards,~web[0-9]", 'has "~web[0-9]", which matches no host'),
         ("boards[7]", "No hosts matched the subscripted pattern 'boards[7]'"),
@@ -111,12 +111,12 @@ def test_a_wrong_pattern_is_refused(pattern: Any, sentence: str) -> None:
         (["rack", "others"], "does not match: outside, switch."),
         (["out*"], "does not match: outside."),
         (["all"], "does not match: outside, switch, 2001:db8::1, 10.0.0.1."),
-        (["cannary"], 'rollout_canaries names "cannary"'),
-        ("a,cannary", 'rollout_canaries names "cannary"'),
+        (["cannary"], 'rollout_canaries has "cannary"'),
+        ("a,cannary", 'rollout_canaries has "cannary"'),
         (["nobody"], 'rollout_canaries has "nobody", which matches no host'),
         (["a", "web*"], 'rollout_canaries has "web*", which matches no host'),
-        (["a", "!b"], 'rollout_canaries has "!b", and canaries are hosts and groups'),
-        (["boards:&rack"], 'rollout_canaries has "&rack", and canaries are'),
+        (["a", "!b"], 'rollout_canaries has "!b", but canaries must be hosts and groups'),
+        (["boards:&rack"], 'rollout_canaries has "&rack", but canaries must be'),
         ([""], 'rollout_canaries is [""].'),
         ([None], "rollout_canaries is [null]."),
         (["a", ["b"]], 'rollout_canaries is ["a", ["b"]].'),
@@ -139,7 +139,7 @@ def test_many_hosts_are_not_all_named() -> None:
 
 def test_the_limit_leaves_a_host_and_a_canary() -> None:
     assert (
-        "`--limit others` leaves none of its hosts" in chosen("boards", limit="others").problems[0]
+        "`--limit others` excludes all of its hosts" in chosen("boards", limit="others").problems[0]
     )
     (problem,) = chosen("boards", ["a"], limit="rack").problems
-    assert 'rollout_canaries is "a", and `--limit rack` leaves none of these hosts' in problem
+    assert 'rollout_canaries is "a", but `--limit rack` excludes all of these hosts' in problem

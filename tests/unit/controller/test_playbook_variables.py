@@ -25,7 +25,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
             *([1, 0, "100%"], [" 1"], ["1 %"], ["\uff11"], ["1%%"], ["+1"], [float("nan")]),
         ],
     ),
-    "rollout_tolerated": (
+    "rollout_max_failures": (
         [0, 3, "0", "12"],
         [-1, "-1", "one", "10%", "", None, True, False, 1.5, [1], {}, " 1", "\u0663"],
     ),
@@ -35,8 +35,17 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     ),
     "reboot_timeout": ([1, 600, "600"], [0, -5, "soon", "10m", None, True, 0.5, []]),
     "drift_accepted": (
-        [[], ["reboot"], ["drift", "failed", "unreachable", "unmanaged", "as_listed"]],
-        [None, "reboot", ["rebot"], [None], ["reboot", 1], {"reboot": 1}, True, [["reboot"]]],
+        [[], ["reboot_required"], ["drift", "failed", "unreachable", "unmanaged", "in_sync"]],
+        [
+            None,
+            "reboot_required",
+            ["rebot"],
+            [None],
+            ["reboot_required", 1],
+            {"reboot_required": 1},
+            True,
+            [["reboot_required"]],
+        ],
     ),
     "report_formats": (
         [["html"], ["csv", "json", "prometheus"]],
@@ -84,21 +93,21 @@ def test_a_report_goes_to_a_directory_that_can_be_made(tmp_path: Path) -> None:
 
 
 def test_values_are_those_of_all_hosts() -> None:
-    names = ["rollout_tolerated", "reboot_timeout"]
+    names = ["rollout_max_failures", "reboot_timeout"]
     unset: dict[str, Any] = {"a": {}, "b": {}}
     assert problems_of(["a", "b"], unset, names) == []
     slow = {"a": {}, "b": {"reboot_timeout": 900}}
     assert problems_of(["a", "b"], slow, names) == []
-    (several,) = problems_of(["a", "b"], {"a": {}, "b": {"rollout_tolerated": 1}}, names)
-    assert several == "rollout_tolerated must be the same for all hosts. Give it with `-e`."
+    (several,) = problems_of(["a", "b"], {"a": {}, "b": {"rollout_max_failures": 1}}, names)
+    assert several == "rollout_max_failures must be the same for all hosts. Give it with `-e`."
     (of_one,) = problems_of(["a", "b"], {"a": {}, "b": {"reboot_timeout": 0}}, names)
     assert of_one == "reboot_timeout is 0. It must be a number of seconds, 1 or more. (b)"
-    (of_all,) = problems_of(["a"], {"a": {"rollout_tolerated": -1}}, names)
-    assert of_all.startswith("rollout_tolerated is -1. ")
+    (of_all,) = problems_of(["a"], {"a": {"rollout_max_failures": -1}}, names)
+    assert of_all.startswith("rollout_max_failures is -1. ")
     assert not of_all.endswith("(a)")
 
 
 def test_a_value_is_shown_in_printable_characters() -> None:
-    problem = problem_of("rollout_tolerated", "\x9b31m\u202e")
+    problem = problem_of("rollout_max_failures", "\x9b31m\u202e")
     assert problem is not None
-    assert problem.startswith('rollout_tolerated is "\\x9b31m\\u202e".')
+    assert problem.startswith('rollout_max_failures is "\\x9b31m\\u202e".')

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import (
-    not_begun,
+    not_started,
     rollout_state,
     table,
 )
@@ -30,7 +30,7 @@ def device(name: str, *drift: str, **more: Any) -> Any:
         "desired": BINDING,
         "next_boot": {**BINDING, "known": True, "reason": "policy vfio"},
         "drift": list(drift),
-        "carries": [],
+        "in_use_by": [],
         **more,
     }
 
@@ -42,29 +42,29 @@ def info(*devices: Any, **more: Any) -> dict[str, Any]:
 def result_of(applied: Any, checked: Any = None, failure: Any = None, unchanged: Any = None) -> Any:
     state = rollout_state("board", 2, applied, checked, failure, unchanged)
     assert (state["host"], state["wave"]) == ("board", 2)
-    return state["outcome"], state["sentence"]
+    return state["outcome"], state["message"]
 
 
 @pytest.mark.parametrize(
     ("applied", "checked", "failure", "outcome", "words"),
     [
-        ({"changed": True}, info(device("a")), None, "changed", "claims one device, and all"),
-        ({"changed": False}, info(device("a"), device("b")), None, "unchanged", "claims 2 dev"),
+        ({"changed": True}, info(device("a")), None, "changed", "is in sync: one device"),
+        ({"changed": False}, info(device("a"), device("b")), None, "unchanged", "in sync: 2 dev"),
         ({"changed": True}, None, None, "changed", "check mode"),
-        ({"changed": True}, info(), None, "changed", "No list claims a device of it"),
+        ({"changed": True}, info(), None, "changed", "No device of it is in a list"),
         (
             {"changed": True},
             info(device("a", "its driver is gone", **NATIVE)),
             None,
             "failed",
-            "/soc/a is not as the list wants: its driver is gone",
+            "/soc/a is not in sync: its driver is gone",
         ),
         (
             {"changed": True},
             info(device("a"), device("b", "set by hand", desired=None)),
             None,
             "changed",
-            "claims one device, and all",
+            "is in sync: one device",
         ),
         (
             {"changed": True},
@@ -78,7 +78,7 @@ def result_of(applied: Any, checked: Any = None, failure: Any = None, unchanged:
             info(device("a", "a boot brings it"), reboot_required=True),
             None,
             "changed",
-            "Boot it to finish",
+            "Reboot it to finish",
         ),
         ({"failed": True, "msg": "b: no group"}, None, {"task": "x"}, "failed", "b: no group"),
         (
@@ -93,14 +93,14 @@ def result_of(applied: Any, checked: Any = None, failure: Any = None, unchanged:
             {"unreachable": True, "msg": "ssh: connect: Connection refused"},
             None,
             "unreachable",
-            "It was changed, and does not answer since: ",
+            "It was changed, and does not answer anymore: ",
         ),
         (
             {"changed": True},
             None,
-            {"task": "Bring the boot files into the initramfs", "msg": "non-zero return code"},
+            {"task": "Rebuild the initramfs", "msg": "non-zero return code"},
             "failed",
-            "Bring the boot files into the initramfs: non-zero return code",
+            "Rebuild the initramfs: non-zero return code",
         ),
         (None, None, {"task": "Validate", "msg": "missing"}, "failed", "Validate: missing"),
     ],
@@ -115,15 +115,15 @@ def test_an_outcome_has_a_sentence(
 
 
 def test_a_host_that_was_left_alone_has_a_sentence_of_its_own() -> None:
-    arguments = ({"changed": False}, info(device("a", "drifts")), None, "No boot was needed.")
-    assert result_of(*arguments) == ("unchanged", "No boot was needed.")
+    arguments = ({"changed": False}, info(device("a", "drifts")), None, "No reboot was required.")
+    assert result_of(*arguments) == ("unchanged", "No reboot was required.")
 
 
 def test_a_table_has_what_stops_a_rollout_first_and_its_columns_in_line() -> None:
     good = rollout_state("a-long-name", 1, {"changed": True}, info(device("a")), None, None)
     bad = rollout_state("b", 12, {"failed": True, "msg": "broken"}, None, None, None)
-    header, *lines = table([good, not_begun("c"), bad])
+    header, *lines = table([good, not_started("c"), bad])
     assert [line.split()[0] for line in lines] == ["b", "a-long-name", "c"]
-    starts = [header.index(word) for word in ("WAVE", "OUTCOME", "WHAT")]
+    starts = [header.index(word) for word in ("WAVE", "OUTCOME", "DETAILS")]
     assert [lines[0][start:].split()[0] for start in starts] == ["12", "failed", "broken."]
-    assert lines[2].split() == ["c", "-", "not", "begun"]
+    assert lines[2].split() == ["c", "-", "not", "started"]

@@ -81,7 +81,7 @@ def sample_board(root: Path, compatible: tuple[str, ...] = ("acme,one",)) -> Boa
 
 
 def call(board: Board, module: str, devices: list[dict[str, Any]], **options: Any) -> Any:
-    """The result of a module that is called with these options."""
+    """Return the result of a module that is called with these options."""
     validated = ArgumentSpecValidator(**spec(module)).validate({"devices": devices, **options})
     assert validated.error_messages == []
     request = MODULES[module].to_request(validated.validated_parameters)
@@ -118,7 +118,7 @@ def claim_crypto(board: Board) -> dict[str, Any]:
 
 
 def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
-    """What the module returns in each situation that its samples are of."""
+    """Yield what the module returns in each situation that its samples are of."""
     board = sample_board(root)
     if module == "host_policy":
         yield claim_crypto(board)
@@ -191,7 +191,7 @@ def inspections(board: Board) -> Iterator[dict[str, Any]]:
 
 
 def untrue(fields: Mapping[str, Any], returned: list[Any], place: str = "") -> dict[str, Any]:
-    """The samples that none of the mappings ``returned`` has, with what is there."""
+    """Return the samples that none of the mappings ``returned`` has, with what is there."""
     found: dict[str, Any] = {}
     for key, field in fields.items():
         values = [one[key] for one in returned]
@@ -209,7 +209,7 @@ def untrue(fields: Mapping[str, Any], returned: list[Any], place: str = "") -> d
 
 
 def is_sample(sample: Any, value: Any) -> bool:
-    """Whether a value, or a part of a list, is that of the documentation."""
+    """Return whether a value, or a part of a list, is that of the documentation."""
     if isinstance(sample, list) and isinstance(value, list) and sample:
         return all(item in value for item in sample)
     return bool(sample == value)
@@ -250,7 +250,7 @@ def test_a_sample_that_is_not_returned_is_found() -> None:
 
 
 def drifting(root: Path) -> dict[str, Any]:
-    """What device_info returns of a host whose crypto engine was given back behind our back."""
+    """What device_info returns of a host whose crypto engine was released behind our back."""
     board = sample_board(root)
     claim_crypto(board)
     call(board, "vfio_binding", [{"dt_path": CRYPTO}], state="released")
@@ -264,9 +264,13 @@ DEVICE = {
     **ON_VFIO,
     "bus": "platform",
     "desired": ON_VFIO,
-    "next_boot": {**ON_VFIO, "known": True, "reason": "policy vfio of the list last applied"},
+    "next_boot": {
+        **ON_VFIO,
+        "known": True,
+        "reason": "policy vfio of the last-applied configuration",
+    },
     "drift": [],
-    "carries": [],
+    "in_use_by": [],
 }
 UNREACHABLE = {
     "unreachable": True,
@@ -306,15 +310,15 @@ def test_each_sample_of_fleet_report_is_returned(
     monkeypatch.setattr(fleet_report, "datetime", Clock)
     board = sample_board(tmp_path / "board")
     claim_crypto(board)
-    as_listed, drifted = information(board), drifting(tmp_path / "drifting")
-    found = [as_listed] * 196 + [drifted] * 3 + [UNREACHABLE]
+    in_sync, drifted = information(board), drifting(tmp_path / "drifting")
+    found = [in_sync] * 196 + [drifted] * 3 + [UNREACHABLE]
     hosts = [host_state.host_state(result, f"board-{n}") for n, result in enumerate(found)]
     report = fleet_report.fleet_report(hosts, "Boards", {"script": ""})
     assert untrue(documented("filter.fleet_report")["_value"]["contains"], [report]) == {}
 
 
 def shown(page: str) -> list[str]:
-    """The lines of the only output that a guide shows."""
+    """Return the lines of the only output that a guide shows."""
     (block,) = re.findall(
         r"^```text\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
     )

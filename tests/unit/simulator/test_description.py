@@ -75,7 +75,7 @@ def test_the_example_has_what_holds_where_it_is_left_out(example: str) -> None:
             "carries: [{device: x}]",
             "carries: each entry has a device and one of net, block, tty, dma",
         ),
-        ("natives: some", "natives: 'some' is none of each, none"),
+        ("natives: some", "natives: 'some' is not one of each, none"),
     ],
 )
 def test_what_it_is_not_is_said_in_one_line(text: str, message: str) -> None:

@@ -45,7 +45,7 @@ def root(blob: bytes) -> Node:
 
 
 def nested(depth: int, name: str = "n") -> bytes:
-    """A tree with one node at each level below the root."""
+    """Return a tree with one node at each level below the root."""
     writer = libfdt.FdtSw()
     writer.finish_reservemap()
     writer.begin_node("")
@@ -57,7 +57,7 @@ def nested(depth: int, name: str = "n") -> bytes:
 
 
 def with_nodes(*names: str, prop: str = "p") -> bytes:
-    """A tree with these nodes and a property of the root."""
+    """Return a tree with these nodes and a property of the root."""
     writer = libfdt.FdtSw()
     writer.finish_reservemap()
     with writer.add_node(""):
@@ -138,12 +138,12 @@ def test_what_follows_the_tree_in_the_file_does_not_matter(blob: bytes) -> None:
     ("damage", "message"),
     [
         (lambda _blob: b"", "is empty"),
-        (lambda _blob: b"#!/bin/sh\n", "is no device tree (its first bytes are not d00dfeed)"),
-        (lambda blob: blob[:2], "is cut short: it has 2 bytes, less than a header"),
-        (lambda blob: blob[:7], "is cut short: it has 7 bytes, less than a header"),
+        (lambda _blob: b"#!/bin/sh\n", "is not a device tree (its first bytes are not d00dfeed)"),
+        (lambda blob: blob[:2], "is truncated: it has 2 bytes, less than a header"),
+        (lambda blob: blob[:7], "is truncated: it has 7 bytes, less than a header"),
         (
             lambda blob: blob[:-1],
-            "is cut short: its header says SIZE bytes, the file has LESS",
+            "is truncated: its header has SIZE bytes, the file has LESS",
         ),
         (
             lambda blob: blob[:20] + b"\0\0\0\1" + blob[24:],
@@ -188,7 +188,7 @@ def test_a_deeper_tree_is_refused(depth: int) -> None:
 
 
 def damaged(blob: bytes, number: int) -> bytes:
-    """One of endless ways to break a file, the same for the same number."""
+    """Return one of endless ways to break a file, the same for the same number."""
     chance = random.Random(number)
     broken = bytearray(blob)
     if chance.random() < 0.2:

@@ -20,7 +20,7 @@ class To(str):
 
 
 def device(compatible: str = "acme,device", **properties: Any) -> dict[str, Any]:
-    """A node that becomes a device; an underscore in a property's name stands for a dash."""
+    """Return a node that becomes a device; an underscore in a property's name stands for a dash."""
     named = {name.replace("_", "-"): value for name, value in properties.items()}
     return {"compatible": compatible, **named}
 

@@ -28,7 +28,7 @@ ORDER = (
 
 
 def sources(directory: Path) -> dict[str, str]:
-    """The files of a directory and its packages, by their dotted names."""
+    """Return the files of a directory and its packages, by their dotted names."""
     return {
         ".".join(path.relative_to(directory).with_suffix("").parts): path.read_text()
         for path in sorted(directory.rglob("*.py"))
@@ -36,7 +36,7 @@ def sources(directory: Path) -> dict[str, str]:
 
 
 def imports(name: str, source: str) -> Iterator[str]:
-    """The dotted names that a file imports of module_utils, lazily or for types as well."""
+    """Yield the dotted names that a file imports of module_utils, lazily or for types as well."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             assert not any(COLLECTION in alias.name for alias in node.names), name

@@ -76,7 +76,7 @@ def repository(original: Path, tmp_path: Path) -> Repository:
 
 
 def refusal(repository: Repository, version: str = "1.0.0") -> str:
-    """What is said; nothing may have changed."""
+    """Return what is said; nothing may have changed."""
     before = repository.state()
     done = repository.release(version)
     assert done.returncode == 1, done.stdout
@@ -122,7 +122,7 @@ def test_a_version_that_has_a_tag_is_refused(repository: Repository) -> None:
 
 @pytest.mark.parametrize("version", ["", "1.0", "v1.0.0", "1.0.0-rc1", "01.0.0", "1.0.0\n"])
 def test_what_is_no_version_is_refused(repository: Repository, version: str) -> None:
-    assert "is no version" in refusal(repository, version)
+    assert "is not a version" in refusal(repository, version)
 
 
 def test_a_changelog_without_news_is_refused(repository: Repository) -> None:
@@ -142,7 +142,7 @@ def test_a_tree_that_fails_its_tests_is_refused_even_if_it_passed_them_before(
 ) -> None:
     (repository.root.parent / "tests-fail").touch()
     assert repository.suite("test").returncode == 1
-    assert "make test has not passed on this very tree (tests)" in refusal(repository)
+    assert "make test has not passed on this tree (tests)" in refusal(repository)
 
 
 def test_tests_of_what_is_not_committed_do_not_count_for_the_commit(
@@ -160,7 +160,7 @@ def test_tests_of_what_is_not_committed_do_not_count_for_the_commit(
 def test_a_tree_that_was_changed_during_its_tests_is_refused(repository: Repository) -> None:
     repository.set_parts(PARTS.replace('"test", "!", "-e"', '"touch", "../../../../docs/new.md"'))
     repository.commit()
-    assert "the tree was changed" in repository.suite("test").stdout
+    assert "the tree has changed" in repository.suite("test").stdout
     repository.commit()
     assert "make test has not passed" in refusal(repository)
 

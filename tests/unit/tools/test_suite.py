@@ -98,7 +98,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def row(done: subprocess.CompletedProcess[str], part: str) -> list[str]:
-    """The columns of the table after the name and the seconds, which must be there."""
+    """Return the columns of the table after the name and the seconds, which must be there."""
     found = re.search(rf"^{part} +\d+ +(\S+)(?:  (.*))?$", done.stdout, re.MULTILINE)
     assert found, done.stdout
     return [column for column in found.groups() if column]
@@ -240,7 +240,7 @@ def test_a_part_with_another_command_by_night_is_run(suite: Suite) -> None:
 def test_a_tree_that_is_changed_while_a_part_runs_has_not_passed_it(suite: Suite) -> None:
     suite.write("parts/first", "date >../../../../new\n")
     done = suite.suite("nightly")
-    assert row(done, "first") == ["-", "ok, but the tree was changed"]
+    assert row(done, "first") == ["-", "ok, but the tree has changed"]
     suite.took()
     suite.write("parts/first", "")
     suite.suite("nightly")
@@ -302,7 +302,7 @@ def fifo(suite: Suite) -> Iterator[int]:
 
 
 def next_of(descriptor: int) -> bytes:
-    """What is written to it; nothing once all have closed it."""
+    """Return what is written to it; nothing once all have closed it."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     assert poll.poll(60_000), "it stays silent and open"
@@ -327,7 +327,7 @@ def test_a_signal_ends_the_parts_and_all_that_they_started(
         said = process.communicate(timeout=60)[0]
     assert next_of(fifo) == b""
     assert process.returncode == 130
-    assert said.endswith("suite: interrupted, and all that was running has ended\n")
+    assert said.endswith("suite: interrupted; all running parts have ended\n")
     suite.write("parts/first", "")
     suite.took()
     suite.suite("nightly")

@@ -17,7 +17,7 @@ LOCKS = [ROOT / "tests/requirements.lock", ROOT / "tests/demo.lock"]
 
 
 def jobs() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Every job: its name, itself, and its workflow."""
+    """Yield every job: its name, itself, and its workflow."""
     for path in WORKFLOWS:
         workflow = yaml.safe_load(path.read_text())
         for name, job in workflow["jobs"].items():

@@ -1,0 +1,185 @@
+"""What users read has the words of docs/style.md, not those of a private dialect."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[3]
+
+# Each pattern with what to write in its place: the words that docs/style.md advises against, and
+# the metaphors that modules were once named after.
+WORDS = {
+    r"folders?": "directory",
+    r"mend(s|ed|ing)?": "fix",
+    r"anew|again and again": "again, reload",
+    r"by hand": "manually",
+    r"(leav(e|es|ing)|left) (it |them |that )?(away|out)": "omit",
+    r"(giv(e|es|en|ing)|gave|puts?|putting|brings?|bringing|brought) (\w+ ){0,3}back": (
+        "release (a device), roll back (a run), restore (a list)"
+    ),
+    r"(is|are|be|was|were) (said|told)|such a one": "report, message, details",
+    r"says?|saying|tells?": "set, report, state",
+    r"words?": "kernel parameter, name, argument",
+    r"look(s|ed|ing)? at": "inspect, read, check",
+    r"boot(s|ed|ing)? (it|them|(the|its) (hosts?|machine|board))": "reboot",
+    r"(across|over) boots|lasts|lasting": "persist across reboots",
+    r"as listed|as (its|the) list (wants|says)|as (it|they) should be": "in sync",
+    r"(list|policy) (wants|asks)": "require",
+    r"carr(y|ies|ied)": "in use by",
+    r"somebody else'?s?|(rules|files) of others|other people'?s": "foreign, another user",
+    r"list last applied|list that was applied last|the memory": "last-applied configuration",
+    r"mixed up|in (the|\w+'s) way": "conflict",
+    r"untouched|left alone|all the same": "unchanged",
+    r"(is|are|be|was|were|on) (with|on) VFIO|on its own driver": "bound to",
+    r"(takes?|taken|took) (\w+ ){1,3}(off|from (its|their) drivers?)": "remove, unbind",
+    r"of no use|nowhere|elsewhere|choosy": "the cause, the place",
+    r"doors?|floor|outlook|rivals?": "the thing itself",
+}
+_DIALECT = re.compile(r"\b(?:%s)\b" % "|".join(WORDS), re.IGNORECASE)
+_MARKDOWN = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("roles/*/README.md"),
+    ROOT / "extensions/simulator/README.md",
+]
+_YAML = [
+    *ROOT.glob("playbooks/**/*.yml"),
+    *ROOT.glob("roles/*/*/*.yml"),
+    *ROOT.glob("extensions/molecule/**/*.yml"),
+    *ROOT.glob("changelogs/fragments/*.yml"),
+    *ROOT.glob("docs/examples/**/*.yml"),
+]
+_PAGE = [
+    *ROOT.glob("roles/*/templates/*"),
+    ROOT / "roles/report/files/report.js",
+    ROOT / "Makefile",
+]
+_PYTHON = [
+    *ROOT.glob("plugins/**/*.py"),
+    ROOT / "roles/pull/files/take_commit.py",
+    *ROOT.glob("extensions/simulator/*.py"),
+]
+# The page that lists the words.
+_LEFT_OUT = {"docs/style.md", "CHANGELOG.md"}
+
+
+class Line(NamedTuple):
+    """A line that a user reads, and the file that has it."""
+
+    path: str
+    text: str
+
+
+# A part of each line that may have such a word, by its file, and why.
+LEGITIMATE = {
+    Line("changelogs/fragments/names-of-the-field.yml", "``carries`` is now ``in_use_by``"): "old",
+    Line("changelogs/fragments/names-of-the-field.yml", "``boot_configuration[].says``"): "old",
+    Line("changelogs/fragments/names-of-the-field.yml", "``kernel_command_line.words``"): "old",
+    Line("changelogs/fragments/names-of-the-field.yml", "``says`` of a boot file"): "old",
+    Line("changelogs/fragments/names-of-the-field.yml", "``WORDS`` is now"): "old",
+    Line("docs/report.md", "The filter takes words."): "a search box takes words",
+    Line("docs/security-model.md", "udev splits a command into words"): "udev's own term",
+    Line("docs/user-space.md", "prints words of 32 bits"): "machine words",
+    Line("docs/user-space.md", "Choose words of 4 bytes"): "machine words",
+    Line("extensions/simulator/README.md", "carries:"): "a key of its description files",
+    Line("extensions/simulator/description_file.py", "carries:"): "a key of its description files",
+    Line("plugins/module_utils/_report/device_info.py", "Do not boot it"): "a kernel is booted",
+    Line("plugins/modules/device_info.py", "Do not boot it"): "a kernel is booted",
+}
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Yield the lines of a file; of Python, those of string literals without docstrings."""
+    name = str(path.relative_to(ROOT))
+    text = path.read_text()
+    texts = _literals(text) if path.suffix == ".py" else [text]
+    for line in "\n".join(texts).splitlines():
+        yield Line(name, line.strip())
+
+
+def _literals(source: str) -> list[str]:
+    tree = ast.parse(source)
+    scopes = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, scopes) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and " " in node.value
+        and id(node) not in docstrings
+    ]
+
+
+def find_dialect(path: Path) -> list[str]:
+    """Return what is wrong with the lines of a file, with what to write instead."""
+    found = []
+    for line in read_lines(path):
+        for match in _DIALECT.finditer(line.text):
+            if not any(line.path == known.path and known.text in line.text for known in LEGITIMATE):
+                advice = next(
+                    better
+                    for word, better in WORDS.items()
+                    if re.fullmatch(word, match.group(), re.IGNORECASE)
+                )
+                found.append(f"{line.path}: {match.group()!r} ({advice}) in {line.text!r}")
+    return found
+
+
+FILES = sorted(
+    path
+    for path in {*_MARKDOWN, *_YAML, *_PAGE, *_PYTHON}
+    if str(path.relative_to(ROOT)) not in _LEFT_OUT
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_users_read_has_no_word_of_a_private_dialect(path: Path) -> None:
+    assert find_dialect(path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("docs/page.md", "# A page\n\nMend it in that folder, by hand.\n"),
+        ("playbooks/play.yml", "- name: Look at the devices\n"),
+        ("plugins/message.py", 'def f(x):\n    return "%s is left as it was; put it back" % x\n'),
+        ("plugins/message.py", 'OPTIONS = """\n  description: What it carries.\n"""\n'),
+        ("roles/report/files/page.js", 'const title = "As listed";\n'),
+    ],
+)
+def test_a_planted_word_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str
+) -> None:
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert find_dialect(path) != []
+
+
+def test_docstrings_and_single_names_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    path = tmp_path / "module.py"
+    path.write_text('"""What it carries."""\nKEY = "folder"\n')
+    assert find_dialect(path) == []
+
+
+@pytest.mark.parametrize("known", LEGITIMATE, ids=lambda known: f"{known.path}: {known.text}")
+def test_each_legitimate_use_is_still_there(known: Line) -> None:
+    lines = [line.text for line in read_lines(ROOT / known.path) if known.text in line.text]
+    assert any(map(_DIALECT.search, lines))
