@@ -83,6 +83,20 @@ def test_a_consumer_that_had_no_driver_has_none_again(lab: Lab) -> None:
     assert_put_back(lab, NETWORK)
 
 
+def test_a_consumer_of_a_consumer_that_has_a_step_of_its_own_comes_back(tmp_path: Path) -> None:
+    chain = (*PARTS, Part("dma", False, True, False, False, 1))
+    lab = Lab(lambda: build(device_tree(chain), DESCRIPTION), tmp_path)
+    # Left alone, it would not come back to the driver that it has against its override.
+    override(lab, "4000.dma", "acme-uio")
+    before = bindings(lab.machine)
+    assert before["4000.dma"] == ("acme-dma", "acme-uio")
+    overridden = {"name": CRYPTO, "policy": "driver", "driver": "acme-crypto"}
+    supplier = {"name": NETWORK, "policy": "vfio"}
+    with pytest.raises(PolicyError, match="Nothing was changed"):
+        lab.apply([overridden, supplier, FAILING], reset_required=False, allow=["consumers"])
+    assert bindings(lab.machine) == before
+
+
 def test_a_list_with_unsafe_noiommu_off_does_not_keep_what_would_not_come_back(
     tmp_path: Path,
 ) -> None:
@@ -103,7 +117,7 @@ def test_a_link_that_the_kernel_drops_at_the_first_bind_is_all_that_differs(tmp_
     description = Description(kernel=kernel, natives="none", drivers=(iommu,))
     lab = Lab(lambda: build(device_tree(PARTS), description), tmp_path)
     before = lab.everything()
-    with pytest.raises(PolicyError, match="needs CONFIG_VFIO_NOIOMMU"):
+    with pytest.raises(PolicyError, match="with CONFIG_VFIO_NOIOMMU"):
         lab.apply([{"name": CRYPTO, "policy": "vfio"}], reset_required=False, unsafe_noiommu=True)
     after = lab.everything()
     gone = {path for path in before.keys() - after.keys() if path.startswith("sys/class/devlink")}

@@ -166,7 +166,7 @@ class Transaction:
             self._load(step.value or "", {})
             return
         if step.kind is StepKind.UNBIND:
-            self._record_consumers(binding.device)
+            self._record_consumers(binding.device, set())
         binding.apply(self._host.sysfs, step)
 
     def _record_binding(self, plan: DevicePlan) -> DeviceBinding:
@@ -176,19 +176,21 @@ class Transaction:
             self._record(self._bindings[plan.device])
         return self._bindings[plan.device]
 
-    def _record_consumers(self, device: Identity) -> None:
+    def _record_consumers(self, device: Identity, seen: set[str]) -> None:
         """Their drivers go with its own, and the kernel probes all of them when it is back."""
         sysfs = self._host.sysfs
         for consumer in consumers(sysfs, device):
             bus, name = consumer.split(":", 1)
-            if bus not in BUSES:
+            if bus not in BUSES or consumer in seen:
                 continue
+            seen.add(consumer)
             lost = with_all_ids(sysfs, Identity(bus, name))
             if lost not in self._bindings:
                 # Undone after its supplier.
                 self._bindings[lost] = DeviceBinding(lost, state(sysfs, lost), deferred=True)
                 self._record(self._bindings[lost])
-                self._record_consumers(lost)
+            # Those of a device that has a step of its own are recorded by nothing else.
+            self._record_consumers(lost, seen)
 
     def _load(self, module: str, parameters: Mapping[str, str]) -> None:
         if bindings.is_loaded(self._host.sysfs, module):
