@@ -75,7 +75,7 @@ def test_it_is_refused_by_name(run: Run, host: str) -> None:
     told = [failed.result, *failed.result.get("results", [])]
     (sentence,) = {one["msg"] for one in told if one.get("msg", "").startswith(variable)}
     assert f"{variable} of {host} is" in sentence or f"{variable} of {host} has" in sentence
-    assert "must be" in sentence
+    assert "must be " in sentence or "Use https or ssh" in sentence
 
 
 def test_a_secret_is_refused_without_being_shown(run: Run) -> None:

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from ansible_collections.armfleet.vfio.plugins.module_utils import _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import reconcile
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import MARK
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
@@ -129,8 +130,7 @@ FILES: Mapping[str, bytes] = {
     "etc/modules-load.d/other.conf": b"# comment\nacme-dma\n",
     "etc/driverctl.d/platform-1000.dma": b"uio\n",
     "etc/udev/rules.d/70-armfleet-vfio.rules": (
-        b"# Written by armfleet.vfio.host_policy. The next run replaces it; do n"
-        b'ot edit.\n# policy: {"name": "1000.dma", "policy": "no_autobind"}\n'
+        MARK.encode() + b'\n# policy: {"name": "1000.dma", "policy": "no_autobind"}\n'
         b'# native: {"/dma@1000": "acme"}\n'
     ),
     "proc/cmdline": (
