@@ -178,7 +178,7 @@ def test_the_first_run_does_what_the_check_predicted(guest: Guest, inventory: Pa
     assert predicted["host_steps"] == done["host_steps"]
     assert predicted["changed"] is done["changed"] is True
     # update-initramfs is there and has nothing to update.
-    assert "there is no /boot/initrd.img-* to bring them into" in run.output
+    assert "there is no /boot/initrd.img-* to add them to" in run.output
     assert run.changed == {guest.name: 1}
     for before, after in zip(predicted["devices"], done["devices"], strict=True):
         # A group and its node are born when the driver is bound, so no check can know them.
