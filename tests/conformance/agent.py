@@ -331,6 +331,20 @@ class Observer:
         self._told: dict[tuple[str, object], str | None] = {}
 
     def state(self) -> State:
+        """Return the state once no consumer is being probed, or as it is if one hangs in that.
+
+        Deferred probes go on after the operation that caused them.
+        """
+        states: list[State] = []
+
+        def is_settled() -> bool:
+            states.append(self._state())
+            return "consumer probing\n" not in states[-1].values()
+
+        _await(is_settled, PATIENCE)
+        return states[-1]
+
+    def _state(self) -> State:
         found: State = {}
         numbers: dict[str, list[str]] = {}
         for bus in BUSES:

@@ -224,7 +224,7 @@ def test_the_next_boot_is_told_with_the_lines_that_decide_it(guest: Guest, inven
     found = info(inventory)
     ring = found["b100000.ring"]
     assert ring["next_boot"]["driver"] is None
-    assert f"{BLACKLIST}:2 says 'blacklist acme'" in ring["next_boot"]["reason"]
+    assert f"{BLACKLIST}:2 has 'blacklist acme'" in ring["next_boot"]["reason"]
     assert ring["module_configuration"] == [
         {"location": f"{BLACKLIST}:2", "text": "blacklist acme"},
         {"location": f"{LOADED}:1", "text": "acme"},

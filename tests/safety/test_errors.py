@@ -499,7 +499,7 @@ def test_a_device_that_hangs_is_left_told_of_and_brought_back_later(
     assert "is still waiting there (in acme_stuck_remove)" in line
     (line,) = lines_with(hanging, "Not everything could be rolled back")
     assert f"{STUCK} (platform device b010000.stuck): " in line
-    assert f"is in {JOURNAL}, and the next run tries again" in line
+    assert f"are recorded in {JOURNAL}, and the next run tries again" in line
     guest.run("until [ ! -e /sys/bus/platform/drivers/acme-stuck/b010000.stuck ]; do :; done")
     (after,) = ask(inventory, Case(on("/soc/nothing@0"), "", "")).tasks
     (line,) = lines_with(after, "An earlier run on this host was interrupted")
