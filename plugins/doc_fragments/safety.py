@@ -27,12 +27,12 @@ options:
         below one that is up (bond, bridge, VLAN). V(consumers) is another device that depends on
         this one, a process that holds one of its nodes open, or another use by the kernel. V(clock)
         is the chip that keeps the system time. V(watchdog) is a running watchdog.
-      - V(group) is another device of the same IOMMU group that stays bound to its native driver.
-        VFIO cannot open the device while that is so.
-      - What is written for the next boot is checked in the same way, including what is configured
-        but not in use now. That is disks in C(/etc/fstab), C(/etc/crypttab) and the kernel command
-        line (V(storage)), interfaces that a file of ifupdown, systemd-networkd, NetworkManager or
-        netplan names (V(network)), and terminals in C(console=) (V(console)).
+      - V(group) is another device of the same IOMMU group that stays bound to its native driver. As
+        long as it is bound, VFIO cannot open the device.
+      - What is written for the next boot is checked in the same way, including uses that are
+        configured but do not exist now. These are disks in C(/etc/fstab), C(/etc/crypttab) and the
+        kernel command line (V(storage)), interfaces that a file of ifupdown, systemd-networkd,
+        NetworkManager or netplan names (V(network)), and terminals in C(console=) (V(console)).
       - Two uses are never accepted, because the kernel would hang or crash. One is a device that a
         process holds open through C(/dev/vfio), the other a DMA engine whose channels are in use.
     type: list
