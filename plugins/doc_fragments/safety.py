@@ -55,18 +55,19 @@ options:
       - Whether C(vfio-platform) accepts only devices that it can reset (its module parameter of
         that name, which is on by default). The kernel has no reset function for most devices, which
         need V(false).
-      - If unset, the setting is not changed. The kernel accepts it only while the module is loaded,
-        so the module is reloaded if the setting differs. The reload is rejected while devices that
-        are not in the list are bound to the module.
+      - If unset, the setting is not changed. The kernel reads it only when it loads the module, so
+        the module is reloaded if the setting differs. The reload is rejected while devices that are
+        not in the list are bound to the module.
     type: bool
   unsafe_noiommu:
     description:
       - Whether VFIO accepts devices without an IOMMU group (C(enable_unsafe_noiommu_mode) of the
         module C(vfio)). Such a device can read and write all memory of the host, and the kernel is
         tainted.
-      - If unset, the setting is not changed. If a list of M(armfleet.vfio.host_policy) turned it
-        on, it is turned off when the list no longer sets it, unless it was on before or a device is
-        still bound to VFIO without an IOMMU; see RV(kept_settings).
+      - If unset, the setting is not changed, with one exception. If a list of
+        M(armfleet.vfio.host_policy) turned it on, it is turned off when the list no longer sets it.
+        It stays on if it was on before, or if a device is still bound to VFIO without an IOMMU; see
+        RV(kept_settings).
       - If V(false) with M(armfleet.vfio.vfio_binding) and O(state=released), it is turned off
         unless such a device remains.
     type: bool
