@@ -384,7 +384,7 @@ initramfs_command:
   sample: [/usr/sbin/update-initramfs, -u, -k, all]
 reboot_required:
   description:
-    - Whether the next boot will change a device of the running system, if O(runtime=false).
+    - If O(runtime=false), whether the next boot will change a device of the running system.
     - V(false) if O(runtime=true), and in an image without a C(/sys) of its own.
   returned: success
   type: bool
