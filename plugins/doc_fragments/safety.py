@@ -27,12 +27,12 @@ options:
         below one that is up (bond, bridge, VLAN). V(consumers) is another device that depends on
         this one, a process that holds one of its nodes open, or another use by the kernel. V(clock)
         is the chip that keeps the system time. V(watchdog) is a running watchdog.
-      - V(group) is another device of the same IOMMU group that stays bound to its native driver.
-        VFIO cannot open the device while that is so.
-      - What is written for the next boot is checked in the same way, including what is configured
-        but not in use now. That is disks in C(/etc/fstab), C(/etc/crypttab) and the kernel command
-        line (V(storage)), interfaces that a file of ifupdown, systemd-networkd, NetworkManager or
-        netplan names (V(network)), and terminals in C(console=) (V(console)).
+      - V(group) is another device of the same IOMMU group that stays bound to its native driver. As
+        long as it is bound, VFIO cannot open the device.
+      - What is written for the next boot is checked in the same way, including uses that are
+        configured but do not exist now. These are disks in C(/etc/fstab), C(/etc/crypttab) and the
+        kernel command line (V(storage)), interfaces that a file of ifupdown, systemd-networkd,
+        NetworkManager or netplan names (V(network)), and terminals in C(console=) (V(console)).
       - Two uses are never accepted, because the kernel would hang or crash. One is a device that a
         process holds open through C(/dev/vfio), the other a DMA engine whose channels are in use.
     type: list
@@ -55,18 +55,19 @@ options:
       - Whether C(vfio-platform) accepts only devices that it can reset (its module parameter of
         that name, which is on by default). The kernel has no reset function for most devices, which
         need V(false).
-      - If unset, the setting is not changed. The kernel accepts it only while the module is loaded,
-        so the module is reloaded if the setting differs. The reload is rejected while devices that
-        are not in the list are bound to the module.
+      - If unset, the setting is not changed. The kernel reads it only when it loads the module, so
+        the module is reloaded if the setting differs. The reload is rejected while devices that are
+        not in the list are bound to the module.
     type: bool
   unsafe_noiommu:
     description:
       - Whether VFIO accepts devices without an IOMMU group (C(enable_unsafe_noiommu_mode) of the
         module C(vfio)). Such a device can read and write all memory of the host, and the kernel is
         tainted.
-      - If unset, the setting is not changed. If a list of M(armfleet.vfio.host_policy) turned it
-        on, it is turned off when the list no longer sets it, unless it was on before or a device is
-        still bound to VFIO without an IOMMU; see RV(kept_settings).
+      - If unset, the setting is not changed, with one exception. If a list of
+        M(armfleet.vfio.host_policy) turned it on, it is turned off when the list no longer sets it.
+        It stays on if it was on before, or if a device is still bound to VFIO without an IOMMU; see
+        RV(kept_settings).
       - If V(false) with M(armfleet.vfio.vfio_binding) and O(state=released), it is turned off
         unless such a device remains.
     type: bool

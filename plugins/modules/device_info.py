@@ -307,10 +307,10 @@ devices:
       sample: []
     drift:
       description:
-        - Messages about differences, one for each of the following. The running system differs from
-          the last-applied configuration, from the state after the next boot, or from the state
-          after a boot of a kernel that was installed since the last boot, or a
-          RV(devices[].lost_at_boot) was not accepted.
+        - Messages, one for each difference. The running system is compared with the last-applied
+          configuration, with the state after the next boot, and with the state after a boot of a
+          kernel that was installed since the last boot.
+        - Each of RV(devices[].lost_at_boot) that was not accepted is a difference as well.
         - Empty if there are none.
       returned: always
       type: list

@@ -30,9 +30,9 @@ options:
     description:
       - Name of the driver as in C(/sys/bus/*/drivers), not the name of its module.
       - Required if O(state=present).
-      - A driver that is not registered yet is accepted if O(rebind=false). A name that no driver of
-        the device's bus can have is rejected, such as the name of a driver of another bus, or of a
-        loaded module whose drivers have other names.
+      - A driver that is not registered yet is accepted if O(rebind=false). The name of a driver of
+        another bus is rejected, and so is the name of a loaded module whose drivers have other
+        names.
     type: str
   state:
     description: V(present) sets the override. V(absent) clears it.

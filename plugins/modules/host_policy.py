@@ -39,8 +39,8 @@ options:
       - V(absent) releases all devices that the last-applied configuration claims and removes the
         files. O(devices) is ignored.
       - V(previous) restores the list and options that the host had before O(rollout). O(devices)
-        and the stored options are ignored. A host that the rollout did not change is left
-        unchanged. It is rejected if another run has changed the list since.
+        and the options that were stored are ignored. A host that the rollout did not change is left
+        unchanged. The run is rejected if another run has changed the list since the rollout.
     type: str
     choices: [present, absent, previous]
     default: present
@@ -58,7 +58,7 @@ options:
   runtime:
     description:
       - Whether to change the running system.
-      - If V(false), only the boot files are changed, and the next boot changes the devices. Those
+      - If V(false), only the boot files are changed, and the next boot changes the devices. Devices
         in use are rejected in the same way unless O(allow) lists the kind of use.
     type: bool
     default: true
@@ -384,7 +384,7 @@ initramfs_command:
   sample: [/usr/sbin/update-initramfs, -u, -k, all]
 reboot_required:
   description:
-    - Whether the next boot will change a device of the running system, if O(runtime=false).
+    - If O(runtime=false), whether the next boot will change a device of the running system.
     - V(false) if O(runtime=true), and in an image without a C(/sys) of its own.
   returned: success
   type: bool

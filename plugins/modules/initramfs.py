@@ -18,9 +18,10 @@ description:
     image with C(lsinitramfs) or C(lsinitrd). An image must contain the files that
     M(armfleet.vfio.host_policy) wrote and the modules that these need, or, after a release, must no
     longer contain the files.
-  - Fails if an image was not rebuilt, which C(update-initramfs) does not report if its
-    configuration disables updates or if C(/boot) is mounted read-only, or if anything is missing in
-    an image. The next run of M(armfleet.vfio.host_policy) then returns
+  - Fails if an image was not rebuilt or if anything is missing in it. C(update-initramfs) itself
+    does not report that an image was not rebuilt if its configuration disables updates or if
+    C(/boot) is mounted read-only.
+  - After a failure, the next run of M(armfleet.vfio.host_policy) returns
     RV(armfleet.vfio.host_policy#module:initramfs_command) again.
   - Rebuilds the images whenever it is called. Call it only if
     RV(armfleet.vfio.host_policy#module:initramfs_command) is not null, as the role
