@@ -20,7 +20,7 @@ from typing import Any, Mapping, NamedTuple
 from .._errors import PolicyError
 from .._system.files import Files, open_own
 from .._system.recorded_reads import Read, Record, digest_again
-from .._system.sysfs import Sysfs
+from .._system.sysfs import KernelBlockedError, Sysfs
 from .run_lock import RunLock
 
 _NAME = "last-answer"
@@ -51,7 +51,7 @@ class LastAnswer:
     def find(self, sysfs: Sysfs, files: Files, *, check_mode: bool) -> Answer | None:
         """Return the answer if it is still true; None if only a run can tell.
 
-        PolicyError as of RunLock.
+        PolicyError as of RunLock; KernelBlockedError if the kernel does not answer.
         """
         # What others may read is less than what root read.
         if self._asked is None or os.geteuid() != 0:
@@ -87,6 +87,8 @@ class LastAnswer:
             if digest_again(sysfs, files, reads) != kept["answers"]:
                 return None
             return Answer(kept["result"], kept["warnings"])
+        except KernelBlockedError:
+            raise
         except (OSError, PolicyError, ValueError, KeyError, TypeError, RecursionError):
             # Of none, of one that others may have written, and of one that is damaged.
             return None

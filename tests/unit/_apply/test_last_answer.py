@@ -28,6 +28,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations im
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import PATHS, RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_reads import Record
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import KernelBlockedError
 from tests.harness.modules import MODULES, run_on
 
 LIST = [CRYPTO, DMA, AMBA]
@@ -297,6 +298,20 @@ def test_an_answer_that_fills_a_small_memory_is_not_kept(
     module()
     assert not module()["changed"]
     assert not module.kept.exists()
+
+
+def test_a_device_that_hangs_is_waited_for_once(
+    kept: Module, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def hang(paths: object) -> None:
+        asked.append(paths)
+        raise KernelBlockedError("devices/x/driver_override", 30, 7, None)
+
+    monkeypatch.setattr(board.kernel, "read_locked", hang)
+    assert "did not answer within 30 s" in kept()["msg"]
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("board_names", ["{1, 2}", "b'x'", "{1: 2, 'b': 3}"])
