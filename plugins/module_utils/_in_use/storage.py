@@ -189,8 +189,7 @@ def _number_of(node: str) -> str | None:
     if not node.startswith("/dev/"):
         return None
     try:
-        number = os.stat(node).st_rdev
-    except (OSError, ValueError):
-        # ValueError is of a name with a NUL, or that cannot be encoded.
+        number = os.stat(_text.usable_path(node)).st_rdev
+    except OSError:
         return None
     return "%d:%d" % (os.major(number), os.minor(number))
