@@ -27,7 +27,7 @@ def announce(journal: Journal) -> list[str]:
         return []
     if interrupted.damaged:
         raise PolicyError(
-            journal.report_damage(interrupted.damaged, ("is rolled back by the next run"))
+            journal.report_damage(interrupted.damaged, "is rolled back by the next run")
         )
     return [_announcement(interrupted) + " The next run rolls back its changes first"]
 
@@ -71,7 +71,7 @@ def _find_conflicts(
         return [
             (
                 operation,
-                ("a device that is left unchanged may need it")
+                "a device that is left unchanged may need it"
                 if operation.is_of_modules
                 else reason,
             )

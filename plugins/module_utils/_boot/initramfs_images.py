@@ -208,7 +208,7 @@ def _problems(image: Image, ran: Ran, command: Sequence[str]) -> list[str]:
     problems = []
     if image.unreadable:
         problems.append(
-            ("%s cannot be checked: %s. Fix the cause, and run again")
+            "%s cannot be checked: %s. Fix the cause, and run again"
             % (image.path, image.unreadable)
         )
     if not image.is_rebuilt:

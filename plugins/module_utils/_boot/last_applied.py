@@ -257,12 +257,12 @@ def check_access(group: str | None, mode: str | None) -> NodeAccess | None:
     """Return group and mode of the nodes; raise PolicyError if they are invalid."""
     if group is not None and not re.match(r"[A-Za-z_][A-Za-z0-9_.-]*\Z", group):
         raise PolicyError(
-            ("`vfio_group` %r is not a valid group name. Give the name of a group of the host")
+            "`vfio_group` %r is not a valid group name. Give the name of a group of the host"
             % group
         )
     if mode is not None and not re.match(r"0[0-7]{3}\Z", mode):
         raise PolicyError(
-            ("`vfio_mode` %r is not a valid mode. Give it in octal and in quotes, such as '0660'")
+            "`vfio_mode` %r is not a valid mode. Give it in octal and in quotes, such as '0660'"
             % mode
         )
     return None if group is None and mode is None else NodeAccess(group, mode)

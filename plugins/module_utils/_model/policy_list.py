@@ -106,7 +106,7 @@ def _entry(entry: Mapping[str, Any]) -> Entry:
         policy = _policy(entry)
         if tag is not None and policy.kind != VFIO:
             raise PolicyError(
-                ("Tag %r requires policy vfio, but the entry has policy %s. Omit `tag`")
+                "Tag %r requires policy vfio, but the entry has policy %s. Omit `tag`"
                 % (tag, policy.kind)
             )
     with problems.collecting():
@@ -133,7 +133,7 @@ def _policy(entry: Mapping[str, Any]) -> Policy:
         raise PolicyError("Driver %s is a VFIO driver. Set `policy: vfio` instead" % driver)
     if kind != DRIVER and driver is not None:
         raise PolicyError(
-            ("Driver %r requires policy driver, but the entry has policy %s. Omit `driver`")
+            "Driver %r requires policy driver, but the entry has policy %s. Omit `driver`"
             % (driver, kind)
         )
     return Policy(kind, None if driver is None else check_driver(driver))

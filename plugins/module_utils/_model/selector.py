@@ -304,7 +304,7 @@ def parse(entry: Mapping[str, Any]) -> Selector:
     bus = entry.get("bus")
     if bus and not _KINDS[kind].takes_bus:
         raise PolicyError(
-            ("bus requires the selector name, but the entry has %s %r. Omit `bus`")
+            "bus requires the selector name, but the entry has %s %r. Omit `bus`"
             % (kind, entry[kind])
         )
     expect = entry.get("expect")

@@ -88,7 +88,7 @@ class Inspection(NamedTuple):
         ]
         if desired and running != desired:
             sentences.append(
-                ("it is %s, but the last-applied configuration requires it to be %s")
+                "it is %s, but the last-applied configuration requires it to be %s"
                 % (running.label, desired.label)
             )
         if not self.next_boot.is_known:

@@ -479,7 +479,7 @@ def _content(path: str, descriptor: int) -> str:
         content = stream.read(_LONGEST + 1)
     if len(content) > _LONGEST:
         raise PolicyError(
-            ("Cannot read %s: it is longer than %d bytes. Remove it or shorten it, and run again")
+            "Cannot read %s: it is longer than %d bytes. Remove it or shorten it, and run again"
             % (path, _LONGEST)
         )
     return content
