@@ -10,7 +10,8 @@ from __future__ import annotations
 class ModuleDocFragment:
     """Selectors alone, and selectors with a policy.
 
-    Ansible does not merge suboptions, so the second begins with the text of the first.
+    Ansible does not merge suboptions, and ansible-test reads nothing but one string for each, so
+    both contain the selectors' text. A test compares them.
     """
 
     DOCUMENTATION = r"""
@@ -74,9 +75,66 @@ options:
         type: raw
 """
 
-    POLICIES = (
-        DOCUMENTATION
-        + r"""
+    POLICIES = r"""
+options:
+  devices:
+    type: list
+    elements: dict
+    suboptions:
+      dt_path:
+        description:
+          - Path of the node in the device tree, for example V(/soc/ethernet@e0700000). A leading
+            V(/proc/device-tree) or V(/sys/firmware/devicetree/base) is removed.
+          - A path without a leading slash starts with a device-tree alias, for example V(ethernet0)
+            or V(soc0/crypto@1). The aliases are listed in C(/proc/device-tree/aliases).
+        type: str
+      compatible:
+        description: >-
+          Matches every device that lists exactly this string among its C(compatible) strings.
+        type: str
+      acpi_path:
+        description: >-
+          Absolute path in the ACPI namespace, for example V(\\_SB_.VR00), as in
+          C(firmware_node/path).
+        type: str
+      acpi_hid:
+        description: >-
+          Matches every device with this ACPI hardware id, for example V(LNRO0005), as in
+          C(firmware_node/hid).
+        type: str
+      name:
+        description:
+          - Name of the device in C(/sys/bus/*/devices).
+          - The kernel derives these names from addresses and numbers, so prefer the other
+            selectors.
+        type: str
+      bus:
+        description: Bus of the device. Valid only with O(devices[].name).
+        type: str
+        choices: [platform, amba]
+      expect:
+        description: >-
+          Exact number of devices that the entry must match, V(1) or more. Any other number is an
+          error before any change is made.
+        type: int
+      required:
+        description: >-
+          Whether an entry that matches no device is an error. Set this to V(false) in lists for
+          different machines.
+        type: bool
+        default: true
+      when_board:
+        description:
+          - Board, or list of boards, that the entry applies to. On other boards the entry is
+            skipped, so that one list can serve a fleet. If unset, the entry applies to all boards.
+          - A board is identified by any of the C(compatible) strings of the device tree's root, as
+            in C(/proc/device-tree/compatible). On machines that boot with ACPI and have no such
+            file, it is identified by C(product_name) or C(board_name) in C(/sys/class/dmi/id).
+            Names are compared exactly; RV(armfleet.vfio.device_info#module:board) lists them.
+          - If the board is unknown, as in an image without C(/sys), such an entry is an error
+            before any change is made.
+        type: raw
+
       policy:
         description:
           - V(vfio) sets the override and binds the device to the VFIO driver of its bus,
@@ -104,4 +162,3 @@ options:
           - Valid only if O(devices[].policy=vfio).
         type: str
 """
-    )
