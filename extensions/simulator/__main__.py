@@ -31,15 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m extensions.simulator", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    one = argparse.ArgumentParser(add_help=False)
-    one.add_argument("name", help="name of the host")
-    one.add_argument(
+    host_options = argparse.ArgumentParser(add_help=False)
+    host_options.add_argument("name", help="name of the host")
+    host_options.add_argument(
         "--dtb", type=Path, help="device tree of the board; without it the board boots with ACPI"
     )
-    one.add_argument("--drivers", type=Path, help="description of drivers and modules (YAML)")
-    begin = commands.add_parser("start", parents=[one], help="start a host")
+    host_options.add_argument(
+        "--drivers", type=Path, help="description of drivers and modules (YAML)"
+    )
+    begin = commands.add_parser("start", parents=[host_options], help="start a host")
     begin.set_defaults(act=_start, is_only_served=False)
-    serve = commands.add_parser("serve", parents=[one], help="serve a /sys for a container")
+    serve = commands.add_parser(
+        "serve", parents=[host_options], help="serve a /sys for a container"
+    )
     serve.set_defaults(act=_start, is_only_served=True)
     fleet = commands.add_parser("fleet", help="start a host for each of many boards")
     fleet.add_argument(
@@ -85,8 +89,8 @@ def _stop(asked: argparse.Namespace) -> None:
 
 
 def _inventory(asked: argparse.Namespace) -> None:
-    found = inventory_of_containers() if asked.containers else inventory(_chosen(asked.names))
-    sys.stdout.write(found)
+    listing = inventory_of_containers() if asked.containers else inventory(_chosen(asked.names))
+    sys.stdout.write(listing)
 
 
 def _status(_asked: argparse.Namespace) -> None:

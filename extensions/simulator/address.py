@@ -56,10 +56,10 @@ class _Bus:
 def translate(node: Node) -> int | None:
     """Return the first address in ``reg`` as the processor sees it; of_translate_address()."""
     try:
-        found = _translated(node)
+        address = _translated(node)
     except _NoTranslationError:
         return None
-    return None if found == _ALL_ONES else found
+    return None if address == _ALL_ONES else address
 
 
 def resource(node: Node) -> tuple[int, int] | None:
@@ -99,8 +99,8 @@ def _one_level_up(parent: Node, bus: _Bus, outer: _Bus, address: list[int]) -> l
         return outer.moved(start, _number(address))
     ranges = parent.cells("ranges")
     width = bus.address_cells + outer.address_cells + bus.size_cells
-    for place in range(0, len(ranges) - width + 1, width):
-        window = ranges[place : place + width]
+    for index in range(0, len(ranges) - width + 1, width):
+        window = ranges[index : index + width]
         offset = bus.offset(address, window, outer)
         if offset is not None:
             begin = window[bus.address_cells :][: outer.address_cells]

@@ -18,23 +18,23 @@ from .machine import Machine
 from .watch import Fault
 
 
-def listen(machine: Machine, place: Path) -> None:
-    """Answer at ``place`` from now on, beside what else this process does."""
-    server = _Server(str(place), _Handler)
+def listen(machine: Machine, socket_path: Path) -> None:
+    """Answer at ``socket_path`` from now on, beside what else this process does."""
+    server = _Server(str(socket_path), _Handler)
     server.machine = machine
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
-def ask(place: Path, **request: Any) -> Any:
-    """Return the answer of the machine at ``place``; SimulatorError where there is none."""
+def ask(socket_path: Path, **request: Any) -> Any:
+    """Return the answer of the machine at ``socket_path``; SimulatorError where there is none."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(place))
+            connection.connect(str(socket_path))
             connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 return json.loads(stream.readline())
     except OSError as error:
-        raise SimulatorError(f"No simulated machine answers at {place}: {error}") from None
+        raise SimulatorError(f"No simulated machine answers at {socket_path}: {error}") from None
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):

@@ -49,17 +49,17 @@ def parse(text: str) -> Description:
     except yaml.YAMLError as error:
         raise SimulatorError("is not YAML: " + " ".join(str(error).split())) from None
     given = _mapping("a description", {} if given is None else given, _names(Description))
-    found: dict[str, Any] = dict(given)
+    values: dict[str, Any] = dict(given)
     if "kernel" in given:
-        found["kernel"] = _part(Habits, "kernel", given["kernel"])
-        _choice("vfio", found["kernel"].vfio, ("module", "built-in", "absent"))
+        values["kernel"] = _part(Habits, "kernel", given["kernel"])
+        _choice("vfio", values["kernel"].vfio, ("module", "built-in", "absent"))
     _choice("natives", given.get("natives", "each"), ("each", "none"))
     _mapping("dmi", given.get("dmi", {}), ("board_name", "product_name"))
-    found["drivers"] = tuple(_driver(item) for item in _list("drivers", given))
-    found["modules"] = tuple(_part(Module, "modules", item) for item in _list("modules", given))
-    found["devices"] = tuple(_part(Extra, "devices", item) for item in _list("devices", given))
-    found["carries"] = tuple(_carried(item) for item in _list("carries", given))
-    return Description(**found)
+    values["drivers"] = tuple(_driver(item) for item in _list("drivers", given))
+    values["modules"] = tuple(_part(Module, "modules", item) for item in _list("modules", given))
+    values["devices"] = tuple(_part(Extra, "devices", item) for item in _list("devices", given))
+    values["carries"] = tuple(_carried(item) for item in _list("carries", given))
+    return Description(**values)
 
 
 def _driver(given: object) -> Driver:
@@ -109,7 +109,7 @@ def _part(kind: type[_Part], where: str, given: object) -> _Part:
 
 
 def _names(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(found.name for found in fields(kind))
+    return tuple(field.name for field in fields(kind))
 
 
 def _mapping(where: str, given: object, known: Sequence[str]) -> Mapping[str, Any]:
@@ -122,10 +122,10 @@ def _mapping(where: str, given: object, known: Sequence[str]) -> Mapping[str, An
 
 
 def _list(key: str, given: Mapping[str, Any]) -> list[object]:
-    found = given.get(key, [])
-    if not isinstance(found, list):
-        raise SimulatorError(f"{key}: {found!r} is not a list")
-    return found
+    entries = given.get(key, [])
+    if not isinstance(entries, list):
+        raise SimulatorError(f"{key}: {entries!r} is not a list")
+    return entries
 
 
 def _choice(key: str, value: object, choices: Sequence[str]) -> None:

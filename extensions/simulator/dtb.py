@@ -84,14 +84,14 @@ def _add_child(parent: Node, blob: bytearray, offset: int) -> Node:
 
 
 def _properties(blob: bytearray, node: int) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    properties: dict[str, bytes] = {}
     offset = libfdt.fdt_first_property_offset(blob, node)
     while offset >= 0:
         name, value, _length = libfdt.fdt_get_property_by_offset(blob, offset)
         # Linux finds the first of two with the same name.
-        found.setdefault(name, bytes(value))
+        properties.setdefault(name, bytes(value))
         offset = libfdt.fdt_next_property_offset(blob, offset)
-    return found
+    return properties
 
 
 def _check_names(node: Node) -> None:

@@ -103,10 +103,10 @@ def _interrupt_controllers(root: Node) -> set[Node]:
     }
     ready: set[Node] = set()
     while True:
-        found = {node for node, parent in waiting.items() if parent is None or parent in ready}
-        if found == ready:
+        reached = {node for node, parent in waiting.items() if parent is None or parent in ready}
+        if reached == ready:
             return {node for node in ready if not is_compatible(node, _HANDED_BACK)}
-        ready = found
+        ready = reached
 
 
 def _parent(node: Node, by_phandle: Mapping[int, Node]) -> Node | None:

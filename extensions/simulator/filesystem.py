@@ -75,7 +75,7 @@ class FileSystem:
         entry = self._entry(path)
         common = {"st_uid": 0, "st_gid": 0, "st_nlink": 1}
         if isinstance(entry, Folder):
-            folders = sum(isinstance(one, Folder) for one in entry.entries.values())
+            folders = sum(isinstance(child, Folder) for child in entry.entries.values())
             return {**common, "st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2 + folders}
         if isinstance(entry, Link):
             return {**common, "st_mode": stat.S_IFLNK | 0o777, "st_size": len(entry.target)}
@@ -226,11 +226,11 @@ def _type(entry: Entry) -> int:
     return stat.S_IFLNK if isinstance(entry, Link) else stat.S_IFREG
 
 
-def serve(machine: Machine, place: Path, when_mounted: Callable[[], None]) -> None:
-    """Mount the machine at ``place`` and serve it until it is unmounted."""
+def serve(machine: Machine, mount_point: Path, when_mounted: Callable[[], None]) -> None:
+    """Mount the machine at ``mount_point`` and serve it until it is unmounted."""
     mfusepy.FUSE(
         FileSystem(machine, when_mounted),
-        str(place),
+        str(mount_point),
         foreground=True,
         raw_fi=False,
         allow_other=True,

@@ -111,7 +111,7 @@ class Plan:
 def running() -> list[Host]:
     """Return every host that runs, by name."""
     folder = run_folder()
-    names = sorted(place.name for place in folder.iterdir()) if folder.is_dir() else []
+    names = sorted(directory.name for directory in folder.iterdir()) if folder.is_dir() else []
     return [host for host in map(Host, names) if host.pid is not None]
 
 

@@ -37,8 +37,8 @@ _EVERY_BIT = 0xFFFFFFFF
 _UNIT_CELLS = 3
 
 
-class _Place(NamedTuple):
-    """A place on an interrupt's way: a node, and the interrupt as that node counts them."""
+class _Hop(NamedTuple):
+    """A hop on an interrupt's way: a node, and the interrupt as that node counts them."""
 
     node: Node
     unit: Sequence[int]
@@ -49,10 +49,10 @@ def controllers(node: Node, by_phandle: Mapping[int, Node]) -> Iterator[Node]:
     """Yield the controller of each interrupt, up to the first that leads nowhere."""
     unit = [*node.cells("reg")[:_UNIT_CELLS], *[0] * _UNIT_CELLS][:_UNIT_CELLS]
     for parent, specifier in _interrupts(node, by_phandle):
-        found = _last(_Place(parent, unit, specifier), by_phandle)
-        if not found:
+        controller = _last(_Hop(parent, unit, specifier), by_phandle)
+        if not controller:
             return
-        yield found
+        yield controller
 
 
 def mapped_controllers(node: Node, by_phandle: Mapping[int, Node]) -> Iterator[Node]:
@@ -71,8 +71,8 @@ def _interrupts(node: Node, by_phandle: Mapping[int, Node]) -> Iterator[tuple[No
     width = first_cell(parent, "#interrupt-cells") if parent else None
     if parent and width:
         cells = node.cells("interrupts")
-        for place in range(0, len(cells) - width + 1, width):
-            yield parent, cells[place : place + width]
+        for start in range(0, len(cells) - width + 1, width):
+            yield parent, cells[start : start + width]
 
 
 def _extended(
@@ -87,38 +87,38 @@ def _extended(
         cells = cells[1 + width :]
 
 
-def _last(place: _Place | None, by_phandle: Mapping[int, Node]) -> Node | None:
-    """of_irq_parse_raw(): from one place to the next until one is a controller."""
+def _last(hop: _Hop | None, by_phandle: Mapping[int, Node]) -> Node | None:
+    """of_irq_parse_raw(): from one hop to the next until one is a controller."""
     seen: set[Node] = set()
-    place = place and _counted_in(place)
-    while place and place.node not in seen:
-        seen.add(place.node)
-        has_map = "interrupt-map" in place.node.properties
-        is_controller = "interrupt-controller" in place.node.properties
-        if is_controller and (not has_map or is_compatible(place.node, _OWN_MAP)):
-            return place.node
-        following = _mapped(place, by_phandle) if has_map else _above(place, by_phandle)
-        if following and following.node is place.node:
-            return place.node
-        place = following
+    hop = hop and _counted_in(hop)
+    while hop and hop.node not in seen:
+        seen.add(hop.node)
+        has_map = "interrupt-map" in hop.node.properties
+        is_controller = "interrupt-controller" in hop.node.properties
+        if is_controller and (not has_map or is_compatible(hop.node, _OWN_MAP)):
+            return hop.node
+        following = _mapped(hop, by_phandle) if has_map else _above(hop, by_phandle)
+        if following and following.node is hop.node:
+            return hop.node
+        hop = following
     return None
 
 
-def _counted_in(place: _Place) -> _Place:
-    width = cells_of(place.node, "#address-cells", 2)
-    return place._replace(unit=[*place.unit, *[0] * width][:width])
+def _counted_in(hop: _Hop) -> _Hop:
+    width = cells_of(hop.node, "#address-cells", 2)
+    return hop._replace(unit=[*hop.unit, *[0] * width][:width])
 
 
-def _above(place: _Place, by_phandle: Mapping[int, Node]) -> _Place | None:
-    parent = find_interrupt_parent(place.node, by_phandle)
-    return place._replace(node=parent) if parent else None
+def _above(hop: _Hop, by_phandle: Mapping[int, Node]) -> _Hop | None:
+    parent = find_interrupt_parent(hop.node, by_phandle)
+    return hop._replace(node=parent) if parent else None
 
 
-def _mapped(place: _Place, by_phandle: Mapping[int, Node]) -> _Place | None:
-    wanted = [*place.unit, *place.specifier]
-    told = place.node.cells("interrupt-map-mask")[: len(wanted)]
+def _mapped(hop: _Hop, by_phandle: Mapping[int, Node]) -> _Hop | None:
+    wanted = [*hop.unit, *hop.specifier]
+    told = hop.node.cells("interrupt-map-mask")[: len(wanted)]
     mask = [*told, *[_EVERY_BIT] * (len(wanted) - len(told))]
-    for ours, parent in _entries(place.node, len(wanted), by_phandle):
+    for ours, parent in _entries(hop.node, len(wanted), by_phandle):
         compared = zip(wanted, ours, mask)
         if is_available(parent.node) and not any((a ^ b) & bits for a, b, bits in compared):
             return parent
@@ -127,7 +127,7 @@ def _mapped(place: _Place, by_phandle: Mapping[int, Node]) -> _Place | None:
 
 def _entries(
     node: Node, width: int, by_phandle: Mapping[int, Node]
-) -> Iterator[tuple[Sequence[int], _Place]]:
+) -> Iterator[tuple[Sequence[int], _Hop]]:
     """Yield the lines of an interrupt-map, up to the first that is malformed."""
     cells = node.cells("interrupt-map")
     while len(cells) > width + 1:
@@ -139,5 +139,5 @@ def _entries(
         end = unit + specifier
         if len(cells) < end:
             return
-        yield cells[:width], _Place(parent, cells[width + 1 : unit], cells[unit:end])
+        yield cells[:width], _Hop(parent, cells[width + 1 : unit], cells[unit:end])
         cells = cells[end:]

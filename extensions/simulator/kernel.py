@@ -138,7 +138,7 @@ class Kernel:
                     _relax(device.consumers)
             self._is_triggered = True
             self._retry_deferred()
-            while stuck := next((one for one in self._deferred if _is_waiting(one)), None):
+            while stuck := next((device for device in self._deferred if _is_waiting(device)), None):
                 _relax(stuck.suppliers)
                 self._is_triggered = True
                 self._retry_deferred()
@@ -237,7 +237,7 @@ class Kernel:
         return 0
 
     def _is_bound(self, name: str) -> bool:
-        return any(one.driver for one in self.devices.values() if one.name == name)
+        return any(device.driver for device in self.devices.values() if device.name == name)
 
     def _bound(self, driver: Driver, device: Device) -> None:
         device.driver = driver
@@ -245,7 +245,7 @@ class Kernel:
         if self.tree.find(f"{device.home}/{_AWAITS}"):
             self.tree.remove(f"{device.home}/{_AWAITS}")
         self._deferred.pop(device, None)
-        for link in [one for one in device.suppliers if one.is_relaxed]:
+        for link in [link for link in device.suppliers if link.is_relaxed]:
             self._drop_link(link)
         for link in device.consumers:
             if link.consumer.driver is None and not link.is_relaxed:
@@ -305,11 +305,11 @@ class Kernel:
             self.changed.wait(None if left == math.inf else left)
 
     def _subsystem(self, driver: Driver) -> Subsystem | None:
-        return next((one for one in self.subsystems if one.claims(driver)), None)
+        return next((subsystem for subsystem in self.subsystems if subsystem.claims(driver)), None)
 
     def _driver_for(self, device: Device) -> Driver | None:
-        found = (one for one in self.drivers.values() if one.bus == device.bus)
-        return next((driver for driver in found if matches(driver, device)), None)
+        candidates = (driver for driver in self.drivers.values() if driver.bus == device.bus)
+        return next((driver for driver in candidates if matches(driver, device)), None)
 
     @contextmanager
     def _holding(self, device: Device) -> Iterator[None]:

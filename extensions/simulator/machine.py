@@ -104,12 +104,12 @@ def _modules(description: Description) -> list[Module]:
         Module(name, needs=("vfio_platform_base",), aliases=(f"vfio-reset:{compatible}",))
         for compatible, name in description.reset_functions.items()
     ]
-    found = [*description.modules]
+    modules = [*description.modules]
     # VFIO's device nodes are a part of it (CONFIG_VFIO_DEVICE_CDEV).
     iommufd = (_IOMMUFD,) if description.kernel.device_cdev else ()
     for module in (*iommufd, *_VFIO_MODULES, *resets):
         has_parameters = module.name != "vfio" or description.kernel.noiommu
-        found.append(
+        modules.append(
             replace(
                 module,
                 built_in=description.kernel.vfio == "built-in",
@@ -117,20 +117,20 @@ def _modules(description: Description) -> list[Module]:
                 needs=("iommufd",) if module.name == "vfio" and iommufd else module.needs,
             )
         )
-    return found
+    return modules
 
 
 def _natives(devices: Sequence[Device], described: Sequence[Driver]) -> list[Driver]:
     """Return a driver for each kind of device that no described driver takes."""
-    found: dict[tuple[str, str], Driver] = {}
+    drivers: dict[tuple[str, str], Driver] = {}
     for device in devices:
-        if any(one.bus == device.bus and matches(one, device) for one in described):
+        if any(driver.bus == device.bus and matches(driver, device) for driver in described):
             continue
         kind = device.compatible[0] if device.compatible else device.hid
         if kind is None:
             continue
         name = re.sub(r"[^A-Za-z0-9_.]+", "-", kind)
-        found[device.bus, name] = Driver(
+        drivers[device.bus, name] = Driver(
             name,
             device.bus,
             compatible=device.compatible[:1],
@@ -138,7 +138,7 @@ def _natives(devices: Sequence[Device], described: Sequence[Driver]) -> list[Dri
             # As drivers of IOMMUs have it: their users would lose more than a device.
             suppress_bind_attrs=any(carried.kind == "iommu" for carried in device.carries),
         )
-    return list(found.values())
+    return list(drivers.values())
 
 
 def _devices(planned: Sequence[Planned], description: Description) -> list[Device]:
@@ -153,14 +153,14 @@ def _devices(planned: Sequence[Planned], description: Description) -> list[Devic
     console = _console_path(root) if root else None
     by_node: dict[str, Device] = {}
     homes: dict[str, str] = {}
-    for one in planned:
-        above = homes[one.parent.node.path] if one.parent else "devices/platform"
-        homes[one.node.path] = f"{above}/{one.name}"
-        carries = [*carried.get(one.name, ()), *_carried_by_node(one, console)]
-        by_node[one.node.path] = _device(one, homes[one.node.path], aliases, carries)
-    for one in planned:
-        _translate(by_node, phandles, one.node)
-    extras = [_extra(one, carried.get(one.name, ())) for one in description.devices]
+    for device in planned:
+        above = homes[device.parent.node.path] if device.parent else "devices/platform"
+        homes[device.node.path] = f"{above}/{device.name}"
+        carries = [*carried.get(device.name, ()), *_carried_by_node(device, console)]
+        by_node[device.node.path] = _device(device, homes[device.node.path], aliases, carries)
+    for device in planned:
+        _translate(by_node, phandles, device.node)
+    extras = [_extra(extra, carried.get(extra.name, ())) for extra in description.devices]
     return [*by_node.values(), *extras]
 
 
@@ -220,7 +220,7 @@ def _amba_id(node: Node) -> str:
         return f"{told[0]:08X}"
     # What the hardware of ARM's own cells says: part number, designer "A", revision 1.
     parts = [re.fullmatch(r"arm,pl(\d{3})", value) for value in node.strings("compatible")]
-    part = next((found.group(1) for found in parts if found), None)
+    part = next((match.group(1) for match in parts if match), None)
     return f"00041{part}" if part else "0" * 8
 
 
@@ -261,7 +261,9 @@ def _carried_by_node(planned: Planned, console: str | None) -> Iterator[Carried]
 
 
 def _show_console(tree: Tree, devices: Sequence[Device]) -> None:
-    names = [one.name for device in devices for one in device.carries if one.kind == "tty"]
+    names = [
+        carried.name for device in devices for carried in device.carries if carried.kind == "tty"
+    ]
     tree.put("class/tty/console/active", " ".join(names[:1]) + "\n")
 
 
@@ -292,19 +294,19 @@ def _phandles(root: Node) -> dict[int, Node]:
 
 def _aliases(root: Node) -> dict[str, list[str]]:
     """Aliases by path; the kernel tells those alone that end in a number."""
-    found: dict[str, list[str]] = {}
+    by_path: dict[str, list[str]] = {}
     for node in root.children:
         for name in node.properties if node.name == "aliases" else ():
             if name[-1:].isdigit():
-                found.setdefault("".join(node.strings(name)[:1]), []).append(name)
-    return found
+                by_path.setdefault("".join(node.strings(name)[:1]), []).append(name)
+    return by_path
 
 
 def _console_path(root: Node) -> str | None:
     chosen = next((node for node in root.children if node.name == "chosen"), None)
     told = next(iter(chosen.strings("stdout-path")), "") if chosen else ""
-    place = told.partition(":")[0]
-    if place.startswith("/") or not place:
-        return place or None
-    paths = [path for path, names in _aliases(root).items() if place in names]
+    console = told.partition(":")[0]
+    if console.startswith("/") or not console:
+        return console or None
+    paths = [path for path, names in _aliases(root).items() if console in names]
     return paths[0] if paths else None

@@ -125,18 +125,18 @@ class Modules:
 
     def _run(self, asked: argparse.Namespace, configuration: _Configuration) -> str:
         name, parameters = asked.words[0], asked.words[1:]
-        found = list(self._resolve(name, configuration, obeys_blacklist=asked.use_blacklist))
-        if not found:
+        modules = list(self._resolve(name, configuration, obeys_blacklist=asked.use_blacklist))
+        if not modules:
             raise _not_found(name, is_to_go=asked.remove)
         if asked.resolve_alias:
-            return "".join(f"{module}\n" for module in found)
+            return "".join(f"{module}\n" for module in modules)
         if asked.show_depends:
             return "".join(
-                f"{self._step(one)} {' '.join(configuration.words(one))}".rstrip() + "\n"
-                for module in found
-                for one in self._with_needs(module)
+                f"{self._step(needed)} {' '.join(configuration.words(needed))}".rstrip() + "\n"
+                for module in modules
+                for needed in self._with_needs(module)
             )
-        for module in [] if asked.dry_run else found:
+        for module in [] if asked.dry_run else modules:
             if asked.remove:
                 self._remove(module)
             else:
@@ -310,16 +310,16 @@ class _Configuration:
 
     @classmethod
     def parse(cls, text: str) -> _Configuration:
-        found = cls()
+        configuration = cls()
         for line in text.splitlines():
             words = line.split()
             if words[:1] == ["blacklist"] and len(words) == 2:
-                found.blacklist.add(_underscored(words[1]))
+                configuration.blacklist.add(_underscored(words[1]))
             elif words[:1] == ["alias"] and len(words) == 3:
-                found.aliases.setdefault(_underscored(words[2]), []).append(words[1])
+                configuration.aliases.setdefault(_underscored(words[2]), []).append(words[1])
             elif words[:1] == ["options"] and len(words) > 2:
-                found.options.setdefault(_underscored(words[1]), []).extend(words[2:])
-        return found
+                configuration.options.setdefault(_underscored(words[1]), []).extend(words[2:])
+        return configuration
 
     def words(self, module: str) -> list[str]:
         """Return the options of a module, as 'name=value' each."""
@@ -356,8 +356,8 @@ def _in_module(driver: Driver) -> Driver:
 
 
 def _not_found(name: str, *, is_to_go: bool = False) -> ModprobeError:
-    place = "" if is_to_go else f" in directory /lib/modules/{os.uname().release}"
-    return ModprobeError(f"modprobe: FATAL: Module {name} not found{place}{'.' * is_to_go}")
+    where = "" if is_to_go else f" in directory /lib/modules/{os.uname().release}"
+    return ModprobeError(f"modprobe: FATAL: Module {name} not found{where}{'.' * is_to_go}")
 
 
 def _underscored(name: str) -> str:

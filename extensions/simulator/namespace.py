@@ -42,25 +42,25 @@ def enter(pid: int) -> None:
         os.close(descriptor)
 
 
-def mount(kind: str, place: Path, options: str = "") -> None:
+def mount(kind: str, target: Path, options: str = "") -> None:
     """Mount a file system that is on no device."""
-    place.mkdir(parents=True, exist_ok=True)
-    _mount(kind, place, kind, 0, options)
+    target.mkdir(parents=True, exist_ok=True)
+    _mount(kind, target, kind, 0, options)
 
 
-def bind(source: Path, place: Path) -> None:
-    """Have ``source``, a directory or a file, be at ``place`` too."""
+def bind(source: Path, target: Path) -> None:
+    """Have ``source``, a directory or a file, be at ``target`` too."""
     if source.is_dir():
-        place.mkdir(parents=True, exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
     else:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.touch()
-    _mount(str(source), place, None, _BIND | _RECURSIVE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    _mount(str(source), target, None, _BIND | _RECURSIVE)
 
 
-def unmount(place: Path) -> None:
+def unmount(target: Path) -> None:
     """Take a mount away, also where it is in use still."""
-    _check(_libc.umount2(os.fsencode(place), _DETACH), f"{place} unmounted")
+    _check(_libc.umount2(os.fsencode(target), _DETACH), f"{target} unmounted")
 
 
 def change_root(root: Path) -> None:
@@ -74,15 +74,15 @@ def change_root(root: Path) -> None:
     Path("/.old-root").rmdir()
 
 
-def _mount(source: str, place: Path, kind: str | None, flags: int, options: str = "") -> None:
+def _mount(source: str, target: Path, kind: str | None, flags: int, options: str = "") -> None:
     done = _libc.mount(
         os.fsencode(source),
-        os.fsencode(place),
+        os.fsencode(target),
         kind and kind.encode(),
         flags,
         options.encode(),
     )
-    _check(done, f"{kind or source} at {place}")
+    _check(done, f"{kind or source} at {target}")
 
 
 def _check(done: int, wish: str) -> None:

@@ -33,12 +33,12 @@ def first_cell(node: Node, name: str) -> int | None:
 
 def cells_of(node: Node, name: str, default: int) -> int:
     """Return a first number that holds for all that lies below, as #address-cells does in Linux."""
-    found: Node | None = node
-    while found:
-        number = first_cell(found, name)
+    current: Node | None = node
+    while current:
+        number = first_cell(current, name)
         if number is not None:
             return number
-        found = found.parent
+        current = current.parent
     return default
 
 
@@ -49,27 +49,27 @@ def address_cells(node: Node) -> int:
 
 def child(node: Node, name: str) -> Node | None:
     """Return the child of this full name."""
-    return next((found for found in node.children if found.name == name), None)
+    return next((candidate for candidate in node.children if candidate.name == name), None)
 
 
 def phandles(root: Node) -> dict[int, Node]:
     """Return every node that others may refer to, by its number."""
-    found: dict[int, Node] = {}
+    by_number: dict[int, Node] = {}
     for node in root.walk():
         number = first_cell(node, "phandle") or first_cell(node, "linux,phandle")
         if number:
-            found.setdefault(number, node)
-    return found
+            by_number.setdefault(number, node)
+    return by_number
 
 
 def find_interrupt_parent(node: Node, by_phandle: Mapping[int, Node]) -> Node | None:
     """Return where the node's interrupts go; of_irq_find_parent()."""
-    found: Node | None = node
+    current: Node | None = node
     seen: set[Node] = set()
-    while found and found not in seen:
-        seen.add(found)
-        told = first_cell(found, "interrupt-parent")
-        found = found.parent if told is None else by_phandle.get(told)
-        if found and "#interrupt-cells" in found.properties:
-            return found
+    while current and current not in seen:
+        seen.add(current)
+        told = first_cell(current, "interrupt-parent")
+        current = current.parent if told is None else by_phandle.get(told)
+        if current and "#interrupt-cells" in current.properties:
+            return current
     return None

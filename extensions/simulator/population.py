@@ -149,5 +149,5 @@ def _framebuffer(root: Node) -> Node | None:
     return next((node for node in screens if is_compatible(node, {"simple-framebuffer"})), None)
 
 
-def _overlap(one: range, other: range) -> bool:
-    return one.start < other.stop and other.start < one.stop
+def _overlap(first: range, second: range) -> bool:
+    return first.start < second.stop and second.start < first.stop

@@ -78,7 +78,9 @@ class _Links:
 
     def __init__(self, root: Node, planned: Sequence[Planned]) -> None:
         self._order = {device.node: number for number, device in enumerate(planned)}
-        self._parents = {one.node: one.parent.node if one.parent else None for one in planned}
+        self._parents = {
+            device.node: device.parent.node if device.parent else None for device in planned
+        }
         self._early = set_up_early(root)
         self._references = self._read(phandles(root))
         self._needs: dict[Node, list[Node]] = {}
@@ -87,24 +89,24 @@ class _Links:
         self._reached: dict[Node, set[Node]] = {}
 
     def firm(self) -> list[Link]:
-        found: dict[tuple[Node, Node], Link] = {}
+        links: dict[tuple[Node, Node], Link] = {}
         for consumer, named, name in self._references:
             supplier = self._device_for(named)
             is_link = consumer in self._order and supplier not in (None, consumer)
             if supplier and is_link and not self._is_cycle(consumer, named):
-                found.setdefault((consumer, supplier), Link(consumer, supplier, name))
-        return list(found.values())
+                links.setdefault((consumer, supplier), Link(consumer, supplier, name))
+        return list(links.values())
 
     def loose(self) -> list[Link]:
         firm = {(link.consumer, link.supplier) for link in self.firm()}
-        found: dict[tuple[Node, Node], Link] = {}
+        links: dict[tuple[Node, Node], Link] = {}
         for reference in self._references:
             supplier = reference.supplier
             for device in self._stand_ins(reference) if supplier in self._order else ():
                 if device is not supplier and (device, supplier) not in firm:
                     link = Link(device, supplier, reference.property)
-                    found.setdefault((device, supplier), link)
-        return list(found.values())
+                    links.setdefault((device, supplier), link)
+        return list(links.values())
 
     def _stand_ins(self, reference: Link) -> Iterator[Node]:
         """Yield which devices get a link for a reference that makes nobody wait."""
@@ -119,17 +121,17 @@ class _Links:
 
     def _read(self, by_phandle: Mapping[int, Node]) -> list[Link]:
         """of_fwnode_add_links() for the devices and for all that is available below them."""
-        found: dict[tuple[Node, Node], Link] = {}
+        links: dict[tuple[Node, Node], Link] = {}
         ignored: set[tuple[Node, Node]] = set()
         for node in self._read_nodes():
             for name in node.properties:
                 consumer = _port_parent(node) if name == _ENDPOINT else node
                 for supplier in _named(node, name, by_phandle):
                     if consumer and self._is_usable(supplier):
-                        found.setdefault((consumer, supplier), Link(consumer, supplier, name))
+                        links.setdefault((consumer, supplier), Link(consumer, supplier, name))
                     if consumer and name == _IGNORED:
                         ignored.add((consumer, supplier))
-        return [link for ends, link in found.items() if ends not in ignored]
+        return [link for ends, link in links.items() if ends not in ignored]
 
     def _read_nodes(self) -> Iterator[Node]:
         seen: set[Node] = set()
@@ -176,7 +178,7 @@ class _Links:
         return reached
 
     def _above(self, node: Node) -> Node | None:
-        return next((found for found in _ancestors(node) if found in self._order), None)
+        return next((ancestor for ancestor in _ancestors(node) if ancestor in self._order), None)
 
 
 def _named(node: Node, name: str, by_phandle: Mapping[int, Node]) -> Iterator[Node]:
@@ -189,8 +191,8 @@ def _named(node: Node, name: str, by_phandle: Mapping[int, Node]) -> Iterator[No
     if name == "interrupt-map":
         return mapped_controllers(node, by_phandle)
     if name == _ENDPOINT:
-        found = (_port_parent(other) for other in _listed(cells[:1], by_phandle))
-        return (parent for parent in found if parent)
+        parents = (_port_parent(other) for other in _listed(cells[:1], by_phandle))
+        return (parent for parent in parents if parent)
     if _is_suffix(name, "-supply"):
         return _listed(cells, by_phandle)
     if _names_gpios(node, name):
@@ -204,15 +206,15 @@ def _listed(
     counted_by: str | None = None,
     default: int | None = None,
 ) -> Iterator[Node]:
-    place = 0
-    while place < len(cells):
-        supplier = by_phandle.get(cells[place])
+    index = 0
+    while index < len(cells):
+        supplier = by_phandle.get(cells[index])
         if not supplier:
             return
         count = first_cell(supplier, counted_by) if counted_by else 0
         count = default if count is None else count
-        place += 1 + (count or 0)
-        if count is None or place > len(cells):
+        index += 1 + (count or 0)
+        if count is None or index > len(cells):
             return
         yield supplier
 

@@ -100,12 +100,12 @@ class Tree:
         """Return the directory at ``path``, made with its parents where it is not there."""
         folder = self.root
         for name in _parts(path):
-            found = folder.entries.get(name)
-            if found is None:
-                found = folder.entries[name] = Folder()
-            if not isinstance(found, Folder):
+            entry = folder.entries.get(name)
+            if entry is None:
+                entry = folder.entries[name] = Folder()
+            if not isinstance(entry, Folder):
                 raise failure(errno.ENOTDIR)
-            folder = found
+            folder = entry
         return folder
 
     def put(
@@ -134,10 +134,10 @@ class Tree:
         """Return the entry at ``path``; links on the way are not followed, as FUSE asks for it."""
         entry: Entry = self.root
         for name in _parts(path):
-            found = entry.entries.get(name) if isinstance(entry, Folder) else None
-            if found is None:
+            child = entry.entries.get(name) if isinstance(entry, Folder) else None
+            if child is None:
                 return None
-            entry = found
+            entry = child
         return entry
 
     def resolve(self, path: str) -> str | None:

@@ -59,10 +59,10 @@ def parse(text: str) -> list[list[Token]]:
     for line in text.splitlines():
         if not line or line.startswith("#"):
             continue
-        found = list(_TOKEN.finditer(line))
-        if ", ".join(one.group() for one in found) != line:
+        matches = list(_TOKEN.finditer(line))
+        if ", ".join(match.group() for match in matches) != line:
             raise SimulatorError(f"udev would not take the line {line!r}")
-        rules.append([Token(*one.groups()) for one in found])
+        rules.append([Token(*match.groups()) for match in matches])
     labels = [token.value for rule in rules for token in rule if token.key == "LABEL"]
     targets = {token.value for rule in rules for token in rule if token.key == "GOTO"}
     if len(labels) != len(set(labels)) or not targets <= set(labels):
@@ -199,8 +199,8 @@ class Udev:
     def _exists(self, event: Event, path: str) -> bool:
         if path in PROGRAMS:
             return True
-        place = _below(_SYS, path) if path.startswith(_SYS) else f"{event.device.home}/{path}"
-        return self._machine.tree.find(place) is not None
+        file = _below(_SYS, path) if path.startswith(_SYS) else f"{event.device.home}/{path}"
+        return self._machine.tree.find(file) is not None
 
     def _write(self, event: Event, attribute: str, value: str) -> None:
         path = self._machine.tree.resolve(f"{event.device.home}/{attribute}")
@@ -266,7 +266,7 @@ def _below(folder: str, path: str) -> str:
 
 def _filled(event: Event, value: str) -> str:
     filled = re.sub(
-        r"\$env\{([^}]+)\}", lambda found: event.properties.get(found.group(1), ""), value
+        r"\$env\{([^}]+)\}", lambda match: event.properties.get(match.group(1), ""), value
     )
     for name, value_of in (
         ("$kernel", event.name),
