@@ -32,11 +32,11 @@ EXAMPLES = r"""
 - name: Read the board's names from the firmware
   armfleet.vfio.device_info:
     devices: []
-  register: found
+  register: device_info
 
 - name: Store its names
   ansible.builtin.set_fact:
-    armfleet_board_names: "{{ found.board | armfleet.vfio.board_names }}"
+    armfleet_board_names: "{{ device_info.board | armfleet.vfio.board_names }}"
     cacheable: true
 """
 

@@ -39,7 +39,7 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ (fleet | armfleet.vfio.fleet_report).summary }}"
   vars:
-    fleet: "{{ ansible_play_hosts_all | armfleet.vfio.host_states(hostvars, 'found') }}"
+    fleet: "{{ ansible_play_hosts_all | armfleet.vfio.host_states(hostvars, 'device_info') }}"
   run_once: true
 """
 

@@ -38,13 +38,13 @@ seealso:
 EXAMPLES = r"""
 - name: Read the devices
   armfleet.vfio.device_info:
-  register: found
+  register: device_info
   ignore_errors: true
   ignore_unreachable: true
 
 - name: Show the state of the host
   ansible.builtin.debug:
-    msg: "{{ (found | armfleet.vfio.host_state(inventory_hostname)).message }}"
+    msg: "{{ (device_info | armfleet.vfio.host_state(inventory_hostname)).message }}"
 """
 
 RETURN = r"""

@@ -31,7 +31,7 @@ seealso:
 EXAMPLES = r"""
 - name: Read the devices
   armfleet.vfio.device_info:
-  register: found
+  register: device_info
   ignore_errors: true
   ignore_unreachable: true
 
@@ -39,7 +39,7 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ fleet | rejectattr('state', 'in', ['in_sync', 'unmanaged']) }}"
   vars:
-    fleet: "{{ ansible_play_hosts_all | armfleet.vfio.host_states(hostvars, 'found') }}"
+    fleet: "{{ ansible_play_hosts_all | armfleet.vfio.host_states(hostvars, 'device_info') }}"
   run_once: true
 """
 

@@ -339,8 +339,8 @@ def command_output(text: str) -> str:
     """
     clean = output(text)
     try:
-        found = decode(clean)
-        return clean if found is None else json.dumps(_DISCOVERED.read(found, ""))
+        answer = decode(clean)
+        return clean if answer is None else json.dumps(_DISCOVERED.read(answer, ""))
     except MalformedAnswerError:
         return ""
 

@@ -85,9 +85,9 @@ def context_without_facts(variables: Mapping[str, Any]) -> dict[str, Any]:
     return context
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(value: Any, other: Any) -> bool:
     try:
-        return one is other or bool(one == other)
+        return value is other or bool(value == other)
     except AnsibleError:
         # It is vaulted, with a password that is not there. No fact is.
         return True

@@ -189,7 +189,7 @@ class Commits:
             return self._object(self._output("rev-parse", "--verify", "--quiet", revision))
         return self._object("")
 
-    def verify(self, found: Object, keys: Keys) -> None:
+    def verify(self, git_object: Object, keys: Keys) -> None:
         """Verify the signature of a commit or an annotated tag, by its id.
 
         Its signer chooses the format, and by that the program that decides whom to trust. A format
@@ -197,11 +197,11 @@ class Commits:
 
         :raises RefusedError: It has none that is valid, or the tag was signed by another name.
         """
-        signature = self._signature_format(found)
+        signature = self._signature_format(git_object)
         if signature in _FORMATS and signature not in keys.formats:
             raise RefusedError(
-                f"{self._source} is {found.kind} {found.id}, which has a signature in a format "
-                f"that is not accepted: {_FORMATS[signature]}"
+                f"{self._source} is {git_object.kind} {git_object.id}, which has a signature in a "
+                f"format that is not accepted: {_FORMATS[signature]}"
             )
         programs = dict.fromkeys(_FORMATS, _REFUSING)
         options = []
@@ -212,26 +212,26 @@ class Commits:
             options = ["-c", f"gpg.ssh.allowedSignersFile={keys.allowed_signers}"]
         for name, program in programs.items():
             options += ["-c", f"gpg.{name}.program={program}"]
-        done = self._run(*options, f"verify-{found.kind}", found.id)
+        done = self._run(*options, f"verify-{git_object.kind}", git_object.id)
         print(_printable(done.stderr), file=sys.stderr)
         if done.returncode:
             raise RefusedError(
-                f"{self._source} is {found.kind} {found.id}, which has no valid signature by a key "
-                "of `pull_gnupg_home` or `pull_allowed_signers`. Sign it, and find out who pushed "
-                "it."
+                f"{self._source} is {git_object.kind} {git_object.id}, which has no valid "
+                "signature by a key of `pull_gnupg_home` or `pull_allowed_signers`. Sign it, and "
+                "find out who pushed it."
             )
-        if found.kind == "tag" and found.tag is not None:
-            signed = self._names_in_tag(found.id)
-            if signed != [found.tag]:
+        if git_object.kind == "tag" and git_object.tag is not None:
+            signed = self._names_in_tag(git_object.id)
+            if signed != [git_object.tag]:
                 raise RefusedError(
                     f"{self._source} is a tag that was signed as {', '.join(signed)}. "
                     "Sign a tag with the name in `pull_revision`."
                 )
 
-    def _signature_format(self, found: Object) -> str | None:
+    def _signature_format(self, git_object: Object) -> str | None:
         """Return git's name of the format of a signature; null without one that it knows."""
-        text = self._output("cat-file", found.kind, found.id)
-        if found.kind == "commit":
+        text = self._output("cat-file", git_object.kind, git_object.id)
+        if git_object.kind == "commit":
             header = text.partition("\n\n")[0].split("\n")
             lines = [line.partition(" ")[2] for line in header if _SIGNATURE_HEADER.match(line)]
         else:
@@ -260,11 +260,13 @@ class Commits:
         values = self._listed("config", *words, is_empty_failure=True)
         return values[-1].partition("\n")[2] if values else ""
 
-    def commit_of(self, found: Object) -> str:
+    def commit_of(self, git_object: Object) -> str:
         """Return the id of the commit that an object leads to."""
-        commit = self._output("rev-parse", "--verify", "--quiet", f"{found.id}^{{commit}}")
+        commit = self._output("rev-parse", "--verify", "--quiet", f"{git_object.id}^{{commit}}")
         if not commit:
-            raise RefusedError(f"{self._source} is {found.kind} {found.id}, which is not a commit.")
+            raise RefusedError(
+                f"{self._source} is {git_object.kind} {git_object.id}, which is not a commit."
+            )
         return commit
 
     def refuse_replay(self, commit: str) -> None:
@@ -379,15 +381,15 @@ class Commits:
         """Remove what git would neither replace by a submodule nor take for it."""
         if submodule.is_skipped:
             return
-        module, place = submodule.tree
+        module, files = submodule.tree
         if module.exists() and not self._is_sound(tree, submodule):
             _remove(module)
-        obstacle = _obstacle_above(tree.files, place)
+        obstacle = _obstacle_above(tree.files, files)
         if obstacle is not None:
             # A link is removed and not followed.
             obstacle.unlink()
         elif not module.exists() or not submodule.tree.leads_to():
-            _remove(place)
+            _remove(files)
 
     def _is_sound(self, tree: Tree, submodule: Submodule) -> bool:
         """Return whether a submodule's repository was cloned to its end, with the same hashes."""
@@ -427,10 +429,10 @@ class Commits:
         none = self.directory.with_name("none")
         listed = self._run("ls-remote", "--", self._source.repository, tree=Tree(none, none))
         self._expect(listed, "ls-remote")
-        found = re.match(rb"([0-9a-f]+)\t", listed.stdout)
-        if not found:
+        match = re.match(rb"([0-9a-f]+)\t", listed.stdout)
+        if not match:
             return ""
-        return "sha256" if len(found[1]) == 64 else "sha1"
+        return "sha256" if len(match[1]) == 64 else "sha1"
 
     def _format_of(self, tree: Tree) -> str:
         return self._output("rev-parse", "--show-object-format", tree=tree)
@@ -478,11 +480,11 @@ class Commits:
         if self._run("cat-file", "-e", revision).returncode:
             # It is in no branch and no tag; many servers give it all the same.
             self._fetch(revision)
-        found = self._object(revision)
+        git_object = self._object(revision)
         resolved = self._output("rev-parse", "--verify", "--quiet", revision)
         if resolved != revision:
             raise RefusedError(f"{self._source} is object {resolved}.")
-        return found
+        return git_object
 
     def _resolve(self, name: str) -> str:
         """Return the id of a ref that was fetched, or an empty text."""
@@ -508,13 +510,13 @@ class Commits:
     def _run(self, *words: str, tree: Tree | None = None) -> subprocess.CompletedProcess[bytes]:
         git, files = tree or self._tree
         # For submodules git wants to be inside of the working tree.
-        place = files if words[0] == "submodule" else "/"
+        directory = files if words[0] == "submodule" else "/"
         environment = {**self._environment, "GIT_DIR": str(git), "GIT_WORK_TREE": str(files)}
         if words[0] == "init":
             del environment["GIT_WORK_TREE"]
         return subprocess.run(
             [*_GIT, *words],
-            cwd=place,
+            cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -552,16 +554,16 @@ def _printable(told: bytes) -> str:
     return "\n".join(line[:500] for line in kept)
 
 
-def _remove(place: Path) -> None:
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    elif place.is_symlink() or place.exists():
-        place.unlink()
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif path.is_symlink() or path.exists():
+        path.unlink()
 
 
-def _obstacle_above(top: Path, place: Path) -> Path | None:
+def _obstacle_above(top: Path, path: Path) -> Path | None:
     """Return what is on the way from one directory down to a place in it and is no directory."""
-    for parent in reversed([parent for parent in place.parents if top in parent.parents]):
+    for parent in reversed([parent for parent in path.parents if top in parent.parents]):
         try:
             if not stat.S_ISDIR(parent.lstat().st_mode):
                 return parent
@@ -570,23 +572,23 @@ def _obstacle_above(top: Path, place: Path) -> Path | None:
     return None
 
 
-def check_trust(option: str, place: Path, home: Path) -> Path:
+def check_trust(option: str, path: Path, home: Path) -> Path:
     """Refuse a file of keys that anybody else than root, or a commit, may have written or replaced.
 
     :arg option: The role's variable that names it.
     :arg home: The directory of the checkout and of the collections.
-    :returns: The place without links, which nobody else can lead elsewhere after this.
+    :returns: The path without links, which nobody else can lead elsewhere after this.
     :raises RefusedError: The first reason.
     """
-    real = place.resolve()
+    real = path.resolve()
     for fetched in ("repository", "repository.git", "collections"):
         if (home / fetched).resolve() in (real, *real.parents):
             raise RefusedError(
-                f"`{option}` is {place}, which is {real}, a directory of the checkout. "
+                f"`{option}` is {path}, which is {real}, a directory of the checkout. "
                 "Move the keys to another directory, because a commit could replace them."
             )
     if not real.exists():
-        raise RefusedError(f"`{option}` is {place}, which does not exist. Put the keys there.")
+        raise RefusedError(f"`{option}` is {path}, which does not exist. Put the keys there.")
     within = [
         Path(top, name) for top, directories, files in os.walk(real) for name in directories + files
     ]
@@ -597,29 +599,29 @@ def check_trust(option: str, place: Path, home: Path) -> Path:
             continue
         if stat.S_ISLNK(status.st_mode):
             raise RefusedError(
-                f"`{option}` is {place}, but {part} is a symbolic link. Replace it with its target."
+                f"`{option}` is {path}, but {part} is a symbolic link. Replace it with its target."
             )
         is_shared = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
         by_group = status.st_mode & stat.S_IWGRP and status.st_gid != 0
         by_others = status.st_mode & stat.S_IWOTH
         if status.st_uid not in (0, os.geteuid()) or ((by_group or by_others) and not is_shared):
             raise RefusedError(
-                f"`{option}` is {place}, but a user other than root may write to {part}. "
+                f"`{option}` is {path}, but a user other than root may write to {part}. "
                 "Make root its owner, and remove the write permission."
             )
     return real
 
 
 def _checked_keys(home: Path, gnupg_home: str | None, allowed_signers: str | None) -> Keys:
-    """Return both places without links, as they were checked.
+    """Return both paths without links, as they were checked.
 
     Without either it is the directory of GnuPG below the directory of the checkout.
     """
     if not gnupg_home and not allowed_signers:
         gnupg_home = str(home / ".gnupg")
     trusted = [
-        str(check_trust(option, Path(place), home)) if place else None
-        for option, place in (
+        str(check_trust(option, Path(path), home)) if path else None
+        for option, path in (
             ("pull_gnupg_home", gnupg_home),
             ("pull_allowed_signers", allowed_signers),
         )
@@ -671,10 +673,10 @@ def _take(asked: argparse.Namespace) -> None:
         keys = _checked_keys(asked.home, asked.gnupg_home, asked.allowed_signers)
     source = Source(asked.repository, asked.revision)
     commits = Commits(asked.home, source, transports)
-    found = commits.find()
-    commit = commits.commit_of(found)
+    git_object = commits.find()
+    commit = commits.commit_of(git_object)
     if keys is not None:
-        commits.verify(found, keys)
+        commits.verify(git_object, keys)
         if not asked.allow_rewind:
             commits.refuse_replay(commit)
         commits.remember(commit)
