@@ -64,15 +64,15 @@ def _with_links_of_the_site(page: Path) -> str:
     return re.sub(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)", link, page.read_text())
 
 
-def _write_reference(place: Path) -> None:
+def _write_reference(directory: Path) -> None:
     # antsibull-docs wants a directory that nobody else can write to.
-    place.mkdir(mode=0o755)
+    directory.mkdir(mode=0o755)
     command = ["antsibull-docs", "--config-file", str(_SETTINGS / "antsibull-docs.cfg")]
     command += ["collection", "--use-current", "--squash-hierarchy", "--fail-on-error"]
-    _run([*command, "--dest-dir", str(place), _NAME])
-    for page in place.glob("*.rst"):
+    _run([*command, "--dest-dir", str(directory), _NAME])
+    for page in directory.glob("*.rst"):
         page.write_text(_without_contents(page.read_text()))
-    index = place / "index.rst"
+    index = directory / "index.rst"
     index.write_text(_with_short_titles(index.read_text()))
 
 
@@ -91,28 +91,28 @@ def _with_short_titles(text: str) -> str:
     )
 
 
-def _write_playbooks(place: Path) -> None:
+def _write_playbooks(directory: Path) -> None:
     """A page of all playbooks, for which antsibull-docs has none."""
     texts = [
         "# Playbooks\n",
         "[Fleets](../docs/fleet.md) describes their variables and exit codes.\n",
     ]
-    for path in sorted(place.glob("*.yml")):
+    for path in sorted(directory.glob("*.yml")):
         names = ", then ".join(play["name"] for play in yaml.safe_load(path.read_text()))
         texts.append(
             f"## {_NAME}.{path.stem}\n\n{names}.\n\n```{{literalinclude}} {path.name}\n```\n"
         )
-    (place / "index.md").write_text("\n".join(texts))
+    (directory / "index.md").write_text("\n".join(texts))
 
 
-def _write_labels(place: Path) -> None:
+def _write_labels(path: Path) -> None:
     """Where Ansible's own documentation has what ours refers to, as Sphinx reads it."""
     lines = (_SETTINGS / "ansible-labels.txt").read_text().splitlines()
     labels = [line.split() for line in lines if not line.startswith("#")]
     known = "".join(f"{name} std:label -1 {where} {name}\n" for name, where in labels)
     header = "# Sphinx inventory version 2\n# Project: Ansible\n# Version:\n"
     header += "# The remainder of this file is compressed using zlib.\n"
-    place.write_bytes(header.encode() + zlib.compress(known.encode()))
+    path.write_bytes(header.encode() + zlib.compress(known.encode()))
 
 
 def _run(command: Sequence[str]) -> None:

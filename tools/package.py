@@ -33,24 +33,24 @@ def _strip(collection: Path) -> None:
             path.unlink()
 
 
-def main(place: Path) -> None:
-    """Everything is made in the directory ``place``."""
-    shutil.rmtree(place, ignore_errors=True)
-    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(place)}
+def main(directory: Path) -> None:
+    """Everything is made in ``directory``."""
+    shutil.rmtree(directory, ignore_errors=True)
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(directory)}
     # The working tree's copy must not stand in for a file that the package lacks.
     del environment["PYTHONPATH"]
 
-    def run(*words: str, cwd: Path = place.parent) -> str:
+    def run(*words: str, cwd: Path = directory.parent) -> str:
         done = subprocess.run(
             words, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True, check=True
         )
         return done.stdout
 
     source = Path.cwd()
-    run("ansible-galaxy", "collection", "build", "--output-path", str(place), str(source))
-    (archive,) = place.glob("*.tar.gz")
-    run("ansible-galaxy", "collection", "install", "--offline", "-p", str(place), str(archive))
-    installed = place / "ansible_collections/armfleet/vfio"
+    run("ansible-galaxy", "collection", "build", "--output-path", str(directory), str(source))
+    (archive,) = directory.glob("*.tar.gz")
+    run("ansible-galaxy", "collection", "install", "--offline", "-p", str(directory), str(archive))
+    installed = directory / "ansible_collections/armfleet/vfio"
     tests = {path.name for path in (installed / "tests").iterdir()}
     if tests != _TESTS:
         sys.exit(f"galaxy.yml lets {sorted(tests)} of tests into the package")
@@ -58,7 +58,7 @@ def main(place: Path) -> None:
     _strip(installed)
     documented = json.loads(run("ansible-doc", "--json", *_MODULES))
     for module in _MODULES:
-        if not documented[module]["doc"]["filename"].startswith(str(place)):
+        if not documented[module]["doc"]["filename"].startswith(str(directory)):
             sys.exit(f"ansible-doc shows another {module} than the installed one")
     run("ansible-playbook", "--syntax-check", "--inventory", "localhost,", *_PLAYBOOKS)
 
