@@ -143,10 +143,10 @@ def print_table(costs: dict[Variant, list[Cost]], size: int) -> None:
     for variant, taken in costs.items():
         pairs = list(zip(taken, costs[FIRST], strict=True))
         print(
-            f"{variant.title}{statistics.median(one.seconds for one in taken):7.1f}s"
-            f"{statistics.median(one.seconds / first.seconds for one, first in pairs):9.2f}"
-            f"{statistics.median(one.processor for one in taken):10.1f}s"
-            f"{statistics.median(one.processor / first.processor for one, first in pairs):9.2f}"
+            f"{variant.title}{statistics.median(cost.seconds for cost in taken):7.1f}s"
+            f"{statistics.median(cost.seconds / first.seconds for cost, first in pairs):9.2f}"
+            f"{statistics.median(cost.processor for cost in taken):10.1f}s"
+            f"{statistics.median(cost.processor / first.processor for cost, first in pairs):9.2f}"
         )
 
 

@@ -44,7 +44,7 @@ def _plan(policy: str, has_gate: bool) -> None:
     with mock.patch.object(preflight, "_find_hazards", gate):
         outcome = reconcile(host, Usage(sysfs), RunLock("gate"), request, check_mode=True)
     sysfs.close()
-    if sum(bool(one.steps) for one in outcome.devices) != DEVICES:
+    if sum(bool(device_outcome.steps) for device_outcome in outcome.devices) != DEVICES:
         raise SystemExit("the plan takes no %d devices from their drivers" % DEVICES)
 
 

@@ -55,11 +55,11 @@ def grow(root: Path, size: int) -> Sysfs:
     return Sysfs(str(root / "sys"))
 
 
-def write_out(folder: Folder, place: Path) -> None:
+def write_out(folder: Folder, directory: Path) -> None:
     """Write a simulated tree to disk, where reading it costs what it costs the kernel's users."""
-    place.mkdir()
+    directory.mkdir()
     for name, entry in folder.entries.items():
-        path = place / name
+        path = directory / name
         if isinstance(entry, Folder):
             write_out(entry, path)
         elif isinstance(entry, Link):
@@ -88,9 +88,9 @@ def measure(sysfs: Sysfs, selectors: list[Selector]) -> float:
     seconds = []
     for _round in range(ROUNDS):
         start = time.perf_counter()
-        found = resolve(sysfs, selectors)
+        matches = resolve(sysfs, selectors)
         seconds.append(time.perf_counter() - start)
-        if not all(found):
+        if not all(matches):
             raise SystemExit("a selector matched nothing")
     return statistics.median(seconds)
 

@@ -99,8 +99,8 @@ class Files:
 
 def access(path: str) -> str:
     """Owner and mode."""
-    found = os.stat(_resolve(path))
-    return f"{found.st_uid}:{found.st_gid} {stat.S_IMODE(found.st_mode):04o}"
+    status = os.stat(_resolve(path))
+    return f"{status.st_uid}:{status.st_gid} {stat.S_IMODE(status.st_mode):04o}"
 
 
 def change_mode(path: str, mode: str) -> str:
@@ -214,7 +214,7 @@ def _number(asked: re.Match[str]) -> str:
 
 def _home(device: str) -> str:
     places = (f"/sys/bus/{bus}/devices/{device}" for bus in BUSES)
-    return next((place for place in places if os.path.lexists(place)), device)
+    return next((path for path in places if os.path.lexists(path)), device)
 
 
 def _await(condition: Callable[[], bool], seconds: float) -> bool:
@@ -345,22 +345,22 @@ class Observer:
         return states[-1]
 
     def _state(self) -> State:
-        found: State = {}
+        state: State = {}
         numbers: dict[str, list[str]] = {}
         for bus in BUSES:
-            found[f"{bus} autoprobe"] = _content(f"/sys/bus/{bus}/drivers_autoprobe")
+            state[f"{bus} autoprobe"] = _content(f"/sys/bus/{bus}/drivers_autoprobe")
             for name in os.listdir(f"/sys/bus/{bus}/devices"):
                 # A helper of a driver, numbered again each time.
                 if not name.endswith(".auto"):
-                    found.update(self._device(bus, name, numbers))
+                    state.update(self._device(bus, name, numbers))
         groups = {number: self._group(number, members) for number, members in numbers.items()}
         for number, members in numbers.items():
             for member in members:
-                found[f"{member} group"] = groups[number]
-        found.update(_drivers())
-        found.update(_modules())
-        found.update(_nodes(groups))
-        return found
+                state[f"{member} group"] = groups[number]
+        state.update(_drivers())
+        state.update(_modules())
+        state.update(_nodes(groups))
+        return state
 
     def _device(self, bus: str, name: str, numbers: dict[str, list[str]]) -> State:
         key = f"{bus}/{name}"
@@ -430,43 +430,43 @@ def _vfio(folder: int) -> list[str]:
 
 
 def _drivers() -> State:
-    found: State = {}
+    state: State = {}
     for bus in BUSES:
         for driver in os.listdir(f"/sys/bus/{bus}/drivers"):
             # The same devices as the devices' own links tell, which may be wrong.
             for name in os.listdir(f"/sys/bus/{bus}/drivers/{driver}"):
                 if not name.endswith(".auto") and name != "uevent":
-                    found[f"driver {bus}/{driver} {name}"] = "there"
-    return found
+                    state[f"driver {bus}/{driver} {name}"] = "there"
+    return state
 
 
 def _modules() -> State:
-    found: State = {}
+    state: State = {}
     for name in MODULES:
         home = f"/sys/module/{name}"
         with suppress(FileNotFoundError):
             parts = os.listdir(home)
-            found[f"module {name}"] = _content(f"{home}/initstate")
+            state[f"module {name}"] = _content(f"{home}/initstate")
             if "drivers" in parts:
-                found[f"module {name} drivers"] = sorted(os.listdir(f"{home}/drivers"))
+                state[f"module {name} drivers"] = sorted(os.listdir(f"{home}/drivers"))
             if "parameters" in parts:
                 for parameter in os.listdir(f"{home}/parameters"):
                     value = _content(f"{home}/parameters/{parameter}")
-                    found[f"module {name} {parameter}"] = value
-    return found
+                    state[f"module {name} {parameter}"] = value
+    return state
 
 
 def _nodes(groups: dict[str, str]) -> State:
-    found: State = {}
+    state: State = {}
     with suppress(FileNotFoundError):
         for name in os.listdir("/sys/class/vfio"):
-            found[f"class/vfio {_named(name, groups)}"] = "there"
-    for place in ("/dev/vfio", "/dev/vfio/devices"):
+            state[f"class/vfio {_named(name, groups)}"] = "there"
+    for folder in ("/dev/vfio", "/dev/vfio/devices"):
         with suppress(FileNotFoundError):
-            for name in os.listdir(place):
-                if not os.path.isdir(f"{place}/{name}"):
-                    found[f"{place} {_named(name, groups)}"] = access(f"{place}/{name}")
-    return found
+            for name in os.listdir(folder):
+                if not os.path.isdir(f"{folder}/{name}"):
+                    state[f"{folder} {_named(name, groups)}"] = access(f"{folder}/{name}")
+    return state
 
 
 def _named(node: str, groups: dict[str, str]) -> str:

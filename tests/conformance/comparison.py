@@ -55,18 +55,24 @@ def differences(
     scenarios: Sequence[Scenario], real: Sequence[Step], simulated: Sequence[Step]
 ) -> list[Difference]:
     """Return each difference once, where it begins."""
-    found = list(_new(BOOT, BOOT, {}, real[0].state, simulated[0].state))
-    known = {(one.what, _frozen(one.real), _frozen(one.simulated)) for one in found}
+    mismatches = list(_new(BOOT, BOOT, {}, real[0].state, simulated[0].state))
+    known = {
+        (mismatch.what, _frozen(mismatch.real), _frozen(mismatch.simulated))
+        for mismatch in mismatches
+    }
     for number, (scenario, operation) in enumerate(_flat(scenarios), 1):
         text = describe(operation)
         if real[number].result != simulated[number].result:
             ends = real[number].result, simulated[number].result
-            found.append(Difference(scenario.name, text, "result", *ends))
+            mismatches.append(Difference(scenario.name, text, "result", *ends))
         here = list(_new(scenario.name, text, {}, real[number].state, simulated[number].state))
-        now = {(one.what, _frozen(one.real), _frozen(one.simulated)): one for one in here}
-        found += [one for key, one in now.items() if key not in known]
+        now = {
+            (mismatch.what, _frozen(mismatch.real), _frozen(mismatch.simulated)): mismatch
+            for mismatch in here
+        }
+        mismatches += [mismatch for key, mismatch in now.items() if key not in known]
         known = set(now)
-    return found
+    return mismatches
 
 
 def unexpected(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str]:
@@ -80,31 +86,36 @@ def unexpected(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str
 
 def leftovers(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str]:
     """Return where a scenario does not go back to the state after boot."""
-    found: list[str] = []
+    lines: list[str] = []
     number = 0
     for scenario in scenarios:
         before = _passing(steps[number].state)
         number += len(scenario.operations)
         after = _passing(steps[number].state)
         keys = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
-        found += [
+        lines += [
             f"{scenario.name}: {key} {before.get(key)!r} -> {after.get(key)!r}" for key in keys
         ]
-    return found
+    return lines
 
 
 def explained(
-    found: Sequence[Difference], explanations: Sequence[Explanation]
+    mismatches: Sequence[Difference], explanations: Sequence[Explanation]
 ) -> tuple[list[Difference], list[Explanation]]:
     """Return the differences that nothing explains, and the explanations that nothing needs."""
-    bare = [one for one in found if not any(why.covers(one) for why in explanations)]
-    idle = [why for why in explanations if not any(why.covers(one) for one in found)]
+    bare = [
+        mismatch for mismatch in mismatches if not any(why.covers(mismatch) for why in explanations)
+    ]
+    idle = [why for why in explanations if not any(why.covers(mismatch) for mismatch in mismatches)]
     return bare, idle
 
 
 def describe(operation: Operation) -> str:
     """Return an operation in a line."""
-    told = [one if len(one) < 60 else f"{one[:20]}… ({len(one)})" for one in operation.arguments]
+    told = [
+        argument if len(argument) < 60 else f"{argument[:20]}… ({len(argument)})"
+        for argument in operation.arguments
+    ]
     by = "" if operation.by == "root" else f" by {operation.by}"
     return f"{operation.kind} {' '.join(map(repr, told))}{by}"
 

@@ -42,7 +42,9 @@ def test_each_template_says_its_hosts_once(template: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("playbook", ["rollout.yml", "rollback.yml", "reboot.yml"])
 def test_what_changes_the_fleet_is_one_run(playbook: str) -> None:
-    (template,) = [one for one in TEMPLATES.values() if one["playbook"] == playbook]
+    (template,) = [
+        candidate for candidate in TEMPLATES.values() if candidate["playbook"] == playbook
+    ]
     assert template["job_slice_count"] == 1
     assert template["allow_simultaneous"] is False
 

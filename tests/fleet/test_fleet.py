@@ -100,7 +100,7 @@ class Whole(NamedTuple):
 
     def asked(self, names: Container[str]) -> dict[str, set[str]]:
         """Return what the lists of these hosts claim, and nothing of any other."""
-        of_boards = {name: {one["dt_path"] for one in self.lists[name]} for name in self.lists}
+        of_boards = {name: {entry["dt_path"] for entry in self.lists[name]} for name in self.lists}
         every = {**of_boards, **ON_GUESTS_BY_PATH}
         return {name: paths if name in names else set() for name, paths in every.items()}
 
@@ -110,7 +110,7 @@ def whole(
     depth: str, start: Callable[[str, str], Guest], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Whole]:
     """Boards spread evenly over all that there are, and guests."""
-    place = tmp_path_factory.mktemp("fleet")
+    folder = tmp_path_factory.mktemp("fleet")
     size = SIZES.get(depth, SMALL)
     trees = device_trees()
     plans = [
@@ -121,15 +121,15 @@ def whole(
     # Only a board that is to give something up can fail to.
     claiming = [number for number, plan in enumerate(plans) if lists[plan.name]]
     last = claiming[-1]
-    (place / "no-vfio.yml").write_text("kernel: {vfio: absent}\n")
-    plans[last] = replace(plans[last], drivers=place / "no-vfio.yml")
+    (folder / "no-vfio.yml").write_text("kernel: {vfio: absent}\n")
+    plans[last] = replace(plans[last], drivers=folder / "no-vfio.yml")
     guests = {name: start(name, board) for name, board in GUESTS.items()}
-    write_lists(place / "host_vars", {**lists, **dict.fromkeys([*GUESTS, GONE], ON_GUESTS)})
+    write_lists(folder / "host_vars", {**lists, **dict.fromkeys([*GUESTS, GONE], ON_GUESTS)})
     others = {
         "guests": {name: guest.inventory_entry() for name, guest in guests.items()},
         "lost": {GONE: {"ansible_host": "127.0.0.1", "ansible_port": 1}},
     }
-    with fleet(place, plans, SETTINGS, others) as boards:
+    with fleet(folder, plans, SETTINGS, others) as boards:
         # Wave 1 has the guests alone.
         names = [plans[number].name for number in (claiming[4], claiming[-2], last)]
         yield Whole(size.waves, boards, guests, lists, *names)

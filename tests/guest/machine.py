@@ -222,10 +222,10 @@ class Machine:
         argv = ["-device", "virtio-blk-device,drive=disk,bus=virtio-mmio-bus.1"]
         for number, spare in enumerate(self._spare_disks()):
             drive = "if=none,id=spare%d,format=raw,cache=unsafe,file=%s" % (number, spare)
-            place = "virtio-blk-device,bus=virtio-mmio-bus.%d" % (2 + number)
+            device = "virtio-blk-device,bus=virtio-mmio-bus.%d" % (2 + number)
             if number == _SPARE_DISKS - 1:
-                place = "nvme,serial=spare"
-            argv += ["-drive", drive, "-device", "%s,drive=spare%d" % (place, number)]
+                device = "nvme,serial=spare"
+            argv += ["-drive", drive, "-device", "%s,drive=spare%d" % (device, number)]
         argv += ["-device", "virtio-net-device,netdev=net,bus=virtio-mmio-bus.10"]
         argv += ["-netdev", "user,id=spare,restrict=on"]
         argv += ["-device", "virtio-net-device,netdev=spare,bus=virtio-mmio-bus.11"]

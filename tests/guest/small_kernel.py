@@ -46,11 +46,11 @@ def _options(path: Path) -> dict[str, str]:
 
 def _check_config(built: Path) -> None:
     """Kconfig drops in silence what another option forbids."""
-    found = _options(built)
+    options = _options(built)
     lost = [
-        "%s is %s, wanted %s" % (name, found.get(name, "n"), value)
+        "%s is %s, wanted %s" % (name, options.get(name, "n"), value)
         for name, value in _options(_CONFIG).items()
-        if found.get(name, "n") != value
+        if options.get(name, "n") != value
     ]
     if lost:
         raise GuestError("The kernel's configuration does not hold:\n  " + "\n  ".join(lost))

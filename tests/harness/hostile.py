@@ -54,25 +54,25 @@ os.execv("/usr/bin/dash", ["sh", *sys.argv[1:-1], command])
 
 def take_over_shell(boards: Fleet, name: str) -> None:
     """Give a board a shell that answers some commands with what it is told in `answer`."""
-    place = root(boards.boards[name]) / "usr/bin/sh"
-    place.unlink()
-    place.write_text(_SHELL)
-    place.chmod(0o755)
+    shell = root(boards.boards[name]) / "usr/bin/sh"
+    shell.unlink()
+    shell.write_text(_SHELL)
+    shell.chmod(0o755)
 
 
 def leave_shell(boards: Fleet, name: str) -> None:
     """Give a board its own shell again."""
-    place = root(boards.boards[name]) / "usr/bin/sh"
-    place.unlink()
-    place.symlink_to("dash")
+    shell = root(boards.boards[name]) / "usr/bin/sh"
+    shell.unlink()
+    shell.symlink_to("dash")
 
 
 def take_over(boards: Fleet, name: str) -> None:
     """Give a board of ``boards`` that interpreter; it is honest until it is told to `answer`."""
-    place = root(boards.boards[name]) / _PLACE[1:]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(_INTERPRETER)
-    place.chmod(0o755)
+    interpreter = root(boards.boards[name]) / _PLACE[1:]
+    interpreter.parent.mkdir(parents=True, exist_ok=True)
+    interpreter.write_text(_INTERPRETER)
+    interpreter.chmod(0o755)
     variables = boards.inventory.parent / f"host_vars/{name}.yml"
     variables.parent.mkdir(exist_ok=True)
     variables.write_text(yaml.safe_dump({"ansible_python_interpreter": _PLACE}))

@@ -30,10 +30,12 @@ def run(argv: Sequence[str], environment: Mapping[str, str], output: Path) -> in
     settings = {name: value for name, value in environment.items() if name.startswith("ANSIBLE_")}
     program = shutil.which("ansible-playbook", path=environment.get("PATH"))
     assert program, "ansible-playbook is not in PATH"
-    place = _server(program, json.dumps(settings, sort_keys=True), environment.get("PYTHONPATH"))
+    socket_path = _server(
+        program, json.dumps(settings, sort_keys=True), environment.get("PYTHONPATH")
+    )
     request = {"argv": [program, *argv], "environment": dict(environment), "output": str(output)}
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(place)
+        connection.connect(socket_path)
         connection.sendall(json.dumps(request).encode() + b"\n")
         answer = connection.makefile().read()
     return int(answer) if answer else -signal.SIGKILL
@@ -42,8 +44,8 @@ def run(argv: Sequence[str], environment: Mapping[str, str], output: Path) -> in
 @functools.cache
 def _server(program: str, settings: str, _python_path: str | None) -> str:
     """Start a process that has loaded this Ansible with these settings; return its socket."""
-    place = tempfile.mkdtemp(prefix="armfleet-ansible-")
-    path = f"{place}/socket"
+    directory = tempfile.mkdtemp(prefix="armfleet-ansible-")
+    path = f"{directory}/socket"
     interpreter = Path(program).read_text().splitlines()[0].removeprefix("#!")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(path)
@@ -55,7 +57,7 @@ def _server(program: str, settings: str, _python_path: str | None) -> str:
         pass_fds=[listening.fileno()],
     )
     listening.close()
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     atexit.register(process.wait)
     atexit.register(process.terminate)
     return path

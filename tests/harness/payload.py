@@ -20,10 +20,10 @@ from ansible.template import Templar
 
 def payload_size(name: str) -> int:
     """Return bytes of what is sent to the host for one call of a module."""
-    found = module_loader.find_plugin_with_context(name)
+    module = module_loader.find_plugin_with_context(name)
     built = module_common.modify_module(
-        module_name=found.resolved_fqcn,
-        module_path=found.plugin_resolved_path,
+        module_name=module.resolved_fqcn,
+        module_path=module.plugin_resolved_path,
         module_args={},
         templar=Templar(DataLoader()),
         task_vars={"ansible_python_interpreter": "/usr/bin/python3"},

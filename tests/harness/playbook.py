@@ -65,17 +65,17 @@ class Run(NamedTuple):
     @property
     def changed(self) -> dict[str, int]:
         """The number of changed tasks by host, as the recap says."""
-        found = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.MULTILINE)
-        return {host: int(count) for host, count in found}
+        counts = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.MULTILINE)
+        return {host: int(count) for host, count in counts}
 
     def of(self, action: str, host: str | None = None) -> dict[str, Any]:
         """Return what the only task of this module returned."""
-        (found,) = [
+        (result,) = [
             task.result
             for task in self.tasks
             if task.action == action and host in (None, task.host)
         ]
-        return found
+        return result
 
     @property
     def refusal(self) -> str:
@@ -162,8 +162,8 @@ def rows(run: Run) -> dict[str, Row]:
         for task in run.tasks
         if task.task == "Show the fleet" and task.status == "ok"
     ]
-    found = [re.split(r"  +", line, maxsplit=3) for line in shown[1:]]
-    return {name: Row(*cells) for name, *cells in found}
+    table = [re.split(r"  +", line, maxsplit=3) for line in shown[1:]]
+    return {name: Row(*cells) for name, *cells in table}
 
 
 def task_play(action: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -173,7 +173,7 @@ def task_play(action: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def refused_tasks_play(asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """A playbook of tasks on all hosts, each an action with its options, that may all fail."""
-    return _playbook([{**_task(*one), "ignore_errors": True} for one in asked])
+    return _playbook([{**_task(*task), "ignore_errors": True} for task in asked])
 
 
 def _task(action: str, options: Mapping[str, Any]) -> dict[str, Any]:

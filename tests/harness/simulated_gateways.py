@@ -51,7 +51,7 @@ class SimulatedSysfs(Sysfs):
     def listing(self, path: str) -> Listing:
         entry = self._tree.find(path)
         below = entry.entries.items() if isinstance(entry, Folder) else ()
-        directories = sorted(name for name, one in below if isinstance(one, Folder))
+        directories = sorted(name for name, child in below if isinstance(child, Folder))
         return Listing(directories, dict(below).keys() - set(directories))
 
     def count_directories(self, path: str) -> int:
@@ -164,20 +164,20 @@ def _place(path: str) -> str:
 
 def everything(machine: Machine) -> dict[str, str]:
     """All that can be seen of a machine: each file's content and mode, each link's target."""
-    found: dict[str, str] = {}
+    shown: dict[str, str] = {}
     waiting: list[tuple[str, Folder]] = [
         ("sys", machine.tree.root),
         ("dev/vfio", machine.vfio.nodes.root),
     ]
     while waiting:
-        place, folder = waiting.pop()
+        parent, folder = waiting.pop()
         for name, entry in folder.entries.items():
-            path = f"{place}/{name}"
+            path = f"{parent}/{name}"
             if isinstance(entry, Folder):
                 waiting.append((path, entry))
-                found[path] = "folder"
+                shown[path] = "folder"
             elif isinstance(entry, Link):
-                found[path] = f"-> {entry.target}"
+                shown[path] = f"-> {entry.target}"
             else:
-                found[path] = f"{entry.mode:04o} {entry.read()!r}"
-    return found
+                shown[path] = f"{entry.mode:04o} {entry.read()!r}"
+    return shown

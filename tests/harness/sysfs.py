@@ -78,12 +78,12 @@ class Machine(NamedTuple):
 
     def at(self, tree_path: str) -> Device:
         """Return the one device of a device-tree path."""
-        (found,) = [device for device in self.devices if device.tree_path == tree_path]
-        return found
+        (match,) = [device for device in self.devices if device.tree_path == tree_path]
+        return match
 
     def named(self, name: str) -> Device:
-        (found,) = [device for device in self.devices if device.name == name]
-        return found
+        (match,) = [device for device in self.devices if device.name == name]
+        return match
 
     @property
     def bindings(self) -> dict[str, Binding]:

@@ -38,12 +38,12 @@ NOT_PRINTABLE = "\x1b]0;title\x07\x9b31m\x00\u202e\u2028\udc80"
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Three boards, the hostile one first."""
-    place = tmp_path_factory.mktemp("hostile")
-    board, drivers = place / "board.dtb", place / "drivers.yml"
+    folder = tmp_path_factory.mktemp("hostile")
+    board, drivers = folder / "board.dtb", folder / "drivers.yml"
     board.write_bytes(flattened(device_tree(PARTS)))
     drivers.write_text(DRIVERS)
     plans = [Plan(name, board, drivers) for name in BOARDS]
-    with fleet(place, plans, VARIABLES) as running:
+    with fleet(folder, plans, VARIABLES) as running:
         take_over(running, EVIL)
         yield running
 
@@ -89,7 +89,7 @@ def facts(tmp_path: Path) -> dict[str, Any]:
         "ansible_connection": "local",
         "armfleet_board_names": [command(tmp_path)],
         "ansible_facts": {},
-        "place": theirs,
+        "directory": theirs,
     }
 
 
@@ -168,9 +168,9 @@ def ours(boards: Fleet, tmp_path: Path) -> Iterator[Path]:
     variables = boards.inventory.parent / "group_vars/all.yml"
     variables.parent.mkdir(exist_ok=True)
     settings = {
-        "place": str(tmp_path / "ours"),
-        "drift_file": "{{ place }}/drift.jsonl",
-        "report_path": "{{ place }}/report",
+        "directory": str(tmp_path / "ours"),
+        "drift_file": "{{ directory }}/drift.jsonl",
+        "report_path": "{{ directory }}/report",
         "report_mode": "0640",
     }
     variables.write_text(yaml.safe_dump(settings))
@@ -280,11 +280,11 @@ def shell(boards: Fleet) -> Iterator[None]:
 @pytest.mark.parametrize(
     "told",
     [
-        {"found": DISCOVERY % f"plan9{NOT_PRINTABLE_WORD}"},
-        {"found": DISCOVERY % "Linux", "platform": ["redhat", f"8{NOT_PRINTABLE_WORD}", ""]},
-        {"found": DISCOVERY % "Linux", "platform": [NOT_PRINTABLE_WORD, "1", ""]},
-        {"found": DISCOVERY % "Linux", "platform": NOT_PRINTABLE_WORD},
-        {"found": f"{NOT_PRINTABLE_WORD}\n"},
+        {"discovery": DISCOVERY % f"plan9{NOT_PRINTABLE_WORD}"},
+        {"discovery": DISCOVERY % "Linux", "platform": ["redhat", f"8{NOT_PRINTABLE_WORD}", ""]},
+        {"discovery": DISCOVERY % "Linux", "platform": [NOT_PRINTABLE_WORD, "1", ""]},
+        {"discovery": DISCOVERY % "Linux", "platform": NOT_PRINTABLE_WORD},
+        {"discovery": f"{NOT_PRINTABLE_WORD}\n"},
     ],
     ids=["platform", "version", "distribution", "no list", "nothing"],
 )
@@ -294,7 +294,7 @@ def test_what_is_discovered_of_an_interpreter_is_printable(
 ) -> None:
     platform = json.dumps({"platform_dist_result": told.get("platform"), "osrelease_content": None})
     commands = [
-        (["ENDFOUND"], {"stdout": told["found"], "stderr": NOT_PRINTABLE_WORD}),
+        (["ENDFOUND"], {"stdout": told["discovery"], "stderr": NOT_PRINTABLE_WORD}),
         # ansible-core before 2.17 alone asks for it, before any module.
         *(
             [(["hostile-python && sleep 0"], {"stdout": platform, "stderr": NOT_PRINTABLE_WORD})]

@@ -27,13 +27,13 @@ LISTED = 2
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Two boards, and two hosts that cannot be reached."""
-    place = tmp_path_factory.mktemp("waves")
-    board, drivers = place / "board.dtb", place / "drivers.yml"
+    folder = tmp_path_factory.mktemp("waves")
+    board, drivers = folder / "board.dtb", folder / "drivers.yml"
     board.write_bytes(flattened(device_tree(PARTS)))
     drivers.write_text(DRIVERS)
     plans = [Plan(name, board, drivers) for name in ("one", "two")]
     gone = {"simulated": {name: {"ansible_host": f"/nowhere/{name}"} for name in GONE}}
-    with fleet(place, plans, VARIABLES, gone) as running:
+    with fleet(folder, plans, VARIABLES, gone) as running:
         yield running
 
 

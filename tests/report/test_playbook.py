@@ -249,14 +249,14 @@ def test_what_a_host_says_is_no_template(tmp_path: Path) -> None:
                     {
                         "name": "Fail with it",
                         "ansible.builtin.fail": {"msg": "{{ said.stdout }}"},
-                        "register": "found",
+                        "register": "device_info",
                         "ignore_errors": True,
                     },
                     {
                         "name": "Keep its state",
                         "ansible.builtin.set_fact": {
                             "kept": "{{ [inventory_hostname] "
-                            "| armfleet.vfio.host_states(hostvars, 'found') }}"
+                            "| armfleet.vfio.host_states(hostvars, 'device_info') }}"
                         },
                     },
                     {"name": "Show it", "ansible.builtin.debug": {"msg": "{{ kept[0].message }}"}},
@@ -274,7 +274,7 @@ def test_a_large_fleet_is_reported(depth: str, tmp_path: Path) -> None:
     fleet = large(500 if depth == "nightly" else 80)
     read = {
         host["host"]: {
-            "found": {
+            "device_info": {
                 "policy_list": [{}],
                 "devices": [
                     {
@@ -302,7 +302,7 @@ def test_a_large_fleet_is_reported(depth: str, tmp_path: Path) -> None:
                         "name": "Write the report",
                         "ansible.builtin.include_role": {"name": "armfleet.vfio.report"},
                         "vars": {
-                            "report_registered": "found",
+                            "report_registered": "device_info",
                             "report_path": str(tmp_path / "out"),
                         },
                         "run_once": True,
