@@ -58,18 +58,18 @@ class Boots(NamedTuple):
         """Return what the same list changes on the running system."""
         run = self.apply()
         done = run.of("armfleet.vfio.host_policy")
-        found = [step for device in done["devices"] for step in device["steps"]]
-        found += done["host_steps"]
-        found += [file["path"] for file in done["boot_files"] if file["changed"]]
-        found += done["initramfs_command"] or []
-        assert bool(found) == bool(run.changed[self.guest.name]), run.output
-        return found
+        changed = [step for device in done["devices"] for step in device["steps"]]
+        changed += done["host_steps"]
+        changed += [file["path"] for file in done["boot_files"] if file["changed"]]
+        changed += done["initramfs_command"] or []
+        assert bool(changed) == bool(run.changed[self.guest.name]), run.output
+        return changed
 
     def bindings(self, cases: Sequence[Case]) -> list[Binding | None]:
         """Driver and override of each case's device, None if it is not there."""
         self.guest.run("udevadm settle")
-        found = read_machine(self.guest).devices
-        by_name = {device.name: device.binding for device in found}
+        devices = read_machine(self.guest).devices
+        by_name = {device.name: device.binding for device in devices}
         return [by_name.get(case.device) for case in cases]
 
     def witnessed(self, cases: Sequence[Case]) -> list[Binding | None]:

@@ -82,12 +82,16 @@ def test_it_holds_after_a_reboot(guest: Guest, inventory: Path) -> None:
 def test_every_device_of_a_hardware_id(guest: Guest, inventory: Path, depth: str) -> None:
     devices = [{"acpi_hid": "LNRO0005", "expect": SLOTS, "policy": "no_autobind"}]
     apply(inventory, devices)
-    slots = [one for one in read_machine(guest).devices if one.name.startswith("LNRO0005:")]
+    slots = [
+        device for device in read_machine(guest).devices if device.name.startswith("LNRO0005:")
+    ]
     assert [slot.binding for slot in slots] == [(None, "none")] * SLOTS
     if depth == "nightly":
         guest.reboot()
         guest.run("udevadm settle")
-        slots = [one for one in read_machine(guest).devices if one.name.startswith("LNRO0005:")]
+        slots = [
+            device for device in read_machine(guest).devices if device.name.startswith("LNRO0005:")
+        ]
         assert [slot.binding for slot in slots] == [(None, "none")] * SLOTS
     assert apply(inventory, devices).changed == {"test-acpi": 0}
 

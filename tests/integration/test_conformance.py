@@ -68,15 +68,15 @@ def on_both(guest: Guest, board: str, scenarios: Sequence[Scenario]) -> Machines
         return Machines(real, runner.run([str(SSH), str(host.folder)], scenarios, SECONDS))
 
 
-def tell(found: Sequence[Difference], explanations: Sequence[Explanation]) -> None:
-    print(f"{len(found)} differences")
+def tell(mismatches: Sequence[Difference], explanations: Sequence[Explanation]) -> None:
+    print(f"{len(mismatches)} differences")
     for why in explanations:
-        print(f"  {sum(map(why.covers, found)):3}  {why.sentence}")
+        print(f"  {sum(map(why.covers, mismatches)):3}  {why.sentence}")
 
 
-def check(found: Sequence[Difference], explanations: Sequence[Explanation]) -> None:
+def check(mismatches: Sequence[Difference], explanations: Sequence[Explanation]) -> None:
     """Every difference is explained, and every explanation is still needed."""
-    bare, idle = explained(found, explanations)
+    bare, idle = explained(mismatches, explanations)
     assert not list(map(str, bare))
     assert not [why.sentence for why in idle]
 
@@ -102,24 +102,24 @@ def test_the_list_has_every_answer(machines: Machines) -> None:
 def test_the_simulator_does_the_same_but_for_what_is_explained(
     machines: Machines, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = differences(SCENARIOS, machines.real, machines.simulated)
+    mismatches = differences(SCENARIOS, machines.real, machines.simulated)
     told = (f"{number} {answer}" for answer, number in sorted(answers(machines.real).items()))
     with capsys.disabled():
         print(f"\n{len(machines.real) - 1} operations in {len(SCENARIOS)} scenarios")
         print(f"the real kernel's answers: {', '.join(told)}, otherwise success")
-        tell(found, EXPLANATIONS)
-    check(found, EXPLANATIONS)
+        tell(mismatches, EXPLANATIONS)
+    check(mismatches, EXPLANATIONS)
 
 
 def test_a_device_tree_with_every_corner_becomes_the_same_devices(
     start: Callable[[str, str], Guest], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (real,), (other,) = on_both(start("test-c", "c"), "c", [])
-    found = differences([], [real], [other])
+    mismatches = differences([], [real], [other])
     with capsys.disabled():
         print(f"\n{len(real.state)} parts of the state after boot")
-        tell(found, CORNERS)
-    check(found, CORNERS)
+        tell(mismatches, CORNERS)
+    check(mismatches, CORNERS)
     assert len(real.state) > 500
 
 
@@ -127,9 +127,9 @@ def test_a_step_that_differs_is_named() -> None:
     (scenario, *_others) = SCENARIOS
     steps = [Step("ok", {"a": 1})] * (len(scenario.operations) + 1)
     changed = [*steps[:-1], Step("EIO", {"a": 2})]
-    found = [str(one) for one in differences([scenario], steps, changed)]
-    place = f"{scenario.name} / {describe(scenario.operations[-1])}"
-    assert found == [
-        f"{place} / result: real 'ok', simulated 'EIO'",
-        f"{place} / a: real 1, simulated 2",
+    lines = [str(mismatch) for mismatch in differences([scenario], steps, changed)]
+    step = f"{scenario.name} / {describe(scenario.operations[-1])}"
+    assert lines == [
+        f"{step} / result: real 'ok', simulated 'EIO'",
+        f"{step} / a: real 1, simulated 2",
     ]

@@ -51,7 +51,7 @@ def test_a_list_that_claims_the_same_device_is_refused(guest: Guest, inventory: 
     assert f"driverctl: {STORED} sets vfio-platform at each boot" in told
     assert bindings(guest, RINGS) == [VFIO, NONE]
     assert files(guest) == {}
-    assert [one["driverctl"]["entry"] for one in info(inventory, *DEVICES)] == LIST
+    assert [device["driverctl"]["entry"] for device in info(inventory, *DEVICES)] == LIST
 
 
 def test_driverctl_is_moved_from_without_a_device_leaving_its_driver(
@@ -71,12 +71,12 @@ def test_driverctl_is_moved_from_without_a_device_leaving_its_driver(
     assert read_machine(guest).at(RINGS[0]).group == node
     assert guest.run("find /dev/vfio -type c -printf %i:").stdout == before
     assert all(entry["dt_path"] in done.output for entry in LIST)
-    assert [one["claimed_by"] for one in info(inventory, *DEVICES)] == LIST
+    assert [device["claimed_by"] for device in info(inventory, *DEVICES)] == LIST
 
 
 @pytest.mark.nightly
 def test_it_can_be_run_again_and_holds_after_a_boot(guest: Guest, inventory: Path) -> None:
     guest.reboot()
     assert bindings(guest, RINGS) == [VFIO, NONE]
-    assert [one["drift"] for one in info(inventory, *DEVICES)] == [[], []]
+    assert [device["drift"] for device in info(inventory, *DEVICES)] == [[], []]
     assert migrate(inventory).changed == {"test-a": 0}

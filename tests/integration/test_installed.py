@@ -20,8 +20,8 @@ NEEDED = {"plugins", "roles", "playbooks", "meta", "MANIFEST.json", "FILES.json"
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The collection, built, installed and stripped of all that running it does not need."""
     folder = tmp_path_factory.mktemp("installed")
-    place = install(folder)
-    for entry in place.iterdir():
+    collection = install(folder)
+    for entry in collection.iterdir():
         if entry.name not in NEEDED:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     return folder

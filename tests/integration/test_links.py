@@ -38,9 +38,9 @@ MOVED = ["b000000.crypto", "b001000.dma", "b003000.plain", "soc:keys"]
 _LOOK = r"""
 import json, os, stat
 links, nodes = {}, {}
-for place, folders, names in os.walk("/dev/vfio"):
+for directory, folders, names in os.walk("/dev/vfio"):
     for name in folders + names:
-        path = place + "/" + name
+        path = directory + "/" + name
         if os.path.islink(path):
             assert stat.S_ISCHR(os.stat(path).st_mode), path
             links[path] = os.path.realpath(path)
@@ -53,9 +53,9 @@ for bus in ("platform", "amba"):
             nodes[name] = ["/dev/vfio/" + kind + os.path.basename(os.readlink(group))]
             own = home + "/" + name + "/vfio-dev"
             nodes[name] += [
-                "/dev/vfio/devices/" + one
-                for one in os.listdir(own)
-                if os.path.exists("%s/%s/dev" % (own, one))
+                "/dev/vfio/devices/" + node
+                for node in os.listdir(own)
+                if os.path.exists("%s/%s/dev" % (own, node))
             ]
 print(json.dumps([links, nodes]))
 """
@@ -114,7 +114,7 @@ def test_each_node_has_a_link_by_path_and_by_tag(guest: Guest, inventory: Path) 
     result = apply(inventory, *LIST)
     nodes = assert_linked(guest, CALLED)
     assert {name for name, own in nodes.items() if len(own) == 2} == set(CALLED) - set(MOVED[2:])
-    told = {one["name"]: set(one["links"]) for one in result["devices"]}
+    told = {device["name"]: set(device["links"]) for device in result["devices"]}
     links, _nodes = look(guest)
     assert set.union(*told.values()) == set(links)
     assert apply(inventory, *LIST)["changed"] is False
@@ -158,7 +158,7 @@ def test_another_tag_is_another_link_and_no_driver_is_touched(
     assert guest.run("cat /sys/kernel/uevent_seqnum").stdout == events
     called = {**CALLED, "b000000.crypto": ("by-path/soc:crypto@b000000", "by-tag/middle")}
     assert_linked(guest, called)
-    assert [len(one["steps"]) for one in result["devices"]] == [1, 0, 0, 0, 0]
+    assert [len(device["steps"]) for device in result["devices"]] == [1, 0, 0, 0, 0]
     guest.run(_REPLAY + "add")
     assert_linked(guest, called)
 

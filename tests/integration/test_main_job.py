@@ -20,8 +20,8 @@ HOST_POLICY = "armfleet.vfio.host_policy"
 VFIO = ("vfio-platform", "vfio-platform")
 
 FULL = (
-    "mkdir -p -m 700 %(place)s && mount -t tmpfs -o size=4k,mode=700 none %(place)s && "
-    "echo > %(place)s/x"
+    "mkdir -p -m 700 %(directory)s && mount -t tmpfs -o size=4k,mode=700 none %(directory)s && "
+    "echo > %(directory)s/x"
 )
 BOOT_FILES = (
     "/etc/udev/rules.d/70-armfleet-vfio.rules",
@@ -129,7 +129,7 @@ def test_a_check_touches_nothing(guest: Guest, inventory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "mount", "problems"),
+    ("directory", "mount", "problems"),
     [
         (
             "/etc",
@@ -138,14 +138,14 @@ def test_a_check_touches_nothing(guest: Guest, inventory: Path) -> None:
         ),
         (
             "/run/armfleet-vfio",
-            FULL % {"place": "/run/armfleet-vfio"},
+            FULL % {"directory": "/run/armfleet-vfio"},
             ["Cannot lock /run/armfleet-vfio/lock: No space left on device (ENOSPC, "],
         ),
     ],
     ids=["read-only /etc", "full /run"],
 )
 def test_where_nothing_can_be_written_no_device_is_touched(
-    guest: Guest, inventory: Path, place: str, mount: str, problems: list[str]
+    guest: Guest, inventory: Path, directory: str, mount: str, problems: list[str]
 ) -> None:
     traced = ("-e", "ansible_python_interpreter=/root/traced-python")
     guest.run(mount)
@@ -154,7 +154,7 @@ def test_where_nothing_can_be_written_no_device_is_touched(
         writes = state_writes(guest)
         checked = attempt(inventory, "--check")
     finally:
-        guest.run(f"umount {place}")
+        guest.run(f"umount {directory}")
     message = run.of(HOST_POLICY)["msg"]
     assert "/run/armfleet-vfio/lock" in guest.run("cat /root/trace").stdout
     assert writes == []
@@ -165,7 +165,7 @@ def test_where_nothing_can_be_written_no_device_is_touched(
     assert files(guest) == {}
     left = guest.run("find /etc -name '.armfleet*'; ls /run/armfleet-vfio").stdout
     assert left.split() in (["lock"], [])
-    if place == "/etc":
+    if directory == "/etc":
         assert checked.of(HOST_POLICY)["msg"] == message
         assert "was interrupted" not in apply(inventory, "--check").output
 

@@ -151,9 +151,9 @@ def test_noiommu_goes_with_the_list_that_turned_it_on(guest: Guest, inventory: P
     released = run(inventory, "host_policy", state="absent").of("armfleet.vfio.host_policy")
     assert guest.run(parameter).stdout == "N\n"
     assert any("enable_unsafe_noiommu_mode to N" in step for step in released["host_steps"])
-    (found,) = info(inventory, {"name": slot})
-    assert (found["driver"], found["driver_override"], found["drift"]) == (None, None, [])
-    assert found["next_boot"]["known"] is False
+    (device,) = info(inventory, {"name": slot})
+    assert (device["driver"], device["driver_override"], device["drift"]) == (None, None, [])
+    assert device["next_boot"]["known"] is False
     run(inventory, "host_policy", **options)
     guest.run("bash -s", input=_BIND_SLOT)
     released = run(inventory, "host_policy", state="absent").of("armfleet.vfio.host_policy")
@@ -199,7 +199,9 @@ def test_device_info_shows_every_device_as_sys_does(guest: Guest, inventory: Pat
     assert len(lasting) == len(machine.devices) >= 70
     for device in lasting:
         seen = next(
-            one for one in machine.devices if (one.bus, one.name) == (device["bus"], device["name"])
+            candidate
+            for candidate in machine.devices
+            if (candidate.bus, candidate.name) == (device["bus"], device["name"])
         )
         assert (device["driver"], device["driver_override"]) == seen.binding
         assert device["iommu_group"] == seen.group

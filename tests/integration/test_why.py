@@ -140,7 +140,7 @@ def test_boot_files_that_were_damaged_drift_until_the_list_is_applied_again(
 
 def test_each_device_is_told_with_why_it_has_its_driver(guest: Guest, inventory: Path) -> None:
     guest.run(_BIND_BY_HAND)
-    found = info(inventory)
+    devices = info(inventory)
     expected = {
         "b101000.ring": "override",
         "b000000.crypto": "manual",
@@ -150,13 +150,13 @@ def test_each_device_is_told_with_why_it_has_its_driver(guest: Guest, inventory:
         "reg-dummy": "name",
         "9050000.smmuv3": "unknown",
     }
-    assert {name: found[name]["bound_by"]["kind"] for name in expected} == expected
+    assert {name: devices[name]["bound_by"]["kind"] for name in expected} == expected
     # Its first is acme,dma-v2.
-    assert found["b002000.dma"]["bound_by"]["message"] == (
+    assert devices["b002000.dma"]["bound_by"]["message"] == (
         "the module acme claims its compatible acme,dma"
     )
-    assert "the last-applied configuration sets" in found["b101000.ring"]["bound_by"]["message"]
-    drifting = {name for name, one in found.items() if one["drift"]}
+    assert "the last-applied configuration sets" in devices["b101000.ring"]["bound_by"]["message"]
+    drifting = {name for name, device in devices.items() if device["drift"]}
     assert drifting == {"b000000.crypto"}
 
 
@@ -166,16 +166,16 @@ def test_another_user_is_told_the_same_as_root_or_that_it_is_not_known(
     guest.run("cat > /root/a-python; chmod 755 /root/a-python", input=_PYTHON_OF_NOBODY)
     of_root, output = whole_info(inventory)
     assert "does not run as root" not in output
-    found, output = whole_info(inventory, ansible_python_interpreter="/root/a-python")
-    unknown = [one["name"] for one in found["devices"] if one["in_use_by"] is None]
+    of_nobody, output = whole_info(inventory, ansible_python_interpreter="/root/a-python")
+    unknown = [device["name"] for device in of_nobody["devices"] if device["in_use_by"] is None]
     assert set(unknown) >= {"b101000.ring", "b102000.ring", "b103000.ring"}
     assert "does not run as root" in output
     assert unknown[0] in output
-    told = {one["name"]: one["in_use_by"] for one in of_root["devices"]}
-    for one in found["devices"]:
-        if one["in_use_by"] is None:
-            one["in_use_by"] = told[one["name"]]
-    assert found == of_root
+    told = {device["name"]: device["in_use_by"] for device in of_root["devices"]}
+    for device in of_nobody["devices"]:
+        if device["in_use_by"] is None:
+            device["in_use_by"] = told[device["name"]]
+    assert of_nobody == of_root
 
 
 def test_modules_that_are_gone_make_the_devices_that_need_them_drift(
@@ -185,10 +185,10 @@ def test_modules_that_are_gone_make_the_devices_that_need_them_drift(
     home = f"/lib/modules/{release}"
     guest.run(f"mv {home} /root/away; mkdir /lib/modules/9.9; cd /lib/modules/9.9; {_NEW_KERNEL}")
     try:
-        found, _output = whole_info(inventory)
+        whole, _output = whole_info(inventory)
     finally:
         guest.run(f"mv /root/away {home}; rm -r /lib/modules/9.9")
-    assert found["kernels"] == [
+    assert whole["kernels"] == [
         {
             "release": "9.9",
             "running": False,
@@ -197,12 +197,12 @@ def test_modules_that_are_gone_make_the_devices_that_need_them_drift(
             "note": None,
         }
     ]
-    of_rings = {one["name"]: one["drift"] for one in found["devices"] if one["desired"]}
+    of_rings = {device["name"]: device["drift"] for device in whole["devices"] if device["desired"]}
     assert set(of_rings) == {"b101000.ring", "b102000.ring", "b103000.ring"}
     for now, new in of_rings.values():
         assert f"no module of the running kernel ({release}) can be loaded: {home}/" in now
         assert new.startswith("kernel 9.9, installed since the last boot, has no module vfio")
-    assert not any(one["drift"] for name, one in info(inventory).items() if name in of_rings)
+    assert not any(device["drift"] for name, device in info(inventory).items() if name in of_rings)
 
 
 OVERRIDDEN = {
@@ -221,27 +221,30 @@ class Story:
 
 def test_the_next_boot_is_told_with_the_lines_that_decide_it(guest: Guest, inventory: Path) -> None:
     guest.run(_WRITE_FILES)
-    found = info(inventory)
-    ring = found["b100000.ring"]
+    devices = info(inventory)
+    ring = devices["b100000.ring"]
     assert ring["next_boot"]["driver"] is None
     assert f"{BLACKLIST}:2 has 'blacklist acme'" in ring["next_boot"]["reason"]
     assert ring["module_configuration"] == [
         {"location": f"{BLACKLIST}:2", "text": "blacklist acme"},
         {"location": f"{LOADED}:1", "text": "acme"},
     ]
-    assert [found[name]["foreign_rules"] for name in ("b101000.ring", "b104000.ring")] == [
+    assert [devices[name]["foreign_rules"] for name in ("b101000.ring", "b104000.ring")] == [
         [{"location": f"{EARLY}:1", "driver_override": "replaced"}],
         [],
     ]
     Story.predicted = {
-        f"{one['bus']}/{name}": (one["next_boot"]["driver"], one["next_boot"]["driver_override"])
-        for name, one in found.items()
-        if one["next_boot"]["known"]
+        f"{device['bus']}/{name}": (
+            device["next_boot"]["driver"],
+            device["next_boot"]["driver_override"],
+        )
+        for name, device in devices.items()
+        if device["next_boot"]["known"]
     }
-    unknown = {name for name, one in found.items() if not one["next_boot"]["known"]}
+    unknown = {name for name, device in devices.items() if not device["next_boot"]["known"]}
     # Of a device that no firmware describes the kernel does not tell that it never had a driver.
-    assert {name for name in unknown if found[name]["dt_path"]} == {"b000000.crypto"}
-    assert {name for name in unknown if found[name]["driver"]} == {"b000000.crypto"}
+    assert {name for name in unknown if devices[name]["dt_path"]} == {"b000000.crypto"}
+    assert {name for name in unknown if devices[name]["driver"]} == {"b000000.crypto"}
     assert {name: Story.predicted[f"platform/{name}"] for name in OVERRIDDEN} == OVERRIDDEN
 
 
@@ -253,9 +256,9 @@ def test_the_boot_comes_as_it_was_told(guest: Guest, inventory: Path) -> None:
     assert {name: running[name] for name in known} == {
         name: Story.predicted[name] for name in known
     }
-    found = info(inventory)
-    assert "blacklist acme" in found["b100000.ring"]["next_boot"]["reason"]
-    assert {name for name, one in found.items() if one["drift"]} == {
+    devices = info(inventory)
+    assert "blacklist acme" in devices["b100000.ring"]["next_boot"]["reason"]
+    assert {name for name, device in devices.items() if device["drift"]} == {
         "b102000.ring",
         "b103000.ring",
     }

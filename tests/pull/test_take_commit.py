@@ -27,8 +27,8 @@ ENVIRONMENT = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/
 class Server:
     """A git server whose owner may do to its repository whatever a file system allows."""
 
-    def __init__(self, place: Path, key: Path, *options: str) -> None:
-        self.path = place
+    def __init__(self, path: Path, key: Path, *options: str) -> None:
+        self.path = path
         self.key = key
         self.git("init", "--quiet", "--initial-branch=main", *options)
 
@@ -126,11 +126,11 @@ def program() -> ModuleType:
     return module
 
 
-def make_key(place: Path) -> Path:
+def make_key(path: Path) -> Path:
     subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(place)], check=True
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)], check=True
     )
-    return place
+    return path
 
 
 @pytest.fixture
@@ -566,13 +566,13 @@ class TestReplay:
 class TestKeysThatACommitCouldName:
     """What a signature is verified with comes from root and from no commit."""
 
-    @pytest.mark.parametrize("place", ["repository", "collections", "repository.git"])
+    @pytest.mark.parametrize("directory", ["repository", "collections", "repository.git"])
     def test_signers_among_what_was_fetched_are_refused(
-        self, host: Host, server: Server, signers: Path, place: str
+        self, host: Host, server: Server, signers: Path, directory: str
     ) -> None:
         server.commit("first")
-        (host.home / place).mkdir()
-        inside = shutil.copy(signers, host.home / place / "signers")
+        (host.home / directory).mkdir()
+        inside = shutil.copy(signers, host.home / directory / "signers")
         host.signers = Path(inside)
         assert "`pull_allowed_signers` is" in host.take()
         assert "a directory of the checkout" in host.take()
@@ -725,11 +725,11 @@ class TestSubmodules:
         self.assert_taken(host, content="two")
 
     @pytest.mark.parametrize(
-        ("when", "place", "planted"),
+        ("when", "planted_at", "planted"),
         [
             *(
-                ("before", place, planted)
-                for place in ("a/sub", "a/sub/inner")
+                ("before", planted_at, planted)
+                for planted_at in ("a/sub", "a/sub/inner")
                 for planted in ("directory", "file", "link", "repository", "no one", "nowhere")
             ),
             ("before", "a", "link"),
@@ -745,7 +745,7 @@ class TestSubmodules:
         server: Server,
         add: Callable[[str], None],
         when: str,
-        place: str,
+        planted_at: str,
         planted: str,
     ) -> None:
         server.commit("first")
@@ -757,7 +757,7 @@ class TestSubmodules:
         outside = host.home / "outside"
         (outside / "sub/inner").mkdir(parents=True)
         (outside / "sub/inner/kept").touch()
-        target = host.checkout / place
+        target = host.checkout / planted_at
         _remove(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         if planted == "file":
@@ -784,14 +784,14 @@ class TestSubmodules:
         add("sub")
         self.assert_taken(host)
         self.drop(server, "sub")
-        place = server.path / "sub"
+        path = server.path / "sub"
         if becomes == "directory":
-            place.mkdir()
-            (place / "tracked").touch()
+            path.mkdir()
+            (path / "tracked").touch()
         elif becomes == "file":
-            place.touch()
+            path.touch()
         elif becomes == "link":
-            place.symlink_to("site.yml")
+            path.symlink_to("site.yml")
         server.commit("without")
         for _pull in range(2):
             assert host.take() == ""
@@ -906,23 +906,23 @@ class TestSubmodules:
         assert (host.home / "kept").exists()
 
 
-def _remove(place: Path) -> None:
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     else:
-        place.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
-def _assert_same_files(one: Path, other: Path) -> None:
-    found, expected = (
+def _assert_same_files(checkout: Path, original: Path) -> None:
+    actual, expected = (
         {
             str(path.relative_to(top)): path.is_dir()
             for path in top.rglob("*")
             if ".git" not in path.relative_to(top).parts
         }
-        for top in (one, other)
+        for top in (checkout, original)
     )
-    assert found == expected
+    assert actual == expected
 
 
 class TestHashes:

@@ -92,7 +92,7 @@ ip link set eth0 down
 ip link set eth0 master bond0
 ip link set bond0 master br0
 ip address flush dev eth0
-for one in eth0 bond0 br0; do ip link set "$one" up; done
+for interface in eth0 bond0 br0; do ip link set "$interface" up; done
 ip address add 10.0.2.15/24 dev br0
 ip route add default via 10.0.2.2
 touch /run/stacked
@@ -110,12 +110,12 @@ rm /run/stacked
 """
 
 ROOT, RAID, SWAP, LOOP, MIRROR, JOURNAL = (
-    f"/virtio_mmio@a000{place}00" for place in ("2", "4", "6", "8", "a", "c")
+    f"/virtio_mmio@a000{digit}00" for digit in ("2", "4", "6", "8", "a", "c")
 )
 NETWORK, SPARE_NETWORK = "/virtio_mmio@a001400", "/virtio_mmio@a001600"
 GPIO, CLOCK, REGULATOR = "/pl061@9030000", "/clock-gate", "/regulator"
 TIMER, SENSOR, DOG = (
-    f"/soc/{one}" for one in ("timer@b016000", "sensor@b017000", "watchdog@b012000")
+    f"/soc/{node}" for node in ("timer@b016000", "sensor@b017000", "watchdog@b012000")
 )
 RTC = "/pl031@9010000"
 # By device-tree path: the kind to accept, and what the refusal says.
@@ -206,19 +206,19 @@ def refusals(inventory: Path, asked: list[tuple[str, dict[str, Any]]]) -> list[l
 
 
 def lines_about(path: str, lines: list[str], kind: str) -> str:
-    found = [
+    matches = [
         line
         for line in lines
         if line.startswith(f"{path} (") and f"add '{kind}' to `allow`" in line
     ]
-    return "\n".join(found)
+    return "\n".join(matches)
 
 
 def test_all_that_the_machine_stands_on_is_refused_at_once(inventory: Path) -> None:
     lines = refusal_lines(apply(inventory, ENTRIES))
     for path, (kind, sentences) in CARRIED.items():
         told = lines_about(path, lines, kind)
-        assert [one for one in sentences if one not in told] == [], "\n".join(lines)
+        assert [sentence for sentence in sentences if sentence not in told] == [], "\n".join(lines)
     assert refusal_lines(apply(inventory, ENTRIES, "--check")) == lines
 
 
@@ -234,7 +234,7 @@ def test_each_is_refused_alone_and_what_others_may_lose_does_not_help(inventory:
     answers = refusals(inventory, [("host_policy", options) for options in asked])
     for (path, (kind, sentences)), lines in zip(CARRIED.items(), answers, strict=True):
         told = lines_about(path, lines, kind)
-        assert [one for one in sentences if one not in told] == []
+        assert [sentence for sentence in sentences if sentence not in told] == []
 
 
 def test_the_small_modules_refuse_as_well(inventory: Path) -> None:
@@ -282,11 +282,11 @@ def test_device_info_shows_the_same(inventory: Path) -> None:
     devices = [{"dt_path": path} for path in CARRIED]
     shown = info(inventory, *devices)
     lines = refusal_lines(apply(inventory, ENTRIES))
-    for one in shown:
-        kind, _sentences = CARRIED[one["dt_path"]]
-        assert kind in [hazard["kind"] for hazard in one["in_use_by"]]
-        for hazard in one["in_use_by"]:
-            assert hazard["message"] in lines_about(one["dt_path"], lines, hazard["kind"])
+    for device in shown:
+        kind, _sentences = CARRIED[device["dt_path"]]
+        assert kind in [hazard["kind"] for hazard in device["in_use_by"]]
+        for hazard in device["in_use_by"]:
+            assert hazard["message"] in lines_about(device["dt_path"], lines, hazard["kind"])
 
 
 def test_what_is_allowed_and_can_be_done_is_done_and_can_be_given_back(
@@ -319,7 +319,7 @@ def test_the_next_boot_is_judged_as_the_running_system_is(guest: Guest, inventor
     options = {"runtime": False, "reset_required": False, "unsafe_noiommu": True}
     lines = refusal_lines(apply(inventory, CARELESS, **options))
     told = "\n".join(lines)
-    assert [one for one in LOST if one not in told] == [], told
+    assert [sentence for sentence in LOST if sentence not in told] == [], told
     assert refusal_lines(apply(inventory, CARELESS, "--check", "--diff", **options)) == lines
     assert guest.run("ls /run/armfleet-vfio-reboot-required", check=False).returncode != 0
 
@@ -337,7 +337,7 @@ def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
         "unsafe_noiommu": True,
     }
     accepting = {**options, "allow": ["storage"]}
-    asked = [("armfleet.vfio.host_policy", one) for one in (options, accepting, options)]
+    asked = [("armfleet.vfio.host_policy", given) for given in (options, accepting, options)]
     refused, done, again = play(inventory, refused_tasks_play(asked)).tasks
     (line,) = refused.refusal.splitlines()
     assert "loop0 is mounted on /mnt/loop" in line
@@ -359,7 +359,8 @@ def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
         if task.action == "armfleet.vfio.device_info"
     ]
     assert {
-        one["dt_path"]: [lost["accepted"] for lost in one["lost_at_boot"]] for one in checked
+        device["dt_path"]: [lost["accepted"] for lost in device["lost_at_boot"]]
+        for device in checked
     } == {
         LOOP: [True],
         SPARE_NETWORK: [False],
@@ -379,7 +380,9 @@ def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
     # A disk that nothing uses is taken by the boot as well.
     guest.run("echo '/dev/vdc none swap noauto' >> /etc/fstab")
     idle = {"devices": [{"dt_path": SWAP, "policy": "no_autobind"}]}
-    asked = [("armfleet.vfio.host_policy", {**idle, "runtime": one}) for one in (True, False)]
+    asked = [
+        ("armfleet.vfio.host_policy", {**idle, "runtime": runtime}) for runtime in (True, False)
+    ]
     released = ("armfleet.vfio.host_policy", {"state": "absent"})
     *judged, last = play(inventory, refused_tasks_play([*asked, released])).tasks
     guest.run("cp /root/fstab /etc/fstab")

@@ -147,8 +147,8 @@ def test_rules_that_are_replayed_and_services_that_restart_leave_an_open_device_
         for command in _RESTARTS:
             guest.run(command)
             assert read_machine(guest).at(RING).binding == VFIO
-        (found,) = info(inventory, {"dt_path": RING})
-        assert sentence in [one["message"] for one in found["in_use_by"]]
+        (device,) = info(inventory, {"dt_path": RING})
+        assert sentence in [hazard["message"] for hazard in device["in_use_by"]]
         # A run of the same list, as at the next night, has nothing to do with it.
         assert apply_vfio(inventory, RING).changed == {"test-d": 0}
 
@@ -182,7 +182,7 @@ def test_a_remove_that_never_returns_does_not_keep_the_run(guest: Guest, invento
     assert apply_vfio(inventory, THIRD_RING, timeout=TIMEOUT).code == 0
     assert read_machine_but(guest, STUCK)[THIRD_RING] == VFIO
     shown = info(inventory, {"dt_path": STUCK})
-    assert [one["dt_path"] for one in shown] == [STUCK]
+    assert [device["dt_path"] for device in shown] == [STUCK]
     # When the kernel lets go, the next run brings the device back.
     guest.run("echo N > /sys/module/acme_stuck/parameters/stuck")
     after = apply_vfio(inventory, THIRD_RING, timeout=TIMEOUT)
@@ -197,11 +197,11 @@ def read_machine_but(guest: Guest, path: str) -> dict[str, tuple[str | None, str
         f' [ "$p" = "{path}" ] || [ -z "$p" ] ||'
         ' echo "$p $(basename "$(readlink $d/driver)") $(cat $d/driver_override)"; done'
     )
-    found = {}
+    bindings = {}
     for line in guest.run(script).stdout.splitlines():
-        place, driver, override = line.split(" ")
-        found[place] = (driver or None, None if override == "(null)" else override)
-    return found
+        node, driver, override = line.split(" ")
+        bindings[node] = (driver or None, None if override == "(null)" else override)
+    return bindings
 
 
 def test_a_group_whose_other_device_stays_on_its_driver_is_of_no_use(
