@@ -68,6 +68,6 @@ def examples_of_depth(request: pytest.FixtureRequest, depth: str) -> Callable[[T
 @pytest.fixture
 def counts(request: pytest.FixtureRequest) -> Counts:
     """Numbers that are printed at the end of the run."""
-    found = Counts()
-    request.config.stash[_counted][request.node.name] = found
-    return found
+    numbers = Counts()
+    request.config.stash[_counted][request.node.name] = numbers
+    return numbers

@@ -56,8 +56,8 @@ class Watch:
             is_written = bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
             return is_written and str(arguments[0]).startswith(PLACES)
         # fchmod has a descriptor, and a link is the second of two.
-        place = arguments[1 if event == "os.symlink" else 0]
-        return isinstance(place, int) or str(place).startswith(PLACES)
+        target = arguments[1 if event == "os.symlink" else 0]
+        return isinstance(target, int) or str(target).startswith(PLACES)
 
 
 class Wish(NamedTuple):

@@ -66,14 +66,14 @@ def passthrough_list(plan: Plan) -> list[dict[str, Any]]:
     """Some devices that nothing depends on, for VFIO; what carries a console is refused."""
     assert plan.device_tree
     devices = build(read_file(plan.device_tree)).kernel.devices.values()
-    parents = {str(parent) for one in devices for parent in PurePosixPath(one.home).parents}
+    parents = {str(parent) for device in devices for parent in PurePosixPath(device.home).parents}
     free = [
-        str(one.of_path)
-        for one in devices
-        if one.driver
-        and not one.carries
-        and one.home not in parents
-        and not any(link.status == "active" for link in one.consumers)
+        str(device.of_path)
+        for device in devices
+        if device.driver
+        and not device.carries
+        and device.home not in parents
+        and not any(link.status == "active" for link in device.consumers)
     ]
     chosen = random.Random(plan.name).sample(free, min(_LONGEST_LIST, len(free)))
     return [{"dt_path": path, "policy": "vfio"} for path in chosen]
@@ -102,10 +102,10 @@ def run_on(board: Host, *command: str) -> str:
 
 def put_file_for_folder(board: Host, folder: str) -> None:
     """Let there be a file where the board should have that directory."""
-    place = root(board) / folder[1:]
-    shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text("")
+    path = root(board) / folder[1:]
+    shutil.rmtree(path, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
 
 
 def fill(board: Host, folder: str) -> None:

@@ -122,4 +122,6 @@ class Lab:
 def bindings(machine: Machine) -> dict[str, Binding]:
     """Driver and override of every device, by its name."""
     devices = machine.kernel.devices.values()
-    return {one.name: (one.driver and one.driver.name, one.override) for one in devices}
+    return {
+        device.name: (device.driver and device.driver.name, device.override) for device in devices
+    }

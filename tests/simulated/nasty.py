@@ -82,7 +82,9 @@ GOOD = {
     "dt_path": st.lists(_NODE, min_size=1, max_size=4).map(lambda nodes: "/" + "/".join(nodes))
     | st.lists(_NODE, min_size=1, max_size=3).map("/".join),
     "compatible": st.tuples(_WORD, _WORD).map(",".join),
-    "acpi_path": st.lists(_SEGMENT, min_size=1, max_size=4).map(lambda one: "\\" + ".".join(one)),
+    "acpi_path": st.lists(_SEGMENT, min_size=1, max_size=4).map(
+        lambda segments: "\\" + ".".join(segments)
+    ),
     "acpi_hid": st.from_regex(r"[A-Z]{3,4}[0-9A-F]{4}", fullmatch=True),
     "name": st.tuples(_ADDRESS, _WORD).map(".".join) | st.tuples(_WORD, _WORD).map(":".join),
     "driver": st.lists(_WORD, min_size=1, max_size=3).map(" ".join) | _WORD,
@@ -96,16 +98,16 @@ def texts(draw: st.DrawFn, kind: str) -> str:
     """Return a text for this kind of selector, for ``driver`` or for ``when_board``."""
     text = draw(GOOD[kind])
     for _time in range(draw(st.sampled_from((0, 0, 1, 1, 2)))):
-        place = draw(st.integers(0, len(text)))
-        end = place + draw(st.integers(0, 2))
-        text = text[:place] + draw(_CHANGES) + text[end:]
+        start = draw(st.integers(0, len(text)))
+        end = start + draw(st.integers(0, 2))
+        text = text[:start] + draw(_CHANGES) + text[end:]
     return text
 
 
 def neighbours(text: str) -> set[str]:
     """Texts that are almost this one, and not it."""
     middle = len(text) // 2
-    found = {
+    variants = {
         text[:-1],
         text[1:],
         text + "0",
@@ -116,9 +118,9 @@ def neighbours(text: str) -> set[str]:
         text.swapcase(),
         text.upper(),
         text.lower(),
-        *(text.replace(one, other) for one, other in (("-", "_"), (".", "-"), (",", "."))),
+        *(text.replace(old, new) for old, new in (("-", "_"), (".", "-"), (",", "."))),
         # What patterns would match.
-        *(text.replace(one, other) for one, other in (("*", "xx"), ("?", "x"), ("[a-z]", "x"))),
+        *(text.replace(old, new) for old, new in (("*", "xx"), ("?", "x"), ("[a-z]", "x"))),
         *text.split("|"),
     }
-    return found - {text, ""}
+    return variants - {text, ""}

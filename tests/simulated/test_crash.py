@@ -84,22 +84,22 @@ def begin(
 def seen(host: Host) -> dict[str, str]:
     """Drivers, overrides, modules, files and links of the host, through its own root."""
     root = Path(f"/proc/{host.pid}/root")
-    found = {}
+    state = {}
     for name in NAMES:
         (device,) = root.glob(f"sys/bus/*/devices/{name}")
         driver = device / "driver"
-        found[f"{name} driver"] = driver.readlink().name if driver.is_symlink() else "none"
-        found[f"{name} override"] = (device / "driver_override").read_text()
-    found["modules"] = " ".join(sorted(one.name for one in root.glob("sys/module/*")))
+        state[f"{name} driver"] = driver.readlink().name if driver.is_symlink() else "none"
+        state[f"{name} override"] = (device / "driver_override").read_text()
+    state["modules"] = " ".join(sorted(module.name for module in root.glob("sys/module/*")))
     for folder in ("udev/rules.d", "modprobe.d", "modules-load.d"):
         for file in root.glob(f"etc/{folder}/*armfleet*"):
-            found[file.name] = file.read_text()
+            state[file.name] = file.read_text()
     for kept in root.glob("var/lib/armfleet-vfio/*"):
-        found[kept.name] = kept.read_text()
+        state[kept.name] = kept.read_text()
     for link in root.glob("dev/vfio/**/by-*/*"):
-        found[str(link.relative_to(root))] = str(link.readlink())
-    found["run"] = " ".join(sorted(one.name for one in root.glob("run/armfleet-vfio/*")))
-    return found
+        state[str(link.relative_to(root))] = str(link.readlink())
+    state["run"] = " ".join(sorted(file.name for file in root.glob("run/armfleet-vfio/*")))
+    return state
 
 
 def different(now: dict[str, str], expected: dict[str, str]) -> list[object]:

@@ -41,8 +41,8 @@ class Run(NamedTuple):
     before: Sequence[dict[str, Any]]
     wanted: Sequence[dict[str, Any]]
 
-    def prepare(self, place: Path) -> Lab:
-        lab = Lab(lambda: build(TREE, DESCRIPTION), place)
+    def prepare(self, folder: Path) -> Lab:
+        lab = Lab(lambda: build(TREE, DESCRIPTION), folder)
         if self.before:
             lab.apply(self.before, **SETTINGS)
         lab.machine.watch.take()
@@ -57,8 +57,8 @@ def _in_no_hurry_to_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
 
 
-def undisturbed(run: Run, place: Path) -> list[Write]:
-    lab = run.prepare(place)
+def undisturbed(run: Run, folder: Path) -> list[Write]:
+    lab = run.prepare(folder)
     lab.apply(run.wanted, **SETTINGS)
     return lab.machine.watch.take()
 

@@ -94,18 +94,18 @@ def meant(entry: Entry, *, is_there: bool) -> Device | None:
 def device(name: str, kind: str, value: str, *properties: str) -> Device:
     """A device that is called so, or that has this in its node or in its ACPI table."""
     name = value if kind == "name" else name
-    found = Device(name, "platform", f"devices/platform/{name}", f"platform:{name}")
+    made = Device(name, "platform", f"devices/platform/{name}", f"platform:{name}")
     if kind == "dt_path":
-        found.of_path = value
-        found.of_properties = (f"OF_FULLNAME={value}", *properties)
+        made.of_path = value
+        made.of_properties = (f"OF_FULLNAME={value}", *properties)
     elif kind == "compatible":
-        found.compatible = (value,)
-        found.of_properties = ("OF_COMPATIBLE_0=acme,first", f"OF_COMPATIBLE_1={value}")
+        made.compatible = (value,)
+        made.of_properties = ("OF_COMPATIBLE_0=acme,first", f"OF_COMPATIBLE_1={value}")
     elif kind == "acpi_path":
-        found.acpi_path = value
+        made.acpi_path = value
     elif kind == "acpi_hid":
-        found.acpi_path, found.hid = "\\_SB_.DEV0", value
-    return found
+        made.acpi_path, made.hid = "\\_SB_.DEV0", value
+    return made
 
 
 def decoys(entry: Entry) -> Iterator[Device]:
@@ -127,9 +127,9 @@ def machine_with(entry: Entry, intended: Device | None, *, is_there: bool) -> Ma
     machine.tree.put(f"{DEVICE_TREE}/compatible", "".join(f"{name}\0" for name in names))
     if is_there and entry.selector.reference:
         machine.tree.put(f"{DEVICE_TREE}/aliases/{entry.selector.reference}", ALIASED + "\0")
-    for one in (intended, *decoys(entry)):
-        if one:
-            machine.kernel.add_device(one)
+    for candidate in (intended, *decoys(entry)):
+        if candidate:
+            machine.kernel.add_device(candidate)
     return machine
 
 
@@ -153,12 +153,12 @@ def rules_of(machine: Machine, root: Path, entry: dict[str, Any]) -> str:
 def matched(machine: Machine, rules: str) -> dict[str, str]:
     """Return the driver that udev gives each device for which the rules have one."""
     udev = Udev(machine, rules)
-    found = {}
-    for one in machine.kernel.devices.values():
-        properties = udev.properties("add", one)
+    drivers = {}
+    for candidate in machine.kernel.devices.values():
+        properties = udev.properties("add", candidate)
         if "ARMFLEET_VFIO_POLICY" in properties:
-            found[one.name] = properties[".armfleet_vfio_driver"]
-    return found
+            drivers[candidate.name] = properties[".armfleet_vfio_driver"]
+    return drivers
 
 
 def test_a_text_is_refused_or_its_rules_match_what_it_names_and_nothing_else(

@@ -64,26 +64,26 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
     host.stop()
 
 
-def seen(place: Path) -> dict[str, str]:
+def seen(top: Path) -> dict[str, str]:
     """As everything() tells of a machine in this process."""
-    found = {}
-    for folder, folders, files in os.walk(place):
+    entries = {}
+    for folder, folders, files in os.walk(top):
         for name in (*folders, *files):
             path = Path(folder, name)
-            found[str(path.relative_to(place))] = shown(path)
+            entries[str(path.relative_to(top))] = shown(path)
     # It is no part of the machine.
-    del found["modprobe"]
-    del found["dev"], found["sys"]
-    return {path: content for path, content in found.items() if path != "dev/vfio"}
+    del entries["modprobe"]
+    del entries["dev"], entries["sys"]
+    return {path: content for path, content in entries.items() if path != "dev/vfio"}
 
 
 def shown(path: Path) -> str:
-    found = path.lstat()
-    if stat.S_ISLNK(found.st_mode):
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
         return f"-> {path.readlink()}"
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         return "folder"
-    mode = stat.S_IMODE(found.st_mode)
+    mode = stat.S_IMODE(status.st_mode)
     return f"{mode:04o} {path.read_bytes() if mode & 0o444 else b''!r}"
 
 

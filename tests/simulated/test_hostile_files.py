@@ -53,7 +53,7 @@ STRIDES = {"check": 32, "test": 4, "nightly": 1}
 MOUNTS_OF_ALL = 5
 NAME = "1000.dma"
 HOME = f"devices/platform/{NAME}"
-DISK, TERMINAL, PORT = (f"{HOME}/{place}" for place in ("block/sda", "tty/ttyX0", "net/eth0"))
+DISK, TERMINAL, PORT = (f"{HOME}/{path}" for path in ("block/sda", "tty/ttyX0", "net/eth0"))
 CLOCK, REGULATOR = f"{HOME}/rtc/rtc0", f"{HOME}/regulator/regulator.1"
 MOUNTED = b"30 1 8:0 / /data rw,relatime shared:1 - ext4 /dev/sda rw\n"
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -163,9 +163,9 @@ def spoilt(draw: st.DrawFn, good: bytes) -> bytes:
     """The content with pieces in the place of parts of it, or cut short, or any bytes at all."""
     content = good
     for _time in range(draw(st.integers(1, 4))):
-        place = draw(st.integers(0, len(content)))
-        end = place + draw(st.sampled_from((0, 0, 1, 8)))
-        content = content[:place] + draw(_BYTES) + content[end:]
+        start = draw(st.integers(0, len(content)))
+        end = start + draw(st.sampled_from((0, 0, 1, 8)))
+        content = content[:start] + draw(_BYTES) + content[end:]
     return content if draw(st.booleans()) else content[: draw(st.integers(0, len(content)))]
 
 
@@ -250,7 +250,7 @@ def host_policy(hostile: HostileHost) -> dict[str, Any]:
 
 def kinds(answer: dict[str, Any]) -> set[str]:
     """Return what the devices of device_info carry."""
-    return {hazard["kind"] for one in answer["devices"] for hazard in one["in_use_by"]}
+    return {hazard["kind"] for device in answer["devices"] for hazard in device["in_use_by"]}
 
 
 def test_any_bytes_in_a_file_end_in_an_answer(
@@ -304,7 +304,7 @@ def test_any_bytes_in_a_file_end_in_an_answer(
 
 def mangled(name: bytes) -> bytes:
     """As the kernel writes a name: mangle_path in fs/seq_file.c."""
-    return re.sub(rb"[ \t\n\\#]", lambda found: b"\\%03o" % ord(found.group()), name)
+    return re.sub(rb"[ \t\n\\#]", lambda match: b"\\%03o" % ord(match.group()), name)
 
 
 _NAMES = st.lists(_BYTES, min_size=1, max_size=4).map(
@@ -321,16 +321,16 @@ def test_mounts_are_known_whatever_their_places_and_sources_are_called(
     def look(mounts: list[tuple[int, bytes, bytes]]) -> None:
         lines = [
             b"30 1 8:%d / %s rw shared:1 - ext4 %s rw,errors=x\n"
-            % (number, mangled(place), mangled(source))
-            for number, place, source in mounts
+            % (number, mangled(mount_point), mangled(source))
+            for number, mount_point, source in mounts
         ]
         (tmp_path / "self/mountinfo").write_bytes(b"".join(lines))
-        found = Processes(str(tmp_path)).mounts()
-        assert found.mounts == [
-            Mount(f"8:{number}", os.fsdecode(source), _text.printable(os.fsdecode(place)))
-            for number, place, source in mounts
+        mounted = Processes(str(tmp_path)).mounts()
+        assert mounted.mounts == [
+            Mount(f"8:{number}", os.fsdecode(source), _text.printable(os.fsdecode(mount_point)))
+            for number, mount_point, source in mounts
         ]
-        assert not found.unknown
+        assert not mounted.unknown
 
     examples = settings(
         max_examples=EXAMPLES[depth] // 10,

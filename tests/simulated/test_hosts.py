@@ -91,9 +91,9 @@ def test_a_write_has_the_kernels_effect_and_its_errno(host: Host) -> None:
 
 
 def test_what_is_gone_is_gone_at_once(host: Host) -> None:
-    place = "/sys/module/vfio_platform"
-    parameter = f"{place}/parameters/reset_required"
-    looks = (f"ls {place}", f"cd {place}", f"test -r {parameter}", f"cat {parameter}")
+    home = "/sys/module/vfio_platform"
+    parameter = f"{home}/parameters/reset_required"
+    looks = (f"ls {home}", f"cd {home}", f"test -r {parameter}", f"cat {parameter}")
     told(host, "modprobe vfio-platform")
     for look in looks:
         told(host, look)

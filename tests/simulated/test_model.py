@@ -64,7 +64,7 @@ def entries(board: Board) -> st.SearchStrategy[list[dict[str, Any]]]:
         selectors += [{"name": f"{number + 1:x}000.{part.kind}"}]
     entry = st.tuples(
         st.sampled_from(selectors), st.sampled_from(POLICIES), st.sampled_from(DRIVERS)
-    ).map(lambda one: {**one[0], **policy(*one[1:]), "required": False})
+    ).map(lambda drawn: {**drawn[0], **policy(*drawn[1:]), "required": False})
     return st.lists(entry, max_size=len(board.parts))
 
 
@@ -87,12 +87,17 @@ def unforetold(
 ) -> list[object]:
     """Return what differs between check mode and the run."""
     different: list[object] = []
-    for one, other in zip(foretold.devices, done.devices, strict=True):
-        ends = one.after.driver, other.after.driver
-        if one.steps != other.steps or one.after.driver_override != other.after.driver_override:
-            different.append((one, other))
-        elif ends[0] != ends[1] and not is_for_the_kernel_to_say(one, other, refusing, waiting):
-            different.append((one.device.label, *ends))
+    for expected, actual in zip(foretold.devices, done.devices, strict=True):
+        ends = expected.after.driver, actual.after.driver
+        if (
+            expected.steps != actual.steps
+            or expected.after.driver_override != actual.after.driver_override
+        ):
+            different.append((expected, actual))
+        elif ends[0] != ends[1] and not is_for_the_kernel_to_say(
+            expected, actual, refusing, waiting
+        ):
+            different.append((expected.device.label, *ends))
     if (foretold.host_steps, foretold.files) != (done.host_steps, done.files):
         different.append((foretold.host_steps, done.host_steps))
     return different
@@ -133,7 +138,7 @@ class Fleet(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.place = tempfile.TemporaryDirectory(dir="/dev/shm")
+        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm")
         self.last: tuple[list[dict[str, Any]], dict[str, Any]] | None = None
         self.claimed: set[str] = set()
         self.kept: Kept | None = None
@@ -141,7 +146,7 @@ class Fleet(RuleBasedStateMachine):
     @initialize(board=boards())
     def boot_first(self, board: Board) -> None:
         self.board = board
-        self.lab = Lab(board.boot, Path(self.place.name))
+        self.lab = Lab(board.boot, Path(self.folder.name))
 
     @rule(data=st.data(), asked=SETTINGS)
     def apply(self, data: st.DataObject, asked: dict[str, Any]) -> None:
@@ -162,18 +167,18 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def another_tool_unbinds(self, data: st.DataObject) -> None:
-        place = self.some_device(data)
-        self.write(f"{place}/driver/unbind", place.rpartition("/")[2])
+        home = self.some_device(data)
+        self.write(f"{home}/driver/unbind", home.rpartition("/")[2])
 
     @rule(data=st.data(), driver=st.sampled_from(["vfio-platform", *DRIVERS]))
     def another_tool_binds(self, data: st.DataObject, driver: str) -> None:
-        place = self.some_device(data)
-        self.write(f"bus/platform/drivers/{driver}/bind", place.rpartition("/")[2])
+        home = self.some_device(data)
+        self.write(f"bus/platform/drivers/{driver}/bind", home.rpartition("/")[2])
 
     @rule(data=st.data())
     def another_tool_probes(self, data: st.DataObject) -> None:
-        place = self.some_device(data)
-        self.write(f"{place}/subsystem/drivers_probe", place.rpartition("/")[2])
+        home = self.some_device(data)
+        self.write(f"{home}/subsystem/drivers_probe", home.rpartition("/")[2])
 
     @rule(value=st.sampled_from(["0", "1"]))
     def another_tool_stops_probing(self, value: str) -> None:
@@ -206,16 +211,16 @@ class Fleet(RuleBasedStateMachine):
         self.assert_the_kept_answer_is_true()
 
     def teardown(self) -> None:
-        self.place.cleanup()
+        self.folder.cleanup()
 
     def some_device(self, data: st.DataObject) -> str:
-        devices = sorted(one.home for one in self.lab.machine.kernel.devices.values())
+        devices = sorted(device.home for device in self.lab.machine.kernel.devices.values())
         return data.draw(st.sampled_from(devices))
 
     def write(self, path: str, text: str) -> None:
         self.counts.add("steps")
-        place = self.lab.machine.tree.resolve(path)
-        file = None if place is None else self.lab.machine.tree.lookup(place)
+        resolved = self.lab.machine.tree.resolve(path)
+        file = None if resolved is None else self.lab.machine.tree.lookup(resolved)
         self.last = None
         try:
             if file:
@@ -241,11 +246,15 @@ class Fleet(RuleBasedStateMachine):
         assert not isinstance(foretold, str), foretold
         self.counts.add("lists applied")
         assert not unforetold(foretold, done, self.board.refusing, self.waiting())
-        selected = {one.device.name for one in done.devices}
+        selected = {device_outcome.device.name for device_outcome in done.devices}
         assert {device_of(write) for write in writes if "module/" not in write.path} <= selected
         self.assert_nothing_left_to_do(wanted, asked)
         self.last = (wanted, asked)
-        self.claimed = {one.device.name for one in done.devices if one.policy.kind != "default"}
+        self.claimed = {
+            device_outcome.device.name
+            for device_outcome in done.devices
+            if device_outcome.policy.kind != "default"
+        }
         self.assert_the_next_boot_gives_the_same()
 
     def assert_the_next_boot_gives_the_same(self) -> None:
@@ -261,9 +270,11 @@ class Fleet(RuleBasedStateMachine):
     def waiting(self) -> set[str]:
         """Return the devices of which a supplier has no driver."""
         return {
-            one.name
-            for one in self.lab.machine.kernel.devices.values()
-            if any(link.supplier.driver is None and not link.is_relaxed for link in one.suppliers)
+            device.name
+            for device in self.lab.machine.kernel.devices.values()
+            if any(
+                link.supplier.driver is None and not link.is_relaxed for link in device.suppliers
+            )
         }
 
     def assert_nothing_left_to_do(

@@ -63,10 +63,10 @@ def without(other: dict[str, str | None], contents: dict[str, str | None]) -> di
     }
 
 
-def lasting(found: dict[str, str | None], left: tuple[str, ...]) -> dict[str, str | None]:
+def lasting(contents: dict[str, str | None], left: tuple[str, ...]) -> dict[str, str | None]:
     """Without traces of the kernel's own, and without the numbers that it hands out."""
     return {
         NUMBERS.sub("#", path): NUMBERS.sub("#", content) if content else content
-        for path, content in found.items()
+        for path, content in contents.items()
         if not any(trace in path + "/" for trace in left)
     }

@@ -73,16 +73,16 @@ CLAIMED_BY_ONE_LIST = {
 
 
 def dtb(name: str) -> Path:
-    (found,) = (path for path in device_trees() if path.name == name)
-    return found
+    (match,) = (path for path in device_trees() if path.name == name)
+    return match
 
 
 def on_no_driver(machine: Machine) -> set[str]:
     """Return what was taken from all drivers, by its path in the device tree or by its name."""
     return {
-        one.of_path or one.name
-        for one in machine.kernel.devices.values()
-        if machine.tree.read(f"bus/{one.bus}/devices/{one.name}/driver_override") == b"none\n"
+        device.of_path or device.name
+        for device in machine.kernel.devices.values()
+        if machine.tree.read(f"bus/{device.bus}/devices/{device.name}/driver_override") == b"none\n"
     }
 
 
@@ -141,17 +141,19 @@ def call(example: Path, fleet: Sequence[Host], *command: str) -> subprocess.Comp
 
 def changed(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
     assert run.returncode == 0, run.stdout + run.stderr
-    found = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.stdout, re.MULTILINE)
-    return {host: int(number) for host, number in found}
+    counts = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.stdout, re.MULTILINE)
+    return {host: int(number) for host, number in counts}
 
 
 def overrides(host: Host) -> dict[str, str]:
     """Return the overrides of a host's devices by their paths, as its own /sys shows them."""
     devices = Path(f"/proc/{host.pid}/root/sys/bus/platform/devices")
-    found = {one: (one / "driver_override").read_text().strip() for one in devices.iterdir()}
+    by_device = {
+        device: (device / "driver_override").read_text().strip() for device in devices.iterdir()
+    }
     return {
-        str((one / "of_node").readlink()).partition("/devicetree/base")[2]: override
-        for one, override in found.items()
+        str((device / "of_node").readlink()).partition("/devicetree/base")[2]: override
+        for device, override in by_device.items()
         if override != "(null)"
     }
 
@@ -168,8 +170,8 @@ def test_the_example_refuses_hosts_whose_board_is_not_known(
 def test_the_example_finds_the_boards_and_applies_their_lists(
     example: Path, fleet: list[Host]
 ) -> None:
-    found = call(example, fleet, "ansible-playbook", "armfleet.vfio.boards")
-    assert set(changed(found).values()) == {0}
+    run = call(example, fleet, "ansible-playbook", "armfleet.vfio.boards")
+    assert set(changed(run).values()) == {0}
     assert changed(call(example, fleet, "ansible-playbook", "site.yml")) == dict.fromkeys(BOARDS, 1)
     assert {host.name: overrides(host) for host in fleet} == OVERRIDES
     again = call(example, fleet, "ansible-playbook", "site.yml")

@@ -69,15 +69,15 @@ def test_a_rollout_stops_at_the_wave_that_fails_and_is_put_back(tmp_path: Path) 
         stopped = roll_out(boards, LIST, rollout_canaries=["canary"], rollout_waves=[1, 2, "100%"])
         assert stopped.code == 2
         assert boards.on_vfio() == {"canary": ON_VFIO, "a": ON_VFIO, "b": 0, "c": 0, "d": 1}
-        found = rows(stopped)
-        assert {name: row[:2] for name, row in found.items()} == {
+        table = rows(stopped)
+        assert {name: row[:2] for name, row in table.items()} == {
             "b": ("2", "failed"),
             "canary": ("1", "changed"),
             "a": ("2", "changed"),
             "c": ("-", "not started"),
             "d": ("-", "not started"),
         }
-        assert "has no vfio-platform" in found["b"].sentence
+        assert "has no vfio-platform" in table["b"].sentence
         assert "armfleet.vfio.rollback -e passthrough_rollout=test" in stopped.output
         back = play(
             boards.inventory,
@@ -121,18 +121,18 @@ def test_each_broken_host_is_its_own_row_and_in_nobodys_way(tmp_path: Path) -> N
         assert run.code == 2
         assert "Traceback" not in run.output
         assert boards.on_vfio() == {"good": ON_VFIO, "full": 0, "no-folder": 0, "no-vfio": 0}
-        found = rows(run)
-        assert {name: row.outcome for name, row in found.items()} == {
+        table = rows(run)
+        assert {name: row.outcome for name, row in table.items()} == {
             "good": "changed",
             "full": "failed",
             "no-folder": "failed",
             "no-vfio": "failed",
             "gone": "unreachable",
         }
-        assert "No space left on device" in found["full"].sentence
-        assert "/etc/udev/rules.d" in found["no-folder"].sentence
-        assert "no vfio-platform" in found["no-vfio"].sentence
-        assert "no simulated host runs in /nowhere/gone" in found["gone"].sentence
+        assert "No space left on device" in table["full"].sentence
+        assert "/etc/udev/rules.d" in table["no-folder"].sentence
+        assert "no vfio-platform" in table["no-vfio"].sentence
+        assert "no simulated host runs in /nowhere/gone" in table["gone"].sentence
 
 
 def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path) -> None:
@@ -178,10 +178,10 @@ def test_only_what_waits_for_a_boot_is_booted_and_who_is_not_there_is_said_so(
         run = play(boards.inventory, "armfleet.vfio.reboot", variables=asked)
         assert run.code == 2
         assert set(run.changed.values()) == {0}
-        found = rows(run)
-        assert found["a"] == ("1", "unchanged", "No reboot was required.")
-        assert found["gone"].outcome == "unreachable"
-        assert "no simulated host runs in /nowhere/gone" in found["gone"].sentence
+        table = rows(run)
+        assert table["a"] == ("1", "unchanged", "No reboot was required.")
+        assert table["gone"].outcome == "unreachable"
+        assert "no simulated host runs in /nowhere/gone" in table["gone"].sentence
 
 
 def test_putting_back_needs_the_name_of_the_rollout(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def test_every_device_of_every_board_is_found_and_can_be_claimed(
 ) -> None:
     boards = device_trees() if depth == "nightly" else some(device_trees())
     with ProcessPoolExecutor(os.cpu_count()) as workers:
-        for found in workers.map(sweep, boards, chunksize=4):
-            counts.update(found)
+        for swept in workers.map(sweep, boards, chunksize=4):
+            counts.update(swept)
     assert counts["boards"] == len(boards) > (500 if depth == "nightly" else 100)
     assert counts["devices claimed"] > 2 * counts["boards"]
 
@@ -58,14 +58,14 @@ def some(boards: Sequence[Path]) -> list[Path]:
     return sorted({*boards[::8], *ends})
 
 
-def sweep(place: Path) -> Counter[str]:
+def sweep(path: Path) -> Counter[str]:
     """Look all devices of a board up, claim some, and give them back; what was done is counted."""
-    root = read_file(place)
+    root = read_file(path)
     counts = Counter({"boards": 1})
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         lab = Lab(lambda: build(root), Path(folder))
         counts += look_up(lab)
-        counts += claim(lab, random.Random(place.name))
+        counts += claim(lab, random.Random(path.name))
     return counts
 
 
@@ -73,9 +73,9 @@ def look_up(lab: Lab) -> Counter[str]:
     """Return each device by its path, and all devices by each compatible."""
     expected = list(identities(lab.machine))
     selectors = parse_selectors([selector for selector, _names in expected])
-    found = resolve(lab.host.sysfs, selectors)
-    for (selector, names), devices in zip(expected, found, strict=True):
-        assert {one.name for one in devices} == names, selector
+    resolved = resolve(lab.host.sysfs, selectors)
+    for (selector, names), devices in zip(expected, resolved, strict=True):
+        assert {device.name for device in devices} == names, selector
     kinds = [next(iter(selector)) for selector, _names in expected]
     return Counter(
         {
