@@ -122,9 +122,13 @@ class Board:
             if node.is_file() and not node.is_symlink() and node.name != "vfio"
         }
 
-    def mount(self, number: str, place: str, kind: str = "ext4", source: str = "none") -> None:
+    def mount(
+        self, number: str, mount_point: str, kind: str = "ext4", source: str = "none"
+    ) -> None:
         with (self.proc / "self/mountinfo").open("a") as stream:
-            stream.write(f"30 1 {number} / {place} rw,relatime shared:1 - {kind} {source} rw\n")
+            stream.write(
+                f"30 1 {number} / {mount_point} rw,relatime shared:1 - {kind} {source} rw\n"
+            )
 
     def process(self, pid: int, command: str, *opened: str) -> None:
         """A process that holds files open."""

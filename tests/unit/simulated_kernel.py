@@ -123,7 +123,8 @@ class BoardKernel(SimulatedSysfs):
 
     def rename(self, path: str, other: str) -> None:
         folders = [
-            self.tree.make_folder(self._real(one.rpartition("/")[0])) for one in (path, other)
+            self.tree.make_folder(self._real(renamed.rpartition("/")[0]))
+            for renamed in (path, other)
         ]
         entry = folders[0].entries.pop(path.rpartition("/")[2])
         folders[1].entries[other.rpartition("/")[2]] = entry
@@ -167,7 +168,9 @@ class BoardKernel(SimulatedSysfs):
         if path is None:
             return
         node = Node(path.rpartition("/")[2], path)
-        node.properties["compatible"] = "".join(f"{one}\0" for one in device.compatible).encode()
+        node.properties["compatible"] = "".join(
+            f"{compatible}\0" for compatible in device.compatible
+        ).encode()
         device.of_properties = tuple(
             of_properties(node, "(null)", sorted(self._aliases.get(path, [])))
         )
@@ -255,8 +258,10 @@ class BoardKernel(SimulatedSysfs):
             self._answers.append((lambda _count, path, _text: path == which, answer))
 
     def device(self, name: str) -> Device:
-        (found,) = [one for one in self.machine.kernel.devices.values() if one.name == name]
-        return found
+        (match,) = [
+            device for device in self.machine.kernel.devices.values() if device.name == name
+        ]
+        return match
 
     def driver_of(self, name: str) -> str | None:
         return self.link_name(f"devices/platform/{name}/driver")
@@ -377,21 +382,21 @@ class _ResetFunctions:
 class _Nodes:
     """Keeps VFIO's nodes of a machine and the directory that shows them the same."""
 
-    def __init__(self, tree: Tree, place: Path) -> None:
+    def __init__(self, tree: Tree, directory: Path) -> None:
         self._tree = tree
-        self._place = place
+        self._directory = directory
 
     def read_in(self) -> None:
         """Have in the tree the modes and links that others made in the directory."""
-        self._read_in(self._tree.root, self._place)
+        self._read_in(self._tree.root, self._directory)
 
-    def _read_in(self, folder: Folder, place: Path) -> None:
-        present = set(os.listdir(str(place))) if place.is_dir() else set()
+    def _read_in(self, folder: Folder, directory: Path) -> None:
+        present = set(os.listdir(str(directory))) if directory.is_dir() else set()
         for name in set(folder.entries) - present:
             if not isinstance(folder.entries[name], File):
                 del folder.entries[name]
         for name in present:
-            path, entry = place / name, folder.entries.get(name)
+            path, entry = directory / name, folder.entries.get(name)
             if path.is_symlink():
                 folder.entries[name] = Link(os.readlink(str(path)))
             elif path.is_dir():
@@ -405,14 +410,14 @@ class _Nodes:
 
     def write_out(self) -> None:
         """Have in the directory what the tree has."""
-        self._write_out(self._tree.root, self._place)
+        self._write_out(self._tree.root, self._directory)
 
-    def _write_out(self, folder: Folder, place: Path) -> None:
-        place.mkdir(parents=True, exist_ok=True)
-        for name in set(os.listdir(str(place))) - set(folder.entries):
-            _remove(place / name)
+    def _write_out(self, folder: Folder, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in set(os.listdir(str(directory))) - set(folder.entries):
+            _remove(directory / name)
         for name, entry in folder.entries.items():
-            path = place / name
+            path = directory / name
             if isinstance(entry, Folder):
                 self._write_out(entry, path)
             elif isinstance(entry, Link):
@@ -562,9 +567,9 @@ def coldplug(kernel: BoardKernel, kmod: BoardKmod, rules: str) -> None:
     kernel.changing_nodes(udev.coldplug)
 
 
-def snapshot(place: Tree | Path) -> Snapshot:
+def snapshot(top: Tree | Path) -> Snapshot:
     """Return every directory, link and file, by its path: kind, content and mode."""
-    return dict(_in_tree(place.root, "") if isinstance(place, Tree) else _on_disk(place))
+    return dict(_in_tree(top.root, "") if isinstance(top, Tree) else _on_disk(top))
 
 
 def _in_tree(folder: Folder, path: str) -> Iterator[tuple[str, tuple[str, str, int]]]:
@@ -579,9 +584,9 @@ def _in_tree(folder: Folder, path: str) -> Iterator[tuple[str, tuple[str, str, i
 
 
 def _on_disk(root: Path) -> Iterator[tuple[str, tuple[str, str, int]]]:
-    for place, folders, files in os.walk(str(root)):
+    for directory, folders, files in os.walk(str(root)):
         for name in folders + files:
-            path = Path(place, name)
+            path = Path(directory, name)
             key = str(path.relative_to(root))
             mode = path.lstat().st_mode & 0o7777
             if path.is_symlink():

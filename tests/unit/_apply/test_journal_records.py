@@ -194,13 +194,13 @@ def test_many_damaged_lines_make_a_short_sentence(killed: Board) -> None:
 def replaced(record: Any, path: list[Any], value: Any) -> Any:
     """Return the record with another value, or without the key, at a place in it."""
     record = copy.deepcopy(record)
-    place = record
+    parent = record
     for step in path[:-1]:
-        place = place[step]
+        parent = parent[step]
     if value is ...:
-        del place[path[-1]]
+        del parent[path[-1]]
     else:
-        place[path[-1]] = value
+        parent[path[-1]] = value
     return record
 
 
@@ -238,9 +238,9 @@ def test_no_damage_of_a_record_ends_in_anything_but_a_sentence(killed: Board) ->
                 refusals.append(str(error))
 
     damage()
-    assert all(one.replace("\n", "").isprintable() for one in refusals)
-    assert all("delete the file" in one for one in refusals if UNREADABLE in one)
-    assert len([one for one in refusals if UNREADABLE in one]) > 50
+    assert all(message.replace("\n", "").isprintable() for message in refusals)
+    assert all("delete the file" in message for message in refusals if UNREADABLE in message)
+    assert len([message for message in refusals if UNREADABLE in message]) > 50
 
 
 @pytest.mark.parametrize(
@@ -295,18 +295,18 @@ def test_no_damage_of_the_header_ends_in_anything_but_a_sentence(board: Board, p
     )
     record = json.loads(rules.splitlines()[number][len(prefix) :])
     refusals = []
-    for place in [[], *places(record)]:
+    for path in [[], *places(record)]:
         for value in [..., *ODD]:
-            if not place and value is ...:
+            if not path and value is ...:
                 continue
-            damaged = replaced(record, place, value) if place else value
+            damaged = replaced(record, path, value) if path else value
             content = rules.splitlines()
             content[number] = prefix + json.dumps(damaged)
             board.write_file(last_applied.RULES, "\n".join(content) + "\n")
             refusals += sentences(board)
     # What the machine has is found out again where it is not known.
     assert prefix == "# machine: " or any(
-        "The header of " in one and "cannot be parsed" in one for one in refusals
+        "The header of " in message and "cannot be parsed" in message for message in refusals
     )
 
 
@@ -314,17 +314,17 @@ def test_no_damage_of_what_a_rollout_kept_ends_in_anything_but_a_sentence(board:
     board.apply(LIST, reset_required=False, rollout="first")
     kept = json.loads(board.file(PREVIOUS) or "")
     refusals = []
-    for place in [[], *places(kept)]:
+    for path in [[], *places(kept)]:
         for value in [..., *ODD]:
-            if not place and value is ...:
+            if not path and value is ...:
                 continue
-            damaged = replaced(kept, place, value) if place else value
+            damaged = replaced(kept, path, value) if path else value
             board.write_file(PREVIOUS, json.dumps(damaged))
             refusals += sentences(board, rollout="first", restores=True)
     board.write_file(PREVIOUS, "[" * 100_000)
     (sentence,) = sentences(board, rollout="first", restores=True)
     assert "cannot be parsed" in sentence
-    assert any(f"{PREVIOUS} cannot be parsed" in one for one in refusals)
+    assert any(f"{PREVIOUS} cannot be parsed" in message for message in refusals)
 
 
 @pytest.mark.parametrize("key", ["initramfs", "vfio_group", "vfio_mode", "reset_required"])

@@ -268,12 +268,12 @@ def test_with_acpi_it_is_told_what_is_switched_off_or_on_another_bus(
         ("ACME0003", "\\_SB_.PNP0", "15\n"),
         ("ACME0004", "\\_SB_.NON0", None),
     ):
-        place = f"devices/LNXSYSTM:00/{name}:00"
-        kernel.point(f"bus/acpi/devices/{name}:00", place)
-        kernel.put(f"{place}/hid", name + "\n")
-        kernel.put(f"{place}/path", path + "\n")
+        home = f"devices/LNXSYSTM:00/{name}:00"
+        kernel.point(f"bus/acpi/devices/{name}:00", home)
+        kernel.put(f"{home}/hid", name + "\n")
+        kernel.put(f"{home}/path", path + "\n")
         if status:
-            kernel.put(f"{place}/status", status)
+            kernel.put(f"{home}/status", status)
     kernel.put("devices/pnp0/00:01/uevent", "")
     kernel.point("devices/pnp0/00:01/subsystem", "bus/pnp")
     kernel.point("devices/LNXSYSTM:00/ACME0003:00/physical_node", "devices/pnp0/00:01")

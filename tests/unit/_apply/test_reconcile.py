@@ -71,7 +71,9 @@ def told(outcome: Outcome) -> dict[str, Any]:
 
 def info(board: Board) -> dict[str, dict[str, Any]]:
     """Return what device_info says of each device, by its name."""
-    return {one["name"]: one for one in device_info.inspections(board.inspect(None))["devices"]}
+    return {
+        device["name"]: device for device in device_info.inspections(board.inspect(None))["devices"]
+    }
 
 
 @pytest.fixture
@@ -96,13 +98,13 @@ def test_the_first_run_brings_every_device_to_what_was_asked(board: Board) -> No
 
 def test_the_group_that_is_reported_has_its_node(board: Board) -> None:
     outcome = board.apply(LIST, reset_required=False)
-    for one in results.result(outcome)["devices"]:
-        if one["driver"] in ("vfio-platform", "vfio-amba"):
-            assert one["iommu_group"] == board.kernel.link_name(
-                f"devices/platform/{one['name']}/iommu_group"
+    for device in results.result(outcome)["devices"]:
+        if device["driver"] in ("vfio-platform", "vfio-amba"):
+            assert device["iommu_group"] == board.kernel.link_name(
+                f"devices/platform/{device['name']}/iommu_group"
             )
-            assert f"/dev/vfio/{one['iommu_group']}" in one["vfio_nodes"]
-            assert set(one["vfio_nodes"]) <= set(board.nodes())
+            assert f"/dev/vfio/{device['iommu_group']}" in device["vfio_nodes"]
+            assert set(device["vfio_nodes"]) <= set(board.nodes())
 
 
 def test_the_second_run_writes_nothing_at_all(applied: Board) -> None:
@@ -607,16 +609,16 @@ def test_an_image_needs_no_boot_to_be_finished(board: Board, tmp_path: Path) -> 
 
 
 def test_info_tells_what_will_be_after_the_next_boot(applied: Board) -> None:
-    found = info(applied)
-    assert len(found) == 7
-    crypto = found["b000000.crypto"]
+    devices = info(applied)
+    assert len(devices) == 7
+    crypto = devices["b000000.crypto"]
     assert crypto["claimed_by"] == LIST[0]
     assert crypto["next_boot"]["driver"] == "vfio-platform"
-    assert found["b002000.dma"]["next_boot"]["driver"] is None
-    assert found["b002000.dma"]["next_boot"]["driver_override"] == "none"
-    assert found["soc:keys"]["next_boot"]["driver"] == "gpio-keys"
-    assert found["soc:keys"]["claimed_by"] is None
-    assert [one["drift"] for one in found.values()] == [[]] * 7
+    assert devices["b002000.dma"]["next_boot"]["driver"] is None
+    assert devices["b002000.dma"]["next_boot"]["driver_override"] == "none"
+    assert devices["soc:keys"]["next_boot"]["driver"] == "gpio-keys"
+    assert devices["soc:keys"]["claimed_by"] is None
+    assert [device["drift"] for device in devices.values()] == [[]] * 7
     assert not applied.kernel.writes
 
 
@@ -639,17 +641,17 @@ def test_info_tells_of_a_device_that_is_not_as_the_list_wants_it(applied: Board)
 
 def test_info_on_chosen_devices_tells_of_them_alone(applied: Board) -> None:
     selector = Selector("dt_path", "crypto0")
-    found = applied.inspect([selector]).devices
-    assert [one.device.name for one in found] == ["b000000.crypto"]
+    inspections = applied.inspect([selector]).devices
+    assert [inspection.device.name for inspection in inspections] == ["b000000.crypto"]
 
 
 def test_info_on_what_is_claimed_tells_of_nothing_else(applied: Board) -> None:
     def names(selectors: list[Selector] | None) -> list[str]:
-        found = applied.inspect(selectors, only_claimed=True).devices
-        return [one.device.name for one in found]
+        inspections = applied.inspect(selectors, only_claimed=True).devices
+        return [inspection.device.name for inspection in inspections]
 
     everything = info(applied).values()
-    assert names(None) == [one["name"] for one in everything if one["claimed_by"]]
+    assert names(None) == [device["name"] for device in everything if device["claimed_by"]]
     assert len(names(None)) == 5
     assert names([Selector("dt_path", "crypto0"), Selector("name", "soc:keys")]) == [
         "b000000.crypto"
@@ -659,10 +661,10 @@ def test_info_on_what_is_claimed_tells_of_nothing_else(applied: Board) -> None:
 def test_info_tells_of_a_device_that_hangs_and_of_all_others(board: Board) -> None:
     board.apply([DMA])
     board.kernel.hung.add("b000000.crypto")
-    found = {one.device.name: one for one in board.inspect(None).devices}
-    assert found["b002000.dma"].state.driver_override == "none"
-    assert found["b000000.crypto"].state.driver == "acme-crypto"
-    (hazard,) = found["b000000.crypto"].hazards
+    by_name = {inspection.device.name: inspection for inspection in board.inspect(None).devices}
+    assert by_name["b002000.dma"].state.driver_override == "none"
+    assert by_name["b000000.crypto"].state.driver == "acme-crypto"
+    (hazard,) = by_name["b000000.crypto"].hazards
     assert (hazard.kind, hazard.subject) == ("blocked", "b000000.crypto")
     assert "did not answer" in hazard.sentence
 

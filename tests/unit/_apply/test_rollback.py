@@ -206,9 +206,9 @@ def test_a_device_whose_write_hangs_is_left_and_all_others_are_put_back(
         number for number, (written, _text) in enumerate(board.kernel.writes) if written == path
     )
     later = [
-        place + text
-        for place, text in board.kernel.writes[hung + 1 :]
-        if "b000000.crypto" in place + text
+        written + text
+        for written, text in board.kernel.writes[hung + 1 :]
+        if "b000000.crypto" in written + text
     ]
     assert not later
 

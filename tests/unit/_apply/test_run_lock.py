@@ -53,7 +53,7 @@ def hold(folder: str) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": ":".join(one for one in sys.path if one)},
+        env={**os.environ, "PYTHONPATH": ":".join(entry for entry in sys.path if entry)},
     )
     assert process.stdout
     assert process.stdout.readline() == "held\n"
@@ -143,17 +143,17 @@ def test_a_lock_that_is_a_link_is_not_followed(folder: str, tmp_path: Path) -> N
 def test_a_directory_that_others_can_write_to_has_no_journal(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
 ) -> None:
-    place = tmp_path / "other" if made == "link" else Path(folder)
-    RunLock("host_policy", 0, str(place)).journal.append(FIRST)
+    directory = tmp_path / "other" if made == "link" else Path(folder)
+    RunLock("host_policy", 0, str(directory)).journal.append(FIRST)
     if made == "link":
-        Path(folder).symlink_to(place)
+        Path(folder).symlink_to(directory)
     elif made == "file":
         shutil.rmtree(folder)
         Path(folder).write_text("")
     elif made == "owner":
         monkeypatch.setattr(os, "getuid", lambda: 4711)
     else:
-        place.chmod(0o770 if made == "group" else 0o1777)
+        directory.chmod(0o770 if made == "group" else 0o1777)
     lock = RunLock("host_policy", 0, folder)
     for call in (
         lock.has_journal,

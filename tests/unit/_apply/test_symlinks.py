@@ -27,12 +27,12 @@ DEVICE = f"bus/platform/devices/{NAME}"
 
 def links(board: Board) -> dict[str, str]:
     """Return every link below /dev/vfio and where it leads, which has to be there."""
-    found = {}
+    targets = {}
     for link in board.kernel.dev.rglob("*"):
         if link.is_symlink():
             assert link.exists(), link
-            found[str(link.relative_to(board.kernel.dev / "vfio"))] = os.readlink(link)
-    return found
+            targets[str(link.relative_to(board.kernel.dev / "vfio"))] = os.readlink(link)
+    return targets
 
 
 def folders(board: Board) -> set[str]:
@@ -41,8 +41,8 @@ def folders(board: Board) -> set[str]:
 
 def node(board: Board, name: str) -> str:
     """Return the name of the node that a device has for itself."""
-    (found,) = board.kernel.names(f"devices/platform/{name}/vfio-dev")
-    return found
+    (node_name,) = board.kernel.names(f"devices/platform/{name}/vfio-dev")
+    return node_name
 
 
 def apply(board: Board, *entries: dict[str, Any], **settings: Any) -> dict[str, Any]:
@@ -132,9 +132,9 @@ def test_a_tag_that_changes_changes_links_and_leaves_the_driver_alone(
 def test_a_link_that_is_gone_or_wrong_is_made_anew(board: Board) -> None:
     apply(board, LEFT)
     right = links(board)
-    place = board.kernel.dev / "vfio" / BY_PATH
-    for break_it in (lambda: None, lambda: place.symlink_to("../vfio")):
-        place.unlink()
+    link = board.kernel.dev / "vfio" / BY_PATH
+    for break_it in (lambda: None, lambda: link.symlink_to("../vfio")):
+        link.unlink()
         break_it()
         result = apply(board, LEFT)
         assert links(board) == right
@@ -180,10 +180,12 @@ def test_a_link_that_leads_nowhere_is_removed(board: Board) -> None:
 
 def test_info_shows_tag_and_links(board: Board) -> None:
     apply(board, LEFT)
-    found = {one["name"]: one for one in device_info.inspections(board.inspect(None))["devices"]}
-    assert found[NAME]["claimed_by"] == LEFT
-    assert set(found[NAME]["links"]) == {f"/dev/vfio/{link}" for link in links(board)}
-    assert found["b001000.crypto"]["links"] == []
+    devices = {
+        device["name"]: device for device in device_info.inspections(board.inspect(None))["devices"]
+    }
+    assert devices[NAME]["claimed_by"] == LEFT
+    assert set(devices[NAME]["links"]) == {f"/dev/vfio/{link}" for link in links(board)}
+    assert devices["b001000.crypto"]["links"] == []
 
 
 def test_a_run_that_fails_puts_links_back(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:

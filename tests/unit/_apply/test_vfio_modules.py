@@ -256,7 +256,9 @@ def test_noiommu_that_a_list_turned_on_is_off_when_no_list_asks_for_it(
     assert board.kernel.read(NOIOMMU) == "N"
     assert RESTORED in steps(outcome)
     assert predicted.host_steps == outcome.host_steps
-    (modules,) = (one for one in results.diff(predicted) if one["after_header"] == "kernel modules")
+    (modules,) = (
+        part for part in results.diff(predicted) if part["after_header"] == "kernel modules"
+    )
     assert RESTORED + "\n" in modules["after"]
     assert outcome.noiommu_kept is None
     assert "# before: " not in (board.file(RULES) or "")

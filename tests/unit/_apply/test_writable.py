@@ -57,7 +57,7 @@ def read_only(board: Board, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     mounted: list[str] = []
 
     def is_below(path: Any) -> bool:
-        return any(f"{path}/".startswith(f"{place}/") for place in mounted)
+        return any(f"{path}/".startswith(f"{mount_point}/") for mount_point in mounted)
 
     def status(path: str) -> Any:
         real = statvfs(path)
@@ -284,7 +284,7 @@ def test_no_room_for_the_journal_is_known_with_its_path(
     message = refused(board, board.apply, LIST)
     assert f"Cannot write {board.root}/run/journal: No space left on device (ENOSPC, " in message
     assert asked[0] > sum(
-        len(one) for one in (board.file(path) or "" for path in last_applied.PATHS)
+        len(content) for content in (board.file(path) or "" for path in last_applied.PATHS)
     )
     assert os.listdir(board.root / "run") == ["lock"]
 

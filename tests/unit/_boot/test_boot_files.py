@@ -35,10 +35,10 @@ def told(board: Board) -> list[dict[str, Any]]:
 
 
 def drift(board: Board) -> list[str]:
-    return [sentence for one in told(board) for sentence in one["drift"]]
+    return [sentence for file in told(board) for sentence in file["drift"]]
 
 
-def place(board: Board, path: str) -> Path:
+def on_disk(board: Board, path: str) -> Path:
     return board.files_root / path[1:]
 
 
@@ -107,9 +107,11 @@ def debian(tmp_path: Path) -> Board:
 def test_a_damaged_file_is_named_and_restored(debian: Board, path: str, damage: Damage) -> None:
     assert drift(debian) == []
     sound = debian.everything()
-    damage(place(debian, path))
+    damage(on_disk(debian, path))
     sentences = drift(debian)
-    assert any(one.startswith(path) and DAMAGES[damage] in one for one in sentences), sentences
+    assert any(
+        sentence.startswith(path) and DAMAGES[damage] in sentence for sentence in sentences
+    ), sentences
     is_list_lost = path == RULES and damage in (empty, remove, lead_nowhere)
     assert len(sentences) == (4 if is_list_lost else 1)
     checked = debian.check([CRYPTO], **SETTINGS)
@@ -137,21 +139,21 @@ def test_a_damaged_file_is_named_and_restored(debian: Board, path: str, damage: 
 def test_a_file_of_another_user_is_named_and_restored(
     debian: Board, user: int, group: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = str(place(debian, MODPROBE))
+    path = str(on_disk(debian, MODPROBE))
     lstat = os.lstat
 
     def owned(name: str) -> os.stat_result:
-        found = lstat(name)
-        if name != path or has_been_replaced(found):
-            return found
-        values = list(found)
-        values[4:6] = [user or found.st_uid, group or found.st_gid]
+        status = lstat(name)
+        if name != path or has_been_replaced(status):
+            return status
+        values = list(status)
+        values[4:6] = [user or status.st_uid, group or status.st_gid]
         return os.stat_result(values)
 
     inode = lstat(path).st_ino
 
-    def has_been_replaced(found: os.stat_result) -> bool:
-        return found.st_ino != inode
+    def has_been_replaced(status: os.stat_result) -> bool:
+        return status.st_ino != inode
 
     monkeypatch.setattr(os, "lstat", owned)
     (sentence,) = drift(debian)
@@ -170,7 +172,7 @@ def test_a_file_of_another_user_is_named_and_restored(
 
 
 def test_the_diff_of_a_mode_is_shown(debian: Board) -> None:
-    place(debian, MODULES_LOAD).chmod(0o777)
+    on_disk(debian, MODULES_LOAD).chmod(0o777)
     (part,) = results.diff(debian.check([CRYPTO], **SETTINGS))
     assert part["before_header"] == MODULES_LOAD
     assert "mode 0777, but must be root:root mode 0644" in part["before"]
@@ -181,8 +183,8 @@ def test_the_diff_of_a_mode_is_shown(debian: Board) -> None:
 def test_what_is_no_file_is_named_refused_and_not_waited_for(
     debian: Board, make: Callable[[Path], None]
 ) -> None:
-    place(debian, MODPROBE).unlink()
-    make(place(debian, MODPROBE))
+    on_disk(debian, MODPROBE).unlink()
+    make(on_disk(debian, MODPROBE))
     (sentence,) = drift(debian)
     assert f"{MODPROBE} is a " in sentence
     with pytest.raises(PolicyError, match=f"Cannot read .*{MODPROBE}"):
@@ -191,11 +193,11 @@ def test_what_is_no_file_is_named_refused_and_not_waited_for(
 
 @pytest.mark.parametrize("target", ["/dev/null", "empty"])
 def test_a_file_that_somebody_hid_by_a_link_stays_hidden(debian: Board, target: str) -> None:
-    path = place(debian, MODPROBE)
+    path = on_disk(debian, MODPROBE)
     (path.parent / "empty").touch()
     path.unlink()
     path.symlink_to(target)
-    assert any(f"is a symbolic link to {target}" in one for one in drift(debian))
+    assert any(f"is a symbolic link to {target}" in sentence for sentence in drift(debian))
     with pytest.raises(PolicyError, match="was not written by this collection"):
         debian.apply([CRYPTO], **SETTINGS)
 
@@ -208,18 +210,20 @@ def test_a_file_of_somebody_else_is_named_and_refused(debian: Board) -> None:
 
 
 def test_a_header_that_was_edited_does_not_fit_its_rules(debian: Board) -> None:
-    path = place(debian, RULES)
+    path = on_disk(debian, RULES)
     path.write_text(path.read_text().replace('"vfio"', '"no_autobind"'))
     assert [
-        one.partition(" differs from the last-applied configuration from line ")[0]
-        for one in drift(debian)
+        sentence.partition(" differs from the last-applied configuration from line ")[0]
+        for sentence in drift(debian)
     ] == [RULES]
 
 
 def test_a_file_without_header_is_not_one_without_a_list(debian: Board) -> None:
-    path = place(debian, RULES)
+    path = on_disk(debian, RULES)
     text = path.read_text()
-    path.write_text("".join(one for one in text.splitlines(True) if not one.startswith("# policy")))
+    path.write_text(
+        "".join(line for line in text.splitlines(True) if not line.startswith("# policy"))
+    )
     assert f"{RULES} has no policy list in its header: it was edited or truncated" in drift(debian)
 
 
@@ -227,12 +231,12 @@ def test_a_file_without_header_is_not_one_without_a_list(debian: Board) -> None:
     "line", ["[]", "{", '{"buses": ["pci"]}', '{"more": 1}', '{"buses": 5}', '{"aliases": [1]}']
 )
 def test_a_header_with_an_odd_machine_is_a_difference(debian: Board, line: str) -> None:
-    path = place(debian, RULES)
+    path = on_disk(debian, RULES)
     head, mark, rest = path.read_text().partition("# machine: ")
     path.write_text(head + mark + line + "\n" + rest.partition("\n")[2])
     assert any(
-        one.startswith(f"{RULES} differs from the last-applied configuration from line")
-        for one in drift(debian)
+        sentence.startswith(f"{RULES} differs from the last-applied configuration from line")
+        for sentence in drift(debian)
     )
     debian.apply([CRYPTO], **SETTINGS)
     assert drift(debian) == []
@@ -240,22 +244,24 @@ def test_a_header_with_an_odd_machine_is_a_difference(debian: Board, line: str) 
 
 def test_files_of_an_earlier_version_are_to_be_applied_again(debian: Board) -> None:
     """Before it was written down what machine they are for."""
-    path = place(debian, RULES)
+    path = on_disk(debian, RULES)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text(
-        "".join(one for one in lines if not one.startswith(("# machine", "# It was m")))
+        "".join(line for line in lines if not line.startswith(("# machine", "# It was m")))
     )
-    assert any("another version of this collection wrote it" in one for one in drift(debian))
+    assert any(
+        "another version of this collection wrote it" in sentence for sentence in drift(debian)
+    )
     assert debian.apply([CRYPTO], **SETTINGS).is_changed
     assert drift(debian) == []
 
 
 @pytest.mark.parametrize("left", [MODPROBE, MODULES_LOAD, HOOK])
 def test_a_file_that_is_left_over_is_named_and_removed(debian: Board, left: str) -> None:
-    content = place(debian, left).read_bytes()
+    content = on_disk(debian, left).read_bytes()
     debian.apply([], **SETTINGS)
     assert told(debian) == []
-    place(debian, left).write_bytes(content)
+    on_disk(debian, left).write_bytes(content)
     assert drift(debian) == [
         f"{RULES} does not exist, {NO_LIST}",
         f"{left} is stale: the configuration that it was written for is unknown",
@@ -265,9 +271,9 @@ def test_a_file_that_is_left_over_is_named_and_removed(debian: Board, left: str)
 
 
 def test_a_file_that_the_list_does_not_need_is_left_over(debian: Board) -> None:
-    content = place(debian, MODULES_LOAD).read_bytes()
+    content = on_disk(debian, MODULES_LOAD).read_bytes()
     debian.apply([DMA], **SETTINGS)
-    place(debian, MODULES_LOAD).write_bytes(content)
+    on_disk(debian, MODULES_LOAD).write_bytes(content)
     assert drift(debian) == [
         f"{MODULES_LOAD} is stale: the last-applied configuration does not require it"
     ]
@@ -278,7 +284,7 @@ def test_a_file_that_the_list_does_not_need_is_left_over(debian: Board) -> None:
 def test_a_directory_in_which_others_can_replace_files_is_named(
     debian: Board, directory: str, mode: int
 ) -> None:
-    place(debian, directory).chmod(mode)
+    on_disk(debian, directory).chmod(mode)
     (sentence,) = drift(debian)
     assert sentence.startswith(f"{directory} is root:root mode {mode:04o}, so users other")
     assert f"'chmod go-w {directory}'" in sentence
@@ -288,21 +294,21 @@ def test_a_directory_in_which_others_can_replace_files_is_named(
 
 
 def test_a_directory_is_nobodys_business_where_no_list_is_applied(board: Board) -> None:
-    place(board, "/etc/udev/rules.d").chmod(0o777)
+    on_disk(board, "/etc/udev/rules.d").chmod(0o777)
     assert told(board) == []
     assert board.apply([]).warnings == []
 
 
 def test_a_link_to_nowhere_is_removed_where_there_shall_be_no_file(debian: Board) -> None:
     debian.apply([], **SETTINGS)
-    place(debian, MODPROBE).symlink_to("nowhere")
+    on_disk(debian, MODPROBE).symlink_to("nowhere")
     assert f"{MODPROBE} is a symbolic link to nowhere, but must be a regular file" in drift(debian)
     debian.apply([], **SETTINGS)
     assert told(debian) == []
 
 
 def test_another_name_of_a_file_is_no_difference(debian: Board) -> None:
-    os.link(place(debian, RULES), debian.files_root / "backup")
+    os.link(on_disk(debian, RULES), debian.files_root / "backup")
     assert drift(debian) == []
 
 
@@ -331,7 +337,7 @@ def test_files_are_as_the_run_that_wrote_them_left_them(
     present = [
         path for path in (*last_applied.PATHS, *initramfs.PATHS) if board.file(path) is not None
     ]
-    assert [one["path"] for one in told(board)] == present
+    assert [file["path"] for file in told(board)] == present
     board.kernel.put("firmware/devicetree/base/aliases/crypto0", "/soc/crypto@b001000\0")
     (board.files_root / "lib/modules" / os.uname().release / "modules.dep").write_text("")
     assert drift(board) == []

@@ -30,8 +30,8 @@ def rival(board: Board) -> Board:
 
 def info(board: Board, name: str) -> dict[str, Any]:
     devices = device_info.inspections(board.inspect(None))["devices"]
-    (found,) = [one for one in devices if one["name"] == name]
-    return found
+    (device,) = [candidate for candidate in devices if candidate["name"] == name]
+    return device
 
 
 def test_platform_and_amba_devices_are_read_and_empty_files_are_not(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_platform_and_amba_devices_are_read_and_empty_files_are_not(tmp_path: Pa
     }.items():
         (folder / name).write_text(content)
     kept = driverctl.stored(Files(str(tmp_path)))
-    assert [(one.bus, one.name, one.policy.label) for one in kept] == [
+    assert [(entry.bus, entry.name, entry.policy.label) for entry in kept] == [
         ("amba", "9030000.pl061", "no_autobind"),
         ("platform", "soc:a-b", "driver acme-dma-uio"),
     ]

@@ -22,8 +22,8 @@ BY_HAND = "it was bound manually, with a driver_override that has since been cle
 
 
 def info(board: Board, name: str) -> dict[str, Any]:
-    (found,) = device_info.inspections(board.inspect([Selector("name", name)]))["devices"]
-    return found
+    (device,) = device_info.inspections(board.inspect([Selector("name", name)]))["devices"]
+    return device
 
 
 def why(board: Board, name: str) -> tuple[str, str]:
@@ -131,11 +131,11 @@ def by_hand(board: Board) -> Board:
 
 
 def test_a_driver_that_does_not_claim_the_device_was_bound_by_hand(by_hand: Board) -> None:
-    found = info(by_hand, "b00a000.other")
+    device = info(by_hand, "b00a000.other")
     sentence = f"the module acme does not claim it: {BY_HAND}"
-    assert found["bound_by"] == {"kind": "manual", "message": sentence}
-    assert found["next_boot"]["driver"] is None
-    assert len(found["drift"]) == 1
+    assert device["bound_by"] == {"kind": "manual", "message": sentence}
+    assert device["next_boot"]["driver"] is None
+    assert len(device["drift"]) == 1
 
 
 def test_vfio_drivers_claim_nothing(board: Board) -> None:
@@ -143,18 +143,18 @@ def test_vfio_drivers_claim_nothing(board: Board) -> None:
     set_override(board, "b000000.crypto", "")
     sentence = f"vfio-platform claims no device by itself: {BY_HAND}"
     assert why(board, "b000000.crypto") == ("manual", sentence)
-    found = info(board, "b000000.crypto")
-    assert found["next_boot"]["known"] is False
-    assert len(found["drift"]) == 1
+    device = info(board, "b000000.crypto")
+    assert device["next_boot"]["known"] is False
+    assert len(device["drift"]) == 1
 
 
 def test_what_a_module_claims_may_not_be_known(board: Board) -> None:
     """As where the package of the running kernel was removed."""
     del board.kmod.modules["acme"]
-    found = info(board, "b000000.crypto")
-    assert found["bound_by"]["kind"] == "unknown"
-    assert found["bound_by"]["message"].startswith("modinfo does not find the module acme")
-    assert found["next_boot"]["driver"] == "acme-crypto"
+    device = info(board, "b000000.crypto")
+    assert device["bound_by"]["kind"] == "unknown"
+    assert device["bound_by"]["message"].startswith("modinfo does not find the module acme")
+    assert device["next_boot"]["driver"] == "acme-crypto"
 
 
 def test_an_override_that_came_later_is_told(board: Board) -> None:
@@ -201,19 +201,19 @@ def test_of_a_device_that_hangs_it_is_not_told(board: Board) -> None:
 
 
 def test_a_native_module_is_loaded_by_udev(board: Board) -> None:
-    found = info(board, "b000000.crypto")
+    device = info(board, "b000000.crypto")
     reason = "the kernel chooses the driver; udev loads the driver's module acme"
-    assert found["next_boot"] == {
+    assert device["next_boot"] == {
         "driver": "acme-crypto",
         "driver_override": None,
         "known": True,
         "reason": reason,
     }
-    assert found["module_configuration"] == found["drift"] == []
+    assert device["module_configuration"] == device["drift"] == []
 
 
 @pytest.mark.parametrize(
-    ("path", "content", "place", "says"),
+    ("path", "content", "location", "says"),
     [
         (MODPROBE, "# why\nblacklist acme\n", f"{MODPROBE}:2", "blacklist acme"),
         (MODPROBE, "install acme /bin/true\n", f"{MODPROBE}:1", "install acme /bin/true"),
@@ -222,24 +222,24 @@ def test_a_native_module_is_loaded_by_udev(board: Board) -> None:
     ],
 )
 def test_unless_somebody_keeps_it_away(
-    board: Board, path: str, content: str, place: str, says: str
+    board: Board, path: str, content: str, location: str, says: str
 ) -> None:
     put(board, path, content)
     # It would be loaded in the same way, so the same keeps it away.
     put(board, LOADED, "acme\n")
-    found = info(board, "b000000.crypto")
-    reason = f"{place} has '{says}', so the driver's module acme is not loaded"
-    assert found["next_boot"] == {
+    device = info(board, "b000000.crypto")
+    reason = f"{location} has '{says}', so the driver's module acme is not loaded"
+    assert device["next_boot"] == {
         "driver": None,
         "driver_override": None,
         "known": True,
         "reason": reason,
     }
-    assert found["module_configuration"] == [
-        {"location": place, "text": says},
+    assert device["module_configuration"] == [
+        {"location": location, "text": says},
         {"location": f"{LOADED}:1", "text": "acme"},
     ]
-    (sentence,) = found["drift"]
+    (sentence,) = device["drift"]
     assert sentence.endswith(f"will be {NOTHING} after the next boot: {reason}")
 
 
@@ -265,16 +265,16 @@ def test_a_module_that_nothing_loads_is_missing_at_the_next_boot(by_name: Board)
         "name",
         "the device's name, acme-clock, is the driver's name",
     )
-    found = info(by_name, "acme-clock")
-    assert found["next_boot"]["driver"] is None
-    assert found["next_boot"]["reason"] == (
+    device = info(by_name, "acme-clock")
+    assert device["next_boot"]["driver"] is None
+    assert device["next_boot"]["reason"] == (
         "nothing loads the driver's module acme_clock: it does not match the device, and neither "
         "modules-load.d nor the kernel command line names it"
     )
 
 
 @pytest.mark.parametrize(
-    ("path", "content", "place"),
+    ("path", "content", "suffix"),
     [
         ("/etc/modules-load.d/a.conf", "; first\n# x\n acme-clock \n", ":3"),
         ("/usr/lib/modules-load.d/a.conf", "acme_clock\n", ":1"),
@@ -282,11 +282,11 @@ def test_a_module_that_nothing_loads_is_missing_at_the_next_boot(by_name: Board)
         (COMMAND_LINE, "rd.modules_load=acme_clock\n", ""),
     ],
 )
-def test_somebody_can_have_it_loaded(by_name: Board, path: str, content: str, place: str) -> None:
+def test_somebody_can_have_it_loaded(by_name: Board, path: str, content: str, suffix: str) -> None:
     put(by_name, path, content)
     after = info(by_name, "acme-clock")["next_boot"]
     assert after["driver"] == "acme-clock"
-    assert f"{path}{place} loads the driver's module acme_clock" in after["reason"]
+    assert f"{path}{suffix} loads the driver's module acme_clock" in after["reason"]
 
 
 def test_a_file_that_is_hidden_has_nothing_loaded(by_name: Board) -> None:
@@ -331,9 +331,9 @@ def test_a_released_device_that_never_had_a_driver_does_not_drift(slots: Board) 
     give_slot(slots)
     slots.apply([])
     assert slots.kernel.binding(SLOT) == (None, None)
-    found = info(slots, SLOT)
-    assert found["drift"] == []
-    assert found["next_boot"] == {
+    device = info(slots, SLOT)
+    assert device["drift"] == []
+    assert device["next_boot"] == {
         "driver": None,
         "driver_override": None,
         "known": False,
@@ -360,21 +360,21 @@ def test_what_the_header_remembers_decides(slots: Board, name: str, native: str 
 
 
 def test_a_device_that_never_had_a_driver_has_none_after_the_next_boot(slots: Board) -> None:
-    found = info(slots, SLOT)
-    assert found["next_boot"] == {
+    device = info(slots, SLOT)
+    assert device["next_boot"] == {
         "driver": None,
         "driver_override": None,
         "known": True,
         "reason": "the module virtio_mmio claims it, and no driver bound it",
     }
-    assert found["drift"] == []
+    assert device["drift"] == []
 
 
 def test_a_device_that_lost_its_driver_may_get_it_back(board: Board) -> None:
     board.kernel.write("bus/platform/drivers/acme-crypto/unbind", "b000000.crypto")
-    found = info(board, "b000000.crypto")
-    assert found["next_boot"]["known"] is False
-    assert found["drift"] == []
+    device = info(board, "b000000.crypto")
+    assert device["next_boot"]["known"] is False
+    assert device["drift"] == []
     # Without a node of firmware there is no file that shows it.
     board.kernel.add_device("dummy")
     assert info(board, "dummy")["next_boot"]["known"] is False
@@ -385,20 +385,20 @@ def test_a_built_in_driver_that_was_unbound_may_come_back(board: Board) -> None:
     board.kernel.register(Driver("acme-led", compatible=("acme,led",)))
     board.kernel.add_device("b00a000.led", "/soc/led@b00a000", ("acme,led",))
     board.kernel.write("bus/platform/drivers/acme-led/unbind", "b00a000.led")
-    found = info(board, "b00a000.led")
-    assert found["next_boot"]["known"] is False
-    assert found["drift"] == []
+    device = info(board, "b00a000.led")
+    assert device["next_boot"]["known"] is False
+    assert device["drift"] == []
     set_override(board, "b00a000.led", "none")
-    found = info(board, "b00a000.led")
-    assert found["next_boot"]["known"] is False
-    assert len(found["drift"]) == 1
+    device = info(board, "b00a000.led")
+    assert device["next_boot"]["known"] is False
+    assert len(device["drift"]) == 1
 
 
 def test_a_native_driver_comes_again_whatever_override_was_set_since(board: Board) -> None:
     set_override(board, "b000000.crypto", "vfio-platform")
-    found = info(board, "b000000.crypto")
-    assert (found["next_boot"]["driver"], found["next_boot"]["known"]) == ("acme-crypto", True)
-    assert len(found["drift"]) == 1
+    device = info(board, "b000000.crypto")
+    assert (device["next_boot"]["driver"], device["next_boot"]["known"]) == ("acme-crypto", True)
+    assert len(device["drift"]) == 1
 
 
 def test_why_there_is_no_driver_is_told(board: Board) -> None:
@@ -407,12 +407,12 @@ def test_why_there_is_no_driver_is_told(board: Board) -> None:
     assert "udev loads the driver's module acme_eth, but" in after["reason"]
     assert not after["known"]
     put(board, MODPROBE, "blacklist acme_eth\n")
-    found = info(board, "b004000.ethernet")
-    assert f"{MODPROBE}:1 has 'blacklist acme_eth'" in found["next_boot"]["reason"]
-    assert found["module_configuration"] == [
+    device = info(board, "b004000.ethernet")
+    assert f"{MODPROBE}:1 has 'blacklist acme_eth'" in device["next_boot"]["reason"]
+    assert device["module_configuration"] == [
         {"location": f"{MODPROBE}:1", "text": "blacklist acme_eth"}
     ]
-    assert found["drift"] == []
+    assert device["drift"] == []
 
 
 @pytest.mark.parametrize("module", ["vfio_platform", "vfio-platform"])
@@ -421,21 +421,21 @@ def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
 ) -> None:
     board.apply([CRYPTO, DMA, AMBA], reset_required=False)
     put(board, MODPROBE, f"blacklist {module}\n")
-    found = info(board, "b000000.crypto")
+    device = info(board, "b000000.crypto")
     reason = (
         f"{MODPROBE}:1 has 'blacklist {module}', so vfio_platform, which policy vfio of the "
         "last-applied configuration requires, is not loaded"
     )
-    assert found["next_boot"] == {
+    assert device["next_boot"] == {
         "driver": None,
         "driver_override": "vfio-platform",
         "known": True,
         "reason": reason,
     }
-    assert found["module_configuration"] == [
+    assert device["module_configuration"] == [
         {"location": f"{MODPROBE}:1", "text": f"blacklist {module}"}
     ]
-    assert found["drift"][0].endswith(reason)
+    assert device["drift"][0].endswith(reason)
     for name in ("b002000.dma", "b008000.blob"):
         assert info(board, name)["drift"] == []
 
@@ -443,9 +443,9 @@ def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
 def test_a_parameter_that_others_set_otherwise_is_told(board: Board) -> None:
     board.apply([CRYPTO, DMA], reset_required=False)
     put(board, MODPROBE, "options vfio_platform reset_required=1\n")
-    found = info(board, "b000000.crypto")
-    assert found["next_boot"]["driver"] == "vfio-platform"
-    (sentence,) = found["drift"]
+    device = info(board, "b000000.crypto")
+    assert device["next_boot"]["driver"] == "vfio-platform"
+    (sentence,) = device["drift"]
     assert sentence == (
         f"{MODPROBE}:1 sets vfio_platform.reset_required=1 at each boot, but the last-applied "
         "configuration sets 0"

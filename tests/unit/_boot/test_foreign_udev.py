@@ -28,7 +28,7 @@ KERNEL=="b100000.ring", RUN+="/bin/sh -c 'echo vfio-platform > /sys/%p/driver_ov
 SET = 'ATTR{driver_override}="uio"'
 
 
-def found(root: Path, content: str, device: Identity = RING) -> list[tuple[str, str | None]]:
+def overrides(root: Path, content: str, device: Identity = RING) -> list[tuple[str, str | None]]:
     (root / OTHERS[1:]).parent.mkdir(parents=True, exist_ok=True)
     (root / OTHERS[1:]).write_text(content + "\n")
     return [
@@ -51,7 +51,7 @@ def found(root: Path, content: str, device: Identity = RING) -> list[tuple[str, 
     ],
 )
 def test_a_rule_whose_conditions_the_device_meets_is_found(tmp_path: Path, conditions: str) -> None:
-    assert found(tmp_path, conditions + SET) == [(f"{OTHERS}:1", "uio")]
+    assert overrides(tmp_path, conditions + SET) == [(f"{OTHERS}:1", "uio")]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_rule_whose_conditions_the_device_meets_is_found(tmp_path: Path, condi
     ],
 )
 def test_a_rule_for_others_is_not(tmp_path: Path, line: str) -> None:
-    assert found(tmp_path, line) == []
+    assert overrides(tmp_path, line) == []
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_rule_for_others_is_not(tmp_path: Path, line: str) -> None:
 )
 def test_all_ways_to_set_it_are_known(tmp_path: Path, line: str, override: str | None) -> None:
     number = 1 + line.count("\n")
-    assert found(tmp_path, line) == [(f"{OTHERS}:{number}", override)]
+    assert overrides(tmp_path, line) == [(f"{OTHERS}:{number}", override)]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_all_ways_to_set_it_are_known(tmp_path: Path, line: str, override: str |
 )
 def test_a_rule_that_the_device_jumps_over_is_not(tmp_path: Path, jump: str) -> None:
     first, _newline, labels = jump.partition("\n")
-    assert found(tmp_path, f'{first}\n{SET}\n{labels}\nLABEL="end"') == []
+    assert overrides(tmp_path, f'{first}\n{SET}\n{labels}\nLABEL="end"') == []
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_rule_that_the_device_jumps_over_is_not(tmp_path: Path, jump: str) -> 
     ],
 )
 def test_a_rule_that_the_device_may_come_to_is_found(tmp_path: Path, lines: str) -> None:
-    assert [override for _place, override in found(tmp_path, lines % SET)] == ["uio"]
+    assert [override for _location, override in overrides(tmp_path, lines % SET)] == ["uio"]
 
 
 def test_rules_come_by_the_names_of_their_files_and_what_they_start_after_all(
@@ -142,8 +142,8 @@ def test_rules_come_by_the_names_of_their_files_and_what_they_start_after_all(
 
 def test_acpi_devices_are_known_by_their_own_names(tmp_path: Path) -> None:
     line = 'ATTR{firmware_node/path}=="*VR00", ' + SET
-    assert found(tmp_path, line, ACPI) == [(f"{OTHERS}:1", "uio")]
-    assert found(tmp_path, f'ENV{{OF_FULLNAME}}=="*", ENV{{OF_NAME}}=="?*", {SET}', ACPI) == []
+    assert overrides(tmp_path, line, ACPI) == [(f"{OTHERS}:1", "uio")]
+    assert overrides(tmp_path, f'ENV{{OF_FULLNAME}}=="*", ENV{{OF_NAME}}=="?*", {SET}', ACPI) == []
 
 
 @pytest.mark.parametrize("runtime", [True, False])
@@ -169,8 +169,8 @@ def test_one_that_sets_the_same_is_in_nobodys_way(board: Board) -> None:
 
 
 def info(board: Board, name: str) -> dict[str, Any]:
-    (found,) = device_info.inspections(board.inspect([Selector("name", name)]))["devices"]
-    return found
+    (device,) = device_info.inspections(board.inspect([Selector("name", name)]))["devices"]
+    return device
 
 
 def test_info_names_the_rule_and_what_it_makes_of_the_next_boot(board: Board) -> None:

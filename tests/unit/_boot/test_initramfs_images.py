@@ -75,7 +75,7 @@ class Tool:
             for module in MODULES
             if module.replace("-", "_") in told
         }
-        kept = [name for name in sorted(names) if not any(one in name for one in self.forgets)]
+        kept = [name for name in sorted(names) if not any(part in name for part in self.forgets)]
         if self.name == "dracut":
             lines = [f"-rw-r--r--   1 root  root   84 Nov 26 00:00 {name}" for name in kept]
             return "Image: /boot/initrd.img: 9M\n" + "\n".join([*lines, "lrwxr bin -> usr/bin"])

@@ -27,8 +27,10 @@ def told(board: Board) -> dict[str, Any]:
 
 
 def of_crypto(board: Board) -> dict[str, Any]:
-    (found,) = [one for one in told(board)["devices"] if one["name"] == "b000000.crypto"]
-    return found
+    (device,) = [
+        candidate for candidate in told(board)["devices"] if candidate["name"] == "b000000.crypto"
+    ]
+    return device
 
 
 def install(
@@ -60,23 +62,27 @@ def test_a_running_kernel_that_lost_its_modules_makes_devices_drift(applied: Boa
     assert of_crypto(applied)["drift"] == []
     applied.kmod.no_modules = GONE
     del applied.kmod.modules["vfio_platform"]
-    found = of_crypto(applied)
-    assert found["next_boot"] == {
+    device = of_crypto(applied)
+    assert device["next_boot"] == {
         "driver": None,
         "driver_override": "vfio-platform",
         "known": True,
         "reason": f"{GONE}, so vfio_platform, which policy vfio of the last-applied "
         "configuration requires, is not loaded",
     }
-    (sentence,) = found["drift"]
-    assert sentence.endswith(found["next_boot"]["reason"])
+    (sentence,) = device["drift"]
+    assert sentence.endswith(device["next_boot"]["reason"])
 
 
 def test_without_modules_it_is_not_said_that_none_claims_a_device(board: Board) -> None:
     board.kernel.add_device("b00a000.other", "/soc/other@b00a000", ("acme,other",))
     for reason in ("no module claims it", GONE):
-        (found,) = [one for one in told(board)["devices"] if one["name"] == "b00a000.other"]
-        assert found["next_boot"]["reason"].endswith(f"{reason}, and no driver bound it")
+        (device,) = [
+            candidate
+            for candidate in told(board)["devices"]
+            if candidate["name"] == "b00a000.other"
+        ]
+        assert device["next_boot"]["reason"].endswith(f"{reason}, and no driver bound it")
         board.kmod.no_modules = GONE
 
 
@@ -99,9 +105,9 @@ def test_a_module_of_a_pinned_driver_counts_and_one_that_is_not_asked_for_does_n
     board: Board,
 ) -> None:
     board.apply(LIST, reset_required=False)
-    assert [one for one in told(board)["devices"] if one["drift"]] == []
+    assert [device for device in told(board)["devices"] if device["drift"]] == []
     del board.kmod.modules["acme"]
-    drifting = {one["name"] for one in told(board)["devices"] if one["drift"]}
+    drifting = {device["name"] for device in told(board)["devices"] if device["drift"]}
     assert drifting == {"b003000.dma"}
     board.apply([], reset_required=False)
 
@@ -128,16 +134,16 @@ def test_other_kernels_are_told_with_what_they_lack(applied: Board, built_in: st
         "The installed kernel %s has no module vfio_platform, which the last-applied "
         "configuration requires"
     )
-    found = told(applied)
-    assert {one["release"]: one["missing"] for one in found["kernels"]} == {
+    info = told(applied)
+    assert {kernel["release"]: kernel["missing"] for kernel in info["kernels"]} == {
         RUNNING: [],
         "6.1": [],
         "6.2": missing,
         "6.3": ["vfio_platform"],
     }
-    notes = [one["note"].partition(". ")[0] for one in found["kernels"] if one["note"]]
+    notes = [kernel["note"].partition(". ")[0] for kernel in info["kernels"] if kernel["note"]]
     assert notes == [note % release for release in ("6.2", "6.3")[len(built_in) > 0 :]]
-    assert [one["release"] for one in found["kernels"] if one["running"]] == [RUNNING]
+    assert [kernel["release"] for kernel in info["kernels"] if kernel["running"]] == [RUNNING]
     assert of_crypto(applied)["drift"] == []
 
 
@@ -146,9 +152,12 @@ def test_a_kernel_that_came_after_the_boot_is_likely_to_be_booted_next(applied: 
     install(applied, "6.1", NEEDS)
     install(applied, "6.2", built_in="kernel/vfio-platform.ko\n")
     boot(applied, 1)
-    found = told(applied)
-    assert [one["new"] for one in found["kernels"] if one["release"] != RUNNING] == [True, True]
-    assert [one["note"] for one in found["kernels"]] == [None, None, None]
+    info = told(applied)
+    assert [kernel["new"] for kernel in info["kernels"] if kernel["release"] != RUNNING] == [
+        True,
+        True,
+    ]
+    assert [kernel["note"] for kernel in info["kernels"]] == [None, None, None]
     assert of_crypto(applied)["drift"] == []
 
 
@@ -170,7 +179,7 @@ def test_a_list_that_needs_no_module_asks_no_kernel(
     install(board, "6.1", "kernel/x.ko:\n")
     boot(board, 1)
     assert told(board)["kernels"] == []
-    assert [one for one in told(board)["devices"] if one["drift"]] == []
+    assert [device for device in told(board)["devices"] if device["drift"]] == []
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ NEEDED = Requirements(["vfio-platform"], {"vfio_platform.reset_required": False}
 OTHERS = "etc/modprobe.d/zz-others.conf"
 
 
-def found(
-    root: Path, content: str, place: str = OTHERS, wanted: Requirements = NEEDED
+def conflicts(
+    root: Path, content: str, path: str = OTHERS, wanted: Requirements = NEEDED
 ) -> list[str]:
-    (root / place).parent.mkdir(parents=True, exist_ok=True)
-    (root / place).write_text(content)
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(content)
     return find_conflicts(lines(Files(str(root)), MODPROBE), wanted)
 
 
@@ -42,7 +42,7 @@ def found(
 def test_a_line_against_the_list_is_named_with_its_place(
     tmp_path: Path, line: str, told: str
 ) -> None:
-    (sentence,) = found(tmp_path, f"# a comment\n{line}\n")
+    (sentence,) = conflicts(tmp_path, f"# a comment\n{line}\n")
     number = 2 + line.count("\n")
     assert sentence.startswith(f"/{OTHERS}:{number} ")
     assert told in sentence
@@ -62,7 +62,7 @@ def test_a_line_against_the_list_is_named_with_its_place(
     ],
 )
 def test_what_does_no_harm_is_left_alone(tmp_path: Path, line: str) -> None:
-    assert found(tmp_path, line + "\n") == []
+    assert conflicts(tmp_path, line + "\n") == []
 
 
 @pytest.mark.parametrize(
@@ -74,17 +74,17 @@ def test_what_does_no_harm_is_left_alone(tmp_path: Path, line: str) -> None:
     ],
 )
 def test_so_is_a_word_of_the_command_line(tmp_path: Path, word: str, told: str) -> None:
-    (sentence,) = found(tmp_path, f"root=/dev/vda {word} quiet\n", "proc/cmdline")
+    (sentence,) = conflicts(tmp_path, f"root=/dev/vda {word} quiet\n", "proc/cmdline")
     assert sentence.startswith("/proc/cmdline ")
     assert told in sentence
 
 
 def test_our_own_file_and_files_that_are_hidden_do_not_count(tmp_path: Path) -> None:
     line = "blacklist vfio_platform\n"
-    assert found(tmp_path, line, MODPROBE[1:]) == []
-    assert found(tmp_path, line, "etc/modprobe.d/notes.txt") == []
-    assert len(found(tmp_path, line, "usr/lib/modprobe.d/x.conf")) == 1
-    assert found(tmp_path, "", "etc/modprobe.d/x.conf") == []
+    assert conflicts(tmp_path, line, MODPROBE[1:]) == []
+    assert conflicts(tmp_path, line, "etc/modprobe.d/notes.txt") == []
+    assert len(conflicts(tmp_path, line, "usr/lib/modprobe.d/x.conf")) == 1
+    assert conflicts(tmp_path, "", "etc/modprobe.d/x.conf") == []
 
 
 def test_a_list_is_refused_as_long_as_its_module_is_kept_away(board: Board) -> None:

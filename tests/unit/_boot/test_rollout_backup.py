@@ -108,7 +108,9 @@ def test_a_check_tells_what_putting_back_would_change_and_changes_nothing(board:
     before = board.everything()
     outcome = board.check([], rollout="first", restores=True)
     assert outcome.is_changed
-    assert {one.device.name for one in outcome.devices if one.steps} >= {"b000000.crypto"}
+    assert {
+        device_outcome.device.name for device_outcome in outcome.devices if device_outcome.steps
+    } >= {"b000000.crypto"}
     assert board.everything() == before
 
 

@@ -213,7 +213,7 @@ def test_the_modules_for_single_devices_skip_what_is_for_another_board(board: Bo
 def test_device_info_tells_the_board_and_skips_what_is_for_another_one(board: Board) -> None:
     given = [{"name": "b002000.dma", **HERE}, {"dt_path": "/soc/gone@1", **ELSEWHERE}]
     told = device_info.inspections(board.inspect(parse_selectors(given)))
-    assert [one["name"] for one in told["devices"]] == ["b002000.dma"]
+    assert [device["name"] for device in told["devices"]] == ["b002000.dma"]
     assert told["skipped_entries"] == [
         (
             "dt_path '/soc/gone@1' applies to acme,other or acme,boar only, and this board is "

@@ -314,9 +314,11 @@ def test_an_interface_that_is_down_is_free(board: Board) -> None:
     assert_free(board)
 
 
-@pytest.mark.parametrize("place", ["tty/ttyAMA0", f"{NAME}:0/{NAME}:0.0/tty/ttyAMA0"])
-def test_the_system_console_is_in_use_and_another_terminal_is_not(board: Board, place: str) -> None:
-    board.kernel.put(f"{HOME}/{place}/dev", "204:64\n")
+@pytest.mark.parametrize("terminal", ["tty/ttyAMA0", f"{NAME}:0/{NAME}:0.0/tty/ttyAMA0"])
+def test_the_system_console_is_in_use_and_another_terminal_is_not(
+    board: Board, terminal: str
+) -> None:
+    board.kernel.put(f"{HOME}/{terminal}/dev", "204:64\n")
     board.kernel.put("class/tty/console/active", "tty0 ttyAMA0\n")
     assert "ttyAMA0 is the system console" in refusal(board)
     board.kernel.put("class/tty/console/active", "tty0 ttyAMA00\n")
@@ -582,8 +584,8 @@ def test_a_sibling_that_is_found_when_the_device_is_bound_undoes_the_run(board: 
 
 
 def test_device_info_shows_siblings_too(pair: Board) -> None:
-    (found,) = pair.inspect([Selector("name", NAME)]).devices
-    assert [hazard.kind for hazard in found.hazards] == ["group"]
+    (inspection,) = pair.inspect([Selector("name", NAME)]).devices
+    assert [hazard.kind for hazard in inspection.hazards] == ["group"]
 
 
 @pytest.mark.parametrize("made", ["mount", "holder", "VFIO"])

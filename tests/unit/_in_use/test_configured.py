@@ -36,16 +36,16 @@ def put(board: Board, path: str, content: str) -> None:
 
 
 def link(board: Board, path: str, target: str) -> None:
-    place = board.files_root / path[1:]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.symlink_to(target)
+    path_on_disk = board.files_root / path[1:]
+    path_on_disk.parent.mkdir(parents=True, exist_ok=True)
+    path_on_disk.symlink_to(target)
 
 
-def add_block(board: Board, place: str, number: str) -> None:
-    name = place.rpartition("/")[2]
-    board.kernel.put(f"{place}/dev", number + "\n")
-    board.kernel.point(f"class/block/{name}", place)
-    board.kernel.point(f"dev/block/{number}", place)
+def add_block(board: Board, home: str, number: str) -> None:
+    name = home.rpartition("/")[2]
+    board.kernel.put(f"{home}/dev", number + "\n")
+    board.kernel.point(f"class/block/{name}", home)
+    board.kernel.point(f"dev/block/{number}", home)
 
 
 @pytest.fixture
@@ -334,8 +334,8 @@ def test_all_that_the_machine_stands_on_is_told_at_once(board: Board) -> None:
 
 
 def info(board: Board, name: str = NAME) -> dict[str, Any]:
-    (found,) = device_info.inspections(board.inspect([Selector("name", name)]))["devices"]
-    return dict(found)
+    (device,) = device_info.inspections(board.inspect([Selector("name", name)]))["devices"]
+    return dict(device)
 
 
 def test_device_info_tells_what_the_next_boot_takes_until_it_was_accepted(board: Board) -> None:
@@ -478,8 +478,8 @@ def test_the_forecast_knows_that_a_built_in_driver_keeps_its_device(board: Board
     entry = {"policy": "vfio", "name": "soc:keys"}
     rules = f'{last_applied.MARK}\n# policy: {{"name": "soc:keys", "policy": "vfio"}}\n'
     put(board, last_applied.RULES, rules)
-    found = info(board, "soc:keys")
-    assert found["claimed_by"] == {"name": "soc:keys", "policy": "vfio"} == entry
-    assert found["next_boot"]["driver"] == "gpio-keys"
-    assert "gpio-keys is built into the kernel and has no unbind" in found["next_boot"]["reason"]
-    assert found["lost_at_boot"] == []
+    device = info(board, "soc:keys")
+    assert device["claimed_by"] == {"name": "soc:keys", "policy": "vfio"} == entry
+    assert device["next_boot"]["driver"] == "gpio-keys"
+    assert "gpio-keys is built into the kernel and has no unbind" in device["next_boot"]["reason"]
+    assert device["lost_at_boot"] == []

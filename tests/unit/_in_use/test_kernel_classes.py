@@ -140,9 +140,9 @@ def test_a_class_tells_what_is_in_use(board: Board, case: Case) -> None:
     add(board, case.path, case.subsystem, case.used)
     if case.path.startswith("mdio_bus"):
         # A directory stands for the link to the interface; its name is the last of the path.
-        place = f"{HOME}/{case.path}"
-        board.kernel.rename(f"{place}/attached_dev", f"{place}/eth9")
-        board.kernel.point(f"{place}/attached_dev", f"{place}/eth9")
+        home = f"{HOME}/{case.path}"
+        board.kernel.rename(f"{home}/attached_dev", f"{home}/eth9")
+        board.kernel.point(f"{home}/attached_dev", f"{home}/eth9")
     assert case.sentence in refusal(board)
     assert_acceptable(board, case.kind)
 
@@ -525,8 +525,10 @@ def test_dma_channels_in_use_are_never_taken_away(engine: Board) -> None:
             "2 of its 4 DMA channels are in use: dma0chan0 by 1 client of the kernel, dma0chan2 by "
             "3 clients of the kernel. Stop or unload its" in message
         )
-    (found,) = engine.inspect(None).devices[:1]
-    assert [(one.kind, one.is_fatal) for one in found.hazards] == [("consumers", True)]
+    (inspection,) = engine.inspect(None).devices[:1]
+    assert [(hazard.kind, hazard.is_fatal) for hazard in inspection.hazards] == [
+        ("consumers", True)
+    ]
 
 
 def test_one_channel_is_said_to_be_one(engine: Board) -> None:

@@ -135,12 +135,12 @@ def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
         *("board", "boot_files", "devices", "kernels"),
         *("policy_list", "reboot_required", "skipped_entries"),
     }
-    found = {one["name"]: one for one in told_of["devices"]}
+    devices = {device["name"]: device for device in told_of["devices"]}
     promised = DEVICE - {"before", "after", "changed", "steps"}
-    for told in found.values():
+    for told in devices.values():
         assert set(told) == promised | ABOUT
         assert set(told["next_boot"]) == {"driver", "driver_override", "known", "reason"}
-    assert found["b002000.dma"]["in_use_by"] == [
+    assert devices["b002000.dma"]["in_use_by"] == [
         {
             "kind": "network",
             "subject": "eth0",

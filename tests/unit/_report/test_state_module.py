@@ -71,8 +71,8 @@ def texts_in(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, dict)):
-        for one in [*value, *(value.values() if isinstance(value, dict) else ())]:
-            yield from texts_in(one)
+        for item in [*value, *(value.values() if isinstance(value, dict) else ())]:
+            yield from texts_in(item)
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o000])
@@ -371,7 +371,7 @@ def test_vfio_binding_released_turns_noiommu_off_if_asked_and_else_says_that_it_
     result = call("vfio_binding", devices=PLAIN, state="released", unsafe_noiommu=unsafe_noiommu)
     is_on = unsafe_noiommu is None
     assert board.kernel.read(NOIOMMU) == ("Y" if is_on else "N")
-    kept = [one for one in result["kept_settings"] if "unsafe_noiommu: false" in one]
+    kept = [setting for setting in result["kept_settings"] if "unsafe_noiommu: false" in setting]
     assert len(kept) == is_on
     assert warned == kept
     again = call("vfio_binding", devices=PLAIN, state="released", unsafe_noiommu=unsafe_noiommu)

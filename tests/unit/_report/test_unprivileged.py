@@ -36,23 +36,23 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
 
-def carried(found: Findings) -> dict[str, Any]:
+def carried(findings: Findings) -> dict[str, Any]:
     return {
-        one["name"]: one["in_use_by"] and [hazard["kind"] for hazard in one["in_use_by"]]
-        for one in device_info.inspections(found)["devices"]
+        device["name"]: device["in_use_by"] and [hazard["kind"] for hazard in device["in_use_by"]]
+        for device in device_info.inspections(findings)["devices"]
     }
 
 
 def test_root_knows_what_each_device_carries(carrying: Board) -> None:
-    found = carrying.inspect(None)
-    assert None not in carried(found).values()
-    assert device_info.unknown(found) == []
+    findings = carrying.inspect(None)
+    assert None not in carried(findings).values()
+    assert device_info.unknown(findings) == []
 
 
 @pytest.mark.usefixtures("as_user")
 def test_what_open_files_of_others_tell_is_null_and_what_sys_tells_is_not(carrying: Board) -> None:
-    found = carrying.inspect(None)
-    kinds = carried(found)
+    findings = carrying.inspect(None)
+    kinds = carried(findings)
     assert {name: kinds[name] for name in (CONSOLE, DISK, LINE, ETHERNET)} == {
         CONSOLE: ["console"],
         DISK: None,
@@ -60,7 +60,7 @@ def test_what_open_files_of_others_tell_is_null_and_what_sys_tells_is_not(carryi
         ETHERNET: ["network"],
     }
     assert [name for name, kind in kinds.items() if kind is None] == [DISK, LINE]
-    (sentence,) = device_info.unknown(found)
+    (sentence,) = device_info.unknown(findings)
     assert sentence.startswith(f"{DISK}, {LINE}: whether a process of another user")
     assert "the module does not run as root" in sentence
     assert "Set `become: true` to read open files and mounts of all processes" in sentence
@@ -72,11 +72,11 @@ def test_what_is_known_in_part_is_shown_and_named(carrying: Board) -> None:
     carrying.process(1, "getty", "/dev/ttyS1")
     home = f"devices/platform/{DISK}/virtio1/block/vdb"
     carrying.kernel.put(f"{home}/dev", "254:16\n")
-    found = carrying.inspect(None)
-    kinds = carried(found)
+    findings = carrying.inspect(None)
+    kinds = carried(findings)
     assert kinds[DISK] == ["storage"]
     assert kinds[LINE] == ["console"]
-    (sentence,) = device_info.unknown(found)
+    (sentence,) = device_info.unknown(findings)
     assert sentence.startswith(f"{DISK}: ")
 
 
@@ -102,9 +102,9 @@ def test_a_root_that_may_not_look_at_processes_does_not_know_either(
         return listdir(path)
 
     monkeypatch.setattr(os, "listdir", refused)
-    found = carrying.inspect(None)
-    assert carried(found)[LINE] is None
-    (sentence,) = device_info.unknown(found)
+    findings = carrying.inspect(None)
+    assert carried(findings)[LINE] is None
+    (sentence,) = device_info.unknown(findings)
     assert "(CAP_SYS_PTRACE)" in sentence
 
 

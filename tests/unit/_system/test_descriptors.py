@@ -57,7 +57,7 @@ def test_a_thread_may_have_descriptors_of_its_own(
     assert FULL in held.keys
     assert "/dev/full" in held.paths
     own = f"(pid {os.getpid()})"
-    assert [one for one in Processes().holders("/dev/full") if own in one]
+    assert [holder for holder in Processes().holders("/dev/full") if own in holder]
 
 
 def test_a_thread_that_shares_them_is_not_read_again(loner: int) -> None:
@@ -100,8 +100,8 @@ def test_holders_are_found_by_name_or_number_and_named_once(
         (tmp_path / f"{pid}/fd").mkdir(parents=True)
         (tmp_path / f"{pid}/comm").write_text("vmm\n")
         (tmp_path / f"{pid}/fd/0").symlink_to(target)
-    found = Processes(str(tmp_path)).holders("/dev/vfio/3", "c239:3")
-    assert sorted(found) == ["vmm (pid 7)", "vmm (pid 8)"]
+    holders = Processes(str(tmp_path)).holders("/dev/vfio/3", "c239:3")
+    assert sorted(holders) == ["vmm (pid 7)", "vmm (pid 8)"]
     # Of a node whose number nobody knows, its name tells.
     assert Processes(str(tmp_path)).holders("/dev/vfio/3") == ["vmm (pid 7)"]
     assert Processes(str(tmp_path)).holders("/srv/file", "c0:0") == []
@@ -227,8 +227,8 @@ def test_a_device_that_does_not_tell_its_number_counts_by_its_name(tmp_path: Pat
     (tmp_path / "7/fd").mkdir(parents=True)
     (tmp_path / "7/comm").write_text("vmm\n")
     (tmp_path / "7/fd/0").symlink_to("/dev/vfio/nowhere")
-    found = Processes(str(tmp_path)).holders("/dev/vfio/nowhere", "c239:3")
-    assert found == ["vmm (pid 7)"]
+    holders = Processes(str(tmp_path)).holders("/dev/vfio/nowhere", "c239:3")
+    assert holders == ["vmm (pid 7)"]
 
 
 def test_the_name_of_a_process_is_printable(tmp_path: Path) -> None:

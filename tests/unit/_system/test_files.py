@@ -75,8 +75,8 @@ def test_layers_are_read_by_name_and_a_file_hides_its_namesakes_further_back(fil
     for path in ("/etc/b.conf", "/run/a.conf", "/run/b.conf", "/lib/c.conf", "/lib/ours.conf"):
         files.write_atomic(path, "")
     files.write_atomic("/lib/notes.txt", "")
-    found = files.drop_in_files(["/etc", "/run", "/usr/lib", "/lib"], ".conf", "/etc/ours.conf")
-    assert found == ["/run/a.conf", "/etc/b.conf", "/lib/c.conf"]
+    paths = files.drop_in_files(["/etc", "/run", "/usr/lib", "/lib"], ".conf", "/etc/ours.conf")
+    assert paths == ["/run/a.conf", "/etc/b.conf", "/lib/c.conf"]
 
 
 def test_a_file_in_the_place_of_a_folder_is_told(files: Files, tmp_path: Path) -> None:
@@ -212,15 +212,15 @@ def test_what_was_checked_is_what_is_read(
     swaps = []
 
     def fstat(descriptor: int) -> os.stat_result:
-        found = real(descriptor)
-        if is_of(found.st_mode) and not swaps:
+        status = real(descriptor)
+        if is_of(status.st_mode) and not swaps:
             swaps.append(descriptor)
             if swapped == "record":
                 (other / "record").replace(state / "record")
             else:
                 state.rename(tmp_path / "moved")
                 other.rename(state)
-        return found
+        return status
 
     monkeypatch.setattr(os, "fstat", fstat)
     assert read("/state/record") == expected

@@ -54,13 +54,13 @@ def test_a_name_that_no_file_can_have_names_nothing(sysfs: Sysfs, name: str) -> 
 
 def children() -> set[int]:
     """Return the child processes of this one that still run."""
-    found = set()
-    for place in Path("/proc").iterdir():
+    pids = set()
+    for process in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):
-            state, parent = (place / "stat").read_text().rpartition(")")[2].split()[:2]
+            state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
             if int(parent) == os.getpid() and state != "Z":
-                found.add(int(place.name))
-    return found
+                pids.add(int(process.name))
+    return pids
 
 
 def wait_until_gone(pid: int) -> bool:
@@ -145,9 +145,9 @@ def test_where_in_the_kernel_a_process_waits_is_said(hasty: Sysfs, tmp_path: Pat
     with pytest.raises(KernelBlockedError) as caught:
         hasty.write("unbind", "x")
     (pid,) = re.findall(r"Process (\d+) is still", str(caught.value))
-    place = Path(f"/proc/{pid}/wchan").read_text().strip("0\n")
+    function = Path(f"/proc/{pid}/wchan").read_text().strip("0\n")
     os.close(os.open(tmp_path / "unbind", os.O_RDONLY | os.O_NONBLOCK))
-    assert not place or f"waiting there (in {place})" in str(caught.value)
+    assert not function or f"waiting there (in {function})" in str(caught.value)
 
 
 def test_a_read_that_does_not_return_is_given_up_too(hasty: Sysfs, tmp_path: Path) -> None:

@@ -93,9 +93,9 @@ def test_what_a_command_of_ansible_core_writes_is_printable(
     done = {"rc": 1, "stdout": sent, "stderr": "\x9b", "stdout_lines": [], "stderr_lines": []}
     monkeypatch.setattr(NormalAction, "_low_level_execute_command", lambda *_words: dict(done))
     action = object.__new__(ActionModule)
-    found = action._low_level_execute_command("true")
-    assert (found["rc"], found["stdout"], found["stderr"]) == (1, shown, "\\x9b")
-    assert found["stdout_lines"] == shown.splitlines()
+    answer = action._low_level_execute_command("true")
+    assert (answer["rc"], answer["stdout"], answer["stderr"]) == (1, shown, "\\x9b")
+    assert answer["stdout_lines"] == shown.splitlines()
 
 
 @pytest.mark.parametrize("kind", [AnsibleError, AnsibleConnectionFailure])

@@ -49,8 +49,8 @@ def is_on_control_node(task: Mapping[str, Any]) -> bool:
 
 
 def on_control_node(path: Path) -> list[dict[str, Any]]:
-    found = tasks(yaml.safe_load(path.read_text()), {"vars": {}})
-    return [task for task in found if is_on_control_node(task)]
+    listed = tasks(yaml.safe_load(path.read_text()), {"vars": {}})
+    return [task for task in listed if is_on_control_node(task)]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -146,10 +146,10 @@ def yaml_blocks(path: Path) -> list[Any]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_examples_of_a_module_are_accepted(module: str) -> None:
-    found = calls(module_text(module, "EXAMPLES"))
-    assert module in [name for name, _options in found]
-    assert {str(options): errors_of(name, options) for name, options in found} == {
-        str(options): [] for _name, options in found
+    examples = calls(module_text(module, "EXAMPLES"))
+    assert module in [name for name, _options in examples]
+    assert {str(options): errors_of(name, options) for name, options in examples} == {
+        str(options): [] for _name, options in examples
     }
 
 
@@ -223,15 +223,15 @@ def test_the_options_of_an_entry_are_described_as_they_are_specified() -> None:
     }
 
 
-def undescribed(returned: Any, fields: Mapping[str, Any], place: str = "") -> set[str]:
+def undescribed(returned: Any, fields: Mapping[str, Any], prefix: str = "") -> set[str]:
     """Return where ``returned`` and the description of a result have different keys."""
-    differing = {place + key for key in set(returned) ^ set(fields)}
+    differing = {prefix + key for key in set(returned) ^ set(fields)}
     for key in set(returned) & set(fields):
         inner = returned[key]
         contained = fields[key].get("contains")
         if contained:
             differing |= undescribed(
-                inner[0] if isinstance(inner, list) else inner, contained, f"{place}{key}."
+                inner[0] if isinstance(inner, list) else inner, contained, f"{prefix}{key}."
             )
     return differing
 
@@ -250,11 +250,11 @@ def test_what_initramfs_returns_is_described() -> None:
 
 
 def test_what_device_info_returns_is_described() -> None:
-    found = Findings(
+    findings = Findings(
         [INSPECTION],
         [ENTRY],
         boot_files=[BootFile(last_applied.RULES, is_present=True, drift=[])],
         kernels=[Kernel("6.12", is_running=True, is_new=False, missing=[])],
     )
-    returned = device_info.inspections(found)
+    returned = device_info.inspections(findings)
     assert undescribed(returned, module_text("device_info", "RETURN")) == set()

@@ -33,10 +33,10 @@ from tests.unit.controller.test_samples import documented
 HOST = "board"
 FACTS = {
     "drift_file": "theirs",
-    "place": "theirs",
+    "directory": "theirs",
     "rollout_max_failures": 9,
     "report_mode": "0777",
-    "found": "theirs",
+    "device_info": "theirs",
     "ansible_facts": {},
 }
 
@@ -65,7 +65,7 @@ class Fleet:
     ) -> Any:
         """What the lookup returns in the process of a task, with variables given somewhere."""
         folder = Path(self.loader.get_basedir())
-        at = {place: given if place == where else {} for place in ("play", "block", "task")}
+        at = {level: given if level == where else {} for level in ("play", "block", "task")}
         task = {"name": "Task", "debug": {}, "vars": at["task"]}
         content = {
             "name": "Play",
@@ -116,7 +116,7 @@ def test_a_setting_that_was_not_given_has_its_default(tmp_path: Path, name: str)
 
 
 def test_the_templates_of_a_setting_have_no_facts_either(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, place="ours", drift_file="{{ place }}/{{ inventory_hostname }}")
+    fleet = Fleet(tmp_path, directory="ours", drift_file="{{ directory }}/{{ inventory_hostname }}")
     assert fleet.setting("drift_file", inventory_hostname=HOST) == "ours/board"
 
 
@@ -129,7 +129,7 @@ def test_what_precedes_facts_is_a_setting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("drift_file", "theirs"), ("rollout_max_failures", 9), ("drift_file", "{{ place }}")],
+    [("drift_file", "theirs"), ("rollout_max_failures", 9), ("drift_file", "{{ directory }}")],
 )
 @pytest.mark.parametrize("where", ["play", "block", "task", "files"])
 def test_a_variable_of_the_play_with_the_value_of_a_fact_is_a_setting(
@@ -137,8 +137,8 @@ def test_a_variable_of_the_play_with_the_value_of_a_fact_is_a_setting(
 ) -> None:
     fleet = Fleet(tmp_path, drift_file="inventory", rollout_max_failures=1)
     fleet.manager.set_host_facts(HOST, {**FACTS, name: value})
-    expected = "ours" if value == "{{ place }}" else value
-    assert fleet.setting_in_task(name, {name: value, "place": "ours"}, where) == expected
+    expected = "ours" if value == "{{ directory }}" else value
+    assert fleet.setting_in_task(name, {name: value, "directory": "ours"}, where) == expected
 
 
 def test_a_fact_that_nothing_precedes_is_no_setting_in_a_task_either(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_facts_choose_no_file_of_variables(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     (tmp_path / "theirs.yml").write_text("drift_file: chosen\n")
     (tmp_path / "ours.yml").write_text("drift_file: ours\n")
-    files = [["{{ place | default('ours') }}.yml"]]
+    files = [["{{ directory | default('ours') }}.yml"]]
     assert fleet.setting_in_task("drift_file", {}, vars_files=files) == "ours"
 
 
@@ -164,7 +164,7 @@ def test_facts_neither_break_nor_mend_the_check_of_variables(tmp_path: Path) -> 
 
 
 def test_a_fact_is_no_registered_result(tmp_path: Path) -> None:
-    (state,) = host_states([HOST], Fleet(tmp_path).hostvars, "found")
+    (state,) = host_states([HOST], Fleet(tmp_path).hostvars, "device_info")
     assert state["state"] == "failed"
     assert state["message"].startswith("It was not read")
 

@@ -190,13 +190,13 @@ def inspections(board: Board) -> Iterator[dict[str, Any]]:
     yield information(board)
 
 
-def untrue(fields: Mapping[str, Any], returned: list[Any], place: str = "") -> dict[str, Any]:
+def untrue(fields: Mapping[str, Any], returned: list[Any], prefix: str = "") -> dict[str, Any]:
     """Return the samples that none of the mappings ``returned`` has, with what is there."""
-    found: dict[str, Any] = {}
+    differing: dict[str, Any] = {}
     for key, field in fields.items():
-        values = [one[key] for one in returned]
+        values = [mapping[key] for mapping in returned]
         if "sample" in field and not any(is_sample(field["sample"], value) for value in values):
-            found[place + key] = (field["sample"], values)
+            differing[prefix + key] = (field["sample"], values)
         if "contains" in field:
             inner = [
                 item
@@ -204,8 +204,8 @@ def untrue(fields: Mapping[str, Any], returned: list[Any], place: str = "") -> d
                 for item in (value if isinstance(value, list) else [value])
                 if item is not None
             ]
-            found.update(untrue(field["contains"], inner, f"{place}{key}."))
-    return found
+            differing.update(untrue(field["contains"], inner, f"{prefix}{key}."))
+    return differing
 
 
 def is_sample(sample: Any, value: Any) -> bool:
@@ -311,8 +311,8 @@ def test_each_sample_of_fleet_report_is_returned(
     board = sample_board(tmp_path / "board")
     claim_crypto(board)
     in_sync, drifted = information(board), drifting(tmp_path / "drifting")
-    found = [in_sync] * 196 + [drifted] * 3 + [UNREACHABLE]
-    hosts = [host_state.host_state(result, f"board-{n}") for n, result in enumerate(found)]
+    answers = [in_sync] * 196 + [drifted] * 3 + [UNREACHABLE]
+    hosts = [host_state.host_state(result, f"board-{n}") for n, result in enumerate(answers)]
     report = fleet_report.fleet_report(hosts, "Boards", {"script": ""})
     assert untrue(documented("filter.fleet_report")["_value"]["contains"], [report]) == {}
 

@@ -33,20 +33,20 @@ README = Path(description.__file__).with_name("README.md").read_text()
 @pytest.fixture(scope="module")
 def example() -> str:
     """The one of the README."""
-    (found,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    return str(found)
+    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    return str(block)
 
 
 def test_the_example_is_accepted_and_boots(example: str) -> None:
-    found = parse(example)
-    (driver,) = found.drivers
+    parsed = parse(example)
+    (driver,) = parsed.drivers
     assert driver.probe == {
         "b002000.dma": errno.EIO,
         "b003000.dma": 0,
         "*": description.EPROBE_DEFER,
     }
-    assert found.carries == (Carried("b004000.ethernet", "net", "eth0"),)
-    machine = build(None, found)
+    assert parsed.carries == (Carried("b004000.ethernet", "net", "eth0"),)
+    machine = build(None, parsed)
     assert machine.tree.read("module/acme/parameters/mode") == b"1\n"
     device = "bus/platform/devices/LNRO0005:00"
     assert machine.tree.read(f"{device}/firmware_node/path") == b"\\_SB_.VR00\n"

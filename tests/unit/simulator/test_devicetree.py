@@ -156,7 +156,7 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(
 ) -> None:
     assert callable(damage)
     numbers = {"SIZE": len(blob), "LESS": len(blob) - 1}
-    wanted = re.sub("SIZE|LESS", lambda found: str(numbers[found[0]]), message)
+    wanted = re.sub("SIZE|LESS", lambda match: str(numbers[match[0]]), message)
     with pytest.raises(SimulatorError) as error:
         read(damage(blob))
     assert str(error.value) == wanted
@@ -194,8 +194,8 @@ def damaged(blob: bytes, number: int) -> bytes:
     if chance.random() < 0.2:
         return bytes(broken[: chance.randrange(len(broken))])
     for _time in range(chance.choice((1, 1, 2, 5, 50))):
-        place = chance.randrange(len(broken))
-        broken[place] ^= 1 << chance.randrange(8)
+        index = chance.randrange(len(broken))
+        broken[index] ^= 1 << chance.randrange(8)
     return bytes(broken)
 
 

@@ -59,9 +59,9 @@ def _raw(value: Any, phandles: Mapping[str, int]) -> bytes:
     if isinstance(value, bytes):
         return value
     values = value if isinstance(value, list) else [value]
-    if any(isinstance(one, int | To) for one in values):
-        return _cells([phandles[one] if isinstance(one, To) else one for one in values])
-    return b"".join(one.encode() + b"\0" for one in values)
+    if any(isinstance(item, int | To) for item in values):
+        return _cells([phandles[item] if isinstance(item, To) else item for item in values])
+    return b"".join(item.encode() + b"\0" for item in values)
 
 
 def _cells(numbers: list[int]) -> bytes:

@@ -99,9 +99,9 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 def row(done: subprocess.CompletedProcess[str], part: str) -> list[str]:
     """Return the columns of the table after the name and the seconds, which must be there."""
-    found = re.search(rf"^{part} +\d+ +(\S+)(?:  (.*))?$", done.stdout, re.MULTILINE)
-    assert found, done.stdout
-    return [column for column in found.groups() if column]
+    match = re.search(rf"^{part} +\d+ +(\S+)(?:  (.*))?$", done.stdout, re.MULTILINE)
+    assert match, done.stdout
+    return [column for column in match.groups() if column]
 
 
 def test_all_parts_of_a_tier_run_with_what_they_need(suite: Suite) -> None:
