@@ -67,6 +67,8 @@ _PYTHON = [
     ROOT / "roles/pull/files/take_commit.py",
     *ROOT.glob("extensions/simulator/*.py"),
 ]
+# Names that fit everything, and so say nothing about what they hold.
+EMPTY_NAMES = {"one", "found", "place"}
 # The page that lists the words.
 _LEFT_OUT = {"docs/style.md", "CHANGELOG.md"}
 
@@ -125,7 +127,7 @@ def _literals(source: str) -> list[str]:
 
 def find_dialect(path: Path) -> list[str]:
     """Return what is wrong with the lines of a file, with what to write instead."""
-    found = []
+    problems = []
     for line in read_lines(path):
         for match in _DIALECT.finditer(line.text):
             if not any(line.path == known.path and known.text in line.text for known in LEGITIMATE):
@@ -134,8 +136,8 @@ def find_dialect(path: Path) -> list[str]:
                     for word, better in WORDS.items()
                     if re.fullmatch(word, match.group(), re.IGNORECASE)
                 )
-                found.append(f"{line.path}: {match.group()!r} ({advice}) in {line.text!r}")
-    return found
+                problems.append(f"{line.path}: {match.group()!r} ({advice}) in {line.text!r}")
+    return problems
 
 
 FILES = sorted(
@@ -183,3 +185,59 @@ def test_docstrings_and_single_names_are_not_read(
 def test_each_legitimate_use_is_still_there(known: Line) -> None:
     lines = [line.text for line in read_lines(ROOT / known.path) if known.text in line.text]
     assert any(map(_DIALECT.search, lines))
+
+
+def python_files() -> Iterator[Path]:
+    """Yield every Python file, programs without a suffix included; a copy has what git tracks."""
+    for path in ROOT.rglob("*"):
+        top = path.relative_to(ROOT).parts[0]
+        if not top.startswith(".") and top != "build" and path.is_file() and _is_python(path):
+            yield path
+
+
+def _is_python(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return path.suffix == ".py" or re.match(rb"#!.*python", stream.readline()) is not None
+
+
+def find_empty_names(source: str) -> set[str]:
+    """Return which of EMPTY_NAMES a source gives to what it defines."""
+    return {name for node in ast.walk(ast.parse(source)) for name in _defined(node) & EMPTY_NAMES}
+
+
+def _defined(node: ast.AST) -> set[str]:
+    is_read = isinstance(getattr(node, "ctx", None), ast.Load)
+    if is_read or isinstance(node, ast.keyword):
+        return set()
+    # Of variables, parameters, attributes, functions and classes, and imports.
+    fields = ("id", "arg", "attr", "name", "asname")
+    return {name for name in (getattr(node, field, None) for field in fields) if name}
+
+
+def test_each_name_says_what_it_holds() -> None:
+    named = {
+        str(path.relative_to(ROOT)): find_empty_names(path.read_text()) for path in python_files()
+    }
+    assert len(named) > 300
+    assert {path: names for path, names in named.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "found = 1",
+        "[one for one in range(3)]",
+        "def find(*, place): ...",
+        "lambda one: None",
+        "def found(): ...",
+        "self.place = 1",
+        "class Device:\n    place: str",
+        "import os as place",
+    ],
+)
+def test_a_planted_name_is_found(source: str) -> None:
+    assert find_empty_names(source) != set()
+
+
+def test_a_name_that_is_only_read_is_that_of_others() -> None:
+    assert find_empty_names("print(match.found, call(place=1), 'one')") == set()
