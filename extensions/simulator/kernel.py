@@ -396,8 +396,14 @@ class Kernel:
                 self.tree.put(f"{home}/flags", "0x1003\n")
             if carried.kind == "dma":
                 self.tree.put(f"{home}/in_use", "1\n")
+            if carried.kind == "iommu":
+                self.tree.point(f"{home}/device", device.home)
+                self.tree.point(f"class/iommu/{carried.name}", home)
 
     def _put_down(self, device: Device) -> None:
+        for carried in device.carries:
+            if carried.kind == "iommu":
+                self.tree.remove(f"class/iommu/{carried.name}")
         for kind in {carried.kind for carried in device.carries}:
             self.tree.remove(f"{device.home}/{kind}")
 

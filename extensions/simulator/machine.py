@@ -26,6 +26,7 @@ DEVICE_TREE = "firmware/devicetree/base"
 # Folders of /sys that are there whatever the board is; fs/cgroup is for systemd to mount on.
 _FOLDERS = (
     "block",
+    "class/iommu",
     "class/net",
     "class/tty",
     "class/vfio",

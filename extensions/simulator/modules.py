@@ -124,6 +124,8 @@ class Modules:
         return Answer(0, "".join(f"{line}\n" for line in lines))
 
     def _run(self, asked: argparse.Namespace, configuration: _Configuration) -> str:
+        if asked.all:
+            return self._run_all(asked, configuration)
         name, parameters = asked.words[0], asked.words[1:]
         modules = list(self._resolve(name, configuration, obeys_blacklist=asked.use_blacklist))
         if not modules:
@@ -142,6 +144,15 @@ class Modules:
             else:
                 self._insert_as_asked(module, parameters, configuration)
         return ""
+
+    def _run_all(self, asked: argparse.Namespace, configuration: _Configuration) -> str:
+        """As insmod_all in kmod's tools/modprobe.c: one that fails does not end the others."""
+        answers = []
+        for word in asked.words:
+            alone = argparse.Namespace(**{**vars(asked), "all": False, "words": [word]})
+            with suppress(ModprobeError):
+                answers.append(self._run(alone, configuration))
+        return "".join(answers)
 
     def _insert_as_asked(
         self, module: str, parameters: Sequence[str], configuration: _Configuration
@@ -334,6 +345,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser(prog="modprobe", add_help=False, allow_abbrev=False)
     for short, long in (
+        ("-a", "--all"),
         ("-n", "--dry-run"),
         ("-q", "--quiet"),
         ("-r", "--remove"),

@@ -31,6 +31,17 @@ options:
       a host with many devices.
     type: bool
     default: false
+  candidates:
+    description: >-
+      Whether to find out which of the devices can be bound to VFIO. This takes longer on a host
+      with many devices.
+    type: bool
+    default: true
+  nulls:
+    description: >-
+      Whether to return the keys of a device whose value is null. If false, they are omitted.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - armfleet.vfio.attributes
   - armfleet.vfio.attributes.reads
@@ -85,6 +96,7 @@ devices:
     - Devices that match the entries, in the order of the list, each once.
     - All devices if O(devices) is unset.
     - Only those of them that RV(policy_list) claims if O(only_claimed=true).
+    - A key whose value is null is returned only if O(nulls=true).
   returned: success
   type: list
   elements: dict
@@ -165,6 +177,64 @@ devices:
       returned: always
       type: str
       sample: "5"
+    candidate:
+      description:
+        - Whether M(armfleet.vfio.host_policy) would bind the device to VFIO, alone or with the
+          whole of its IOMMU group, if RV(devices[].entry) and RV(devices[].settings) were in its
+          list. True if it is bound to VFIO already.
+        - Null if this is unknown, as in RV(devices[].in_use_by), and with O(candidates=false). The
+          next five values are null as well then, but for an unknown use.
+      returned: always
+      type: bool
+      sample: true
+    why_not:
+      description: Reasons why it is not a candidate; empty if it is one.
+      returned: always
+      type: list
+      elements: dict
+      contains:
+        kind:
+          description:
+            - V(no_iommu_group), V(iommu_not_coherent), V(no_vfio_driver), V(no_unbind), V(no_reset),
+              V(unsigned_module), V(driverctl), V(foreign_rule) or V(other), or one of the kinds of
+              use in RV(devices[].in_use_by).
+            - V(group) if another device of its IOMMU group cannot be bound to VFIO.
+          returned: always
+          type: str
+          sample: no_iommu_group
+        message:
+          description: The same as text.
+          returned: always
+          type: str
+          sample: no IOMMU group
+    entry:
+      description: >-
+        Entry of a policy list that binds this device and no other to VFIO, with the most stable
+        selector: an alias of the device tree, a path, or its name if it has neither.
+      returned: always
+      type: dict
+      sample: {dt_path: /soc/crypto@b000000, policy: vfio}
+    settings:
+      description: >-
+        Options of M(armfleet.vfio.host_policy) that it requires, of
+        O(armfleet.vfio.host_policy#module:reset_required) and
+        O(armfleet.vfio.host_policy#module:unsafe_noiommu).
+      returned: always
+      type: dict
+      sample: {reset_required: false}
+    iommu_group_devices:
+      description: Names of the other devices of its IOMMU group, of any bus.
+      returned: always
+      type: list
+      elements: str
+      sample: []
+    reset_function:
+      description: >-
+        Whether the kernel has a reset function for it; null if its VFIO driver requires none, or if
+        only the kernel knows, as with ACPI.
+      returned: always
+      type: bool
+      sample: false
     vfio_nodes:
       description: Nodes through which user space opens the device while it is bound to VFIO.
       returned: always
@@ -515,6 +585,90 @@ board:
       returned: always
       type: str
       sample: null
+summary:
+  description: >-
+    What the playbook C(armfleet.vfio.candidates) prints, as lines of text.
+  returned: if the module is run by the command C(ansible)
+  type: list
+  elements: str
+vfio_support:
+  description: What the host has of what VFIO needs; null with O(candidates=false).
+  returned: success
+  type: dict
+  contains:
+    kernel:
+      description: Release of the running kernel.
+      returned: always
+      type: str
+      sample: 6.12.48+deb13-arm64
+    distribution:
+      description: Name of the distribution, from C(os-release); null if there is none.
+      returned: always
+      type: str
+      sample: Debian GNU/Linux 13 (trixie)
+    drivers:
+      description: >-
+        The VFIO driver of each bus, and whether the kernel has it, registered or as a module.
+      returned: always
+      type: dict
+      sample: {vfio-platform: true, vfio-amba: true}
+    iommus:
+      description: Names of the active IOMMUs, in C(/sys/class/iommu).
+      returned: always
+      type: list
+      elements: str
+      sample: ["smmu3.0x0000000009050000"]
+    noiommu:
+      description: >-
+        Whether the kernel has C(CONFIG_VFIO_NOIOMMU), so that
+        O(armfleet.vfio.host_policy#module:unsafe_noiommu) can be set; null if unknown.
+      returned: always
+      type: bool
+      sample: true
+    unsafe_interrupts:
+      description: >-
+        C(allow_unsafe_interrupts) of the modules V(vfio_iommu_type1) and V(iommufd), as far as they
+        are loaded. Without it, VFIO opens only devices whose interrupts the IOMMU isolates.
+      returned: always
+      type: dict
+      sample: {}
+    signed_modules:
+      description: >-
+        Why the kernel accepts only signed modules, such as V(lockdown=integrity); null if it
+        accepts others.
+      returned: always
+      type: str
+      sample: null
+    initramfs_tool:
+      description: V(initramfs-tools) or V(dracut); null if the host has neither.
+      returned: always
+      type: str
+      sample: initramfs-tools
+    systemd:
+      description: Whether systemd runs the host.
+      returned: always
+      type: bool
+      sample: true
+    kernel_options:
+      description: >-
+        Options of the kernel without C(CONFIG_), each V(y), V(m) or V(n); empty if no file has
+        them.
+      returned: always
+      type: dict
+      sample: {VFIO: m, VFIO_PLATFORM: m}
+    kernel_options_source:
+      description: >-
+        The file that has them, C(/proc/config.gz), C(/boot/config-RELEASE) or
+        C(/lib/modules/RELEASE/config); null if there is none.
+      returned: always
+      type: str
+      sample: /boot/config-6.12.48+deb13-arm64
+    missing:
+      description: Messages about what is missing; empty if nothing is.
+      returned: always
+      type: list
+      elements: str
+      sample: []
 skipped_entries:
   description: >-
     Messages about entries that do not apply to this board because of O(devices[].when_board), one
@@ -539,6 +693,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list i
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.device_info import (
     inspections,
     unknown,
+    without_nulls,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import inspect
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import open_host
@@ -547,6 +702,8 @@ SPEC: dict[str, Any] = {
     "argument_spec": {
         "devices": _argspec.devices(),
         "only_claimed": {"type": "bool", "default": False},
+        "candidates": {"type": "bool", "default": True},
+        "nulls": {"type": "bool", "default": False},
     }
 }
 
@@ -564,7 +721,11 @@ def main() -> None:
         selectors = None if given is None else list(good_selectors(given, problems).values())
         with problems.ending():
             findings = inspect(
-                host, Usage(host.sysfs), selectors, only_claimed=module.params["only_claimed"]
+                host,
+                Usage(host.sysfs),
+                selectors,
+                only_claimed=module.params["only_claimed"],
+                with_candidates=module.params["candidates"],
             )
         problems.end()
     except PolicyError as error:
@@ -573,7 +734,10 @@ def main() -> None:
         host.sysfs.close()
     for sentence in unknown(findings):
         module.warn(_text.printable_result(sentence))
-    module.exit_json(changed=False, **_text.printable_result(inspections(findings)))
+    result = inspections(findings)
+    if not module.params["nulls"]:
+        result = without_nulls(result)
+    module.exit_json(changed=False, **_text.printable_result(result))
 
 
 if __name__ == "__main__":

@@ -99,10 +99,14 @@ class ListOf:
 
 @dataclass(frozen=True)
 class Record:
-    """A mapping with all ``keys`` and some of ``optional``; what else it has is not kept."""
+    """A mapping with all ``keys`` and some of ``optional``; what else it has is not kept.
+
+    If it ``omits_nulls``, one of ``keys`` that may be null can be missing.
+    """
 
     keys: Mapping[str, Shape]
     optional: Mapping[str, Shape] = field(default_factory=dict)
+    omits_nulls: bool = False
 
     def read(self, value: Any, path: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
@@ -112,13 +116,38 @@ class Record:
         for key, shape in {**self.keys, **self.optional}.items():
             if key in value:
                 clean[key] = shape.read(value[key], within + key)
-            elif key in self.keys:
+            elif key in self.keys and not (self.omits_nulls and isinstance(shape, Nullable)):
                 raise _wrong(within + key, "is missing")
         return clean
 
     def part(self, *keys: str) -> Record:
         """Return the record with some of its keys only."""
-        return Record({key: self.keys[key] for key in keys})
+        return Record({key: self.keys[key] for key in keys}, omits_nulls=self.omits_nulls)
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What ``record`` says, with null for each key that is missing."""
+
+    record: Record
+
+    def read(self, value: Any, path: str) -> dict[str, Any]:
+        return {**dict.fromkeys(self.record.keys), **self.record.read(value, path)}
+
+
+@dataclass(frozen=True)
+class Flags:
+    """A mapping from names to true or false."""
+
+    def read(self, value: Any, path: str) -> dict[str, bool]:
+        if not isinstance(value, Mapping):
+            raise _wrong(path, "is no mapping")
+        if len(value) > MOST_ITEMS:
+            raise _wrong(path, "has more than %d items" % MOST_ITEMS)
+        return {
+            _TEXT.read(key, path): Flag().read(flag, "%s.%s" % (path, printable(str(key))))
+            for key, flag in value.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -203,10 +232,33 @@ INSPECTED_DEVICE = Record(
         "next_boot": Record({**_BINDING.keys, "known": _FLAG, "reason": _TEXT}),
         "lost_at_boot": ListOf(LOSS),
         "drift": _TEXTS,
+        "candidate": Nullable(_FLAG),
+        "why_not": Nullable(ListOf(Record({"kind": _TEXT, "message": _TEXT}))),
+        "entry": Nullable(_ENTRY),
+        "settings": Nullable(Record({}, {"reset_required": _FLAG, "unsafe_noiommu": _FLAG})),
+        "iommu_group_devices": Nullable(_TEXTS),
+        "reset_function": Nullable(_FLAG),
         "driverctl": Nullable(Record({"path": _TEXT, "entry": _ENTRY})),
         "foreign_rules": ListOf(Record({"location": _TEXT, "driver_override": _MAYBE})),
         "module_configuration": ListOf(Record({"location": _TEXT, "text": _TEXT})),
         "kernel_command_line": Nullable(Record(_EARLY)),
+    },
+    omits_nulls=True,
+)
+VFIO_SUPPORT = Record(
+    {
+        "kernel": _TEXT,
+        "distribution": _MAYBE,
+        "drivers": Flags(),
+        "iommus": _TEXTS,
+        "noiommu": Nullable(_FLAG),
+        "unsafe_interrupts": Flags(),
+        "signed_modules": _MAYBE,
+        "initramfs_tool": _MAYBE,
+        "systemd": _FLAG,
+        "kernel_options": Entry(),
+        "kernel_options_source": _MAYBE,
+        "missing": _TEXTS,
     }
 )
 DEVICE_INFO: dict[str, Shape] = {
@@ -217,6 +269,7 @@ DEVICE_INFO: dict[str, Shape] = {
     "reboot_required": _FLAG,
     "board": BOARD,
     "skipped_entries": _TEXTS,
+    "vfio_support": Nullable(VFIO_SUPPORT),
 }
 
 # What each module returns beside changed, failed and msg.

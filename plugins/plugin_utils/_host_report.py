@@ -136,9 +136,12 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     )
 
 
-_READ_DEVICE = _answers.Record(
-    {key: shape for column in DEVICE_COLUMNS for key, shape in column.reads.keys.items()},
-    {"lost_at_boot": _answers.ListOf(_answers.LOSS.part("accepted"))},
+_READ_DEVICE = _answers.Completed(
+    _answers.Record(
+        {key: shape for column in DEVICE_COLUMNS for key, shape in column.reads.keys.items()},
+        {"lost_at_boot": _answers.ListOf(_answers.LOSS.part("accepted"))},
+        omits_nulls=True,
+    )
 )
 _READ = _answers.Record(
     {

@@ -54,7 +54,8 @@ def refused(
 
 def info(inventory: Path, *devices: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what device_info returns of these devices, or of all."""
-    run = call(inventory, "device_info", **({"devices": list(devices)} if devices else {}))
+    asked = {"devices": list(devices)} if devices else {}
+    run = call(inventory, "device_info", nulls=True, candidates=False, **asked)
     assert run.code == 0, run.output
     shown: list[dict[str, Any]] = run.of("armfleet.vfio.device_info")["devices"]
     return shown

@@ -88,7 +88,9 @@ def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
 
 def whole_info(inventory: Path, **variables: str) -> tuple[dict[str, Any], str]:
     """Return what device_info returns, and the output on one line."""
-    run = play(inventory, task_play("armfleet.vfio.device_info", {}), variables=variables)
+    run = play(
+        inventory, task_play("armfleet.vfio.device_info", {"nulls": True}), variables=variables
+    )
     return run.of("armfleet.vfio.device_info"), " ".join(run.output.split())
 
 

@@ -88,10 +88,8 @@ class Board:
     def reconcile(self, request: Request, *, check_mode: bool = False) -> Outcome:
         return reconcile(self.host, self.usage, self.run_lock(), request, check_mode=check_mode)
 
-    def inspect(
-        self, selectors: Sequence[Selector] | None, *, only_claimed: bool = False
-    ) -> Findings:
-        return inspect(self.host, self.usage, selectors, only_claimed=only_claimed)
+    def inspect(self, selectors: Sequence[Selector] | None, **options: bool) -> Findings:
+        return inspect(self.host, self.usage, selectors, **options)
 
     def _request(self, entries: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Request:
         settings = {"persistent": True, **settings}

@@ -92,6 +92,7 @@ class BoardKernel(SimulatedSysfs):
         self._aliases: dict[str, list[str]] = {}
         self._iommu = Device("iommu", "platform", "", "", (_IOMMU,))
         self._iommu.driver = Driver("arm-smmu")
+        self.put("class/iommu/smmu3.0x0000000009050000/uevent", "")
         self.vfio_nodes = _Nodes(self.machine.vfio.nodes, dev / "vfio")
         self.vfio_nodes.write_out()
 

@@ -24,10 +24,17 @@ from .._discovery.vfio import (
 from .._model.buses import BUSES, RESETTING, is_vfio_driver
 from .._model.device import Identity
 from .._model.policy import VFIO_PARAMETERS, VfioSettings
-from .._model.steps import DevicePlan, HostStep, HostStepKind, Problem, StepKind
+from .._model.steps import DevicePlan, HostStep, HostStepKind, Obstacle, Problem, StepKind
 from .._system.files import Files
 from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
+
+# Kinds of Obstacle, beside those of use.
+NO_UNBIND = "no_unbind"
+NO_VFIO_DRIVER = "no_vfio_driver"
+NO_IOMMU_GROUP = "no_iommu_group"
+CANNOT_RESET = "no_reset"
+UNSIGNED_MODULE = "unsigned_module"
 
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
@@ -53,28 +60,23 @@ def unreadiness(
     working = [plan for plan in plans if plan.steps]
     problems = _drivers(sysfs, kmod, working)
     problems += _overrides(sysfs, plans)
-    of_host = _unsigned(sysfs, kmod, working, steps)
-    of_host += _reload(sysfs, steps, plans) if is_whole else []
-    of_host += _without_noiommu(sysfs, kmod, steps, wanted)
-    problems += map(Problem, of_host)
+    problems += _unsigned(sysfs, kmod, working, steps)
+    problems += _reload(sysfs, steps, plans) if is_whole else []
+    problems += map(Problem, _without_noiommu(sysfs, kmod, steps, wanted))
     problems += _unready(sysfs, kmod, _bound_anew(plans, steps), wanted)
     return problems + _unsafe(sysfs, plans, wanted)
 
 
 def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[Problem]:
     """Return why drivers of a plan cannot be left or taken; one sentence each."""
-    problems: list[Problem] = []
+    problems: list[Problem | None] = []
     for plan in plans:
         for step in plan.steps:
             if step.kind is StepKind.UNBIND and step.value:
-                problem = _unbind_problem(sysfs, kmod, plan.device, step.value)
+                problems.append(_unbind_problem(sysfs, kmod, plan.device, step.value))
             elif step.kind is StepKind.BIND and step.value:
-                problem = _bind_problem(sysfs, kmod, plan.device, step.value)
-            else:
-                continue
-            if problem:
-                problems.append(Problem(problem, plan.device))
-    return problems
+                problems.append(_bind_problem(sysfs, kmod, plan.device, step.value))
+    return [problem for problem in problems if problem]
 
 
 def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
@@ -88,16 +90,20 @@ def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
     ]
 
 
-def _unbind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str | None:
+def _unbind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> Problem | None:
     if _has_unbind(sysfs, device, driver):
         return None
     if is_built_in_driver(sysfs, kmod, device, driver):
         # explain_permanent_drivers reports it.
         return None
-    return (
+    return Problem(
         "%s cannot be unbound from its driver %s while the system runs: that driver has no "
         "unbind (suppress_bind_attrs). The driver is a module: set `runtime: false`, and reboot"
-        % (device.label, driver)
+        % (device.label, driver),
+        device,
+        obstacle=Obstacle(
+            NO_UNBIND, "driver %s has no unbind; `runtime: false` and a reboot unbind it" % driver
+        ),
     )
 
 
@@ -117,7 +123,17 @@ def explain_permanent_drivers(
         return []
     drivers = BuiltinDrivers(sysfs, kmod, files)
     bindings = [drivers.of(device, driver) for device, driver in given]
-    return [Problem(_explain_permanent_driver(early), early.device) for early in bindings if early]
+    return [
+        Problem(
+            _explain_permanent_driver(early),
+            early.device,
+            obstacle=Obstacle(
+                NO_UNBIND, "driver %s has no unbind and is built into the kernel" % early.driver
+            ),
+        )
+        for early in bindings
+        if early
+    ]
 
 
 def _has_unbind(sysfs: Sysfs, device: Identity, driver: str) -> bool:
@@ -139,17 +155,21 @@ def _explain_permanent_driver(early: EarlyBinding) -> str:
     )
 
 
-def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str | None:
+def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> Problem | None:
+    obstacle = None
     if sysfs.exists("bus/%s/drivers/%s" % (device.bus, driver)):
-        return (
+        sentence = (
             None
             if sysfs.exists("bus/%s/drivers/%s/bind" % (device.bus, driver))
             else "%s cannot be bound to %s while the system runs: that driver has no bind "
             "(suppress_bind_attrs). Set `runtime: false`, and reboot" % (device.label, driver)
         )
-    if is_vfio_driver(driver, device.bus):
-        return None if kmod.is_available(driver) else _no_vfio(kmod, driver)
-    return misnamed(sysfs, device, driver) or not_registered(sysfs, kmod, device, driver)
+    elif is_vfio_driver(driver, device.bus):
+        sentence = None if kmod.is_available(driver) else _no_vfio(kmod, driver)
+        obstacle = Obstacle(NO_VFIO_DRIVER, "the kernel has no %s" % driver)
+    else:
+        sentence = misnamed(sysfs, device, driver) or not_registered(sysfs, kmod, device, driver)
+    return Problem(sentence, device, obstacle=obstacle) if sentence else None
 
 
 def _no_vfio(kmod: Kmod, driver: str) -> str:
@@ -163,13 +183,14 @@ def _no_vfio(kmod: Kmod, driver: str) -> str:
     )
 
 
-def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]) -> list[str]:
-    """Return why a loaded vfio module cannot be reloaded; one sentence each."""
+def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]) -> list[Problem]:
+    """Return why a loaded vfio module cannot be reloaded."""
     if not any(step.kind is HostStepKind.RELOAD_MODULE for step in steps):
         return []
     bus, driver = RESETTING, RESETTING.vfio_driver
+    obstacle = Obstacle(CANNOT_RESET, "no reset function, and %s requires one" % driver)
     if is_built_in(sysfs, bus.vfio_module):
-        return [_RESET_BUILT_IN % (driver, bus.vfio_module)]
+        return [Problem(_RESET_BUILT_IN % (driver, bus.vfio_module), obstacle=obstacle)]
     ours = {plan.device.name for plan in plans if plan.before.driver == driver}
     others = [
         name
@@ -179,9 +200,12 @@ def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]
     if not others:
         return []
     return [
-        "`reset_required` differs, so %s must be reloaded, but devices that are not in this list "
-        "are bound to it: %s. Add them to the list or release them first"
-        % (driver, ", ".join(others))
+        Problem(
+            "`reset_required` differs, so %s must be reloaded, but devices that are not in this "
+            "list are bound to it: %s. Add them to the list or release them first"
+            % (driver, ", ".join(others)),
+            obstacle=obstacle,
+        )
     ]
 
 
@@ -203,15 +227,20 @@ def _unready(
     why_no_group = {
         device: reason for device in given for reason in [_why_no_group(sysfs, device)] if reason
     }
-    if why_no_group and not _will_have_noiommu(sysfs, kmod, wanted):
+    if why_no_group and not will_have_noiommu(sysfs, kmod, wanted):
         problems += [
-            Problem(NO_GROUP % (device.label, why), device) for device, why in why_no_group.items()
+            Problem(
+                NO_GROUP % (device.label, why),
+                device,
+                obstacle=Obstacle(NO_IOMMU_GROUP, "no IOMMU group"),
+            )
+            for device, why in why_no_group.items()
         ]
     if _will_require_reset(sysfs, kmod, wanted):
         problems += [
             Problem(NO_RESET % (device.label, device.compatible[0]), device)
             for device in given
-            if _has_no_reset(kmod, device)
+            if has_no_reset(kmod, device)
         ]
     return problems
 
@@ -236,7 +265,7 @@ def _will_require_reset(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
     return _will_be_on(sysfs, kmod, wanted, parameter, default="Y")
 
 
-def _has_no_reset(kmod: Kmod, device: Identity) -> bool:
+def has_no_reset(kmod: Kmod, device: Identity) -> bool:
     """Return whether VFIO's driver surely finds no reset function (vfio_platform_get_reset).
 
     With ACPI only the kernel knows whether there is a method _RST; some drivers never ask.
@@ -265,7 +294,7 @@ def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> 
     ]
 
 
-def _will_have_noiommu(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
+def will_have_noiommu(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
     return _will_be_on(sysfs, kmod, wanted, "vfio.enable_unsafe_noiommu_mode", default="N")
 
 
@@ -307,7 +336,7 @@ def _without_noiommu(
 
 def _unsigned(
     sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan], steps: Sequence[HostStep]
-) -> list[str]:
+) -> list[Problem]:
     """Return which modules the kernel will not load because nobody has signed them."""
     wanted = [
         step.value
@@ -320,7 +349,7 @@ def _unsigned(
         for step in plan.steps
         if step.kind is StepKind.LOAD_MODULE and step.value
     ]
-    enforced = _why_signed_only(sysfs) if wanted else None
+    enforced = why_signed_only(sysfs) if wanted else None
     if not enforced:
         return []
     unsigned = {
@@ -330,14 +359,19 @@ def _unsigned(
         if name in (module, module.replace("_", "-")) or not sysfs.exists("module/" + module)
     }
     return [
-        "Module %s cannot be loaded: this kernel accepts only signed modules (%s), and it is not "
-        "signed. Sign it with a key that the kernel trusts, or install a kernel package with "
-        "signed modules" % (module, enforced)
+        Problem(
+            "Module %s cannot be loaded: this kernel accepts only signed modules (%s), and it is "
+            "not signed. Sign it with a key that the kernel trusts, or install a kernel package "
+            "with signed modules" % (module, enforced),
+            obstacle=Obstacle(
+                UNSIGNED_MODULE, "module %s is not signed, and the kernel requires it" % module
+            ),
+        )
         for module in sorted(unsigned)
     ]
 
 
-def _why_signed_only(sysfs: Sysfs) -> str | None:
+def why_signed_only(sysfs: Sysfs) -> str | None:
     """Return why the kernel accepts only signed modules: kernel/module/signing.c."""
     if _is_on(sysfs.read("module/module/parameters/sig_enforce") or "N"):
         return "module.sig_enforce"

@@ -110,6 +110,19 @@ def reference_path(sysfs: Sysfs, reference: str) -> str | None:
     return paths[0] if paths and paths[0].startswith("/") else None
 
 
+def aliases(sysfs: Sysfs) -> dict[str, str]:
+    """Return the alias of the device tree for each path that has one, the first by name.
+
+    Only those that end in a number, which udev is told of as well (of_alias_scan).
+    """
+    by_path: dict[str, str] = {}
+    for name in sorted(sysfs.names(_TREE + "/aliases")):
+        path = reference_path(sysfs, name) if name[-1:].isdigit() else None
+        if path:
+            by_path.setdefault(path, name)
+    return by_path
+
+
 def states(sysfs: Sysfs, devices: Sequence[Identity]) -> list[State]:
     """Return the state of each device; raise PolicyError if a hanging driver blocks one."""
     overrides = sysfs.read_locked([sysfs_dir(device) + "/driver_override" for device in devices])

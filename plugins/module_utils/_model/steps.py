@@ -38,15 +38,24 @@ class HostStepKind(Enum):
     REMOVE_LINK = "remove_link"
 
 
+class Obstacle(NamedTuple):
+    """What keeps a device from a driver: its ``kind``, and the same in a few words."""
+
+    kind: str
+    brief: str
+
+
 class Problem(NamedTuple):
     """A reason not to begin.
 
     It concerns ``device``, or the entry at ``position`` of the user's list, or else the host.
+    ``obstacle`` is what keeps a device from VFIO, for a list of candidates.
     """
 
     sentence: str
     device: Identity | None = None
     position: int | None = None
+    obstacle: Obstacle | None = None
 
 
 class Step(NamedTuple):

@@ -18,7 +18,9 @@ from .._discovery.driver_match import Reason
 from .._in_use.kinds import Hazard
 from .._model.device import Board
 from . import results
+from .candidates import entry
 from .inspection import Findings, Inspection
+from .vfio_support import to_mapping as to_support
 
 
 def unknown(findings: Findings) -> list[str]:
@@ -59,7 +61,17 @@ def inspections(findings: Findings) -> dict[str, Any]:
         "skipped_entries": list(findings.skipped),
         "boot_files": [_boot_file(file) for file in findings.boot_files],
         "kernels": [_kernel(kernel) for kernel in findings.kernels],
+        "vfio_support": findings.vfio_support and to_support(findings.vfio_support),
     }
+
+
+def without_nulls(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of device_info without the values of devices that are null."""
+    devices = [
+        {key: value for key, value in device.items() if value is not None}
+        for device in result["devices"]
+    ]
+    return dict(result, devices=devices)
 
 
 def _board(board: Board) -> dict[str, Any]:
@@ -99,6 +111,7 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
     return dict(
         results.identity(inspection.device),
         **results.running(inspection.state),
+        **_candidate(inspection),
         bound_by=inspection.bound_by and _reason(inspection.bound_by),
         links=list(inspection.links),
         in_use_by=None if inspection.hazards is None else list(map(_hazard, inspection.hazards)),
@@ -124,6 +137,27 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
         ],
         kernel_command_line=inspection.early and results.early(inspection.early),
     )
+
+
+def _candidate(inspection: Inspection) -> dict[str, Any]:
+    candidate = inspection.candidate
+    if candidate is None:
+        return dict.fromkeys(
+            ("candidate", "why_not", "entry", "settings", "iommu_group_devices", "reset_function")
+        )
+    is_known = bool(candidate.obstacles) or not inspection.may_carry_more
+    return {
+        "candidate": not candidate.obstacles if is_known else None,
+        "why_not": [
+            {"kind": obstacle.kind, "message": obstacle.brief} for obstacle in candidate.obstacles
+        ],
+        "entry": entry(candidate),
+        "settings": {
+            name: value for name, value in candidate.settings._asdict().items() if value is not None
+        },
+        "iommu_group_devices": list(candidate.group),
+        "reset_function": candidate.has_reset,
+    }
 
 
 def _reason(reason: Reason) -> dict[str, str]:

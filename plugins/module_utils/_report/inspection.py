@@ -33,6 +33,8 @@ from .._model.device import Board, Identity, State
 from .._model.policy_list import Entry, first_entries
 from .._model.selector import Selector
 from .._system.host import Host
+from .candidates import Candidate, Candidates, Known
+from .vfio_support import VfioSupport, vfio_support
 
 
 class LostAtBoot(NamedTuple):
@@ -53,7 +55,8 @@ class Inspection(NamedTuple):
     ``early`` is its native driver where that has the device before any rule can run.
     ``hazards`` is None if none is known and there may be some; where it ``may_carry_more`` they
     may not be all. ``links`` are those to its nodes. ``without_driver`` names kernels that would
-    leave it so. ``lost`` is what the next boot takes.
+    leave it so. ``lost`` is what the next boot takes. ``candidate`` is how it would be bound to
+    VFIO, if that was asked for.
     """
 
     device: Identity
@@ -69,6 +72,7 @@ class Inspection(NamedTuple):
     without_driver: Sequence[str] = ()
     may_carry_more: bool = False
     lost: Sequence[LostAtBoot] = ()
+    candidate: Candidate | None = None
 
     @property
     def drift(self) -> list[str]:
@@ -128,6 +132,7 @@ class Findings(NamedTuple):
     skipped: Sequence[str] = ()
     boot_files: Sequence[in_sync.BootFile] = ()
     kernels: Sequence[Kernel] = ()
+    vfio_support: VfioSupport | None = None
 
 
 def inspect(
@@ -136,10 +141,12 @@ def inspect(
     selectors: Sequence[Selector] | None,
     *,
     only_claimed: bool = False,
+    with_candidates: bool = True,
 ) -> Findings:
     """Return the devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`.
 
     With ``only_claimed`` those of them that the last-applied configuration claims.
+    ``with_candidates`` judges how each would be bound to VFIO.
     """
     last_applied = parse_header(host.files.read(RULES))
     devices = snapshot(host.sysfs, Identity._fields)
@@ -154,14 +161,18 @@ def inspect(
     if only_claimed:
         chosen = [device for device in chosen if inspector.is_claimed(device)]
     states = states_as_far_as_known(host.sysfs, chosen)
+    inspections = [inspector.of(device, *known) for device, known in zip(chosen, states)]
+    if with_candidates:
+        inspections = inspector.judge(inspections)
     return Findings(
-        [inspector.of(device, *known) for device, known in zip(chosen, states)],
+        inspections,
         last_applied.entries,
         host.files.read_own(WAITS_FOR_BOOT) is not None,
         board(host.sysfs),
         list(elsewhere.values()),
         in_sync.compare(host.files, last_applied),
         inspector.kernels,
+        vfio_support(host) if with_candidates else None,
     )
 
 
@@ -173,6 +184,7 @@ class _Inspector:
     ) -> None:
         self._host = host
         self._usage = usage
+        self._devices = devices
         earlier = [
             entry.selector._replace(required=False, expect=None) for entry in last_applied.entries
         ]
@@ -210,6 +222,27 @@ class _Inspector:
     def is_claimed(self, device: Identity) -> bool:
         """Return whether the last-applied configuration claims it."""
         return device in self._claimed
+
+    def judge(self, inspections: Sequence[Inspection]) -> list[Inspection]:
+        """Return the inspections with how each device would be bound to VFIO."""
+        by_device = {inspection.device: inspection for inspection in inspections}
+
+        def find_out(device: Identity) -> Known:
+            # One of its IOMMU group may not have been asked for.
+            inspection = by_device.get(device) or self.of(
+                device, *states_as_far_as_known(self._host.sysfs, [device])[0]
+            )
+            hazards = inspection.hazards or ()
+            at_boot = self._usage.find_boot_hazards(device, inspection.state, hazards)
+            return Known(inspection.state, hazards, at_boot, inspection.sources)
+
+        if not inspections:
+            return []
+        candidates = Candidates(self._host, self._devices, find_out)
+        return [
+            inspection._replace(candidate=candidates.of(inspection.device))
+            for inspection in inspections
+        ]
 
     def of(self, device: Identity, state: State, blocked: str | None) -> Inspection:
         """Return all that is known of a device; ``blocked`` is why its override is not."""

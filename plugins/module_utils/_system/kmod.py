@@ -86,6 +86,16 @@ class Kmod:
         """Return the modules that claim ``modalias``, as udev finds them; none if blacklisted."""
         return self._resolve(modalias, "--use-blacklist")
 
+    def resolve_at_once(self, modaliases: Sequence[str]) -> None:
+        """Have :meth:`resolve` know of those that no module claims, if that is none of them.
+
+        modprobe does not say which of several names an answer belongs to.
+        """
+        key = "--use-blacklist"
+        asked = ["--resolve-alias", key, "--quiet", "--all", "--", *dict.fromkeys(modaliases)]
+        if modaliases and not _text.words(self._run(asked)[1]):
+            self._resolved.update({(modalias, (key,)): [] for modalias in modaliases})
+
     def claimants(self, modalias: str) -> list[str]:
         """Return the modules that claim ``modalias``, blacklisted or not."""
         return self._resolve(modalias)

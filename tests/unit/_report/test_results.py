@@ -113,6 +113,12 @@ def test_boot_files_are_told_with_their_state(board: Board) -> None:
 
 
 ABOUT = {
+    "candidate",
+    "why_not",
+    "entry",
+    "settings",
+    "iommu_group_devices",
+    "reset_function",
     "module_configuration",
     "bound_by",
     "in_use_by",
@@ -133,7 +139,7 @@ def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     told_of = device_info.inspections(board.inspect(None))
     assert set(told_of) == {
         *("board", "boot_files", "devices", "kernels"),
-        *("policy_list", "reboot_required", "skipped_entries"),
+        *("policy_list", "reboot_required", "skipped_entries", "vfio_support"),
     }
     devices = {device["name"]: device for device in told_of["devices"]}
     promised = DEVICE - {"before", "after", "changed", "steps"}

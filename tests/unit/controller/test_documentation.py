@@ -35,18 +35,31 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.builtin_d
     EarlyBinding,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.driver_match import Reason
+from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.kernel_options import (
+    KernelOptions,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import Hazard
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity, State
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VFIO, Policy
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
+    VFIO,
+    Policy,
+    VfioSettings,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import Entry
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.steps import Step, StepKind
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.steps import (
+    Obstacle,
+    Step,
+    StepKind,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.candidates import Candidate
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import (
     Findings,
     Inspection,
     LostAtBoot,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.vfio_support import VfioSupport
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import FileChange
 from tests.harness.modules import NAMES, spec
 
@@ -90,6 +103,26 @@ INSPECTION = Inspection(
     [Line("/etc/modprobe.d/x.conf:1", "blacklist acme", "blacklist", "acme")],
     early=EarlyBinding(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", []),
     lost=[LostAtBoot(Hazard("network", "eth0", "network interface eth0 is up"), is_accepted=False)],
+    candidate=Candidate(
+        [Obstacle("network", "in use: network interface eth0 is up")],
+        ENTRY.selector,
+        VfioSettings(),
+        [],
+        has_reset=False,
+    ),
+)
+VFIO_SUPPORT = VfioSupport(
+    kernel="6.12",
+    distribution=None,
+    drivers={},
+    iommus=[],
+    noiommu=None,
+    unsafe_interrupts={},
+    signed_modules=None,
+    initramfs_tool=None,
+    has_systemd=True,
+    options=KernelOptions(),
+    missing=[],
 )
 
 
@@ -255,6 +288,8 @@ def test_what_device_info_returns_is_described() -> None:
         [ENTRY],
         boot_files=[BootFile(last_applied.RULES, is_present=True, drift=[])],
         kernels=[Kernel("6.12", is_running=True, is_new=False, missing=[])],
+        vfio_support=VFIO_SUPPORT,
     )
     returned = device_info.inspections(findings)
-    assert undescribed(returned, module_text("device_info", "RETURN")) == set()
+    # The summary is added on the control node.
+    assert undescribed(returned, module_text("device_info", "RETURN")) == {"summary"}

@@ -1,0 +1,230 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which devices can be bound to VFIO, with which settings, and why others cannot. Reads only.
+
+The answer is that of the preflight of a run with policy vfio for the device alone, or with the
+whole of its IOMMU group. It is stricter about IOMMUs: such a run leaves to the kernel what depends
+on its version, and here a device that nothing says to be behind an IOMMU that VFIO accepts is none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Callable, Mapping, NamedTuple, Sequence
+
+from .._apply.readiness import (
+    NO_IOMMU_GROUP,
+    explain_permanent_drivers,
+    has_no_reset,
+    unreadiness,
+    will_have_noiommu,
+)
+from .._boot.forecast import OverrideSources
+from .._discovery.acpi_iort import translates
+from .._discovery.devices import aliases, sysfs_dir
+from .._discovery.iommus import Iommus
+from .._discovery.vfio import native_siblings, present_settings, registered
+from .._errors import PolicyError
+from .._in_use.kinds import OPEN_NODE, Hazard
+from .._model.buses import BUSES
+from .._model.device import Identity, Native, State
+from .._model.plan import host_steps, plan
+from .._model.policy import VFIO, Claim, Policy, VfioSettings
+from .._model.selector import Selector
+from .._model.steps import DevicePlan, Obstacle, Problem
+from .._system.host import Host
+
+GROUP = "group"
+# Kinds of Obstacle beside those of use and those that keep a run from beginning.
+DRIVERCTL = "driverctl"
+FOREIGN_RULE = "foreign_rule"
+NOT_COHERENT = "iommu_not_coherent"
+OTHER = "other"
+
+_VFIO = Policy(VFIO)
+
+
+class Known(NamedTuple):
+    """What is known of a device before it is judged. ``hazards`` are those of now."""
+
+    state: State
+    hazards: Sequence[Hazard]
+    boot_hazards: Sequence[Hazard]
+    sources: OverrideSources
+
+
+class Candidate(NamedTuple):
+    """How a device would be bound to VFIO: the ``selector`` and the ``settings`` of its list.
+
+    ``obstacles`` are why it cannot be; it is a candidate if there are none. ``group`` are the other
+    devices of its IOMMU group. ``has_reset`` is None where VFIO asks for no reset function, or
+    only the kernel knows.
+    """
+
+    obstacles: Sequence[Obstacle]
+    selector: Selector
+    settings: VfioSettings
+    group: Sequence[str]
+    has_reset: bool | None
+
+
+class Candidates:
+    """Judges the devices of a host. ``find_out`` tells of one what is known of it."""
+
+    def __init__(
+        self, host: Host, devices: Sequence[Identity], find_out: Callable[[Identity], Known]
+    ) -> None:
+        self._host = host
+        self._find_out = find_out
+        self._by_name = {device.name_on_bus: device for device in devices}
+        self._sharing = Counter(device.stable_name for device in devices)
+        self._aliases = aliases(host.sysfs)
+        self._present = present_settings(host.sysfs)
+        self._registered = registered(host.sysfs)
+        self._iommus = Iommus(host.sysfs)
+        self._has_noiommu = will_have_noiommu(host.sysfs, host.kmod, VfioSettings())
+        self._obstacles: dict[Identity, list[Obstacle]] = {}
+        host.kmod.resolve_at_once(
+            [
+                "vfio-reset:" + device.compatible[0]
+                for device in devices
+                if BUSES[device.bus].vfio_resets and device.compatible
+            ]
+        )
+
+    def of(self, device: Identity) -> Candidate:
+        """Return what is to be said of a device."""
+        return Candidate(
+            [*self._own_obstacles(device), *self._obstacles_of_group(device)],
+            self._selector(device),
+            self._settings(device),
+            self._group(device),
+            self._has_reset(device),
+        )
+
+    def _own_obstacles(self, device: Identity) -> list[Obstacle]:
+        """Return what keeps it from VFIO but for others of its group."""
+        if device not in self._obstacles:
+            self._obstacles[device] = self._find_obstacles(device, self._find_out(device))
+        return self._obstacles[device]
+
+    def _find_obstacles(self, device: Identity, known: Known) -> list[Obstacle]:
+        trial = plan(Claim(device, _VFIO), known.state, Native())
+        if not trial.is_for_vfio:
+            return [Obstacle(OTHER, "its bus has no VFIO driver")]
+        try:
+            problems = self._preflight(trial)
+        except PolicyError as error:
+            problems = [Problem(str(error))]
+        obstacles = [problem.obstacle or Obstacle(OTHER, problem.sentence) for problem in problems]
+        if trial.steps:
+            obstacles += self._iommu_obstacles(device, known.state)
+        obstacles += _obstacles_of_use(trial.loses_driver, known)
+        return list(dict.fromkeys(obstacles + _foreign_obstacles(trial.driver_override, known)))
+
+    def _preflight(self, trial: DevicePlan) -> list[Problem]:
+        host, settings = self._host, self._settings(trial.device)
+        steps = host_steps([trial], self._registered, settings, self._present)
+        return [
+            *unreadiness(host.sysfs, host.kmod, [trial], steps, settings),
+            *explain_permanent_drivers(host.sysfs, host.kmod, host.files, [trial]),
+        ]
+
+    def _iommu_obstacles(self, device: Identity, state: State) -> list[Obstacle]:
+        if not self._is_isolated(device, state):
+            return [Obstacle(NO_IOMMU_GROUP, "no IOMMU group")]
+        if self._iommus.is_coherent(device) is False:
+            return [Obstacle(NOT_COHERENT, "its IOMMU is not cache coherent")]
+        return []
+
+    def _is_isolated(self, device: Identity, state: State) -> bool:
+        """Return whether VFIO will find an IOMMU in front of the device, or does without one."""
+        sysfs = self._host.sysfs
+        if state.iommu_group or self._has_noiommu:
+            return True
+        if not self._iommus.names:
+            return False
+        # Before Linux 7 it has no group until a driver is probed.
+        if device.dt_path:
+            return sysfs.exists(sysfs_dir(device) + "/of_node/iommus")
+        return bool(device.acpi_path and translates(sysfs, device.acpi_path))
+
+    def _obstacles_of_group(self, device: Identity) -> list[Obstacle]:
+        obstacles = []
+        for sibling in native_siblings(self._host.sysfs, device):
+            other = self._by_name.get(sibling.name)
+            if other is not None and not self._own_obstacles(other):
+                continue
+            brief = "shares IOMMU group %s with %s (%s), which cannot be bound to VFIO" % (
+                sibling.group,
+                sibling.name,
+                sibling.driver,
+            )
+            obstacles.append(Obstacle(GROUP, brief))
+        return obstacles
+
+    def _group(self, device: Identity) -> list[str]:
+        members = self._host.sysfs.names(sysfs_dir(device) + "/iommu_group/devices")
+        return sorted(member for member in members if member != device.name)
+
+    def _has_reset(self, device: Identity) -> bool | None:
+        if not BUSES[device.bus].vfio_resets or not device.compatible:
+            return None
+        return not has_no_reset(self._host.kmod, device)
+
+    def _settings(self, device: Identity) -> VfioSettings:
+        """Return the settings that a list with the device needs."""
+        asks_for_reset = BUSES[device.bus].vfio_resets and not self._has_reset(device)
+        group = self._host.sysfs.link_name(sysfs_dir(device) + "/iommu_group")
+        return VfioSettings(
+            reset_required=False if asks_for_reset else None,
+            unsafe_noiommu=True if self._has_noiommu and not group else None,
+        )
+
+    def _selector(self, device: Identity) -> Selector:
+        """Return the selector that means this device and no other, the most readable first."""
+        is_alone = self._sharing[device.stable_name] < 2
+        if is_alone and device.dt_path:
+            return Selector("dt_path", self._aliases.get(device.dt_path, device.dt_path))
+        if is_alone and device.acpi_path:
+            return Selector("acpi_path", device.acpi_path)
+        return Selector("name", device.name, device.bus)
+
+
+def _obstacles_of_use(loses_driver: bool, known: Known) -> list[Obstacle]:
+    kept = [hazard for hazard in known.hazards if hazard.kind != GROUP]
+    if not loses_driver:
+        # A device that is bound to VFIO already may be open.
+        kept = [hazard for hazard in kept if hazard.kind != OPEN_NODE]
+        return [Obstacle(hazard.kind, hazard.sentence) for hazard in kept]
+    return [
+        *(Obstacle(hazard.kind, "in use: " + hazard.sentence) for hazard in kept),
+        *(
+            Obstacle(hazard.kind, "in use at boot: " + hazard.sentence)
+            for hazard in known.boot_hazards
+        ),
+    ]
+
+
+def _foreign_obstacles(driver_override: str | None, known: Known) -> list[Obstacle]:
+    """Return whose configuration a list with the device would contradict."""
+    if known.sources.entry:
+        return []
+    obstacles = []
+    if known.sources.foreign:
+        obstacles.append(Obstacle(DRIVERCTL, "driverctl has an override stored for it"))
+    obstacles += [
+        Obstacle(FOREIGN_RULE, "%s sets its driver_override at each boot" % rule.location)
+        for rule in known.sources.rules
+        if rule.driver_override != driver_override
+    ]
+    return obstacles
+
+
+def entry(candidate: Candidate) -> Mapping[str, str]:
+    """Return the entry of a policy list that binds the device to VFIO."""
+    selector = candidate.selector
+    keys = {selector.kind: selector.value, **({"bus": selector.bus} if selector.bus else {})}
+    return {**keys, "policy": VFIO}

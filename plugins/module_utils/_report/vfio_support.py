@@ -1,0 +1,134 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host has of what VFIO needs, and what is missing. Reads only."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Mapping, NamedTuple, Sequence
+
+from .. import _text
+from .._apply.readiness import why_signed_only
+from .._boot import initramfs
+from .._discovery.kernel_options import KernelOptions, kernel_options
+from .._discovery.vfio import NOIOMMU
+from .._errors import PolicyError
+from .._model.buses import VFIO_DRIVERS
+from .._system.host import Host
+
+OPTIONS = (
+    *("VFIO", "VFIO_PLATFORM", "VFIO_AMBA", "VFIO_NOIOMMU", "VFIO_DEVICE_CDEV", "IOMMUFD"),
+    *("ARM_SMMU", "ARM_SMMU_V3"),
+)
+_RELEASE_FILES = ("/etc/os-release", "/usr/lib/os-release")
+_INTERRUPTS = "module/%s/parameters/allow_unsafe_interrupts"
+_DOCUMENTATION = "see 'What your hosts need' in the documentation"
+
+
+class VfioSupport(NamedTuple):
+    """What VFIO finds on a host.
+
+    ``drivers`` are the VFIO drivers of all buses, and whether the kernel has them. ``iommus`` are
+    the names of the IOMMUs that are active. ``noiommu`` is whether VFIO can do without one, None if
+    that is unknown. ``unsafe_interrupts`` is by module. ``signed_modules`` is why only signed
+    modules can be loaded. ``missing`` are sentences.
+    """
+
+    kernel: str
+    distribution: str | None
+    drivers: Mapping[str, bool]
+    iommus: Sequence[str]
+    noiommu: bool | None
+    unsafe_interrupts: Mapping[str, bool]
+    signed_modules: str | None
+    initramfs_tool: str | None
+    has_systemd: bool
+    options: KernelOptions
+    missing: Sequence[str]
+
+
+def vfio_support(host: Host) -> VfioSupport:
+    """Return what this host has."""
+    sysfs, files = host.sysfs, host.files
+    release = os.uname().release
+    drivers = {
+        driver: sysfs.exists("bus/%s/drivers/%s" % (bus, driver)) or _is_available(host, driver)
+        for bus, driver in VFIO_DRIVERS.items()
+    }
+    tool = initramfs.detect(files)
+    flags = {module: sysfs.read(_INTERRUPTS % module) for module in ("vfio_iommu_type1", "iommufd")}
+    support = VfioSupport(
+        kernel=release,
+        distribution=_distribution(host),
+        drivers=drivers,
+        iommus=sysfs.names("class/iommu"),
+        noiommu=True
+        if sysfs.exists(NOIOMMU)
+        else host.kmod.has_parameter("vfio", NOIOMMU.rpartition("/")[2]),
+        unsafe_interrupts={module: flag == "Y" for module, flag in flags.items() if flag},
+        signed_modules=why_signed_only(sysfs),
+        initramfs_tool=tool.name if tool else None,
+        has_systemd=files.status("/run/systemd/system") is not None,
+        options=_options(host, release),
+        missing=(),
+    )
+    return support._replace(missing=_missing(support))
+
+
+def to_mapping(support: VfioSupport) -> dict[str, Any]:
+    """Return it as device_info does."""
+    return {
+        "kernel": support.kernel,
+        "distribution": support.distribution,
+        "drivers": dict(support.drivers),
+        "iommus": list(support.iommus),
+        "noiommu": support.noiommu,
+        "unsafe_interrupts": dict(support.unsafe_interrupts),
+        "signed_modules": support.signed_modules,
+        "initramfs_tool": support.initramfs_tool,
+        "systemd": support.has_systemd,
+        "kernel_options": dict(support.options.values),
+        "kernel_options_source": support.options.source,
+        "missing": list(support.missing),
+    }
+
+
+def _is_available(host: Host, driver: str) -> bool:
+    try:
+        return host.kmod.is_available(driver)
+    except PolicyError:
+        # There is no modprobe, so nothing can be loaded.
+        return False
+
+
+def _options(host: Host, release: str) -> KernelOptions:
+    try:
+        return kernel_options(host.files, release, OPTIONS)
+    except PolicyError:
+        # Some distributions let root alone read them.
+        return KernelOptions()
+
+
+def _distribution(host: Host) -> str | None:
+    for path in _RELEASE_FILES:
+        for line in _text.lines(host.files.read(path) or ""):
+            name, _equals, value = line.partition("=")
+            if name == "PRETTY_NAME":
+                return value.strip("\"'") or None
+    return None
+
+
+def _missing(support: VfioSupport) -> list[str]:
+    sentences = [
+        "The kernel %s has no %s (CONFIG_%s), so that no device of its bus can be bound to VFIO; %s"
+        % (support.kernel, driver, driver.upper().replace("-", "_"), _DOCUMENTATION)
+        for driver, is_there in support.drivers.items()
+        if not is_there
+    ]
+    if not support.iommus:
+        sentences.append(
+            "No IOMMU is active: the firmware describes none, the kernel has no driver for it, or "
+            "a kernel parameter disables it; %s" % _DOCUMENTATION
+        )
+    return sentences

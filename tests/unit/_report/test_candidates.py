@@ -1,0 +1,275 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""device_info says which devices can be bound to VFIO, and host_policy agrees."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board import Board, acme_board
+from simulated_kernel import Driver
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
+
+CRYPTO, OTHER_CRYPTO, DMA = "b000000.crypto", "b001000.crypto", "b002000.dma"
+ETHERNET, KEYS, BLOB = "b004000.ethernet", "soc:keys", "b008000.blob"
+NO_RESET = {"reset_required": False}
+
+TREE = "firmware/devicetree/base"
+
+Change = Callable[[Board], object]
+
+
+def judged(board: Board) -> dict[str, dict[str, Any]]:
+    """Return the devices of device_info by their names."""
+    return {
+        device["name"]: device for device in device_info.inspections(board.inspect(None))["devices"]
+    }
+
+
+def reasons(board: Board, name: str) -> list[tuple[str, str]]:
+    return [(reason["kind"], reason["message"]) for reason in judged(board)[name]["why_not"]]
+
+
+def candidates(board: Board) -> set[str]:
+    return {name for name, device in judged(board).items() if device["candidate"]}
+
+
+def bind(board: Board, *devices: dict[str, Any]) -> None:
+    """Apply the list that consists of what device_info says of these devices."""
+    settings: dict[str, Any] = {}
+    for device in devices:
+        settings.update(device["settings"])
+    board.apply([device["entry"] for device in devices], **settings)
+
+
+def test_a_device_with_an_iommu_that_nothing_uses_is_a_candidate(board: Board) -> None:
+    crypto = judged(board)[CRYPTO]
+    assert crypto["candidate"] is True
+    assert crypto["why_not"] == []
+    assert crypto["entry"] == {"dt_path": "crypto0", "policy": "vfio"}
+    assert crypto["settings"] == NO_RESET
+    assert crypto["reset_function"] is False
+
+
+def test_a_path_selects_a_device_without_an_alias_and_amba_asks_for_no_reset(board: Board) -> None:
+    blob = judged(board)[BLOB]
+    assert blob["entry"] == {"dt_path": "/soc/blob@b008000", "policy": "vfio"}
+    assert blob["settings"] == {}
+    assert blob["reset_function"] is None
+
+
+def test_a_reset_function_of_a_module_needs_no_setting(board: Board) -> None:
+    board.kernel.reset_functions.add("acme,crypto-v1")
+    crypto = judged(board)[CRYPTO]
+    assert (crypto["reset_function"], crypto["settings"]) == (True, {})
+    bind(board, crypto)
+    assert board.kernel.driver_of(CRYPTO) == "vfio-platform"
+
+
+def test_devices_that_share_a_node_are_selected_by_name(board: Board) -> None:
+    board.kernel.add_device("twin", "/soc/crypto@b000000", ("acme,crypto",), iommus=True)
+    assert judged(board)[CRYPTO]["entry"] == {"name": CRYPTO, "bus": "platform", "policy": "vfio"}
+
+
+def use_interface(board: Board) -> None:
+    board.kernel.put(f"devices/platform/{CRYPTO}/net/eth0/flags", "0x1003\n")
+
+
+def share_group(board: Board, *, bus: str = "platform") -> None:
+    """Put a device that a network interface is on into the group of the crypto engine."""
+    group = "devices/platform/b000000.crypto/iommu_group"
+    board.kernel.put("devices/sharer/net/eth0/flags", "0x1003\n")
+    board.kernel.put("devices/sharer/driver_override", "(null)\n")
+    board.kernel.point("devices/sharer/driver", f"bus/{bus}/drivers/acme-eth")
+    board.kernel.point("devices/sharer/subsystem", f"bus/{bus}")
+    board.kernel.put(f"bus/{bus}/drivers/acme-eth/unbind", "")
+    board.kernel.point(f"bus/{bus}/devices/sharer", "devices/sharer")
+    board.kernel.point("devices/sharer/iommu_group", board.kernel.tree.resolve(group))
+    board.kernel.point(f"{group}/devices/sharer", "devices/sharer")
+
+
+def driverctl(board: Board, name: str) -> None:
+    (board.files_root / "etc/driverctl.d").mkdir()
+    board.write_file("/etc/driverctl.d/" + name, "acme-dma-uio\n")
+
+
+def rule(board: Board, name: str) -> None:
+    board.write_file(
+        "/etc/udev/rules.d/80-uio.rules",
+        f'ACTION=="add", KERNEL=="{name}", ATTR{{driver_override}}="acme-dma-uio"\n',
+    )
+
+
+def unsigned(board: Board) -> None:
+    board.kernel.put("module/module/parameters/sig_enforce", "Y\n")
+    board.kmod.without_signature = {"vfio_platform"}
+
+
+SITUATIONS: dict[str, tuple[Change, str, list[tuple[str, str]]]] = {
+    "no iommus": (
+        lambda _board: None,
+        DMA,
+        [("no_iommu_group", "no IOMMU group")],
+    ),
+    "its group has a device that is in use": (
+        share_group,
+        CRYPTO,
+        [
+            (
+                "group",
+                "shares IOMMU group 1 with %s, which cannot be bound to VFIO"
+                % "platform/sharer (acme-eth)",
+            )
+        ],
+    ),
+    "its group has a device of another bus": (
+        lambda board: share_group(board, bus="pci"),
+        CRYPTO,
+        [
+            (
+                "group",
+                "shares IOMMU group 1 with %s, which cannot be bound to VFIO"
+                % "pci/sharer (acme-eth)",
+            )
+        ],
+    ),
+    "the driver has no unbind": (
+        lambda board: board.kernel.register(
+            Driver("eth", compatible=("acme,eth",), suppress_bind_attrs=True)
+        ),
+        ETHERNET,
+        [("no_unbind", "driver eth has no unbind and is built into the kernel")],
+    ),
+    "an interface is up": (
+        use_interface,
+        CRYPTO,
+        [("network", "in use: network interface eth0 is up")],
+    ),
+    "the kernel has no VFIO": (
+        lambda board: board.kmod.modules.__delitem__("vfio_platform"),
+        CRYPTO,
+        [("no_vfio_driver", "the kernel has no vfio-platform")],
+    ),
+    "driverctl has it": (
+        lambda board: driverctl(board, "platform-" + CRYPTO),
+        CRYPTO,
+        [("driverctl", "driverctl has an override stored for it")],
+    ),
+    "a udev rule has it": (
+        lambda board: rule(board, CRYPTO),
+        CRYPTO,
+        [
+            (
+                "foreign_rule",
+                "/etc/udev/rules.d/80-uio.rules:1 sets its driver_override at each boot",
+            )
+        ],
+    ),
+    "modules must be signed": (
+        unsigned,
+        CRYPTO,
+        [("unsigned_module", "module vfio_platform is not signed, and the kernel requires it")],
+    ),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_the_reason_is_told_and_is_that_of_a_run(board: Board, situation: str) -> None:
+    change, name, expected = SITUATIONS[situation]
+    change(board)
+    assert reasons(board, name) == expected
+    device = judged(board)[name]
+    assert device["candidate"] is False
+    before = board.everything()
+    with pytest.raises(PolicyError):
+        bind(board, device)
+    assert board.everything() == before
+
+
+def test_each_candidate_is_bound_to_vfio(tmp_path: Path, board: Board) -> None:
+    names = candidates(board)
+    assert names == {CRYPTO, OTHER_CRYPTO, ETHERNET, BLOB}
+    for number, name in enumerate(sorted(names)):
+        alone = acme_board(tmp_path / str(number))
+        bind(alone, judged(alone)[name])
+        assert "vfio" in str(alone.kernel.driver_of(name))
+    bind(board, *(judged(board)[name] for name in names))
+    assert all("vfio" in str(board.kernel.driver_of(name)) for name in names)
+
+
+def test_a_device_that_no_iommu_is_active_for_is_no_candidate(board: Board) -> None:
+    """Here a run tries, and the kernel refuses."""
+    board.kernel.remove("class/iommu")
+    assert reasons(board, ETHERNET) == [("no_iommu_group", "no IOMMU group")]
+
+
+def add_iommu(board: Board, compatible: str, *coherent: str) -> None:
+    """Describe the IOMMU of the engines; ``coherent`` are the nodes that have dma-coherent."""
+    board.kernel.add_node("/smmu", (compatible,))
+    board.kernel.put(f"{TREE}/smmu/phandle", struct.pack(">I", 1))
+    board.kernel.point("devices/platform/smmu/of_node", TREE + "/smmu")
+    board.kernel.point("class/iommu/smmu3.0x0000000009050000/device", "devices/platform/smmu")
+    for path in coherent:
+        board.kernel.put(f"{TREE}{path}/dma-coherent", "")
+
+
+@pytest.mark.parametrize(
+    ("compatible", "coherent", "is_accepted"),
+    [
+        ("arm,smmu-v3", ["/smmu"], True),
+        ("arm,smmu-v3", ["/soc/crypto@b000000"], False),
+        ("arm,mmu-500", ["/soc"], True),
+        ("arm,mmu-500", [], False),
+        ("qcom,msm-iommu-v2", [], True),
+        ("rockchip,iommu", ["/smmu"], False),
+    ],
+)
+def test_vfio_accepts_only_iommus_that_are_cache_coherent(
+    board: Board, compatible: str, coherent: list[str], is_accepted: bool
+) -> None:
+    add_iommu(board, compatible, *coherent)
+    expected = [] if is_accepted else [("iommu_not_coherent", "its IOMMU is not cache coherent")]
+    assert reasons(board, CRYPTO) == expected
+
+
+def test_a_group_of_candidates_is_bound_as_a_whole(board: Board) -> None:
+    for name in ("left", "right"):
+        path = f"/soc/{name}"
+        board.kernel.add_device(name, path, ("acme,crypto",), iommus=True, group="pair")
+    left, right = judged(board)["left"], judged(board)["right"]
+    assert (left["iommu_group_devices"], right["iommu_group_devices"]) == (["right"], ["left"])
+    assert left["candidate"] is True
+    with pytest.raises(PolicyError, match="of the same IOMMU group"):
+        bind(board, left)
+    bind(board, left, right)
+    assert board.kernel.driver_of("left") == board.kernel.driver_of("right") == "vfio-platform"
+
+
+def test_what_is_bound_to_vfio_is_a_candidate_still(board: Board) -> None:
+    bind(board, judged(board)[CRYPTO])
+    assert judged(board)[CRYPTO]["candidate"] is True
+
+
+def test_without_an_iommu_every_device_is_a_candidate_once_vfio_does_without(board: Board) -> None:
+    board.kmod.load("vfio")
+    board.kernel.put("module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n")
+    dma = judged(board)[DMA]
+    assert dma["candidate"] is True
+    assert dma["settings"] == {**NO_RESET, "unsafe_noiommu": True}
+    bind(board, dma)
+    assert board.kernel.driver_of(DMA) == "vfio-platform"
+
+
+def test_without_the_question_there_is_no_answer(board: Board) -> None:
+    findings = board.inspect(None, with_candidates=False)
+    (device,) = device_info.inspections(findings)["devices"][:1]
+    assert device["candidate"] is None
+    assert device["why_not"] is None

@@ -1,0 +1,94 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""device_info says what a host has of what VFIO needs."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from typing import Any
+
+import pytest
+from board import Board
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
+
+RELEASE = os.uname().release
+CONFIG = "# Linux\nCONFIG_VFIO=m\n# CONFIG_VFIO_NOIOMMU is not set\nCONFIG_IOMMUFD=y\n"
+
+
+def support(board: Board) -> dict[str, Any]:
+    told: dict[str, Any] = device_info.inspections(board.inspect([]))["vfio_support"]
+    return told
+
+
+def put(board: Board, path: str, content: bytes) -> None:
+    file = board.files_root / path[1:]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+
+
+def test_drivers_iommus_and_modules_are_those_of_the_kernel(board: Board) -> None:
+    told = support(board)
+    assert told["kernel"] == RELEASE
+    assert told["drivers"] == {"vfio-platform": True, "vfio-amba": True}
+    assert told["iommus"] == board.kernel.names("class/iommu")
+    assert told["missing"] == []
+
+
+def test_what_is_missing_is_told(board: Board) -> None:
+    del board.kmod.modules["vfio_amba"]
+    board.kernel.remove("class/iommu")
+    no_driver, no_iommu = support(board)["missing"]
+    assert "has no vfio-amba (CONFIG_VFIO_AMBA)" in no_driver
+    assert no_iommu.startswith("No IOMMU is active")
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/proc/config.gz", gzip.compress(CONFIG.encode())),
+        ("/boot/config-" + RELEASE, CONFIG.encode()),
+        (f"/lib/modules/{RELEASE}/config", CONFIG.encode()),
+    ],
+)
+def test_options_of_the_kernel_are_read_where_distributions_have_them(
+    board: Board, path: str, content: bytes
+) -> None:
+    put(board, path, content)
+    told = support(board)
+    assert told["kernel_options_source"] == path
+    values = told["kernel_options"]
+    assert (values["VFIO"], values["VFIO_NOIOMMU"], values["IOMMUFD"]) == ("m", "n", "y")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"no gzip", gzip.compress(b"\xff" * 2**23)])
+def test_a_damaged_file_of_options_is_no_failure(board: Board, content: bytes) -> None:
+    put(board, "/proc/config.gz", content)
+    assert set(support(board)["kernel_options"].values()) == {"n"}
+
+
+def test_without_such_a_file_no_option_is_known(board: Board) -> None:
+    told = support(board)
+    assert (told["kernel_options"], told["kernel_options_source"]) == ({}, None)
+
+
+def test_a_host_without_modprobe_has_no_driver_that_is_not_registered(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_module: str) -> bool:
+        raise PolicyError("modprobe is not installed on this host. Install the package kmod")
+
+    monkeypatch.setattr(board.kmod, "is_available", fail)
+    assert set(support(board)["drivers"].values()) == {False}
+    for device in device_info.inspections(board.inspect(None))["devices"]:
+        assert device["candidate"] is False
+
+
+def test_signed_modules_and_the_distribution_are_told(board: Board) -> None:
+    put(board, "/etc/os-release", b'ID=debian\nPRETTY_NAME="Debian 13"\n')
+    board.kernel.put("kernel/security/lockdown", "none [integrity] confidentiality\n")
+    told = support(board)
+    assert (told["distribution"], told["signed_modules"]) == ("Debian 13", "lockdown=integrity")
