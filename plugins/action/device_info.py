@@ -6,6 +6,24 @@
 
 from __future__ import annotations
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._action_module import ActionModule
+from typing import Any
 
-__all__ = ["ActionModule"]
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _action_module, _candidates
+
+# What ansible-core calls the play of the command ansible.
+_AD_HOC = "Ansible Ad-Hoc"
+
+
+class ActionModule(_action_module.ActionModule):
+    """The action of device_info, which sums up its answer for a person at a terminal."""
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        is_read = self._task.action.endswith(".device_info") and result.get("vfio_support")
+        if is_read and variables.get("ansible_play_name") == _AD_HOC:
+            boards, unread = _candidates.tables({variables["inventory_hostname"]: result})
+            result["summary"] = _candidates.text(boards, unread)
+        return result

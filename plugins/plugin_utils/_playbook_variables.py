@@ -92,6 +92,14 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool) or str(value).lower() in ("true", "false")
+
+
+def _are_patterns(value: Any) -> bool:
+    return all(map(_is_text, value)) if isinstance(value, list) else _is_text(value)
+
+
 def _is_rollout(value: Any) -> bool:
     is_name = isinstance(value, (str, int)) and not isinstance(value, bool)
     return is_name and ROLLOUT_NAME.fullmatch(str(value)) is not None
@@ -154,6 +162,13 @@ REQUIREMENTS = {
         "a list of states from %s" % ", ".join(STATES),
         [],
         is_common=False,
+    ),
+    "candidates_only": Requirement(
+        _are_patterns, "a pattern, such as crypto, or a list of patterns", []
+    ),
+    "candidates_unsafe_noiommu": Requirement(_is_flag, "true or false", default=False),
+    "candidates_format": Requirement(
+        lambda value: value in ("text", "json"), "text or json", "text"
     ),
     "report_path": Requirement(
         _is_directory_path,
