@@ -473,7 +473,10 @@ class BoardKmod(SimulatedKmod):
 
     def forget_answers(self) -> None:
         """Be as in a new process."""
-        for answers in (self._available, self._resolved, self._aliases, self._built_in):
+        for answers in (
+            *(self._available, self._resolved, self._aliases),
+            *(self._built_in, self._shown),
+        ):
             answers.clear()
 
     def without_modules(self) -> str | None:

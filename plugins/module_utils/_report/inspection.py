@@ -26,6 +26,7 @@ from .._boot.last_applied import (
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
+from .._discovery.vfio import modalias
 from .._in_use.checker import Usage
 from .._in_use.kinds import BLOCKED, OPEN_NODE, Hazard
 from .._model.buses import VFIO_DRIVERS
@@ -161,6 +162,13 @@ def inspect(
     if only_claimed:
         chosen = [device for device in chosen if inspector.is_claimed(device)]
     states = states_as_far_as_known(host.sysfs, chosen)
+    host.kmod.claimants_at_once(
+        [
+            modalias(host.sysfs, device)
+            for device, (state, _blocked) in zip(chosen, states)
+            if state.driver is None
+        ]
+    )
     inspections = [inspector.of(device, *known) for device, known in zip(chosen, states)]
     if with_candidates:
         inspections = inspector.judge(inspections)

@@ -21,6 +21,7 @@ _ADVICE = {
     "is in use": "Release or close the devices that are bound to it first",
     "not found": "Install the kernel package that has it",
 }
+_BLACKLIST = "--use-blacklist"
 _MODULES = "/lib/modules/"
 _FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 
@@ -38,6 +39,7 @@ class Kmod:
         self._resolved: dict[tuple[str, tuple[str, ...]], list[str]] = {}
         self._aliases: dict[str, list[str] | None] = {}
         self._built_in: dict[str, bool] = {}
+        self._shown: dict[str, str] = {}
 
     def is_available(self, module: str) -> bool:
         """Return whether this kernel has ``module``, as a file or built in.
@@ -84,17 +86,35 @@ class Kmod:
 
     def resolve(self, modalias: str) -> list[str]:
         """Return the modules that claim ``modalias``, as udev finds them; none if blacklisted."""
-        return self._resolve(modalias, "--use-blacklist")
+        return self._resolve(modalias, _BLACKLIST)
 
     def resolve_at_once(self, modaliases: Sequence[str]) -> None:
-        """Have :meth:`resolve` know of those that no module claims, if that is none of them.
+        """Have :meth:`resolve` know the answers for many, of which few have a module."""
+        self._resolve_at_once(modaliases, _BLACKLIST)
 
-        modprobe does not say which of several names an answer belongs to.
+    def claimants_at_once(self, modaliases: Sequence[str]) -> None:
+        """Have :meth:`claimants` know the answers for many, of which few have a module."""
+        self._resolve_at_once(modaliases)
+
+    def _resolve_at_once(self, modaliases: Sequence[str], *options: str) -> None:
+        """modprobe does not say which of several names an answer belongs to, so those that have one
+        are found by halves.
         """
-        key = "--use-blacklist"
-        asked = ["--resolve-alias", key, "--quiet", "--all", "--", *dict.fromkeys(modaliases)]
-        if modaliases and not _text.words(self._run(asked)[1]):
-            self._resolved.update({(modalias, (key,)): [] for modalias in modaliases})
+        unknown = [
+            modalias
+            for modalias in dict.fromkeys(modaliases)
+            if (modalias, options) not in self._resolved
+        ]
+        if len(unknown) == 1:
+            self._resolve(unknown[0], *options)
+        elif unknown:
+            asked = ["--resolve-alias", *options, "--quiet", "--all", "--", *unknown]
+            if _text.words(self._run(asked)[1]):
+                middle = len(unknown) // 2
+                self._resolve_at_once(unknown[:middle], *options)
+                self._resolve_at_once(unknown[middle:], *options)
+            else:
+                self._resolved.update({(modalias, options): [] for modalias in unknown})
 
     def claimants(self, modalias: str) -> list[str]:
         """Return the modules that claim ``modalias``, blacklisted or not."""
@@ -118,18 +138,15 @@ class Kmod:
     def is_built_in(self, module: str) -> bool:
         """Return whether ``module`` is built in, by the kernel's installed files."""
         if module not in self._built_in:
-            _code, output = self._run(["--show-depends", "--", module])
-            self._built_in[module] = _text.words(output)[:1] == ["builtin"]
+            self._built_in[module] = _text.words(self._depends(module))[:1] == ["builtin"]
         return self._built_in[module]
 
     def parameter(self, module: str, name: str) -> str | None:
         """Return the value that ``module`` would be loaded with, by modprobe's configuration or the
         kernel's command line; None if neither sets it.
         """
-        _code, output = self._run(["--show-depends", "--", module])
-        values = [
-            word.partition("=")[2] for word in _text.words(output) if word.startswith(name + "=")
-        ]
+        words = _text.words(self._depends(module))
+        values = [word.partition("=")[2] for word in words if word.startswith(name + "=")]
         return values[-1] if values else None
 
     def has_parameter(self, module: str, name: str) -> bool | None:
@@ -141,10 +158,9 @@ class Kmod:
 
     def unsigned(self, module: str) -> list[str]:
         """Return unsigned module files among ``module`` and its dependencies, loaded or not."""
-        _code, output = self._run(["--show-depends", "--", module])
         files = [
             words[1]
-            for words in map(_text.words, _text.lines(output))
+            for words in map(_text.words, _text.lines(self._depends(module)))
             if words[:1] == ["insmod"] and len(words) > 1
         ]
         return [
@@ -152,6 +168,12 @@ class Kmod:
             for path in files
             if not _text.words(self._run(["--field=sig_id", "--", path], program="modinfo")[1])
         ]
+
+    def _depends(self, module: str) -> str:
+        """Return what would be loaded for ``module``, and with which parameters."""
+        if module not in self._shown:
+            self._shown[module] = self._run(["--show-depends", "--", module])[1]
+        return self._shown[module]
 
     def load(self, module: str, parameters: Mapping[str, str] | None = None) -> None:
         """Load ``module``; PolicyError with modprobe's own words where that fails."""
@@ -164,6 +186,7 @@ class Kmod:
 
     def _change(self, verb: str, module: str, arguments: Sequence[str]) -> None:
         code, output = self._run(arguments)
+        self._shown.clear()
         if code:
             words = " ".join(_text.words(output)).rstrip(".") or "modprobe ended with %d" % code
             raise PolicyError(
