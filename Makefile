@@ -52,7 +52,7 @@ fleet: ## Test the fleet playbooks on simulated boards and two guests
 
 molecule: ## Test the role on simulated boards in containers, as root
 
-report: ## Test the fleet report in a browser and on simulated boards
+report: ## Test the fleet report in a browser, and the schema in a language server
 
 integration: ## Test common tasks on a real arm64 kernel
 

@@ -132,8 +132,11 @@ def main(builder: str) -> None:
     shutil.rmtree(_SITE, ignore_errors=True)
     sphinx = ["sphinx-build", "-q", "-b", builder, "-c", str(_SETTINGS), "-W", "--keep-going"]
     _run([*sphinx, "-d", str(_BUILD / "cache/sphinx"), "--fresh-env", str(_PAGES), str(_SITE)])
-    if builder == "html" and (errors := site_errors(_SITE)):
-        sys.exit("\n".join(["errors in the site:", *errors]))
+    if builder == "html":
+        # Editors read it at the address that it has as its $id.
+        shutil.copytree(_SOURCE / "docs/schema", _SITE / "docs/schema")
+        if errors := site_errors(_SITE):
+            sys.exit("\n".join(["errors in the site:", *errors]))
     print(f"{_SITE}/index.html" if builder == "html" else "every link leads somewhere")
 
 

@@ -93,7 +93,7 @@ def parts(depth: str) -> list[Part]:
         *(by_night if depth == "nightly" else []),
         pytest("sweep", "tests/sweep", "-s"),
         _part("molecule", "molecule", "test", *scenarios, environment="molecule"),
-        pytest("report", "tests/report", "-s", environment="report"),
+        pytest("report", "tests/report", "tests/editor", "-s", environment="report"),
         Part("demo", ("tools/demo",), "demo", ("guest-debian",)),
         _part("package", "nox", "--sessions", "build-import-check", environment="check"),
         _part("docs", "python", "tools/docs.py", environment="check"),

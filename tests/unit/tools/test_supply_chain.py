@@ -13,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+MANIFESTS = sorted(path.parent for path in (ROOT / "tests").glob("*/package.json"))
 LOCKS = [ROOT / "tests/requirements.lock", ROOT / "tests/demo.lock"]
 
 
@@ -82,8 +83,8 @@ def test_each_locked_package_has_hashes(path: Path) -> None:
         assert "--hash=sha256:" in entry, entry
 
 
-def test_each_locked_package_of_npm_has_a_hash_and_names_no_registry() -> None:
-    directory = ROOT / "tests/report"
+@pytest.mark.parametrize("directory", MANIFESTS, ids=lambda path: path.name)
+def test_each_locked_package_of_npm_has_a_hash_and_names_no_registry(directory: Path) -> None:
     packages = json.loads((directory / "package-lock.json").read_text())["packages"]
     required = json.loads((directory / "package.json").read_text())["devDependencies"]
     locked = {name: package for name, package in packages.items() if name}
