@@ -29,6 +29,7 @@ options:
     description:
       - Patterns, each as in a shell. A device is shown if one of them occurs in its name, path,
         compatible strings, ACPI id, alias or driver. Upper and lower case are the same.
+      - One string is split at commas.
       - If empty, all devices are shown.
     type: list
     elements: str
@@ -105,9 +106,10 @@ def candidates(
     unsafe_noiommu: bool = False,
 ) -> Any:
     """As documented above."""
-    patterns = [only] if isinstance(only, str) else list(only)
+    patterns = only.split(",") if isinstance(only, str) else list(only)
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise AnsibleFilterError("armfleet.vfio.candidates takes patterns, each a string")
+    patterns = [pattern.strip() for pattern in patterns if pattern.strip()]
     given = without_facts(hostvars)
     results = {host: given[host].get(variable) for host in hosts}
     boards, unread = _candidates.tables(results, patterns, accepts_noiommu=unsafe_noiommu)

@@ -198,6 +198,9 @@ devices:
             - V(no_iommu_group), V(iommu_not_coherent), V(no_vfio_driver), V(no_unbind),
               V(no_reset), V(unsigned_module), V(driverctl), V(foreign_rule) or V(other), or one of
               the kinds of use in RV(devices[].in_use_by).
+            - V(no_registers) or V(provider) for a device that VFIO accepts and no program can use,
+              such as a board's LEDs, or that the kernel may use without a driver, such as its
+              interrupt controller.
             - V(group) if another device of its IOMMU group cannot be bound to VFIO.
           returned: always
           type: str
@@ -600,12 +603,12 @@ vfio_support:
       description: Release of the running kernel.
       returned: always
       type: str
-      sample: 6.12.48+deb13-arm64
+      sample: 6.17.0-8-generic
     distribution:
       description: Name of the distribution, from C(os-release); null if there is none.
       returned: always
       type: str
-      sample: Debian GNU/Linux 13 (trixie)
+      sample: Ubuntu 25.10
     drivers:
       description: >-
         The VFIO driver of each bus, and whether the kernel has it, registered or as a module.
@@ -662,7 +665,7 @@ vfio_support:
         C(/lib/modules/RELEASE/config); null if there is none.
       returned: always
       type: str
-      sample: /boot/config-6.12.48+deb13-arm64
+      sample: /boot/config-6.17.0-8-generic
     missing:
       description: Messages about what is missing; empty if nothing is.
       returned: always

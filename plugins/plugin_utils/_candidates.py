@@ -56,8 +56,8 @@ _COSTS = {
     ),
 }
 _INTERRUPTS = (
-    "If user space gets EPERM from a group or device, the IOMMU does not isolate its interrupts: "
-    "see allow_unsafe_interrupts in the documentation, and what it costs."
+    "If user space gets EPERM from a group or device, the IOMMU does not isolate its interrupts. "
+    "docs/user-space.md describes allow_unsafe_interrupts, and what it costs."
 )
 
 
@@ -171,7 +171,10 @@ def _table(
         if not _is_meant(device, only):
             continue
         of_hosts = {host: answer["devices"][number] for host, answer in answers.items()}
-        supports_it = all(answer["vfio_support"]["noiommu"] for answer in answers.values())
+        # Where it is unknown, a run finds out.
+        supports_it = not any(
+            answer["vfio_support"]["noiommu"] is False for answer in answers.values()
+        )
         rows.append(_row(of_hosts, accepts_noiommu and supports_it))
     board = first["board"]
     names = [*board["compatible"][:1], *filter(None, (board["product_name"],))]
@@ -283,7 +286,7 @@ _SUPPORT: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "kernel": lambda support: ", ".join(filter(None, (support["kernel"], support["distribution"]))),
     "VFIO drivers": lambda support: _named(support["drivers"]),
     "IOMMU": lambda support: _listed(support["iommus"]) or "none is active",
-    "without IOMMU": lambda support: _YES[support["noiommu"]] + " (CONFIG_VFIO_NOIOMMU)",
+    "VFIO_NOIOMMU": lambda support: _YES[support["noiommu"]],
     "signed modules": lambda support: support["signed_modules"] or "not required",
     "at boot": lambda support: (
         "%s, %s"
@@ -297,7 +300,7 @@ _SUPPORT: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 def _advice(board: BoardTable) -> list[str]:
     number = board.without_iommu
-    if not number or not all(support["noiommu"] for support in board.supports.values()):
+    if not number or any(support["noiommu"] is False for support in board.supports.values()):
         return []
     return textwrap.wrap(
         "%s only an IOMMU. To include %s, add -e candidates_unsafe_noiommu=true: user space that "
@@ -315,7 +318,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _rows(board: BoardTable) -> list[str]:
     if not board.rows:
-        return ["No device matches."]
+        return ["No device matches candidates_only."]
     selectors = [one_line(row.selector) for row in board.rows]
     widths = (
         4,
@@ -329,11 +332,11 @@ def _rows(board: BoardTable) -> list[str]:
     for row, selector in zip(board.rows, selectors):
         driver = _cut(_driver(row), widths[2])
         cells = ("yes" if row.is_candidate else "no", selector, driver, *_group(row))
+        if len(selector) > widths[1]:
+            lines.append("%-*s  %s" % (widths[0], cells[0], selector))
+            cells = ("", "", *cells[2:])
         start = _line(cells, widths)
         notes = textwrap.wrap(_note(row, board.counts), WIDTH - len(header)) or [""]
-        if len(start) > len(header):
-            lines.append(start.rstrip())
-            start = " " * len(header)
         lines.append((start + notes[0]).rstrip())
         lines += [" " * len(header) + note for note in notes[1:]]
     return lines
@@ -363,12 +366,10 @@ def _note(row: Row, counts: Mapping[str, int]) -> str:
         compatible = one_line(row.compatible or "")
         listed = "in the list" if row.is_claimed else ""
         number = counts.get(row.compatible or "", 1)
-        kind = "%s (%d devices)" % (compatible, number) if number > 1 and compatible else compatible
+        kind = "%s (one of %d)" % (compatible, number) if number > 1 and compatible else compatible
         return "; ".join(filter(None, (listed, kind)))
     sentence, hosts = row.reasons[0]
-    others = len(row.reasons) - 1
-    more = "; and %d more reason%s" % (others, "s" if others > 1 else "") if others else ""
-    return one_line(sentence) + (" (%s)" % _listed(hosts) if hosts else "") + more
+    return one_line(sentence) + (" (%s)" % _listed(hosts) if hosts else "")
 
 
 def _list(board: BoardTable) -> list[str]:
@@ -410,12 +411,14 @@ def _remark(rows: Sequence[Row]) -> str:
     drivers = sorted({_driver(row) for row in rows} - {"-"})
     groups = sorted({str(row.device["iommu_group"]) for row in rows if row.device["iommu_group"]})
     members = sorted({name for row in rows for name in row.device["iommu_group_devices"]})
-    parts = [one_line(first.compatible or first.device["name"])]
+    path = first.device["dt_path"]
+    parts = [one_line(path)] if path and path != first.selector and len(rows) == 1 else []
+    parts += [one_line(first.compatible or first.device["name"])]
     parts += ["driver %s" % ", ".join(drivers)] if drivers else ["no driver"]
     if groups:
         parts.append("IOMMU group %s" % ", ".join(groups[:_MOST_NAMES]))
     if members:
-        parts.append("shared with %s" % ", ".join(map(one_line, members[:_MOST_NAMES])))
+        parts.append("keep together with %s" % ", ".join(map(one_line, members[:_MOST_NAMES])))
     return textwrap.shorten("; ".join(parts), WIDTH - 4, placeholder=" …")
 
 

@@ -97,7 +97,10 @@ def _is_flag(value: Any) -> bool:
 
 
 def _are_patterns(value: Any) -> bool:
-    return all(map(_is_text, value)) if isinstance(value, list) else _is_text(value)
+    if isinstance(value, list):
+        return all(map(_is_text, value))
+    # A list on the command line that is not given as JSON is a text.
+    return _is_text(value) and not value.lstrip().startswith("[")
 
 
 def _is_rollout(value: Any) -> bool:
@@ -164,7 +167,9 @@ REQUIREMENTS = {
         is_common=False,
     ),
     "candidates_only": Requirement(
-        _are_patterns, "a pattern, such as crypto, or a list of patterns", []
+        _are_patterns,
+        "a pattern, such as crypto, several with commas between them, or a list of patterns",
+        [],
     ),
     "candidates_unsafe_noiommu": Requirement(_is_flag, "true or false", default=False),
     "candidates_format": Requirement(

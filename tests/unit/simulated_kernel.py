@@ -149,6 +149,8 @@ class BoardKernel(SimulatedSysfs):
         """A node of the device tree; ``/`` is its root."""
         home = (TREE + path).rstrip("/")
         self.make_folder(home)
+        if "@" in path:
+            self.put(f"{home}/reg", b"\0" * 16)
         if compatible:
             self.put(f"{home}/compatible", "".join(f"{value}\0" for value in compatible))
         if status:

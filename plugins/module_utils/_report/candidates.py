@@ -41,9 +41,17 @@ GROUP = "group"
 DRIVERCTL = "driverctl"
 FOREIGN_RULE = "foreign_rule"
 NOT_COHERENT = "iommu_not_coherent"
+NO_REGISTERS = "no_registers"
+PROVIDER = "provider"
 OTHER = "other"
+# What a run does not refuse.
+ADVICE = frozenset({NOT_COHERENT, NO_REGISTERS, PROVIDER})
 
 _VFIO = Policy(VFIO)
+_PROVIDED = ("interrupt-controller",)
+# What every node with children may have, and GIC and PCI bridges.
+_NO_PROVIDER = ("#address-cells", "#size-cells")
+_TIMER = "timer"
 
 
 class Known(NamedTuple):
@@ -121,6 +129,7 @@ class Candidates:
         obstacles = [problem.obstacle or Obstacle(OTHER, problem.sentence) for problem in problems]
         if trial.steps:
             obstacles += self._iommu_obstacles(device, known.state)
+            obstacles += self._obstacles_of_node(device, known.state)
         obstacles += _obstacles_of_use(trial.loses_driver, known)
         return list(dict.fromkeys(obstacles + _foreign_obstacles(trial.driver_override, known)))
 
@@ -137,6 +146,28 @@ class Candidates:
             return [Obstacle(NO_IOMMU_GROUP, "no IOMMU group")]
         if self._iommus.is_coherent(device) is False:
             return [Obstacle(NOT_COHERENT, "its IOMMU is not cache coherent")]
+        return []
+
+    def _obstacles_of_node(self, device: Identity, state: State) -> list[Obstacle]:
+        """Return why nobody should want the device, though VFIO would take it.
+
+        The kernel uses interrupt controllers, timers and clocks without a driver (IRQCHIP_DECLARE,
+        TIMER_OF_DECLARE and CLK_OF_DECLARE), so that nothing in /sys shows the use.
+        """
+        if not device.dt_path:
+            return []
+        properties = self._host.sysfs.names(sysfs_dir(device) + "/of_node")
+        if "reg" not in properties:
+            return [Obstacle(NO_REGISTERS, "it has no registers that VFIO could show")]
+        provides = [
+            name
+            for name in properties
+            if name in _PROVIDED or (name.endswith("-cells") and name not in _NO_PROVIDER)
+        ]
+        is_unseen = state.driver is None and state.driver_override is None
+        if is_unseen and (provides or _TIMER in "".join(device.compatible)):
+            brief = "the kernel may use it without a driver (%s)" % (provides or [_TIMER])[0]
+            return [Obstacle(PROVIDER, brief)]
         return []
 
     def _is_isolated(self, device: Identity, state: State) -> bool:

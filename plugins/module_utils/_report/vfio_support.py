@@ -23,7 +23,7 @@ OPTIONS = (
 )
 _RELEASE_FILES = ("/etc/os-release", "/usr/lib/os-release")
 _INTERRUPTS = "module/%s/parameters/allow_unsafe_interrupts"
-_DOCUMENTATION = "see 'What your hosts need' in the documentation"
+_DOCUMENTATION = "see docs/hosts.md"
 
 
 class VfioSupport(NamedTuple):

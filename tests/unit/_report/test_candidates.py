@@ -240,9 +240,22 @@ def test_vfio_accepts_only_iommus_that_are_cache_coherent(
     assert reasons(board, CRYPTO) == expected
 
 
+@pytest.mark.parametrize("name", ["interrupt-controller", "#clock-cells"])
+def test_what_the_kernel_may_use_without_a_driver_is_no_candidate(board: Board, name: str) -> None:
+    board.kernel.put(f"{TREE}/soc/ethernet@e0700000/{name}", "")
+    assert reasons(board, ETHERNET) == [
+        ("provider", f"the kernel may use it without a driver ({name})")
+    ]
+
+
+def test_a_device_without_registers_is_no_candidate(board: Board) -> None:
+    board.kernel.remove(f"{TREE}/soc/crypto@b000000/reg")
+    assert reasons(board, CRYPTO) == [("no_registers", "it has no registers that VFIO could show")]
+
+
 def test_a_group_of_candidates_is_bound_as_a_whole(board: Board) -> None:
     for name in ("left", "right"):
-        path = f"/soc/{name}"
+        path = f"/soc/{name}@1"
         board.kernel.add_device(name, path, ("acme,crypto",), iommus=True, group="pair")
     left, right = judged(board)["left"], judged(board)["right"]
     assert (left["iommu_group_devices"], right["iommu_group_devices"]) == (["right"], ["left"])

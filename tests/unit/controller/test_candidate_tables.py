@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from board import Board
 from simulated_kernel import Driver
+from test_samples import sample_board, supported
 
 from ansible_collections.armfleet.vfio.plugins.filter.candidates import candidates
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
@@ -111,7 +114,12 @@ def test_only_what_is_asked_for_is_shown_and_counts_stay_those_of_the_board(
     }
     alone = policy_list(lines({"board-1": answer}, only=["b000000"]))["passthrough_devices"]
     assert alone == [{"dt_path": "crypto0", "policy": "vfio"}]
-    assert "No device matches." in lines({"board-1": answer}, only=["nothing"])
+    assert set(rows(lines({"board-1": answer}, only="dma, keys"))) == {
+        "/soc/dma@b002000",
+        "dma1",
+        "/soc/keys",
+    }
+    assert "No device matches candidates_only." in lines({"board-1": answer}, only=["nothing"])
 
 
 def test_devices_without_an_iommu_are_shown_how_to_be_included(answer: dict[str, Any]) -> None:
@@ -123,6 +131,22 @@ def test_devices_without_an_iommu_are_shown_how_to_be_included(answer: dict[str,
     assert {"compatible": "acme,dma", "expect": 2, "policy": "vfio"} in listed[
         "passthrough_devices"
     ]
+
+
+def test_where_it_is_unknown_whether_vfio_does_without_an_iommu_a_run_finds_out(
+    answer: dict[str, Any],
+) -> None:
+    answer["vfio_support"]["noiommu"] = None
+    assert any("candidates_unsafe" in line for line in lines({"board-1": answer}))
+    assert rows(lines({"board-1": answer}, unsafe_noiommu=True))["/soc/dma@b002000"] == "yes"
+
+
+def test_a_long_selector_has_a_line_of_its_own(answer: dict[str, Any]) -> None:
+    path = "/bus@8000000/motherboard-bus@8000000/iofpga-bus@300000000/led@8,0"
+    answer["devices"][2]["entry"] = {"dt_path": path}
+    rendered = lines({"board-1": answer})
+    number = rendered.index("no    " + path)
+    assert rendered[number + 1].split(maxsplit=3)[3] == "no IOMMU group"
 
 
 def test_a_kernel_without_noiommu_is_not_talked_into_it(answer: dict[str, Any]) -> None:
@@ -144,6 +168,15 @@ def test_an_unprivileged_answer_is_no_promise(answer: dict[str, Any]) -> None:
     (crypto,) = [line for line in lines({"board-1": answer}) if " crypto0 " in line]
     assert crypto.startswith("no")
     assert "unknown: it was read without root" in crypto
+
+
+def test_get_started_shows_the_output(tmp_path: Path) -> None:
+    """The page has the output for the board of the samples, on a host that has what VFIO needs."""
+    board = sample_board(tmp_path)
+    rendered = lines({"board-1": supported(board)})
+    page = (Path(__file__).parents[3] / "docs/get-started.md").read_text()
+    (shown,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    assert shown.splitlines() == rendered[:-1], "\n".join(rendered)
 
 
 HOSTILE = "\x1b[2J\n- hosts: localhost #{{ lookup('pipe', 'id') }}\u202e"

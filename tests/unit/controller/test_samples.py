@@ -47,6 +47,7 @@ CRYPTO, SERIAL, DMA = "/soc/crypto@b000000", "/soc/serial@b200000", "/soc/dma@b1
 SKIPPED = {"compatible": "acme,crypto-v2", "when_board": "acme,two"}
 RESULTS = {"host_policy": results.list_result, "vfio_binding": results.vfio_result}
 OTHER_KERNEL = "6.12.48+deb13-arm64"
+UBUNTU_KERNEL = "6.17.0-8-generic"
 SYMBOLS = "0 d __initcall__kmod_virtio_mmio__202_714_virtio_mmio_init6\n"
 PROGRAMS = ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs")
 
@@ -192,15 +193,15 @@ def inspections(board: Board) -> Iterator[dict[str, Any]]:
 
 
 def supported(board: Board) -> dict[str, Any]:
-    """What device_info returns of a Debian host that has what VFIO needs."""
+    """What device_info returns of an Ubuntu host that has what VFIO needs."""
     files = {
-        "/etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n',
-        "/boot/config-" + OTHER_KERNEL: "CONFIG_VFIO=m\nCONFIG_VFIO_PLATFORM=m\n",
+        "/etc/os-release": 'PRETTY_NAME="Ubuntu 25.10"\n',
+        "/boot/config-" + UBUNTU_KERNEL: "CONFIG_VFIO=m\nCONFIG_VFIO_PLATFORM=m\n",
     }
     for path, content in files.items():
         board.write_file(path, content)
     (board.files_root / "run/systemd/system").mkdir(parents=True, exist_ok=True)
-    running = os.uname_result(("Linux", "board", OTHER_KERNEL, "#1", "aarch64"))
+    running = os.uname_result(("Linux", "board", UBUNTU_KERNEL, "#1", "aarch64"))
     with mock.patch("os.uname", return_value=running):
         return information(board)
 
