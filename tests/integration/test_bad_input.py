@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness.calls import call
+from tests.harness.calls import refused
+from tests.harness.guests import unchanged
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.guest import Guest
 
 
 SMALL = {
@@ -29,42 +32,53 @@ BAD_VALUES = {
     "compatible": SPECIAL,
     "dt_path": ["/soc/" + value for value in SPECIAL],
 }
+PATHS = ["./soc/crypto@b000000", "/soc/../crypto"]
 
 
-@pytest.fixture(autouse=True)
-def _nothing_changes(unchanged_guest: None) -> None:
-    """No test changes the guest."""
+ASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    **{path: ("host_policy", {"devices": [entry(dt_path=path)]}) for path in PATHS},
+    "several": (
+        "host_policy",
+        {"devices": [entry(dt_path="/soc/nothing@0"), entry(compatible="acme,dma", expect=7)]},
+    ),
+    **{module: (module, {**options, "devices": []}) for module, options in SMALL.items()},
+    **{
+        kind: ("host_policy", {"devices": [entry(**{kind: value}) for value in values]})
+        for kind, values in BAD_VALUES.items()
+    },
+}
 
 
-def refused(inventory: Path, action: str, options: dict[str, Any], *arguments: str) -> str:
-    """Return the module's own message; fails if the call went well or showed a traceback."""
-    return call(inventory, action, *arguments, **options).refusal
+@pytest.fixture(scope="module")
+def messages(guest: Guest, inventory: Path) -> dict[str, str]:
+    """What each module refuses its input with, in one play that changes nothing."""
+    with unchanged(guest):
+        tasks = refused(inventory, list(ASKED.values()))
+    return dict(zip(ASKED, [task.refusal for task in tasks], strict=True))
 
 
-@pytest.mark.parametrize("path", ["./soc/crypto@b000000", "/soc/../crypto"])
-def test_a_path_that_is_not_absolute_and_plain_is_refused(inventory: Path, path: str) -> None:
-    message = refused(inventory, "host_policy", {"devices": [entry(dt_path=path)]})
-    assert "'.' and '..' are not allowed" in message
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_that_is_not_absolute_and_plain_is_refused(
+    messages: dict[str, str], path: str
+) -> None:
+    assert "'.' and '..' are not allowed" in messages[path]
 
 
-def test_every_problem_is_named_at_once(inventory: Path) -> None:
-    devices = [entry(dt_path="/soc/nothing@0"), entry(compatible="acme,dma", expect=7)]
-    message = refused(inventory, "host_policy", {"devices": devices})
-    assert "no such node" in message
-    assert "expect is 7" in message
+def test_every_problem_is_named_at_once(messages: dict[str, str]) -> None:
+    assert "no such node" in messages["several"]
+    assert "expect is 7" in messages["several"]
 
 
 @pytest.mark.parametrize("module", SMALL)
-def test_the_small_modules_want_a_device(inventory: Path, module: str) -> None:
-    message = refused(inventory, module, dict(SMALL[module], devices=[]))
-    assert message == "`devices` is empty. Give at least one device"
+def test_the_small_modules_want_a_device(messages: dict[str, str], module: str) -> None:
+    assert messages[module] == "`devices` is empty. Give at least one device"
 
 
 @pytest.mark.parametrize("kind", BAD_VALUES)
-def test_values_with_characters_of_their_own_are_refused(inventory: Path, kind: str) -> None:
-    values = BAD_VALUES[kind]
-    devices = [entry(**{kind: value}) for value in values]
-    sentences = refused(inventory, "host_policy", {"devices": devices}).splitlines()
+def test_values_with_characters_of_their_own_are_refused(
+    messages: dict[str, str], kind: str
+) -> None:
+    values, sentences = BAD_VALUES[kind], messages[kind].splitlines()
     assert len(sentences) == len(values)
     for value, sentence in zip(values, sentences, strict=True):
         assert sentence.startswith(f"{kind} {value!r} ")

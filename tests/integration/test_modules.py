@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness.calls import call, info
+from tests.harness.calls import call, info, refused
 from tests.harness.playbook import Run, play, task_play
 from tests.harness.sysfs import files, read_machine
 
@@ -27,12 +27,15 @@ def run(inventory: Path, module: str, *arguments: str, **options: Any) -> Run:
 
 
 def twice(inventory: Path, module: str, **options: Any) -> None:
-    """Run a module and once more; the first changes something and the second does not."""
-    predicted = run(inventory, module, "--check", **options).of(f"armfleet.vfio.{module}")
-    done = run(inventory, module, **options).of(f"armfleet.vfio.{module}")
-    assert done["changed"]
-    assert done["diff"] == predicted["diff"]
-    assert not run(inventory, module, **options).of(f"armfleet.vfio.{module}")["changed"]
+    """Run a module in check mode, for the first and for the second time, in one play."""
+    (tasks,) = task_play(f"armfleet.vfio.{module}", options)
+    (task,) = tasks["tasks"]
+    done = play(inventory, [{**tasks, "tasks": [{**task, "check_mode": True}, task, task]}])
+    assert done.code == 0, done.output
+    predicted, first, second = [task_result.result for task_result in done.tasks]
+    assert first["changed"]
+    assert first["diff"] == predicted["diff"]
+    assert not second["changed"]
 
 
 def test_an_override_alone_leaves_the_device_where_it_is(guest: Guest, inventory: Path) -> None:
@@ -100,11 +103,8 @@ def test_an_open_device_is_not_taken(guest: Guest, inventory: Path) -> None:
         f"sleep infinity < /dev/vfio/{group} > /dev/null 2>&1 & echo $!"
     ).stdout.strip()
     options = {"devices": [DMA], "state": "released", "timeout": 5}
-    refused = play(inventory, task_play("armfleet.vfio.vfio_binding", options))
-    assert refused.code == 2, refused.output
-    assert (
-        f"/dev/vfio/{group} is held open by sleep (pid {holder})" in refused.tasks[0].result["msg"]
-    )
+    told = call(inventory, "vfio_binding", **options).refusal
+    assert f"/dev/vfio/{group} is held open by sleep (pid {holder})" in told
     assert read_machine(guest).at(DMA_PATH).binding == ("vfio-platform", "vfio-platform")
     guest.run(["kill", holder])
     run(inventory, "vfio_binding", **options)
@@ -164,15 +164,13 @@ def test_noiommu_goes_with_the_list_that_turned_it_on(guest: Guest, inventory: P
     guest.run("bash -s", input=_RELEASE_SLOT)
 
 
-@pytest.mark.parametrize(
-    ("name", "word"),
-    [("9000000.pl011", "console"), ("9050000.smmuv3", "consumers")],
-)
-def test_what_others_need_is_not_taken(guest: Guest, inventory: Path, name: str, word: str) -> None:
+def test_what_others_need_is_not_taken(guest: Guest, inventory: Path) -> None:
     before = read_machine(guest).bindings
-    options = {"devices": [{"name": name}], "driver": "none", "rebind": True}
-    message = call(inventory, "driver_override", **options).refusal
-    assert word in message or "suppress_bind_attrs" in message
+    words = {"9000000.pl011": "console", "9050000.smmuv3": "consumers"}
+    common = {"driver": "none", "rebind": True}
+    asked = [("driver_override", {"devices": [{"name": name}], **common}) for name in words]
+    for word, task in zip(words.values(), refused(inventory, asked), strict=True):
+        assert word in task.refusal or "suppress_bind_attrs" in task.refusal
     assert read_machine(guest).bindings == before
 
 
