@@ -19,6 +19,8 @@ from tests.harness.sysfs import state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.harness.sysfs import State
+
 # Traces each file that a module run opens or asks for.
 _TRACED_PYTHON = """\
 #!/bin/sh
@@ -85,15 +87,26 @@ def released(guest: Guest, inventory: Path) -> Iterator[None]:
         assert play(inventory, "armfleet.vfio.release").code == 0
 
 
-@pytest.fixture
-def unchanged_guest(guest: Guest) -> Iterator[None]:
-    """The guest, in which a test changes nothing."""
-    with unchanged(guest):
-        yield
+@pytest.fixture(scope="module")
+def states(guest: Guest) -> list[State]:
+    """The state before the first test that changes nothing, and after each of them."""
+    return [state(guest)]
 
 
 @pytest.fixture
-def released_guest(guest: Guest, inventory: Path) -> Iterator[None]:
-    """The guest, whose list is released after the test."""
-    with released(guest, inventory):
-        yield
+def unchanged_guest(guest: Guest, states: list[State]) -> Iterator[None]:
+    """The guest, in which a test changes nothing; all tests of its file are such tests."""
+    yield
+    # Asked over ssh, so that the network answers as well.
+    states.append(state(guest))
+    assert states[-1] == states[-2]
+
+
+@pytest.fixture
+def released_guest(
+    unchanged_guest: None,  # noqa: ARG001 (it looks at the guest after the release)
+    inventory: Path,
+) -> Iterator[None]:
+    """The guest, whose list is released after the test; it leaves nothing."""
+    yield
+    assert play(inventory, "armfleet.vfio.release").code == 0

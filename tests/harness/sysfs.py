@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tests.guest import Guest
 
     Binding = tuple[str | None, str | None]
+    State = tuple[dict[str, Binding], dict[str, str]]
 
 _READ_ALL = """
 import json, os
@@ -92,20 +93,30 @@ class Machine(NamedTuple):
 
 
 def read_machine(guest: Guest) -> Machine:
-    answer = json.loads(guest.run("python3 -", input=_READ_ALL).stdout)
+    return _machine(guest.run("python3 -", input=_READ_ALL).stdout)
+
+
+def _machine(printed: str) -> Machine:
+    answer = json.loads(printed)
     devices = [Device(*key.split("/", 1), **values) for key, values in answer["devices"].items()]
     return Machine(sorted(devices), answer["nodes"])
 
 
 def files(guest: Guest) -> dict[str, str]:
     """Return our files on the guest, with their contents."""
-    parts = guest.run(_READ_FILES).stdout.split("\0")
-    return dict(zip(parts[::2], parts[1::2], strict=False))
+    return _files(guest.run(_READ_FILES).stdout.split("\0"))
 
 
-def state(guest: Guest) -> tuple[dict[str, Binding], dict[str, str]]:
+def _files(printed: Sequence[str]) -> dict[str, str]:
+    return dict(zip(printed[::2], printed[1::2], strict=False))
+
+
+def state(guest: Guest) -> State:
     """Return what a call may change: driver and override of every device, and our files."""
-    return read_machine(guest).bindings, files(guest)
+    # By one command, for it is read after nearly every test.
+    both = guest.run(f"{_READ_FILES}python3 -", input=_READ_ALL).stdout
+    *printed, machine = both.split("\0")
+    return _machine(machine).bindings, _files(printed)
 
 
 def bindings(guest: Guest, paths: Sequence[str]) -> list[Binding]:

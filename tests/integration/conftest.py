@@ -11,7 +11,8 @@ from tests.harness.guests import (
     kernel,
     released_guest,
     start,
+    states,
     unchanged_guest,
 )
 
-__all__ = ["guest", "inventory", "kernel", "released_guest", "start", "unchanged_guest"]
+__all__ = ["guest", "inventory", "kernel", "released_guest", "start", "states", "unchanged_guest"]

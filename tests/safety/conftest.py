@@ -9,7 +9,8 @@ from tests.harness.guests import (
     inventory,
     released_guest,
     start,
+    states,
     unchanged_guest,
 )
 
-__all__ = ["inventory", "released_guest", "start", "unchanged_guest"]
+__all__ = ["inventory", "released_guest", "start", "states", "unchanged_guest"]
