@@ -74,7 +74,7 @@ def parts(depth: str) -> list[Part]:
 
     main_job = ("tests/integration/test_main_job.py", "--kernel", "debian")
     scenarios = {"test": ["--scenario-name", "default"], "nightly": ["--all"]}[depth]
-    by_guest = ("pull", "hostile_server")
+    by_guest = ("pull", "hostile_server", "removal")
     by_night = [
         *boots("6.12"),
         *boots("7"),

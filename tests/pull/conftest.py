@@ -6,24 +6,35 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.guest import Guest, write_inventory
 from tests.harness.collection import build
-from tests.harness.guests import inventory, start
+from tests.pull.pulling import HOST
 from tests.pull.repository import Keys, Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.guest import Guest
-
-__all__ = ["inventory", "start"]
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def guest(start: Callable[[str, str], Guest]) -> Guest:
-    return start("test-pull", "b")
+@pytest.fixture(scope="session")
+def guest() -> Iterator[Guest]:
+    """One for all files, for it takes minutes to set up a pull and to do the first one."""
+    guest = Guest(HOST, "b")
+    try:
+        yield guest.start(fresh=True)
+    finally:
+        guest.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def inventory(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An inventory of that guest alone."""
+    path = tmp_path_factory.mktemp("inventory") / "hosts.yml"
+    write_inventory(path, [guest])
+    return path
+
+
+@pytest.fixture(scope="session")
 def repository(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Empty but for the list of collections, which names our archive on the guest."""
     folder = tmp_path_factory.mktemp("repository")
@@ -31,7 +42,7 @@ def repository(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Reposi
     return Repository(guest, folder / "working-copy")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def keys(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
     made = Keys(guest, tmp_path_factory.mktemp("keys"))
     yield made

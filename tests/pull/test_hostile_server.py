@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.pull.test_pull import COLLECTIONS, HOST, INVENTORY, SITE, policy, pull, set_up
+from tests.pull.pulling import HOST, ensure_pulling, pull
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,12 +92,7 @@ def planted() -> dict[str, Any]:
 def pulling(guest: Guest, inventory: Path, repository: Repository, keys: Keys) -> None:
     """The host has pulled a signed commit, and its administrator has a filter for git."""
     guest.run(["git", "config", "--system", "filter.planted.smudge", f"tee {MARKS}-filter"])
-    set_up(inventory)
-    site = {"site.yml": SITE, "inventory/hosts.yml": INVENTORY}
-    site["collections/requirements.yml"] = COLLECTIONS
-    repository.commit({**site, **policy()}, keys.ssh)
-    done = pull(guest)
-    assert done.result == "success", done.log
+    ensure_pulling(guest, inventory, repository, keys)
 
 
 def marks(guest: Guest) -> list[str]:
