@@ -170,10 +170,15 @@ def points_of(writes: int, files: int) -> list[Point]:
 
 
 def points_at(depth: str, points: list[Point]) -> list[Point]:
-    """Return those of a depth: make check's are not repeated in make test."""
+    """Return those of a depth: make check's are not repeated in make test.
+
+    After a write and before the next one /sys is the same, and the journal differs by one record
+    at most: make test has every third of the former.
+    """
     few = points[::12]
+    others = [point for point in points if not point.is_after or point.number % 3 == 0]
     return {
         "check": few,
-        "test": [point for point in points if point not in few],
+        "test": [point for point in others if point not in few],
         "nightly": points,
     }[depth]
