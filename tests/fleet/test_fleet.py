@@ -4,7 +4,7 @@
 
 """Simulated boards and two guests in one inventory, and all playbooks over them.
 
-There are 40 boards, and 200 by night.
+There are 16 boards, and 200 by night.
 
 The boards are real ones' device trees, so that no two lists are alike; one of them fails in the
 second wave, and two others and one that is not there in the last.
@@ -69,7 +69,7 @@ class Size(NamedTuple):
 
 
 SIZES = {"nightly": Size(200, [2, 20, 60, "100%"])}
-SMALL = Size(40, [2, 12, 15, "100%"])
+SMALL = Size(16, [2, 6, 6, "100%"])
 
 
 class Whole(NamedTuple):
@@ -228,6 +228,7 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
     counts["devices for VFIO"] = sum(map(len, whole.asked(set(told)).values()))
 
 
+@pytest.mark.nightly
 def test_hosts_that_wait_for_a_boot_are_booted_and_looked_at(whole: Whole) -> None:
     released = play(
         whole.boards.inventory,
