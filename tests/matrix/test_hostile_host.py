@@ -143,7 +143,9 @@ def test_pull_does_not_either(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     answer(boards, EVIL, lies(tmp_path))
-    run(boards, "pull", "--check", pull_repository="https://git.example/boards.git")
+    repository = "https://git.example/boards.git"
+    done = run(boards, "pull", "--check", f"--limit={EVIL}", pull_repository=repository)
+    assert hosts_of(done) == [EVIL]
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "theirs").exists()
 
