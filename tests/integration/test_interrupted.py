@@ -95,7 +95,7 @@ def test_two_runs_together_end_as_if_one_came_after_the_other(
 ) -> None:
     lists = {"even": LIST[::2], "all": LIST}
     with ThreadPoolExecutor(2) as pool:
-        for _pair in range(20 if depth == "nightly" else 4):
+        for _pair in range(20 if depth == "nightly" else 2):
             runs = list(pool.map(lambda devices: apply(inventory, devices), lists.values()))
             assert [run.code for run in runs] == [0, 0], runs[0].output + runs[1].output
             even = [VFIO, NATIVE] * 4
