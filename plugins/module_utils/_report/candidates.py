@@ -5,13 +5,14 @@
 """Which devices can be bound to VFIO, with which settings, and why others cannot. Reads only.
 
 The answer is that of the preflight of a run with policy vfio for the device alone, or with the
-whole of its IOMMU group. It is stricter about IOMMUs: such a run leaves to the kernel what depends
-on its version, and here a device that nothing says to be behind an IOMMU that VFIO accepts is none.
+whole of its IOMMU group. It is stricter about IOMMUs, where such a run leaves to the kernel what
+depends on its version, and about devices that VFIO accepts and nobody should give to it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import Callable, Mapping, NamedTuple, Sequence
 
 from .._apply.readiness import (
@@ -32,7 +33,7 @@ from .._model.buses import BUSES
 from .._model.device import Identity, Native, State
 from .._model.plan import host_steps, plan
 from .._model.policy import VFIO, Claim, Policy, VfioSettings
-from .._model.selector import Selector
+from .._model.selector import Selector, parse
 from .._model.steps import DevicePlan, Obstacle, Problem
 from .._system.host import Host
 
@@ -49,7 +50,7 @@ ADVICE = frozenset({NOT_COHERENT, NO_REGISTERS, PROVIDER})
 
 _VFIO = Policy(VFIO)
 _PROVIDED = ("interrupt-controller",)
-# What every node with children may have, and GIC and PCI bridges.
+# They are about the children of a node.
 _NO_PROVIDER = ("#address-cells", "#size-cells")
 _TIMER = "timer"
 
@@ -216,11 +217,16 @@ class Candidates:
 
     def _selector(self, device: Identity) -> Selector:
         """Return the selector that means this device and no other, the most readable first."""
-        is_alone = self._sharing[device.stable_name] < 2
-        if is_alone and device.dt_path:
-            return Selector("dt_path", self._aliases.get(device.dt_path, device.dt_path))
-        if is_alone and device.acpi_path:
-            return Selector("acpi_path", device.acpi_path)
+        by_firmware = {
+            "dt_path": [self._aliases.get(device.dt_path or ""), device.dt_path],
+            "acpi_path": [device.acpi_path],
+        }
+        if self._sharing[device.stable_name] < 2:
+            for kind, values in by_firmware.items():
+                for value in filter(None, values):
+                    # Firmware may use characters that no selector accepts.
+                    with suppress(PolicyError):
+                        return parse({kind: value})
         return Selector("name", device.name, device.bus)
 
 

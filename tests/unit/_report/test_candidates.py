@@ -79,6 +79,18 @@ def test_devices_that_share_a_node_are_selected_by_name(board: Board) -> None:
     assert judged(board)[CRYPTO]["entry"] == {"name": CRYPTO, "bus": "platform", "policy": "vfio"}
 
 
+def test_a_path_that_no_selector_can_have_is_none(board: Board) -> None:
+    """The attempt of a firmware whose node has a quote and a line break in its name."""
+    board.kernel.add_device("odd", '/soc/odd"\n@1', ("acme,crypto",), iommus=True)
+    assert judged(board)["odd"]["entry"] == {"name": "odd", "bus": "platform", "policy": "vfio"}
+
+
+def test_an_alias_that_no_selector_can_have_is_none(board: Board) -> None:
+    board.kernel.add_alias("an alias 0", "/soc/crypto@b001000")
+    expected = {"dt_path": "/soc/crypto@b001000", "policy": "vfio"}
+    assert judged(board)[OTHER_CRYPTO]["entry"] == expected
+
+
 def use_interface(board: Board) -> None:
     board.kernel.put(f"devices/platform/{CRYPTO}/net/eth0/flags", "0x1003\n")
 
