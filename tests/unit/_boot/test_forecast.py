@@ -225,7 +225,7 @@ def test_unless_somebody_keeps_it_away(
     board: Board, path: str, content: str, location: str, says: str
 ) -> None:
     put(board, path, content)
-    # systemd-modules-load loads the module with modprobe too, so the same configuration blocks it.
+    # systemd-modules-load would load the module too, but obeys the same configuration.
     put(board, LOADED, "acme\n")
     device = info(board, "b000000.crypto")
     reason = f"{location} has '{says}', so the driver's module acme is not loaded"
