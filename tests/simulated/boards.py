@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Made-up boards for tests: device trees and drivers as hypothesis draws them."""
+"""Generate boards for tests: device trees and drivers that hypothesis draws."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from extensions.simulator.devicetree import Node
 from extensions.simulator.machine import Machine, build
 
 KINDS = ("crypto", "dma", "net", "timer")
-# Of the drivers that nothing matches, one of each bus and one whose module is not loaded at boot.
+# Drivers that match no device: one of both buses, and one whose module is not loaded at boot.
 PINS = ("acme-uio", "acme-late")
 
 _IOMMU_PHANDLE = 1
 
 
 class Part(NamedTuple):
-    """A device to be drawn; ``supplier`` is the number of the part that it depends on."""
+    """A generated device; ``supplier`` is the index of the part that it depends on."""
 
     kind: str
     is_amba: bool
@@ -40,14 +40,14 @@ class Part(NamedTuple):
 
 
 class Board(NamedTuple):
-    """A board that can be booted again and again."""
+    """A board; each boot builds a new machine."""
 
     parts: tuple[Part, ...]
     description: Description
 
     @property
     def refusing(self) -> set[str]:
-        """The drivers that take no device."""
+        """Return the drivers whose probe fails for every device."""
         return {driver.name for driver in self.description.drivers if driver.probe}
 
     def boot(self) -> Machine:
@@ -85,7 +85,7 @@ def device_tree(parts: Sequence[Part]) -> Node:
 
 
 def flattened(root: Node) -> bytes:
-    """Return a tree as the .dtb that holds it."""
+    """Return a tree in .dtb format."""
     writer = libfdt.FdtSw()
     writer.finish_reservemap()
     _write(writer, root)
@@ -119,7 +119,7 @@ def _cells(*values: int) -> bytes:
 
 @st.composite
 def boards(draw: st.DrawFn) -> Board:
-    """A board of two to six parts; some native drivers are modules, some fail, some are missing."""
+    """Draw a board of two to six parts; native drivers may be modules, fail or be missing."""
     parts: list[Part] = []
     for number in range(draw(st.integers(2, 6))):
         supplier = draw(st.none() | st.integers(0, number - 1)) if number else None

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The examples of the tests on simulated machines, and what was counted in them."""
+"""Select the examples of the tests on simulated machines, and print their counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 from tests.simulated.counts import Counts
 
-# The same examples in every run, unless a seed is given; nothing of them in the checkout.
+# Every run has the same examples unless a seed is given, and stores none in the checkout.
 settings.register_profile("suite", database=None, deadline=None, derandomize=True)
 settings.register_profile("seeded", database=None, deadline=None)
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "armfleet-vfio-hypothesis")
@@ -44,7 +44,7 @@ def pytest_terminal_summary(
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave to make check, a part of make test, what is the same in both."""
+    """Deselect for make test the tests that make check, which it includes, runs identically."""
     if config.getoption("--depth") != "test":
         return
     repeated = [
@@ -60,14 +60,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def examples_of_depth(request: pytest.FixtureRequest, depth: str) -> Callable[[Test], Test]:
-    """Give a test other examples at each depth, unless those of a seed are asked for."""
+    """Return a decorator that gives a test other examples at each depth, unless a seed is set."""
     is_seeded = request.config.getoption("hypothesis_seed") is not None
     return (lambda test: test) if is_seeded else seed(depth)
 
 
 @pytest.fixture
 def counts(request: pytest.FixtureRequest) -> Counts:
-    """Numbers that are printed at the end of the run."""
+    """Return counters that are printed at the end of the run."""
     numbers = Counts()
     request.config.stash[_counted][request.node.name] = numbers
     return numbers

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How much a test did, for its last lines."""
+"""Count what a test did, for the summary of the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import Counter
 
 
 class Counts(Counter[str]):
-    """Numbers by what was counted."""
+    """Counters by description."""
 
     def add(self, what: str, number: int = 1) -> None:
         self[what] += number

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs on a simulated host that are killed half-way.
+"""Start runs on a simulated host that are killed before they end.
 
-A run is a fork of this process, which has imported all that it needs: a Python of its own would
-take longer to start than the run takes. It tells its process number and waits for its go.
+A run is a fork of this process, which has imported all modules: a new Python interpreter would
+take longer to start than the run takes. It writes its process ID and waits for a start signal.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LONGEST_SECONDS = 120
 
 
 class Watch:
-    """Counts the changes to files below /etc and /dev/vfio, and kills at one of them."""
+    """Counts the changes to files below /etc and /dev/vfio, and kills the process at one."""
 
     def __init__(self, kill_at: int) -> None:
         self.seen = 0
@@ -55,16 +55,16 @@ class Watch:
         if event == "open":
             is_written = bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
             return is_written and str(arguments[0]).startswith(PLACES)
-        # fchmod has a descriptor, and a link is the second of two.
+        # os.chmod may get a descriptor (fchmod); the second argument of os.symlink is the link.
         target = arguments[1 if event == "os.symlink" else 0]
         return isinstance(target, int) or str(target).startswith(PLACES)
 
 
 class Wish(NamedTuple):
-    """What a run shall do.
+    """The parameters of a run.
 
-    It applies ``entries`` as many ``times``. ``kill_at`` is the number of the change to a file
-    before which it kills itself; 0 is never.
+    It applies ``entries`` ``times`` times, and kills itself before change number ``kill_at`` to a
+    file; 0 means never.
     """
 
     entries: Sequence[Mapping[str, Any]]
@@ -74,7 +74,7 @@ class Wish(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a list that was applied; ``files`` counts the changes to files until then."""
+    """The result of applying a list; ``files`` counts the run's changes to files so far."""
 
     is_changed: bool
     files: int
@@ -82,7 +82,7 @@ class Outcome(NamedTuple):
 
 
 class Child(NamedTuple):
-    """A run that waits for its go; ``pid`` is its number on the host."""
+    """A run that waits for its start signal; ``pid`` is its process ID on the host."""
 
     process: int
     pid: int
@@ -90,7 +90,7 @@ class Child(NamedTuple):
     output: int
 
     def finish(self) -> list[Outcome]:
-        """Return what came of each list that the run applied until it ended."""
+        """Start the run, wait for its end, and return the result of each list it applied."""
         os.close(self.go)
         text = b""
         while part := _read(self.output):
@@ -101,7 +101,7 @@ class Child(NamedTuple):
 
 
 def begin(host: int, wish: Wish) -> Child:
-    """Begin a run on the host with this process number."""
+    """Fork a run that enters the host whose process ID is ``host``."""
     awaited, go = os.pipe()
     output, written = os.pipe()
     process = os.fork()
@@ -115,14 +115,14 @@ def begin(host: int, wish: Wish) -> Child:
 
 
 def _enter_and_run(host: int, wish: Wish, awaited: int, written: int) -> NoReturn:
-    """Be the run: nothing of the tests goes on in this process, whatever happens."""
+    """Run in the forked process, and exit without returning to the tests."""
     try:
         namespace.enter(host)
-        # The process numbers of the host are those of children.
+        # Only children of this process are in the PID namespace of the host.
         run_on_host = os.fork()
         if run_on_host == 0:
             os.write(written, b"%d\n" % os.getpid())
-            # Its end is the go.
+            # End of file is the start signal.
             os.read(awaited, 1)
             _run(wish, written)
         else:
@@ -157,7 +157,7 @@ def _run(wish: Wish, written: int) -> None:
 
 
 def _read(descriptor: int) -> bytes:
-    """Return what comes next, nothing at the end."""
+    """Return the next bytes from a pipe, none at the end of file."""
     ready, _writable, _special = select.select([descriptor], [], [], LONGEST_SECONDS)
     assert ready, f"a run takes more than {LONGEST_SECONDS} s"
     return os.read(descriptor, 1 << 16)

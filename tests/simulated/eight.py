@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A board of eight devices, and a list that does something else to almost each of them."""
+"""A board of eight devices, and a list with policies of several kinds for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = (
 )
 TREE = device_tree(
     [
-        # One is on the AMBA bus, the last has no IOMMU.
+        # The second is on the AMBA bus, the last has no IOMMU.
         Part(name.partition(".")[2], number == 1, number != 7, number == 2, number > 3, None)
         for number, name in enumerate(NAMES)
     ]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Simulated boards in one inventory, what each is to have, and what their own /sys says."""
+"""Start simulated boards in one inventory, choose their lists, and read their /sys."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _LONGEST_LIST = 5
 
 
 class Fleet(NamedTuple):
-    """Running boards by their names, and the inventory of them and of others."""
+    """Running boards by name, and an inventory of these and other hosts."""
 
     boards: Mapping[str, Host]
     inventory: Path
 
     def on_vfio(self) -> dict[str, int]:
-        """Return how many devices of each board are bound to VFIO, by the board's own /sys."""
+        """Return how many devices of each board are bound to VFIO, read from its /sys."""
         return {name: len(on_vfio(board)) for name, board in self.boards.items()}
 
 
@@ -42,7 +42,7 @@ def fleet(
     variables: Mapping[str, Any],
     others: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[Fleet]:
-    """Boards that run, with ``variables`` of all hosts, and ``others`` beside them, by group."""
+    """Run boards; ``variables`` are those of all hosts, ``others`` are further hosts by group."""
     hosts = start(plans)
     try:
         content = yaml.safe_load(inventory(hosts))
@@ -58,12 +58,12 @@ def fleet(
 
 
 def root(board: Host) -> Path:
-    """Return the root of the board's files, as this machine sees it."""
+    """Return the root directory of the board, as a path of this machine."""
     return Path(f"/proc/{board.pid}/root")
 
 
 def passthrough_list(plan: Plan) -> list[dict[str, Any]]:
-    """Some devices that nothing depends on, for VFIO; what carries a console is refused."""
+    """Return entries that bind to VFIO some devices that are not in use."""
     assert plan.device_tree
     devices = build(read_file(plan.device_tree)).kernel.devices.values()
     parents = {str(parent) for device in devices for parent in PurePosixPath(device.home).parents}
@@ -80,7 +80,7 @@ def passthrough_list(plan: Plan) -> list[dict[str, Any]]:
 
 
 def on_vfio(board: Host) -> set[Path]:
-    """Return what is bound to VFIO: directories in the board's own /sys."""
+    """Return the directories in the board's /sys of the devices that are bound to VFIO."""
     return {
         device
         for driver in ("platform/drivers/vfio-platform", "amba/drivers/vfio-amba")
@@ -90,18 +90,18 @@ def on_vfio(board: Host) -> set[Path]:
 
 
 def dt_path(device: Path) -> str:
-    """Return where the node of a device is in the board's device tree."""
+    """Return the device tree path of a device's node."""
     return str(device.joinpath("of_node").readlink()).partition("/devicetree/base")[2]
 
 
 def run_on(board: Host, *command: str) -> str:
-    """Return what a command on the board prints; it must succeed."""
+    """Return the output of a command on the board, which must succeed."""
     entered = ["nsenter", "--target", str(board.pid), "--mount", "--uts", "--pid", "--", *command]
     return subprocess.run(entered, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def put_file_for_folder(board: Host, folder: str) -> None:
-    """Let there be a file where the board should have that directory."""
+    """Replace the directory of the board by a file."""
     path = root(board) / folder[1:]
     shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def put_file_for_folder(board: Host, folder: str) -> None:
 
 
 def fill(board: Host, folder: str) -> None:
-    """Let there be a full file system at that directory of the board."""
+    """Mount a full file system on that directory of the board."""
     (root(board) / folder[1:]).mkdir(parents=True, exist_ok=True)
     run_on(board, "mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder)
     (root(board) / folder[1:] / "everything").write_bytes(bytes(4096))

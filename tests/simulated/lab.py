@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A simulated machine with a disk, the collection's engine run on it, and its reboots."""
+"""A simulated machine with a disk, on which the engine runs and which can be rebooted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MODPROBE_D = Path("etc/modprobe.d")
 
 
 class Lab:
-    """The machine that ``build`` makes at each boot, with its files below ``root``."""
+    """A machine that ``build`` makes at each boot; its files are below ``root``."""
 
     def __init__(self, build: Callable[[], Machine], root: Path) -> None:
         self._build = build
@@ -52,7 +52,7 @@ class Lab:
 
     @property
     def host(self) -> Host:
-        """Doors as a new process has them: nothing is remembered from the run before."""
+        """Return new gateways, which cache nothing from an earlier run, as in a new process."""
         sysfs = SimulatedSysfs(self.machine)
         return Host(
             sysfs,
@@ -69,7 +69,7 @@ class Lab:
         record: Record | None = None,
         **settings: Any,
     ) -> Outcome:
-        """Return what host_policy does with this list; all that it reads is added to ``record``."""
+        """Return the outcome of host_policy for this list; add all that it reads to ``record``."""
         names = ("reset_required", "unsafe_noiommu")
         vfio = VfioSettings(*(settings.pop(name, None) for name in names))
         request = Request(
@@ -85,11 +85,11 @@ class Lab:
         return reconcile(host, usage, lock, request, check_mode=check)
 
     def reboot(self) -> None:
-        """Go on with the machine as it is after the next boot."""
+        """Replace the machine by the one after the next boot."""
         self.machine = self.next_boot()
 
     def next_boot(self) -> Machine:
-        """A new machine, with what the files of this one make of it before anybody logs in."""
+        """Return a new machine that has booted with the files of this one."""
         machine = self._build()
         for name in (self.file(last_applied.MODULES_LOAD) or "").splitlines():
             if name and not name.startswith("#"):
@@ -98,7 +98,7 @@ class Lab:
         return machine
 
     def replay(self) -> None:
-        """As 'udevadm trigger -c add'."""
+        """Replay ``add`` for every device, as 'udevadm trigger -c add' does."""
         self._udev(self.machine).coldplug()
 
     def _udev(self, machine: Machine) -> Udev:
@@ -120,7 +120,7 @@ class Lab:
 
 
 def bindings(machine: Machine) -> dict[str, Binding]:
-    """Driver and override of every device, by its name."""
+    """Return driver and override of every device, by name."""
     devices = machine.kernel.devices.values()
     return {
         device.name: (device.driver and device.driver.name, device.override) for device in devices

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Texts as an inventory can have them for selectors and drivers: good, bad, and almost."""
+"""Generate texts for selectors and drivers of an inventory: valid, invalid, nearly valid."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import string
 
 from hypothesis import strategies as st
 
-# What udev gives a meaning to within a quoted value, and what ends one.
+# Characters with a meaning for udev within a quoted value, or that end one.
 SPECIAL = ('"', "\n", "\\", "*", "?", "[a-z]", "|", "$kernel", "%k", " ")
-# What means something to a shell, to modprobe, to JSON, to Jinja, to a path, or to udev elsewhere.
+# Texts with a meaning in a shell, modprobe, JSON, Jinja, a path, or another part of a udev rule.
 FRAGMENTS = (
     "'",
     "\\\n",
@@ -95,7 +95,7 @@ GOOD = {
 
 @st.composite
 def texts(draw: st.DrawFn, kind: str) -> str:
-    """Return a text for this kind of selector, for ``driver`` or for ``when_board``."""
+    """Draw a text for this kind of selector, for ``driver`` or for ``when_board``."""
     text = draw(GOOD[kind])
     for _time in range(draw(st.sampled_from((0, 0, 1, 1, 2)))):
         start = draw(st.integers(0, len(text)))
@@ -105,7 +105,7 @@ def texts(draw: st.DrawFn, kind: str) -> str:
 
 
 def neighbours(text: str) -> set[str]:
-    """Texts that are almost this one, and not it."""
+    """Return texts that differ slightly from this one."""
     middle = len(text) // 2
     variants = {
         text[:-1],
@@ -119,7 +119,7 @@ def neighbours(text: str) -> set[str]:
         text.upper(),
         text.lower(),
         *(text.replace(old, new) for old, new in (("-", "_"), (".", "-"), (",", "."))),
-        # What patterns would match.
+        # Texts that the selector would match if it were read as a pattern.
         *(text.replace(old, new) for old, new in (("*", "xx"), ("?", "x"), ("[a-z]", "x"))),
         *text.split("|"),
     }

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A run over eight devices is killed before and after every change that it makes, and run again.
+"""A run over eight devices is killed before and after each of its changes, and repeated.
 
-The run after it undoes what it did, says so, and does its own.
+The next run rolls back the killed one, reports that, and applies its list.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
 
 
 class Point(NamedTuple):
-    """Where a run is killed: at a write to /sys, or at a change to a file."""
+    """The write to /sys or the change to a file at which a run is killed."""
 
     number: int
     is_file: bool = False
@@ -42,14 +42,14 @@ class Point(NamedTuple):
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Executor]:
-    """Processes without threads, which may fork hosts and runs; no test has run in them."""
+    """Yield processes without threads, which can fork hosts and runs; no test has run in them."""
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), spawned) as pool:
         yield pool
 
 
 class Scene(NamedTuple):
-    """Applies ``entries`` after ``before`` on hosts of its own."""
+    """A board, the list that was applied before, and the list that a run applies."""
 
     board: Path
     before: Sequence[dict[str, Any]]
@@ -68,7 +68,7 @@ class Scene(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """The host when the list was applied, and when all was released after that."""
+    """The state of a host after the list was applied, and after all devices were released."""
 
     applied: dict[str, str]
     released: dict[str, str]
@@ -82,7 +82,7 @@ def begin(
 
 
 def seen(host: Host) -> dict[str, str]:
-    """Drivers, overrides, modules, files and links of the host, through its own root."""
+    """Return drivers, overrides, modules, files and links of the host, read from its root."""
     root = Path(f"/proc/{host.pid}/root")
     state = {}
     for name in NAMES:
@@ -111,7 +111,7 @@ def different(now: dict[str, str], expected: dict[str, str]) -> list[object]:
 
 
 def crash(scene: Scene, ends: Ends, point: Point) -> list[object]:
-    """Kill a run at the point, then run it twice: what is not as without the kill."""
+    """Kill a run at the point, repeat it twice, and return what differs from undisturbed runs."""
     name = f"{'file' if point.is_file else 'write'}-{point.number}-{int(point.is_after)}"
     with scene.host(name) as host:
         child = begin(host, scene.entries, kill_at=point.number if point.is_file else 0)
@@ -131,7 +131,7 @@ def crash(scene: Scene, ends: Ends, point: Point) -> list[object]:
 
 
 def rehearse(scene: Scene) -> tuple[int, int, Ends]:
-    """Return the numbers of writes and of changes to files of an undisturbed run, and its ends."""
+    """Return how many writes and changes to files an undisturbed run makes, and its ends."""
     with scene.host("rehearsal") as host:
         (outcome,) = begin(host, scene.entries).finish()
         assert outcome.is_changed
@@ -161,7 +161,7 @@ def test_wherever_a_run_is_killed_the_next_one_converges(
 
 
 def points_of(writes: int, files: int) -> list[Point]:
-    """Return every point at which a run with so many changes can be killed."""
+    """Return every point at which a run with this number of changes can be killed."""
     return [
         *(Point(number) for number in range(1, writes + 1)),
         *(Point(number, is_after=True) for number in range(1, writes + 1)),
@@ -170,10 +170,10 @@ def points_of(writes: int, files: int) -> list[Point]:
 
 
 def points_at(depth: str, points: list[Point]) -> list[Point]:
-    """Return those of a depth: make check's are not repeated in make test.
+    """Return the points of a depth; make test does not repeat those of make check.
 
-    After a write and before the next one /sys is the same, and the journal differs by one record
-    at most: make test has every third of the former.
+    /sys is the same after a write and before the next one, and the journal differs by at most one
+    record: of the points after a write, make test has every third.
     """
     few = points[::12]
     others = [point for point in points if not point.is_after or point.number % 3 == 0]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A DMA engine whose channels somebody has is refused, whatever is allowed."""
+"""A DMA engine whose channels are in use is refused, whatever `allow` contains."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every write of a transaction over eight devices fails once, in each way that there is."""
+"""Every write of a transaction over eight devices fails once with each possible errno."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.simulated.eight import DESCRIPTION, LIST, NAMES, SETTINGS, TREE
 from tests.simulated.lab import Lab
 from tests.simulated.traces import differences
 
-# By the file that is written; see KERNEL.md, sections 1 to 3, and drivers/base/{bus,dd}.c.
+# Errnos by the written file; see KERNEL.md, sections 1 to 3, and drivers/base/{bus,dd}.c.
 ERRNOS = {
     "driver_override": ("EINVAL", "ENODEV", "ENOMEM", "EACCES", "EPERM", "EROFS"),
     "unbind": ("ENODEV", "ENOENT", "EACCES", "EPERM", "EROFS"),
@@ -36,7 +36,7 @@ FILE_ERRNOS = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EACCES")
 
 
 class Run(NamedTuple):
-    """A list to apply, after another one."""
+    """A list to apply on a host where another one was applied before."""
 
     before: Sequence[dict[str, Any]]
     wanted: Sequence[dict[str, Any]]
@@ -82,7 +82,7 @@ def test_whichever_write_fails_all_is_put_back_and_the_message_says_which_and_wh
     lab = run.prepare(tmp_path / "lab")
     few = set(range(1, len(writes) + 1, 5))
     every = set(range(1, len(writes) + 1))
-    # make test has make check's as well.
+    # make test runs make check too.
     chosen = {"check": few, "test": every - few, "nightly": every}[depth]
     for number, write in enumerate(writes, start=1):
         if number not in chosen:
@@ -99,7 +99,7 @@ def test_whichever_write_fails_all_is_put_back_and_the_message_says_which_and_wh
 
 
 def assert_says_all(message: str, write: Write, name: str) -> None:
-    """Device, file, errno and what to do about it."""
+    """Assert that the message has device, file, errno and remedy."""
     problem = message.splitlines()[0]
     folder, _slash, file = write.path.rpartition("/")
     reason = f"failed with {name} ({os.strerror(getattr(errno, name))})"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whatever an inventory says, it is refused, or its rules match what was meant and nothing else."""
+"""Any text of an inventory is refused, or its rules match the intended device and no other."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NO_VFIO = Description(kernel=Habits(vfio="absent"), natives="none")
 
 
 class Verifier:
-    """Collects rule files, and has udevadm look at many of them at a time."""
+    """Collects rule files, and verifies many of them in one call of udevadm."""
 
     def __init__(self, folder: Path, counts: Counts) -> None:
         self._folder = folder
@@ -65,7 +65,7 @@ class Verifier:
 
 
 def entry_with(kind: str, text: str) -> dict[str, Any]:
-    """Return a list's entry with this text as its selector, its driver or its board."""
+    """Return an entry with this text as its selector, driver or board."""
     if kind == "driver":
         return {"name": "1000.dma", "policy": "driver", "driver": text}
     if kind == "when_board":
@@ -74,16 +74,16 @@ def entry_with(kind: str, text: str) -> dict[str, Any]:
 
 
 def meant(entry: Entry, *, is_there: bool) -> Device | None:
-    """Return the one device that the entry is for; None if this machine cannot have it.
+    """Return the device that the entry selects, or None if this machine cannot have it.
 
-    ``is_there`` is whether the machine has the entry's alias, or is its board.
+    ``is_there`` is whether the machine has the entry's alias, or is the entry's board.
     """
     selector = entry.selector
     if selector.when_board and not is_there:
         return None
     if not selector.reference:
         return device("meant", selector.kind, selector.value)
-    # The kernel tells an alias that ends in a number: of_alias_scan in drivers/of/base.c.
+    # Events have only aliases that end in a number: of_alias_scan in drivers/of/base.c.
     is_told = selector.value == selector.reference and selector.reference[-1].isdigit()
     if not is_there and not is_told:
         return None
@@ -92,7 +92,7 @@ def meant(entry: Entry, *, is_there: bool) -> Device | None:
 
 
 def device(name: str, kind: str, value: str, *properties: str) -> Device:
-    """A device that is called so, or that has this in its node or in its ACPI table."""
+    """Return a device that has ``value`` as its name, in its node or in its ACPI table."""
     name = value if kind == "name" else name
     made = Device(name, "platform", f"devices/platform/{name}", f"platform:{name}")
     if kind == "dt_path":
@@ -109,7 +109,7 @@ def device(name: str, kind: str, value: str, *properties: str) -> Device:
 
 
 def decoys(entry: Entry) -> Iterator[Device]:
-    """Yield devices that a careless rule would match too."""
+    """Yield devices that a less strict rule would match too."""
     selector = entry.selector
     for number, value in enumerate(sorted(neighbours(selector.value))):
         if selector.reference:
@@ -134,7 +134,7 @@ def machine_with(entry: Entry, intended: Device | None, *, is_there: bool) -> Ma
 
 
 def rules_of(machine: Machine, root: Path, entry: dict[str, Any]) -> str:
-    """Return what a run for the next boot writes; PolicyError where it refuses."""
+    """Return the rules that a run for the next boot writes; raise PolicyError if it refuses."""
     sysfs = SimulatedSysfs(machine)
     host = Host(
         sysfs,
@@ -151,7 +151,7 @@ def rules_of(machine: Machine, root: Path, entry: dict[str, Any]) -> str:
 
 
 def matched(machine: Machine, rules: str) -> dict[str, str]:
-    """Return the driver that udev gives each device for which the rules have one."""
+    """Return the driver that the rules set for each device that they match."""
     udev = Udev(machine, rules)
     drivers = {}
     for candidate in machine.kernel.devices.values():

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whatever a host answers, it is one row of a report that can be written for all."""
+"""Any answer of a host becomes one row of a report, which can be written for all hosts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEYS = ["failed", "changed", "unreachable", "msg", "warnings", "exception", "res
 
 
 def mutated(generator: random.Random) -> dict[str, Any]:
-    """Return an answer with some values that are not as documented, anywhere in it."""
+    """Return an answer in which some values, at any depth, are not as documented."""
     answer: dict[str, Any] = copy.deepcopy(HONEST)
     for _number in range(generator.choice([1, 1, 1, 2, 5])):
         container, key = generator.choice([*entries(answer), (answer, generator.choice(KEYS))])
@@ -79,7 +79,7 @@ def test_no_answer_keeps_a_report_from_being_written(depth: str, counts: Counts)
         else:
             shown = texts({**kept, "msg": "", "exception": ""})
             assert all(map(str.isprintable, shown)), answer
-        # A task of a user's own may have registered it without the action plugin.
+        # A user's task may have registered an answer without the action plugin.
         host = host_state("board", answer)
         assert host["state"] in STATES
         assert rollout_state("board", 1, answer, answer, None, None)["outcome"] in OUTCOMES

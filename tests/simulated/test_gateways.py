@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The doors of the tests lead to the same /sys as the collection's own do on a mounted one."""
+"""The tests' gateway to a simulated /sys behaves as the collection's does on a mounted one."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def machine() -> Machine:
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Path]:
-    """The same machine as another process serves it."""
+    """Mount the same machine, which another process serves."""
     (tmp_path / "board.dtb").write_bytes(flattened(device_tree(PARTS)))
     (host,) = start([Plan(NAME, tmp_path / "board.dtb", is_only_served=True)])
     yield Host(NAME).mount
@@ -65,13 +65,13 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
 
 
 def seen(top: Path) -> dict[str, str]:
-    """As everything() tells of a machine in this process."""
+    """Return what everything() returns for a machine in this process."""
     entries = {}
     for folder, folders, files in os.walk(top):
         for name in (*folders, *files):
             path = Path(folder, name)
             entries[str(path.relative_to(top))] = shown(path)
-    # It is no part of the machine.
+    # The simulated modprobe is not part of the machine.
     del entries["modprobe"]
     del entries["dev"], entries["sys"]
     return {path: content for path, content in entries.items() if path != "dev/vfio"}
@@ -88,7 +88,7 @@ def shown(path: Path) -> str:
 
 
 def outcome(door: Sysfs, path: str, text: str) -> int | None:
-    """Return the errno that the write ends with."""
+    """Return the errno of the write, or None if it succeeds."""
     try:
         door.write(path, text)
     except KernelRefusedError as error:

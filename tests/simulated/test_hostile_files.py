@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whatever is in the files that a run reads, it ends with an answer, and no use gets lost.
+"""Whatever the files that a run reads contain, it returns an answer and misses no use.
 
-Local users, processes and firmware choose names in /proc and /sys, administrators write
+Local users, processes and firmware choose names in /proc and /sys, administrators write the
 configuration, and a journal may be damaged.
 """
 
@@ -48,7 +48,7 @@ from tests.simulated.boards import Part, device_tree
 from tests.simulated.counts import Counts
 
 EXAMPLES = {"check": 500, "test": 3_000, "nightly": 100_000}
-# Bytes from one place of a NUL to the next.
+# Bytes between two positions at which a NUL is inserted.
 STRIDES = {"check": 64, "test": 8, "nightly": 1}
 MOUNTS_OF_ALL = 5
 NAME = "1000.dma"
@@ -60,7 +60,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip
 Look = Callable[..., None]
 Call = Callable[["HostileHost"], dict[str, Any]]
 
-# Files as they are when nobody does harm.
+# Files with valid content.
 PROC: Mapping[str, bytes] = {
     "self/mountinfo": b"22 1 0:20 / /proc rw - proc proc rw\n" + MOUNTED,
     "self/environ": b"PATH=/bin\0SSH_CONNECTION=192.0.2.1 4000 192.0.2.2 22\0",
@@ -160,7 +160,7 @@ _BYTES = st.sampled_from(PIECES) | st.binary(max_size=12)
 
 @st.composite
 def spoilt(draw: st.DrawFn, good: bytes) -> bytes:
-    """The content with pieces in the place of parts of it, or cut short, or any bytes at all."""
+    """Draw the content with parts of it replaced by other bytes, and possibly truncated."""
     content = good
     for _time in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(content)))
@@ -170,7 +170,7 @@ def spoilt(draw: st.DrawFn, good: bytes) -> bytes:
 
 
 class HostileSysfs(SimulatedSysfs):
-    """/sys of which one file has other bytes."""
+    """A /sys in which one file has other content."""
 
     def __init__(self, machine: Machine, path: str, content: bytes) -> None:
         super().__init__(machine)
@@ -180,7 +180,7 @@ class HostileSysfs(SimulatedSysfs):
         return self._content if path == self._path else super().read_bytes(path)
 
     def is_claimed(self, node: str) -> bool:  # noqa: ARG002 (the signature is the kernel's)
-        """As if the kernel told nothing of disks, so that mounts alone tell."""
+        """Return False, so that mounts are the only sign that a disk is in use."""
         return False
 
 
@@ -219,7 +219,7 @@ def host_with(built: Machine, root: Path, path: str = "", content: bytes = b"") 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The files of a host on which nobody does harm."""
+    """Write the files of a host with valid content."""
     for path, content in {**{f"proc/{path}": PROC[path] for path in PROC}, **FILES}.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
@@ -236,7 +236,7 @@ def device_info(hostile: HostileHost) -> dict[str, Any]:
 
 
 def host_policy(hostile: HostileHost) -> dict[str, Any]:
-    """Return the answer of a list in check mode."""
+    """Return the result of a list in check mode."""
     request = Request(
         parse_entries([{"name": NAME, "policy": "vfio"}]),
         is_whole_list=True,
@@ -249,7 +249,7 @@ def host_policy(hostile: HostileHost) -> dict[str, Any]:
 
 
 def kinds(answer: dict[str, Any]) -> set[str]:
-    """Return what the devices of device_info carry."""
+    """Return the kinds of use that device_info reports."""
     return {hazard["kind"] for device in answer["devices"] for hazard in device["in_use_by"]}
 
 
@@ -262,7 +262,7 @@ def test_any_bytes_in_a_file_end_in_an_answer(
         **{("sys", path): content for path, content in SYS.items()},
         **{("files", path): content for path, content in FILES.items()},
     }
-    # All is read, or the examples show nothing.
+    # Without damage every kind of use is found: otherwise the examples would prove nothing.
     assert kinds(device_info(host_with(built, root))) >= {"storage", "network", "console"}
     assert host_policy(host_with(built, root))["changed"]
 
@@ -283,7 +283,7 @@ def test_any_bytes_in_a_file_end_in_an_answer(
         if where != "sys":
             file.write_bytes(good[where, path])
 
-    # The end of a text for the kernel and for C, and a byte as any other for Python.
+    # NUL ends a text for the kernel and in C, but not in Python.
     for (where, path), usual in good.items():
         for end in range(0, len(usual) + 1, STRIDES[depth]):
             for call in (device_info, host_policy):
@@ -303,7 +303,7 @@ def test_any_bytes_in_a_file_end_in_an_answer(
 
 
 def mangled(name: bytes) -> bytes:
-    """As the kernel writes a name: mangle_path in fs/seq_file.c."""
+    """Escape a name as the kernel does: mangle_path in fs/seq_file.c."""
     return re.sub(rb"[ \t\n\\#]", lambda match: b"\\%03o" % ord(match.group()), name)
 
 

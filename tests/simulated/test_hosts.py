@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host that runs: processes in it see a normal /sys, and the machine around it sees nothing."""
+"""Processes of a simulated host see a normal /sys; the machine that runs it is unchanged."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def host(board: Path) -> Iterator[Host]:
 
 
 def login(host: Host) -> list[str]:
-    """Return the command that reaches the host, as the inventory has it."""
+    """Return the command that connects to the host, as in the inventory."""
     (group,) = yaml.safe_load(inventory([host])).values()
     return [group["vars"]["ansible_ssh_executable"], group["hosts"][host.name]["ansible_host"]]
 
@@ -117,7 +117,7 @@ def test_modprobe_on_the_host_loads_a_simulated_module(host: Host) -> None:
 
 
 def test_a_remove_that_never_returns_hangs_the_writer_alone(host: Host) -> None:
-    # The writer stays until the host is stopped: nothing else can end it.
+    # The writer runs until the host is stopped: nothing else can end it.
     command = f"echo {DEVICE} >{UNBIND}"
     writer = subprocess.Popen([*login(host), command], stdin=subprocess.DEVNULL)
     assert told(host, f"until grep -q {DEVICE} /proc/[0-9]*/cmdline; do :; done; cat {OVERRIDE}")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whatever board, whatever list, whatever others do in between: the promises hold.
+"""The promises hold for any board and any list, whatever other tools do between runs.
 
 To replay a failure, run this file with the --hypothesis-seed and the --depth of the run that
 failed; hypothesis prints the steps.
@@ -55,7 +55,7 @@ MODULES = ("vfio_platform", "vfio_amba", "vfio", "acme_late", *(f"acme_{kind}" f
 
 
 def entries(board: Board) -> st.SearchStrategy[list[dict[str, Any]]]:
-    """Lists over the devices of a board, contradictions and strangers among them."""
+    """Return lists for the devices of a board, also with contradictions and unknown devices."""
     selectors: list[dict[str, Any]] = [{"compatible": f"acme,{kind}"} for kind in KINDS]
     for number, part in enumerate(board.parts):
         path = f"/{'soc/' if part.is_below_bus else ''}{part.kind}@{number + 1:x}000"
@@ -73,7 +73,7 @@ def policy(kind: str, driver: str) -> dict[str, Any]:
 
 
 def device_of(write: Write) -> str:
-    """Return the device that a write is about."""
+    """Return the name of the device that a write concerns."""
     folder, _slash, name = write.path.rpartition("/")
     return folder.rpartition("/")[2] if name == "driver_override" else write.data.decode().strip()
 
@@ -85,7 +85,7 @@ def vfio_settings(machine: Machine) -> tuple[bytes | None, ...]:
 def unforetold(
     foretold: Outcome, done: Outcome, refusing: set[str], waiting: set[str]
 ) -> list[object]:
-    """Return what differs between check mode and the run."""
+    """Return the differences between check mode and the run."""
     different: list[object] = []
     for expected, actual in zip(foretold.devices, done.devices, strict=True):
         ends = expected.after.driver, actual.after.driver
@@ -106,11 +106,11 @@ def unforetold(
 def is_for_the_kernel_to_say(
     foretold: DeviceOutcome, done: DeviceOutcome, refusing: set[str], waiting: set[str]
 ) -> bool:
-    """Return whether nobody could foretell which driver takes back a device that is released.
+    """Return whether check mode cannot predict which driver a released device is bound to.
 
-    Its driver is in a module that is not loaded yet; or it had none when it was taken, and whether
-    somebody had unbound it manually is not known; or its driver will refuse it, or wait for a
-    supplier that has no driver.
+    - Its driver is in a module that is not loaded yet.
+    - It had no driver when it was claimed, and may have been unbound manually.
+    - Its driver's probe fails, or is deferred for a supplier that has no driver.
     """
     if foretold.after.driver is None:
         return any(
@@ -123,7 +123,7 @@ def is_for_the_kernel_to_say(
 
 
 class Kept(NamedTuple):
-    """A run that found nothing to do, as the next one would find it: what was asked, and more."""
+    """A run without changes: its list and settings, the recorded reads and the answer."""
 
     wanted: list[dict[str, Any]]
     asked: dict[str, Any]
@@ -132,7 +132,7 @@ class Kept(NamedTuple):
 
 
 class Fleet(RuleBasedStateMachine):
-    """One machine; lists are applied to it, others write to it, it boots."""
+    """A machine on which lists are applied, other tools write, and which is rebooted."""
 
     counts: ClassVar[Counts]
 
@@ -260,7 +260,7 @@ class Fleet(RuleBasedStateMachine):
     def assert_the_next_boot_gives_the_same(self) -> None:
         booted = self.lab.next_boot()
         if vfio_settings(booted) != vfio_settings(self.lab.machine):
-            # Somebody else's settings of VFIO are not ours to keep.
+            # A run does not persist VFIO parameters that another tool has set.
             return
         self.counts.add("next boots compared")
         now, then = bindings(self.lab.machine), bindings(booted)
@@ -268,7 +268,7 @@ class Fleet(RuleBasedStateMachine):
         assert not [pair for pair in different.items() if pair[1][0] != pair[1][1]]
 
     def waiting(self) -> set[str]:
-        """Return the devices of which a supplier has no driver."""
+        """Return the devices that have a supplier without a driver."""
         return {
             device.name
             for device in self.lab.machine.kernel.devices.values()
@@ -290,7 +290,7 @@ class Fleet(RuleBasedStateMachine):
             self.kept = Kept(wanted, asked, record, list_result(again))
 
     def assert_the_kept_answer_is_true(self) -> None:
-        """While all that the last run without a change read is the same, so is its answer."""
+        """Assert that the last answer without changes is valid while all its reads are the same."""
         if not self.kept:
             return
         host, record = self.lab.host, self.kept.record
@@ -329,7 +329,7 @@ def test_the_promises_hold_on_any_board_after_any_steps(
     run_state_machine_as_test(
         examples_of_depth(Fleet),
         settings=settings(
-            # Not every step of hypothesis is one of ours.
+            # Some steps of hypothesis execute no rule.
             max_examples=steps * 2 // length,
             stateful_step_count=length,
             deadline=None,

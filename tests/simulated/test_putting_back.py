@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a failed run must roll back beside the devices of its list; test_model.py found these."""
+"""A failed run rolls back more than the devices of its list; test_model.py found these cases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DESCRIPTION = Description(
     kernel=Habits(groups_at_boot=True),
     drivers=(
         Driver("acme-uio"),
-        # It fails when everything before it in the list was done.
+        # The run fails here after all earlier entries were applied.
         Driver("acme-broken", probe={"*": errno.EIO}),
     ),
 )
@@ -49,7 +49,7 @@ def override(lab: Lab, name: str, driver: str) -> None:
 
 
 def assert_put_back(lab: Lab, *names: str) -> None:
-    """Apply a list of these devices and the one that fails: all is as it was."""
+    """Assert that a list of these devices and the failing one leaves all bindings unchanged."""
     before = bindings(lab.machine)
     modules = set(lab.machine.tree.names("module"))
     entries = [{"name": name, "policy": "vfio"} for name in names]
@@ -72,13 +72,13 @@ def test_a_module_that_went_with_another_one_is_loaded_again(lab: Lab) -> None:
 
 
 def test_a_consumer_comes_back_with_its_supplier_to_the_driver_that_it_had(lab: Lab) -> None:
-    # Left alone, it would come back to the driver that its override names by now.
+    # Without a rollback of the consumer, the kernel would bind it to the driver of its override.
     override(lab, CRYPTO, "acme-uio")
     assert_put_back(lab, NETWORK)
 
 
 def test_a_consumer_that_had_no_driver_has_none_again(lab: Lab) -> None:
-    # The kernel probes it when its supplier is bound: device_links_driver_bound.
+    # The kernel probes a consumer when its supplier is bound: device_links_driver_bound.
     write(lab, "bus/platform/drivers/acme-crypto/unbind", CRYPTO)
     assert_put_back(lab, NETWORK)
 
@@ -86,7 +86,7 @@ def test_a_consumer_that_had_no_driver_has_none_again(lab: Lab) -> None:
 def test_a_consumer_of_a_consumer_that_has_a_step_of_its_own_comes_back(tmp_path: Path) -> None:
     chain = (*PARTS, Part("dma", False, True, False, False, 1))
     lab = Lab(lambda: build(device_tree(chain), DESCRIPTION), tmp_path)
-    # Left alone, it would not come back to the driver that it has against its override.
+    # It is bound to another driver than its override names, which a probe would not restore.
     override(lab, "4000.dma", "acme-uio")
     before = bindings(lab.machine)
     assert before["4000.dma"] == ("acme-dma", "acme-uio")
@@ -111,7 +111,7 @@ def test_a_list_with_unsafe_noiommu_off_does_not_keep_what_would_not_come_back(
 
 
 def test_a_link_that_the_kernel_drops_at_the_first_bind_is_all_that_differs(tmp_path: Path) -> None:
-    # No driver takes the supplier, so that its link was relaxed after boot.
+    # The supplier matches no driver, so the kernel relaxed its link after boot.
     iommu = Driver("acme-iommu", compatible=("acme,iommu",), suppress_bind_attrs=True)
     kernel = Habits(groups_at_boot=True, noiommu=False)
     description = Description(kernel=kernel, natives="none", drivers=(iommu,))

@@ -2,15 +2,15 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What differs between two moments of a machine, but for what no program can take back."""
+"""Compare two states of a machine, without changes that no program can undo."""
 
 from __future__ import annotations
 
 import re
 
-# What a failed bind leaves in the kernel, and nobody can take back: the group that the device was
-# given when it was tried first, that it was bound once, and the reset module that the kernel asked
-# for itself, with what that needs.
+# State that a failed bind leaves in the kernel and that cannot be undone: the IOMMU group of the
+# device, assigned at its first probe; that it was bound once; and the reset module that the kernel
+# requested itself, with its dependencies.
 LEFT_BY_THE_KERNEL = ("/iommu_group", "/waiting_for_supplier")
 RESET_MODULE = "sys/module/vfio_platform_acmenet"
 LEFT_WITH_IT = (
@@ -20,22 +20,23 @@ LEFT_WITH_IT = (
         for name in ("vfio_platform_base", "vfio", "iommufd", "vfio_iommu_type1")
     ),
 )
-# A relaxed link to a supplier that has no driver goes when its consumer is bound for the first
-# time: device_links_driver_bound in drivers/base/core.c.
+# The kernel drops a relaxed link to a supplier without a driver when the consumer is bound for the
+# first time: device_links_driver_bound in drivers/base/core.c.
 LINKS = "sys/class/devlink/"
-# Devices and groups are numbered as they come, and one that comes back can have another number.
+# The kernel numbers devices and groups when it creates them: one that is created again can have
+# another number.
 NUMBERS = re.compile(r"(?<=/vfio)\d+|(?<=noiommu-)\d+|(?<=iommu_groups/)\d+|(?<=510:)\d+")
 
 
 def differences(before: dict[str, str | None], after: dict[str, str | None]) -> dict[str, object]:
-    """Return what changed, but for what nobody can take back."""
+    """Return what changed, without changes that cannot be undone."""
     left = LEFT_BY_THE_KERNEL
     if RESET_MODULE in after.keys() - before.keys():
         left += LEFT_WITH_IT
     for path in before.keys() - after.keys():
         if path.startswith(LINKS):
             left += traces_of_link(path[len(LINKS) :])
-    # Most is the same, and takes long to compare by patterns.
+    # Most entries are equal, and comparing them by patterns takes long.
     ends = [lasting(without(after, before), left), lasting(without(before, after), left)]
     return {
         path: tuple(end.get(path) for end in ends)
@@ -45,7 +46,7 @@ def differences(before: dict[str, str | None], after: dict[str, str | None]) -> 
 
 
 def traces_of_link(name: str) -> tuple[str, ...]:
-    """What shows a device link in /sys; it is called SUPPLIER--CONSUMER, each with its bus."""
+    """Return the paths in /sys of a device link, SUPPLIER--CONSUMER, each name with its bus."""
     supplier, consumer = name.split("--")
     ends = [end.partition(":")[2] for end in (supplier, consumer)]
     return (
@@ -56,7 +57,7 @@ def traces_of_link(name: str) -> tuple[str, ...]:
 
 
 def without(other: dict[str, str | None], contents: dict[str, str | None]) -> dict[str, str | None]:
-    """Return what ``contents`` has otherwise than ``other``."""
+    """Return the entries of ``contents`` that ``other`` does not have or has with other values."""
     nowhere = object()
     return {
         path: content for path, content in contents.items() if other.get(path, nowhere) != content
@@ -64,7 +65,7 @@ def without(other: dict[str, str | None], contents: dict[str, str | None]) -> di
 
 
 def lasting(contents: dict[str, str | None], left: tuple[str, ...]) -> dict[str, str | None]:
-    """Without traces of the kernel's own, and without the numbers that it hands out."""
+    """Return the contents without the paths in ``left``, and with the kernel's numbers masked."""
     return {
         NUMBERS.sub("#", path): NUMBERS.sub("#", content) if content else content
         for path, content in contents.items()

@@ -1,4 +1,4 @@
-"""A machine to test on: the simulator's kernel with devices, modules, processes and files."""
+"""A machine for unit tests: the simulator's kernel with devices, modules, processes and files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LIST: list[dict[str, Any]] = [
 
 
 class Board:
-    """The machine, and the engine run on it."""
+    """A machine on which a test runs the engine."""
 
     def __init__(self, root: Path, *, groups_at_boot: bool = False) -> None:
         self.root = root
@@ -61,7 +61,7 @@ class Board:
 
     @property
     def host(self) -> Host:
-        """Gateways as a new process has them: nothing is remembered from the run before."""
+        """Return new gateways, which cache nothing from an earlier run, as in a new process."""
         files = Files(str(self.files_root))
         self.kmod.forget_answers()
         return Host(self.kernel, self.kmod, files, KernelLog(str(self.kmsg)))
@@ -78,11 +78,11 @@ class Board:
         return self.run_lock(name).journal
 
     def apply(self, entries: Sequence[dict[str, Any]], **settings: Any) -> Outcome:
-        """Return what host_policy does with this list."""
+        """Return the outcome of host_policy for this list."""
         return self.reconcile(self._request(entries, settings))
 
     def check(self, entries: Sequence[dict[str, Any]], **settings: Any) -> Outcome:
-        """Return the same in check mode."""
+        """Return the outcome of host_policy for this list in check mode."""
         return self.reconcile(self._request(entries, settings), check_mode=True)
 
     def reconcile(self, request: Request, *, check_mode: bool = False) -> Outcome:
@@ -105,14 +105,14 @@ class Board:
         (self.files_root / path[1:]).write_text(content)
 
     def everything(self) -> dict[str, tuple[str, str, int]]:
-        """Return all of /sys and of the host's files."""
+        """Return the content of /sys and of the host's files."""
         return {
             **{f"sys/{key}": value for key, value in snapshot(self.kernel.tree).items()},
             **{f"host/{key}": value for key, value in snapshot(self.files_root).items()},
         }
 
     def nodes(self) -> dict[str, str]:
-        """Return the modes of VFIO's nodes, by path."""
+        """Return the modes of the VFIO nodes, by path."""
         dev = self.kernel.dev
         return {
             f"/dev/{node.relative_to(dev)}": f"{node.stat().st_mode & 0o7777:04o}"
@@ -129,7 +129,7 @@ class Board:
             )
 
     def process(self, pid: int, command: str, *opened: str) -> None:
-        """A process that holds files open."""
+        """Add a process with open files."""
         (self.proc / str(pid) / "fd").mkdir(parents=True)
         (self.proc / str(pid) / "comm").write_bytes(os.fsencode(command) + b"\n")
         for number, target in enumerate(opened):
@@ -137,7 +137,7 @@ class Board:
 
 
 def acme_board(root: Path, *, groups_at_boot: bool = False) -> Board:
-    """A board of every sort of device; its native drivers are loaded, those of VFIO are not."""
+    """Return a board with devices of all kinds; native drivers are loaded, VFIO's are not."""
     board = Board(root, groups_at_boot=groups_at_boot)
     kernel = board.kernel
     native = BoardModule(

@@ -1,4 +1,4 @@
-"""Machines to test on, each of its own for each test."""
+"""Fixtures that give each test its own machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from board import Board, acme_board
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
-# The same examples in every run and on every machine, and nothing of them in the checkout.
+# Every run has the same examples on every machine, and stores none in the checkout.
 settings.register_profile("suite", database=None, deadline=None, derandomize=True)
 settings.load_profile("suite")
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "armfleet-vfio-hypothesis")
@@ -36,23 +36,23 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def _as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulator's core needs no privileges, so that the tests run for anybody."""
+    """Simulate root privileges, which the simulator itself does not need."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
 @pytest.fixture(autouse=True)
 def _in_no_hurry_to_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of tests need not outlive a power cut."""
+    """Skip fsync: files of tests need not survive a power failure."""
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
 
 
 @pytest.fixture
 def board(tmp_path: Path) -> Board:
-    """A board as Linux before 7 boots it; see acme_board."""
+    """A board as booted by Linux before 7; see acme_board."""
     return acme_board(tmp_path)
 
 
 @pytest.fixture
 def grouped_board(tmp_path: Path) -> Board:
-    """A board whose IOMMU groups are there from boot, so that a run leaves no trace in them."""
+    """A board with all IOMMU groups from boot on, so that a run creates none."""
     return acme_board(tmp_path, groups_at_boot=True)

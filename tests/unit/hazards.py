@@ -1,4 +1,4 @@
-"""That a device is refused for what uses it, or free, seen in what was written."""
+"""Assert that a device in use is refused without a write, and that an unused one is bound."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The simulator's machine as unit tests arrange it, with the gateways that the engine uses.
+"""The simulator's machine for unit tests, with the gateways that the engine uses.
 
-Devices, drivers and modules are those of extensions/simulator, which tests/conformance holds to a
-real kernel. What is here arranges answers (an errno, a write that hangs) and keeps what was
-written; /dev/vfio is a directory, so that the collection's own Files work on it.
+Devices, drivers and modules are those of extensions/simulator, which tests/conformance compares
+with a real kernel. This module injects failures (an errno, a write that hangs) and records writes.
+/dev/vfio is a directory on disk, so that the collection's own Files can use it.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ Snapshot = Dict[str, Tuple[str, str, int]]
 AMBA_ID = "00041011"
 _IOMMU = "arm,mmu-500"
 _RESET_MODULE = "vfio_platform_reset"
-# How long a write that waits for somebody is waited for.
+# Seconds until a write is regarded as blocked.
 _PATIENCE = 0.05
 
 
 @dataclass(frozen=True)
 class BoardModule(description.Module):
-    """A kernel module with the drivers in it."""
+    """A kernel module and its drivers."""
 
     drivers: tuple[Driver, ...] = ()
 
 
 class BoardKernel(SimulatedSysfs):
-    """/sys of a machine whose devices come one by one; its VFIO nodes are those in ``dev``/vfio."""
+    """/sys of a machine to which tests add devices; its VFIO nodes are shown in ``dev``/vfio."""
 
     def __init__(self, dev: Path, *, groups_at_boot: bool = False) -> None:
         habits = Habits(groups_at_boot=groups_at_boot)
@@ -96,10 +96,10 @@ class BoardKernel(SimulatedSysfs):
         self.vfio_nodes = _Nodes(self.machine.vfio.nodes, dev / "vfio")
         self.vfio_nodes.write_out()
 
-    # What a board has.
+    # Contents of a board.
 
     def put(self, path: str, content: str | bytes) -> None:
-        """Have a file with this content; one that the kernel reads is written to by another."""
+        """Create a file with this content, or write to an existing one as another process does."""
         data = content.encode() if isinstance(content, str) else content
         entry = self.tree.find(path)
         if not isinstance(entry, File):
@@ -111,7 +111,7 @@ class BoardKernel(SimulatedSysfs):
             entry.content = data
 
     def point(self, path: str, target: str) -> None:
-        """Make a relative link, as sysfs does; both paths are relative to the root."""
+        """Create a relative link, as sysfs does; both paths are relative to the root."""
         folder, _slash, name = path.rpartition("/")
         self.tree.point(f"{self._real(folder)}/{name}", target)
 
@@ -131,7 +131,7 @@ class BoardKernel(SimulatedSysfs):
         folders[1].entries[other.rpartition("/")[2]] = entry
 
     def _real(self, path: str) -> str:
-        """Return the path with the links in it followed, as far as it is there."""
+        """Return the path with its links resolved, as far as it exists."""
         real = ""
         for name in path.split("/"):
             real = f"{real}/{name}".lstrip("/")
@@ -146,7 +146,7 @@ class BoardKernel(SimulatedSysfs):
         status: str | None = None,
         iommus: bool = False,
     ) -> None:
-        """A node of the device tree; ``/`` is its root."""
+        """Add a node to the device tree; ``/`` is its root."""
         home = (TREE + path).rstrip("/")
         self.make_folder(home)
         if "@" in path:
@@ -166,7 +166,7 @@ class BoardKernel(SimulatedSysfs):
                 self._tell_of_node(device)
 
     def _tell_of_node(self, device: Device) -> None:
-        """Have events tell of the device's node, which has the aliases that are there now."""
+        """Update the properties of the device's events to its node and the current aliases."""
         path = device.of_path
         if path is None:
             return
@@ -189,7 +189,7 @@ class BoardKernel(SimulatedSysfs):
         group: str | None = None,
         acpi: tuple[str, str] | None = None,
     ) -> None:
-        """A device; ``group`` names the one whose IOMMU group it shares, ``acpi`` path and hid."""
+        """Add a device, in the IOMMU group of ``group`` if set; ``acpi`` is its path and hid."""
         if path is not None:
             self.add_node(path, compatible, iommus=iommus)
             node = path.rpartition("/")[2].partition("@")[0]
@@ -214,17 +214,17 @@ class BoardKernel(SimulatedSysfs):
         self.machine.kernel.add_device(device)
 
     def add_foreign_device(self, bus: str, name: str, path: str) -> None:
-        """A device of another bus, such as PCI, that the device tree has a node for."""
+        """Add a device of another bus, such as PCI, with a node in the device tree."""
         self.put(f"devices/{name}/uevent", "")
         self.point(f"devices/{name}/of_node", TREE + path)
         self.point(f"bus/{bus}/devices/{name}", f"devices/{name}")
 
     def add_link(self, supplier: str, consumer: str) -> None:
-        """``consumer`` depends on ``supplier``; both are platform devices."""
+        """Make ``consumer`` depend on ``supplier``; both are platform devices."""
         self.machine.kernel.link(self.device(supplier), self.device(consumer))
 
     def register(self, driver: Driver) -> None:
-        """Add a driver; it takes the devices that match and have none."""
+        """Register a driver; it is bound to matching devices without a driver."""
         self.machine.kernel.register(driver)
 
     def unregister(self, driver: Driver) -> None:
@@ -243,12 +243,13 @@ class BoardKernel(SimulatedSysfs):
         kernel = self.machine.kernel
         kernel.habits = replace(kernel.habits, reset_bug=value)
 
-    # What tests arrange and look at.
+    # Failures that tests inject, and state that they read.
 
     def answer(self, which: int | str | tuple[str, str], answer: Answer) -> None:
-        """Meet one write (the n-th from now, to a path, or of a text to a path) in a special way.
+        """Inject a failure or an action into one write.
 
-        ``answer`` is the errno to fail with, BLOCK, or what happens just before the write.
+        ``which`` selects the n-th write from now, one to a path, or one of a text to a path;
+        ``answer`` is the errno of the write, BLOCK, or a function to call before the write.
         """
         if isinstance(which, int):
             number = len(self.writes) + which
@@ -274,7 +275,7 @@ class BoardKernel(SimulatedSysfs):
         return None if text == "(null)" else text
 
     def binding(self, name: str) -> Binding:
-        """Driver and override of a device, as the tree has them."""
+        """Return driver and override of a device, read from /sys."""
         return self.driver_of(name), self.override_of(name)
 
     def bindings(self) -> dict[str, Binding]:
@@ -317,7 +318,7 @@ class BoardKernel(SimulatedSysfs):
             except KernelRefusedError as error:
                 failures.append(error)
 
-        # It may wait for ever, as a child process of the real gateway does.
+        # The write may never return; the real gateway writes in a child process.
         thread = threading.Thread(target=write, daemon=True)
         thread.start()
         thread.join(_PATIENCE)
@@ -345,7 +346,7 @@ class BoardKernel(SimulatedSysfs):
         return node in self.claimed
 
     def changing_nodes(self, change: Callable[[], None]) -> None:
-        """Have udev see the nodes as they are, and what it does to them seen in turn."""
+        """Read the nodes in before ``change``, and write them out after it."""
         self.vfio_nodes.read_in()
         self._open_nodes()
         try:
@@ -355,7 +356,7 @@ class BoardKernel(SimulatedSysfs):
 
 
 class _Watch(Watch):
-    """Has the writes of udev among those of the kernel's other users."""
+    """Records the writes of udev beside those of the engine."""
 
     def __init__(self, kernel: BoardKernel) -> None:
         super().__init__()
@@ -368,7 +369,7 @@ class _Watch(Watch):
 
 
 class _ResetFunctions:
-    """First compatibles of devices for which a module has a reset function."""
+    """First compatibles of the devices that have a reset function in a module."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -383,14 +384,14 @@ class _ResetFunctions:
 
 
 class _Nodes:
-    """Keeps VFIO's nodes of a machine and the directory that shows them the same."""
+    """Synchronises the VFIO nodes of a machine with a directory on disk."""
 
     def __init__(self, tree: Tree, directory: Path) -> None:
         self._tree = tree
         self._directory = directory
 
     def read_in(self) -> None:
-        """Have in the tree the modes and links that others made in the directory."""
+        """Update the tree with the modes and links of the directory."""
         self._read_in(self._tree.root, self._directory)
 
     def _read_in(self, folder: Folder, directory: Path) -> None:
@@ -412,7 +413,7 @@ class _Nodes:
                 folder.entries[name] = File(mode=stat.S_IMODE(path.stat().st_mode))
 
     def write_out(self) -> None:
-        """Have in the directory what the tree has."""
+        """Update the directory with the content of the tree."""
         self._write_out(self._tree.root, self._directory)
 
     def _write_out(self, folder: Folder, directory: Path) -> None:
@@ -445,7 +446,7 @@ def _remove(path: Path) -> None:
 class BoardKmod(SimulatedKmod):
     """modprobe and modinfo of the machine.
 
-    ``options`` is what modprobe.d says, ``failing`` the calls that fail once.
+    ``options`` are those of modprobe.d, ``failing`` the calls that fail once.
     """
 
     def __init__(self, kernel: BoardKernel) -> None:
@@ -466,7 +467,7 @@ class BoardKmod(SimulatedKmod):
 
     @property
     def configuration(self) -> str:
-        """What 'modprobe --showconfig' prints."""
+        """Return the output of 'modprobe --showconfig'."""
         return "".join(
             f"options {module} {name}={value}\n"
             for module, values in self.options.items()
@@ -474,7 +475,7 @@ class BoardKmod(SimulatedKmod):
         )
 
     def forget_answers(self) -> None:
-        """Be as in a new process."""
+        """Drop cached answers, as in a new process."""
         for answers in (
             *(self._available, self._resolved, self._aliases),
             *(self._built_in, self._shown),
@@ -502,7 +503,7 @@ class BoardKmod(SimulatedKmod):
         return self._kernel.exists(f"module/{module}")
 
     def build_in(self, name: str) -> None:
-        """Have a module be part of the kernel."""
+        """Make a module part of the kernel."""
         self.modules[name] = replace(self.modules[name], built_in=True)
 
     def _note(self, call: str) -> None:
@@ -547,7 +548,7 @@ class _Modules(MutableMapping[str, BoardModule]):
 
 
 class DeviceEvent:
-    """One event of one device, as the kernel sends it at this moment."""
+    """A uevent that the kernel would send for a device now."""
 
     def __init__(self, kernel: BoardKernel, kmod: BoardKmod, name: str, action: str) -> None:
         self._kernel, self._kmod = kernel, kmod
@@ -562,7 +563,7 @@ class DeviceEvent:
         self._kernel.changing_nodes(lambda: udev.run(self._event))
 
     def run_for_nodes(self, rules: str) -> None:
-        """Run rules for the events of the device's nodes, whose parent has had this one."""
+        """Run rules for the events of the device's nodes, after this event of their parent."""
         udev = Udev(self._kernel.machine, rules, self._kmod.configuration)
         self._kernel.changing_nodes(lambda: udev.add_nodes(self._event))
 

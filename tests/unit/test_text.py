@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Text of the kernel and of configuration files, whatever bytes are in it."""
+"""Text of the kernel and of configuration files is parsed, whatever bytes it contains."""
 
 from __future__ import annotations
 

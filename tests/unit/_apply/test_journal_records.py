@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A journal that was damaged ends a run with a sentence, whatever is in it."""
+"""A damaged journal ends a run with a message, whatever the journal contains."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ ODD: list[Any] = [
 
 
 class KilledError(BaseException):
-    """Stands for SIGKILL: nothing of the run is done after it."""
+    """Simulates SIGKILL: no code of the run is executed after it."""
 
 
 @pytest.fixture
 def killed(tmp_path: Path) -> Board:
-    """A board on which a run over all kinds of changes was killed before its last one."""
+    """A board on which a run with all kinds of changes was killed before the last one."""
     board = acme_board(tmp_path / "board", groups_at_boot=True)
     board.kmod.load("vfio")
     with pytest.MonkeyPatch.context() as patch:
@@ -126,7 +126,7 @@ def test_a_record_that_is_damaged_is_named_and_all_others_are_undone(
     assert "Inspect the devices with device_info" in message
     assert "delete the file" in message
     assert killed.kernel.binding("b000000.crypto") == NATIVE
-    # It is refused until somebody has looked, and nothing is undone twice.
+    # Runs are refused until an administrator deletes the journal, and undo nothing twice.
     killed.kernel.writes.clear()
     assert "in line 2 (" in refusal(killed)
     assert not killed.kernel.writes
@@ -192,7 +192,7 @@ def test_many_damaged_lines_make_a_short_sentence(killed: Board) -> None:
 
 
 def replaced(record: Any, path: list[Any], value: Any) -> Any:
-    """Return the record with another value, or without the key, at a place in it."""
+    """Return the record with the value at ``path`` replaced or removed."""
     record = copy.deepcopy(record)
     parent = record
     for step in path[:-1]:
@@ -205,7 +205,7 @@ def replaced(record: Any, path: list[Any], value: Any) -> Any:
 
 
 def places(record: Any, path: tuple[Any, ...] = ()) -> Iterator[list[Any]]:
-    """Yield where something is in a record, at any depth."""
+    """Yield the path of each value in a record, at any depth."""
     inside = (
         record.items()
         if isinstance(record, dict)
@@ -219,7 +219,7 @@ def places(record: Any, path: tuple[Any, ...] = ()) -> Iterator[list[Any]]:
 
 
 def test_no_damage_of_a_record_ends_in_anything_but_a_sentence(killed: Board) -> None:
-    """Each place of each real record, replaced by whatever JSON can hold."""
+    """Each value of each real record is replaced by arbitrary JSON."""
     records = lines(killed)
     refusals = []
     nested = st.recursive(st.sampled_from(ODD), lambda inner: st.lists(inner, max_size=6))
@@ -304,7 +304,7 @@ def test_no_damage_of_the_header_ends_in_anything_but_a_sentence(board: Board, p
             content[number] = prefix + json.dumps(damaged)
             board.write_file(last_applied.RULES, "\n".join(content) + "\n")
             refusals += sentences(board)
-    # What the machine has is found out again where it is not known.
+    # A machine record that cannot be parsed is ignored: the machine is read again.
     assert prefix == "# machine: " or any(
         "The header of " in message and "cannot be parsed" in message for message in refusals
     )

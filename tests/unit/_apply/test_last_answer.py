@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A run that is asked what the last one was gives its answer again, while it is still true.
+"""A run with the request of the last one returns its answer again while that is valid.
 
-How host_policy keeps one and finds it; that no answer is found where a run would say something
-else is tested for every place that a run reads.
+These tests cover how host_policy keeps and finds the answer. For every file that a run reads, they
+check that a change of the file invalidates the answer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HOME = "devices/platform/b000000.crypto"
 
 
 class Module:
-    """host_policy on a board; each call is as a new process makes it."""
+    """host_policy on a board; each call behaves as in a new process."""
 
     def __init__(
         self, board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -63,7 +63,7 @@ class Module:
         return answer
 
     def is_run(self, **options: Any) -> bool:
-        """Return whether a call makes a whole run."""
+        """Return whether a call executes a whole run."""
         before = self.runs
         self(**options)
         return self.runs > before
@@ -82,7 +82,7 @@ def module(
 
 @pytest.fixture
 def kept(module: Module) -> Module:
-    """The module after a run that had nothing to do."""
+    """The module after a run without changes."""
     assert module()["changed"]
     assert not module()["changed"]
     return module
@@ -140,7 +140,7 @@ CODE = "ansible_collections/armfleet/vfio/plugins/modules/host_policy.py"
 
 
 def archive_digest(path: Path, *files: tuple[str, str, int]) -> str:
-    """The digest of an archive with files: name, content, year."""
+    """Return the digest of an archive; ``files`` are names, contents and years."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, content, year in files:
             archive.writestr(zipfile.ZipInfo(name, (year, 1, 1, 0, 0, 0)), content)
@@ -188,7 +188,7 @@ def test_another_run_is_waited_for(kept: Module, board: Board) -> None:
 
 
 def places(record: Path) -> Iterator[tuple[str, str]]:
-    """Yield the gateway and the path of all that a run read."""
+    """Yield the gateway and the path of each read of a run."""
     for gateway, _method, arguments in json.loads(record.read_text())["reads"]:
         for argument in arguments:
             for path in argument if isinstance(argument, list) else [argument]:
@@ -286,7 +286,7 @@ def test_what_a_killed_run_left_is_replaced(
 def test_nothing_is_kept_while_another_run_goes_on(module: Module, board: Board) -> None:
     module()
     with board.run_lock("the other").acquire():
-        # Check mode needs no lock, and keeps nothing.
+        # Check mode takes no lock and keeps no answer.
         assert not module(check_mode=True)["changed"]
     assert not module.kept.exists()
 
@@ -316,7 +316,7 @@ def test_a_device_that_hangs_is_waited_for_once(
 
 @pytest.mark.parametrize("board_names", ["{1, 2}", "b'x'", "{1: 2, 'b': 3}"])
 def test_an_option_that_no_json_has_is_judged_as_ever(module: Module, board_names: str) -> None:
-    # AnsibleModule makes it of a text that is given for a mapping.
+    # AnsibleModule parses a string that is given for a mapping as a Python literal.
     text = f"{{'name': 'b000000.crypto', 'policy': 'vfio', 'when_board': {board_names}}}"
     assert "when_board" in module(devices=[text])["msg"]
 
@@ -399,7 +399,7 @@ def test_what_the_next_boot_needs_is_seen_for_a_list_that_waits_for_it(
     assert asked.get("failed") or asked["changed"]
 
 
-# Reads that are recorded, and what every run does, whether it gives the last answer or not.
+# Reads that are recorded, and reads of every run, whether it returns the last answer or not.
 KNOWN = ("_system/recorded_reads.py", "_apply/run_lock.py", "_ansible_module.py")
 READERS = ("open", "stat", "lstat", "readlink", "listdir", "scandir", "access", "statvfs")
 

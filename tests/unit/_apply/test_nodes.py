@@ -1,4 +1,4 @@
-"""Who may open the nodes: given at run time, kept at reruns, written into the rules."""
+"""Group and mode of VFIO's nodes are set at run time, kept by reruns and part of the rules."""
 
 from __future__ import annotations
 

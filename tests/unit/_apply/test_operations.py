@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Operations survive their record, and no damaged record undoes anything that is not ours."""
+"""Operations can be read back from their records; damaged ones undo no foreign state."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import 
 DEVICE = ["platform", "b000000.crypto", "/soc/crypto@b000000", ["acme,crypto"], None, None]
 RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
 LINK = "/dev/vfio/by-path/soc:crypto@b000000"
-# As a version of format 1 writes them.
+# Records in format 1 of the journal.
 RECORDS: Sequence[UndoRecord] = [
     UndoRecord(
         "device",
@@ -98,7 +98,7 @@ VALUES = st.recursive(
 
 
 def containers(value: Any) -> list[Any]:
-    """Return every object and array in a value, itself first."""
+    """Return every object and array in a value, beginning with the value itself."""
     if not isinstance(value, (dict, list)):
         return []
     inside = value.values() if isinstance(value, dict) else value
@@ -107,7 +107,7 @@ def containers(value: Any) -> list[Any]:
 
 @st.composite
 def damaged_records(draw: st.DrawFn) -> Any:
-    """Return a record of which one or two fields were replaced, removed or added, at any depth."""
+    """Draw a record with one or two fields replaced, removed or added, at any depth."""
     record = json.loads(json.dumps(draw(st.sampled_from(RECORDS))))
     for _time in range(draw(st.integers(1, 2))):
         container = draw(st.sampled_from(containers(record)))
@@ -126,7 +126,7 @@ def damaged_records(draw: st.DrawFn) -> Any:
 
 
 class WatchedFiles(Files):
-    """Files of which nothing but ours may be changed; nothing is."""
+    """Files that refuse to change foreign paths, and change nothing."""
 
     def read(self, path: str) -> str | None:
         assert_ours(path)
@@ -159,7 +159,7 @@ def assert_ours(path: str) -> None:
 
 
 class WatchedSysfs:
-    """A /sys of which drivers, overrides and parameters of VFIO alone may be written."""
+    """A /sys that refuses all writes but those to drivers, overrides and VFIO parameters."""
 
     def __init__(self, loaded: set[str]) -> None:
         self._loaded = loaded
@@ -199,7 +199,7 @@ class WatchedSysfs:
 
 
 class WatchedKmod:
-    """A modprobe that takes names and no options."""
+    """A modprobe that accepts names of modules and refuses options."""
 
     def __init__(self, loaded: set[str]) -> None:
         self._loaded = loaded

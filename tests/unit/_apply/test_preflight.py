@@ -1,4 +1,4 @@
-"""What will fail is said before the first write: reset functions, signatures, IOMMUs of ACPI."""
+"""Failures are reported before the first write: reset functions, signatures, IOMMUs of ACPI."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMED_COMPONENT, SMMU = 1, 4
 
 
 def refused(board: Board, entry: dict[str, Any], **settings: Any) -> str:
-    """Return the reason; nothing was tried."""
+    """Return the message of a refusal that wrote nothing."""
     before = board.everything()
     with pytest.raises(PolicyError) as caught:
         board.apply([entry], **settings)
@@ -111,7 +111,7 @@ def test_a_kernel_without_noiommu_is_known(board: Board, is_loaded: bool) -> Non
 
 
 def node(kind: int, name: bytes = b"", mappings: int = 0) -> bytes:
-    """Return a node of an IORT as include/acpi/actbl2.h has it."""
+    """Return a node of an IORT as defined in include/acpi/actbl2.h."""
     content = struct.pack("<IQB", 0, 0, 64) + name + b"\0" if kind == NAMED_COMPONENT else bytes(60)
     head = struct.pack("<BHBIII", kind, 16 + len(content), 0, 0, mappings, 16 + len(content))
     return head + content
@@ -123,7 +123,7 @@ def iort(*nodes: bytes) -> bytes:
 
 @pytest.fixture
 def acpi(board: Board) -> Board:
-    """A board with an ACPI device that no driver was tried on."""
+    """A board with an ACPI device that was never probed."""
     board.kernel.add_device(SLOT, acpi=(SLOT_PATH, "LNRO0005"))
     return board
 

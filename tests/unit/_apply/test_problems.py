@@ -1,4 +1,4 @@
-"""All that is wrong with a list is told at once: each once, in its order, and nothing else."""
+"""A run reports all problems of a list at once: each once, and in the order of the list."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DISABLED = {"compatible": "acme,off", "policy": "vfio"}
 def refused(
     board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., list[str]]:
-    """The sentences of a module that refuses, with nothing changed."""
+    """Return a function that runs a module and returns the problems of its refusal."""
     run_on(board, monkeypatch)
 
     def run(devices: list[dict[str, Any]], module: str = "host_policy", **arguments: Any) -> Any:
@@ -38,7 +38,7 @@ def refused(
 
 @pytest.fixture
 def board(board: Board) -> Board:
-    """The board with a network device that is in use, and a node that is switched off."""
+    """The board with a network device that is in use, and a disabled node."""
     kernel = board.kernel
     kernel.register(Driver("acme-mac", compatible=("acme,mac",)))
     kernel.add_device("b00a000.eth", "/soc/eth@b00a000", ("acme,mac",))
@@ -277,7 +277,7 @@ def test_with_acpi_it_is_told_what_is_switched_off_or_on_another_bus(
     kernel.put("devices/pnp0/00:01/uevent", "")
     kernel.point("devices/pnp0/00:01/subsystem", "bus/pnp")
     kernel.point("devices/LNXSYSTM:00/ACME0003:00/physical_node", "devices/pnp0/00:01")
-    # Their identities are read from /sys, and none is asked for by a node of the tree.
+    # Without of_node, the devices are found in /sys only, not by a node of the device tree.
     for name in kernel.names("bus/platform/devices"):
         kernel.remove(f"devices/platform/{name}/of_node")
     (sentence,) = refused([{**selector, "policy": "no_autobind"}])

@@ -1,4 +1,4 @@
-"""One call from end to end on a simulated machine; what counts is its /sys and its files."""
+"""Calls from end to end on a simulated machine change its /sys and its files as required."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ OVERRIDE = "bus/platform/devices/%s/driver_override"
 
 
 def refused(board: Board, entries: list[dict[str, Any]], **settings: Any) -> str:
-    """Return the message of a call that is refused, which must not have touched anything."""
+    """Return the message of a call that is refused; assert that it changed nothing."""
     before, calls = board.everything(), len(board.kmod.calls)
     with pytest.raises(PolicyError) as caught:
         board.apply(entries, **settings)
@@ -62,7 +62,7 @@ def refused(board: Board, entries: list[dict[str, Any]], **settings: Any) -> str
 
 
 def told(outcome: Outcome) -> dict[str, Any]:
-    """What a check has to predict of a run: all but the group and the nodes, made by the probe."""
+    """Return what check mode predicts of a run: not group and nodes, which the probe creates."""
     result = results.result(outcome)
     for device in result["devices"]:
         del device["iommu_group"], device["vfio_nodes"]
@@ -70,7 +70,7 @@ def told(outcome: Outcome) -> dict[str, Any]:
 
 
 def info(board: Board) -> dict[str, dict[str, Any]]:
-    """Return what device_info says of each device, by its name."""
+    """Return the result of device_info for each device, by name."""
     return {
         device["name"]: device for device in device_info.inspections(board.inspect(None))["devices"]
     }
@@ -78,7 +78,7 @@ def info(board: Board) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def applied(board: Board) -> Board:
-    """The board after the list was applied, with the counts at zero."""
+    """The board after the list was applied, with all counters reset."""
     board.apply(LIST, reset_required=False)
     board.kernel.writes.clear()
     board.kmod.calls.clear()
@@ -594,7 +594,7 @@ def test_what_is_prepared_for_the_next_boot_needs_one_until_the_devices_are_so(
     assert board.apply(LIST, **asked).needs_boot
     assert not board.apply(LIST, reset_required=False).needs_boot
     assert not board.apply(LIST, **asked).needs_boot
-    # What is taken off the list is released by the boot.
+    # A device that is removed from the list is released by the next boot.
     assert board.apply(LIST[:1], **asked).needs_boot
     assert board.kernel.bindings() == ASKED
 

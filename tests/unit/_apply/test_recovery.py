@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A run that was killed is undone by the next one, as far as that hurts nobody."""
+"""The next run rolls back a killed one, except what is in use or was changed since."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOTHING: list[dict[str, Any]] = []
 
 
 class KilledError(BaseException):
-    """Stands for SIGKILL: nothing of the run is done after it."""
+    """Simulates SIGKILL: no code of the run is executed after it."""
 
 
 def kill_at_the_first_file(
@@ -38,7 +38,7 @@ def kill_at_the_first_file(
     monkeypatch: pytest.MonkeyPatch,
     allow: Sequence[str] = (),
 ) -> None:
-    """Apply a list, and die when all devices are as it asks and no file is written."""
+    """Apply a list, and die after all devices are bound and before a file is written."""
 
     def die(*_arguments: object) -> None:
         raise KilledError
@@ -52,7 +52,7 @@ def kill_at_the_first_file(
 
 
 def close_staged_files() -> None:
-    """What the end of a process does with the files that it has locked."""
+    """Close locked files, as the end of a process does."""
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
             if "/.armfleet-vfio-" in os.readlink(link):

@@ -1,4 +1,4 @@
-"""All or nothing: whatever fails, /sys and the files are as they were before."""
+"""A run is atomic: after any failure, /sys and the files are as before."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNIT = "bus/platform/drivers/%s/%s"
 
 
 def from_nothing(_board: Board) -> None:
-    """Nothing was applied yet, and no vfio module is loaded."""
+    """Leave the board without a list and without loaded vfio modules."""
 
 
 def with_vfio_loaded(board: Board) -> None:
@@ -55,7 +55,7 @@ CASES: list[tuple[Callable[[Board], None], Sequence[dict[str, Any]], dict[str, A
 
 
 def without_counters(board: Board) -> dict[str, tuple[str, str, int]]:
-    """Everything but the numbers that the kernel hands out again each time a device is bound."""
+    """Return the state without the numbers that the kernel assigns at each bind."""
     return {
         key: value
         for key, value in board.everything().items()

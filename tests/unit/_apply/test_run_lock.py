@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One run at a time on a host, and what is written down for the next one."""
+"""A host has one run at a time, and its journal is read by the next one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> str:
 
 
 def hold(folder: str) -> subprocess.Popen[str]:
-    """Another process that holds the lock until its input ends."""
+    """Start a process that holds the lock until end of file on its input."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, folder],
         stdin=subprocess.PIPE,
@@ -105,7 +105,7 @@ def test_a_killed_run_leaves_no_lock(folder: str) -> None:
 
 
 def test_the_lock_does_not_outlive_a_child_that_is_left_behind(board: Board) -> None:
-    # A child that hangs in the kernel has every descriptor of the run but its pipes closed.
+    # A child that hangs in the kernel has closed all inherited descriptors but its pipes.
     folder = str(board.root / "run")
     sysfs = _sysfs(board)
     with RunLock("host_policy", 0, folder).acquire():

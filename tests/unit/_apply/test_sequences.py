@@ -1,4 +1,4 @@
-"""Whatever lists follow one another, each is met, foretold and forgotten."""
+"""Any sequence of lists: each is applied as check mode predicts, and leaves no trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links to nodes: made and removed at run time and by the rules, and rolled back like all else."""
+"""Runs and rules create and remove symlinks to nodes, and a failed run rolls them back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEVICE = f"bus/platform/devices/{NAME}"
 
 
 def links(board: Board) -> dict[str, str]:
-    """Return every link below /dev/vfio and where it leads, which has to be there."""
+    """Return the targets of all symlinks below /dev/vfio; assert that they exist."""
     targets = {}
     for link in board.kernel.dev.rglob("*"):
         if link.is_symlink():
@@ -40,7 +40,7 @@ def folders(board: Board) -> set[str]:
 
 
 def node(board: Board, name: str) -> str:
-    """Return the name of the node that a device has for itself."""
+    """Return the name of the device's own node."""
     (node_name,) = board.kernel.names(f"devices/platform/{name}/vfio-dev")
     return node_name
 
@@ -211,7 +211,7 @@ def test_a_run_that_fails_puts_links_back(board: Board, monkeypatch: pytest.Monk
         assert after["by-tag/left"] == "../1"
 
 
-# What the rules do. The module's own links are taken away before.
+# Links that the rules create. The links of the module are removed first.
 
 
 def without_links(board: Board) -> Board:

@@ -1,4 +1,4 @@
-"""The vfio modules: loaded, reloaded and set as requested, and restored."""
+"""A run loads and reloads the vfio modules with the requested parameters, and restores them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOUND = ("vfio-platform", "vfio-platform")
 
 @pytest.fixture
 def loaded(board: Board) -> Board:
-    """A board that has vfio-platform loaded as the kernel does by itself: a reset is required."""
+    """A board with vfio-platform loaded with the kernel's default: a reset is required."""
     board.kmod.load("vfio-platform")
     board.kmod.calls.clear()
     return board
@@ -79,7 +79,7 @@ def test_devices_of_the_list_come_through_a_reload(loaded: Board) -> None:
 def test_a_device_that_does_not_come_through_a_reload_undoes_it(loaded: Board) -> None:
     loaded.apply([CRYPTO], reset_required=False)
     before = loaded.kernel.bindings()
-    # modprobe promises a reset function, and then it is of no use.
+    # The module has an alias for a reset function, but registers none.
     loaded.kmod.modules["broken"] = BoardModule(
         name="broken", aliases=("vfio-reset:acme,crypto-v1",)
     )
@@ -224,7 +224,7 @@ def test_a_failed_write_of_noiommu_is_an_error_without_a_traceback(loaded: Board
 
 
 def steps(outcome: Outcome) -> list[str]:
-    """Return what is reported of the host's steps."""
+    """Return the messages of the host's steps."""
     sentences: list[str] = results.result(outcome)["host_steps"]
     return sentences
 
@@ -236,7 +236,7 @@ STAYS = "vfio.enable_unsafe_noiommu_mode stays Y: "
 
 
 def bind_by_others(board: Board, name: str) -> None:
-    """Somebody gives a device to VFIO without this collection."""
+    """Bind a device to VFIO as another tool does."""
     driver = board.kernel.driver_of(name)
     board.kernel.write(f"bus/platform/devices/{name}/driver_override", "vfio-platform")
     board.kernel.write(f"bus/platform/drivers/{driver}/unbind", name)
@@ -266,7 +266,7 @@ def test_noiommu_that_a_list_turned_on_is_off_when_no_list_asks_for_it(
 
 
 def test_an_option_that_is_given_beside_an_empty_list_asks_for_nothing(board: Board) -> None:
-    """As by group_vars, where all is released."""
+    """group_vars can set the option for hosts whose devices are all released."""
     board.apply([DMA], reset_required=False, unsafe_noiommu=True)
     board.apply([], reset_required=False, unsafe_noiommu=True)
     assert board.kernel.read(NOIOMMU) == "N"
@@ -292,7 +292,7 @@ def test_noiommu_is_off_after_the_rollout_that_turned_it_on_is_rolled_back(board
 
 
 def test_a_reboot_in_between_does_not_make_it_forgotten(board: Board) -> None:
-    """The parameter is then on by the list's own file in modprobe.d."""
+    """After a reboot, the list's own file in modprobe.d has enabled the parameter."""
     board.apply([DMA], reset_required=False, unsafe_noiommu=True)
     board.kmod.unload("vfio_platform")
     board.kmod.options["vfio"] = {"enable_unsafe_noiommu_mode": "1"}

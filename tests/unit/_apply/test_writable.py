@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host that cannot be written to is told so before its first device is touched."""
+"""A run on a host with read-only or full file systems fails before its first change."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _with_directories(board: Board) -> None:
 
 @pytest.fixture
 def read_only(board: Board, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Mounts what is below a directory read-only, "/.." being the directory of the board."""
+    """Return a function that makes a directory read-only; "/.." is the directory of the board."""
     statvfs, access = os.statvfs, os.access
     mounted: list[str] = []
 
@@ -87,7 +87,7 @@ def everything_in(root: Path) -> dict[str, bytes | None]:
 
 
 def refused(board: Board, run: Callable[..., object], *entries: Any, **settings: Any) -> str:
-    """Return what a run says that stops before it touches anything."""
+    """Return the message of a run that fails without a change."""
     before = everything_in(board.root)
     with pytest.raises(PolicyError) as caught:
         run(*entries, **{**SETTINGS, **settings})
@@ -97,7 +97,7 @@ def refused(board: Board, run: Callable[..., object], *entries: Any, **settings:
     assert after == before or after == {**before, "run": None}
     message = str(caught.value)
     assert "Not everything could be rolled back" not in message
-    # Nothing is left for the next run to undo.
+    # The next run has no interrupted run to roll back.
     assert board.journal().read_interrupted() is None
     return message
 
@@ -157,7 +157,7 @@ def test_what_only_writing_shows_is_found_before_the_first_device(
     settings: dict[str, Any],
     code: str,
 ) -> None:
-    """Quotas, inodes, and disks that are full."""
+    """Quota, inodes or disk space are exhausted."""
     folder = str(board.files_root) + path.rpartition("/")[0]
     mkstemp = tempfile.mkstemp
 
@@ -320,7 +320,7 @@ def test_a_run_directory_that_is_read_only_is_known_in_check_mode(
 def test_what_was_never_written_needs_no_undoing(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file system that turns read-only between the last device and the first file."""
+    """The file system becomes read-only after the last device and before the first file."""
 
     def fail(_source: str, target: str) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), target)

@@ -1,4 +1,4 @@
-"""Boot files that were damaged: each difference is named, drifts, and is restored by a run."""
+"""Each change to a boot file is reported, counts as drift, and is undone by a run."""
 
 from __future__ import annotations
 
@@ -124,12 +124,12 @@ def test_a_damaged_file_is_named_and_restored(debian: Board, path: str, damage: 
     assert drift(debian) == []
     left = debian.everything()
     if is_list_lost:
-        # With it what the device was taken from.
+        # The lost list also recorded the native driver of the device.
         name = "host" + RULES
         kind, content, mode = sound[name]
         content = re.sub("# Native drivers .*\n# native: .*\n", "", content)
         sound[name] = kind, content, mode
-        # It has the checksum of all boot files.
+        # The file contains the checksum of all boot files.
         sound["host" + initramfs.OUTDATED] = left["host" + initramfs.OUTDATED]
     assert {name: value for name, value in left.items() if "elsewhere" not in name} == sound
     assert not debian.apply([CRYPTO], **SETTINGS).is_changed
@@ -243,7 +243,7 @@ def test_a_header_with_an_odd_machine_is_a_difference(debian: Board, line: str) 
 
 
 def test_files_of_an_earlier_version_are_to_be_applied_again(debian: Board) -> None:
-    """Before it was written down what machine they are for."""
+    """Earlier versions did not record the machine in the header."""
     path = on_disk(debian, RULES)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text(
@@ -330,7 +330,7 @@ def test_another_name_of_a_file_is_no_difference(debian: Board) -> None:
 def test_files_are_as_the_run_that_wrote_them_left_them(
     tmp_path: Path, tool: str | None, entries: list[dict[str, Any]], settings: dict[str, Any]
 ) -> None:
-    """Whatever happens to devices, modules and aliases after it."""
+    """Later changes to devices, modules and aliases are no drift of the files."""
     board = host(tmp_path, *TOOLS[tool] if tool else ())
     board.apply(entries, **{**SETTINGS, **settings})
     assert drift(board) == []

@@ -1,4 +1,4 @@
-"""Devices that driverctl claims as well: the run stops, or takes over; nothing is lost half-way."""
+"""For a device with an override of driverctl, a run fails or takes over; a failure is undone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHER = "/etc/driverctl.d/platform-b002000.dma"
 
 @pytest.fixture
 def rival(board: Board) -> Board:
-    """The board with what 'driverctl --bus platform set-override' stores."""
+    """The board with the file that 'driverctl --bus platform set-override' writes."""
     (board.files_root / "etc/driverctl.d").mkdir()
     board.write_file(FILE, "vfio-platform\n")
     board.write_file(OTHER, "none\n")

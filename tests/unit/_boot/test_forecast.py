@@ -1,4 +1,4 @@
-"""Why a driver has a device, and whether the next boot gives it the same one."""
+"""device_info reports why a device is bound to its driver, and its driver after a reboot."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_device_without_a_driver_has_none_for_a_reason(board: Board) -> None:
 
 
 def test_a_compatible_is_named_that_the_drivers_module_claims(board: Board) -> None:
-    # Its first is acme,crypto-v1.
+    # Its first compatible is acme,crypto-v1, which the module does not claim.
     assert why(board, "b000000.crypto") == (
         "compatible",
         "the module acme claims its compatible acme,crypto",
@@ -98,7 +98,7 @@ def test_of_a_built_in_driver_nobody_tells_by_what_it_was_chosen(board: Board) -
 
 def test_but_where_the_kernel_keeps_the_aliases_of_built_in_modules_they_tell(board: Board) -> None:
     board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys", aliases=("of:N*T*Cgpio-keys",))
-    # One that is not built in cannot be the module of a driver that is.
+    # A loadable module cannot be the module of a built-in driver.
     assert why(board, "soc:keys")[0] == "unknown"
     board.kmod.build_in("gpio_keys")
     sentence = "the module gpio_keys claims its compatible gpio-keys"
@@ -124,7 +124,7 @@ def test_a_built_in_module_that_modinfo_does_not_know_is_not_the_last_word(board
 
 @pytest.fixture
 def by_hand(board: Board) -> Board:
-    """The board with a device that no driver claims, bound all the same."""
+    """The board with a device that was bound manually to a driver that does not match it."""
     board.kernel.add_device("b00a000.other", "/soc/other@b00a000", ("acme,other",))
     bind_by_hand(board, "b00a000.other", "acme-dma")
     return board
@@ -149,7 +149,7 @@ def test_vfio_drivers_claim_nothing(board: Board) -> None:
 
 
 def test_what_a_module_claims_may_not_be_known(board: Board) -> None:
-    """As where the package of the running kernel was removed."""
+    """The package of the running kernel may have been removed."""
     del board.kmod.modules["acme"]
     device = info(board, "b000000.crypto")
     assert device["bound_by"]["kind"] == "unknown"
@@ -225,7 +225,7 @@ def test_unless_somebody_keeps_it_away(
     board: Board, path: str, content: str, location: str, says: str
 ) -> None:
     put(board, path, content)
-    # It would be loaded in the same way, so the same keeps it away.
+    # systemd-modules-load would load the module too, but obeys the same configuration.
     put(board, LOADED, "acme\n")
     device = info(board, "b000000.crypto")
     reason = f"{location} has '{says}', so the driver's module acme is not loaded"
@@ -253,7 +253,7 @@ def test_what_another_module_needs_is_loaded_though_blacklisted(board: Board) ->
 
 @pytest.fixture
 def by_name(board: Board) -> Board:
-    """The board with a device that has a driver by its name, for which udev loads no module."""
+    """The board with a device that matches its driver by name: udev loads no module for it."""
     driver = Driver("acme-clock", devices=("acme-clock",), module="acme_clock")
     add(board, BoardModule(name="acme_clock", drivers=(driver,)))
     board.kernel.add_device("acme-clock", "/acme-clock", ("acme,clock-v9",))
@@ -305,7 +305,7 @@ SLOT = "a000000.virtio_mmio"
 
 @pytest.fixture
 def slots(board: Board) -> Board:
-    """The board with two slots that a driver claims and has found to be empty."""
+    """The board with two slots that match a driver, whose probe found them to be empty."""
     driver = Driver(
         "virtio-mmio",
         compatible=("virtio,mmio",),
@@ -323,7 +323,7 @@ GIVEN = {"name": SLOT, "policy": "vfio"}
 
 
 def give_slot(board: Board) -> None:
-    """Give the slot to VFIO; its first binding removes what shows that it never had a driver."""
+    """Bind the slot to VFIO; the first bind removes the sign that it never had a driver."""
     board.apply([GIVEN], reset_required=False)
 
 
@@ -346,7 +346,7 @@ def test_a_released_device_that_never_had_a_driver_does_not_drift(slots: Board) 
     ("name", "native"), [(SLOT, None), ("b000000.crypto", "acme-crypto"), ("soc:keys", "gpio-keys")]
 )
 def test_what_the_header_remembers_decides(slots: Board, name: str, native: str | None) -> None:
-    """The list last applied leaves the device to its native driver, and it is not there yet."""
+    """The last-applied list has `policy: default` for a device that is not bound yet."""
     header = f'# policy: {{"name": "{name}", "policy": "default"}}\n'
     stable = slots.kernel.link(f"bus/platform/devices/{name}/of_node") or ""
     path = stable.partition("devicetree/base")[2]
@@ -375,13 +375,13 @@ def test_a_device_that_lost_its_driver_may_get_it_back(board: Board) -> None:
     device = info(board, "b000000.crypto")
     assert device["next_boot"]["known"] is False
     assert device["drift"] == []
-    # Without a node of firmware there is no file that shows it.
+    # A device without a firmware node has no waiting_for_supplier file.
     board.kernel.add_device("dummy")
     assert info(board, "dummy")["next_boot"]["known"] is False
 
 
 def test_a_built_in_driver_that_was_unbound_may_come_back(board: Board) -> None:
-    """No module claims the device, because most kernels do not tell what built-in drivers claim."""
+    """Most kernels do not export the aliases of built-in drivers, so no module matches."""
     board.kernel.register(Driver("acme-led", compatible=("acme,led",)))
     board.kernel.add_device("b00a000.led", "/soc/led@b00a000", ("acme,led",))
     board.kernel.write("bus/platform/drivers/acme-led/unbind", "b00a000.led")

@@ -1,4 +1,4 @@
-"""Udev rules of others that set the override of a device which a list claims."""
+"""Foreign udev rules that set the override of a device of a list are reported."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_rule_whose_conditions_the_device_meets_is_found(tmp_path: Path, condi
         f'KERNEL=="b100000.rin?x", {SET}',
         f'ENV{{OF_COMPATIBLE_2}}=="acme,*", {SET}',
         f'ATTR{{firmware_node/hid}}=="LNRO0005", {SET}',
-        # Nothing says that it means this device.
+        # The rule has no match that applies to this device.
         f'ENV{{MADE_BY_ANOTHER_RULE}}=="1", {SET}',
         'KERNEL=="b100000.ring", ATTR{driver_override}=="uio", ENV{X}="1"',
     ],
@@ -105,17 +105,17 @@ def test_a_rule_that_the_device_jumps_over_is_not(tmp_path: Path, jump: str) -> 
     "lines",
     [
         'SUBSYSTEM!="platform", GOTO="end"\n%s\nLABEL="end"',
-        # Whether it jumps is not known: it may at one event and not at another.
+        # The GOTO depends on the event, so the rule after it may apply at some events.
         'ACTION!="bind", GOTO="end"\n%s\nLABEL="end"',
         'SUBSYSTEM=="platform", ENV{X}=="1", GOTO="end"\n%s\nLABEL="end"',
         'SUBSYSTEM=="platform", PROGRAM="/bin/ask", GOTO="end"\n%s\nLABEL="end"',
-        # It is where the jump leads to, or comes after that.
+        # The rule is at the label of the GOTO, or after it.
         'SUBSYSTEM=="platform", GOTO="end"\nLABEL="end", %s',
         'KERNEL=="*.ring", GOTO="end"\nLABEL="end"\n%s',
-        # udev drops a jump that leads nowhere or back.
+        # udev ignores a GOTO without a label, or with a label before it.
         'SUBSYSTEM=="platform", GOTO="nowhere"\n%s',
         'LABEL="end"\nSUBSYSTEM=="platform", GOTO="end"\n%s',
-        # The device jumps over the jump.
+        # An earlier GOTO skips the GOTO.
         'GOTO="a"\nSUBSYSTEM=="platform", GOTO="end"\nLABEL="a"\n%s\nLABEL="end"',
     ],
 )
@@ -252,7 +252,7 @@ def test_rules_before_and_after_ours_make_the_next_boot_together(
 @pytest.mark.parametrize(
     ("lines", "override"),
     [
-        # It comes before ours when the device appears, and once more when ours has bound it.
+        # The rule runs before ours at the add event, and again at the bind event that ours causes.
         ("%s", "uio"),
         ('ACTION!="remove", %s', "uio"),
         ('ACTION=="bind|change", %s', "uio"),

@@ -1,4 +1,4 @@
-"""The whole text of the udev rules: what the lists below give is in the directory golden."""
+"""The rules for each list below have exactly the text in the directory golden."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 class Case(NamedTuple):
-    """A list, and all else that its rules are made from."""
+    """A list, and all other input of its rules."""
 
     entries: list[dict[str, Any]]
     options: Options = Options()
@@ -67,14 +67,14 @@ CASES = {
         Machine(buses=["amba", "platform"], modules={"acme-uio": "acme"}),
         {"platform/b004000.ethernet": None, "/soc/crypto@b000000": "acme-crypto"},
     ),
-    # One device for VFIO by an alias with a rest: no tag, no access, no lists of properties.
+    # One device for VFIO by an alias and a path below it: no tag, access or lists of properties.
     "vfio": Case(
         [{"dt_path": "soc0/crypto@1", "policy": "vfio", "when_board": ["acme,one"]}],
         Options(VfioSettings(unsafe_noiommu=True), initramfs=NEVER),
         Machine({"soc0": "/soc@0"}, ["platform"]),
         noiommu_before=False,
     ),
-    # Nothing for VFIO, so no links; a driver whose module is not known, and one that has none.
+    # No device for VFIO, so no symlinks; a driver of an unknown module, and one without a module.
     "no_vfio": Case(
         [
             {"compatible": "acme,dma", "policy": "no_autobind"},
@@ -84,7 +84,7 @@ CASES = {
         Options(access=NodeAccess("kvm", None)),
         Machine(modules={"acme-old": "acme"}),
     ),
-    # Access by mode alone, and an alias that this machine does not have and udev does not know.
+    # Access by mode only, and an alias that neither this machine nor udev's properties have.
     "mode": Case(
         [
             {"name": "b003000.dma", "policy": "vfio"},

@@ -1,4 +1,4 @@
-"""What an initramfs is told of a list, on hosts with either tool and with none."""
+"""Runs configure the initramfs for a list, on hosts with either tool and with none."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def host(root: Path, *programs: str, release: str = os.uname().release) -> Board
 
 
 def built(board: Board, seconds: float | None = None) -> None:
-    """What the tool does to the image, now or at that time."""
+    """Set the image's time of modification, as a build now or at ``seconds`` would."""
     image = board.files_root / "boot" / ("initrd.img-%s" % os.uname().release)
     os.utime(image, None if seconds is None else (seconds, seconds))
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Images that were to be rebuilt are read: what a tool reports is not believed."""
+"""A run reads each rebuilt image, because an initramfs tool may report success wrongly."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODULES = ("vfio_iommu_type1", "vfio-platform", "vfio_platform_acme")
 
 
 class Tool:
-    """Stands for the commands of an initramfs tool; writes and lists images of a board."""
+    """A fake of the commands of an initramfs tool; writes and lists images of a board."""
 
     def __init__(self, board: Board, name: str) -> None:
         self.board = board
@@ -94,7 +94,7 @@ def rebuild(tool: Tool, *, requires_image: bool = False, check_mode: bool = Fals
 
 
 def is_repeated(tool: Tool) -> bool:
-    """Return whether the next run of the same list would rebuild again."""
+    """Return whether the next run of the same list rebuilds again."""
     entries = [CRYPTO] if tool.board.file(last_applied.RULES) else []
     outcome = tool.board.apply(entries, **SETTINGS)
     assert not outcome.is_changed
@@ -102,7 +102,7 @@ def is_repeated(tool: Tool) -> bool:
 
 
 def later(tool: Tool) -> None:
-    """Files of the host, all of the past, so that what is written now is newer."""
+    """Move the times of all files of the host to the past, so that new files are newer."""
     for path in (*last_applied.PATHS, *initramfs.PATHS, initramfs.OUTDATED):
         file = tool.board.files_root / path[1:]
         if file.exists():
@@ -124,7 +124,7 @@ def test_an_image_that_has_all_is_right(tool: Tool) -> None:
 
 @pytest.mark.parametrize("says", ["", "update-initramfs: Not updating initramfs.\n"])
 def test_a_tool_that_did_nothing_is_found_out(tool: Tool, says: str) -> None:
-    """As with update_initramfs=no, or /boot mounted read-only: exit code 0."""
+    """update-initramfs exits with 0 for update_initramfs=no, and for a read-only /boot."""
     tool.updates, tool.output = False, says
     (problem,) = rebuild(tool).problems
     assert problem.startswith(f"/boot/initrd.img-{RUNNING} was not rebuilt, although '")
@@ -183,7 +183,7 @@ def add_kernel(tool: Tool, modules: str) -> None:
 
 
 def test_the_images_of_all_kernels_are_read(tool: Tool) -> None:
-    """Which of them boots next is the boot loader's choice."""
+    """The boot loader chooses which kernel boots next."""
     dependencies = tool.board.file(f"/lib/modules/{RUNNING}/modules.dep") or ""
     add_kernel(tool, dependencies)
     (problem,) = rebuild(tool).problems
@@ -195,7 +195,7 @@ def test_the_images_of_all_kernels_are_read(tool: Tool) -> None:
 
 
 def test_only_the_kernel_that_the_command_names_is_read(tool: Tool) -> None:
-    """The running one, if it came over the network and has no file."""
+    """The command names the running kernel, which has no file if it was booted over network."""
     if tool.name != "initramfs-tools":
         pytest.skip("it goes by /lib/modules")
     add_kernel(tool, "")
@@ -243,7 +243,7 @@ def test_a_command_that_fails_is_told_with_its_last_lines(tool: Tool) -> None:
     tool.output = "\n".join(f"line {number}" for number in range(20))
     with pytest.raises(PolicyError, match=r"failed with exit code 4: line 16; .*; no space\. "):
         rebuild(tool)
-    # The image may be half of one.
+    # The image may be incomplete.
     assert is_repeated(tool)
 
 

@@ -1,4 +1,4 @@
-"""Modules that are gone: of the running kernel, and of others that are installed."""
+"""Missing modules of the running kernel and of other installed kernels are reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def of_crypto(board: Board) -> dict[str, Any]:
 def install(
     board: Board, release: str, dependencies: str = "", built_in: str = "", without: str = ""
 ) -> None:
-    """A kernel with those modules, of which the file ``without`` is not there."""
+    """Install a kernel with those modules; the file ``without`` is missing."""
     home = board.files_root / "lib/modules" / release
     home.mkdir(parents=True)
     (home / "modules.dep").write_text(dependencies)

@@ -1,4 +1,4 @@
-"""Other people's modprobe configuration that keeps away what a list needs at the next boot."""
+"""Foreign modprobe configuration that blocks a module of a list at the next boot is reported."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_line_against_the_list_is_named_with_its_place(
     [
         "# blacklist vfio_platform",
         "blacklist acme_crypto",
-        # What only another module needs is loaded all the same.
+        # modprobe loads a blacklisted module if another module depends on it.
         "blacklist vfio",
         "install vfio_platform /sbin/modprobe --ignore-install vfio_platform; logger done",
         "options vfio_platform reset_required=0",
@@ -93,6 +93,6 @@ def test_a_list_is_refused_as_long_as_its_module_is_kept_away(board: Board) -> N
     with pytest.raises(PolicyError, match=r"zz-others\.conf:1 has 'blacklist vfio_platform'"):
         board.apply([CRYPTO], reset_required=False)
     assert board.everything() == before
-    # Where nothing is for VFIO, and where nothing is to last, it is in nobody's way.
+    # The configuration conflicts with no list without VFIO, and with none that does not persist.
     assert board.apply([DMA]).is_changed
     assert board.apply([CRYPTO], reset_required=False, persistent=False).is_changed

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A rollout keeps what each host had before it, and only what it changed is rolled back."""
+"""A rollout keeps the previous list of each host, and rolls back only the hosts it changed."""
 
 from __future__ import annotations
 

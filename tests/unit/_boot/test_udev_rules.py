@@ -1,4 +1,4 @@
-"""The files for boot: their exact text, what udev makes of it, and what can never get into them."""
+"""The boot files have the exact text, the effect in udev, and no text that udev would expand."""
 
 from __future__ import annotations
 
@@ -171,8 +171,7 @@ def test_what_the_header_says_is_what_was_written(
     assert not_ours(RULES, text) == []
 
 
-# What a firmware's name must not match to get into a command.
-# What gets into no command.
+# Patterns of names from firmware that the rules must not pass to a command.
 ODD_NAMES = (
     "*[!0-9A-Za-z/,._+@#-]*",
     "?*[!0-9A-Z_.]*",
@@ -188,7 +187,7 @@ ODD_NAMES = (
 def test_whatever_the_list_says_the_rules_are_rules(entries: list[dict[str, Any]]) -> None:
     text = render(boot_plan(entries, options=Options(access=NodeAccess("kvm", None))))[RULES] or ""
     for rule in parse(text):
-        # TEST and PROGRAM name files of our own choice, with udev's substitutions.
+        # The rules choose the files of TEST and PROGRAM, which use udev's substitutions.
         values = [
             token.value
             for token in rule
@@ -278,7 +277,7 @@ def test_udevadm_takes_the_rules(tmp_path: Path, entries: list[dict[str, Any]]) 
 
 
 def rebooted(board: Board, root: Path) -> Board:
-    """The same machine after a reboot, its boot files at work as udev and modprobe have them."""
+    """Return the machine after a reboot, with its boot files applied by udev and modprobe."""
     root.mkdir()
     again = acme_board(root)
     again.kmod.options = board.kmod.options
@@ -299,7 +298,7 @@ def rebooted(board: Board, root: Path) -> Board:
 
 
 def booted(root: Path) -> Board:
-    """Return the board as udev leaves it at boot, with the modules that it loads for devices."""
+    """Return the board after boot, with the modules that udev loads for devices."""
     root.mkdir()
     board = acme_board(root)
     coldplug(board.kernel, board.kmod, "")
@@ -400,7 +399,7 @@ WON = [("vfio", "vfio-platform"), ("no_autobind", None)]
 
 
 def claim_at_boot(board: Board, policy: str) -> str:
-    """Return the rules for a device that has no driver yet, with vfio-platform there to take it."""
+    """Return the rules for a device that is not bound yet, with vfio-platform loaded."""
     board.kernel.add_device(ODD, "/soc/odd@b00a000", ("acme,odd",), iommus=True)
     entries = [{"dt_path": "/soc/odd@b00a000", "policy": policy}]
     board.apply(entries, reset_required=False, runtime=False)

@@ -1,4 +1,4 @@
-"""Native drivers that are built in, and the exact words that keep them off a device."""
+"""A run reports the kernel parameter that keeps a built-in native driver from its devices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def board(tmp_path: Path) -> Board:
 
 
 def build_in(board: Board) -> None:
-    """As Linux shows a module that is part of it."""
+    """Show a module in /sys as Linux shows a built-in one."""
     board.kernel.remove("module/acme/initstate")
 
 

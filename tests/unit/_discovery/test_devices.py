@@ -1,4 +1,4 @@
-"""From selectors to the devices of a machine, and why there is none."""
+"""Selectors are resolved to the devices of a machine; errors say why one matches none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An entry for one board is, on any other, as if it were not there."""
+"""An entry with `when_board` is ignored on every other board."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VFIO = "vfio-platform"
 HERE = {"when_board": ["acme,board"]}
 ELSEWHERE = {"when_board": ["acme,other", "acme,boar"]}
 BOTH_CRYPTOS = {"compatible": "acme,crypto", "policy": "vfio"}
-# Each would be an error on a board that it is for.
+# Each entry is an error on a board that it applies to.
 WRONG: list[dict[str, Any]] = [
     {"dt_path": "/soc/gone@1", "policy": "vfio"},
     {"dt_path": "noalias/x@1", "policy": "vfio"},
@@ -37,7 +37,7 @@ WRONG: list[dict[str, Any]] = [
 
 
 def become(board: Board, *compatible: str) -> None:
-    """Put the board's disk, and all its devices, on a board that is called so."""
+    """Change the compatible of the board, and keep its disk and devices."""
     board.kernel.put(f"{TREE}/compatible", "".join(f"{name}\0" for name in compatible))
 
 
@@ -56,7 +56,7 @@ def apply(board: Board, *entries: dict[str, Any], **settings: Any) -> Outcome:
 
 
 def reads_of_the_board(board: Board, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return what is read from now on of all that names the board."""
+    """Return a list to which each later read of a file with the board's name is added."""
     read: list[str] = []
     original = board.kernel.read_bytes
 

@@ -1,4 +1,4 @@
-"""What a device carries is found in /sys and /proc, and refused unless the user accepts it."""
+"""Uses of a device are found in /sys and /proc, and refused unless `allow` accepts them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def disk(board: Board) -> Board:
 
 @pytest.fixture
 def devices(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Block devices in /dev, as major:minor by path; fill it in."""
+    """Return a dictionary of block devices in /dev, major:minor by path, that a test fills."""
     numbers: dict[str, str] = {}
     stat = os.stat
 
@@ -135,7 +135,7 @@ def test_a_disk_that_only_another_mount_namespace_has_mounted_is_in_use(disk: Bo
 
 @pytest.mark.parametrize("blank", ["\x1c", "\x85", "\xa0", "\u2028", "\v", "\r", "\x1b[2J"])
 def test_a_mount_point_may_have_any_characters(disk: Board, blank: str) -> None:
-    # Anybody can mount something of his own with such a name; the kernel escapes none of these.
+    # An unprivileged user can mount at a path with such a character; the kernel escapes none.
     forged = f"/home/eve/a{blank}31 1 {VDA} / /data rw - ext4 /dev/vda rw"
     disk.mount("0:50", forged.replace(" ", "\\040"))
     assert_free(disk)
@@ -179,7 +179,7 @@ def test_a_namespace_is_known_by_any_of_its_processes_that_is_left(disk: Board) 
     for process in ("70", "71"):
         (disk.proc / process / "ns").mkdir(parents=True)
         (disk.proc / process / "ns/mnt").symlink_to("mnt:[2]")
-    # The other one has ended since.
+    # Process 70 has ended since.
     (disk.proc / "71/comm").write_text("containerd\n")
     (disk.proc / "71/mountinfo").write_text(f"9 1 {VDA1} / /data rw - ext4 /dev/vda1 rw\n")
     assert "vda1 is mounted on /data by containerd (pid 71)" in refusal(disk)
@@ -243,7 +243,7 @@ def test_an_interface_that_is_up_is_in_use(board: Board) -> None:
 
 @pytest.fixture
 def stack(board: Board) -> Board:
-    """A board with eth0 on the device, below a bond, below a bridge with the machine's address."""
+    """A board with eth0 on the device in a bond, which is in a bridge with the host's address."""
     kernel = board.kernel
     kernel.put(f"{HOME}/virtio1/net/eth0/flags", "0x1002\n")
     kernel.put(f"{HOME}/virtio1/net/eth0/ifindex", "2\n")
@@ -274,7 +274,7 @@ def test_an_interface_below_what_is_down_is_free(stack: Board) -> None:
 def test_the_interface_that_the_run_comes_in_by_is_said_to_be_it(
     stack: Board, address: str
 ) -> None:
-    # sudo drops the variable, so that it is found in a process above only.
+    # sudo removes the variable: only a parent process has it.
     (stack.proc / "self/environ").write_text("PATH=/bin\0")
     (stack.proc / "self/status").write_text("Name:\tpython3\nPPid:\t77\n")
     (stack.proc / "77").mkdir()
@@ -410,7 +410,7 @@ def refer(board: Board, node: str, name: str, *cells: int) -> None:
 
 @pytest.fixture
 def provider(board: Board) -> Board:
-    """A board whose device gives clocks, and has a phandle for it."""
+    """A board whose device is a clock provider with a phandle."""
     refer(board, "/soc/crypto@b000000", "phandle", 7)
     refer(board, "/soc/crypto@b000000", "#clock-cells", 1)
     return board
@@ -573,7 +573,7 @@ def test_a_sibling_that_leaves_its_driver_in_the_same_list_is_no_hazard(
 
 def test_a_sibling_that_is_found_when_the_device_is_bound_undoes_the_run(board: Board) -> None:
     kernel = board.kernel
-    # Before Linux 7 a device that was never probed is in no group that could be inspected.
+    # Before Linux 7, a device that was never probed has no iommu_group.
     kernel.add_device("b009000.pair", "/soc/pair@b009000", ("acme,none",), iommus=True, group=NAME)
     before = kernel.bindings()
     with pytest.raises(PolicyError) as caught:

@@ -1,4 +1,4 @@
-"""What is configured for each boot counts for what the next boot unbinds, in use now or not."""
+"""A use configured for boot counts for devices that the next boot unbinds, even if idle now."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def add_block(board: Board, home: str, number: str) -> None:
 
 @pytest.fixture
 def board(board: Board) -> Board:
-    """A board whose first crypto engine carries a disk, an interface and a terminal, all idle."""
+    """A board whose first crypto engine has a disk, an interface and a terminal, all idle."""
     kernel = board.kernel
     base = f"{HOME}/virtio0/block/vda"
     add_block(board, base, "254:0")
@@ -76,7 +76,7 @@ def refusal(board: Board, **settings: Any) -> str:
 
 
 def assert_refused(board: Board, kind: str, sentence: str) -> None:
-    """By each setting of runtime, unless that very kind is accepted."""
+    """Assert a refusal for both values of `runtime`, unless `allow` has this kind."""
     others = [other for other in ACCEPTABLE if other != kind]
     for runtime in (True, False):
         message = refusal(board, allow=others, runtime=runtime)
@@ -116,7 +116,7 @@ FSTAB = {
 
 @pytest.fixture
 def linked(board: Board) -> Board:
-    """The board with what udev links to the partition."""
+    """The board with udev's symlinks to the partition."""
     for name in (
         f"by-uuid/{UUID}",
         "by-label/my\\x20disk",
@@ -363,7 +363,7 @@ UART = "/soc/serial@b030000"
 
 @pytest.fixture
 def absent(board: Board) -> Board:
-    """The board with nodes of the device tree that no device was made of yet."""
+    """The board with nodes of the device tree that have no device yet."""
     kernel = board.kernel
     kernel.add_node(UART, ("acme,uart",))
     kernel.add_node("/soc/mac@b031000", ("acme,mac",))

@@ -1,4 +1,4 @@
-"""What the kernel uses a device for is read class by class, of its module and of its children."""
+"""The kernel's uses of a device are read from each class, its module and its children."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TREE = "firmware/devicetree/base"
 
 
 def add(board: Board, path: str, subsystem: str, files: Mapping[str, str]) -> None:
-    """A device of a class or bus ("class/pwm", "bus/i2c") below the device."""
+    """Add a device of a class or bus ("class/pwm", "bus/i2c") below the device."""
     board.kernel.point(f"{HOME}/{path}/subsystem", subsystem)
     for name, content in files.items():
         board.kernel.put(f"{HOME}/{path}/{name}", content + "\n")
 
 
 class Case(NamedTuple):
-    """A device below, what makes it used and what makes it idle, by file and content."""
+    """A child device, with the content of its files when it is in use and when it is idle."""
 
     path: str
     subsystem: str
@@ -139,7 +139,7 @@ CASES = {
 def test_a_class_tells_what_is_in_use(board: Board, case: Case) -> None:
     add(board, case.path, case.subsystem, case.used)
     if case.path.startswith("mdio_bus"):
-        # A directory stands for the link to the interface; its name is the last of the path.
+        # attached_dev is a link; the last part of its target is the name of the interface.
         home = f"{HOME}/{case.path}"
         board.kernel.rename(f"{home}/attached_dev", f"{home}/eth9")
         board.kernel.point(f"{home}/attached_dev", f"{home}/eth9")
@@ -153,7 +153,7 @@ def test_what_a_class_has_idle_is_free(board: Board, case: Case) -> None:
     assert_free(board)
 
 
-# What is told elsewhere in /sys than in the directory of the device below.
+# Uses that /sys shows outside the directory of the child device.
 ELSEWHERE = {
     "framebuffer": (
         ("graphics/fb0", "class/graphics"),
@@ -365,7 +365,7 @@ def test_a_consumer_by_a_link_that_its_driver_made_is_known(board: Board, is_bou
         assert_free(board)
 
 
-# What the tree alone tells.
+# Uses that only the device tree shows.
 
 
 def test_a_sensor_of_a_thermal_zone_that_is_watched_is_in_use(board: Board) -> None:
@@ -416,7 +416,7 @@ def test_a_property_that_makes_no_device_link_is_read(
     assert f"platform:b002000.dma uses it ({name} in the device tree)" in refusal(board)
 
 
-# Signs that no bus or class has.
+# Uses that no bus or class shows.
 
 
 def test_interrupts_that_come_through_a_device_are_a_use(board: Board) -> None:
@@ -502,7 +502,7 @@ def test_a_driver_that_sets_the_frequency_of_processors_is_in_use(board: Board) 
 
 @pytest.fixture
 def engine(board: Board) -> Board:
-    """A board with four DMA channels on the device, which nobody has."""
+    """A board with four idle DMA channels on the device."""
     for number in range(4):
         add(board, f"dma/dma0chan{number}", "class/dma", {"in_use": "0"})
     return board
@@ -548,7 +548,7 @@ def test_who_takes_all_channels_is_named(engine: Board) -> None:
 
 @pytest.fixture
 def client(engine: Board) -> Board:
-    """The same, with a channel that b002000.dma asked for by its name."""
+    """The board with a DMA channel that b002000.dma has requested by name."""
     take(engine, 1)
     engine.kernel.point(f"{HOME}/dma/dma0chan1/slave", "devices/platform/b002000.dma")
     return engine

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Each kind of use is registered once, is documented, and loads when a device is judged."""
+"""Each kind of use is registered once and documented, and loads when a device is checked."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_no_class_is_judged_by_two_kinds(board: Board) -> None:
 
 
 def test_the_checks_do_not_load_with_the_names() -> None:
-    """A run that changes nothing judges no device."""
+    """A run without changes checks no device."""
     root = next(path for path in Path(kinds.__file__).parents if path.name == "ansible_collections")
     output = subprocess.run(
         [sys.executable, "-c", LOADED],

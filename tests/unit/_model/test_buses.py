@@ -1,4 +1,4 @@
-"""What a bus has in its entry is enough for every policy, with a VFIO driver and without."""
+"""The entry of a bus is sufficient for every policy, with and without a VFIO driver."""
 
 from __future__ import annotations
 

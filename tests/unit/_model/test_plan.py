@@ -1,4 +1,4 @@
-"""From a state and a policy to steps."""
+"""The plan for a device has the steps from its state to its policy."""
 
 from __future__ import annotations
 

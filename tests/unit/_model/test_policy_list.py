@@ -1,4 +1,4 @@
-"""Policy lists: what an entry may say, who claims what, and what a newer list drops."""
+"""Policy lists: valid entries, claims of the same device, and devices that a new list drops."""
 
 from __future__ import annotations
 

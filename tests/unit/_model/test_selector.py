@@ -1,4 +1,4 @@
-"""A selector is refused or normalised to something that is special to nobody."""
+"""A selector is refused, or normalised to text without special characters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector impo
 
 MODULE_UTILS = Path(__file__).parents[3] / "plugins/module_utils"
 
-# What udev's match values, its assigned values, a quoted string, a path or a line would act on.
+# Characters with a meaning in udev's match values or assignments, quoted strings, paths or lines.
 SPECIAL = set("\"'*?[]|$%\\\n\r\t\0{}=!;&<>`()~^ ")
 # An ACPI path starts with a backslash and a compatible may have a slash; see their own tests.
 PLAIN = set(string.ascii_letters + string.digits + ",._+@#-:/\\")
@@ -274,7 +274,7 @@ def test_many_selectors_are_matched_each_for_itself_even_if_they_are_alike() -> 
     [
         ("/soc/x@1", {}, "/soc/x@1"),
         ("soc0/x@1", {"soc0": "/soc@0"}, "/soc@0/x@1"),
-        # udev knows the aliases that end in a number, without a rest.
+        # udev events have aliases that end in a number, without a path below them.
         ("serial0", {}, "serial0"),
         ("soc0/x@1", {}, None),
         ("serial", {}, None),

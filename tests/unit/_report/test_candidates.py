@@ -28,7 +28,7 @@ Change = Callable[[Board], object]
 
 
 def judged(board: Board) -> dict[str, dict[str, Any]]:
-    """Return the devices of device_info by their names."""
+    """Return the devices of device_info, by name."""
     return {
         device["name"]: device for device in device_info.inspections(board.inspect(None))["devices"]
     }
@@ -43,7 +43,7 @@ def candidates(board: Board) -> set[str]:
 
 
 def bind(board: Board, *devices: dict[str, Any]) -> None:
-    """Apply the list that consists of what device_info says of these devices."""
+    """Apply the entries that device_info returns for these devices."""
     settings: dict[str, Any] = {}
     for device in devices:
         settings.update(device["settings"])
@@ -80,7 +80,7 @@ def test_devices_that_share_a_node_are_selected_by_name(board: Board) -> None:
 
 
 def test_a_path_that_no_selector_can_have_is_none(board: Board) -> None:
-    """The attempt of a firmware whose node has a quote and a line break in its name."""
+    """Firmware can give a node a name with a quote and a line break."""
     board.kernel.add_device("odd", '/soc/odd"\n@1', ("acme,crypto",), iommus=True)
     assert judged(board)["odd"]["entry"] == {"name": "odd", "bus": "platform", "policy": "vfio"}
 
@@ -96,7 +96,7 @@ def use_interface(board: Board) -> None:
 
 
 def share_group(board: Board, *, bus: str = "platform") -> None:
-    """Put a device that a network interface is on into the group of the crypto engine."""
+    """Add a device with a network interface to the IOMMU group of the crypto engine."""
     group = "devices/platform/b000000.crypto/iommu_group"
     board.kernel.put("devices/sharer/net/eth0/flags", "0x1003\n")
     board.kernel.put("devices/sharer/driver_override", "(null)\n")
@@ -218,7 +218,7 @@ def test_each_candidate_is_bound_to_vfio(tmp_path: Path, board: Board) -> None:
 
 
 def test_a_device_that_no_iommu_is_active_for_is_no_candidate(board: Board) -> None:
-    """Here a run tries, and the kernel refuses."""
+    """host_policy would try to bind it, and the kernel would refuse."""
     board.kernel.remove("class/iommu")
     assert reasons(board, ETHERNET) == [("no_iommu_group", "no IOMMU group")]
 

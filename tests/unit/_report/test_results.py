@@ -1,4 +1,4 @@
-"""The shapes of results; unset is null and never a text."""
+"""Results have the documented types; an unset value is null and never a string."""
 
 from __future__ import annotations
 

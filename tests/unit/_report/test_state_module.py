@@ -1,4 +1,4 @@
-"""The modules as Ansible calls them: arguments in, one JSON answer out."""
+"""Modules called as Ansible does: they take arguments and print one JSON result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NATIVE = ("acme-crypto", None)
 
 @pytest.fixture
 def call(board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs a module on the board: its arguments by keyword, its JSON back."""
+    """Return a function that runs a module with keyword arguments and returns its JSON."""
     run_on(board, monkeypatch)
 
     def run(module: str, *, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
@@ -357,7 +357,7 @@ PLAIN = [{"name": "b002000.dma"}]
 
 @pytest.fixture
 def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What modules warn of; Ansible's own list is that of the process."""
+    """Return the warnings of modules; Ansible's own list is shared by the whole process."""
     warnings: list[str] = []
     monkeypatch.setattr(AnsibleModule, "warn", lambda _module, text: warnings.append(text))
     return warnings

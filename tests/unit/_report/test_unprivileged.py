@@ -1,4 +1,4 @@
-"""device_info by another user than root: what cannot be known is null, and is said to be."""
+"""device_info without root privileges returns null for unknown values, and reports them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: armfleet.vfio contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""device_info says what a host has of what VFIO needs."""
+"""device_info reports which requirements of VFIO a host meets."""
 
 from __future__ import annotations
 

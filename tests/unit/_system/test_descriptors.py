@@ -1,4 +1,4 @@
-"""Devices that processes hold are found by number, in each thread, and after they were closed."""
+"""Devices that processes use are found by number, in each thread, and when only mapped."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.processes im
 )
 
 CLONE_FILES = 0x400
-# Of mem(4) and null(4), on every Linux.
+# Device numbers of full(4) and null(4), which are the same on every Linux.
 FULL, NULL = "c1:7", "c1:3"
 
 
 @pytest.fixture
 def loner() -> Iterator[int]:
-    """A thread of this process with descriptors of its own, which has /dev/full open."""
+    """Start a thread with its own descriptor table, in which /dev/full is open."""
     is_ready, is_over = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -102,7 +102,7 @@ def test_holders_are_found_by_name_or_number_and_named_once(
         (tmp_path / f"{pid}/fd/0").symlink_to(target)
     holders = Processes(str(tmp_path)).holders("/dev/vfio/3", "c239:3")
     assert sorted(holders) == ["vmm (pid 7)", "vmm (pid 8)"]
-    # Of a node whose number nobody knows, its name tells.
+    # Without a device number, the node is found by name.
     assert Processes(str(tmp_path)).holders("/dev/vfio/3") == ["vmm (pid 7)"]
     assert Processes(str(tmp_path)).holders("/srv/file", "c0:0") == []
 
@@ -150,7 +150,7 @@ def test_a_process_whose_first_thread_has_ended_still_holds_what_it_holds() -> N
 
 
 def test_and_what_it_has_mapped(tmp_path: Path) -> None:
-    # As the kernel shows a process whose first thread has ended: without memory.
+    # The kernel shows no mappings for a process whose first thread has ended.
     for task in ("7", "7/task/7", "7/task/8"):
         (tmp_path / task).mkdir(parents=True)
         (tmp_path / task / "maps").write_bytes(b"")
@@ -161,7 +161,7 @@ def test_and_what_it_has_mapped(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def leaderless(work: str) -> Iterator[int]:
-    """A process whose first thread has ended after this work, while another one goes on."""
+    """Start a process whose first thread ends after this work, while another one runs."""
     script = f"""
 import ctypes, sys, threading
 {work}
@@ -191,7 +191,7 @@ libc.pthread_exit(None)
 def test_a_file_of_somebodys_own_that_is_called_like_the_node_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: str, what: str | None
 ) -> None:
-    # As in a user's own mount namespace, where he can call anything like the node.
+    # In a mount namespace of their own, users can give any file the name of the node.
     monkeypatch.setattr(descriptors, "device_number", lambda _link, _target: what)
     (tmp_path / "7/fd").mkdir(parents=True)
     (tmp_path / "7/comm").write_text("sleep\n")

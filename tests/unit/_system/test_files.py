@@ -1,4 +1,4 @@
-"""Whole files, replaced at once, and the access to nodes."""
+"""Files are replaced atomically, and nodes get their group and mode."""
 
 from __future__ import annotations
 

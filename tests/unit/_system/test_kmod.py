@@ -1,4 +1,4 @@
-"""The door to modprobe: what is asked of it, and what its answers mean."""
+"""The gateway to modprobe passes the right arguments and interprets the output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Modprobe = Callable[[str], None]
 
 @pytest.fixture
 def modprobe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Modprobe:
-    """Puts a modprobe in place that notes its arguments and then runs a shell script."""
+    """Return a function that installs a modprobe: it logs its arguments and runs a script."""
 
     def install(script: str) -> None:
         program = tmp_path / "modprobe"
@@ -30,7 +30,7 @@ def modprobe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Modprobe:
 
 @pytest.fixture
 def asked(tmp_path: Path) -> Callable[[], list[str]]:
-    """The arguments of the last call."""
+    """Return a function that returns the arguments of the last call."""
     return lambda: (tmp_path / "arguments").read_text().splitlines()
 
 
@@ -107,7 +107,7 @@ def test_each_question_is_asked_once(modprobe: Modprobe, tmp_path: Path) -> None
 
 @pytest.fixture
 def modinfo(tmp_path: Path) -> Callable[[str], None]:
-    """Puts a modinfo in place beside the modprobe."""
+    """Return a function that installs a modinfo beside the modprobe."""
 
     def install(script: str) -> None:
         program = tmp_path / "modinfo"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the kernel's log says of a device is quoted in the error, and nothing else of it."""
+"""An error quotes the kernel log's messages for the device, and no other messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME = "b000000.crypto"
 
 
 class Log:
-    """A log that gives one record for each read, as /dev/kmsg does; a number is an errno."""
+    """A log that returns one record per read, as /dev/kmsg does; a number is an errno."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
         path.write_text("")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a run read is asked again, and anything else that it did makes its record useless."""
+"""Recorded reads can be repeated; any other call of a gateway makes the record incomplete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import
     Sysfs,
 )
 
-# What changes the host, or prepares to.
+# Methods that change the host, or prepare a change.
 ACTS = {
     "sysfs": {"close", "is_claimed", "path", "write"},
     "files": {"clear", "set_node_access", "obstacle", "set_symlink", "stage", "write_atomic"},
@@ -41,12 +41,12 @@ Change = Callable[[Path], object]
 
 
 def recording(record: Record, **gateways: Any) -> Host:
-    """Return a host with these gateways, recorded."""
+    """Return a host with these gateways whose reads are recorded."""
     return record.host(open_host(timeout=5)._replace(**gateways))
 
 
 def again(record: Record, sysfs: Sysfs, files: Files) -> str | None:
-    """Return the digest of the answers of today, to what was written down in another process."""
+    """Return the digest of the current answers to reads that another process recorded."""
     reads = [Read(*read) for read in json.loads(json.dumps(record.reads))]
     return digest_again(sysfs, files, reads)
 

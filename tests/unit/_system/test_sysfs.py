@@ -1,4 +1,4 @@
-"""The door to /sys itself: its child process, on plain files and pipes."""
+"""The gateway to /sys and its child process, tested on regular files and pipes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sysfs(tmp_path: Path) -> Iterator[Sysfs]:
 
 @pytest.fixture
 def hasty(tmp_path: Path) -> Iterator[Sysfs]:
-    """A door that gives up soon."""
+    """A gateway with a short timeout."""
     door = Sysfs(str(tmp_path), timeout=0.2)
     yield door
     door.close()
@@ -53,7 +53,7 @@ def test_a_name_that_no_file_can_have_names_nothing(sysfs: Sysfs, name: str) -> 
 
 
 def children() -> set[int]:
-    """Return the child processes of this one that still run."""
+    """Return the running child processes of this process."""
     pids = set()
     for process in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""An old Python on the target gets a sentence, whatever ansible-core sends the module."""
+"""The error for an unsupported Python on the target is clear with each ansible-core."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ansible_collections.armfleet.vfio.plugins.action.host_policy import ActionM
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _action_module
 
 ROOT = Path(__file__).parents[3]
-# All that run on a host.
+# The modules that run on hosts.
 MODULES = sorted(
     path.stem for path in (ROOT / "plugins/modules").glob("[a-z]*.py") if path.stem != "print_text"
 )
-# What came of host_policy on Python 3.7, sent by ansible-core 2.19.14.
+# The result of host_policy on Python 3.7, run by ansible-core 2.19.14.
 TOO_OLD = {
     "failed": True,
     "rc": 1,

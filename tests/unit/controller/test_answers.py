@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Of a host's answer is kept what the module documents, in its types and printable."""
+"""Only documented keys of a host's answer are kept, with their types and printable text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_what_a_module_returns_is_kept_as_it_is(tmp_path: Path, module: str) -> 
 
 
 def keys(shape: Any) -> Any:
-    """Return the names of a shape, as deep as the documentation has them."""
+    """Return the keys of a shape, at each level that the documentation describes."""
     if isinstance(shape, (Nullable, ListOf)):
         return keys(shape.shape)
     if isinstance(shape, Record):
@@ -58,7 +58,7 @@ def documented_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_unnamed(described: Any, read: Any) -> Any:
-    """Return what is read, without the keys that the documentation has in a sentence alone."""
+    """Return the keys that are read, without those that only a description mentions."""
     if described is None or read is None:
         return None
     return {key: without_unnamed(described.get(key), inner) for key, inner in read.items()}
@@ -67,7 +67,7 @@ def without_unnamed(described: Any, read: Any) -> Any:
 @pytest.mark.parametrize("module", MODULES)
 def test_what_is_kept_is_what_is_documented(module: str) -> None:
     described = documented_keys(documented(f"modules.{module}"))
-    # The control node adds it, and a host cannot.
+    # The control node adds the summary; it does not come from the host.
     described.pop("summary", None)
     read = {key: keys(shape) for key, shape in _answers.SHAPES[module].items()}
     assert without_unnamed(described, read) == described

@@ -1,7 +1,7 @@
 # Copyright: armfleet.vfio contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tables and lists of candidates, from what hosts answer."""
+"""Tables and lists of candidates are rendered from the answers of hosts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._candidates import W
 
 @pytest.fixture
 def answer(board: Board) -> dict[str, Any]:
-    """What device_info answers of a board with two engines, on each of which nothing is used."""
+    """Return the result of device_info on a board with two engines that are not in use."""
     (board.files_root / "boot").mkdir(exist_ok=True)
     board.kernel.register(Driver("acme-eth", compatible=("acme,eth",)))
     return device_info.without_nulls(device_info.inspections(board.inspect(None)))
@@ -38,7 +38,7 @@ def lines(results: Mapping[str, Any], **options: Any) -> list[str]:
 
 
 def policy_list(rendered: list[str]) -> dict[str, Any]:
-    """Return what the lines are that a user pastes."""
+    """Return the parsed lines that a user copies into a list."""
     start = next(number for number, line in enumerate(rendered) if line.startswith("# For "))
     pasted: dict[str, Any] = yaml.safe_load("\n".join(rendered[start:]))
     return pasted
@@ -171,7 +171,7 @@ def test_an_unprivileged_answer_is_no_promise(answer: dict[str, Any]) -> None:
 
 
 def test_get_started_shows_the_output(tmp_path: Path) -> None:
-    """The page has the output for the board of the samples, on a host that has what VFIO needs."""
+    """The page has the output for the samples' board, on a host that meets VFIO's requirements."""
     board = sample_board(tmp_path)
     rendered = lines({"board-1": supported(board)})
     page = (Path(__file__).parents[3] / "docs/get-started.md").read_text()
@@ -183,7 +183,7 @@ HOSTILE = "\x1b[2J\n- hosts: localhost #{{ lookup('pipe', 'id') }}\u202e"
 
 
 def test_a_hosts_texts_neither_leave_their_line_nor_their_yaml(answer: dict[str, Any]) -> None:
-    """The attempt of a host that answers with a terminal's escapes, a play and a template."""
+    """A host may answer with terminal escapes, a play and a template."""
     for device in answer["devices"]:
         device.update(driver=HOSTILE, entry={"dt_path": HOSTILE, "policy": "vfio"})
         device["compatible"] = [HOSTILE]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tasks that run on the control node, which is no host of the fleet."""
+"""Tasks on the control node run without root privileges; it is not a host of the fleet."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def on_control_node(path: Path) -> list[dict[str, Any]]:
 def test_what_runs_on_the_control_node_never_becomes_root_there(path: Path) -> None:
     for task in on_control_node(path):
         assert task.get("become") is False, task["name"]
-        # The variable precedes the keyword, and an inventory can have it for all hosts.
+        # The variable overrides the keyword, and an inventory may set it for all hosts.
         assert task["vars"].get("ansible_become") is False, task["name"]
 
 

@@ -1,4 +1,4 @@
-"""What documentation says is so: examples are accepted, and results are those described."""
+"""The documentation is true: modules accept its examples and return the results it describes."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def mappings(data: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def calls(data: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return each use of one of our modules: its name and options."""
+    """Return name and options of each task with a module of this collection."""
     return [
         (key[len(PREFIX) :], mapping[key] or {})
         for mapping in mappings(data)
@@ -211,7 +211,7 @@ def test_the_readme_shows_how_the_role_is_used() -> None:
 
 
 def described(option: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an argument spec, of a module or a role, says of one option."""
+    """Return the properties of an option in the argument spec of a module or a role."""
     described = {key: option[key] for key in ("type", "elements", "default") if key in option}
     return dict(
         described,
@@ -257,7 +257,7 @@ def test_the_options_of_an_entry_are_described_as_they_are_specified() -> None:
 
 
 def undescribed(returned: Any, fields: Mapping[str, Any], prefix: str = "") -> set[str]:
-    """Return where ``returned`` and the description of a result have different keys."""
+    """Return the keys that only ``returned`` or only the description of a result has."""
     differing = {prefix + key for key in set(returned) ^ set(fields)}
     for key in set(returned) & set(fields):
         inner = returned[key]

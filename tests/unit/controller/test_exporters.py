@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A fleet as texts for programs and as what a page is filled with."""
+"""The state of a fleet is exported as JSON, CSV, metrics and data of an HTML page."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FLEET = states(
 
 
 def metrics(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """By name and labels, as Prometheus' own parser reads them."""
+    """Return values by name and labels, read by Prometheus' own parser."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -58,14 +58,14 @@ def metrics(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def cells(value: str) -> dict[str, str]:
-    """Return the CSV line of a host whose only device has this for a path and as its drift."""
+    """Return the CSV line of a host whose only device has this text as path and as drift."""
     rows = csv.DictReader(_exporters.as_csv(report(host_of(value))).splitlines(True))
     (row,) = rows
     return row
 
 
 def host_of(value: str) -> HostState:
-    """Return a host with this name, whose only device has it for a path and as its drift."""
+    """Return a host with this text as its name, and as path and drift of its only device."""
     host = host_state(value, result(EDGE))
     host["devices"] = [{**host["devices"][0], "device": value, "drift": [value]}]
     return host

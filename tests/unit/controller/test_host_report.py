@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is said of a host, by the result of device_info or by what came instead of it."""
+"""A host's row of the report comes from the result of device_info, or from its failure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Host key verification failed.
 
 
 def device(name: str = "b000000.crypto", **different: Any) -> dict[str, Any]:
-    """Return a device as device_info returns it, in so far as it is read here."""
+    """Return the keys of a device in device_info's result that the report reads."""
     return {
         "name": name,
         "bus": "platform",

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a host calls a fact is no setting, and what the operator gave is one."""
+"""Facts of a host never set a variable of the collection; variables of the operator do."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FACTS = {
 
 
 class Fleet:
-    """One host of an inventory, with facts of its own."""
+    """An inventory with one host that has facts."""
 
     def __init__(self, folder: Path, **given: Any) -> None:
         (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {HOST: given}}}))
@@ -54,7 +54,7 @@ class Fleet:
         self.manager.set_host_facts(HOST, dict(FACTS))
 
     def setting(self, name: str, **of_the_play: Any) -> Any:
-        """Return what the lookup returns in a task of this host."""
+        """Return the value of the lookup in a task of this host."""
         variables = {**self.hostvars.raw_get(HOST), "hostvars": self.hostvars, **of_the_play}
         lookup = LookupModule(self.loader, Templar(self.loader, variables))
         (value,) = lookup.run([name], variables)
@@ -63,7 +63,7 @@ class Fleet:
     def setting_in_task(
         self, name: str, given: dict[str, Any], where: str = "play", **of_the_play: Any
     ) -> Any:
-        """What the lookup returns in the process of a task, with variables given somewhere."""
+        """Return the value of the lookup in a worker, with variables set at ``where``."""
         folder = Path(self.loader.get_basedir())
         at = {level: given if level == where else {} for level in ("play", "block", "task")}
         task = {"name": "Task", "debug": {}, "vars": at["task"]}
@@ -78,7 +78,7 @@ class Fleet:
         if where == "files":
             content["vars_files"] = [str(folder / "given.yml")]
             (folder / "given.yml").write_text(yaml.safe_dump(given))
-        # The loader remembers files by their names.
+        # The loader caches files by name.
         path = folder / f"{len(list(folder.iterdir()))}.yml"
         path.write_text(yaml.safe_dump([content]))
         playbook = Playbook.load(str(path), variable_manager=self.manager, loader=self.loader)
@@ -97,9 +97,9 @@ class Fleet:
 
 @pytest.fixture(autouse=True)
 def injected_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let facts be variables, which is Ansible's default."""
+    """Inject facts as variables, which is Ansible's default."""
     monkeypatch.setattr("ansible.constants.INJECT_FACTS_AS_VARS", True)
-    # It is read once from ansible-core 2.20 on.
+    # ansible-core 2.20 and later read the setting only once.
     monkeypatch.setattr("ansible.vars.manager._INJECT_FACTS", True, raising=False)
 
 

@@ -1,4 +1,4 @@
-"""What a user of the role passthrough reads: the names that the role has, and what it ignores."""
+"""Messages for users of the role passthrough have its variables, also those it ignores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GIVEN: dict[str, Any] = {"passthrough_devices": [], "ansible_host": "10.0.0.7", 
 
 
 def messages(path: Path) -> Iterator[str]:
-    """Yield each text of a file that is no documentation of its code."""
+    """Yield each string of a file that is no docstring."""
     tree = ast.parse(path.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     texts = [
@@ -147,7 +147,7 @@ def test_a_traceback_is_kept() -> None:
         ("vfio_group", "kvm", "Set `passthrough_vfio_group` instead."),
         ("vfio_mode", "0660", "Set `passthrough_vfio_mode` instead."),
         ("runtime", False, "Set `passthrough_runtime` instead."),
-        # As -e runtime=no gives it.
+        # A string, as set by -e runtime=no.
         ("runtime", "no", "Set `passthrough_runtime` instead."),
         ("persistent", False, "Set `passthrough_persistent` instead."),
         ("initramfs", "never", "Set `passthrough_initramfs` instead."),
@@ -178,11 +178,11 @@ def test_a_variable_that_was_meant_for_the_role_has_a_warning(
         {},
         {PREFIX + name: value for name, value in DEFAULTS.items()},
         {"passthrough_hosts": "boards", "passthrough_applied": {}},
-        # What others may have for themselves.
+        # Variables with these names that other roles may use.
         {"timeout": 30, "state": "absent", "rollout": "blue", "devices": ["eth0"]},
         {"runtime": "containerd", "initramfs": "dracut", "allow": ["192.0.2.0/24"], "allow ": []},
         {"persistent": "volume-3", "driverctl": None, "reset_required": None, "allow": []},
-        # What the role's own are made of, as in docs/mixed-fleets.md.
+        # Variables from which the role's variables are composed, as in docs/mixed-fleets.md.
         {
             "passthrough_devices": "{{ passthrough_devices_all + passthrough_devices_board }}",
             "passthrough_devices_all": [],

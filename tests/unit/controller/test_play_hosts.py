@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which hosts a play has, and why it is refused."""
+"""A pattern, canaries and a limit select the hosts of a play; wrong ones are refused."""
 
 from __future__ import annotations
 

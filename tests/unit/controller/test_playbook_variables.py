@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which values the variables of playbooks may have."""
+"""A variable of a playbook has a valid value, or is refused with a message."""
 
 from __future__ import annotations
 

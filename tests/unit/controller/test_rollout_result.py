@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is said of a host in a rollout, by what its tasks registered."""
+"""The message for a host of a rollout comes from the results that its tasks registered."""
 
 from __future__ import annotations
 

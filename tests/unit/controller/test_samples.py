@@ -1,4 +1,4 @@
-"""What documentation shows of a result is what is returned, on a board as it describes."""
+"""Samples of the documentation are results of the modules on the board that it describes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PROGRAMS = ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs")
 
 
 def sample_board(root: Path, compatible: tuple[str, ...] = ("acme,one",)) -> Board:
-    """A board with the devices of the samples, that builds its initramfs with initramfs-tools."""
+    """Return a board with the devices of the samples and with initramfs-tools."""
     board = Board(root, groups_at_boot=True)
     kernel = board.kernel
     kernel.machine.kernel.groups.taken = set(range(5))
@@ -82,7 +82,7 @@ def sample_board(root: Path, compatible: tuple[str, ...] = ("acme,one",)) -> Boa
 
 
 def call(board: Board, module: str, devices: list[dict[str, Any]], **options: Any) -> Any:
-    """Return the result of a module that is called with these options."""
+    """Return the result of a module for these options."""
     validated = ArgumentSpecValidator(**spec(module)).validate({"devices": devices, **options})
     assert validated.error_messages == []
     request = MODULES[module].to_request(validated.validated_parameters)
@@ -97,7 +97,7 @@ def information(board: Board, *selectors: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def belonging_to_nobody(path: Path) -> Iterator[None]:
-    """Let everybody write to a file that seems to be of the user nobody."""
+    """Make a file writable for all users, and report nobody as its owner."""
     lstat = os.lstat
 
     def owned(name: str) -> os.stat_result:
@@ -119,7 +119,7 @@ def claim_crypto(board: Board) -> dict[str, Any]:
 
 
 def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
-    """Yield what the module returns in each situation that its samples are of."""
+    """Yield the results of the module in each situation that its samples show."""
     board = sample_board(root)
     if module == "host_policy":
         yield claim_crypto(board)
@@ -147,7 +147,7 @@ def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
 
 
 def noiommu_results(board: Board, module: str) -> Iterator[dict[str, Any]]:
-    """What stays when a device is on VFIO without an IOMMU and no list asks for that any more."""
+    """Yield results for a device that stays bound to VFIO without an IOMMU and without a list."""
     crypto = [{"dt_path": CRYPTO, "policy": "vfio"}]
     call(board, "host_policy", crypto, reset_required=False, unsafe_noiommu=True)
     call(board, "vfio_binding", [{"dt_path": SERIAL}])
@@ -193,7 +193,7 @@ def inspections(board: Board) -> Iterator[dict[str, Any]]:
 
 
 def supported(board: Board) -> dict[str, Any]:
-    """What device_info returns of an Ubuntu host that has what VFIO needs."""
+    """Return the result of device_info on an Ubuntu host that meets VFIO's requirements."""
     files = {
         "/etc/os-release": 'PRETTY_NAME="Ubuntu 25.10"\n',
         "/boot/config-" + UBUNTU_KERNEL: "CONFIG_VFIO=m\nCONFIG_VFIO_PLATFORM=m\n",
@@ -207,10 +207,10 @@ def supported(board: Board) -> dict[str, Any]:
 
 
 def untrue(fields: Mapping[str, Any], returned: list[Any], prefix: str = "") -> dict[str, Any]:
-    """Return the samples that none of the mappings ``returned`` has, with what is there."""
+    """Return the samples that no mapping of ``returned`` has, with the values it has."""
     differing: dict[str, Any] = {}
     for key, field in fields.items():
-        # A value of one situation, such as that of a module run by hand.
+        # A sample may show a value of a single situation.
         values = [mapping[key] for mapping in returned if key in mapping]
         if "sample" in field and not any(is_sample(field["sample"], value) for value in values):
             differing[prefix + key] = (field["sample"], values)
@@ -226,7 +226,7 @@ def untrue(fields: Mapping[str, Any], returned: list[Any], prefix: str = "") -> 
 
 
 def is_sample(sample: Any, value: Any) -> bool:
-    """Return whether a value, or a part of a list, is that of the documentation."""
+    """Return whether a value is the sample, or contains all of its items."""
     if isinstance(sample, list) and isinstance(value, list) and sample:
         return all(item in value for item in sample)
     if isinstance(sample, dict) and isinstance(value, dict) and sample:
@@ -252,7 +252,7 @@ def test_the_samples_of_a_device_are_of_one_run(tmp_path: Path, module: str) -> 
     fields = documented(f"modules.{module}")["devices"]["contains"]
     device = result["devices"][0]
     assert {name: field["sample"] for name, field in fields.items()} == device
-    # What differs in the sample of the diff is that device.
+    # The sample of the diff shows the changes of the same device.
     (shown,) = [
         part
         for part in documented(f"modules.{module}")["diff"]["sample"]
@@ -269,7 +269,7 @@ def test_a_sample_that_is_not_returned_is_found() -> None:
 
 
 def drifting(root: Path) -> dict[str, Any]:
-    """What device_info returns of a host whose crypto engine was released behind our back."""
+    """Return the result of device_info on a host whose crypto engine another tool released."""
     board = sample_board(root)
     claim_crypto(board)
     call(board, "vfio_binding", [{"dt_path": CRYPTO}], state="released")
@@ -337,7 +337,7 @@ def test_each_sample_of_fleet_report_is_returned(
 
 
 def shown(page: str) -> list[str]:
-    """Return the lines of the only output that a guide shows."""
+    """Return the lines of the one output in a guide."""
     (block,) = re.findall(
         r"^```text\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
     )

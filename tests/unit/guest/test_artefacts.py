@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a guest is made of: built once, never half, and what is said where it cannot be built."""
+"""An artefact of a guest is built once, is complete or absent, and a failure has a message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from tests.guest import GuestError, commands
 from tests.guest.artefacts import Artefact, cache_folder
 
-# Names the artefact below and stays in the middle of its build until it is killed.
+# Starts to build the artefact below, and waits in the middle of the build to be killed.
 _KILLED_BUILD = """
 import signal, sys
 from tests.guest.artefacts import Artefact

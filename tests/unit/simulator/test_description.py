@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A description is what the README says that it is."""
+"""The simulator accepts descriptions as the README documents them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ README = Path(description.__file__).with_name("README.md").read_text()
 
 @pytest.fixture(scope="module")
 def example() -> str:
-    """The one of the README."""
+    """Return the description of the README."""
     (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     return str(block)
 

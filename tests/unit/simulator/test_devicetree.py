@@ -1,4 +1,4 @@
-"""A .dtb becomes a tree, or one line that says what is wrong with it."""
+"""A .dtb is parsed into a tree, or refused with a message of one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAMAGES = 2000
 
 @pytest.fixture(scope="module")
 def blob() -> bytes:
-    """A board with a bus, two devices and each kind of property."""
+    """A .dtb of a board with a bus, two devices and each kind of property."""
     writer = libfdt.FdtSw()
     writer.finish_reservemap()
     with writer.add_node(""):
@@ -45,7 +45,7 @@ def root(blob: bytes) -> Node:
 
 
 def nested(depth: int, name: str = "n") -> bytes:
-    """Return a tree with one node at each level below the root."""
+    """Return a .dtb with one node at each of ``depth`` levels below the root."""
     writer = libfdt.FdtSw()
     writer.finish_reservemap()
     writer.begin_node("")
@@ -57,7 +57,7 @@ def nested(depth: int, name: str = "n") -> bytes:
 
 
 def with_nodes(*names: str, prop: str = "p") -> bytes:
-    """Return a tree with these nodes and a property of the root."""
+    """Return a .dtb with these nodes and a property of the root."""
     writer = libfdt.FdtSw()
     writer.finish_reservemap()
     with writer.add_node(""):
@@ -188,7 +188,7 @@ def test_a_deeper_tree_is_refused(depth: int) -> None:
 
 
 def damaged(blob: bytes, number: int) -> bytes:
-    """Return one of endless ways to break a file, the same for the same number."""
+    """Return the file with random damage; ``number`` is the seed."""
     chance = random.Random(number)
     broken = bytearray(blob)
     if chance.random() < 0.2:

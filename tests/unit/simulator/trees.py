@@ -1,4 +1,4 @@
-"""Small device trees, written down as dictionaries."""
+"""Build small device trees from dictionaries."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from extensions.simulator.devicetree import Node
 
-# What most trees start with: one cell of address, one of size.
+# Properties of the root in most trees: one cell for addresses, one for sizes.
 CELLS = {"#address-cells": 1, "#size-cells": 1}
 BUS = {"compatible": "simple-bus", **CELLS, "ranges": True}
 
 
 class To(str):
-    """Among the numbers of a property: the phandle of the node at this path."""
+    """A cell of a property that is the phandle of the node at this path."""
 
     __slots__ = ()
 
@@ -26,7 +26,7 @@ def device(compatible: str = "acme,device", **properties: Any) -> dict[str, Any]
 
 
 def tree(parts: Mapping[str, Any]) -> Node:
-    """The root of a tree: a mapping is a node, True an empty property, the rest its value."""
+    """Return the root of a tree: a mapping is a node, True an empty property, all else a value."""
     root = Node("")
     _fill(root, parts)
     by_path = {node.path: node for node in root.walk()}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A small checkout with the tools of this one, and parts of tests that take no time."""
+"""A small checkout with the tools of this repository and with fast parts of the suite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 _PEOPLE = ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL")
-# In place of the one that installs packages.
+# Replaces tools/setup, which installs packages.
 _SETUP = """\
 #!/bin/sh
 shift
@@ -22,7 +22,7 @@ if [ $# -gt 0 ]; then exec "$@"; fi
 
 
 class Checkout:
-    """A repository of git whose programs are in ``programs`` first."""
+    """A git repository; its commands find programs in ``programs`` first."""
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "clone"
@@ -36,7 +36,7 @@ class Checkout:
         }
 
     def create(self) -> None:
-        """Create the files; nothing is committed yet."""
+        """Create the files without a commit."""
         self.programs.mkdir()
         (self.root / "tools").mkdir(parents=True)
         for tool in ("suite.py", "parts.py", "stage.py"):

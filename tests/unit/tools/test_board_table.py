@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What tools/board_table.py reads from a device tree, and how it writes that into a page."""
+"""tools/board_table.py reads a board's devices from a device tree and writes them to a page."""
 
 from __future__ import annotations
 

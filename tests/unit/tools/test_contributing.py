@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md and the workflows are true: what they name is there."""
+"""The files, targets and sessions that CONTRIBUTING.md and the workflows name exist."""
 
 from __future__ import annotations
 

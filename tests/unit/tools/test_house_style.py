@@ -1,4 +1,4 @@
-"""What users read has the words of docs/style.md, not those of a private dialect."""
+"""Texts for users have the terms of docs/style.md, and no words that it advises against."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 
-# Each pattern with what to write in its place: the words that docs/style.md advises against, and
-# the metaphors that modules were once named after.
+# Patterns and their replacements: the words that docs/style.md advises against, and the metaphors
+# that modules were once named after.
 WORDS = {
     r"folders?": "directory",
     r"mend(s|ed|ing)?": "fix",
@@ -67,20 +67,20 @@ _PYTHON = [
     ROOT / "roles/pull/files/take_commit.py",
     *ROOT.glob("extensions/simulator/*.py"),
 ]
-# Names that fit everything, and so say nothing about what they hold.
+# Names that fit any value, and so do not describe one.
 EMPTY_NAMES = {"one", "found", "place"}
 # The page that lists the words.
 _LEFT_OUT = {"docs/style.md", "CHANGELOG.md"}
 
 
 class Line(NamedTuple):
-    """A line that a user reads, and the file that has it."""
+    """A line of a text for users, and its file."""
 
     path: str
     text: str
 
 
-# A part of each line that may have such a word, by its file, and why.
+# Parts of lines that may have a word of WORDS, by file, with the reason.
 LEGITIMATE = {
     Line("changelogs/fragments/names-of-the-field.yml", "``carries`` is now ``in_use_by``"): "old",
     Line("changelogs/fragments/names-of-the-field.yml", "``boot_configuration[].says``"): "old",
@@ -99,7 +99,7 @@ LEGITIMATE = {
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Yield the lines of a file; of Python, those of string literals without docstrings."""
+    """Yield the lines of a file; from Python, only those of strings that are no docstrings."""
     name = str(path.relative_to(ROOT))
     text = path.read_text()
     texts = _literals(text) if path.suffix == ".py" else [text]
@@ -126,7 +126,7 @@ def _literals(source: str) -> list[str]:
 
 
 def find_dialect(path: Path) -> list[str]:
-    """Return what is wrong with the lines of a file, with what to write instead."""
+    """Return a message for each word of WORDS in a file, with its replacement."""
     problems = []
     for line in read_lines(path):
         for match in _DIALECT.finditer(line.text):
@@ -188,7 +188,7 @@ def test_each_legitimate_use_is_still_there(known: Line) -> None:
 
 
 def python_files() -> Iterator[Path]:
-    """Yield every Python file, programs without a suffix included; a copy has what git tracks."""
+    """Yield every Python file, also programs without a suffix, of a checkout or a copy of it."""
     for path in ROOT.rglob("*"):
         top = path.relative_to(ROOT).parts[0]
         if not top.startswith(".") and top != "build" and path.is_file() and _is_python(path):
@@ -201,7 +201,7 @@ def _is_python(path: Path) -> bool:
 
 
 def find_empty_names(source: str) -> set[str]:
-    """Return which of EMPTY_NAMES a source gives to what it defines."""
+    """Return the names of EMPTY_NAMES that a source defines."""
     return {name for node in ast.walk(ast.parse(source)) for name in _defined(node) & EMPTY_NAMES}
 
 
@@ -209,7 +209,7 @@ def _defined(node: ast.AST) -> set[str]:
     is_read = isinstance(getattr(node, "ctx", None), ast.Load)
     if is_read or isinstance(node, ast.keyword):
         return set()
-    # Of variables, parameters, attributes, functions and classes, and imports.
+    # Fields with names of variables, parameters, attributes, functions and classes, and imports.
     fields = ("id", "arg", "attr", "name", "asname")
     return {name for name in (getattr(node, field, None) for field in fields) if name}
 

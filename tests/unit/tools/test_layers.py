@@ -1,4 +1,4 @@
-"""Packages of module_utils import only from those that come before them."""
+"""Packages of module_utils import only from packages that precede them in ORDER."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ORDER = (
 
 
 def sources(directory: Path) -> dict[str, str]:
-    """Return the files of a directory and its packages, by their dotted names."""
+    """Return the files of a directory and its packages, by dotted name."""
     return {
         ".".join(path.relative_to(directory).with_suffix("").parts): path.read_text()
         for path in sorted(directory.rglob("*.py"))
@@ -36,7 +36,7 @@ def sources(directory: Path) -> dict[str, str]:
 
 
 def imports(name: str, source: str) -> Iterator[str]:
-    """Yield the dotted names that a file imports of module_utils, lazily or for types as well."""
+    """Yield the dotted names in module_utils that a file imports, also lazily or for types."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             assert not any(COLLECTION in alias.name for alias in node.names), name
@@ -55,7 +55,7 @@ def imports(name: str, source: str) -> Iterator[str]:
 
 
 def upward(files: Mapping[str, str]) -> list[str]:
-    """Imports against the order."""
+    """Return the imports that violate ORDER."""
     return [
         f"{name} imports {other}"
         for name, source in files.items()

@@ -27,7 +27,7 @@ HOOKS = [
 
 @pytest.fixture(scope="module")
 def sessions() -> dict[str, dict[str, Any]]:
-    """Return those of the matrix."""
+    """Return the sessions of the matrix."""
     command = ["nox", "--list", "--json", "--tags", "matrix-nightly"]
     listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return {session["session"]: session for session in json.loads(listed.stdout)}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An interrupted session of nox leaves nothing running: pytest ends its fixtures on SIGTERM."""
+"""pytest tears down its fixtures on SIGTERM, so that no process of a nox session remains."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_fixtures_end_on_sigterm(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", "-s", "test_host.py"],
         cwd=tmp_path,
-        # Its results are none of the suite's.
+        # The suite must not count the results of this session.
         env={**os.environ, "ARMFLEET_TEST_RESULTS": ""},
         stdout=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""A release is made of a clean, tested tree alone; where it is refused, all is as before."""
+"""A release requires a clean, tested tree; a refused one changes nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from checkout import ROOT, Checkout
 
 PAGE = "Install armfleet-vfio-0.1.0.tar.gz.\n"
-# In place of what takes minutes.
+# Replacements for programs that take minutes.
 ANTSIBULL_CHANGELOG = """\
 #!/bin/sh
 set -e
@@ -28,7 +28,7 @@ if test -e ../importer-warns; then echo "WARNING: bad"; exit 1; fi
 """
 
 
-# make test passes unless there is a file of this name beside the checkout.
+# make test passes unless the file tests-fail exists beside the checkout.
 PARTS = """\
 def parts(depth: str) -> list[Part]:
     return [_part("tests", "test", "!", "-e", "../../../../../tests-fail", environment="check")]
@@ -36,7 +36,7 @@ def parts(depth: str) -> list[Part]:
 
 
 class Repository(Checkout):
-    """One in which make test has passed."""
+    """A checkout in which make test has passed."""
 
     def create(self) -> None:
         super().create()
@@ -76,7 +76,7 @@ def repository(original: Path, tmp_path: Path) -> Repository:
 
 
 def refusal(repository: Repository, version: str = "1.0.0") -> str:
-    """Return what is said; nothing may have changed."""
+    """Return the messages of a refused release; assert that it changed nothing."""
     before = repository.state()
     done = repository.release(version)
     assert done.returncode == 1, done.stdout

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The defaults and the argument specs of each role say the same."""
+"""The defaults of each role equal those of its argument spec."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def test_each_option_has_the_default_that_is_documented(role: Path) -> None:
     defaults = load(role / "defaults/main.yml")
     options = load(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
     optional = {name: option for name, option in options.items() if not option.get("required")}
-    # A null default is one that the specification omits.
+    # The argument spec omits a default of null.
     assert defaults == {name: option.get("default") for name, option in optional.items()}

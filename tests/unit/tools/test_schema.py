@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The schema for editors is that of the argument specs, and refuses what the role refuses."""
+"""The schema for editors agrees with the argument specs, and refuses what the role refuses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ABSENT = "absent"
 
 
 def problems(variables: Any) -> set[tuple[str, str]]:
-    """Return the places that the schema marks, each with the keyword that refuses it."""
+    """Return the location and the keyword of each error of the schema."""
     return {
         ("/".join(map(str, error.absolute_path)), str(error.validator))
         for error in VALIDATOR.iter_errors(variables)
@@ -44,7 +44,7 @@ def problems(variables: Any) -> set[tuple[str, str]]:
 
 
 def is_refused_by_role(variables: dict[str, Any]) -> bool:
-    """Return whether the role warns of a name, or its spec or its module refuses a value."""
+    """Return whether the role warns about a name, or its spec or module refuses a value."""
     if ignored_variables(variables):
         return True
     given = {"passthrough_devices": [], **variables}
@@ -83,7 +83,7 @@ def test_each_variable_and_each_key_of_an_entry_has_a_description_without_markup
 
 
 def shown_variables() -> Iterator[Any]:
-    """Yield what pages and examples set, with where it is set."""
+    """Yield the variables of each page and example, with their location as ID."""
     for page in markdown_files():
         blocks = re.findall(
             r"^```ya?ml(?:\+jinja)?\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
@@ -188,7 +188,7 @@ SELECTED = {**dict.fromkeys(schema.SELECTORS, "ACME0001"), "acpi_path": r"\_SB_.
 
 
 def entries() -> Iterator[dict[str, Any]]:
-    """Yield every combination of keys that depend on one another."""
+    """Yield every combination of the keys that depend on each other."""
     for kinds in [(), *((kind,) for kind in SELECTED), ("dt_path", "name")]:
         for values in itertools.product(*VALUES.values()):
             given = dict(zip(VALUES, values, strict=True))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""System packages are installed only by targets that promise it, and are listed before."""
+"""Only documented targets install system packages, and they list them first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-# No package is installed here, and none can be.
+# With these programs no package is installed, and installing one fails.
 PROGRAMS = {
     "dpkg-query": "#!/bin/sh\n",
     "apt-get": '#!/bin/sh\necho "$*" >>"$CALLS"\necho "E: no packages here"\nexit 100\n',
@@ -23,7 +23,7 @@ PROGRAMS = {
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the file that has a line for each call of apt-get."""
+    """Return a file to which each call of apt-get adds a line."""
     for name, text in PROGRAMS.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -34,7 +34,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def set_up(environment: str) -> list[str]:
-    """Return the lines of a set-up that fails."""
+    """Return the messages of tools/setup, which must fail."""
     command = [str(ROOT / "tools/setup"), environment, "echo", "was set up"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")

@@ -1,4 +1,4 @@
-"""make docs notices what a page of the built site shows as an error."""
+"""make docs fails on errors that are visible in pages of the built site."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tool() -> ModuleType:
 @pytest.mark.parametrize(
     "element",
     [
-        # As docutils writes what antsibull-docs asks for.
+        # The output of docutils for directives of antsibull-docs.
         '<nav class="contents local">',
         '<div class="contents topic">',
         '<aside class="system-message">',

@@ -1,4 +1,4 @@
-"""Links to other sites are well formed; make links, at night, asks whether they lead anywhere."""
+"""Links to other sites are well formed; make links checks every night that they resolve."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The suite runs its parts, reports each of them truthfully, and repeats nothing by night."""
+"""The suite runs its parts, reports the result of each, and repeats none in nightly runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from checkout import ROOT, Checkout
 
-# Each part is a script of the directory 'parts', and leaves a line in 'runs' beside the checkout.
+# Each part is a script in 'parts', and adds a line to 'runs' beside the checkout.
 RUN = """\
 #!/bin/sh
 set -e
@@ -38,7 +38,7 @@ def parts(depth: str) -> list[Part]:
         *([_part("late", "sh", "run", "late", depth)] if depth == "nightly" else []),
     ]
 """
-# What pytest writes.
+# Results as pytest writes them.
 RESULTS = """\
 cat >$ARMFLEET_TEST_RESULTS/%s.xml <<'EOF'
 <?xml version="1.0" encoding="utf-8"?>
@@ -61,7 +61,7 @@ def skipped(reason: str, kind: str = "pytest.skip") -> str:
 
 
 class Suite(Checkout):
-    """One whose parts pass, until a test says otherwise."""
+    """A checkout whose parts pass unless a test replaces them."""
 
     def create(self) -> None:
         super().create()
@@ -73,7 +73,7 @@ class Suite(Checkout):
         self.commit()
 
     def took(self) -> list[str]:
-        """Return what has run since the last time, in order of the alphabet."""
+        """Return the sorted names of the parts that have run since the last call."""
         runs = self.root.parent / "runs"
         names = runs.read_text().split() if runs.exists() else []
         runs.unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def row(done: subprocess.CompletedProcess[str], part: str) -> list[str]:
-    """Return the columns of the table after the name and the seconds, which must be there."""
+    """Return the columns of a part's row after its name and seconds, which must be present."""
     match = re.search(rf"^{part} +\d+ +(\S+)(?:  (.*))?$", done.stdout, re.MULTILINE)
     assert match, done.stdout
     return [column for column in match.groups() if column]
@@ -293,7 +293,7 @@ def test_a_part_that_there_is_not_is_refused(suite: Suite) -> None:
 
 @pytest.fixture
 def fifo(suite: Suite) -> Iterator[int]:
-    """Open as long as anything that runs in a part has it open."""
+    """Yield the read end of a FIFO; it ends when no process of a part has it open for writing."""
     path = suite.root.parent / "fifo"
     os.mkfifo(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -302,7 +302,7 @@ def fifo(suite: Suite) -> Iterator[int]:
 
 
 def next_of(descriptor: int) -> bytes:
-    """Return what is written to it; nothing once all have closed it."""
+    """Return the next bytes that are written, none after all writers have closed it."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     assert poll.poll(60_000), "it stays silent and open"
@@ -313,7 +313,7 @@ def next_of(descriptor: int) -> bytes:
 def test_a_signal_ends_the_parts_and_all_that_they_started(
     suite: Suite, fifo: int, number: signal.Signals
 ) -> None:
-    # The shell has its own child ignore what the terminal sends.
+    # A shell starts background children with SIGINT ignored.
     suite.write("parts/first", "(exec 3>$outside/fifo; echo up >&3; exec sleep 600) & wait\n")
     with subprocess.Popen(
         [sys.executable, "tools/suite.py", "test"],
@@ -353,5 +353,5 @@ def test_every_part_has_a_target_of_make() -> None:
     ).stdout.split()
     shown = ["make", "--silent", "--eval", "shown: ; @echo $(sort $(PARTS))", "shown"]
     targets = subprocess.run(shown, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-    # The demo has one of its own, which needs less of the machine than the suite does.
+    # The demo has its own target, which requires less of the machine than the suite.
     assert sorted([*targets.split(), "demo"]) == names

@@ -1,4 +1,4 @@
-"""What a release is made of and by: pinned by hash, with no more rights than each job needs."""
+"""Inputs and tools of a release are pinned by hash, and jobs have only the rights they need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOCKS = [ROOT / "tests/requirements.lock", ROOT / "tests/demo.lock"]
 
 
 def jobs() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Yield every job: its name, itself, and its workflow."""
+    """Yield every job: its name, its definition and its workflow."""
     for path in WORKFLOWS:
         workflow = yaml.safe_load(path.read_text())
         for name, job in workflow["jobs"].items():
