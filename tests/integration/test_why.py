@@ -173,10 +173,15 @@ def test_another_user_is_told_the_same_as_root_or_that_it_is_not_known(
     assert set(unknown) >= {"b101000.ring", "b102000.ring", "b103000.ring"}
     assert "does not run as root" in output
     assert unknown[0] in output
-    told = {device["name"]: device["in_use_by"] for device in of_root["devices"]}
+    known = {device["name"]: device for device in of_root["devices"]}
     for device in of_nobody["devices"]:
-        if device["in_use_by"] is None:
-            device["in_use_by"] = told[device["name"]]
+        whole = known[device["name"]]
+        for key in ("in_use_by", "candidate"):
+            if device[key] is None:
+                device[key] = whole[key]
+        # A use that is unknown is no reason.
+        assert all(reason in whole["why_not"] for reason in device["why_not"])
+        device["why_not"] = whole["why_not"]
     assert of_nobody == of_root
 
 
