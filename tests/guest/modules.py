@@ -76,10 +76,12 @@ def _make(series: Series, folder: Path) -> None:
 def modules(series: Series) -> Artefact:
     """tree/lib/modules with all modules of a guest, indexed."""
     sources = sorted(path for path in _SOURCES.iterdir() if path.is_file())
+    built = kernel(series).ensure()
     return Artefact(
         name="modules",
         purpose="building the modules of guests with Linux %s (about 10 s)" % series.name,
-        # The configuration names the kernel's exact version, which its recipe does not.
-        recipe=[kernel(series).ensure() / "config", *sources, Path(__file__)],
+        # The configuration names the kernel's exact version, which its recipe does not, and the
+        # image has the key of this very build, which signs its modules.
+        recipe=[built / "config", built / "Image", *sources, Path(__file__)],
         make=partial(_make, series),
     )
