@@ -33,7 +33,7 @@ from extensions.simulator.population import population
 from tests.boards import device_trees, jetson_device_trees
 
 PAGE = ROOT / "docs/hosts.md"
-# Those of the page, besides the Jetsons; each is a file of Debian's kernel.
+# The boards of the page besides the Jetsons; each is a file of Debian's kernel.
 WELL_KNOWN = (
     "amd/amd-overdrive-rev-b1",
     "amlogic/meson-g12b-odroid-n2-plus",
@@ -77,35 +77,35 @@ _QCOM_IOMMU = frozenset({"qcom,msm-iommu-v1", "qcom,msm-iommu-v2"})
 
 @dataclass(frozen=True)
 class Board:
-    """What the device tree of a board says of its IOMMUs."""
+    """The IOMMUs of a board and the devices behind them, from its device tree."""
 
     file: str
     model: str
     devices: int
-    # By the names of their nodes, without unit addresses.
+    # The number of devices by the name of their nodes, without unit addresses.
     behind: Mapping[str, int]
     # How many of those VFIO accepts.
     accepted: int
-    # Those that refer to an IOMMU that is disabled.
+    # Devices that refer to a disabled IOMMU.
     behind_disabled: Mapping[str, int]
-    # Names of buses whose devices an IOMMU translates for by ``iommu-map``.
+    # Names of buses with an ``iommu-map``, whose devices are behind an IOMMU.
     mapped: tuple[str, ...]
     iommus: tuple[str, ...]
     disabled_iommus: tuple[str, ...]
 
     @property
     def maker(self) -> str:
-        """The directory of its file."""
+        """Return the directory of its file."""
         return self.file.partition("/")[0]
 
 
 def survey(path: Path) -> Board:
-    """Return what the .dtb file of a board says."""
+    """Return the board of a .dtb file."""
     return survey_tree(read_file(path), f"{path.parent.name}/{path.stem}")
 
 
 def survey_tree(root: Node, file: str) -> Board:
-    """Return what a device tree says."""
+    """Return the board that a device tree describes."""
     by_phandle = phandles(root)
     behind: Counter[str] = Counter()
     behind_disabled: Counter[str] = Counter()
@@ -136,10 +136,10 @@ def survey_tree(root: Node, file: str) -> Board:
 
 
 def _devices(root: Node) -> Iterator[Node]:
-    """Nodes of platform and AMBA devices.
+    """Yield the nodes of platform and AMBA devices.
 
-    Some devices with ``iommus`` are not made at boot but by the driver of the device above, such as
-    the controller below the glue of dwc3.
+    Some devices with ``iommus`` are not created at boot but by the driver of their parent, such as
+    the controller below the glue device of dwc3.
     """
     made_at_boot = {planned.node for planned in population(root)}
     for node in root.walk():
@@ -160,7 +160,10 @@ def _with_ancestors(node: Node) -> Iterator[Node]:
 
 
 def _is_accepted(device: Node, iommu: Node) -> bool:
-    """__vfio_register_dev() requires IOMMU_CAP_CACHE_COHERENCY, which few drivers report."""
+    """Return whether VFIO accepts the device.
+
+    __vfio_register_dev() requires IOMMU_CAP_CACHE_COHERENCY, which few drivers report.
+    """
     if is_compatible(iommu, {"arm,smmu-v3"}):
         return _is_coherent(iommu)
     if is_compatible(iommu, _SMMU_V2):
@@ -169,7 +172,7 @@ def _is_accepted(device: Node, iommu: Node) -> bool:
 
 
 def _is_coherent(node: Node) -> bool:
-    """of_dma_is_coherent()."""
+    """Return what of_dma_is_coherent() returns for the node."""
     for ancestor in _with_ancestors(node):
         if "dma-coherent" in ancestor.properties:
             return True
@@ -179,7 +182,7 @@ def _is_coherent(node: Node) -> bool:
 
 
 def _kinds(iommus: Iterable[Node]) -> tuple[str, ...]:
-    """The last compatible of each, which is the least specific."""
+    """Return the last compatible of each IOMMU, which is the least specific one."""
     return tuple(sorted({name for node in iommus for name in node.strings("compatible")[-1:]}))
 
 
@@ -265,7 +268,7 @@ def tables() -> dict[str, str]:
 
 
 def rewritten(page: str, parts: Mapping[str, str]) -> str:
-    """Return the page with other tables between its comments."""
+    """Return the page with these tables between its comments."""
     for name, text in parts.items():
         pattern = rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- {name} end -->)"
         old_table = re.search(pattern, page, flags=re.DOTALL)
@@ -276,7 +279,7 @@ def rewritten(page: str, parts: Mapping[str, str]) -> str:
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the command line."""
     summary, _blank, text = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(usage=summary, description=text)
     parser.add_argument("--write", action="store_true", help="write the tables into docs/hosts.md")

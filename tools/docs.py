@@ -4,11 +4,11 @@
 
 """python tools/docs.py [linkcheck]
 
-Builds the site of the documentation into build/site, and fails at each warning and at each error
-that a page shows: at a link within the documentation that leads nowhere, too. With ``linkcheck``
-it asks for the links to other sites instead.
+Builds the site of the documentation into build/site. It fails on any warning, on any error that a
+page shows, and on broken links within the documentation. With ``linkcheck``, it checks the links to
+other sites instead.
 
-Pages lie in the site as in the repository, so that links between them hold in both.
+Pages have the same paths in the site as in the repository, so that links between them work in both.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def _lay_out() -> None:
 
 
 def _with_links_of_the_site(page: Path) -> str:
-    """Return the page's text with links that hold in the site.
+    """Return the page's text with links that work in the site.
 
-    The site has no directories to look into, and its first page is the README.
+    The site has no pages for directories, and its first page is the README.
     """
 
     def link(match: re.Match[str]) -> str:
@@ -65,7 +65,7 @@ def _with_links_of_the_site(page: Path) -> str:
 
 
 def _write_reference(directory: Path) -> None:
-    # antsibull-docs wants a directory that nobody else can write to.
+    # antsibull-docs requires a directory that no other user can write to.
     directory.mkdir(mode=0o755)
     command = ["antsibull-docs", "--config-file", str(_SETTINGS / "antsibull-docs.cfg")]
     command += ["collection", "--use-current", "--squash-hierarchy", "--fail-on-error"]
@@ -92,7 +92,7 @@ def _with_short_titles(text: str) -> str:
 
 
 def _write_playbooks(directory: Path) -> None:
-    """A page of all playbooks, for which antsibull-docs has none."""
+    """Write a page of all playbooks, because antsibull-docs has none."""
     texts = [
         "# Playbooks\n",
         "[Fleets](../docs/fleet.md) describes their variables and exit codes.\n",
@@ -106,7 +106,7 @@ def _write_playbooks(directory: Path) -> None:
 
 
 def _write_labels(path: Path) -> None:
-    """Where Ansible's own documentation has what ours refers to, as Sphinx reads it."""
+    """Write an inventory for Sphinx of the labels in Ansible's documentation that ours uses."""
     lines = (_SETTINGS / "ansible-labels.txt").read_text().splitlines()
     labels = [line.split() for line in lines if not line.startswith("#")]
     known = "".join(f"{name} std:label -1 {where} {name}\n" for name, where in labels)
@@ -133,7 +133,7 @@ def main(builder: str) -> None:
     sphinx = ["sphinx-build", "-q", "-b", builder, "-c", str(_SETTINGS), "-W", "--keep-going"]
     _run([*sphinx, "-d", str(_BUILD / "cache/sphinx"), "--fresh-env", str(_PAGES), str(_SITE)])
     if builder == "html":
-        # Editors read it at the address that it has as its $id.
+        # Editors fetch the schema from the address in its $id.
         shutil.copytree(_SOURCE / "docs/schema", _SITE / "docs/schema")
         if errors := site_errors(_SITE):
             sys.exit("\n".join(["errors in the site:", *errors]))

@@ -4,7 +4,7 @@
 
 """python tools/package.py
 
-Builds the collection, installs it, and uses what is left when all but its content is deleted. The
+Builds the collection, installs it, deletes everything but its content, and uses what is left. The
 package is in build/package.
 """
 
@@ -34,10 +34,10 @@ def _strip(collection: Path) -> None:
 
 
 def main(directory: Path) -> None:
-    """Everything is made in ``directory``."""
+    """Build, install and check the package in ``directory``."""
     shutil.rmtree(directory, ignore_errors=True)
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(directory)}
-    # The working tree's copy must not stand in for a file that the package lacks.
+    # The working tree's copy must not provide a file that the package lacks.
     del environment["PYTHONPATH"]
 
     def run(*words: str, cwd: Path = directory.parent) -> str:

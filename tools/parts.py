@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# Of the guest, as tests/guest has them.
+# The kernels of the guest, by their names in tests/guest.
 KERNELS = ("debian", "6.12", "7")
 
 
 class Part(NamedTuple):
-    """A command that passes if it exits with 0; with no command its environment is set up."""
+    """A command that passes if it exits with 0; without one, only the environment is set up."""
 
     name: str
     command: tuple[str, ...] = ()
     environment: str = "guest"
-    # Names of SHARED.
+    # Names of parts in SHARED.
     needs: tuple[str, ...] = ()
 
     @property
     def argv(self) -> list[str]:
-        """The whole command, to be run in the root of the checkout."""
+        """Return the whole command, to run in the root of the checkout."""
         # The sessions of nox stage their commands themselves.
         is_staged = self.command and self.command[0] != "nox"
         stage = ["python", "tools/stage.py"] if is_staged else []
@@ -34,8 +34,8 @@ def _guest(kernel: str) -> Part:
     return Part(f"guest-{kernel}", ("python", "-m", "tests.guest", "build", "--kernel", kernel))
 
 
-# What several parts use, made once, in this order and one at a time: apt has one lock, and the
-# compilation of a kernel takes both cores. The other lane has parts that need none of it.
+# Preparations that several parts share. They run once, in this order and one at a time: apt has one
+# lock, and the compilation of a kernel uses both cores. Parts that need none of them run meanwhile.
 SHARED = [
     Part("setup-guest"),
     _guest("debian"),
@@ -84,7 +84,7 @@ def parts(depth: str) -> list[Part]:
         pytest("integration", "tests/integration", kernels="6.12"),
         pytest("safety", "tests/safety", kernels="debian 6.12"),
         *boots("debian"),
-        # Its other files need no guest, and are run by the part check.
+        # The other files of tests/pull need no guest, and belong to the part check.
         pytest("pull", *(f"tests/pull/test_{name}.py" for name in by_guest), kernels="6.12"),
         _part("check", "nox", environment="check"),
         _part("matrix", "nox", "--tags", f"matrix-{depth}", "--", "--depth", depth),

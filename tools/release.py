@@ -5,7 +5,7 @@
 """python tools/release.py VERSION
 
 Makes a release: sets the version, writes the changelog, builds and verifies the package, commits
-and tags. It pushes and publishes nothing. Where it refuses or fails, all is as it was before.
+and tags. It pushes and publishes nothing. If it refuses or fails, it changes nothing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _CHANGELOGS = ROOT / "changelogs"
 
 
 class RefusedError(Exception):
-    """Why there is no release, and what to do."""
+    """The reason why there is no release, and the remedy."""
 
 
 def git(*words: str) -> str:
-    """Return what git prints, without the end of the last line."""
+    """Run git, and return its output without the last newline."""
     done = subprocess.run(["git", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.rstrip("\n")
 
@@ -85,7 +85,7 @@ def _write(version: str) -> None:
 
 
 def _verify() -> Path:
-    """Return the package, after Galaxy's importer and an empty directory have taken it."""
+    """Return the package, after a check by Galaxy's importer and an installation."""
     _run("nox", "--sessions", "build-import-check")
     (archive,) = _PACKAGE.glob("*.tar.gz")
     return archive
@@ -97,7 +97,7 @@ def _run(*command: str) -> None:
 
 
 def _put_back() -> None:
-    """The tree was clean, so that all that differs from the commit is of this run."""
+    """Discard all changes to the tree; it was clean, so that all of them are of this run."""
     git("reset", "--quiet", "--hard")
     git("clean", "--quiet", "-d", "--force", "--", "CHANGELOG.md", "changelogs")
 
@@ -116,7 +116,7 @@ def _release(version: str) -> Path:
 
 
 def main(version: str) -> None:
-    """Check that it may be, then do it."""
+    """Check that a release is possible, then make it."""
     try:
         _check(version)
         archive = _release(version)

@@ -12,7 +12,7 @@ It is of draft-07, which every yaml-language-server reads; later drafts need ver
 ``errorMessage``, ``patternErrorMessage`` and ``doNotSuggest`` are that server's own; other programs
 ignore them.
 
-The schema is stricter than Ansible where a conversion is hardly what was meant: a number is no
+The schema is stricter than Ansible about conversions that are rarely intended: a number is no
 string (0660 is 432), a string is no entry of a list, and 1 is not true.
 """
 
@@ -36,11 +36,11 @@ from plugins.module_utils._model.selector import KINDS as SELECTORS
 
 FILE = "docs/schema/passthrough.json"
 ROLES = ("passthrough", "report", "pull")
-# What the playbooks read, which a file of -e may set.
+# A variable of the playbooks, which a file for -e may set.
 HOSTS = "passthrough_hosts"
 # Ansible renders these before the role sees the value.
 _TEMPLATE = r"\{[{%]"
-# Those of YAML 1.1, which Ansible reads. To editors, which read YAML 1.2, most are strings.
+# The booleans of YAML 1.1, which Ansible reads. Editors read YAML 1.2, where most are strings.
 _BOOLEANS = [
     form
     for boolean in ("true", "false", "yes", "no", "on", "off")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Errors that a reader of the built site sees, and of which Sphinx gives no warning."""
+"""Finds errors that a reader of the built site sees, and about which Sphinx does not warn."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-# Of docutils, and the admonition.
+# The classes of docutils' errors, and of the admonition.
 _ERRORS = ({"system-message"}, {"problematic"}, {"admonition", "error"})
-# Furo's style sheet shows an error in place of each table of contents but those with this class.
+# Furo's style sheet shows an error instead of any table of contents without this class.
 _CONTENTS = "contents"
 _ALLOWED_CONTENTS = "this-will-duplicate-information-and-it-is-still-useful-here"
 _THEME_ERRORS = {f".{_CONTENTS}:not(.{_ALLOWED_CONTENTS}):before"}
 
 
 class _Page(HTMLParser):
-    """Collects what is an error in a page, with its line."""
+    """Collects the errors of a page with their lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class _Page(HTMLParser):
         self._is_without_scripts = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        # The theme's page for searching says there that it needs them.
+        # The theme's search page has a noscript element with an error: it needs scripts.
         self._is_without_scripts |= tag == "noscript"
         classes = set((dict(attrs).get("class") or "").split())
         is_error = any(error <= classes for error in _ERRORS)
@@ -46,7 +46,7 @@ def _theme_errors(style: Path) -> list[str]:
 
 
 def site_errors(site: Path) -> list[str]:
-    """Return a line for each error in a page, and for each of the theme that is not known here."""
+    """Return a line for each error in a page, and for each unknown error of the theme."""
     errors = []
     for path in sorted(site.rglob("*.html")):
         page = _Page()

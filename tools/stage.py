@@ -4,8 +4,8 @@
 
 """python tools/stage.py COMMAND [ARGUMENT...]
 
-Runs COMMAND in a copy of the working tree that lies where Ansible looks for collections:
-build/ansible_collections/armfleet/vfio. The copy has what git tracks and what it does not ignore.
+Runs COMMAND in a copy of the working tree, at a path where Ansible searches for collections:
+build/ansible_collections/armfleet/vfio. The copy has the files that git tracks or does not ignore.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def stage() -> None:
 
 
 def environment() -> dict[str, str]:
-    """Python and Ansible find the copy, and no tool leaves its cache in it."""
+    """Return variables by which Python and Ansible find the copy, and caches are outside it."""
     cache = BUILD / "cache"
     return {
         **os.environ,
@@ -80,7 +80,7 @@ def environment() -> dict[str, str]:
 
 
 def main() -> None:
-    """Stage, then become the command."""
+    """Stage, then replace this process by the command."""
     BUILD.mkdir(exist_ok=True)
     with (BUILD / "stage.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -7,9 +7,9 @@
 Runs the parts that tools/parts.py lists, two at a time, and prints a table of them. The output of
 a part is in build/suite/NAME.log, and is shown if the part fails.
 
-'test' runs all parts. 'nightly' omits those that have passed on this very tree, in a run of either,
-so that it can be taken up again where it stopped. 'part' runs one part, with additional words if
-there are any, as if its command was typed; it is not counted as passed.
+'test' runs all parts. 'nightly' omits those that have passed on the current tree, in a run of
+either, so that an interrupted run can be continued. 'part' runs the command of one part, with
+additional arguments if there are any, and does not record that it passed.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from stage import BUILD, ROOT, sources
 
 _LANES = 2
 _SUITE = BUILD / "suite"
-# For a part to stop its guests.
+# The time for a part to stop its guests.
 _GRACE_SECONDS = 20
-# What nox reports of a session whose Python is not on this machine.
+# The message of nox about a session whose Python is not on this machine.
 _MISSING = re.compile(r"nox > \* (\S+): skipped \((.*?)\)")
 
 
 class Results(NamedTuple):
-    """What the tests of a part wrote about themselves."""
+    """The results that the tests of a part wrote."""
 
     tests: int
     # Seconds and name.
@@ -53,7 +53,7 @@ class Results(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of a part."""
+    """The outcome of a part."""
 
     name: str
     result: str
@@ -73,7 +73,7 @@ def tree() -> str:
     digest = hashlib.sha256()
     for name in sorted(sources()):
         path = ROOT / name
-        # Editors have files that come and go.
+        # Editors create and delete temporary files.
         with contextlib.suppress(FileNotFoundError):
             content = path.read_bytes()
             is_executable = bool(path.stat().st_mode & 0o100)
@@ -82,7 +82,7 @@ def tree() -> str:
 
 
 def _stamp(part: Part, of_tree: str) -> Path:
-    """Return where the verdict of a part that passed on a tree is kept."""
+    """Return the path of the verdict of a part that passed on a tree."""
     key = hashlib.sha256(json.dumps([of_tree, part.argv]).encode()).hexdigest()
     return _SUITE / "passed" / f"{part.name}-{key[:16]}.json"
 
@@ -104,7 +104,7 @@ def _remember(part: Part, of_tree: str, verdict: Verdict) -> None:
 
 
 def not_passed() -> list[str]:
-    """Return the parts of make test that have not passed on this very tree."""
+    """Return the parts of make test that have not passed on the current tree."""
     now = tree()
     return [part.name for part in parts("test") if not _stamp(part, now).exists()]
 
@@ -117,7 +117,7 @@ def _reason(skipped: ET.Element) -> str:
 
 
 def _cases(path: Path) -> list[ET.Element]:
-    """Return the tests of a file of JUnit's format; one that was killed leaves none."""
+    """Return the tests of a JUnit file; a pytest that was killed leaves none."""
     try:
         return list(ET.parse(path).iter("testcase"))
     except ET.ParseError:
@@ -125,7 +125,7 @@ def _cases(path: Path) -> list[ET.Element]:
 
 
 def _read(directory: Path, log: Path) -> Results:
-    """Read the files of JUnit's format that each pytest of a part wrote, and its output."""
+    """Read the JUnit files that each pytest of a part wrote, and the output of the part."""
     timed = []
     skips: Counter[tuple[str, str]] = Counter()
     for path in directory.glob("*.xml"):
@@ -277,7 +277,7 @@ def _tier(depth: str) -> int:
 
 
 def _alone(name: str, depth: str, words: Sequence[str]) -> None:
-    """Make what a part needs, then become its command."""
+    """Set up what a part needs, then replace this process by its command."""
     offered = [*SHARED, *parts(depth), *parts("nightly")]
     named = {part.name: part for part in reversed(offered)}
     if name not in named:

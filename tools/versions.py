@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Print what tests/matrix/versions.toml has, as outputs of a step of GitHub's workflows.
+"""Prints the versions of tests/matrix/versions.toml as outputs of a step of GitHub's workflows.
 
-``nox --list --json`` prints the same, but needs an environment, for which all jobs would wait.
+``nox --list --json`` prints the same, but needs an environment, which would delay all jobs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _VERSIONS = Path(__file__).parents[1] / "tests/matrix/versions.toml"
 
 versions = tomllib.loads(_VERSIONS.read_text())
 for row in versions["controllers"]:
-    # As users name it, who write make matrix VERSIONS=2.16.
+    # The name that users write, as in make matrix VERSIONS=2.16.
     row["minor"] = row["ansible_core"].rpartition(".")[0]
 for kind in ("controllers", "targets"):
     print(f"{kind}={json.dumps(versions[kind])}")

@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A board made from its .dtb: a /sys that behaves as the kernel does, with no hardware behind."""
+"""A board simulated from its .dtb: a /sys that behaves like the kernel's, without hardware."""

@@ -18,7 +18,7 @@ from .inventory import inventory, inventory_of_containers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status; an error is one line."""
+    """Run the command line, print an error as one line, and return the exit status."""
     asked = _parser().parse_args(arguments)
     try:
         asked.act(asked)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where a node's registers are for the processor, as drivers/of/address.c of Linux 6.12 has it."""
+"""Translates addresses of nodes to CPU addresses, as drivers/of/address.c of Linux 6.12 does."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .nodes import address_cells, base_name, cells_of
 
 _MOST_ADDRESS_CELLS = 4
 _ALL_ONES = (1 << 64) - 1
-# A generic bus whose addresses have as many cells keeps flags in the first.
+# A generic bus with this number of address cells has flags in the first one.
 _CELLS_WITH_FLAGS = 3
-# device_type of what Linux takes for a PCI host bridge.
+# The values of device_type that Linux takes for a PCI host bridge.
 _PCI_TYPES = {"pci", "pciex", "vci", "ht"}
 
 
 class _NoTranslationError(Exception):
-    """The address means nothing to the processor."""
+    """The address has no translation to a CPU address."""
 
 
 @dataclass(frozen=True)
 class _Bus:
-    """How the children of a node write their addresses; the first cells may be flags."""
+    """The format of the addresses of a node's children; the first cells may be flags."""
 
     address_cells: int
     size_cells: int
@@ -35,7 +35,7 @@ class _Bus:
     same_space: Callable[[int, int], bool] = operator.eq
 
     def offset(self, address: Sequence[int], window: Sequence[int], outer: _Bus) -> int | None:
-        """Return how far inside of one entry of ``ranges``; None if it is outside."""
+        """Return the offset of an address in an entry of ``ranges``, or None if it is outside."""
         if self.flag_cells and not self.same_space(address[0], window[0]):
             return None
         own = self.address_cells
@@ -46,7 +46,7 @@ class _Bus:
         return wanted - start if inside else None
 
     def moved(self, address: Sequence[int], offset: int) -> list[int]:
-        """Return the address that lies so much further on."""
+        """Return the address plus an offset."""
         flags, number = address[: self.flag_cells], address[self.flag_cells :]
         total = (_number(number) + offset) & _ALL_ONES
         low = [total >> 32, total & 0xFFFFFFFF][-len(number) :]
@@ -115,7 +115,7 @@ def _usable(bus: _Bus) -> _Bus:
 
 
 def _bus(node: Node) -> _Bus:
-    """of_match_bus(): the bus that a node is to its children."""
+    """Return the bus of a node's children, as of_match_bus() does."""
     name = base_name(node)
     if name == "pcie" or _PCI_TYPES.intersection(node.strings("device_type")[:1]):
         return _Bus(3, 2, 1, _same_pci_space)
@@ -133,7 +133,7 @@ def _same_isa_space(ours: int, theirs: int) -> bool:
 
 
 def _same_pci_space(ours: int, theirs: int) -> bool:
-    # Both kinds of memory, of 32 and of 64 bits, are one space.
+    # 32-bit and 64-bit memory are the same address space.
     return min(ours >> 24 & 3, 2) == min(theirs >> 24 & 3, 2)
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a machine can be asked from outside, through a socket: a line of JSON, and one back."""
+"""Requests to a machine through a socket: a line of JSON, and one as the answer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .watch import Fault
 
 
 def listen(machine: Machine, socket_path: Path) -> None:
-    """Answer at ``socket_path`` from now on, beside what else this process does."""
+    """Answer requests at ``socket_path`` in a thread."""
     server = _Server(str(socket_path), _Handler)
     server.machine = machine
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def ask(socket_path: Path, **request: Any) -> Any:
-    """Return the answer of the machine at ``socket_path``; SimulatorError where there is none."""
+    """Return the answer of the machine at ``socket_path``; raise SimulatorError if none comes."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(socket_path))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a board's machine is like beyond its device tree: drivers, modules, the kernel's habits.
+"""The properties of a machine beyond its device tree: drivers, modules, the kernel's behavior.
 
 Users write it as YAML, which description_file.py reads.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Linux has it in include/linux/errno.h, for itself only.
+# Internal to the kernel: include/linux/errno.h.
 EPROBE_DEFER = 517
 BUSES = ("platform", "amba")
 VFIO_DRIVERS = {"platform": "vfio-platform", "amba": "vfio-amba"}
@@ -27,7 +27,7 @@ _RESET_FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Habits:
-    """How this kernel was built and how it behaves where kernels differ."""
+    """The configuration of this kernel, and its behavior where kernels differ."""
 
     groups_at_boot: bool = False
     reset_bug: bool = False
@@ -41,9 +41,9 @@ class Habits:
 class Driver:
     """A driver; ``probe`` gives errnos by device name, with "*" for every other device.
 
-    ``remove`` is how many seconds its remove takes, and infinity for one that never returns;
-    ``makes`` names the device that it makes below each one that it is bound to, ``waits_for`` the
-    device without which it defers.
+    ``remove`` is the duration of its remove in seconds, infinity if it never returns. ``makes``
+    names the device that it creates below each device that is bound to it, and ``waits_for`` the
+    device without which it defers the probe.
     """
 
     name: str
@@ -62,11 +62,11 @@ class Driver:
 
 @dataclass(frozen=True)
 class Module:
-    """A kernel module; ``aliases`` are patterns beside those that its drivers give it.
+    """A kernel module; ``aliases`` are patterns in addition to those of its drivers.
 
-    ``then`` are those that modprobe loads after it (softdep post). ``loaded`` says whether it is
-    at boot; ``built_in`` that it is no file but part of the kernel; ``held`` that somebody uses it
-    for good.
+    ``then`` are those that modprobe loads after it (softdep post). A ``loaded`` module is loaded at
+    boot, a ``built_in`` one is part of the kernel without a file, and a ``held`` one is always in
+    use.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Extra:
-    """A device that no node of the device tree stands for."""
+    """A device without a node in the device tree."""
 
     name: str
     bus: str = "platform"
@@ -91,7 +91,7 @@ class Extra:
 
 @dataclass(frozen=True)
 class Carried:
-    """What a device carries while its native driver has it: ``kind`` is one of CARRIED."""
+    """What a device provides while it is bound to its native driver; ``kind`` is in CARRIED."""
 
     device: str
     kind: str
@@ -100,7 +100,7 @@ class Carried:
 
 @dataclass(frozen=True)
 class Description:
-    """The whole of it; ``dmi`` are names as in /sys/class/dmi/id, of a machine with ACPI."""
+    """A whole description; ``dmi`` are names as in /sys/class/dmi/id, of a machine with ACPI."""
 
     kernel: Habits = Habits()
     natives: str = "each"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A description as users write it, in YAML; README.md has one with every part."""
+"""Reads a description from YAML; README.md has an example with every key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Part = TypeVar("_Part")
 
 
 def read_file(path: Path) -> Description:
-    """Return the description in a file; SimulatorError in one line if it is none."""
+    """Return the description in a file; raise SimulatorError, with one line, if it is invalid."""
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -43,7 +43,7 @@ def read_file(path: Path) -> Description:
 
 
 def parse(text: str) -> Description:
-    """Return a description from YAML; SimulatorError in one line if it is none."""
+    """Return a description from YAML; raise SimulatorError, with one line, if it is invalid."""
     try:
         given = yaml.safe_load(text)
     except yaml.YAMLError as error:

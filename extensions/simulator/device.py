@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A device, and what depends on what."""
+"""Devices, the links between them, and IOMMU groups."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .tree import File
 class Device:
     """A device on the platform or the AMBA bus.
 
-    ``home`` is its directory; ``streams`` are what its node says to ``iommu``; ``held_by`` is the
-    thread that has the device's lock.
+    ``home`` is its directory, ``streams`` are its stream IDs at ``iommu``, and ``held_by`` is the
+    thread that holds the device's lock.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Device:
 
 @dataclass(eq=False)
 class DeviceLink:
-    """``consumer`` does not probe without ``supplier``, and loses its driver with it.
+    """A device link: ``consumer`` is probed after ``supplier``, and unbound before it.
 
-    One that ``is_relaxed`` makes nobody wait (DL_FLAG_SYNC_STATE_ONLY); while ``is_ending``, the
-    consumer loses its driver for the supplier is about to.
+    One that ``is_relaxed`` does not delay the probe (DL_FLAG_SYNC_STATE_ONLY). While ``is_ending``,
+    the consumer is unbound because the supplier is about to be.
     """
 
     supplier: Device
@@ -63,7 +63,7 @@ class DeviceLink:
 
     @property
     def status(self) -> str:
-        """As status_show in drivers/base/core.c, but for what lasts only while a probe runs."""
+        """Return the status as status_show in drivers/base/core.c, but for states of a probe."""
         if self.supplier.driver is None:
             return "dormant"
         if self.is_ending:
@@ -89,10 +89,10 @@ class Group:
 
     @property
     def is_owned(self) -> bool:
-        """Whether user space holds the group by its VFIO node."""
+        """Return whether user space has the VFIO node of the group open."""
         return self.vfio_node is not None and self.vfio_node.opened > 0
 
     @property
     def node(self) -> str:
-        """The name of its VFIO node below /dev/vfio."""
+        """Return the name of the group's VFIO node below /dev/vfio."""
         return f"noiommu-{self.number}" if self.is_noiommu else str(self.number)

@@ -13,7 +13,7 @@ from typing import Iterator
 
 @dataclass(eq=False, repr=False)
 class Node:
-    """A node; its properties are raw, and in the order of the file as its children are."""
+    """A node; its properties are raw bytes. Both they and its children are in file order."""
 
     name: str
     path: str = "/"
@@ -37,7 +37,7 @@ class Node:
         return struct.unpack_from(f">{len(value) // 4}I", value)
 
     def walk(self) -> Iterator[Node]:
-        """This node and all below it, in the order of the file."""
+        """Yield this node and all nodes below it, in the order of the file."""
         waiting = [self]
         while waiting:
             node = waiting.pop()

@@ -16,9 +16,9 @@ from .errors import SimulatorError
 
 _MAGIC = 0xD00DFEED.to_bytes(4, "big")
 _HEADER = struct.Struct(">2I")
-# FDT_MAX_DEPTH in drivers/of/fdt.c is 64: Linux leaves out what lies deeper than this.
+# FDT_MAX_DEPTH in drivers/of/fdt.c is 64: Linux omits nodes that are deeper than this.
 _DEEPEST = 62
-# A name of the tree is a name in /sys too.
+# Names that a node cannot have, because each is a file name in /sys.
 _NO_NAMES = ("", ".", "..")
 
 
@@ -88,7 +88,7 @@ def _properties(blob: bytearray, node: int) -> dict[str, bytes]:
     offset = libfdt.fdt_first_property_offset(blob, node)
     while offset >= 0:
         name, value, _length = libfdt.fdt_get_property_by_offset(blob, offset)
-        # Linux finds the first of two with the same name.
+        # Linux uses the first of two properties with the same name.
         properties.setdefault(name, bytes(value))
         offset = libfdt.fdt_next_property_offset(blob, offset)
     return properties

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Linux sets up before it makes devices, so that it never makes any of them.
+"""Nodes that Linux sets up before it creates devices, most of which never become devices.
 
-Every kernel has its own tables, by its configuration. These are the ones that Debian's
-linux-image-6.12.117+deb13-arm64 carries (read from its Image), which has all that the guest's has.
+The tables depend on the configuration of the kernel. These are from the Image of Debian's
+linux-image-6.12.117+deb13-arm64, which has all entries that the guest's kernel has.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CONTROLLERS = _words(
     socionext,synquacer-exiu
     """
 )
-# irq-imx-gpcv2.c hands its node back, for it has a driver for power domains as well.
+# irq-imx-gpcv2.c clears OF_POPULATED again, because the node also has a driver for power domains.
 _HANDED_BACK = frozenset({"fsl,imx7d-gpc", "fsl,imx8mq-gpc"})
 # CLK_OF_DECLARE in drivers/clk
 _CLOCKS = _words(
@@ -77,13 +77,13 @@ _CLOCKS_OF_DEVICES = _words(
 
 
 def taken_early(root: Node) -> set[Node]:
-    """Nodes that are OF_POPULATED before any device is made, so that none is made of them."""
+    """Return the nodes that are OF_POPULATED early, so that no devices are created for them."""
     clocks = {node for node in _available(root) if is_compatible(node, _CLOCKS)}
     return clocks | _interrupt_controllers(root)
 
 
 def set_up_early(root: Node) -> set[Node]:
-    """Nodes that already do their work (FWNODE_FLAG_INITIALIZED): nobody has to wait for them."""
+    """Return the nodes with FWNODE_FLAG_INITIALIZED, for which no consumer has to wait."""
     clocks = {node for node in _available(root) if is_compatible(node, _CLOCKS_OF_DEVICES)}
     return clocks | taken_early(root)
 
@@ -93,7 +93,7 @@ def _available(root: Node) -> Iterator[Node]:
 
 
 def _interrupt_controllers(root: Node) -> set[Node]:
-    """of_irq_init(): the root controllers, and from them on each whose parent is there."""
+    """Return root controllers and those whose parent is initialized, as of_irq_init() does."""
     by_phandle = phandles(root)
     waiting = {
         node: _parent(node, by_phandle)

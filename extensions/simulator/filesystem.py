@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A machine's tree as a file system (FUSE) with the manners of sysfs."""
+"""A machine's tree as a file system (FUSE) that behaves like sysfs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _WANTED = {os.O_RDONLY: os.R_OK, os.O_WRONLY: os.W_OK, os.O_RDWR: os.R_OK | os.W
 
 
 class _RunOfModprobe(File):
-    """What one run of modprobe has to say, and then the simulator to it.
+    """The request of one run of modprobe, and the answer of the simulator.
 
-    It writes its arguments with a NUL after each and its configuration after them, and reads on
-    from there: its exit status on a line, and its output.
+    modprobe writes its arguments, each followed by a NUL, and its configuration. From that offset,
+    it reads a line with its exit status, and its output.
     """
 
     __slots__ = ("_answer", "_modules", "_said")
@@ -53,7 +53,7 @@ class _RunOfModprobe(File):
 
 
 class FileSystem:
-    """Serves the tree; ``when_mounted`` is called once the kernel asks for it."""
+    """Serves the tree; calls ``when_mounted`` once the kernel has mounted it."""
 
     use_ns = True
 
@@ -88,7 +88,7 @@ class FileSystem:
         }
 
     def readdir(self, path: str, _fh: int) -> list[tuple[str, int, int]]:
-        """Names with their types, as sysfs tells them, so that nobody has to ask for each."""
+        """Return names with their types, as sysfs does, so that no stat of each is needed."""
         folder = self._entry(path)
         if not isinstance(folder, Folder):
             raise failure(errno.ENOTDIR)
@@ -183,7 +183,7 @@ class FileSystem:
         return {"f_bsize": _PAGE, "f_frsize": _PAGE, "f_namemax": 255}
 
     def _folder_in_dev(self, path: str) -> Folder:
-        """Return where ``path`` is; sysfs takes no names of ours, and /dev does."""
+        """Return the directory of ``path``; entries can be created in /dev, but not in sysfs."""
         folder = self._entry(path.rpartition("/")[0])
         if not path.startswith("/dev/vfio/") or not isinstance(folder, Folder):
             raise failure(errno.EPERM)
@@ -203,9 +203,9 @@ class FileSystem:
 
 
 def _check_permission(file: File, wanted: int) -> None:
-    """EACCES where the caller may not do that; other groups of a user than the first do not count.
+    """Raise EACCES if the caller has no permission; supplementary groups are ignored.
 
-    Even root cannot open what nobody may: kernfs_fop_open in fs/kernfs/file.c.
+    Root needs one permission bit as well: kernfs_fop_open in fs/kernfs/file.c.
     """
     uid, gid, _pid = mfusepy.fuse_get_context()
     granted = file.mode
@@ -234,8 +234,9 @@ def serve(machine: Machine, mount_point: Path, when_mounted: Callable[[], None])
         foreground=True,
         raw_fi=False,
         allow_other=True,
-        # Nothing is kept between two looks: a write to one file changes others. Only the folders on
-        # the way are (seconds), and none are asked for permission; what is at the end is always.
+        # Content and attributes are not cached, because a write to one file changes others. Only
+        # lookups of directories are, for a second. Permission is not checked for the directories of
+        # a path, but always for its last component.
         direct_io=True,
         attr_timeout=0,
         entry_timeout=1,

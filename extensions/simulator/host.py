@@ -4,9 +4,9 @@
 
 """Hosts that run on this machine, each with a simulated /sys.
 
-A host has processes, mounts and files of its own: its root is this machine's, and what it writes
-is kept in memory and gone when the host is stopped. A host that is only served has none of that;
-its /sys is for a container to mount.
+A host has its own processes, mounts and files. Its root is an overlay of this machine's: what it
+writes is in memory, and lost when the host is stopped. A host that is only served has none of
+these; a container mounts its /sys.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LONGEST_SOCKET_PATH = 107
 
 
 def run_folder() -> Path:
-    """Where running hosts have their directories: ARMFLEET_SIMULATOR_HOSTS, or one in the cache."""
+    """Return the directory of running hosts: ARMFLEET_SIMULATOR_HOSTS, or one in the cache."""
     chosen = os.environ.get("ARMFLEET_SIMULATOR_HOSTS")
     if chosen:
         return Path(chosen)
@@ -63,7 +63,7 @@ class Host:
 
     @property
     def mount(self) -> Path:
-        """Has ``sys``, ``dev/vfio`` and ``modprobe``, for a host that is only served."""
+        """Return the mount point, which has ``sys``, ``dev/vfio`` and ``modprobe``."""
         return self.folder / "mount"
 
     @property
@@ -76,7 +76,7 @@ class Host:
 
     @property
     def pid(self) -> int | None:
-        """The process that serves the host, or None if it does not run."""
+        """Return the ID of the process that serves the host, or None if it does not run."""
         try:
             with (self.folder / "pid").open() as stream:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -87,7 +87,7 @@ class Host:
         return None
 
     def stop(self) -> None:
-        """End the host and all its processes; nothing of it is left."""
+        """Stop the host and all its processes, and delete its files."""
         pid = self.pid
         if pid is not None:
             watched = os.pidfd_open(pid)
@@ -100,7 +100,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Plan:
-    """A host to be: its board, and whether it is only served."""
+    """A host to start: its board, and whether it is only served."""
 
     name: str
     device_tree: Path | None
@@ -116,7 +116,7 @@ def running() -> list[Host]:
 
 
 def start(plans: Sequence[Plan]) -> list[Host]:
-    """Start hosts, as many at a time as there are cores; all run, or none and SimulatorError."""
+    """Start hosts, one per core at a time; if one fails, stop all and raise SimulatorError."""
     _check(plans)
     hosts: list[Host] = []
     abreast = os.cpu_count() or 1
@@ -158,7 +158,7 @@ def _begin(plan: Plan) -> tuple[Host, int]:
         os.close(ready)
         _live(lambda: _launch(plan, host, told), told)
     os.close(told)
-    # The child ends at once; what it leaves running is the host.
+    # The child exits at once; its own child is the host.
     os.waitpid(pid, 0)
     return host, ready
 
@@ -176,7 +176,7 @@ def _last_words(host: Host) -> str:
 
 
 def _live(life: Callable[[], None], told: int) -> NoReturn:
-    """Be a child process: whatever happens, nothing of the parent's goes on in it."""
+    """Run a child process, and exit in any case, so that it runs no more code of the parent."""
     # The garbage collector writes to each object that it inspects, which copies its page.
     gc.freeze()
     try:
@@ -208,11 +208,11 @@ def _say_to(log: Path) -> None:
 
 
 def _serve(plan: Plan, host: Host, told: int) -> None:
-    # Processes that end are nobody's but ours, as the first one of the host.
+    # As the first process of the host, this one is the parent of its orphans: reap them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     alive = (host.folder / "pid").open("w")
-    # As this machine counts it, whose /proc this still is. Nobody else can write it down: the root
-    # of all who share these mounts is soon another.
+    # The process ID in this machine's PID namespace, whose /proc is still mounted. No other process
+    # can write it, because the root of all that share these mounts is about to change.
     print(Path("/proc/self").readlink(), file=alive, flush=True)
     fcntl.flock(alive, fcntl.LOCK_EX)
     machine = build(
@@ -234,7 +234,7 @@ def _serve(plan: Plan, host: Host, told: int) -> None:
 
 
 def _furnish(host: Host) -> None:
-    """Make the host's root: this machine's, with a /sys, a /proc and a /dev of its own."""
+    """Set up the host's root: an overlay of this machine's, with its own /sys, /proc and /dev."""
     memory = host.folder / "memory"
     namespace.mount("tmpfs", memory, "mode=755")
     for name in ("upper", "work", "root"):

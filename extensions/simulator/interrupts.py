@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which controllers a node's interrupts go to; drivers/of/irq.c of Linux 6.12."""
+"""Finds the controllers of a node's interrupts, as drivers/of/irq.c of Linux 6.12 does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .nodes import (
     is_compatible,
 )
 
-# of_irq_imap_abusers: this interrupt-map is for their drivers alone
+# of_irq_imap_abusers: only their drivers use this interrupt-map
 _OWN_MAP = frozenset(
     {
         "cbea,platform-spider-pic",
@@ -33,12 +33,12 @@ _OWN_MAP = frozenset(
     }
 )
 _EVERY_BIT = 0xFFFFFFFF
-# of_irq_parse_one() inspects no more of a device's reg.
+# of_irq_parse_one() reads at most this number of cells of a device's reg.
 _UNIT_CELLS = 3
 
 
 class _Hop(NamedTuple):
-    """A hop on an interrupt's way: a node, and the interrupt as that node counts them."""
+    """A node on the path of an interrupt, and the interrupt as that node numbers it."""
 
     node: Node
     unit: Sequence[int]
@@ -46,7 +46,7 @@ class _Hop(NamedTuple):
 
 
 def controllers(node: Node, by_phandle: Mapping[int, Node]) -> Iterator[Node]:
-    """Yield the controller of each interrupt, up to the first that leads nowhere."""
+    """Yield the controller of each interrupt, up to the first interrupt without one."""
     unit = [*node.cells("reg")[:_UNIT_CELLS], *[0] * _UNIT_CELLS][:_UNIT_CELLS]
     for parent, specifier in _interrupts(node, by_phandle):
         controller = _last(_Hop(parent, unit, specifier), by_phandle)
@@ -88,7 +88,7 @@ def _extended(
 
 
 def _last(hop: _Hop | None, by_phandle: Mapping[int, Node]) -> Node | None:
-    """of_irq_parse_raw(): from one hop to the next until one is a controller."""
+    """Follow the hops up to a controller, as of_irq_parse_raw() does."""
     seen: set[Node] = set()
     hop = hop and _counted_in(hop)
     while hop and hop.node not in seen:
@@ -128,7 +128,7 @@ def _mapped(hop: _Hop, by_phandle: Mapping[int, Node]) -> _Hop | None:
 def _entries(
     node: Node, width: int, by_phandle: Mapping[int, Node]
 ) -> Iterator[tuple[Sequence[int], _Hop]]:
-    """Yield the lines of an interrupt-map, up to the first that is malformed."""
+    """Yield the entries of an interrupt-map, up to the first that is malformed."""
     cells = node.cells("interrupt-map")
     while len(cells) > width + 1:
         parent = by_phandle.get(cells[width])

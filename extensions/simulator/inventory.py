@@ -15,7 +15,7 @@ import yaml
 from .host import Host
 
 SSH = Path(__file__).with_name("ssh")
-# ``ssh`` is played by a program of ours.
+# A program of the simulator stands in for ``ssh``.
 _SETTINGS = {
     "ansible_connection": "ssh",
     "ansible_user": "root",
@@ -34,7 +34,7 @@ def inventory(hosts: Sequence[Host]) -> str:
 
 
 def inventory_of_containers() -> str:
-    """How the hosts of ``simulated`` are reached, whichever they are, in podman's containers."""
+    """Return an inventory that connects to any hosts of ``simulated`` in podman's containers."""
     address = {"ansible_host": "podman:{{ inventory_hostname }}"}
     return _group({"vars": {**_SETTINGS, **address}})
 

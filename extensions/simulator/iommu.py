@@ -15,13 +15,13 @@ from .tree import Tree
 
 
 def lowest_free(taken: Iterable[int]) -> int:
-    """Return the number that the kernel's allocators of numbers hand out next."""
+    """Return the lowest free number, which ID allocators of the kernel return next."""
     used = set(taken)
     return next(number for number in range(len(used) + 1) if number not in used)
 
 
 class Groups:
-    """All groups of the machine; ``taken`` are numbers of those that hold no device of ours."""
+    """All groups of the machine; ``taken`` are numbers of groups without a simulated device."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
@@ -29,14 +29,14 @@ class Groups:
         self.taken: set[int] = set()
 
     def configure(self, device: Device, *, is_native: bool) -> int:
-        """As of_dma_configure and iommu_device_use_default_domain; an errno, or 0."""
+        """Do as of_dma_configure and iommu_device_use_default_domain; return an errno, or 0."""
         refusal = self.join(device)
         if refusal:
             return refusal
         return errno.EBUSY if is_native and device.group and device.group.is_owned else 0
 
     def join(self, device: Device) -> int:
-        """Give the device its group, if an IOMMU translates for it; an errno, or 0."""
+        """Add the device to its group, if it is behind an IOMMU; return an errno, or 0."""
         if device.group or device.iommu is None:
             return 0
         if device.iommu.driver is None:
@@ -49,7 +49,7 @@ class Groups:
         return 0
 
     def join_unsafe(self, device: Device) -> None:
-        """Give the device a group of VFIO's own, behind no IOMMU."""
+        """Create a no-IOMMU group of VFIO for the device."""
         group = self._new(is_noiommu=True)
         self._tree.put(f"{group.folder}/name", "vfio-noiommu\n")
         self._add(device, group)

@@ -24,7 +24,7 @@ from .device import Device, DeviceLink
 from .iommu import Groups
 from .tree import Tree, failure
 
-# driver_set_override in drivers/base/driver.c: what does not fit into a page with its end.
+# driver_set_override in drivers/base/driver.c: the value and its end must fit into a page.
 _LONGEST_OVERRIDE = 4094
 _WRITE_ONLY = 0o200
 _AWAITS = "waiting_for_supplier"
@@ -32,7 +32,7 @@ _ACTIONS = (b"add", b"remove", b"change", b"move", b"online", b"offline", b"bind
 
 
 class Subsystem(Protocol):
-    """What a driver does in a subsystem of its own, as VFIO's drivers do."""
+    """Callbacks of drivers that belong to a subsystem, as VFIO's drivers do."""
 
     def probe(self, driver: Driver, device: Device) -> int: ...
 
@@ -60,10 +60,10 @@ class Kernel:
         for bus in BUSES:
             self._add_bus(bus)
 
-    # Devices and drivers come and go.
+    # Adding and removing devices and drivers.
 
     def add_device(self, device: Device) -> None:
-        """Add a device; it is probed at once, as a device that is plugged in."""
+        """Add a device and probe it at once, as at hotplug."""
         with self.changed:
             self._show_device(device)
             self.devices[device.bus, device.name] = device
@@ -75,7 +75,7 @@ class Kernel:
             self._retry_deferred()
 
     def remove_device(self, device: Device) -> None:
-        """Take a device away, as a device tree overlay that is removed does."""
+        """Remove a device, as the removal of a device tree overlay does."""
         with self.changed:
             if device.driver:
                 self._release(device)
@@ -89,7 +89,7 @@ class Kernel:
             self.tree.remove(device.home)
 
     def register(self, driver: Driver) -> None:
-        """Add a driver; it takes the devices that match and have none."""
+        """Add a driver, and bind matching devices that have no driver to it."""
         with self.changed:
             self._show_driver(driver)
             self.drivers[driver.bus, driver.name] = driver
@@ -101,9 +101,9 @@ class Kernel:
             self._retry_deferred()
 
     def unregister(self, driver: Driver) -> None:
-        """Remove a driver; every device that it has is left without one, unasked."""
+        """Remove a driver, and unbind every device that is bound to it."""
         with self.changed:
-            # bus_remove_driver in drivers/base/bus.c: nobody can ask for it while it lets go.
+            # bus_remove_driver in drivers/base/bus.c: no device can bind to it while it unbinds.
             del self.drivers[driver.bus, driver.name]
             if not driver.suppress_bind_attrs:
                 for name in ("bind", "unbind"):
@@ -128,9 +128,9 @@ class Kernel:
         self.tree.point(f"{consumer.home}/supplier:{supplier.bus}:{supplier.name}", home)
 
     def relax_links(self) -> None:
-        """Wait no longer for suppliers that no driver takes, as Linux some seconds after boot.
+        """Stop waiting for suppliers without a driver, as Linux does some seconds after boot.
 
-        See fw_devlink_drivers_done in drivers/base/core.c; cycles end here, too.
+        See fw_devlink_drivers_done in drivers/base/core.c. This breaks cycles, too.
         """
         with self.changed:
             for device in self.devices.values():
@@ -143,7 +143,7 @@ class Kernel:
                 self._is_triggered = True
                 self._retry_deferred()
 
-    # What user space writes.
+    # Writes from user space.
 
     def _store_override(self, device: Device, data: bytes) -> None:
         if len(data) > _LONGEST_OVERRIDE:
@@ -195,7 +195,7 @@ class Kernel:
             raise failure(errno.ENODEV)
         return device
 
-    # What the kernel does then; a negative errno stops the search for a driver, a positive one
+    # The response of the kernel. A negative errno stops the search for a driver, a positive one
     # lets the next driver try (really_probe in drivers/base/dd.c).
 
     def _attach(self, device: Device) -> int:
@@ -282,7 +282,7 @@ class Kernel:
         if device.made:
             self.remove_device(device.made)
             device.made = None
-        # Before remove() runs, so that a driver that hangs there is not seen any more.
+        # Before remove() runs, so that sysfs shows no driver if it hangs there.
         self._hide_bound(driver, device)
         subsystem = self._subsystem(driver)
         if subsystem:
@@ -325,7 +325,7 @@ class Kernel:
         while device.held_by not in (None, threading.get_ident()):
             self.changed.wait()
 
-    # What can be seen of it.
+    # The representation in sysfs.
 
     def _add_bus(self, bus: str) -> None:
         home = f"bus/{bus}"
@@ -451,7 +451,7 @@ def _folder(driver: Driver) -> str:
 
 
 def _text(data: bytes, *, is_name: bool = False) -> str:
-    """What the kernel takes of a write: it ends at a NUL, an override at a newline as well."""
+    """Return what the kernel uses of a write: up to a NUL, of an override up to a newline too."""
     text = data.partition(b"\0")[0]
     text = re.sub(rb"\n\Z", b"", text) if is_name else text.partition(b"\n")[0]
     return text.decode(errors="surrogateescape")
@@ -464,12 +464,12 @@ def _store_uevent(data: bytes) -> None:
 
 
 def uevent(device: Device) -> bytes:
-    """The file of a device's properties, a line each, and more if a name has ends of lines."""
+    """Return the uevent file of a device: a line per property, more if a name has newlines."""
     return "".join(line + "\n" for line in uevent_properties(device)).encode()
 
 
 def uevent_properties(device: Device) -> list[str]:
-    """Return what the kernel tells of a device in an event, each as 'KEY=value'."""
+    """Return the properties of a device in an event of the kernel, each as 'KEY=value'."""
     driver = [f"DRIVER={device.driver.name}"] if device.driver else []
     amba = [f"AMBA_ID={device.amba_id}"] if device.bus == "amba" else []
     return [*driver, *device.of_properties, *amba, f"MODALIAS={device.modalias}"]

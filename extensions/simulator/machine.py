@@ -23,7 +23,7 @@ from .watch import Watch
 
 DEVICE_TREE = "firmware/devicetree/base"
 
-# Folders of /sys that are there whatever the board is; fs/cgroup is for systemd to mount on.
+# Directories of /sys that exist on every board; fs/cgroup is a mount point for systemd.
 _FOLDERS = (
     "block",
     "class/iommu",
@@ -55,7 +55,7 @@ _VFIO_MODULES = (
 
 @dataclass
 class Machine:
-    """What a simulated host runs on; ``tree`` is /sys."""
+    """The machine of a simulated host; ``tree`` is /sys."""
 
     tree: Tree
     kernel: Kernel
@@ -65,7 +65,7 @@ class Machine:
 
 
 def build(root: Node | None, description: Description | None = None) -> Machine:
-    """Boot a board; without a device tree it is one that boots with ACPI."""
+    """Boot a board, with ACPI if it has no device tree."""
     description = description or Description()
     tree = Tree()
     for folder in _FOLDERS:
@@ -106,7 +106,7 @@ def _modules(description: Description) -> list[Module]:
         for compatible, name in description.reset_functions.items()
     ]
     modules = [*description.modules]
-    # VFIO's device nodes are a part of it (CONFIG_VFIO_DEVICE_CDEV).
+    # VFIO's device nodes require iommufd (CONFIG_VFIO_DEVICE_CDEV).
     iommufd = (_IOMMUFD,) if description.kernel.device_cdev else ()
     for module in (*iommufd, *_VFIO_MODULES, *resets):
         has_parameters = module.name != "vfio" or description.kernel.noiommu
@@ -122,7 +122,7 @@ def _modules(description: Description) -> list[Module]:
 
 
 def _natives(devices: Sequence[Device], described: Sequence[Driver]) -> list[Driver]:
-    """Return a driver for each kind of device that no described driver takes."""
+    """Return a driver for each kind of device that no described driver matches."""
     drivers: dict[tuple[str, str], Driver] = {}
     for device in devices:
         if any(driver.bus == device.bus and matches(driver, device) for driver in described):
@@ -136,7 +136,7 @@ def _natives(devices: Sequence[Device], described: Sequence[Driver]) -> list[Dri
             device.bus,
             compatible=device.compatible[:1],
             hids=(kind,) if kind == device.hid else (),
-            # As drivers of IOMMUs have it: their users would lose more than a device.
+            # IOMMU drivers set it, because unbinding one would affect all devices behind it.
             suppress_bind_attrs=any(carried.kind == "iommu" for carried in device.carries),
         )
     return list(drivers.values())
@@ -188,7 +188,7 @@ def _device(
 
 
 def of_properties(node: Node, kind: str, aliases: Sequence[str]) -> Iterator[str]:
-    """Yield what an event tells of a device's node, as of_device_uevent in drivers/of/device.c."""
+    """Yield event properties of a device's node, as of_device_uevent in drivers/of/device.c."""
     compatible = node.strings("compatible")
     yield f"OF_NAME={node.name.partition('@')[0]}"
     yield f"OF_FULLNAME={node.path}"
@@ -219,7 +219,7 @@ def _amba_id(node: Node) -> str:
     told = node.cells("arm,primecell-periphid")
     if told:
         return f"{told[0]:08X}"
-    # What the hardware of ARM's own cells says: part number, designer "A", revision 1.
+    # The peripheral ID of ARM's PrimeCells: part number, designer "A", revision 1.
     parts = [re.fullmatch(r"arm,pl(\d{3})", value) for value in node.strings("compatible")]
     part = next((match.group(1) for match in parts if match), None)
     return f"00041{part}" if part else "0" * 8
@@ -294,7 +294,7 @@ def _phandles(root: Node) -> dict[int, Node]:
 
 
 def _aliases(root: Node) -> dict[str, list[str]]:
-    """Aliases by path; the kernel tells those alone that end in a number."""
+    """Return aliases by path; the kernel reports only those that end in a number."""
     by_path: dict[str, list[str]] = {}
     for node in root.children:
         for name in node.properties if node.name == "aliases" else ():

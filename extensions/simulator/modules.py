@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Kernel modules, and modprobe as it answers for them."""
+"""Kernel modules, modprobe and modinfo."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .kernel import Kernel
 from .tree import File, failure
 from .vfio import NOIOMMU
 
-# kstrtobool in lib/kstrtox.c looks no further.
+# kstrtobool in lib/kstrtox.c reads only these first characters.
 _TRUE = ("1", "y", "t", "on")
 _FALSE = ("0", "n", "f", "of")
 # Parameters that the kernel lets root change while the module is loaded.
@@ -29,7 +29,7 @@ _WRITABLE = (NOIOMMU,)
 
 
 class ModprobeError(Exception):
-    """What modprobe ends with, in its own words."""
+    """An error, with the message that modprobe prints."""
 
 
 class Answer(NamedTuple):
@@ -64,12 +64,12 @@ class Modules:
                 self._modules.setdefault(driver.module, module)
 
     def add(self, module: Module, drivers: Sequence[Driver] = ()) -> None:
-        """Install a module, in the place of one of its name."""
+        """Install a module, or replace the one of the same name."""
         self._modules[module.name] = module
         self._drivers_by_module[module.name] = list(drivers)
 
     def forget(self, name: str) -> None:
-        """Remove a module's file; one that is loaded stays so."""
+        """Remove a module's file; a loaded module stays loaded."""
         del self._modules[name]
         self._drivers_by_module.pop(name, None)
 
@@ -78,7 +78,7 @@ class Modules:
         return {name: (module, self._drivers_of(name)) for name, module in self._modules.items()}
 
     def boot(self) -> None:
-        """Set up what is built in, then load what is loaded at boot."""
+        """Set up built-in modules, then load those that are loaded at boot."""
         for module in self._modules.values():
             if module.built_in:
                 self._show(module, {})
@@ -90,7 +90,7 @@ class Modules:
                 self.load(module.name)
 
     def request(self, name: str) -> bool:
-        """What the kernel's own request_module does: whether the module is there afterwards."""
+        """Load a module as the kernel's request_module does; return whether it is loaded."""
         try:
             self._insert(name, {}, _Configuration())
         except (ModprobeError, OSError):
@@ -98,7 +98,7 @@ class Modules:
         return True
 
     def load(self, name: str) -> None:
-        """Load a module with its defaults; ModprobeError or OSError where that fails."""
+        """Load a module with its defaults; raise ModprobeError or OSError if that fails."""
         self._insert(name, {}, _Configuration())
 
     def modprobe(self, arguments: Sequence[str], configuration: str) -> Answer:
@@ -146,7 +146,7 @@ class Modules:
         return ""
 
     def _run_all(self, asked: argparse.Namespace, configuration: _Configuration) -> str:
-        """As insmod_all in kmod's tools/modprobe.c: one that fails does not end the others."""
+        """Run for each module despite failures, as insmod_all in kmod's tools/modprobe.c."""
         answers = []
         for word in asked.words:
             alone = argparse.Namespace(**{**vars(asked), "all": False, "words": [word]})
@@ -190,7 +190,7 @@ class Modules:
         module = self._modules.get(name)
         aliases = list(module.aliases) if module else []
         if module and module.built_in:
-            # modules.builtin.modinfo has none that the build makes of a table of ids, before 6.18.
+            # Before 6.18, modules.builtin.modinfo has no aliases from tables of IDs.
             return aliases
         for driver in self._drivers_of(name):
             for compatible in driver.compatible:
@@ -219,7 +219,7 @@ class Modules:
                 self._insert(follower, {}, configuration)
 
     def _insert_need(self, name: str, configuration: _Configuration) -> None:
-        """As a part of modprobe's list, which has what a need needs and what follows it."""
+        """Insert a dependency, with its own dependencies and softdeps, as modprobe lists them."""
         self._insert(name, {}, configuration)
         for need in self._modules[name].needs:
             self._insert_need(need, configuration)
@@ -258,7 +258,7 @@ class Modules:
         return f"insmod /lib/modules/{os.uname().release}/kernel/{name}.ko"
 
     def _show(self, module: Module, values: Mapping[str, str]) -> None:
-        """Show the parameters; one that is built in and has none is not seen at all."""
+        """Show the parameters; a built-in module without parameters is not shown at all."""
         for name, default in module.parameters.items():
             path = f"module/{module.name}/parameters/{name}"
             file = self._kernel.tree.put(path, values.get(name, default) + "\n")
@@ -267,7 +267,7 @@ class Modules:
                 file.store = partial(_store_flag, file)
 
     def _remove(self, name: str) -> None:
-        """As rmmod_do_module in kmod's tools/modprobe.c."""
+        """Remove a module, as rmmod_do_module in kmod's tools/modprobe.c does."""
         if self._modules[name].built_in:
             raise ModprobeError(f"modprobe: FATAL: Module {name} is builtin.")
         if not self._is_loaded(name):
@@ -281,7 +281,7 @@ class Modules:
         if self._is_in_use(name):
             raise ModprobeError(f"modprobe: FATAL: Module {name} is in use.")
         self._take_out(name)
-        # Each is tried once, the innermost first: what only became unused on the way stays.
+        # Each is tried once, the innermost first: one that becomes unused later stays loaded.
         for need in dict.fromkeys(self._with_needs(name)):
             if need != name and self._is_loaded(need) and not self._is_in_use(need):
                 self._take_out(need)
@@ -313,7 +313,7 @@ class Modules:
 
 @dataclass
 class _Configuration:
-    """modprobe.d, the command line's part of it included."""
+    """The configuration in modprobe.d and on the kernel command line."""
 
     blacklist: set[str] = field(default_factory=set)
     aliases: dict[str, list[str]] = field(default_factory=dict)
@@ -363,7 +363,7 @@ _PARSER = _parser()
 
 
 def _in_module(driver: Driver) -> Driver:
-    """A driver that is in no module of its own is in one that is built in."""
+    """Return the driver; one without a module of its own is in a built-in module."""
     return driver if driver.module else replace(driver, module=_underscored(driver.name))
 
 
@@ -377,14 +377,14 @@ def _underscored(name: str) -> str:
 
 
 def _flag(value: str) -> str | None:
-    """Return a boolean as the kernel shows it, or None for what it does not take."""
+    """Return a boolean as the kernel shows it, or None if the value is invalid."""
     if value.lower().startswith(_TRUE):
         return "Y"
     return "N" if value.lower().startswith(_FALSE) else None
 
 
 def _checked(value: str, default: str) -> str:
-    """A parameter's value as the kernel shows it; those that are Y or N at first are booleans."""
+    """Return a parameter's value as the kernel shows it; a default of Y or N means a boolean."""
     if default not in ("Y", "N"):
         return value
     flag = _flag(value)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The system calls that make a namespace a machine of its own; Python 3.11 has none of them."""
+"""System calls for namespaces and mounts; Python 3.11 has none of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def leave_machine(name: str) -> None:
-    """Mounts, a host name and, for children, process numbers of our own from here on."""
+    """Enter new mount and UTS namespaces; children enter a new PID namespace."""
     new = _NEW_MOUNTS | _NEW_NAMES | _NEW_PIDS
     _check(_libc.unshare(new), "a namespace of its own")
     socket.sethostname(name)
@@ -34,8 +34,8 @@ def leave_machine(name: str) -> None:
 
 
 def enter(pid: int) -> None:
-    """Be, with all children, in the machine of that process; its numbers count for children."""
-    # Its own /proc would not have them any more, once the first is entered.
+    """Enter the mount and UTS namespaces of a process; children enter its PID namespace."""
+    # All are opened first: in the namespaces, /proc does not have them under this process ID.
     opened = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name in ("pid", "uts", "mnt")]
     for descriptor in opened:
         _check(_libc.setns(descriptor, 0), f"the namespaces of process {pid}")
@@ -43,13 +43,13 @@ def enter(pid: int) -> None:
 
 
 def mount(kind: str, target: Path, options: str = "") -> None:
-    """Mount a file system that is on no device."""
+    """Mount a file system without a device."""
     target.mkdir(parents=True, exist_ok=True)
     _mount(kind, target, kind, 0, options)
 
 
 def bind(source: Path, target: Path) -> None:
-    """Have ``source``, a directory or a file, be at ``target`` too."""
+    """Bind-mount ``source``, a directory or a file, on ``target``."""
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     else:
@@ -59,12 +59,12 @@ def bind(source: Path, target: Path) -> None:
 
 
 def unmount(target: Path) -> None:
-    """Take a mount away, also where it is in use still."""
+    """Detach a mount, even if it is in use."""
     _check(_libc.umount2(os.fsencode(target), _DETACH), f"{target} unmounted")
 
 
 def change_root(root: Path) -> None:
-    """Make ``root`` the root for all processes here; the old one is not there any more."""
+    """Make ``root`` the root of this mount namespace, and detach the old one."""
     old = root / ".old-root"
     old.mkdir()
     number = _PIVOT_ROOT[os.uname().machine]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Linux asks a node, wherever it reads the tree; drivers/of/base.c and irq.c of Linux 6.12."""
+"""Queries of device-tree nodes, as in drivers/of/base.c and irq.c of Linux 6.12."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .devicetree import Node
 
 
 def is_available(node: Node) -> bool:
-    """Return whether the node itself may be used; what its ancestors say is another question."""
+    """Return whether the node itself is enabled, regardless of its ancestors."""
     return "status" not in node.properties or node.strings("status")[:1] in (("okay",), ("ok",))
 
 
 def is_compatible(node: Node, wanted: Collection[str]) -> bool:
-    """Whether any of the node's compatibles is wanted; Linux compares without regard to case."""
+    """Return whether any of the node's compatibles is in ``wanted``; Linux ignores case."""
     return any(value.lower() in wanted for value in node.strings("compatible"))
 
 
@@ -32,7 +32,7 @@ def first_cell(node: Node, name: str) -> int | None:
 
 
 def cells_of(node: Node, name: str, default: int) -> int:
-    """Return a first number that holds for all that lies below, as #address-cells does in Linux."""
+    """Return a property's first number, inherited from ancestors as #address-cells in Linux."""
     current: Node | None = node
     while current:
         number = first_cell(current, name)
@@ -53,7 +53,7 @@ def child(node: Node, name: str) -> Node | None:
 
 
 def phandles(root: Node) -> dict[int, Node]:
-    """Return every node that others may refer to, by its number."""
+    """Return every node that has a phandle, by that number."""
     by_number: dict[int, Node] = {}
     for node in root.walk():
         number = first_cell(node, "phandle") or first_cell(node, "linux,phandle")
@@ -63,7 +63,7 @@ def phandles(root: Node) -> dict[int, Node]:
 
 
 def find_interrupt_parent(node: Node, by_phandle: Mapping[int, Node]) -> Node | None:
-    """Return where the node's interrupts go; of_irq_find_parent()."""
+    """Return the interrupt parent of a node, as of_irq_find_parent() does."""
     current: Node | None = node
     seen: set[Node] = set()
     while current and current not in seen:

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which nodes Linux makes devices of at boot; drivers/of/platform.c and device.c of Linux 6.12.
+"""Nodes that become devices at boot, as in drivers/of/platform.c and device.c of Linux 6.12.
 
-Devices that a driver makes while it probes are not among them.
+Devices that a driver creates during its probe are not among them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _RESERVED_MEMORY = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A device to be; one with no parent lies directly in /sys/devices/platform."""
+    """A device to create; without a parent, it is directly in /sys/devices/platform."""
 
     node: Node
     bus: Bus
@@ -48,7 +48,7 @@ class Planned:
 
 
 def population(root: Node) -> list[Planned]:
-    """Return the devices, in the order in which Linux makes them."""
+    """Return the devices, in the order in which Linux creates them."""
     return _Population(root).devices
 
 
@@ -97,7 +97,7 @@ class _Population:
         return self._take(node, "platform", parent) if self._is_free(node) else None
 
     def _add_amba_device(self, node: Node, parent: Planned | None) -> None:
-        """of_amba_device_create(); amba_device_add() lets no two have the same registers."""
+        """of_amba_device_create(); amba_device_add() refuses registers that overlap."""
         registers = resource(node)
         if not registers or not self._is_free(node):
             return
@@ -112,7 +112,7 @@ class _Population:
         return is_available(node) and node not in self._taken_nodes
 
     def _take(self, node: Node, bus: Bus, parent: Planned | None) -> Planned | None:
-        """Two devices of a bus, or of a directory, cannot have one name: the second is not made."""
+        """Create a device, unless its bus or directory already has one of the same name."""
         name = device_name(node)
         names = {(bus, name), (parent, name)}
         if names & self._taken_names:
@@ -125,7 +125,7 @@ class _Population:
 
 
 def device_name(node: Node) -> str:
-    """of_device_make_bus_id(): an address makes a name unique, else what lies above does."""
+    """Return the name, with an address or the ancestors, as of_device_make_bus_id() does."""
     parts: list[str] = []
     while node.parent:
         address = translate(node)

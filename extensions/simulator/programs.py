@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Programs that the collection's rules have udev run, as far as they are played."""
+"""Programs that the collection's udev rules run, as far as they are simulated."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def operands(words: list[str]) -> list[str]:
 
 
 def sed(expressions: list[str], text: str) -> str:
-    """Return what 'sed -n' prints, of y, of s with p, of d where nothing matches and of q.
+    """Return what 'sed -n' prints; it knows y, s with flag p, /regex/!d and q.
 
-    None has its mark within, and s without an expression has that of d.
+    No operand contains its delimiter. An s without a regex uses the one of the last d.
     """
     printed: list[str] = []
     for line in re.sub(r"\n\Z", "", text).split("\n"):

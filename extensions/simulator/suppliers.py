@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which devices need which; fw_devlink of Linux 6.12 (drivers/of/property.c, drivers/base/core.c).
+"""Device links, as fw_devlink of Linux 6.12 (drivers/of/property.c, drivers/base/core.c).
 
-``iommus``, ``iommu-map`` and ``dmas`` make no links there unless fw_devlink.strict is set.
+``iommus``, ``iommu-map`` and ``dmas`` create no links there unless fw_devlink.strict is set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .interrupts import controllers, mapped_controllers
 from .nodes import base_name, first_cell, is_available, phandles
 from .population import Planned
 
-# of_supplier_bindings: lists of phandles, and what tells how many cells follow each.
+# of_supplier_bindings: lists of phandles, and the property with the number of cells after each.
 _LISTS = {
     "clocks": "#clock-cells",
     "interconnects": "#interconnect-cells",
@@ -49,7 +49,7 @@ _PORTS = ("ports", "in-ports", "out-ports")
 
 
 class Link(NamedTuple):
-    """The consumer's node names the supplier in this property."""
+    """A link, with the property in which the consumer's node refers to the supplier."""
 
     consumer: Node
     supplier: Node
@@ -57,24 +57,24 @@ class Link(NamedTuple):
 
 
 def suppliers(root: Node, planned: Sequence[Planned]) -> list[Link]:
-    """Links between devices: the consumer waits for the supplier, and loses its driver with it.
+    """Return device links: a consumer is probed after its supplier, and unbound before it.
 
-    A supplier that is no device is stood for by the nearest device above it, as in Linux from
-    the moment when that one is bound. What is part of a cycle makes nobody wait: no link.
+    If a supplier is no device, the nearest device above it takes its place, as in Linux once that
+    one is bound. References in a cycle delay no probe and create no link.
     """
     return _Links(root, planned).firm()
 
 
 def sync_state_links(root: Node, planned: Sequence[Planned]) -> list[Link]:
-    """Links that make nobody wait (SYNC_STATE_ONLY), and go when the consumer is first bound.
+    """Return links that delay no probe (SYNC_STATE_ONLY), until the consumer is first bound.
 
-    A device has them for what lies below it, and for a supplier that needs the device in turn.
+    A device has them for nodes below it, and for a supplier that itself needs the device.
     """
     return _Links(root, planned).loose()
 
 
 class _Links:
-    """What the nodes of devices refer to, and the links that come of it."""
+    """The references of devices' nodes, and the resulting links."""
 
     def __init__(self, root: Node, planned: Sequence[Planned]) -> None:
         self._order = {device.node: number for number, device in enumerate(planned)}
@@ -109,18 +109,18 @@ class _Links:
         return list(links.values())
 
     def _stand_ins(self, reference: Link) -> Iterator[Node]:
-        """Yield which devices get a link for a reference that makes nobody wait."""
+        """Yield the devices that get a SYNC_STATE_ONLY link for a reference."""
         consumer, supplier, _name = reference
         if consumer in self._order and self._is_cycle(consumer, supplier):
             yield consumer
         above = [node for node in _ancestors(consumer) if node in self._order]
         yield from (node for node in above if self._order[node] > self._order[supplier])
         if consumer not in self._order:
-            # The supplier found no consumer when it came; a device is no consumer of its child.
+            # The supplier had no consumer when it was added. A device is no consumer of its child.
             yield from (node for node in above[:1] if node not in _ancestors(supplier))
 
     def _read(self, by_phandle: Mapping[int, Node]) -> list[Link]:
-        """of_fwnode_add_links() for the devices and for all that is available below them."""
+        """Return references of devices and of available nodes below, as of_fwnode_add_links()."""
         links: dict[tuple[Node, Node], Link] = {}
         ignored: set[tuple[Node, Node]] = set()
         for node in self._read_nodes():
@@ -144,7 +144,7 @@ class _Links:
                 waiting += filter(is_available, reversed(node.children))
 
     def _is_usable(self, supplier: Node) -> bool:
-        """Whether all is available up to the first device, and has not been at work already."""
+        """Return whether the nodes up to the first device are available and not set up early."""
         for node in (supplier, *_ancestors(supplier)):
             if node in self._early:
                 return False
@@ -160,7 +160,7 @@ class _Links:
         )
 
     def _is_cycle(self, consumer: Node, supplier: Node) -> bool:
-        """__fw_devlink_relax_cycles(): the supplier, or what it is part of, needs the consumer."""
+        """Return whether supplier or parent need the consumer: __fw_devlink_relax_cycles()."""
         if supplier not in self._reached:
             self._reached[supplier] = self._reach(supplier)
         return consumer in self._reached[supplier]
@@ -182,7 +182,7 @@ class _Links:
 
 
 def _named(node: Node, name: str, by_phandle: Mapping[int, Node]) -> Iterator[Node]:
-    """of_supplier_bindings: what a property names as suppliers, up to the first hole."""
+    """Return the suppliers in a property up to the first hole, as of_supplier_bindings does."""
     cells = node.cells(name)
     if name in _LISTS:
         return _listed(cells, by_phandle, _LISTS[name], default=0)
@@ -232,7 +232,7 @@ def _is_suffix(name: str, suffix: str) -> bool:
 
 
 def _port_parent(endpoint: Node) -> Node | None:
-    """of_graph_get_port_parent(): the device is above the port, or above the list of ports."""
+    """Return the device above the port or list of ports, as of_graph_get_port_parent() does."""
     port = endpoint.parent
     above = port.parent if port else None
     return above.parent if above and base_name(above) in _PORTS else above

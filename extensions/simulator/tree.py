@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Folders, files and links in memory, laid out as sysfs lays them out.
+"""Directories, files and links in memory, in the layout of sysfs.
 
-Paths are relative to the root and have no slash at either end; the root is the empty text.
+Paths are relative to the root and have no slash at either end; the root is the empty string.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ def failure(code: int) -> OSError:
 
 
 class File:
-    """A file; ``store`` is what a write does, and ``is_live`` false once it was removed.
+    """A file; a write calls ``store``, and ``is_live`` is false after its removal.
 
-    One that ``is_exclusive`` is open once at a time; one ``is_for_root`` only whatever its mode.
+    An ``is_exclusive`` file can be open once at a time. Only root can open an ``is_for_root`` file,
+    regardless of its mode.
     """
 
     __slots__ = (
@@ -91,13 +92,13 @@ Entry = Union[File, Link, Folder]
 
 
 class Tree:
-    """All of it, from the root on."""
+    """The whole tree, from its root."""
 
     def __init__(self) -> None:
         self.root = Folder()
 
     def make_folder(self, path: str) -> Folder:
-        """Return the directory at ``path``, made with its parents where it is not there."""
+        """Return the directory at ``path``; create it and its parents if they do not exist."""
         folder = self.root
         for name in _parts(path):
             entry = folder.entries.get(name)
@@ -124,14 +125,14 @@ class Tree:
         self._place(path, Link(relpath(join("/", target), join("/", dirname(path)))))
 
     def remove(self, path: str) -> None:
-        """Take an entry away with all that is below it."""
+        """Remove an entry with everything below it."""
         folder, _slash, name = path.rpartition("/")
         entry = self.make_folder(folder).entries.pop(name)
         for file in _files(entry):
             file.is_live = False
 
     def lookup(self, path: str) -> Entry | None:
-        """Return the entry at ``path``; links on the way are not followed, as FUSE asks for it."""
+        """Return the entry at ``path`` without following links, as FUSE requires."""
         entry: Entry = self.root
         for name in _parts(path):
             child = entry.entries.get(name) if isinstance(entry, Folder) else None
@@ -141,7 +142,7 @@ class Tree:
         return entry
 
     def resolve(self, path: str) -> str | None:
-        """Return the path with every link followed, or None if it leads nowhere."""
+        """Return the path with every link followed, or None if it does not exist."""
         walked = self._walk(path)
         return None if walked is None else "/".join(name for name, _entry in walked)
 
@@ -184,7 +185,7 @@ class Tree:
         return sorted(entry.entries) if isinstance(entry, Folder) else []
 
     def link(self, path: str) -> str | None:
-        """Return what the link at ``path`` says."""
+        """Return the target of the link at ``path``."""
         parent = self.find(dirname(path))
         entry = parent.entries.get(path.rpartition("/")[2]) if isinstance(parent, Folder) else None
         return entry.target if isinstance(entry, Link) else None

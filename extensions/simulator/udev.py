@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""As much of udev as rules for drivers need, acting on a simulated machine.
+"""The subset of udev that rules for drivers need, on a simulated machine.
 
 Match values with glob characters go through fnmatch, all others are compared; values that are
 assigned, TEST and PROGRAM have ``$env{}``, ``$kernel`` and the like filled in. An event has the
-properties of the moment when the kernel sent it, DRIVER among them; ATTR and TEST see what is there
-now. The few programs that rules make links with are played.
+properties at the time when the kernel sent it, including DRIVER; ATTR and TEST read the current
+state. The few programs by which rules create links are simulated.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Token(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What the kernel tells of a device."""
+    """An event of a device, as the kernel sends it."""
 
     action: str
     device: Device
     properties: dict[str, str]
     programs: list[list[str]]
-    # The node that the device has for itself, where the event is of that.
+    # The name of the device's own node, if the event is of that node.
     node: str | None = None
 
     @property
@@ -54,7 +54,7 @@ class Event(NamedTuple):
 
 
 def parse(text: str) -> list[list[Token]]:
-    """The rules of a file; SimulatorError where a line is more than key, operator and value."""
+    """Return a file's rules; raise SimulatorError if a line is not keys, operators and values."""
     rules = []
     for line in text.splitlines():
         if not line or line.startswith("#"):
@@ -71,13 +71,13 @@ def parse(text: str) -> list[list[Token]]:
 
 
 def event_of(action: str, device: Device) -> Event:
-    """Return what the kernel tells of a device at this moment."""
+    """Return the event that the kernel would send for a device now."""
     properties = dict(line.partition("=")[::2] for line in uevent_properties(device))
     return Event(action, device, {**properties, "SUBSYSTEM": device.bus}, [])
 
 
 class Udev:
-    """The daemon of one machine; ``configuration`` is modprobe's, for what rules load."""
+    """The daemon of one machine; ``configuration`` is modprobe's, for modules that rules load."""
 
     def __init__(self, machine: Machine, rules: str, configuration: str = "") -> None:
         self._machine = machine
@@ -86,7 +86,7 @@ class Udev:
         self._events: deque[Event] = deque()
 
     def coldplug(self) -> None:
-        """Replay ``add`` for every device, as at boot, and all that follows from it."""
+        """Replay ``add`` for every device, as at boot, and handle the resulting events."""
         for device in list(self._machine.kernel.devices.values()):
             self._queue("add", device)
         self._machine.kernel.tell = self._queue
@@ -96,7 +96,7 @@ class Udev:
             self._machine.kernel.tell = None
 
     def properties(self, action: str, device: Device) -> dict[str, str]:
-        """Run the rules for one event, and the properties that the device has then."""
+        """Run the rules for one event; return the resulting properties of the device."""
         event = event_of(action, device)
         self.run(event)
         return event.properties
@@ -109,13 +109,13 @@ class Udev:
             event = self._events.popleft()
             if event.device.is_present:
                 self.run(event)
-                # After all rules, as RUN of 80-drivers.rules.
+                # Runs after all rules, as RUN of 80-drivers.rules does.
                 modalias = event.properties["MODALIAS"]
                 self._load_modules(["--use-blacklist", "--quiet", "--", modalias])
                 self.add_nodes(event)
 
     def add_nodes(self, event: Event) -> None:
-        """Run the rules for the nodes that the device of an event has, as its children."""
+        """Run the rules for the nodes of an event's device, which are its children."""
         for name in self._machine.tree.names(f"{event.device.home}/vfio-dev"):
             inherited = {
                 key: value for key, value in event.properties.items() if key.startswith("ARMFLEET_")
@@ -126,7 +126,7 @@ class Udev:
             self.run(Event("add", event.device, {**inherited, **own}, [], name))
 
     def run(self, event: Event) -> None:
-        """Run the rules for one event, with none of what follows from it."""
+        """Run the rules for one event, without the events that result from it."""
         label = None
         for rule in self._rules:
             if label and Token("LABEL", None, "=", label) not in rule:
@@ -166,7 +166,7 @@ class Udev:
             told = self._play(event, _filled(event, token.value).split())
             name, _equals, value = told.partition("=")
             event.properties[name] = value
-        # An event of a node has its parent's properties from the beginning.
+        # IMPORT{parent} does nothing: an event of a node is created with its parent's properties.
         elif token.key == "IMPORT" and token.attribute != "parent":
             self._load(token, _filled(event, token.value).split())
 
@@ -211,7 +211,7 @@ class Udev:
                 self._machine.watch.around(path, value.encode(), file.write)
 
     def _play(self, event: Event, words: list[str]) -> str:
-        """Return what a program says."""
+        """Run a program, and return its output."""
         if words[:2] == ["/bin/sed", "-n"]:
             return sed(words[3:-2:2], self._content(event, words[-1]))
         if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups", "--"]:
@@ -221,7 +221,7 @@ class Udev:
         return ""
 
     def _change(self, words: list[str]) -> None:
-        """What programs do to nodes; all of them belong to root's group."""
+        """Run a program that changes nodes; all nodes belong to the group root."""
         nodes = self._machine.vfio.nodes
         if words[:2] == ["/bin/mkdir", "-p"]:
             nodes.make_folder(_below(_DEV, operands(words)[0]))
@@ -260,7 +260,7 @@ class Udev:
 
 
 def _below(folder: str, path: str) -> str:
-    """Return the path as it is from ``directory`` on, if it is below that."""
+    """Return the path relative to ``folder``, if it is below that."""
     return path[len(folder) :] if path.startswith(folder) else path
 
 

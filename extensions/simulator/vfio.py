@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""vfio-platform and vfio-amba: what they ask of a device, and the nodes that they make.
+"""vfio-platform and vfio-amba: what they require of a device, and the nodes that they create.
 
 See drivers/vfio/platform/vfio_platform_common.c and drivers/vfio/group.c.
 """
@@ -38,7 +38,7 @@ class Vfio:
         self._numbers: dict[Device, int] = {}
         self.nodes = Tree()
         if kernel.habits.vfio != "absent":
-            # udev makes it at boot, from what the module says of itself.
+            # Created at boot, from the devname alias of the module.
             self.nodes.put("vfio", mode=0o666)
 
     def claims(self, driver: Driver) -> bool:
@@ -58,9 +58,9 @@ class Vfio:
         return 0
 
     def remove(self, device: Device) -> None:
-        """Wait until nobody has the device open, however long that takes.
+        """Wait without a timeout until no process has the device open.
 
-        An open group alone keeps no device.
+        An open group node alone does not delay it.
         """
         node = self._remove_device_node(device)
         while node and node.opened:
@@ -98,7 +98,7 @@ class Vfio:
         if group.vfio_node is None:
             group.vfio_node = self.nodes.put(group.node, mode=0o600)
             group.vfio_node.is_exclusive = True
-            # vfio_group_fops_open in drivers/vfio/group.c asks for CAP_SYS_RAWIO.
+            # vfio_group_fops_open in drivers/vfio/group.c requires CAP_SYS_RAWIO.
             group.vfio_node.is_for_root = group.is_noiommu
             self._tree.make_folder(f"devices/virtual/vfio/{group.node}")
             self._tree.point(f"class/vfio/{group.node}", f"devices/virtual/vfio/{group.node}")

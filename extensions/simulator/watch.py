@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is written to a machine, and what a test has go wrong with it."""
+"""Records writes to a machine, and injects the faults that a test sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .tree import failure
 
 
 class Write(NamedTuple):
-    """A write to a file of /sys, and the errno that it was answered with (0 for none)."""
+    """A write to a file of /sys, and its errno (0 for success)."""
 
     path: str
     data: bytes
@@ -26,10 +26,10 @@ class Write(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What happens at the ``number``-th write from now on, 1 being the next.
+    """A fault at the ``number``-th write from now on; 1 is the next one.
 
-    The write fails with errno ``code``; without one, the processes ``kill`` are killed instead of
-    the write or, with ``is_after``, when it has been done.
+    The write fails with errno ``code``. Without a code, the processes ``kill`` are killed instead
+    of the write or, with ``is_after``, after it.
     """
 
     number: int
@@ -40,7 +40,7 @@ class Fault(NamedTuple):
 
 @dataclass
 class Watch:
-    """Every write, in order; ``fault`` is for one of those to come."""
+    """All writes, in order; ``fault`` is for a future one."""
 
     writes: list[Write] = field(default_factory=list)
     fault: Fault | None = None
@@ -51,12 +51,12 @@ class Watch:
         self._left = fault.number
 
     def take(self) -> list[Write]:
-        """Return the writes since this was last asked."""
+        """Return the writes since the last call."""
         writes, self.writes = self.writes, []
         return writes
 
     def around(self, path: str, data: bytes, write: Callable[[bytes], None]) -> None:
-        """Do the write, or what was arranged for it."""
+        """Do the write, or inject the fault that is set for it."""
         fault = self._due()
         code = 0
         try:

@@ -54,7 +54,7 @@ class Variant(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a run took: seconds, and processor seconds of Ansible and of the modules together."""
+    """Seconds of a run, and processor seconds of Ansible and of the modules together."""
 
     seconds: float
     processor: float
@@ -73,7 +73,7 @@ VARIANTS = [
 
 
 def run(hosts: Path, variant: Variant) -> None:
-    """Two calls of a module for each host: to see that it answers, and to bring it to its list."""
+    """Call two modules on each host: ping, and the one that applies its list."""
     playbook = [
         {
             "name": "Ping, then apply",
@@ -102,7 +102,7 @@ def timed(hosts: Path, variant: Variant) -> Cost:
 
 
 def measure(hosts: Path, rounds: int) -> dict[Variant, list[Cost]]:
-    """What each round took. All variants come once in each, so that noise meets all alike."""
+    """Return costs by variant. Each round runs every variant, so that noise affects all equally."""
     costs: dict[Variant, list[Cost]] = {variant: [] for variant in VARIANTS}
     for number in range(rounds):
         for variant in VARIANTS[number:] + VARIANTS[:number]:
@@ -112,7 +112,7 @@ def measure(hosts: Path, rounds: int) -> dict[Variant, list[Cost]]:
 
 @contextmanager
 def fleet(size: int) -> Iterator[Path]:
-    """The inventory of running boards, all of one kind; one in ten is slow to answer."""
+    """Start boards of one kind, one in ten of them slow to answer; yield their inventory."""
     (board,) = (path for path in device_trees() if path.match(BOARD))
     with tempfile.TemporaryDirectory(prefix="armfleet-") as folder:
         os.environ["ARMFLEET_SIMULATOR_HOSTS"] = str(Path(folder) / "hosts")
@@ -156,7 +156,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     with fleet(arguments.boards) as hosts:
-        # The first run moves devices, which no later one has to.
+        # Only the first run binds devices.
         run(hosts, Variant(20))
         costs = measure(hosts, arguments.rounds)
     print_table(costs, arguments.boards)

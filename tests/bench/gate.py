@@ -1,4 +1,4 @@
-"""What looking at what devices carry adds to a plan; run on the host, it prints ratios by policy.
+"""Prints by policy how much the check for devices in use adds to a plan. It runs on the host.
 
 The arguments are the collection's parent directory and the policies.
 """
@@ -32,7 +32,7 @@ def _no_hazards(*_arguments: object, **_options: object) -> list[str]:
 
 
 def _plan(policy: str, has_gate: bool) -> None:
-    """One check of a list for all rings, by processes that nothing else has used."""
+    """Plan a list for all rings in check mode, with gateways that nothing else has used."""
     sysfs = Sysfs()
     host = Host(sysfs, Kmod(), Files(), KernelLog())
     request = Request(
@@ -49,9 +49,9 @@ def _plan(policy: str, has_gate: bool) -> None:
 
 
 def _calls(policy: str, has_gate: bool) -> int:
-    """Return how many functions, of Python and of C, one check calls; the same number each time.
+    """Return the number of Python and C functions that a check calls, which is always the same.
 
-    Every access to /sys is at least one of them. Seconds would depend on what else runs.
+    Every access to /sys is at least one call. Seconds would depend on the load of the machine.
     """
     count = 0
 
@@ -69,7 +69,7 @@ def _calls(policy: str, has_gate: bool) -> int:
 
 
 def _ratio(policy: str) -> float:
-    # The first check of a process imports and compiles what later ones find made.
+    # Only the first check of a process imports and compiles modules.
     _plan(policy, True)
     return _calls(policy, True) / _calls(policy, False)
 

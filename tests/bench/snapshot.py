@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What resolving a policy list costs as the tree of devices grows; see the table that it prints.
+"""Prints the cost of resolving a policy list for device trees of different sizes.
 
 Run it with PYTHONPATH such that ansible_collections.armfleet.vfio is found.
 """
@@ -36,12 +36,12 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How much more one device costs in the biggest tree than in the smallest."""
+        """Return the cost per device in the largest tree, divided by that in the smallest."""
         return (self.seconds[-1] / SIZES[-1]) / (self.seconds[0] / SIZES[0])
 
 
 def grow(root: Path, size: int) -> Sysfs:
-    """A tree with ``size`` devices, each with a node of its own and one of 200 compatibles."""
+    """Create a tree with ``size`` devices, each with a node and one of 200 compatibles."""
     kernel = BoardKernel(root / "dev")
     kernel.add_node("/", ("acme,board",))
     kernel.add_node("/soc", ("simple-bus",))
@@ -56,7 +56,7 @@ def grow(root: Path, size: int) -> Sysfs:
 
 
 def write_out(folder: Folder, directory: Path) -> None:
-    """Write a simulated tree to disk, where reading it costs what it costs the kernel's users."""
+    """Write a simulated tree to disk, so that reading it takes system calls as for /sys."""
     directory.mkdir()
     for name, entry in folder.entries.items():
         path = directory / name
@@ -69,7 +69,7 @@ def write_out(folder: Folder, directory: Path) -> None:
 
 
 def lists() -> dict[str, list[Selector]]:
-    """Lists of 64 selectors, by title."""
+    """Return lists of 64 selectors, by title."""
     addresses = [f"{0xB000000 + number * 0x1000:x}" for number in range(POLICIES)]
     by_kind = {
         "dt_path": [Selector("dt_path", f"/soc/ring@{address}") for address in addresses],

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Boots of guests, on the kernel that is asked for, and the table that is printed of them."""
+"""Guests with the kernel of ``--kernel``, and the printed table of their boots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["inventory", "kernel", "start"]
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Callable[[Row], None]:
-    """Puts a row into the table."""
+    """Return a function that adds a row to the table."""
     return lambda row: request.node.user_properties.append((ROW, row))
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A list of 500 entries, and what it costs."""
+"""A list of 500 entries, and its cost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS: list[dict[str, Any]] = [
 
 
 class Figures(NamedTuple):
-    """Milliseconds: of the rendering, and of udev for an event without and with the rules."""
+    """Milliseconds of the rendering, and of udev per event without and with the rules."""
 
     rendered: float
     without: float
@@ -42,7 +42,7 @@ class Figures(NamedTuple):
 
 
 def boot_files() -> dict[str, str | None]:
-    """Return the files of the list by their paths; no device of a guest is claimed by it."""
+    """Return the boot files of the list by path; the list claims no device of a guest."""
     entries = parse_entries(
         [
             {key: value % number if "%" in str(value) else value for key, value in kind.items()}

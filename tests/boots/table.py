@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How devices were before and after each boot, by cases."""
+"""The bindings of devices before and after each boot, by case."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ROW = "row of the table of boots"
 MOMENTS = ("before", "in initramfs", "boot", "trigger add", "second boot")
 
 Binding = tuple[str | None, str | None]
-# Nobody's device: it has to stay as it was before.
+# For a device that the list does not claim: its binding must not change.
 UNTOUCHED = None
 
 
 class Case(NamedTuple):
-    """A device by its name in sysfs, why it is tried, and driver and override as wanted."""
+    """A device by its name in sysfs, what it exemplifies, and its expected driver and override."""
 
     title: str
     device: str
@@ -30,7 +30,7 @@ class Case(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of the table: how a case's device was at each of MOMENTS, or at the first of them."""
+    """A line of the table: the binding of a case's device at all of MOMENTS or the first ones."""
 
     case: Case
     states: Sequence[Binding | None]
@@ -44,18 +44,18 @@ class Boots(NamedTuple):
     variables: Mapping[str, Any]
 
     def apply(self, **others: Any) -> Run:
-        """Run the role, with what is to be otherwise than in ``variables``."""
+        """Run the role with ``variables``, some of them replaced by ``others``."""
         run = self.attempt(**others)
         assert run.code == 0, run.output
         return run
 
     def attempt(self, **others: Any) -> Run:
-        """Return the same where it may fail."""
+        """Run the role like `apply`; the run may fail."""
         variables = {**self.variables, **others}
         return play(self.inventory, "armfleet.vfio.apply", variables=variables)
 
     def changes(self) -> list[str]:
-        """Return what the same list changes on the running system."""
+        """Apply the list again, and return what changes on the running system."""
         run = self.apply()
         done = run.of("armfleet.vfio.host_policy")
         changed = [step for device in done["devices"] for step in device["steps"]]
@@ -66,14 +66,14 @@ class Boots(NamedTuple):
         return changed
 
     def bindings(self, cases: Sequence[Case]) -> list[Binding | None]:
-        """Driver and override of each case's device, None if it is not there."""
+        """Return driver and override of each case's device, or None if it does not exist."""
         self.guest.run("udevadm settle")
         devices = read_machine(self.guest).devices
         by_name = {device.name: device.binding for device in devices}
         return [by_name.get(case.device) for case in cases]
 
     def witnessed(self, cases: Sequence[Case]) -> list[Binding | None]:
-        """Return the same at the end of the initramfs, if there was one."""
+        """Return each binding at the end of the initramfs, or None if there was no initramfs."""
         told = self.guest.run("cat /run/witness 2>/dev/null || true").stdout.splitlines()
         seen = {}
         for line in told:
@@ -89,9 +89,9 @@ class Boots(NamedTuple):
         *,
         once: bool = False,
     ) -> None:
-        """Boot twice, replay the events of all devices, and compare with what is wanted.
+        """Boot twice, replay the events of all devices, and compare with the expected bindings.
 
-        What is asserted is asserted at the end, so that the table shows all of it.
+        The assertions come last, so that the table has all rows even if one of them fails.
         """
         moments = [self.bindings(cases)]
         changes = []
@@ -119,7 +119,7 @@ def _is_as_wanted(row: Row) -> bool:
 
 
 def rendered(rows: Sequence[Row]) -> str:
-    """Return the rows below their heads, in columns."""
+    """Return the rows as a table with a header."""
     lines = [("case", "device", *MOMENTS)]
     for row in rows:
         states = [*map(_words, row.states), *["not tried"] * (len(MOMENTS) - len(row.states))]

@@ -1,4 +1,4 @@
-"""Boots from a device tree without an initramfs: who is there first, and what comes later."""
+"""Boots from a device tree without an initramfs: built-in drivers, and devices that appear late."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIST: list[dict[str, Any]] = [
 SETTINGS = {
     "passthrough_devices": LIST,
     "passthrough_reset_required": False,
-    # Where its driver is built in, the kernel sets the time by pl031.
+    # A kernel with a built-in driver for pl031 sets the time by it.
     "passthrough_allow": ["clock"],
 }
 
@@ -57,7 +57,7 @@ CLOCK = BuiltIn(
 
 
 def cases(kernel: str) -> list[Case]:
-    """What is tried; of virtio-mmio and pl031 each kernel has one built in, one as a module."""
+    """Return the cases. Each kernel has one of the drivers of virtio-mmio and pl031 built in."""
     slots, clock = "built in", "a module"
     if kernel == STOCK_SERIES:
         slots, clock = clock, slots
@@ -81,7 +81,7 @@ def cases(kernel: str) -> list[Case]:
     ]
 
 
-# As a program that is started late would load them.
+# Loads modules late, as a program that starts at the end of the boot does.
 LATE = """\
 [Unit]
 After=multi-user.target
@@ -109,14 +109,14 @@ def test_the_rules_win_at_each_boot(
     boots = Boots(guest, inventory, SETTINGS)
     run = boots.apply(passthrough_runtime=False)
     assert run.of("armfleet.vfio.host_policy")["reboot_required"] is True
-    # The next test boots with the same list once more, and compares all of it.
+    # One boot is enough in make test: the next test reboots with the same list and compares again.
     boots.try_twice(cases(kernel), record, once=depth != "nightly")
 
 
 def test_the_parameters_that_are_named_keep_a_built_in_driver_off(
     guest: Guest, inventory: Path, kernel: str
 ) -> None:
-    """Last, because with them no other device of the guest has that driver either."""
+    """Comes last, because the parameters disable the driver for all devices of the guest."""
     built_in = CLOCK if kernel == STOCK_SERIES else SLOT
     boots = Boots(guest, inventory, SETTINGS)
     boots.apply(passthrough_devices=[])

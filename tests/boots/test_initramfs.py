@@ -1,4 +1,4 @@
-"""Boots through an initramfs that has the native driver: with our rules in it and without."""
+"""Boots through an initramfs with the native driver, with and without our rules in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIST: list[dict[str, Any]] = [
     {"compatible": "acme,dma-v2", "policy": "vfio"},
 ]
 SETTINGS = {"passthrough_devices": LIST, "passthrough_reset_required": False}
-# Writes down at the end of the initramfs who has which device.
+# Records the binding of each device at the end of the initramfs.
 WITNESS = """\
 #!/bin/sh
 case "$1" in prereqs) exit 0 ;; esac
@@ -37,8 +37,8 @@ for device in /sys/bus/platform/devices/*.ring /sys/bus/platform/devices/*.dma; 
     echo "${device##*/} ${driver##*/} $(cat $device/driver_override)"
 done > /run/witness
 """
-# What a machine whose root disk is on such devices would have. Disks that no guest has are omitted,
-# because both tools are slow under emulation.
+# The initramfs of a machine whose root disk depends on such devices. Drivers of disks that no guest
+# has are omitted, because both tools are slow under emulation.
 NATIVE_EARLY = f"""
     cd /usr/share/initramfs-tools/hooks && chmod -x dmsetup lvm2 mdadm
     printf 'COMPRESS=gzip\\nCOMPRESSLEVEL=1\\n' > /etc/initramfs-tools/conf.d/quick
@@ -48,7 +48,7 @@ NATIVE_EARLY = f"""
     touch /boot/vmlinuz-$(uname -r)
     update-initramfs -c -k all && test -s {IMAGE}
 """
-# The distribution's kernel has modules of the root disk to find, a small one has all built in.
+# The distribution's kernel needs modules for the root disk; a small kernel has all of it built in.
 ROOT_DISK = """
     echo MODULES=dep > /etc/initramfs-tools/conf.d/root
 """
@@ -56,7 +56,7 @@ NO_MODULES = """
     echo MODULES=list > /etc/initramfs-tools/conf.d/root
     cd /usr/share/initramfs-tools/hooks && chmod -x fsck keymap thermal
 """
-# dracut finds libraries by the cache that the installation of a package makes.
+# dracut finds libraries in the cache of ldconfig, which a package installation would update.
 NATIVE_EARLY_DRACUT = """
     ldconfig
     echo 'compress="gzip -1"' > /etc/dracut.conf.d/quick.conf
@@ -92,7 +92,7 @@ def boots(guest: Guest, inventory: Path) -> Boots:
 
 @pytest.fixture
 def boot(guest: Guest, tmp_path: Path) -> Callable[[], None]:
-    """Boots with the initramfs that the guest has built."""
+    """Return a function that boots with the initramfs that the guest has built."""
 
     def boot_it() -> None:
         guest.get(guest.run(f"echo {IMAGE}").stdout.strip(), tmp_path / "initramfs")
@@ -102,7 +102,7 @@ def boot(guest: Guest, tmp_path: Path) -> Callable[[], None]:
 
 
 def content(guest: Guest) -> set[str]:
-    """Return names of the files in the image, and of modules as the kernel spells them."""
+    """Return the names of files in the image, and of modules as the kernel spells them."""
     listed = set(guest.run(f"lsinitramfs {IMAGE}", timeout=300).stdout.splitlines())
     folders = {path.rpartition("/")[0] for path in listed}
     names = {path.rpartition("/")[2].partition(".ko") for path in listed - folders}
@@ -126,7 +126,7 @@ def test_an_initramfs_without_our_rules(
 def test_rules_in_the_initramfs_and_vfio_platform_only_after_it(
     boots: Boots, record: Callable[[Row], None], boot: Callable[[], None]
 ) -> None:
-    """As after the upgrade of a kernel package, which builds the image without asking us."""
+    """The upgrade of a kernel package builds such an image, without a run of this collection."""
     boots.guest.run("update-initramfs -u", timeout=300)
     early = content(boots.guest)
     assert early >= {RULES, OPTIONS}
@@ -139,13 +139,13 @@ def test_rules_in_the_initramfs_and_vfio_platform_only_after_it(
 def test_initramfs_tools_puts_in_what_is_needed_and_no_more(
     boots: Boots, record: Callable[[Row], None], boot: Callable[[], None], kernel: str, depth: str
 ) -> None:
-    """With the rules, which it copies by itself."""
+    """initramfs-tools copies the rules itself; the modules come from the hook."""
     before = content(boots.guest) - {RULES, OPTIONS}
     run = boots.apply()
     assert run.of(MODULE)["command"][:2] == ["/usr/sbin/update-initramfs", "-u"]
     needed = {"vfio", "vfio_iommu_type1", "vfio_platform", "vfio_platform_base"}
     if kernel != STOCK_SERIES:
-        # Debian's is built without it.
+        # Debian's kernel is built without iommufd.
         needed.add("iommufd")
     assert content(boots.guest) - before == {*needed, RULES, OPTIONS}
     (image,) = run.of(MODULE)["images"]
@@ -200,10 +200,10 @@ def test_a_host_with_neither_is_told_so(boots: Boots) -> None:
 
 
 def assert_an_image_that_is_not_rebuilt_is_found_out(boots: Boots) -> None:
-    """update-initramfs ends without an error where it is told to do nothing."""
+    """Assert that a run fails if update-initramfs is disabled, although it then exits with 0."""
     switch = "/etc/initramfs-tools/update-initramfs.conf"
     boots.guest.run(f"echo update_initramfs=no > {switch}; touch /etc/udev/rules.d/{RULES}")
-    # The second time because the first one failed.
+    # The second run tries again, because the first one failed.
     for _attempt in range(2):
         failed = boots.attempt()
         assert failed.code != 0
@@ -211,11 +211,11 @@ def assert_an_image_that_is_not_rebuilt_is_found_out(boots: Boots) -> None:
         assert "was not rebuilt, although '/usr/sbin/update-initramfs -u" in message
         assert "Not updating initramfs." in message
         assert "lacks" not in message
-    # The image has all: only its age speaks against it.
+    # The image has all files: only its age suggested a rebuild.
     boots.guest.run(f"rm {switch}; touch {IMAGE}; rm {OUTDATED}")
     assert boots.apply().changed == {boots.guest.name: 0}
 
 
 def is_usable(guest: Guest) -> bool:
-    """Return whether user space finds an IOMMU to use the device with."""
+    """Return whether the type 1 IOMMU driver is loaded, so that user space can use the device."""
     return "vfio_iommu_type1" in guest.run("ls /sys/module").stdout.split()

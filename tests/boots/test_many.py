@@ -1,4 +1,4 @@
-"""A list of 500 entries: udev takes its rules and is not held up by them."""
+"""udev accepts the rules of a list of 500 entries, and is not slowed down by them."""
 
 from __future__ import annotations
 

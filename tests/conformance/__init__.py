@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One list of operations, done on a real kernel and on the simulator, and what differs."""
+"""Runs the same operations on a real kernel and on the simulator, and compares the results."""

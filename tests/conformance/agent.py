@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Does operations on the machine that it runs on, and tells what came of each.
+"""Runs operations on this machine, and reports the result of each.
 
-One program for both sides: it is fed to python3 as a text, with a call of main() behind it. For
-each operation it prints a line of JSON: the result, and what changed in the machine's state.
+The same program runs on both sides: python3 reads its text, followed by a call of main(). For each
+operation it prints a line of JSON: the result, and the changes in the state of the machine.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MODULES = (
     "vfio_platform_amdxgbe",
     "vfio_platform_base",
 )
-# Seconds for what must come; and for what must not, to be believed that it does not.
+# Seconds to wait for what must happen (LIMIT), and to see that something does not (PATIENCE).
 LIMIT = 30.0
 PATIENCE = 0.5
 INTERVAL = 0.005
@@ -49,7 +49,7 @@ NOBODY = 65534
 State = dict[str, Any]
 
 
-# Operations; each returns what it saw, or raises OSError.
+# Operations; each returns its result or raises OSError.
 
 
 class Files:
@@ -98,7 +98,7 @@ class Files:
 
 
 def access(path: str) -> str:
-    """Owner and mode."""
+    """Return owner and mode."""
     status = os.stat(_resolve(path))
     return f"{status.st_uid}:{status.st_gid} {stat.S_IMODE(status.st_mode):04o}"
 
@@ -127,22 +127,22 @@ def remove(path: str) -> str:
 
 
 def comes(path: str) -> str:
-    """Wait until there is such a path."""
+    """Wait until the path exists."""
     return "ok" if _await(lambda: os.path.lexists(_resolve(path)), LIMIT) else "never"
 
 
 def goes(path: str) -> str:
-    """Wait until there is no such path."""
+    """Wait until the path does not exist."""
     return "ok" if _await(lambda: not os.path.lexists(_resolve(path)), LIMIT) else "never"
 
 
 def stays_away(path: str) -> str:
-    """See that no such path comes."""
+    """Check that the path does not appear."""
     return "comes" if _await(lambda: os.path.lexists(_resolve(path)), PATIENCE) else "ok"
 
 
 def becomes(path: str, content: str) -> str:
-    """Wait until this can be read."""
+    """Wait until the file has this content."""
     return "ok" if _await(lambda: _content(path) == content + "\n", LIMIT) else "never"
 
 
@@ -200,7 +200,7 @@ def _quoted(text: str) -> str:
 
 
 def _resolve(path: str) -> str:
-    """Replace {group DEVICE} and {vfio DEVICE} by the numbers that they have now, and globs."""
+    """Replace {group DEVICE} and {vfio DEVICE} by their current numbers, and expand globs."""
     filled = re.sub(r"\{(\w+) (\S+)\}", _number, path)
     return next(iter(glob.glob(filled)), filled) if "*" in filled else filled
 
@@ -226,11 +226,11 @@ def _await(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-# Who does them.
+# The processes that run the operations.
 
 
 class Actor:
-    """A process that does operations one after the other; its name says who it is."""
+    """A process that runs operations in order; its name decides its privileges."""
 
     def __init__(self, name: str) -> None:
         requests, self._requests = os.pipe()
@@ -245,7 +245,7 @@ class Actor:
         os.write(self._requests, json.dumps([kind, arguments]).encode() + b"\n")
 
     def answer(self, seconds: float) -> str:
-        """Return its answer, or 'waits' if there is none in that time."""
+        """Return the result of the operation, or 'waits' if there is none within this time."""
         ready, _writable, _failed = select.select([self._answers], [], [], seconds)
         if not ready:
             return "waits"
@@ -265,7 +265,7 @@ def _act(name: str, requests: int, answers: int) -> NoReturn:
 
 
 def _stay() -> None:
-    """Be root, as the whole program is."""
+    """Stay root, like the whole program."""
 
 
 def _be_nobody() -> None:
@@ -302,7 +302,7 @@ _BECOME = {
 
 
 class Troupe:
-    """The actors, each made when it is first needed."""
+    """The actors, each started with its first operation."""
 
     def __init__(self) -> None:
         self._actors: dict[str, Actor] = {}
@@ -323,17 +323,17 @@ class Troupe:
 
 
 class Observer:
-    """Reads the state; what cannot change unseen is read once only."""
+    """Reads the state; values that cannot change unnoticed are read once."""
 
     def __init__(self) -> None:
-        # A way to each device's directory; those of helpers alone come and go.
+        # A descriptor of each device's directory; only helper devices are added and removed.
         self._folders: dict[str, int] = {}
         self._told: dict[tuple[str, object], str | None] = {}
 
     def state(self) -> State:
-        """Return the state once no consumer is being probed, or as it is if one hangs in that.
+        """Return the state once no consumer is being probed, or the current one if a probe hangs.
 
-        Deferred probes go on after the operation that caused them.
+        Deferred probes continue after the operation that caused them.
         """
         states: list[State] = []
 
@@ -350,7 +350,7 @@ class Observer:
         for bus in BUSES:
             state[f"{bus} autoprobe"] = _content(f"/sys/bus/{bus}/drivers_autoprobe")
             for name in os.listdir(f"/sys/bus/{bus}/devices"):
-                # A helper of a driver, numbered again each time.
+                # A helper device of a driver, with another number each time.
                 if not name.endswith(".auto"):
                     state.update(self._device(bus, name, numbers))
         groups = {number: self._group(number, members) for number, members in numbers.items()}
@@ -406,7 +406,7 @@ class Observer:
         return self._told[part, of]
 
     def _group(self, number: str, members: list[str]) -> str:
-        """Return what a group is, whatever its number is."""
+        """Return a description of a group that does not depend on its number."""
 
         def look() -> str:
             home = f"/sys/kernel/iommu_groups/{number}"
@@ -433,7 +433,7 @@ def _drivers() -> State:
     state: State = {}
     for bus in BUSES:
         for driver in os.listdir(f"/sys/bus/{bus}/drivers"):
-            # The same devices as the devices' own links tell, which may be wrong.
+            # Should be the devices that link to this driver, but the two may disagree.
             for name in os.listdir(f"/sys/bus/{bus}/drivers/{driver}"):
                 if not name.endswith(".auto") and name != "uevent":
                     state[f"driver {bus}/{driver} {name}"] = "there"
@@ -495,7 +495,7 @@ def _changes(before: State, after: State) -> State:
 
 
 def reports(operations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield what came of each; the first is the state that all begins with."""
+    """Yield a report of each operation, after a first one with the initial state."""
     troupe, observer = Troupe(), Observer()
     before = observer.state()
     yield {"result": "ok", "changes": before}

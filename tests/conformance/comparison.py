@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What differs between the real kernel and the simulator, and what of it is explained."""
+"""The differences between the real kernel and the simulator, and their explanations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .operations import Operation, Scenario
 from .runner import State, Step
 
 BOOT = "boot"
-# What a first probe leaves behind for good.
+# State that the first probe of a device changes permanently.
 _LASTING = (" group", " awaits first driver")
 
 
 class Difference(NamedTuple):
-    """``what`` is 'result', or the key of a part of the state."""
+    """A difference; ``what`` is 'result', or the key of a part of the state."""
 
     scenario: str
     operation: str
@@ -35,7 +35,7 @@ class Difference(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Why the two may differ, where every part of a difference matches its pattern."""
+    """The reason for every difference whose parts match the patterns."""
 
     sentence: str
     scenario: str
@@ -54,7 +54,7 @@ class Explanation(NamedTuple):
 def differences(
     scenarios: Sequence[Scenario], real: Sequence[Step], simulated: Sequence[Step]
 ) -> list[Difference]:
-    """Return each difference once, where it begins."""
+    """Return each difference once, at the operation where it begins."""
     mismatches = list(_new(BOOT, BOOT, {}, real[0].state, simulated[0].state))
     known = {
         (mismatch.what, _frozen(mismatch.real), _frozen(mismatch.simulated))
@@ -76,7 +76,7 @@ def differences(
 
 
 def unexpected(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str]:
-    """Return where a machine does not answer what the list says."""
+    """Return the operations whose result is not the expected one."""
     return [
         f"{scenario.name} / {describe(operation)}: {step.result} instead of {operation.gives}"
         for (scenario, operation), step in zip(_flat(scenarios), steps[1:], strict=True)
@@ -85,7 +85,7 @@ def unexpected(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str
 
 
 def leftovers(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str]:
-    """Return where a scenario does not go back to the state after boot."""
+    """Return the parts of the state after boot that a scenario does not restore."""
     lines: list[str] = []
     number = 0
     for scenario in scenarios:
@@ -102,7 +102,7 @@ def leftovers(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str]
 def explained(
     mismatches: Sequence[Difference], explanations: Sequence[Explanation]
 ) -> tuple[list[Difference], list[Explanation]]:
-    """Return the differences that nothing explains, and the explanations that nothing needs."""
+    """Return differences without an explanation, and explanations without a difference."""
     bare = [
         mismatch for mismatch in mismatches if not any(why.covers(mismatch) for why in explanations)
     ]
@@ -111,7 +111,7 @@ def explained(
 
 
 def describe(operation: Operation) -> str:
-    """Return an operation in a line."""
+    """Return an operation as one line of text."""
     told = [
         argument if len(argument) < 60 else f"{argument[:20]}… ({len(argument)})"
         for argument in operation.arguments

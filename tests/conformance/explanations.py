@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every difference that there may be between the real kernel and the simulator, and why."""
+"""All accepted differences between the real kernel and the simulator, with their reasons."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXPLANATIONS = (
     ),
 )
 
-# On board c, which has every corner of device trees.
+# On board c, which has the corner cases of device trees.
 CORNERS = (
     _REVISION,
     Explanation(

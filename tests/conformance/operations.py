@@ -4,8 +4,8 @@
 
 """The operations, as data: scenarios on board a of the guest.
 
-Each scenario begins from the state after boot and goes back to it. ``gives`` is what the real
-kernel answers; what comes of the devices is not written down here, it is compared.
+Each scenario begins in the state after boot and restores it. ``gives`` is the result on the real
+kernel. The state of the devices is not specified here, but compared.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ALARM = f"{PLATFORM}/devices/alarmtimer.*.auto"
 
 @dataclass(frozen=True)
 class Operation:
-    """Something that a program does; ``by`` names the process, and ``then`` is waited for."""
+    """An operation of the process ``by``; the agent then waits for the conditions ``then``."""
 
     kind: str
     arguments: tuple[str, ...]
@@ -49,17 +49,17 @@ class Operation:
     is_seen: bool = True
 
     def then_(self, kind: str, *arguments: str) -> Operation:
-        """The same, and look at the state only after something that comes of it by and by."""
+        """Return the operation, with a condition to wait for before the state is read."""
         return replace(self, then=(*self.then, (kind, *arguments)))
 
     @property
     def hangs(self) -> Operation:
-        """The same, expected to get no answer yet; answer() gets it later."""
+        """Return the operation, expected to block; answer() waits for its result later."""
         return replace(self, gives="waits", is_begun_only=True)
 
     @property
     def unseen(self) -> Operation:
-        """The same, with no look at the state, which is about to change further."""
+        """Return the operation; the state is not read after it, because it still changes."""
         return replace(self, is_seen=False)
 
 
@@ -105,7 +105,7 @@ def read_held(name: str, gives: str, by: str = "holder") -> Operation:
 
 
 def answer(by: str, gives: str = "ok") -> Operation:
-    """Return what an operation that was begun ends with."""
+    """Wait for the result of an operation that blocked."""
     return _do("answer", gives=gives, by=by)
 
 
@@ -170,9 +170,9 @@ def device_node(name: str) -> str:
 NO_RESETS = modprobe("vfio-platform", "reset_required=0")
 UNLOAD = modprobe("-r", "vfio-platform")
 RELEASE = "/lib/modules/RELEASE"
-# What stays when the modules that needed it have gone.
+# Modules that stay loaded when the modules that required them are removed.
 FORGET = (modprobe("-r", "vfio_iommu_type1"), modprobe("-r", "iommufd"))
-# The driver link comes before the driver's probe is at its end.
+# The driver link appears before the driver's probe has ended.
 CONSUMER_IS_BOUND = ("becomes", device(CONSUMER, f"supplier:amba:{GPIO}/status"), "active")
 
 
@@ -537,7 +537,7 @@ def _late_modules() -> list[Operation]:
 
 
 def _a_native_driver_and_vfio() -> list[Operation]:
-    """Return the main job manually, on drivers that are built in."""
+    """Return the steps of the main job, done manually, on built-in drivers."""
     return [
         NO_RESETS,
         modprobe("vfio-amba"),

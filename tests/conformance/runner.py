@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Has the agent do all operations on a machine, in one login."""
+"""Runs all operations on a machine by the agent, in one login."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ State = dict[str, Any]
 
 
 class ConformanceError(Exception):
-    """A machine that did not do all that it was asked to do."""
+    """A machine did not run all operations."""
 
 
 class Step(NamedTuple):
-    """What an operation gave, and the whole state after it."""
+    """The result of an operation, and the whole state after it."""
 
     result: str
     state: State
 
 
 def run(login: Sequence[str], scenarios: Sequence[Scenario], timeout: float) -> list[Step]:
-    """Do all operations where ``login`` leads to; the first step is the state before them."""
+    """Run all operations through ``login``; the first step has the state before them."""
     operations = [operation for scenario in scenarios for operation in scenario.operations]
     done = subprocess.run(
         [*login, "python3 -"],

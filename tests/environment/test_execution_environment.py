@@ -1,4 +1,4 @@
-"""What ansible-builder makes of the collection, and of the definition in the documentation."""
+"""ansible-builder with the collection, and with the definition in the documentation."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def ansible_builder(*words: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The build context of the example, made in a directory with nothing but its two files."""
+    """Create the build context of the example, in a directory with only its two files."""
     folder = tmp_path_factory.mktemp("execution-environment")
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
-    # Its default depends on what runs containers on this machine.
+    # The default depends on the container runtime of this machine.
     name = ("--output-filename", "Containerfile")
     ansible_builder("create", "--context", "context", *name, folder=folder)
     return folder / "context"
@@ -43,7 +43,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_collection_asks_for_nothing(tmp_path: Path) -> None:
     installed = install(tmp_path)
     assert (installed / "meta/execution-environment.yml").is_file()
-    # It would be taken for what the controller needs, if the collection did not say otherwise.
+    # By default, ansible-builder takes this file for the requirements of the control node.
     (installed / "requirements.txt").write_text("pytest-of-our-own\n")
     asked = yaml.safe_load(ansible_builder("introspect", str(tmp_path), folder=tmp_path))
     assert asked == {"python": [], "system": []}

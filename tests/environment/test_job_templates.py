@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs/examples/awx/job_templates.yml"
 DATA: dict[str, list[dict[str, Any]]] = yaml.safe_load(EXAMPLE.read_text())
 TEMPLATES = {template["name"]: template for template in DATA["controller_templates"]}
-# Of awx.awx.job_template, those that a template of ours has a reason to set.
+# The options of awx.awx.job_template that our templates may set.
 OPTIONS = {
     *("name", "playbook", "project", "inventory", "execution_environment", "credentials"),
     *("job_type", "ask_job_type_on_launch", "diff_mode", "forks", "job_slice_count"),

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Counts as the tests on simulated machines have them, and guests.
+"""The counts of tests/simulated, and guests.
 
-The guests have names of their own, so that these tests can run beside the others that boot some.
+No other tests boot guests of these names, so that all can run at the same time.
 """
 
 from __future__ import annotations

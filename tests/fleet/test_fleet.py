@@ -4,10 +4,10 @@
 
 """Simulated boards and two guests in one inventory, and all playbooks over them.
 
-There are 16 boards, and 200 by night.
+There are 16 boards, and 200 in make nightly.
 
-The boards are real ones' device trees, so that no two lists are alike; one of them fails in the
-second wave, and two others and one that is not there in the last.
+The boards are made from device trees of real ones, so that no two lists are the same. One board
+fails in the second wave. In the last wave, two others fail and a host is unreachable.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tests.simulated.fleet import (
 FORKS = "4"
 # KiB that one more simulated board may need.
 MOST_MEMORY = 24 * 1024
-# What their lists claim: as one compatible in the list, as devices of the board.
+# The devices that the lists of the guests claim, which have one compatible for all of them.
 ON_GUESTS_BY_PATH = {
     "fleet-a": {"/soc/dma@b001000", "/soc/dma@b002000"},
     "fleet-b": {"/soc/dma@b001000"},
@@ -55,14 +55,14 @@ RULES = "/etc/udev/rules.d"
 SETTINGS = {
     "passthrough_reset_required": False,
     "passthrough_unsafe_noiommu": True,
-    # Links do not show all who refer to a device in the tree, or share its group.
+    # Device links do not show every device that refers to another one or shares its group.
     "passthrough_allow": ["consumers", "group"],
     "passthrough_initramfs": "never",
 }
 
 
 class Size(NamedTuple):
-    """How many boards there are, and in which waves they are rolled out with the guests."""
+    """The number of boards, and the waves in which they and the guests are rolled out."""
 
     boards: int
     waves: Sequence[int | str]
@@ -73,7 +73,7 @@ SMALL = Size(16, [2, 6, 6, "100%"])
 
 
 class Whole(NamedTuple):
-    """The fleet: boards, guests, the list of each, and the names of those that are to fail."""
+    """The fleet: boards, guests, the list of each, and the names of the boards that fail."""
 
     waves: Sequence[int | str]
     boards: Fleet
@@ -84,7 +84,7 @@ class Whole(NamedTuple):
     without_vfio: str
 
     def claimed(self) -> dict[str, set[str]]:
-        """Return what is bound to VFIO by the hosts' own /sys: paths in the device tree."""
+        """Return the device-tree paths of the devices that are bound to VFIO, by host."""
         of_boards = {
             name: set(map(dt_path, on_vfio(board))) for name, board in self.boards.boards.items()
         }
@@ -99,7 +99,7 @@ class Whole(NamedTuple):
         return {**of_boards, **of_guests}
 
     def asked(self, names: Container[str]) -> dict[str, set[str]]:
-        """Return what the lists of these hosts claim, and nothing of any other."""
+        """Return what the lists of these hosts claim, and an empty set for each other host."""
         of_boards = {name: {entry["dt_path"] for entry in self.lists[name]} for name in self.lists}
         every = {**of_boards, **ON_GUESTS_BY_PATH}
         return {name: paths if name in names else set() for name, paths in every.items()}
@@ -109,7 +109,7 @@ class Whole(NamedTuple):
 def whole(
     depth: str, start: Callable[[str, str], Guest], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Whole]:
-    """Boards spread evenly over all that there are, and guests."""
+    """Start boards, chosen evenly from all device trees, and guests."""
     folder = tmp_path_factory.mktemp("fleet")
     size = SIZES.get(depth, SMALL)
     trees = device_trees()
@@ -118,7 +118,7 @@ def whole(
         for number, tree in enumerate(trees[:: len(trees) // size.boards][: size.boards])
     ]
     lists = {plan.name: passthrough_list(plan) for plan in plans}
-    # Only a board that is to give something up can fail to.
+    # Only a board whose list claims a device can fail.
     claiming = [number for number, plan in enumerate(plans) if lists[plan.name]]
     last = claiming[-1]
     (folder / "no-vfio.yml").write_text("kernel: {vfio: absent}\n")
@@ -130,7 +130,7 @@ def whole(
         "lost": {GONE: {"ansible_host": "127.0.0.1", "ansible_port": 1}},
     }
     with fleet(folder, plans, SETTINGS, others) as boards:
-        # Wave 1 has the guests alone.
+        # Wave 1 has only guests.
         names = [plans[number].name for number in (claiming[4], claiming[-2], last)]
         yield Whole(size.waves, boards, guests, lists, *names)
 
@@ -143,7 +143,7 @@ def write_lists(folder: Path, lists: Mapping[str, Sequence[Mapping[str, Any]]]) 
 
 
 class Clock:
-    """Runs playbooks over the whole fleet, and says how long they took beside ping."""
+    """Runs playbooks over the whole fleet, and reports their times relative to ping."""
 
     def __init__(self, whole: Whole) -> None:
         self._whole = whole
@@ -257,7 +257,7 @@ def test_no_board_needs_much_memory(whole: Whole, counts: Counts) -> None:
 
 
 def take_from_vfio(whole: Whole) -> set[str]:
-    """Do as other tools do to two boards and a guest; their names."""
+    """Unbind a device of two boards and of a guest, as other tools do; return the hosts' names."""
     boards = [board for board in whole.boards.boards.values() if on_vfio(board)][:2]
     for board in boards:
         device = min(on_vfio(board))
@@ -269,6 +269,6 @@ def take_from_vfio(whole: Whole) -> set[str]:
 
 
 def private_memory(board: Host) -> int:
-    """KiB that the board's process has alone: what one more board costs."""
+    """Return the private memory of the board's process in KiB: the cost of one more board."""
     rollup = Path(f"/proc/{board.pid}/smaps_rollup").read_text()
     return sum(map(int, re.findall(r"^Private_\w+:\s+(\d+) kB", rollup, re.MULTILINE)))

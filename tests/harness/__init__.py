@@ -1,1 +1,1 @@
-"""What tests, demo and benchmarks share to run playbooks and to look at a guest's /sys."""
+"""Runs playbooks and reads a guest's /sys, for tests, demo and benchmarks."""

@@ -1,4 +1,4 @@
-"""Calls of the collection's modules on the hosts of an inventory, and what they answer."""
+"""Calls the collection's modules on the hosts of an inventory, and returns their results."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def apply(
 
 
 def apply_role(inventory: Path, variables: Mapping[str, Any], *arguments: str) -> Run:
-    """Run the playbook that applies a host's list; fails if that does."""
+    """Run the playbook that applies a host's list, and assert that it succeeds."""
     run = play(inventory, "armfleet.vfio.apply", *arguments, variables=variables)
     assert run.code == 0, run.output
     return run
 
 
 def to_vfio(*paths: str) -> dict[str, Any]:
-    """Options of host_policy that give the devices of these paths to VFIO."""
+    """Return options of host_policy that bind the devices of these paths to VFIO."""
     entries = [{"dt_path": path, "policy": "vfio"} for path in paths]
     return {"devices": entries, "reset_required": False}
 
 
 def apply_vfio(inventory: Path, *paths: str, **options: Any) -> Run:
-    """Run host_policy with the list that gives the devices of these paths to VFIO."""
+    """Run host_policy with a list that binds the devices of these paths to VFIO."""
     return call(inventory, "host_policy", **to_vfio(*paths), **options)
 
 
 def refused(
     inventory: Path, asked: Sequence[tuple[str, Mapping[str, Any]]], *arguments: str
 ) -> list[TaskResult]:
-    """Run modules, each with its options, in one play; fails if one is not refused."""
+    """Run modules, each with its options, in one play, and assert that each is refused."""
     tasks = [(f"armfleet.vfio.{module}", options) for module, options in asked]
     run = play(inventory, refused_tasks_play(tasks), *arguments)
     assert [task.status for task in run.tasks] == ["failed"] * len(asked), run.output
@@ -53,7 +53,7 @@ def refused(
 
 
 def info(inventory: Path, *devices: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what device_info returns of these devices, or of all."""
+    """Return what device_info returns for these devices, or for all."""
     asked = {"devices": list(devices)} if devices else {}
     run = call(inventory, "device_info", nulls=True, candidates=False, **asked)
     assert run.code == 0, run.output

@@ -1,4 +1,4 @@
-"""The collection as users get it: built from the working tree's copy, and installed."""
+"""Builds the collection from the copy of the working tree, and installs it, as users do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SOURCE = Path(__file__).parents[2]
 
 
 def build(folder: Path) -> Path:
-    """Build the archive in ``directory``; where it is."""
+    """Build the archive in ``folder``; return its path."""
     words = ["ansible-galaxy", "collection", "build", str(_SOURCE), "--output-path", str(folder)]
     subprocess.run(words, check=True, capture_output=True)
     (archive,) = folder.glob("armfleet-vfio-*.tar.gz")
@@ -18,9 +18,9 @@ def build(folder: Path) -> Path:
 
 
 def install(folder: Path) -> Path:
-    """Build it and install it below ``directory``; where it is then."""
+    """Build the collection and install it below ``folder``; return its directory."""
     words = ["ansible-galaxy", "collection", "install", "--offline", "-p", str(folder)]
-    # Ansible looks for collections in PYTHONPATH too, would find the one under test and do nothing.
+    # Ansible also searches PYTHONPATH: it would find the collection under test and do nothing.
     environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(folder))
     environment.pop("PYTHONPATH", None)
     subprocess.run([*words, str(build(folder))], check=True, capture_output=True, env=environment)

@@ -1,6 +1,6 @@
-"""Guests that tests share; each test file starts from devices that nobody has touched.
+"""Guests that tests share; each test file starts with devices in their state after boot.
 
-A directory of tests that wants them names them in its conftest.
+A directory of tests imports the fixtures in its conftest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.harness.sysfs import State
 
-# Traces each file that a module run opens or asks for.
+# Traces each file that a run of a module opens or queries.
 _TRACED_PYTHON = """\
 #!/bin/sh
 exec strace -f --seccomp-bpf -qq -e trace=%file -e signal=none -o /root/trace \\
@@ -31,13 +31,13 @@ exec strace -f --seccomp-bpf -qq -e trace=%file -e signal=none -o /root/trace \\
 
 @pytest.fixture(scope="session")
 def kernel(request: pytest.FixtureRequest) -> str:
-    """The kernel that is asked for, by its name in tests.guest.packages."""
+    """Return the kernel of ``--kernel``, by its name in tests.guest.packages."""
     return str(request.config.getoption("--kernel") or DEFAULT_SERIES)
 
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[..., Guest]]:
-    """Starts a guest by name, board and kernel with a disk that nobody has used."""
+    """Yield a function that starts a guest by name, board and kernel, with an unused disk."""
     started: list[Guest] = []
 
     def start_one(name: str, board: str, kernel: str = DEFAULT_SERIES) -> Guest:
@@ -56,15 +56,15 @@ def start() -> Iterator[Callable[..., Guest]]:
 
 @pytest.fixture(scope="module")
 def guest(start: Callable[..., Guest], kernel: str) -> Guest:
-    """A guest with board a and the kernel that is asked for."""
-    # Parts of a run of tests that have other kernels run beside each other.
+    """Start a guest with board a and the kernel of ``--kernel``."""
+    # Parts of a test run that have different kernels run at the same time.
     name = "test-a" if kernel == DEFAULT_SERIES else f"test-a-{kernel}"
     return start(name, "a", kernel)
 
 
 @pytest.fixture(scope="module")
 def inventory(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An inventory of that guest alone."""
+    """Write an inventory with only this guest."""
     path = tmp_path_factory.mktemp("inventory") / "hosts.yml"
     write_inventory(path, [guest])
     return path
@@ -72,10 +72,10 @@ def inventory(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def unchanged(guest: Guest) -> Iterator[None]:
-    """Fail if a device has another driver or override afterwards, or a file of ours differs."""
+    """Fail if the block changes a device's driver or override, or one of our files."""
     before = state(guest)
     yield
-    # Asked over ssh, so that the network answers as well.
+    # Read over ssh, which shows that the network works as well.
     assert state(guest) == before
 
 
@@ -89,15 +89,15 @@ def released(guest: Guest, inventory: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def states(guest: Guest) -> list[State]:
-    """The state before the first test that changes nothing, and after each of them."""
+    """Return the state before the first test of a file; each test appends the state after it."""
     return [state(guest)]
 
 
 @pytest.fixture
 def unchanged_guest(guest: Guest, states: list[State]) -> Iterator[None]:
-    """The guest, in which a test changes nothing; all tests of its file are such tests."""
+    """Fail if the test changes the guest; all tests of its file must use this fixture."""
     yield
-    # Asked over ssh, so that the network answers as well.
+    # Read over ssh, which shows that the network works as well.
     states.append(state(guest))
     assert states[-1] == states[-2]
 
@@ -107,6 +107,6 @@ def released_guest(
     unchanged_guest: None,  # noqa: ARG001 (it looks at the guest after the release)
     inventory: Path,
 ) -> Iterator[None]:
-    """The guest, whose list is released after the test; it leaves nothing."""
+    """Release the list after the test, and fail if anything is left of it."""
     yield
     assert play(inventory, "armfleet.vfio.release").code == 0

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A simulated board whose Python interpreter answers a module with whatever its owner likes."""
+"""A simulated board whose Python interpreter returns any module result that a test sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.simulated.fleet import Fleet, root
 
 _PLACE = "/usr/local/bin/hostile"
 _ORDERS = "/hostile.json"
-# It runs the module, so that a lie may differ from the truth in one field alone.
+# Runs the module, so that a forged result can differ from the real one in a single field.
 _INTERPRETER = f"""\
 #!/usr/bin/python3
 import json, subprocess, sys
@@ -53,7 +53,7 @@ os.execv("/usr/bin/dash", ["sh", *sys.argv[1:-1], command])
 
 
 def take_over_shell(boards: Fleet, name: str) -> None:
-    """Give a board a shell that answers some commands with what it is told in `answer`."""
+    """Replace the shell of a board by one that answers commands as `answer` sets it."""
     shell = root(boards.boards[name]) / "usr/bin/sh"
     shell.unlink()
     shell.write_text(_SHELL)
@@ -61,14 +61,14 @@ def take_over_shell(boards: Fleet, name: str) -> None:
 
 
 def leave_shell(boards: Fleet, name: str) -> None:
-    """Give a board its own shell again."""
+    """Restore the shell of a board."""
     shell = root(boards.boards[name]) / "usr/bin/sh"
     shell.unlink()
     shell.symlink_to("dash")
 
 
 def take_over(boards: Fleet, name: str) -> None:
-    """Give a board of ``boards`` that interpreter; it is honest until it is told to `answer`."""
+    """Give a board the hostile interpreter; its results are real until `answer` changes them."""
     interpreter = root(boards.boards[name]) / _PLACE[1:]
     interpreter.parent.mkdir(parents=True, exist_ok=True)
     interpreter.write_text(_INTERPRETER)
@@ -89,10 +89,10 @@ def answer(
     code: int = 0,
     commands: Sequence[tuple[Sequence[str], Mapping[str, Any]]] = (),
 ) -> None:
-    """Let a board answer each module with ``fields`` over its honest ones, or with ``text``.
+    """Let a board answer each module with its real result and ``fields``, or with ``text``.
 
-    A shell that was taken over answers a command that has all of some texts with ``stdout``,
-    ``stderr`` and ``code``, the first of ``commands`` that it is.
+    ``commands`` are for a replaced shell: pairs of texts and an answer (``stdout``, ``stderr``
+    and ``code``). A command gets the answer of the first pair whose texts it all contains.
     """
     told = [(marks, {"stdout": "", "stderr": "", "code": 0, **what}) for marks, what in commands]
     orders = {

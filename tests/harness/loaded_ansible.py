@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""ansible-playbook in forks of a process that has loaded it: loading is most of a short run."""
+"""Runs ansible-playbook in forks of a process that has loaded it, because loading is slow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(argv: Sequence[str], environment: Mapping[str, str], output: Path) -> in
 
     Its standard output and error go to the file ``output``.
     """
-    # What Ansible reads once, when it is loaded.
+    # Settings that Ansible reads once, when it is loaded.
     settings = {name: value for name, value in environment.items() if name.startswith("ANSIBLE_")}
     program = shutil.which("ansible-playbook", path=environment.get("PATH"))
     assert program, "ansible-playbook is not in PATH"

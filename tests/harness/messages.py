@@ -1,4 +1,4 @@
-"""How messages name options, so that those of a role can be named in their place."""
+"""Finds options without backquotes in messages, which a role could not rename to its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _GENERIC = "allow|runtime|persistent|timeout|initramfs|driverctl|state|rollout"
 _VALUES = (
     r"true|false|refuse|take_over|auto|always|never|present|absent|previous|given|\[|\d|in seconds"
 )
-# A parameter of a module, a file in /sys or in backquotes is no bare name of an option.
+# Parameters of kernel modules, files in /sys and names in backquotes are not bare names.
 _BARE = re.compile(
     rf"(?<![\w`./-])(?:(?:{_OURS})\b(?!=)|(?:{_GENERIC})(?:: | is |=)(?:{_VALUES}))"
     rf"|\b(?:add|to) (?:{_GENERIC})\b(?! \w)"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The modules as Ansible starts them, on a machine of the tests."""
+"""Runs the modules as Ansible starts them, on a machine of the tests."""
 
 from __future__ import annotations
 

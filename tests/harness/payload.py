@@ -4,8 +4,8 @@
 
 """python -m tests.harness.payload MODULE...
 
-Prints for each module how many bytes are sent to the host for one call of it. It is a program of
-its own, for ansible-core finds no collection where one was imported before.
+Prints for each module how many bytes are sent to the host for one call of it. It runs in a process
+of its own, because ansible-core finds no collection in a process that has imported one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ansible.template import Templar
 
 
 def payload_size(name: str) -> int:
-    """Return bytes of what is sent to the host for one call of a module."""
+    """Return the number of bytes that are sent to the host for one call of a module."""
     module = module_loader.find_plugin_with_context(name)
     built = module_common.modify_module(
         module_name=module.resolved_fqcn,

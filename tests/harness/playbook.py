@@ -32,7 +32,7 @@ host_key_checking = false
 pipelining = true
 """
 
-# What runs on the control node alone, so that it is no remote module execution.
+# Actions that run only on the control node: they are no remote executions.
 _LOCAL_ACTIONS = {"validate_argument_spec", "set_fact", "include_tasks", "assert"}
 
 
@@ -48,7 +48,7 @@ class TaskResult(NamedTuple):
 
     @property
     def refusal(self) -> str:
-        """What the task failed with, in the module's own words."""
+        """Return the module's message; assert that the task failed."""
         assert self.status == "failed", self
         message = self.result["msg"]
         assert isinstance(message, str)
@@ -64,7 +64,7 @@ class Run(NamedTuple):
 
     @property
     def changed(self) -> dict[str, int]:
-        """The number of changed tasks by host, as the recap says."""
+        """Return the number of changed tasks by host, from the recap."""
         counts = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.MULTILINE)
         return {host: int(count) for host, count in counts}
 
@@ -79,7 +79,7 @@ class Run(NamedTuple):
 
     @property
     def refusal(self) -> str:
-        """What the only task failed with."""
+        """Return the message of the only task; assert that it failed."""
         assert self.code == 2, self.output
         assert "Traceback" not in self.output
         (task,) = self.tasks
@@ -87,7 +87,7 @@ class Run(NamedTuple):
 
     @property
     def remote_executions(self) -> int:
-        """How many times a module was carried to a host and run there, loop items each."""
+        """Return how many modules were sent to a host and run; each loop item counts."""
         return sum(
             len(task.result.get("results", [None]))
             for task in self.tasks
@@ -172,7 +172,7 @@ def task_play(action: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def refused_tasks_play(asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """A playbook of tasks on all hosts, each an action with its options, that may all fail."""
+    """Return a playbook of tasks on all hosts, each an action with its options; all may fail."""
     return _playbook([{**_task(*task), "ignore_errors": True} for task in asked])
 
 

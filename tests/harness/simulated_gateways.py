@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The collection's doors, opening on a simulated machine in this very process.
+"""The collection's gateways to a simulated machine in the same process.
 
-Where a test takes thousands of steps, a mounted /sys is too slow; these read the same tree, and
-test_gateways.py holds them to the mounted one.
+For a test with thousands of steps, a mounted /sys is too slow. These gateways read the same tree,
+and test_gateways.py compares them with the mounted one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class SimulatedSysfs(Sysfs):
         return self.read_bytes(path)
 
     def is_claimed(self, node: str) -> bool:
-        """No disk of a simulated machine can be opened."""
+        """Return whether there is such a node: no disk of a simulated machine can be opened."""
         return self.has_node(node)
 
     def exists(self, path: str) -> bool:
@@ -89,11 +89,11 @@ class SimulatedSysfs(Sysfs):
             raise KernelRefusedError(path, text, error.errno or errno.EIO) from None
 
     def close(self) -> None:
-        """Nothing was opened."""
+        """Do nothing, because no file was opened."""
 
 
 class SimulatedKmod(Kmod):
-    """modprobe of a machine; its configuration is what lies in ``etc``/modprobe.d."""
+    """modprobe of a machine, with the configuration in ``etc``/modprobe.d."""
 
     def __init__(self, machine: Machine, etc: Path) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ def _place(path: str) -> str:
 
 
 def everything(machine: Machine) -> dict[str, str]:
-    """All that can be seen of a machine: each file's content and mode, each link's target."""
+    """Return all visible state of a machine: each file's content and mode, each link's target."""
     shown: dict[str, str] = {}
     waiting: list[tuple[str, Folder]] = [
         ("sys", machine.tree.root),

@@ -1,4 +1,4 @@
-"""What /sys on the guest says, read by plain means of its own and not by the code under test."""
+"""Reads /sys of a guest, independently of the code under test."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ print(json.dumps({"devices": devices, "nodes": nodes}))
 """
 
 
-# Names and contents of those that are there, each with a NUL behind it.
+# Prints the names and contents of files that exist, each followed by a NUL.
 _READ_FILES = r"""
 for path in /etc/udev/rules.d/70-armfleet-vfio.rules /etc/modprobe.d/armfleet-vfio.conf \
     /etc/modules-load.d/armfleet-vfio.conf
@@ -88,7 +88,7 @@ class Machine(NamedTuple):
 
     @property
     def bindings(self) -> dict[str, Binding]:
-        """Driver and override of every device, by its name."""
+        """Return driver and override of every device, by its name."""
         return {f"{device.bus}/{device.name}": device.binding for device in self.devices}
 
 
@@ -113,7 +113,7 @@ def _files(printed: Sequence[str]) -> dict[str, str]:
 
 def state(guest: Guest) -> State:
     """Return what a call may change: driver and override of every device, and our files."""
-    # By one command, for it is read after nearly every test.
+    # By a single command, because the state is read after nearly every test.
     both = guest.run(f"{_READ_FILES}python3 -", input=_READ_ALL).stdout
     *printed, machine = both.split("\0")
     return _machine(machine).bindings, _files(printed)

@@ -1,6 +1,6 @@
 """What users do, on a real arm64 kernel.
 
-On boards a to c and with ACPI, so that it can run beside tests/safety.
+The guests are not those of tests/safety, so that both can run at the same time.
 """
 
 from __future__ import annotations

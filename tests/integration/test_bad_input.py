@@ -51,7 +51,7 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def messages(guest: Guest, inventory: Path) -> dict[str, str]:
-    """What each module refuses its input with, in one play that changes nothing."""
+    """Return the message of each refusal, all from one play, which changes nothing."""
     with unchanged(guest):
         tasks = refused(inventory, list(ASKED.values()))
     return dict(zip(ASKED, [task.refusal for task in tasks], strict=True))

@@ -1,7 +1,7 @@
 # Copyright: armfleet.vfio contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a board in hand to a list: what is suggested works, and what is refused is refused."""
+"""A list from the suggestions for a board works, and a device that is no candidate is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WIDTH = 120
 
 
 def judged(inventory: Path) -> list[dict[str, Any]]:
-    """Return all devices of the host, judged."""
+    """Return all devices of the host, each with whether it is a candidate."""
     run = call(inventory, "device_info", nulls=True)
     assert run.code == 0, run.output
     devices: list[dict[str, Any]] = run.of("armfleet.vfio.device_info")["devices"]

@@ -35,20 +35,20 @@ from tests.guest.board import device_trees
 
 DESCRIPTION = Path(runner.__file__).with_name("guest.yml")
 SECONDS = 500
-# All that overrides, bind, unbind, drivers_probe and VFIO's drivers can end with; but for ENOMEM,
-# which no operation brings about.
+# All errors of driver_override, bind, unbind, drivers_probe and VFIO's drivers, except for ENOMEM,
+# which no operation can provoke.
 ERRNOS = {"EACCES", "EAGAIN", "EBUSY", "EINVAL", "EIO", "ENODEV", "ENOENT", "EPERM", "EROFS"}
 
 
 class Machines(NamedTuple):
-    """What the same operations came to on both."""
+    """The steps of the same operations on the real kernel and on the simulator."""
 
     real: list[Step]
     simulated: list[Step]
 
 
 def answers(steps: Sequence[Step]) -> Counter[str]:
-    """Return how often each errno was the answer, and how often there was none."""
+    """Return how often each errno was returned, and how often an operation did not return."""
     return Counter(step.result for step in steps if re.fullmatch("E[A-Z]+|waits", step.result))
 
 
@@ -75,7 +75,7 @@ def tell(mismatches: Sequence[Difference], explanations: Sequence[Explanation]) 
 
 
 def check(mismatches: Sequence[Difference], explanations: Sequence[Explanation]) -> None:
-    """Every difference is explained, and every explanation is still needed."""
+    """Assert that every difference is explained, and that every explanation is needed."""
     bare, idle = explained(mismatches, explanations)
     assert not list(map(str, bare))
     assert not [why.sentence for why in idle]

@@ -1,4 +1,4 @@
-"""Devices that driverctl has had until now: who has the last word, and the way to a list."""
+"""Devices that driverctl configured: which configuration wins, and the migration to a list."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_list_that_claims_the_same_device_is_refused(guest: Guest, inventory: 
 def test_driverctl_is_moved_from_without_a_device_leaving_its_driver(
     guest: Guest, inventory: Path
 ) -> None:
-    # The number of its group comes again with every probe of an unbound device.
+    # Every probe of an unbound device assigns the number of its group again.
     node = read_machine(guest).at(RINGS[0]).group
     before = guest.run("find /dev/vfio -type c -printf %i:").stdout
     migrate(inventory, "--check")

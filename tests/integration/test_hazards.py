@@ -1,4 +1,4 @@
-"""What a machine stands on is refused before anything is touched, and the machine goes on."""
+"""Devices in use are refused before anything changes, and the machine keeps running."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.guest import Guest
 
 KEYS, GPIO = "/gpio-keys", "/pl061@9030000"
-# By device-tree path: what the refusal has to name, and the kind that it is accepted by.
+# By device-tree path: each kind of use that `allow` accepts, and what the refusal must contain.
 CARRIED = {
     "/pcie@10000000": [
         ("storage", "disk vda: vda is mounted on /"),
@@ -55,7 +55,7 @@ def test_what_is_allowed_is_done_and_can_be_given_back(guest: Guest, inventory: 
     run = play(inventory, task_play("armfleet.vfio.host_policy", options))
     assert run.code == 0, run.output
     assert read_machine(guest).at(GPIO).binding == (None, "none")
-    # No link shows that its keys hang on it: it keeps its driver, and works no more.
+    # No device link shows that gpio-keys needs it: gpio-keys stays bound, but no longer works.
     assert read_machine(guest).at(KEYS).driver == "gpio-keys"
     back = {"devices": [{"dt_path": GPIO}], "state": "absent"}
     run = play(inventory, task_play("armfleet.vfio.no_autobind", back))

@@ -1,4 +1,4 @@
-"""What a user gets from the built collection, and what it costs to carry it to a host."""
+"""The collection as a user installs it, and the size of what is sent to a host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEEDED = {"plugins", "roles", "playbooks", "meta", "MANIFEST.json", "FILES.json"
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The collection, built, installed and stripped of all that running it does not need."""
+    """Build and install the collection, and delete everything that is not needed to run it."""
     folder = tmp_path_factory.mktemp("installed")
     collection = install(folder)
     for entry in collection.iterdir():
@@ -54,7 +54,7 @@ def test_the_payload_is_not_much_larger_than_that_of_ping() -> None:
     ours, ping = map(int, done.stdout.split())
     ratio = ours / ping
     print(f"payload of host_policy: {ratio:.2f} times that of ping")
-    # The journal, its undoing, the search for hazards now and for the next boot, readiness, links
-    # to nodes, the initramfs, what a rollout keeps, and the reading of other people's files are
-    # what is above 1.4; each file of a package is an entry of the archive.
+    # Above 1.4 are the journal and its rollback, the search for hazards now and at the next boot,
+    # readiness, links to nodes, the initramfs, what a rollout keeps, and the parsing of foreign
+    # files. Each file of a package is an entry of the archive.
     assert ratio <= 2.6

@@ -1,4 +1,4 @@
-"""Runs that are killed, and runs that meet: what is left of them on a real kernel."""
+"""Runs that are killed, and two runs at the same time, on a real kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RINGS = [f"/soc/ring@b1{number:02x}000" for number in range(8)]
 LIST = [{"dt_path": path, "policy": "vfio"} for path in RINGS]
 VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
 
-# Kills the module as soon as the device named first is bound to VFIO, the others to follow.
+# Kills the module as soon as the first device is bound to VFIO, before the others are.
 _KILL = """
 import os, signal, sys
 first = "/sys/bus/platform/devices/%s/driver" % sys.argv[1]

@@ -1,4 +1,4 @@
-"""Links to nodes follow the device through renumbering and boots, and go when it is released."""
+"""Links to nodes follow the device across renumbering and reboots; a release removes them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 CRYPTO = {"dt_path": "crypto0", "policy": "vfio", "tag": "left"}
 DMA = {"dt_path": "/soc/dma@b001000", "policy": "vfio", "tag": "right"}
 ENGINE = {"dt_path": "/soc/engine@b005000", "policy": "vfio"}
-# Neither of these has an IOMMU, so that their groups are made again each time they are bound.
+# Neither device has an IOMMU, so that every binding creates its group again.
 PLAIN = {"dt_path": "/soc/plain@b003000", "policy": "vfio"}
 KEYS = {"dt_path": "/soc/keys", "policy": "vfio", "tag": "keys"}
 LIST = [CRYPTO, DMA, ENGINE, PLAIN, KEYS]
-# Of each device its name, and what links to its nodes are called.
+# The names of the links to the nodes of each device, by the name of the device.
 CALLED = {
     "b000000.crypto": ("by-path/soc:crypto@b000000", "by-tag/left"),
     "b001000.dma": ("by-path/soc:dma@b001000", "by-tag/right"),
@@ -34,7 +34,7 @@ CALLED = {
 }
 MOVED = ["b000000.crypto", "b001000.dma", "b003000.plain", "soc:keys"]
 
-# Each link below /dev/vfio with what it leads to, and each device's nodes by what sysfs says.
+# Prints each link below /dev/vfio with its target, and the nodes of each device as in sysfs.
 _LOOK = r"""
 import json, os, stat
 links, nodes = {}, {}
@@ -95,7 +95,7 @@ def look(guest: Guest) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def assert_linked(guest: Guest, called: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
-    """There are these links and no others, and each leads to a node of its device."""
+    """Assert that exactly these links exist, each to a node of its device; return the nodes."""
     links, nodes = look(guest)
     assert links == {
         f"{node.rpartition('/')[0]}/{name}": node
@@ -130,7 +130,7 @@ def test_links_follow_devices_that_are_bound_in_another_order(
     assert set(links.values()) == set(before["b005000.engine"])
     by_hand(guest, _BIND, *reversed(MOVED))
     after = assert_linked(guest, CALLED)
-    # The kernel gives the lowest number that is free.
+    # The kernel assigns the lowest free number.
     assert after["b000000.crypto"][1] != before["b000000.crypto"][1]
     assert after["soc:keys"] == before["b003000.plain"]
     assert apply(inventory, *LIST)["changed"] is False

@@ -1,4 +1,4 @@
-"""The main job, told as one story on one guest: each test goes on where the last one ended."""
+"""The main job on one guest: each test continues where the previous one ended."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def state_writes(guest: Guest) -> list[str]:
 
 
 def read_of_the_host(guest: Guest) -> set[str]:
-    """The paths of the host's state that the module asked for during the last traced run."""
+    """Return the paths of the host's state that the module accessed in the last traced run."""
     trace = guest.run("cat /root/trace").stdout
     return {
         path
@@ -178,11 +178,11 @@ def test_the_first_run_does_what_the_check_predicted(guest: Guest, inventory: Pa
     assert predicted["boot_files"] == done["boot_files"]
     assert predicted["host_steps"] == done["host_steps"]
     assert predicted["changed"] is done["changed"] is True
-    # update-initramfs is there and has nothing to update.
+    # update-initramfs is installed, but there is no image to update.
     assert "there is no /boot/initrd.img-* to add them to" in run.output
     assert run.changed == {guest.name: 1}
     for before, after in zip(predicted["devices"], done["devices"], strict=True):
-        # A group and its node are born when the driver is bound, so no check can know them.
+        # A group and its node are created when the driver is bound: check mode cannot know them.
         born = ("iommu_group", "vfio_nodes", "links")
         assert {key: before[key] for key in before if key not in born} == {
             key: after[key] for key in after if key not in born
@@ -283,7 +283,7 @@ def test_release_gives_everything_back(guest: Guest, inventory: Path) -> None:
     assert run.code == 0, run.output
     assert read_machine(guest).bindings == Story.untouched
     assert files(guest) == {}
-    # Nothing that a boot would read, of whatever kind.
+    # No file is left that a boot would read.
     assert guest.run("find /etc /boot -name '*armfleet*'").stdout == ""
     assert play(inventory, "armfleet.vfio.release").changed == {guest.name: 0}
 
@@ -295,8 +295,8 @@ def test_after_another_reboot_nothing_is_left_of_us(guest: Guest) -> None:
     assert read_machine(guest).bindings == Story.untouched
 
 
-# As at boot: no override and no driver. The events of 16 rings load the native module meanwhile,
-# and busy processors let it happen at any moment of the rules.
+# As at boot: no override and no driver. The events of 16 rings load the native module at the same
+# time. Busy processors vary the moment at which that happens while the rules run.
 _REPLAY_WITHOUT_DRIVER = """
     for processor in 1 2; do (while :; do :; done) & done
     trap 'kill $(jobs -p)' EXIT
@@ -312,7 +312,7 @@ _REPLAY_WITHOUT_DRIVER = """
     basename -a $(readlink b001000.dma/driver b002000.dma/driver b102000.ring/driver)
 """
 
-# As at boot with a native driver that is built in: it has the device before udev runs.
+# As at boot with a built-in native driver: the device is bound to it before udev runs.
 _REPLAY_ON_NATIVE_DRIVER = """
     cd /sys/bus/platform/devices
     for device in b001000.dma b002000.dma; do

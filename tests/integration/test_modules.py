@@ -1,4 +1,4 @@
-"""The small modules, and what device_info says, on the real kernel."""
+"""The small modules, and the results of device_info, on the real kernel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(inventory: Path, module: str, *arguments: str, **options: Any) -> Run:
 
 
 def twice(inventory: Path, module: str, **options: Any) -> None:
-    """Run a module in check mode, for the first and for the second time, in one play."""
+    """Run a module in check mode and then twice; assert that the second run changes nothing."""
     (tasks,) = task_play(f"armfleet.vfio.{module}", options)
     (task,) = tasks["tasks"]
     done = play(inventory, [{**tasks, "tasks": [{**task, "check_mode": True}, task, task]}])
@@ -98,7 +98,7 @@ def test_a_module_is_loaded_anew_for_reset_required(guest: Guest, inventory: Pat
 def test_an_open_device_is_not_taken(guest: Guest, inventory: Path) -> None:
     run(inventory, "vfio_binding", devices=[DMA], reset_required=False)
     group = read_machine(guest).at(DMA_PATH).group
-    # The node opens for as long as the program's standard input does.
+    # The node is the standard input of the program, which keeps it open.
     holder = guest.run(
         f"sleep infinity < /dev/vfio/{group} > /dev/null 2>&1 & echo $!"
     ).stdout.strip()
@@ -138,7 +138,7 @@ _RELEASE_SLOT = """
 
 
 def test_noiommu_goes_with_the_list_that_turned_it_on(guest: Guest, inventory: Path) -> None:
-    """And a slot that never had a driver does not drift once it was on VFIO and is released."""
+    """A slot without a native driver does not drift after it was bound to VFIO and released."""
     slot = "a000200.virtio_mmio"
     parameter = "cat /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
     devices = [

@@ -30,7 +30,7 @@ def test_one_list_for_two_boards(start: Callable[[str, str], Guest], tmp_path: P
     }
     first = play(inventory, "armfleet.vfio.apply", variables=variables)
     assert first.code == 0, first.output
-    # The list, and the initramfs.
+    # The task of the list and the one of the initramfs.
     assert first.changed == {"test-a": 2, "test-b": 2}
     a, b = (read_machine(guest) for guest in guests.values())
     assert a.at("/soc/crypto@b000000").driver == "vfio-platform"

@@ -34,7 +34,7 @@ SAMPLES = dict(
 )
 ROWS = re.findall(r"^\| `([^|]+)` \|", PAGE.partition("## Errors")[2], re.MULTILINE)
 
-# A device that has no registers, beside those of the page.
+# A device without registers, in addition to those of the page.
 KEYS = {"dt_path": "/soc/keys", "policy": "vfio", "tag": "keys"}
 
 GROUP, OWN = "/dev/vfio/by-tag/clock", "/dev/vfio/devices/by-tag/clock"
@@ -48,7 +48,7 @@ TYPE1, IOMMUFD = UNSAFE.format("vfio_iommu_type1"), UNSAFE.format("iommufd")
 
 
 class Case(NamedTuple):
-    """Command lines that end with the message, and what makes the host one that says so."""
+    """Command lines that fail with a message, and commands that set up and undo the cause."""
 
     commands: tuple[str, ...]
     before: str = "true"
@@ -88,7 +88,7 @@ CASES = {
         (READ + OWN,), "mv /dev/iommu /dev/moved", "mv /dev/moved /dev/iommu"
     ),
 }
-# On board d, whose pair of devices is one group.
+# On board d, where two devices share a group.
 OF_A_GROUP = {"Choose one with --device", "is bound to a native driver"}
 
 
@@ -110,7 +110,7 @@ def read(guest: Guest, arguments: str) -> str:
 
 
 def assert_tells_the_time(guest: Guest, command: str) -> None:
-    """Register 0 of the clock is between the guest's times before and after, give or take 2 s."""
+    """Assert that register 0 of the clock shows the guest's time, with a tolerance of 2 s."""
     output = guest.run(f"date +%s; {command}; date +%s").stdout
     before, register, after = output.splitlines()
     offset, word = register.split()
@@ -119,7 +119,7 @@ def assert_tells_the_time(guest: Guest, command: str) -> None:
 
 
 def assert_fails_with(done: subprocess.CompletedProcess[str], message: str) -> None:
-    """It ends with one line that has this message and a remedy."""
+    """Assert that the program failed with one line that has this message and a remedy."""
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -160,7 +160,7 @@ def test_a_member_of_the_group_needs_access_to_dev_iommu_for_its_own_node(guest:
 def test_the_samples_of_the_page_are_what_the_program_prints(guest: Guest, arguments: str) -> None:
     shown, printed = SAMPLES[arguments], read(guest, arguments)
     if arguments == GROUP:
-        # The time has gone on since then.
+        # The sample was recorded at another time.
         shown, printed = (re.sub(r"(?<= 0x)\w{8}", "TIME", text) for text in (shown, printed))
     assert printed == shown
 
@@ -191,7 +191,7 @@ def test_an_error_says_what_to_do(guest: Guest, row: str) -> None:
 
 @pytest.fixture(scope="module")
 def board_d(start: Callable[[str, str], Guest]) -> Guest:
-    """A guest whose pl031 has no IOMMU, and with two devices in one group."""
+    """Start a guest whose pl031 has no IOMMU, and which has two devices in one group."""
     guest = start("test-user-space-d", "d")
     guest.put(EXAMPLE, PROGRAM)
     guest.run("udevadm settle; modprobe vfio-platform reset_required=0; modprobe vfio-amba")
@@ -199,7 +199,7 @@ def board_d(start: Callable[[str, str], Guest]) -> Guest:
 
 
 def bind(guest: Guest, bus: str, device: str) -> str:
-    """Bind it to the VFIO driver of its bus and return its group."""
+    """Bind a device to the VFIO driver of its bus, and return its group."""
     script = """
         cd /sys/bus/$1/devices/$2
         echo vfio-$1 > driver_override

@@ -1,4 +1,4 @@
-"""Why a device has its driver, and that what is said of the next boot comes true."""
+"""Why a device is bound to its driver, and whether the forecast of the next boot is right."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BIND_BY_HAND = """
     echo > driver_override
 """
 
-# The first file jumps over what would spoil everything.
+# The GOTO of the first rules file skips a rule that would set an override for every ring.
 _WRITE_FILES = rf"""
     printf '# Not at boot.\nblacklist acme\n' > {BLACKLIST}
     echo acme > {LOADED}
@@ -95,12 +95,12 @@ def whole_info(inventory: Path, **variables: str) -> tuple[dict[str, Any], str]:
 
 
 def info(inventory: Path) -> dict[str, dict[str, Any]]:
-    """Return what device_info says of each device, by its name."""
+    """Return the results of device_info by the names of the devices."""
     return {device["name"]: device for device in calls.info(inventory)}
 
 
 def drift(inventory: Path, folder: Path) -> tuple[int, dict[str, Any]]:
-    """Return the exit code of the playbook, and what it wrote down of the guest."""
+    """Run the drift playbook; return its exit code and what it wrote about the guest."""
     file = folder / "drift.jsonl"
     run = play(inventory, "armfleet.vfio.drift", variables={"drift_file": str(file)})
     (line,) = file.read_text().splitlines()
@@ -153,7 +153,7 @@ def test_each_device_is_told_with_why_it_has_its_driver(guest: Guest, inventory:
         "9050000.smmuv3": "unknown",
     }
     assert {name: devices[name]["bound_by"]["kind"] for name in expected} == expected
-    # Its first is acme,dma-v2.
+    # The first compatible of the device is acme,dma-v2.
     assert devices["b002000.dma"]["bound_by"]["message"] == (
         "the module acme claims its compatible acme,dma"
     )
@@ -249,7 +249,7 @@ def test_the_next_boot_is_told_with_the_lines_that_decide_it(guest: Guest, inven
         if device["next_boot"]["known"]
     }
     unknown = {name for name, device in devices.items() if not device["next_boot"]["known"]}
-    # Of a device that no firmware describes the kernel does not tell that it never had a driver.
+    # The kernel does not show that a device without a firmware description never had a driver.
     assert {name for name in unknown if devices[name]["dt_path"]} == {"b000000.crypto"}
     assert {name for name in unknown if devices[name]["driver"]} == {"b000000.crypto"}
     assert {name: Story.predicted[f"platform/{name}"] for name in OVERRIDDEN} == OVERRIDDEN

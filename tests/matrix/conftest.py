@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The ansible-core that is expected in PATH, and what make test runs on the oldest alone."""
+"""The ansible-core that is expected in PATH, and what make test runs on the oldest one only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 VERSIONS = tomllib.loads((Path(__file__).parent / "versions.toml").read_text())
-# By file, and what of it the newest shows as well.
+# The files whose tests run on the oldest one, each with the tests that run on the newest as well.
 ON_OLDEST = {
     "test_refused_playbooks.py": (),
     "test_waves.py": (

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host of a fleet lies to the control node, by whichever ansible-playbook is first in PATH."""
+"""A managed host lies to the control node, with the first ansible-playbook in PATH."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
 EVIL, HONEST, LATE = "evil", "honest", "late"
 BOARDS = [EVIL, HONEST, LATE]
 LISTED = 2
-# Terminals act on the first four; the others turn the text around or cannot be encoded.
+# Terminals execute the first four; the others reverse the text or cannot be encoded.
 NOT_PRINTABLE = "\x1b]0;title\x07\x9b31m\x00\u202e\u2028\udc80"
 
 
@@ -52,7 +52,7 @@ def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def with_fact_cache(
     boards: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Ansible's own default for facts, which become variables, and a cache that keeps them."""
+    """Turn facts into variables, which is Ansible's default, and keep them in a cache."""
     monkeypatch.setenv("ANSIBLE_INJECT_FACT_VARS", "True")
     monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN", "jsonfile")
     monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(tmp_path / "facts"))
@@ -67,12 +67,12 @@ def run(boards: Fleet, playbook: str, *arguments: str, **variables: Any) -> Run:
 
 
 def command(tmp_path: Path) -> str:
-    """Return a template that leaves a file on the machine that evaluates it."""
+    """Return a template that creates a file on the machine that evaluates it."""
     return "{{ lookup('ansible.builtin.pipe', 'touch %s/ran') }}" % tmp_path
 
 
 def facts(tmp_path: Path) -> dict[str, Any]:
-    """Return every variable by which the control node would write or decide otherwise."""
+    """Return all variables that would change what the control node writes or decides."""
     theirs = str(tmp_path / "theirs")
     return {
         "drift_file": theirs,
@@ -94,7 +94,7 @@ def facts(tmp_path: Path) -> dict[str, Any]:
 
 
 def lies(tmp_path: Path) -> dict[str, Any]:
-    """Return what ansible-core would act on, or show, in the answer of a module."""
+    """Return the keys of a module's result that ansible-core acts on or displays."""
     return {
         "ansible_facts": facts(tmp_path),
         "_ansible_facts_cacheable": True,
@@ -156,14 +156,14 @@ def hosts_of(done: Run) -> list[str]:
 
 
 def cached(tmp_path: Path) -> set[str]:
-    """Return the names of the facts that are kept of the hostile host."""
+    """Return the names of the hostile host's facts in the cache."""
     kept = tmp_path / "facts" / EVIL
     return set(json.loads(kept.read_text())) if kept.exists() else set()
 
 
 @pytest.fixture
 def ours(boards: Fleet, tmp_path: Path) -> Iterator[Path]:
-    """A directory that the operator's inventory names, while the cache has lies of the host."""
+    """Yield a directory that the inventory sets, while the fact cache has lies of the host."""
     (tmp_path / "ours").mkdir()
     (tmp_path / "facts").mkdir()
     (tmp_path / "facts" / EVIL).write_text(json.dumps(facts(tmp_path)))
@@ -204,7 +204,7 @@ def test_a_setting_of_a_play_counts_though_a_fact_has_its_value(
     drift = {"drift_file": str(chosen / "drift.jsonl"), "drift_accepted": ["failed", "drift"]}
     cached = {**facts(tmp_path), **drift, "report_path": str(chosen / "report")}
     (tmp_path / "facts" / EVIL).write_text(json.dumps(cached))
-    # Where the defaults would be written.
+    # The defaults would write to the current directory.
     monkeypatch.chdir(tmp_path)
     settings = {
         "drift": drift,
@@ -260,7 +260,7 @@ def test_a_malformed_answer_is_a_row(boards: Fleet, tmp_path: Path, lie: dict[st
     assert "Traceback" not in done.output
 
 
-# As NOT_PRINTABLE, without what ends a command or a line.
+# Like NOT_PRINTABLE, without characters that end a command or a line.
 NOT_PRINTABLE_WORD = "\x1b[31m\x9b31m\u202e"
 HOSTILE_PYTHON = f"/opt/{NOT_PRINTABLE_WORD}/hostile-python"
 DISCOVERY = f"PLATFORM\n%s\nFOUND\n{HOSTILE_PYTHON}\n/usr/bin/python3\nENDFOUND\n"
@@ -268,7 +268,7 @@ DISCOVERY = f"PLATFORM\n%s\nFOUND\n{HOSTILE_PYTHON}\n/usr/bin/python3\nENDFOUND\
 
 @pytest.fixture
 def shell(boards: Fleet) -> Iterator[None]:
-    """A hostile shell, and an interpreter that ansible-core asks it for."""
+    """Give the host a hostile shell, and let ansible-core ask it for a Python interpreter."""
     variables = boards.inventory.parent / f"host_vars/{EVIL}.yml"
     before = variables.read_text()
     variables.write_text("ansible_python_interpreter: auto_legacy\n")
@@ -297,7 +297,7 @@ def test_what_is_discovered_of_an_interpreter_is_printable(
     platform = json.dumps({"platform_dist_result": told.get("platform"), "osrelease_content": None})
     commands = [
         (["ENDFOUND"], {"stdout": told["discovery"], "stderr": NOT_PRINTABLE_WORD}),
-        # ansible-core before 2.17 alone asks for it, before any module.
+        # Only ansible-core before 2.17 runs this command, before any module.
         *(
             [(["hostile-python && sleep 0"], {"stdout": platform, "stderr": NOT_PRINTABLE_WORD})]
             if "platform" in told
@@ -331,11 +331,11 @@ def test_what_is_told_of_the_files_of_ansible_is_printable(
     commands: list[tuple[list[str], dict[str, Any]]],
 ) -> None:
     variables = boards.inventory.parent / f"host_vars/{EVIL}.yml"
-    # No pipelining is the default.
+    # Pipelining is off by default.
     way = "ansible_pipelining: false\nansible_ssh_transfer_method: piped\n"
     variables.write_text(f"ansible_python_interpreter: /usr/bin/python3\n{way}")
     answer(boards, EVIL, commands=commands)
-    # With -vvv ansible-core's own plugin for ssh shows what a command that failed wrote.
+    # With -vvv, ansible-core's own ssh plugin displays the output of a command that failed.
     has_failed = any(told.get("code") for _marks, told in commands)
     more = [] if has_failed else ["-vvv"]
     done = run(boards, "drift", *more, drift_file=str(tmp_path / "drift.jsonl"))
@@ -350,7 +350,7 @@ def test_a_fleet_that_becomes_root_does_not_on_the_control_node(
     boards: Fleet, tmp_path: Path, playbook: str
 ) -> None:
     becoming = tmp_path / "becoming.yml"
-    # To become the user that one is takes no program, and these tests run as root.
+    # Becoming the current user runs no program, and these tests run as root.
     other = {"ansible_become_user": "nobody", "ansible_become_exe": "/bin/false"}
     variables = {"ansible_become": True, **other}
     root = {"ansible_become_user": "root", "ansible_become_exe": "sudo"}
@@ -394,7 +394,7 @@ def test_a_host_that_leaves_its_wave_without_a_result_has_failed(
 ) -> None:
     variables = boards.inventory.parent / f"host_vars/{EVIL}.yml"
     before = variables.read_text()
-    # The task that makes the row fails for this host.
+    # The task that creates the row fails for this host.
     variables.write_text(before + 'rollout_unchanged: "{{ 1 // 0 }}"\n')
     done = run(boards, "rollout", rollout_waves=[2, 1], rollout_max_failures=tolerated)
     variables.write_text(before)

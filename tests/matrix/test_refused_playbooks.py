@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Playbooks that are refused before a host is touched: an exit code and a sentence."""
+"""Playbooks that are refused before any connection, with an exit code and one sentence."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_wrong_pattern_is_refused(refuse: Refuse, pattern: Any, sentence: str)
 
 
 def test_a_limit_that_matches_nothing_ends_with_one_as_well(refuse: Refuse) -> None:
-    # By Ansible itself, before it reads the playbook.
+    # Ansible itself refuses this, before it reads the playbook.
     refuse("drift", "leaves us with no hosts to target", "--limit=nothing")
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role and the playbooks, by whichever ansible-playbook is first in PATH."""
+"""The role and the playbooks, with the first ansible-playbook in PATH."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run(boards: Fleet, playbook: str, *arguments: str, **variables: Any) -> Run:
 
 
 def devices(boards: Fleet) -> list[dict[str, tuple[str | None, str]]]:
-    """Return each board's devices with driver and override, as its own /sys has them."""
+    """Return each board's devices with driver and override, from its /sys."""
     return [
         {name: state(root(board) / "sys/bus", name) for name in NATIVE}
         for board in boards.boards.values()
@@ -142,7 +142,7 @@ def test_a_refusal_names_the_options_of_the_role(boards: Fleet) -> None:
     assert "set `passthrough_reset_required: false`" in refused.output
     assert "`reset_required" not in refused.output
 
-    # What the module's own arguments are refused with.
+    # A message about the module's arguments has the name of the role's variable.
     devices_given = [{"dt_path": "/net@1000", "compatible": "acme,net", "policy": "vfio"}]
     twice = run(boards, "apply", passthrough_devices=devices_given)
     assert "found in passthrough_devices" in twice.output
@@ -171,7 +171,7 @@ def test_a_variable_that_the_role_does_not_read_has_a_warning(boards: Fleet) -> 
         warning = f"[WARNING]: Variable {name} is ignored: the role armfleet.vfio.passthrough has "
         assert said.count(warning + f"no such option. {meant}") == 1, checked.output
     assert said.count("[WARNING]") == 3
-    # A host that changes nothing has the same.
+    # The warning also appears if nothing changes on the host.
     silent = run(boards, "apply", passthrough_reset_required=False)
     assert silent.code == 0, silent.output
     again = run(boards, "apply", passthrough_reset_required=False)

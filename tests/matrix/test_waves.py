@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Canaries and tolerated failures, by whichever ansible-playbook is first in PATH."""
+"""Canaries and tolerated failures, with the first ansible-playbook in PATH."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def outcomes(done: Run) -> dict[str, tuple[str, str]]:
 
 
 def advice(done: Run) -> list[str]:
-    """Return what was shown last."""
+    """Return the last report of how to continue."""
     (*_earlier, shown) = [
         task.result["msg"]
         for task in done.tasks

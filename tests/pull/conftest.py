@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def guest() -> Iterator[Guest]:
-    """One for all files, for it takes minutes to set up a pull and to do the first one."""
+    """Start one guest for all files, because to set up a pull and run it first takes minutes."""
     guest = Guest(HOST, "b")
     try:
         yield guest.start(fresh=True)
@@ -28,7 +28,7 @@ def guest() -> Iterator[Guest]:
 
 @pytest.fixture(scope="session")
 def inventory(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An inventory of that guest alone."""
+    """Write an inventory with only this guest."""
     path = tmp_path_factory.mktemp("inventory") / "hosts.yml"
     write_inventory(path, [guest])
     return path
@@ -36,7 +36,7 @@ def inventory(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def repository(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """Empty but for the list of collections, which names our archive on the guest."""
+    """Create an empty repository, and copy the archive of the collection to the guest."""
     folder = tmp_path_factory.mktemp("repository")
     guest.put(build(folder), "/srv/armfleet-vfio.tar.gz")
     return Repository(guest, folder / "working-copy")

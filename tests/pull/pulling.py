@@ -1,4 +1,4 @@
-"""A host that pulls: how it is set up, pulls and is looked at."""
+"""Sets up a host that pulls, lets it pull, and inspects it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SERVICE, TIMER = "armfleet-vfio-pull.service", "armfleet-vfio-pull.timer"
 HOST = "test-pull"
 RINGS = ("/soc/ring@b100000", "/soc/ring@b101000")
-# Many times what a pull takes on two idle cores; a busy machine is slow, not broken.
+# Many times the duration of a pull on two idle cores, because the machine may be busy.
 LIMIT = 600
 NEVER = "2099-01-01"
 SETTINGS = {
@@ -24,7 +24,7 @@ SETTINGS = {
     "pull_inventory": "inventory",
     "pull_schedule": NEVER,
     "pull_randomized_delay": "0",
-    # The guest has them, and no package manager.
+    # The guest already has the packages, and no package manager.
     "pull_packages": [],
     "pull_verify_commit": True,
     "pull_gnupg_home": "/etc/pull-keys",
@@ -40,7 +40,7 @@ SITE = [
         "roles": ["armfleet.vfio.passthrough"],
     }
 ]
-# As a control node would use it, too: the addresses lead nowhere here.
+# An inventory that a control node could use as well; no host here has these addresses.
 INVENTORY = {
     "boards": {
         "hosts": {name: {"ansible_host": "192.0.2.1"} for name in (HOST, "board-2")},
@@ -48,7 +48,7 @@ INVENTORY = {
     }
 }
 COLLECTIONS = {"collections": [{"name": "/srv/armfleet-vfio.tar.gz", "type": "file"}]}
-# What the first signed commit has beside a list.
+# The files of the first signed commit, in addition to a list.
 SIGNED = {
     "site.yml": SITE,
     "inventory/hosts.yml": INVENTORY,
@@ -57,7 +57,7 @@ SIGNED = {
 
 
 class Pull(NamedTuple):
-    """How a pull ended in the words of systemd, and what it wrote to the journal."""
+    """The result of a pull as systemd reports it, and what it wrote to the journal."""
 
     result: str
     log: str
@@ -84,9 +84,9 @@ def shown(guest: Guest, unit: str, name: str) -> str:
 
 
 def last_pull(guest: Guest) -> Pull:
-    # What was written last may be on its way when the service has ended.
+    # journald may not have written the last lines yet when the service has ended.
     guest.run(["journalctl", "--sync"])
-    # Not by the invocation: lines that come in after the end are of the unit alone.
+    # Not by the invocation ID: lines that arrive after the end have only the unit.
     journal = guest.run(["journalctl", "--output=cat", f"--unit={SERVICE}"]).stdout
     return Pull(shown(guest, SERVICE, "Result"), journal.rpartition(f"Starting {SERVICE}")[2])
 
@@ -97,7 +97,7 @@ def pull(guest: Guest) -> Pull:
 
 
 def wait_for_another_pull(guest: Guest, invocation: str) -> None:
-    """Wait until one that is not ``invocation`` has ended."""
+    """Wait until a pull other than ``invocation`` has ended."""
     show = f"systemctl show --property=InvocationID,ActiveState {SERVICE}"
     is_another = f"! {show} | grep --quiet {invocation}"
     has_ended = f"{show} | grep --quiet --extended-regexp '=(inactive|failed)$'"
@@ -109,14 +109,14 @@ def failed_units(guest: Guest) -> str:
 
 
 def remains(guest: Guest) -> list[str]:
-    """Return every file with the pull's name, and every unit that systemd knows by it."""
+    """Return all files and systemd units that are named after the pull."""
     named = "find / -xdev -path /proc -prune -o -name '*armfleet-vfio-pull*' -print"
     known = "systemctl list-units --all --no-legend --plain 'armfleet-vfio-pull*'"
     return guest.run(f"{named}; {known}").stdout.splitlines()
 
 
 def ensure_pulling(guest: Guest, inventory: Path, repository: Repository, keys: Keys) -> None:
-    """Let the host have pulled a signed commit, unless an earlier test has seen to that."""
+    """Set the host up and let it pull a signed commit, unless an earlier test did."""
     if shown(guest, TIMER, "ActiveState") == "active":
         return
     set_up(inventory)

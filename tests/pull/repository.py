@@ -1,4 +1,4 @@
-"""A git repository on the guest that is filled from this machine."""
+"""A git repository on the guest, to which this machine pushes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from tests.guest import Guest
 
-# With a character in the path that systemd, a URL and a shell each read in their own way.
+# The path has a character that systemd, a URL and a shell each treat differently.
 _PATH = "/srv/boards' site.git"
 URL = "file:///srv/boards%27%20site.git"
 _KEEPER = "keeper@boards.example"
@@ -21,7 +21,7 @@ _IDENTITY = ["-c", "user.name=Board Keeper", "-c", f"user.email={_KEEPER}"]
 
 
 class Keys:
-    """Keys of this machine that the guest accepts: words that have git sign a commit by them."""
+    """Keys of this machine that the guest accepts, as git arguments that sign a commit."""
 
     def __init__(self, guest: Guest, folder: Path) -> None:
         self._gnupg = folder / "gpg"
@@ -29,7 +29,7 @@ class Keys:
         self.gpg = self._make_gpg(guest, self._gnupg)
 
     def forget(self) -> None:
-        """End the agent that gpg has started for them."""
+        """Stop the agent that gpg has started for the keys."""
         subprocess.run(["gpgconf", "--homedir", self._gnupg, "--kill", "all"], check=True)
 
     def _make_ssh(self, guest: Guest, key: Path) -> list[str]:
@@ -52,7 +52,7 @@ class Keys:
 
 
 class Repository:
-    """``guest`` has the bare repository, ``directory`` of this machine the working copy."""
+    """A bare repository on ``guest``, and its working copy in ``folder`` on this machine."""
 
     def __init__(self, guest: Guest, folder: Path) -> None:
         self._guest = guest
@@ -62,9 +62,9 @@ class Repository:
         self._git("init", "--quiet", "--initial-branch=main")
 
     def commit(self, files: Mapping[str, Any], signing: Sequence[str] = ()) -> None:
-        """Write files, as YAML where they are no text, and push them as one commit.
+        """Write files, as YAML unless the content is text, and push them as one commit.
 
-        ``signing`` are the words of git that have the commit signed.
+        ``signing`` are the arguments with which git signs the commit.
         """
         for name, content in files.items():
             path = self._folder / name

@@ -1,4 +1,4 @@
-"""A git server hands out unsigned commits: nothing of them acts, at this pull or the next."""
+"""A git server sends unsigned commits: nothing in them is executed, now or at the next pull."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ CONFIGURATION = "[defaults]\ncallbacks_enabled = planted\nlibrary = library\n" +
 
 
 def planted() -> dict[str, Any]:
-    """Return the files by which a repository may have Ansible or git run something of its own.
+    """Return files that could make Ansible or git execute code of the repository.
 
-    ansible.cfg is not among them: where it is, it decides what the others can do.
+    ansible.cfg is not among them, because it decides which of the others have an effect.
     """
     interpreter = {"ansible_python_interpreter": f"{CHECKOUT}/interpreter"}
     return {
@@ -71,7 +71,7 @@ def planted() -> dict[str, Any]:
             for folder in (".githooks", "hooks")
             for hook in ("post-checkout", "post-merge", "post-index-change")
         },
-        # The host has a filter of this name, as one with git-lfs has.
+        # The host has a filter of this name, as hosts with git-lfs do.
         ".gitattributes": "* filter=planted\n",
         ".gitmodules": (
             '[submodule "sub"]\n\tpath = sub\n\turl = ext::/bin/touch /run/planted\n'
@@ -90,7 +90,7 @@ def planted() -> dict[str, Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 def pulling(guest: Guest, inventory: Path, repository: Repository, keys: Keys) -> None:
-    """The host has pulled a signed commit, and its administrator has a filter for git."""
+    """Let the host pull a signed commit, and configure a git filter on it."""
     guest.run(["git", "config", "--system", "filter.planted.smudge", f"tee {MARKS}-filter"])
     ensure_pulling(guest, inventory, repository, keys)
 
@@ -104,7 +104,7 @@ def checkout(guest: Guest) -> str:
     return guest.run(f"{every} | sort --key 2").stdout
 
 
-# ansible.cfg comes second, for then it stays in the repository.
+# ansible.cfg comes second, because it stays in the repository from then on.
 @pytest.mark.parametrize("configuration", ["without", "with"])
 def test_two_pulls_of_unsigned_commits_run_and_leave_nothing(
     guest: Guest, repository: Repository, configuration: str

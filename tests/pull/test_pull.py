@@ -1,6 +1,6 @@
-"""A host that pulls, told as one story: each test goes on where the last one ended.
+"""A host that pulls: each test continues where the previous one ended.
 
-Other files go on with it, so that the guest is set up once: test_removal.py comes last.
+Other files continue with the same guest, so that it is set up once. test_removal.py comes last.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def test_a_pull_brings_the_host_to_the_repositorys_list(
     guest: Guest, repository: Repository, keys: Keys
 ) -> None:
     repository.commit({**SIGNED, **policy(*RINGS)}, keys.gpg)
-    # Whoever asks while one runs gets that one.
+    # systemd starts no second pull while one is running.
     start = f"systemctl start --no-block {SERVICE}"
     guest.run(f"{start}; {start}; systemctl start {SERVICE}", check=False, timeout=LIMIT)
     done = last_pull(guest)

@@ -1,4 +1,4 @@
-"""A host that shall pull no more."""
+"""The removal of the pull from a host."""
 
 from __future__ import annotations
 

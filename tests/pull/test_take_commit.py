@@ -1,4 +1,4 @@
-"""The program that takes a commit, with real git, against a server that lies."""
+"""take_commit.py with real git, against a malicious server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENVIRONMENT = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/
 
 
 class Server:
-    """A git server whose owner may do to its repository whatever a file system allows."""
+    """A git server whose owner may change its repository in any way that the file system allows."""
 
     def __init__(self, path: Path, key: Path, *options: str) -> None:
         self.path = path
@@ -52,7 +52,7 @@ class Server:
         return self.git("rev-parse", "HEAD")
 
     def set_ref(self, ref: str, oid: str) -> None:
-        """Write a ref by the file system, which refuses nothing that git would."""
+        """Write a ref to the file system, without the checks of git."""
         path = self.path / ".git" / ref
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{oid}\n")
@@ -74,7 +74,7 @@ class Host:
     def take(
         self, revision: str | None = "main", *options: str, verify: bool = True, **other: Any
     ) -> str:
-        """Return why nothing was taken, or an empty text."""
+        """Run the program; return why it refused the commit, or an empty string."""
         galaxy = Path(sys.executable).with_name("ansible-galaxy")
         words = {
             "home": self.home,
@@ -112,7 +112,7 @@ class Host:
 
     @property
     def runs(self) -> str | None:
-        """The content of the playbook that would be run."""
+        """Return the content of the playbook that would run, or None."""
         site = self.checkout / "site.yml"
         return site.read_text() if site.exists() else None
 
@@ -264,7 +264,7 @@ class TestGnupg:
 
     @pytest.fixture
     def sign(self, server: Server, tmp_path: Path) -> Iterator[Callable[..., None]]:
-        """Return what commits with a new key: when the key was made, and for how long."""
+        """Yield a function that commits with a new key, with its creation time and validity."""
         home = tmp_path / "gpg"
         home.mkdir(mode=0o700)
         program = tmp_path / "gpg-then"
@@ -287,7 +287,7 @@ class TestGnupg:
 
     @pytest.fixture
     def keys(self, tmp_path: Path) -> Iterator[Path]:
-        """Return the directory of the accepted keys, which are none yet."""
+        """Yield the directory of the accepted keys, which is empty."""
         keys = tmp_path / "keys"
         keys.mkdir(mode=0o700)
         yield keys
@@ -337,7 +337,7 @@ class TestGnupg:
         self, host: Host, sign: Callable[..., None], keys: Path, tmp_path: Path
     ) -> None:
         sign("", "never", "--include-key-block")
-        # GnuPG reads it whatever options it is given, and it is not this machine's.
+        # GnuPG always reads /etc/gnupg. The overlay keeps the file out of this machine's /etc.
         options = tmp_path / "etc/gnupg"
         options.mkdir(parents=True)
         (options / "gpg.conf").write_text("auto-key-import\n")
@@ -390,7 +390,7 @@ class TestGnupg:
         assert (tmp_path / "called").exists()
 
     def configure(self, host: Host, keys: Path, content: str) -> None:
-        """Write gpg.conf in the directory of the keys and in the one that gpg takes by default."""
+        """Write gpg.conf to the directory of the keys and to gpg's default directory."""
         default = host.home / ".gnupg"
         default.mkdir(mode=0o700)
         for home in (keys, default):
@@ -399,7 +399,7 @@ class TestGnupg:
 
 @contextmanager
 def serve(key: bytes) -> Iterator[tuple[int, list[str]]]:
-    """Answer each request by a key, as a server of keys; yield the port and the requests."""
+    """Run a key server that answers each request with ``key``; yield its port and requests."""
     asked: list[str] = []
 
     class Answer(BaseHTTPRequestHandler):
@@ -410,7 +410,7 @@ def serve(key: bytes) -> Iterator[tuple[int, list[str]]]:
             self.wfile.write(key)
 
         def log_message(self, *_words: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Answer) as http:
         Thread(target=http.serve_forever, daemon=True).start()
@@ -419,12 +419,12 @@ def serve(key: bytes) -> Iterator[tuple[int, list[str]]]:
 
 
 class TestFormats:
-    """The signer chooses a format, and by that who decides which keys are accepted."""
+    """The signer chooses the format of a signature, and so the program that accepts keys."""
 
     def test_openpgp_is_refused_where_ssh_keys_are_accepted(
         self, host: Host, server: Server, tmp_path: Path
     ) -> None:
-        # Playbooks run with the same home: a key that one imports is in the default key ring.
+        # Playbooks run with the same HOME: a key that one imports is in the default keyring.
         home = host.home / ".gnupg"
         home.mkdir(mode=0o700)
         words = ["--batch", "--quiet", "--passphrase", "", "--quick-generate-key", KEEPER]
@@ -470,12 +470,12 @@ class TestFormats:
         commit = ["commit", "--quiet", "--amend", "--gpg-sign", "--message=first"]
         server.git(*key, "-c", f"gpg.x509.program={program}", *commit)
         subprocess.run(["gpgconf", "--homedir", keys, "--kill", "all"], check=True)
-        # The host's own gpgsm trusts it.
+        # The gpgsm of the host trusts the certificate.
         configuration = tmp_path / "gitconfig"
         configuration.write_text(f'[gpg "x509"]\n\tprogram = {program}\n')
         host.environment["GIT_CONFIG_GLOBAL"] = str(configuration)
         if other:
-            # What git reads is not what we read: the program decides, and it refuses.
+            # Without our check of the format, the program that git runs has to refuse.
             text = PROGRAM.read_text().replace("signature in _FORMATS and", "False and")
             host.program = tmp_path / "take_commit.py"
             host.program.write_text(text)
@@ -486,7 +486,7 @@ class TestFormats:
 
 
 def make_certificate(home: Path) -> Path:
-    """Make a directory of GnuPG with a certificate that it trusts; return the directory."""
+    """Create a GnuPG home with a certificate that it trusts; return the home."""
     home.mkdir(mode=0o700)
     gpgsm = ["gpgsm", "--homedir", str(home), "--batch", "--quiet"]
     (home / "gpgsm.conf").write_text("disable-crl-checks\n")
@@ -495,7 +495,7 @@ def make_certificate(home: Path) -> Path:
         "Key-Type: RSA\nKey-Length: 2048\nKey-Usage: sign\nSerial: random\n"
         f"Name-DN: CN=Keeper\nName-Email: {KEEPER}\n"
     )
-    # An empty passphrase, and nobody who is asked for it.
+    # An empty passphrase, without a prompt.
     words = ["--pinentry-mode", "loopback", "--passphrase-fd", "0", "--armor", "--generate-key"]
     made = subprocess.run(
         [*gpgsm, *words, request], input=b"\n", stdout=subprocess.PIPE, check=True
@@ -511,7 +511,7 @@ def make_certificate(home: Path) -> Path:
 
 
 class TestReplay:
-    """A server that hands out an old commit, which has a valid signature for good."""
+    """A server sends an old commit, whose signature stays valid."""
 
     @pytest.fixture
     def old(self, host: Host, server: Server) -> str:
@@ -564,7 +564,7 @@ class TestReplay:
 
 
 class TestKeysThatACommitCouldName:
-    """What a signature is verified with comes from root and from no commit."""
+    """The keys that verify signatures come from root, never from a commit."""
 
     @pytest.mark.parametrize("directory", ["repository", "collections", "repository.git"])
     def test_signers_among_what_was_fetched_are_refused(
@@ -636,7 +636,7 @@ class TestKeysThatACommitCouldName:
     def test_a_link_is_followed_once_and_not_again_by_git(
         self, host: Host, server: Server, signers: Path, tmp_path: Path
     ) -> None:
-        # Whoever owns a link can have it lead elsewhere between the check and the verification.
+        # The owner of a link can change its target between the check and the verification.
         link = tmp_path / "link"
         link.symlink_to(signers)
         server.commit("first")
@@ -647,14 +647,14 @@ class TestKeysThatACommitCouldName:
     def test_keys_that_are_not_there_are_refused(
         self, host: Host, server: Server, tmp_path: Path
     ) -> None:
-        # In a directory that all share somebody else could make the file after the check.
+        # In a shared directory, another user could create the file after the check.
         server.commit("first")
         host.signers = tmp_path / "nothing"
         assert "which does not exist" in host.take()
 
 
 class TestTransports:
-    """What is fetched comes by https, ssh or the host's own files."""
+    """Only https, ssh and files of the host are accepted as transports."""
 
     @pytest.mark.parametrize("scheme", ["http", "git", "ftp", "ext"])
     def test_cleartext_and_commands_are_refused(self, host: Host, scheme: str) -> None:
@@ -674,11 +674,11 @@ class TestTransports:
 
 
 class TestSubmodules:
-    """Submodules of a signed commit, whatever the checkout has in their place."""
+    """Submodules of a signed commit replace anything that the checkout has at their paths."""
 
     @pytest.fixture
     def other(self, server: Server) -> Server:
-        """Return the server of the submodule, which has one that is called ``inner`` in turn."""
+        """Return the server of the submodule, which itself has the submodule ``inner``."""
         inner = Server(server.path.with_name("inner"), server.key)
         inner.commit("inner")
         other = Server(server.path.with_name("other"), server.key)
@@ -688,7 +688,7 @@ class TestSubmodules:
 
     @pytest.fixture
     def add(self, server: Server, other: Server) -> Callable[[str], None]:
-        """Return what commits the submodule at some path."""
+        """Return a function that commits the submodule at a path."""
 
         def add(path: str) -> None:
             server.git("submodule", "--quiet", "add", f"../{other.path.name}", path)
@@ -698,7 +698,7 @@ class TestSubmodules:
         return add
 
     def drop(self, server: Server, path: str) -> None:
-        """Take the submodule out of the next commit."""
+        """Remove the submodule for the next commit."""
         server.git("rm", "--quiet", "--force", path)
         (server.path / ".gitmodules").unlink(missing_ok=True)
         shutil.rmtree(server.path / ".git/modules")
@@ -926,11 +926,11 @@ def _assert_same_files(checkout: Path, original: Path) -> None:
 
 
 class TestHashes:
-    """A repository hashes in one way for good, and so does the one of what was fetched from it."""
+    """The hash algorithm of a repository cannot change, nor can that of the fetched commits."""
 
     @pytest.fixture
     def swap(self, server: Server, tmp_path: Path) -> Callable[[], None]:
-        """Return what has the server answer in SHA-256, and then in SHA-1 again."""
+        """Return a function that switches the server between SHA-1 and SHA-256."""
         lie = Server(tmp_path / "lie", server.key, "--object-format=sha256")
         lie.commit("lie")
 

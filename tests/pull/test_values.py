@@ -1,4 +1,4 @@
-"""Values of the role's variables are data: what would be more than text is refused by name."""
+"""The role refuses values that would be more than data, and names the variable."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One host for each value; nothing of this machine is touched before all are checked."""
+    """Run the role on one host per value; all values are checked before this machine changes."""
     hosts = {
         host: {"pull_repository": REPOSITORY, variable: value}
         for host, (variable, value) in REFUSED.items()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from playwright.sync_api import Browser, sync_playwright
 
 _CHROMIUM = "/usr/bin/chromium"
-# As root it has no sandbox, and it must ask nobody for anything by itself.
+# Chromium has no sandbox as root. The other options suppress its own network requests.
 _ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -26,7 +26,7 @@ _ARGUMENTS = (
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser with an empty profile; it ends with the block."""
+    """Start a browser with an empty profile, and close it at the end of the block."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_ARGUMENTS))
         try:

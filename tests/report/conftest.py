@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A browser for all tests, and a tab that must stay quiet for each."""
+"""A browser for all tests, and for each a tab that must send no request and log nothing."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the example fleet."""
+    """Write the page of the example fleet."""
     return write(example(), tmp_path_factory.mktemp("example") / "report.html")
 
 
 @pytest.fixture
 def tab(browser: Browser) -> Iterator[Page]:
-    """A tab of its own profile; nothing may be asked of a network or said on the console."""
+    """Open a tab with a profile of its own; fail on any network request or console message."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     messages: list[str] = []
@@ -49,14 +49,14 @@ def tab(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def shown(tab: Page, report: Path) -> Page:
-    """The tab with the example fleet."""
+    """Show the example fleet in the tab."""
     tab.goto(report.as_uri())
     return tab
 
 
 @pytest.fixture
 def show(tab: Page, tmp_path: Path) -> Callable[[list[HostState]], Page]:
-    """Shows another fleet."""
+    """Return a function that shows another fleet in the tab."""
 
     def show_fleet(hosts: list[HostState]) -> Page:
         tab.goto(write(hosts, tmp_path / "report.html").as_uri())

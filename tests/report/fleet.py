@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Fleets to report on: what device_info would return of each host, and the states made of it."""
+"""Fleets to report on: results of device_info for each host, and the states made from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Kind(NamedTuple):
 
 
 class Board(NamedTuple):
-    """A model of board; its devices begin at ``base``."""
+    """A board model; the addresses of its devices begin at ``base``."""
 
     base: int
     below: str
@@ -83,7 +83,7 @@ GATEWAY = Board(
 
 
 def devices_of(board: Board, shift: int = 0) -> Iterator[dict[str, Any]]:
-    """As device_info returns them, on their native drivers."""
+    """Yield a board's devices as device_info returns them, bound to their native drivers."""
     address = board.base + shift
     for kind in board.kinds:
         for number in range(kind.number):
@@ -116,7 +116,7 @@ def devices_of(board: Board, shift: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def give_to_vfio(device: dict[str, Any]) -> None:
-    """The list has it for VFIO, and all is so."""
+    """Make the device one that the list binds to VFIO, and that is in sync."""
     device |= {
         "driver": VFIO,
         "driver_override": VFIO,
@@ -132,7 +132,7 @@ def give_to_vfio(device: dict[str, Any]) -> None:
 
 
 def take_back(device: dict[str, Any], native: str) -> None:
-    """Somebody has bound it to its native driver manually."""
+    """Make the device drift: it was bound to its native driver manually."""
     now = (
         f"it is {native}, but the last-applied configuration requires it to be {VFIO} "
         f"(driver_override {VFIO})"
@@ -145,14 +145,14 @@ def take_back(device: dict[str, Any], native: str) -> None:
 
 
 def keep_until_boot(device: dict[str, Any]) -> None:
-    """The list was applied for the next boot only."""
+    """Make the device one whose list was applied for the next boot only."""
     native = {"driver": device["driver"], "driver_override": device["driver_override"]}
     give_to_vfio(device)
     take_back(device, str(native["driver"]))
 
 
 def result(board: Board, shift: int = 0, vfio: str = "", state: str = "in_sync") -> dict[str, Any]:
-    """Of a host that was read; devices whose nodes are called ``vfio`` are in its list."""
+    """Return the result of a host; its list has the devices whose nodes are named ``vfio``."""
     devices = list(devices_of(board, shift))
     listed = [device for device in devices if vfio and f"/{vfio}@" in device["dt_path"]]
     natives = [str(device["driver"]) for device in listed]
@@ -168,12 +168,12 @@ def result(board: Board, shift: int = 0, vfio: str = "", state: str = "in_sync")
 
 
 def unreachable(message: str) -> dict[str, Any]:
-    """Of a host that could not be reached."""
+    """Return the result of a host that could not be reached."""
     return {"unreachable": True, "msg": f"Failed to connect to the host via ssh: {message}"}
 
 
 def example() -> list[HostState]:
-    """Return a small fleet for the pictures: every state is there."""
+    """Return a small fleet with every state, for the screenshots."""
     results: dict[str, Mapping[str, Any]] = {}
     for number in range(1, 13):
         results[f"edge-{number:02}"] = result(EDGE, vfio="crypto")
@@ -194,7 +194,7 @@ def example() -> list[HostState]:
 
 
 def large(hosts: int = 500, devices: int = 60, *, alike: bool = True) -> list[HostState]:
-    """A fleet of this size; ``alike`` is False where no two hosts have a device in common."""
+    """Return a fleet of this size; if not ``alike``, no two hosts have a device in common."""
     draw = random.Random(7)
     results: dict[str, Mapping[str, Any]] = {}
     for number in range(hosts):
@@ -215,5 +215,5 @@ def large(hosts: int = 500, devices: int = 60, *, alike: bool = True) -> list[Ho
 
 
 def states(results: Mapping[str, Mapping[str, Any]]) -> list[HostState]:
-    """Of results by the names of their hosts."""
+    """Return the states of hosts from their results by name."""
     return [host_state(name, returned) for name, returned in results.items()]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The page as the role's template makes it, without a run of Ansible."""
+"""Renders the page from the role's template, without a run of Ansible."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MADE_AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 def write(hosts: Sequence[HostState], file: Path, title: str = TITLE) -> Path:
-    """Write the page of a report; a run of Ansible gives the same, as test_playbook.py shows."""
+    """Write the page of a report; test_playbook.py shows that a run of Ansible writes the same."""
     style, script = (
         (ROLE / "files" / name).read_text().rstrip() for name in ("report.css", "report.js")
     )
     filled = page(Report(hosts, title, MADE_AT, version()), {"style": style, "script": script})
-    # Ansible's settings.
+    # Ansible renders templates with these settings.
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((ROLE / "templates/report.html.j2").read_text())
     file.write_text(

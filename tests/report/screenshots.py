@@ -4,7 +4,7 @@
 
 """python -m tests.report.screenshots DIRECTORY
 
-Makes the pictures of the report that the documentation shows, of an example fleet.
+Takes the screenshots of the report for the documentation, of an example fleet.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 def main(directory: Path) -> None:
-    """One picture for each theme, with one host opened."""
+    """Take a screenshot in each theme, with one host opened."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary, chromium() as browser:
         page = write(example(), Path(temporary) / "report.html")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The page in a real browser: what people see, find, open and hear."""
+"""The page in a real browser: display, search, navigation and accessibility."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def status(page: Page) -> Locator:
 
 
 def violations(page: Page) -> dict[str, list[str]]:
-    """What axe has against the page, and where; it is run by the browser's tools, not the page."""
+    """Return the elements that violate each rule of axe, which the browser's tools inject."""
     page.evaluate(AXE_FILE_PATH.read_text())
     results: dict[str, Any] = page.evaluate(
         "rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", RULES
@@ -69,7 +69,7 @@ def test_five_hundred_hosts_of_sixty_devices_are_small_and_open_soon(
     fleet = large(alike=alike)
     file = write(fleet, tmp_path / "report.html")
     seconds = []
-    # The soonest counts: other work on this machine makes single ones late.
+    # The fastest run counts, because other load on this machine slows down single runs.
     for _run in range(5):
         page = browser.new_page()
         page.goto(file.as_uri())
@@ -213,7 +213,7 @@ def test_all_is_reached_and_used_with_the_keyboard_alone(shown: Page) -> None:
     expect(status(shown)).to_have_text("2 of 20 hosts shown")
     expect(press("Tab", 4)).to_have_accessible_name("Filter")
     expect(press("Tab")).to_have_text("Open all shown")
-    # Close all is off while nothing is open; seven columns; then the first host that can be opened.
+    # Close all is disabled at first. After seven columns comes the first host that can be opened.
     expect(press("Tab", 8)).to_have_text("edge-04")
     shown.keyboard.press("Enter")
     expect(devices_of(shown, "edge-04")).to_be_visible()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbook over simulated boards, of which some cannot be read; and the four files."""
+"""The playbook over simulated boards, some of which cannot be read, and its four files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ drivers:
 """
 LIST = [{"dt_path": "/net@1000", "policy": "vfio"}]
 UNBIND = "echo 1000.net >/sys/bus/platform/drivers/vfio-platform/unbind"
-# What no sane host has; on the way it must stay a text, for Ansible as well.
+# A malicious value of a host, which must stay text everywhere, also in Ansible's templating.
 TEMPLATE = "{{ lookup('ansible.builtin.pipe', 'touch %s') }}"
 
 if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
@@ -46,14 +46,14 @@ if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
 
 
 class Fleet(NamedTuple):
-    """An inventory and where the report is to be."""
+    """An inventory, and the directory below which reports are written."""
 
     inventory: Path
     directory: Path
 
 
 class Reported(NamedTuple):
-    """What a run said, and its directory."""
+    """A run, and the directory of its report."""
 
     run: Run
     directory: Path
@@ -70,7 +70,7 @@ class Reported(NamedTuple):
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Four boards, an address where nobody answers, and a host without a Python."""
+    """Start four boards, one of them without Python, and add hosts that cannot be reached."""
     directory = tmp_path_factory.mktemp("report")
     board, drivers = directory / "board.dtb", directory / "drivers.yml"
     board.write_bytes(flattened(device_tree(PARTS)))
@@ -86,10 +86,10 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         content["hosts"]["gone"] = {"ansible_host": str(directory / "no such directory")}
         content["hosts"]["template"] = {
             "ansible_host": str(directory / "no-such-directory"),
-            # Not a template for Ansible; it comes back in what ssh says.
+            # Ansible does not template it; the error message of ssh repeats it.
             "ansible_user": "root",
         }
-        # The control node is no host of the fleet: what holds for all of them must not hurt it.
+        # The control node is no host of the fleet: variables of all hosts must not break it.
         other = {"ansible_become_user": "nobody", "ansible_become_exe": "/bin/false"}
         group["all"] = {"vars": {"ansible_become": True, **other}}
         content["vars"].update(ansible_become_user="root", ansible_become_exe="sudo")
@@ -229,7 +229,7 @@ def test_check_mode_writes_nothing(fleet: Fleet) -> None:
 
 
 def test_what_a_host_says_is_no_template(tmp_path: Path) -> None:
-    """As a host might say it that somebody else has taken over."""
+    """Text from a host that an attacker controls is never evaluated as a template."""
     trace = tmp_path / "taken"
     encoded = base64.b64encode((TEMPLATE % trace).encode()).decode()
     (tmp_path / "hosts").write_text("localhost ansible_connection=local\n")
@@ -270,7 +270,7 @@ def test_what_a_host_says_is_no_template(tmp_path: Path) -> None:
 
 
 def test_a_large_fleet_is_reported(depth: str, tmp_path: Path) -> None:
-    # How the page of 500 hosts opens is shown in test_page.py; here they take a minute.
+    # 500 hosts take a minute here. test_page.py opens a page of 500 hosts in any case.
     fleet = large(500 if depth == "nightly" else 80)
     read = {
         host["host"]: {

@@ -20,7 +20,7 @@ ARCHITECTURES = {"x86_64": "x64", "aarch64": "arm64"}
 
 @pytest.fixture(scope="session")
 def biome() -> Path:
-    """The program that package-lock.json pins by its hash, installed if it is not there yet."""
+    """Return biome as package-lock.json pins it by its hash, and install it if it is missing."""
     modules = install(HERE, "biome")
     return modules / f"@biomejs/cli-linux-{ARCHITECTURES[platform.machine()]}/biome"
 

@@ -1,6 +1,6 @@
-"""That nobody is hurt, on a real arm64 kernel.
+"""Hazards on a real arm64 kernel: nothing that is in use is unbound.
 
-On boards d and e, so that it can run beside tests/integration.
+The guests are not those of tests/integration, so that both can run at the same time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A machine that stands on its platform devices: each is refused, and the machine goes on."""
+"""Each platform device that the machine uses is refused, and the machine keeps running."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
-# vdb has two partitions: one is half of a RAID that carries a volume that carries /mnt/deep, the
-# other is mounted where only one process sees it. vdc is swap, vdd is below a loop device, and vdf
-# is the journal of the file system on the NVMe disk.
+# vdb has two partitions. One is half of a RAID, and a volume on that RAID is mounted on /mnt/deep.
+# The other is mounted in the mount namespace of a single process. vdc is swap, vdd is below a loop
+# device, and vdf is the journal of the file system on the NVMe disk.
 _FURNISH_DISKS = r"""
 set -eu
 python3 - <<'END'
@@ -64,7 +64,7 @@ loop=$(losetup --find --show /dev/vdd)
 mke2fs -q "$loop"
 mount "$loop" /mnt/loop
 """
-# The loop device has kept a disk that went, and its name with it.
+# The loop device still references the removed disk, so that the name of the disk is not free.
 _RENEW_LOOP = r"""
 set -eu
 umount /mnt/loop
@@ -81,7 +81,7 @@ ip link set eth1 up
 ip link set team0 up
 ip link add link team0 name team0.5 type vlan id 5
 """
-# The address moves up, and ssh with it; the network outside knows one hardware address only.
+# Moves the address to the bridge, and ssh with it. The network outside accepts one MAC address.
 _STACK = r"""
 set -eu
 address=$(cat /sys/class/net/eth0/address)
@@ -158,7 +158,7 @@ CARRIED = {
     "/pcie@10000000": ("storage", ["disk nvme0n1: nvme0n1 is mounted on /mnt/nvme."]),
 }
 ENTRIES = [{"dt_path": path, "policy": "no_autobind"} for path in CARRIED]
-# What an operator may write without a thought, and what it would cost.
+# Entries that an operator may write without checking, and the uses that they would end.
 CARELESS = [
     {"compatible": "virtio,mmio", "policy": "vfio"},
     {"dt_path": NETWORK, "policy": "vfio"},
@@ -169,7 +169,7 @@ LOST = [
     *CARRIED[NETWORK][1],
     "that driver has no unbind (suppress_bind_attrs) and is built into the kernel",
 ]
-# The drivers of the others have no unbind, or the machine would not go on.
+# The drivers of the others have no unbind, or the machine does not run without the device.
 ALLOWED = (LOOP, SPARE_NETWORK, CLOCK, REGULATOR, RTC, DOG)
 
 
@@ -187,7 +187,7 @@ def _nothing_changes(unchanged_guest: None) -> None:
 
 @pytest.fixture
 def stacked(guest: Guest) -> Iterator[None]:
-    """The guest with eth0 below a bond below a bridge."""
+    """Put eth0 of the guest below a bond that is below a bridge."""
     for script, word in ((_STACK, "until"), (_UNSTACK, "while")):
         guest.run("cat > /root/network.sh", input=script)
         guest.run("systemd-run --quiet bash /root/network.sh")
@@ -201,7 +201,7 @@ def refusal_lines(run: Run) -> list[str]:
 
 
 def refusals(inventory: Path, asked: list[tuple[str, dict[str, Any]]]) -> list[list[str]]:
-    """Return what each module says to its options, in one play."""
+    """Run the modules with their options in one play; return the lines of each refusal."""
     return [task.refusal.splitlines() for task in refused(inventory, asked)]
 
 
@@ -269,7 +269,7 @@ def test_the_interface_that_ssh_comes_in_by_is_known_below_a_bond_and_a_bridge(
 
 @pytest.fixture
 def boxed(guest: Guest) -> Iterator[None]:
-    """The guest with eth1 in a network namespace of its own, as containers have it."""
+    """Move eth1 of the guest to a network namespace of its own, as container runtimes do."""
     guest.run("ip link delete team0; ip netns add box; ip link set eth1 netns box")
     yield
     guest.run("ip netns exec box ip link set eth1 netns 1; ip netns delete box")
@@ -303,7 +303,7 @@ def test_what_is_allowed_and_can_be_done_is_done_and_can_be_given_back(
     assert done.code == 0, done.output
     machine = read_machine(guest)
     assert {machine.at(path).binding for path in ALLOWED} == {(None, "none")}
-    # Their suppliers went.
+    # Their suppliers were unbound.
     assert machine.at(TIMER).driver is None
     assert machine.at(SENSOR).driver is None
     back = {"devices": [{"dt_path": path} for path in ALLOWED], "state": "absent"}
@@ -332,7 +332,7 @@ def test_the_next_boot_is_judged_as_the_running_system_is(guest: Guest, inventor
 def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
     guest: Guest, inventory: Path
 ) -> None:
-    """Last, for nothing is mounted after it."""
+    """Comes last, because nothing is mounted after its reboot."""
     guest.run("ip link delete team0; ip link set eth1 down; cp /etc/fstab /root/fstab")
     policies = {LOOP: "vfio", SPARE_NETWORK: "no_autobind"}
     options = {
@@ -349,7 +349,7 @@ def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
     assert done.result["reboot_required"]
     assert not again.result["changed"]
 
-    # It has come into use since.
+    # The interface comes into use after the list was accepted.
     guest.run("ip link set eth1 up")
     boot = guest.boot_id()
     stopped = play(inventory, "armfleet.vfio.reboot")
@@ -382,7 +382,7 @@ def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
     assert machine.at(LOOP).binding == ("vfio-platform", "vfio-platform")
     assert machine.at(SPARE_NETWORK).binding == (None, "none")
 
-    # A disk that nothing uses is taken by the boot as well.
+    # A disk that is idle now is in use after the next boot if /etc/fstab lists it.
     guest.run("echo '/dev/vdc none swap noauto' >> /etc/fstab")
     idle = {"devices": [{"dt_path": SWAP, "policy": "no_autobind"}]}
     asked = [

@@ -22,9 +22,9 @@ ENGINE = "/soc/shared@b009000"
 TAKEN = "/sys/module/acme_dma/parameters/taken"
 ENTRIES = [{"dt_path": ENGINE, "policy": "no_autobind"}]
 ALL = ["clock", "console", "consumers", "group", "network", "storage", "watchdog"]
-# What a channel that is freed while somebody has it leaves.
+# Messages that the kernel logs if a channel is freed while a client uses it.
 COMPLAINTS = "dmesg | grep -E 'WARNING|Oops|BUG|Unable to handle' || true"
-# modprobe leaves those of raid456's modules that are still needed when their turn comes.
+# modprobe does not remove a module of raid456's that another one still uses when it is tried.
 UNLOAD = """
 modprobe --remove raid456
 while grep -q ^async_ /proc/modules; do

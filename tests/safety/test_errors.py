@@ -63,13 +63,13 @@ _PYTHON = "cat > /root/a-python <<'END'\n%s\nEND\nchmod 755 /root/a-python"
 
 
 class Case(NamedTuple):
-    """What is asked, and what the line that answers has beside the words of the page."""
+    """A call that provokes a row, and what its message contains besides the text of the row."""
 
     options: dict[str, Any]
     subject: str
     remedy: str
     module: str = "host_policy"
-    # Shell commands that make the host one that refuses, and that make it as it was.
+    # Shell commands that set up the cause on the host, and commands that undo it.
     before: str = ""
     after: str = ""
     python: str = ""
@@ -204,7 +204,7 @@ CASES = {
         on(PAIR, "vfio", reset_required=False),
         PAIR,
         "Add platform/b014000.pair to the list",
-        # A device gets its group when it is probed, the sibling too late on a slow boot.
+        # A device joins its group when it is probed, on a slow boot too late for the sibling.
         before=_BY_HAND
         + "echo b014000.pair > /sys/bus/platform/drivers/acme-ring/unbind; "
         + "echo b014000.pair > /sys/bus/platform/drivers/acme-ring/bind; "
@@ -230,7 +230,7 @@ CASES = {
         on(PLAIN, "vfio", reset_required=False, unsafe_noiommu=True),
         "enable_unsafe_noiommu_mode",
         "Use a kernel with CONFIG_VFIO_NOIOMMU",
-        # modinfo says then what it says of a kernel without it.
+        # modinfo then prints the same as for a kernel without CONFIG_VFIO_NOIOMMU.
         before=_WITHOUT_VFIO
         + "vfio=$(modinfo -F filename vfio); cp $vfio /root/vfio.ko; "
         + "sed -i s/=enable_unsafe_noiommu_mode/=enable_unsafe_noiommu_nope/g $vfio",
@@ -389,13 +389,13 @@ printf '"who": "me"}}\\n["file", "x", null, false]\\n'
         after=f"rm {JOURNAL}",
     ),
 }
-# Provoked by tests of their own.
+# Rows that have tests of their own.
 ALONE = {
     "did not answer within … s",
     "Not everything could be rolled back",
     "An earlier run on this host was interrupted",
     "Module … cannot be loaded",
-    # On a kernel with DMA engines, by test_dma.py.
+    # In test_dma.py, because it requires a kernel with DMA engines.
     "DMA channels are in use",
     # In test_carriers.py.
     "The next boot unbinds devices that are in use",
@@ -418,7 +418,7 @@ def rows() -> list[str]:
 
 
 def lines_with(task: TaskResult, words: str) -> list[str]:
-    """Return the lines of a refusal that have a row's words."""
+    """Return the lines of a refusal that contain the text of a row."""
     pattern = ".*".join(re.escape(part) for part in words.split("…"))
     return [line for line in task.refusal.splitlines() if re.search(pattern, line)]
 
@@ -427,7 +427,7 @@ def assert_explained(row: str, case: Case, task: TaskResult) -> None:
     (line,) = lines_with(task, row)
     assert case.subject in line
     assert case.remedy in line
-    # Those of a user of the role are named in their place.
+    # The role renames options that are in backquotes; bare names would stay those of the module.
     assert bare_options(line) == []
 
 
@@ -511,7 +511,7 @@ def test_modules_that_the_kernel_will_not_take_are_known(guest: Guest, inventory
     module = guest.run("modinfo -F filename vfio_platform_base").stdout.strip()
     guest.run(f"cp {module} /root/signed.ko")
     assert guest.run("modinfo -F sig_id vfio_platform_base").stdout.strip()
-    # scripts/sign-file appends it.
+    # scripts/sign-file appends the signature to the module.
     strip = f"""
 content = open({module!r}, "rb").read()
 length = int.from_bytes(content[-32:-28], "big")
@@ -520,7 +520,7 @@ open({module!r}, "wb").write(content[: -28 - 12 - length])
     guest.run("python3 -", input=strip)
     remedy = "Sign it with a key that the kernel trusts"
     binding = Case(on(RING, "vfio", reset_required=False), "Module vfio_platform_base ", remedy)
-    # Only a boot ends either of them.
+    # Neither can be turned off again without a reboot.
     for command, cause in (
         ("echo integrity > /sys/kernel/security/lockdown", "(lockdown=integrity)"),
         ("echo Y > /sys/module/module/parameters/sig_enforce", "(module.sig_enforce)"),

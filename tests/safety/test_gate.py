@@ -1,4 +1,4 @@
-"""What it costs to look at what 200 devices carry before they lose their drivers."""
+"""The cost of checking whether 200 devices are in use before they are unbound."""
 
 from __future__ import annotations
 

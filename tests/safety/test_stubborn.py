@@ -1,4 +1,4 @@
-"""Devices that do not come loose, and devices that VFIO would not take: runs end and say why."""
+"""Devices that cannot be unbound or that VFIO does not accept: runs end and report why."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ RING, SECOND_RING, THIRD_RING = (f"/soc/ring@b1{number:02x}000" for number in ra
 STUCK, SECOND_STUCK = "/soc/stuck@b010000", "/soc/stuck@b011000"
 PAIR, SIBLING = "/soc/pair@b015000", "/soc/pair@b014000"
 TIMEOUT, ALLOWANCE = 10, 5
-# For a driver of which it is known that it does not answer.
+# The timeout for a driver that never answers.
 STUCK_TIMEOUT = 4
 
-# Holds nodes open, as a virtual machine does, until it is told to end.
+# Holds nodes open until it is stopped, as a virtual machine does.
 _HOLD = """
 import os, signal, sys
 held = [os.open(node, os.O_RDWR) for node in sys.argv[1:]]
 open("/run/held", "w").close()
 signal.pause()
 """
-# The same by a node of another name, that is gone, in a thread that has descriptors of its own
-# (CLONE_FILES).
+# The same through a node of another name, which is then deleted, in a thread with its own file
+# descriptors (CLONE_FILES).
 _HOLD_ASIDE = """
 import ctypes, os, signal, sys, threading
 def hold():
@@ -50,7 +50,7 @@ def hold():
 threading.Thread(target=hold, daemon=True).start()
 signal.pause()
 """
-# What the upgrade of packages and an administrator do.
+# Commands that package upgrades and administrators run.
 _RESTARTS = (
     "udevadm control --reload",
     "udevadm trigger --action=add --settle",
@@ -90,7 +90,7 @@ def seconds(run: Run) -> float:
 
 @contextmanager
 def held(guest: Guest, node: str, program: str = "hold.py") -> Iterator[str]:
-    """A process that holds a node open; what a refusal says of it."""
+    """Hold a node open by a process, and yield what a refusal reports of it."""
     guest.run(f"systemd-run --quiet --unit=vm /usr/bin/python3 /root/{program} {node}")
     guest.run("until [ -e /run/held ]; do :; done")
     pid = guest.run("systemctl show --value -p MainPID vm").stdout.strip()
@@ -102,7 +102,7 @@ def held(guest: Guest, node: str, program: str = "hold.py") -> Iterator[str]:
 
 @pytest.fixture
 def nodes(guest: Guest, inventory: Path) -> dict[str, str]:
-    """The nodes of a ring that was given to VFIO: of its group, and its own."""
+    """Bind a ring to VFIO, and return its group node and its device node."""
     assert apply_vfio(inventory, RING).code == 0
     ring = read_machine(guest).at(RING)
     folder = f"/sys/bus/platform/devices/{ring.name}/vfio-dev"
@@ -136,7 +136,7 @@ def test_a_device_that_is_held_open_stays_bound_whatever_is_asked(
             told = task.refusal
             assert f"{RING} (platform device b100000.ring) is in use: {sentence}" in told
             assert "Stop the process that uses it; an open device is never unbound" in told
-        # Nothing was waited for.
+        # The refusal comes without waiting for the timeout.
         assert max(task.seconds for task in tasks) < TIMEOUT
     machine = read_machine(guest)
     assert (machine.at(RING).binding, machine.at(SECOND_RING).binding) == (VFIO, RING_NATIVE)
@@ -151,13 +151,13 @@ def test_rules_that_are_replayed_and_services_that_restart_leave_an_open_device_
             assert read_machine(guest).at(RING).binding == VFIO
         (device,) = info(inventory, {"dt_path": RING})
         assert sentence in [hazard["message"] for hazard in device["in_use_by"]]
-        # A run of the same list, as at the next night, has nothing to do with it.
+        # Another run with the same list, such as a nightly one, changes nothing.
         assert apply_vfio(inventory, RING).changed == {"test-d": 0}
 
 
 @pytest.fixture
 def stuck(guest: Guest) -> Iterator[None]:
-    """A driver whose remove does not return."""
+    """Make the remove of acme-stuck block until the end of the test."""
     guest.run("echo Y > /sys/module/acme_stuck/parameters/stuck")
     yield
     guest.run("echo N > /sys/module/acme_stuck/parameters/stuck")
@@ -170,7 +170,7 @@ def test_a_remove_that_never_returns_does_not_keep_the_run(guest: Guest, invento
     checked = call(inventory, "host_policy", "--check", **devices)
     tried = call(inventory, "host_policy", timeout=STUCK_TIMEOUT, **devices)
     told = tried.refusal
-    # What the emulated processor takes for the call itself is not the kernel's doing.
+    # The time of the same call in check mode is subtracted, because the processor is emulated.
     assert seconds(tried) - seconds(checked) < STUCK_TIMEOUT + ALLOWANCE
     assert f"{STUCK} (platform device b010000.stuck): cannot unbind from acme-stuck" in told
     assert f"did not answer within {STUCK_TIMEOUT} s" in told
@@ -180,12 +180,12 @@ def test_a_remove_that_never_returns_does_not_keep_the_run(guest: Guest, invento
     assert machine[RING] == machine[SECOND_RING] == RING_NATIVE
     assert machine[SECOND_STUCK] == STUCK_NATIVE
     assert files(guest) == {}
-    # The other devices of the host can be worked with, and inspected.
+    # Other devices can still be bound, and the stuck one can be inspected.
     assert apply_vfio(inventory, THIRD_RING, timeout=STUCK_TIMEOUT).code == 0
     assert read_machine_but(guest, STUCK)[THIRD_RING] == VFIO
     shown = info(inventory, {"dt_path": STUCK})
     assert [device["dt_path"] for device in shown] == [STUCK]
-    # When the kernel lets go, the next run brings the device back.
+    # Once the remove returns, the next run rolls the device back to its driver.
     guest.run("echo N > /sys/module/acme_stuck/parameters/stuck")
     after = apply_vfio(inventory, THIRD_RING, timeout=STUCK_TIMEOUT)
     assert after.code == 0, after.output
@@ -193,7 +193,7 @@ def test_a_remove_that_never_returns_does_not_keep_the_run(guest: Guest, invento
 
 
 def read_machine_but(guest: Guest, path: str) -> dict[str, tuple[str | None, str | None]]:
-    """Bindings by path, without asking for the override of one whose lock is held."""
+    """Return bindings by path but for ``path``, whose override cannot be read: its lock is held."""
     script = (
         "for d in /sys/bus/platform/devices/*; do p=$(readlink $d/of_node); p=${p#*/base};"
         f' [ "$p" = "{path}" ] || [ -z "$p" ] ||'
@@ -209,10 +209,10 @@ def read_machine_but(guest: Guest, path: str) -> dict[str, tuple[str | None, str
 def test_a_group_whose_other_device_stays_on_its_driver_is_of_no_use(
     guest: Guest, inventory: Path
 ) -> None:
-    # On a slow boot its driver did not wait for the IOMMU, and then it has no group.
+    # On a slow boot, the sibling is probed before the IOMMU and has no group: probe it again.
     for command in ("unbind", "bind"):
         guest.run(f"echo b014000.pair > /sys/bus/platform/drivers/acme-ring/{command}")
-    # The first time the kernel has not told yet that they share a group.
+    # At the first attempt, the kernel does not show yet that they share a group.
     for words in ("shares IOMMU group", "cannot be opened by VFIO"):
         told = apply_vfio(inventory, PAIR).refusal
         assert f"{PAIR} (platform device b015000.pair)" in told

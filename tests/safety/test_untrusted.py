@@ -1,4 +1,4 @@
-"""Local users and firmware: what they call things neither stops a run nor gets into a command."""
+"""Names that local users and firmware choose neither stop a run nor get into a command."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 HOSTILE, RING = "/soc/hostile@b030000", "/soc/ring@b100000"
 
-# A user's own mounts, of which one has a place that is forged: separators that the kernel does not
-# escape, and the line of a mount.
+# A user's own mounts. Their paths have separators that the kernel does not escape, and one path
+# forges a line of mountinfo.
 _MOUNT = r"""
 import os, signal
 for name in ("\x1c", "\u2028\x85\xa0", "\x1b[31m", "a\x1c9 1 254:0 x y rw - ext4 a rw"):
@@ -28,7 +28,7 @@ for name in ("\x1c", "\u2028\x85\xa0", "\x1b[31m", "a\x1c9 1 254:0 x y rw - ext4
 open("/run/eve/held", "w").close()
 signal.pause()
 """
-# A file of a user's own, in a mount namespace in which it is called like a node, open and mapped.
+# A user's own file, open and mapped, that has the path of a node in the user's mount namespace.
 _PRETEND = r"""
 import mmap, os, signal, sys
 node = sys.argv[1]
@@ -47,7 +47,7 @@ signal.pause()
 
 @pytest.fixture(scope="module")
 def guest(start: Callable[..., Guest]) -> Guest:
-    # Its users may have namespaces of their own.
+    # This kernel lets users create namespaces.
     guest = start("test-untrusted", "g", STOCK_SERIES)
     guest.run("cat > /srv/mount.py", input=_MOUNT)
     guest.run("cat > /srv/pretend.py", input=_PRETEND)
@@ -61,7 +61,7 @@ def _from_nothing_to_nothing(released_guest: None) -> None:
 
 @pytest.fixture
 def user(guest: Guest) -> Iterator[Callable[..., None]]:
-    """Runs a program as a user, with a namespace of mounts in which he is root."""
+    """Yield a function that runs a program as a user who is root of a mount namespace."""
     guest.run("mkdir -p /run/eve && chown nobody /run/eve")
 
     def run(program: str, *words: str) -> None:

@@ -1,7 +1,7 @@
 # Copyright: armfleet.vfio contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The candidates of some real boards, of all by night: each is bound, each refusal is true."""
+"""Each candidate of some boards (of all in make nightly) is bound, and each refusal is right."""
 
 from __future__ import annotations
 

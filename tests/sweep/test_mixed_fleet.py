@@ -50,7 +50,7 @@ OVERRIDES: dict[str, dict[str, str]] = {
     "overdrive-1": {XGMAC: VFIO},
     "honeycomb-1": {SATA: NONE},
 }
-# Every entry would be an error on the boards that it is not for.
+# Without `when_board`, every entry would be an error on the boards that it is not for.
 ONE_LIST: list[dict[str, Any]] = [
     {"dt_path": XOR, "when_board": "marvell,armada-ap806", "policy": "no_autobind"},
     {"dt_path": SECOND_XOR, "when_board": "marvell,armada8040-mcbin", "policy": "no_autobind"},
@@ -78,7 +78,7 @@ def dtb(name: str) -> Path:
 
 
 def on_no_driver(machine: Machine) -> set[str]:
-    """Return what was taken from all drivers, by its path in the device tree or by its name."""
+    """Return the devices whose override is none, by device-tree path or by name."""
     return {
         device.of_path or device.name
         for device in machine.kernel.devices.values()
@@ -109,7 +109,7 @@ def test_the_same_list_serves_a_machine_with_acpi(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[list[Host]]:
-    """A simulated board for each host of the example."""
+    """Start a simulated board for each host of the example."""
     hosts = start([Plan(name, dtb(board)) for name, board in BOARDS.items()])
     yield hosts
     for host in hosts:
@@ -118,15 +118,15 @@ def fleet() -> Iterator[list[Host]]:
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example in a directory of its own."""
+    """Copy the example to a directory of its own."""
     return Path(shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("user") / "mixed-fleet"))
 
 
 def call(example: Path, fleet: Sequence[Host], *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user of the example would; only how hosts are reached is ours."""
+    """Run a command as a user of the example would, except for the connection to the hosts."""
     settings = yaml.safe_load(inventory(fleet))["simulated"]["vars"]
     settings["ansible_host"] = f"{fleet[0].folder.parent}/{{{{ inventory_hostname }}}}"
-    # This machine's initramfs is not theirs.
+    # The initramfs of this machine is not that of the hosts: do not rebuild it.
     settings["passthrough_initramfs"] = "never"
     environment = {key: value for key, value in os.environ.items() if key != "ANSIBLE_CONFIG"}
     return subprocess.run(
@@ -146,7 +146,7 @@ def changed(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 
 def overrides(host: Host) -> dict[str, str]:
-    """Return the overrides of a host's devices by their paths, as its own /sys shows them."""
+    """Return the overrides of a host's devices by their paths, from its /sys."""
     devices = Path(f"/proc/{host.pid}/root/sys/bus/platform/devices")
     by_device = {
         device: (device / "driver_override").read_text().strip() for device in devices.iterdir()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbooks for fleets: waves that stop, hosts that are rolled back, drift that is seen."""
+"""The playbooks for fleets: waves that stop, hosts that are rolled back, drift that is reported."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
         clean = play(boards.inventory, "armfleet.vfio.drift", variables=asked)
         assert clean.code == 0, clean.output
         assert states(tmp_path) == {"a": "in_sync", "b": "in_sync", "c": "in_sync"}
-        # As other tools do it.
+        # Unbind the device, as other tools do.
         driver = f"/sys/bus/platform/devices/{NAMES[0]}/driver"
         run_on(boards.boards["b"], "sh", "-c", f"echo {NAMES[0]} > {driver}/unbind")
         run_on(boards.boards["c"], "sh", "-c", f": > {MODULES_LOAD}; chmod 777 {RULES}")

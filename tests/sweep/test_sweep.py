@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The boards that Debian's arm64 kernel has device trees for: some of each maker, all by night."""
+"""The boards of Debian's arm64 kernel: some of each maker, and all of them in make nightly."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_device_of_every_board_is_found_and_can_be_claimed(
 
 
 def some(boards: Sequence[Path]) -> list[Path]:
-    """Return every eighth board, and of each maker the ones with the least and the most in them."""
+    """Return every eighth board, and the smallest and the largest device tree of each maker."""
     by_maker: dict[Path, list[Path]] = {}
     for board in sorted(boards, key=lambda board: board.stat().st_size):
         by_maker.setdefault(board.parent, []).append(board)
@@ -59,7 +59,7 @@ def some(boards: Sequence[Path]) -> list[Path]:
 
 
 def sweep(path: Path) -> Counter[str]:
-    """Look all devices of a board up, claim some, and give them back; what was done is counted."""
+    """Look up all devices of a board, claim some and release them; return counts."""
     root = read_file(path)
     counts = Counter({"boards": 1})
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
@@ -70,7 +70,7 @@ def sweep(path: Path) -> Counter[str]:
 
 
 def look_up(lab: Lab) -> Counter[str]:
-    """Return each device by its path, and all devices by each compatible."""
+    """Assert that each path and each compatible finds its devices; return counts."""
     expected = list(identities(lab.machine))
     selectors = parse_selectors([selector for selector, _names in expected])
     resolved = resolve(lab.host.sysfs, selectors)
@@ -86,7 +86,7 @@ def look_up(lab: Lab) -> Counter[str]:
 
 
 def identities(machine: Machine) -> Iterator[tuple[dict[str, str], set[str]]]:
-    """Selectors, and the names of the devices that they are to find."""
+    """Yield selectors with the names of the devices that they must find."""
     by_compatible: dict[str, set[str]] = {}
     for device in machine.kernel.devices.values():
         assert device.of_path
@@ -98,7 +98,7 @@ def identities(machine: Machine) -> Iterator[tuple[dict[str, str], set[str]]]:
 
 
 def claim(lab: Lab, dice: random.Random) -> Counter[str]:
-    """Apply a list of some devices, apply it again, and give everything back."""
+    """Apply a list of some devices, apply it again, and release all of them; return counts."""
     before = bindings(lab.machine)
     chosen = dice.sample(free(lab.machine), min(CHOSEN, len(free(lab.machine))))
     entries = [
@@ -125,7 +125,7 @@ def claim(lab: Lab, dice: random.Random) -> Counter[str]:
 
 
 def free(machine: Machine) -> list[Device]:
-    """The devices that can be taken: their driver lets go, and nobody depends on them."""
+    """Return devices that can be claimed: their driver has an unbind, and no consumer is bound."""
     return [
         device
         for device in machine.kernel.devices.values()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What inspects rule files for the tests does not take everything."""
+"""The verifier of rules files that the tests use reports bad rules, and only those."""
 
 from __future__ import annotations
 

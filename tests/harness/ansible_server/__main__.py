@@ -20,12 +20,12 @@ from ansible.cli import playbook
 from ansible.executor.process import worker
 from ansible.plugins.strategy import linear
 
-# What the first task of each play would load.
+# Modules that the first task of each play would load.
 LOADED = (worker, linear)
 
 
 def _serve(listening: socket.socket) -> None:
-    # Nobody waits for the forks: each gives its exit status itself.
+    # The forks are not waited for: each sends its exit status itself.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _address = listening.accept()

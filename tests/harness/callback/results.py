@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Writes each task's result as one line of JSON, for tests and benchmarks that look at them."""
+"""Writes each task's result as one line of JSON, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class CallbackModule(CallbackBase):
         self._write("skipped", result)
 
     def _write(self, status, result) -> None:
-        # _dump_results makes plain data of it, but drops the diff, which the screen shows apart.
+        # _dump_results returns plain data, but without the diff, which Ansible displays separately.
         plain = json.loads(self._dump_results(result._result, keep_invocation=False))
         if "diff" in result._result:
             plain["diff"] = result._result["diff"]
