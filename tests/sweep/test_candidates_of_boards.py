@@ -40,7 +40,9 @@ def test_each_candidate_of_each_board_is_bound_and_each_refusal_is_true(
         for board in workers.map(try_candidates, boards, chunksize=4):
             counts.update(board)
     assert counts["boards"] == len(boards)
-    assert counts["candidates bound to VFIO"] > counts["boards"]
+    # Few boards have an IOMMU that VFIO accepts.
+    assert counts["candidates bound to VFIO"] > 10
+    assert counts["refusals provoked"] > 2 * counts["boards"]
 
 
 def try_candidates(path: Path) -> Counter[str]:

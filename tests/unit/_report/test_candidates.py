@@ -24,8 +24,6 @@ NO_RESET = {"reset_required": False}
 
 TREE = "firmware/devicetree/base"
 
-Change = Callable[[Board], object]
-
 
 def judged(board: Board) -> dict[str, dict[str, Any]]:
     """Return the devices of device_info, by name."""
@@ -125,7 +123,7 @@ def unsigned(board: Board) -> None:
     board.kmod.without_signature = {"vfio_platform"}
 
 
-SITUATIONS: dict[str, tuple[Change, str, list[tuple[str, str]]]] = {
+SITUATIONS: dict[str, tuple[Callable[[Board], object], str, list[tuple[str, str]]]] = {
     "no iommus": (
         lambda _board: None,
         DMA,
