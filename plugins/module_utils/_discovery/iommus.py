@@ -39,6 +39,12 @@ class Iommus:
             if phandle
         }
 
+    def is_active_for(self, device: Identity) -> bool:
+        """Return whether an IOMMU that the device's node names is active."""
+        phandle = self._first_cell(sysfs_dir(device) + "/of_node/iommus")
+        # The node of an IOMMU can be without one that is shown.
+        return phandle is not None and (phandle in self._by_phandle or not self._by_phandle)
+
     def is_coherent(self, device: Identity) -> bool | None:
         """Return whether the device's IOMMU has IOMMU_CAP_CACHE_COHERENCY, which VFIO requires.
 

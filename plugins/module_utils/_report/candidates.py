@@ -180,7 +180,7 @@ class Candidates:
             return False
         # Before Linux 7 it has no group until a driver is probed.
         if device.dt_path:
-            return sysfs.exists(sysfs_dir(device) + "/of_node/iommus")
+            return self._iommus.is_active_for(device)
         return bool(device.acpi_path and translates(sysfs, device.acpi_path))
 
     def _obstacles_of_group(self, device: Identity) -> list[Obstacle]:

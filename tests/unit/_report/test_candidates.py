@@ -263,6 +263,12 @@ def test_a_device_without_registers_is_no_candidate(board: Board) -> None:
     assert reasons(board, CRYPTO) == [("no_registers", "it has no registers that VFIO could show")]
 
 
+def test_an_iommu_that_is_not_active_isolates_no_device(board: Board) -> None:
+    add_iommu(board, "arm,smmu-v3", "/smmu")
+    board.kernel.put(f"{TREE}/smmu/phandle", struct.pack(">I", 2))
+    assert reasons(board, ETHERNET) == [("no_iommu_group", "no IOMMU group")]
+
+
 def test_a_group_of_candidates_is_bound_as_a_whole(board: Board) -> None:
     for name in ("left", "right"):
         path = f"/soc/{name}@1"
