@@ -30,6 +30,7 @@ from extensions.simulator.dtb import read_file
 from extensions.simulator.errors import SimulatorError
 from extensions.simulator.nodes import base_name, first_cell, is_available, is_compatible, phandles
 from extensions.simulator.population import population
+from plugins.module_utils._discovery.iommus import QCOM_IOMMU, SMMU, SMMU_V3
 from tests.boards import device_trees, jetson_device_trees
 
 PAGE = ROOT / "docs/hosts.md"
@@ -59,20 +60,6 @@ WELL_KNOWN = (
     "ti/k3-j721e-evm",
     "xilinx/zynqmp-zcu102-rev1.0",
 )
-# arm_smmu_of_match and qcom_iommu_of_match in drivers/iommu/arm/arm-smmu of Linux 6.12.
-_SMMU_V2 = frozenset(
-    {
-        "arm,smmu-v1",
-        "arm,smmu-v2",
-        "arm,mmu-400",
-        "arm,mmu-401",
-        "arm,mmu-500",
-        "cavium,smmu-v2",
-        "nvidia,smmu-500",
-        "qcom,smmu-v2",
-    }
-)
-_QCOM_IOMMU = frozenset({"qcom,msm-iommu-v1", "qcom,msm-iommu-v2"})
 
 
 @dataclass(frozen=True)
@@ -164,11 +151,11 @@ def _is_accepted(device: Node, iommu: Node) -> bool:
 
     __vfio_register_dev() requires IOMMU_CAP_CACHE_COHERENCY, which few drivers report.
     """
-    if is_compatible(iommu, {"arm,smmu-v3"}):
+    if is_compatible(iommu, SMMU_V3):
         return _is_coherent(iommu)
-    if is_compatible(iommu, _SMMU_V2):
+    if is_compatible(iommu, SMMU):
         return _is_coherent(iommu) or _is_coherent(device)
-    return is_compatible(iommu, _QCOM_IOMMU)
+    return is_compatible(iommu, QCOM_IOMMU)
 
 
 def _is_coherent(node: Node) -> bool:

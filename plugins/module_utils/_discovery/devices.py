@@ -113,7 +113,8 @@ def reference_path(sysfs: Sysfs, reference: str) -> str | None:
 def aliases(sysfs: Sysfs) -> dict[str, str]:
     """Return the alias of the device tree for each path that has one, the first by name.
 
-    Only those that end in a number, which udev is told of as well (of_alias_scan).
+    Only aliases that end in a number: the kernel passes no others to udev (of_alias_scan in
+    drivers/of/base.c).
     """
     by_path: dict[str, str] = {}
     for name in sorted(sysfs.names(_TREE + "/aliases")):
@@ -266,7 +267,7 @@ def _identify(sysfs: Sysfs, bus: str, name: str, fields: Container[str]) -> Iden
     if name.endswith(".auto"):
         return Identity(bus, name)
     if "dt_path" in fields:
-        dt_path = _dt_path(sysfs, path)
+        dt_path = node_path(sysfs, path)
     if "compatible" in fields:
         compatible = sysfs.strings(path + "/of_node/compatible")
     if ("acpi_path" in fields or "acpi_hid" in fields) and not dt_path:
@@ -275,7 +276,8 @@ def _identify(sysfs: Sysfs, bus: str, name: str, fields: Container[str]) -> Iden
     return Identity(bus, name, dt_path, compatible, acpi_path, acpi_hid)
 
 
-def _dt_path(sysfs: Sysfs, path: str) -> str | None:
+def node_path(sysfs: Sysfs, path: str) -> str | None:
+    """Return the device-tree path of the device with this directory in /sys, or None."""
     target = sysfs.link(path + "/of_node")
     if target is None:
         return None

@@ -9,20 +9,20 @@ import struct
 
 from .._model.device import Identity
 from .._system.sysfs import Sysfs
-from .devices import sysfs_dir
+from .devices import node_path, sysfs_dir
 
 _CLASS = "class/iommu"
 _TREE = "firmware/devicetree/base"
 _CELL = struct.Struct(">I")
-# Compatibles that the drivers arm-smmu-v3, arm-smmu and qcom_iommu match.
-_SMMU_V3 = frozenset({"arm,smmu-v3"})
-_SMMU = frozenset(
+# arm_smmu_of_match of both drivers and qcom_iommu_of_match in drivers/iommu/arm of Linux 6.12.
+SMMU_V3 = frozenset({"arm,smmu-v3"})
+SMMU = frozenset(
     {
         *("arm,smmu-v1", "arm,smmu-v2", "arm,mmu-400", "arm,mmu-401", "arm,mmu-500"),
-        *("cavium,smmu-v2", "nvidia,smmu-500"),
+        *("cavium,smmu-v2", "nvidia,smmu-500", "qcom,smmu-v2"),
     }
 )
-_QCOM = frozenset({"qcom,msm-iommu-v1", "qcom,msm-iommu-v2"})
+QCOM_IOMMU = frozenset({"qcom,msm-iommu-v1", "qcom,msm-iommu-v2"})
 
 
 class Iommus:
@@ -32,11 +32,11 @@ class Iommus:
         self._sysfs = sysfs
         self.names = sysfs.names(_CLASS)
         self._by_phandle = {
-            phandle: node
+            phandle: _TREE + path
             for name in self.names
-            for node in [self._node("%s/%s/device" % (_CLASS, name))]
-            for phandle in [self._first_cell(node + "/phandle") if node else None]
-            if phandle
+            for path in [node_path(sysfs, "%s/%s/device" % (_CLASS, name))]
+            for phandle in [self._first_cell(_TREE + path + "/phandle") if path else None]
+            if path and phandle
         }
 
     def is_active_for(self, device: Identity) -> bool:
@@ -57,18 +57,12 @@ class Iommus:
         if iommu is None:
             return None
         compatible = set(self._sysfs.strings(iommu + "/compatible"))
-        if compatible & _SMMU_V3:
+        if compatible & SMMU_V3:
             return self._is_dma_coherent(iommu)
-        if compatible & _SMMU:
-            node = self._node(path)
-            return self._is_dma_coherent(iommu) or bool(node and self._is_dma_coherent(node))
-        return bool(compatible & _QCOM)
-
-    def _node(self, path: str) -> str | None:
-        """Return the path in /sys of the device-tree node of a device."""
-        target = self._sysfs.link(path + "/of_node")
-        below = (target or "").partition("/" + _TREE)[2]
-        return _TREE + below if below else None
+        if compatible & SMMU:
+            node = _TREE + (device.dt_path or "")
+            return self._is_dma_coherent(iommu) or self._is_dma_coherent(node)
+        return bool(compatible & QCOM_IOMMU)
 
     def _first_cell(self, path: str) -> int | None:
         content = self._sysfs.read_bytes(path) or b""

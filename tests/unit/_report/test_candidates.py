@@ -238,6 +238,7 @@ def add_iommu(board: Board, compatible: str, *coherent: str) -> None:
         ("arm,smmu-v3", ["/soc/crypto@b000000"], False),
         ("arm,mmu-500", ["/soc"], True),
         ("arm,mmu-500", [], False),
+        ("qcom,smmu-v2", ["/soc"], True),
         ("qcom,msm-iommu-v2", [], True),
         ("rockchip,iommu", ["/smmu"], False),
     ],
