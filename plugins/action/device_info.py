@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _action_module, _candidates
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _action_module
 
 # What ansible-core calls the play of the command ansible.
 _AD_HOC = "Ansible Ad-Hoc"
@@ -24,6 +24,11 @@ class ActionModule(_action_module.ActionModule):
         variables = task_vars or {}
         is_read = self._task.action.endswith(".device_info") and result.get("vfio_support")
         if is_read and variables.get("ansible_play_name") == _AD_HOC:
+            # Here, because each task of a playbook would load it.
+            from ansible_collections.armfleet.vfio.plugins.plugin_utils import (  # noqa: PLC0415
+                _candidates,
+            )
+
             boards, unread = _candidates.tables({variables["inventory_hostname"]: result})
             result["summary"] = _candidates.text(boards, unread)
         return result

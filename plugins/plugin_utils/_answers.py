@@ -140,14 +140,7 @@ class Flags:
     """A mapping from names to true or false."""
 
     def read(self, value: Any, path: str) -> dict[str, bool]:
-        if not isinstance(value, Mapping):
-            raise _wrong(path, "is no mapping")
-        if len(value) > MOST_ITEMS:
-            raise _wrong(path, "has more than %d items" % MOST_ITEMS)
-        return {
-            _TEXT.read(key, path): Flag().read(flag, "%s.%s" % (path, printable(str(key))))
-            for key, flag in value.items()
-        }
+        return _read_values(value, path, Flag().read)
 
 
 @dataclass(frozen=True)
@@ -155,14 +148,19 @@ class Entry:
     """An entry of a policy list: options with texts, numbers, flags, or lists of texts."""
 
     def read(self, value: Any, path: str) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
-            raise _wrong(path, "is no mapping")
-        if len(value) > MOST_ITEMS:
-            raise _wrong(path, "has more than %d items" % MOST_ITEMS)
-        return {
-            _TEXT.read(key, path): _option(option, "%s.%s" % (path, printable(str(key))))
-            for key, option in value.items()
-        }
+        return _read_values(value, path, _option)
+
+
+def _read_values(value: Any, path: str, read: Callable[[Any, str], Any]) -> dict[str, Any]:
+    """Return a mapping from texts to what ``read`` makes of each value and its path."""
+    if not isinstance(value, Mapping):
+        raise _wrong(path, "is no mapping")
+    if len(value) > MOST_ITEMS:
+        raise _wrong(path, "has more than %d items" % MOST_ITEMS)
+    return {
+        _TEXT.read(key, path): read(item, "%s.%s" % (path, printable(str(key))))
+        for key, item in value.items()
+    }
 
 
 def _option(value: Any, path: str) -> Any:

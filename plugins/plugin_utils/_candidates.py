@@ -20,8 +20,8 @@ import yaml
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import KINDS
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
-    explained,
-    messages,
+    failure_of,
+    malformed,
     one_line,
 )
 
@@ -66,12 +66,18 @@ class Row(NamedTuple):
 
     entry: Mapping[str, Any]
     device: Mapping[str, Any]
-    is_candidate: bool
-    is_claimed: bool
     reasons: Sequence[tuple[str, Sequence[str]]]
     drivers: Sequence[str]
     settings: Mapping[str, bool]
     lacks_iommu_only: bool
+
+    @property
+    def is_candidate(self) -> bool:
+        return not self.reasons
+
+    @property
+    def is_claimed(self) -> bool:
+        return self.device["claimed_by"] is not None
 
     @property
     def selector(self) -> str:
@@ -149,14 +155,13 @@ def _read(result: Mapping[str, Any] | None) -> Mapping[str, Any] | str:
     """Return the answer of a host, or why there is none."""
     if not result:
         return "It was not read: the run ended before it or skipped it."
-    if result.get("unreachable"):
-        return explained("It cannot be reached: ", messages(result))
-    if result.get("failed") or "devices" not in result:
-        return explained("Its devices cannot be read: ", messages(result))
+    failure = failure_of(result)
+    if failure:
+        return failure[1]
     try:
         answer: Mapping[str, Any] = _READ.read(result, "")
     except _answers.MalformedAnswerError as error:
-        return "Its devices cannot be read: the result is malformed: %s." % error
+        return malformed(error)
     if any(device["entry"] is None for device in answer["devices"]):
         return "Its devices were read with `candidates: false`."
     return answer
@@ -166,24 +171,26 @@ def _table(
     answers: Mapping[str, Mapping[str, Any]], only: Sequence[str], accepts_noiommu: bool
 ) -> BoardTable:
     first = next(iter(answers.values()))
+    supports = {host: answer["vfio_support"] for host, answer in answers.items()}
+    accepts_noiommu = accepts_noiommu and _may_support_noiommu(supports)
     rows = []
     for number, device in enumerate(first["devices"]):
         if not _is_meant(device, only):
             continue
         of_hosts = {host: answer["devices"][number] for host, answer in answers.items()}
-        # Where it is unknown, a run finds out.
-        supports_it = not any(
-            answer["vfio_support"]["noiommu"] is False for answer in answers.values()
-        )
-        rows.append(_row(of_hosts, accepts_noiommu and supports_it))
+        rows.append(_row(of_hosts, accepts_noiommu))
     board = first["board"]
     names = [*board["compatible"][:1], *filter(None, (board["product_name"],))]
     rows.sort(key=lambda row: (not row.is_candidate, [reason for reason, _hosts in row.reasons]))
     counts = Counter(
         compatible for device in first["devices"] for compatible in set(device["compatible"])
     )
-    supports = {host: answer["vfio_support"] for host, answer in answers.items()}
     return BoardTable(list(answers), names, rows, counts, first["policy_list"], supports)
+
+
+def _may_support_noiommu(supports: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether the kernels of all hosts have it; where that is unknown, a run finds out."""
+    return not any(support["noiommu"] is False for support in supports.values())
 
 
 def _is_meant(device: Mapping[str, Any], only: Sequence[str]) -> bool:
@@ -223,8 +230,6 @@ def _row(of_hosts: Mapping[str, Mapping[str, Any]], accepts_noiommu: bool) -> Ro
     return Row(
         _entry_of(device["entry"]),
         device,
-        not reasons,
-        device["claimed_by"] is not None,
         reasons,
         list(dict.fromkeys(other["driver"] or "-" for other in of_hosts.values())),
         settings,
@@ -300,7 +305,7 @@ _SUPPORT: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 def _advice(board: BoardTable) -> list[str]:
     number = board.without_iommu
-    if not number or any(support["noiommu"] is False for support in board.supports.values()):
+    if not number or not _may_support_noiommu(board.supports):
         return []
     return textwrap.wrap(
         "%s only an IOMMU. To include %s, add -e candidates_unsafe_noiommu=true: user space that "

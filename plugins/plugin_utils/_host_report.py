@@ -107,17 +107,13 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     if result is None or not result:
         sentence = "It was not read: the run ended before it or skipped it. Run this again for it."
         return _without_devices(host, FAILED, sentence)
-    if result.get("unreachable"):
-        sentence = explained("It cannot be reached: ", messages(result))
-        return _without_devices(host, UNREACHABLE, sentence)
-    if result.get("failed") or "devices" not in result:
-        sentence = explained("Its devices cannot be read: ", messages(result))
-        return _without_devices(host, FAILED, sentence)
+    failure = failure_of(result)
+    if failure:
+        return _without_devices(host, *failure)
     try:
         result = _READ.read(result, "")
     except _answers.MalformedAnswerError as error:
-        sentence = explained("Its devices cannot be read: the result is malformed: ", [str(error)])
-        return _without_devices(host, FAILED, sentence)
+        return _without_devices(host, FAILED, malformed(error))
     devices = [_device(inspected) for inspected in result["devices"]]
     losing = [_device(inspected) for inspected in result["devices"] if _is_losing(inspected)]
     boot_files = [
@@ -134,6 +130,20 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
         boot_files=boot_files,
         notes=notes,
     )
+
+
+def failure_of(result: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the state and the message of a host without devices in its result, or None."""
+    if result.get("unreachable"):
+        return UNREACHABLE, explained("It cannot be reached: ", messages(result))
+    if result.get("failed") or "devices" not in result:
+        return FAILED, explained("Its devices cannot be read: ", messages(result))
+    return None
+
+
+def malformed(error: _answers.MalformedAnswerError) -> str:
+    """Return the message of a host with such a result."""
+    return explained("Its devices cannot be read: the result is malformed: ", [str(error)])
 
 
 _READ_DEVICE = _answers.Completed(

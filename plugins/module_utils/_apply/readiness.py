@@ -18,6 +18,7 @@ from .._discovery.vfio import (
     NO_RESET,
     NOIOMMU,
     NOIOMMU_GROUP,
+    NOIOMMU_PARAMETER,
     is_built_in,
     present_settings,
 )
@@ -319,19 +320,20 @@ def _without_noiommu(
         step.kind is HostStepKind.SET_NOIOMMU for step in steps
     ):
         return []
-    parameter = NOIOMMU.rpartition("/")[2]
-    has_it = (
-        sysfs.exists(NOIOMMU)
-        if sysfs.exists("module/vfio")
-        else kmod.has_parameter("vfio", parameter)
-    )
     # What modinfo does not know is left to the kernel.
-    if has_it is not False:
+    if supports_noiommu(sysfs, kmod) is not False:
         return []
     return [
         "`unsafe_noiommu` cannot be set: vfio of this kernel (%s) has no parameter %s. Use a "
-        "kernel with CONFIG_VFIO_NOIOMMU" % (os.uname().release, parameter)
+        "kernel with CONFIG_VFIO_NOIOMMU" % (os.uname().release, NOIOMMU_PARAMETER)
     ]
+
+
+def supports_noiommu(sysfs: Sysfs, kmod: Kmod) -> bool | None:
+    """Return whether the kernel's vfio can do without an IOMMU, or None if it is unknown."""
+    if sysfs.exists("module/vfio"):
+        return sysfs.exists(NOIOMMU)
+    return kmod.has_parameter("vfio", NOIOMMU_PARAMETER)
 
 
 def _unsigned(

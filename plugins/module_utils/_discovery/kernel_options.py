@@ -27,15 +27,12 @@ class KernelOptions(NamedTuple):
 
 def kernel_options(files: Files, release: str, names: Sequence[str]) -> KernelOptions:
     """Return the values of these options (CONFIG_ left out) of the running kernel."""
-    compressed = files.read(_COMPRESSED)
-    texts = {} if compressed is None else {_COMPRESSED: _decompressed(compressed)}
-    for path in [path % release for path in _PLAIN]:
-        if not texts:
-            content = files.read(path)
-            texts = {} if content is None else {path: content}
-    for source, content in texts.items():
-        given = dict(line.partition("=")[::2] for line in _text.lines(content))
-        return KernelOptions(source, {name: given.get("CONFIG_" + name, "n") for name in names})
+    for source in (_COMPRESSED, *(path % release for path in _PLAIN)):
+        content = files.read(source)
+        if content is not None:
+            text = _decompressed(content) if source == _COMPRESSED else content
+            given = dict(line.partition("=")[::2] for line in _text.lines(text))
+            return KernelOptions(source, {name: given.get("CONFIG_" + name, "n") for name in names})
     return KernelOptions()
 
 

@@ -18,7 +18,8 @@ from .._system.sysfs import Sysfs
 from .devices import sysfs_dir
 
 RESET_REQUIRED = "module/%s/parameters/reset_required" % RESETTING.vfio_module
-NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
+NOIOMMU_PARAMETER = "enable_unsafe_noiommu_mode"
+NOIOMMU = "module/vfio/parameters/" + NOIOMMU_PARAMETER
 # vfio_noiommu_group_alloc in drivers/vfio/group.c.
 NOIOMMU_GROUP = "vfio-noiommu"
 

@@ -104,7 +104,7 @@ class Candidates:
         )
 
     def of(self, device: Identity) -> Candidate:
-        """Return what is to be said of a device."""
+        """Return whether and how a device can be bound to VFIO."""
         return Candidate(
             [*self._own_obstacles(device), *self._obstacles_of_group(device)],
             self._selector(device),

@@ -9,10 +9,9 @@ import os
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from .. import _text
-from .._apply.readiness import why_signed_only
+from .._apply.readiness import supports_noiommu, why_signed_only
 from .._boot import initramfs
 from .._discovery.kernel_options import KernelOptions, kernel_options
-from .._discovery.vfio import NOIOMMU
 from .._errors import PolicyError
 from .._model.buses import VFIO_DRIVERS
 from .._system.host import Host
@@ -63,9 +62,7 @@ def vfio_support(host: Host) -> VfioSupport:
         distribution=_distribution(host),
         drivers=drivers,
         iommus=sysfs.names("class/iommu"),
-        noiommu=True
-        if sysfs.exists(NOIOMMU)
-        else host.kmod.has_parameter("vfio", NOIOMMU.rpartition("/")[2]),
+        noiommu=supports_noiommu(sysfs, host.kmod),
         unsafe_interrupts={module: flag == "Y" for module, flag in flags.items() if flag},
         signed_modules=why_signed_only(sysfs),
         initramfs_tool=tool.name if tool else None,
