@@ -58,6 +58,8 @@ options:
       - If unset, the setting is not changed. The kernel reads it only when it loads the module, so
         the module is reloaded if the setting differs. The reload is rejected while devices that are
         not in the list are bound to the module.
+      - A persistent list of M(armfleet.vfio.host_policy) with a device that needs V(false) is
+        rejected if neither the list nor anything else sets it for the next boot.
     type: bool
   unsafe_noiommu:
     description:
@@ -68,6 +70,8 @@ options:
         M(armfleet.vfio.host_policy) turned it on, it is turned off when the list no longer sets it.
         It stays on if it was on before, or if a device is still bound to VFIO without an IOMMU; see
         RV(kept_settings).
+      - A persistent list of M(armfleet.vfio.host_policy) with a device that needs V(true) is
+        rejected if neither the list nor anything else sets it for the next boot.
       - If V(false) with M(armfleet.vfio.vfio_binding) and O(state=released), it is turned off
         unless such a device remains.
     type: bool

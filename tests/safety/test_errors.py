@@ -200,6 +200,13 @@ CASES = {
     "has no reset function": Case(
         on(RING, "vfio", reset_required=True), RING, "`reset_required: false`"
     ),
+    "and the next boot requires one": Case(
+        on(RING, "vfio"),
+        RING,
+        "`reset_required: false`",
+        before=_WITHOUT_VFIO + "modprobe vfio-platform reset_required=0",
+        after=_WITHOUT_VFIO,
+    ),
     "cannot be opened by VFIO": Case(
         on(PAIR, "vfio", reset_required=False),
         PAIR,

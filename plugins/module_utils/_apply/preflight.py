@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple, Sequence
 
-from .._boot import boot_files
+from .._boot import boot_files, modprobe_d
 from .._boot.hazards import AbsentHazard, find_absent_hazards
+from .._boot.last_applied import MODPROBE
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import has_devices
 from .._errors import Problems
@@ -25,7 +26,7 @@ from .._system.files import is_group
 from .._system.host import Host
 from . import symlinks
 from .planner import Plan, plan_devices
-from .readiness import explain_permanent_drivers, unreadiness
+from .readiness import explain_permanent_drivers, settings_lost_at_boot, unreadiness
 from .run_lock import RunLock
 
 _NO_ROOT = "Root privileges are required on the target. Set `become: true`"
@@ -68,6 +69,7 @@ def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problem
             is_whole=is_whole,
         ),
         *explain_permanent_drivers(host.sysfs, host.kmod, host.files, [*plan.working, *boot.plans]),
+        *_find_settings_lost_at_boot(host, plan, boot.plans),
         *_refuse(plan, boot, hazards),
     ]
     positions = plan.desired.claimed.positions
@@ -136,6 +138,22 @@ def _find_unwritable(host: Host, lock: RunLock, plan: Plan) -> list[str]:
         # They are all on one file system.
         obstacles += [host.files.obstacle(path, verb="link") for path in links[:1]]
     return [obstacle for obstacle in obstacles if obstacle]
+
+
+def _find_settings_lost_at_boot(
+    host: Host, plan: Plan, at_boot: Sequence[DevicePlan]
+) -> list[Problem]:
+    request = plan.request
+    if not (request.is_whole_list and request.persistent):
+        return []
+    plans = {device_plan.device: device_plan for device_plan in [*plan.devices, *at_boot]}
+    for_vfio = [device for device, device_plan in plans.items() if device_plan.is_for_vfio]
+    if not for_vfio:
+        return []
+    return settings_lost_at_boot(
+        *(host.sysfs, host.kmod, for_vfio, request.settings),
+        modprobe_d.lines(host.files, MODPROBE),
+    )
 
 
 def _refuse(

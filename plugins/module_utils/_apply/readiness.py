@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import Sequence
 
+from .._boot.modprobe_d import Line, value_at_boot
 from .._discovery.acpi_iort import translates
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding, is_built_in_driver
 from .._discovery.devices import sysfs_dir
@@ -26,7 +27,7 @@ from .._model.buses import BUSES, RESETTING, is_vfio_driver
 from .._model.device import Identity
 from .._model.policy import VFIO_PARAMETERS, VfioSettings
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Obstacle, Problem, StepKind
-from .._system.files import Files
+from .._system.files import KERNEL_COMMAND_LINE, Files
 from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
 
@@ -37,11 +38,22 @@ NO_IOMMU_GROUP = "no_iommu_group"
 CANNOT_RESET = "no_reset"
 UNSIGNED_MODULE = "unsigned_module"
 
+_RESET_REQUIRED, _NOIOMMU_MODE = VFIO_PARAMETERS
+
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
 _RESET_BUILT_IN = (
     "`reset_required` differs, but %s is built into this kernel, so it can be set only at boot. "
     "Add %s.reset_required=0 (or 1) to the kernel command line, and reboot"
+)
+_LOST_RESET = (
+    "%s has no reset function, and the next boot requires one: %s=0 is set now, but not for the "
+    "next boot. If the device may be used without a reset, set `reset_required: false`"
+)
+_LOST_NOIOMMU = (
+    "%s has no IOMMU, and the next boot requires one: %s=1 is set now, but not for the next boot. "
+    "If the device may access all memory of the host, set `unsafe_noiommu: true`; otherwise remove "
+    "it from the list"
 )
 
 
@@ -262,8 +274,7 @@ def _why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
 
 
 def _will_require_reset(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
-    parameter = "%s.reset_required" % RESETTING.vfio_module
-    return _will_be_on(sysfs, kmod, wanted, parameter, default="Y")
+    return _will_be_on(sysfs, kmod, wanted, _RESET_REQUIRED, default="Y")
 
 
 def has_no_reset(kmod: Kmod, device: Identity) -> bool:
@@ -290,13 +301,63 @@ def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> 
             plan.device,
         )
         for plan in plans
-        if plan.is_for_vfio
-        and sysfs.read(sysfs_dir(plan.device) + "/iommu_group/name") == NOIOMMU_GROUP
+        if plan.is_for_vfio and _is_in_noiommu_group(sysfs, plan.device)
     ]
 
 
+def _is_in_noiommu_group(sysfs: Sysfs, device: Identity) -> bool:
+    return sysfs.read(sysfs_dir(device) + "/iommu_group/name") == NOIOMMU_GROUP
+
+
+def settings_lost_at_boot(
+    sysfs: Sysfs,
+    kmod: Kmod,
+    for_vfio: Sequence[Identity],
+    wanted: VfioSettings,
+    foreign: Sequence[Line],
+) -> list[Problem]:
+    """Return devices that VFIO accepts by a setting that the next boot does not have.
+
+    An earlier list, or somebody at a terminal, may have set it; ``foreign`` are the lines of
+    others in modprobe.d.
+    """
+
+    def at_boot(parameter: str, default: str) -> bool:
+        module = parameter.partition(".")[0]
+        # Options of modprobe.d are for modules.
+        read = [
+            line
+            for line in foreign
+            if line.location == KERNEL_COMMAND_LINE or not is_built_in(sysfs, module)
+        ]
+        return _is_on(value_at_boot(read, parameter) or default)
+
+    problems = []
+    if (
+        wanted.reset_required is None
+        and not _will_require_reset(sysfs, kmod, wanted)
+        and at_boot(_RESET_REQUIRED, "Y")
+    ):
+        problems += [
+            Problem(_LOST_RESET % (device.label, _RESET_REQUIRED), device)
+            for device in for_vfio
+            if has_no_reset(kmod, device)
+        ]
+    if (
+        wanted.unsafe_noiommu is None
+        and will_have_noiommu(sysfs, kmod, wanted)
+        and not at_boot(_NOIOMMU_MODE, "N")
+    ):
+        problems += [
+            Problem(_LOST_NOIOMMU % (device.label, _NOIOMMU_MODE), device)
+            for device in for_vfio
+            if _is_in_noiommu_group(sysfs, device) or _why_no_group(sysfs, device)
+        ]
+    return problems
+
+
 def will_have_noiommu(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
-    return _will_be_on(sysfs, kmod, wanted, "vfio.enable_unsafe_noiommu_mode", default="N")
+    return _will_be_on(sysfs, kmod, wanted, _NOIOMMU_MODE, default="N")
 
 
 def _will_be_on(

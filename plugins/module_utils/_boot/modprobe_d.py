@@ -144,6 +144,19 @@ def with_needs(modules: Iterable[str]) -> set[str]:
     return named.union(*(_NEEDS.get(module, ()) for module in named))
 
 
+def value_at_boot(known: Sequence[Line], parameter: str) -> str | None:
+    """Return the value that lines of others give to "module.parameter"; the last one counts."""
+    module, _dot, name = parameter.partition(".")
+    value = None
+    for line in known:
+        for word in line.rest if line.command == OPTIONS and line.module == module else ():
+            key, equals, text = word.partition("=")
+            if canonical_name(key) == name:
+                # The kernel takes a name alone for true: param_set_bool in kernel/params.c.
+                value = text if equals else "1"
+    return value
+
+
 def find_conflicts(known: Sequence[Line], required: Requirements) -> list[str]:
     """Return a sentence for each line that conflicts with what is ``required``."""
     sentences = [

@@ -6,8 +6,8 @@ import struct
 from typing import Any
 
 import pytest
-from board import CRYPTO, Board
-from simulated_kernel import BoardModule
+from board import CRYPTO, DMA, Board
+from simulated_kernel import NOIOMMU, BoardModule
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.acpi_iort import translates
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
@@ -15,6 +15,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._errors import Polic
 SLOT, SLOT_PATH = "LNRO0005:00", "\\_SB_.VR00"
 TABLES = "firmware/acpi/tables"
 NAMED_COMPONENT, SMMU = 1, 4
+OTHERS = "/etc/modprobe.d/local.conf"
+COMMAND_LINE = "/proc/cmdline"
 
 
 def refused(board: Board, entry: dict[str, Any], **settings: Any) -> str:
@@ -40,6 +42,7 @@ def test_a_missing_reset_function_is_known_before_the_module_is_loaded(board: Bo
 
 
 def test_what_modprobe_would_load_the_module_with_counts(board: Board) -> None:
+    board.write_file(OTHERS, "options vfio_platform reset_required=0\n")
     board.kmod.options["vfio_platform"] = {"reset_required": "0"}
     assert is_given(board, CRYPTO)
 
@@ -49,6 +52,94 @@ def test_only_the_first_compatible_can_have_a_reset_function(board: Board) -> No
     assert "no reset function" in refused(board, CRYPTO)
     board.kernel.reset_functions.add("acme,crypto-v1")
     assert is_given(board, CRYPTO)
+
+
+LEFT = {
+    "reset_required": (CRYPTO, "has no reset function, and the next boot requires one"),
+    "unsafe_noiommu": (dict(DMA, policy="vfio"), "has no IOMMU, and the next boot requires one"),
+}
+
+
+def with_both_left(board: Board) -> None:
+    """Leave what a list set, after it was given up: with vfio-platform loaded, nothing in files."""
+    board.kmod.load("vfio-platform", {"reset_required": "N"})
+    board.kernel.write(NOIOMMU, "Y")
+    board.kernel.writes.clear()
+    board.kmod.calls.clear()
+    (board.files_root / "proc").mkdir(exist_ok=True)
+
+
+@pytest.mark.parametrize("runtime", [True, False])
+@pytest.mark.parametrize("omitted", LEFT)
+def test_a_setting_that_is_left_over_does_not_hold_at_the_next_boot(
+    board: Board, omitted: str, runtime: bool
+) -> None:
+    with_both_left(board)
+    entry, sentence = LEFT[omitted]
+    settings = {"reset_required": False, "unsafe_noiommu": True, "runtime": runtime}
+    message = refused(board, entry, **{**settings, omitted: None})
+    assert message.count(sentence) == 1
+    assert f"`{omitted}: {str(settings[omitted]).lower()}`" in message
+    assert board.check([entry], **settings).is_changed
+
+
+@pytest.mark.parametrize("omitted", LEFT)
+def test_for_this_boot_alone_a_setting_that_is_left_over_is_enough(
+    board: Board, omitted: str
+) -> None:
+    with_both_left(board)
+    entry, _sentence = LEFT[omitted]
+    settings = {"reset_required": False, "unsafe_noiommu": True, "persistent": False}
+    assert is_given(board, entry, **{**settings, omitted: None})
+
+
+@pytest.mark.parametrize(
+    ("path", "reset", "noiommu", "is_kept"),
+    [
+        (OTHERS, "options vfio_platform reset_required=0", "options vfio {}=1", True),
+        (OTHERS, "options vfio-platform reset-required=n", "options vfio {}=Yes", True),
+        (OTHERS, "options vfio_platform reset_required=off", "options vfio {}", True),
+        (OTHERS, "options vfio_platform reset_required", "options vfio {}=0", False),
+        (
+            *(OTHERS, "options vfio_platform reset_required=0 reset_required=1"),
+            *("options vfio {}=1\noptions vfio {}=0", False),
+        ),
+        (OTHERS, "options vfio reset_required=0", "options vfio_platform {}=1", False),
+        (OTHERS, "# options vfio_platform reset_required=0", "# options vfio {}=1", False),
+        (COMMAND_LINE, "quiet vfio_platform.reset_required=0", "quiet vfio.{}=1", True),
+        (COMMAND_LINE, "quiet vfio_platform.reset_required=1", "quiet vfio.{}=0", False),
+    ],
+)
+@pytest.mark.parametrize("omitted", LEFT)
+def test_what_others_set_for_each_boot_counts(
+    *, board: Board, omitted: str, path: str, reset: str, noiommu: str, is_kept: bool
+) -> None:
+    with_both_left(board)
+    line = reset if omitted == "reset_required" else noiommu
+    board.write_file(path, line.replace("{}", "enable_unsafe_noiommu_mode") + "\n")
+    entry, sentence = LEFT[omitted]
+    settings = {"reset_required": False, "unsafe_noiommu": True, omitted: None}
+    if is_kept:
+        assert is_given(board, entry, **settings)
+    else:
+        assert sentence in refused(board, entry, **settings)
+
+
+@pytest.mark.parametrize(("path", "is_kept"), [(OTHERS, False), (COMMAND_LINE, True)])
+def test_a_driver_that_is_built_in_reads_no_options_of_modprobe(
+    board: Board, path: str, is_kept: bool
+) -> None:
+    with_both_left(board)
+    board.kernel.remove("module/vfio_platform/initstate")
+    lines = {
+        OTHERS: "options vfio_platform reset_required=0\n",
+        COMMAND_LINE: "vfio_platform.reset_required=0\n",
+    }
+    board.write_file(path, lines[path])
+    if is_kept:
+        assert is_given(board, CRYPTO)
+    else:
+        assert LEFT["reset_required"][1] in refused(board, CRYPTO)
 
 
 def test_vfio_amba_asks_for_no_reset_function(board: Board) -> None:

@@ -177,7 +177,9 @@ def test_a_device_is_never_seen_on_a_driver_that_nobody_asked_for(board: Board) 
     board.apply(LIST, reset_required=False)
     assert seen <= {"acme-dma", None, "acme-dma-uio"}
     seen.clear()
-    board.apply([dict(LIST[3], policy="vfio", driver=None)], unsafe_noiommu=True)
+    board.apply(
+        [dict(LIST[3], policy="vfio", driver=None)], reset_required=False, unsafe_noiommu=True
+    )
     assert seen <= {"acme-dma-uio", None, "vfio-platform"}
 
 
@@ -219,7 +221,7 @@ def test_an_empty_list_on_a_fresh_machine_does_nothing(board: Board) -> None:
 def test_a_device_moves_from_one_policy_to_the_other(applied: Board) -> None:
     applied.apply([dict(CRYPTO, policy="no_autobind")])
     assert applied.kernel.binding("b000000.crypto") == (None, "none")
-    applied.apply([CRYPTO])
+    applied.apply([CRYPTO], reset_required=False)
     assert applied.kernel.binding("b000000.crypto") == ("vfio-platform", "vfio-platform")
     applied.apply([])
     assert applied.kernel.bindings() == NATIVE

@@ -48,7 +48,11 @@ CASES: list[tuple[Callable[[Board], None], Sequence[dict[str, Any]], dict[str, A
     (with_vfio_loaded, LIST, {"reset_required": False}),
     (after_the_list, [], {}),
     (after_the_list, [dict(CRYPTO, policy="no_autobind"), *LIST[1:3]], {}),
-    (after_the_list, [dict(DMA, policy="vfio"), AMBA], {"unsafe_noiommu": True}),
+    (
+        after_the_list,
+        [dict(DMA, policy="vfio"), AMBA],
+        {"reset_required": False, "unsafe_noiommu": True},
+    ),
     (after_a_list_with_resets_and_noiommu, [CRYPTO, DMA, AMBA], {"reset_required": False}),
     (after_a_list_with_resets_and_noiommu, [CRYPTO, DMA, AMBA], {"unsafe_noiommu": False}),
 ]

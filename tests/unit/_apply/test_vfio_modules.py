@@ -137,6 +137,7 @@ def test_noiommu_is_set_at_run_time_and_gives_a_node_of_its_own_name(board: Boar
 def test_noiommu_that_modprobe_is_told_of_is_known_before_anything_is_touched(
     board: Board,
 ) -> None:
+    board.write_file("/etc/modprobe.d/a.conf", "options vfio enable_unsafe_noiommu_mode=1\n")
     board.kmod.options["vfio"] = {"enable_unsafe_noiommu_mode": "1"}
     board.apply([DMA], reset_required=False)
     assert board.kernel.driver_of("b002000.dma") == "vfio-platform"
@@ -154,7 +155,8 @@ def test_noiommu_that_is_on_stays_on_through_a_reload(
     loaded: Board, unsafe_noiommu: bool | None
 ) -> None:
     loaded.kernel.write(NOIOMMU, "Y")
-    loaded.apply([DMA], reset_required=False, unsafe_noiommu=unsafe_noiommu)
+    settings = {"unsafe_noiommu": unsafe_noiommu, "persistent": False}
+    loaded.apply([DMA], reset_required=False, **settings)
     assert loaded.kernel.read(NOIOMMU) == "Y"
     assert loaded.kernel.driver_of("b002000.dma") == "vfio-platform"
 
@@ -330,6 +332,7 @@ def test_noiommu_stays_on_for_devices_of_others_and_that_is_told(board: Board) -
 
 def test_a_list_whose_own_device_needs_it_is_told_until_the_device_goes(board: Board) -> None:
     board.apply([DMA], reset_required=False, unsafe_noiommu=True)
+    board.write_file("/etc/modprobe.d/a.conf", "options vfio enable_unsafe_noiommu_mode=1\n")
     outcome = board.apply([DMA], reset_required=False)
     assert outcome.noiommu_kept == STAYS + (
         "platform/b002000.dma is bound to VFIO without an IOMMU"

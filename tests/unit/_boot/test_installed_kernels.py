@@ -115,6 +115,7 @@ def test_a_module_of_a_pinned_driver_counts_and_one_that_is_not_asked_for_does_n
 def test_a_driver_that_is_built_in_needs_no_module(board: Board) -> None:
     board.kmod.load("vfio-platform", {"reset_required": "N"})
     board.kernel.remove("module/vfio_platform/initstate")
+    board.kernel.reset_functions.add("acme,crypto-v1")
     board.apply([CRYPTO])
     board.kmod.no_modules = GONE
     del board.kmod.modules["vfio_platform"]

@@ -360,6 +360,22 @@ def test_after_everything_was_given_back_a_reboot_finds_native_drivers(tmp_path:
     assert rebooted(board, tmp_path / "again").kernel.bindings() == native
 
 
+@pytest.mark.parametrize("later", [{}, {"reset_required": False}, {"unsafe_noiommu": True}])
+@pytest.mark.parametrize("entry", [CRYPTO, dict(DMA, policy="vfio")])
+def test_what_a_list_takes_with_the_settings_of_an_earlier_one_it_takes_at_boot_too(
+    tmp_path: Path, entry: dict[str, Any], later: dict[str, Any]
+) -> None:
+    board = booted(tmp_path / "now")
+    others = {"name": "b003000.dma", "policy": "vfio"}
+    board.apply([entry, others], reset_required=False, unsafe_noiommu=True)
+    try:
+        board.apply([entry], **later)
+    except PolicyError:
+        return
+    now = board.kernel.bindings()
+    assert rebooted(board, tmp_path / "again").kernel.bindings() == now
+
+
 def test_what_was_given_at_boot_only_can_be_given_back_at_run_time(tmp_path: Path) -> None:
     board = booted(tmp_path / "now")
     native = board.kernel.bindings()

@@ -382,7 +382,8 @@ def test_vfio_binding_released_turns_noiommu_off_if_asked_and_else_says_that_it_
 def test_host_policy_warns_where_noiommu_stays_on(
     board: Board, call: Call, warned: list[str]
 ) -> None:
-    board.kmod.load("vfio-platform", {"reset_required": "N"})
+    board.kernel.reset_functions.add("acme,dma")
+    board.kmod.load("vfio-platform")
     board.kernel.write(NOIOMMU, "Y")
     call("host_policy", devices=[dict(PLAIN[0], policy="vfio")], unsafe_noiommu=True)
     result = call("host_policy", state="absent")

@@ -124,7 +124,8 @@ def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
     if module == "host_policy":
         yield claim_crypto(board)
         virtio = {"dt_path": "/virtio_mmio@a000000", "policy": "vfio"}
-        yield call(board, module, [{"dt_path": CRYPTO, "policy": "vfio"}, virtio])
+        listed = [{"dt_path": CRYPTO, "policy": "vfio"}, virtio]
+        yield call(board, module, listed, reset_required=False)
         yield from noiommu_results(board, module)
     elif module == "vfio_binding":
         yield call(board, module, [{"dt_path": CRYPTO}, SKIPPED], reset_required=False)
@@ -152,7 +153,7 @@ def noiommu_results(board: Board, module: str) -> Iterator[dict[str, Any]]:
     call(board, "host_policy", crypto, reset_required=False, unsafe_noiommu=True)
     call(board, "vfio_binding", [{"dt_path": SERIAL}])
     if module == "host_policy":
-        yield call(board, module, crypto)
+        yield call(board, module, crypto, reset_required=False)
     else:
         yield call(board, module, [{"dt_path": CRYPTO}], state="released", unsafe_noiommu=False)
 
