@@ -89,32 +89,41 @@ class Kmod:
         return self._resolve(modalias, _BLACKLIST)
 
     def resolve_at_once(self, modaliases: Sequence[str]) -> None:
-        """Have :meth:`resolve` know the answers for many, of which few have a module."""
+        """Have :meth:`resolve` know the answers for many."""
         self._resolve_at_once(modaliases, _BLACKLIST)
 
     def claimants_at_once(self, modaliases: Sequence[str]) -> None:
-        """Have :meth:`claimants` know the answers for many, of which few have a module."""
+        """Have :meth:`claimants` know the answers for many."""
         self._resolve_at_once(modaliases)
 
     def _resolve_at_once(self, modaliases: Sequence[str], *options: str) -> None:
-        """modprobe does not say which of several names an answer belongs to, so those that have one
-        are found by halves.
+        """modprobe does not say which of several names an answer belongs to, so the name of a
+        module, which is its own answer, stands after each.
+
+        Names that the module itself claims are asked one by one later, as all are without one.
         """
         unknown = [
             modalias
             for modalias in dict.fromkeys(modaliases)
             if (modalias, options) not in self._resolved
         ]
-        if len(unknown) == 1:
-            self._resolve(unknown[0], *options)
-        elif unknown:
-            asked = ["--resolve-alias", *options, "--quiet", "--all", "--", *unknown]
-            if _text.words(self._run(asked)[1]):
-                middle = len(unknown) // 2
-                self._resolve_at_once(unknown[:middle], *options)
-                self._resolve_at_once(unknown[middle:], *options)
+        if len(unknown) < 2:
+            return
+        module = _some_module()
+        marks = [] if module is None else [module]
+        asked = ["--resolve-alias", *options, "--quiet", "--all", "--"]
+        asked += [name for modalias in unknown for name in (modalias, *marks)]
+        answers: list[list[str]] = [[]]
+        for word in _text.words(self._run(asked)[1]):
+            if word == module:
+                answers.append([])
             else:
-                self._resolved.update({(modalias, options): [] for modalias in unknown})
+                answers[-1].append(word)
+        if answers == [[]]:
+            answers *= len(unknown) + 1
+        if len(answers) == len(unknown) + 1:
+            keys = [(modalias, options) for modalias in unknown]
+            self._resolved.update(zip(keys, answers))
 
     def claimants(self, modalias: str) -> list[str]:
         """Return the modules that claim ``modalias``, blacklisted or not."""
@@ -232,6 +241,16 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 def _path(program: str) -> str | None:
     candidates = [directory + "/" + program for directory in _FOLDERS]
     return next((path for path in candidates if os.access(path, os.X_OK)), None)
+
+
+def _some_module() -> str | None:
+    """Return the name of a module of the running kernel, or None if it has none."""
+    try:
+        with open(_MODULES + os.uname().release + "/modules.dep", "rb") as dependencies:
+            path = os.fsdecode(dependencies.readline()).partition(":")[0]
+    except OSError:
+        return None
+    return canonical_name(os.path.basename(path).partition(".")[0]) or None
 
 
 def canonical_name(module: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Callable
@@ -87,6 +88,45 @@ def test_a_parameter_is_what_modprobe_would_load_the_module_with(
 ) -> None:
     modprobe(f"echo '{line}'")
     assert Kmod().parameter("vfio", "enable_unsafe_noiommu_mode") == value
+
+
+NAMES = ["vfio-reset:a", "vfio-reset:none", "vfio-reset:both", "-b", "vfio-reset:a"]
+CLAIMED = {"vfio-reset:a": ["a_reset"], "vfio-reset:both": ["b_reset", "c_reset"]}
+INSTALLED = "kernel/arch/arm64/crypto/sha1-ce.ko.xz: kernel/a.ko.xz\nkernel/b.ko:\n"
+
+
+@pytest.mark.parametrize(
+    ("dependencies", "claimed", "calls"),
+    [
+        (INSTALLED, CLAIMED, 1),
+        (INSTALLED, {}, 1),
+        ("", {}, 1),
+        # The one that asked for all, and one for each name.
+        ("", CLAIMED, 5),
+        ("kernel/unknown.ko:\n", CLAIMED, 5),
+        (INSTALLED, {**CLAIMED, "vfio-reset:none": ["sha1_ce"]}, 5),
+    ],
+)
+def test_many_names_are_resolved_in_one_call_where_the_answers_can_be_told_apart(
+    *,
+    tmp_path: Path,
+    modprobe: Modprobe,
+    monkeypatch: pytest.MonkeyPatch,
+    dependencies: str,
+    claimed: dict[str, list[str]],
+    calls: int,
+) -> None:
+    modules = tmp_path / "modules" / os.uname().release
+    modules.mkdir(parents=True)
+    (modules / "modules.dep").write_text(dependencies)
+    monkeypatch.setattr(kmod, "_MODULES", f"{modules.parent}/")
+    answers = {**claimed, "sha1_ce": ["sha1_ce"]}.items()
+    cases = "".join(f"{name}) printf '%s\\n' {' '.join(words)};;\n" for name, words in answers)
+    modprobe(f'echo >> {tmp_path}/calls\nfor n; do case "$n" in\n{cases}esac; done')
+    asking = Kmod()
+    asking.claimants_at_once(NAMES)
+    assert [asking.claimants(name) for name in NAMES] == [claimed.get(name, []) for name in NAMES]
+    assert (tmp_path / "calls").read_text().count("\n") == calls
 
 
 def test_a_name_that_looks_like_an_option_is_none(
