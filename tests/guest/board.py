@@ -67,6 +67,7 @@ BOARDS = {
         Board("e", rings=200),
         Board("f", rings=4),
         Board("g", rings=1),
+        Board("h", rings=2),
         Board("acpi", device_tree=False),
         Board("bench", rings=64, source="a"),
         Board("demo", rings=2, source="a"),

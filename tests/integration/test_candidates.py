@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._report.candidates import ADVICE
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.candidates import (
+    ADVICE,
+    NOT_COHERENT,
+)
+from tests.guest import write_inventory
 from tests.harness.calls import call, refused
 from tests.harness.playbook import Run, play
 from tests.harness.sysfs import read_machine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.guest import Guest
@@ -68,3 +74,24 @@ def test_each_kind_of_refusal_is_that_of_a_run(inventory: Path) -> None:
         for device in by_kinds.values()
     ]
     refused(inventory, asked, "--check")
+
+
+@pytest.mark.nightly
+def test_the_kernel_refuses_what_is_behind_an_iommu_that_is_not_cache_coherent(
+    start: Callable[[str, str], Guest], tmp_path: Path
+) -> None:
+    guest = start("test-h", "h")
+    inventory = tmp_path / "hosts.yml"
+    write_inventory(inventory, [guest])
+    devices = [
+        device
+        for device in judged(inventory)
+        if [reason["kind"] for reason in device["why_not"]] == [NOT_COHERENT]
+    ]
+    assert {"/soc/ring@b100000", "/soc/ring@b101000"} == {device["dt_path"] for device in devices}
+    before = read_machine(guest).bindings
+    for device in devices:
+        run = call(inventory, "host_policy", devices=[device["entry"]], reset_required=False)
+        assert "EINVAL" in run.refusal
+        assert "not cache coherent" in run.refusal
+    assert read_machine(guest).bindings == before

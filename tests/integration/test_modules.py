@@ -178,7 +178,8 @@ def test_what_others_need_is_not_taken(guest: Guest, inventory: Path) -> None:
 def test_the_next_boot_alone_can_be_prepared(guest: Guest, inventory: Path) -> None:
     before = read_machine(guest).bindings
     devices = [dict(DMA, policy="vfio"), {"dt_path": "crypto0", "policy": "no_autobind"}]
-    twice(inventory, "host_policy", devices=devices, runtime=False)
+    options = {"devices": devices, "reset_required": False}
+    twice(inventory, "host_policy", **options, runtime=False)
     assert read_machine(guest).bindings == before
     verified = guest.run("udevadm verify /etc/udev/rules.d/70-armfleet-vfio.rules").stdout
     assert "Fail:    0" in verified

@@ -26,7 +26,7 @@ from .._system.files import is_group
 from .._system.host import Host
 from . import symlinks
 from .planner import Plan, plan_devices
-from .readiness import explain_permanent_drivers, settings_lost_at_boot, unreadiness
+from .readiness import explain_permanent_drivers, unreadiness, unready_at_boot
 from .run_lock import RunLock
 
 _NO_ROOT = "Root privileges are required on the target. Set `become: true`"
@@ -60,16 +60,20 @@ def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problem
     if plan.is_needed or plan.accepts_less:
         boot = _find_next_boot(host, usage, plan)
     hazards = _find_hazards(usage, plan, boot, is_whole=is_whole)
+    unready = unreadiness(
+        *(host.sysfs, host.kmod, plan.devices, plan.host_steps, request.settings), is_whole=is_whole
+    )
     reasons = [
         *plan.boot_files.conflicts,
         *plan.link_conflicts,
         *map(Problem, _find_obstacles(host, lock, plan)),
-        *unreadiness(
-            *(host.sysfs, host.kmod, plan.devices, plan.host_steps, request.settings),
-            is_whole=is_whole,
-        ),
+        *unready,
         *explain_permanent_drivers(host.sysfs, host.kmod, host.files, [*plan.working, *boot.plans]),
-        *_find_settings_lost_at_boot(host, plan, boot.plans),
+        *(
+            problem
+            for problem in _find_unready_at_boot(host, plan, boot.plans)
+            if problem.device not in {known.device for known in unready}
+        ),
         *_refuse(plan, boot, hazards),
     ]
     positions = plan.desired.claimed.positions
@@ -140,9 +144,7 @@ def _find_unwritable(host: Host, lock: RunLock, plan: Plan) -> list[str]:
     return [obstacle for obstacle in obstacles if obstacle]
 
 
-def _find_settings_lost_at_boot(
-    host: Host, plan: Plan, at_boot: Sequence[DevicePlan]
-) -> list[Problem]:
+def _find_unready_at_boot(host: Host, plan: Plan, at_boot: Sequence[DevicePlan]) -> list[Problem]:
     request = plan.request
     if not (request.is_whole_list and request.persistent):
         return []
@@ -150,7 +152,7 @@ def _find_settings_lost_at_boot(
     for_vfio = [device for device, device_plan in plans.items() if device_plan.is_for_vfio]
     if not for_vfio:
         return []
-    return settings_lost_at_boot(
+    return unready_at_boot(
         *(host.sysfs, host.kmod, for_vfio, request.settings),
         modprobe_d.lines(host.files, MODPROBE),
     )

@@ -46,14 +46,14 @@ _RESET_BUILT_IN = (
     "`reset_required` differs, but %s is built into this kernel, so it can be set only at boot. "
     "Add %s.reset_required=0 (or 1) to the kernel command line, and reboot"
 )
-_LOST_RESET = (
-    "%s has no reset function, and the next boot requires one: %s=0 is set now, but not for the "
-    "next boot. If the device may be used without a reset, set `reset_required: false`"
+_NO_RESET_AT_BOOT = (
+    "%s has no reset function, and the next boot requires one, because nothing sets %s=0 for it. "
+    "If the device may be used without a reset, set `reset_required: false`"
 )
-_LOST_NOIOMMU = (
-    "%s has no IOMMU, and the next boot requires one: %s=1 is set now, but not for the next boot. "
-    "If the device may access all memory of the host, set `unsafe_noiommu: true`; otherwise remove "
-    "it from the list"
+_NO_IOMMU_AT_BOOT = (
+    "%s has no IOMMU, and the next boot requires one, because nothing sets %s=1 for it. If the "
+    "device may access all memory of the host, set `unsafe_noiommu: true`; otherwise remove it "
+    "from the list"
 )
 
 
@@ -309,20 +309,20 @@ def _is_in_noiommu_group(sysfs: Sysfs, device: Identity) -> bool:
     return sysfs.read(sysfs_dir(device) + "/iommu_group/name") == NOIOMMU_GROUP
 
 
-def settings_lost_at_boot(
+def unready_at_boot(
     sysfs: Sysfs,
     kmod: Kmod,
     for_vfio: Sequence[Identity],
     wanted: VfioSettings,
     foreign: Sequence[Line],
 ) -> list[Problem]:
-    """Return devices that VFIO accepts by a setting that the next boot does not have.
+    """Return devices that VFIO will refuse at the next boot, because nothing sets a parameter then.
 
-    An earlier list, or somebody at a terminal, may have set it; ``foreign`` are the lines of
-    others in modprobe.d.
+    It may be set now: an earlier list leaves it, or somebody set it at a terminal. ``foreign`` are
+    the lines of others in modprobe.d.
     """
 
-    def at_boot(parameter: str, default: str) -> bool:
+    def is_set(parameter: str, default: str) -> bool:
         module = parameter.partition(".")[0]
         # Options of modprobe.d are for modules.
         read = [
@@ -333,23 +333,15 @@ def settings_lost_at_boot(
         return _is_on(value_at_boot(read, parameter) or default)
 
     problems = []
-    if (
-        wanted.reset_required is None
-        and not _will_require_reset(sysfs, kmod, wanted)
-        and at_boot(_RESET_REQUIRED, "Y")
-    ):
+    if wanted.reset_required is None and is_set(_RESET_REQUIRED, "Y"):
         problems += [
-            Problem(_LOST_RESET % (device.label, _RESET_REQUIRED), device)
+            Problem(_NO_RESET_AT_BOOT % (device.label, _RESET_REQUIRED), device)
             for device in for_vfio
             if has_no_reset(kmod, device)
         ]
-    if (
-        wanted.unsafe_noiommu is None
-        and will_have_noiommu(sysfs, kmod, wanted)
-        and not at_boot(_NOIOMMU_MODE, "N")
-    ):
+    if wanted.unsafe_noiommu is None and not is_set(_NOIOMMU_MODE, "N"):
         problems += [
-            Problem(_LOST_NOIOMMU % (device.label, _NOIOMMU_MODE), device)
+            Problem(_NO_IOMMU_AT_BOOT % (device.label, _NOIOMMU_MODE), device)
             for device in for_vfio
             if _is_in_noiommu_group(sysfs, device) or _why_no_group(sysfs, device)
         ]

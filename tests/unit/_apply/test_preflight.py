@@ -84,6 +84,16 @@ def test_a_setting_that_is_left_over_does_not_hold_at_the_next_boot(
 
 
 @pytest.mark.parametrize("omitted", LEFT)
+def test_a_list_for_the_next_boot_alone_needs_what_that_boot_requires(
+    board: Board, omitted: str
+) -> None:
+    entry, sentence = LEFT[omitted]
+    settings = {"reset_required": False, "unsafe_noiommu": True, "runtime": False}
+    assert sentence in refused(board, entry, **{**settings, omitted: None})
+    assert board.check([entry], **settings).is_changed
+
+
+@pytest.mark.parametrize("omitted", LEFT)
 def test_for_this_boot_alone_a_setting_that_is_left_over_is_enough(
     board: Board, omitted: str
 ) -> None:
