@@ -36,6 +36,9 @@ ROOT = Path(__file__).resolve().parent
 VERSIONS = tomllib.loads((ROOT / "tests/matrix/versions.toml").read_text())
 # Checked by the session ansible-test-sanity, by the rules of its ansible-core.
 STYLE_TESTS = ("pep8", "pylint")
+# The unit tests that a controller and a target of the matrix run, by patterns in tests/unit.
+OF_CONTROLLERS = ("controller",)
+OF_TARGETS = ("test_*.py", "_*/test_*.py")
 
 nox.needs_version = ">=2026.8.10"
 nox.options.sessions = ["check"]
@@ -101,6 +104,14 @@ def check(session: nox.Session) -> None:
     """Run what each commit must pass."""
 
 
+@nox.session(
+    name="check-beside-matrix",
+    requires=["other-units" if name == "units" else name for name in CHECKS],
+)
+def check_beside_matrix(session: nox.Session) -> None:
+    """Run what each commit must pass, but the unit tests that the matrix runs."""
+
+
 @nox.session(name="ansible-test-sanity")
 def ansible_test_sanity(session: nox.Session) -> None:
     """Run ansible-test sanity; its compile and import tests run on each Python of this machine."""
@@ -121,6 +132,17 @@ def ansible_lint(session: nox.Session) -> None:
 def units(session: nox.Session) -> None:
     """Run the unit tests, or pytest with other arguments: nox -s units -- tests/unit -k udev."""
     run_staged(session, "pytest", *(session.posargs or ["tests/unit"]))
+
+
+@nox.session(name="other-units")
+def other_units(session: nox.Session) -> None:
+    """Run the unit tests that the matrix does not: of the guest, the simulator and the tools."""
+    units = ROOT / "tests/unit"
+    of_matrix = {path for pattern in (*OF_CONTROLLERS, *OF_TARGETS) for path in units.glob(pattern)}
+    others = [
+        path for path in sorted(units.rglob("test_*.py")) if not of_matrix & {path, path.parent}
+    ]
+    run_staged(session, "pytest", *(str(path.relative_to(ROOT)) for path in others))
 
 
 @nox.session
@@ -232,7 +254,8 @@ def _add_controller(ansible_core: str, python: str, tags: Sequence[str]) -> None
         skipped = (word for test in STYLE_TESTS for word in ("--skip-test", test))
         sanity = ("python", "tools/sanity.py", "--color", "no", "--python", python)
         matrix.run("sanity", *sanity, *skipped)
-        matrix.run("units", "python", "-m", "pytest", "-q", "tests/unit/controller")
+        units = [f"tests/unit/{pattern}" for pattern in OF_CONTROLLERS]
+        matrix.run("units", "python", "-m", "pytest", "-q", *units)
         # The test and its boards are on our own Python; ansible-playbook is the first in PATH.
         role = (PYTHON, "-m", "pytest", "-q", "tests/matrix", "--ansible-core", ansible_core)
         matrix.run("role on boards", *role, *session.posargs)
@@ -252,7 +275,7 @@ def _add_target(ansible_core: str, python: str, tags: Sequence[str]) -> None:
         matrix = Matrix(session, python)
         # Those of module_utils' packages and of examples; the others need more than a host has.
         units = matrix.collection / "tests/unit"
-        tests = sorted(map(str, [*units.glob("test_*.py"), *units.glob("_*/test_*.py")]))
+        tests = sorted(str(path) for pattern in OF_TARGETS for path in units.glob(pattern))
         matrix.run("units", "python", "-m", "pytest", "-q", *tests)
         matrix.end()
 

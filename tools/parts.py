@@ -86,7 +86,7 @@ def parts(depth: str) -> list[Part]:
         *boots("debian"),
         # The other files of tests/pull need no guest, and belong to the part check.
         pytest("pull", *(f"tests/pull/test_{name}.py" for name in by_guest), kernels="6.12"),
-        _part("check", "nox", environment="check"),
+        _part("check", "nox", "--sessions", "check-beside-matrix", environment="check"),
         _part("matrix", "nox", "--tags", f"matrix-{depth}", "--", "--depth", depth),
         pytest("fleet", "tests/fleet", "-s", kernels="6.12"),
         pytest("simulated", "tests/simulated"),
