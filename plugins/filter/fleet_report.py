@@ -110,10 +110,11 @@ _value:
           sample: [{key: drifting, title: Drift, class_name: number, total: With drift}]
         totals:
           description: >-
-            Numbers of C(devices), and of those that are C(listed), C(drifting) and C(in_use).
+            Numbers of C(devices), and of those that are C(listed), C(candidates) in no list,
+            C(drifting) and C(in_use).
           returned: always
           type: dict
-          sample: {devices: 796, listed: 199, drifting: 3, in_use: 3}
+          sample: {devices: 796, listed: 199, candidates: 199, drifting: 3, in_use: 3}
         hosts:
           description: >-
             Hosts, the most urgent first. Each has C(host), C(state), the C(label) of the state,

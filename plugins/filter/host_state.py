@@ -137,7 +137,7 @@ _value:
             - >-
               it is bound to acme-crypto with driver_override unset, but the last-applied
               configuration requires it to be bound to vfio-platform with driver_override
-              vfio-platform
+              vfio-platform, as it will be after the next boot
         in_use_by:
           description: >-
             C(kind) and C(message) of each use that would fail if the device were unbound now, as
@@ -147,6 +147,62 @@ _value:
           type: list
           elements: dict
           sample: [{kind: network, message: network interface eth0 is up}]
+        compatible:
+          description: Its C(compatible) strings, the most specific first.
+          returned: always
+          type: list
+          elements: str
+          sample: ["acme,crypto-v2", "acme,crypto"]
+        acpi_hid:
+          description: ACPI hardware ID; null if it has none.
+          returned: always
+          type: str
+          sample: null
+        iommu_group:
+          description: Number of its IOMMU group; null if it is in none.
+          returned: always
+          type: str
+          sample: "5"
+        iommu_group_devices:
+          description: Other devices of its IOMMU group.
+          returned: always
+          type: list
+          elements: str
+          sample: []
+        reset_function:
+          description: >-
+            Whether the kernel has a reset function for it, as C(reset_function) of
+            M(armfleet.vfio.device_info).
+          returned: always
+          type: bool
+          sample: false
+        candidate:
+          description: >-
+            Whether it can be bound to VFIO; null if unknown, as with
+            O(armfleet.vfio.device_info#module:candidates=false).
+          returned: always
+          type: bool
+          sample: false
+        why_not:
+          description: >-
+            C(kind) and C(message) of each reason why it is not a candidate; empty if it is one. All
+            uses that are in RV(_value.devices[].in_use_by) are one reason, V(in_use).
+          returned: always
+          type: list
+          elements: dict
+          sample: [{kind: in_use, message: in use}]
+        entry:
+          description: Entry of a policy list for a candidate; null for other devices.
+          returned: always
+          type: dict
+          sample: {dt_path: /soc/crypto@b000000, policy: vfio}
+        settings:
+          description: >-
+            Options of M(armfleet.vfio.host_policy) that a candidate requires; null for other
+            devices.
+          returned: always
+          type: dict
+          sample: {reset_required: false}
     boot_files:
       description: >-
         Messages about differences between boot files and the last-applied configuration, and about

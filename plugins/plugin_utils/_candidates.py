@@ -9,6 +9,7 @@ Hosts with the same board share a table, in which a device is a candidate if it 
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,12 +18,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import KINDS
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
     failure_of,
     malformed,
     one_line,
+)
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._suggested_entries import (
+    entry_of,
+    is_accepted,
 )
 
 WIDTH = 120
@@ -118,12 +122,6 @@ class Unread(NamedTuple):
     message: str
 
 
-def _entry_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entry with a selector alone: a host chooses no policy."""
-    selector = {key: given[key] for key in (*KINDS, "bus") if given.get(key)}
-    return {**selector, "policy": "vfio"}
-
-
 def tables(
     results: Mapping[str, Mapping[str, Any] | None],
     only: Sequence[str] = (),
@@ -182,10 +180,12 @@ def _table(
     board = first["board"]
     names = [*board["compatible"][:1], *filter(None, (board["product_name"],))]
     rows.sort(key=lambda row: (not row.is_candidate, [reason for reason, _hosts in row.reasons]))
-    counts = Counter(
-        compatible for device in first["devices"] for compatible in set(device["compatible"])
-    )
+    counts = _count_compatibles(first["devices"])
     return BoardTable(list(answers), names, rows, counts, first["policy_list"], supports)
+
+
+def _count_compatibles(devices: Iterable[Mapping[str, Any]]) -> Mapping[str, int]:
+    return Counter(compatible for device in devices for compatible in set(device["compatible"]))
 
 
 def _may_support_noiommu(supports: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -228,7 +228,7 @@ def _row(of_hosts: Mapping[str, Mapping[str, Any]], accepts_noiommu: bool) -> Ro
         for sentence, hosts in by_reason.items()
     ]
     return Row(
-        _entry_of(device["entry"]),
+        entry_of(device["entry"]),
         device,
         reasons,
         list(dict.fromkeys(other["driver"] or "-" for other in of_hosts.values())),
@@ -241,7 +241,8 @@ def text(boards: Iterable[BoardTable], unread: Iterable[Unread]) -> list[str]:
     """Return tables and lists as lines of up to WIDTH characters."""
     lines: list[str] = []
     for board in boards:
-        for part in (_heading(board), _support(board), _rows(board), _advice(board), _list(board)):
+        policy_list = _list(board.rows, board.counts, board.policy_list)
+        for part in (_heading(board), _support(board), _rows(board), _advice(board), policy_list):
             lines += [*part, ""] if part else []
     for host in unread:
         lines += textwrap.wrap("%s: %s" % (host.host, host.message), WIDTH)
@@ -377,9 +378,29 @@ def _note(row: Row, counts: Mapping[str, int]) -> str:
     return one_line(sentence) + (" (%s)" % _listed(hosts) if hosts else "")
 
 
-def _list(board: BoardTable) -> list[str]:
+def first_list(devices: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the list with the candidates of a host without one, as lines of YAML.
+
+    ``devices`` are those of a report; the list is empty if none of them is a candidate.
+    """
+    rows = []
+    for device in devices:
+        if device["entry"]:
+            whole = {**device, "dt_path": device["device"], "claimed_by": None}
+            drivers = [device["driver"] or "-"]
+            settings = device["settings"]
+            rows.append(Row(device["entry"], whole, (), drivers, settings, lacks_iommu_only=False))
+    lines = _list(rows, _count_compatibles(devices), ())
+    return [_answers.printable(line) for line in lines]
+
+
+def _list(
+    rows: Sequence[Row], counts: Mapping[str, int], policy_list: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """Return a policy list with the candidates, as YAML to be pasted."""
-    new = [row for row in board.rows if row.is_candidate and not row.is_claimed]
+    new = [
+        row for row in rows if row.is_candidate and not row.is_claimed and is_accepted(row.entry)
+    ]
     if not new:
         return []
     lines = ["# For group_vars or host_vars. Keep the entries of the devices that VFIO shall have."]
@@ -389,10 +410,10 @@ def _list(board: BoardTable) -> list[str]:
             lines += _comment(cost)
             lines += _yaml({"passthrough_" + name: values.pop()})
     lines += [*_comment(_INTERRUPTS), "passthrough_devices:"]
-    if board.policy_list:
-        lines += ["  # applied already", *_indented(board.policy_list)]
-    for entry, rows in _entries(new, board.counts):
-        lines += ["  # " + _answers.printable(_remark(rows)), *_indented([entry])]
+    if policy_list:
+        lines += ["  # applied already", *_indented(policy_list)]
+    for entry, rows_of_entry in _entries(new, counts):
+        lines += ["  # " + _answers.printable(_remark(rows_of_entry)), *_indented([entry])]
     return lines
 
 
@@ -405,7 +426,7 @@ def _entries(
         by_compatible.setdefault(row.compatible, []).append(row)
     for compatible, rows in by_compatible.items():
         number = counts.get(compatible or "", 0)
-        if len(rows) == number > 1:
+        if len(rows) == number > 1 and is_accepted({"compatible": compatible}):
             yield {"compatible": compatible, "expect": number, "policy": "vfio"}, rows
         else:
             yield from ((row.entry, [row]) for row in rows)
@@ -432,7 +453,9 @@ def _comment(sentence: str) -> list[str]:
 
 
 def _yaml(data: Any) -> list[str]:
-    dumped: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=10_000)
+    # ansible-core's marked texts are of types that yaml does not know.
+    plain = json.loads(json.dumps(data))
+    dumped: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=False, width=10_000)
     return dumped.splitlines()
 
 

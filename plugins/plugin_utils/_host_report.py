@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -162,6 +163,7 @@ _READ = _answers.Record(
         "boot_files": _answers.ListOf(_answers.BOOT_FILE.part("drift")),
         "kernels": _answers.ListOf(_answers.KERNEL.part("note")),
         "reboot_required": _answers.DEVICE_INFO["reboot_required"],
+        "vfio_support": _answers.Nullable(_answers.VFIO_SUPPORT.part("missing")),
     },
 )
 
@@ -217,9 +219,7 @@ def _sentence_of(
             "changes %s" % _devices(len(drifting)) if drifting else "has not happened yet"
         )
     if state == UNMANAGED:
-        return ("No list is applied to it, and the next boot will not change its %s.") % _devices(
-            len(devices)
-        )
+        return "No list is applied to it. %s" % _sentence_of_candidates(result, devices)
     if state == IN_SYNC:
         return "%s of its list %s in sync, now and after the next boot." % (
             _devices(listed).capitalize(),
@@ -228,7 +228,7 @@ def _sentence_of(
     if boot_files:
         return _sentence_of_boot_files(boot_files, len(drifting))
     first = drifting[0]
-    problem = "%s: %s" % (one_line(first["device"]), one_line(first["drift"][0]))
+    problem = "%s%s" % (one_line(first["device"]), _difference(first))
     others = len(drifting) - 1
     more = " The same applies to %s more of its devices." % ("one" if others == 1 else others)
     if not result["policy_list"]:
@@ -238,6 +238,44 @@ def _sentence_of(
     else:
         advice = "Apply its list again, or change the list."
     return "%s.%s %s" % (problem.rstrip("."), more if others else "", advice)
+
+
+def _difference(device: Device) -> str:
+    """Return what follows the name of a device with drift; its row has the whole message."""
+    desired, after = device["desired"], device["next_boot"]
+    expected = (desired or device)["driver"]
+    if device["driver"] != expected:
+        return " is bound to %s instead of %s" % (_driver(device["driver"]), _driver(expected))
+    if after["known"] and after["driver"] != expected:
+        return " is bound to %s, but will be bound to %s after the next boot: %s" % (
+            _driver(expected),
+            _driver(after["driver"]),
+            one_line(after["reason"]),
+        )
+    return ": " + one_line(device["drift"][0])
+
+
+def _driver(driver: str | None) -> str:
+    return one_line(driver) if driver else "no driver"
+
+
+def _sentence_of_candidates(result: Mapping[str, Any], devices: Sequence[Device]) -> str:
+    able = sum(device["candidate"] is True for device in devices)
+    if able:
+        return "%s of its %s can be bound to VFIO." % (
+            "One" if able == 1 else able,
+            _devices(len(devices)),
+        )
+    if not devices or any(device["candidate"] is None for device in devices):
+        return "The next boot will not change its %s." % _devices(len(devices))
+    none = "None of its %s can be bound to VFIO" % _devices(len(devices))
+    support = result.get("vfio_support") or {"missing": []}
+    if support["missing"]:
+        return "%s. %s." % (none, one_line(support["missing"][0]).rstrip("."))
+    reasons = Counter(device["why_not"][0]["message"] for device in devices if device["why_not"])
+    for reason, number in reasons.most_common(1):
+        return "%s: %s (%s)." % (none, one_line(reason), _devices(number))
+    return none + "."
 
 
 def _sentence_of_boot_files(sentences: Sequence[str], drifting: int) -> str:

@@ -5,7 +5,8 @@
 """What the template of the HTML page is filled with. Pure.
 
 The page has hosts as rows of a table, and their devices as JSON. A device that several hosts have
-in common is there once, and so is each value of a column.
+in common is there once, and so is each value of a column, and the list that such hosts can begin
+with.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._candidates import first_list
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._exporters import (
     LABELS,
     Report,
@@ -96,28 +98,39 @@ def _row(host: HostState) -> dict[str, Any]:
 def _encoded(hosts: Sequence[HostState]) -> dict[str, Any]:
     """Return the devices of hosts as report.js decodes them.
 
-    ``hosts`` have the numbers of their devices. ``devices`` has each column by its key: its
-    distinct ``values``, and for each device the ``index`` of its value.
+    ``hosts`` have the numbers of their devices, and that of their list in ``lists`` if they have
+    none and could have one. ``devices`` has each column by its key: its distinct ``values``, and
+    for each device the ``index`` of its value, if there is more than one.
     """
-    columns = {column.key: _Interned() for column in DEVICE_COLUMNS}
+    shown = [(column.key, column.page_value) for column in DEVICE_COLUMNS if column.page_value]
+    columns = {key: _Interned() for key, _page_value in shown}
     devices = _Interned()
+    lists = _Interned()
+    lists_of_boards: dict[tuple[int, ...], str] = {}
 
     def encoded(device: Mapping[str, Any]) -> dict[str, int]:
-        return {
-            column.key: columns[column.key].number_of(column.page_value(device[column.key]))
-            for column in DEVICE_COLUMNS
-        }
+        return {key: columns[key].number_of(page_value(device[key])) for key, page_value in shown}
 
+    def encoded_host(host: HostState) -> dict[str, Any]:
+        numbers = [devices.number_of(encoded(device)) for device in host["devices"]]
+        row = {"host": host["host"], "devices": numbers}
+        if any(device["desired"] for device in host["devices"]):
+            return row
+        board = tuple(numbers)
+        if board not in lists_of_boards:
+            lists_of_boards[board] = "\n".join(first_list(host["devices"]))
+        policy_list = lists_of_boards[board]
+        return {**row, "list": lists.number_of(policy_list)} if policy_list else row
+
+    encoded_hosts = [encoded_host(host) for host in hosts]
     return {
-        "hosts": [
-            {
-                "host": host["host"],
-                "devices": [devices.number_of(encoded(device)) for device in host["devices"]],
-            }
-            for host in hosts
-        ],
+        "hosts": encoded_hosts,
+        "lists": lists.values,
         "devices": {
-            key: {"values": column.values, "index": [device[key] for device in devices.values]}
+            key: {
+                "values": column.values,
+                "index": [device[key] for device in devices.values] if column.values[1:] else [],
+            }
             for key, column in columns.items()
         },
     }

@@ -10,25 +10,31 @@ roles/report/files/report.js, which reads the values by the keys of DEVICE_COLUM
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypedDict
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._suggested_entries import (
+    entry_of,
+    is_accepted,
+)
 
 NO_DRIVER = "(none)"
 DRIVER_NOT_KNOWN = "(unknown)"
-_HAZARDS_NOT_KNOWN = "(unknown without root)"
+_USES_NOT_KNOWN = "(unknown without root)"
 
 
-class Hazard(TypedDict):
+class Use(TypedDict):
     """What would be hurt if the device lost its driver."""
 
     kind: str
     message: str
 
 
-_HAZARD = _answers.HAZARD.part("kind", "message")
+_USES: Mapping[str, _answers.Shape] = {
+    "in_use_by": _answers.Nullable(_answers.ListOf(_answers.HAZARD.part("kind", "message")))
+}
 
 
 class Binding(TypedDict):
@@ -45,10 +51,20 @@ class NextBoot(Binding):
     reason: str
 
 
+class Obstacle(TypedDict):
+    """Why a device cannot be bound to VFIO."""
+
+    kind: str
+    message: str
+
+
 class Device(TypedDict):
     """A device of a host: a value for the key of each of DEVICE_COLUMNS.
 
-    ``device`` names it best. ``in_use_by`` is None if not known.
+    ``device`` names it best. ``in_use_by`` is None if not known, and so is ``candidate``, whether
+    it can be bound to VFIO. ``why_not`` is empty for a candidate. ``entry`` and ``settings`` are
+    those of a list with a candidate, None for other devices. ``reset_function`` is None if VFIO
+    asks for none.
     """
 
     device: str
@@ -59,7 +75,16 @@ class Device(TypedDict):
     desired: Binding | None
     next_boot: NextBoot
     drift: list[str]
-    in_use_by: list[Hazard] | None
+    in_use_by: list[Use] | None
+    compatible: list[str]
+    acpi_hid: str | None
+    iommu_group: str | None
+    iommu_group_devices: list[str]
+    reset_function: bool | None
+    candidate: bool | None
+    why_not: list[Obstacle]
+    entry: dict[str, Any] | None
+    settings: dict[str, bool] | None
 
 
 class HostState(TypedDict):
@@ -86,20 +111,20 @@ class DeviceColumn(NamedTuple):
     ``reads`` are the keys that it needs of a device as device_info returns it. ``value`` makes the
     value from them that JSON has under ``key``. ``cells`` are the columns of CSV by their names,
     each with the function that makes a text of the value. ``page_value`` makes what the page has in
-    place of the value.
+    place of the value; None if the page does not show it.
     """
 
     key: str
     reads: _answers.Record
     value: Callable[[Mapping[str, Any]], Any]
     cells: Mapping[str, Callable[[Any], str]]
-    page_value: Callable[[Any], Any] = _unchanged
+    page_value: Callable[[Any], Any] | None = _unchanged
 
 
 def _as_returned(
     key: str,
     cells: Mapping[str, Callable[[Any], str]],
-    page_value: Callable[[Any], Any] = _unchanged,
+    page_value: Callable[[Any], Any] | None = _unchanged,
 ) -> DeviceColumn:
     """Return a column with the value that device_info returns under the same key."""
     reads = _answers.INSPECTED_DEVICE.part(key)
@@ -118,17 +143,37 @@ def _next_driver(binding: NextBoot) -> str | None:
     return binding["driver"] if binding["known"] else DRIVER_NOT_KNOWN
 
 
-def _hazard_sentences(hazards: list[Hazard] | None) -> str:
-    if hazards is None:
-        return _HAZARDS_NOT_KNOWN
-    return "; ".join(hazard["message"] for hazard in hazards)
+def _use_sentences(uses: list[Use] | None) -> str:
+    return _USES_NOT_KNOWN if uses is None else _sentences(uses)
 
 
-def _hazards_of_page(hazards: list[Hazard] | None) -> list[Hazard]:
-    if hazards is None:
-        sentence = "it was read without root, so other users' files were not"
-        return [Hazard(kind="unknown", message=sentence)]
-    return hazards
+def _sentences(messages: Sequence[Use | Obstacle]) -> str:
+    return "; ".join(message["message"] for message in messages)
+
+
+def _flag(flag: bool | None) -> str:
+    return "" if flag is None else "yes" if flag else "no"
+
+
+def _obstacles(device: Mapping[str, Any]) -> list[Obstacle]:
+    """Return ``why_not`` without the uses that ``in_use_by`` has: they are one obstacle."""
+    uses = {"in use: " + use["message"] for use in device["in_use_by"] or ()}
+    obstacles = {
+        ("in_use", "in use")
+        if obstacle["message"] in uses
+        else (obstacle["kind"], obstacle["message"]): None
+        for obstacle in device["why_not"] or ()
+    }
+    return [Obstacle(kind=kind, message=message) for kind, message in obstacles]
+
+
+def _entry(device: Mapping[str, Any]) -> dict[str, Any] | None:
+    entry = entry_of(device["entry"] or {})
+    return entry if device["candidate"] and is_accepted(entry) else None
+
+
+def _settings(device: Mapping[str, Any]) -> dict[str, bool] | None:
+    return dict(device["settings"] or {}) if device["candidate"] else None
 
 
 DEVICE_COLUMNS = (
@@ -165,10 +210,41 @@ DEVICE_COLUMNS = (
     _as_returned("drift", {"drift": "; ".join}),
     DeviceColumn(
         "in_use_by",
-        _answers.Record({"in_use_by": _answers.Nullable(_answers.ListOf(_HAZARD))}),
+        _answers.Record(_USES),
         itemgetter("in_use_by"),
-        {"in_use_by": _hazard_sentences},
-        _hazards_of_page,
+        {"in_use_by": _use_sentences},
+    ),
+    _as_returned("compatible", {"compatible": "; ".join}, lambda names: names[:1]),
+    _as_returned("acpi_hid", {"acpi_hid": lambda hid: hid or ""}),
+    _as_returned("iommu_group", {"iommu_group": lambda group: group or ""}),
+    DeviceColumn(
+        "iommu_group_devices",
+        _answers.INSPECTED_DEVICE.part("iommu_group_devices"),
+        lambda device: device["iommu_group_devices"] or [],
+        {},
+        len,
+    ),
+    _as_returned("reset_function", {"reset_function": _flag}),
+    _as_returned("candidate", {"candidate": _flag}),
+    DeviceColumn(
+        "why_not",
+        _answers.Record({**_answers.INSPECTED_DEVICE.part("why_not").keys, **_USES}),
+        _obstacles,
+        {"why_not": _sentences},
+    ),
+    DeviceColumn(
+        "entry",
+        _answers.INSPECTED_DEVICE.part("entry", "candidate"),
+        _entry,
+        {},
+        None,
+    ),
+    DeviceColumn(
+        "settings",
+        _answers.INSPECTED_DEVICE.part("settings", "candidate"),
+        _settings,
+        {},
+        None,
     ),
 )
 
@@ -206,6 +282,11 @@ def _count(is_counted: Callable[[Device], bool]) -> Callable[[HostState], int]:
     return lambda host: sum(map(is_counted, host["devices"]))
 
 
+def is_new_candidate(device: Device) -> bool:
+    """Return whether the device can be bound to VFIO and no list claims it."""
+    return bool(device["candidate"]) and device["desired"] is None
+
+
 HOST_COLUMNS = (
     HostColumn("host", itemgetter("host"), True, Heading("Host", "name")),
     HostColumn("state", itemgetter("state"), True, Heading("State", "state")),
@@ -220,6 +301,14 @@ HOST_COLUMNS = (
         _count(lambda device: device["desired"] is not None),
         heading=Heading("In the list", "number", "In a list"),
         metric=Metric("listed_devices", "Devices in the last-applied configuration."),
+    ),
+    HostColumn(
+        "candidates",
+        _count(is_new_candidate),
+        heading=Heading("Candidates", "number", "Candidates"),
+        metric=Metric(
+            "candidate_devices", "Devices in no list that can be bound to a VFIO driver."
+        ),
     ),
     HostColumn(
         "drifting",

@@ -14,16 +14,18 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
 
 VFIO = "vfio-platform"
+NO_GROUP = {"kind": "no_iommu_group", "message": "no IOMMU group"}
 
 
 class Kind(NamedTuple):
-    """Devices of one kind on a board."""
+    """Devices of one kind on a board; the IOMMU is in front of those that have a group."""
 
     node: str
     driver: str | None
     number: int
     carries: tuple[str, str, str] | None = None
     bus: str = "platform"
+    has_group: bool = False
 
 
 class Board(NamedTuple):
@@ -42,10 +44,13 @@ EDGE = Board(
     0xE0000000,
     "/soc",
     (
-        Kind("ethernet", "amd-xgbe", 2, ("network", "eth", "network interface eth%d is up")),
+        Kind(
+            *("ethernet", "amd-xgbe", 2, ("network", "eth", "network interface eth%d is up")),
+            has_group=True,
+        ),
         Kind("sata", "ahci", 1, ("storage", "sda", "sda%d is mounted on /")),
-        Kind("crypto", "ccp-crypto", 2),
-        Kind("dma", "dma-pl330", 2, bus="amba"),
+        Kind("crypto", "ccp-crypto", 2, has_group=True),
+        Kind("dma", "dma-pl330", 2, bus="amba", has_group=True),
         Kind(
             "serial", "uart-pl011", 2, ("console", "ttyAMA", "it is the console ttyAMA%d"), "amba"
         ),
@@ -66,14 +71,14 @@ GATEWAY = Board(
     (
         Kind("ethernet", "fsl_dpaa_mac", 8, ("network", "eth", "network interface eth%d is up")),
         Kind("crypto", "caam", 1),
-        Kind("crypto-ring", "caam_jr", 4),
+        Kind("crypto-ring", "caam_jr", 4, has_group=True),
         Kind("mmc", "sdhci-esdhc", 2, ("storage", "mmcblk", "mmcblk%dp1 is mounted on /")),
         Kind("serial", "uart-8250", 4, ("console", "ttyS", "it is the console ttyS%d")),
         Kind("qman-portal", "qman_portal", 8),
         Kind("i2c", "i2c-imx", 4),
         Kind("gpio", "gpio-mpc8xxx", 4),
         Kind("dma", "fsl-edma", 2),
-        Kind("usb", "dwc3", 3),
+        Kind("usb", "dwc3", 3, has_group=True),
         Kind("pcie", "layerscape-pcie", 3),
         Kind("thermal", "qoriq_thermal", 1),
         Kind("watchdog", "imx2-wdt", 4),
@@ -85,6 +90,7 @@ GATEWAY = Board(
 def devices_of(board: Board, shift: int = 0) -> Iterator[dict[str, Any]]:
     """Yield a board's devices as device_info returns them, bound to their native drivers."""
     address = board.base + shift
+    group = 0
     for kind in board.kinds:
         for number in range(kind.number):
             address += 0x10000
@@ -96,11 +102,24 @@ def devices_of(board: Board, shift: int = 0) -> Iterator[dict[str, Any]]:
             if kind.carries and number == 0:
                 what, subject, sentence = kind.carries
                 hazards = [{"kind": what, "subject": subject, "message": sentence % number}]
+            path = f"{board.below}/{kind.node}@{address:x}"
+            obstacles = [] if kind.has_group else [dict(NO_GROUP)]
+            obstacles += [{**use, "message": f"in use: {use['message']}"} for use in hazards]
+            group += kind.has_group
             yield {
                 "name": name,
                 "bus": kind.bus,
-                "dt_path": f"{board.below}/{kind.node}@{address:x}",
+                "dt_path": path,
+                "compatible": [f"acme,{kind.node}"],
                 "acpi_path": None,
+                "acpi_hid": None,
+                "iommu_group": str(group) if kind.has_group else None,
+                "iommu_group_devices": [],
+                "reset_function": False if kind.bus == "platform" else None,
+                "candidate": not obstacles,
+                "why_not": obstacles,
+                "entry": {"dt_path": path, "policy": "vfio"},
+                "settings": {"reset_required": False} if kind.bus == "platform" else {},
                 "driver": kind.driver,
                 "driver_override": None,
                 "desired": None,
@@ -133,15 +152,12 @@ def give_to_vfio(device: dict[str, Any]) -> None:
 
 def take_back(device: dict[str, Any], native: str) -> None:
     """Make the device drift: it was bound to its native driver manually."""
-    now = (
-        f"it is {native}, but the last-applied configuration requires it to be {VFIO} "
-        f"(driver_override {VFIO})"
+    sentence = (
+        f"it is bound to {native} with driver_override unset, but the last-applied configuration "
+        f"requires it to be bound to {VFIO} with driver_override {VFIO}, as it will be after the "
+        "next boot"
     )
-    later = (
-        f"it is {native}, but will be {VFIO} (driver_override {VFIO}) after the next boot: policy "
-        "vfio of the last-applied configuration"
-    )
-    device |= {"driver": native, "driver_override": None, "drift": [now, later]}
+    device |= {"driver": native, "driver_override": None, "drift": [sentence]}
 
 
 def keep_until_boot(device: dict[str, Any]) -> None:

@@ -153,7 +153,10 @@ def test_hosts_that_cannot_be_read_are_rows_and_in_nobodys_way(reported: Reporte
     sentences = {host["host"]: host["message"] for host in reported.json["hosts"]}
     assert "ansible_python_interpreter" in sentences["no-python"]
     assert sentences["gone"].startswith("It cannot be reached: ")
-    assert "/net@1000: it is" in sentences["drifting"]
+    assert sentences["drifting"].startswith(
+        "/net@1000 is bound to no driver instead of vfio-platform."
+    )
+    assert sentences["untouched"].startswith("No list is applied to it. None of its ")
     assert "Traceback" not in reported.run.output
 
 

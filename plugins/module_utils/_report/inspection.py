@@ -91,10 +91,15 @@ class Inspection(NamedTuple):
             for lost in self.lost
             if not lost.is_accepted
         ]
+        restores = self.next_boot.is_known and after == desired
         if desired and running != desired:
             sentences.append(
-                "it is %s, but the last-applied configuration requires it to be %s"
-                % (running.label, desired.label)
+                "it is %s, but the last-applied configuration requires it to be %s%s"
+                % (
+                    running.label,
+                    desired.label,
+                    ", as it will be after the next boot" if restores else "",
+                )
             )
         if not self.next_boot.is_known:
             # What has no driver and no override may well be as the kernel left it.
@@ -103,7 +108,7 @@ class Inspection(NamedTuple):
                     "it is %s, which does not persist across reboots: %s"
                     % (running.label, self.next_boot.reason)
                 )
-        elif running != after:
+        elif running != after and not restores:
             sentences.append(
                 "it is %s, but will be %s after the next boot: %s"
                 % (running.label, after.label, self.next_boot.reason)

@@ -24,28 +24,61 @@ const bindingKey = (binding) =>
         .map((text) => text || "")
         .join(" ")
     : "";
-const capitalized = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const MOST_USES = 3;
+const absent = (text) => make("span", { class: "absent" }, text);
+const emptyCell = () => make("td", { class: "empty" }, absent("–"));
 
 function bindingCell(binding, reference, ...notes) {
+  if (!binding) return emptyCell();
   const cell = make("td", reference && !isSame(binding, reference) ? { class: "differs" } : {});
-  if (!binding) {
-    cell.append(make("span", { class: "absent" }, "not in the list"));
-    return cell;
-  }
   const { driver, driver_override: override } = binding;
-  cell.append(driver ? make("code", {}, driver) : make("span", { class: "absent" }, "no driver"));
+  cell.append(driver ? make("code", {}, driver) : absent("no driver"));
   if (override && override !== driver) cell.append(make("small", {}, "override ", make("code", {}, override)));
   cell.append(...notes.map((note) => make("small", {}, note)));
   return cell;
 }
 
+/** Returns the messages as paragraphs, the first with a label; those after `most` are below a summary. */
+function paragraphs(label, messages, most = messages.length) {
+  const all = messages.map((message, index) =>
+    index ? make("p", {}, message) : make("p", {}, make("b", {}, `${label}: `), message),
+  );
+  const more = all.splice(most);
+  return more.length ? [...all, make("details", {}, make("summary", {}, `${more.length} more`), ...more)] : all;
+}
+
+const isListed = (device) => device.desired !== null;
+const isNewCandidate = (device) => device.candidate && !isListed(device);
+const modelOf = (device) => device.compatible[0] || device.acpi_hid || "";
+const messagesOf = (items) => items.map((item) => item.message);
+const usesOf = (device) =>
+  device.in_use_by ? messagesOf(device.in_use_by) : ["unknown, because it was read without root"];
+const isUsed = (device) => device.in_use_by !== null && device.in_use_by.length > 0;
+
+/** Returns whether a device that is not in the list could be bound to VFIO, if that is known. */
+function verdictsOn(device) {
+  if (isListed(device) || device.candidate === null) return [];
+  return [device.candidate ? "yes" : `no (${messagesOf(device.why_not).join("; ")})`];
+}
+
+/** Returns a column of short texts; `textOf` returns an empty one if there is nothing to show. */
+function textColumn(title, className, textOf, tag = "span") {
+  return {
+    title,
+    className,
+    sortKey: textOf,
+    texts: (device) => [textOf(device)],
+    render: (device) => (textOf(device) ? make("td", {}, make(tag, {}, textOf(device))) : emptyCell()),
+  };
+}
+
 /**
  * Columns of a host's devices, with their head, cells, order and filter. `className` is the class of the head and sets
  * the width, `sortKey` returns a string or a number, `texts` the strings that the filter searches, `render` the cell.
+ * `isFor` returns whether a host with these devices has the column.
  */
 const COLUMNS = [
   {
-    key: "device",
     title: "Device",
     className: "device",
     sortKey: (device) => device.device,
@@ -59,7 +92,6 @@ const COLUMNS = [
       ),
   },
   {
-    key: "running",
     title: "Running now",
     className: "binding",
     sortKey: bindingKey,
@@ -67,52 +99,75 @@ const COLUMNS = [
     render: (device) => bindingCell(device, device.desired || device.next_boot),
   },
   {
-    key: "desired",
     title: "Required",
     className: "binding",
+    isFor: (hostDevices) => hostDevices.some(isListed),
     sortKey: (device) => bindingKey(device.desired),
     texts: (device) => bindingTexts(device.desired),
     render: (device) => bindingCell(device.desired),
   },
   {
-    key: "next_boot",
     title: "After next boot",
     className: "next-boot",
+    isFor: (hostDevices) => hostDevices.some((device) => isListed(device) || device.drift.length > 0),
     sortKey: (device) => bindingKey(device.next_boot),
     texts: (device) => bindingTexts(device.next_boot),
     render: (device) => {
-      const reasons = device.drift.length ? [device.next_boot.reason] : [];
+      const { reason } = device.next_boot;
+      const isExplained =
+        (isListed(device) && isSame(device.next_boot, device.desired)) ||
+        device.drift.some((message) => message.includes(reason));
+      const reasons = device.drift.length && !isExplained ? [reason] : [];
       return bindingCell(device.next_boot, device.desired || device, ...reasons);
     },
   },
+  textColumn("Compatible", "compatible", modelOf, "code"),
   {
-    key: "notes",
-    title: "Drift and use",
+    title: "IOMMU group",
+    className: "group",
+    sortKey: (device) => device.iommu_group || "",
+    texts: () => [],
+    render: ({ iommu_group: group, iommu_group_devices: others }) => {
+      if (!group) return emptyCell();
+      const cell = make("td", {}, make("span", {}, group));
+      if (others) cell.append(make("small", {}, others === 1 ? "and 1 other" : `and ${others} others`));
+      return cell;
+    },
+  },
+  textColumn("Reset", "reset", ({ reset_function: has }) => (has === null ? "" : has ? "yes" : "no")),
+  {
+    title: "Details",
     className: "notes",
-    sortKey: (device) => -2 * Math.min(device.drift.length, 1) - Math.min(device.in_use_by.length, 1),
-    texts: (device) => [...device.drift, ...device.in_use_by.flatMap((hazard) => [hazard.kind, hazard.message])],
-    render: (device) =>
-      make(
+    sortKey: (device) => -2 * Math.min(device.drift.length, 1) - isUsed(device),
+    texts: (device) => [
+      ...device.drift,
+      ...messagesOf(device.why_not),
+      ...(device.in_use_by || []).flatMap((use) => [use.kind, use.message]),
+    ],
+    render: (device) => {
+      const drift = make("div", { class: "drift-message" }, ...paragraphs("Drift", device.drift));
+      return make(
         "td",
         {},
-        ...device.drift.map((message) => make("p", { class: "drift-message" }, make("b", {}, "Drift: "), message)),
-        ...device.in_use_by.map((hazard) =>
-          make("p", {}, make("b", {}, `${capitalized(hazard.kind)}: `), hazard.message),
-        ),
-      ),
+        ...(device.drift.length ? [drift] : []),
+        ...paragraphs("VFIO", verdictsOn(device)),
+        ...paragraphs("In use", usesOf(device), MOST_USES),
+      );
+    },
   },
 ];
 
 const VIEWS = [
   { title: "All", includes: () => true },
-  { title: "In the list", includes: (device) => device.desired !== null },
+  { title: "In the list", includes: isListed },
+  { title: "Candidates", includes: isNewCandidate },
   { title: "Drift", includes: (device) => device.drift.length > 0 },
-  { title: "In use", includes: (device) => device.in_use_by.length > 0 },
+  { title: "In use", includes: isUsed },
 ];
 
-/** Sorts devices with drift first, then those in the list. */
+/** Sorts devices with drift first, then those in the list, then those that could be. */
 function compareUrgency(left, right) {
-  const rank = (device) => (device.drift.length ? 0 : device.desired ? 1 : 2);
+  const rank = (device) => (device.drift.length ? 0 : isListed(device) ? 1 : device.candidate ? 2 : 3);
   return rank(left) - rank(right) || collator.compare(left.device, right.device);
 }
 
@@ -124,7 +179,7 @@ const devices = [];
 
 function deviceOf(number) {
   if (!devices[number]) {
-    const entries = encodedColumns.map(([key, { values, index }]) => [key, values[index[number]]]);
+    const entries = encodedColumns.map(([key, { values, index }]) => [key, values[index[number] ?? 0]]);
     const device = Object.fromEntries(entries);
     device.searchText = COLUMNS.flatMap((column) => column.texts(device))
       .join("\n")
@@ -150,6 +205,7 @@ const SORT_KEYS = {
 };
 const hostColumns = [...table.tHead.rows[0].cells].map((head) => ({
   head,
+  title: head.textContent,
   isNumber: head.className === "number",
   cellOf: (host) => host.row.cells[head.cellIndex],
   sortKey: (host) => SORT_KEYS[head.className](host.row.cells[head.cellIndex]),
@@ -160,6 +216,7 @@ const hosts = data.hosts.map((encoded, index) => {
     name: encoded.host,
     state: body.rows[index].dataset.state,
     devices: encoded.devices,
+    policyList: encoded.list === undefined ? null : data.lists[encoded.list],
     opener: null,
     details: null,
     view: VIEWS[0],
@@ -235,20 +292,55 @@ function sortHosts(compareHosts) {
 
 /* The devices of a host */
 
-function deviceRow(device) {
+function deviceRow(device, columns) {
   const row = make("tr", device.drift.length ? { class: "drifts" } : {});
-  row.append(...COLUMNS.map((column) => column.render(device)));
+  for (const column of columns) {
+    const cell = column.render(device);
+    // A narrow screen shows it in front of the cell.
+    cell.dataset.label = column.title;
+    row.append(cell);
+  }
   return row;
+}
+
+/** Returns the reason for which devices are shown as one line, or an empty text. */
+function groupOf(device) {
+  if (isListed(device) || device.candidate || device.drift.length || !device.why_not.length) return "";
+  return device.why_not[0].message;
+}
+
+/** Returns lines of devices with the same reason, each with a button that shows them, by their reason. */
+function groupLines(host, hostDevices, width) {
+  const members = Map.groupBy(hostDevices.filter(groupOf), groupOf);
+  const lines = new Map();
+  for (const [reason, { length }] of members) {
+    if (length < 2) continue;
+    const number = make("span", {}, `${length} devices`);
+    const button = make("button", { type: "button", class: "opener", "aria-expanded": "false" }, reason, number);
+    const row = make("tr", { class: "reason" }, make("th", { scope: "row", colspan: width }, button));
+    button.addEventListener("click", () => {
+      button.setAttribute("aria-expanded", String(button.getAttribute("aria-expanded") !== "true"));
+      renderDevices(host);
+    });
+    lines.set(reason, { row, button, length });
+  }
+  return lines;
+}
+
+/** Returns a list for the inventory, folded. */
+function policyListDetails(text) {
+  const summary = make("summary", {}, "Policy list with the candidates, to paste into the inventory");
+  return make("details", { class: "policy-list" }, summary, make("pre", { tabindex: "0" }, text));
 }
 
 function open(host) {
   if (host.details || !host.opener) return;
   const hostDevices = host.devices.map(deviceOf).sort(compareUrgency);
-  const rows = new Map(hostDevices.map((device) => [device, deviceRow(device)]));
-  const columns = COLUMNS.map((column) => ({
+  const columns = COLUMNS.filter(({ isFor }) => !isFor || isFor(hostDevices)).map((column) => ({
     ...column,
     head: make("th", { scope: "col", class: column.className }, column.title),
   }));
+  const rows = new Map(hostDevices.map((device) => [device, deviceRow(device, columns)]));
   const list = make("tbody");
   const devicesTable = make(
     "table",
@@ -268,10 +360,14 @@ function open(host) {
   });
   const group = make("div", { class: "views", role: "group", "aria-label": `Devices of ${host.name} to show` });
   group.append(...views.map((entry) => entry.button), status);
-  const row = make("tr", { class: "details" }, make("td", { colspan: hostColumns.length }, group, devicesTable));
-  host.details = { row, devices: hostDevices, rows, list, views, status };
+  const content = make("td", { colspan: hostColumns.length }, group, devicesTable);
+  if (host.policyList) group.after(policyListDetails(host.policyList));
+  const row = make("tr", { class: "details" }, content);
+  const groups = groupLines(host, hostDevices, columns.length);
+  host.details = { row, devices: hostDevices, rows, list, views, status, groups };
   makeSortable(columns, (compareDevices) => {
     hostDevices.sort(compareDevices);
+    host.details.groups = new Map();
     renderDevices(host);
   });
   renderDevices(host);
@@ -281,12 +377,23 @@ function open(host) {
   updateCloseButton();
 }
 
-/** Shows the devices of an open host that match its view and the filter. */
+/**
+ * Shows the devices of an open host that match its view and the filter. If those are all, in the order of urgency,
+ * devices with the same reason follow the line of their group.
+ */
 function renderDevices(host) {
-  const { devices: hostDevices, rows, list, views, status } = host.details;
+  const { devices: hostDevices, rows, list, views, status, groups } = host.details;
   const wanted = deviceTerms(host);
   const shown = hostDevices.filter((device) => host.view.includes(device) && isMatch(device, wanted));
-  list.replaceChildren(...shown.map((device) => rows.get(device)));
+  const isGrouped = host.view === VIEWS[0] && !wanted.length;
+  const groupFor = (device) => (isGrouped ? groups.get(groupOf(device)) : undefined);
+  const lines = shown.filter((device) => !groupFor(device)).map((device) => rows.get(device));
+  for (const [reason, { row, button }] of isGrouped ? groups : []) {
+    lines.push(row);
+    if (button.getAttribute("aria-expanded") !== "true") continue;
+    for (const device of shown) if (groupOf(device) === reason) lines.push(rows.get(device));
+  }
+  list.replaceChildren(...lines);
   for (const { view, button } of views) button.setAttribute("aria-pressed", String(view === host.view));
   const isComplete = shown.length === hostDevices.length;
   status.textContent = isComplete ? "" : `${shown.length} of ${hostDevices.length} devices shown`;
@@ -314,7 +421,10 @@ function toggle(host) {
 const nameColumn = hostColumns.find((column) => column.head.className === "name");
 for (const host of hosts) {
   for (const column of hostColumns.filter(({ isNumber }) => isNumber)) {
-    column.cellOf(host).classList.toggle("nonzero", column.sortKey(host) > 0);
+    const cell = column.cellOf(host);
+    cell.classList.toggle("nonzero", column.sortKey(host) > 0);
+    // A narrow screen shows it in front of the number.
+    if (host.devices.length) cell.dataset.label = column.title;
   }
   const nameCell = nameColumn.cellOf(host);
   if (!host.devices.length) {

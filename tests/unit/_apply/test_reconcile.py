@@ -16,6 +16,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile imp
     Outcome,
     reconcile,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.forecast import Binding
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
     MODPROBE,
     MODULES_LOAD,
@@ -634,11 +635,18 @@ def test_info_tells_of_a_device_that_is_not_as_the_list_wants_it(applied: Board)
     assert crypto["desired"] == {"driver": "vfio-platform", "driver_override": "vfio-platform"}
     running = "it is bound to no driver with driver_override vfio-platform, "
     wanted = "bound to vfio-platform with driver_override vfio-platform"
-    why = "policy vfio of the last-applied configuration"
-    assert crypto["drift"] == [
-        f"{running}but the last-applied configuration requires it to be {wanted}",
-        f"{running}but will be {wanted} after the next boot: {why}",
-    ]
+    sentence = f"{running}but the last-applied configuration requires it to be {wanted}"
+    assert crypto["drift"] == [sentence + ", as it will be after the next boot"]
+
+
+def test_info_tells_of_a_next_boot_that_does_not_restore_the_list(applied: Board) -> None:
+    applied.kernel.write("bus/platform/drivers/vfio-platform/unbind", "b000000.crypto")
+    inspected = applied.inspect([Selector("dt_path", "crypto0")]).devices[0]
+    native = inspected.next_boot._replace(binding=Binding("acme-crypto", None), reason="built in")
+    now, later = inspected._replace(next_boot=native).drift
+    assert now.endswith("bound to vfio-platform with driver_override vfio-platform")
+    after = "bound to acme-crypto with driver_override unset after the next boot: built in"
+    assert later.endswith(after)
 
 
 def test_info_on_chosen_devices_tells_of_them_alone(applied: Board) -> None:

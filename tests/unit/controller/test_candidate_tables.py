@@ -74,6 +74,16 @@ def test_the_list_is_yaml_that_names_the_devices_and_what_they_need(
     }
 
 
+def test_texts_that_ansible_marks_are_plain_in_the_list(answer: dict[str, Any]) -> None:
+    class Marked(str):
+        __slots__ = ()
+
+    for device in answer["devices"]:
+        device["entry"] = {key: Marked(value) for key, value in device["entry"].items()}
+        device["compatible"] = list(map(Marked, device["compatible"]))
+    assert len(policy_list(lines({"board-1": answer}))["passthrough_devices"]) == 3
+
+
 def test_a_compatible_of_which_one_device_is_in_use_is_listed_by_path(
     answer: dict[str, Any],
 ) -> None:
@@ -185,7 +195,7 @@ HOSTILE = "\x1b[2J\n- hosts: localhost #{{ lookup('pipe', 'id') }}\u202e"
 def test_a_hosts_texts_neither_leave_their_line_nor_their_yaml(answer: dict[str, Any]) -> None:
     """A host may answer with terminal escapes, a play and a template."""
     for device in answer["devices"]:
-        device.update(driver=HOSTILE, entry={"dt_path": HOSTILE, "policy": "vfio"})
+        device.update(driver=HOSTILE)
         device["compatible"] = [HOSTILE]
         device["why_not"] = [{"kind": HOSTILE, "message": HOSTILE}] * (not device["candidate"])
     answer["board"]["compatible"] = [HOSTILE]
@@ -193,7 +203,31 @@ def test_a_hosts_texts_neither_leave_their_line_nor_their_yaml(answer: dict[str,
     assert all(line.isprintable() for line in rendered)
     pasted = policy_list(rendered)
     assert set(pasted) == {"passthrough_reset_required", "passthrough_devices"}
-    assert all(entry["policy"] == "vfio" for entry in pasted["passthrough_devices"])
+    assert [set(entry) for entry in pasted["passthrough_devices"]] == [{"dt_path", "policy"}] * 4
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        *(
+            {"dt_path": HOSTILE},
+            {"dt_path": "/soc/{{ 7 * 7 }}"},
+            {"name": "{% if 1 %}x{% endif %}"},
+        ),
+        *({"dt_path": 1}, {"dt_path": ["/soc"]}, {"dt_path": "/x", "compatible": "x"}, {}),
+        *({"name": "x", "bus": "{{ 7 * 7 }}"}, {"compatible": "x", "bus": "platform"}),
+    ],
+)
+def test_a_selector_that_no_module_accepts_is_not_in_the_list(
+    answer: dict[str, Any], selector: dict[str, Any]
+) -> None:
+    """Variables of the inventory, into which the list is pasted, are templates."""
+    able = [device for device in answer["devices"] if device["candidate"]]
+    for device in able:
+        device.update(entry={**selector, "policy": "vfio"}, compatible=["{{ 7 * 7 }}"])
+    rendered = lines({"board-1": answer})
+    assert rows(rendered)
+    assert not [line for line in rendered if line.startswith("# For ")]
 
 
 def test_a_host_suggests_no_entry_but_of_a_device_and_vfio(answer: dict[str, Any]) -> None:

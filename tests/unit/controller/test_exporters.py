@@ -87,6 +87,7 @@ def test_json_has_all_of_it_one_host_a_line() -> None:
         },
         "devices": 68,
         "listed": 4,
+        "candidates": 6,
         "drifting": 1,
         "in_use": 10,
     }
@@ -138,7 +139,7 @@ def test_hazards_that_are_not_known_are_told_and_counted_as_none() -> None:
     (row,) = csv.DictReader(_exporters.as_csv(report(host)).splitlines())
     assert row["in_use_by"] == "(unknown without root)"
     assert _exporters.totals([host])["in_use"] == 0
-    assert "it was read without root" in page(report(host), {})["data"]
+    assert json.loads(page(report(host), {})["data"])["devices"]["in_use_by"]["values"] == [None]
 
 
 def test_differences_of_boot_files_are_counted() -> None:
@@ -221,12 +222,64 @@ def test_the_page_has_the_devices_of_each_host_by_the_keys_of_json() -> None:
     columns = data["devices"].items()
     decoded = {
         host["host"]: [
-            {key: column["values"][column["index"][number]] for key, column in columns}
+            {
+                key: column["values"][column["index"][number] if column["index"] else 0]
+                for key, column in columns
+            }
             for number in host["devices"]
         ]
         for host in data["hosts"]
     }
-    assert decoded == {host["host"]: host["devices"] for host in FLEET}
+    assert decoded == {
+        host["host"]: [
+            {
+                column.key: column.page_value(device[column.key])
+                for column in DEVICE_COLUMNS
+                if column.page_value
+            }
+            for device in host["devices"]
+        ]
+        for host in FLEET
+    }
+
+
+def test_hosts_with_the_same_board_have_one_list_to_begin_with() -> None:
+    boards = {f"edge-{number}": result(EDGE) for number in range(3)}
+    data = json.loads(page(report(*states(boards), *FLEET), {})["data"])
+    assert [host.get("list") for host in data["hosts"]] == [None] * 3 + [0] * 3
+    assert yaml.safe_load(data["lists"][0]) == {
+        "passthrough_reset_required": False,
+        "passthrough_devices": [
+            {"dt_path": "/soc/ethernet@e0020000", "policy": "vfio"},
+            {"compatible": "acme,crypto", "expect": 2, "policy": "vfio"},
+            {"compatible": "acme,dma", "expect": 2, "policy": "vfio"},
+        ],
+    }
+
+
+def test_a_use_is_told_once() -> None:
+    eth = states({"edge-1": result(EDGE)})[0]["devices"][0]
+    assert eth["why_not"] == [{"kind": "in_use", "message": "in use"}]
+    assert eth["in_use_by"] == [{"kind": "network", "message": "network interface eth0 is up"}]
+
+
+@pytest.mark.parametrize("value", ["{{ 7 * 7 }}", "/soc/x y", HOSTILE, 5, ["/soc"]])
+def test_a_host_suggests_no_entry_that_is_a_template(value: object) -> None:
+    returned = result(EDGE)
+    for device in returned["devices"]:
+        device["entry"] = {"dt_path": value, "policy": "driver", "driver": "acme"}
+        device["compatible"] = [str(value)]
+    host = host_state("edge-1", returned)
+    assert {json.dumps(device["entry"]) for device in host["devices"]} == {"null"}
+    assert json.loads(page(report(host), {})["data"])["lists"] == []
+
+
+def test_a_host_suggests_entries_with_a_selector_alone() -> None:
+    returned = result(EDGE)
+    for device in returned["devices"]:
+        device["entry"] = {"dt_path": "/soc/x", "policy": "driver", "driver": "acme", "tag": "x"}
+    entries = [device["entry"] for device in host_state("edge-1", returned)["devices"]]
+    assert [entry for entry in entries if entry] == [{"dt_path": "/soc/x", "policy": "vfio"}] * 5
 
 
 def test_each_column_of_csv_is_documented_in_its_order() -> None:

@@ -41,6 +41,7 @@ def device(name: str = "b000000.crypto", **different: Any) -> dict[str, Any]:
         "bus": "platform",
         "dt_path": "/soc/" + "@".join(reversed(name.split("."))),
         "acpi_path": None,
+        "compatible": ["acme,crypto"],
         "driver": "vfio-platform",
         "driver_override": "vfio-platform",
         "desired": VFIO,
@@ -59,7 +60,8 @@ def read(*devices: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"changed": False, "devices": list(devices), "policy_list": [{"policy": "vfio"}], **more}
 
 
-DRIFTING = device(driver="acme-crypto", drift=["it is acme-crypto, and the list wants it vfio"])
+DRIFTING = device(driver="acme-crypto", drift=["it is bound to acme-crypto, but the list ..."])
+OVERRIDDEN = device(drift=["another rule may set another override"])
 KEPT = {
     **DRIFTING,
     "next_boot": {"driver": "acme", "driver_override": None, "known": True, "reason": "built in"},
@@ -68,6 +70,11 @@ LOSING = device(
     "c.dma",
     drift=["the next boot unbinds it from acme-dma, but disk vda: vda is mounted on /"],
     lost_at_boot=[{"kind": "storage", "accepted": False}],
+)
+NATIVE = {"driver": "acme-crypto", "driver_override": None, "desired": None}
+ABLE = device(**NATIVE, candidate=True, why_not=[], entry={"dt_path": "/soc/crypto@b000000"})
+UNABLE = device(
+    **NATIVE, candidate=False, why_not=[{"kind": "no_iommu_group", "message": "no IOMMU group"}]
 )
 ACCEPTED = {**DRIFTING, "lost_at_boot": [{"kind": "storage", "accepted": True}]}
 
@@ -109,8 +116,42 @@ def damaged(*sentences: str) -> dict[str, Any]:
         (read(device(), **damaged()), "in_sync", "in sync"),
         (read(device()), "in_sync", "One device of its list is in sync"),
         (read(device(), device("c.dma")), "in_sync", "2 devices of its list are in sync"),
-        (read(device(desired=None), policy_list=[]), "unmanaged", "No list is applied to it"),
-        (read(DRIFTING), "drift", "/soc/crypto@b000000: it is acme-crypto, and the list wants"),
+        (
+            read(device(desired=None), policy_list=[]),
+            "unmanaged",
+            "No list is applied to it. The next boot will not change its one device.",
+        ),
+        (
+            read(ABLE, UNABLE, UNABLE, policy_list=[]),
+            "unmanaged",
+            "No list is applied to it. One of its 3 devices can be bound to VFIO.",
+        ),
+        (
+            read(UNABLE, UNABLE, policy_list=[]),
+            "unmanaged",
+            "None of its 2 devices can be bound to VFIO: no IOMMU group (2 devices).",
+        ),
+        (
+            read(UNABLE, policy_list=[], vfio_support={"missing": ["No IOMMU is active"]}),
+            "unmanaged",
+            "None of its one device can be bound to VFIO. No IOMMU is active.",
+        ),
+        (
+            read(DRIFTING),
+            "drift",
+            "/soc/crypto@b000000 is bound to acme-crypto instead of vfio-platform. Apply",
+        ),
+        (read(OVERRIDDEN), "drift", "/soc/crypto@b000000: another rule may set another override."),
+        (
+            read({**OVERRIDDEN, "next_boot": KEPT["next_boot"]}),
+            "drift",
+            "is bound to vfio-platform, but will be bound to acme after the next boot: built in.",
+        ),
+        (
+            read({**DRIFTING, "driver": None, "desired": None}, policy_list=[]),
+            "drift",
+            "is bound to no driver, but will be bound to vfio-platform after the next boot: policy",
+        ),
         (read(DRIFTING), "drift", "Apply its list again, or change the list."),
         (read(KEPT), "drift", "Change the list, or remove what prevents the driver"),
         (read(DRIFTING, DRIFTING), "drift", "The same applies to one more of its devices."),

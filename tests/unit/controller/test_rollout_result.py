@@ -26,6 +26,7 @@ def device(name: str, *drift: str, **more: Any) -> Any:
         "bus": "platform",
         "dt_path": f"/soc/{name}",
         "acpi_path": None,
+        "compatible": [],
         **BINDING,
         "desired": BINDING,
         "next_boot": {**BINDING, "known": True, "reason": "policy vfio"},

@@ -283,6 +283,7 @@ DEVICE = {
     **dict.fromkeys(("dt_path", "acpi_path")),
     **ON_VFIO,
     "bus": "platform",
+    "compatible": ["acme,x"],
     "desired": ON_VFIO,
     "next_boot": {
         **ON_VFIO,
