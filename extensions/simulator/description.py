@@ -102,9 +102,9 @@ class Extra:
 class Carried:
     """What a device provides while it is bound to its native driver; ``kind`` is in CARRIED.
 
-    ``device`` is its name or, in a line, its path or alias. A disk may have a partition, and a mount
-    point on either. ``addresses`` of an interface are such as "192.0.2.7/24". A description without
-    a ``line`` applies to boards that have the device; a line to every board.
+    ``device`` is its name or, in a line, its path or alias. A disk may have a partition, and a
+    mount point on either. ``addresses`` of an interface are such as "192.0.2.7/24". A device that a
+    ``line`` names must exist.
     """
 
     device: str

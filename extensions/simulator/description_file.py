@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 
@@ -50,8 +50,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-            line = event.start_mark.line + 1
+            line = cast("Any", self).peek_event().start_mark.line + 1
             raise SimulatorError(f"line {line}: YAML aliases are not supported")
         return super().compose_node(parent, index)
 
@@ -129,8 +128,8 @@ def _carries(entries: Sequence[object], numbers: Sequence[int]) -> tuple[Carried
 def _lines(entries: Sequence[object], numbers: Sequence[int]) -> list[tuple[str, str]]:
     """Return the entries that are described in one line, each with a label for errors."""
     return [
-        (f"line {number}", entry)
-        for number, entry in zip(numbers, entries, strict=True)
+        (f"line {numbers[index]}", entry)
+        for index, entry in enumerate(entries)
         if isinstance(entry, str)
     ]
 
@@ -158,8 +157,7 @@ def _code(name: object) -> int:
         return EPROBE_DEFER
     code = getattr(errno, str(name), None)
     if not isinstance(code, int):
-        shown = quoted(str(name))
-        raise SimulatorError(f"probe: {shown} is not the name of an error, such as EIO")
+        raise SimulatorError(f"probe: {quoted(name)} is not the name of an error, such as EIO")
     return code
 
 
@@ -193,7 +191,7 @@ def _type_of(kind: type[Any], key: str) -> str:
 def _check_kind(label: str, annotation: str, value: object) -> None:
     kind, name = _KINDS.get(annotation.partition("[")[0], (object, ""))
     if not isinstance(value, kind):
-        raise SimulatorError(f"{label}: {quoted(str(value))} is not {name}")
+        raise SimulatorError(f"{label}: {quoted(value)} is not {name}")
 
 
 def _check_file_name(where: str, name: object) -> None:
@@ -207,7 +205,7 @@ def _names(kind: type[Any]) -> tuple[str, ...]:
 
 def _mapping(where: str, given: object, known: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(given, dict):
-        raise SimulatorError(f"{where}: {quoted(str(given))} is not a mapping")
+        raise SimulatorError(f"{where}: {quoted(given)} is not a mapping")
     unknown = [str(key) for key in given if key not in known]
     if unknown:
         listed = quoted(", ".join(unknown))[1:-1]
@@ -218,11 +216,11 @@ def _mapping(where: str, given: object, known: Sequence[str]) -> Mapping[str, An
 def _list(key: str, given: Mapping[str, Any]) -> list[object]:
     entries = given.get(key, [])
     if not isinstance(entries, list):
-        raise SimulatorError(f"{key}: {quoted(str(entries))} is not a list")
+        raise SimulatorError(f"{key}: {quoted(entries)} is not a list")
     check_length(len(entries), _MOST_ENTRIES, key)
     return entries
 
 
 def _choice(key: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise SimulatorError(f"{key}: {quoted(str(value))} is not one of {', '.join(choices)}")
+        raise SimulatorError(f"{key}: {quoted(value)} is not one of {', '.join(choices)}")

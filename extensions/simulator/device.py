@@ -17,8 +17,8 @@ class Device:
     """A device on the platform or the AMBA bus.
 
     ``home`` is its directory, ``streams`` are its stream IDs at ``iommu``, and ``held_by`` is the
-    thread that holds the device's lock. ``acpi_home`` is the directory of its ACPI node, and ``native`` the
-    described name of its native driver.
+    thread that holds the device's lock. ``acpi_home`` is the directory of its ACPI node, and
+    ``native`` the described name of its native driver.
     """
 
     name: str

@@ -116,7 +116,7 @@ class Plan:
         if self.acpi and self.device_tree:
             raise SimulatorError(f"Host {self.name} has a device tree and a list of ACPI devices")
         description = read_description(self.drivers) if self.drivers else Description()
-        lines = [(f"carries, line {number}", line) for number, line in enumerate(self.uses, 1)]
+        lines = [(f"line {number}", line) for number, line in enumerate(self.uses, 1)]
         return replace(
             description,
             carries=(*description.carries, *parse_uses(lines)),

@@ -11,10 +11,11 @@ from .errors import SimulatorError
 _LONGEST = 100
 
 
-def quoted(text: str) -> str:
-    """Return a text in quotes, on one line, shortened and without control characters."""
-    shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
-    return f"'{printable(shown)}'"
+def quoted(value: object) -> str:
+    """Return a value as one line, shortened and without control characters; text is in quotes."""
+    text = value if isinstance(value, str) else repr(value)
+    shown = printable(text if len(text) <= _LONGEST else text[:_LONGEST] + "...")
+    return f"'{shown}'" if isinstance(value, str) else shown
 
 
 def printable(text: str) -> str:
