@@ -129,8 +129,8 @@ def _note_unused(plans: Sequence[Plan]) -> None:
     for plan in plans:
         if not any(use.kind in ("block", "net") for use in plan.description().carries):
             print(
-                f"simulator: No disk or network interface of {plan.name} is in use, because none is "
-                "described. Describe those of the real board with --carries "
+                f"simulator: No disk or network interface of {plan.name} is in use, because none "
+                "is described. Describe those of the real board with --carries "
                 "(extensions/simulator/README.md).",
                 file=sys.stderr,
             )

@@ -18,6 +18,8 @@ from .errors import SimulatorError
 from .lines import check_length, quoted
 from .tree import Tree
 
+# The program that lists the devices of a machine.
+LISTING = Path(__file__).with_name("acpi-devices")
 SMMU = "arm-smmu-v3.0.auto"
 SYSTEM = "devices/LNXSYSTM:00"
 SYSTEM_BUS = SYSTEM + "/LNXSYBUS:00"
