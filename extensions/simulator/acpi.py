@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .description import Extra
 from .errors import SimulatorError
-from .lines import check_length, quoted
+from .lines import check_length, quoted, read_limited
 from .tree import Tree
 
 # The program that lists the devices of a machine.
@@ -24,7 +24,6 @@ SMMU = "arm-smmu-v3.0.auto"
 SYSTEM = "devices/LNXSYSTM:00"
 SYSTEM_BUS = SYSTEM + "/LNXSYBUS:00"
 MOST_DEVICES = 2000
-_LARGEST = 1 << 20
 _KEYS = {"name", "uid", "cid", "driver", "iommu_group", "unbind"}
 _PATH = re.compile(r"\\[A-Z_][A-Z0-9_]{0,3}(?:\.[A-Z_][A-Z0-9_]{0,3})*")
 _HARDWARE_ID = re.compile(r"[A-Z0-9_]{3,8}")
@@ -58,14 +57,9 @@ _NO_DEVICES = frozenset(
 def read_file(path: Path) -> tuple[Extra, ...]:
     """Return the devices of a list; raise SimulatorError, with one line, if it is invalid."""
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_LARGEST + 1)
-        text = content.decode("ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
-        raise SimulatorError(f"Cannot read {path}: {reason}") from None
-    if len(content) > _LARGEST:
-        raise SimulatorError(f"{path} is larger than 1 MiB")
+        text = read_limited(path, 1).decode("ascii")
+    except UnicodeDecodeError:
+        raise SimulatorError(f"Cannot read {path}: it is not ASCII text") from None
     lines = [
         (f"{path}, line {number}", line)
         for number, line in enumerate(text.split("\n"), 1)

@@ -55,7 +55,7 @@ def boards(suite: str = SUITE) -> list[str]:
 def find(board: str, suite: str = SUITE) -> Path:
     """Return the file of a board, named with or without its maker and ".dtb"."""
     names = boards(suite)
-    asked = board.removesuffix(".dtb")
+    asked = re.sub(r"\.dtb\Z", "", board)
     matching = [name for name in names if asked in (name, PurePosixPath(name).name)]
     if len(matching) != 1:
         raise SimulatorError(_no_board(asked, matching, names))
@@ -128,14 +128,18 @@ def _fetch_package(suite: str, work: Path) -> None:
 
 def _unpack(work: Path) -> Path:
     """Return the directory with a directory for each maker."""
-    (package,) = work.glob("linux-image-*.deb")
+    package = next(work.glob("linux-image-*.deb"), None)
+    if package is None:
+        raise SimulatorError("mmdebstrap downloaded no kernel")
     with subprocess.Popen(
-        ["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE
+        ["dpkg-deb", "--fsys-tarfile", package],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as archive:
         tar = ["tar", "-x", "-C", str(work), "--no-same-owner", "--wildcards", _TREES]
-        unpacked = subprocess.run(tar, stdin=archive.stdout, check=False)
-    (trees,) = work.glob(_TREES[2:])
-    if unpacked.returncode or archive.returncode:
+        unpacked = subprocess.run(tar, stdin=archive.stdout, stderr=subprocess.DEVNULL, check=False)
+    trees = next(work.glob(_TREES[2:]), None)
+    if unpacked.returncode or archive.returncode or trees is None:
         raise SimulatorError(f"Cannot unpack {package.name}")
     return trees
 

@@ -29,9 +29,8 @@ from .description import (
     Module,
 )
 from .errors import SimulatorError
-from .lines import check_length, quoted
+from .lines import check_length, quoted, read_limited
 
-_LARGEST = 1 << 20
 _MOST_ENTRIES = 2000
 # The keys whose values are names of files or directories of /sys.
 _FILE_NAMES = ("name", "module", "makes")
@@ -58,14 +57,11 @@ class _Loader(yaml.SafeLoader):
 def read_file(path: Path) -> Description:
     """Return the description in a file; raise SimulatorError, with one line, if it is invalid."""
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise SimulatorError("is larger than 1 MiB")
-        return parse(content.decode("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SimulatorError(f"Cannot read {path}: {reason}") from None
+        content = read_limited(path, 1).decode("utf-8")
+    except UnicodeDecodeError:
+        raise SimulatorError(f"Cannot read {path}: it is not text") from None
+    try:
+        return parse(content)
     except SimulatorError as error:
         raise SimulatorError(f"{path}: {error}") from None
 

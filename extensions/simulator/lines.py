@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from .errors import SimulatorError
 
 _LONGEST = 100
@@ -21,6 +23,21 @@ def quoted(value: object) -> str:
 def printable(text: str) -> str:
     """Return a text with control characters, such as terminal escapes, as in Python's strings."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def read_limited(path: Path, largest: int) -> bytes:
+    """Return the content of a regular file of at most so many MiB; raise SimulatorError."""
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise SimulatorError(f"Cannot read {path}: it is not a regular file")
+        with path.open("rb") as stream:
+            content = stream.read((largest << 20) + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SimulatorError(f"Cannot read {path}: {reason}") from None
+    if len(content) > largest << 20:
+        raise SimulatorError(f"{path} is larger than {largest} MiB")
+    return content
 
 
 def check_length(count: int, most: int, kind: str) -> None:

@@ -45,7 +45,10 @@ for device in *:*; do
 done
 """
 # _STA has no place in a list; the other is a driver of the ACPI bus itself.
-UNSIMULATED = ["PNP0C0C:00/firmware_node/uevent: DRIVER=button", "QEMU0002:00/firmware_node/status: 11"]
+UNSIMULATED = [
+    "PNP0C0C:00/firmware_node/uevent: DRIVER=button",
+    "QEMU0002:00/firmware_node/status: 11",
+]
 
 
 class Story:

@@ -36,14 +36,15 @@ IN_USE = {
     DISK: (
         "snps-dwc-ahci",
         "storage",
-        "(platform device e0300000.sata) is in use: disk sda: sda1 is mounted on /, sda2 is mounted "
-        "on /srv/data. ",
+        "is in use: disk sda: sda1 is mounted on /, sda2 is mounted on /srv/data. ",
     ),
     NETWORK: (
         "amd-xgbe-seattle-v1a",
         "network",
-        "(platform device e0700000.xgmac) is in use: network interface eth0 is up with 10.0.2.15, "
-        "the default route, and this run is connected through it. ",
+        (
+            "is in use: network interface eth0 is up with 10.0.2.15, the default route, and this run "
+            "is connected through it. "
+        ),
     ),
     CONSOLE: ("arm-pl011", "console", "ttyAMA0 is the system console. "),
 }
