@@ -42,8 +42,8 @@ IN_USE = {
         "amd-xgbe-seattle-v1a",
         "network",
         (
-            "is in use: network interface eth0 is up with 10.0.2.15, the default route, and this run "
-            "is connected through it. "
+            "is in use: network interface eth0 is up with 10.0.2.15, the default route, and this "
+            "run is connected through it. "
         ),
     ),
     CONSOLE: ("arm-pl011", "console", "ttyAMA0 is the system console. "),
