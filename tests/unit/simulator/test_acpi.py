@@ -110,7 +110,7 @@ def test_lines_may_be_in_a_description_and_have_interfaces() -> None:
         (r"\_SB.A ACME0001 cid=a/b", "has 'a/b', which is not a hardware ID"),
         (r"\_SB.A ACME0001 name=../x", "has '../x', which is not a name"),
         (r"\_SB.A ACME0001 driver=a/b", "has 'a/b', which is not a driver"),
-        (r"\_SB.A ACME0001 drivr=a", "has 'drivr=a'; known: cid=, driver="),
+        (r"\_SB.A ACME0001 irq=5", "has 'irq=5'; known: cid=, driver="),
         (r"\_SB.A ACME0001 uid", "has 'uid'; known: cid="),
         (r"\_SB.A ACME0001 uid=1 uid=2", "has uid= twice"),
         (r"\_SB.A ACME0001 unbind=yes", "has unbind='yes'; known: unbind=no"),
