@@ -107,7 +107,7 @@ def _start(asked: argparse.Namespace) -> None:
     )
     start([plan])
     host = Host(asked.name)
-    _note_unused([plan])
+    _note_unused(plan, plan.name)
     print(host.mount if asked.is_only_served else host.folder)
 
 
@@ -120,20 +120,19 @@ def _fleet(asked: argparse.Namespace) -> None:
         Plan(name, board, asked.drivers) for name, board in zip(names, asked.boards, strict=True)
     ]
     start(plans)
-    _note_unused(plans[:1])
+    _note_unused(plans[0], "these hosts")
     sys.stdout.write(inventory([Host(name) for name in names]))
 
 
-def _note_unused(plans: Sequence[Plan]) -> None:
-    """Report boards on which nothing that the kernel would refuse to lose is described."""
-    for plan in plans:
-        if not any(use.kind in ("block", "net") for use in plan.description().carries):
-            print(
-                f"simulator: No disk or network interface of {plan.name} is in use, because none "
-                "is described. Describe those of the real board with --carries "
-                "(extensions/simulator/README.md).",
-                file=sys.stderr,
-            )
+def _note_unused(plan: Plan, hosts: str) -> None:
+    """Report that nothing is in use on hosts, if no disk or interface is described."""
+    if not any(use.kind in ("block", "net") for use in plan.description().carries):
+        print(
+            f"simulator: No disk or network interface of {hosts} is in use, because none is "
+            "described. Describe those of the real board with --carries, in molecule with "
+            "`simulator_carries`: extensions/simulator/README.md.",
+            file=sys.stderr,
+        )
 
 
 def _mounts(asked: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from .errors import SimulatorError
 from .lines import check_length, quoted
 
 MOST_LINES = 1000
+_DEVICE_AND_NAME = 2
 _DISK = re.compile(r"(?P<disk>mmcblk\d+|nvme\d+n\d+|mtdblock\d+|[hsv]d[a-z]+)(?:p?(?P<part>\d+))?")
 _TERMINAL = re.compile(r"tty[A-Z][A-Za-z]*\d+")
 # dev_valid_name in net/core/dev.c, and IFNAMSIZ.
@@ -38,12 +39,13 @@ def parse_lines(lines: Sequence[tuple[str, str]]) -> tuple[Carried, ...]:
 
 def parse_line(label: str, line: str) -> Carried:
     """Return what a line describes; raise SimulatorError, which begins with ``label``."""
-    device, name, *options = [*line.split(), "", ""][: max(2, len(line.split()))]
-    if not name:
+    fields = line.split()
+    if len(fields) < _DEVICE_AND_NAME:
         raise SimulatorError(
             f"{label} requires a device and the name of its disk, interface or terminal, such as "
             "'/soc/mmc@1c0f000 mmcblk0 /'"
         )
+    device, name, *options = fields
     use = Carried(device, "", name, line=label)
     disk = _DISK.fullmatch(name)
     if disk and (disk["part"] is None or name == partition_name(disk["disk"], disk["part"])):

@@ -20,7 +20,8 @@ _ETHERNET_FLAGS = 0x1002
 # The first index of a simulated interface: those of a new network namespace begin with 1.
 _FIRST_INDEX = 1000
 # Major numbers by how the names of disks begin; the minor numbers are those of no real disk.
-_MAJORS = {"mmcblk": 179, "nvme": 259, "mtdblock": 31, "sd": 8, "vd": 254, "hd": 3}
+_MAJORS = {"mmcblk": 179, "nvme": 259, "mtdblock": 31, "sd": 8, "hd": 3}
+_DYNAMIC_MAJOR = 254
 _FIRST_MINOR = 1 << 19
 
 
@@ -108,7 +109,8 @@ class Provided:
             return mounted
         if name not in self._minors:
             self._minors[name] = next(self._numbers)
-        major = next(number for prefix, number in _MAJORS.items() if name.startswith(prefix))
+        majors = (number for prefix, number in _MAJORS.items() if name.startswith(prefix))
+        major = next(majors, _DYNAMIC_MAJOR)
         return f"{major}:{self._minors[name]}"
 
     def _show_class(self, device: Device, home: str, kind: str, name: str) -> None:

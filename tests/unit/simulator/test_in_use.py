@@ -97,6 +97,11 @@ def test_partitions_are_on_one_disk_and_have_the_numbers_of_their_mounts() -> No
     assert machine.mount_points() == ["/boot"]
 
 
+def test_a_disk_of_any_name_has_a_number() -> None:
+    machine = build(board(), parse("carries: [{device: 1000.mmc, block: acme0}]"))
+    assert content(machine, "class/block/acme0/dev") == f"254:{1 << 19}\n"
+
+
 @pytest.mark.parametrize("address", [ETHERNET, "ethernet0", "2000.ethernet"])
 def test_a_device_has_a_path_an_alias_and_a_name(address: str) -> None:
     assert booted(f"{address} eth0 up").tree.names("class/net") == ["eth0"]
