@@ -80,7 +80,9 @@ def test_iommu_groups_are_those_of_the_list_and_of_the_table(machine: Machine) -
         name: machine.tree.resolve(f"{PLATFORM}/{name}/iommu_group")
         for name in machine.tree.names(PLATFORM)
     }
-    assert groups["ACME0001:00"] == groups["ACME0002:00"] is not None
+    assert groups["ACME0001:00"] is not None
+    assert groups["ACME0001:00"] == groups["ACME0002:00"]
+    assert groups["ACME0001:00"] != groups["ACME0001:01"]
     assert groups["LNRO0005:07"] is None
     sysfs = SimulatedSysfs(machine)
     for path, expected in (
