@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from . import debian_dtb, network
+from .control import ask
 from .errors import SimulatorError
 from .host import Host, Plan, running, start
 from .inventory import inventory, inventory_of_containers
+from .lines import printable
+
+if TYPE_CHECKING:
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asked.act(asked)
     except SimulatorError as error:
-        print(f"simulator: {error}", file=sys.stderr)
+        print(f"simulator: {printable(str(error))}", file=sys.stderr)
         return 1
     return 0
 
@@ -35,6 +43,15 @@ def _parser() -> argparse.ArgumentParser:
     host_options.add_argument("name", help="name of the host")
     host_options.add_argument(
         "--dtb", type=Path, help="device tree of the board; without it the board boots with ACPI"
+    )
+    host_options.add_argument("--acpi", type=Path, help="list of the ACPI devices of the board")
+    host_options.add_argument(
+        "--carries",
+        action="append",
+        default=[],
+        metavar="LINE",
+        help="disk, interface or console of a device, such as '/soc/mmc@1c0f000 mmcblk0 /'; repeat "
+        "the option for each",
     )
     host_options.add_argument(
         "--drivers", type=Path, help="description of drivers and modules (YAML)"
@@ -51,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     fleet.add_argument("--drivers", type=Path, help="description of drivers for all of them")
     fleet.set_defaults(act=_fleet)
+    _add_commands_of_containers(commands)
+    trees = commands.add_parser("debian-dtb", help="get the device tree of a board from Debian")
+    trees.add_argument("board", nargs="?", help="name of the board; all are listed if omitted")
+    trees.add_argument("--output", type=Path, help="file to write; BOARD.dtb if omitted")
+    trees.add_argument("--suite", default=debian_dtb.SUITE, help="Debian suite (%(default)s)")
+    trees.set_defaults(act=_get_device_tree)
     stop = commands.add_parser("stop", help="stop hosts")
     stop.add_argument("names", nargs="+", help="names of the hosts")
     stop.set_defaults(act=_stop)
@@ -66,9 +89,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_commands_of_containers(commands: _Commands) -> None:
+    mounts = commands.add_parser("mounts", help="print where disks of a served host are mounted")
+    mounts.add_argument("name", help="name of the host")
+    mounts.set_defaults(act=_mounts)
+    network = commands.add_parser(
+        "network", help="create the interfaces of a served host in a container"
+    )
+    network.add_argument("name", help="name of the host")
+    network.add_argument("pid", type=int, help="ID of a process of the container")
+    network.set_defaults(act=_network)
+
+
 def _start(asked: argparse.Namespace) -> None:
-    start([Plan(asked.name, asked.dtb, asked.drivers, asked.is_only_served)])
+    plan = Plan(
+        asked.name, asked.dtb, asked.drivers, asked.is_only_served, asked.carries, asked.acpi
+    )
+    start([plan])
     host = Host(asked.name)
+    _note_unused(plan, plan.name)
     print(host.mount if asked.is_only_served else host.folder)
 
 
@@ -77,10 +116,49 @@ def _fleet(asked: argparse.Namespace) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SimulatorError(f"Two boards would be called {', '.join(twice)}")
-    start(
-        [Plan(name, board, asked.drivers) for name, board in zip(names, asked.boards, strict=True)]
-    )
+    plans = [
+        Plan(name, board, asked.drivers) for name, board in zip(names, asked.boards, strict=True)
+    ]
+    start(plans)
+    _note_unused(plans[0], "these hosts")
     sys.stdout.write(inventory([Host(name) for name in names]))
+
+
+def _note_unused(plan: Plan, hosts: str) -> None:
+    """Report that nothing is in use on hosts, if no disk or interface is described."""
+    if not any(use.kind in ("block", "net") for use in plan.description().carries):
+        print(
+            f"simulator: No disk or network interface of {hosts} is in use, because none is "
+            "described. Describe those of the real board with --carries, in molecule with "
+            "`simulator_carries`: extensions/simulator/README.md.",
+            file=sys.stderr,
+        )
+
+
+def _mounts(asked: argparse.Namespace) -> None:
+    (host,) = _chosen([asked.name])
+    for mount_point in ask(host.control, do="mount_points"):
+        print(mount_point)
+
+
+def _network(asked: argparse.Namespace) -> None:
+    (host,) = _chosen([asked.name])
+    interfaces = [network.Interface(*values) for values in ask(host.control, do="interfaces")]
+    if interfaces:
+        network.create_in(asked.pid, interfaces)
+
+
+def _get_device_tree(asked: argparse.Namespace) -> None:
+    if asked.board is None:
+        print(*debian_dtb.boards(asked.suite), sep="\n")
+        return
+    source = debian_dtb.find(asked.board, asked.suite)
+    output = asked.output or Path(source.name)
+    try:
+        shutil.copyfile(source, output)
+    except OSError as error:
+        raise SimulatorError(f"Cannot write {output}: {error.strerror}") from None
+    print(output)
 
 
 def _stop(asked: argparse.Namespace) -> None:

@@ -58,4 +58,8 @@ def _answer(machine: Machine, verb: str, request: dict[str, Any]) -> Any:
         ]
     if verb == "fault":
         return machine.watch.arm(Fault(**request))
+    if verb == "interfaces":
+        return machine.interfaces()
+    if verb == "mount_points":
+        return machine.mount_points()
     return None

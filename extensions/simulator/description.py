@@ -81,21 +81,47 @@ class Module:
 
 @dataclass(frozen=True)
 class Extra:
-    """A device without a node in the device tree."""
+    """A device without a node in the device tree.
+
+    ``driver`` is the native driver that is built for it, "none" for no driver; without unbind, that
+    driver has no file of this name. Devices of the same ``iommu_group`` share one.
+    """
 
     name: str
     bus: str = "platform"
     acpi_path: str | None = None
     acpi_hid: str | None = None
+    acpi_cids: tuple[str, ...] = ()
+    acpi_uid: str | None = None
+    driver: str | None = None
+    unbind: bool = True
+    iommu_group: str | None = None
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What a device provides while it is bound to its native driver; ``kind`` is in CARRIED."""
+    """What a device provides while it is bound to its native driver; ``kind`` is in CARRIED.
+
+    ``device`` is its name or, in a line, its path or alias. A disk may have a partition, and a
+    mount point on either. ``addresses`` of an interface are such as "192.0.2.7/24". A device that a
+    ``line`` names must exist.
+    """
 
     device: str
     kind: str
     name: str
+    partition: str | None = None
+    mount_point: str | None = None
+    is_up: bool = True
+    addresses: tuple[str, ...] = ()
+    has_default_route: bool = False
+    is_console: bool = False
+    line: str | None = None
+
+    @property
+    def needs_interface(self) -> bool:
+        """Return whether an interface of the kernel is required, beside its directory in /sys."""
+        return bool(self.addresses or self.has_default_route)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ class Device:
     """A device on the platform or the AMBA bus.
 
     ``home`` is its directory, ``streams`` are its stream IDs at ``iommu``, and ``held_by`` is the
-    thread that holds the device's lock.
+    thread that holds the device's lock. ``acpi_home`` is the directory of its ACPI node, and
+    ``native`` the described name of its native driver.
     """
 
     name: str
@@ -30,6 +31,10 @@ class Device:
     amba_id: str | None = None
     acpi_path: str | None = None
     hid: str | None = None
+    cids: tuple[str, ...] = ()
+    acpi_home: str | None = None
+    native: str | None = None
+    has_unbind: bool = True
     streams: tuple[int, ...] = ()
     iommu: Device | None = None
     carries: tuple[Carried, ...] = ()

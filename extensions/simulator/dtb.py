@@ -13,21 +13,21 @@ import libfdt
 
 from .devicetree import Node
 from .errors import SimulatorError
+from .lines import read_limited
 
 _MAGIC = 0xD00DFEED.to_bytes(4, "big")
 _HEADER = struct.Struct(">2I")
 # FDT_MAX_DEPTH in drivers/of/fdt.c is 64: Linux omits nodes that are deeper than this.
 _DEEPEST = 62
+# In MiB. Linux on arm64 reads 2 (MAX_FDT_SIZE).
+_LARGEST = 16
 # Names that a node cannot have, because each is a file name in /sys.
 _NO_NAMES = ("", ".", "..")
 
 
 def read_file(path: Path) -> Node:
     """Return the root of the tree in a .dtb file."""
-    try:
-        blob = path.read_bytes()
-    except OSError as error:
-        raise SimulatorError(f"Cannot read {path}: {error.strerror}") from None
+    blob = read_limited(path, _LARGEST)
     try:
         return read(blob)
     except SimulatorError as error:

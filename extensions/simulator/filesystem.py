@@ -63,6 +63,7 @@ class FileSystem:
         self._tree.root.entries["sys"] = machine.tree.root
         self._tree.make_folder("dev").entries["vfio"] = machine.vfio.nodes.root
         self._tree.root.entries[_MODPROBE[1:]] = _RunOfModprobe(machine.modules)
+        machine.kernel.provided.mount_number = _mount_number
         self._when_mounted = when_mounted
         self._open: dict[int, File] = {}
         self._handles = count(1)
@@ -200,6 +201,21 @@ class FileSystem:
         if not isinstance(entry, File):
             raise failure(errno.EISDIR)
         return entry
+
+
+def _mount_number(mount_point: str) -> str | None:
+    """Return the major:minor of what is mounted for the process that asks, or None."""
+    _uid, _gid, pid = mfusepy.fuse_get_context()
+    try:
+        lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").split("\n")
+    except OSError:
+        return None
+    # Of two mounts at one place, the last one is seen.
+    for line in reversed(lines):
+        fields = line.split()
+        if fields[4:5] == [mount_point]:
+            return fields[2]
+    return None
 
 
 def _check_permission(file: File, wanted: int) -> None:

@@ -22,18 +22,20 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import NoReturn
 
-from . import namespace
+from . import namespace, network
+from .acpi import read_file as read_acpi
 from .control import listen
 from .description import Description
 from .description_file import read_file as read_description
 from .dtb import read_file as read_device_tree
 from .errors import SimulatorError
 from .filesystem import serve
+from .in_use import parse_lines as parse_uses
 from .machine import build
 
 _MODPROBE = Path(__file__).with_name("modprobe")
@@ -106,6 +108,20 @@ class Plan:
     device_tree: Path | None
     drivers: Path | None = None
     is_only_served: bool = False
+    uses: Sequence[str] = ()
+    acpi: Path | None = None
+
+    def description(self) -> Description:
+        """Read the descriptions of the board; raise SimulatorError."""
+        if self.acpi and self.device_tree:
+            raise SimulatorError(f"Host {self.name} has a device tree and a list of ACPI devices")
+        description = read_description(self.drivers) if self.drivers else Description()
+        lines = [(f"line {number}", line) for number, line in enumerate(self.uses, 1)]
+        return replace(
+            description,
+            carries=(*description.carries, *parse_uses(lines)),
+            devices=(*description.devices, *(read_acpi(self.acpi) if self.acpi else ())),
+        )
 
 
 def running() -> list[Host]:
@@ -193,10 +209,12 @@ def _live(life: Callable[[], None], told: int) -> NoReturn:
 def _launch(plan: Plan, host: Host, told: int) -> None:
     os.setsid()
     _say_to(host.log)
+    description = plan.description()
     if not plan.is_only_served:
-        namespace.leave_machine(plan.name)
+        has_network = any(use.needs_interface for use in description.carries)
+        namespace.leave_machine(plan.name, has_network=has_network)
     if os.fork() == 0:
-        _live(lambda: _serve(plan, host, told), told)
+        _live(lambda: _serve(plan, description, told), told)
 
 
 def _say_to(log: Path) -> None:
@@ -207,7 +225,8 @@ def _say_to(log: Path) -> None:
     os.dup2(written, 2)
 
 
-def _serve(plan: Plan, host: Host, told: int) -> None:
+def _serve(plan: Plan, description: Description, told: int) -> None:
+    host = Host(plan.name)
     # As the first process of the host, this one is the parent of its orphans: reap them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     alive = (host.folder / "pid").open("w")
@@ -217,20 +236,33 @@ def _serve(plan: Plan, host: Host, told: int) -> None:
     fcntl.flock(alive, fcntl.LOCK_EX)
     machine = build(
         read_device_tree(plan.device_tree) if plan.device_tree else None,
-        read_description(plan.drivers) if plan.drivers else Description(),
+        description,
     )
+    if not plan.is_only_served:
+        network.create(machine.interfaces())
     listen(machine, host.control)
+    _write_connection(host, machine.interfaces())
 
     def furnish() -> None:
         try:
             if not plan.is_only_served:
                 _furnish(host)
+                _mount_disks(machine.mount_points())
             os.write(told, b"ready")
         except OSError as error:
             os.write(told, f"Host {plan.name}: {error}".encode())
         os.close(told)
 
     serve(machine, host.mount, Thread(target=furnish, daemon=True).start)
+
+
+def _write_connection(host: Host, interfaces: Sequence[network.Interface]) -> None:
+    """Write SSH_CONNECTION of logins: through the interface that has the default route."""
+    for interface in interfaces:
+        if interface.has_default_route and interface.addresses:
+            address = interface.addresses[0].partition("/")[0]
+            (host.folder / "connection").write_text(f"{address} 50022 {address} 22\n")
+            return
 
 
 def _furnish(host: Host) -> None:
@@ -253,6 +285,20 @@ def _furnish(host: Host) -> None:
     modules.mkdir(parents=True, exist_ok=True)
     (modules / "modules.dep").touch()
     namespace.change_root(root)
+
+
+def _mount_disks(mount_points: Sequence[str]) -> None:
+    """Mount a file system on each path, which begins with what is there; writes are in memory."""
+    disks = Path("/run/armfleet-simulator/disks")
+    for number, mount_point in enumerate(sorted(mount_points)):
+        home = disks / str(number)
+        namespace.mount("tmpfs", home, "mode=755")
+        for name in ("upper", "work"):
+            (home / name).mkdir()
+        target = Path(mount_point)
+        target.mkdir(parents=True, exist_ok=True)
+        layers = f"lowerdir={target},upperdir={home}/upper,workdir={home}/work"
+        namespace.mount("overlay", target, layers)
 
 
 def _furnish_dev(dev: Path) -> None:

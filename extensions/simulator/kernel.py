@@ -22,6 +22,7 @@ from typing import Protocol
 from .description import BUSES, EPROBE_DEFER, Driver, Habits
 from .device import Device, DeviceLink
 from .iommu import Groups
+from .provided import Provided
 from .tree import Tree, failure
 
 # driver_set_override in drivers/base/driver.c: the value and its end must fit into a page.
@@ -48,6 +49,7 @@ class Kernel:
         self.tree = tree
         self.habits = habits
         self.groups = Groups(tree)
+        self.provided = Provided(tree, _store_uevent)
         self.changed = threading.Condition()
         self.subsystems: list[Subsystem] = []
         self.tell: Callable[[str, Device], None] | None = None
@@ -85,6 +87,8 @@ class Kernel:
             self.groups.leave(device)
             for link in [*device.suppliers, *device.consumers]:
                 self._drop_link(link)
+            if device.acpi_home is not None:
+                self.tree.remove(f"{device.acpi_home}/physical_node")
             self.tree.remove(f"bus/{device.bus}/devices/{device.name}")
             self.tree.remove(device.home)
 
@@ -251,7 +255,7 @@ class Kernel:
             if link.consumer.driver is None and not link.is_relaxed:
                 self._deferred[link.consumer] = None
         if self._subsystem(driver) is None:
-            self._carry(device)
+            self.provided.show(device)
         if driver.makes:
             self._make(driver.makes, device)
         self._is_triggered = True
@@ -288,7 +292,7 @@ class Kernel:
         if subsystem:
             subsystem.remove(device)
         else:
-            self._put_down(device)
+            self.provided.hide(device)
         self._take_time(driver.remove)
         device.driver = None
         for link in device.consumers:
@@ -357,12 +361,16 @@ class Kernel:
         self.tree.put(f"{home}/uevent", lambda: uevent(device), 0o644, _store_uevent)
         if device.of_path is not None:
             self.tree.point(f"{home}/of_node", f"firmware/devicetree/base{device.of_path}")
+        if device.of_path is not None or device.acpi_home is not None:
             self.tree.put(f"{home}/{_AWAITS}", lambda: b"1\n" if _is_waiting(device) else b"0\n")
         if device.bus == "amba":
             self.tree.put(f"{home}/id", f"{(device.amba_id or '').lower()}\n")
         else:
             self.tree.put(f"{home}/modalias", device.modalias + "\n")
-        if device.acpi_path is not None:
+        if device.acpi_home is not None:
+            self.tree.point(f"{home}/firmware_node", device.acpi_home)
+            self.tree.point(f"{device.acpi_home}/physical_node", home)
+        elif device.acpi_path is not None:
             self.tree.put(f"{home}/firmware_node/path", device.acpi_path + "\n")
             self.tree.put(f"{home}/firmware_node/hid", f"{device.hid}\n")
 
@@ -388,25 +396,6 @@ class Kernel:
         self.tree.remove(f"{device.home}/driver")
         self.tree.remove(f"{_folder(driver)}/{device.name}")
 
-    def _carry(self, device: Device) -> None:
-        for carried in device.carries:
-            home = f"{device.home}/{carried.kind}/{carried.name}"
-            self.tree.make_folder(home)
-            if carried.kind == "net":
-                self.tree.put(f"{home}/flags", "0x1003\n")
-            if carried.kind == "dma":
-                self.tree.put(f"{home}/in_use", "1\n")
-            if carried.kind == "iommu":
-                self.tree.point(f"{home}/device", device.home)
-                self.tree.point(f"class/iommu/{carried.name}", home)
-
-    def _put_down(self, device: Device) -> None:
-        for carried in device.carries:
-            if carried.kind == "iommu":
-                self.tree.remove(f"class/iommu/{carried.name}")
-        for kind in {carried.kind for carried in device.carries}:
-            self.tree.remove(f"{device.home}/{kind}")
-
     def _make(self, name: str, parent: Device) -> None:
         number = 0
         while (parent.bus, f"{name}.{number}.auto") in self.devices:
@@ -431,7 +420,7 @@ def matches(driver: Driver, device: Device) -> bool:
         return device.override == driver.name
     return (
         not set(driver.compatible).isdisjoint(device.compatible)
-        or device.hid in driver.hids
+        or not {device.hid, *device.cids}.isdisjoint(driver.hids)
         or device.amba_id in driver.amba_ids
         or device.name in driver.devices
     )

@@ -10,12 +10,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from . import acpi
+from .addressing import uses_by_device
 from .description import VFIO_DRIVERS, Carried, Description, Driver, Extra, Module
 from .device import Device
 from .devicetree import Node
 from .kernel import Kernel, matches
 from .modules import Modules
+from .network import Interface
 from .population import Planned, population
+from .provided import consoles, mac_address
 from .suppliers import suppliers
 from .tree import Tree
 from .vfio import Vfio
@@ -26,6 +30,7 @@ DEVICE_TREE = "firmware/devicetree/base"
 # Directories of /sys that exist on every board; fs/cgroup is a mount point for systemd.
 _FOLDERS = (
     "block",
+    "class/block",
     "class/iommu",
     "class/net",
     "class/tty",
@@ -61,7 +66,27 @@ class Machine:
     kernel: Kernel
     modules: Modules
     vfio: Vfio
+    uses: tuple[Carried, ...] = ()
     watch: Watch = field(default_factory=Watch)
+
+    def interfaces(self) -> list[Interface]:
+        """Return the described interfaces that have addresses or routes."""
+        return [
+            Interface(
+                use.name,
+                index,
+                mac_address(index),
+                use.addresses,
+                use.has_default_route,
+            )
+            for use in self.uses
+            if use.needs_interface
+            for index in [self.kernel.provided.index(use.name)]
+        ]
+
+    def mount_points(self) -> list[str]:
+        """Return where disks are mounted, apart from the root file system."""
+        return [use.mount_point for use in self.uses if use.mount_point not in (None, "/")]
 
 
 def build(root: Node | None, description: Description | None = None) -> Machine:
@@ -73,6 +98,7 @@ def build(root: Node | None, description: Description | None = None) -> Machine:
     if root:
         _show_device_tree(tree, root)
     _show_dmi(tree, description.dmi)
+    acpi.show_namespace(tree, description.devices)
     kernel = Kernel(tree, description.kernel)
     planned = population(root) if root else []
     devices = _devices(planned, description)
@@ -89,7 +115,7 @@ def build(root: Node | None, description: Description | None = None) -> Machine:
     modules.boot()
     kernel.relax_links()
     _show_console(tree, devices)
-    return Machine(tree, kernel, modules, vfio)
+    return Machine(tree, kernel, modules, vfio, description.carries)
 
 
 def _vfio_drivers(description: Description) -> list[Driver]:
@@ -128,6 +154,9 @@ def _natives(devices: Sequence[Device], described: Sequence[Driver]) -> list[Dri
         if any(driver.bus == device.bus and matches(driver, device) for driver in described):
             continue
         kind = device.compatible[0] if device.compatible else device.hid
+        if device.native is not None:
+            _add_described(drivers, device)
+            continue
         if kind is None:
             continue
         name = re.sub(r"[^A-Za-z0-9_.]+", "-", kind)
@@ -137,20 +166,29 @@ def _natives(devices: Sequence[Device], described: Sequence[Driver]) -> list[Dri
             compatible=device.compatible[:1],
             hids=(kind,) if kind == device.hid else (),
             # IOMMU drivers set it, because unbinding one would affect all devices behind it.
-            suppress_bind_attrs=any(carried.kind == "iommu" for carried in device.carries),
+            suppress_bind_attrs=not device.has_unbind
+            or any(carried.kind == "iommu" for carried in device.carries),
         )
     return list(drivers.values())
 
 
+def _add_described(drivers: dict[tuple[str, str], Driver], device: Device) -> None:
+    """Add the native driver that a device's own description names."""
+    name = device.native
+    if name is None or name == "none":
+        return
+    key = (device.bus, name)
+    known = drivers.get(key, Driver(name, device.bus, suppress_bind_attrs=not device.has_unbind))
+    drivers[key] = replace(known, devices=(*known.devices, device.name))
+
+
 def _devices(planned: Sequence[Planned], description: Description) -> list[Device]:
-    carried: dict[str, list[Carried]] = {}
-    for load in description.carries:
-        carried.setdefault(load.device, []).append(load)
     root = planned[0].node if planned else None
     while root and root.parent:
         root = root.parent
     phandles = _phandles(root) if root else {}
     aliases = _aliases(root) if root else {}
+    carried = uses_by_device(description, root, planned, aliases)
     console = _console_path(root) if root else None
     by_node: dict[str, Device] = {}
     homes: dict[str, str] = {}
@@ -161,8 +199,7 @@ def _devices(planned: Sequence[Planned], description: Description) -> list[Devic
         by_node[device.node.path] = _device(device, homes[device.node.path], aliases, carries)
     for device in planned:
         _translate(by_node, phandles, device.node)
-    extras = [_extra(extra, carried.get(extra.name, ())) for extra in description.devices]
-    return [*by_node.values(), *extras]
+    return [*by_node.values(), *_extras(description.devices, carried)]
 
 
 def _device(
@@ -201,17 +238,46 @@ def of_properties(node: Node, kind: str, aliases: Sequence[str]) -> Iterator[str
         yield f"OF_ALIAS_{number}={alias}"
 
 
-def _extra(extra: Extra, carries: Sequence[Carried]) -> Device:
-    modalias = f"acpi:{extra.acpi_hid}:" if extra.acpi_hid else f"platform:{extra.name}"
+def _extras(extras: Sequence[Extra], carried: Mapping[str, Sequence[Carried]]) -> Iterator[Device]:
+    homes, nodes = acpi.homes(extras), acpi.node_homes(extras)
+    streams = acpi.streams(extras)
+    smmu = _smmu() if streams else None
+    if smmu:
+        yield smmu
+    for extra in extras:
+        if not acpi.becomes_device(extra):
+            continue
+        path = extra.acpi_path or ""
+        modalias = acpi.modalias(extra) if extra.acpi_hid else f"platform:{extra.name}"
+        amba_id = acpi.AMBA_IDS.get(extra.acpi_hid or "", "0" * 8) if extra.bus == "amba" else None
+        yield Device(
+            extra.name,
+            extra.bus,
+            homes.get(path, f"devices/platform/{extra.name}"),
+            modalias if amba_id is None else f"amba:d{amba_id}",
+            amba_id=amba_id,
+            acpi_path=extra.acpi_path,
+            hid=extra.acpi_hid,
+            cids=extra.acpi_cids,
+            acpi_home=nodes.get(path),
+            native=extra.driver,
+            has_unbind=extra.unbind,
+            streams=(streams[extra.iommu_group],) if extra.iommu_group else (),
+            iommu=smmu if extra.iommu_group else None,
+            carries=tuple(carried.get(extra.name, ())),
+        )
+
+
+def _smmu() -> Device:
+    """Return the IOMMU that drivers/acpi/arm64/iort.c creates for the table IORT."""
     return Device(
-        extra.name,
-        extra.bus,
-        f"devices/platform/{extra.name}",
-        modalias,
-        amba_id="00000000" if extra.bus == "amba" else None,
-        acpi_path=extra.acpi_path,
-        hid=extra.acpi_hid,
-        carries=tuple(carries),
+        acpi.SMMU,
+        "platform",
+        f"devices/platform/{acpi.SMMU}",
+        "platform:arm-smmu-v3",
+        native="arm-smmu-v3",
+        has_unbind=False,
+        carries=(Carried(acpi.SMMU, "iommu", "smmu3.0x0000000009050000"),),
     )
 
 
@@ -262,10 +328,7 @@ def _carried_by_node(planned: Planned, console: str | None) -> Iterator[Carried]
 
 
 def _show_console(tree: Tree, devices: Sequence[Device]) -> None:
-    names = [
-        carried.name for device in devices for carried in device.carries if carried.kind == "tty"
-    ]
-    tree.put("class/tty/console/active", " ".join(names[:1]) + "\n")
+    tree.put("class/tty/console/active", " ".join(consoles(devices)) + "\n")
 
 
 def _show_device_tree(tree: Tree, root: Node) -> None:

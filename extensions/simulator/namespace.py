@@ -15,6 +15,7 @@ from pathlib import Path
 _NEW_MOUNTS = 0x00020000
 _NEW_NAMES = 0x04000000
 _NEW_PIDS = 0x20000000
+_NEW_NETWORK = 0x40000000
 # include/uapi/linux/mount.h
 _BIND = 0x1000
 _RECURSIVE = 0x4000
@@ -25,21 +26,30 @@ _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def leave_machine(name: str) -> None:
-    """Enter new mount and UTS namespaces; children enter a new PID namespace."""
-    new = _NEW_MOUNTS | _NEW_NAMES | _NEW_PIDS
+def leave_machine(name: str, *, has_network: bool = False) -> None:
+    """Enter new mount and UTS namespaces; children enter a new PID namespace.
+
+    With a network of its own, the host reaches nobody.
+    """
+    new = _NEW_MOUNTS | _NEW_NAMES | _NEW_PIDS | (_NEW_NETWORK if has_network else 0)
     _check(_libc.unshare(new), "a namespace of its own")
     socket.sethostname(name)
     _mount("none", Path("/"), None, _RECURSIVE | _PRIVATE)
 
 
 def enter(pid: int) -> None:
-    """Enter the mount and UTS namespaces of a process; children enter its PID namespace."""
+    """Enter the namespaces of a process; children enter its PID namespace."""
     # All are opened first: in the namespaces, /proc does not have them under this process ID.
-    opened = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name in ("pid", "uts", "mnt")]
+    names = ("pid", "uts", "net", "mnt")
+    opened = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name in names]
     for descriptor in opened:
         _check(_libc.setns(descriptor, 0), f"the namespaces of process {pid}")
         os.close(descriptor)
+
+
+def enter_network(namespace: int) -> None:
+    """Enter the network namespace of an open file."""
+    _check(_libc.setns(namespace, _NEW_NETWORK), "that network namespace")
 
 
 def mount(kind: str, target: Path, options: str = "") -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from extensions.simulator import acpi
+from extensions.simulator.host import Plan
 from tests.harness.calls import apply_role
 from tests.harness.playbook import Run, play
 from tests.harness.sysfs import files, read_machine
+from tests.simulated.fleet import fleet, run_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +30,27 @@ LIST: list[dict[str, Any]] = [
     # The name that the same machine has when it boots with a device tree.
     {"acpi_hid": "LNRO0005", "policy": "no_autobind", "when_board": "linux,dummy-virt"},
 ]
+
+
+# All that the kernel shows of platform devices with an ACPI node, and of their nodes.
+_SHOW = r"""
+cd /sys/bus/platform/devices
+for device in *:*; do
+    readlink -f $device $device/firmware_node $device/firmware_node/physical_node
+    readlink -f $device/subsystem $device/firmware_node/subsystem
+    [ ! -e $device/driver ] || echo $device is bound to $(basename $(readlink $device/driver))
+    for file in $device/* $device/firmware_node/*; do
+        [ -d $file ] || echo "$file:" $(cat $file)
+    done
+done
+"""
+# A list has no _STA, and drivers of the ACPI bus itself are not simulated.
+BUTTON = "PNP0C0C:00/firmware_node/uevent:"
+ONLY_REAL = [
+    f"{BUTTON} DRIVER=button MODALIAS=acpi:PNP0C0C:",
+    "QEMU0002:00/firmware_node/status: 11",
+]
+ONLY_SIMULATED = [f"{BUTTON} MODALIAS=acpi:PNP0C0C:"]
 
 
 class Story:
@@ -58,6 +83,24 @@ def test_the_board_is_named_by_its_dmi_table(guest: Guest, inventory: Path) -> N
     board = play(inventory, "armfleet.vfio.boards").of("armfleet.vfio.device_info")["board"]
     shown = guest.run("cat /sys/class/dmi/id/product_name").stdout.strip()
     assert board == {"compatible": [], "product_name": shown, "board_name": None}
+
+
+@pytest.mark.skipif(
+    bool(os.geteuid()) or not os.access("/dev/fuse", os.W_OK),
+    reason="simulated boards need root and /dev/fuse",
+)
+def test_the_simulator_makes_the_same_devices_from_a_list(guest: Guest, tmp_path: Path) -> None:
+    path = tmp_path / "guest.acpi"
+    path.write_text(guest.run("sh -s", input=acpi.LISTING.read_text()).stdout)
+    real = guest.run("sh -s", input=_SHOW).stdout.splitlines()
+    with fleet(tmp_path, [Plan("test-acpi", None, acpi=path)], {}) as boards:
+        (board,) = boards.boards.values()
+        simulated = run_on(board, "sh", "-c", _SHOW).splitlines()
+        again = run_on(board, "sh", "-c", acpi.LISTING.read_text())
+    assert len(real) > 10 * SLOTS
+    assert [line for line in real if line not in simulated] == ONLY_REAL
+    assert [line for line in simulated if line not in real] == ONLY_SIMULATED
+    assert again == path.read_text()
 
 
 def test_apply_by_path_and_name(guest: Guest, inventory: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from extensions.simulator.host import Plan
+from tests.guest.board import device_trees
 from tests.harness.calls import apply, info, refused
 from tests.harness.playbook import (
     Run,
@@ -15,6 +18,7 @@ from tests.harness.playbook import (
     task_play,
 )
 from tests.harness.sysfs import read_machine
+from tests.simulated.fleet import fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -240,6 +244,21 @@ def test_each_kind_is_refused_and_what_others_may_lose_does_not_help(inventory: 
     for path, (kind, sentences) in CARRIED.items():
         told = lines_about(path, lines[kind], kind)
         assert [sentence for sentence in sentences if sentence not in told] == []
+
+
+@pytest.mark.skipif(
+    bool(os.geteuid()) or not os.access("/dev/fuse", os.W_OK),
+    reason="simulated boards need root and /dev/fuse",
+)
+def test_a_simulated_board_that_is_described_so_refuses_in_the_same_sentences(
+    inventory: Path, tmp_path: Path
+) -> None:
+    entries = [{"dt_path": path, "policy": "no_autobind"} for path in (ROOT, NETWORK)]
+    lines = refusal_lines(apply(inventory, entries))
+    uses = (f"{ROOT} vda /", f"{NETWORK} eth0 10.0.2.15/24 default")
+    plan = Plan("test-carriers", device_trees().ensure() / "d.dtb", uses=uses)
+    with fleet(tmp_path, [plan], {}) as boards:
+        assert refusal_lines(apply(boards.inventory, entries)) == lines
 
 
 def test_the_small_modules_refuse_as_well(inventory: Path) -> None:

@@ -166,6 +166,71 @@ def test_a_bad_board_file_gives_one_line_of_error(
     assert not Host(NAME).folder.exists()
 
 
+@pytest.mark.parametrize("option", ["--dtb", "--acpi", "--drivers"])
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/dev/zero", "is not a regular file"),
+        ("fifo", "is not a regular file"),
+        ("large", "is larger than"),
+        (".", "Is a directory"),
+        ("missing", "No such file or directory"),
+    ],
+)
+def test_a_file_that_never_ends_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], option: str, path: str, reason: str
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "large").open("wb") as stream:
+        stream.truncate(1 << 30)
+    assert main(["start", NAME, option, str(tmp_path / path)]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert reason in line
+
+
+def test_a_board_on_which_nothing_is_in_use_is_reported_first(
+    board: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    note = f"simulator: No disk or network interface of {NAME} is in use, because none is described"
+    for uses in ([], [f"--carries={DEVICE} eth0 up"]):
+        assert main(["start", NAME, "--dtb", str(board), *uses]) == 0
+        Host(NAME).stop()
+        assert capfd.readouterr().err.startswith(note) is not uses
+
+
+def test_an_error_of_a_line_is_printed_without_terminal_escapes(
+    board: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = f"{DEVICE} \x1b]0;title\x07 up"
+    assert main(["start", NAME, "--dtb", str(board), "--carries", line]) == 1
+    error = capfd.readouterr().err
+    assert error.startswith(f"simulator: line 1: '{DEVICE} \\x1b]0;title\\x07 up' has ")
+    assert error.rstrip("\n").isprintable()
+
+
+def test_a_board_has_a_device_tree_or_a_list_of_acpi_devices(
+    board: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["start", NAME, "--dtb", str(board), "--acpi", str(board)]) == 1
+    assert "has a device tree and a list of ACPI devices" in capfd.readouterr().err
+
+
+def test_no_interface_is_created_in_the_network_of_this_machine(
+    board: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = os.listdir("/sys/class/net")
+    uses = [f"--carries={DEVICE} eth7 192.0.2.7/24 default"]
+    assert main(["serve", NAME, "--dtb", str(board), *uses]) == 0
+    try:
+        assert main(["network", NAME, str(os.getpid())]) == 1
+        assert "shares the network of this machine" in capfd.readouterr().err
+        assert main(["network", NAME, "999999999"]) == 1
+        assert "has no network" in capfd.readouterr().err
+    finally:
+        Host(NAME).stop()
+    assert os.listdir("/sys/class/net") == before
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

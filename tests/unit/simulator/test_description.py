@@ -45,9 +45,13 @@ def test_the_example_is_accepted_and_boots(example: str) -> None:
         "b003000.dma": 0,
         "*": description.EPROBE_DEFER,
     }
-    assert parsed.carries == (Carried("b004000.ethernet", "net", "eth0"),)
+    described, *lines = parsed.carries
+    assert described == Carried("b004000.ethernet", "net", "eth0")
+    assert [use.name for use in lines] == ["eth1", "sda"]
     machine = build(None, parsed)
+    assert machine.tree.names("class/net") == ["eth1"]
     assert machine.tree.read("module/acme/parameters/mode") == b"1\n"
+    assert machine.tree.resolve("bus/platform/devices/ACME0001:00/driver")
     device = "bus/platform/devices/LNRO0005:00"
     assert machine.tree.read(f"{device}/firmware_node/path") == b"\\_SB_.VR00\n"
     assert machine.tree.read("class/dmi/id/product_name") == b"Mt. Jade\n"
