@@ -98,11 +98,11 @@ def _with_short_titles(text: str) -> str:
 
 def _write_playbooks(directory: Path) -> None:
     """Write a page of all playbooks, because antsibull-docs has none."""
-    texts = [
-        "# Playbooks and their variables\n",
-        "They act on the hosts of `passthrough_hosts`, a pattern as in `hosts:`.\n",
-        "[Roll out to a fleet](../docs/fleet.md) describes exit codes, and how to give lists.\n",
-    ]
+    introduction = (
+        "They act on the hosts of `passthrough_hosts`, a pattern as in `hosts:`. "
+        "[Roll out to a fleet](../docs/fleet.md) describes exit codes, and how to give lists.\n"
+    )
+    texts = ["# Playbooks and their variables\n", introduction]
     for path in sorted(directory.glob("*.yml")):
         names = ", then ".join(play["name"] for play in yaml.safe_load(path.read_text()))
         texts.append(

@@ -96,7 +96,7 @@ def run_section(blocks: list[Block], boards: Fleet, directory: Path) -> Iterator
         elif block.shows == "console" and block.text.startswith("# "):
             compare_session(block.text, boards)
         elif block.shows == "console":
-            program, *arguments = shlex.split(block.text.removeprefix("$ "))
+            program, *arguments = shlex.split(block.text.removeprefix("$ ").replace("\\\n", ""))
             assert program == "ansible-playbook"
             (playbook,) = [word for word in arguments if word.startswith("armfleet.")]
             given = arguments[arguments.index(playbook) + 1 :]
