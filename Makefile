@@ -9,10 +9,10 @@ SERIES = debian 6.12 7
 # Environments of make setup: make FOR=check setup.
 FOR = guest molecule report
 # Their commands are in tools/parts.py; ARGS adds arguments: make sweep ARGS="-k wave".
-PARTS = check docs package matrix simulated sweep fleet molecule report integration integration-debian safety pull \
+PARTS = check site package matrix simulated sweep fleet molecule report integration integration-debian safety pull \
 	$(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
 
-.PHONY: help setup test nightly boots guest bench links release screenshots clean demo $(PARTS)
+.PHONY: help setup test nightly boots guest bench links release screenshots clean demo docs $(PARTS)
 
 # These targets install missing system packages; the others refer to make setup.
 setup test nightly demo: export ARMFLEET_INSTALL = yes
@@ -43,6 +43,9 @@ else
 endif
 
 docs: ## Build the documentation site into build/site and check its links
+	@tools/setup check $(STAGED) python tools/docs.py
+
+site: ## Test the documentation site in a browser: its search, its code, its addresses
 
 simulated: ## Test kills, failures and fuzzing on simulated machines
 

@@ -13,6 +13,7 @@ Pages have the same paths in the site as in the repository, so that links betwee
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,10 @@ from pathlib import Path
 
 import yaml
 from site_errors import site_errors
+
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import (
+    REQUIREMENTS,
+)
 
 _SOURCE = Path.cwd()
 _BUILD = _SOURCE.parents[2]
@@ -49,7 +54,7 @@ def _lay_out() -> None:
 def _with_links_of_the_site(page: Path) -> str:
     """Return the page's text with links that work in the site.
 
-    The site has no pages for directories, and its first page is the README.
+    The site has no pages for directories, and its first page has the parts of the README.
     """
 
     def link(match: re.Match[str]) -> str:
@@ -93,16 +98,31 @@ def _with_short_titles(text: str) -> str:
 
 def _write_playbooks(directory: Path) -> None:
     """Write a page of all playbooks, because antsibull-docs has none."""
-    texts = [
-        "# Playbooks\n",
-        "[Fleets](../docs/fleet.md) describes their variables and exit codes.\n",
-    ]
+    introduction = (
+        "They act on the hosts of `passthrough_hosts`, a pattern as in `hosts:`. "
+        "[Roll out to a fleet](../docs/fleet.md) describes exit codes, and how to give lists.\n"
+    )
+    texts = ["# Playbooks and their variables\n", introduction]
     for path in sorted(directory.glob("*.yml")):
         names = ", then ".join(play["name"] for play in yaml.safe_load(path.read_text()))
         texts.append(
-            f"## {_NAME}.{path.stem}\n\n{names}.\n\n```{{literalinclude}} {path.name}\n```\n"
+            f"## {_NAME}.{path.stem}\n\n{names}.\n\n{_variables_of(path)}"
+            f"```{{literalinclude}} {path.name}\n```\n"
         )
     (directory / "index.md").write_text("\n".join(texts))
+
+
+def _variables_of(playbook: Path) -> str:
+    """Return a table of the variables that a playbook checks; empty if it has none."""
+    names = set(re.findall(r"\w+", playbook.read_text())) & REQUIREMENTS.keys()
+    if not names:
+        return ""
+    rows = ["| variable | default | value |", "|---|---|---|"]
+    for name in sorted(names):
+        default = REQUIREMENTS[name].default
+        shown = "unset" if default is None else f"`{json.dumps(default)}`"
+        rows.append(f"| `{name}` | {shown} | {REQUIREMENTS[name].sentence} |")
+    return "\n".join(rows) + "\n\n"
 
 
 def _write_labels(path: Path) -> None:

@@ -96,5 +96,6 @@ def parts(depth: str) -> list[Part]:
         pytest("report", "tests/report", "tests/editor", "-s", environment="report"),
         Part("demo", ("tools/demo",), "demo", ("guest-debian",)),
         _part("package", "nox", "--sessions", "build-import-check", environment="check"),
-        _part("docs", "python", "tools/docs.py", environment="check"),
+        # It builds the site, as make docs does without a browser.
+        pytest("site", "tests/site", environment="report"),
     ]

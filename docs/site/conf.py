@@ -7,13 +7,18 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
+
+# For names.py.
+sys.path.append(str(Path(__file__).parent))
 
 project = "armfleet.vfio"
 author = "armfleet.vfio contributors"
 project_copyright = author
 html_title = project
 
-extensions = ["myst_parser", "sphinx.ext.intersphinx", "sphinx_antsibull_ext"]
+extensions = ["myst_parser", "sphinx.ext.intersphinx", "sphinx_antsibull_ext", "names"]
 # Headings get the anchors that GitHub gives them.
 myst_heading_anchors = 4
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
@@ -22,7 +27,7 @@ exclude_patterns = [
     ".github",
     "docs/site",
     "collections/environment_variables.rst",
-    # It is the first page, by way of index.md.
+    # Parts of it are on the first page, index.md.
     "README.md",
 ]
 
