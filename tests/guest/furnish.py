@@ -157,6 +157,13 @@ def _install_modules(series: Series, tree: Path, log: Path) -> None:
     _write(tree / "boot" / ("config-" + version.name), config, 0o644)
 
 
+def furnish(tree: Path, log: Path) -> None:
+    """Make a system that boots of unpacked packages: users, ssh, network, bytecode."""
+    _make_users(tree, log)
+    _configure(tree)
+    _compile_python(tree, log)
+
+
 def fill(series: Series, folder: Path) -> None:
     """Make directory/disk.raw."""
     log = folder / "build.log"
@@ -164,9 +171,7 @@ def fill(series: Series, folder: Path) -> None:
     tree.mkdir()
     archive = root_packages().ensure() / "root.tar"
     commands.call(["tar", "-xpf", archive, "-C", tree, "--exclude=./dev/*"], log=log)
-    _make_users(tree, log)
-    _configure(tree)
-    _compile_python(tree, log)
+    furnish(tree, log)
     _install_modules(series, tree, log)
     file_system = ["mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", str(tree)]
     commands.call([*file_system, folder / "disk.raw", "1G"], log=log)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,13 @@ class Guest:
 
     def prepare(self) -> tuple[Parts, Path | None]:
         """Make and return what start() needs: the parts, and the saved guest if it can be saved."""
-        parts = build(self._series)
+        parts = self._parts()
         if not self.board.can_be_saved:
             return parts, None
         return parts, snapshot(self.board, parts, self._boot_and_save).ensure() / DISK
+
+    def _parts(self) -> Parts:
+        return build(self._series)
 
     def _restore(self, parts: Parts, saved: Path) -> None:
         """Go on from where a guest of this board was saved right after its boot."""
@@ -96,7 +100,7 @@ class Guest:
         ours, qemus = socket.socketpair()
         try:
             with ours, qemus:
-                self._machine.start(self.board, build(self._series), Boot(monitor=qemus))
+                self._machine.start(self.board, self._parts(), Boot(monitor=qemus))
                 self._await_start()
                 # What the first call would wait for is in memory then.
                 self.run("python3 -c 'import json, socket, subprocess, zipfile'; sync")
@@ -108,10 +112,16 @@ class Guest:
         finally:
             self.stop()
 
-    def start_again(self, initramfs: Path | str | None = None, words: Sequence[str] = ()) -> None:
+    def start_again(
+        self,
+        initramfs: Path | str | None = None,
+        words: Sequence[str] = (),
+        image: Path | None = None,
+    ) -> None:
         """Power off from the inside, and boot from the same disk as told.
 
-        ``initramfs`` is a file of this machine, ``words`` are added to the kernel's command line.
+        ``initramfs`` and ``image``, another kernel, are files of this machine, ``words`` are added
+        to the kernel's command line.
         """
         self.run("setsid sh -c 'sleep 0.5; systemctl poweroff' </dev/null >/dev/null 2>&1 &")
         self._connection().forget()
@@ -120,7 +130,10 @@ class Guest:
                 "Guest %s does not power off within %d s%s"
                 % (self.name, BOOT_SECONDS, self._serial_end())
             )
-        self._machine.start_again(self.board, build(self._series), Boot(initramfs, words))
+        parts = self._parts()
+        if image:
+            parts = replace(parts, image=image)
+        self._machine.start_again(self.board, parts, Boot(initramfs, words))
         self._await_start()
 
     def stop(self) -> None:

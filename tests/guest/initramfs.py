@@ -50,17 +50,18 @@ def _in_order(tree: Path) -> list[Path]:
     return list(paths)
 
 
-def _make(series: Series, folder: Path) -> None:
+def pack(loadable: Path, busybox: Path, folder: Path) -> None:
+    """Make directory/initramfs.img of the modules in loadable/lib/modules."""
     commands.require("cpio", "modprobe")
     log = folder / "build.log"
-    tree = folder / "tree"
+    tree = folder / "initramfs"
     for name in ("dev", "root", "modules"):
         (tree / name).mkdir(parents=True)
-    for number, module in enumerate(_in_order(modules(series).ensure() / "tree")):
+    for number, module in enumerate(_in_order(loadable)):
         content = module.read_bytes()
         name = "modules/%02d-%s" % (number, module.name.removesuffix(".xz"))
         (tree / name).write_bytes(lzma.decompress(content) if module.suffix == ".xz" else content)
-    (tree / "busybox").write_bytes((kernel(series).ensure() / "busybox").read_bytes())
+    (tree / "busybox").write_bytes(busybox.read_bytes())
     (tree / "init").write_text(_INIT)
     for program in ("busybox", "init"):
         (tree / program).chmod(0o755)
@@ -70,6 +71,10 @@ def _make(series: Series, folder: Path) -> None:
     archive = ["cpio", "--create", "--quiet", "--format=newc", "--owner=0:0"]
     commands.call([*archive, "--file", folder / "initramfs.img"], cwd=tree, log=log, feed=listing)
     commands.call(["rm", "-r", tree], log=log)
+
+
+def _make(series: Series, folder: Path) -> None:
+    pack(modules(series).ensure() / "tree", kernel(series).ensure() / "busybox", folder)
 
 
 def initramfs(series: Series) -> Artefact | None:

@@ -23,7 +23,7 @@ from .small_kernel import MAKE
 _SOURCES = Path(__file__).with_name("modules")
 # What the package of the kernel is built with and an older compiler cannot do: functions that are
 # prepared for ftrace but aligned otherwise than the kernel expects end modprobe with a fault.
-_STOCK_OPTIONS = (
+STOCK_OPTIONS = (
     "CC=aarch64-linux-gnu-gcc",
     "CC_FLAGS_FTRACE=",
     "CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=",
@@ -49,7 +49,7 @@ _ADDED = "updates"
 def _build(series: Series, source: Path, options: Sequence[str], log: Path) -> None:
     commands.require("make", "aarch64-linux-gnu-gcc")
     headers = kernel(series).ensure() / "headers"
-    stock = _STOCK_OPTIONS if series.stock else ()
+    stock = STOCK_OPTIONS if series.stock else ()
     make = [*MAKE, "-s", "-C", headers, "M=%s" % source, *stock, *options, "modules"]
     commands.call(make, log=log)
 

@@ -20,9 +20,9 @@ from .errors import GuestError
 
 SUITE = "trixie"
 _HERE = Path(__file__).parent
-_LIST = _HERE / "root-packages.txt"
+ROOT_LIST = _HERE / "root-packages.txt"
 # Nobody reads these in the guest, and a smaller disk is made sooner.
-_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def names(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def _mirror() -> list[str]:
-    """The Debian archive that this machine uses; empty lets mmdebstrap take its own default."""
+def mirror() -> list[str]:
+    """Return the Debian archive that this machine uses; empty lets mmdebstrap take its default."""
     chosen = os.environ.get("ARMFLEET_DEBIAN_MIRROR")
     if chosen:
         return [chosen]
@@ -77,7 +77,7 @@ def _mmdebstrap(target: Path, options: list[str], log: Path, suite: str = SUITE)
     # Nothing of the guest is executed here, so neither binfmt nor a working emulator is needed.
     # A mirror that lags behind a moving suite is good enough; signatures are checked all the same.
     dated = '--aptopt=Acquire::Check-Valid-Until "false"'
-    argv = ["mmdebstrap", "--skip=check/qemu", dated, *options, suite, str(target), *_mirror()]
+    argv = ["mmdebstrap", "--skip=check/qemu", dated, *options, suite, str(target), *mirror()]
     if os.geteuid():
         argv = [*commands.pretending_root(), argv[0], "--mode=chrootless", *argv[1:]]
     try:
@@ -140,8 +140,8 @@ def _download_source(series: Series, folder: Path) -> None:
 def _unpack_root(folder: Path) -> None:
     log = folder / "build.log"
     archive = folder / "root.tar"
-    options = ["--variant=extract", "--arch=arm64", "--include=" + ",".join(names(_LIST))]
-    options += ["--dpkgopt=path-exclude=" + pattern for pattern in _LEFT_OUT]
+    options = ["--variant=extract", "--arch=arm64", "--include=" + ",".join(names(ROOT_LIST))]
+    options += ["--dpkgopt=path-exclude=" + pattern for pattern in LEFT_OUT]
     _mmdebstrap(archive, options, log)
 
 
@@ -161,6 +161,6 @@ def root_packages() -> Artefact:
     return Artefact(
         name="root",
         purpose="unpacking Debian %s for arm64 (about 15 s)" % SUITE,
-        recipe=[SUITE, " ".join(names(_LIST)), " ".join(_LEFT_OUT)],
+        recipe=[SUITE, " ".join(names(ROOT_LIST)), " ".join(LEFT_OUT)],
         make=_unpack_root,
     )
