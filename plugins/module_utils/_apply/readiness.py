@@ -192,7 +192,8 @@ def _no_vfio(kmod: Kmod, driver: str) -> str:
     return (
         "This kernel (%s) has no %s: the driver is not registered, and modprobe finds no module "
         "of that name. Use a kernel with CONFIG_%s, as Ubuntu's and Fedora's; Debian's arm64 "
-        "kernels lack it" % (os.uname().release, driver, driver.upper().replace("-", "_"))
+        "kernels lack it, and the role armfleet.vfio.vfio_modules builds it for them"
+        % (os.uname().release, driver, driver.upper().replace("-", "_"))
     )
 
 

@@ -23,6 +23,9 @@ OPTIONS = (
 _RELEASE_FILES = ("/etc/os-release", "/usr/lib/os-release")
 _INTERRUPTS = "module/%s/parameters/allow_unsafe_interrupts"
 _DOCUMENTATION = "see docs/hosts.md"
+_DEBIAN = "Debian GNU/Linux"
+_BUILT_FOR_DEBIAN = ("vfio-platform", "vfio-amba")
+_ROLE = "the role armfleet.vfio.vfio_modules builds it"
 
 
 class VfioSupport(NamedTuple):
@@ -119,7 +122,7 @@ def _distribution(host: Host) -> str | None:
 def _missing(support: VfioSupport) -> list[str]:
     sentences = [
         "The kernel %s has no %s (CONFIG_%s), so that no device of its bus can be bound to VFIO; %s"
-        % (support.kernel, driver, driver.upper().replace("-", "_"), _DOCUMENTATION)
+        % (support.kernel, driver, driver.upper().replace("-", "_"), _remedy(support, driver))
         for driver, is_there in support.drivers.items()
         if not is_there
     ]
@@ -129,3 +132,8 @@ def _missing(support: VfioSupport) -> list[str]:
             "a kernel parameter disables it; %s" % _DOCUMENTATION
         )
     return sentences
+
+
+def _remedy(support: VfioSupport, driver: str) -> str:
+    is_debian = (support.distribution or "").startswith(_DEBIAN)
+    return _ROLE if is_debian and driver in _BUILT_FOR_DEBIAN else _DOCUMENTATION

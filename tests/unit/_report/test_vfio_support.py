@@ -47,6 +47,21 @@ def test_what_is_missing_is_told(board: Board) -> None:
 
 
 @pytest.mark.parametrize(
+    ("distribution", "remedy"),
+    [
+        ("Debian GNU/Linux 13 (trixie)", "; the role armfleet.vfio.vfio_modules builds it"),
+        ("Fedora Linux 43", "; see docs/hosts.md"),
+    ],
+)
+def test_the_role_is_named_where_it_helps(board: Board, distribution: str, remedy: str) -> None:
+    put(board, "/etc/os-release", f'PRETTY_NAME="{distribution}"\n'.encode())
+    board.kmod.modules.clear()
+    for driver in ("vfio-platform", "vfio-amba"):
+        (sentence,) = (text for text in support(board)["missing"] if f"no {driver} " in text)
+        assert sentence.endswith(remedy)
+
+
+@pytest.mark.parametrize(
     ("path", "content"),
     [
         ("/proc/config.gz", gzip.compress(CONFIG.encode())),
