@@ -153,9 +153,14 @@ def simulated(session: nox.Session) -> None:
 
 @nox.session(name="control-nodes")
 def control_nodes(session: nox.Session) -> None:
-    """Run the tests of execution environments, job templates and the pull program."""
+    """Run the tests of execution environments, job templates and the programs of roles."""
     pull = ("tests/pull/test_values.py", "tests/pull/test_take_commit.py")
-    run_staged(session, "pytest", "tests/environment", *pull, *session.posargs)
+    modules = (
+        "tests/vfio_modules/test_role.py",
+        "tests/vfio_modules/test_take_source.py",
+        "tests/vfio_modules/test_update_initramfs.py",
+    )
+    run_staged(session, "pytest", "tests/environment", *pull, *modules, *session.posargs)
 
 
 @nox.session(name="docs-check")
@@ -184,6 +189,8 @@ def typing(session: nox.Session) -> None:
     """Run mypy."""
     run_staged(session, "mypy")
     run_staged(session, "mypy", "roles/pull/files/take_commit.py")
+    run_staged(session, "mypy", "roles/vfio_modules/files/take_source.py")
+    run_staged(session, "mypy", "roles/vfio_modules/files/update_initramfs.py")
 
 
 @nox.session

@@ -75,6 +75,7 @@ def parts(depth: str) -> list[Part]:
     main_job = ("tests/integration/test_main_job.py", "--kernel", "debian")
     scenarios = {"test": ["--scenario-name", "default"], "nightly": ["--all"]}[depth]
     by_guest = ("pull", "hostile_server", "removal")
+    by_archive = ("build", *(("upgrade",) if depth == "nightly" else ()))
     by_night = [
         *boots("6.12"),
         *boots("7"),
@@ -88,6 +89,12 @@ def parts(depth: str) -> list[Part]:
         pytest("pull", *(f"tests/pull/test_{name}.py" for name in by_guest), kernels="6.12"),
         _part("check", "nox", "--sessions", "check-beside-matrix", environment="check"),
         _part("matrix", "nox", "--tags", f"matrix-{depth}", "--", "--depth", depth),
+        # The other files of tests/vfio_modules belong to the part check as well.
+        pytest(
+            "vfio-modules",
+            *(f"tests/vfio_modules/test_{name}.py" for name in by_archive),
+            kernels="debian",
+        ),
         pytest("fleet", "tests/fleet", "-s", kernels="6.12"),
         pytest("simulated", "tests/simulated"),
         *(by_night if depth == "nightly" else []),

@@ -35,6 +35,10 @@ _SERIES = re.compile(r"6\.12\.[0-9]+-[0-9]+")
 _BUILDING = ("dkms", "openssl")
 
 
+class NoUpgradeError(GuestError):
+    """Says that the archive has a single version of the kernel, as after a point release."""
+
+
 @dataclass(frozen=True)
 class KernelPackages:
     """The packages of a kernel at one version; ``release`` is what uname -r prints."""
@@ -141,7 +145,7 @@ def _kernels(apt: _Apt) -> tuple[KernelPackages, KernelPackages]:
         if match:
             kernels.append(KernelPackages(version, match.group(1)))
     if len(kernels) != 2:
-        raise GuestError(
+        raise NoUpgradeError(
             "Debian's archive has only one version of %s at the moment, so no kernel can be "
             "upgraded: %s" % (_META, ", ".join(versions))
         )

@@ -64,7 +64,7 @@ _PAGE = [
 ]
 _PYTHON = [
     *ROOT.glob("plugins/**/*.py"),
-    ROOT / "roles/pull/files/take_commit.py",
+    *ROOT.glob("roles/*/files/*.py"),
     *ROOT.glob("extensions/simulator/*.py"),
 ]
 # Names that fit any value, and so do not describe one.
