@@ -24,8 +24,12 @@ _RELEASE_FILES = ("/etc/os-release", "/usr/lib/os-release")
 _INTERRUPTS = "module/%s/parameters/allow_unsafe_interrupts"
 _DOCUMENTATION = "see docs/hosts.md"
 _DEBIAN = "Debian GNU/Linux"
-_BUILT_FOR_DEBIAN = ("vfio-platform", "vfio-amba")
 _ROLE = "the role armfleet.vfio.vfio_modules builds it"
+_NOT_INSTALLED = "%s of the kernel has it as a module that is not installed: install %s"
+_REST_OF_MODULES = "the distribution's package with the rest of the kernel's modules"
+# By the beginning of PRETTY_NAME in os-release(5).
+_PACKAGES = {"Ubuntu": "linux-modules-extra-%s", "Fedora": "kernel-modules-extra-%s"}
+_OTHER_KERNEL = "the host needs a kernel with it; %s" % _DOCUMENTATION
 
 
 class VfioSupport(NamedTuple):
@@ -122,7 +126,7 @@ def _distribution(host: Host) -> str | None:
 def _missing(support: VfioSupport) -> list[str]:
     sentences = [
         "The kernel %s has no %s (CONFIG_%s), so that no device of its bus can be bound to VFIO; %s"
-        % (support.kernel, driver, driver.upper().replace("-", "_"), _remedy(support, driver))
+        % (support.kernel, driver, _option(driver), _remedy(support, driver))
         for driver, is_there in support.drivers.items()
         if not is_there
     ]
@@ -134,6 +138,21 @@ def _missing(support: VfioSupport) -> list[str]:
     return sentences
 
 
+def _option(driver: str) -> str:
+    return driver.upper().replace("-", "_")
+
+
 def _remedy(support: VfioSupport, driver: str) -> str:
-    is_debian = (support.distribution or "").startswith(_DEBIAN)
-    return _ROLE if is_debian and driver in _BUILT_FOR_DEBIAN else _DOCUMENTATION
+    """Return what gives the driver to this distribution."""
+    distribution, options = support.distribution or "", support.options
+    if options.values.get(_option(driver)) == "m":
+        packages = [
+            package % support.kernel
+            for name, package in _PACKAGES.items()
+            if distribution.startswith(name)
+        ]
+        return _NOT_INSTALLED % (options.source, packages[0] if packages else _REST_OF_MODULES)
+    # Raspberry Pi OS has Debian's name, and a kernel of its own.
+    if distribution.startswith(_DEBIAN) and "-arm64" in support.kernel:
+        return _ROLE
+    return _OTHER_KERNEL

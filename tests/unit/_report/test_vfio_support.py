@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import os
 from typing import Any
+from unittest import mock
 
 import pytest
 from board import Board
@@ -46,18 +47,43 @@ def test_what_is_missing_is_told(board: Board) -> None:
     assert no_iommu.startswith("No IOMMU is active")
 
 
+DEBIAN = "Debian GNU/Linux 13 (trixie)"
+AS_MODULES = "CONFIG_VFIO_PLATFORM=m\nCONFIG_VFIO_AMBA=m\n"
+
+
 @pytest.mark.parametrize(
-    ("distribution", "remedy"),
+    ("distribution", "release", "options", "remedy"),
     [
-        ("Debian GNU/Linux 13 (trixie)", "; the role armfleet.vfio.vfio_modules builds it"),
-        ("Fedora Linux 43", "; see docs/hosts.md"),
+        (DEBIAN, "6.12.117+deb13-arm64", "", "; the role armfleet.vfio.vfio_modules builds it"),
+        # Raspberry Pi OS.
+        (DEBIAN, "6.12.47+rpt-rpi-v8", "", "; the host needs a kernel with it; see docs/hosts.md"),
+        (None, "6.12", "", "; the host needs a kernel with it; see docs/hosts.md"),
+        (
+            *("Ubuntu 26.04 LTS", "7.0.0-14-generic", AS_MODULES),
+            "is not installed: install linux-modules-extra-7.0.0-14-generic",
+        ),
+        (
+            *("Fedora Linux 43", "6.17.1-300.fc43.aarch64", AS_MODULES),
+            "is not installed: install kernel-modules-extra-6.17.1-300.fc43.aarch64",
+        ),
+        (
+            *("Alpine Linux v3.22", "6.12.31-0-lts", AS_MODULES),
+            "install the distribution's package with the rest of the kernel's modules",
+        ),
     ],
 )
-def test_the_role_is_named_where_it_helps(board: Board, distribution: str, remedy: str) -> None:
-    put(board, "/etc/os-release", f'PRETTY_NAME="{distribution}"\n'.encode())
+def test_what_gives_a_missing_driver_depends_on_the_distribution(
+    board: Board, distribution: str | None, release: str, options: str, remedy: str
+) -> None:
+    if distribution:
+        put(board, "/etc/os-release", f'PRETTY_NAME="{distribution}"\n'.encode())
+    put(board, "/boot/config-" + release, options.encode())
     board.kmod.modules.clear()
+    running = os.uname_result(("Linux", "board", release, "#1", "aarch64"))
+    with mock.patch("os.uname", return_value=running):
+        missing = support(board)["missing"]
     for driver in ("vfio-platform", "vfio-amba"):
-        (sentence,) = (text for text in support(board)["missing"] if f"no {driver} " in text)
+        (sentence,) = (text for text in missing if f"no {driver} " in text)
         assert sentence.endswith(remedy)
 
 
