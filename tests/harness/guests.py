@@ -13,6 +13,7 @@ import pytest
 
 from tests.guest import Guest, write_inventory
 from tests.guest.packages import DEFAULT_SERIES
+from tests.harness.kept_bytecode import COMPILE_AGAIN, keep_bytecode
 from tests.harness.playbook import play
 from tests.harness.sysfs import state
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from tests.harness.sysfs import State
 
 # Traces each file that a run of a module opens or queries.
-_TRACED_PYTHON = """\
+_TRACED_PYTHON = f"""\
 #!/bin/sh
+export {COMPILE_AGAIN}=yes
 exec strace -f --seccomp-bpf -qq -e trace=%file -e signal=none -o /root/trace \\
     /usr/bin/python3 "$@"
 """
@@ -47,6 +49,7 @@ def start() -> Iterator[Callable[..., Guest]]:
         guest.run(
             "cat > /root/traced-python && chmod 755 /root/traced-python", input=_TRACED_PYTHON
         )
+        keep_bytecode(guest)
         return guest
 
     yield start_one

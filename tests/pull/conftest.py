@@ -8,6 +8,7 @@ import pytest
 
 from tests.guest import Guest, write_inventory
 from tests.harness.collection import build
+from tests.harness.kept_bytecode import keep_bytecode
 from tests.pull.pulling import HOST
 from tests.pull.repository import Keys, Repository
 
@@ -21,7 +22,9 @@ def guest() -> Iterator[Guest]:
     """Start one guest for all files, because to set up a pull and run it first takes minutes."""
     guest = Guest(HOST, "b")
     try:
-        yield guest.start(fresh=True)
+        guest.start(fresh=True)
+        keep_bytecode(guest)
+        yield guest
     finally:
         guest.stop()
 

@@ -46,7 +46,13 @@ AREAS = """all => all.filter(area => area.offsetParent).map(area => area.getBoun
 IS_WIDER = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 
-@pytest.fixture(params=(*DESKTOPS, PHONE))
+@pytest.fixture(
+    params=(
+        PHONE,
+        DESKTOPS[0],
+        *(pytest.param(width, marks=pytest.mark.nightly) for width in DESKTOPS[1:]),
+    )
+)
 def tab(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     """Open a tab of a width."""
     opened = browser.new_page(viewport={"width": request.param, "height": 900})

@@ -24,7 +24,12 @@ DRIVERS, CORE = VARIABLES["vfio_modules_drivers"], VARIABLES["vfio_modules_core"
 
 
 @pytest.mark.parametrize(
-    ("setting", "modules"), [((), DRIVERS), (("NOIOMMU=y",), DRIVERS + CORE)], ids=["", "noiommu"]
+    ("setting", "modules"),
+    [
+        pytest.param((), DRIVERS, marks=pytest.mark.nightly),
+        (("NOIOMMU=y",), DRIVERS + CORE),
+    ],
+    ids=["", "noiommu"],
 )
 def test_each_module_of_dkms_conf_is_built(
     tmp_path: Path, setting: tuple[str, ...], modules: list[dict[str, str]]
