@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Mapping, NamedTuple, Sequence
 
-from .. import _text
 from .._discovery.devices import reference_path, states
 from .._discovery.driver_names import misnamed
 from .._discovery.vfio import is_built_in
@@ -38,7 +37,6 @@ from .last_applied import BootPlan, LastApplied
 
 _WAITS = "The last-applied configuration of armfleet.vfio.host_policy waits for the next boot.\n"
 # What the user accepted when that list was applied, by the kinds of allow.
-_ACCEPTED = "Accepted: "
 
 
 class Initramfs(NamedTuple):
@@ -65,7 +63,7 @@ class BootFileChanges(NamedTuple):
     def accepts_less_than(self, allow: Sequence[str]) -> bool:
         """Return whether a boot is waited for, and fewer kinds of use were accepted for it."""
         waiting = self.records[0].after if self.records else None
-        return waiting is not None and not set(allow) <= set(accepted(waiting))
+        return waiting is not None and not set(allow) <= set(last_applied.accepted(waiting))
 
 
 def contents(files: Files) -> dict[str, str | None]:
@@ -155,18 +153,8 @@ def accepting(change: FileChange, kinds: Sequence[str]) -> FileChange:
     """Return the change, with the accepted kinds of use if its file waits for the boot."""
     if change.path != last_applied.WAITS_FOR_BOOT or change.after is None:
         return change
-    every = sorted({*kinds, *accepted(change.after)})
-    return change._replace(after="%s%s%s\n" % (_WAITS, _ACCEPTED, ", ".join(every)))
-
-
-def accepted(content: str | None) -> list[str]:
-    """Return the kinds of use that were accepted for the boot which a file says is waited for."""
-    return [
-        kind
-        for line in _text.lines(content or "")
-        if line.startswith(_ACCEPTED)
-        for kind in line[len(_ACCEPTED) :].split(", ")
-    ]
+    every = sorted({*kinds, *last_applied.accepted(change.after)})
+    return change._replace(after="%s%s%s\n" % (_WAITS, last_applied.ACCEPTED, ", ".join(every)))
 
 
 def _with_initramfs(

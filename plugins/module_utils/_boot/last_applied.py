@@ -31,9 +31,9 @@ MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
 MODULES_LOAD = "/etc/modules-load.d/armfleet-vfio.conf"
 PATHS = (RULES, MODPROBE, MODULES_LOAD)
 
-
 # There while the last-applied configuration is for the next boot alone; that boot empties /run.
 WAITS_FOR_BOOT = "/run/armfleet-vfio-reboot-required"
+ACCEPTED = "Accepted: "
 MARK = "# Written by armfleet.vfio.host_policy. Do not edit: the next run replaces this file."
 _ENTRY, _NATIVE, _OPTIONS = "# policy: ", "# native: ", "# options: "
 _MACHINE = "# machine: "
@@ -105,6 +105,16 @@ class BootPlan(NamedTuple):
     initramfs_tool: str | None = None
     initramfs_modules: Sequence[str] = ()
     noiommu_before: bool | None = None
+
+
+def accepted(content: str | None) -> list[str]:
+    """Return the kinds of use that were accepted for the boot which a file says is waited for."""
+    return [
+        kind
+        for line in _text.lines(content or "")
+        if line.startswith(ACCEPTED)
+        for kind in line[len(ACCEPTED) :].split(", ")
+    ]
 
 
 def boot_plan(last_applied: LastApplied, machine: Machine) -> BootPlan:

@@ -11,7 +11,6 @@ from typing import Mapping, NamedTuple, Sequence
 
 from .._apply import symlinks
 from .._boot import driverctl, foreign_udev, in_sync, modprobe_d, modules_load_d
-from .._boot.boot_files import accepted
 from .._boot.forecast import Binding, BootForecast, BootState, ForeignConfig, OverrideSources
 from .._boot.installed_kernels import InstalledKernels, Kernel
 from .._boot.kmod_conf import parameters
@@ -21,6 +20,7 @@ from .._boot.last_applied import (
     RULES,
     WAITS_FOR_BOOT,
     LastApplied,
+    accepted,
     parse_header,
 )
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Sequence
 
-from .._apply.reconcile import DeviceOutcome, Outcome
 from .._model.device import Identity, State
 from .._model.steps import HostStep, HostStepKind, Step, StepKind
 from .._system.files import FileChange
 
 if TYPE_CHECKING:
+    from .._apply.reconcile import DeviceOutcome, Outcome
     from .._discovery.builtin_drivers import EarlyBinding
 
 _OF_NODES = (StepKind.SET_NODE_ACCESS, StepKind.LINK_NODES)
