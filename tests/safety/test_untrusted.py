@@ -104,6 +104,8 @@ def test_the_words_of_firmware_delete_nothing(guest: Guest, inventory: Path) -> 
     applied = apply_vfio(inventory, HOSTILE)
     assert applied.code == 0, applied.output
     device = read_machine(guest).at(HOSTILE)
+    # It looks for changed rules every three seconds.
+    guest.run("udevadm control --reload")
     for _round in range(2):
         guest.run(f"echo {device.name} > /sys/bus/platform/drivers/vfio-platform/unbind")
         guest.run("udevadm settle")
