@@ -195,9 +195,9 @@ devices:
       contains:
         kind:
           description:
-            - V(no_iommu_group), V(iommu_not_coherent), V(no_vfio_driver), V(no_unbind),
-              V(no_reset), V(unsigned_module), V(driverctl), V(foreign_rule) or V(other), or one of
-              the kinds of use in RV(devices[].in_use_by).
+            - V(no_iommu_group), V(no_firmware_id), V(iommu_not_coherent), V(no_vfio_driver),
+              V(no_unbind), V(no_reset), V(unsigned_module), V(driverctl), V(foreign_rule) or
+              V(other), or one of the kinds of use in RV(devices[].in_use_by).
             - V(no_registers) or V(provider) for a device that VFIO accepts and no program can use,
               such as a board's LEDs, or that the kernel may use without a driver, such as its
               interrupt controller.

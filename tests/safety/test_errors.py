@@ -190,6 +190,16 @@ CASES = {
     "has no IOMMU group": Case(
         on(PLAIN, "vfio", reset_required=False), PLAIN, "`unsafe_noiommu: true`"
     ),
+    "neither a compatible nor an ACPI node": Case(
+        {
+            "devices": [{"name": "alarmtimer.0.auto", "policy": "vfio"}],
+            "persistent": False,
+            "reset_required": False,
+            "unsafe_noiommu": True,
+        },
+        "alarmtimer.0.auto",
+        "Remove it from the list",
+    ),
     "is bound to VFIO without an IOMMU": Case(
         on(PLAIN, "vfio", unsafe_noiommu=False),
         PLAIN,

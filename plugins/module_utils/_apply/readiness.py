@@ -35,6 +35,7 @@ from .._system.sysfs import Sysfs
 NO_UNBIND = "no_unbind"
 NO_VFIO_DRIVER = "no_vfio_driver"
 NO_IOMMU_GROUP = "no_iommu_group"
+NO_FIRMWARE_ID = "no_firmware_id"
 CANNOT_RESET = "no_reset"
 UNSIGNED_MODULE = "unsigned_module"
 
@@ -45,6 +46,11 @@ _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-fle
 _RESET_BUILT_IN = (
     "`reset_required` differs, but %s is built into this kernel, so it can be set only at boot. "
     "Add %s.reset_required=0 (or 1) to the kernel command line, and reboot"
+)
+# vfio_platform_of_probe and vfio_platform_acpi_probe in drivers/vfio/platform.
+_NO_FIRMWARE_ID = (
+    "%s has neither a compatible nor an ACPI node, and VFIO rejects such devices (EINVAL): the "
+    "kernel made it, not the firmware. Remove it from the list"
 )
 _NO_RESET_AT_BOOT = (
     "%s has no reset function, and the next boot requires one, because nothing sets %s=0 for it. "
@@ -237,7 +243,7 @@ def _unready(
     sysfs: Sysfs, kmod: Kmod, given: Sequence[Identity], wanted: VfioSettings
 ) -> list[Problem]:
     """Return why VFIO will refuse devices."""
-    problems = []
+    problems = _without_firmware_id(given)
     why_no_group = {
         device: reason for device in given for reason in [_why_no_group(sysfs, device)] if reason
     }
@@ -257,6 +263,15 @@ def _unready(
             if has_no_reset(kmod, device)
         ]
     return problems
+
+
+def _without_firmware_id(given: Sequence[Identity]) -> list[Problem]:
+    brief = "it has no compatible and no ACPI node, which VFIO requires"
+    return [
+        Problem(_NO_FIRMWARE_ID % device.label, device, obstacle=Obstacle(NO_FIRMWARE_ID, brief))
+        for device in given
+        if not device.compatible and not device.acpi_path
+    ]
 
 
 def _why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
@@ -333,7 +348,7 @@ def unready_at_boot(
         ]
         return _is_on(value_at_boot(read, parameter) or default)
 
-    problems = []
+    problems = _without_firmware_id(for_vfio)
     if wanted.reset_required is None and is_set(_RESET_REQUIRED, "Y"):
         problems += [
             Problem(_NO_RESET_AT_BOOT % (device.label, _RESET_REQUIRED), device)

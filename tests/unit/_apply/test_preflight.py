@@ -264,3 +264,14 @@ def test_an_acpi_device_without_an_iommu_is_known(acpi: Board) -> None:
 def test_with_another_table_of_iommus_it_is_left_to_the_kernel(acpi: Board) -> None:
     acpi.kernel.put(f"{TABLES}/VIOT", b"")
     assert translates(acpi.kernel, SLOT_PATH) is None
+
+
+@pytest.mark.parametrize("runtime", [True, False])
+def test_a_device_that_the_kernel_made_by_itself_is_not_for_vfio(
+    board: Board, runtime: bool
+) -> None:
+    board.kernel.add_device("serial8250", None, ())
+    settings = {"reset_required": False, "unsafe_noiommu": True, "runtime": runtime}
+    message = refused(board, {"name": "serial8250", "policy": "vfio"}, **settings)
+    assert message.count("neither a compatible nor an ACPI node") == 1
+    assert is_given(board, dict(DMA, policy="vfio"), reset_required=False, unsafe_noiommu=True)

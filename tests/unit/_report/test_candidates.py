@@ -298,6 +298,15 @@ def test_without_an_iommu_every_device_is_a_candidate_once_vfio_does_without(boa
     assert board.kernel.driver_of(DMA) == "vfio-platform"
 
 
+def test_what_the_kernel_made_by_itself_is_no_candidate_even_then(board: Board) -> None:
+    board.kernel.add_device("serial8250", None, ())
+    board.kmod.load("vfio")
+    board.kernel.put("module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n")
+    serial = judged(board)["serial8250"]
+    assert serial["candidate"] is False
+    assert [reason["kind"] for reason in serial["why_not"]] == ["no_firmware_id"]
+
+
 def test_without_the_question_there_is_no_answer(board: Board) -> None:
     findings = board.inspect(None, with_candidates=False)
     (device,) = device_info.inspections(findings)["devices"][:1]
