@@ -97,6 +97,9 @@ def test_the_role_builds_the_drivers_without_a_reboot(
 ) -> None:
     running, _newer = releases
     boot_id = guest.boot_id()
+    without_lists = build(inventory, "--check")
+    assert "Run 'apt-get update' on the host first" in without_lists.refusal
+    guest.run("apt-get update", timeout=LONG)
     foreseen = build(inventory, "--check")
     assert foreseen.code == 0, foreseen.output
     assert guest.run("ls -d /usr/src/vfio-platform-* /var/lib/dkms", check=False).stdout == ""
