@@ -97,7 +97,7 @@ def _fetch_package(suite: str, work: Path) -> None:
     argv = ["mmdebstrap", "--mode=chrootless", "--variant=custom", "--arch=arm64"]
     # Nothing for arm64 is executed. A mirror that lags behind is good enough.
     argv += ["--skip=check/qemu", '--aptopt=Acquire::Check-Valid-Until "false"']
-    argv += [f"--customize-hook={_DOWNLOAD}", suite, os.devnull, *_mirror()]
+    argv += [f"--customize-hook={_DOWNLOAD}", suite, os.devnull, *mirror()]
     environment = {
         **os.environ,
         "PATH": _path(),
@@ -144,8 +144,8 @@ def _unpack(work: Path) -> Path:
     return trees
 
 
-def _mirror() -> list[str]:
-    """Return the Debian archive that this machine uses; empty for mmdebstrap's own default."""
+def mirror() -> list[str]:
+    """Return the Debian archive that this machine uses; empty lets mmdebstrap take its default."""
     chosen = os.environ.get("ARMFLEET_DEBIAN_MIRROR")
     if chosen:
         return [chosen]

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from extensions.simulator.debian_dtb import mirror
+
 from . import commands
 from .artefacts import Artefact
 from .errors import GuestError
-from .packages import ROOT_LIST, SUITE, mirror, names
+from .packages import ROOT_LIST, SUITE, names
 
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # What the system of the guest has beside root-packages.txt, so that its packages are managed.

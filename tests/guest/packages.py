@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from extensions.simulator.debian_dtb import mirror
+
 from . import commands
 from .artefacts import Artefact
 from .errors import GuestError
@@ -55,21 +57,6 @@ def names(path: Path) -> list[str]:
     """Return the packages of a list, one a line; '#' starts a comment."""
     lines = (line.split("#", 1)[0].strip() for line in path.read_text().splitlines())
     return [line for line in lines if line]
-
-
-def mirror() -> list[str]:
-    """Return the Debian archive that this machine uses; empty lets mmdebstrap take its default."""
-    chosen = os.environ.get("ARMFLEET_DEBIAN_MIRROR")
-    if chosen:
-        return [chosen]
-    targets = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(LABEL) $(SITE)", "Created-By: Packages"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
-    labelled = (line.partition(" ") for line in targets.splitlines())
-    return [site for label, _space, site in labelled if label == "Debian"][:1]
 
 
 def _mmdebstrap(target: Path, options: list[str], log: Path, suite: str = SUITE) -> None:
