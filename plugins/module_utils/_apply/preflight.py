@@ -63,6 +63,7 @@ def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problem
     unready = unreadiness(
         *(host.sysfs, host.kmod, plan.devices, plan.host_steps, request.settings), is_whole=is_whole
     )
+    unready_now = {problem.device for problem in unready}
     reasons = [
         *plan.boot_files.conflicts,
         *plan.link_conflicts,
@@ -72,7 +73,7 @@ def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problem
         *(
             problem
             for problem in _find_unready_at_boot(host, plan, boot.plans)
-            if problem.device not in {known.device for known in unready}
+            if problem.device not in unready_now
         ),
         *_refuse(plan, boot, hazards),
     ]

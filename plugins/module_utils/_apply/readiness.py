@@ -332,20 +332,17 @@ def unready_at_boot(
     wanted: VfioSettings,
     foreign: Sequence[Line],
 ) -> list[Problem]:
-    """Return devices that VFIO will refuse at the next boot, because nothing sets a parameter then.
+    """Return why VFIO will refuse devices at the next boot.
 
-    It may be set now: an earlier list leaves it, or somebody set it at a terminal. ``foreign`` are
-    the lines of others in modprobe.d.
+    A parameter that nothing sets then may be set now: an earlier list leaves it, or somebody set it
+    at a terminal. ``foreign`` are the lines of others in modprobe.d.
     """
 
     def is_set(parameter: str, default: str) -> bool:
-        module = parameter.partition(".")[0]
+        read = foreign
         # Options of modprobe.d are for modules.
-        read = [
-            line
-            for line in foreign
-            if line.location == KERNEL_COMMAND_LINE or not is_built_in(sysfs, module)
-        ]
+        if is_built_in(sysfs, parameter.partition(".")[0]):
+            read = [line for line in foreign if line.location == KERNEL_COMMAND_LINE]
         return _is_on(value_at_boot(read, parameter) or default)
 
     problems = _without_firmware_id(for_vfio)

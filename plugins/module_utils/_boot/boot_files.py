@@ -36,7 +36,6 @@ from . import (
 from .last_applied import BootPlan, LastApplied
 
 _WAITS = "The last-applied configuration of armfleet.vfio.host_policy waits for the next boot.\n"
-# What the user accepted when that list was applied, by the kinds of allow.
 
 
 class Initramfs(NamedTuple):

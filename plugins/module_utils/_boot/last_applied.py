@@ -33,6 +33,7 @@ PATHS = (RULES, MODPROBE, MODULES_LOAD)
 
 # There while the last-applied configuration is for the next boot alone; that boot empties /run.
 WAITS_FOR_BOOT = "/run/armfleet-vfio-reboot-required"
+# What the user accepted when that list was applied, by the kinds of allow.
 ACCEPTED = "Accepted: "
 MARK = "# Written by armfleet.vfio.host_policy. Do not edit: the next run replaces this file."
 _ENTRY, _NATIVE, _OPTIONS = "# policy: ", "# native: ", "# options: "

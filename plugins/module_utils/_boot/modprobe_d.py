@@ -70,11 +70,16 @@ class Line(NamedTuple):
     def label(self) -> str:
         return "%s has '%s'" % (self.location, self.text)
 
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        """What it sets: each parameter as "module.parameter", and the text that sets it."""
+        for word in self.rest if self.command == OPTIONS else ():
+            yield "%s.%s" % (self.module, canonical_name(word.partition("=")[0])), word
+
     def conflicts(self, parameters: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
         """Yield what it sets to another value than ``parameters``: its text, and their value."""
-        for word in self.rest if self.command == OPTIONS else ():
-            key, _equals, value = word.partition("=")
-            name = "%s.%s" % (self.module, canonical_name(key))
+        for name, word in self.settings:
+            value = word.partition("=")[2]
             wanted = parameters.get(name)
             if wanted is not None and (value[:1] in ("1", "y", "Y")) != wanted:
                 yield "%s.%s" % (self.module, word), wanted
@@ -146,15 +151,12 @@ def with_needs(modules: Iterable[str]) -> set[str]:
 
 def value_at_boot(known: Sequence[Line], parameter: str) -> str | None:
     """Return the value that lines of others give to "module.parameter"; the last one counts."""
-    module, _dot, name = parameter.partition(".")
-    value = None
-    for line in known:
-        for word in line.rest if line.command == OPTIONS and line.module == module else ():
-            key, equals, text = word.partition("=")
-            if canonical_name(key) == name:
-                # The kernel takes a name alone for true: param_set_bool in kernel/params.c.
-                value = text if equals else "1"
-    return value
+    words = [word for line in known for name, word in line.settings if name == parameter]
+    if not words:
+        return None
+    _key, equals, value = words[-1].partition("=")
+    # The kernel takes a name alone for true: param_set_bool in kernel/params.c.
+    return value if equals else "1"
 
 
 def find_conflicts(known: Sequence[Line], required: Requirements) -> list[str]:
