@@ -18,11 +18,10 @@ from typing import Any
 import pytest
 import yaml
 
-from extensions.simulator.host import Plan
 from tests.harness.hostile import answer, leave_shell, take_over, take_over_shell
 from tests.harness.playbook import Run, play, rows
 from tests.matrix.test_role import DRIVERS, PARTS, PLAYBOOKS, VARIABLES
-from tests.simulated.boards import device_tree, flattened
+from tests.simulated.boards import alike
 from tests.simulated.fleet import Fleet, fleet
 
 if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
@@ -39,10 +38,7 @@ NOT_PRINTABLE = "\x1b]0;title\x07\x9b31m\x00\u202e\u2028\udc80"
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Three boards, the hostile one first."""
     folder = tmp_path_factory.mktemp("hostile")
-    board, drivers = folder / "board.dtb", folder / "drivers.yml"
-    board.write_bytes(flattened(device_tree(PARTS)))
-    drivers.write_text(DRIVERS)
-    plans = [Plan(name, board, drivers) for name in BOARDS]
+    plans = alike(folder, BOARDS, PARTS, DRIVERS)
     with fleet(folder, plans, VARIABLES) as running:
         take_over(running, EVIL)
         yield running

@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from extensions.simulator.host import Plan
 from tests.harness.playbook import Run, play
-from tests.simulated.boards import Part, device_tree, flattened
+from tests.simulated.boards import Part, alike
 from tests.simulated.fleet import Fleet, fleet, root
 
 if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
@@ -81,10 +80,7 @@ def state(buses: Path, name: str) -> tuple[str | None, str]:
 
 @pytest.fixture
 def boards(tmp_path: Path) -> Iterator[Fleet]:
-    board, drivers = tmp_path / "board.dtb", tmp_path / "drivers.yml"
-    board.write_bytes(flattened(device_tree(PARTS)))
-    drivers.write_text(DRIVERS)
-    plans = [Plan(name, board, drivers) for name in BOARDS]
+    plans = alike(tmp_path, BOARDS, PARTS, DRIVERS)
     with fleet(tmp_path, plans, VARIABLES) as running:
         yield running
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from extensions.simulator.host import Plan
 from tests.harness.playbook import Run, play, rows
 from tests.matrix.test_role import DRIVERS, PARTS, VARIABLES
-from tests.simulated.boards import device_tree, flattened
+from tests.simulated.boards import alike
 from tests.simulated.fleet import Fleet, fleet
 
 GONE = ("gone-1", "gone-2")
@@ -28,10 +27,7 @@ LISTED = 2
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Two boards, and two hosts that cannot be reached."""
     folder = tmp_path_factory.mktemp("waves")
-    board, drivers = folder / "board.dtb", folder / "drivers.yml"
-    board.write_bytes(flattened(device_tree(PARTS)))
-    drivers.write_text(DRIVERS)
-    plans = [Plan(name, board, drivers) for name in ("one", "two")]
+    plans = alike(folder, ("one", "two"), PARTS, DRIVERS)
     gone = {"simulated": {name: {"ansible_host": f"/nowhere/{name}"} for name in GONE}}
     with fleet(folder, plans, VARIABLES, gone) as running:
         yield running

@@ -22,11 +22,11 @@ import yaml
 from playwright.sync_api import Page, expect
 from prometheus_client.parser import text_string_to_metric_families as metrics_of
 
-from extensions.simulator.host import Host, Plan, start
+from extensions.simulator.host import Host, start
 from extensions.simulator.inventory import inventory
 from tests.harness.playbook import Run, play
 from tests.report.fleet import large
-from tests.simulated.boards import Part, device_tree, flattened
+from tests.simulated.boards import Part, alike
 
 PLAYBOOK = "armfleet.vfio.report"
 PARTS = [Part("net", False, True, False, False, None), Part("dma", False, True, False, False, None)]
@@ -72,13 +72,8 @@ class Reported(NamedTuple):
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Start four boards, one of them without Python, and add hosts that cannot be reached."""
     directory = tmp_path_factory.mktemp("report")
-    board, drivers = directory / "board.dtb", directory / "drivers.yml"
-    board.write_bytes(flattened(device_tree(PARTS)))
-    drivers.write_text(DRIVERS)
     names = ("listed", "drifting", "untouched", "no-python")
-    hosts = start(
-        [Plan(name, directory / "board.dtb", directory / "drivers.yml") for name in names]
-    )
+    hosts = start(alike(directory, names, PARTS, DRIVERS))
     try:
         group = yaml.safe_load(inventory(hosts))
         content = group["simulated"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import libfdt
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from extensions.simulator.description import EPROBE_DEFER, Description, Driver, Habits, Module
 from extensions.simulator.devicetree import Node
+from extensions.simulator.host import Plan
 from extensions.simulator.machine import Machine, build
 
 KINDS = ("crypto", "dma", "net", "timer")
@@ -167,3 +169,11 @@ def _descriptions(draw: st.DrawFn) -> Description:
         modules=(*modules, Module("acme_late")),
         reset_functions={"acme,net": "vfio_platform_acmenet"},
     )
+
+
+def alike(folder: Path, names: Sequence[str], parts: Sequence[Part], drivers: str) -> list[Plan]:
+    """Return plans of boards with the same device tree and the same description of drivers."""
+    board, description = folder / "board.dtb", folder / "drivers.yml"
+    board.write_bytes(flattened(device_tree(parts)))
+    description.write_text(drivers)
+    return [Plan(name, board, description) for name in names]

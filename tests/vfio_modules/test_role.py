@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from extensions.simulator.host import Plan
 from tests.harness.hostile import answer, take_over
 from tests.harness.playbook import Run, play
 from tests.matrix.test_role import DRIVERS, PARTS
-from tests.simulated.boards import device_tree, flattened
+from tests.simulated.boards import alike
 from tests.simulated.fleet import Fleet, fleet, root
 
 if TYPE_CHECKING:
@@ -46,10 +45,7 @@ SUPPORT: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("modules")
-    board, drivers = folder / "board.dtb", folder / "drivers.yml"
-    board.write_bytes(flattened(device_tree(PARTS)))
-    drivers.write_text(DRIVERS)
-    with fleet(folder, [Plan(HOST, board, drivers)], {}) as running:
+    with fleet(folder, alike(folder, [HOST], PARTS, DRIVERS), {}) as running:
         take_over(running, HOST)
         yield running
 

@@ -7,22 +7,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from board import Board
+from loaded import loaded_by
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use import kinds
 
 ROOT = Path(__file__).parents[3]
-PACKAGE = "ansible_collections.armfleet.vfio.plugins.module_utils._in_use"
-LOADED = f"""\
-import sys
-import {PACKAGE}.checker
-print(*(name for name in sys.modules if name.startswith("{PACKAGE}.")))
-"""
 
 
 def test_each_kind_is_registered_by_the_name_of_its_checks() -> None:
@@ -56,12 +49,5 @@ def test_no_class_is_judged_by_two_kinds(board: Board) -> None:
 
 def test_the_checks_do_not_load_with_the_names() -> None:
     """A run without changes checks no device."""
-    root = next(path for path in Path(kinds.__file__).parents if path.name == "ansible_collections")
-    output = subprocess.run(
-        [sys.executable, "-c", LOADED],
-        stdout=subprocess.PIPE,
-        env={"PYTHONPATH": str(root.parent)},
-        text=True,
-        check=True,
-    ).stdout
-    assert set(output.split()) == {f"{PACKAGE}.checker", f"{PACKAGE}.kinds"}
+    loaded = {name for name in loaded_by("_in_use.checker") if name.startswith("_in_use.")}
+    assert loaded == {"_in_use.checker", "_in_use.kinds"}
