@@ -4,7 +4,7 @@
 
 """Simulated boards and two guests in one inventory, and all playbooks over them.
 
-There are 16 boards, and 200 in make nightly.
+There are 8 boards, and 200 in make nightly.
 
 The boards are made from device trees of real ones, so that no two lists are the same. One board
 fails in the second wave. In the last wave, two others fail and a host is unreachable.
@@ -69,7 +69,7 @@ class Size(NamedTuple):
 
 
 SIZES = {"nightly": Size(200, [2, 20, 60, "100%"])}
-SMALL = Size(16, [2, 6, 6, "100%"])
+SMALL = Size(8, [2, 3, 2, "100%"])
 
 
 class Whole(NamedTuple):
@@ -131,7 +131,7 @@ def whole(
     }
     with fleet(folder, plans, SETTINGS, others) as boards:
         # Wave 1 has only guests.
-        names = [plans[number].name for number in (claiming[4], claiming[-2], last)]
+        names = [plans[number].name for number in (claiming[1], claiming[-2], last)]
         yield Whole(size.waves, boards, guests, lists, *names)
 
 
