@@ -138,6 +138,16 @@ def _options(label: str, fields: Sequence[str]) -> dict[str, str]:
     return options
 
 
+def parse_path(label: str, text: str) -> str:
+    """Return a path as padded() does; raise SimulatorError, which begins with ``label``."""
+    if not _PATH.fullmatch(text):
+        raise SimulatorError(
+            f"{label} has {quoted(text)}, which is not an absolute ACPI path such as "
+            r"\_SB.PCI0.ETH0"
+        )
+    return padded(text)
+
+
 def padded(path: str) -> str:
     """Return a path with segments of four characters, as ACPICA pads them."""
     return "\\" + ".".join(segment.ljust(4, "_") for segment in path[1:].split("."))
@@ -163,8 +173,13 @@ def modalias(device: Extra) -> str:
     return f"acpi:{':'.join([device.acpi_hid or '', *device.acpi_cids])}:"
 
 
-def show_namespace(tree: Tree, devices: Sequence[Extra]) -> None:
-    """Show ACPI's nodes, whether or not they become devices of another bus."""
+def show_namespace(
+    tree: Tree, devices: Sequence[Extra], addresses: Mapping[str, str] | None = None
+) -> None:
+    """Show ACPI's nodes, whether or not they become devices of another bus.
+
+    ``addresses`` are _ADR by path. A node without a hardware ID has no modalias.
+    """
     paths = node_homes(devices)
     if not paths:
         return
@@ -174,9 +189,10 @@ def show_namespace(tree: Tree, devices: Sequence[Extra]) -> None:
         if device.acpi_path:
             attributes = {
                 "path": device.acpi_path,
-                "hid": device.acpi_hid or "",
-                "modalias": modalias(device),
-                **({"uid": device.acpi_uid} if device.acpi_uid is not None else {}),
+                "hid": device.acpi_hid,
+                "modalias": modalias(device) if device.acpi_hid else None,
+                "uid": device.acpi_uid,
+                "adr": (addresses or {}).get(device.acpi_path),
             }
             _show_node(tree, paths[device.acpi_path], attributes)
     table = iort(devices)
@@ -184,10 +200,12 @@ def show_namespace(tree: Tree, devices: Sequence[Extra]) -> None:
         tree.put("firmware/acpi/tables/IORT", table, 0o400)
 
 
-def _show_node(tree: Tree, home: str, attributes: Mapping[str, str]) -> None:
+def _show_node(tree: Tree, home: str, attributes: Mapping[str, str | None]) -> None:
     for name, value in attributes.items():
-        tree.put(f"{home}/{name}", value + "\n")
-    tree.put(f"{home}/uevent", f"MODALIAS={attributes['modalias']}\n")
+        if value is not None:
+            tree.put(f"{home}/{name}", value + "\n")
+    alias = attributes["modalias"]
+    tree.put(f"{home}/uevent", f"MODALIAS={alias}\n" if alias else "")
     tree.point(f"{home}/subsystem", "bus/acpi")
     tree.point(f"bus/acpi/devices/{home.rpartition('/')[2]}", home)
 

@@ -15,6 +15,7 @@ from .devicetree import Node
 from .errors import SimulatorError
 from .lines import quoted
 from .nodes import is_available
+from .pci_board import PciBoard
 from .population import Planned
 
 _SUGGESTIONS = 3
@@ -25,9 +26,11 @@ def uses_by_device(
     root: Node | None,
     planned: Sequence[Planned],
     aliases: Mapping[str, Sequence[str]],
+    board: PciBoard,
 ) -> dict[str, list[Carried]]:
     """Return what each device provides, by its name; raise SimulatorError for unknown devices."""
-    names = _names_by_address(description, planned, aliases)
+    names = {**_names_by_address(description, planned, aliases), **board.names()}
+    virtual = {str(function.address) for function in board.virtual_functions()}
     uses: dict[str, list[Carried]] = {}
     described: dict[tuple[str, str, str | None], Carried] = {}
     for use in description.carries:
@@ -36,6 +39,11 @@ def uses_by_device(
         if use.line is not None:
             if name is None:
                 raise SimulatorError(f"{use.line} {_reason(use.device, root, list(names))}")
+            if name in virtual and (use.mount_point or use.needs_interface or use.is_console):
+                raise SimulatorError(
+                    f"{use.line} describes a use of a virtual function, which does not exist at "
+                    "boot"
+                )
             known = described.setdefault((name, use.name, use.partition), use)
             if known is not use:
                 raise SimulatorError(f"{use.line} describes {use.name} again, after {known.line}")

@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .pci_ids import PciAddress, PciIdentity
+
 # Internal to the kernel: include/linux/errno.h.
 EPROBE_DEFER = 517
-BUSES = ("platform", "amba")
-VFIO_DRIVERS = {"platform": "vfio-platform", "amba": "vfio-amba"}
+BUSES = ("platform", "amba", "pci")
+VFIO_DRIVERS = {"platform": "vfio-platform", "amba": "vfio-amba", "pci": "vfio-pci"}
 CARRIED = ("net", "block", "tty", "dma")
 # The reset functions that Linux has (drivers/vfio/platform/reset).
 _RESET_FUNCTIONS = {
@@ -43,7 +45,9 @@ class Driver:
 
     ``remove`` is the duration of its remove in seconds, infinity if it never returns. ``makes``
     names the device that it creates below each device that is bound to it, and ``waits_for`` the
-    device without which it defers the probe.
+    device without which it defers the probe. ``pci_ids`` and ``vfio_ids`` are what pci_ids.alias
+    takes; those of the latter match only by driver_override, and are VFIO's. ``sriov`` is what its
+    remove does with virtual functions, "removed" or "kept"; without it, it cannot create any.
     """
 
     name: str
@@ -51,6 +55,8 @@ class Driver:
     compatible: tuple[str, ...] = ()
     amba_ids: tuple[str, ...] = ()
     hids: tuple[str, ...] = ()
+    pci_ids: tuple[str, ...] = ()
+    vfio_ids: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     module: str | None = None
     probe: Mapping[str, int] = field(default_factory=dict)
@@ -58,6 +64,7 @@ class Driver:
     remove: float = 0
     makes: str | None = None
     waits_for: str | None = None
+    sriov: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,76 @@ class Extra:
 
 
 @dataclass(frozen=True)
+class VirtualFunctions:
+    """The SR-IOV capability of a function: how many virtual functions it can have, and which.
+
+    ``driver`` is their native driver, that of the function itself if None.
+    """
+
+    total: int
+    device: int
+    offset: int = 1
+    stride: int = 1
+    driver: str | None = None
+
+    def address(self, physical: PciAddress, index: int) -> PciAddress:
+        return physical.moved(self.offset + self.stride * index)
+
+
+@dataclass(frozen=True)
+class Function:
+    """A PCI function.
+
+    ``driver`` is its native driver, "none" for no driver. A bridge leads to the buses ``secondary``
+    to ``subordinate``. Functions of the same ``iommu_group`` share one, those of "none" have none;
+    where it is None, ``has_acs`` decides. ``resets`` are names of reset_method.
+    """
+
+    address: PciAddress
+    identity: PciIdentity
+    driver: str | None = None
+    secondary: int | None = None
+    subordinate: int | None = None
+    has_acs: bool = True
+    iommu_group: str | None = None
+    resets: tuple[str, ...] = ("flr",)
+    virtual: VirtualFunctions | None = None
+    acpi_path: str | None = None
+    line: str = ""
+
+
+@dataclass(frozen=True)
+class RootBus:
+    """A PCI bus below no bridge; the paths are those of its host bridge's node."""
+
+    domain: int
+    number: int = 0
+    dt_path: str | None = None
+    acpi_path: str | None = None
+    line: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"pci{self.domain:04x}:{self.number:02x}"
+
+    @property
+    def bus_key(self) -> tuple[int, int]:
+        return self.domain, self.number
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The PCI functions of a board, and its root buses."""
+
+    roots: tuple[RootBus, ...] = ()
+    functions: tuple[Function, ...] = ()
+
+    @property
+    def all(self) -> tuple[RootBus | Function, ...]:
+        return (*self.roots, *self.functions)
+
+
+@dataclass(frozen=True)
 class Carried:
     """What a device provides while it is bound to its native driver; ``kind`` is in CARRIED.
 
@@ -133,6 +210,7 @@ class Description:
     drivers: tuple[Driver, ...] = ()
     modules: tuple[Module, ...] = ()
     devices: tuple[Extra, ...] = ()
+    pci: Topology = Topology()
     carries: tuple[Carried, ...] = ()
     reset_functions: Mapping[str, str] = field(default_factory=lambda: dict(_RESET_FUNCTIONS))
     dmi: Mapping[str, str] = field(default_factory=dict)

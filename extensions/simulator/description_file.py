@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
-from . import acpi, in_use
+from . import acpi, in_use, pci_lines
 from .description import (
     BUSES,
     CARRIED,
@@ -27,11 +27,15 @@ from .description import (
     Extra,
     Habits,
     Module,
+    Topology,
 )
 from .errors import SimulatorError
 from .lines import check_length, quoted, read_limited
+from .pci_ids import is_identifier
 
 _MOST_ENTRIES = 2000
+# PCI functions are in a list of their own.
+_BUSES_OF_DEVICES = ("platform", "amba")
 # The keys whose values are names of files or directories of /sys.
 _FILE_NAMES = ("name", "module", "makes")
 _FILE_NAME = re.compile(r"(?!\.\.?\Z)[ -.0-~]{1,255}")
@@ -79,6 +83,7 @@ def parse(text: str) -> Description:
     values["drivers"] = tuple(_driver(item) for item in _list("drivers", given))
     values["modules"] = tuple(_part(Module, "modules", item) for item in _list("modules", given))
     values["devices"] = _devices(_list("devices", given), numbers.get("devices", []))
+    values["pci"] = _pci(_list("pci", given), numbers.get("pci", []))
     values["carries"] = _carries(_list("carries", given), numbers.get("carries", []))
     for key in ("reset_functions", "dmi"):
         _check_kind(key, "Mapping", given.get(key, {}))
@@ -112,8 +117,17 @@ def _devices(entries: Sequence[object], numbers: Sequence[int]) -> tuple[Extra, 
 
 def _extra(given: object) -> Extra:
     extra = _part(Extra, "devices", given)
-    _choice("bus", extra.bus, BUSES)
+    _choice("bus", extra.bus, _BUSES_OF_DEVICES)
     return extra
+
+
+def _pci(entries: Sequence[object], numbers: Sequence[int]) -> Topology:
+    for entry in entries:
+        if not isinstance(entry, str):
+            raise SimulatorError(
+                f"pci: {quoted(entry)} is not a line such as '{pci_lines.EXAMPLE}'"
+            )
+    return pci_lines.parse_lines(_lines(entries, numbers))
 
 
 def _carries(entries: Sequence[object], numbers: Sequence[int]) -> tuple[Carried, ...]:
@@ -138,6 +152,14 @@ def _driver(given: object) -> Driver:
         values["remove"] = math.inf
     driver = _part(Driver, "drivers", values)
     _choice("bus", driver.bus, BUSES)
+    if driver.sriov is not None:
+        _choice("sriov", driver.sriov, ("removed", "kept"))
+    for identifier in (*driver.pci_ids, *driver.vfio_ids):
+        if not is_identifier(identifier):
+            raise SimulatorError(
+                f"drivers: {quoted(identifier)} is neither an id such as 8086:10d3 nor a class "
+                "such as 010802"
+            )
     return driver
 
 

@@ -6,19 +6,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from .description import Carried, Driver
 from .tree import File
 
 
+class Offspring(Protocol):
+    """Devices that the driver of another device creates."""
+
+    def appear(self, driver: Driver) -> None:
+        """Act as the driver does at the end of its probe."""
+
+    def vanish(self, driver: Driver) -> None:
+        """Act as the driver does in its remove."""
+
+
 @dataclass(eq=False)
 class Device:
-    """A device on the platform or the AMBA bus.
+    """A device on a bus.
 
     ``home`` is its directory, ``streams`` are its stream IDs at ``iommu``, and ``held_by`` is the
     thread that holds the device's lock. ``acpi_home`` is the directory of its ACPI node, and
     ``native`` the described name of its native driver.
+
+    Its bus adds ``files`` and ``bus_properties`` of its events. ``refuse_probe`` returns the errno
+    with which the bus refuses to probe it with any driver, and ``refuse_vfio`` that of the bus's
+    VFIO driver, 0 if they do not. One that is not ``is_matchable`` is matched by no driver.
     """
 
     name: str
@@ -42,6 +58,12 @@ class Device:
     driver: Driver | None = None
     group: Group | None = None
     made: Device | None = None
+    files: Mapping[str, File] = field(default_factory=dict)
+    bus_properties: tuple[str, ...] = ()
+    refuse_probe: Callable[[], int] = lambda: 0
+    refuse_vfio: Callable[[], int] = lambda: 0
+    is_matchable: bool = True
+    offspring: Offspring | None = None
     held_by: int | None = None
     is_present: bool = True
     suppliers: list[DeviceLink] = field(default_factory=list)

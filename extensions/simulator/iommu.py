@@ -48,6 +48,10 @@ class Groups:
         self._add(device, shared or self._new())
         return 0
 
+    def join_with(self, device: Device, peer: Device | None) -> None:
+        """Add the device to the group of ``peer``, or to a new one."""
+        self._add(device, peer.group if peer and peer.group else self._new())
+
     def join_unsafe(self, device: Device) -> None:
         """Create a no-IOMMU group of VFIO for the device."""
         group = self._new(is_noiommu=True)

@@ -10,6 +10,7 @@ Each of its errors is an OSError with the errno that the kernel gives.
 from __future__ import annotations
 
 import errno
+import fnmatch
 import math
 import re
 import threading
@@ -22,6 +23,7 @@ from typing import Protocol
 from .description import BUSES, EPROBE_DEFER, Driver, Habits
 from .device import Device, DeviceLink
 from .iommu import Groups
+from .pci_ids import alias
 from .provided import Provided
 from .tree import Tree, failure
 
@@ -29,6 +31,8 @@ from .tree import Tree, failure
 _LONGEST_OVERRIDE = 4094
 _WRITE_ONLY = 0o200
 _AWAITS = "waiting_for_supplier"
+# Drivers that set driver_managed_dma: their devices do not affect who owns the IOMMU group.
+_MANAGES_DMA = frozenset({("pci", "pcieport"), ("pci", "pci-stub")})
 _ACTIONS = (b"add", b"remove", b"change", b"move", b"online", b"offline", b"bind", b"unbind")
 
 
@@ -40,6 +44,8 @@ class Subsystem(Protocol):
     def remove(self, device: Device) -> None: ...
 
     def claims(self, driver: Driver) -> bool: ...
+
+    def is_idle(self, device: Device) -> bool: ...
 
 
 class Kernel:
@@ -67,12 +73,24 @@ class Kernel:
     def add_device(self, device: Device) -> None:
         """Add a device and probe it at once, as at hotplug."""
         with self.changed:
+            self.create_device(device)
+            if self._autoprobe[device.bus]:
+                self._attach(device)
+            self._retry_deferred()
+
+    def create_device(self, device: Device) -> None:
+        """Add a device without a probe, as device_add does before a bus has set it up."""
+        with self.changed:
             self._show_device(device)
             self.devices[device.bus, device.name] = device
-            self._tell("add", device)
+            self.announce("add", device)
             if self.habits.groups_at_boot:
                 self.groups.join(device)
-            if self._autoprobe[device.bus]:
+
+    def attach(self, device: Device) -> None:
+        """Probe a device with each matching driver, as device_attach in drivers/base/dd.c."""
+        with self.changed:
+            if device.driver is None:
                 self._attach(device)
             self._retry_deferred()
 
@@ -80,7 +98,7 @@ class Kernel:
         """Remove a device, as the removal of a device tree overlay does."""
         with self.changed:
             if device.driver:
-                self._release(device)
+                self._release_locked(device)
             device.is_present = False
             del self.devices[device.bus, device.name]
             self._deferred.pop(device, None)
@@ -91,6 +109,7 @@ class Kernel:
                 self.tree.remove(f"{device.acpi_home}/physical_node")
             self.tree.remove(f"bus/{device.bus}/devices/{device.name}")
             self.tree.remove(device.home)
+            self.announce("remove", device)
 
     def register(self, driver: Driver) -> None:
         """Add a driver, and bind matching devices that have no driver to it."""
@@ -225,11 +244,12 @@ class Kernel:
         if _is_waiting(device):
             return -EPROBE_DEFER
         subsystem = self._subsystem(driver)
-        refusal = self.groups.configure(device, is_native=subsystem is None)
+        is_native = subsystem is None and (driver.bus, driver.name) not in _MANAGES_DMA
+        refusal = self.groups.configure(device, is_native=is_native)
         if refusal:
             return -refusal
         self._show_bound(driver, device)
-        refusal = driver.probe.get(device.name, driver.probe.get("*", 0))
+        refusal = device.refuse_probe() or driver.probe.get(device.name, driver.probe.get("*", 0))
         if not refusal and driver.waits_for and not self._is_bound(driver.waits_for):
             refusal = EPROBE_DEFER
         if subsystem and not refusal:
@@ -258,8 +278,10 @@ class Kernel:
             self.provided.show(device)
         if driver.makes:
             self._make(driver.makes, device)
+        if device.offspring:
+            device.offspring.appear(driver)
         self._is_triggered = True
-        self._tell("bind", device)
+        self.announce("bind", device)
 
     def _retry_deferred(self) -> None:
         while self._is_triggered:
@@ -288,6 +310,8 @@ class Kernel:
             device.made = None
         # Before remove() runs, so that sysfs shows no driver if it hangs there.
         self._hide_bound(driver, device)
+        if device.offspring:
+            device.offspring.vanish(driver)
         subsystem = self._subsystem(driver)
         if subsystem:
             subsystem.remove(device)
@@ -297,11 +321,22 @@ class Kernel:
         device.driver = None
         for link in device.consumers:
             link.is_ending = False
-        self._tell("unbind", device)
+        self.announce("unbind", device)
 
-    def _tell(self, action: str, device: Device) -> None:
+    def announce(self, action: str, device: Device) -> None:
+        """Send an event of a device to user space."""
         if self.tell:
             self.tell(action, device)
+
+    def is_idle(self, device: Device) -> bool:
+        """Return whether a subsystem's driver has suspended the device, which nobody uses."""
+        return any(subsystem.is_idle(device) for subsystem in self.subsystems)
+
+    @contextmanager
+    def locked(self, device: Device) -> Iterator[None]:
+        """Hold the lock of a device."""
+        with self.changed, self._holding(device):
+            yield
 
     def _take_time(self, seconds: float) -> None:
         end = math.inf if seconds == math.inf else time.monotonic() + seconds
@@ -359,6 +394,8 @@ class Kernel:
             lambda data: self._store_override(device, data),
         )
         self.tree.put(f"{home}/uevent", lambda: uevent(device), 0o644, _store_uevent)
+        for name, file in device.files.items():
+            self.tree.add(f"{home}/{name}", file)
         if device.of_path is not None:
             self.tree.point(f"{home}/of_node", f"firmware/devicetree/base{device.of_path}")
         if device.of_path is not None or device.acpi_home is not None:
@@ -415,7 +452,9 @@ class Kernel:
 
 
 def matches(driver: Driver, device: Device) -> bool:
-    """platform_match in drivers/base/platform.c and amba_match in drivers/amba/bus.c."""
+    """Return whether a driver matches, as platform_match, amba_match and pci_bus_match do."""
+    if not device.is_matchable:
+        return False
     if device.override is not None:
         return device.override == driver.name
     return (
@@ -423,7 +462,13 @@ def matches(driver: Driver, device: Device) -> bool:
         or not {device.hid, *device.cids}.isdisjoint(driver.hids)
         or device.amba_id in driver.amba_ids
         or device.name in driver.devices
+        or matches_modalias(driver, device.modalias)
     )
+
+
+def matches_modalias(driver: Driver, modalias: str) -> bool:
+    """Return whether an id of the driver matches a PCI function; those of VFIO never do."""
+    return any(fnmatch.fnmatchcase(modalias, alias(identifier)) for identifier in driver.pci_ids)
 
 
 def _is_waiting(device: Device) -> bool:
@@ -461,4 +506,5 @@ def uevent_properties(device: Device) -> list[str]:
     """Return the properties of a device in an event of the kernel, each as 'KEY=value'."""
     driver = [f"DRIVER={device.driver.name}"] if device.driver else []
     amba = [f"AMBA_ID={device.amba_id}"] if device.bus == "amba" else []
-    return [*driver, *device.of_properties, *amba, f"MODALIAS={device.modalias}"]
+    own = [*amba, *device.bus_properties]
+    return [*driver, *device.of_properties, *own, f"MODALIAS={device.modalias}"]

@@ -12,12 +12,17 @@ from dataclasses import dataclass, field, replace
 
 from . import acpi
 from .addressing import uses_by_device
-from .description import VFIO_DRIVERS, Carried, Description, Driver, Extra, Module
+from .description import VFIO_DRIVERS, Carried, Description, Driver, Module
 from .device import Device
 from .devicetree import Node
 from .kernel import Kernel, matches
 from .modules import Modules
 from .network import Interface
+from .nodes import of_properties
+from .pci import Pci
+from .pci_board import PciBoard, native_drivers
+from .pci_ids import ANY
+from .pci_nodes import acpi_addresses
 from .population import Planned, population
 from .provided import consoles, mac_address
 from .suppliers import suppliers
@@ -55,6 +60,18 @@ _VFIO_MODULES = (
     Module("vfio_platform_base", needs=("vfio",)),
     Module("vfio_platform", needs=("vfio_platform_base",), parameters={"reset_required": "Y"}),
     Module("vfio_amba", needs=("vfio_platform_base",)),
+    Module("vfio_pci_core", needs=("vfio",)),
+    Module(
+        "vfio_pci",
+        needs=("vfio_pci_core", "vfio"),
+        parameters={
+            "disable_denylist": "N",
+            "disable_idle_d3": "N",
+            "enable_sriov": "N",
+            "ids": "",
+            "nointxmask": "N",
+        },
+    ),
 )
 
 
@@ -66,6 +83,7 @@ class Machine:
     kernel: Kernel
     modules: Modules
     vfio: Vfio
+    pci: Pci
     uses: tuple[Carried, ...] = ()
     watch: Watch = field(default_factory=Watch)
 
@@ -98,16 +116,24 @@ def build(root: Node | None, description: Description | None = None) -> Machine:
     if root:
         _show_device_tree(tree, root)
     _show_dmi(tree, description.dmi)
-    acpi.show_namespace(tree, description.devices)
-    kernel = Kernel(tree, description.kernel)
     planned = population(root) if root else []
-    devices = _devices(planned, description)
+    board = PciBoard(description, planned, has_device_tree=root is not None)
+    nodes = [*description.devices, *board.acpi_nodes]
+    acpi.show_namespace(tree, nodes, acpi_addresses(board.functions))
+    aliases = _aliases(root) if root else {}
+    carried = uses_by_device(description, root, planned, aliases, board)
+    kernel = Kernel(tree, description.kernel)
+    devices = [
+        *_planned_devices(root, planned, aliases, carried),
+        *_extras(description, board, carried),
+    ]
     for device in devices:
         kernel.add_device(device)
     _link(kernel, root, planned, devices)
+    pci = board.connect(kernel, devices, carried, aliases)
     drivers = [*description.drivers, *_vfio_drivers(description)]
     if description.natives == "each":
-        drivers += _natives(devices, drivers)
+        drivers += [*_natives(devices, drivers), *native_drivers(board, drivers)]
     modules = Modules(kernel, _modules(description), drivers)
     vfio = Vfio(kernel, description.reset_functions, modules.request)
     kernel.subsystems.append(vfio)
@@ -115,13 +141,21 @@ def build(root: Node | None, description: Description | None = None) -> Machine:
     modules.boot()
     kernel.relax_links()
     _show_console(tree, devices)
-    return Machine(tree, kernel, modules, vfio, description.carries)
+    return Machine(tree, kernel, modules, vfio, pci, description.carries)
 
 
 def _vfio_drivers(description: Description) -> list[Driver]:
     if description.kernel.vfio == "absent":
         return []
-    return [Driver(name, bus, module=name.replace("-", "_")) for bus, name in VFIO_DRIVERS.items()]
+    return [
+        Driver(
+            name,
+            bus,
+            vfio_ids=(ANY,) if bus == "pci" else (),
+            module=name.replace("-", "_"),
+        )
+        for bus, name in VFIO_DRIVERS.items()
+    ]
 
 
 def _modules(description: Description) -> list[Module]:
@@ -182,14 +216,16 @@ def _add_described(drivers: dict[tuple[str, str], Driver], device: Device) -> No
     drivers[key] = replace(known, devices=(*known.devices, device.name))
 
 
-def _devices(planned: Sequence[Planned], description: Description) -> list[Device]:
-    root = planned[0].node if planned else None
-    while root and root.parent:
-        root = root.parent
-    phandles = _phandles(root) if root else {}
-    aliases = _aliases(root) if root else {}
-    carried = uses_by_device(description, root, planned, aliases)
-    console = _console_path(root) if root else None
+def _planned_devices(
+    root: Node | None,
+    planned: Sequence[Planned],
+    aliases: dict[str, list[str]],
+    carried: Mapping[str, Sequence[Carried]],
+) -> list[Device]:
+    if root is None:
+        return []
+    phandles = _phandles(root)
+    console = _console_path(root)
     by_node: dict[str, Device] = {}
     homes: dict[str, str] = {}
     for device in planned:
@@ -199,7 +235,7 @@ def _devices(planned: Sequence[Planned], description: Description) -> list[Devic
         by_node[device.node.path] = _device(device, homes[device.node.path], aliases, carries)
     for device in planned:
         _translate(by_node, phandles, device.node)
-    return [*by_node.values(), *_extras(description.devices, carried)]
+    return [*by_node.values()]
 
 
 def _device(
@@ -224,24 +260,15 @@ def _device(
     )
 
 
-def of_properties(node: Node, kind: str, aliases: Sequence[str]) -> Iterator[str]:
-    """Yield event properties of a device's node, as of_device_uevent in drivers/of/device.c."""
-    compatible = node.strings("compatible")
-    yield f"OF_NAME={node.name.partition('@')[0]}"
-    yield f"OF_FULLNAME={node.path}"
-    if kind != "(null)":
-        yield f"OF_TYPE={kind}"
-    for number, value in enumerate(compatible):
-        yield f"OF_COMPATIBLE_{number}={value}"
-    yield f"OF_COMPATIBLE_N={len(compatible)}"
-    for number, alias in enumerate(aliases):
-        yield f"OF_ALIAS_{number}={alias}"
-
-
-def _extras(extras: Sequence[Extra], carried: Mapping[str, Sequence[Carried]]) -> Iterator[Device]:
-    homes, nodes = acpi.homes(extras), acpi.node_homes(extras)
+def _extras(
+    description: Description, board: PciBoard, carried: Mapping[str, Sequence[Carried]]
+) -> Iterator[Device]:
+    companions = board.companions()
+    extras = [extra for extra in description.devices if extra.acpi_path not in companions]
+    homes = acpi.homes(extras)
+    nodes = acpi.node_homes([*description.devices, *board.acpi_nodes])
     streams = acpi.streams(extras)
-    smmu = _smmu() if streams else None
+    smmu = _smmu() if streams or board.needs_iommu else None
     if smmu:
         yield smmu
     for extra in extras:

@@ -18,14 +18,13 @@ from typing import NamedTuple, NoReturn
 
 from .description import Driver, Module
 from .kernel import Kernel
+from .kstrtox import kstrtobool
+from .pci_ids import alias
 from .tree import File, failure
-from .vfio import NOIOMMU
+from .vfio import ENABLE_SRIOV, NOIOMMU
 
-# kstrtobool in lib/kstrtox.c reads only these first characters.
-_TRUE = ("1", "y", "t", "on")
-_FALSE = ("0", "n", "f", "of")
 # Parameters that the kernel lets root change while the module is loaded.
-_WRITABLE = (NOIOMMU,)
+_WRITABLE = (NOIOMMU, ENABLE_SRIOV)
 
 
 class ModprobeError(Exception):
@@ -197,6 +196,8 @@ class Modules:
                 aliases += [f"of:N*T*C{compatible}", f"of:N*T*C{compatible}C*"]
             aliases += [f"amba:d{number}*" for number in driver.amba_ids]
             aliases += [f"acpi*:{hid}:*" for hid in driver.hids]
+            aliases += [alias(identifier) for identifier in driver.pci_ids]
+            aliases += [alias(identifier, "vfio_pci") for identifier in driver.vfio_ids]
         return aliases
 
     def _with_needs(self, name: str) -> Iterator[str]:
@@ -376,21 +377,14 @@ def _underscored(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _flag(value: str) -> str | None:
-    """Return a boolean as the kernel shows it, or None if the value is invalid."""
-    if value.lower().startswith(_TRUE):
-        return "Y"
-    return "N" if value.lower().startswith(_FALSE) else None
-
-
 def _checked(value: str, default: str) -> str:
     """Return a parameter's value as the kernel shows it; a default of Y or N means a boolean."""
     if default not in ("Y", "N"):
         return value
-    flag = _flag(value)
+    flag = kstrtobool(value)
     if flag is None:
         raise failure(errno.EINVAL)
-    return flag
+    return "Y" if flag else "N"
 
 
 def _store_flag(file: File, data: bytes) -> None:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from .devicetree import Node
 
@@ -24,6 +24,20 @@ def is_compatible(node: Node, wanted: Collection[str]) -> bool:
 def base_name(node: Node) -> str:
     """Return the name without its unit address."""
     return node.name.partition("@")[0]
+
+
+def of_properties(node: Node, kind: str, aliases: Sequence[str]) -> Iterator[str]:
+    """Yield event properties of a device's node, as of_device_uevent in drivers/of/device.c."""
+    compatible = node.strings("compatible")
+    yield f"OF_NAME={node.name.partition('@')[0]}"
+    yield f"OF_FULLNAME={node.path}"
+    if kind != "(null)":
+        yield f"OF_TYPE={kind}"
+    for number, value in enumerate(compatible):
+        yield f"OF_COMPATIBLE_{number}={value}"
+    yield f"OF_COMPATIBLE_N={len(compatible)}"
+    for number, alias in enumerate(aliases):
+        yield f"OF_ALIAS_{number}={alias}"
 
 
 def first_cell(node: Node, name: str) -> int | None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
@@ -22,6 +23,8 @@ _FIRST_INDEX = 1000
 # Major numbers by how the names of disks begin; the minor numbers are those of no real disk.
 _MAJORS = {"mmcblk": 179, "nvme": 259, "mtdblock": 31, "sd": 8, "hd": 3}
 _DYNAMIC_MAJOR = 254
+# A disk of NVMe is below its controller: nvme_init_ctrl in drivers/nvme/host/core.c.
+_NVME_DISK = re.compile(r"(nvme\d+)n\d+")
 _FIRST_MINOR = 1 << 19
 
 
@@ -46,14 +49,14 @@ class Provided:
 
     def show(self, device: Device) -> None:
         for carried in device.carries:
-            home = f"{device.home}/{carried.kind}/{carried.name}"
+            home = f"{_parent(device, carried)}/{carried.name}"
             self._tree.make_folder(home)
             if carried.kind == "net":
                 self._show_interface(device, home, carried)
             if carried.kind == "block":
                 self._show_disk(device, home, carried)
             if carried.kind == "tty":
-                self._show_class(device, home, "tty", carried.name)
+                self._show_class(device.home, home, "tty", carried.name)
             if carried.kind == "dma":
                 self._tree.put(f"{home}/in_use", "1\n")
             if carried.kind == "iommu":
@@ -65,7 +68,7 @@ class Provided:
             for link in _class_links(carried):
                 if self._tree.lookup(link):
                     self._tree.remove(link)
-        for kind in {carried.kind for carried in device.carries}:
+        for kind in {_directory(carried) for carried in device.carries}:
             self._tree.remove(f"{device.home}/{kind}")
 
     def _show_interface(self, device: Device, home: str, carried: Carried) -> None:
@@ -78,13 +81,19 @@ class Provided:
             ("type", "1"),
         ):
             self._tree.put(f"{home}/{name}", content + "\n")
-        self._show_class(device, home, "net", carried.name)
+        self._show_class(device.home, home, "net", carried.name)
 
     def _show_disk(self, device: Device, home: str, carried: Carried) -> None:
         mount_point = None if carried.partition else carried.mount_point
         if not self._tree.lookup(f"{home}/dev"):
             self._show_block(home, carried.name, "disk", mount_point)
-            self._show_class(device, home, "block", carried.name)
+            controller = _controller(carried)
+            if controller:
+                parent = f"{device.home}/nvme/{controller}"
+                self._show_class(device.home, parent, "nvme", controller)
+                self._show_class(parent, home, "block", carried.name)
+            else:
+                self._show_class(device.home, home, "block", carried.name)
             self._tree.point(f"block/{carried.name}", home)
         if carried.partition:
             number = carried.partition[len(carried.name) :].lstrip("p")
@@ -113,12 +122,29 @@ class Provided:
         major = next(majors, _DYNAMIC_MAJOR)
         return f"{major}:{self._minors[name]}"
 
-    def _show_class(self, device: Device, home: str, kind: str, name: str) -> None:
-        self._tree.point(f"{home}/device", device.home)
+    def _show_class(self, parent: str, home: str, kind: str, name: str) -> None:
+        self._tree.point(f"{home}/device", parent)
         self._tree.point(f"{home}/subsystem", f"class/{kind}")
         self._tree.point(f"class/{kind}/{name}", home)
         if not self._tree.lookup(f"{home}/uevent"):
             self._tree.put(f"{home}/uevent", _uevent(kind, name), 0o644, self._store_uevent)
+
+
+def _controller(carried: Carried) -> str | None:
+    """Return the name of the controller between a device and its disk, if there is one."""
+    match = _NVME_DISK.fullmatch(carried.name) if carried.kind == "block" else None
+    return match.group(1) if match else None
+
+
+def _directory(carried: Carried) -> str:
+    """Return the directory in that of the device, below which something is provided."""
+    return "nvme" if _controller(carried) else carried.kind
+
+
+def _parent(device: Device, carried: Carried) -> str:
+    controller = _controller(carried)
+    parent = f"{device.home}/{_directory(carried)}"
+    return f"{parent}/{controller}" if controller else parent
 
 
 def mac_address(index: int) -> str:
@@ -151,5 +177,6 @@ def _disk_uevent(number: Callable[[], str], name: str, kind: str) -> bytes:
 def _class_links(carried: Carried) -> Iterator[str]:
     yield f"class/{carried.kind}/{carried.name}"
     if carried.kind == "block":
+        yield f"class/nvme/{_controller(carried)}"
         yield f"block/{carried.name}"
         yield f"class/block/{carried.partition}"

@@ -109,6 +109,10 @@ class Tree:
             folder = entry
         return folder
 
+    def add(self, path: str, entry: Entry) -> None:
+        folder, _slash, name = path.rpartition("/")
+        self.make_folder(folder).entries[name] = entry
+
     def put(
         self,
         path: str,
@@ -117,12 +121,12 @@ class Tree:
         store: Store | None = None,
     ) -> File:
         file = File(content.encode() if isinstance(content, str) else content, mode, store)
-        self._place(path, file)
+        self.add(path, file)
         return file
 
     def point(self, path: str, target: str) -> None:
         """Make a link; both paths are relative to the root."""
-        self._place(path, Link(relpath(join("/", target), join("/", dirname(path)))))
+        self.add(path, Link(relpath(join("/", target), join("/", dirname(path)))))
 
     def remove(self, path: str) -> None:
         """Remove an entry with everything below it."""
@@ -189,10 +193,6 @@ class Tree:
         parent = self.find(dirname(path))
         entry = parent.entries.get(path.rpartition("/")[2]) if isinstance(parent, Folder) else None
         return entry.target if isinstance(entry, Link) else None
-
-    def _place(self, path: str, entry: Entry) -> None:
-        folder, _slash, name = path.rpartition("/")
-        self.make_folder(folder).entries[name] = entry
 
 
 def _parts(path: str) -> list[str]:

@@ -7,7 +7,8 @@
 Match values with glob characters go through fnmatch, all others are compared; values that are
 assigned, TEST and PROGRAM have ``$env{}``, ``$kernel`` and the like filled in. An event has the
 properties at the time when the kernel sent it, including DRIVER; ATTR and TEST read the current
-state. The few programs by which rules create links are simulated.
+state, which a removed device does not have. The few programs by which rules create links are
+simulated.
 """
 
 from __future__ import annotations
@@ -107,8 +108,9 @@ class Udev:
     def _settle(self) -> None:
         while self._events:
             event = self._events.popleft()
-            if event.device.is_present:
+            if event.device.is_present or event.action == "remove":
                 self.run(event)
+            if event.device.is_present:
                 # Runs after all rules, as RUN of 80-drivers.rules does.
                 modalias = event.properties["MODALIAS"]
                 self._load_modules(["--use-blacklist", "--quiet", "--", modalias])

@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""vfio-platform and vfio-amba: what they require of a device, and the nodes that they create.
+"""Drivers of VFIO: what they require of a device, and the nodes that they create.
 
-See drivers/vfio/platform/vfio_platform_common.c and drivers/vfio/group.c.
+See drivers/vfio/platform/vfio_platform_common.c, drivers/vfio/pci/vfio_pci_core.c and
+drivers/vfio/group.c.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .tree import File, Tree
 
 RESET_REQUIRED = "module/vfio_platform/parameters/reset_required"
 NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
+ENABLE_SRIOV = "module/vfio_pci/parameters/enable_sriov"
+_DISABLE_IDLE_D3 = "module/vfio_pci/parameters/disable_idle_d3"
 
 
 class Vfio:
@@ -42,14 +45,21 @@ class Vfio:
             self.nodes.put("vfio", mode=0o666)
 
     def claims(self, driver: Driver) -> bool:
-        return driver.name == VFIO_DRIVERS[driver.bus]
+        return driver.name == VFIO_DRIVERS.get(driver.bus) or bool(driver.vfio_ids)
+
+    def is_idle(self, device: Device) -> bool:
+        """Return whether the device is in a low-power state: bound to vfio-pci and not open."""
+        if device.bus != "pci" or device not in self._numbers or self._is_on(_DISABLE_IDLE_D3):
+            return False
+        node = self.nodes.find(f"devices/vfio{self._numbers[device]}")
+        return not (isinstance(node, File) and node.opened)
 
     def probe(self, driver: Driver, device: Device) -> int:
         """Return an errno, or 0."""
-        if not device.compatible and device.hid is None:
-            return errno.EINVAL
-        if not self._has_reset(device) and self._needs_reset(driver):
-            return errno.ENOENT
+        is_platform = driver.bus != "pci"
+        refusal = self._refuse_platform(driver, device) if is_platform else device.refuse_vfio()
+        if refusal:
+            return refusal
         if device.group is None:
             if not self._is_on(NOIOMMU):
                 return errno.EINVAL
@@ -72,6 +82,13 @@ class Vfio:
     def is_group_open(self) -> bool:
         """Return whether any group's node is open."""
         return any(device.group and device.group.is_owned for device in self._numbers)
+
+    def _refuse_platform(self, driver: Driver, device: Device) -> int:
+        if not device.compatible and device.hid is None:
+            return errno.EINVAL
+        if not self._has_reset(device) and self._needs_reset(driver):
+            return errno.ENOENT
+        return 0
 
     def _has_reset(self, device: Device) -> bool:
         module = self.reset_functions.get(device.compatible[0]) if device.compatible else None

@@ -13,7 +13,17 @@ import struct
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Dict, Iterator, MutableMapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Callable,
+    Dict,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import (
@@ -25,7 +35,11 @@ from extensions.simulator.description import EPROBE_DEFER, Description, Driver, 
 from extensions.simulator.device import Device
 from extensions.simulator.devicetree import Node
 from extensions.simulator.machine import DEVICE_TREE as TREE
-from extensions.simulator.machine import Machine, build, of_properties
+from extensions.simulator.machine import Machine, build
+from extensions.simulator.nodes import of_properties
+from extensions.simulator.pci import Surroundings
+from extensions.simulator.pci_lines import parse_lines
+from extensions.simulator.pci_topology import Buses
 from extensions.simulator.tree import File, Folder, Link, Tree
 from extensions.simulator.udev import Udev, event_of
 from extensions.simulator.vfio import NOIOMMU, RESET_REQUIRED
@@ -56,6 +70,7 @@ Snapshot = Dict[str, Tuple[str, str, int]]
 
 AMBA_ID = "00041011"
 _IOMMU = "arm,mmu-500"
+_PORT_DRIVER = Driver("pcieport", "pci", pci_ids=("060400",))
 _RESET_MODULE = "vfio_platform_reset"
 # Seconds until a write is regarded as blocked.
 _PATIENCE = 0.05
@@ -90,6 +105,7 @@ class BoardKernel(SimulatedSysfs):
         self._answers: list[tuple[Callable[[int, str, str], bool], Answer]] = []
         self._streams: dict[str, int] = {}
         self._aliases: dict[str, list[str]] = {}
+        self._function_lines: list[str] = []
         self._iommu = Device("iommu", "platform", "", "", (_IOMMU,))
         self._iommu.driver = Driver("arm-smmu")
         self.put("class/iommu/smmu3.0x0000000009050000/uevent", "")
@@ -167,16 +183,13 @@ class BoardKernel(SimulatedSysfs):
 
     def _tell_of_node(self, device: Device) -> None:
         """Update the properties of the device's events to its node and the current aliases."""
-        path = device.of_path
-        if path is None:
-            return
+        if device.of_path is not None:
+            device.of_properties = self._of_properties(device.of_path, device.compatible)
+
+    def _of_properties(self, path: str, compatible: Sequence[str]) -> tuple[str, ...]:
         node = Node(path.rpartition("/")[2], path)
-        node.properties["compatible"] = "".join(
-            f"{compatible}\0" for compatible in device.compatible
-        ).encode()
-        device.of_properties = tuple(
-            of_properties(node, "(null)", sorted(self._aliases.get(path, [])))
-        )
+        node.properties["compatible"] = "".join(f"{value}\0" for value in compatible).encode()
+        return tuple(of_properties(node, "(null)", sorted(self._aliases.get(path, []))))
 
     def add_device(
         self,
@@ -212,6 +225,37 @@ class BoardKernel(SimulatedSysfs):
         )
         self._tell_of_node(device)
         self.machine.kernel.add_device(device)
+
+    def add_functions(
+        self, *lines: str, nodes: Mapping[str, tuple[str, Sequence[str]]] | None = None
+    ) -> None:
+        """Add PCI functions, each described as in the list ``pci`` of the simulator.
+
+        They may be below bridges that were added earlier. ``nodes`` are path and compatible of the
+        device-tree nodes, by address. Only the driver of bridges is registered, as needed.
+        """
+        self._function_lines += lines
+        topology = parse_lines([(repr(line), line) for line in self._function_lines])
+        buses = Buses(topology)
+        pci = self.machine.pci
+        if ("pci", _PORT_DRIVER.name) not in self.drivers:
+            self.register(_PORT_DRIVER)
+        present = {name for bus, name in self.machine.kernel.devices if bus == "pci"}
+        added = [
+            function for function in topology.functions if str(function.address) not in present
+        ]
+        for function in added:
+            path, compatible = (nodes or {}).get(str(function.address), (None, ()))
+            if path is not None:
+                self.add_node(path, compatible)
+                pci.surroundings[function.address] = Surroundings(
+                    of_path=path,
+                    of_properties=self._of_properties(path, compatible),
+                    compatible=tuple(compatible),
+                )
+        for root in buses.roots.values():
+            below = [function for function in added if buses.root_of(function.address) == root]
+            pci.add(below, f"devices/{root.name}")
 
     def add_foreign_device(self, bus: str, name: str, path: str) -> None:
         """Add a device of another bus, such as PCI, with a node in the device tree."""
@@ -268,11 +312,18 @@ class BoardKernel(SimulatedSysfs):
         return match
 
     def driver_of(self, name: str) -> str | None:
-        return self.link_name(f"devices/platform/{name}/driver")
+        return self.link_name(f"{self._home(name)}/driver")
 
     def override_of(self, name: str) -> str | None:
-        text = self.read(f"devices/platform/{name}/driver_override") or ""
+        text = self.read(f"{self._home(name)}/driver_override") or ""
         return None if text == "(null)" else text
+
+    def _home(self, name: str) -> str:
+        """Return the directory of a device, or that of a platform device that does not exist."""
+        homes = [
+            device.home for device in self.machine.kernel.devices.values() if device.name == name
+        ]
+        return homes[0] if homes else f"devices/platform/{name}"
 
     def binding(self, name: str) -> Binding:
         """Return driver and override of a device, read from /sys."""

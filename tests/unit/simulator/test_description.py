@@ -39,7 +39,7 @@ def example() -> str:
 
 def test_the_example_is_accepted_and_boots(example: str) -> None:
     parsed = parse(example)
-    (driver,) = parsed.drivers
+    driver, _igb = parsed.drivers
     assert driver.probe == {
         "b002000.dma": errno.EIO,
         "b003000.dma": 0,
@@ -55,6 +55,7 @@ def test_the_example_is_accepted_and_boots(example: str) -> None:
     device = "bus/platform/devices/LNRO0005:00"
     assert machine.tree.read(f"{device}/firmware_node/path") == b"\\_SB_.VR00\n"
     assert machine.tree.read("class/dmi/id/product_name") == b"Mt. Jade\n"
+    assert machine.tree.names("bus/pci/devices") == ["0000:00:01.0", "0000:01:00.0"]
 
 
 @pytest.mark.parametrize("part", [Description, Habits, Driver, Module, Extra])
