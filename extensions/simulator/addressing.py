@@ -29,7 +29,7 @@ def uses_by_device(
     board: PciBoard,
 ) -> dict[str, list[Carried]]:
     """Return what each device provides, by its name; raise SimulatorError for unknown devices."""
-    names = {**_names_by_address(description, planned, aliases), **board.names()}
+    names = {**_names_by_address(description, planned, aliases), **board.names(aliases)}
     virtual = {str(function.address) for function in board.virtual_functions()}
     uses: dict[str, list[Carried]] = {}
     described: dict[tuple[str, str, str | None], Carried] = {}

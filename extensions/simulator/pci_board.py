@@ -60,11 +60,12 @@ class PciBoard:
         """Return the paths of ACPI nodes that belong to functions, and so to no other device."""
         return {function.acpi_path for function in self.functions if function.acpi_path is not None}
 
-    def names(self) -> dict[str, str]:
+    def names(self, aliases: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """Return the name of each function by everything that identifies it in a line."""
         every = [*self.functions, *self.virtual_functions()]
         names = {str(function.address): str(function.address) for function in every}
-        names.update({node.path: str(address) for address, node in self._nodes.items()})
+        for address, node in self._nodes.items():
+            names.update(dict.fromkeys([node.path, *aliases.get(node.path, ())], str(address)))
         for function in self.functions:
             if function.acpi_path is not None:
                 names[function.acpi_path] = str(function.address)
