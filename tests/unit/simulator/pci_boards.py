@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+import trees
 
 from extensions.simulator.description_file import parse
 from extensions.simulator.devicetree import Node
@@ -12,6 +13,7 @@ from extensions.simulator.errors import SimulatorError
 from extensions.simulator.machine import Machine, build
 from extensions.simulator.tree import File
 
+HOST = "/pcie@4010000000"
 PORT = "0000:00:01.0 1b36:000c 060400 bus=01"
 E1000E = "0000:01:00.0 8086:10d3:8086:a01f 020000 driver=e1000e"
 
@@ -81,3 +83,35 @@ def give_to_vfio(machine: Machine, address: str, driver: str = "vfio-pci") -> in
     if driver_of(machine, address):
         assert write(machine, f"{device(address)}/driver/unbind", address) == 0
     return write(machine, f"bus/pci/drivers/{driver}/bind", address)
+
+
+def board_with_hosts(hosts: int = 1, *, status: str = "okay") -> Node:
+    """Return a device tree with host bridges; ``status`` is that of the function on bus 01."""
+    function = {
+        "reg": [0x10000, 0, 0, 0, 0],
+        "compatible": "pci8086,10d3",
+        "status": status,
+    }
+    port = {"reg": [0x800, 0, 0, 0, 0], "device_type": "pci", "ethernet@0,0": function}
+    host = {
+        "compatible": "pci-host-ecam-generic",
+        "device_type": "pci",
+        "#address-cells": 3,
+        "#size-cells": 2,
+        "reg": [0x4010, 0x1000],
+        "pcie@1,0": port,
+    }
+    path = f"{HOST}/pcie@1,0/ethernet@0,0"
+    more = {
+        f"pcie@{number}000": {**host, "reg": [number * 0x1000, 0x1000]}
+        for number in range(1, hosts)
+    }
+    parts = {"compatible": "acme,board", **trees.CELLS, "aliases": {"ethernet7": path}}
+    return trees.tree(
+        {
+            **parts,
+            HOST[1:]: host,
+            **more,
+            "soc": {**trees.BUS, "dma@5000": trees.device("acme,dma")},
+        }
+    )

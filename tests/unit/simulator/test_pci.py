@@ -7,16 +7,23 @@ import re
 from pathlib import Path
 
 import pytest
-from pci_boards import E1000E, PORT, booted, content, device, driver_of, error_of, write
-from trees import BUS, CELLS, tree
-from trees import device as node
+from pci_boards import (
+    E1000E,
+    HOST,
+    PORT,
+    board_with_hosts,
+    booted,
+    content,
+    device,
+    driver_of,
+    error_of,
+    write,
+)
 
 from extensions.simulator import description
-from extensions.simulator.devicetree import Node
 from extensions.simulator.machine import Machine
 
 NVME = "0000:00:02.0 1b36:0010 010802 driver=nvme"
-HOST = "/pcie@4010000000"
 README = Path(description.__file__).with_name("README.md").read_text()
 
 
@@ -290,32 +297,8 @@ def test_functions_in_groups_are_behind_an_smmu() -> None:
 # Boards with a device tree.
 
 
-def board(*, hosts: int = 1, status: str = "okay") -> Node:
-    function = {
-        "reg": [0x10000, 0, 0, 0, 0],
-        "compatible": "pci8086,10d3",
-        "status": status,
-    }
-    port = {"reg": [0x800, 0, 0, 0, 0], "device_type": "pci", "ethernet@0,0": function}
-    host = {
-        "compatible": "pci-host-ecam-generic",
-        "device_type": "pci",
-        "#address-cells": 3,
-        "#size-cells": 2,
-        "reg": [0x4010, 0x1000],
-        "pcie@1,0": port,
-    }
-    path = f"{HOST}/pcie@1,0/ethernet@0,0"
-    more = {
-        f"pcie@{number}000": {**host, "reg": [number * 0x1000, 0x1000]}
-        for number in range(1, hosts)
-    }
-    parts = {"compatible": "acme,board", **CELLS, "aliases": {"ethernet7": path}}
-    return tree({**parts, HOST[1:]: host, **more, "soc": {**BUS, "dma@5000": node("acme,dma")}})
-
-
 def test_functions_are_below_the_platform_device_of_their_host_bridge() -> None:
-    machine = booted(PORT, E1000E, root=board())
+    machine = booted(PORT, E1000E, root=board_with_hosts())
     host = "devices/platform/4010.pcie"
     root = f"{host}/pci0000:00"
     assert machine.tree.resolve(device("0000:01:00.0")) == f"{root}/0000:00:01.0/0000:01:00.0"
@@ -324,7 +307,11 @@ def test_functions_are_below_the_platform_device_of_their_host_bridge() -> None:
 
 def test_a_function_has_the_node_whose_reg_matches() -> None:
     machine = booted(
-        PORT, E1000E, "0000:00:02.0 8086:10d3 020000", root=board(), carries=["ethernet7 eth0 up"]
+        PORT,
+        E1000E,
+        "0000:00:02.0 8086:10d3 020000",
+        root=board_with_hosts(),
+        carries=["ethernet7 eth0 up"],
     )
     path = f"{HOST}/pcie@1,0/ethernet@0,0"
     base = "firmware/devicetree/base"
@@ -344,13 +331,13 @@ def test_a_function_has_the_node_whose_reg_matches() -> None:
 
 
 def test_no_driver_matches_a_function_whose_node_is_disabled() -> None:
-    machine = booted(PORT, E1000E, root=board(status="disabled"))
+    machine = booted(PORT, E1000E, root=board_with_hosts(status="disabled"))
     assert driver_of(machine, "0000:01:00.0") is None
     assert write(machine, "bus/pci/drivers/e1000e/bind", "0000:01:00.0") == errno.ENODEV
 
 
 def test_functions_go_with_the_driver_of_their_host_bridge_and_come_with_it() -> None:
-    machine = booted(PORT, E1000E, root=board(), carries=["0000:01:00.0 eth0 up"])
+    machine = booted(PORT, E1000E, root=board_with_hosts(), carries=["0000:01:00.0 eth0 up"])
     drivers = "bus/platform/drivers/pci-host-ecam-generic"
     write(machine, f"{device('0000:01:00.0')}/driver_override", "none")
     assert write(machine, f"{drivers}/unbind", "4010.pcie") == 0
@@ -365,7 +352,7 @@ def test_functions_go_with_the_driver_of_their_host_bridge_and_come_with_it() ->
 
 
 def test_vfio_on_the_host_bridge_scans_no_bus() -> None:
-    machine = booted(PORT, root=board(), more="natives: none\n")
+    machine = booted(PORT, root=board_with_hosts(), more="natives: none\n")
     assert machine.tree.names("bus/pci/devices") == []
     assert machine.modules.modprobe(["vfio-platform", "reset_required=0"], "").code == 0
     write(machine, "module/vfio/parameters/enable_unsafe_noiommu_mode", "1")
@@ -376,7 +363,7 @@ def test_vfio_on_the_host_bridge_scans_no_bus() -> None:
 
 
 def test_of_several_host_bridges_the_line_of_the_root_bus_names_its_own() -> None:
-    machine = booted("pci0000:00 dt_path=/pcie@1000", PORT, E1000E, root=board(hosts=2))
+    machine = booted("pci0000:00 dt_path=/pcie@1000", PORT, E1000E, root=board_with_hosts(2))
     assert machine.tree.resolve("bus/pci/devices/0000:00:01.0") == (
         "devices/platform/1000.pcie/pci0000:00/0000:00:01.0"
     )
@@ -406,7 +393,7 @@ def test_of_several_host_bridges_the_line_of_the_root_bus_names_its_own() -> Non
 def test_a_node_that_the_board_does_not_have_is_refused(
     lines: list[str], hosts: int, message: str
 ) -> None:
-    assert message in error_of(*lines, root=board(hosts=hosts))
+    assert message in error_of(*lines, root=board_with_hosts(hosts))
 
 
 def test_a_path_of_a_device_tree_is_refused_on_a_board_with_acpi() -> None:
