@@ -73,7 +73,7 @@ class Sriov:
         """Do nothing: no driver creates virtual functions in its probe."""
 
     def vanish(self, driver: Driver) -> None:
-        if driver.sriov != "kept":
+        if driver.sriov == "removed" or _is_vfio(driver):
             self.disable()
 
     def disable(self) -> None:
@@ -94,7 +94,7 @@ class Sriov:
             tree.point(f"{self.physical.home}/virtfn{index}", virtual.home)
             tree.point(f"{virtual.home}/physfn", self.physical.home)
             self._kernel.announce("change", virtual)
-            if self._is_vfio(driver):
+            if _is_vfio(driver):
                 # vfio_pci_bus_notifier in drivers/vfio/pci/vfio_pci_core.c
                 virtual.override = driver.name
             self._kernel.attach(virtual)
@@ -128,12 +128,9 @@ class Sriov:
 
     def _can_configure(self, driver: Driver) -> bool:
         """Return whether the driver has sriov_configure; vfio-pci's needs a parameter."""
-        if self._is_vfio(driver):
+        if _is_vfio(driver):
             return self._kernel.tree.read(ENABLE_SRIOV) == b"Y\n"
         return driver.sriov is not None
-
-    def _is_vfio(self, driver: Driver) -> bool:
-        return driver.name == VFIO_DRIVERS["pci"]
 
     def _show_autoprobe(self) -> bytes:
         return b"1\n" if self._autoprobe else b"0\n"
@@ -143,3 +140,8 @@ class Sriov:
         if wanted is None:
             raise failure(errno.EINVAL)
         self._autoprobe = wanted
+
+
+def _is_vfio(driver: Driver) -> bool:
+    """Return whether it is the one driver of VFIO that has sriov_configure."""
+    return driver.name == VFIO_DRIVERS["pci"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from pci_boards import (
 )
 
 from extensions.simulator import description
+from extensions.simulator.devicetree import Node
 from extensions.simulator.machine import Machine
 
 NVME = "0000:00:02.0 1b36:0010 010802 driver=nvme"
@@ -292,6 +294,10 @@ def test_functions_in_groups_are_behind_an_smmu() -> None:
     assert booted(PORT, E1000E).tree.names("class/iommu") == ["smmu3.0x0000000009050000"]
     ungrouped = booted("0000:00:02.0 8086:10d3 020000 iommu_group=none")
     assert ungrouped.tree.names("class/iommu") == []
+    # The nodes of a device tree decide which IOMMUs a board has.
+    machine = booted(PORT, E1000E, root=board_with_hosts())
+    assert machine.tree.names("class/iommu") == []
+    assert machine.tree.resolve(f"{device('0000:01:00.0')}/iommu_group")
 
 
 # Boards with a device tree.
@@ -328,6 +334,20 @@ def test_a_function_has_the_node_whose_reg_matches() -> None:
     ]
     assert uevent[-1].startswith("MODALIAS=pci:v00008086")
     assert machine.tree.names("class/net") == ["eth0"]
+
+
+def test_nodes_without_reg_are_skipped_and_those_of_multifunction_devices_are_searched() -> None:
+    root = board_with_hosts()
+    host = next(node for node in root.children if node.path == HOST)
+    for name, reg in (("legacy", None), ("multifunc-device", None), ("usb@0,1", 0x100)):
+        parent = host.children[-1] if reg else host
+        node = Node(name, f"{parent.path}/{name}", parent)
+        if reg:
+            node.properties["reg"] = struct.pack(">I", reg) + bytes(16)
+        parent.children.append(node)
+    machine = booted("0000:00:00.0 1b21:2142 0c0330", "0000:00:00.1 1b21:2142 0c0330", root=root)
+    nodes = [machine.tree.resolve(f"{device(f'0000:00:00.{n}')}/of_node") for n in (0, 1)]
+    assert nodes == [None, f"firmware/devicetree/base{HOST}/multifunc-device/usb@0,1"]
 
 
 def test_no_driver_matches_a_function_whose_node_is_disabled() -> None:

@@ -203,6 +203,16 @@ def test_nvme_leaves_them_enabled() -> None:
     assert virtual(machine) == []
 
 
+def test_a_driver_without_sriov_does_not_remove_what_another_one_left() -> None:
+    machine = booted(NVME, more="drivers: [{name: acme, bus: pci}]\n")
+    write(machine, NUMBER, "2")
+    write(machine, "bus/pci/drivers/nvme/unbind", PF)
+    write(machine, f"{device(PF)}/driver_override", "acme")
+    assert write(machine, "bus/pci/drivers/acme/bind", PF) == 0
+    assert write(machine, "bus/pci/drivers/acme/unbind", PF) == 0
+    assert virtual(machine) == VFS
+
+
 def test_without_autoprobe_they_come_without_a_driver(machine: Machine) -> None:
     autoprobe = f"{device(PF)}/sriov_drivers_autoprobe"
     assert write(machine, autoprobe, "maybe") == errno.EINVAL
