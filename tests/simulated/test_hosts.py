@@ -236,7 +236,7 @@ def test_no_interface_is_created_in_the_network_of_this_machine(
     [
         ("drivers: [", "is not YAML"),
         ("driver: []", "unknown driver; known: kernel"),
-        ("drivers: [{name: x, bus: pci}]", "'pci' is not one of platform, amba"),
+        ("drivers: [{name: x, bus: usb}]", "'usb' is not one of platform, amba, pci"),
         ("drivers: [{name: x, probe: OOPS}]", "'OOPS' is not the name of an error"),
         ("kernel: {vfio: perhaps}", "'perhaps' is not one of module, built-in, absent"),
     ],
