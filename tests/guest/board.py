@@ -20,8 +20,6 @@ _FIRMWARE = (
     Path("/usr/share/AAVMF/AAVMF_CODE.fd"),
 )
 QEMU = "qemu-system-aarch64"
-# Disk and network are on PCI where the board does not say otherwise, so that all virtio-mmio slots
-# are free for tests.
 MACHINE = (
     *("-machine", "virt,gic-version=3,iommu=smmuv3"),
     *("-cpu", "cortex-a57"),
@@ -38,23 +36,109 @@ _RING = """\
 
 
 @dataclass(frozen=True)
+class Hardware:
+    """What QEMU adds to its machine: the values of its option -device, in their order.
+
+    The root disk is the drive ``disk``, the network with ssh the netdev ``net``. Spare disks are
+    the drives ``spare0``, ``spare1`` and so on; as many networks of these names lead nowhere.
+    """
+
+    devices: tuple[str, ...]
+    spare_disks: int = 0
+    spare_networks: int = 0
+
+    @property
+    def can_be_saved(self) -> bool:
+        """Return whether QEMU can save such a machine while it runs."""
+        return not any(device.startswith("nvme,") for device in self.devices)
+
+
+# All virtio-mmio slots are free for tests.
+_FREE_SLOTS = Hardware(
+    devices=(
+        "virtio-blk-pci,drive=disk,addr=0x1",
+        "virtio-net-pci,netdev=net,addr=0x2,romfile=",
+    )
+)
+# The root disk is the first, so that it is vda. The NVMe disk is on PCI, where its host bridge is
+# the platform device.
+_FULL_SLOTS = Hardware(
+    devices=(
+        "virtio-blk-device,drive=disk,bus=virtio-mmio-bus.1",
+        *(
+            "virtio-blk-device,drive=spare%d,bus=virtio-mmio-bus.%d" % (number, 2 + number)
+            for number in range(5)
+        ),
+        "nvme,serial=spare,drive=spare5",
+        "virtio-net-device,netdev=net,bus=virtio-mmio-bus.10",
+        "virtio-net-device,netdev=spare0,bus=virtio-mmio-bus.11",
+    ),
+    spare_disks=6,
+    spare_networks=1,
+)
+
+
+# Of an NVMe with four virtual functions.
+_SHARED_QUEUES = (
+    "sriov_max_vfs=4,sriov_vq_flexible=8,sriov_vi_flexible=4,max_ioqpairs=14,msix_qsize=9"
+)
+
+
+def _functions(behind_ports: tuple[str, str], edu: str) -> Hardware:
+    """Return PCI functions of all kinds, a function behind each of the first two ports.
+
+    In slot 3 is an NVMe with virtual functions, which have groups of their own only directly on the
+    root bus; slot 4 has two functions without ACS; ports have it; ssh comes in through a switch.
+    """
+    return Hardware(
+        devices=(
+            "virtio-blk-pci,drive=disk,addr=0x1",
+            "ati-vga,addr=0x2,romfile=",
+            "nvme-subsys,id=subsystem",
+            "nvme,serial=shared,subsys=subsystem,addr=0x3," + _SHARED_QUEUES,
+            "nvme-ns,drive=spare0",
+            "nvme,serial=first,addr=0x4.0x0,multifunction=on",
+            "nvme,serial=second,addr=0x4.0x1",
+            *(
+                "pcie-root-port,id=port%d,addr=0x%d,chassis=%d" % (number, number, number)
+                for number in (5, 6, 7)
+            ),
+            *(
+                "%s,bus=port%d" % (device, number)
+                for number, device in enumerate(behind_ports, start=5)
+            ),
+            "x3130-upstream,id=upstream,bus=port7",
+            "xio3130-downstream,id=downstream,bus=upstream,chassis=8",
+            "virtio-net-pci,netdev=net,bus=downstream,romfile=",
+            "edu,addr=" + edu,
+        ),
+        spare_disks=2,
+        spare_networks=1,
+    )
+
+
+_ETHERNET, _DISK = "e1000e,netdev=spare0,romfile=", "nvme,serial=alone,drive=spare1"
+_FUNCTIONS = _functions((_ETHERNET, _DISK), edu="0x8")
+# Two cards have changed places, and a third has moved.
+_MOVED_FUNCTIONS = _functions((_DISK, _ETHERNET), edu="0x9")
+# Debian's kernel would load it for the screen, which takes ten seconds and is in vain.
+_NO_DRIVER_FOR_THE_SCREEN = ("module_blacklist=amdgpu",)
+
+
+@dataclass(frozen=True)
 class Board:
     """How the firmware describes the machine: a device tree, or ACPI when there is none.
 
-    One that ``stands_on_platform`` has its disks and its network in virtio-mmio slots, and an NVMe
-    disk, whose state QEMU cannot save. ``source`` is the board that it has its other devices from.
+    ``source`` is the board that it has its platform and AMBA devices from; ``parameters`` are added
+    to the kernel's command line.
     """
 
     name: str
     rings: int = 0
     device_tree: bool = True
-    stands_on_platform: bool = False
+    hardware: Hardware = _FREE_SLOTS
     source: str = ""
-
-    @property
-    def can_be_saved(self) -> bool:
-        """Whether QEMU can save such a machine while it runs."""
-        return not self.stands_on_platform
+    parameters: tuple[str, ...] = ()
 
 
 BOARDS = {
@@ -63,7 +147,7 @@ BOARDS = {
         Board("a", rings=16),
         Board("b", rings=4),
         Board("c"),
-        Board("d", rings=4, stands_on_platform=True),
+        Board("d", rings=4, hardware=_FULL_SLOTS),
         Board("e", rings=200),
         Board("f", rings=4),
         Board("g", rings=1),
@@ -71,6 +155,19 @@ BOARDS = {
         Board("acpi", device_tree=False),
         Board("bench", rings=64, source="a"),
         Board("demo", rings=2, source="a"),
+        Board("pci", hardware=_FUNCTIONS, parameters=_NO_DRIVER_FOR_THE_SCREEN),
+        Board(
+            "pci-acpi",
+            device_tree=False,
+            hardware=_FUNCTIONS,
+            parameters=_NO_DRIVER_FOR_THE_SCREEN,
+        ),
+        Board(
+            "pci-moved",
+            hardware=_MOVED_FUNCTIONS,
+            source="pci",
+            parameters=_NO_DRIVER_FOR_THE_SCREEN,
+        ),
     )
 }
 

@@ -74,7 +74,7 @@ class Guest:
     def prepare(self) -> tuple[Parts, Path | None]:
         """Make and return what start() needs: the parts, and the saved guest if it can be saved."""
         parts = self._parts()
-        if not self.board.can_be_saved:
+        if not self.board.hardware.can_be_saved:
             return parts, None
         return parts, snapshot(self.board, parts, self._boot_and_save).ensure() / DISK
 
@@ -117,11 +117,12 @@ class Guest:
         initramfs: Path | str | None = None,
         words: Sequence[str] = (),
         image: Path | None = None,
+        board: str | None = None,
     ) -> None:
         """Power off from the inside, and boot from the same disk as told.
 
         ``initramfs`` and ``image``, another kernel, are files of this machine, ``words`` are added
-        to the kernel's command line.
+        to the kernel's command line. The guest is of that ``board`` from now on.
         """
         self.run("setsid sh -c 'sleep 0.5; systemctl poweroff' </dev/null >/dev/null 2>&1 &")
         self._connection().forget()
@@ -130,6 +131,8 @@ class Guest:
                 "Guest %s does not power off within %d s%s"
                 % (self.name, BOOT_SECONDS, self._serial_end())
             )
+        if board:
+            self.board = board_named(board)
         parts = self._parts()
         if image:
             parts = replace(parts, image=image)

@@ -21,7 +21,8 @@ from .kernel import kernel
 from .modules import modules
 from .packages import Series
 
-_DRIVERS = ("virtio_pci", "virtio_mmio", "virtio_blk", "ext4")
+# The network card is loaded here, too, so that it is eth0 on a board with cards of other drivers.
+_DRIVERS = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "ext4")
 _INIT = """\
 #!/busybox sh
 /busybox mount -t devtmpfs dev /dev

@@ -30,11 +30,7 @@ from .packages import DEFAULT_SERIES
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _PORT_ATTEMPTS = 5
 _END_SECONDS = 20
-_SPARE_DISKS, _SPARE_BYTES = 6, 32 << 20
-_ON_PCI = (
-    *("-device", "virtio-blk-pci,drive=disk,addr=0x1"),
-    *("-device", "virtio-net-pci,netdev=net,addr=0x2,romfile="),
-)
+_SPARE_BYTES = 32 << 20
 _KERNEL_COMMAND_LINE = (
     "root=/dev/vda",
     "rw",
@@ -113,10 +109,9 @@ class Machine:
             shutil.copyfile(saved, self.overlay)
         else:
             self._make_overlay(parts.disk)
-        if board.stands_on_platform:
-            for spare in self._spare_disks():
-                spare.touch()
-                os.truncate(spare, _SPARE_BYTES)
+        for spare in self._spare_disks(board):
+            spare.touch()
+            os.truncate(spare, _SPARE_BYTES)
         return self.start_again(board, parts, boot)
 
     def start_again(self, board: Board, parts: Parts, boot: Boot) -> Running:
@@ -173,8 +168,9 @@ class Machine:
         if made.returncode:
             raise GuestError("Cannot make a disk for guest %s: %s" % (self.name, made.stderr))
 
-    def _spare_disks(self) -> list[Path]:
-        return [self.folder / ("spare%d.raw" % number) for number in range(_SPARE_DISKS)]
+    def _spare_disks(self, board: Board) -> list[Path]:
+        numbers = range(board.hardware.spare_disks)
+        return [self.folder / ("spare%d.raw" % number) for number in numbers]
 
     def _spawn(self, board: Board, parts: Parts, boot: Boot, port: int) -> str | None:
         """Returns what QEMU complains of; it puts itself into the background when all is well."""
@@ -190,14 +186,18 @@ class Machine:
         return started.stderr.strip() or "no reason given" if started.returncode else None
 
     def _argv(self, board: Board, parts: Parts, boot: Boot, port: int) -> list[str | Path]:
-        told = [*_KERNEL_COMMAND_LINE, "systemd.hostname=" + self.name, *boot.words]
+        told = [
+            *_KERNEL_COMMAND_LINE,
+            *board.parameters,
+            "systemd.hostname=" + self.name,
+            *boot.words,
+        ]
         if board.device_tree:
             described: list[str | Path] = ["-dtb", parts.device_trees / (board.name + ".dtb")]
         else:
             described = ["-bios", firmware()]
             told.append("acpi=force")
         network = "user,id=net,restrict=on,hostfwd=tcp:%s:%d-:22" % (HOST, port)
-        devices = self._on_platform() if board.stands_on_platform else _ON_PCI
         initramfs = boot.initramfs or parts.initramfs
         early = ["-initrd", initramfs] if initramfs else []
         return [
@@ -206,7 +206,7 @@ class Machine:
             # The overlay is thrown away at the next start, so nothing waits for the host's disk.
             *("-drive", "if=none,id=disk,format=qcow2,cache=unsafe,file=%s" % self.overlay),
             *("-netdev", network),
-            *devices,
+            *self._hardware(board),
             *("-object", "rng-random,filename=/dev/urandom,id=rng"),
             *("-device", "virtio-rng-device,rng=rng,bus=virtio-mmio-bus.0"),
             *("-display", "none", "-monitor", "none", "-serial", "file:%s" % self.serial),
@@ -214,21 +214,15 @@ class Machine:
             *_control(boot),
         ]
 
-    def _on_platform(self) -> list[str]:
-        """The root disk is the first, so that it is vda; a second network leads nowhere.
-
-        The NVMe disk is on PCI, where its host bridge is the platform device.
-        """
-        argv = ["-device", "virtio-blk-device,drive=disk,bus=virtio-mmio-bus.1"]
-        for number, spare in enumerate(self._spare_disks()):
-            drive = "if=none,id=spare%d,format=raw,cache=unsafe,file=%s" % (number, spare)
-            device = "virtio-blk-device,bus=virtio-mmio-bus.%d" % (2 + number)
-            if number == _SPARE_DISKS - 1:
-                device = "nvme,serial=spare"
-            argv += ["-drive", drive, "-device", "%s,drive=spare%d" % (device, number)]
-        argv += ["-device", "virtio-net-device,netdev=net,bus=virtio-mmio-bus.10"]
-        argv += ["-netdev", "user,id=spare,restrict=on"]
-        argv += ["-device", "virtio-net-device,netdev=spare,bus=virtio-mmio-bus.11"]
+    def _hardware(self, board: Board) -> list[str]:
+        argv = []
+        for spare in self._spare_disks(board):
+            drive = "if=none,id=%s,format=raw,cache=unsafe,file=%s" % (spare.stem, spare)
+            argv += ["-drive", drive]
+        for number in range(board.hardware.spare_networks):
+            argv += ["-netdev", "user,id=spare%d,restrict=on" % number]
+        for device in board.hardware.devices:
+            argv += ["-device", device]
         return argv
 
 

@@ -34,7 +34,8 @@ def snapshot(board: Board, parts: Parts, make: Callable[[Path], None]) -> Artefa
             parts.initramfs.parent.name if parts.initramfs else "",
             *([device_tree] if board.device_tree else []),
             qemu_version(),
-            # It has the machine's command line, which a restored guest must share.
+            # The machine's command line, which a restored guest must share.
+            *(*board.hardware.devices, *board.parameters),
             Path(__file__).with_name("machine.py"),
         ],
         make=make,

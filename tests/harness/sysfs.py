@@ -20,13 +20,23 @@ def link(path):
         return os.path.basename(os.readlink(path))
     except OSError:
         return None
+def content(path):
+    try:
+        with open(path) as stream:
+            return stream.read().strip()
+    except OSError:
+        return None
+def pci_id(path):
+    names = ("vendor", "device", "subsystem_vendor", "subsystem_device")
+    values = [content(path + "/" + name) for name in names]
+    return ":".join(value[2:] for value in values) if all(values) else None
 def tree_path(path):
     try:
         return os.readlink(path + "/of_node").partition("/devicetree/base")[2]
     except OSError:
         return None
 devices = {}
-for bus in ("platform", "amba"):
+for bus in ("platform", "amba", "pci"):
     folder = "/sys/bus/%s/devices" % bus
     for name in os.listdir(folder):
         # A helper device comes and goes with the driver that made it, under a new name each time.
@@ -40,6 +50,8 @@ for bus in ("platform", "amba"):
             "driver": link(path + "/driver"),
             "override": None if override == "(null)" else override,
             "group": link(path + "/iommu_group"),
+            "pci_id": pci_id(path),
+            "physical_function": link(path + "/physfn"),
         }
 nodes = os.listdir("/dev/vfio") if os.path.isdir("/dev/vfio") else []
 print(json.dumps({"devices": devices, "nodes": nodes}))
@@ -57,7 +69,11 @@ done
 
 
 class Device(NamedTuple):
-    """A device as /sys shows it."""
+    """A device as /sys shows it.
+
+    ``pci_id`` has the parts vendor, device, and those of the subsystem; ``physical_function`` is
+    the address of a virtual function's physical one. Both are None for other devices.
+    """
 
     bus: str
     name: str
@@ -65,6 +81,8 @@ class Device(NamedTuple):
     driver: str | None
     override: str | None
     group: str | None
+    pci_id: str | None
+    physical_function: str | None
 
     @property
     def binding(self) -> Binding:
@@ -72,7 +90,7 @@ class Device(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """All platform and AMBA devices but drivers' helpers, and the names in /dev/vfio."""
+    """All platform, AMBA and PCI devices but drivers' helpers, and the names in /dev/vfio."""
 
     devices: list[Device]
     nodes: list[str]
@@ -85,6 +103,15 @@ class Machine(NamedTuple):
     def named(self, name: str) -> Device:
         (match,) = [device for device in self.devices if device.name == name]
         return match
+
+    def group_of(self, name: str) -> set[str]:
+        """Return the names of all devices in the IOMMU group of a device; empty without one."""
+        group = self.named(name).group
+        return {device.name for device in self.devices if group and device.group == group}
+
+    def virtual_functions(self, address: str) -> list[str]:
+        """Return the addresses of the virtual functions of a PCI function, sorted."""
+        return [device.name for device in self.devices if device.physical_function == address]
 
     @property
     def bindings(self) -> dict[str, Binding]:
