@@ -10,9 +10,9 @@ SERIES = debian 6.12 7
 FOR = guest molecule report
 # Their commands are in tools/parts.py; ARGS adds arguments: make sweep ARGS="-k wave".
 PARTS = check site package matrix simulated sweep fleet molecule report integration integration-debian safety pull \
-	vfio-modules $(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%)
+	vfio-modules $(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%) pci-debian
 
-.PHONY: help setup test nightly boots guest bench links release screenshots clean demo docs $(PARTS)
+.PHONY: help setup test nightly boots pci guest bench links release screenshots clean demo docs $(PARTS)
 
 # These targets install missing system packages; the others refer to make setup.
 setup test nightly demo: export ARMFLEET_INSTALL = yes
@@ -62,6 +62,8 @@ integration: ## Test common tasks on a real arm64 kernel
 safety: ## Test devices in use and hanging drivers on a real arm64 kernel
 
 pull: ## Test pulls from a git repository on a real arm64 kernel
+
+pci: pci-debian ## Test PCI functions on a real arm64 kernel
 
 boots: boots-$(KERNEL) initramfs-$(KERNEL) ## Test reboots on a real arm64 kernel; KERNEL=7
 

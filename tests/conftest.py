@@ -16,6 +16,9 @@ import tempfile
 
 import pytest
 
+# The assertions of shared fixtures show what differs, too.
+pytest.register_assert_rewrite("tests.harness")
+
 _hosts = pytest.StashKey[str]()
 
 

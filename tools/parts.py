@@ -72,6 +72,9 @@ def parts(depth: str) -> list[Part]:
             pytest(f"initramfs-{kernel}", initramfs, *chosen, kernels=kernel),
         ]
 
+    def pci(kernel: str) -> Part:
+        return pytest(f"pci-{kernel}", "tests/pci", "--kernel", kernel, kernels=kernel)
+
     main_job = ("tests/integration/test_main_job.py", "--kernel", "debian")
     scenarios = {"test": ["--scenario-name", "default"], "nightly": ["--all"]}[depth]
     by_guest = ("pull", "hostile_server", "removal")
@@ -85,6 +88,7 @@ def parts(depth: str) -> list[Part]:
         pytest("integration", "tests/integration", kernels="6.12"),
         pytest("safety", "tests/safety", kernels="debian 6.12"),
         *boots("debian"),
+        pci("debian"),
         # The other files of tests/pull need no guest, and belong to the part check.
         pytest("pull", *(f"tests/pull/test_{name}.py" for name in by_guest), kernels="6.12"),
         _part("check", "nox", "--sessions", "check-beside-matrix", environment="check"),

@@ -30,7 +30,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from plugins.module_utils._model.policy import DRIVER, VFIO
+from plugins.module_utils._model.policy import DEFAULT, DRIVER, VFIO
 from plugins.module_utils._model.policy_list import KINDS as POLICIES
 from plugins.module_utils._model.selector import KINDS as SELECTORS
 
@@ -159,7 +159,7 @@ def _entry_schema(options: Mapping[str, Any]) -> Schema:
                 {
                     "if": {"required": [selector]},
                     "then": {
-                        "properties": dict.fromkeys(SELECTORS[position:], False),
+                        "properties": dict.fromkeys(_excluded_by(selector, position), False),
                         "errorMessage": f"The entry already has {selector}. Omit one of the two.",
                     },
                 }
@@ -174,14 +174,29 @@ def _entry_schema(options: Mapping[str, Any]) -> Schema:
                 },
             },
             _without("driver", others, "driver requires policy: driver. Omit driver."),
+            *(
+                _without(
+                    option,
+                    [policy for policy in POLICIES if policy != VFIO],
+                    f"{option} requires policy: vfio. Omit {option}.",
+                )
+                for option in ("tag", "vfio_driver")
+            ),
             _without(
-                "tag",
-                [policy for policy in POLICIES if policy != VFIO],
-                "tag requires policy: vfio. Omit tag.",
+                "sriov_numvfs",
+                [policy for policy in POLICIES if policy not in (DEFAULT, DRIVER)],
+                "sriov_numvfs requires policy: default or policy: driver. Omit sriov_numvfs.",
             ),
         ],
         "dependencies": {"bus": ["name"]},
     }
+
+
+def _excluded_by(selector: str, position: int) -> list[str]:
+    """Return the later selectors that an entry with this one cannot have."""
+    # A pci_id says which card is to be at a pci_address.
+    beside = {"pci_address": "pci_id"}.get(selector)
+    return [other for other in SELECTORS[position:] if other != beside]
 
 
 def _has_policy(policies: list[str]) -> Schema:

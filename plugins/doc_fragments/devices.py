@@ -41,6 +41,19 @@ options:
           Matches every device with this ACPI hardware id, for example V(LNRO0005), as in
           C(firmware_node/hid).
         type: str
+      pci_address:
+        description:
+          - Address of a PCI function, for example V(0000:01:00.0), as in C(/sys/bus/pci/devices).
+          - Addresses can change when cards are added or moved. With O(devices[].pci_id) beside it,
+            another card at the address is an error, and is not bound at boot either.
+        type: str
+      pci_id:
+        description:
+          - Matches every PCI function with this vendor and device, for example V(8086:10d3), or
+            with this vendor, device and subsystem, for example V(8086:10d3:8086:a01f). C(lspci -nn)
+            prints them.
+          - Beside O(devices[].pci_address), what the function at that address must be.
+        type: str
       name:
         description:
           - Name of the device in C(/sys/bus/*/devices).
@@ -50,7 +63,7 @@ options:
       bus:
         description: Bus of the device. Valid only with O(devices[].name).
         type: str
-        choices: [platform, amba]
+        choices: [platform, amba, pci, fsl-mc, cdx, spi, rpmsg, vmbus]
       expect:
         description: >-
           Exact number of devices that the entry must match, V(1) or more. Any other number is an
@@ -102,6 +115,19 @@ options:
           Matches every device with this ACPI hardware id, for example V(LNRO0005), as in
           C(firmware_node/hid).
         type: str
+      pci_address:
+        description:
+          - Address of a PCI function, for example V(0000:01:00.0), as in C(/sys/bus/pci/devices).
+          - Addresses can change when cards are added or moved. With O(devices[].pci_id) beside it,
+            another card at the address is an error, and is not bound at boot either.
+        type: str
+      pci_id:
+        description:
+          - Matches every PCI function with this vendor and device, for example V(8086:10d3), or
+            with this vendor, device and subsystem, for example V(8086:10d3:8086:a01f). C(lspci -nn)
+            prints them.
+          - Beside O(devices[].pci_address), what the function at that address must be.
+        type: str
       name:
         description:
           - Name of the device in C(/sys/bus/*/devices).
@@ -111,7 +137,7 @@ options:
       bus:
         description: Bus of the device. Valid only with O(devices[].name).
         type: str
-        choices: [platform, amba]
+        choices: [platform, amba, pci, fsl-mc, cdx, spi, rpmsg, vmbus]
       expect:
         description: >-
           Exact number of devices that the entry must match, V(1) or more. Any other number is an
@@ -138,8 +164,10 @@ options:
       policy:
         description:
           - V(vfio) sets the override and binds the device to the VFIO driver of its bus,
-            C(vfio-platform) or C(vfio-amba). The kernel has marked C(vfio-amba) for removal since
-            Linux 6.18.
+            C(vfio-platform), C(vfio-amba) or C(vfio-pci). The kernel has marked C(vfio-amba) for
+            removal since Linux 6.18. A PCI function is bound to the driver that the kernel's
+            modules name for it (an alias with C(vfio_pci:)), such as C(mlx5_vfio_pci), if there is
+            one.
           - V(no_autobind) sets the override to V(none), so that no driver binds the device
             automatically, and unbinds the device.
           - V(driver) sets the override to O(devices[].driver) and binds the device to that driver.
@@ -152,6 +180,22 @@ options:
           - Name of the driver as in C(/sys/bus/*/drivers), not the name of its module.
           - Required if O(devices[].policy=driver).
         type: str
+      vfio_driver:
+        description:
+          - Name of the VFIO driver to bind a PCI function to, for example V(vfio-pci), instead of
+            the one that the kernel's modules name for it.
+          - Valid only if O(devices[].policy=vfio).
+        type: str
+      sriov_numvfs:
+        description:
+          - Number of virtual functions that a PCI function creates (SR-IOV), as in its attribute
+            C(sriov_numvfs). Other entries can select them. If unset, the number is not changed.
+          - An entry that no longer has it, and an empty list, restore the number from before the
+            first list that set it.
+          - The kernel removes all virtual functions of the device before it creates another number
+            of them, so a change is refused while one of them is in use.
+          - Valid only if O(devices[].policy=default) or O(devices[].policy=driver).
+        type: int
       tag:
         description:
           - Name that you choose for the device. The symbolic links C(/dev/vfio/by-tag/NAME) and, if

@@ -96,7 +96,7 @@ _value:
           type: str
           sample: b000000.crypto
         bus:
-          description: V(platform) or V(amba).
+          description: V(platform), V(amba), V(pci) or another bus with C(driver_override).
           returned: always
           type: str
           sample: platform
@@ -155,6 +155,12 @@ _value:
           sample: ["acme,crypto-v2", "acme,crypto"]
         acpi_hid:
           description: ACPI hardware ID; null if it has none.
+          returned: always
+          type: str
+          sample: null
+        pci_id:
+          description: >-
+            Vendor, device, and those of the subsystem of a PCI function; null for other devices.
           returned: always
           type: str
           sample: null

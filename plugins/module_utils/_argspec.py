@@ -12,7 +12,7 @@ from ._in_use.kinds import ACCEPTABLE
 from ._model.buses import BUSES
 
 # As options; test_argspec.py holds them to the registry of selectors, which is much more to load.
-_KINDS = ("dt_path", "compatible", "acpi_path", "acpi_hid", "name")
+_KINDS = ("dt_path", "compatible", "acpi_path", "acpi_hid", "pci_address", "pci_id", "name")
 _SELECTOR: dict[str, Any] = {
     **{kind: {"type": "str"} for kind in _KINDS},
     "bus": {"type": "str", "choices": list(BUSES)},
@@ -22,7 +22,10 @@ _SELECTOR: dict[str, Any] = {
     "when_board": {"type": "raw"},
 }
 _SELECTOR_RULES: dict[str, Any] = {
-    "mutually_exclusive": [list(_KINDS)],
+    # A pci_id may stand beside a pci_address.
+    "mutually_exclusive": [
+        [kind for kind in _KINDS if kind != other] for other in ("pci_id", "pci_address")
+    ],
     "required_one_of": [list(_KINDS)],
 }
 

@@ -14,17 +14,18 @@ version_added: 0.1.0
 author:
   - armfleet.vfio contributors (@armfleet)
 description:
-  - Gathers information about the devices of the C(platform) and C(amba) buses. For each device it
-    returns the driver, override, IOMMU group and nodes in C(/dev/vfio), why it is bound to its
-    driver, what uses it, and its state after the next boot.
+  - Gathers information about the devices of all buses with C(driver_override). For each
+    device it returns the driver, override, IOMMU group and nodes in C(/dev/vfio), why it is bound
+    to its driver, what uses it, and its state after the next boot.
   - Root privileges are not required. Values that the user cannot read are null, and a warning
     reports what root could read. The module fails if it cannot read a configuration file.
 options:
   devices:
     description:
-      - Devices to read. If unset, all devices of both buses are read.
+      - Devices to read. If unset, all devices of these buses are read.
       - Each entry has exactly one of O(devices[].dt_path), O(devices[].compatible),
-        O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name).
+        O(devices[].acpi_path), O(devices[].acpi_hid), O(devices[].pci_address),
+        O(devices[].pci_id) and O(devices[].name).
   only_claimed:
     description: >-
       Whether to read only the devices that the last-applied configuration claims. This is faster on
@@ -107,7 +108,7 @@ devices:
       type: str
       sample: b000000.crypto
     bus:
-      description: V(platform) or V(amba).
+      description: V(platform), V(amba), V(pci) or another bus with C(driver_override).
       returned: always
       type: str
       sample: platform
@@ -132,6 +133,22 @@ devices:
       description: ACPI hardware id; null if it has none.
       returned: always
       type: str
+      sample: null
+    pci_id:
+      description: >-
+        Vendor, device, and those of the subsystem of a PCI function; null for other devices.
+      returned: always
+      type: str
+      sample: null
+    sriov_numvfs:
+      description: Number of its virtual functions; null if it is no PCI function with SR-IOV.
+      returned: always
+      type: int
+      sample: null
+    sriov_totalvfs:
+      description: Number of virtual functions that it can have; null if it can have none.
+      returned: always
+      type: int
       sample: null
     driver:
       description: Driver that it is bound to; null if none.
@@ -614,7 +631,7 @@ vfio_support:
         The VFIO driver of each bus, and whether the kernel has it, registered or as a module.
       returned: always
       type: dict
-      sample: {vfio-platform: true, vfio-amba: true}
+      sample: {vfio-platform: true}
     iommus:
       description: Names of the active IOMMUs, in C(/sys/class/iommu).
       returned: always

@@ -30,7 +30,8 @@ options:
       - Policy list, with one entry for each device or kind of device. Several entries may match one
         device if their policies agree.
       - Each entry has exactly one of O(devices[].dt_path), O(devices[].compatible),
-        O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name).
+        O(devices[].acpi_path), O(devices[].acpi_hid), O(devices[].pci_address),
+        O(devices[].pci_id) and O(devices[].name).
       - An empty list releases all devices. Required if O(state=present); omitting it is an error
         rather than an empty list.
   state:
@@ -215,7 +216,7 @@ devices:
       type: str
       sample: b000000.crypto
     bus:
-      description: V(platform) or V(amba).
+      description: V(platform), V(amba), V(pci) or another bus with C(driver_override).
       returned: always
       type: str
       sample: platform
@@ -238,6 +239,12 @@ devices:
       sample: null
     acpi_hid:
       description: ACPI hardware id; null if it has none.
+      returned: always
+      type: str
+      sample: null
+    pci_id:
+      description: >-
+        Vendor, device, and those of the subsystem of a PCI function; null for other devices.
       returned: always
       type: str
       sample: null
@@ -483,6 +490,8 @@ SPEC: dict[str, Any] = {
                     "choices": [VFIO, NO_AUTOBIND, DRIVER, DEFAULT],
                 },
                 "driver": {"type": "str"},
+                "vfio_driver": {"type": "str"},
+                "sriov_numvfs": {"type": "int"},
                 "tag": {"type": "str"},
             },
             required_if=[["policy", DRIVER, ["driver"]]],

@@ -23,7 +23,8 @@ options:
   devices:
     description: >-
       Devices to change. Each entry has exactly one of O(devices[].dt_path),
-      O(devices[].compatible), O(devices[].acpi_path), O(devices[].acpi_hid) and O(devices[].name).
+      O(devices[].compatible), O(devices[].acpi_path), O(devices[].acpi_hid),
+      O(devices[].pci_address), O(devices[].pci_id) and O(devices[].name).
       An empty list is an error.
     required: true
   state:
@@ -82,7 +83,7 @@ devices:
       type: str
       sample: b200000.serial
     bus:
-      description: V(platform) or V(amba).
+      description: V(platform), V(amba), V(pci) or another bus with C(driver_override).
       returned: always
       type: str
       sample: platform
@@ -105,6 +106,12 @@ devices:
       sample: null
     acpi_hid:
       description: ACPI hardware id; null if it has none.
+      returned: always
+      type: str
+      sample: null
+    pci_id:
+      description: >-
+        Vendor, device, and those of the subsystem of a PCI function; null for other devices.
       returned: always
       type: str
       sample: null

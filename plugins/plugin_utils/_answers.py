@@ -72,6 +72,20 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class Count:
+    """A number of things, up to ``most``."""
+
+    most: int = 2**16
+
+    def read(self, value: Any, path: str) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise _wrong(path, "is not a number")
+        if not 0 <= value <= self.most:
+            raise _wrong(path, "is not between 0 and %d" % self.most)
+        return int(value)
+
+
+@dataclass(frozen=True)
 class Nullable:
     """Null, or what ``shape`` says."""
 
@@ -190,6 +204,7 @@ _DEVICE: dict[str, Shape] = {
     "compatible": _TEXTS,
     "acpi_path": _MAYBE,
     "acpi_hid": _MAYBE,
+    "pci_id": _MAYBE,
     "driver": _MAYBE,
     "driver_override": _MAYBE,
     "iommu_group": _MAYBE,
@@ -236,6 +251,8 @@ INSPECTED_DEVICE = Record(
         "settings": Nullable(Record({}, {"reset_required": _FLAG, "unsafe_noiommu": _FLAG})),
         "iommu_group_devices": Nullable(_TEXTS),
         "reset_function": Nullable(_FLAG),
+        "sriov_numvfs": Nullable(Count()),
+        "sriov_totalvfs": Nullable(Count()),
         "driverctl": Nullable(Record({"path": _TEXT, "entry": _ENTRY})),
         "foreign_rules": ListOf(Record({"location": _TEXT, "driver_override": _MAYBE})),
         "module_configuration": ListOf(Record({"location": _TEXT, "text": _TEXT})),

@@ -34,7 +34,7 @@ _MOST_NAMES = 5
 _LONGEST_SELECTOR = 44
 _LONGEST_DRIVER = 16
 _KEYS = (
-    *("name", "bus", "dt_path", "compatible", "acpi_path", "acpi_hid"),
+    *("name", "bus", "dt_path", "compatible", "acpi_path", "acpi_hid", "pci_id"),
     *("driver", "iommu_group", "claimed_by"),
     *("candidate", "why_not", "entry", "settings", "iommu_group_devices", "reset_function"),
 )
@@ -90,10 +90,10 @@ class Row(NamedTuple):
 
     @property
     def compatible(self) -> str | None:
-        """What firmware says that it is: its first compatible, or its ACPI id."""
+        """What firmware or hardware says that it is: its first compatible, or its id."""
         compatible: Sequence[str] = self.device["compatible"]
         hid: str | None = self.device["acpi_hid"]
-        return compatible[0] if compatible else hid
+        return compatible[0] if compatible else hid or self.device["pci_id"]
 
 
 class BoardTable(NamedTuple):
@@ -196,6 +196,7 @@ def _may_support_noiommu(supports: Mapping[str, Mapping[str, Any]]) -> bool:
 def _is_meant(device: Mapping[str, Any], only: Sequence[str]) -> bool:
     texts = [
         *(device["name"], device["dt_path"], device["acpi_path"], device["acpi_hid"]),
+        device["pci_id"],
         *(device["driver"], *device["compatible"]),
         *(str(value) for key, value in device["entry"].items() if key != "policy"),
     ]

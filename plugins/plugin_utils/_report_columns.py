@@ -78,6 +78,7 @@ class Device(TypedDict):
     in_use_by: list[Use] | None
     compatible: list[str]
     acpi_hid: str | None
+    pci_id: str | None
     iommu_group: str | None
     iommu_group_devices: list[str]
     reset_function: bool | None
@@ -216,6 +217,7 @@ DEVICE_COLUMNS = (
     ),
     _as_returned("compatible", {"compatible": "; ".join}, lambda names: names[:1]),
     _as_returned("acpi_hid", {"acpi_hid": lambda hid: hid or ""}),
+    _as_returned("pci_id", {"pci_id": lambda pci_id: pci_id or ""}),
     _as_returned("iommu_group", {"iommu_group": lambda group: group or ""}),
     DeviceColumn(
         "iommu_group_devices",

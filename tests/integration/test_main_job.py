@@ -10,6 +10,7 @@ import pytest
 from tests.harness.calls import apply_role
 from tests.harness.playbook import Run, play
 from tests.harness.sysfs import files, read_machine
+from tests.harness.tracing import TRACED, state_writes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,13 +90,6 @@ def assert_nodes_are_open_to_the_group(guest: Guest) -> None:
     assert seen == ["users 660"] * len(nodes)
 
 
-def state_writes(guest: Guest) -> list[str]:
-    """Return what the module opened for writing below /sys during the last traced run."""
-    return guest.run(
-        "grep /sys/ /root/trace | grep -E 'O_WRONLY|O_RDWR' || true"
-    ).stdout.splitlines()
-
-
 def read_of_the_host(guest: Guest) -> set[str]:
     """Return the paths of the host's state that the module accessed in the last traced run."""
     trace = guest.run("cat /root/trace").stdout
@@ -148,10 +142,9 @@ def test_a_check_touches_nothing(guest: Guest, inventory: Path) -> None:
 def test_where_nothing_can_be_written_no_device_is_touched(
     guest: Guest, inventory: Path, directory: str, mount: str, problems: list[str]
 ) -> None:
-    traced = ("-e", "ansible_python_interpreter=/root/traced-python")
     guest.run(mount)
     try:
-        run = attempt(inventory, *traced)
+        run = attempt(inventory, *TRACED)
         writes = state_writes(guest)
         checked = attempt(inventory, "--check") if directory == "/etc" else None
     finally:
@@ -210,8 +203,7 @@ def test_every_vfio_device_has_the_node_that_was_reported(guest: Guest) -> None:
 
 
 def test_the_second_run_writes_nothing(guest: Guest, inventory: Path) -> None:
-    traced = ("-e", "ansible_python_interpreter=/root/traced-python")
-    run = apply(inventory, *traced)
+    run = apply(inventory, *TRACED)
     assert run.changed == {guest.name: 0}
     assert "/sys/bus/platform/devices" in guest.run("cat /root/trace").stdout
     assert state_writes(guest) == []
@@ -222,10 +214,9 @@ def test_the_second_run_writes_nothing(guest: Guest, inventory: Path) -> None:
 def test_the_third_run_gives_the_answer_of_the_second_for_it_reads_the_same(
     guest: Guest, inventory: Path
 ) -> None:
-    traced = ("-e", "ansible_python_interpreter=/root/traced-python")
     kept = ["stat", "--format", "%i %s %y", "/run/armfleet-vfio/last-answer"]
     before = guest.run(kept).stdout
-    run = apply(inventory, *traced)
+    run = apply(inventory, *TRACED)
     assert guest.run(kept).stdout == before
     assert run.of(HOST_POLICY) == Story.second.of(HOST_POLICY)
     assert Story.read - read_of_the_host(guest) == set()

@@ -11,6 +11,7 @@ from tests.guest.packages import STOCK_SERIES
 from tests.harness import calls
 from tests.harness.playbook import play, task_play
 from tests.harness.sysfs import read_machine, state
+from tests.harness.tracing import TRACED, state_writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,6 @@ while grep -q ^async_ /proc/modules; do
     rmmod $(awk '/^async_/ && $3 == 0 { print $1 }' /proc/modules)
 done
 """
-TRACED = ("-e", "ansible_python_interpreter=/root/traced-python")
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,6 @@ def guest(start: Callable[..., Guest]) -> Guest:
 
 
 apply = functools.partial(calls.apply, devices=ENTRIES, persistent=False)
-
-
-def state_writes(guest: Guest) -> str:
-    """Return what the last traced run opened for writing below /sys."""
-    guest.run("grep -q /sys/ /root/trace")
-    return guest.run("grep /sys/ /root/trace | grep -E 'O_WRONLY|O_RDWR' || true").stdout
 
 
 def test_channels_in_use_are_never_taken_away_whatever_is_allowed(
@@ -66,7 +60,7 @@ def test_channels_in_use_are_never_taken_away_whatever_is_allowed(
             "use: dma0chan0 by 1 client of the kernel, dma0chan1 by 1 client of the kernel. Stop "
             "or unload its clients"
         )
-    assert state_writes(guest) == ""
+    assert state_writes(guest) == []
     assert state(guest) == before
 
 

@@ -23,6 +23,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 RING, DMA, PLAIN = "/soc/ring@b100000", "/soc/sensor@b017000", "/soc/plain@b019000"
 PAIR, STUCK = "/soc/pair@b015000", "/soc/stuck@b010000"
 RESET = "/soc/ethernet@b018000"
+NVME = "0000:00:01.0"
 SMMU, CLOCK = "/smmuv3@9050000", "/clock-gate"
 FOREIGN = "/etc/modprobe.d/armfleet-vfio.conf"
 OTHERS = "/etc/modprobe.d/others.conf"
@@ -79,6 +80,10 @@ def on(path: str, policy: str = "no_autobind", **options: Any) -> dict[str, Any]
     return {"devices": [{"dt_path": path, "policy": policy}], **options}
 
 
+def on_pci(address: str, policy: str = "vfio", **keys: Any) -> dict[str, Any]:
+    return {"devices": [{"pci_address": address, "policy": policy, **keys}]}
+
+
 def pinned(driver: str) -> dict[str, Any]:
     return {"devices": [{"dt_path": RING, "policy": "driver", "driver": driver}]}
 
@@ -98,19 +103,44 @@ CASES = {
     "has no compatible": Case(
         on("/soc/nocompat@b01b000"), "/soc/nocompat@b01b000", "required: false"
     ),
-    "no platform or AMBA device of this machine has it": Case(
+    "no device of a supported bus has it": Case(
         {"devices": [{"compatible": "acme,nowhere", "policy": "vfio"}]},
         "acme,nowhere",
         "required: false",
     ),
-    "no platform or AMBA device has it, but": Case(
+    "no device of a supported bus has it, but": Case(
         {"devices": [{"compatible": "acme,off", "policy": "vfio"}]},
         "/soc/off@b01a000: its node exists, but its status is 'disabled'",
         "required: false",
     ),
     "no device-tree alias": Case(on("ethernet9"), "'ethernet9'", "/proc/device-tree/aliases"),
-    "its device is … on the pci bus": Case(
-        on("/pcie@10000000/nvme@1,0"), "0000:00:01.0", "this collection supports platform and amba"
+    "its device is … on the … bus": Case(
+        {"devices": [{"name": "virtio0", "policy": "no_autobind"}]},
+        "virtio0 on the virtio bus",
+        "this collection supports platform, AMBA",
+    ),
+    "is not the address of a PCI function": Case(
+        on_pci("00:01.0"), "'00:01.0'", "such as '0000:01:00.0'"
+    ),
+    "pci_id … is not valid": Case(
+        {"devices": [{"pci_id": "1b36", "policy": "vfio"}]}, "'1b36'", "as 'lspci -nn' prints them"
+    ),
+    "no PCI function has it": Case(on_pci("0000:09:00.0"), "'0000:09:00.0'", "required: false"),
+    "is for a card with pci_id": Case(
+        on_pci(NVME, pci_id="8086:10d3"), f"'{NVME}'", "correct the address, or pci_id"
+    ),
+    "is a PCI bridge": Case(on_pci("0000:00:00.0"), "0000:00:00.0", "Select those that are meant"),
+    "has no virtual functions": Case(
+        on_pci(NVME, policy="default", sriov_numvfs=1), NVME, "Omit `sriov_numvfs`"
+    ),
+    "requires policy default or driver": Case(
+        on_pci(NVME, sriov_numvfs=1), "sriov_numvfs", "Omit `sriov_numvfs`"
+    ),
+    "is not the name of a VFIO driver": Case(
+        on_pci(NVME, vfio_driver="nvme"), "'nvme'", "or omit `vfio_driver`"
+    ),
+    "is not a driver for": Case(
+        on_pci(NVME, vfio_driver="vfio-platform"), NVME, "Correct or omit `vfio_driver`"
     ),
     "its parent … is not a bus": Case(on(PLAIN + "/child"), PLAIN, "required: false"),
     "matches … devices, but expect is": Case(
@@ -414,6 +444,10 @@ ALONE = {
     "Module … cannot be loaded",
     # In test_dma.py, because it requires a kernel with DMA engines.
     "DMA channels are in use",
+    # In tests/pci, because they require SR-IOV.
+    "can have … virtual functions, but sriov_numvfs is",
+    "cannot set sriov_numvfs",
+    "a change of sriov_numvfs removes it",
     # In test_carriers.py.
     "The next boot unbinds devices that are in use",
 }

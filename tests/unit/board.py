@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from simulated_kernel import AMBA_ID, BoardKernel, BoardKmod, BoardModule, Driver, snapshot
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.journal import Journal
@@ -16,6 +17,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile imp
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
+from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
@@ -172,3 +174,12 @@ def acme_board(root: Path, *, groups_at_boot: bool = False) -> Board:
     kernel.add_alias("soc", "/soc")
     board.kmod.calls.clear()
     return board
+
+
+def refused(board: Board, entries: Sequence[dict[str, Any]], **settings: Any) -> list[str]:
+    """Return why a list is refused, after asserting that nothing was changed."""
+    before = board.everything()
+    with pytest.raises(PolicyError) as caught:
+        board.apply(entries, **settings)
+    assert board.everything() == before
+    return caught.value.problems

@@ -12,6 +12,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector impo
 
 def test_an_entry_has_exactly_one_selector_of_those_that_there_are() -> None:
     devices = _argspec.devices()
-    assert devices["required_one_of"] == devices["mutually_exclusive"] == [list(KINDS)]
+    assert devices["required_one_of"] == [list(KINDS)]
+    kinds = [frozenset(kinds) for kinds in devices["mutually_exclusive"]]
+    # A pci_id says which card is to be at a pci_address.
+    assert set(kinds) == {frozenset(KINDS) - {"pci_id"}, frozenset(KINDS) - {"pci_address"}}
     others = {"bus", "expect", "required", "when_board"}
     assert devices["options"].keys() == {*KINDS, *others}

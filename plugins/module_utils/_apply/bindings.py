@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Mapping
 
 from .._discovery.devices import sysfs_dir
 from .._discovery.vfio import NOIOMMU, present_settings
+from .._discovery.virtual_functions import AUTOPROBE, NUMVFS, autoprobes, numvfs
 from .._model.device import Identity
 from .._system.kmod import Kmod, canonical_name
 from .._system.sysfs import KernelRefusedError, Sysfs
@@ -43,6 +45,42 @@ def bind(sysfs: Sysfs, device: Identity, driver: str) -> None:
     except KernelRefusedError:
         if driver_of(sysfs, device) != driver:
             raise
+
+
+def probe(sysfs: Sysfs, device: Identity) -> None:
+    """Let the kernel choose a driver for the device; reading back tells which."""
+    try:
+        sysfs.write("bus/%s/drivers_probe" % device.bus, device.name)
+    except KernelRefusedError as error:
+        # The native driver failed or waits for a supplier.
+        if error.code != errno.EINVAL:
+            raise
+
+
+def set_numvfs(sysfs: Sysfs, device: Identity, number: int) -> None:
+    """Set the number of virtual functions, without a driver for them."""
+    path = sysfs_dir(device)
+    now = numvfs(sysfs, device)
+    if now == number:
+        return
+    # sriov_numvfs_store in drivers/pci/iov.c changes it only from and to 0.
+    if now:
+        sysfs.write("%s/%s" % (path, NUMVFS), "0")
+    if number:
+        is_on = autoprobes(sysfs, device)
+        # Otherwise a native driver would have them before their overrides are set.
+        if is_on:
+            set_autoprobes(sysfs, device, is_on=False)
+        try:
+            sysfs.write("%s/%s" % (path, NUMVFS), str(number))
+        finally:
+            if is_on:
+                set_autoprobes(sysfs, device, is_on=True)
+
+
+def set_autoprobes(sysfs: Sysfs, device: Identity, *, is_on: bool) -> None:
+    """Set whether native drivers probe new virtual functions by themselves."""
+    sysfs.write("%s/%s" % (sysfs_dir(device), AUTOPROBE), "1" if is_on else "0")
 
 
 def is_loaded(sysfs: Sysfs, module: str) -> bool:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from .._boot import boot_files, last_applied
@@ -14,7 +15,7 @@ from .._discovery.devices import for_other_boards, has_devices, resolve_all, sna
 from .._errors import PolicyError, Problems
 from .._model.claimed import Claimed
 from .._model.device import Identity
-from .._model.policy import Claim
+from .._model.policy import DEFAULT, VFIO, Claim, Policy
 from .._model.policy_list import (
     claims,
     compared,
@@ -22,6 +23,7 @@ from .._model.policy_list import (
     dropped,
     first_entries,
     shared_tags,
+    with_variants,
 )
 from .._model.request import Request
 from .._model.steps import Problem
@@ -30,6 +32,7 @@ from .._system.host import Host
 
 if TYPE_CHECKING:
     from .._boot.rollout_backup import RolloutPlan
+    from .planned_numvfs import PlannedNumVfs
 
 
 class Desired(NamedTuple):
@@ -135,20 +138,65 @@ def _claim_present(
     selectors = [entry.selector for entry in request.entries]
     before = [entry.selector._replace(required=False, expect=None) for entry in earlier.entries]
     devices = snapshot(host.sysfs, {selector.field for selector in selectors + before})
+    numvfs: PlannedNumVfs | None = None
+    if any(entry.sriov_numvfs is not None for entry in (*request.entries, *earlier.entries)):
+        # Here, because few lists have virtual functions.
+        from .planned_numvfs import (  # noqa: PLC0415
+            plan_numvfs,
+        )
+
+        numvfs = plan_numvfs(host.sysfs, request, earlier, devices, problems)
+        devices = numvfs.devices(devices)
     resolved, unresolved = resolve_all(host.sysfs, selectors + before, devices)
-    whole = {device: with_all_ids(host.sysfs, device) for matches in resolved for device in matches}
+    created = numvfs.created if numvfs else ()
+    whole = {
+        device: device if device in created else with_all_ids(host.sysfs, device)
+        for matches in resolved
+        for device in matches
+    }
     matched = [[whole[device] for device in matches] for matches in resolved]
     matches, matches_before = matched[: len(selectors)], matched[len(selectors) :]
     request, claimed = _decide(request, matches, unresolved, problems)
+    claimed = _with_variants(host, claimed)
+    if numvfs:
+        claimed = claimed._replace(numvfs=numvfs.changes, numvfs_before=numvfs.before)
     if not request.is_whole_list:
         not_new = [claim._replace(is_new=False) for claim in claimed.claims]
         return request, claimed._replace(claims=not_new)
     earlier_entries = first_entries(earlier.entries, matches_before)
-    claims_before = [Claim(device, entry.policy) for device, entry in earlier_entries.items()]
+    claims_before = with_variants(
+        [Claim(device, entry.policy) for device, entry in earlier_entries.items()],
+        earlier.machine.variants if earlier.machine else {},
+    )
     # A device can be that of an entry that is wrong.
     released = [] if problems.are_of_entries else dropped(claimed.claims, claims_before)
-    return request, claimed._replace(
-        claims=compared(claimed.claims, claims_before) + released, earlier=matches_before
+    claims_now = compared(claimed.claims, claims_before) + released
+    known = {claim.device for claim in claims_now}
+    claims_now += [
+        Claim(device, Policy(DEFAULT, release_of=Policy(DEFAULT)))
+        for device in claimed.numvfs
+        if device not in known and not problems.are_of_entries
+    ]
+    return request, claimed._replace(claims=claims_now, earlier=matches_before)
+
+
+def _with_variants(host: Host, claimed: Claimed) -> Claimed:
+    """Return what is claimed with the VFIO drivers that the kernel names for devices."""
+    asking = [
+        claim.device
+        for claim in claimed.claims
+        if claim.policy.kind == VFIO and claim.device.pci_id and not claim.policy.vfio_driver
+    ]
+    if not asking:
+        return claimed
+    # Here, because lists without a PCI function have not to load it.
+    from .._discovery.vfio_variants import (  # noqa: PLC0415
+        find_variants,
+    )
+
+    variants = find_variants(host.sysfs, host.kmod, asking)
+    return claimed._replace(
+        claims=with_variants(claimed.claims, variants), variants=MappingProxyType(variants)
     )
 
 

@@ -10,11 +10,13 @@ import contextlib
 from typing import Iterator
 
 from .._discovery.vfio import why_not_bound
+from .._discovery.virtual_functions import why_refused
 from .._errors import PolicyError
 from .._model.device import Identity
 from .._model.steps import Step, StepKind
 from .._system.host import Host
 from .._system.sysfs import KernelBlockedError, KernelRefusedError
+from .bindings import driver_of
 from .step_sentences import of_step
 
 
@@ -39,11 +41,11 @@ class ErrorContext:
                 "%s: cannot %s: %s%s" % (device.label, of_step(step), error, self.quote(device))
             ) from None
         except KernelRefusedError as error:
-            reason = (
-                why_not_bound(self._host.sysfs, device, step.value or "", error.code)
-                if step.kind is StepKind.BIND
-                else error.advice
-            )
+            reason = error.advice
+            if step.kind is StepKind.BIND:
+                reason = why_not_bound(self._host.sysfs, device, step.value or "", error.code)
+            elif step.kind is StepKind.SET_NUMVFS:
+                reason = why_refused(driver_of(self._host.sysfs, device), error.code)
             raise PolicyError(
                 "%s: cannot %s: %s. %s%s"
                 % (device.label, of_step(step), error, reason, self.quote(device))

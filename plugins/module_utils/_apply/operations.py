@@ -10,11 +10,11 @@ the next run makes it again if this one is killed.
 
 from __future__ import annotations
 
-import errno
 from typing import Any, ClassVar, Container, Mapping, NamedTuple, Sequence
 
 from .._discovery.devices import state, sysfs_dir
 from .._discovery.vfio import NOIOMMU, present_settings
+from .._discovery.virtual_functions import autoprobes, numvfs, present
 from .._errors import PolicyError
 from .._in_use.checker import Usage
 from .._model.device import Identity, State
@@ -161,15 +161,7 @@ class DeviceBinding(Operation):
         elif step.kind is StepKind.BIND:
             bindings.bind(sysfs, self.device, value)
         elif step.kind is StepKind.PROBE:
-            self._probe(sysfs)
-
-    def _probe(self, sysfs: Sysfs) -> None:
-        try:
-            sysfs.write("bus/%s/drivers_probe" % self.device.bus, self.device.name)
-        except KernelRefusedError as error:
-            # The native driver failed or waits for a supplier; reading back tells what that means.
-            if error.code != errno.EINVAL:
-                raise
+            bindings.probe(sysfs, self.device)
 
     def find_undo_conflict(self, context: RecoveryContext) -> str | None:
         try:
@@ -223,6 +215,99 @@ class DeviceBinding(Operation):
         after = state(sysfs, device)
         if not after.is_bound_as(before):
             raise PolicyError("it was %s and is now %s" % (before.binding, after.binding))
+
+
+class VirtualFunctions(Operation):
+    """The number of virtual functions of a PCI function.
+
+    ``removed`` are those that were there, with their states; the kernel removes all of them before
+    it creates others. ``autoprobes`` is whether native drivers probe new ones by themselves.
+    """
+
+    kind = "numvfs"
+    record_fields: ClassVar = {
+        "device": fields.device,
+        "before": fields.count,
+        "after": fields.count,
+        "autoprobes": fields.boolean,
+        "removed": fields.each_of(fields.bound_device),
+    }
+
+    def __init__(
+        self,
+        device: Identity,
+        before: int,
+        after: int,
+        removed: Sequence[tuple[Identity, State]],
+        *,
+        autoprobes: bool,
+    ) -> None:
+        super().__init__("sriov_numvfs of " + device.label)
+        self._device = device
+        self._before = before
+        self._after = after
+        self._removed = removed
+        self._autoprobes = autoprobes
+
+    @classmethod
+    def planned(
+        cls, sysfs: Sysfs, device: Identity, after: int, removed: Sequence[tuple[Identity, State]]
+    ) -> VirtualFunctions:
+        """Return the operation from what there is now."""
+        before = numvfs(sysfs, device) or 0
+        return cls(device, before, after, removed, autoprobes=autoprobes(sysfs, device))
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return {
+            "device": _device_values(self._device),
+            "before": self._before,
+            "after": self._after,
+            "autoprobes": self._autoprobes,
+            "removed": [
+                [_device_values(device), state.driver, state.driver_override]
+                for device, state in self._removed
+            ],
+        }
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> VirtualFunctions:
+        removed = [
+            (_device(device), State(driver, override))
+            for device, driver, override in values["removed"]
+        ]
+        device, before, after = _device(values["device"]), values["before"], values["after"]
+        return cls(device, before, after, removed, autoprobes=values["autoprobes"])
+
+    def apply(self, sysfs: Sysfs) -> None:
+        """Set the number that is wanted; the functions have no driver."""
+        bindings.set_numvfs(sysfs, self._device, self._after)
+
+    def find_undo_conflict(self, context: RecoveryContext) -> str | None:
+        sysfs = context.host.sysfs
+        now = numvfs(sysfs, self._device)
+        if now is None:
+            return "the device no longer exists"
+        if now not in (0, self._before, self._after):
+            return "it was changed since, and is now %d" % now
+        if now in (0, self._before):
+            return None
+        refusals = [
+            hazard.sentence
+            for device in present(sysfs, self._device)
+            for hazard in context.usage.hazards_of(device, state(sysfs, device))
+            if not hazard.is_accepted(context.allow)
+        ]
+        return "; ".join(refusals) or None
+
+    def undo(self, context: UndoContext) -> None:
+        sysfs = context.host.sysfs
+        if numvfs(sysfs, self._device) != self._before:
+            bindings.set_numvfs(sysfs, self._device, self._before)
+        if autoprobes(sysfs, self._device) != self._autoprobes:
+            bindings.set_autoprobes(sysfs, self._device, is_on=self._autoprobes)
+        for device, before in self._removed:
+            DeviceBinding(device, before).undo(context)
 
 
 class ModuleLoad(Operation):
@@ -461,7 +546,7 @@ class NodeAccessChange(Operation):
 class SymlinkChange(Operation):
     """Links to nodes, by path, and what they led to; None if there was none.
 
-    ``owners`` are the devices to whose nodes they led.
+    ``owners`` are the devices to whose nodes they led, as far as that is known.
     """
 
     kind = "links"
@@ -470,9 +555,7 @@ class SymlinkChange(Operation):
         "owners": fields.each(fields.link, fields.device),
     }
 
-    def __init__(
-        self, before: Mapping[str, str | None], owners: Mapping[str, Identity | None]
-    ) -> None:
+    def __init__(self, before: Mapping[str, str | None], owners: Mapping[str, Identity]) -> None:
         # A link that is restored has to wait for its device, whose nodes may get other numbers.
         super().__init__("links " + ", ".join(before), deferred=bool(owners))
         self._before = dict(before)
@@ -480,7 +563,7 @@ class SymlinkChange(Operation):
 
     @property
     def values(self) -> dict[str, Any]:
-        owners = {path: device and _device_values(device) for path, device in self._owners.items()}
+        owners = {path: _device_values(device) for path, device in self._owners.items()}
         return {"before": self._before, "owners": owners}
 
     @classmethod
@@ -509,6 +592,7 @@ OPERATIONS: Mapping[str, type[Operation]] = {
     operation.kind: operation
     for operation in (
         DeviceBinding,
+        VirtualFunctions,
         ModuleLoad,
         ModuleReload,
         NoiommuSwitch,

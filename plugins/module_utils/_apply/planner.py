@@ -13,6 +13,7 @@ from .._boot.boot_files import BootFileChanges
 from .._boot.last_applied import LastApplied
 from .._discovery.devices import states
 from .._discovery.vfio import native, present_settings, registered
+from .._model.claimed import NumVfs
 from .._model.device import Identity, Native, State
 from .._model.plan import host_steps, needs_native, plan
 from .._model.policy import Claim, NodeAccess
@@ -108,10 +109,14 @@ def make_plan(host: Host, desired: Desired) -> Plan:
 def plan_devices(host: Host, desired: Desired, claims: Sequence[Claim]) -> list[DevicePlan]:
     """Return what has to be done with each device that is claimed."""
     present = states(host.sysfs, [claim.device for claim in claims])
+    numvfs, created = desired.claimed.numvfs, desired.claimed.created
     plans = [
-        plan(claim, state, _native(host, claim, state, desired.last_applied))
+        plan(claim, State(), Native())
+        if claim.device in created
+        else plan(claim, state, _native(host, claim, state, desired.last_applied))
         for claim, state in zip(claims, present)
     ]
+    plans = [_with_numvfs(device_plan, numvfs.get(device_plan.device)) for device_plan in plans]
     access = desired.request.access
     return [_with_node_access(host.files, device_plan, access) for device_plan in plans]
 
@@ -120,6 +125,13 @@ def _native(host: Host, claim: Claim, state: State, last_applied: LastApplied) -
     if not needs_native(claim, state):
         return Native()
     return native(host.sysfs, host.kmod, claim.device, last_applied.native_of(claim.device))
+
+
+def _with_numvfs(device_plan: DevicePlan, change: NumVfs | None) -> DevicePlan:
+    if change is None:
+        return device_plan
+    step = Step(StepKind.SET_NUMVFS, str(change.after), str(change.before))
+    return device_plan._replace(steps=(*device_plan.steps, step))
 
 
 def _with_node_access(

@@ -16,11 +16,12 @@ from .._boot import boot_files, modprobe_d
 from .._boot.hazards import AbsentHazard, find_absent_hazards
 from .._boot.last_applied import MODPROBE
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
-from .._discovery.devices import has_devices
+from .._discovery.devices import has_devices, states
 from .._errors import Problems
 from .._in_use.checker import Usage
 from .._in_use.kinds import OPEN_NODE, Hazard, refusal
 from .._model.device import Identity
+from .._model.policy import DEFAULT
 from .._model.steps import DevicePlan, HostStepKind, Problem, StepKind
 from .._system.files import is_group
 from .._system.host import Host
@@ -59,7 +60,7 @@ def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problem
     boot = NextBoot()
     if plan.is_needed or plan.accepts_less:
         boot = _find_next_boot(host, usage, plan)
-    hazards = _find_hazards(usage, plan, boot, is_whole=is_whole)
+    hazards = _find_hazards(host, usage, plan, boot, is_whole=is_whole)
     unready = unreadiness(
         *(host.sysfs, host.kmod, plan.devices, plan.host_steps, request.settings), is_whole=is_whole
     )
@@ -177,7 +178,7 @@ def _refuse(
 
 
 def _find_hazards(
-    usage: Usage, plan: Plan, boot: NextBoot, *, is_whole: bool
+    host: Host, usage: Usage, plan: Plan, boot: NextBoot, *, is_whole: bool
 ) -> list[tuple[Identity, Hazard]]:
     """Return uses, now or at the prepared boot, of the devices that will be unbound."""
     plans = [*plan.devices, *boot.plans]
@@ -190,6 +191,26 @@ def _find_hazards(
             hazards += [(device, hazard) for hazard in _find_use(usage, plan, device_plan)]
         if device_plan.binds_to_vfio and is_whole:
             hazards += [(device, hazard) for hazard in usage.iommu_group_hazards(device, leaving)]
+    return hazards + _find_use_of_removed(host, usage, plan)
+
+
+def _find_use_of_removed(host: Host, usage: Usage, plan: Plan) -> list[tuple[Identity, Hazard]]:
+    """Return uses of the virtual functions that a change of their number removes."""
+    numvfs, last_applied = plan.desired.claimed.numvfs, plan.desired.last_applied
+    claiming = [
+        entry.selector
+        for entry in (*last_applied.entries, *plan.request.entries)
+        if entry.policy.kind != DEFAULT
+    ]
+    hazards = []
+    for change in numvfs.values() if plan.request.runtime else ():
+        for device, state in zip(change.removed, states(host.sysfs, change.removed)):
+            uses = usage.hazards_of(device, state)
+            is_ours = change.is_ours or any(selector.matches(device) for selector in claiming)
+            if state.driver and not is_ours and not uses:
+                sentence = "it is bound to %s, and a change of sriov_numvfs removes it"
+                uses = [Hazard("consumers", device.name, sentence % state.driver)]
+            hazards += [(device, hazard) for hazard in uses]
     return hazards
 
 

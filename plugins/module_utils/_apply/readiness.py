@@ -14,6 +14,7 @@ from .._discovery.acpi_iort import translates
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding, is_built_in_driver
 from .._discovery.devices import sysfs_dir
 from .._discovery.driver_names import NO_MODULES, misnamed, not_registered
+from .._discovery.pci_iommus import lacks_iommu
 from .._discovery.vfio import (
     NO_GROUP,
     NO_RESET,
@@ -25,7 +26,7 @@ from .._discovery.vfio import (
 )
 from .._model.buses import BUSES, RESETTING, is_vfio_driver
 from .._model.device import Identity
-from .._model.policy import VFIO_PARAMETERS, VfioSettings
+from .._model.policy import DEFAULT, VFIO_PARAMETERS, VfioSettings
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Obstacle, Problem, StepKind
 from .._system.files import KERNEL_COMMAND_LINE, Files
 from .._system.kmod import Kmod
@@ -38,11 +39,20 @@ NO_IOMMU_GROUP = "no_iommu_group"
 NO_FIRMWARE_ID = "no_firmware_id"
 CANNOT_RESET = "no_reset"
 UNSIGNED_MODULE = "unsigned_module"
+BRIDGE = "bridge"
+OTHER_UNIT = "other_unit"
 
 _RESET_REQUIRED, _NOIOMMU_MODE = VFIO_PARAMETERS
 
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
+# PCI_CLASS_BRIDGE_HOST in include/linux/pci_ids.h; VFIO takes it, unlike bridges with buses.
+_HOST_BRIDGE = "0x0600"
+BUILT_BY_ROLE = ("vfio-platform", "vfio-amba")
+_NOT_IN_DEBIAN = (
+    ", as Ubuntu's and Fedora's; Debian's arm64 kernels lack it, and the role "
+    "armfleet.vfio.vfio_modules builds it for them"
+)
 _RESET_BUILT_IN = (
     "`reset_required` differs, but %s is built into this kernel, so it can be set only at boot. "
     "Add %s.reset_required=0 (or 1) to the kernel command line, and reboot"
@@ -51,6 +61,14 @@ _RESET_BUILT_IN = (
 _NO_FIRMWARE_ID = (
     "%s has neither a compatible nor an ACPI node, and VFIO rejects such devices (EINVAL): the "
     "kernel made it, not the firmware. Remove it from the list"
+)
+_BRIDGE = (
+    "%s is a PCI bridge (%s), and all functions behind it depend on its driver. Select those that "
+    "are meant; bridges of their IOMMU group may keep their driver"
+)
+_NO_UNIT = (
+    "%s cannot be bound to VFIO by itself: VFIO takes a container of this bus (%s…) with all that "
+    "is in it. Create a container with the objects that user space is to have, and select that"
 )
 _NO_RESET_AT_BOOT = (
     "%s has no reset function, and the next boot requires one, because nothing sets %s=0 for it. "
@@ -77,13 +95,42 @@ def unreadiness(
     Unless the list ``is_whole``, an entry that cannot be resolved may mean more devices.
     """
     working = [plan for plan in plans if plan.steps]
-    problems = _drivers(sysfs, kmod, working)
+    problems = _bridges(sysfs, plans)
+    problems += _drivers(sysfs, kmod, working)
     problems += _overrides(sysfs, plans)
     problems += _unsigned(sysfs, kmod, working, steps)
     problems += _reload(sysfs, steps, plans) if is_whole else []
     problems += map(Problem, _without_noiommu(sysfs, kmod, steps, wanted))
     problems += _unready(sysfs, kmod, _bound_anew(plans, steps), wanted)
     return problems + _unsafe(sysfs, plans, wanted)
+
+
+def _bridges(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
+    """Return which of the devices that a policy takes are PCI bridges; one sentence each."""
+    return [
+        Problem(
+            _BRIDGE % (plan.device.label, bridge),
+            plan.device,
+            obstacle=Obstacle(BRIDGE, "it is a PCI bridge"),
+        )
+        for plan in plans
+        if plan.policy.kind != DEFAULT
+        for bridge in [_bridge(sysfs, plan.device)]
+        if bridge
+    ]
+
+
+def _bridge(sysfs: Sysfs, device: Identity) -> str | None:
+    """Return what a bridge leads to; None for other devices. See drivers/pci/pci-sysfs.c."""
+    if not device.pci_address:
+        return None
+    path = sysfs_dir(device)
+    first = sysfs.read(path + "/secondary_bus_number")
+    if first:
+        last = sysfs.read(path + "/subordinate_bus_number") or first
+        return "bus %s" % first if first == last else "buses %s to %s" % (first, last)
+    is_host = (sysfs.read(path + "/class") or "").startswith(_HOST_BRIDGE)
+    return "the host bridge" if is_host else None
 
 
 def _drivers(sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]) -> list[Problem]:
@@ -197,9 +244,13 @@ def _no_vfio(kmod: Kmod, driver: str) -> str:
         return NO_MODULES % ("Driver " + driver, without)
     return (
         "This kernel (%s) has no %s: the driver is not registered, and modprobe finds no module "
-        "of that name. Use a kernel with CONFIG_%s, as Ubuntu's and Fedora's; Debian's arm64 "
-        "kernels lack it, and the role armfleet.vfio.vfio_modules builds it for them"
-        % (os.uname().release, driver, driver.upper().replace("-", "_"))
+        "of that name. Use a kernel with CONFIG_%s%s"
+        % (
+            os.uname().release,
+            driver,
+            driver.upper().replace("-", "_"),
+            _NOT_IN_DEBIAN if driver in BUILT_BY_ROLE else "",
+        )
     )
 
 
@@ -244,6 +295,7 @@ def _unready(
 ) -> list[Problem]:
     """Return why VFIO will refuse devices."""
     problems = _without_firmware_id(given)
+    problems += _of_other_names(given)
     why_no_group = {
         device: reason for device in given for reason in [_why_no_group(sysfs, device)] if reason
     }
@@ -270,7 +322,19 @@ def _without_firmware_id(given: Sequence[Identity]) -> list[Problem]:
     return [
         Problem(_NO_FIRMWARE_ID % device.label, device, obstacle=Obstacle(NO_FIRMWARE_ID, brief))
         for device in given
-        if not device.compatible and not device.acpi_path
+        if BUSES[device.bus].vfio_needs_firmware and not device.compatible and not device.acpi_path
+    ]
+
+
+def _of_other_names(given: Sequence[Identity]) -> list[Problem]:
+    return [
+        Problem(
+            _NO_UNIT % (device.label, BUSES[device.bus].vfio_names),
+            device,
+            obstacle=Obstacle(OTHER_UNIT, "VFIO takes only the container that it is in"),
+        )
+        for device in given
+        if not device.name.startswith(BUSES[device.bus].vfio_names)
     ]
 
 
@@ -281,6 +345,10 @@ def _why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
     path = sysfs_dir(device)
     if sysfs.link(path + "/iommu_group"):
         return None
+    if device.pci_address:
+        # A virtual function that a run is to create is not there.
+        has_none = sysfs.exists(path) and lacks_iommu(sysfs, device)
+        return "no IOMMU is active in front of its host bridge" if has_none else None
     if device.dt_path:
         has_iommu = sysfs.exists(path + "/of_node/iommus")
         return None if has_iommu else "its node has no iommus property"

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from .._boot.boot_files import Initramfs
+from .._discovery.vfio import is_resettable
 from .._errors import PolicyError, Problems
 from .._in_use.checker import Usage
 from .._in_use.kinds import refusal
@@ -132,6 +133,7 @@ def _reconcile(
             plan.files,
             plan.request.access,
             "group" in plan.request.allow,
+            plan.desired.claimed.numvfs if plan.request.runtime else {},
         )
         after = transaction.Transaction(host, lock.journal, changes, refusals).run()
     return _outcome(host, plan, after, early)
@@ -179,11 +181,21 @@ def _outcome(
         early=early,
         records=plan.records,
         skipped=plan.desired.skipped,
-        warnings=changes.warnings,
+        warnings=[*changes.warnings, *_without_reset(host, plan)],
         noiommu_kept=plan.noiommu_kept,
         reset_kept=reset_kept(host, request, plan.desired.last_applied),
         not_checked=_not_checked(host, request),
     )
+
+
+def _without_reset(host: Host, plan: Plan) -> list[str]:
+    """Return which PCI functions VFIO cannot reset between two users; one sentence each."""
+    created = plan.desired.claimed.created
+    return [
+        "The kernel cannot reset %s, so each user finds it as the last one left it" % device.label
+        for device in [bound.device for bound in plan.devices if bound.binds_to_vfio]
+        if device.pci_address and device not in created and not is_resettable(host.sysfs, device)
+    ]
 
 
 def _not_checked(host: Host, request: Request) -> list[str]:

@@ -30,6 +30,8 @@ _MODE = re.compile(r"[0-7]{3,4}\Z")
 # Of a group, and of a device: vfio_group_get_from_iommu and vfio_init_device in drivers/vfio.
 _NODE = re.compile(symlinks.DEV + r"/(?:(?:noiommu-)?[0-9]+|devices/vfio[0-9]+)\Z")
 _LONGEST_QUOTE = 60
+# VFs of a function have 16 bits (PCI Express Base Specification 6.0, section 9.3.3.7).
+_MOST = 65535
 
 
 def mapping(value: Any, what: str) -> Mapping[str, Any]:
@@ -103,6 +105,12 @@ def boolean(value: Any, what: str) -> None:
         raise ValueError("%s is %s" % (what, quoted(value)))
 
 
+def count(value: Any, what: str) -> None:
+    """A number of things."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
+        raise ValueError("%s is %s" % (what, quoted(value)))
+
+
 def mode(value: Any, what: str) -> None:
     """Permissions in octal."""
     if not _MODE.match(text_of(value, what)):
@@ -157,6 +165,26 @@ def binding(value: Any, what: str) -> None:
         raise ValueError("%s is %s" % (what, quoted(value)))
     or_null(sysfs_name)(value[0], what)
     or_null(override)(value[1], what)
+
+
+def bound_device(value: Any, what: str) -> None:
+    """A device, its driver and its override."""
+    if not isinstance(value, list) or len(value) != 3:
+        raise ValueError("%s is %s" % (what, quoted(value)))
+    device(value[0], what)
+    binding(value[1:], what)
+
+
+def each_of(check: Check) -> Check:
+    """Return the check of a list by that of its items."""
+
+    def check_list(value: Any, what: str) -> None:
+        if not isinstance(value, list):
+            raise ValueError("%s is %s" % (what, quoted(value)))
+        for item in value:
+            check(item, what)
+
+    return check_list
 
 
 def or_null(check: Check) -> Check:

@@ -37,10 +37,12 @@ def of_step(step: Step) -> str:
         if step.value is None:
             return "clear driver_override (was %s)" % step.before
         return "set driver_override to %s (was %s)" % (step.value, step.before or "unset")
+    if step.kind is StepKind.SET_NUMVFS:
+        return "set sriov_numvfs to %s (was %s)" % (step.value, step.before)
     if step.kind is StepKind.PROBE:
         return "release to %s" % (step.value or "any driver that matches; none is known")
     if step.kind is StepKind.SET_NODE_ACCESS:
         return "set access to its nodes in /dev/vfio to %s" % (step.access and step.access.label)
     if step.kind is StepKind.LINK_NODES:
         return "link its nodes in /dev/vfio as %s" % " and ".join(step.links)
-    return _DEVICE[step.kind] % step.value
+    return _DEVICE[step.kind] % step.value + step.note

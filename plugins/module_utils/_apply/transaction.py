@@ -7,14 +7,17 @@
 from __future__ import annotations
 
 import contextlib
+from types import MappingProxyType
 from typing import Callable, Mapping, NamedTuple, Sequence
 
-from .._discovery.devices import consumers, state, with_all_ids
+from .._discovery.devices import consumers, state, states, sysfs_dir, with_all_ids
 from .._discovery.vfio import present_settings, registered
+from .._discovery.virtual_functions import autoprobes, numvfs
 from .._errors import PolicyError
 from .._model.buses import BUSES
+from .._model.claimed import NumVfs
 from .._model.device import Identity, State
-from .._model.policy import NodeAccess, VfioSettings
+from .._model.policy import DEFAULT, NodeAccess, VfioSettings
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Step, StepKind
 from .._system.files import FileChange
 from .._system.host import Host
@@ -31,6 +34,7 @@ from .operations import (
     NoiommuSwitch,
     Operation,
     SymlinkChange,
+    VirtualFunctions,
 )
 from .rollback import Failure, roll_back
 from .verification import verify, verify_again
@@ -47,6 +51,12 @@ class ChangeSet(NamedTuple):
     files: Sequence[FileChange]
     access: NodeAccess | None = None
     may_share_group: bool = False
+    numvfs: Mapping[Identity, NumVfs] = MappingProxyType({})
+
+    @property
+    def created(self) -> set[Identity]:
+        """The virtual functions that are not there yet."""
+        return {device for change in self.numvfs.values() for device in change.created}
 
     @property
     def reloads_module(self) -> bool:
@@ -115,13 +125,21 @@ class Transaction:
 
     def _apply(self) -> dict[Identity, State]:
         working = [plan for plan in self._changes.plans if plan.steps]
+        created = self._changes.created
         for plan in working:
-            self._perform(plan, StepKind.SET_OVERRIDE)
+            if plan.device not in created:
+                self._perform(plan, StepKind.SET_OVERRIDE)
         self._settings_before = present_settings(self._host.sysfs)
         for step in self._changes.host_steps:
             if step.kind is not HostStepKind.RESTORE_NOIOMMU:
                 self._prepare(step)
-        after = self._move(self._changes.plans if self._changes.reloads_module else working)
+        after = self._set_numbers(working)
+        for plan in working:
+            if plan.device in created:
+                self._perform(plan, StepKind.SET_OVERRIDE)
+        moved = self._changes.plans if self._changes.reloads_module else working
+        after = self._move([plan for plan in moved if plan.device not in after], after)
+        self._probe_created()
         for step in self._changes.host_steps:
             if step.kind is HostStepKind.RESTORE_NOIOMMU:
                 self._set_noiommu(step.value)
@@ -130,10 +148,59 @@ class Transaction:
             write.apply()
         return after
 
-    def _move(self, plans: Sequence[DevicePlan]) -> dict[Identity, State]:
-        """Bring devices to their drivers, and their nodes to whom they are for."""
-        sysfs = self._host.sysfs
+    def _set_numbers(self, plans: Sequence[DevicePlan]) -> dict[Identity, State]:
+        """Set numbers of virtual functions; return the states of the functions that have them."""
         after = {}
+        for plan in plans:
+            for step in plan.steps:
+                if step.kind is StepKind.SET_NUMVFS:
+                    # Only its driver creates them.
+                    self._perform(plan, *_MOVES)
+                    after[plan.device] = verify(self._host.sysfs, plan, self._errors.quote)
+                    self._set_number(plan, step)
+        return after
+
+    def _set_number(self, plan: DevicePlan, step: Step) -> None:
+        sysfs, change = self._host.sysfs, self._changes.numvfs[plan.device]
+        removed = list(zip(change.removed, states(sysfs, change.removed)))
+        for device, before in removed:
+            refusals = self._refusals(DevicePlan(device, plan.policy, before, (), None, None))
+            if refusals:
+                raise PolicyError(refusals)
+        operation = VirtualFunctions.planned(sysfs, plan.device, change.after, removed)
+        self._record(operation)
+        with self._errors.explaining(plan.device, step):
+            operation.apply(sysfs)
+        missing = [device for device in change.created if not sysfs.exists(sysfs_dir(device))]
+        if missing or numvfs(sysfs, plan.device) != change.after:
+            raise PolicyError(
+                "%s: sriov_numvfs was set to %d, but there is no %s. Read 'dmesg | grep %s'"
+                % (
+                    plan.device.label,
+                    change.after,
+                    missing[0].label if missing else "such number of virtual functions",
+                    plan.device.name,
+                )
+            )
+
+    def _probe_created(self) -> None:
+        """Let native drivers have the virtual functions that the list leaves to them."""
+        decided = {plan.device for plan in self._changes.plans if plan.policy.kind != DEFAULT}
+        for physical, change in self._changes.numvfs.items():
+            if change.created and autoprobes(self._host.sysfs, physical):
+                for device in change.created:
+                    if device not in decided:
+                        bindings.probe(self._host.sysfs, device)
+
+    def _move(
+        self, plans: Sequence[DevicePlan], before: Mapping[Identity, State]
+    ) -> dict[Identity, State]:
+        """Bring devices to their drivers, and their nodes to whom they are for.
+
+        ``before`` are the states of devices that have their drivers already.
+        """
+        sysfs = self._host.sysfs
+        after = dict(before)
         for plan in plans:
             self._perform(plan, *_MOVES)
             after[plan.device] = verify(sysfs, plan, self._errors.quote)
@@ -264,14 +331,20 @@ class Transaction:
         if not before:
             return
         owners = {path: self._owner(path, target) for path, target in before.items() if target}
-        change = SymlinkChange(before, owners)
+        known = {path: owner for path, owner in owners.items() if owner}
+        change = SymlinkChange(before, known)
         self._record(change)
         change.apply(files, targets)
 
     def _owner(self, path: str, target: str) -> Identity | None:
         node = symlinks.node_of(path, target)
-        plans = self._changes.plans
-        return next((plan.device for plan in plans if node in plan.before.vfio_nodes), None)
+        removed = [device for change in self._changes.numvfs.values() for device in change.removed]
+        nodes = [(plan.device, plan.before.vfio_nodes) for plan in self._changes.plans]
+        nodes += [
+            (device, state.vfio_nodes)
+            for device, state in zip(removed, states(self._host.sysfs, removed))
+        ]
+        return next((device for device, of_device in nodes if node in of_device), None)
 
     def _roll_back(self) -> str:
         """Undo all that was done; return what came of it, in a sentence."""

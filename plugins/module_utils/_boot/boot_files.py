@@ -115,7 +115,9 @@ def plan_boot_files(
     conflicts += [] if request.runtime else _misnamed(host, claims)
     if request.initramfs == ALWAYS and request.entries:
         conflicts += map(Problem, _no_initramfs(tool))
-    needs_boot = not request.runtime and _needs_boot(host, claims, previous, claimed)
+    needs_boot = not request.runtime and (
+        bool(claimed.numvfs) or _needs_boot(host, claims, previous, claimed)
+    )
     before_run = host.files.read_own(last_applied.WAITS_FOR_BOOT)
     # What was accepted counts as long as the list is the same.
     is_same = before_run is not None and not any(change.is_needed for change in files)
@@ -161,7 +163,7 @@ def _with_initramfs(
 ) -> BootPlan:
     names = initramfs.modules(
         host.files,
-        [VFIO_DRIVERS[bus] for bus in boot_plan.buses],
+        boot_plan.vfio_drivers,
         [
             claim.device.compatible[0]
             for claim in claims
@@ -229,6 +231,8 @@ def _boot_plan(
         request.options,
         aliases,
         noiommu_before=previous.noiommu_before,
+        variants=claimed.variants,
+        numvfs_before=claimed.numvfs_before if request.runtime else previous.numvfs_before,
     )
     return plan, problems
 
@@ -237,8 +241,7 @@ def _module_conflicts(host: Host, request: Request, boot_plan: BootPlan) -> list
     """Return foreign configuration that blocks the modules of the list at the next boot."""
     if not boot_plan.entries:
         return []
-    modules = [VFIO_DRIVERS[bus] for bus in boot_plan.buses]
-    modules += boot_plan.modules.values()
+    modules = [*boot_plan.vfio_drivers, *boot_plan.modules.values()]
     loadable = [
         module for module in modules if not is_built_in(host.sysfs, kmod.canonical_name(module))
     ]

@@ -6,16 +6,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Callable, NamedTuple, Sequence
 
 from .._discovery.builtin_drivers import is_permanent_driver
-from .._discovery.devices import sysfs_dir
+from .._discovery.devices import resolve, sysfs_dir
 from .._discovery.driver_match import UNKNOWN, Drivers, Match, Reason
 from .._discovery.vfio import is_built_in, modalias, native
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import is_vfio_driver
 from .._model.device import Identity, Native, State
 from .._model.plan import override_of
-from .._model.policy import DEFAULT, NO_AUTOBIND, NO_DRIVER
+from .._model.policy import DEFAULT, NO_AUTOBIND, NO_DRIVER, VFIO
 from .._model.policy_list import Entry
 from .._system.host import Host
 from .._system.kmod import canonical_name
@@ -72,6 +73,7 @@ class OverrideSources(NamedTuple):
 
     ``entry`` is that of the list last applied. ``rules`` are those of others in their order, and
     of these ``on_add`` when the device appears and ``on_bind`` when a driver was bound to it.
+    ``variant`` is the VFIO driver that the kernel had for it when the list was applied.
     """
 
     bus: str
@@ -80,6 +82,7 @@ class OverrideSources(NamedTuple):
     rules: Sequence[Rule] = ()
     on_add: Sequence[Rule] = ()
     on_bind: Sequence[Rule] = ()
+    variant: str | None = None
 
     @property
     def desired(self) -> Binding | None:
@@ -105,7 +108,10 @@ class OverrideSources(NamedTuple):
         return "was set manually while the system runs"
 
     def _asked(self, entry: Entry) -> Binding:
-        override = override_of(entry.policy, self.bus)
+        policy = entry.policy
+        if policy.kind == VFIO and not policy.vfio_driver:
+            policy = policy._replace(vfio_driver=self.variant)
+        override = override_of(policy, self.bus)
         return Binding(None if override == NO_DRIVER else override, override)
 
 
@@ -140,7 +146,9 @@ class BootForecast:
 
         ``match`` is why it has its driver; None if it has none, or has it by its override.
         """
-        forecast = after_bind(sources, self._after_add(device, state, match, sources))
+        forecast = self._removed_function(device) or after_bind(
+            sources, self._after_add(device, state, match, sources)
+        )
         driver = state.driver
         if driver in (None, forecast.binding.driver) or not self._is_permanent_driver(
             device, driver
@@ -151,6 +159,29 @@ class BootForecast:
             "stays bound to it whatever else is configured: %s" % (driver, forecast.reason)
         )
         return BootState(forecast.binding._replace(driver=driver), reason)
+
+    def _removed_function(self, device: Identity) -> BootState | None:
+        """Return what becomes of a virtual function that nothing here creates at boot."""
+        if not device.pci_address:
+            return None
+        physical = self._host.sysfs.link_name(sysfs_dir(device) + "/physfn")
+        if physical is None or physical in self._creating:
+            return None
+        reason = (
+            "a reboot removes virtual functions, and no list sets sriov_numvfs of %s" % physical
+        )
+        return BootState(_NOTHING, reason, is_known=False)
+
+    @functools.cached_property
+    def _creating(self) -> set[str]:
+        """The PCI functions that create virtual functions at boot by the list, by address."""
+        entries = [entry for entry in self._previous.entries if entry.sriov_numvfs]
+        selectors = [entry.selector._replace(required=False, expect=None) for entry in entries]
+        return {
+            device.name
+            for matches in (resolve(self._host.sysfs, selectors) if selectors else ())
+            for device in matches
+        }
 
     def _is_permanent_driver(self, device: Identity, driver: str | None) -> bool:
         return driver is not None and is_permanent_driver(
@@ -185,7 +216,7 @@ class BootForecast:
         """Return the module of the driver; none where that driver has none here."""
         if desired.driver is None:
             return []
-        if desired.driver in VFIO_DRIVERS.values():
+        if is_vfio_driver(desired.driver, bus):
             return [canonical_name(desired.driver)]
         pinned = self._drivers.module(bus, desired.driver)
         return [pinned] if pinned else []

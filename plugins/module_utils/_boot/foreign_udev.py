@@ -229,6 +229,16 @@ def _properties(device: Identity) -> dict[tuple[str, str], str]:
     if device.dt_path:
         known["ENV", "OF_FULLNAME"] = device.dt_path
         known["ENV", "OF_NAME"] = device.dt_path.rpartition("/")[2].partition("@")[0]
+    if device.pci_id:
+        # pci_uevent and the attributes in drivers/pci.
+        vendor, card, *subsystem = device.pci_id[-1].split(":")
+        known["ENV", "PCI_SLOT_NAME"] = device.name
+        known["ENV", "PCI_ID"] = ("%s:%s" % (vendor, card)).upper()
+        known["ENV", "PCI_SUBSYS_ID"] = ":".join(subsystem).upper()
+        known["ATTR", "vendor"] = "0x" + vendor
+        known["ATTR", "device"] = "0x" + card
+        for name, value in zip(("subsystem_vendor", "subsystem_device"), subsystem):
+            known["ATTR", name] = "0x" + value
     for number, compatible in enumerate(device.compatible):
         known["ENV", "OF_COMPATIBLE_%d" % number] = compatible
     return known

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from .._model.buses import VFIO_DRIVERS
 from .._model.policy import (
     VFIO_PARAMETERS,
     VfioSettings,
@@ -32,7 +31,7 @@ def modprobe_conf(plan: BootPlan) -> str | None:
 
 
 def modules_load_conf(plan: BootPlan) -> str | None:
-    return _plain([VFIO_DRIVERS[bus] for bus in sorted(set(plan.buses))])
+    return _plain(plan.vfio_drivers)
 
 
 def _plain(lines: Sequence[str]) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, Mapping, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import DAMAGED, PolicyError
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import VFIO_DRIVERS, bus_of_vfio_driver
 from .._model.device import Identity
 from .._model.policy import (
     ALWAYS,
@@ -39,6 +39,7 @@ MARK = "# Written by armfleet.vfio.host_policy. Do not edit: the next run replac
 _ENTRY, _NATIVE, _OPTIONS = "# policy: ", "# native: ", "# options: "
 _MACHINE = "# machine: "
 _BEFORE = "# before: "
+_NUMVFS_BEFORE = "# numvfs before: "
 _NOIOMMU = "unsafe_noiommu"
 
 
@@ -53,7 +54,8 @@ class Machine(NamedTuple):
     """What boot files are rendered from beside the list, as the machine was at that moment.
 
     ``aliases`` are the paths of the list's device-tree aliases, ``buses`` those of the devices
-    given to VFIO, ``modules`` the modules of pinned drivers by the driver's name.
+    given to VFIO, ``modules`` the modules of pinned drivers by the driver's name. ``variants`` are
+    the VFIO drivers that the kernel has for some devices alone, by PCI id.
     ``initramfs_tool`` brings ``initramfs_modules`` into the initramfs; None if none does.
     """
 
@@ -62,13 +64,15 @@ class Machine(NamedTuple):
     modules: Mapping[str, str] = MappingProxyType({})
     initramfs_tool: str | None = None
     initramfs_modules: Sequence[str] = ()
+    variants: Mapping[str, str] = MappingProxyType({})
 
 
 class LastApplied(NamedTuple):
     """What the last run wrote down: its list, and which driver each device was taken from.
 
     ``natives`` maps a device's stable name to its driver, None for none. ``machine`` is None if
-    it cannot be read. ``noiommu_before`` is whether devices without an IOMMU were taken before a
+    it cannot be read. ``numvfs_before`` are numbers of virtual functions before a list set them, by
+    stable name. ``noiommu_before`` is whether devices without an IOMMU were taken before a
     list asked for it, None if that is not known.
     """
 
@@ -77,6 +81,7 @@ class LastApplied(NamedTuple):
     options: Options = Options()
     machine: Machine | None = Machine()
     noiommu_before: bool | None = None
+    numvfs_before: Mapping[str, int] = MappingProxyType({})
 
     def native_of(self, device: Identity) -> tuple[str | None] | None:
         """Return the recorded native driver of a device, or None if it is unknown."""
@@ -91,9 +96,9 @@ class BootPlan(NamedTuple):
 
     ``resolved`` are the selectors of ``entries`` with aliases followed, None if a rule cannot
     match such a device; ``buses`` those of the devices given to
-    VFIO, ``modules`` the modules of pinned drivers by the driver's name. ``aliases`` are those that
-    were followed; ``initramfs_tool`` is the one that is configured to include
-    ``initramfs_modules``.
+    VFIO, ``modules`` the modules of pinned drivers by the driver's name, ``variants`` as in
+    Machine. ``aliases`` are those that were followed; ``initramfs_tool`` is the one that is
+    configured to include ``initramfs_modules``.
     """
 
     entries: Sequence[Entry]
@@ -106,6 +111,16 @@ class BootPlan(NamedTuple):
     initramfs_tool: str | None = None
     initramfs_modules: Sequence[str] = ()
     noiommu_before: bool | None = None
+    variants: Mapping[str, str] = MappingProxyType({})
+    numvfs_before: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    def vfio_drivers(self) -> list[str]:
+        """The VFIO drivers that the list asks for."""
+        named = {entry.policy.vfio_driver for entry in self.entries} - {None}
+        variants = {*map(str, named), *self.variants.values()}
+        of_buses = [VFIO_DRIVERS[bus] for bus in sorted(set(self.buses))]
+        return [*of_buses, *sorted(variants.difference(of_buses))]
 
 
 def accepted(content: str | None) -> list[str]:
@@ -131,6 +146,8 @@ def boot_plan(last_applied: LastApplied, machine: Machine) -> BootPlan:
         machine.initramfs_tool,
         machine.initramfs_modules,
         last_applied.noiommu_before,
+        machine.variants,
+        last_applied.numvfs_before,
     )
 
 
@@ -152,6 +169,7 @@ def parse_header(rules: str | None) -> LastApplied:
     options: dict[str, Any] = {}
     machine: Machine | None = Machine()
     before = VfioSettings()
+    numvfs_before: dict[str, int] = {}
     try:
         for line in _text.lines(rules or ""):
             if line.startswith(_ENTRY):
@@ -164,12 +182,15 @@ def parse_header(rules: str | None) -> LastApplied:
                 machine = _parse_machine(line[len(_MACHINE) :])
             elif line.startswith(_BEFORE):
                 before = to_options(**json.loads(line[len(_BEFORE) :])).settings
+            elif line.startswith(_NUMVFS_BEFORE):
+                numvfs_before = _numbers(json.loads(line[len(_NUMVFS_BEFORE) :]))
         return LastApplied(
             parse_entries(entries),
             natives,
             to_options(**options),
             machine,
             before.unsafe_noiommu,
+            numvfs_before,
         )
     except DAMAGED as error:
         raise PolicyError(
@@ -185,8 +206,10 @@ def _parse_machine(text: str) -> Machine | None:
         machine = Machine(**json.loads(text))
         pairs = [*machine.aliases.items(), *machine.modules.items()]
         texts = [text for pair in pairs for text in pair]
-        texts += [*machine.initramfs_modules, machine.initramfs_tool or ""]
-        is_known = all(isinstance(value, str) for value in texts)
+        texts += [*machine.initramfs_modules, machine.initramfs_tool or "", *machine.variants]
+        is_known = all(isinstance(value, str) for value in texts) and all(
+            map(bus_of_vfio_driver, machine.variants.values())
+        )
         return machine if is_known and set(machine.buses) <= set(VFIO_DRIVERS) else None
     except (ValueError, TypeError, AttributeError):
         return None
@@ -205,10 +228,19 @@ def _native_driver(line: Mapping[str, Any]) -> dict[str, str | None]:
     return {name: driver}
 
 
+def _numbers(line: Mapping[str, Any]) -> dict[str, int]:
+    for number in line.values():
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise ValueError("%r is not a number of virtual functions" % (number,))
+    return dict(line)
+
+
 def to_mapping(entry: Entry) -> dict[str, Any]:
     """Return the entry as a user would write it."""
-    selector, policy, tag = entry
+    selector, policy, tag, numvfs = entry
     mapping: dict[str, Any] = {selector.kind: selector.value}
+    if selector.pci_id:
+        mapping["pci_id"] = selector.pci_id
     if selector.bus:
         mapping["bus"] = selector.bus
     if selector.expect is not None:
@@ -220,8 +252,12 @@ def to_mapping(entry: Entry) -> dict[str, Any]:
     mapping["policy"] = policy.kind
     if policy.driver:
         mapping["driver"] = policy.driver
+    if policy.vfio_driver:
+        mapping["vfio_driver"] = policy.vfio_driver
     if tag:
         mapping["tag"] = tag
+    if numvfs is not None:
+        mapping["sriov_numvfs"] = numvfs
     return mapping
 
 
@@ -260,6 +296,7 @@ def _from_machine(plan: BootPlan) -> dict[str, Any]:
         "modules": dict(sorted(plan.modules.items())),
         "initramfs_tool": plan.initramfs_tool,
         "initramfs_modules": list(plan.initramfs_modules),
+        "variants": dict(sorted(plan.variants.items())),
     }
     return {name: value for name, value in values.items() if value}
 
@@ -290,6 +327,11 @@ def header(plan: BootPlan) -> list[str]:
         lines += [
             "# Values before the first list set them:",
             _BEFORE + json.dumps({_NOIOMMU: plan.noiommu_before}),
+        ]
+    if plan.numvfs_before:
+        lines += [
+            "# Numbers of virtual functions before the first list set them:",
+            _NUMVFS_BEFORE + json.dumps(dict(sorted(plan.numvfs_before.items()))),
         ]
     if plan.natives:
         lines += ["# Native drivers of the devices:"]

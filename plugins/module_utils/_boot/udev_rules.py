@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Mapping, Sequence
 
-from .._model.buses import BUSES, VFIO_DRIVERS
+from .._model.buses import BUSES, VFIO_DRIVER_PATTERNS, VFIO_DRIVERS
 from .._model.policy import DEFAULT, NO_DRIVER, VFIO, NodeAccess
 from .._model.policy_list import Entry
 from .._model.selector import Selector
@@ -33,6 +33,7 @@ SUBSYSTEM=="vfio-dev", IMPORT{parent}="ARMFLEET_VFIO_*"
 SUBSYSTEM!="%(buses)s", GOTO="armfleet_vfio_end"
 KERNEL!="*.auto", ENV{.armfleet_vfio_path}="$env{OF_FULLNAME}"
 %(lists)s\
+%(numvfs)s\
 
 %(claims)s\
 
@@ -70,9 +71,10 @@ ACTION!="add|bind", GOTO="armfleet_vfio_end"
 DRIVER=="%(vfio_drivers)s", GOTO="armfleet_vfio_end"
 %(vfio_of_buses)s\
 ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ENV{.armfleet_vfio_driver}="none"
-# An existing override was set by this rule or on purpose.
+# An existing override was set by this rule or on purpose. Without one, most buses show (null), and
+# spi shows nothing.
 ACTION=="add", ENV{ARMFLEET_VFIO_POLICY}=="no_autobind", ATTR{driver_override}!="(null)", \
-GOTO="armfleet_vfio_end"
+ATTR{driver_override}=="?*", GOTO="armfleet_vfio_end"
 # A native driver whose probe started before the override was set binds after it.
 # Only that driver can be bound against the override.
 %(late_binds)s\
@@ -116,9 +118,23 @@ _LISTS = (("compatible", "OF_COMPATIBLE", 16), ("alias", "OF_ALIAS", 4))
 # parent alone.
 _LIST = 'KERNEL!="*.auto", ENV{.armfleet_vfio_%s}=" %s "\n'
 
+# The number is 0 at boot, and when the driver was unbound; only the driver of the function can
+# change it. New functions have events of their own.
+_NUMVFS = """\
+ACTION=="add|bind", DRIVER=="?*", %s, ATTR{sriov_numvfs}=="0", ATTR{sriov_numvfs}="%d"
+"""
 _VFIO_OF_BUS = """\
 ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="%s", ENV{.armfleet_vfio_driver}="%s", \
 ENV{.armfleet_vfio_module}="%s"
+"""
+_VFIO_OF_PCI_ID = """\
+ENV{ARMFLEET_VFIO_POLICY}=="vfio", ENV{.armfleet_vfio_variant}=="", %s, \
+ENV{.armfleet_vfio_variant}="%s"
+"""
+_VFIO_VARIANT = """\
+ENV{ARMFLEET_VFIO_POLICY}=="vfio", ENV{.armfleet_vfio_variant}!="", \
+ENV{.armfleet_vfio_driver}="$env{.armfleet_vfio_variant}", \
+ENV{.armfleet_vfio_module}="$env{.armfleet_vfio_variant}"
 """
 _NO_VFIO_ON_BUS = """\
 ENV{ARMFLEET_VFIO_POLICY}=="vfio", SUBSYSTEM=="%s", GOTO="armfleet_vfio_end"
@@ -145,7 +161,8 @@ def _rules(plan: BootPlan) -> str:
         for entry, selector in zip(plan.entries, plan.resolved)
         if selector and entry.policy.kind != DEFAULT
     ]
-    return comments + _program(plan, claiming) if claiming else comments
+    has_rules = claiming or _numvfs(plan)
+    return comments + _program(plan, claiming) if has_rules else comments
 
 
 def _program(plan: BootPlan, claiming: Sequence[tuple[Entry, Selector]]) -> str:
@@ -158,15 +175,19 @@ def _program(plan: BootPlan, claiming: Sequence[tuple[Entry, Selector]]) -> str:
         "node_access": _node_access(access),
         "node_links": "".join(_NODE_LINK % link for link in links),
         "buses": "|".join(BUSES),
-        "lists": _lists([selector.udev_match for _entry, selector in claiming]),
+        "lists": _lists([selector.udev_match for selector in plan.resolved if selector]),
+        "numvfs": _numvfs(plan),
         "claims": "".join(_claim(entry, selector, plan.modules) for entry, selector in claiming),
-        "vfio_drivers": "|".join(VFIO_DRIVERS.values()),
+        "vfio_drivers": "|".join(VFIO_DRIVER_PATTERNS),
         "group_access": _group_access(access),
         "group_links": "".join(_GROUP_LINK % link for link in links),
-        "vfio_of_buses": _vfio_of_buses(),
+        "vfio_of_buses": _vfio_of_buses(plan),
         "late_binds": "".join(
             _LATE_BIND % (driver, driver)
-            for driver in [*VFIO_DRIVERS.values(), NO_DRIVER, *sorted(pinned)]
+            for driver in [
+                *dict.fromkeys([*VFIO_DRIVERS.values(), *plan.vfio_drivers]),
+                *(NO_DRIVER, *sorted(pinned)),
+            ]
         ),
     }
 
@@ -190,6 +211,14 @@ def _lists(matches: Sequence[str]) -> str:
     )
 
 
+def _numvfs(plan: BootPlan) -> str:
+    return "".join(
+        _NUMVFS % (selector.udev_match, entry.sriov_numvfs)
+        for entry, selector in zip(plan.entries, plan.resolved)
+        if selector and entry.sriov_numvfs
+    )
+
+
 def _claim(entry: Entry, selector: Selector, modules: Mapping[str, str]) -> str:
     policy = entry.policy
     parts = [selector.udev_match, 'ENV{ARMFLEET_VFIO_POLICY}="%s"' % policy.kind]
@@ -197,11 +226,18 @@ def _claim(entry: Entry, selector: Selector, modules: Mapping[str, str]) -> str:
         parts.append('ENV{.armfleet_vfio_driver}="%s"' % policy.driver)
         if policy.driver in modules:
             parts.append('ENV{.armfleet_vfio_module}="%s"' % modules[policy.driver])
+    if policy.vfio_driver:
+        parts.append('ENV{.armfleet_vfio_variant}="%s"' % policy.vfio_driver)
     if entry.tag:
         parts.append('ENV{ARMFLEET_VFIO_TAG}="%s"' % entry.tag)
     return ", ".join(parts) + "\n"
 
 
-def _vfio_of_buses() -> str:
+def _vfio_of_buses(plan: BootPlan) -> str:
     drivers = [_VFIO_OF_BUS % (bus, driver, driver) for bus, driver in VFIO_DRIVERS.items()]
-    return "".join(drivers + [_NO_VFIO_ON_BUS % bus for bus in BUSES if bus not in VFIO_DRIVERS])
+    drivers.append(_NO_VFIO_ON_BUS % "|".join(bus for bus in BUSES if bus not in VFIO_DRIVERS))
+    for pci_id, driver in sorted(plan.variants.items()):
+        drivers.append(_VFIO_OF_PCI_ID % (Selector("pci_id", pci_id).udev_match, driver))
+    if plan.variants or any(entry.policy.vfio_driver for entry in plan.entries):
+        drivers.append(_VFIO_VARIANT)
+    return "".join(drivers)

@@ -46,7 +46,7 @@ def snapshot(sysfs: Sysfs, fields: Container[str]) -> list[Identity]:
 
 def with_all_ids(sysfs: Sysfs, device: Identity) -> Identity:
     """Return the device with all its fields, whatever the snapshot read of them."""
-    return _identify(sysfs, device.bus, device.name, ("dt_path", "compatible", "acpi_path"))
+    return _identify(sysfs, device.bus, device.name, BUSES[device.bus].identified_by)
 
 
 def consumers(sysfs: Sysfs, device: Identity) -> list[str]:
@@ -203,6 +203,7 @@ def resolve_all(
     if missing:
         _explain_missing(sysfs, missing)
     for resolution in resolutions:
+        resolution.problem = resolution.problem or _other_card(sysfs, resolution)
         if resolution.devices and resolution.selector.expect not in (None, len(resolution.devices)):
             resolution.problem = _unexpected(sysfs, resolution)
     return Resolved(
@@ -244,6 +245,26 @@ def _explain_missing(sysfs: Sysfs, missing: Sequence[_Resolution]) -> None:
             )
 
 
+def _other_card(sysfs: Sysfs, resolution: _Resolution) -> str | None:
+    """Return that another card is at an address than the one that the entry is for, or None.
+
+    An entry that is not required then matches nothing.
+    """
+    selector = resolution.selector
+    for device in resolution.devices if selector.pci_id else ():
+        ids = with_all_ids(sysfs, device).pci_id
+        if selector.pci_id in ids:
+            continue
+        if not selector.required:
+            resolution.devices = []
+            return None
+        return (
+            "%s is for a card with pci_id %r, but %s is there. Addresses change when cards are "
+            "added or moved: correct the address, or pci_id"
+        ) % (selector.label, selector.pci_id, ids[-1] if ids else "a card without an id")
+    return None
+
+
 def _unexpected(sysfs: Sysfs, resolution: _Resolution) -> str:
     return (
         "%s matches %d devices, but expect is %s: %s. Correct `expect`, or use a more specific "
@@ -273,7 +294,20 @@ def _identify(sysfs: Sysfs, bus: str, name: str, fields: Container[str]) -> Iden
     if ("acpi_path" in fields or "acpi_hid" in fields) and not dt_path:
         acpi_path = sysfs.read(path + "/firmware_node/path")
         acpi_hid = sysfs.read(path + "/firmware_node/hid")
-    return Identity(bus, name, dt_path, compatible, acpi_path, acpi_hid)
+    pci_ids = _pci_ids(sysfs.read(path + "/modalias") or "") if "pci_id" in fields else ()
+    return Identity(bus, name, dt_path, compatible, acpi_path, acpi_hid, pci_ids)
+
+
+def _pci_ids(modalias: str) -> tuple[str, ...]:
+    """Return vendor and device, without and with those of the subsystem; none if unknown.
+
+    "pci:v00008086d000010D3sv00008086sd0000A01Fbc02sc00i00": modalias_show in
+    drivers/pci/pci-sysfs.c, which is one file instead of four.
+    """
+    digits = [modalias[start : start + 4].lower() for start in (9, 18, 28, 38)]
+    if not modalias.startswith("pci:v") or len(digits[3]) < 4:
+        return ()
+    return ":".join(digits[:2]), ":".join(digits)
 
 
 def node_path(sysfs: Sysfs, path: str) -> str | None:

@@ -9,17 +9,19 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from .._model.buses import BUSES, BY_AMBA_ID, BY_NAME, VFIO_DRIVERS
+from .._model.buses import BUSES, BY_AMBA_ID, BY_BUS_ID, BY_NAME, BY_PCI_ID, is_vfio_driver
 from .._model.device import Identity
 from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
 from .vfio import is_built_in, modalias
 
-OVERRIDE, COMPATIBLE, ACPI, AMBA, NAME, MANUAL, UNKNOWN = (
+OVERRIDE, COMPATIBLE, ACPI, AMBA, PCI, BUS_ID, NAME, MANUAL, UNKNOWN = (
     "override",
     "compatible",
     "acpi",
     BY_AMBA_ID,
+    BY_PCI_ID,
+    BY_BUS_ID,
     BY_NAME,
     "manual",
     "unknown",
@@ -86,7 +88,7 @@ class Drivers:
     def match(self, device: Identity, driver: str) -> Match:
         """Return why that driver has the device."""
         module = self.module(device.bus, driver)
-        if driver in VFIO_DRIVERS.values():
+        if is_vfio_driver(driver, device.bus):
             return Match(_by_hand("%s claims no device by itself" % driver), module)
         if module and self._kmod.aliases(module) is None:
             return Match(_unknown(module), module, is_claiming=True)

@@ -6,13 +6,10 @@
 
 from __future__ import annotations
 
-from .._model.buses import BUSES, VFIO_DRIVERS
+from .._model.buses import BUSES, bus_of_vfio_driver
 from .._model.device import Identity
 from .._system.kmod import Kmod, canonical_name
 from .._system.sysfs import Sysfs
-
-# By bus; the variant drivers of PCI, such as mlx5-vfio-pci, end in the name of that one.
-_OTHER_VFIO_DRIVERS = {"pci": "vfio-pci", "fsl-mc": "vfio-fsl-mc", "cdx": "vfio-cdx"}
 
 NO_MODULES = (
     "%s is not registered, and %s. Install the package of that kernel, or reboot into an "
@@ -65,9 +62,8 @@ def _of_vfio(device: Identity, driver: str) -> str | None:
     if asked == own:
         # The module's name, even before the module is loaded.
         return None if driver == own else _called_otherwise(device, driver, [own])
-    buses = {name: bus for bus, name in {**VFIO_DRIVERS, **_OTHER_VFIO_DRIVERS}.items()}
-    bus = "pci" if asked.endswith("-vfio-pci") else buses.get(asked)
-    if bus is None:
+    bus = bus_of_vfio_driver(asked)
+    if bus in (None, device.bus):
         return None
     if own is None:
         return "Driver %s is on the %s bus, but %s is on the %s bus, where VFIO has no driver" % (

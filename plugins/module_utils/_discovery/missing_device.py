@@ -12,14 +12,16 @@ from .. import _text
 from .._model.buses import BUSES, titles
 from .._model.selector import Selector
 from .._system.sysfs import Sysfs
+from .devices import snapshot
 
 _TREE = "firmware/devicetree/base"
 _ACPI = "bus/acpi/devices"
-_HANDLED = " and ".join(BUSES)
-_NO_DEVICE = "no %s device" % titles("or")
+_HANDLED = titles("and")
+_NO_DEVICE = "no device of a supported bus"
 _NO_TREE = "this machine did not boot with a device tree; use acpi_path, acpi_hid or name"
 _NO_ACPI = "this machine did not boot with ACPI; use dt_path, compatible or name"
-_NOBODY = _NO_DEVICE + " of this machine has it"
+_NO_PCI = "this machine has no PCI functions"
+_NOBODY = _NO_DEVICE + " has it"
 # Nodes whose children the kernel itself makes devices of: of_default_bus_match_table in
 # drivers/of/platform.c.
 _POPULATED = {"simple-bus", "simple-mfd", "isa", "arm,amba-bus"}
@@ -118,6 +120,34 @@ class MissingDevices:
         if buses[0] in BUSES:
             return "its device is on the %s bus" % buses[0]
         return _on_bus(device_name, buses[0])
+
+    def of_pci_address(self, address: str) -> str:
+        if not self._functions:
+            return _NO_PCI
+        same = [name for name in self._functions if name[:-1] == address[:-1]]
+        if same:
+            return "the device at it has only %s" % _text.listed(same, _SHOWN)
+        return "no PCI function has it; 'lspci -D' lists them"
+
+    def of_pci_id(self, pci_id: str) -> str:
+        if not self._functions:
+            return _NO_PCI
+        card = [
+            "%s (%s)" % (name, ids[-1])
+            for name, ids in self._functions.items()
+            if pci_id[:9] in ids[:1]
+        ]
+        if card:
+            return "cards of that vendor and device have other subsystems: %s" % _text.listed(
+                card, _SHOWN
+            )
+        return "no PCI function has it; 'lspci -Dnn' lists them"
+
+    @functools.cached_property
+    def _functions(self) -> dict[str, tuple[str, ...]]:
+        """The ids of all PCI functions, by address."""
+        devices = snapshot(self._sysfs, ("pci_id",))
+        return {device.name: device.pci_id for device in devices if device.pci_address}
 
     def _of_node(self, dt_path: str) -> str:
         """Return why a node that is there has no device of our buses."""

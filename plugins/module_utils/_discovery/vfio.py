@@ -36,11 +36,14 @@ NO_RESET = (
 
 def registered(sysfs: Sysfs) -> list[str]:
     """Return the vfio drivers that the kernel has at this moment."""
-    return [
-        driver
-        for bus, driver in VFIO_DRIVERS.items()
-        if sysfs.exists("bus/%s/drivers/%s" % (bus, driver))
-    ]
+    drivers = []
+    for bus, driver in VFIO_DRIVERS.items():
+        if BUSES[bus].vfio_variants:
+            names = sysfs.names("bus/%s/drivers" % bus)
+            drivers += [name for name in names if is_vfio_driver(name, bus)]
+        elif sysfs.exists("bus/%s/drivers/%s" % (bus, driver)):
+            drivers.append(driver)
+    return drivers
 
 
 def present_settings(sysfs: Sysfs) -> VfioSettings:
@@ -81,6 +84,17 @@ def native(
         if not sysfs.exists("module/" + canonical_name(module)):
             return Native(driver, module, was_bound=driver is not None)
     return Native()
+
+
+def is_resettable(sysfs: Sysfs, device: Identity) -> bool:
+    """Return whether the kernel can reset a PCI function; VFIO does so between its users.
+
+    One that it cannot has neither file (pci_reset_supported in drivers/pci/pci.c). reset_method is
+    there since Linux 5.15, and is empty if somebody has disabled all methods.
+    """
+    path = sysfs_dir(device)
+    methods = sysfs.read(path + "/reset_method")
+    return bool(methods) if methods is not None else sysfs.exists(path + "/reset")
 
 
 def modalias(sysfs: Sysfs, device: Identity) -> str:

@@ -6,11 +6,16 @@
 
 from __future__ import annotations
 
-from typing import Mapping
+import functools
+from typing import Mapping, Sequence
 
 from .. import _text
+from .._model.device import Identity, State
 from .._system.sysfs import Sysfs
+from .kinds import Hazard
 from .use_kind import ClassCheck, Entry, UseKind
+
+_SCREENS = frozenset({"BOOTFB", "efifb", "simplefb", "vesafb"})
 
 
 class Console(UseKind):
@@ -24,6 +29,36 @@ class Console(UseKind):
             "graphics": ClassCheck(_use_of_framebuffer),
             "virtio-ports": ClassCheck(_use_of_virtio_port),
         }
+
+    def of_device(
+        self,
+        device: Identity,
+        state: State,  # noqa: ARG002 - what lies in its memory does not depend on its driver
+        known: Sequence[Hazard],
+    ) -> list[Hazard]:
+        if not device.pci_address or any(hazard.kind == self.name for hazard in known):
+            return []
+        screen = self._screens.get(device.name)
+        sentence = "the screen that the firmware set up (%s) is in its memory"
+        return [Hazard(self.name, device.name, sentence % screen)] if screen else []
+
+    @functools.cached_property
+    def _screens(self) -> dict[str, str]:
+        """The names of the firmware's framebuffers, by the address of the function whose memory
+        they are in.
+
+        Those of sysfb_create_simplefb, efifb_probe, vesafb_probe and simplefb_probe; a region is
+        indented by how many it lies in (r_show in kernel/resource.c).
+        """
+        screens: dict[str, str] = {}
+        above: list[str] = []
+        for line in _text.lines(self.sources.processes.text("iomem")):
+            name = line.partition(" : ")[2]
+            depth = (len(line) - len(line.lstrip(" "))) // 2
+            above = [*above[:depth], name]
+            if name in _SCREENS:
+                screens.update(dict.fromkeys(above[:-1], name))
+        return screens
 
     @property
     def configured(self) -> Mapping[str, ClassCheck]:

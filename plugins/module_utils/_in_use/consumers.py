@@ -12,7 +12,7 @@ from typing import Callable, Mapping, Sequence
 from .. import _text
 from .._discovery.devices import active_consumers, sysfs_dir
 from .._discovery.phandle_refs import References
-from .._model.buses import BUSES
+from .._model.buses import BUSES, PCI
 from .._model.device import Identity, State
 from .dma import has_channels, use_of_channels
 from .driver_use import DriverUses
@@ -72,7 +72,7 @@ class Consumers(UseKind):
             return held
         is_own = (
             subsystem in _CHIPS
-            or subsystem == "pci"
+            or subsystem == PCI
             or (
                 subsystem in BUSES
                 and not entry.name.endswith(".auto")
@@ -93,8 +93,31 @@ class Consumers(UseKind):
                 sentence = "%s uses it (%s in the device tree) and would stop working"
                 sentence %= (reference.consumer, reference.property)
                 hazards.append(Hazard(self.name, reference.consumer, sentence))
+        hazards += self._virtual_functions(device)
         is_known = bool(known or hazards)
         return hazards + self._hidden(device, state.driver or "", is_known=is_known)
+
+    def _virtual_functions(self, device: Identity) -> list[Hazard]:
+        """Return the bound functions that are gone with a PCI function's driver.
+
+        sriov_disable in drivers/pci/iov.c, which drivers call when they are unbound; one that does
+        not leaves them without the function that they need.
+        """
+        directory = sysfs_dir(device)
+        if not self.sysfs.exists(directory + "/virtfn0"):
+            return []
+        hazards = []
+        for link in self.sysfs.names(directory):
+            path = "%s/%s" % (directory, link)
+            driver = self.sysfs.link_name(path + "/driver") if link.startswith("virtfn") else None
+            if driver is None:
+                continue
+            name = self.sysfs.link_name(path) or link
+            sentence = "its virtual function %s is bound to %s and would be removed"
+            hazards += self._vfio_nodes.below(path, driver) or [
+                Hazard(self.name, name, sentence % (name, driver))
+            ]
+        return hazards
 
     def _channels(self, entry: Entry) -> list[Hazard] | None:
         if not has_channels(self.sysfs, entry.path, entry.listing.directories):

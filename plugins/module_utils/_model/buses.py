@@ -9,9 +9,14 @@ from __future__ import annotations
 from typing import Callable, NamedTuple, Sequence
 
 # What a device's own modalias names it by: its name, or an id of its hardware.
-BY_NAME, BY_AMBA_ID = "name", "amba"
+BY_NAME, BY_AMBA_ID, BY_PCI_ID, BY_BUS_ID = "name", "amba", "pci", "id"
+
+PCI = "pci"
 
 _FIRMWARE = ("dt_path", "compatible", "acpi_path", "acpi_hid")
+# The ends of the names of drivers for devices of some vendors, as mlx5_vfio_pci, whose modules have
+# an alias that begins with "vfio_pci:" (PCI_DRIVER_OVERRIDE_DEVICE_VFIO in include/linux/pci.h).
+_VARIANTS = ("-vfio-pci", "_vfio_pci")
 
 # Returns the content of an attribute of a device, or None.
 ReadAttribute = Callable[[str], "str | None"]
@@ -32,9 +37,12 @@ class Bus(NamedTuple):
     ``name`` is that in /sys/bus, ``title`` that in messages. ``vfio_driver`` is None if VFIO has no
     driver for its devices; ``vfio_needs`` are the modules that the module of that driver depends
     on. If it ``vfio_resets``, it asks for a function that resets the device, unless its parameter
-    reset_required is off. ``identified_by`` are the fields of Identity that firmware can give its
-    devices; if firmware gives none, drivers are matched by what ``match_kind`` says. If the bus
-    ``hides_owners``, a driver of a module can look like one that is built in.
+    reset_required is off; ``vfio_variants`` are the ends of the names of drivers that VFIO has for
+    some devices alone. If it ``vfio_needs_firmware``, that driver takes no device of which firmware
+    says nothing; it takes only devices whose names begin with ``vfio_names``. ``identified_by`` are
+    the fields of Identity that its devices can have; if firmware gives none, drivers are matched by
+    what ``match_kind`` says. If the bus ``hides_owners``, a driver of a module can look like one
+    that is built in.
     """
 
     name: str
@@ -42,6 +50,9 @@ class Bus(NamedTuple):
     vfio_driver: str | None = None
     vfio_needs: Sequence[str] = ()
     vfio_resets: bool = False
+    vfio_variants: tuple[str, ...] = ()
+    vfio_needs_firmware: bool = True
+    vfio_names: str = ""
     identified_by: Sequence[str] = _FIRMWARE
     match_kind: str = BY_NAME
     modalias: Callable[[ReadAttribute], str] = _modalias
@@ -51,6 +62,10 @@ class Bus(NamedTuple):
     def vfio_module(self) -> str:
         """The module of its VFIO driver as the kernel spells it; empty if it has none."""
         return (self.vfio_driver or "").replace("-", "_")
+
+    def has_vfio_driver(self, driver: str) -> bool:
+        """Return whether ``driver`` is one of VFIO's for this bus."""
+        return driver == self.vfio_driver or driver.endswith(self.vfio_variants or "/")
 
 
 _ALL = (
@@ -71,18 +86,61 @@ _ALL = (
         # Before Linux 6.9 (amba_driver_register).
         hides_owners=True,
     ),
+    Bus(
+        PCI,
+        "PCI",
+        vfio_driver="vfio-pci",
+        vfio_needs=("vfio_pci_core", "vfio"),
+        vfio_variants=_VARIANTS,
+        vfio_needs_firmware=False,
+        identified_by=(*_FIRMWARE, "pci_id"),
+        match_kind=BY_PCI_ID,
+    ),
+    Bus(
+        "fsl-mc",
+        "fsl-mc",
+        vfio_driver="vfio-fsl-mc",
+        vfio_needs=("vfio",),
+        vfio_needs_firmware=False,
+        # It gives away containers, each with all objects in it: vfio_fsl_mc_probe.
+        vfio_names="dprc.",
+        identified_by=(),
+        match_kind=BY_BUS_ID,
+    ),
+    Bus(
+        "cdx",
+        "CDX",
+        vfio_driver="vfio-cdx",
+        vfio_needs=("vfio",),
+        vfio_needs_firmware=False,
+        identified_by=(),
+        match_kind=BY_BUS_ID,
+    ),
+    Bus("spi", "SPI"),
+    Bus("rpmsg", "rpmsg", identified_by=()),
+    Bus("vmbus", "VMBus", identified_by=(), match_kind=BY_BUS_ID),
 )
 
 BUSES = {bus.name: bus for bus in _ALL}
 # By bus, for those that have one.
 VFIO_DRIVERS = {bus.name: bus.vfio_driver for bus in _ALL if bus.vfio_driver}
+# What udev can compare the driver of a device with to know that it is one of VFIO's.
+VFIO_DRIVER_PATTERNS = (
+    *VFIO_DRIVERS.values(),
+    *("*" + end for bus in _ALL for end in bus.vfio_variants),
+)
 # The one whose VFIO driver has the parameter reset_required.
 RESETTING = next(bus for bus in _ALL if bus.vfio_resets)
 
 
 def is_vfio_driver(driver: str | None, bus: str) -> bool:
-    """Return whether ``driver`` is the VFIO driver of that bus."""
-    return driver is not None and driver == BUSES[bus].vfio_driver
+    """Return whether ``driver`` is a VFIO driver of that bus."""
+    return driver is not None and BUSES[bus].has_vfio_driver(driver)
+
+
+def bus_of_vfio_driver(driver: str) -> str | None:
+    """Return the bus of which ``driver`` is a VFIO driver, or None."""
+    return next((bus.name for bus in _ALL if bus.has_vfio_driver(driver)), None)
 
 
 def titles(last: str) -> str:

@@ -14,13 +14,30 @@ from .policy import Claim
 from .steps import Problem
 
 
+class NumVfs(NamedTuple):
+    """A change of the number of virtual functions of a PCI function, from ``before`` to ``after``.
+
+    ``removed`` are those that are there now, ``created`` those that will be, without a driver. It
+    ``is_ours`` if the list last applied set the number that is there.
+    """
+
+    before: int
+    after: int
+    removed: Sequence[Identity] = ()
+    created: Sequence[Identity] = ()
+    is_ours: bool = False
+
+
 class Claimed(NamedTuple):
     """What a list claims, resolved once for run time and boot.
 
     ``claims`` has those of the list and those that release what the last list claimed and this one
     does not. ``matches`` are the devices of each entry, and ``earlier`` those of each entry of the
     list last applied. ``positions`` are where in the user's list the entry of a device stands,
-    ``conflicts`` what is wrong with entries of a list that is for the next boot alone.
+    ``conflicts`` what is wrong with entries of a list that is for the next boot alone. ``variants``
+    are the VFIO drivers that the kernel has for some of the devices alone, by PCI id. ``numvfs``
+    are the changes of numbers of virtual functions, ``numvfs_before`` the numbers before the first
+    list that set them, by stable name.
     """
 
     claims: Sequence[Claim] = ()
@@ -28,6 +45,14 @@ class Claimed(NamedTuple):
     earlier: Sequence[Sequence[Identity]] = ()
     positions: Mapping[Identity, int] = MappingProxyType({})
     conflicts: Sequence[Problem] = ()
+    variants: Mapping[str, str] = MappingProxyType({})
+    numvfs: Mapping[Identity, NumVfs] = MappingProxyType({})
+    numvfs_before: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    def created(self) -> set[Identity]:
+        """The virtual functions that are not there yet."""
+        return {device for change in self.numvfs.values() for device in change.created}
 
     @property
     def by_list(self) -> list[Claim]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .. import _text
+from .buses import PCI
 
 
 class Board(NamedTuple):
@@ -24,7 +25,10 @@ class Board(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """What a device is called by firmware and kernel; unset is None or empty."""
+    """What a device is called by firmware, hardware and kernel; unset is None or empty.
+
+    ``pci_id`` is vendor and device, without and with those of the subsystem.
+    """
 
     bus: str
     name: str
@@ -32,6 +36,11 @@ class Identity(NamedTuple):
     compatible: tuple[str, ...] = ()
     acpi_path: str | None = None
     acpi_hid: str | None = None
+    pci_id: tuple[str, ...] = ()
+
+    @property
+    def pci_address(self) -> str | None:
+        return self.name if self.bus == PCI else None
 
     @property
     def stable_name(self) -> str:

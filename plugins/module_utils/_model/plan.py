@@ -17,7 +17,7 @@ from .steps import DevicePlan, HostStep, HostStepKind, Step, StepKind
 def override_of(policy: Policy, bus: str) -> str | None:
     """Return the driver_override that a policy sets on a device of ``bus``; None clears it."""
     return {
-        VFIO: BUSES[bus].vfio_driver,
+        VFIO: policy.vfio_driver or BUSES[bus].vfio_driver,
         NO_AUTOBIND: NO_DRIVER,
         DRIVER: policy.driver,
         DEFAULT: None,
@@ -26,10 +26,18 @@ def override_of(policy: Policy, bus: str) -> str | None:
 
 def is_still_applied(policy: Policy, bus: str, state: State) -> bool:
     """Return whether a device is still in the state of ``policy``, or partly released."""
-    override = override_of(policy, bus)
     if state.driver_override is not None:
-        return state.driver_override == override
-    return state.driver == (None if policy.kind == NO_AUTOBIND else override) or not state.driver
+        return _is_override_of(policy, bus, state.driver_override)
+    return not state.driver or (
+        policy.kind != NO_AUTOBIND and _is_override_of(policy, bus, state.driver)
+    )
+
+
+def _is_override_of(policy: Policy, bus: str, driver: str) -> bool:
+    if policy.kind == VFIO:
+        # Another kernel may have named another VFIO driver when the policy was applied.
+        return is_vfio_driver(driver, bus)
+    return driver == override_of(policy, bus)
 
 
 def is_native(device: Identity, state: State) -> bool:
@@ -79,18 +87,19 @@ def plan(claim: Claim, state: State, native: Native) -> DevicePlan:
         steps, driver = _give_back(claim, state, native)
     elif policy.rebind:
         driver = None if policy.kind == NO_AUTOBIND else override
-        steps = _move(state.driver, driver)
+        note = ", the kernel's VFIO driver for %s" % device.pci_id[0] if policy.is_variant else ""
+        steps = _move(state.driver, driver, note)
     if override != state.driver_override:
         steps.insert(0, Step(StepKind.SET_OVERRIDE, override, state.driver_override))
     return DevicePlan(device, policy, state, tuple(steps), driver, override, native)
 
 
-def _move(before: str | None, after: str | None) -> list[Step]:
+def _move(before: str | None, after: str | None, note: str = "") -> list[Step]:
     if before == after:
         return []
     steps = [Step(StepKind.UNBIND, before)] if before else []
     if after:
-        steps.append(Step(StepKind.BIND, after))
+        steps.append(Step(StepKind.BIND, after, note=note))
     return steps
 
 

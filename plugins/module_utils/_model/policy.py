@@ -28,13 +28,17 @@ class Policy(NamedTuple):
 
     ``driver`` belongs to DRIVER. Without ``rebind`` the override alone is changed and the device
     stays where it is. ``release_of`` limits DEFAULT to devices that are as that policy leaves them,
-    so that what somebody else set up is not released in passing.
+    so that what somebody else set up is not released in passing. ``vfio_driver`` belongs to VFIO:
+    the driver if it is not the one that VFIO has for all devices of the bus. If it ``is_variant``,
+    the kernel's modules name that driver for the device; otherwise the user does.
     """
 
     kind: str
     driver: str | None = None
     rebind: bool = True
     release_of: Policy | None = None
+    vfio_driver: str | None = None
+    is_variant: bool = False
 
     @property
     def label(self) -> str:
@@ -45,13 +49,14 @@ class Claim(NamedTuple):
     """A device and the policy that the list has for it.
 
     ``is_new`` is true where the list last applied did not say the same of the device. ``tag`` is
-    what its user calls it.
+    what its user calls it, ``numvfs`` how many virtual functions it is to have.
     """
 
     device: Identity
     policy: Policy
     is_new: bool = True
     tag: str | None = None
+    numvfs: int | None = None
 
 
 class VfioSettings(NamedTuple):

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any, Callable, Mapping, NamedTuple, Sequence, TypeVar
 
 from .._errors import PolicyError, Problems
-from .buses import BUSES, VFIO_DRIVERS
+from .buses import BUSES, bus_of_vfio_driver
 from .device import Identity
 from .policy import DEFAULT, DRIVER, NO_AUTOBIND, VFIO, Claim, Policy
 from .selector import Selector, check_driver, check_tag, parse
@@ -19,6 +19,10 @@ KINDS = (VFIO, NO_AUTOBIND, DRIVER, DEFAULT)
 
 T = TypeVar("T")
 
+_OTHER_VFIO = (
+    "vfio_driver %s is not a driver for %s: VFIO's driver for the %s bus is %s. Correct or omit "
+    "`vfio_driver`"
+)
 _NO_VFIO = (
     "%s cannot have policy vfio: VFIO has no driver for the %s bus. Use policy no_autobind or "
     "driver"
@@ -26,11 +30,15 @@ _NO_VFIO = (
 
 
 class Entry(NamedTuple):
-    """One line of a policy list; ``tag`` is what its user calls its one device."""
+    """One line of a policy list; ``tag`` is what its user calls its one device.
+
+    ``sriov_numvfs`` is how many virtual functions its devices are to have; None leaves that alone.
+    """
 
     selector: Selector
     policy: Policy
     tag: str | None = None
+    sriov_numvfs: int | None = None
 
     @property
     def label(self) -> str:
@@ -111,32 +119,69 @@ def _entry(entry: Mapping[str, Any]) -> Entry:
             )
     with problems.collecting():
         tag = None if tag is None else check_tag(tag)
+    with problems.collecting():
+        numvfs = _numvfs(entry)
     problems.end()
-    if selector.bus and not _is_available(policy, selector.bus):
-        raise PolicyError(_NO_VFIO % (selector.label, selector.bus))
-    return Entry(selector, policy, tag)
+    problem = selector.bus and _why_unavailable(selector.label, policy, selector.bus)
+    if problem:
+        raise PolicyError(problem)
+    return Entry(selector, policy, tag, numvfs)
 
 
-def _is_available(policy: Policy, bus: str) -> bool:
-    return policy.kind != VFIO or BUSES[bus].vfio_driver is not None
+def _numvfs(entry: Mapping[str, Any]) -> int | None:
+    number: int | None = entry.get("sriov_numvfs")
+    if number is None:
+        return None
+    if number < 0:
+        raise PolicyError("sriov_numvfs is %d. Give the number of virtual functions, or 0" % number)
+    if entry["policy"] not in (DEFAULT, DRIVER):
+        raise PolicyError(
+            "sriov_numvfs requires policy default or driver, but the entry has policy %s: only the "
+            "driver of a function creates its virtual functions. Omit `sriov_numvfs`, and select "
+            "the virtual functions for VFIO" % entry["policy"]
+        )
+    return number
+
+
+def _why_unavailable(label: str, policy: Policy, bus: str) -> str | None:
+    """Return why devices of ``bus`` cannot have the policy, as a sentence."""
+    if policy.kind != VFIO:
+        return None
+    if BUSES[bus].vfio_driver is None:
+        return _NO_VFIO % (label, bus)
+    if policy.vfio_driver and not BUSES[bus].has_vfio_driver(policy.vfio_driver):
+        return _OTHER_VFIO % (policy.vfio_driver, label, bus, BUSES[bus].vfio_driver)
+    return None
 
 
 def _policy(entry: Mapping[str, Any]) -> Policy:
-    kind, driver = entry["policy"], entry.get("driver")
+    kind, driver, vfio_driver = entry["policy"], entry.get("driver"), entry.get("vfio_driver")
     if kind not in KINDS:
         raise PolicyError(
             "Policy %r is unknown. Set `policy` to one of %s" % (kind, ", ".join(KINDS))
         )
     if kind == DRIVER and driver is None:
         raise PolicyError("Policy driver requires the name of a driver. Set `driver`")
-    if driver in VFIO_DRIVERS.values():
+    if driver and bus_of_vfio_driver(driver):
         raise PolicyError("Driver %s is a VFIO driver. Set `policy: vfio` instead" % driver)
     if kind != DRIVER and driver is not None:
         raise PolicyError(
             "Driver %r requires policy driver, but the entry has policy %s. Omit `driver`"
             % (driver, kind)
         )
-    return Policy(kind, None if driver is None else check_driver(driver))
+    if vfio_driver is None:
+        return Policy(kind, None if driver is None else check_driver(driver))
+    if kind != VFIO:
+        raise PolicyError(
+            "vfio_driver %r requires policy vfio, but the entry has policy %s. Omit `vfio_driver`"
+            % (vfio_driver, kind)
+        )
+    if bus_of_vfio_driver(check_driver(vfio_driver)) is None:
+        raise PolicyError(
+            "vfio_driver %r is not the name of a VFIO driver. Give one such as vfio-pci or "
+            "mlx5_vfio_pci, or omit `vfio_driver`" % vfio_driver
+        )
+    return Policy(kind, vfio_driver=vfio_driver)
 
 
 class Disagreement(NamedTuple):
@@ -161,8 +206,14 @@ def claims(entries: Sequence[Entry], matches: Sequence[Sequence[Identity]]) -> l
         for device in devices
         if entry.tag
     }
+    numbers = {
+        device: entry.sriov_numvfs
+        for entry, devices in zip(entries, matches)
+        for device in devices
+        if entry.sriov_numvfs is not None
+    }
     return [
-        Claim(device, entry.policy, tag=tags.get(device))
+        Claim(device, entry.policy, tag=tags.get(device), numvfs=numbers.get(device))
         for device, entry in first_entries(entries, matches).items()
     ]
 
@@ -173,13 +224,14 @@ def disagreements(
     """Return entries that contradict earlier ones, or whose tag matches several devices."""
     first: dict[Identity, Entry] = {}
     tags: dict[Identity, str] = {}
+    numbers: dict[Identity, int] = {}
     problems = []
     for position, (entry, devices) in enumerate(zip(entries, matches)):
         if entry.tag and len(devices) > 1:
             problems.append(Disagreement(position, _ambiguous(entry, devices), devices))
         for device in devices:
-            if not _is_available(entry.policy, device.bus):
-                sentence = _NO_VFIO % (device.label, device.bus)
+            sentence = _why_unavailable(device.label, entry.policy, device.bus)
+            if sentence:
                 problems.append(Disagreement(position, sentence, [device]))
             earlier = first.setdefault(device, entry)
             if earlier.policy != entry.policy:
@@ -188,6 +240,13 @@ def disagreements(
                     % (device.label, earlier.label, entry.label)
                 )
                 problems.append(Disagreement(position, sentence, [device]))
+            if entry.sriov_numvfs is not None:
+                number = numbers.setdefault(device, entry.sriov_numvfs)
+                if number != entry.sriov_numvfs:
+                    sentence = "Two entries give %s different numbers of virtual functions: %d "
+                    sentence += "and %d. Keep one"
+                    sentence %= (device.label, number, entry.sriov_numvfs)
+                    problems.append(Disagreement(position, sentence, [device]))
             if entry.tag and tags.setdefault(device, entry.tag) != entry.tag:
                 sentence = "Two entries give %s different tags: %s and %s. Keep one" % (
                     device.label,
@@ -224,6 +283,22 @@ def first_entries(
         for device in devices:
             first.setdefault(device, entry)
     return first
+
+
+def with_variants(claims: Sequence[Claim], variants: Mapping[str, str]) -> list[Claim]:
+    """Return the claims with the VFIO drivers that the kernel has for some devices alone, by id."""
+    return [
+        claim._replace(policy=with_variant(claim.policy, claim.device, variants))
+        for claim in claims
+    ]
+
+
+def with_variant(policy: Policy, device: Identity, variants: Mapping[str, str]) -> Policy:
+    """Return the policy with the driver that ``variants`` has for the device."""
+    if policy.kind != VFIO or policy.vfio_driver or not device.pci_id:
+        return policy
+    driver = variants.get(device.pci_id[-1])
+    return policy._replace(vfio_driver=driver, is_variant=True) if driver else policy
 
 
 def dropped(now: Sequence[Claim], before: Sequence[Claim]) -> list[Claim]:

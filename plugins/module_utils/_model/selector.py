@@ -10,6 +10,7 @@ import string
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, NamedTuple, Sequence
 
 from .._errors import PolicyError
+from .buses import PCI
 from .device import Identity
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
         def of_compatible(self, compatible: str) -> str: ...
         def of_acpi(self, attribute: str, value: str) -> str: ...
         def of_name(self, name: str) -> str: ...
+        def of_pci_address(self, address: str) -> str: ...
+        def of_pci_id(self, pci_id: str) -> str: ...
 
 
 _TREE_ROOTS = ("/proc/device-tree", "/sys/firmware/devicetree/base")
@@ -39,6 +42,7 @@ _DRIVER = frozenset(_LETTERS + ",._+ #-")
 BOARD_CHARACTERS = frozenset(_LETTERS + " ,._+/#-()&:@=")
 _ACPI = frozenset(string.ascii_uppercase + string.digits + "_")
 _TAG = frozenset(_LETTERS + "._-")
+_HEX = frozenset(string.digits + "abcdef")
 
 # The kernel takes PAGE_SIZE - 2 bytes, the newline among them; longer ones are EINVAL.
 _DRIVER_LENGTH = 4093
@@ -206,6 +210,52 @@ class AcpiHid(SelectorKind):
         return explainer.of_acpi("hid", value)
 
 
+class PciAddress(SelectorKind):
+    """The address of a PCI function, with its domain."""
+
+    name = field = "pci_address"
+
+    def parse(self, value: str) -> str:
+        why = _why_no_pci_address(value)
+        if why:
+            raise PolicyError(
+                "pci_address %r is not the address of a PCI function: %s. Give domain, bus, device "
+                "and function as in /sys/bus/pci/devices, such as '0000:01:00.0'" % (value, why)
+            )
+        return value
+
+    def udev_match(self, value: str) -> str:
+        return 'SUBSYSTEM=="%s", KERNEL=="%s"' % (PCI, value)
+
+    def why_missing(self, explainer: Explainer, value: str) -> str:
+        return explainer.of_pci_address(value)
+
+
+class PciId(SelectorKind):
+    """Vendor and device of PCI functions, with or without those of their subsystem."""
+
+    name = field = "pci_id"
+
+    def parse(self, value: str) -> str:
+        why = _why_no_pci_id(value)
+        if why:
+            raise PolicyError(
+                "pci_id %r is not valid: %s. Give vendor and device as 'lspci -nn' prints them, "
+                "such as '8086:10d3', or those of the subsystem as well, such as "
+                "'8086:10d3:8086:a01f'" % (value, why)
+            )
+        return value
+
+    def udev_match(self, value: str) -> str:
+        # pci_uevent in drivers/pci/pci-driver.c writes them with capitals.
+        card, subsystem = value[:9].upper(), value[10:].upper()
+        of_subsystem = ', ENV{PCI_SUBSYS_ID}=="%s"' % subsystem if subsystem else ""
+        return 'SUBSYSTEM=="%s", ENV{PCI_ID}=="%s"%s' % (PCI, card, of_subsystem)
+
+    def why_missing(self, explainer: Explainer, value: str) -> str:
+        return explainer.of_pci_id(value)
+
+
 class Name(SelectorKind):
     """The name of a device in sysfs."""
 
@@ -228,15 +278,22 @@ class Name(SelectorKind):
 
 
 _KINDS: dict[str, SelectorKind] = {
-    kind.name: kind for kind in (DtPath(), Compatible(), AcpiPath(), AcpiHid(), Name())
+    kind.name: kind
+    for kind in (
+        *(DtPath(), Compatible(), AcpiPath(), AcpiHid()),
+        *(PciAddress(), PciId(), Name()),
+    )
 }
 KINDS = tuple(_KINDS)
+# A pci_id beside a pci_address does not select, but says which card has to be there.
+_ADDRESS, _ID = "pci_address", "pci_id"
 
 
 class Selector(NamedTuple):
     """One way to name devices; ``kind`` is one of KINDS and ``value`` is normalised.
 
-    ``when_board`` are the names of the boards that it is for; empty for all.
+    ``when_board`` are the names of the boards that it is for; empty for all. ``pci_id`` is what the
+    function at a pci_address has to be; None if any may be there.
     """
 
     kind: str
@@ -245,6 +302,7 @@ class Selector(NamedTuple):
     expect: int | None = None
     required: bool = True
     when_board: tuple[str, ...] = ()
+    pci_id: str | None = None
 
     @property
     def label(self) -> str:
@@ -265,6 +323,9 @@ class Selector(NamedTuple):
     def udev_match(self) -> str:
         """The match of a udev rule that means the same devices."""
         match = _KINDS[self.kind].udev_match(self.value)
+        if self.pci_id:
+            # The address is as good as a name, and the id says which bus it is on.
+            match = 'KERNEL=="%s", %s' % (self.value, _KINDS[_ID].udev_match(self.pci_id))
         return '%s, SUBSYSTEM=="%s"' % (match, self.bus) if self.bus else match
 
     def resolved(self, lookup: Callable[[str], str | None]) -> Selector:
@@ -285,7 +346,11 @@ class Selector(NamedTuple):
 
     def matches(self, device: Identity) -> bool:
         """Return whether it means the device; a reference means none before it is resolved."""
-        return self.bus in (None, device.bus) and self.value in _values(device, self.field)
+        return (
+            self.bus in (None, device.bus)
+            and self.value in _values(device, self.field)
+            and self.pci_id in (None, *device.pci_id)
+        )
 
     def why_missing(self, explainer: Explainer) -> str:
         """Return why no device has the value, as a clause."""
@@ -295,6 +360,10 @@ class Selector(NamedTuple):
 def parse(entry: Mapping[str, Any]) -> Selector:
     """Return the selector of one entry of ``devices``; PolicyError says what is wrong with it."""
     given = [kind for kind in KINDS if entry.get(kind) is not None]
+    expected_id = None
+    if given == [_ADDRESS, _ID]:
+        given = [_ADDRESS]
+        expected_id = _KINDS[_ID].parse(entry[_ID])
     if len(given) != 1:
         raise PolicyError(
             "An entry of `devices` has %s. Give exactly one of %s"
@@ -321,6 +390,7 @@ def parse(entry: Mapping[str, Any]) -> Selector:
         expect,
         True if required is None else required,
         _when_board("%s %r" % (kind, entry[kind]), entry.get("when_board")),
+        expected_id,
     )
 
 
@@ -388,6 +458,50 @@ def match(selectors: Sequence[Selector], devices: Iterable[Identity]) -> list[li
 def _values(device: Identity, field: str) -> set[str]:
     value = getattr(device, field)
     return set(value) if isinstance(value, tuple) else {value}
+
+
+def _why_no_pci_address(value: str) -> str | None:
+    """Return what is wrong with the address of a PCI function, as a clause."""
+    parts = value.replace(".", ":").split(":")
+    if value.replace(".", "").isdigit():
+        # PyYAML takes 0000:01:00.0 for a number with the base 60.
+        return "it is a number. YAML makes one of an address without quotes"
+    if not _HEX.issuperset(value.replace(".", ":").replace(":", "")):
+        return _why_no_hex(value)
+    if value.count(":") < 2:
+        return "its domain is missing"
+    if "." not in value:
+        return "its function is missing"
+    # pci_setup_device in drivers/pci/probe.c: "%04x:%02x:%02x.%d"; a domain can be longer.
+    if (
+        [*map(len, parts[1:])] != [2, 2, 1]
+        or value[-2] != "."
+        or not (len(parts[0]) == 4 or (4 < len(parts[0]) <= 8 and parts[0][0] != "0"))
+    ):
+        return "it is not of the form DDDD:BB:DD.F"
+    if int(parts[2], 16) > 0x1F or int(parts[3], 16) > 7:
+        return "a bus has devices 00 to 1f, and a device has functions 0 to 7"
+    return None
+
+
+def _why_no_pci_id(value: str) -> str | None:
+    """Return what is wrong with a PCI id, as a clause."""
+    parts = value.split(":")
+    if not _HEX.issuperset(value.replace(":", "")):
+        return _why_no_hex(value)
+    if len(parts) not in (2, 4):
+        return "it has to have two or four parts, not %d" % len(parts)
+    if {*map(len, parts)} != {4}:
+        return "each part has to have four digits"
+    return None
+
+
+def _why_no_hex(value: str) -> str:
+    if any(character in "*?[]" for character in value):
+        return "patterns are not supported"
+    if _HEX.issuperset(value.lower().replace(".", "").replace(":", "")):
+        return "its letters have to be lower case"
+    return "it may contain only the digits 0 to 9 and a to f"
 
 
 def _why_no_path(first: str, bad: Sequence[str]) -> str:

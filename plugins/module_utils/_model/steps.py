@@ -25,6 +25,7 @@ class StepKind(Enum):
     PROBE = "probe"
     SET_NODE_ACCESS = "set_node_access"
     LINK_NODES = "link_nodes"
+    SET_NUMVFS = "set_numvfs"
 
 
 class HostStepKind(Enum):
@@ -61,7 +62,8 @@ class Problem(NamedTuple):
 class Step(NamedTuple):
     """One change of one device.
 
-    ``value`` is the override, the driver or the module, ``before`` the override until now.
+    ``value`` is the override, the driver or the module, ``before`` the override until now. A
+    ``note`` follows it in messages.
     """
 
     kind: StepKind
@@ -69,6 +71,7 @@ class Step(NamedTuple):
     before: str | None = None
     access: NodeAccess | None = None
     links: tuple[str, ...] = ()
+    note: str = ""
 
 
 class DevicePlan(NamedTuple):

@@ -26,7 +26,7 @@ from .._boot.forecast import OverrideSources
 from .._discovery.acpi_iort import translates
 from .._discovery.devices import aliases, sysfs_dir
 from .._discovery.iommus import Iommus
-from .._discovery.vfio import native_siblings, present_settings, registered
+from .._discovery.vfio import is_resettable, native_siblings, present_settings, registered
 from .._errors import PolicyError
 from .._in_use.kinds import OPEN_NODE, Hazard
 from .._model.buses import BUSES
@@ -176,7 +176,7 @@ class Candidates:
         sysfs = self._host.sysfs
         if state.iommu_group or self._has_noiommu:
             return True
-        if not self._iommus.names:
+        if not self._iommus.names or device.pci_address:
             return False
         # Before Linux 7 it has no group until a driver is probed.
         if device.dt_path:
@@ -202,6 +202,8 @@ class Candidates:
         return sorted(member for member in members if member != device.name)
 
     def _has_reset(self, device: Identity) -> bool | None:
+        if device.pci_address:
+            return is_resettable(self._host.sysfs, device)
         if not BUSES[device.bus].vfio_resets or not device.compatible:
             return None
         return not has_no_reset(self._host.kmod, device)
@@ -221,6 +223,9 @@ class Candidates:
             "dt_path": [self._aliases.get(device.dt_path or ""), device.dt_path],
             "acpi_path": [device.acpi_path],
         }
+        if device.pci_id and not device.dt_path:
+            # An ACPI node is that of the slot, in which there may be another card tomorrow.
+            return parse({"pci_address": device.name, "pci_id": device.pci_id[0]})
         if self._sharing[device.stable_name] < 2:
             for kind, values in by_firmware.items():
                 for value in filter(None, values):
@@ -263,5 +268,6 @@ def _foreign_obstacles(driver_override: str | None, known: Known) -> list[Obstac
 def entry(candidate: Candidate) -> Mapping[str, str]:
     """Return the entry of a policy list that binds the device to VFIO."""
     selector = candidate.selector
-    keys = {selector.kind: selector.value, **({"bus": selector.bus} if selector.bus else {})}
-    return {**keys, "policy": VFIO}
+    beside = {"bus": selector.bus, "pci_id": selector.pci_id}
+    keys = {name: value for name, value in beside.items() if value}
+    return {selector.kind: selector.value, **keys, "policy": VFIO}

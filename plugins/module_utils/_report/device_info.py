@@ -112,6 +112,7 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
         results.identity(inspection.device),
         **results.running(inspection.state),
         **_candidate(inspection),
+        **_sriov(inspection),
         bound_by=inspection.bound_by and _reason(inspection.bound_by),
         links=list(inspection.links),
         in_use_by=None if inspection.hazards is None else list(map(_hazard, inspection.hazards)),
@@ -157,6 +158,14 @@ def _candidate(inspection: Inspection) -> dict[str, Any]:
         },
         "iommu_group_devices": list(candidate.group),
         "reset_function": candidate.has_reset,
+    }
+
+
+def _sriov(inspection: Inspection) -> dict[str, int | None]:
+    sriov = inspection.sriov
+    return {
+        "sriov_numvfs": sriov.numvfs if sriov else None,
+        "sriov_totalvfs": sriov.totalvfs if sriov else None,
     }
 
 

@@ -27,9 +27,10 @@ from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
 from .._discovery.vfio import modalias
+from .._discovery.virtual_functions import numvfs, totalvfs
 from .._in_use.checker import Usage
 from .._in_use.kinds import BLOCKED, OPEN_NODE, Hazard
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import is_vfio_driver
 from .._model.device import Board, Identity, State
 from .._model.policy_list import Entry, first_entries
 from .._model.selector import Selector
@@ -48,6 +49,14 @@ class LostAtBoot(NamedTuple):
     is_accepted: bool
 
 
+class Sriov(NamedTuple):
+    """The virtual functions of a PCI function; ``desired`` is None if no list sets the number."""
+
+    numvfs: int
+    totalvfs: int
+    desired: int | None = None
+
+
 class Inspection(NamedTuple):
     """All that is known of one device.
 
@@ -57,7 +66,8 @@ class Inspection(NamedTuple):
     ``hazards`` is None if none is known and there may be some; where it ``may_carry_more`` they
     may not be all. ``links`` are those to its nodes. ``without_driver`` names kernels that would
     leave it so. ``lost`` is what the next boot takes. ``candidate`` is how it would be bound to
-    VFIO, if that was asked for.
+    VFIO, if that was asked for. ``sriov`` is how many virtual functions it has, can have and shall
+    have; None if it can have none.
     """
 
     device: Identity
@@ -74,6 +84,7 @@ class Inspection(NamedTuple):
     may_carry_more: bool = False
     lost: Sequence[LostAtBoot] = ()
     candidate: Candidate | None = None
+    sriov: Sriov | None = None
 
     @property
     def drift(self) -> list[str]:
@@ -122,6 +133,15 @@ class Inspection(NamedTuple):
             for rule in self.sources.rules
             if desired and rule.driver_override is None
         ]
+        if (
+            self.sriov
+            and self.sriov.numvfs != self.sriov.desired
+            and self.sriov.desired is not None
+        ):
+            sentences.append(
+                "it has %d virtual functions, but the last-applied configuration requires %d"
+                % (self.sriov.numvfs, self.sriov.desired)
+            )
         return [*sentences, *self.against, *self.without_driver]
 
 
@@ -225,7 +245,9 @@ class _Inspector:
         asked = {
             (device.bus, desired)
             for device, entry in self._claimed.items()
-            for desired in [OverrideSources(device.bus, entry).desired]
+            for desired in [
+                OverrideSources(device.bus, entry, variant=self._variant(device)).desired
+            ]
             if desired
         }
         return sorted(
@@ -281,7 +303,15 @@ class _Inspector:
             self._without_driver(device, sources),
             may_carry_more,
             self._lost_at_boot(device, state, hazards, next_boot),
+            sriov=self._sriov(device, sources),
         )
+
+    def _sriov(self, device: Identity, sources: OverrideSources) -> Sriov | None:
+        total = totalvfs(self._host.sysfs, device) if device.pci_address else None
+        if not total:
+            return None
+        desired = sources.entry.sriov_numvfs if sources.entry else None
+        return Sriov(numvfs(self._host.sysfs, device) or 0, total, desired)
 
     def _without_driver(self, device: Identity, sources: OverrideSources) -> list[str]:
         """In which new kernels the device would not have the driver that the list asks for."""
@@ -325,7 +355,13 @@ class _Inspector:
             foreign_udev.of_device(device, self._rules),
             foreign_udev.of_device(device, self._rules, "add"),
             foreign_udev.of_device(device, self._rules, "bind"),
+            self._variant(device),
         )
+
+    def _variant(self, device: Identity) -> str | None:
+        """Return the VFIO driver that the kernel had for the device when the list was applied."""
+        machine = self._last_applied.machine
+        return machine.variants.get(device.pci_id[-1]) if machine and device.pci_id else None
 
 
 def _hazards(usage: Usage, device: Identity, state: State, blocked: str | None) -> list[Hazard]:
@@ -352,7 +388,8 @@ def _bound_by(state: State, match: Match | None, sources: OverrideSources) -> Re
 def _against(
     lines: Sequence[modprobe_d.Line], parameters: Mapping[str, bool], sources: OverrideSources
 ) -> list[str]:
-    if sources.desired is None or sources.desired.driver not in VFIO_DRIVERS.values():
+    desired = sources.desired
+    if desired is None or not is_vfio_driver(desired.driver, sources.bus):
         return []
     return [
         "%s sets %s at each boot, but the last-applied configuration sets %d"

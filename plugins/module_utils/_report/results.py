@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .._apply.reconcile import DeviceOutcome, Outcome
     from .._discovery.builtin_drivers import EarlyBinding
 
-_OF_NODES = (StepKind.SET_NODE_ACCESS, StepKind.LINK_NODES)
+# What driver and override do not show.
+_NOTED = (StepKind.SET_NODE_ACCESS, StepKind.LINK_NODES, StepKind.SET_NUMVFS)
 
 
 def identity(device: Identity) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def identity(device: Identity) -> dict[str, Any]:
         "compatible": list(device.compatible),
         "acpi_path": device.acpi_path,
         "acpi_hid": device.acpi_hid,
+        "pci_id": device.pci_id[-1] if device.pci_id else None,
     }
 
 
@@ -157,8 +159,8 @@ def _line(outcome: DeviceOutcome, state: State, note: str = "") -> str:
 
 def _line_after(outcome: DeviceOutcome) -> str:
     notes = [" (released)"] if outcome.policy.release_of else []
-    of_nodes = [step for step in outcome.steps if step.kind in _OF_NODES]
-    notes += ["; " + sentence for sentence in _sentences(of_nodes)]
+    noted = [step for step in outcome.steps if step.kind in _NOTED]
+    notes += ["; " + sentence for sentence in _sentences(noted)]
     return _line(outcome, outcome.after, "".join(notes))
 
 

@@ -9,7 +9,7 @@ import os
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from .. import _text
-from .._apply.readiness import supports_noiommu, why_signed_only
+from .._apply.readiness import BUILT_BY_ROLE, supports_noiommu, why_signed_only
 from .._boot import initramfs
 from .._discovery.kernel_options import KernelOptions, kernel_options
 from .._errors import PolicyError
@@ -17,7 +17,8 @@ from .._model.buses import VFIO_DRIVERS
 from .._system.host import Host
 
 OPTIONS = (
-    *("VFIO", "VFIO_PLATFORM", "VFIO_AMBA", "VFIO_NOIOMMU", "VFIO_DEVICE_CDEV", "IOMMUFD"),
+    *("VFIO", "VFIO_PLATFORM", "VFIO_AMBA", "VFIO_PCI"),
+    *("VFIO_NOIOMMU", "VFIO_DEVICE_CDEV", "IOMMUFD"),
     *("ARM_SMMU", "ARM_SMMU_V3"),
 )
 _RELEASE_FILES = ("/etc/os-release", "/usr/lib/os-release")
@@ -35,7 +36,8 @@ _OTHER_KERNEL = "the host needs a kernel with it; %s" % _DOCUMENTATION
 class VfioSupport(NamedTuple):
     """What VFIO finds on a host.
 
-    ``drivers`` are the VFIO drivers of all buses, and whether the kernel has them. ``iommus`` are
+    ``drivers`` are the VFIO drivers of the buses that the host has devices on, and whether the
+    kernel has them. ``iommus`` are
     the names of the IOMMUs that are active. ``noiommu`` is whether VFIO can do without one, None if
     that is unknown. ``unsafe_interrupts`` is by module. ``signed_modules`` is why only signed
     modules can be loaded. ``missing`` are sentences.
@@ -61,6 +63,7 @@ def vfio_support(host: Host) -> VfioSupport:
     drivers = {
         driver: sysfs.exists("bus/%s/drivers/%s" % (bus, driver)) or _is_available(host, driver)
         for bus, driver in VFIO_DRIVERS.items()
+        if sysfs.names("bus/%s/devices" % bus)
     }
     tool = initramfs.detect(files)
     flags = {module: sysfs.read(_INTERRUPTS % module) for module in ("vfio_iommu_type1", "iommufd")}
@@ -153,6 +156,7 @@ def _remedy(support: VfioSupport, driver: str) -> str:
         ]
         return _NOT_INSTALLED % (options.source, packages[0] if packages else _REST_OF_MODULES)
     # Raspberry Pi OS has Debian's name, and a kernel of its own.
-    if distribution.startswith(_DEBIAN) and "-arm64" in support.kernel:
+    is_debian = distribution.startswith(_DEBIAN) and "-arm64" in support.kernel
+    if is_debian and driver in BUILT_BY_ROLE:
         return _ROLE
     return _OTHER_KERNEL

@@ -49,7 +49,7 @@ function paragraphs(label, messages, most = messages.length) {
 
 const isListed = (device) => device.desired !== null;
 const isNewCandidate = (device) => device.candidate && !isListed(device);
-const modelOf = (device) => device.compatible[0] || device.acpi_hid || "";
+const modelOf = (device) => device.compatible[0] || device.acpi_hid || device.pci_id || "";
 const messagesOf = (items) => items.map((item) => item.message);
 const usesOf = (device) =>
   device.in_use_by ? messagesOf(device.in_use_by) : ["unknown, because it was read without root"];

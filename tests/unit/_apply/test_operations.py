@@ -36,6 +36,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import 
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
 
 DEVICE = ["platform", "b000000.crypto", "/soc/crypto@b000000", ["acme,crypto"], None, None]
+FUNCTION = ["pci", "0000:02:00.0", None, [], None, None]
+VIRTUAL = ["pci", "0000:02:00.1", None, [], None, None]
 RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
 LINK = "/dev/vfio/by-path/soc:crypto@b000000"
 # Records in format 1 of the journal.
@@ -61,6 +63,17 @@ RECORDS: Sequence[UndoRecord] = [
         "reloaded",
         "module vfio-platform",
         {"module": "vfio-platform", "reset_required": "Y", "noiommu": False},
+    ),
+    UndoRecord(
+        "numvfs",
+        "sriov_numvfs of pci device 0000:02:00.0",
+        {
+            "device": FUNCTION,
+            "before": 1,
+            "after": 4,
+            "autoprobes": True,
+            "removed": [[VIRTUAL, "vfio-pci", "vfio-pci"]],
+        },
     ),
     UndoRecord("noiommu", "vfio.enable_unsafe_noiommu_mode", {"value": "N"}),
     UndoRecord("file", RULES, {"path": RULES, "before": None, "after": "# rules \udcff\n"}),
@@ -191,6 +204,7 @@ class WatchedSysfs:
         ours = (
             rf"bus/({buses})/devices/{name}/driver_override",
             rf"bus/({buses})/drivers/{name}/(un)?bind",
+            rf"bus/({buses})/devices/{name}/sriov_(numvfs|drivers_autoprobe)",
             r"module/vfio/parameters/enable_unsafe_noiommu_mode",
         )
         assert any(re.fullmatch(pattern, path) for pattern in ours), path
@@ -261,7 +275,7 @@ def test_a_damaged_journal_is_told_line_by_line(damaged: list[Any], value: Any) 
     interrupted = parse(content.encode(), "b")
     assert interrupted
     assert len(interrupted.operations) + len(interrupted.damaged) == len(damaged) + 2
-    assert interrupted.operations[-1].kind == "noiommu"
+    assert interrupted.operations[-1].kind == RECORDS[4].kind
 
 
 @settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)

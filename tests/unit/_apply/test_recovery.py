@@ -6,15 +6,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 from board import CRYPTO, LIST, Board
+from killing import KilledError, close_staged_files, die
 from simulated_kernel import BLOCK
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import Outcome
@@ -28,10 +26,6 @@ NATIVE, GIVEN = ("acme-crypto", None), ("vfio-platform", "vfio-platform")
 NOTHING: list[dict[str, Any]] = []
 
 
-class KilledError(BaseException):
-    """Simulates SIGKILL: no code of the run is executed after it."""
-
-
 def kill_at_the_first_file(
     board: Board,
     entries: Sequence[dict[str, Any]],
@@ -40,23 +34,12 @@ def kill_at_the_first_file(
 ) -> None:
     """Apply a list, and die after all devices are bound and before a file is written."""
 
-    def die(*_arguments: object) -> None:
-        raise KilledError
-
     with monkeypatch.context() as patch:
         patch.setattr(StagedFile, "commit", die)
         patch.setattr(Transaction, "_roll_back", die)
         with pytest.raises(KilledError):
             board.apply(entries, reset_required=False, allow=allow)
     close_staged_files()
-
-
-def close_staged_files() -> None:
-    """Close locked files, as the end of a process does."""
-    for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if "/.armfleet-vfio-" in os.readlink(link):
-                os.close(int(link.name))
 
 
 @pytest.fixture

@@ -228,7 +228,17 @@ def test_a_file_without_header_is_not_one_without_a_list(debian: Board) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["[]", "{", '{"buses": ["pci"]}', '{"more": 1}', '{"buses": 5}', '{"aliases": [1]}']
+    "line",
+    [
+        "[]",
+        "{",
+        '{"buses": ["isa"]}',
+        '{"more": 1}',
+        '{"buses": 5}',
+        '{"aliases": [1]}',
+        '{"variants": {"a": 1}}',
+        '{"variants": {"a": "e1000e"}}',
+    ],
 )
 def test_a_header_with_an_odd_machine_is_a_difference(debian: Board, line: str) -> None:
     path = on_disk(debian, RULES)

@@ -34,7 +34,7 @@ def info(board: Board, name: str) -> dict[str, Any]:
     return device
 
 
-def test_platform_and_amba_devices_are_read_and_empty_files_are_not(tmp_path: Path) -> None:
+def test_devices_of_our_buses_are_read_and_empty_files_are_not(tmp_path: Path) -> None:
     folder = tmp_path / driverctl.DIRECTORY[1:]
     folder.mkdir(parents=True)
     for name, content in {
@@ -48,6 +48,7 @@ def test_platform_and_amba_devices_are_read_and_empty_files_are_not(tmp_path: Pa
     kept = driverctl.stored(Files(str(tmp_path)))
     assert [(entry.bus, entry.name, entry.policy.label) for entry in kept] == [
         ("amba", "9030000.pl061", "no_autobind"),
+        ("pci", "0000:00:01.0", "vfio"),
         ("platform", "soc:a-b", "driver acme-dma-uio"),
     ]
 

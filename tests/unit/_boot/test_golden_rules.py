@@ -97,6 +97,18 @@ CASES = {
             initramfs_modules=["vfio_platform"],
         ),
     ),
+    # PCI functions: by address, with and without the card, and by id; virtual functions; a VFIO
+    # driver that the kernel has for one of them alone, and one that the list asks for.
+    "pci": Case(
+        [
+            {"pci_address": "0000:01:00.0", "pci_id": "8086:10d3", "policy": "vfio", "tag": "nic"},
+            {"pci_address": "0000:02:00.0", "policy": "no_autobind"},
+            {"pci_address": "0000:03:00.0", "policy": "default", "sriov_numvfs": 4},
+            {"pci_id": "15b3:101e", "expect": 4, "policy": "vfio"},
+            {"pci_id": "1b36:0010:1af4:1100", "policy": "vfio", "vfio_driver": "vfio-pci"},
+        ],
+        machine=Machine(buses=["pci"], variants={"15b3:101e:15b3:0058": "mlx5_vfio_pci"}),
+    ),
     # A header without a rule.
     "default": Case([{"name": "soc:keys", "policy": "default"}]),
 }

@@ -122,6 +122,17 @@ VALUES = {
         lambda parts: "\\" + ".".join(parts)
     ),
     "acpi_hid": st.text("ABC019", min_size=3, max_size=8),
+    "pci_address": st.builds(
+        "{:04x}:{:02x}:{:02x}.{}".format, *map(st.integers, (0, 0, 0, 0), (65535, 255, 31, 7))
+    ),
+    "pci_id": st.one_of(
+        *(
+            st.lists(st.integers(0, 65535), min_size=parts, max_size=parts).map(
+                lambda numbers: ":".join(f"{number:04x}" for number in numbers)
+            )
+            for parts in (2, 4)
+        )
+    ),
     "name": SEGMENT,
 }
 SELECTORS = st.sampled_from(KINDS).flatmap(
@@ -197,7 +208,8 @@ def test_whatever_the_list_says_the_rules_are_rules(entries: list[dict[str, Any]
         ]
         assert not any(set(value) & set('[]?"$%') for value in values)
         globs = [value for value in values if "*" in value]
-        assert all(re.fullmatch(r"\* [^*]+ \*|\*\.auto|/\*", value) for value in globs)
+        ours = r"\* [^*]+ \*|\*\.auto|/\*|[a-z|-]+\|\*-vfio-pci\|\*_vfio_pci"
+        assert all(re.fullmatch(ours, value) for value in globs)
 
 
 @given(

@@ -113,7 +113,7 @@ def test_every_problem_is_told_at_once(board: Board) -> None:
         ("/soc/off@1", "status is 'disabled'"),
         ("/soc/off@1/child", "is below /soc/off@1, whose status is not okay"),
         ("/soc/plain", "has no compatible"),
-        ("/pcie/nic@0", "its device is 0000:01:00.0 on the pci bus"),
+        ("/i2c/pmic@1b", "its device is 0-001b on the i2c bus"),
         ("/soc/codec@1/port", "its parent /soc/codec@1 is not a bus"),
         ("/intc", "interrupt controllers"),
     ],
@@ -123,8 +123,8 @@ def test_it_is_said_why_a_path_has_no_device(board: Board, node: str, reason: st
     kernel.add_node("/soc/off@1", ("acme,off",), status="disabled")
     kernel.add_node("/soc/off@1/child", ("acme,child",))
     kernel.add_node("/soc/plain")
-    kernel.add_node("/pcie/nic@0", ("pci14e4,1",))
-    kernel.add_foreign_device("pci", "0000:01:00.0", "/pcie/nic@0")
+    kernel.add_node("/i2c/pmic@1b", ("acme,pmic",))
+    kernel.add_foreign_device("i2c", "0-001b", "/i2c/pmic@1b")
     kernel.add_node("/soc/codec@1", ("acme,codec",))
     kernel.add_node("/soc/codec@1/port", ("acme,port",))
     kernel.add_node("/intc", ("arm,gic-v3",))

@@ -75,10 +75,7 @@ def test_the_name_of_a_loaded_module_is_answered_with_those_of_its_drivers(
         (AMBA, "acme_eth", "has no driver on the amba bus, but acme-eth on the platform bus"),
         (DMA, "acme_dma", "it is called acme-dma. Set `driver: acme-dma`"),
         (DMA, "acme-blob", "Driver acme-blob is on the amba bus, but /soc/dma@b002000"),
-        (DMA, "vfio-pci", "Driver vfio-pci is on the pci bus, but /soc/dma@b002000"),
         (DMA, "vfio_pci", "is on the platform bus, where the VFIO driver is vfio-platform"),
-        (DMA, "mlx5-vfio-pci", "is on the pci bus"),
-        (AMBA, "vfio-fsl-mc", "is on the fsl-mc bus"),
         (AMBA, "vfio_platform", "is on the platform bus"),
         (DMA, "vfio_platform", "it is called vfio-platform. Set `policy: vfio`"),
     ],
@@ -88,6 +85,15 @@ def test_what_cannot_be_a_driver_of_the_device_is_refused_everywhere(
 ) -> None:
     board.kmod.load("acme_eth")
     assert words in refused(board, ask, name, driver)
+
+
+@pytest.mark.parametrize(
+    ("driver", "bus"), [("vfio-pci", "pci"), ("mlx5_vfio_pci", "pci"), ("vfio-fsl-mc", "fsl-mc")]
+)
+def test_a_vfio_driver_of_another_bus_is_refused(board: Board, driver: str, bus: str) -> None:
+    words = f"Driver {driver} is on the {bus} bus, but /soc/dma@b002000"
+    assert words in refused(board, by_driver_override, DMA, driver)
+    assert "is a VFIO driver. Set `policy: vfio`" in refused(board, by_host_policy, DMA, driver)
 
 
 @pytest.mark.parametrize("ask", AT_ONCE)

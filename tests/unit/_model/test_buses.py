@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from board import Board, acme_board
+from simulated_kernel import BoardModule, Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
@@ -24,15 +25,20 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector impo
 from extensions.simulator import kernel
 
 MODULE_UTILS = Path(__file__).parents[3] / "plugins/module_utils"
-DEVICE = "i2s0.0"
+DEVICE = "spi0.0"
+WITHOUT_VFIO = ("spi", "rpmsg", "vmbus")
+
+
+@pytest.fixture(autouse=True)
+def _every_bus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the simulator add the directories of all buses."""
+    monkeypatch.setattr(kernel, "BUSES", tuple(BUSES))
 
 
 @pytest.fixture
-def bus(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bus for which VFIO has no driver."""
-    monkeypatch.setitem(BUSES, "i2s", Bus("i2s", "I2S"))
-    monkeypatch.setattr(kernel, "BUSES", (*kernel.BUSES, "i2s"))
-    return "i2s"
+def bus() -> str:
+    """A bus for which VFIO has no driver, and whose devices have nodes."""
+    return "spi"
 
 
 @pytest.fixture
@@ -107,7 +113,7 @@ def test_policy_vfio_is_refused_on_a_bus_without_a_vfio_driver(
 def test_an_entry_with_policy_vfio_cannot_name_a_bus_without_a_vfio_driver(bus: str) -> None:
     entry = {"name": DEVICE, "bus": bus}
     assert parse_entries([{**entry, "policy": "no_autobind"}])
-    with pytest.raises(PolicyError, match="VFIO has no driver for the i2s bus"):
+    with pytest.raises(PolicyError, match="VFIO has no driver for the spi bus"):
         parse_entries([{**entry, "policy": "vfio"}])
 
 
@@ -115,5 +121,48 @@ def test_a_compatible_that_is_on_both_kinds_of_buses_at_boot_gives_vfio_no_other
     board: Board, bus: str
 ) -> None:
     board.apply([{"compatible": "acme,crypto", "policy": "vfio"}], reset_required=False)
-    rule = f'ENV{{ARMFLEET_VFIO_POLICY}}=="vfio", SUBSYSTEM=="{bus}", GOTO="armfleet_vfio_end"'
+    buses = "|".join(WITHOUT_VFIO)
+    assert bus in WITHOUT_VFIO
+    rule = f'ENV{{ARMFLEET_VFIO_POLICY}}=="vfio", SUBSYSTEM=="{buses}", GOTO="armfleet_vfio_end"'
     assert rule in (board.file(RULES) or "")
+
+
+@pytest.mark.parametrize("name", WITHOUT_VFIO)
+def test_a_bus_without_a_vfio_driver_has_every_other_policy(tmp_path: Path, name: str) -> None:
+    board = acme_board(tmp_path)
+    board.kernel.add_device("x.0", None, (), bus=name)
+    board.kernel.register(Driver("acme-x", name))
+    entry = {"name": "x.0", "bus": name}
+    board.apply([{**entry, "policy": "driver", "driver": "acme-x"}])
+    assert board.kernel.binding("x.0") == ("acme-x", "acme-x")
+    board.apply([{**entry, "policy": "no_autobind"}])
+    assert board.kernel.binding("x.0") == (None, "none")
+    board.apply([{**entry, "policy": "default"}])
+    assert board.kernel.binding("x.0") == (None, None)
+
+
+@pytest.mark.parametrize(("name", "device"), [("fsl-mc", "dprc.2"), ("cdx", "cdx-00:00")])
+def test_a_device_of_a_bus_with_a_vfio_driver_is_bound_to_it(
+    tmp_path: Path, name: str, device: str
+) -> None:
+    board = acme_board(tmp_path)
+    driver = BUSES[name].vfio_driver or ""
+    board.kernel.add_device(device, None, (), bus=name, iommus=True)
+    module = driver.replace("-", "_")
+    board.kmod.modules[module] = BoardModule(
+        name=module, drivers=(Driver(driver, name, module=module),)
+    )
+    outcome = board.check([{"name": device, "bus": name, "policy": "vfio"}])
+    assert [told.after.driver for told in outcome.devices] == [driver]
+    assert outcome.host_steps[0].value == driver
+
+
+def test_an_object_of_a_container_cannot_be_bound_to_vfio_by_itself(tmp_path: Path) -> None:
+    board = acme_board(tmp_path)
+    board.kernel.add_device("dpni.1", None, (), bus="fsl-mc", iommus=True)
+    module = BoardModule(name="vfio_fsl_mc", drivers=(Driver("vfio-fsl-mc", "fsl-mc"),))
+    board.kmod.modules["vfio_fsl_mc"] = module
+    with pytest.raises(PolicyError, match=r"VFIO takes a container of this bus \(dprc\.…\)"):
+        board.apply([{"name": "dpni.1", "policy": "vfio"}])
+    board.apply([{"name": "dpni.1", "policy": "no_autobind"}])
+    assert board.kernel.binding("dpni.1") == (None, "none")

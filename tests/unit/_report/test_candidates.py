@@ -141,13 +141,13 @@ SITUATIONS: dict[str, tuple[Callable[[Board], object], str, list[tuple[str, str]
         ],
     ),
     "its group has a device of another bus": (
-        lambda board: share_group(board, bus="pci"),
+        lambda board: share_group(board, bus="i2s"),
         CRYPTO,
         [
             (
                 "group",
                 "shares IOMMU group 1 with %s, which cannot be bound to VFIO"
-                % "pci/sharer (acme-eth)",
+                % "i2s/sharer (acme-eth)",
             )
         ],
     ),

@@ -20,6 +20,7 @@ DEVICE = {
     "compatible",
     "acpi_path",
     "acpi_hid",
+    "pci_id",
     "driver",
     "driver_override",
     "iommu_group",
@@ -54,6 +55,7 @@ def test_one_device_is_told_whole(board: Board) -> None:
         "compatible": ["acme,dma"],
         "acpi_path": None,
         "acpi_hid": None,
+        "pci_id": None,
         "driver": None,
         "driver_override": "none",
         "iommu_group": None,
@@ -113,6 +115,8 @@ def test_boot_files_are_told_with_their_state(board: Board) -> None:
 
 
 ABOUT = {
+    "sriov_numvfs",
+    "sriov_totalvfs",
     "candidate",
     "why_not",
     "entry",

@@ -58,6 +58,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection i
     Findings,
     Inspection,
     LostAtBoot,
+    Sriov,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.vfio_support import VfioSupport
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import FileChange
@@ -110,6 +111,7 @@ INSPECTION = Inspection(
         [],
         has_reset=False,
     ),
+    sriov=Sriov(2, 4),
 )
 VFIO_SUPPORT = VfioSupport(
     kernel="6.12",
@@ -245,7 +247,13 @@ def test_selectors_are_described_alike_with_and_without_a_policy() -> None:
         for text in (ModuleDocFragment.DOCUMENTATION, ModuleDocFragment.POLICIES)
     )
     assert {name: with_policy[name] for name in alone} == alone
-    assert sorted(set(with_policy) - set(alone)) == ["driver", "policy", "tag"]
+    assert sorted(set(with_policy) - set(alone)) == [
+        "driver",
+        "policy",
+        "sriov_numvfs",
+        "tag",
+        "vfio_driver",
+    ]
 
 
 def test_the_options_of_an_entry_are_described_as_they_are_specified() -> None:

@@ -149,7 +149,7 @@ ENTRY = "passthrough_devices/0"
         ({"passthrough_devices": [{**GOOD, "policy": "vfoi"}]}, ENTRY + "/policy", "anyOf"),
         ({"passthrough_devices": [{**GOOD, "bus": "amba"}]}, ENTRY, "dependencies"),
         ({"passthrough_devices": [{**DRIVER, "bus": None}]}, ENTRY + "/bus", "type"),
-        ({"passthrough_devices": [{**DRIVER, "bus": "pci"}]}, ENTRY + "/bus", "anyOf"),
+        ({"passthrough_devices": [{**DRIVER, "bus": "isa"}]}, ENTRY + "/bus", "anyOf"),
         ({"passthrough_devices": [{**GOOD, "expect": 0}]}, ENTRY + "/expect", "minimum"),
         ({"passthrough_devices": [{**GOOD, "expect": "0"}]}, ENTRY + "/expect", "pattern"),
         ({"passthrough_devices": [{**GOOD, "expect": "two"}]}, ENTRY + "/expect", "pattern"),
@@ -182,14 +182,22 @@ VALUES = {
     "policy": ("vfio", "no_autobind", "driver", "default", "other", None, ABSENT),
     "driver": ("acme", None, ABSENT),
     "tag": ("uplink", None, ABSENT),
-    "bus": ("amba", None, ABSENT),
+    "bus": ("pci", None, ABSENT),
+    "vfio_driver": ("vfio-pci", None, ABSENT),
+    "sriov_numvfs": (2, ABSENT),
 }
-SELECTED = {**dict.fromkeys(schema.SELECTORS, "ACME0001"), "acpi_path": r"\_SB_.VR00"}
+SELECTED = {
+    **dict.fromkeys(schema.SELECTORS, "ACME0001"),
+    "acpi_path": r"\_SB_.VR00",
+    "pci_address": "0000:01:00.0",
+    "pci_id": "8086:10d3",
+}
+PAIRS = [("dt_path", "name"), ("pci_address", "pci_id"), ("pci_id", "name")]
 
 
 def entries() -> Iterator[dict[str, Any]]:
     """Yield every combination of the keys that depend on each other."""
-    for kinds in [(), *((kind,) for kind in SELECTED), ("dt_path", "name")]:
+    for kinds in [(), *((kind,) for kind in SELECTED), *PAIRS]:
         for values in itertools.product(*VALUES.values()):
             given = dict(zip(VALUES, values, strict=True))
             selectors = {kind: SELECTED[kind] for kind in kinds}
