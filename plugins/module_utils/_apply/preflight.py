@@ -187,7 +187,8 @@ def _find_hazards(
     hazards = []
     for device_plan in plans:
         device = device_plan.device
-        if device_plan.loses_driver or device_plan.before.driver in reloaded:
+        is_taken = device_plan.loses_driver or device_plan.binds_to_vfio
+        if is_taken or device_plan.before.driver in reloaded:
             hazards += [(device, hazard) for hazard in _find_use(usage, plan, device_plan)]
         if device_plan.binds_to_vfio and is_whole:
             hazards += [(device, hazard) for hazard in usage.iommu_group_hazards(device, leaving)]

@@ -69,9 +69,12 @@ class Usage:
         ]
 
     def hazards_of(self, device: Identity, state: State) -> list[Hazard]:
-        """Return what would be hurt if this device lost the driver that it has now."""
+        """Return what would be hurt if this device lost the driver that it has now.
+
+        Without one, it is what a driver would take from others.
+        """
         if not state.driver:
-            return []
+            return [hazard for kind in self.kinds for hazard in kind.of_unbound(device)]
         hazards = [hazard for kind in self.kinds for hazard in kind.of_state(state)]
         for name in self._directories_below(device):
             hazards += self._below(sysfs_dir(device), name)

@@ -157,6 +157,10 @@ class UseKind:
         """Return uses that nothing below the device shows, beside ``known`` ones."""
         return []
 
+    def of_unbound(self, device: Identity) -> list[Hazard]:
+        """Return uses of a device without a driver, which one that is bound to it would end."""
+        return []
+
     def of_group(self, device: Identity, leaving: Container[str]) -> list[Hazard]:
         """Return what makes the device useless to VFIO when those ``leaving`` are unbound."""
         return []

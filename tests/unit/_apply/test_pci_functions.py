@@ -206,6 +206,20 @@ def test_the_function_with_the_screen_of_the_firmware_is_refused(
     assert f"{CARD} is in use: the screen that the firmware set up ({screen})" in problem
 
 
+def test_a_function_with_the_screen_and_without_a_driver_is_refused(server: Board) -> None:
+    server.kernel.add_functions("0000:00:06.0 1002:5046 030000 driver=none")
+    (server.proc / "iomem").write_text(
+        "10000000-3efeffff : PCI Bus 0000:00\n"
+        "  10000000-10ffffff : 0000:00:06.0\n"
+        "    10000000-1012bfff : simplefb\n"
+    )
+    (problem,) = refused(server, [{"pci_address": "0000:00:06.0", "policy": "vfio"}])
+    assert "is in use: the screen that the firmware set up (simplefb)" in problem
+    assert server.inspect(None, with_candidates=True)
+    server.apply([{"pci_address": "0000:00:06.0", "policy": "no_autobind"}])
+    assert binding(server, "0000:00:06.0") == KEPT_OFF
+
+
 class TestVariants:
     """The kernel has VFIO drivers for some functions alone."""
 
