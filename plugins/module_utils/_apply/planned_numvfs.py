@@ -10,7 +10,7 @@ from typing import Mapping, NamedTuple, Sequence
 
 from .._boot.last_applied import LastApplied
 from .._discovery.devices import resolve_all, with_all_ids
-from .._discovery.virtual_functions import expected, numvfs, present, why_not
+from .._discovery.virtual_functions import expected, is_virtual, numvfs, present, why_not
 from .._errors import Problems
 from .._model.claimed import NumVfs
 from .._model.device import Identity
@@ -86,7 +86,8 @@ def _matches(sysfs: Sysfs, entry: Entry, devices: Sequence[Identity]) -> list[Id
         return []
     selector = entry.selector._replace(required=False, expect=None)
     (matches,) = resolve_all(sysfs, [selector], devices).devices
-    return [with_all_ids(sysfs, device) for device in matches]
+    # Those of an NVMe have the ids of their physical function.
+    return [with_all_ids(sysfs, device) for device in matches if not is_virtual(sysfs, device)]
 
 
 def _change(sysfs: Sysfs, device: Identity, number: int, *, is_ours: bool) -> NumVfs:

@@ -46,6 +46,11 @@ def autoprobes(sysfs: Sysfs, device: Identity) -> bool:
     return sysfs.read("%s/%s" % (sysfs_dir(device), AUTOPROBE)) != "0"
 
 
+def is_virtual(sysfs: Sysfs, device: Identity) -> bool:
+    """Return whether it is a virtual function itself."""
+    return sysfs.exists(sysfs_dir(device) + "/physfn")
+
+
 def why_not(sysfs: Sysfs, device: Identity, number: int) -> str | None:
     """Return why there cannot be ``number`` virtual functions, as a sentence."""
     total = totalvfs(sysfs, device)

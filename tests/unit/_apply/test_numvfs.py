@@ -250,6 +250,16 @@ def test_a_number_that_cannot_be_is_refused(
     assert reason in problem
 
 
+def test_an_id_that_virtual_functions_share_means_the_physical_one(server: Board) -> None:
+    entry = {"pci_id": "1b36:0010", "policy": "default", "sriov_numvfs": 4}
+    server.apply([entry])
+    assert number(server) == "4"
+    assert not server.apply([entry]).is_changed
+    assert inspections(server)[PF].drift == []
+    server.apply([])
+    assert number(server) == "0"
+
+
 def test_two_numbers_for_a_function_are_refused(server: Board) -> None:
     other = {"pci_id": "1b36:0010", "policy": "default", "sriov_numvfs": 2}
     (problem,) = refused(server, [FOUR, other])
