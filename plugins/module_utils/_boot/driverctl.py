@@ -36,7 +36,9 @@ class Stored(NamedTuple):
         if self.driver_override == NO_DRIVER:
             return Policy(NO_AUTOBIND)
         if is_vfio_driver(self.driver_override, self.bus):
-            return Policy(VFIO)
+            # The policy alone can mean another driver of VFIO.
+            is_choice = bool(BUSES[self.bus].vfio_variants)
+            return Policy(VFIO, vfio_driver=self.driver_override if is_choice else None)
         return Policy(DRIVER, self.driver_override)
 
     @property

@@ -11,6 +11,7 @@ from board import CRYPTO, DMA, Board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import driverctl
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VFIO, Policy
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_writes import StagedFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
@@ -51,6 +52,12 @@ def test_devices_of_our_buses_are_read_and_empty_files_are_not(tmp_path: Path) -
         ("pci", "0000:00:01.0", "vfio"),
         ("platform", "soc:a-b", "driver acme-dma-uio"),
     ]
+
+
+@pytest.mark.parametrize("driver", ["vfio-pci", "mlx5_vfio_pci"])
+def test_a_function_keeps_the_vfio_driver_that_it_has(driver: str) -> None:
+    stored = driverctl.Stored("", "pci", "0000:00:01.0", driver, driver)
+    assert stored.policy == Policy(VFIO, vfio_driver=driver)
 
 
 @pytest.mark.parametrize("runtime", [True, False])
