@@ -41,6 +41,9 @@ _KERNEL_COMMAND_LINE = (
     # Debian's kernel has random addresses, and would separate its page tables in spite of the line
     # above; QEMU then empties its TLB at each system call.
     "kpti=off",
+    # QEMU translates code again at each address where it finds it: at random ones, the libraries of
+    # each process, which is most of what a short process costs.
+    "norandmaps",
     # Nor has udev to look at 512 terminals of another age at each boot.
     "pty.legacy_count=0",
 )
