@@ -10,6 +10,7 @@ import functools
 from typing import Mapping, Sequence
 
 from .. import _text
+from .._model.buses import PCI
 from .._model.device import Identity, State
 from .._system.sysfs import Sysfs
 from .kinds import Hazard
@@ -36,14 +37,16 @@ class Console(UseKind):
         state: State,  # noqa: ARG002 - what lies in its memory does not depend on its driver
         known: Sequence[Hazard],
     ) -> list[Hazard]:
-        return [] if any(hazard.kind == self.name for hazard in known) else self.of_unbound(device)
+        if device.bus != PCI or any(hazard.kind == self.name for hazard in known):
+            return []
+        return self.of_unbound(device)
 
     def of_unbound(self, device: Identity) -> list[Hazard]:
         """Return the screen that the firmware set up, which only a boot restores after VFIO.
 
         vfio_pci_vga_init calls aperture_remove_conflicting_pci_devices.
         """
-        if not device.pci_address:
+        if device.bus != PCI:
             return []
         screen = self._screens.get(device.name)
         sentence = "the screen that the firmware set up (%s) is in its memory"

@@ -93,7 +93,8 @@ class Consumers(UseKind):
                 sentence = "%s uses it (%s in the device tree) and would stop working"
                 sentence %= (reference.consumer, reference.property)
                 hazards.append(Hazard(self.name, reference.consumer, sentence))
-        hazards += self._virtual_functions(device)
+        if device.bus == PCI:
+            hazards += self._virtual_functions(device)
         is_known = bool(known or hazards)
         return hazards + self._hidden(device, state.driver or "", is_known=is_known)
 
