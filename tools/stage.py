@@ -69,7 +69,10 @@ def environment() -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": str(BUILD),
-        "PYTHONPYCACHEPREFIX": str(cache / "bytecode"),
+        # Beside the packages that it is of most of all, and whatever the caller's environment says:
+        # with this prefix Python ignores what pip compiled, and would compile all in each process.
+        "PYTHONPYCACHEPREFIX": str(Path(sys.prefix) / "bytecode"),
+        "PYTHONDONTWRITEBYTECODE": "",
         "ANSIBLE_COLLECTIONS_PATH": str(BUILD),
         "HYPOTHESIS_STORAGE_DIRECTORY": str(cache / "hypothesis"),
         "MYPYPATH": str(BUILD),
