@@ -37,14 +37,15 @@ def kernel(request: pytest.FixtureRequest) -> str:
     return str(request.config.getoption("--kernel") or DEFAULT_SERIES)
 
 
-@pytest.fixture(scope="module")
-def start() -> Iterator[Callable[..., Guest]]:
-    """Yield a function that starts a guest by name, board and kernel, with an unused disk."""
-    started: list[Guest] = []
+class Guests:
+    """Guests with unused disks, which are stopped together."""
 
-    def start_one(name: str, board: str, kernel: str = DEFAULT_SERIES) -> Guest:
+    def __init__(self) -> None:
+        self._started: list[Guest] = []
+
+    def start(self, name: str, board: str, kernel: str = DEFAULT_SERIES) -> Guest:
         guest = Guest(name, board, kernel)
-        started.append(guest)
+        self._started.append(guest)
         guest.start(fresh=True)
         guest.run(
             "cat > /root/traced-python && chmod 755 /root/traced-python", input=_TRACED_PYTHON
@@ -52,9 +53,17 @@ def start() -> Iterator[Callable[..., Guest]]:
         keep_bytecode(guest)
         return guest
 
-    yield start_one
-    for guest in started:
-        guest.stop()
+    def stop(self) -> None:
+        for guest in self._started:
+            guest.stop()
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[..., Guest]]:
+    """Yield a function that starts a guest by name, board and kernel."""
+    guests = Guests()
+    yield guests.start
+    guests.stop()
 
 
 @pytest.fixture(scope="module")

@@ -143,6 +143,7 @@ def test_events_that_come_again_change_no_link(guest: Guest) -> None:
     assert look(guest) == before
 
 
+@pytest.mark.nightly
 def test_links_are_right_after_a_reboot(guest: Guest, inventory: Path) -> None:
     guest.reboot()
     guest.run("udevadm settle")

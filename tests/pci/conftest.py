@@ -1,4 +1,7 @@
-"""PCI functions on a real arm64 kernel, with the kernel of ``--kernel``."""
+"""PCI functions on a real arm64 kernel, with the kernel of ``--kernel``.
+
+The files share a guest, because each boot costs half a minute, and leave it as they found it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.guests import (
+    Guests,
     inventory,
     kernel,
     released_guest,
@@ -16,17 +20,16 @@ from tests.harness.guests import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from tests.guest import Guest
 
 __all__ = ["inventory", "kernel", "released_guest", "start", "states", "unchanged_guest"]
 
 
-@pytest.fixture(scope="module")
-def guest(start: Callable[..., Guest], kernel: str) -> Guest:
+@pytest.fixture(scope="session")
+def guest(kernel: str) -> Iterator[Guest]:
     """Start a guest with board pci; its functions are those of tests.pci.functions."""
-    guest = start(f"test-pci-{kernel.replace('.', '-')}", "pci", kernel)
-    # Drivers that are modules bind after the boot.
-    guest.run("udevadm settle")
-    return guest
+    guests = Guests()
+    yield guests.start(f"test-pci-{kernel.replace('.', '-')}", "pci", kernel)
+    guests.stop()

@@ -42,7 +42,7 @@ LIST: list[dict[str, Any]] = [
     {"dt_path": "/soc/engine@b005000", "policy": "vfio"},
     {"dt_path": ETHERNET_NODE, "policy": "vfio", "tag": "ethernet"},
     {"pci_address": DISK, "pci_id": NVME_ID, "policy": "vfio", "tag": "disk"},
-    {"pci_id": EDU_ID, "expect": 1, "policy": "vfio", "vfio_driver": "vfio-pci", "tag": "edu"},
+    {"pci_id": EDU_ID, "expect": 1, "policy": "vfio", "tag": "edu"},
     {"pci_address": FIRST, "pci_id": NVME_WHOLE_ID, "policy": "no_autobind"},
     {"name": SECOND, "bus": "pci", "policy": "driver", "driver": "nvme"},
     {"pci_address": PHYSICAL, "pci_id": NVME_ID, "policy": "default", "sriov_numvfs": 4},
@@ -54,6 +54,8 @@ LIST: list[dict[str, Any]] = [
 ]
 SETTINGS = {"passthrough_reset_required": False}
 VFIO = ("vfio-pci", "vfio-pci")
+# The driver that the kernel's modules name for edu by an alias.
+VARIANT = ("acme_vfio_pci", "acme_vfio_pci")
 WANTED: dict[str, Binding] = {
     "platform/b000000.crypto": ("vfio-platform", "vfio-platform"),
     "platform/b001000.dma": (None, "none"),
@@ -61,7 +63,7 @@ WANTED: dict[str, Binding] = {
     "amba/b005000.engine": ("vfio-amba", "vfio-amba"),
     f"pci/{ETHERNET}": VFIO,
     f"pci/{DISK}": VFIO,
-    f"pci/{EDU}": VFIO,
+    f"pci/{EDU}": VARIANT,
     f"pci/{FIRST}": (None, "none"),
     f"pci/{SECOND}": ("nvme", "nvme"),
     f"pci/{VIRTUAL[0]}": VFIO,
@@ -142,13 +144,19 @@ def test_functions_that_cannot_be_reset_are_warned_of(guest: Guest) -> None:
 def test_every_vfio_device_has_the_node_that_was_reported(guest: Guest) -> None:
     machine = read_machine(guest)
     reported = Story.first.of(HOST_POLICY)["devices"]
-    given = [device for device in reported if (device["driver"] or "").startswith("vfio-")]
+    given = [device for device in reported if "vfio" in (device["driver"] or "")]
     assert len(given) == 7
     for device in given:
         group = machine.named(device["name"]).group
         assert group in machine.nodes
         assert device["iommu_group"] == group
         assert f"/dev/vfio/{group}" in device["vfio_nodes"]
+
+
+def test_the_plan_says_why_a_function_is_bound_to_another_vfio_driver() -> None:
+    shown = Story.predicted.output
+    (line,) = [line for line in shown.splitlines() if f"bind to {VARIANT[0]}" in line]
+    assert EDU_ID in line
 
 
 def test_the_port_above_keeps_its_driver(guest: Guest, kernel: str) -> None:
@@ -183,7 +191,7 @@ def test_device_info_shows_why_each_function_is_bound(inventory: Path) -> None:
     assert virtual["next_boot"]["driver"] == "vfio-pci"
     assert [device["drift"] for device in (ethernet, edu, physical, virtual)] == [[]] * 4
     assert (ethernet["driver"], ethernet["driver_override"]) == VFIO
-    assert (edu["driver"], edu["driver_override"]) == VFIO
+    assert (edu["driver"], edu["driver_override"]) == VARIANT
     assert (port["driver"], port["driver_override"]) == ("pcieport", None)
     assert [device["bus"] for device in (ethernet, edu, port)] == ["pci"] * 3
 
@@ -227,6 +235,18 @@ def test_after_a_reboot_everything_is_as_it_was(guest: Guest, inventory: Path) -
     tagged = (DISK, EDU, ETHERNET, VIRTUAL[0])
     groups = [read_machine(guest).named(name).group for name in tagged]
     assert links == [f"../{group}" for group in groups]
+
+
+def test_the_users_choice_of_a_vfio_driver_wins(guest: Guest, inventory: Path) -> None:
+    chosen = [
+        {**entry, "vfio_driver": "vfio-pci"} if entry.get("pci_id") == EDU_ID else entry
+        for entry in LIST
+    ]
+    apply(inventory, devices=chosen)
+    assert read_machine(guest).named(EDU).binding == VFIO
+    assert apply(inventory, devices=chosen).changed == {guest.name: 0}
+    apply(inventory)
+    assert_in_sync(guest)
 
 
 def test_what_is_taken_off_the_list_is_released(guest: Guest, inventory: Path) -> None:

@@ -1,0 +1,42 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The devices of each board fit together, and its state is saved only if QEMU can do that."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.guest.board import BOARDS, Hardware
+
+BY_NAME = pytest.mark.parametrize("name", BOARDS)
+
+
+def names(hardware: Hardware, option: str) -> list[str]:
+    """Return the values of an option of all devices, sorted."""
+    return sorted(re.findall(rf"\b{option}=([^,]+)", ",".join(hardware.devices)))
+
+
+@BY_NAME
+def test_each_disk_and_network_is_that_of_one_device(name: str) -> None:
+    hardware = BOARDS[name].hardware
+    disks = [f"spare{number}" for number in range(hardware.spare_disks)]
+    networks = [f"spare{number}" for number in range(hardware.spare_networks)]
+    assert names(hardware, "drive") == ["disk", *disks]
+    assert names(hardware, "netdev") == ["net", *networks]
+
+
+@BY_NAME
+def test_each_device_is_on_a_bus_that_an_earlier_one_makes(name: str) -> None:
+    made = {f"virtio-mmio-bus.{number}" for number in range(32)}
+    for device in BOARDS[name].hardware.devices:
+        assert set(re.findall(r"\bbus=([^,]+)", device)) <= made
+        made |= set(re.findall(r"\bid=([^,]+)", device))
+
+
+def test_boards_with_an_nvme_are_booted_each_time() -> None:
+    booted = {name for name, board in BOARDS.items() if not board.hardware.can_be_saved}
+    assert booted == {"d", "pci", "pci-acpi", "pci-moved"}
