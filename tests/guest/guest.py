@@ -264,8 +264,8 @@ class Guest:
         try:
             if not accept(connection.ask(_BOOT_ID)):
                 return False
-            # Whatever udev starts at boot has been started; a failed unit is the caller's matter.
-            waiting = ["systemctl", "is-system-running", "--wait"]
+            # A failed unit is the caller's matter. No unit waits for the modules that udev loads.
+            waiting = "systemctl is-system-running --wait; udevadm settle"
             connection.run(waiting, check=False, timeout=_SETTLE_SECONDS)
             return True
         except GuestError:

@@ -117,7 +117,6 @@ def test_apply_by_path_and_name(guest: Guest, inventory: Path) -> None:
 
 def test_it_holds_after_a_reboot(guest: Guest, inventory: Path) -> None:
     guest.reboot()
-    guest.run("udevadm settle")
     assert_in_sync(guest)
     assert apply(inventory, LIST).changed == {"test-acpi": 0}
 
@@ -131,7 +130,6 @@ def test_every_device_of_a_hardware_id(guest: Guest, inventory: Path, depth: str
     assert [slot.binding for slot in slots] == [(None, "none")] * SLOTS
     if depth == "nightly":
         guest.reboot()
-        guest.run("udevadm settle")
         slots = [
             device for device in read_machine(guest).devices if device.name.startswith("LNRO0005:")
         ]

@@ -146,7 +146,6 @@ def test_events_that_come_again_change_no_link(guest: Guest) -> None:
 @pytest.mark.nightly
 def test_links_are_right_after_a_reboot(guest: Guest, inventory: Path) -> None:
     guest.reboot()
-    guest.run("udevadm settle")
     assert_linked(guest, CALLED)
     assert apply(inventory, *LIST)["changed"] is False
 

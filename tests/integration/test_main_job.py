@@ -249,7 +249,6 @@ def test_udev_replays_the_rules_and_nothing_changes(guest: Guest) -> None:
 
 def test_after_a_reboot_everything_is_as_it_was(guest: Guest, inventory: Path) -> None:
     guest.reboot()
-    guest.run("udevadm settle")
     assert_as_wanted(guest)
     assert_nodes_are_open_to_the_group(guest)
     run = apply(inventory)
@@ -282,7 +281,6 @@ def test_release_gives_everything_back(guest: Guest, inventory: Path) -> None:
 @pytest.mark.nightly
 def test_after_another_reboot_nothing_is_left_of_us(guest: Guest) -> None:
     guest.reboot()
-    guest.run("udevadm settle")
     assert read_machine(guest).bindings == Story.untouched
 
 

@@ -257,7 +257,6 @@ def test_the_next_boot_is_told_with_the_lines_that_decide_it(guest: Guest, inven
 
 def test_the_boot_comes_as_it_was_told(guest: Guest, inventory: Path) -> None:
     guest.reboot()
-    guest.run("udevadm settle")
     running = read_machine(guest).bindings
     known = Story.predicted.keys() & running.keys()
     assert {name: running[name] for name in known} == {

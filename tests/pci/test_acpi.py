@@ -60,9 +60,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def guest(start: Callable[..., Guest], kernel: str) -> Guest:
-    guest = start(f"test-pci-acpi-{kernel.replace('.', '-')}", "pci-acpi", kernel)
-    guest.run("udevadm settle")
-    return guest
+    return start(f"test-pci-acpi-{kernel.replace('.', '-')}", "pci-acpi", kernel)
 
 
 def apply(inventory: Path, *arguments: str) -> Run:
@@ -97,7 +95,6 @@ def test_apply_does_what_the_check_predicted(guest: Guest, inventory: Path) -> N
 
 def test_it_holds_after_a_reboot(guest: Guest, inventory: Path) -> None:
     guest.reboot()
-    guest.run("udevadm settle")
     assert_in_sync(guest)
     assert apply(inventory).changed == {guest.name: 0}
 

@@ -226,7 +226,6 @@ def test_what_somebody_changes_manually_is_seen_by_the_next_run(
 
 def test_after_a_reboot_everything_is_as_it_was(guest: Guest, inventory: Path) -> None:
     guest.reboot()
-    guest.run("udevadm settle")
     assert_in_sync(guest)
     assert apply(inventory, *TRACED).changed == {guest.name: 0}
     assert state_writes(guest) == []

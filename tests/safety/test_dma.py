@@ -37,7 +37,7 @@ done
 @pytest.fixture(scope="module")
 def guest(start: Callable[..., Guest]) -> Guest:
     guest = start("test-dma", "demo", STOCK_SERIES)
-    guest.run("modprobe acme_dma; dmesg --clear")
+    guest.run("modprobe acme_dma; udevadm settle; dmesg --clear")
     return guest
 
 
