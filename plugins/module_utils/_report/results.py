@@ -159,7 +159,7 @@ def _line(outcome: DeviceOutcome, state: State, note: str = "") -> str:
 
 def _line_after(outcome: DeviceOutcome) -> str:
     notes = [" (released)"] if outcome.policy.release_of else []
-    noted = [step for step in outcome.steps if step.kind in _NOTED]
+    noted = [step for step in outcome.steps if step.kind in _NOTED or step.note]
     notes += ["; " + sentence for sentence in _sentences(noted)]
     return _line(outcome, outcome.after, "".join(notes))
 

@@ -237,6 +237,9 @@ class TestVariants:
         assert "bind to mlx5_vfio_pci, the kernel's VFIO driver for 15b3:101e" in steps(
             CARD, outcome
         )
+        (devices, *_files) = results.diff(outcome)
+        (line,) = [line for line in devices["after"].splitlines() if CARD in line]
+        assert line.endswith("the kernel's VFIO driver for 15b3:101e")
         assert not server.apply(self.ENTRIES).is_changed
 
     def test_it_is_released_to_its_native_driver(self, server: Board) -> None:
