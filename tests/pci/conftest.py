@@ -18,6 +18,7 @@ from tests.harness.guests import (
     states,
     unchanged_guest,
 )
+from tests.pci.functions import FIRST, SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +27,20 @@ if TYPE_CHECKING:
 
 __all__ = ["inventory", "kernel", "released_guest", "start", "states", "unchanged_guest"]
 
+# nvme probes all functions at once, and on a slow machine one of two that are in the same group was
+# left without its driver after the boot.
+_PROBE_AGAIN = f"""
+for function in {FIRST} {SECOND}; do
+    [ -e /sys/bus/pci/devices/$function/driver ] || echo $function > /sys/bus/pci/drivers_probe
+done
+"""
+
 
 @pytest.fixture(scope="session")
 def guest(kernel: str) -> Iterator[Guest]:
     """Start a guest with board pci; its functions are those of tests.pci.functions."""
     guests = Guests()
-    yield guests.start(f"test-pci-{kernel.replace('.', '-')}", "pci", kernel)
+    guest = guests.start(f"test-pci-{kernel.replace('.', '-')}", "pci", kernel)
+    guest.run(_PROBE_AGAIN)
+    yield guest
     guests.stop()
