@@ -69,9 +69,8 @@ def environment() -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": str(BUILD),
-        # Beside the packages that it is of most of all, and whatever the caller's environment says:
-        # with this prefix Python ignores what pip compiled, and would compile all in each process.
-        "PYTHONPYCACHEPREFIX": str(Path(sys.prefix) / "bytecode"),
+        "PYTHONPYCACHEPREFIX": str(cache / "bytecode"),
+        # With a prefix, Python ignores what pip compiled, and would compile all in each process.
         "PYTHONDONTWRITEBYTECODE": "",
         "ANSIBLE_COLLECTIONS_PATH": str(BUILD),
         "HYPOTHESIS_STORAGE_DIRECTORY": str(cache / "hypothesis"),
