@@ -37,9 +37,8 @@ class Console(UseKind):
         state: State,  # noqa: ARG002 - what lies in its memory does not depend on its driver
         known: Sequence[Hazard],
     ) -> list[Hazard]:
-        if device.bus != PCI or any(hazard.kind == self.name for hazard in known):
-            return []
-        return self.of_unbound(device)
+        hazards = self.of_unbound(device)
+        return [] if hazards and any(hazard.kind == self.name for hazard in known) else hazards
 
     def of_unbound(self, device: Identity) -> list[Hazard]:
         """Return the screen that the firmware set up, which only a boot restores after VFIO.
