@@ -21,6 +21,10 @@ EDU = "0000:00:08.0"
 NVME_ID, ETHERNET_ID, EDU_ID = "1b36:0010", "8086:10d3", "1234:11e8"
 NVME_WHOLE_ID, ETHERNET_WHOLE_ID = f"{NVME_ID}:1af4:1100", f"{ETHERNET_ID}:8086:0000"
 
+# Driver and override of a function on VFIO, and of edu, for which a module has a driver of its own.
+VFIO = ("vfio-pci", "vfio-pci")
+VARIANT = ("acme_vfio_pci", "acme_vfio_pci")
+
 # Path of the port's node and of that of the function behind it.
 PORT_NODE = "/pcie@10000000/pcie@5,0"
 ETHERNET_NODE = f"{PORT_NODE}/ethernet@0,0"

@@ -1,12 +1,15 @@
-"""Makes virtual functions of an NVMe of QEMU that work, by hand."""
+"""Virtual functions of the board's NVMe, by writes to /sys as a user makes them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.pci.functions import PHYSICAL
+
 if TYPE_CHECKING:
     from tests.guest import Guest
 
+_DIRECTORY = f"/sys/bus/pci/devices/{PHYSICAL}"
 # Virtualization management and the secondary controller list of the NVMe specification, by
 # NVME_IOCTL_ADMIN_CMD of linux/nvme_ioctl.h. A controller must be offline to be given queues.
 _ASSIGN = r"""
@@ -26,7 +29,7 @@ def admin(opcode, dword10, dword11=0, length=0):
     if status:
         sys.exit("NVMe command %#x: status %#x" % (opcode, status))
     return data.raw
-function = "/sys/bus/pci/devices/" + sys.argv[1]
+function = sys.argv[1]
 (controller,) = os.listdir(function + "/nvme")
 device = os.open("/dev/" + controller, os.O_RDWR)
 listing = admin(IDENTIFY, SECONDARY_CONTROLLERS, length=4096)
@@ -41,30 +44,39 @@ for index in range(listing[0]):
 """
 
 
-def make_virtual_functions(guest: Guest, address: str, count: int) -> None:
-    """Let a physical function have so many virtual ones, each with queues, without drivers."""
+def create_virtual_functions(guest: Guest, count: int) -> None:
+    """Let the physical function have so many virtual ones, none of them bound to a driver."""
     guest.run(f"""
-        cd /sys/bus/pci/devices/{address}
+        cd {_DIRECTORY}
         echo 0 > sriov_drivers_autoprobe
         echo {count} > sriov_numvfs
-        udevadm settle
-    """)
-    guest.run(["python3", "-", address], input=_ASSIGN)
-
-
-def probe_virtual_functions(guest: Guest, address: str) -> None:
-    """Let drivers be bound to them, now and when they appear."""
-    guest.run(f"""
-        cd /sys/bus/pci/devices/{address}
         echo 1 > sriov_drivers_autoprobe
-        for link in virtfn*; do basename $(readlink $link) > /sys/bus/pci/drivers_probe; done
         udevadm settle
     """)
 
 
-def remove_virtual_functions(guest: Guest, address: str) -> None:
+def assign_queues(guest: Guest) -> None:
+    """Give queues to each virtual function, without which nvme does not bind to it."""
+    guest.run(["python3", "-", _DIRECTORY], input=_ASSIGN)
+
+
+def probe_virtual_functions(guest: Guest) -> None:
     guest.run(f"""
-        cd /sys/bus/pci/devices/{address}
-        echo 0 > sriov_numvfs
-        echo 1 > sriov_drivers_autoprobe
+        for link in {_DIRECTORY}/virtfn*; do
+            basename $(readlink $link) > /sys/bus/pci/drivers_probe
+        done
+        udevadm settle
     """)
+
+
+def bind_to_vfio(guest: Guest, address: str) -> None:
+    guest.run(f"""
+        modprobe vfio-pci
+        echo vfio-pci > /sys/bus/pci/devices/{address}/driver_override
+        echo {address} > /sys/bus/pci/drivers_probe
+        udevadm settle
+    """)
+
+
+def remove_virtual_functions(guest: Guest) -> None:
+    guest.run(f"echo 0 > {_DIRECTORY}/sriov_numvfs")

@@ -20,6 +20,7 @@ from tests.pci.functions import (
     PORT,
     SECOND,
     SWITCH,
+    VFIO,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ LIST: list[dict[str, Any]] = [
     # The same function as that of the device tree, on machines that have one.
     {"dt_path": ETHERNET_NODE, "policy": "vfio", "when_board": "linux,dummy-virt"},
 ]
-VFIO = ("vfio-pci", "vfio-pci")
 WANTED: dict[str, Binding] = {
     "platform/LNRO0005:00": ("vfio-platform", "vfio-platform"),
     f"pci/{ETHERNET}": VFIO,

@@ -10,8 +10,13 @@ import pytest
 from tests.harness.calls import apply
 from tests.harness.playbook import play
 from tests.harness.sysfs import files, read_machine
-from tests.pci.functions import NVME_ID, PHYSICAL, VIRTUAL
-from tests.pci.nvme import make_virtual_functions, probe_virtual_functions, remove_virtual_functions
+from tests.pci.functions import NVME_ID, PHYSICAL, VFIO, VIRTUAL
+from tests.pci.nvme import (
+    assign_queues,
+    create_virtual_functions,
+    probe_virtual_functions,
+    remove_virtual_functions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,18 +32,19 @@ LIST: list[dict[str, Any]] = [
     {"pci_address": GIVEN, "pci_id": NVME_ID, "policy": "vfio", "tag": "queues"},
     {"pci_address": KEPT, "pci_id": NVME_ID, "policy": "no_autobind"},
 ]
-VFIO, NONE = ("vfio-pci", "vfio-pci"), (None, "none")
+NONE = (None, "none")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _virtual_functions(guest: Guest, inventory: Path) -> Iterator[None]:
     """Make three of four, with their native driver, and leave none."""
     before = read_machine(guest).bindings
-    make_virtual_functions(guest, PHYSICAL, 3)
-    probe_virtual_functions(guest, PHYSICAL)
+    create_virtual_functions(guest, 3)
+    assign_queues(guest)
+    probe_virtual_functions(guest)
     yield
     assert play(inventory, "armfleet.vfio.release").code == 0
-    remove_virtual_functions(guest, PHYSICAL)
+    remove_virtual_functions(guest)
     assert read_machine(guest).bindings == before
     assert files(guest) == {}
 
@@ -83,10 +89,11 @@ def test_the_physical_function_is_in_use_by_them(inventory: Path, guest: Guest) 
 
 
 def test_one_that_appears_again_is_bound_as_listed(guest: Guest) -> None:
-    remove_virtual_functions(guest, PHYSICAL)
-    make_virtual_functions(guest, PHYSICAL, 3)
+    remove_virtual_functions(guest)
+    create_virtual_functions(guest, 3)
+    assign_queues(guest)
     machine = read_machine(guest)
     assert machine.named(GIVEN).binding == VFIO
     assert machine.named(KEPT).binding == NONE
-    probe_virtual_functions(guest, PHYSICAL)
+    probe_virtual_functions(guest)
     assert read_machine(guest).named(NATIVE).binding == ("nvme", None)

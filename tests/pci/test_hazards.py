@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tests.harness.calls import refused
 from tests.harness.playbook import TaskResult, play, refused_tasks_play
 from tests.harness.sysfs import state
 from tests.pci.functions import (
@@ -27,6 +28,7 @@ from tests.pci.functions import (
     SWITCH,
     VIRTUAL,
 )
+from tests.pci.nvme import bind_to_vfio, create_virtual_functions, remove_virtual_functions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,21 +38,6 @@ if TYPE_CHECKING:
     from tests.harness.sysfs import State
 
 ON_VFIO = VIRTUAL[0]
-# The second is bound to no driver: the native one needs queues that nobody gives it.
-_MAKE_VIRTUAL_FUNCTIONS = f"""
-    cd /sys/bus/pci/devices
-    modprobe vfio-pci
-    echo 0 > {PHYSICAL}/sriov_drivers_autoprobe
-    echo 2 > {PHYSICAL}/sriov_numvfs
-    echo vfio-pci > {ON_VFIO}/driver_override
-    echo {ON_VFIO} > /sys/bus/pci/drivers_probe
-    udevadm settle
-"""
-_REMOVE_VIRTUAL_FUNCTIONS = f"""
-    cd /sys/bus/pci/devices
-    echo 0 > {PHYSICAL}/sriov_numvfs
-    echo 1 > {PHYSICAL}/sriov_drivers_autoprobe
-"""
 
 # By address: the kind of use that `allow` accepts, and what the refusal must contain.
 IN_USE = {
@@ -158,9 +145,10 @@ class Answers(NamedTuple):
 
 @pytest.fixture(scope="module")
 def virtual_functions(guest: Guest) -> Iterator[None]:
-    guest.run(_MAKE_VIRTUAL_FUNCTIONS)
+    create_virtual_functions(guest, 2)
+    bind_to_vfio(guest, ON_VFIO)
     yield
-    guest.run(_REMOVE_VIRTUAL_FUNCTIONS)
+    remove_virtual_functions(guest)
 
 
 @pytest.fixture(scope="module")
@@ -169,20 +157,15 @@ def answers(
     inventory: Path,
     virtual_functions: None,  # noqa: ARG001 (makes them)
 ) -> Answers:
-    """Ask for everything in one play."""
-    asked = [
-        ("armfleet.vfio.host_policy", options) for options in (*ASKED.values(), *CHECKED.values())
-    ]
-    (tasks,) = refused_tasks_play(asked)
-    for task in tasks["tasks"][len(ASKED) :]:
-        task["check_mode"] = True
+    """Ask for everything in one play, and check in another."""
     before = state(guest)
-    run = play(inventory, [tasks])
-    assert "Traceback" not in run.output
-    run_tasks, checked = run.tasks[: len(ASKED)], run.tasks[len(ASKED) :]
+    tasks = refused(inventory, [("host_policy", options) for options in ASKED.values()])
+    asked = [("armfleet.vfio.host_policy", options) for options in CHECKED.values()]
+    checked = play(inventory, refused_tasks_play(asked), "--check")
+    assert "Traceback" not in checked.output
     return Answers(
-        dict(zip(ASKED, run_tasks, strict=True)),
-        dict(zip(CHECKED, checked, strict=True)),
+        dict(zip(ASKED, tasks, strict=True)),
+        dict(zip(CHECKED, checked.tasks, strict=True)),
         before,
         # Read over ssh, which shows that the network works as well.
         state(guest),

@@ -25,6 +25,8 @@ from tests.pci.functions import (
     PHYSICAL,
     PORT,
     SECOND,
+    VARIANT,
+    VFIO,
     VIRTUAL,
 )
 
@@ -53,9 +55,6 @@ LIST: list[dict[str, Any]] = [
     {"pci_id": "15b3:101e", "required": False, "policy": "vfio"},
 ]
 SETTINGS = {"passthrough_reset_required": False}
-VFIO = ("vfio-pci", "vfio-pci")
-# The driver that the kernel's modules name for edu by an alias.
-VARIANT = ("acme_vfio_pci", "acme_vfio_pci")
 WANTED: dict[str, Binding] = {
     "platform/b000000.crypto": ("vfio-platform", "vfio-platform"),
     "platform/b001000.dma": (None, "none"),

@@ -9,6 +9,7 @@ import pytest
 from tests.harness.calls import apply, refused
 from tests.harness.sysfs import read_machine
 from tests.pci.functions import DISK, EDU, ETHERNET, PHYSICAL, VIRTUAL
+from tests.pci.nvme import bind_to_vfio, create_virtual_functions, remove_virtual_functions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ def _no_virtual_functions(
 ) -> Iterator[None]:
     """Each test begins and ends with none."""
     yield
-    guest.run(f"echo 0 > {NUMBER}")
+    remove_virtual_functions(guest)
 
 
 def list_of(*entries: dict[str, Any]) -> dict[str, Any]:
@@ -57,15 +58,8 @@ def test_a_number_that_cannot_be_is_one_sentence_each(inventory: Path) -> None:
 def test_functions_that_somebody_else_created_and_uses_are_not_removed(
     guest: Guest, inventory: Path
 ) -> None:
-    guest.run(f"""
-        modprobe vfio-pci
-        echo 0 > /sys/bus/pci/devices/{PHYSICAL}/sriov_drivers_autoprobe
-        echo 2 > {NUMBER}
-        echo vfio-pci > /sys/bus/pci/devices/{VIRTUAL[0]}/driver_override
-        echo {VIRTUAL[0]} > /sys/bus/pci/drivers_probe
-        echo 1 > /sys/bus/pci/devices/{PHYSICAL}/sriov_drivers_autoprobe
-        udevadm settle
-    """)
+    create_virtual_functions(guest, 2)
+    bind_to_vfio(guest, VIRTUAL[0])
     before = read_machine(guest).bindings
     (line,) = apply(inventory, [of_physical(4)]).refusal.splitlines()
     assert f"{VIRTUAL[0]} is in use: it is bound to vfio-pci" in line

@@ -12,7 +12,16 @@ import pytest
 from tests.harness.calls import apply
 from tests.harness.playbook import play
 from tests.harness.sysfs import files, read_machine
-from tests.pci.functions import DISK, EDU, EDU_ID, ETHERNET, ETHERNET_ID, NVME_ID
+from tests.pci.functions import (
+    DISK,
+    EDU,
+    EDU_ID,
+    ETHERNET,
+    ETHERNET_ID,
+    NVME_ID,
+    VARIANT,
+    VFIO,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +30,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.nightly
 
-VFIO = ("vfio-pci", "vfio-pci")
-VARIANT = ("acme_vfio_pci", "acme_vfio_pci")
 LIST = [
     {"pci_address": ETHERNET, "pci_id": ETHERNET_ID, "policy": "vfio"},
     {"pci_address": DISK, "pci_id": NVME_ID, "policy": "no_autobind"},
