@@ -56,11 +56,10 @@ def plan_numvfs(
                 problems.add(problem, position=position)
             elif entry.sriov_numvfs is not None:
                 asked.setdefault(device, entry.sriov_numvfs)
+    recorded = {device: earlier.numvfs_before_of(device) for device in asked}
     before = {
-        device.stable_name: earlier.numvfs_before.get(
-            device.stable_name, numvfs(sysfs, device) or 0
-        )
-        for device in asked
+        device.stable_name: (numvfs(sysfs, device) or 0) if number is None else number
+        for device, number in recorded.items()
     }
     # What somebody else has set since is left.
     ours = [
@@ -70,7 +69,7 @@ def plan_numvfs(
         if numvfs(sysfs, device) == entry.sriov_numvfs
     ]
     for device in ours:
-        asked.setdefault(device, earlier.numvfs_before.get(device.stable_name, 0))
+        asked.setdefault(device, earlier.numvfs_before_of(device) or 0)
     changes = {
         device: _change(sysfs, device, number, is_ours=device in ours)
         for device, number in asked.items()

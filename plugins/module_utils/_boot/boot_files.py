@@ -222,17 +222,22 @@ def _boot_plan(
     """Return the plan, and those entries of which no rule can be made."""
     aliases = _aliases(host, request.entries)
     resolved, problems = _resolved(request, aliases)
+    natives = _natives(plans, previous) if request.runtime else previous.natives
+    numvfs_before = claimed.numvfs_before if request.runtime else previous.numvfs_before
     plan = BootPlan(
         request.entries,
         resolved,
-        _natives(plans, previous) if request.runtime else previous.natives,
+        natives,
         _vfio_buses(request, plans, claimed),
         _pinned_modules(host, request.entries),
         request.options,
         aliases,
         noiommu_before=previous.noiommu_before,
         variants=claimed.variants,
-        numvfs_before=claimed.numvfs_before if request.runtime else previous.numvfs_before,
+        numvfs_before=numvfs_before,
+        pci_ids=(
+            _pci_ids(plans, {*natives, *numvfs_before}) if request.runtime else previous.pci_ids
+        ),
     )
     return plan, problems
 
@@ -330,6 +335,15 @@ def _natives(plans: Sequence[DevicePlan], previous: LastApplied) -> dict[str, st
             name = device.name_on_bus if device.stable_name in natives else device.stable_name
             natives[name] = remembered[0]
     return natives
+
+
+def _pci_ids(plans: Sequence[DevicePlan], names: set[str]) -> dict[str, str]:
+    ids: dict[str, str] = {}
+    for device in (device_plan.device for device_plan in plans):
+        for name in names.intersection((device.stable_name, device.name_on_bus)):
+            if device.pci_id:
+                ids.setdefault(name, device.pci_id[-1])
+    return ids
 
 
 def _vfio_buses(request: Request, plans: Sequence[DevicePlan], claimed: Claimed) -> list[str]:

@@ -40,6 +40,7 @@ _ENTRY, _NATIVE, _OPTIONS = "# policy: ", "# native: ", "# options: "
 _MACHINE = "# machine: "
 _BEFORE = "# before: "
 _NUMVFS_BEFORE = "# numvfs before: "
+_PCI_IDS = "# pci ids: "
 _NOIOMMU = "unsafe_noiommu"
 
 
@@ -72,8 +73,9 @@ class LastApplied(NamedTuple):
 
     ``natives`` maps a device's stable name to its driver, None for none. ``machine`` is None if
     it cannot be read. ``numvfs_before`` are numbers of virtual functions before a list set them, by
-    stable name. ``noiommu_before`` is whether devices without an IOMMU were taken before a
-    list asked for it, None if that is not known.
+    stable name. ``pci_ids`` are those of the functions that both name, because another card can
+    have the address by now. ``noiommu_before`` is whether devices without an IOMMU were taken
+    before a list asked for it, None if that is not known.
     """
 
     entries: list[Entry]
@@ -82,13 +84,23 @@ class LastApplied(NamedTuple):
     machine: Machine | None = Machine()
     noiommu_before: bool | None = None
     numvfs_before: Mapping[str, int] = MappingProxyType({})
+    pci_ids: Mapping[str, str] = MappingProxyType({})
 
     def native_of(self, device: Identity) -> tuple[str | None] | None:
         """Return the recorded native driver of a device, or None if it is unknown."""
         for name in (device.name_on_bus, device.stable_name):
-            if name in self.natives:
+            if name in self.natives and self._is_of(name, device):
                 return (self.natives[name],)
         return None
+
+    def numvfs_before_of(self, device: Identity) -> int | None:
+        """Return the recorded number of virtual functions, or None if it is unknown."""
+        name = device.stable_name
+        return self.numvfs_before.get(name) if self._is_of(name, device) else None
+
+    def _is_of(self, name: str, device: Identity) -> bool:
+        recorded = self.pci_ids.get(name)
+        return recorded is None or recorded in device.pci_id
 
 
 class BootPlan(NamedTuple):
@@ -113,6 +125,7 @@ class BootPlan(NamedTuple):
     noiommu_before: bool | None = None
     variants: Mapping[str, str] = MappingProxyType({})
     numvfs_before: Mapping[str, int] = MappingProxyType({})
+    pci_ids: Mapping[str, str] = MappingProxyType({})
 
     @property
     def vfio_drivers(self) -> list[str]:
@@ -148,6 +161,7 @@ def boot_plan(last_applied: LastApplied, machine: Machine) -> BootPlan:
         last_applied.noiommu_before,
         machine.variants,
         last_applied.numvfs_before,
+        last_applied.pci_ids,
     )
 
 
@@ -170,6 +184,7 @@ def parse_header(rules: str | None) -> LastApplied:
     machine: Machine | None = Machine()
     before = VfioSettings()
     numvfs_before: dict[str, int] = {}
+    pci_ids: dict[str, str] = {}
     try:
         for line in _text.lines(rules or ""):
             if line.startswith(_ENTRY):
@@ -184,6 +199,8 @@ def parse_header(rules: str | None) -> LastApplied:
                 before = to_options(**json.loads(line[len(_BEFORE) :])).settings
             elif line.startswith(_NUMVFS_BEFORE):
                 numvfs_before = _numbers(json.loads(line[len(_NUMVFS_BEFORE) :]))
+            elif line.startswith(_PCI_IDS):
+                pci_ids = _texts(json.loads(line[len(_PCI_IDS) :]))
         return LastApplied(
             parse_entries(entries),
             natives,
@@ -191,6 +208,7 @@ def parse_header(rules: str | None) -> LastApplied:
             machine,
             before.unsafe_noiommu,
             numvfs_before,
+            pci_ids,
         )
     except DAMAGED as error:
         raise PolicyError(
@@ -232,6 +250,13 @@ def _numbers(line: Mapping[str, Any]) -> dict[str, int]:
     for number in line.values():
         if not isinstance(number, int) or isinstance(number, bool) or number < 0:
             raise ValueError("%r is not a number of virtual functions" % (number,))
+    return dict(line)
+
+
+def _texts(line: Mapping[str, Any]) -> dict[str, str]:
+    for text in line.values():
+        if not isinstance(text, str):
+            raise ValueError("%r is not a PCI id" % (text,))
     return dict(line)
 
 
@@ -336,6 +361,11 @@ def header(plan: BootPlan) -> list[str]:
     if plan.natives:
         lines += ["# Native drivers of the devices:"]
         lines += [_NATIVE + json.dumps({name: plan.natives[name]}) for name in sorted(plan.natives)]
+    if plan.pci_ids:
+        lines += [
+            "# PCI ids of these devices:",
+            _PCI_IDS + json.dumps(dict(sorted(plan.pci_ids.items()))),
+        ]
     machine = _from_machine(plan)
     if machine:
         lines += ["# Machine:", _MACHINE + json.dumps(machine)]

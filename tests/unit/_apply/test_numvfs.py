@@ -115,6 +115,16 @@ def test_a_number_from_before_the_first_list_is_restored(server: Board) -> None:
     assert bindings_of(server, VFS[:2]) == [NATIVE, NATIVE]
 
 
+def test_a_number_from_before_the_first_list_is_not_that_of_another_card(server: Board) -> None:
+    server.kernel.put(NUMBER, "2")
+    server.apply([FOUR], allow=["consumers"])
+    rules = server.file(RULES) or ""
+    (of_card,) = [line for line in rules.splitlines() if line.startswith("# pci ids: ")]
+    server.write_file(RULES, rules.replace(of_card, of_card.replace("1b36:0010", "144d:a824")))
+    server.apply([])
+    assert number(server) == "0"
+
+
 def bindings_of(board: Board, names: list[str]) -> list[tuple[str | None, str | None]]:
     return [board.kernel.binding(name) for name in names]
 

@@ -286,3 +286,37 @@ def test_a_vfio_driver_that_cannot_be_is_refused(
 ) -> None:
     (problem,) = refused(server, [{"policy": "vfio", **entry}])
     assert reason in problem
+
+
+SWAPPED = (
+    "0000:00:01.0 1b36:000c 060400 bus=01",
+    f"{NIC} 1b36:0010:1af4:1100 010802",
+    "0000:00:02.0 1b36:000c 060400 bus=02",
+    f"{DISK} 8086:10d3:8086:a01f 020000",
+)
+
+
+@pytest.mark.parametrize("pci_id", [{}, {"pci_id": "8086:10d3"}])
+def test_cards_that_changed_places_are_released_to_their_own_drivers(
+    server: Board, tmp_path: Path, pci_id: dict[str, str]
+) -> None:
+    server.apply([{**BY_ADDRESS, **pci_id}, {"pci_address": DISK, "policy": "no_autobind"}])
+    rules = server.file(RULES)
+    assert rules is not None
+
+    (tmp_path / "swapped").mkdir()
+    swapped = acme_board(tmp_path / "swapped")
+    for name in ("e1000e", "nvme"):
+        swapped.kernel.register(Driver(name, "pci", pci_ids=(NATIVES[name],)))
+    swapped.kernel.add_functions(*SWAPPED)
+    swapped.write_file(RULES, rules)
+    moved = {"pci_address": DISK, "policy": "vfio", "pci_id": "8086:10d3"}
+    swapped.apply([moved, {"pci_address": NIC, "policy": "no_autobind"}])
+    assert (binding(swapped, DISK), binding(swapped, NIC)) == (VFIO, KEPT_OFF)
+
+    predicted = swapped.check([])
+    outcome = swapped.apply([])
+    assert (binding(swapped, DISK), binding(swapped, NIC)) == (("e1000e", None), ("nvme", None))
+    assert [device.after for device in predicted.devices] == [
+        device.after for device in outcome.devices
+    ]

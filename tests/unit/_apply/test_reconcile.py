@@ -343,6 +343,9 @@ def test_a_foreign_file_is_refused_and_left_alone(board: Board) -> None:
         '# native: {"/x": 5}',
         '# native: {"/x": "../../y"}',
         "# native: [1]",
+        '# numvfs before: {"/x": -1}',
+        "# pci ids: [1]",
+        '# pci ids: {"/x": 5}',
     ],
 )
 def test_a_damaged_header_is_refused_and_said_to_be_damaged(applied: Board, line: str) -> None:

@@ -171,13 +171,22 @@ OPTIONS = st.builds(
 NATIVES = st.dictionaries(VALUES["dt_path"], st.one_of(st.none(), DRIVER), max_size=3)
 
 
-@given(ENTRIES, NATIVES, OPTIONS)
+PCI_IDS = st.dictionaries(VALUES["dt_path"], st.just("8086:10d3:8086:a01f"), max_size=3)
+
+
+@given(ENTRIES, NATIVES, OPTIONS, PCI_IDS)
 @settings(max_examples=60)
 def test_what_the_header_says_is_what_was_written(
-    entries: list[dict[str, Any]], natives: dict[str, str | None], options: Options
+    entries: list[dict[str, Any]],
+    natives: dict[str, str | None],
+    options: Options,
+    pci_ids: dict[str, str],
 ) -> None:
-    text = render(boot_plan(entries, natives=natives, options=options))[RULES]
-    assert parse_header(text) == LastApplied(parse_entries(entries), natives, options)
+    plan = boot_plan(entries, natives=natives, options=options, pci_ids=pci_ids)
+    text = render(plan)[RULES]
+    assert parse_header(text) == LastApplied(
+        parse_entries(entries), natives, options, pci_ids=pci_ids
+    )
     assert [to_mapping(entry) for entry in parse_entries(entries)] == entries
     assert not_ours(RULES, text) == []
 
