@@ -13,7 +13,7 @@ import pytest
 
 from tests.guest import Guest, write_inventory
 from tests.guest.packages import DEFAULT_SERIES
-from tests.harness.kept_bytecode import COMPILE_AGAIN, keep_bytecode
+from tests.harness.loaded_python import BY_ITSELF, load_python
 from tests.harness.playbook import play
 from tests.harness.sysfs import state
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Traces each file that a run of a module opens or queries.
 _TRACED_PYTHON = f"""\
 #!/bin/sh
-export {COMPILE_AGAIN}=yes
+export {BY_ITSELF}=yes
 exec strace -f --seccomp-bpf -qq -e trace=%file -e signal=none -o /root/trace \\
     /usr/bin/python3 "$@"
 """
@@ -50,7 +50,7 @@ class Guests:
         guest.run(
             "cat > /root/traced-python && chmod 755 /root/traced-python", input=_TRACED_PYTHON
         )
-        keep_bytecode(guest)
+        load_python(guest)
         return guest
 
     def stop(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.guest import Guest, write_inventory
 from tests.harness.collection import build
-from tests.harness.kept_bytecode import keep_bytecode
+from tests.harness.loaded_python import load_python
 from tests.pull.pulling import HOST
 from tests.pull.repository import Keys, Repository
 
@@ -23,7 +23,7 @@ def guest() -> Iterator[Guest]:
     guest = Guest(HOST, "b")
     try:
         guest.start(fresh=True)
-        keep_bytecode(guest)
+        load_python(guest)
         yield guest
     finally:
         guest.stop()
