@@ -91,7 +91,7 @@ def parts(depth: str) -> list[Part]:
         pci("debian"),
         # The other files of tests/pull need no guest, and belong to the part check.
         pytest("pull", *(f"tests/pull/test_{name}.py" for name in by_guest), kernels="6.12"),
-        _part("check", "nox", "--sessions", "check-beside-matrix", environment="check"),
+        _part("check", "nox", "--sessions", "check-beside-others", environment="check"),
         _part("matrix", "nox", "--tags", f"matrix-{depth}", "--", "--depth", depth),
         # The other files of tests/vfio_modules belong to the part check as well.
         pytest(

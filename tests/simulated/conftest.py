@@ -24,7 +24,6 @@ set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "armfleet-vfio-hypothesis"
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
-_HERE = Path(__file__).parent
 _counted = pytest.StashKey[dict[str, Counts]]()
 
 
@@ -41,21 +40,6 @@ def pytest_terminal_summary(
         terminalreporter.section(test)
         for what, number in counts.items():
             terminalreporter.line(f"{number:9,}  {what}")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect for make test the tests that make check, which it includes, runs identically."""
-    if config.getoption("--depth") != "test":
-        return
-    repeated = [
-        item
-        for item in items
-        if isinstance(item, pytest.Function)
-        and item.path.parent == _HERE
-        and "depth" not in item.fixturenames
-    ]
-    config.hook.pytest_deselected(items=repeated)
-    items[:] = [item for item in items if item not in repeated]
 
 
 @pytest.fixture
