@@ -201,8 +201,12 @@ class BoardKernel(SimulatedSysfs):
         iommus: bool = False,
         group: str | None = None,
         acpi: tuple[str, str] | None = None,
+        parent: str | None = None,
     ) -> None:
-        """Add a device, in the IOMMU group of ``group`` if set; ``acpi`` is its path and hid."""
+        """Add a device, in the IOMMU group of ``group`` if set; ``acpi`` is its path and hid.
+
+        ``parent`` is the name of the device of the same bus that it is below.
+        """
         if path is not None:
             self.add_node(path, compatible, iommus=iommus)
             node = path.rpartition("/")[2].partition("@")[0]
@@ -210,10 +214,11 @@ class BoardKernel(SimulatedSysfs):
         else:
             modalias = f"acpi:{acpi[1]}:" if acpi else f"platform:{name}"
         stream = self._streams.setdefault(group or name, len(self._streams))
+        above = self.machine.kernel.devices[bus, parent].home if parent else "devices/platform"
         device = Device(
             name,
             bus,
-            f"devices/platform/{name}",
+            f"{above}/{name}",
             f"amba:d{AMBA_ID}" if bus == "amba" else modalias,
             compatible=tuple(compatible),
             of_path=path,

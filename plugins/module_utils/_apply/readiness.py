@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import os
+from fnmatch import fnmatchcase
 from typing import Sequence
 
 from .._boot.modprobe_d import Line, value_at_boot
 from .._discovery.acpi_iort import translates
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding, is_built_in_driver
-from .._discovery.devices import sysfs_dir
+from .._discovery.devices import parent_on_bus, sysfs_dir
 from .._discovery.driver_names import NO_MODULES, misnamed, not_registered
 from .._discovery.pci_iommus import lacks_iommu
 from .._discovery.vfio import (
@@ -66,10 +67,7 @@ _BRIDGE = (
     "%s is a PCI bridge (%s), and all functions behind it depend on its driver. Select those that "
     "are meant; bridges of their IOMMU group may keep their driver"
 )
-_NO_UNIT = (
-    "%s cannot be bound to VFIO by itself: VFIO takes a container of this bus (%s…) with all that "
-    "is in it. Create a container with the objects that user space is to have, and select that"
-)
+_NO_UNIT = "%s cannot be bound to VFIO by itself: VFIO takes %s%s. %s"
 _NO_RESET_AT_BOOT = (
     "%s has no reset function, and the next boot requires one, because nothing sets %s=0 for it. "
     "If the device may be used without a reset, set `reset_required: false`"
@@ -295,7 +293,7 @@ def _unready(
 ) -> list[Problem]:
     """Return why VFIO will refuse devices."""
     problems = _without_firmware_id(given)
-    problems += _of_other_names(given)
+    problems += _no_units(sysfs, given)
     why_no_group = {
         device: reason for device in given for reason in [_why_no_group(sysfs, device)] if reason
     }
@@ -326,16 +324,23 @@ def _without_firmware_id(given: Sequence[Identity]) -> list[Problem]:
     ]
 
 
-def _of_other_names(given: Sequence[Identity]) -> list[Problem]:
-    return [
-        Problem(
-            _NO_UNIT % (device.label, BUSES[device.bus].vfio_names),
-            device,
-            obstacle=Obstacle(OTHER_UNIT, "VFIO takes only the container that it is in"),
+def _no_units(sysfs: Sysfs, given: Sequence[Identity]) -> list[Problem]:
+    """Return which devices are parts of what VFIO takes, or consist of it; one sentence each."""
+    problems = []
+    for device in given:
+        unit = BUSES[device.bus].vfio_unit
+        if unit is None or fnmatchcase(device.name, unit.names):
+            continue
+        container = parent_on_bus(sysfs, device)
+        inside = ", and it is in %s" % container if container else ""
+        problems.append(
+            Problem(
+                _NO_UNIT % (device.label, unit.taken, inside, unit.remedy),
+                device,
+                obstacle=Obstacle(OTHER_UNIT, "VFIO takes %s" % unit.taken),
+            )
         )
-        for device in given
-        if not device.name.startswith(BUSES[device.bus].vfio_names)
-    ]
+    return problems
 
 
 def _why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
@@ -414,6 +419,7 @@ def unready_at_boot(
         return _is_on(value_at_boot(read, parameter) or default)
 
     problems = _without_firmware_id(for_vfio)
+    problems += _no_units(sysfs, for_vfio)
     if wanted.reset_required is None and is_set(_RESET_REQUIRED, "Y"):
         problems += [
             Problem(_NO_RESET_AT_BOOT % (device.label, _RESET_REQUIRED), device)

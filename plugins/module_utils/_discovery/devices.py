@@ -23,6 +23,13 @@ def sysfs_dir(device: Identity) -> str:
     return "bus/%s/devices/%s" % (device.bus, device.name)
 
 
+def parent_on_bus(sysfs: Sysfs, device: Identity) -> str | None:
+    """Return the name of the device above this one, if it is on the same bus; else None."""
+    parents = (sysfs.link(sysfs_dir(device)) or "").split("/")[-2:-1]
+    known = "bus/%s/devices/" % device.bus
+    return next((parent for parent in parents if sysfs.exists(known + parent)), None)
+
+
 def has_devices(sysfs: Sysfs) -> bool:
     """Return whether there is a /sys with devices, which an image or a container may lack."""
     return any(sysfs.exists("bus/%s/devices" % bus) for bus in BUSES)

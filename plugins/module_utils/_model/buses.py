@@ -31,6 +31,18 @@ def _amba_modalias(read: ReadAttribute) -> str:
     return "amba:d%s" % (read("id") or "").upper()
 
 
+class Unit(NamedTuple):
+    """What VFIO takes on a bus of which it does not take every device.
+
+    ``names`` is a pattern of fnmatch for the names of such devices, ``taken`` what they are, and
+    ``remedy`` what to do about a device with another name, as a sentence.
+    """
+
+    names: str
+    taken: str
+    remedy: str
+
+
 class Bus(NamedTuple):
     """A bus, and everything in which it differs from the others.
 
@@ -39,8 +51,8 @@ class Bus(NamedTuple):
     on. If it ``vfio_resets``, it asks for a function that resets the device, unless its parameter
     reset_required is off; ``vfio_variants`` are the ends of the names of drivers that VFIO has for
     some devices alone. If it ``vfio_needs_firmware``, that driver takes no device of which firmware
-    says nothing; it takes only devices whose names begin with ``vfio_names``. ``identified_by`` are
-    the fields of Identity that its devices can have; if firmware gives none, drivers are matched by
+    says nothing; if there is a ``vfio_unit``, it takes only such devices. ``identified_by`` are the
+    fields of Identity that its devices can have; if firmware gives none, drivers are matched by
     what ``match_kind`` says. If the bus ``hides_owners``, a driver of a module can look like one
     that is built in.
     """
@@ -52,7 +64,7 @@ class Bus(NamedTuple):
     vfio_resets: bool = False
     vfio_variants: tuple[str, ...] = ()
     vfio_needs_firmware: bool = True
-    vfio_names: str = ""
+    vfio_unit: Unit | None = None
     identified_by: Sequence[str] = _FIRMWARE
     match_kind: str = BY_NAME
     modalias: Callable[[ReadAttribute], str] = _modalias
@@ -102,8 +114,12 @@ _ALL = (
         vfio_driver="vfio-fsl-mc",
         vfio_needs=("vfio",),
         vfio_needs_firmware=False,
-        # It gives away containers, each with all objects in it: vfio_fsl_mc_probe.
-        vfio_names="dprc.",
+        # vfio_fsl_mc_probe in drivers/vfio/fsl-mc, which binds to the objects as well.
+        vfio_unit=Unit(
+            "dprc.*",
+            "a container (dprc) with all objects in it",
+            "Select a container that has the objects for user space, and no others",
+        ),
         identified_by=(),
         match_kind=BY_BUS_ID,
     ),
@@ -113,6 +129,8 @@ _ALL = (
         vfio_driver="vfio-cdx",
         vfio_needs=("vfio",),
         vfio_needs_firmware=False,
+        # The device of a bus, cdx-00, matches no driver: cdx_bus_match in drivers/cdx/cdx.c.
+        vfio_unit=Unit("cdx-*:*", "the devices of a bus (cdx-00:00)", "Select these devices"),
         identified_by=(),
         match_kind=BY_BUS_ID,
     ),

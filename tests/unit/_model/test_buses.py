@@ -157,12 +157,49 @@ def test_a_device_of_a_bus_with_a_vfio_driver_is_bound_to_it(
     assert outcome.host_steps[0].value == driver
 
 
-def test_an_object_of_a_container_cannot_be_bound_to_vfio_by_itself(tmp_path: Path) -> None:
-    board = acme_board(tmp_path)
-    board.kernel.add_device("dpni.1", None, (), bus="fsl-mc", iommus=True)
-    module = BoardModule(name="vfio_fsl_mc", drivers=(Driver("vfio-fsl-mc", "fsl-mc"),))
-    board.kmod.modules["vfio_fsl_mc"] = module
-    with pytest.raises(PolicyError, match=r"VFIO takes a container of this bus \(dprc\.…\)"):
-        board.apply([{"name": "dpni.1", "policy": "vfio"}])
-    board.apply([{"name": "dpni.1", "policy": "no_autobind"}])
-    assert board.kernel.binding("dpni.1") == (None, "none")
+def board_with_vfio(directory: Path, name: str, devices: dict[str, str | None]) -> Board:
+    """Return a board with devices of a bus, each with its parent, and the bus's VFIO driver."""
+    board = acme_board(directory)
+    for device, parent in devices.items():
+        board.kernel.add_device(device, None, (), bus=name, iommus=True, parent=parent)
+    driver = BUSES[name].vfio_driver or ""
+    module = driver.replace("-", "_")
+    board.kmod.modules[module] = BoardModule(
+        name=module, drivers=(Driver(driver, name, module=module),)
+    )
+    return board
+
+
+OBJECTS = {"dprc.1": None, "dprc.2": "dprc.1", "dpni.1": "dprc.1", "dpni.2": "dprc.2"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"runtime": False}])
+@pytest.mark.parametrize("name", ["dpni.1", "dpni.2"])
+def test_an_object_of_a_container_cannot_be_bound_to_vfio_by_itself(
+    tmp_path: Path, name: str, settings: dict[str, Any]
+) -> None:
+    board = board_with_vfio(tmp_path, "fsl-mc", OBJECTS)
+    with pytest.raises(PolicyError) as caught:
+        board.apply([{"name": name, "policy": "vfio"}], **settings)
+    (problem,) = caught.value.problems
+    assert problem == (
+        f"fsl-mc device {name} cannot be bound to VFIO by itself: VFIO takes a container (dprc) "
+        f"with all objects in it, and it is in {OBJECTS[name]}. Select a container that has the "
+        "objects for user space, and no others"
+    )
+    assert not board.kernel.writes
+    board.apply([{"name": name, "policy": "no_autobind"}])
+    assert board.kernel.binding(name) == (None, "none")
+
+
+def test_the_device_of_a_cdx_bus_cannot_be_bound_to_vfio(tmp_path: Path) -> None:
+    board = board_with_vfio(tmp_path, "cdx", {"cdx-00": None, "cdx-00:00": "cdx-00"})
+    with pytest.raises(PolicyError) as caught:
+        board.apply([{"name": "cdx-00", "policy": "vfio"}])
+    (problem,) = caught.value.problems
+    assert problem == (
+        "cdx device cdx-00 cannot be bound to VFIO by itself: VFIO takes the devices of a bus "
+        "(cdx-00:00). Select these devices"
+    )
+    outcome = board.check([{"name": "cdx-00:00", "policy": "vfio"}])
+    assert [told.after.driver for told in outcome.devices] == ["vfio-cdx"]
