@@ -106,9 +106,7 @@ def check(session: nox.Session) -> None:
 
 @nox.session(
     name="check-beside-others",
-    requires=[
-        "other-units" if name == "units" else name for name in CHECKS if name != "simulated"
-    ],
+    requires=["other-units" if name == "units" else name for name in CHECKS if name != "simulated"],
 )
 def check_beside_others(session: nox.Session) -> None:
     """Run what each commit must pass, but the tests that other parts of make test run."""

@@ -33,7 +33,12 @@ def run(argv: Sequence[str], environment: Mapping[str, str], output: Path) -> in
     socket_path = _server(
         program, json.dumps(settings, sort_keys=True), environment.get("PYTHONPATH")
     )
-    request = {"argv": [program, *argv], "environment": dict(environment), "output": str(output)}
+    request = {
+        "argv": [program, *argv],
+        "environment": dict(environment),
+        "directory": str(Path.cwd()),
+        "output": str(output),
+    }
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(socket_path)
         connection.sendall(json.dumps(request).encode() + b"\n")

@@ -44,14 +44,22 @@ def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def fact_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one directory for all tests: Ansible is loaded once for each set of settings."""
+    return tmp_path_factory.mktemp("facts")
+
+
 @pytest.fixture(autouse=True)
 def with_fact_cache(
-    boards: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boards: Fleet, fact_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Turn facts into variables, which is Ansible's default, and keep them in a cache."""
+    """Turn facts into variables, which is Ansible's default, and keep them in an empty cache."""
+    for kept in fact_cache.iterdir():
+        kept.unlink()
     monkeypatch.setenv("ANSIBLE_INJECT_FACT_VARS", "True")
     monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN", "jsonfile")
-    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(tmp_path / "facts"))
+    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(fact_cache))
     yield
     answer(boards, EVIL)
     if any(boards.on_vfio().values()):
@@ -120,7 +128,11 @@ def not_printable(text: str) -> set[str]:
 # Of Ansible's own modules, ansible-core alone decides what an answer may contain.
 @pytest.mark.parametrize("playbook", sorted({*PLAYBOOKS} - {"pull", "vfio_modules"}))
 def test_no_playbook_does_what_a_host_says(
-    boards: Fleet, playbook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boards: Fleet,
+    playbook: str,
+    tmp_path: Path,
+    fact_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     answer(boards, EVIL, lies(tmp_path))
@@ -132,7 +144,7 @@ def test_no_playbook_does_what_a_host_says(
     assert "Traceback" not in done.output
     assert hosts_of(done) == BOARDS, done.output
     assert done.code == 0, done.output
-    assert cached(tmp_path) <= {"armfleet_board_names"}
+    assert cached(fact_cache) <= {"armfleet_board_names"}
 
 
 def test_pull_does_not_either(
@@ -163,18 +175,17 @@ def hosts_of(done: Run) -> list[str]:
     return re.findall(r"^(\S+)\s+: ok=", done.output, re.MULTILINE)
 
 
-def cached(tmp_path: Path) -> set[str]:
+def cached(fact_cache: Path) -> set[str]:
     """Return the names of the hostile host's facts in the cache."""
-    kept = tmp_path / "facts" / EVIL
+    kept = fact_cache / EVIL
     return set(json.loads(kept.read_text())) if kept.exists() else set()
 
 
 @pytest.fixture
-def ours(boards: Fleet, tmp_path: Path) -> Iterator[Path]:
+def ours(boards: Fleet, tmp_path: Path, fact_cache: Path) -> Iterator[Path]:
     """Yield a directory that the inventory sets, while the fact cache has lies of the host."""
     (tmp_path / "ours").mkdir()
-    (tmp_path / "facts").mkdir()
-    (tmp_path / "facts" / EVIL).write_text(json.dumps(facts(tmp_path)))
+    (fact_cache / EVIL).write_text(json.dumps(facts(tmp_path)))
     variables = boards.inventory.parent / "group_vars/all.yml"
     variables.parent.mkdir(exist_ok=True)
     settings = {
@@ -205,13 +216,13 @@ def test_cached_facts_do_not_choose_what_is_written(
 
 @pytest.mark.usefixtures("ours")
 def test_a_setting_of_a_play_counts_though_a_fact_has_its_value(
-    boards: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boards: Fleet, tmp_path: Path, fact_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = tmp_path / "chosen"
     chosen.mkdir()
     drift = {"drift_file": str(chosen / "drift.jsonl"), "drift_accepted": ["failed", "drift"]}
     cached = {**facts(tmp_path), **drift, "report_path": str(chosen / "report")}
-    (tmp_path / "facts" / EVIL).write_text(json.dumps(cached))
+    (fact_cache / EVIL).write_text(json.dumps(cached))
     # The defaults would write to the current directory.
     monkeypatch.chdir(tmp_path)
     settings = {
@@ -300,7 +311,7 @@ def shell(boards: Fleet) -> Iterator[None]:
 )
 @pytest.mark.usefixtures("shell")
 def test_what_is_discovered_of_an_interpreter_is_printable(
-    boards: Fleet, tmp_path: Path, told: dict[str, Any]
+    boards: Fleet, tmp_path: Path, fact_cache: Path, told: dict[str, Any]
 ) -> None:
     platform = json.dumps({"platform_dist_result": told.get("platform"), "osrelease_content": None})
     commands = [
@@ -317,7 +328,7 @@ def test_what_is_discovered_of_an_interpreter_is_printable(
     assert not not_printable(done.output)
     assert "Traceback" not in done.output
     assert {HONEST: "unmanaged", LATE: "unmanaged"}.items() <= states(tmp_path).items()
-    kept = tmp_path / "facts" / EVIL
+    kept = fact_cache / EVIL
     assert not kept.exists() or not not_printable(str(json.loads(kept.read_text())))
 
 

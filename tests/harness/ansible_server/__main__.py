@@ -4,8 +4,8 @@
 
 """Loads ansible-playbook once, and runs it in a fork of itself for each request.
 
-The argument is the number of a listening socket. A request is a line of JSON with argv, environment
-and the path of a file for the output; the answer is the exit status.
+The argument is the number of a listening socket. A request is a line of JSON with argv,
+environment, current directory and the path of a file for the output; the answer is the exit status.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def _answer(connection: socket.socket) -> None:
         request = json.loads(stream.readline())
     os.environ.clear()
     os.environ.update(request["environment"])
+    os.chdir(request["directory"])
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
