@@ -139,3 +139,22 @@ def test_a_device_that_shares_its_node_is_told_by_its_name(rival: Board) -> None
         "bus": "platform",
         "policy": "vfio",
     }
+
+
+@pytest.mark.parametrize(
+    ("nodes", "selector"),
+    [
+        ({}, {"pci_address": "0000:00:01.0", "pci_id": "8086:10d3"}),
+        (
+            {"0000:00:01.0": ("/pcie@10000000/ethernet@1,0", ("pci8086,10d3",))},
+            {"dt_path": "/pcie@10000000/ethernet@1,0"},
+        ),
+    ],
+)
+def test_the_entry_for_a_function_means_no_other_card_at_its_address(
+    rival: Board, nodes: dict[str, tuple[str, tuple[str]]], selector: dict[str, str]
+) -> None:
+    rival.kernel.add_functions("0000:00:01.0 8086:10d3:8086:a01f 020000", nodes=nodes)
+    rival.write_file(f"{driverctl.DIRECTORY}/pci-0000:00:01.0", "none\n")
+    entry = info(rival, "0000:00:01.0")["driverctl"]["entry"]
+    assert entry == {**selector, "policy": "no_autobind"}
