@@ -99,7 +99,7 @@ def parts(depth: str) -> list[Part]:
             *(f"tests/vfio_modules/test_{name}.py" for name in by_archive),
             kernels="debian",
         ),
-        pytest("fleet", "tests/fleet", "-s", kernels="6.12"),
+        pytest("fleet", "tests/fleet", "-s", kernels="debian 6.12"),
         pytest("simulated", "tests/simulated"),
         *(by_night if depth == "nightly" else []),
         pytest("sweep", "tests/sweep", "-s"),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Simulated boards and two guests in one inventory, and all playbooks over them.
+"""Simulated boards and two guests, one of them with PCI, in one inventory and all playbooks.
 
 There are 8 boards, and 200 in make nightly.
 
@@ -26,8 +26,10 @@ import yaml
 from extensions.simulator.host import Host, Plan
 from tests.boards import device_trees
 from tests.guest import Guest
+from tests.guest.packages import DEFAULT_SERIES
 from tests.harness.playbook import Run, play, rows, task_play
 from tests.harness.sysfs import read_machine
+from tests.pci.functions import ETHERNET, ETHERNET_ID, ETHERNET_NODE
 from tests.simulated.counts import Counts
 from tests.simulated.fleet import (
     Fleet,
@@ -43,14 +45,22 @@ from tests.simulated.fleet import (
 FORKS = "4"
 # KiB that one more simulated board may need.
 MOST_MEMORY = 24 * 1024
-# The devices that the lists of the guests claim, which have one compatible for all of them.
-ON_GUESTS_BY_PATH = {
-    "fleet-a": {"/soc/dma@b001000", "/soc/dma@b002000"},
-    "fleet-b": {"/soc/dma@b001000"},
+ON_GUEST: list[dict[str, Any]] = [{"compatible": "acme,dma", "policy": "vfio"}]
+LISTS_OF_GUESTS = {
+    "fleet-b": ON_GUEST,
+    "fleet-pci": [
+        *ON_GUEST,
+        {"pci_address": ETHERNET, "pci_id": ETHERNET_ID, "policy": "vfio"},
+    ],
 }
-GUESTS = {"fleet-a": "a", "fleet-b": "b"}
+# The nodes of the devices that these lists claim.
+ON_GUESTS_BY_PATH = {
+    "fleet-b": {"/soc/dma@b001000"},
+    "fleet-pci": {"/soc/dma@b001000", "/soc/dma@b002000", ETHERNET_NODE},
+}
+# Their boards and kernels.
+GUESTS = {"fleet-b": ("b", DEFAULT_SERIES), "fleet-pci": ("pci", "debian")}
 GONE = "not-there"
-ON_GUESTS = [{"compatible": "acme,dma", "policy": "vfio"}]
 RULES = "/etc/udev/rules.d"
 SETTINGS = {
     "passthrough_reset_required": False,
@@ -92,7 +102,7 @@ class Whole(NamedTuple):
             name: {
                 str(device.tree_path)
                 for device in read_machine(guest).devices
-                if device.driver == "vfio-platform"
+                if device.driver in ("vfio-platform", "vfio-pci")
             }
             for name, guest in self.guests.items()
         }
@@ -107,7 +117,7 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="module")
 def whole(
-    depth: str, start: Callable[[str, str], Guest], tmp_path_factory: pytest.TempPathFactory
+    depth: str, start: Callable[..., Guest], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Whole]:
     """Start boards, chosen evenly from all device trees, and guests."""
     folder = tmp_path_factory.mktemp("fleet")
@@ -123,8 +133,8 @@ def whole(
     last = claiming[-1]
     (folder / "no-vfio.yml").write_text("kernel: {vfio: absent}\n")
     plans[last] = replace(plans[last], drivers=folder / "no-vfio.yml")
-    guests = {name: start(name, board) for name, board in GUESTS.items()}
-    write_lists(folder / "host_vars", {**lists, **dict.fromkeys([*GUESTS, GONE], ON_GUESTS)})
+    guests = {name: start(name, *of_guest) for name, of_guest in GUESTS.items()}
+    write_lists(folder / "host_vars", {**lists, **LISTS_OF_GUESTS, GONE: ON_GUEST})
     others = {
         "guests": {name: guest.inventory_entry() for name, guest in guests.items()},
         "lost": {GONE: {"ansible_host": "127.0.0.1", "ansible_port": 1}},
@@ -222,6 +232,7 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
 
     report = clock.run("report", "armfleet.vfio.report", report_path=str(tmp_path / "report"))
     assert report.code == 0, report.output
+    assert ETHERNET in (tmp_path / "report/report.json").read_text()
     clock.report()
     counts["boards"] = len(whole.boards.boards)
     counts["guests"] = len(whole.guests)
@@ -241,7 +252,7 @@ def test_hosts_that_wait_for_a_boot_are_booted_and_looked_at(whole: Whole) -> No
     arguments = ("armfleet.vfio.reboot", "--limit=guests,lost")
     run = play(whole.boards.inventory, *arguments, variables={"rollout_waves": ["100%"]})
     told = {name: row.outcome for name, row in rows(run).items()}
-    assert told == {"fleet-a": "changed", "fleet-b": "changed", GONE: "unreachable"}
+    assert told == {**dict.fromkeys(GUESTS, "changed"), GONE: "unreachable"}
     for name, guest in whole.guests.items():
         assert guest.boot_id() != ids[name]
         assert not whole.claimed()[name]
@@ -257,14 +268,13 @@ def test_no_board_needs_much_memory(whole: Whole, counts: Counts) -> None:
 
 
 def take_from_vfio(whole: Whole) -> set[str]:
-    """Unbind a device of two boards and of a guest, as other tools do; return the hosts' names."""
+    """Unbind a device of two boards and of a guest, as others do; return the hosts' names."""
     boards = [board for board in whole.boards.boards.values() if on_vfio(board)][:2]
     for board in boards:
         device = min(on_vfio(board))
         device.joinpath("driver/unbind").write_text(device.name)
-    guest = whole.guests["fleet-b"]
-    vfio = "/sys/bus/platform/drivers/vfio-platform"
-    guest.run(f"cd {vfio} && set -- *.dma && echo $1 > unbind")
+    guest = whole.guests["fleet-pci"]
+    guest.run(f"echo {ETHERNET} > /sys/bus/pci/drivers/vfio-pci/unbind")
     return {*(board.name for board in boards), guest.name}
 
 
