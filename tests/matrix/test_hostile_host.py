@@ -30,6 +30,8 @@ if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
 EVIL, HONEST, LATE = "evil", "honest", "late"
 BOARDS = [EVIL, HONEST, LATE]
 LISTED = 2
+# The other playbooks are run every night.
+OFTEN = ("apply", "drift", "report", "rollout")
 # Terminals execute the first four; the others reverse the text or cannot be encoded.
 NOT_PRINTABLE = "\x1b]0;title\x07\x9b31m\x00\u202e\u2028\udc80"
 
@@ -126,7 +128,16 @@ def not_printable(text: str) -> set[str]:
 
 
 # Of Ansible's own modules, ansible-core alone decides what an answer may contain.
-@pytest.mark.parametrize("playbook", sorted({*PLAYBOOKS} - {"pull", "vfio_modules"}))
+@pytest.mark.parametrize(
+    "playbook",
+    [
+        *OFTEN,
+        *(
+            pytest.param(playbook, marks=pytest.mark.nightly)
+            for playbook in sorted({*PLAYBOOKS} - {*OFTEN, "pull", "vfio_modules"})
+        ),
+    ],
+)
 def test_no_playbook_does_what_a_host_says(
     boards: Fleet,
     playbook: str,
