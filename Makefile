@@ -29,10 +29,12 @@ test: ## Run all tests except the nightly ones, two parts at a time
 nightly: ## Run all tests at full depth; parts that passed on this tree are skipped
 	@$(SUITE) nightly
 
-$(filter-out matrix,$(PARTS)):
+$(filter-out check matrix,$(PARTS)):
 	@$(SUITE) part --depth $(DEPTH) $@ $(ARGS)
 
+# Not the part of make test, which leaves to other parts what they run.
 check: ## Run linters, sanity and unit tests, and simulated machines
+	@tools/setup check nox $(ARGS)
 
 # An unknown version is an error, and so is a named Python that is not installed.
 matrix: ## Test supported versions of ansible-core and Python, or VERSIONS
