@@ -34,7 +34,9 @@ class Device:
 
     Its bus adds ``files`` and ``bus_properties`` of its events. ``refuse_probe`` returns the errno
     with which the bus refuses to probe it with any driver, and ``refuse_vfio`` that of the bus's
-    VFIO driver, 0 if they do not. One that is not ``is_matchable`` is matched by no driver.
+    VFIO driver, 0 if they do not. One that is not ``is_matchable`` is matched by no driver. If its
+    bus decides which IOMMU group it joins, ``find_peer`` returns a device of that group, or None
+    for a new group.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Device:
     refuse_probe: Callable[[], int] = lambda: 0
     refuse_vfio: Callable[[], int] = lambda: 0
     is_matchable: bool = True
+    find_peer: Callable[[], Device | None] | None = None
     offspring: Offspring | None = None
     held_by: int | None = None
     is_present: bool = True

@@ -37,7 +37,13 @@ class Groups:
 
     def join(self, device: Device) -> int:
         """Add the device to its group, if it is behind an IOMMU; return an errno, or 0."""
-        if device.group or device.iommu is None:
+        if device.group:
+            return 0
+        if device.find_peer:
+            peer = device.find_peer()
+            self._add(device, peer.group if peer and peer.group else self._new())
+            return 0
+        if device.iommu is None:
             return 0
         if device.iommu.driver is None:
             return EPROBE_DEFER
@@ -47,10 +53,6 @@ class Groups:
             return errno.EINVAL
         self._add(device, shared or self._new())
         return 0
-
-    def join_with(self, device: Device, peer: Device | None) -> None:
-        """Add the device to the group of ``peer``, or to a new one."""
-        self._add(device, peer.group if peer and peer.group else self._new())
 
     def join_unsafe(self, device: Device) -> None:
         """Create a no-IOMMU group of VFIO for the device."""

@@ -83,9 +83,9 @@ class Kernel:
         with self.changed:
             self._show_device(device)
             self.devices[device.bus, device.name] = device
-            self.announce("add", device)
             if self.habits.groups_at_boot:
                 self.groups.join(device)
+            self.announce("add", device)
 
     def attach(self, device: Device) -> None:
         """Probe a device with each matching driver, as device_attach in drivers/base/dd.c."""

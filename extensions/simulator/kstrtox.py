@@ -15,7 +15,8 @@ _NUMBER = re.compile(
     r"\+?(?:0x(?P<hexadecimal>[0-9a-f]+)|(?P<octal>0[0-7]*)|(?P<decimal>[0-9]+))\n?"
 )
 _BASES = {"hexadecimal": 16, "octal": 8, "decimal": 10}
-_LARGEST = 0xFFFF
+_LARGEST_U16 = 0xFFFF
+_LARGEST_UL = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def kstrtobool(text: str) -> bool | None:
@@ -27,9 +28,18 @@ def kstrtobool(text: str) -> bool | None:
 
 def kstrtou16(data: bytes) -> int | None:
     """Return a number of 16 bits in any base, or None if it is not one."""
+    return _number(data, _LARGEST_U16)
+
+
+def kstrtoul(data: bytes) -> int | None:
+    """Return a number of 64 bits in any base, or None if it is not one."""
+    return _number(data, _LARGEST_UL)
+
+
+def _number(data: bytes, largest: int) -> int | None:
     text = data.partition(b"\0")[0].decode(errors="replace").lower()
     match = _NUMBER.fullmatch(text)
     if match is None or match.lastgroup is None:
         return None
     number = int(match[match.lastgroup], _BASES[match.lastgroup])
-    return number if number <= _LARGEST else None
+    return number if number <= largest else None

@@ -68,7 +68,6 @@ _VFIO_MODULES = (
             "disable_denylist": "N",
             "disable_idle_d3": "N",
             "enable_sriov": "N",
-            "ids": "",
             "nointxmask": "N",
         },
     ),

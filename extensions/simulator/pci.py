@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from posixpath import dirname
@@ -15,13 +15,17 @@ from posixpath import dirname
 from .description import Carried, Driver, Function, Topology, VirtualFunctions
 from .device import Device
 from .kernel import Kernel
+from .kstrtox import kstrtoul
 from .pci_files import ResetMethods, show_config, show_identity
 from .pci_ids import PciAddress
 from .pci_topology import Buses, virtual_function
 from .sriov import Sriov
-from .tree import File
+from .tree import File, failure
 
 _NO_GROUP = "none"
+# BUS_ATTR_WO(rescan) and DEVICE_ATTR_IGNORE_LOCKDEP(remove, ...) in drivers/pci/pci-sysfs.c
+_MODE_OF_RESCAN = 0o200
+_MODE_OF_REMOVE = 0o220
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,10 @@ class HostBridge:
 
 
 class Pci:
-    """The PCI functions of a machine; ``surroundings`` are those of a function by its address."""
+    """The PCI functions of a machine; ``surroundings`` are those of a function by its address.
+
+    Functions that are removed by their file ``remove`` stay in the slot, and a rescan finds them.
+    """
 
     def __init__(self, kernel: Kernel) -> None:
         self.surroundings: dict[PciAddress, Surroundings] = {}
@@ -89,39 +96,77 @@ class Pci:
         self._kernel = kernel
         self._devices: dict[PciAddress, Device] = {}
         self._functions: dict[PciAddress, Function] = {}
+        self._root_homes: dict[PciAddress, str] = {}
         self._sriov: dict[PciAddress, Sriov] = {}
         self._buses = Buses(Topology())
+        self.tree.put("bus/pci/rescan", mode=_MODE_OF_RESCAN, store=self._store_rescan)
 
     def add(self, functions: Sequence[Function], root_home: str) -> None:
-        """Create all functions and then probe each; ``root_home`` is that of their root bus.
-
-        The probe ignores drivers_autoprobe of the bus, as that of pci_bus_add_device does.
-        """
+        """Create all functions and then probe each; ``root_home`` is that of their root bus."""
         with self._kernel.changed:
-            self._functions.update({function.address: function for function in functions})
+            for function in functions:
+                self._functions[function.address] = function
+                self._root_homes[function.address] = root_home
             self._buses = Buses(Topology((), tuple(self._functions.values())))
-            added = sorted(function.address for function in functions)
-            for address in added:
-                above = self._buses.bridge_above(address)
-                home = self._devices[above.address].home if above else root_home
-                self._create(self._functions[address], home, above)
-            for address in added:
-                self._kernel.attach(self._devices[address])
+            self._scan()
 
     def remove(self, functions: Sequence[Function]) -> None:
-        """Remove functions, those below a bridge before it."""
+        """Remove functions with their slots, those below a bridge before it."""
         with self._kernel.changed:
-            for address in sorted((function.address for function in functions), reverse=True):
-                if address in self._sriov:
-                    self._sriov.pop(address).disable()
-                self._kernel.remove_device(self._devices.pop(address))
-                del self._functions[address]
+            addresses = [function.address for function in functions]
+            self._remove_devices(addresses)
+            for address in addresses:
+                del self._functions[address], self._root_homes[address]
 
     def is_of_vfio(self, driver: Driver) -> bool:
         return any(subsystem.claims(driver) for subsystem in self._kernel.subsystems)
 
+    def _scan(self) -> None:
+        """Create and probe the functions that are missing, as pci_rescan_bus.
+
+        The probe ignores drivers_autoprobe of the bus, as that of pci_bus_add_device does.
+        """
+        added = []
+        # A bridge comes before what is below it.
+        for address in sorted(self._functions):
+            above = self._buses.bridge_above(address)
+            if address in self._devices or (above and above.address not in self._devices):
+                continue
+            home = self._devices[above.address].home if above else self._root_homes[address]
+            self._create(self._functions[address], home, above)
+            added.append(address)
+        for address in added:
+            self._kernel.attach(self._devices[address])
+
+    def _remove_devices(self, addresses: Iterable[PciAddress]) -> None:
+        for address in sorted(self._devices.keys() & set(addresses), reverse=True):
+            if address in self._sriov:
+                self._sriov.pop(address).disable()
+            self._kernel.remove_device(self._devices.pop(address))
+
+    def _store_rescan(self, data: bytes) -> None:
+        """rescan_store in drivers/pci/pci-sysfs.c."""
+        if _is_asked(data):
+            with self._kernel.changed:
+                self._scan()
+
+    def _store_remove(self, address: PciAddress, data: bytes) -> None:
+        """remove_store in drivers/pci/pci-sysfs.c."""
+        if _is_asked(data):
+            with self._kernel.changed:
+                below = [other for other in self._devices if self._is_below(other, address)]
+                self._remove_devices([address, *below])
+
+    def _is_below(self, address: PciAddress, bridge: PciAddress) -> bool:
+        above = self._buses.bridge_above(address)
+        return above is not None and (
+            above.address == bridge or self._is_below(above.address, bridge)
+        )
+
     def _create(self, function: Function, home: str, above: Function | None) -> None:
         device = self._build(function, home)
+        remove = File(mode=_MODE_OF_REMOVE, store=partial(self._store_remove, function.address))
+        device.files = {**device.files, "remove": remove}
         device.refuse_vfio = partial(_refuse_bridge, function)
         if function.virtual:
             self._add_sriov(function, function.virtual, device, above)
@@ -152,7 +197,7 @@ class Pci:
 
     def _register(self, function: Function, device: Device, above: Function | None) -> None:
         if is_grouped(function):
-            self._kernel.groups.join_with(device, self._peer(function, above))
+            device.find_peer = partial(self._peer, function, above)
         self._kernel.create_device(device)
 
     def _build(self, function: Function, home: str, *, is_virtual: bool = False) -> Device:
@@ -218,11 +263,16 @@ class Pci:
         """Return a device whose group it shares, as pci_device_group in drivers/iommu/iommu.c."""
         if function.iommu_group is not None:
             return self._first(lambda other: other.iommu_group == function.iommu_group)
-        if above is not None and not self._is_isolated_up_to(above):
-            return self._devices[above.address]
-        if function.has_acs:
+        top = function
+        while above is not None and not self._is_isolated_up_to(above):
+            top = above
+            bridge = self._devices[above.address]
+            if bridge.group:
+                return bridge
+            above = self._buses.bridge_above(above.address)
+        if top.has_acs:
             return None
-        slot = function.address.slot
+        slot = top.address.slot
         return self._first(lambda other: other.address.slot == slot and not other.has_acs)
 
     def _is_isolated_up_to(self, bridge: Function | None) -> bool:
@@ -239,6 +289,14 @@ class Pci:
             if device.group and condition(self._functions[address]):
                 return device
         return None
+
+
+def _is_asked(data: bytes) -> bool:
+    """Return whether a write is a number other than 0; raise EINVAL if it is no number."""
+    number = kstrtoul(data)
+    if number is None:
+        raise failure(errno.EINVAL)
+    return number != 0
 
 
 def is_grouped(function: Function) -> bool:

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from pci_boards import E1000E, PORT, booted, driver_of, group_of, write
+from pci_boards import (
+    E1000E,
+    PORT,
+    booted,
+    device,
+    driver_of,
+    give_to_vfio,
+    group_of,
+    write,
+)
 
 from extensions.simulator.machine import Machine
 
+NIC = "0000:01:00.0"
+E1000E_ON_ROOT = "0000:00:02.0 8086:10d3 020000 driver=none"
 SECOND = "0000:00:02.0 1b36:000c 060400 bus=02"
 
 
@@ -76,10 +87,37 @@ def test_access_control_decides_which_functions_share_a_group(
     assert groups(booted(*lines)) == expected
 
 
-def test_groups_exist_without_any_driver() -> None:
+def test_a_function_has_no_group_before_its_first_probe() -> None:
     machine = booted(PORT, E1000E, more="natives: none\n")
-    assert driver_of(machine, "0000:01:00.0") is None
-    assert group_of(machine, "0000:01:00.0") == "1"
+    assert machine.tree.names("kernel/iommu_groups") == []
+    assert write(machine, "bus/pci/drivers_probe", NIC) == 0
+    assert group_of(machine, NIC) is None
+    assert give_to_vfio(machine, NIC) == 0
+    assert group_of(machine, NIC) == "0"
+    assert write(machine, "bus/pci/drivers/vfio-pci/unbind", NIC) == 0
+    assert group_of(machine, NIC) == "0"
+
+
+def test_a_probe_that_fails_is_enough() -> None:
+    driver = "drivers: [{name: acme, bus: pci, pci_ids: ['8086:10d3'], probe: EIO}]\n"
+    machine = booted(E1000E_ON_ROOT, more=driver)
+    assert driver_of(machine, "0000:00:02.0") is None
+    assert group_of(machine, "0000:00:02.0") == "0"
+
+
+def test_since_linux_7_groups_exist_without_any_driver() -> None:
+    machine = booted(PORT, E1000E, more="natives: none\nkernel: {groups_at_boot: true}\n")
+    assert driver_of(machine, NIC) is None
+    assert groups(machine) == [["0000:00:01.0"], [NIC]]
+
+
+def test_a_bridge_whose_group_came_later_does_not_share_it() -> None:
+    """pci_device_group looks for existing groups alone."""
+    machine = booted(PORT + " acs=no driver=none", E1000E)
+    assert groups(machine) == [[NIC]]
+    write(machine, f"{device('0000:00:01.0')}/driver_override", "e1000e")
+    assert write(machine, "bus/pci/drivers/e1000e/bind", "0000:00:01.0") == 0
+    assert groups(machine) == [[NIC], ["0000:00:01.0"]]
 
 
 @pytest.mark.parametrize(
