@@ -5,7 +5,8 @@
 """Runs operations on this machine, and reports the result of each.
 
 The same program runs on both sides: python3 reads its text, followed by a call of main(). For each
-operation it prints a line of JSON: the result, and the changes in the state of the machine.
+operation it prints a line of JSON: the result, and the changes in the state of the machine. The
+state contains the devices and drivers of some buses and some modules, by default BUSES and MODULES.
 """
 
 from __future__ import annotations
@@ -45,6 +46,21 @@ LIMIT = 30.0
 PATIENCE = 0.5
 INTERVAL = 0.005
 NOBODY = 65534
+# The files of a device that change, and those that never do, beside the override and uevent.
+_VARIABLES = ("reset_method", "sriov_drivers_autoprobe", "sriov_numvfs")
+_CONSTANTS = (
+    "boot_vga",
+    "id",
+    "modalias",
+    "numa_node",
+    "revision",
+    "secondary_bus_number",
+    "sriov_offset",
+    "sriov_stride",
+    "sriov_totalvfs",
+    "sriov_vf_device",
+    "subordinate_bus_number",
+)
 
 State = dict[str, Any]
 
@@ -213,8 +229,7 @@ def _number(asked: re.Match[str]) -> str:
 
 
 def _home(device: str) -> str:
-    places = (f"/sys/bus/{bus}/devices/{device}" for bus in BUSES)
-    return next((path for path in places if os.path.lexists(path)), device)
+    return next(iter(glob.glob(f"/sys/bus/*/devices/{device}")), device)
 
 
 def _await(condition: Callable[[], bool], seconds: float) -> bool:
@@ -325,10 +340,12 @@ class Troupe:
 class Observer:
     """Reads the state; values that cannot change unnoticed are read once."""
 
-    def __init__(self) -> None:
-        # A descriptor of each device's directory; only helper devices are added and removed.
+    def __init__(self, buses: Sequence[str], modules: Sequence[str]) -> None:
+        self._buses = buses
+        self._modules = modules
+        # A descriptor of each device's directory, and what was read once of each device.
         self._folders: dict[str, int] = {}
-        self._told: dict[tuple[str, object], str | None] = {}
+        self._told: dict[str, dict[object, str | None]] = {}
 
     def state(self) -> State:
         """Return the state once no consumer is being probed, or the current one if a probe hangs.
@@ -347,18 +364,22 @@ class Observer:
     def _state(self) -> State:
         state: State = {}
         numbers: dict[str, list[str]] = {}
-        for bus in BUSES:
+        present = set()
+        for bus in self._buses:
             state[f"{bus} autoprobe"] = _content(f"/sys/bus/{bus}/drivers_autoprobe")
             for name in os.listdir(f"/sys/bus/{bus}/devices"):
                 # A helper device of a driver, with another number each time.
                 if not name.endswith(".auto"):
+                    present.add(f"{bus}/{name}")
                     state.update(self._device(bus, name, numbers))
+        for key in self._folders.keys() - present:
+            self._forget(key)
         groups = {number: self._group(number, members) for number, members in numbers.items()}
         for number, members in numbers.items():
             for member in members:
                 state[f"{member} group"] = groups[number]
-        state.update(_drivers())
-        state.update(_modules())
+        state.update(_drivers(self._buses))
+        state.update(_modules(self._modules))
         state.update(_nodes(groups))
         return state
 
@@ -373,16 +394,22 @@ class Observer:
             f"{key} driver": driver,
             f"{key} override": _content("driver_override", folder),
             f"{key} place": self._once(
-                "place", key, lambda: os.readlink(f"/proc/self/fd/{folder}")
+                key, "place", lambda: os.readlink(f"/proc/self/fd/{folder}")
             ),
-            f"{key} of_node": self._once("of_node", key, lambda: _node(folder)),
+            f"{key} of_node": self._once(key, "of_node", lambda: _node(folder)),
             f"{key} uevent": self._once(
-                "uevent", (key, driver), lambda: _content("uevent", folder)
+                key, ("uevent", driver), lambda: _content("uevent", folder)
             ),
             **{
-                f"{key} {part}": self._once(part, key, partial(_content, part, folder))
+                f"{key} {part}": self._once(key, part, partial(_content, part, folder))
                 for part in parts
-                if part in ("id", "modalias")
+                if part in _CONSTANTS
+            },
+            **{f"{key} {part}": _content(part, folder) for part in parts if part in _VARIABLES},
+            **{
+                f"{key} {part}": _base(folder, part)
+                for part in parts
+                if part == "physfn" or part.startswith("virtfn")
             },
             **{
                 f"{key} {part}": _content(f"{part}/status", folder)
@@ -400,10 +427,16 @@ class Observer:
             self._folders[key] = os.open(home, os.O_RDONLY)
         return self._folders[key]
 
-    def _once(self, part: str, of: object, look: Callable[[], str | None]) -> str | None:
-        if (part, of) not in self._told:
-            self._told[part, of] = look()
-        return self._told[part, of]
+    def _forget(self, key: str) -> None:
+        """Forget a device that is gone: another one of its name may come."""
+        os.close(self._folders.pop(key))
+        del self._told[key]
+
+    def _once(self, key: str, part: object, look: Callable[[], str | None]) -> str | None:
+        told = self._told.setdefault(key, {})
+        if part not in told:
+            told[part] = look()
+        return told[part]
 
     def _group(self, number: str, members: list[str]) -> str:
         """Return a description of a group that does not depend on its number."""
@@ -413,7 +446,7 @@ class Observer:
             devices = ",".join(sorted(os.listdir(f"{home}/devices")))
             return f"{(_content(f'{home}/name') or '').strip()} [{devices}]".strip()
 
-        return self._once("group", (number, *sorted(members)), look) or ""
+        return self._once(f"group {number}", tuple(sorted(members)), look) or ""
 
 
 def _node(folder: int) -> str | None:
@@ -429,9 +462,9 @@ def _vfio(folder: int) -> list[str]:
     return sorted(f"{name}{' with node' if there else ''}" for name, there in has_node.items())
 
 
-def _drivers() -> State:
+def _drivers(buses: Sequence[str]) -> State:
     state: State = {}
-    for bus in BUSES:
+    for bus in buses:
         for driver in os.listdir(f"/sys/bus/{bus}/drivers"):
             # Should be the devices that link to this driver, but the two may disagree.
             for name in os.listdir(f"/sys/bus/{bus}/drivers/{driver}"):
@@ -440,9 +473,9 @@ def _drivers() -> State:
     return state
 
 
-def _modules() -> State:
+def _modules(names: Sequence[str]) -> State:
     state: State = {}
-    for name in MODULES:
+    for name in names:
         home = f"/sys/module/{name}"
         with suppress(FileNotFoundError):
             parts = os.listdir(home)
@@ -494,9 +527,11 @@ def _changes(before: State, after: State) -> State:
     return {**gone, **{key: value for key, value in after.items() if before.get(key) != value}}
 
 
-def reports(operations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def reports(
+    operations: list[dict[str, Any]], buses: Sequence[str], modules: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     """Yield a report of each operation, after a first one with the initial state."""
-    troupe, observer = Troupe(), Observer()
+    troupe, observer = Troupe(), Observer(buses, modules)
     before = observer.state()
     yield {"result": "ok", "changes": before}
     for operation in operations:
@@ -506,7 +541,11 @@ def reports(operations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         before = after
 
 
-def main(operations: list[dict[str, Any]]) -> None:
-    for report in reports(operations):
+def main(
+    operations: list[dict[str, Any]],
+    buses: Sequence[str] = BUSES,
+    modules: Sequence[str] = MODULES,
+) -> None:
+    for report in reports(operations, buses, modules):
         sys.stdout.write(json.dumps(report) + "\n")
         sys.stdout.flush()

@@ -99,15 +99,19 @@ def leftovers(scenarios: Sequence[Scenario], steps: Sequence[Step]) -> list[str]
     return lines
 
 
-def explained(
-    mismatches: Sequence[Difference], explanations: Sequence[Explanation]
-) -> tuple[list[Difference], list[Explanation]]:
-    """Return differences without an explanation, and explanations without a difference."""
+def problems(mismatches: Sequence[Difference], explanations: Sequence[Explanation]) -> list[str]:
+    """Return a line for each difference without an explanation, and each needless explanation."""
     bare = [
         mismatch for mismatch in mismatches if not any(why.covers(mismatch) for why in explanations)
     ]
     idle = [why for why in explanations if not any(why.covers(mismatch) for mismatch in mismatches)]
-    return bare, idle
+    return [*map(str, bare), *(f"explains nothing: {why.sentence}" for why in idle)]
+
+
+def summary(mismatches: Sequence[Difference], explanations: Sequence[Explanation]) -> list[str]:
+    """Return lines with the number of differences, and how many each explanation covers."""
+    covered = (f"  {sum(map(why.covers, mismatches)):3}  {why.sentence}" for why in explanations)
+    return [f"{len(mismatches)} differences", *covered]
 
 
 def describe(operation: Operation) -> str:

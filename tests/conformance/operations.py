@@ -10,10 +10,13 @@ kernel. The state of the devices is not specified here, but compared.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 PLATFORM = "/sys/bus/platform"
 AMBA = "/sys/bus/amba"
+PCI = "/sys/bus/pci"
 
 CRYPTO = "b000000.crypto"
 DMA = "b001000.dma"
@@ -30,6 +33,7 @@ GPIO = "9030000.pl061"
 GPIO_KEYS = "gpio-keys"
 CLOCK = "9010000.pl031"
 ON_AMBA = (ENGINE, GPIO, CLOCK)
+_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 NOIOMMU = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 RESET_REQUIRED = "/sys/module/vfio_platform/parameters/reset_required"
@@ -67,6 +71,13 @@ class Operation:
 class Scenario:
     name: str
     operations: tuple[Operation, ...]
+
+
+def scenarios(*makers: Callable[[], Sequence[Operation]]) -> tuple[Scenario, ...]:
+    """Return a scenario for each function, with the words of its name."""
+    return tuple(
+        Scenario(make.__name__.strip("_").replace("_", " "), tuple(make())) for make in makers
+    )
 
 
 def _do(kind: str, *arguments: str, gives: str = "ok", by: str = "root") -> Operation:
@@ -117,12 +128,23 @@ def change_mode(path: str, mode: str) -> Operation:
     return _do("change_mode", path, mode)
 
 
+def becomes(path: str, content: str) -> Operation:
+    """Wait until a file has this line of content."""
+    return _do("becomes", path, content)
+
+
 def modprobe(*arguments: str, gives: str = "ok", by: str = "root") -> Operation:
     return _do("modprobe", *arguments, gives=gives, by=by)
 
 
 def bus_of(device: str) -> str:
+    if _ADDRESS.fullmatch(device):
+        return PCI
     return AMBA if device in ON_AMBA else PLATFORM
+
+
+def vfio_driver(device: str) -> str:
+    return {PLATFORM: "vfio-platform", AMBA: "vfio-amba", PCI: "vfio-pci"}[bus_of(device)]
 
 
 def device(name: str, part: str = "") -> str:
@@ -148,11 +170,11 @@ def probe(name: str, gives: str = "ok", by: str = "root", end: str = "") -> Oper
 
 
 def vfio_bind(name: str, gives: str = "ok", by: str = "root") -> Operation:
-    return bind("vfio-amba" if name in ON_AMBA else "vfio-platform", name, gives, by)
+    return bind(vfio_driver(name), name, gives, by)
 
 
 def vfio_unbind(name: str, gives: str = "ok", by: str = "root") -> Operation:
-    return unbind("vfio-amba" if name in ON_AMBA else "vfio-platform", name, gives, by)
+    return unbind(vfio_driver(name), name, gives, by)
 
 
 def group_node(name: str) -> str:
@@ -819,30 +841,27 @@ def _a_device_that_goes_away() -> list[Operation]:
     ]
 
 
-SCENARIOS = tuple(
-    Scenario(make.__name__.strip("_").replace("_", " "), tuple(make()))
-    for make in (
-        _what_an_override_stores,
-        _who_may_do_what,
-        _an_override_moves_nothing,
-        _an_override_lets_any_driver_take_a_device,
-        _what_bind_answers,
-        _what_drivers_probe_answers,
-        _a_probe_that_fails,
-        _autoprobe,
-        _a_driver_that_comes_and_goes,
-        _what_vfio_asks_for,
-        _nodes,
-        _late_modules,
-        _a_native_driver_and_vfio,
-        _no_iommu,
-        _a_device_that_is_open,
-        _a_group_that_is_open,
-        _suppliers,
-        _deferral,
-        _a_supplier_that_vfio_has,
-        _modprobe,
-        _uevents,
-        _a_device_that_goes_away,
-    )
+SCENARIOS = scenarios(
+    _what_an_override_stores,
+    _who_may_do_what,
+    _an_override_moves_nothing,
+    _an_override_lets_any_driver_take_a_device,
+    _what_bind_answers,
+    _what_drivers_probe_answers,
+    _a_probe_that_fails,
+    _autoprobe,
+    _a_driver_that_comes_and_goes,
+    _what_vfio_asks_for,
+    _nodes,
+    _late_modules,
+    _a_native_driver_and_vfio,
+    _no_iommu,
+    _a_device_that_is_open,
+    _a_group_that_is_open,
+    _suppliers,
+    _deferral,
+    _a_supplier_that_vfio_has,
+    _modprobe,
+    _uevents,
+    _a_device_that_goes_away,
 )

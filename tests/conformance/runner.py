@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .agent import BUSES, MODULES
 from .operations import Operation, Scenario
 
 _AGENT = Path(__file__).with_name("agent.py")
@@ -31,12 +32,24 @@ class Step(NamedTuple):
     state: State
 
 
-def run(login: Sequence[str], scenarios: Sequence[Scenario], timeout: float) -> list[Step]:
+class Observed(NamedTuple):
+    """Whose state is observed: devices and drivers by their buses, and modules by name."""
+
+    buses: tuple[str, ...] = BUSES
+    modules: tuple[str, ...] = MODULES
+
+
+def run(
+    login: Sequence[str],
+    scenarios: Sequence[Scenario],
+    timeout: float,
+    observed: Observed = Observed(),
+) -> list[Step]:
     """Run all operations through ``login``; the first step has the state before them."""
     operations = [operation for scenario in scenarios for operation in scenario.operations]
     done = subprocess.run(
         [*login, "python3 -"],
-        input=_program(operations),
+        input=_program(operations, observed),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -50,9 +63,9 @@ def run(login: Sequence[str], scenarios: Sequence[Scenario], timeout: float) -> 
     return _steps(reports)
 
 
-def _program(operations: Sequence[Operation]) -> str:
-    asked = json.dumps([asdict(operation) for operation in operations])
-    return f"{_AGENT.read_text()}\nmain(json.loads({asked!r}))\n"
+def _program(operations: Sequence[Operation], observed: Observed) -> str:
+    asked = json.dumps([[asdict(operation) for operation in operations], *observed])
+    return f"{_AGENT.read_text()}\nmain(*json.loads({asked!r}))\n"
 
 
 def _steps(reports: Sequence[dict[str, Any]]) -> list[Step]:
