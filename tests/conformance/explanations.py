@@ -59,3 +59,23 @@ CORNERS = (
         simulated="None",
     ),
 )
+
+# Of PCI functions, on board pci.
+OF_PCI = (
+    Explanation(
+        "the simulator has no ids that are added while a driver runs",
+        scenario="boot|.*",
+        what=r"driver pci/\S+ (new_id|remove_id)",
+        real="there",
+        simulated="None",
+    ),
+    Explanation(
+        "the simulator has no ioctl: user space owns a group while it has its node open, not only "
+        "from VFIO_GROUP_SET_CONTAINER on",
+        scenario="functions that share a group",
+        operation=r"(un)?bind.*|write '/sys/bus/pci/drivers/nvme/(un)?bind' '0000:00:04\.1'.*",
+        what=r"result|driver pci/nvme 0000:00:04\.1|pci/0000:00:04\.1 (driver|uevent)",
+        real=r"ok|there|nvme|DRIVER=nvme\n.*",
+        simulated=r"EBUSY|ENODEV|None|PCI_CLASS=.*",
+    ),
+)
