@@ -128,7 +128,8 @@ class Function:
 
     ``driver`` is its native driver, "none" for no driver. A bridge leads to the buses ``secondary``
     to ``subordinate``. Functions of the same ``iommu_group`` share one, those of "none" have none;
-    where it is None, ``has_acs`` decides. ``resets`` are names of reset_method.
+    where it is None, ``has_acs`` decides. ``resets`` are names of reset_method. Without power
+    management, it is never in a low-power state.
     """
 
     address: PciAddress
@@ -139,6 +140,7 @@ class Function:
     has_acs: bool = True
     iommu_group: str | None = None
     resets: tuple[str, ...] = ("flr",)
+    has_power_management: bool = True
     virtual: VirtualFunctions | None = None
     acpi_path: str | None = None
     line: str = ""

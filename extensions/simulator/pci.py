@@ -240,20 +240,18 @@ class Pci:
                 is_virtual=is_virtual,
                 is_multifunction=not is_virtual and len(slot) > 1,
             ),
-            "power_state": File(partial(self._show_power, device, is_virtual=is_virtual)),
+            "power_state": File(partial(self._show_power, function, device)),
         }
         if function.identity.is_vga:
             files["boot_vga"] = File(b"1\n" if self._is_first_vga(function) else b"0\n")
         return files
 
-    def _show_power(self, device: Device, *, is_virtual: bool) -> bytes:
-        """Return the state: unknown at boot and after pci_device_remove.
-
-        A virtual function has no power management of its own.
-        """
+    def _show_power(self, function: Function, device: Device) -> bytes:
+        """Return the state: unknown at boot and after pci_device_remove."""
         if device.driver is None:
             return b"unknown\n"
-        return b"D3hot\n" if self._kernel.is_idle(device) and not is_virtual else b"D0\n"
+        is_low = function.has_power_management and self._kernel.is_idle(device)
+        return b"D3hot\n" if is_low else b"D0\n"
 
     def _is_first_vga(self, function: Function) -> bool:
         vga = [other.address for other in self._functions.values() if other.identity.is_vga]

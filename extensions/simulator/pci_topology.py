@@ -60,7 +60,10 @@ class Buses:
 
 
 def virtual_function(physical: Function, index: int) -> Function:
-    """Return a virtual function, with the ids of pci_iov_add_virtfn in drivers/pci/iov.c."""
+    """Return a virtual function, with the ids of pci_iov_add_virtfn in drivers/pci/iov.c.
+
+    It has no power management of its own.
+    """
     virtual = physical.virtual
     if virtual is None:
         raise IndexError(index)
@@ -69,6 +72,7 @@ def virtual_function(physical: Function, index: int) -> Function:
         replace(physical.identity, device=virtual.device),
         virtual.driver or physical.driver,
         iommu_group="none" if physical.iommu_group == "none" else None,
+        has_power_management=False,
         line=physical.line,
     )
 

@@ -110,6 +110,12 @@ def test_a_virtual_function_has_no_low_power_state() -> None:
     assert content(machine, f"{device('0000:00:02.1')}/power_state") == "D0\n"
 
 
+def test_a_function_without_power_management_stays_in_d0() -> None:
+    machine = booted(PORT, E1000E + " pm=no")
+    assert give_to_vfio(machine, NIC) == 0
+    assert content(machine, f"{device(NIC)}/power_state") == "D0\n"
+
+
 def test_a_parameter_keeps_it_in_d0(machine: Machine) -> None:
     machine.modules.modprobe(["vfio-pci", "disable_idle_d3=1"], "")
     assert give_to_vfio(machine, NIC) == 0
