@@ -23,7 +23,7 @@ from .sriov import Sriov
 from .tree import File, failure
 
 _NO_GROUP = "none"
-# BUS_ATTR_WO(rescan) and DEVICE_ATTR_IGNORE_LOCKDEP(remove, ...) in drivers/pci/pci-sysfs.c
+# The files of these names in drivers/pci/pci-sysfs.c.
 _MODE_OF_RESCAN = 0o200
 _MODE_OF_REMOVE = 0o220
 

@@ -19,7 +19,7 @@ from tests.guest import Guest
 from tests.guest.board import device_trees
 
 from .operations import Scenario
-from .runner import Observed, Step, run
+from .runner import BY_DEFAULT, Observed, Step, run
 
 _SECONDS = 500
 
@@ -39,7 +39,7 @@ class Subject(NamedTuple):
 
     board: str
     description: str
-    observed: Observed = Observed()
+    observed: Observed = BY_DEFAULT
 
 
 def run_on_both(guest: Guest, subject: Subject, scenarios: Sequence[Scenario]) -> Machines:

@@ -515,9 +515,7 @@ def _modprobe() -> list[Operation]:
         modprobe("-R", f"vfio_pci:{numbers}", gives="vfio_pci"),
         modprobe("-R", "pci:v00001B36d00000010sv00001AF4sd00001100bc01sc08i02", gives="nvme"),
         LOAD,
-        modprobe(
-            "-r", "vfio-pci-core", gives="modprobe: FATAL: Module vfio_pci_core is in use."
-        ),
+        modprobe("-r", "vfio-pci-core", gives="modprobe: FATAL: Module vfio_pci_core is in use."),
         override(ETHERNET, "vfio-pci"),
         unbind("e1000e", ETHERNET),
         vfio_bind(ETHERNET),

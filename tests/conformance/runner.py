@@ -39,11 +39,14 @@ class Observed(NamedTuple):
     modules: tuple[str, ...] = MODULES
 
 
+BY_DEFAULT = Observed()
+
+
 def run(
     login: Sequence[str],
     scenarios: Sequence[Scenario],
     timeout: float,
-    observed: Observed = Observed(),
+    observed: Observed = BY_DEFAULT,
 ) -> list[Step]:
     """Run all operations through ``login``; the first step has the state before them."""
     operations = [operation for scenario in scenarios for operation in scenario.operations]
