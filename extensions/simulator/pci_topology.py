@@ -62,7 +62,7 @@ class Buses:
 def virtual_function(physical: Function, index: int) -> Function:
     """Return a virtual function, with the ids of pci_iov_add_virtfn in drivers/pci/iov.c.
 
-    It has no power management of its own.
+    It has power management if its physical function has.
     """
     virtual = physical.virtual
     if virtual is None:
@@ -72,7 +72,7 @@ def virtual_function(physical: Function, index: int) -> Function:
         replace(physical.identity, device=virtual.device),
         virtual.driver or physical.driver,
         iommu_group="none" if physical.iommu_group == "none" else None,
-        has_power_management=False,
+        has_power_management=physical.has_power_management,
         line=physical.line,
     )
 

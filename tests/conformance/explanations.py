@@ -63,6 +63,21 @@ CORNERS = (
 # Of PCI functions, on board pci.
 OF_PCI = (
     Explanation(
+        "drivers that are built in have a module only in Linux",
+        scenario="boot",
+        what=r"driver pci/(8250_pericom|pcieport|serial|shpchp) module",
+        real="there",
+        simulated="None",
+    ),
+    Explanation(
+        "kmod prints a module once for each of its aliases that matches, the simulator once",
+        scenario="modprobe",
+        operation="modprobe '-R'.*",
+        what="result",
+        real="nvme\nnvme",
+        simulated="nvme",
+    ),
+    Explanation(
         "the simulator has no ids that are added while a driver runs",
         scenario="boot|.*",
         what=r"driver pci/\S+ (new_id|remove_id)",

@@ -27,6 +27,8 @@ from tests.conformance.runner import Observed
 if TYPE_CHECKING:
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 SUBJECT = Subject("pci", "pci.yml", Observed(BUSES, MODULES))
 # The errors of what is written to: overrides, drivers, SR-IOV, reset methods, remove and rescan.
 ERRNOS = {"EACCES", "EBUSY", "EINVAL", "ENODEV", "ENOENT", "ERANGE", "EROFS"}

@@ -103,11 +103,14 @@ def test_an_unused_function_is_in_a_low_power_state(machine: Machine) -> None:
     assert content(machine, state) == "D3hot\n"
 
 
-def test_a_virtual_function_has_no_low_power_state() -> None:
-    machine = booted("0000:00:02.0 1b36:0010 010802 driver=nvme vfs=1")
+@pytest.mark.parametrize(("more", "state"), [("", "D3hot\n"), (" pm=no", "D0\n")])
+def test_a_virtual_function_has_power_management_if_its_physical_function_has(
+    more: str, state: str
+) -> None:
+    machine = booted("0000:00:02.0 1b36:0010 010802 driver=nvme vfs=1" + more)
     write(machine, f"{device('0000:00:02.0')}/sriov_numvfs", "1")
     assert give_to_vfio(machine, "0000:00:02.1") == 0
-    assert content(machine, f"{device('0000:00:02.1')}/power_state") == "D0\n"
+    assert content(machine, f"{device('0000:00:02.1')}/power_state") == state
 
 
 def test_a_function_without_power_management_stays_in_d0() -> None:
