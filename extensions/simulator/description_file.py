@@ -165,7 +165,13 @@ def _driver(given: object) -> Driver:
 
 def _probe(given: object) -> dict[str, int]:
     results = given if isinstance(given, dict) else {"*": given}
-    return {str(device): _code(name) for device, name in results.items()}
+    for device in results:
+        if not isinstance(device, str):
+            # YAML takes 0000:01:00.0 for a number with the base 60.
+            raise SimulatorError(
+                f"probe: {quoted(device)} is not the name of a device; put an address in quotes"
+            )
+    return {device: _code(name) for device, name in results.items()}
 
 
 def _code(name: object) -> int:

@@ -81,6 +81,10 @@ def test_the_example_has_what_holds_where_it_is_left_out(example: str) -> None:
             "carries: each entry has a device and one of net, block, tty, dma",
         ),
         ("natives: some", "natives: 'some' is not one of each, none"),
+        (
+            "drivers: [{name: x, bus: pci, probe: {0000:00:08.0: EIO}}]",
+            "probe: 8.0 is not the name of a device; put an address in quotes",
+        ),
     ],
 )
 def test_what_it_is_not_is_said_in_one_line(text: str, message: str) -> None:
