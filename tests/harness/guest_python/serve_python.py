@@ -122,8 +122,8 @@ class LoadedAnsible:
 
     def load(self, source: bytes) -> None:
         """Load what a module that was sent brings with it, if nothing is loaded yet."""
-        archive = _archive(source)
-        if self._checksums or archive is None:
+        archive = None if self._checksums else _archive(source)
+        if archive is None:
             return
         path = f"{SOCKET}.{os.getpid()}.zip"
         with open(path, "wb") as file:
