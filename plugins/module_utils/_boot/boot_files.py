@@ -222,22 +222,19 @@ def _boot_plan(
     """Return the plan, and those entries of which no rule can be made."""
     aliases = _aliases(host, request.entries)
     resolved, problems = _resolved(request, aliases)
-    natives = _natives(plans, previous) if request.runtime else previous.natives
-    numvfs_before = claimed.numvfs_before if request.runtime else previous.numvfs_before
+    recorded = _recorded(plans, claimed, previous) if request.runtime else previous
     plan = BootPlan(
         request.entries,
         resolved,
-        natives,
+        recorded.natives,
         _vfio_buses(request, plans, claimed),
         _pinned_modules(host, request.entries),
         request.options,
         aliases,
         noiommu_before=previous.noiommu_before,
         variants=claimed.variants,
-        numvfs_before=numvfs_before,
-        pci_ids=(
-            _pci_ids(plans, {*natives, *numvfs_before}) if request.runtime else previous.pci_ids
-        ),
+        numvfs_before=recorded.numvfs_before,
+        pci_ids=recorded.pci_ids,
     )
     return plan, problems
 
@@ -318,6 +315,16 @@ def _for_boot(selector: Selector, aliases: Mapping[str, str]) -> Selector | None
             % (selector.kind, selector.value)
         )
     return for_boot
+
+
+def _recorded(plans: Sequence[DevicePlan], claimed: Claimed, previous: LastApplied) -> LastApplied:
+    """Return what is remembered of the devices that are claimed now."""
+    natives, numvfs_before = _natives(plans, previous), claimed.numvfs_before
+    return previous._replace(
+        natives=natives,
+        numvfs_before=numvfs_before,
+        pci_ids=_pci_ids(plans, {*natives, *numvfs_before}),
+    )
 
 
 def _natives(plans: Sequence[DevicePlan], previous: LastApplied) -> dict[str, str | None]:

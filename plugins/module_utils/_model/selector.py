@@ -304,6 +304,11 @@ class Selector(NamedTuple):
     when_board: tuple[str, ...] = ()
     pci_id: str | None = None
 
+    @classmethod
+    def of_function(cls, device: Identity) -> Selector:
+        """Return the selector of the address of a PCI function, and of no other card there."""
+        return cls(_ADDRESS, device.name, pci_id=device.pci_id[0])
+
     @property
     def label(self) -> str:
         bus = " on bus %s" % self.bus if self.bus else ""

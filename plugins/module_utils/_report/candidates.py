@@ -225,7 +225,7 @@ class Candidates:
         }
         if device.pci_id and not device.dt_path:
             # An ACPI node is that of the slot, in which there may be another card tomorrow.
-            return parse({"pci_address": device.name, "pci_id": device.pci_id[0]})
+            return Selector.of_function(device)
         if self._sharing[device.stable_name] < 2:
             for kind, values in by_firmware.items():
                 for value in filter(None, values):

@@ -413,8 +413,7 @@ def _selector(device: Identity, *, is_alone: bool) -> Selector:
     if is_alone and device.dt_path:
         return Selector("dt_path", device.dt_path)
     if device.pci_id:
-        # An address alone would also mean another card there.
-        return Selector("pci_address", device.name, pci_id=device.pci_id[0])
+        return Selector.of_function(device)
     if is_alone and device.acpi_path:
         return Selector("acpi_path", device.acpi_path)
     return Selector("name", device.name, device.bus)
