@@ -290,25 +290,30 @@ def _who_may_do_what() -> list[Operation]:
     ]
 
 
-def _an_override_moves_nothing() -> list[Operation]:
+def moves_nothing(name: str, native: str) -> list[Operation]:
+    """Change the override of a device that its native driver has."""
     return [
-        override(DMA, "vfio-platform"),
-        bind("acme-ring", DMA, "ENODEV"),
-        probe(DMA),
-        override(DMA, "acme-ring"),
-        bind("acme-ring", DMA, "EBUSY"),
-        override(DMA, "none"),
-        unbind("acme-ring", DMA),
-        probe(DMA),
-        bind("acme-ring", DMA, "ENODEV"),
-        override(DMA, "acme-ring "),
-        probe(DMA),
-        override(DMA, "acme-ring"),
-        probe(DMA),
-        override(DMA, "\n"),
-        unbind("acme-ring", DMA),
-        probe(DMA),
+        override(name, vfio_driver(name)),
+        bind(native, name, "ENODEV"),
+        probe(name),
+        override(name, native),
+        bind(native, name, "EBUSY"),
+        override(name, "none"),
+        unbind(native, name),
+        probe(name),
+        bind(native, name, "ENODEV"),
+        override(name, f"{native} "),
+        probe(name),
+        override(name, native),
+        probe(name),
+        override(name, "\n"),
+        unbind(native, name),
+        probe(name),
     ]
+
+
+def _an_override_moves_nothing() -> list[Operation]:
+    return moves_nothing(DMA, "acme-ring")
 
 
 def _an_override_lets_any_driver_take_a_device() -> list[Operation]:

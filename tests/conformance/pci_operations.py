@@ -34,6 +34,7 @@ from .operations import (
     group_node,
     hold,
     modprobe,
+    moves_nothing,
     open_,
     override,
     probe,
@@ -150,24 +151,7 @@ def _who_may_do_what() -> list[Operation]:
 
 
 def _an_override_moves_nothing() -> list[Operation]:
-    return [
-        override(ETHERNET, "vfio-pci"),
-        bind("e1000e", ETHERNET, "ENODEV"),
-        probe(ETHERNET),
-        override(ETHERNET, "e1000e"),
-        bind("e1000e", ETHERNET, "EBUSY"),
-        override(ETHERNET, "none"),
-        unbind("e1000e", ETHERNET),
-        probe(ETHERNET),
-        bind("e1000e", ETHERNET, "ENODEV"),
-        override(ETHERNET, "e1000e "),
-        probe(ETHERNET),
-        override(ETHERNET, "e1000e"),
-        probe(ETHERNET),
-        override(ETHERNET, "\n"),
-        unbind("e1000e", ETHERNET),
-        probe(ETHERNET),
-    ]
+    return moves_nothing(ETHERNET, "e1000e")
 
 
 def _what_bind_answers() -> list[Operation]:

@@ -25,7 +25,6 @@ LIST: list[dict[str, Any]] = [
     {"dt_path": ETHERNET_NODE, "policy": "vfio", "vfio_driver": "vfio-pci"},
     {"pci_address": DISK, "pci_id": NVME_ID, "policy": "no_autobind"},
 ]
-FILES = [f"pci-{ETHERNET}", f"pci-{DISK}"]
 WANTED = [VFIO, (None, "none")]
 
 
@@ -43,7 +42,7 @@ def test_driverctl_is_moved_from_without_a_function_leaving_its_driver(
     )
     assert functions(guest) == WANTED
     told = apply(inventory, LIST).refusal
-    assert f"driverctl: /etc/driverctl.d/{FILES[0]} sets vfio-pci at each boot" in told
+    assert f"driverctl: /etc/driverctl.d/pci-{ETHERNET} sets vfio-pci at each boot" in told
     assert [device["driverctl"]["entry"] for device in info(inventory, *FUNCTIONS)] == LIST
 
     before = guest.run("find /dev/vfio -type c -printf %i:").stdout
