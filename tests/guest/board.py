@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,9 @@ _FIRMWARE = (
     Path("/usr/share/AAVMF/AAVMF_CODE.fd"),
 )
 QEMU = "qemu-system-aarch64"
-MACHINE = (
+_MACHINE = (
     *("-machine", "virt,gic-version=3,iommu=smmuv3"),
     *("-cpu", "cortex-a57"),
-    *("-smp", "2"),
     *("-m", "1024"),
 )
 _RING = """\
@@ -46,6 +46,12 @@ class Hardware:
     devices: tuple[str, ...]
     spare_disks: int = 0
     spare_networks: int = 0
+    processors: int = 2
+
+    @property
+    def machine(self) -> tuple[str, ...]:
+        """QEMU's options for the machine itself."""
+        return (*_MACHINE, "-smp", str(self.processors))
 
     @property
     def can_be_saved(self) -> bool:
@@ -60,6 +66,8 @@ _FREE_SLOTS = Hardware(
         "virtio-net-pci,netdev=net,addr=0x2,romfile=",
     )
 )
+# A processor that waits for the answer of acme-mc does nothing else, and several can wait at once.
+_MANY_PROCESSORS = Hardware(devices=_FREE_SLOTS.devices, processors=4)
 # The root disk is the first, so that it is vda. The NVMe disk is on PCI, where its host bridge is
 # the platform device.
 _FULL_SLOTS = Hardware(
@@ -154,6 +162,7 @@ BOARDS = {
         Board("h", rings=2),
         Board("acpi", device_tree=False),
         Board("bench", rings=64, source="a"),
+        Board("buses", hardware=_MANY_PROCESSORS),
         Board("demo", rings=2, source="a"),
         Board("pci", hardware=_FUNCTIONS, parameters=_NO_DRIVER_FOR_THE_SCREEN),
         Board(
@@ -187,19 +196,25 @@ def source_text(board: Board) -> str:
     return "%s\n&{/soc} {\n%s};\n" % (written, rings)
 
 
+def _dump(machine: Sequence[str], folder: Path) -> str:
+    """Return QEMU's own device tree for a machine."""
+    log, compiled, text = folder / "build.log", folder / "virt.dtb", folder / "virt.dts"
+    dump = [QEMU, "-machine", machine[1] + ",dumpdtb=%s" % compiled, *machine[2:]]
+    # No network card: it is not in the device tree, and its boot ROM is a package of its own.
+    commands.call([*dump, "-display", "none", "-nic", "none"], log=log)
+    commands.call(["dtc", "-q", "-O", "dts", "-o", text, compiled], log=log)
+    return text.read_text()
+
+
 def _make(folder: Path) -> None:
     commands.require(QEMU, "dtc")
     log = folder / "build.log"
-    dump = [QEMU, "-machine", MACHINE[1] + ",dumpdtb=%s" % (folder / "virt.dtb"), *MACHINE[2:]]
-    # No network card: it is not in the device tree, and its boot ROM is a package of its own.
-    commands.call([*dump, "-display", "none", "-nic", "none"], log=log)
-    commands.call(
-        ["dtc", "-q", "-O", "dts", "-o", folder / "virt.dts", folder / "virt.dtb"], log=log
-    )
+    machines = {board.hardware.machine for board in BOARDS.values()}
+    texts = {machine: _dump(machine, folder) for machine in machines}
     for board in BOARDS.values():
         if board.device_tree:
             source = folder / (board.name + ".dts")
-            source.write_text((folder / "virt.dts").read_text() + source_text(board))
+            source.write_text(texts[board.hardware.machine] + source_text(board))
             compiled = folder / (board.name + ".dtb")
             commands.call(["dtc", "-q", "-O", "dtb", "-o", compiled, source], log=log)
 
@@ -213,11 +228,15 @@ def qemu_version() -> str:
 
 def device_trees() -> Artefact:
     """NAME.dtb for every board that has a device tree."""
-    texts = [source_text(board) for board in BOARDS.values() if board.device_tree]
+    texts = [
+        " ".join(board.hardware.machine) + source_text(board)
+        for board in BOARDS.values()
+        if board.device_tree
+    ]
     return Artefact(
         name="boards",
         purpose="making the boards' device trees (a second)",
-        recipe=[qemu_version(), " ".join(MACHINE), *texts],
+        recipe=[qemu_version(), *texts],
         make=_make,
     )
 

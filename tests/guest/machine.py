@@ -21,7 +21,7 @@ from pathlib import Path
 
 from . import commands
 from .artefacts import cache_folder
-from .board import MACHINE, QEMU, Board, firmware
+from .board import QEMU, Board, firmware
 from .build import Parts
 from .connection import HOST
 from .errors import GuestError
@@ -204,7 +204,7 @@ class Machine:
         initramfs = boot.initramfs or parts.initramfs
         early = ["-initrd", initramfs] if initramfs else []
         return [
-            *(QEMU, "-name", self.name, *MACHINE, *described),
+            *(QEMU, "-name", self.name, *board.hardware.machine, *described),
             *("-kernel", parts.image, "-append", " ".join(told), *early),
             # The overlay is thrown away at the next start, so nothing waits for the host's disk.
             *("-drive", "if=none,id=disk,format=qcow2,cache=unsafe,file=%s" % self.overlay),

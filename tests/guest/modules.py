@@ -4,8 +4,8 @@
 
 """The modules of a guest: its kernel's, and those that are built out of its tree.
 
-These are drivers of our own for devices that have no hardware behind them and, where the
-distribution's kernel lacks them, the VFIO drivers of its own source.
+These are drivers of our own for devices that have no hardware behind them, VFIO drivers of the
+distribution's own source that its kernel lacks, and the VFIO driver of the CDX bus with a repair.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from . import commands
 from .artefacts import Artefact
 from .kernel import kernel
-from .packages import Series
+from .packages import Series, kernel_source
 from .small_kernel import MAKE
 
 _SOURCES = Path(__file__).with_name("modules")
@@ -42,6 +42,10 @@ _VFIO_OPTIONS = (
     "CONFIG_VFIO_PCI=",
     "CONFIG_VFIO_FSL_MC=",
 )
+# Since 6.6 Linux requires this of all VFIO drivers if there is IOMMUFD; vfio-cdx lacks it up to 7.2
+# and binds to no device then: __vfio_register_dev in drivers/vfio/vfio_main.c.
+_ATTACH = "\t.attach_ioas\t= vfio_iommufd_physical_attach_ioas,\n"
+_DETACH = "\t.detach_ioas\t= vfio_iommufd_physical_detach_ioas,\n"
 # Found by depmod before the kernel's own of the same name.
 _ADDED = "updates"
 
@@ -66,11 +70,25 @@ def _make(series: Series, folder: Path) -> None:
     if series.stock:
         commands.call(["cp", "-r", kernel(series).ensure() / "vfio", work], log=log)
         _build(series, work / "vfio", _VFIO_OPTIONS, log)
+    else:
+        _extract_vfio_cdx(series, work, log)
+        _build(series, work / "cdx", ["CONFIG_VFIO_CDX=m"], log)
     (version / _ADDED).mkdir()
     for module in sorted(work.rglob("*.ko")):
         module.rename(version / _ADDED / module.name)
     commands.call(["rm", "-r", work], log=log)
     commands.call(["depmod", "-b", folder / "tree", version.name], log=log)
+
+
+def _extract_vfio_cdx(series: Series, work: Path, log: Path) -> None:
+    """Extract the source of vfio-cdx into ``work``/cdx, and add what it lacks."""
+    archive = kernel_source(series).ensure() / "linux.tar.xz"
+    members = ["--strip-components=3", "--wildcards", "*/drivers/vfio/cdx"]
+    commands.call(["tar", "-xJf", archive, "-C", work, *members], log=log)
+    main = work / "cdx/main.c"
+    source = main.read_text()
+    if _DETACH not in source:
+        main.write_text(source.replace(_ATTACH, _ATTACH + _DETACH))
 
 
 def modules(series: Series) -> Artefact:

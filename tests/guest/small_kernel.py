@@ -35,6 +35,8 @@ _FOR_MODULES = (
     "arch/arm64/include",
     "arch/arm64/kernel/vdso",
     "tools/include",
+    # What a controller of the CDX bus includes.
+    "drivers/cdx/cdx.h",
 )
 
 

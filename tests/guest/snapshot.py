@@ -35,7 +35,7 @@ def snapshot(board: Board, parts: Parts, make: Callable[[Path], None]) -> Artefa
             *([device_tree] if board.device_tree else []),
             qemu_version(),
             # The machine's command line, which a restored guest must share.
-            *(*board.hardware.devices, *board.parameters),
+            *(*board.hardware.machine, *board.hardware.devices, *board.parameters),
             Path(__file__).with_name("machine.py"),
         ],
         make=make,

@@ -36,9 +36,9 @@ def tree_path(path):
     except OSError:
         return None
 devices = {}
-for bus in ("platform", "amba", "pci"):
+for bus in ("platform", "amba", "pci", "fsl-mc", "cdx"):
     folder = "/sys/bus/%s/devices" % bus
-    for name in os.listdir(folder):
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
         # A helper device comes and goes with the driver that made it, under a new name each time.
         if name.endswith(".auto"):
             continue
@@ -90,7 +90,7 @@ class Device(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """All platform, AMBA and PCI devices but drivers' helpers, and the names in /dev/vfio."""
+    """All devices of five buses but drivers' helpers, and the names in /dev/vfio."""
 
     devices: list[Device]
     nodes: list[str]

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * An IOMMU that translates nothing and cannot tell its devices apart, so that all of them are in
- * one group, which the SMMUv3 of the guest does not do with platform devices.
+ * one group, which the SMMUv3 of the guest does not do with platform devices. The objects of each
+ * container on the fsl-mc bus are in a group with it, as they are behind the SMMU of NXP's chips.
  */
+#include <linux/fsl/mc.h>
 #include <linux/iommu.h>
 #include <linux/mod_devicetable.h>
 #include <linux/module.h>
@@ -47,6 +49,11 @@ static struct iommu_device *acme_iommu_probe_device(struct device *dev)
 	return &acme_iommu;
 }
 
+static struct iommu_group *acme_iommu_device_group(struct device *dev)
+{
+	return dev_is_fsl_mc(dev) ? fsl_mc_device_group(dev) : generic_single_device_group(dev);
+}
+
 static int acme_iommu_of_xlate(struct device *dev, const struct of_phandle_args *args)
 {
 	return iommu_fwspec_add_ids(dev, args->args, 1);
@@ -63,7 +70,7 @@ static const struct iommu_ops acme_iommu_ops = {
 	.blocked_domain = &acme_iommu_blocked,
 	.capable = acme_iommu_capable,
 	.probe_device = acme_iommu_probe_device,
-	.device_group = generic_single_device_group,
+	.device_group = acme_iommu_device_group,
 	.of_xlate = acme_iommu_of_xlate,
 	.def_domain_type = acme_iommu_def_domain_type,
 #if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
