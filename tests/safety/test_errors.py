@@ -448,6 +448,9 @@ ALONE = {
     "can have … virtual functions, but sriov_numvfs is",
     "cannot set sriov_numvfs",
     "a change of sriov_numvfs removes it",
+    # In tests/integration/test_other_buses.py, because they require these buses.
+    "cannot be bound to VFIO by itself",
+    "which the list takes from its driver",
     # In test_carriers.py.
     "The next boot unbinds devices that are in use",
 }

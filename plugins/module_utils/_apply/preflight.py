@@ -27,7 +27,7 @@ from .._system.files import is_group
 from .._system.host import Host
 from . import symlinks
 from .planner import Plan, plan_devices
-from .readiness import explain_permanent_drivers, unreadiness, unready_at_boot
+from .readiness import explain_permanent_drivers, in_containers, unreadiness, unready_at_boot
 from .run_lock import RunLock
 
 _NO_ROOT = "Root privileges are required on the target. Set `become: true`"
@@ -70,6 +70,7 @@ def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problem
         *plan.link_conflicts,
         *map(Problem, _find_obstacles(host, lock, plan)),
         *unready,
+        *in_containers(host.sysfs, [*plan.devices, *boot.plans]),
         *explain_permanent_drivers(host.sysfs, host.kmod, host.files, [*plan.working, *boot.plans]),
         *(
             problem

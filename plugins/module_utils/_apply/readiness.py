@@ -13,7 +13,7 @@ from typing import Sequence
 from .._boot.modprobe_d import Line, value_at_boot
 from .._discovery.acpi_iort import translates
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding, is_built_in_driver
-from .._discovery.devices import parent_on_bus, sysfs_dir
+from .._discovery.devices import container_of, parent_on_bus, sysfs_dir
 from .._discovery.driver_names import NO_MODULES, misnamed, not_registered
 from .._discovery.pci_iommus import lacks_iommu
 from .._discovery.vfio import (
@@ -27,7 +27,7 @@ from .._discovery.vfio import (
 )
 from .._model.buses import BUSES, RESETTING, is_vfio_driver
 from .._model.device import Identity
-from .._model.policy import DEFAULT, VFIO_PARAMETERS, VfioSettings
+from .._model.policy import DEFAULT, NO_AUTOBIND, VFIO_PARAMETERS, VfioSettings
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Obstacle, Problem, StepKind
 from .._system.files import KERNEL_COMMAND_LINE, Files
 from .._system.kmod import Kmod
@@ -66,6 +66,10 @@ _NO_FIRMWARE_ID = (
 _BRIDGE = (
     "%s is a PCI bridge (%s), and all functions behind it depend on its driver. Select those that "
     "are meant; bridges of their IOMMU group may keep their driver"
+)
+_IN_CONTAINER = (
+    "%s is in %s, which the list takes from its driver: the kernel then removes all devices in it, "
+    "and only VFIO adds them again, for itself. Remove one of the two entries"
 )
 _NO_UNIT = "%s cannot be bound to VFIO by itself: VFIO takes %s%s. %s"
 _NO_RESET_AT_BOOT = (
@@ -115,6 +119,22 @@ def _bridges(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
         if plan.policy.kind != DEFAULT
         for bridge in [_bridge(sysfs, plan.device)]
         if bridge
+    ]
+
+
+def in_containers(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
+    """Return which devices another entry of the list makes disappear; one sentence each."""
+    taken = {
+        plan.device.name_on_bus
+        for plan in plans
+        if plan.is_for_vfio or plan.policy.kind == NO_AUTOBIND
+    }
+    return [
+        Problem(_IN_CONTAINER % (plan.device.label, container.partition("/")[2]), plan.device)
+        for plan in plans
+        if plan.policy.kind != DEFAULT
+        for container in [container_of(sysfs, plan.device)]
+        if container in taken
     ]
 
 

@@ -30,6 +30,15 @@ def parent_on_bus(sysfs: Sysfs, device: Identity) -> str | None:
     return next((parent for parent in parents if sysfs.exists(known + parent)), None)
 
 
+def container_of(sysfs: Sysfs, device: Identity) -> str | None:
+    """Return the device ("bus/name") without whose driver this one is not there, or None."""
+    bus = BUSES.get(device.bus)
+    if bus is None or bus.vfio_unit is None or not bus.vfio_unit.has_others:
+        return None
+    parent = parent_on_bus(sysfs, device)
+    return "%s/%s" % (device.bus, parent) if parent else None
+
+
 def has_devices(sysfs: Sysfs) -> bool:
     """Return whether there is a /sys with devices, which an image or a container may lack."""
     return any(sysfs.exists("bus/%s/devices" % bus) for bus in BUSES)

@@ -15,7 +15,7 @@ from .._model.policy import VfioSettings
 from .._model.steps import DevicePlan
 from .._system.kmod import Kmod, canonical_name
 from .._system.sysfs import Sysfs
-from .devices import sysfs_dir
+from .devices import container_of, sysfs_dir
 
 RESET_REQUIRED = "module/%s/parameters/reset_required" % RESETTING.vfio_module
 NOIOMMU_PARAMETER = "enable_unsafe_noiommu_mode"
@@ -104,17 +104,21 @@ def modalias(sysfs: Sysfs, device: Identity) -> str:
 
 
 class Sibling(NamedTuple):
-    """A device of the same IOMMU group whose driver keeps VFIO from using the group."""
+    """A device of the same IOMMU group whose driver keeps VFIO from using the group.
+
+    ``container`` is the device without whose driver it is not there, or None.
+    """
 
     name: str
     driver: str
     group: str
+    container: str | None
 
 
 def native_siblings(sysfs: Sysfs, device: Identity) -> list[Sibling]:
     """Return those who share the IOMMU group and are on a driver that does DMA of its own.
 
-    ``name`` is "bus/name". Before Linux 7 a device has its group from its first probe on, so that
+    Names are "bus/name". Before Linux 7 a device has its group from its first probe on, so that
     nothing is known of one that no driver was tried on.
     """
     group = sysfs_dir(device) + "/iommu_group"
@@ -126,9 +130,10 @@ def native_siblings(sysfs: Sysfs, device: Identity) -> list[Sibling]:
     for member in members:
         member_dir = "%s/devices/%s" % (group, member)
         driver = sysfs.link_name(member_dir + "/driver")
-        name = "%s/%s" % (sysfs.link_name(member_dir + "/subsystem"), member)
-        if driver and name != device.name_on_bus and not _leaves_dma_alone(driver):
-            siblings.append(Sibling(name, driver, number))
+        other = Identity(sysfs.link_name(member_dir + "/subsystem") or "", member)
+        if driver and other.name_on_bus != device.name_on_bus and not _leaves_dma_alone(driver):
+            container = container_of(sysfs, other)
+            siblings.append(Sibling(other.name_on_bus, driver, number, container))
     return siblings
 
 
@@ -154,6 +159,9 @@ def why_not_bound(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str
 def _why_invalid(sysfs: Sysfs, device: Identity) -> str:
     path = sysfs_dir(device)
     group = sysfs.link_name(path + "/iommu_group")
+    defect = BUSES[device.bus].vfio_defect
+    if group and defect:
+        return defect
     if group:
         return (
             "It is in IOMMU group %s, and either the IOMMU is not cache coherent for it, or "

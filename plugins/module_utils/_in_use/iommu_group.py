@@ -33,4 +33,6 @@ class IommuGroup(UseKind):
             )
             for sibling in native_siblings(self.sysfs, device)
             if sibling.name not in leaving
+            and sibling.container != device.name_on_bus
+            and sibling.container not in leaving
         ]

@@ -35,12 +35,14 @@ class Unit(NamedTuple):
     """What VFIO takes on a bus of which it does not take every device.
 
     ``names`` is a pattern of fnmatch for the names of such devices, ``taken`` what they are, and
-    ``remedy`` what to do about a device with another name, as a sentence.
+    ``remedy`` what to do about a device with another name, as a sentence. If it ``has_others``, the
+    devices below it on the bus are there only while it has a driver, and are VFIO's with it.
     """
 
     names: str
     taken: str
     remedy: str
+    has_others: bool = False
 
 
 class Bus(NamedTuple):
@@ -51,10 +53,11 @@ class Bus(NamedTuple):
     on. If it ``vfio_resets``, it asks for a function that resets the device, unless its parameter
     reset_required is off; ``vfio_variants`` are the ends of the names of drivers that VFIO has for
     some devices alone. If it ``vfio_needs_firmware``, that driver takes no device of which firmware
-    says nothing; if there is a ``vfio_unit``, it takes only such devices. ``identified_by`` are the
-    fields of Identity that its devices can have; if firmware gives none, drivers are matched by
-    what ``match_kind`` says. If the bus ``hides_owners``, a driver of a module can look like one
-    that is built in.
+    says nothing; if there is a ``vfio_unit``, it takes only such devices. ``vfio_defect`` is why
+    that driver may reject every device (EINVAL), with a remedy. ``identified_by`` are the fields of
+    Identity that its devices can have; if firmware gives none, drivers are matched by what
+    ``match_kind`` says. If the bus ``hides_owners``, a driver of a module can look like one that is
+    built in.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Bus(NamedTuple):
     vfio_variants: tuple[str, ...] = ()
     vfio_needs_firmware: bool = True
     vfio_unit: Unit | None = None
+    vfio_defect: str | None = None
     identified_by: Sequence[str] = _FIRMWARE
     match_kind: str = BY_NAME
     modalias: Callable[[ReadAttribute], str] = _modalias
@@ -114,11 +118,13 @@ _ALL = (
         vfio_driver="vfio-fsl-mc",
         vfio_needs=("vfio",),
         vfio_needs_firmware=False,
-        # vfio_fsl_mc_probe in drivers/vfio/fsl-mc, which binds to the objects as well.
+        # vfio_fsl_mc_probe in drivers/vfio/fsl-mc, which binds to the objects as well; dprc_remove
+        # in drivers/bus/fsl-mc, which removes them.
         vfio_unit=Unit(
             "dprc.*",
             "a container (dprc) with all objects in it",
             "Select a container that has the objects for user space, and no others",
+            has_others=True,
         ),
         identified_by=(),
         match_kind=BY_BUS_ID,
@@ -131,6 +137,10 @@ _ALL = (
         vfio_needs_firmware=False,
         # The device of a bus, cdx-00, matches no driver: cdx_bus_match in drivers/cdx/cdx.c.
         vfio_unit=Unit("cdx-*:*", "the devices of a bus (cdx-00:00)", "Select these devices"),
+        # __vfio_register_dev in drivers/vfio/vfio_main.c, since Linux 6.6.
+        vfio_defect="vfio-cdx of Linux 6.6 to at least 7.2 lacks detach_ioas, which kernels with "
+        "CONFIG_IOMMUFD require of VFIO drivers. Use a kernel without CONFIG_IOMMUFD, or one whose "
+        "vfio-cdx has it",
         identified_by=(),
         match_kind=BY_BUS_ID,
     ),

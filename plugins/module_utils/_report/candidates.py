@@ -187,6 +187,8 @@ class Candidates:
         obstacles = []
         for sibling in native_siblings(self._host.sysfs, device):
             other = self._by_name.get(sibling.name)
+            if sibling.container == device.name_on_bus:
+                continue
             if other is not None and not self._own_obstacles(other):
                 continue
             brief = "shares IOMMU group %s with %s (%s), which cannot be bound to VFIO" % (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,60 @@ def test_the_device_of_a_cdx_bus_cannot_be_bound_to_vfio(tmp_path: Path) -> None
     )
     outcome = board.check([{"name": "cdx-00:00", "policy": "vfio"}])
     assert [told.after.driver for told in outcome.devices] == ["vfio-cdx"]
+
+
+def board_with_container(directory: Path) -> Board:
+    """Return a board with a container and its objects in one IOMMU group, on native drivers."""
+    board = board_with_vfio(directory, "fsl-mc", {})
+    add = partial(board.kernel.add_device, path=None, bus="fsl-mc", iommus=True)
+    add("dprc.2")
+    add("dprc.3")
+    for name, parent in (("dpni.2", "dprc.2"), ("dpio.2", "dprc.2"), ("dpni.3", "dprc.3")):
+        add(name, parent=parent, group="dprc.2")
+    native = Driver("acme-native", "fsl-mc", devices=("dprc.2", "dprc.3", "dpni.2", "dpni.3"))
+    board.kernel.register(native)
+    return board
+
+
+def test_the_objects_of_a_container_do_not_keep_it_from_vfio(tmp_path: Path) -> None:
+    board = board_with_container(tmp_path)
+    with pytest.raises(PolicyError) as caught:
+        board.check([{"name": "dprc.2", "policy": "vfio"}])
+    (problem,) = caught.value.problems
+    assert "fsl-mc/dpni.3 of the same IOMMU group" in problem
+    containers = [{"name": name, "policy": "vfio"} for name in ("dprc.2", "dprc.3")]
+    outcome = board.check(containers)
+    assert [told.after.driver for told in outcome.devices] == ["vfio-fsl-mc"] * 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"runtime": False}])
+@pytest.mark.parametrize("policy", ["vfio", "no_autobind"])
+def test_an_object_is_not_in_a_list_with_its_container(
+    tmp_path: Path, policy: str, settings: dict[str, Any]
+) -> None:
+    board = board_with_container(tmp_path)
+    devices = [
+        {"name": "dprc.2", "policy": policy},
+        {"name": "dprc.3", "policy": policy},
+        {"name": "dpio.2", "policy": "no_autobind"},
+    ]
+    with pytest.raises(PolicyError) as caught:
+        board.check(devices, **settings)
+    (problem,) = caught.value.problems
+    assert problem == (
+        "fsl-mc device dpio.2 is in dprc.2, which the list takes from its driver: the kernel then "
+        "removes all devices in it, and only VFIO adds them again, for itself. Remove one of the "
+        "two entries"
+    )
+
+
+def test_an_object_is_in_a_list_with_the_driver_of_its_container(tmp_path: Path) -> None:
+    board = board_with_container(tmp_path)
+    board.apply(
+        [
+            {"name": "dprc.2", "policy": "driver", "driver": "acme-native"},
+            {"name": "dpni.2", "policy": "no_autobind"},
+        ]
+    )
+    assert board.kernel.binding("dprc.2") == ("acme-native", "acme-native")
+    assert board.kernel.binding("dpni.2") == (None, "none")
