@@ -230,7 +230,8 @@ class Pci:
 
     def _files(self, function: Function, device: Device, *, is_virtual: bool) -> dict[str, File]:
         last_bus = self._buses.last_bus(function)
-        slot = [other for other in self._functions if other.slot == function.address.slot]
+        first = function.address.devfn & ~7
+        slot = [function.address._replace(devfn=first + number) for number in range(8)]
         files = {
             **show_identity(function, last_bus),
             **ResetMethods(function.resets).files(),
@@ -238,7 +239,7 @@ class Pci:
                 function,
                 last_bus,
                 is_virtual=is_virtual,
-                is_multifunction=not is_virtual and len(slot) > 1,
+                is_multifunction=not is_virtual and len(self._functions.keys() & slot) > 1,
             ),
             "power_state": File(partial(self._show_power, function, device)),
         }
