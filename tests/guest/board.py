@@ -33,6 +33,16 @@ _RING = """\
             iommus = <&{/smmuv3@9050000} 0x2%(index)02x>;
         };
 """
+_ENGINE = """\
+        engine@b2%(index)02x000 {
+            compatible = "acme,engine", "arm,primecell";
+            reg = <0x0 0x0b2%(index)02x000 0x0 0x1000>;
+            arm,primecell-periphid = <0x00099999>;
+            clocks = <&{/apb-pclk}>;
+            clock-names = "apb_pclk";
+            iommus = <&{/smmuv3@9050000} 0x4%(index)02x>;
+        };
+"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,14 @@ _FREE_SLOTS = Hardware(
 )
 # A processor that waits for the answer of acme-mc does nothing else, and several can wait at once.
 _MANY_PROCESSORS = Hardware(devices=_FREE_SLOTS.devices, processors=4)
+# For measuring, beside rings and engines: functions without a driver that QEMU can save, each in a
+# slot of its own, so that each has a group of its own.
+_MANY_FUNCTIONS = Hardware(
+    devices=(
+        *_FREE_SLOTS.devices,
+        *("pvpanic-pci,addr=0x%x" % slot for slot in range(0x3, 0x3 + 24)),
+    )
+)
 # The root disk is the first, so that it is vda. The NVMe disk is on PCI, where its host bridge is
 # the platform device.
 _FULL_SLOTS = Hardware(
@@ -137,12 +155,14 @@ _NO_DRIVER_FOR_THE_SCREEN = ("module_blacklist=amdgpu",)
 class Board:
     """How the firmware describes the machine: a device tree, or ACPI when there is none.
 
-    ``source`` is the board that it has its platform and AMBA devices from; ``parameters`` are added
-    to the kernel's command line.
+    ``source`` is the board that it has its platform and AMBA devices from, beside ``rings`` on the
+    platform bus and ``engines`` on the AMBA bus; ``parameters`` are added to the kernel's command
+    line.
     """
 
     name: str
     rings: int = 0
+    engines: int = 0
     device_tree: bool = True
     hardware: Hardware = _FREE_SLOTS
     source: str = ""
@@ -161,7 +181,7 @@ BOARDS = {
         Board("g", rings=1),
         Board("h", rings=2),
         Board("acpi", device_tree=False),
-        Board("bench", rings=64, source="a"),
+        Board("bench", rings=64, engines=16, hardware=_MANY_FUNCTIONS, source="a"),
         Board("buses", hardware=_MANY_PROCESSORS),
         Board("demo", rings=2, source="a"),
         Board("pci", hardware=_FUNCTIONS, parameters=_NO_DRIVER_FOR_THE_SCREEN),
@@ -191,9 +211,10 @@ def board_named(name: str) -> Board:
 
 def source_text(board: Board) -> str:
     """Return what is added to QEMU's own device tree."""
-    rings = "".join(_RING % {"index": index} for index in range(board.rings))
+    devices = [_RING % {"index": index} for index in range(board.rings)]
+    devices += [_ENGINE % {"index": index} for index in range(board.engines)]
     written = (_SOURCES / ((board.source or board.name) + ".dts")).read_text()
-    return "%s\n&{/soc} {\n%s};\n" % (written, rings)
+    return "%s\n&{/soc} {\n%s};\n" % (written, "".join(devices))
 
 
 def _dump(machine: Sequence[str], folder: Path) -> str:
