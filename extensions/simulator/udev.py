@@ -27,6 +27,8 @@ from .programs import PROGRAMS, operands, sed
 from .tree import File, Link
 
 _DEV, _SYS = "/dev/vfio/", "/sys/"
+# udev_replace_chars in src/shared/udev-util.c.
+_REPLACED = re.compile(r"[^0-9A-Za-z#+\-.:=@_/ ]")
 _TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]+)\})?(==|!=|\+=|=)"((?:[^"\\]|\\.)*)"')
 
 
@@ -46,6 +48,8 @@ class Event(NamedTuple):
     device: Device
     properties: dict[str, str]
     programs: list[list[str]]
+    # Those of the present rule.
+    options: set[str]
     # The name of the device's own node, if the event is of that node.
     node: str | None = None
 
@@ -74,7 +78,7 @@ def parse(text: str) -> list[list[Token]]:
 def event_of(action: str, device: Device) -> Event:
     """Return the event that the kernel would send for a device now."""
     properties = dict(line.partition("=")[::2] for line in uevent_properties(device))
-    return Event(action, device, {**properties, "SUBSYSTEM": device.bus}, [])
+    return Event(action, device, {**properties, "SUBSYSTEM": device.bus}, [], set())
 
 
 class Udev:
@@ -125,7 +129,7 @@ class Udev:
             own = {"SUBSYSTEM": "vfio-dev"}
             if self._machine.vfio.nodes.find(f"devices/{name}"):
                 own["DEVNAME"] = f"{_DEV}devices/{name}"
-            self.run(Event("add", event.device, {**inherited, **own}, [], name))
+            self.run(Event("add", event.device, {**inherited, **own}, [], set(), name))
 
     def run(self, event: Event) -> None:
         """Run the rules for one event, without the events that result from it."""
@@ -134,6 +138,7 @@ class Udev:
             if label and Token("LABEL", None, "=", label) not in rule:
                 continue
             label = None
+            event.options.clear()
             for token in rule:
                 if not self._meets(event, token):
                     break
@@ -162,8 +167,13 @@ class Udev:
             event.programs.append(_filled(event, token.value).split())
         elif token.key == "MODE" and event.node:
             self._change(["/bin/chmod", "--", token.value, event.properties["DEVNAME"]])
+        elif token.key == "OPTIONS":
+            event.options.add(token.value)
         elif token.key == "SYMLINK":
-            self._link(f"/dev/{_filled(event, token.value)}", f"../{event.name}")
+            name = _filled(event, token.value)
+            if "string_escape=none" not in event.options:
+                name = _REPLACED.sub("_", name)
+            self._link(f"/dev/{name}", f"../{event.name}")
         elif (token.key, token.attribute) == ("IMPORT", "program"):
             told = self._play(event, _filled(event, token.value).split())
             name, _equals, value = told.partition("=")

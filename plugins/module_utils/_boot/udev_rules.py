@@ -90,11 +90,13 @@ ATTR{subsystem/drivers_probe}="$kernel"
 LABEL="armfleet_vfio_end"
 """
 
-# Of the nodes that devices of the list have for themselves, and of no others.
+# Of the nodes that devices of the list have for themselves, and of no others. Without the option, a
+# link's name has "_" where a path has ",", as that of each PCI function.
 _NODE_ACCESS = 'SUBSYSTEM=="vfio-dev", ENV{ARMFLEET_VFIO_POLICY}=="vfio", %s\n'
 _NODE_LINK = """\
 SUBSYSTEM=="vfio-dev", ENV{DEVNAME}!="", ENV{%(key)s}=="?*", \
-ENV{%(key)s}!="*[!0-9A-Za-z:,._+@#-]*", SYMLINK+="vfio/devices/by-%(kind)s/$env{%(key)s}"
+ENV{%(key)s}!="*[!0-9A-Za-z:,._+@#-]*", OPTIONS="string_escape=none", \
+SYMLINK+="vfio/devices/by-%(kind)s/$env{%(key)s}"
 """
 # Of the nodes of their groups, which udev knows by their devices alone.
 _GROUP_ACCESS = """\

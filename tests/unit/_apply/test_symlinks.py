@@ -251,6 +251,15 @@ def test_the_rules_name_a_device_of_acpi_by_its_path_there(tmp_path: Path) -> No
     assert links(board) == right
 
 
+def test_the_rules_keep_the_comma_of_a_path(board: Board) -> None:
+    board.kernel.add_device("5.eth", "/pcie@1/eth@5,0", ("acme,eth",), iommus=True)
+    apply(board, {"dt_path": "/pcie@1/eth@5,0", "policy": "vfio"})
+    right = links(board)
+    assert set(right) == {"by-path/pcie@1:eth@5,0", "devices/by-path/pcie@1:eth@5,0"}
+    coldplug(without_links(board).kernel, board.kmod, board.file(RULES) or "")
+    assert links(board) == right
+
+
 def test_the_rules_remove_links_when_the_device_is_unbound_and_make_them_when_it_is_back(
     board: Board,
 ) -> None:
