@@ -82,6 +82,8 @@ def parts(depth: str) -> list[Part]:
     by_night = [
         *boots("6.12"),
         *boots("7"),
+        pci("6.12"),
+        pci("7"),
         pytest("integration-debian", *main_job, kernels="debian"),
     ]
     return [
