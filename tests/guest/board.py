@@ -47,7 +47,7 @@ _ENGINE = """\
 
 @dataclass(frozen=True)
 class Hardware:
-    """What QEMU adds to its machine: the values of its option -device, in their order.
+    """What QEMU's machine consists of; ``devices`` are values of its option -device, in order.
 
     The root disk is the drive ``disk``, the network with ssh the netdev ``net``. Spare disks are
     the drives ``spare0``, ``spare1`` and so on; as many networks of these names lead nowhere.
