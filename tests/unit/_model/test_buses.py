@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -261,3 +263,24 @@ def test_an_object_is_in_a_list_with_the_driver_of_its_container(tmp_path: Path)
     )
     assert board.kernel.binding("dprc.2") == ("acme-native", "acme-native")
     assert board.kernel.binding("dpni.2") == (None, "none")
+
+
+def test_the_network_of_an_object_keeps_its_container_from_vfio(tmp_path: Path) -> None:
+    board = board_with_container(tmp_path)
+    board.kernel.put("devices/platform/dprc.2/dpni.2/net/eth1/flags", "0x1003\n")
+    containers = [{"name": name, "policy": "vfio"} for name in ("dprc.2", "dprc.3")]
+    with pytest.raises(PolicyError) as caught:
+        board.apply(containers)
+    (problem,) = caught.value.problems
+    assert problem.startswith("fsl-mc device dprc.2 is in use: network interface eth1 is up")
+    assert not board.kernel.writes
+
+
+def test_vfio_cdx_that_rejects_every_device_is_explained(tmp_path: Path) -> None:
+    board = board_with_vfio(tmp_path, "cdx", {"cdx-00:00": None})
+    (driver,) = board.kmod.modules["vfio_cdx"].drivers
+    board.kernel.register(replace(driver, probe={"*": errno.EINVAL}))
+    with pytest.raises(PolicyError) as caught:
+        board.apply([{"name": "cdx-00:00", "policy": "vfio"}])
+    assert "lacks detach_ioas, which kernels with CONFIG_IOMMUFD require" in str(caught.value)
+    assert board.kernel.binding("cdx-00:00") == (None, None)
