@@ -272,7 +272,9 @@ def _tier(depth: str) -> int:
     except asyncio.CancelledError:
         print("suite: interrupted; all running parts have ended")
         return 130
-    _print_table(verdicts.values(), time.monotonic() - began)
+    # Whichever of two parts ended first.
+    in_order = [verdicts[part.name] for part in [*SHARED, *chosen] if part.name in verdicts]
+    _print_table(in_order, time.monotonic() - began)
     return any(not verdict.is_passed for verdict in verdicts.values())
 
 

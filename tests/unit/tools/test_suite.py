@@ -250,14 +250,17 @@ def test_a_tree_that_is_changed_while_a_part_runs_has_not_passed_it(suite: Suite
 def test_what_could_not_be_run_is_named_with_the_reason(suite: Suite) -> None:
     missing = "Python interpreter 3.10 not found"
     skipped_session = f"nox > * matrix-2.16: skipped ({missing}), took 0 seconds"
-    suite.write("parts/first", f"echo '{skipped_session}'\n")
+    # It ends after the second, and is named before it.
+    wait = "until ls ../../../suite/passed/second-* > /dev/null 2>&1; do :; done\n"
+    suite.write("parts/first", f"{wait}echo '{skipped_session}'\n")
     whole_file = (
         '<testcase classname="" name="tests.odd.test_fuse" time="0.0">'
         '<skipped message="collection skipped">'
         "('/a/tests/odd/test_fuse.py', 24, 'Skipped: hosts need root and /dev/fuse')"
         "</skipped></testcase>"
     )
-    suite.write("parts/second", skipped("udevadm is too old") + RESULTS % ("whole", whole_file))
+    results = skipped("udevadm is too old") + RESULTS % ("whole", whole_file)
+    suite.write("parts/second", results)
     lines = suite.suite("test").stdout.splitlines()
     begin = lines.index("Not run:")
     assert lines[begin + 1 : begin + 4] == [
