@@ -61,6 +61,7 @@ def test_the_suggested_list_binds_each_candidate(guest: Guest, inventory: Path) 
         assert machine.at(device["dt_path"]).driver in VFIO, device
 
 
+@pytest.mark.nightly
 def test_each_kind_of_refusal_is_that_of_a_run(inventory: Path) -> None:
     by_kinds = {
         tuple(reason["kind"] for reason in device["why_not"]): device

@@ -235,6 +235,7 @@ def test_after_a_reboot_everything_is_as_it_was(guest: Guest, inventory: Path) -
     assert links == [f"../{group}" for group in groups]
 
 
+@pytest.mark.nightly
 def test_the_users_choice_of_a_vfio_driver_wins(guest: Guest, inventory: Path) -> None:
     chosen = [
         {**entry, "vfio_driver": "vfio-pci"} if entry.get("pci_id") == EDU_ID else entry
