@@ -41,6 +41,10 @@ class Token(NamedTuple):
     value: str
 
 
+# Wherever it is in a rule, names of links are as the rule has them.
+_UNCHANGED = Token("OPTIONS", None, "=", "string_escape=none")
+
+
 class Event(NamedTuple):
     """An event of a device, as the kernel sends it."""
 
@@ -48,8 +52,6 @@ class Event(NamedTuple):
     device: Device
     properties: dict[str, str]
     programs: list[list[str]]
-    # Those of the present rule.
-    options: set[str]
     # The name of the device's own node, if the event is of that node.
     node: str | None = None
 
@@ -78,7 +80,7 @@ def parse(text: str) -> list[list[Token]]:
 def event_of(action: str, device: Device) -> Event:
     """Return the event that the kernel would send for a device now."""
     properties = dict(line.partition("=")[::2] for line in uevent_properties(device))
-    return Event(action, device, {**properties, "SUBSYSTEM": device.bus}, [], set())
+    return Event(action, device, {**properties, "SUBSYSTEM": device.bus}, [])
 
 
 class Udev:
@@ -129,7 +131,7 @@ class Udev:
             own = {"SUBSYSTEM": "vfio-dev"}
             if self._machine.vfio.nodes.find(f"devices/{name}"):
                 own["DEVNAME"] = f"{_DEV}devices/{name}"
-            self.run(Event("add", event.device, {**inherited, **own}, [], set(), name))
+            self.run(Event("add", event.device, {**inherited, **own}, [], name))
 
     def run(self, event: Event) -> None:
         """Run the rules for one event, without the events that result from it."""
@@ -138,16 +140,15 @@ class Udev:
             if label and Token("LABEL", None, "=", label) not in rule:
                 continue
             label = None
-            event.options.clear()
             for token in rule:
-                if not self._meets(event, token):
+                if not self._meets(event, token, rule):
                     break
                 if token.key == "GOTO":
                     label = token.value
         for words in event.programs:
             self._play(event, words)
 
-    def _meets(self, event: Event, token: Token) -> bool:
+    def _meets(self, event: Event, token: Token, rule: list[Token]) -> bool:
         if token.key == "PROGRAM":
             event.properties["$result"] = self._play(event, _filled(event, token.value).split())
             return bool(event.properties["$result"])
@@ -155,10 +156,10 @@ class Udev:
             return False
         if token.operator in ("==", "!="):
             return self._matches(event, token) == (token.operator == "==")
-        self._act(event, token)
+        self._act(event, token, rule)
         return True
 
-    def _act(self, event: Event, token: Token) -> None:
+    def _act(self, event: Event, token: Token, rule: list[Token]) -> None:
         if token.key == "ENV" and token.attribute:
             event.properties[token.attribute] = _filled(event, token.value)
         elif token.key == "ATTR" and token.attribute:
@@ -167,11 +168,9 @@ class Udev:
             event.programs.append(_filled(event, token.value).split())
         elif token.key == "MODE" and event.node:
             self._change(["/bin/chmod", "--", token.value, event.properties["DEVNAME"]])
-        elif token.key == "OPTIONS":
-            event.options.add(token.value)
         elif token.key == "SYMLINK":
             name = _filled(event, token.value)
-            if "string_escape=none" not in event.options:
+            if _UNCHANGED not in rule:
                 name = _REPLACED.sub("_", name)
             self._link(f"/dev/{name}", f"../{event.name}")
         elif (token.key, token.attribute) == ("IMPORT", "program"):
