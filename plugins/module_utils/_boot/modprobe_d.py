@@ -16,15 +16,8 @@ from .. import _text
 from .._model.buses import BUSES
 from .._model.policy import VFIO_PARAMETERS
 from .._system.files import KERNEL_COMMAND_LINE, Files
-from .._system.kmod import canonical_name
+from .._system.kmod import CONFIGURATION, canonical_name
 
-_DIRECTORIES = (
-    "/etc/modprobe.d",
-    "/run/modprobe.d",
-    "/usr/local/lib/modprobe.d",
-    "/usr/lib/modprobe.d",
-    "/lib/modprobe.d",
-)
 _NEEDS = {bus.vfio_module: bus.vfio_needs for bus in BUSES.values()}
 BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
     "blacklist",
@@ -89,7 +82,7 @@ def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
     """Return all foreign lines; kernel parameters count for a system that is running."""
     configured = [
         line
-        for path in files.drop_in_files(_DIRECTORIES, ".conf", ours)
+        for path in files.drop_in_files(CONFIGURATION, ".conf", ours)
         for line in parsed(path, files.read(path) or "")
     ]
     return configured + (

@@ -8,10 +8,22 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import Mapping, Sequence
+from typing import TYPE_CHECKING, Mapping, Sequence
 
 from .. import _text
 from .._errors import PolicyError
+
+if TYPE_CHECKING:
+    from .files import Files
+
+# Where modprobe reads its configuration, by precedence: modprobe.d(5).
+CONFIGURATION = (
+    "/etc/modprobe.d",
+    "/run/modprobe.d",
+    "/usr/local/lib/modprobe.d",
+    "/usr/lib/modprobe.d",
+    "/lib/modprobe.d",
+)
 
 # What module_sig_check, security_locked_down and try_stop_module make of it.
 _ADVICE = {
@@ -24,6 +36,8 @@ _ADVICE = {
 _BLACKLIST = "--use-blacklist"
 _MODULES = "/lib/modules/"
 _FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
+# What names are looked up in. depmod replaces all of them whenever modules are installed.
+_INDEXES = ("modules.alias.bin", "modules.builtin.alias.bin", "modules.dep.bin")
 
 
 class Kmod:
@@ -87,6 +101,19 @@ class Kmod:
     def resolve(self, modalias: str) -> list[str]:
         """Return the modules that claim ``modalias``, as udev finds them; none if blacklisted."""
         return self._resolve(modalias, _BLACKLIST)
+
+    def read_sources(self, files: Files) -> None:
+        """Read of ``files`` what changes whenever an answer of :meth:`resolve`, of
+        :meth:`resolve_at_once` or of :meth:`aliases` can change, but for a reboot.
+        """
+        for name in _INDEXES:
+            files.version("%s%s/%s" % (_MODULES, os.uname().release, name))
+        for directory in CONFIGURATION:
+            for name in files.names(directory):
+                files.version("%s/%s" % (directory, name))
+        for directory in _FOLDERS:
+            files.version(directory + "/modprobe")
+            files.version(directory + "/modinfo")
 
     def resolve_at_once(self, modaliases: Sequence[str]) -> None:
         """Have :meth:`resolve` know the answers for many."""

@@ -19,7 +19,10 @@ from .sysfs import KernelBlockedError, Sysfs
 
 if TYPE_CHECKING:
     from .host import Host
+    from .kmod import Kmod
 
+# What modprobe is asked that its files answer.
+ASKED_OF_MODPROBE = frozenset({"aliases", "resolve", "resolve_at_once"})
 # Methods that only read. Any other ends a record.
 READS: Mapping[str, frozenset[str]] = {
     "sysfs": frozenset(
@@ -92,12 +95,14 @@ class Record:
     def host(self, host: Host) -> Host:
         """Return the host with all that is read of /sys and of its files recorded.
 
-        Any use of its other gateways ends the record: what they read is not recorded.
+        So are the files that modprobe answers ASKED_OF_MODPROBE from. Any other use of the other
+        gateways ends the record: what they read is not recorded.
         """
+        files = cast("Files", _Recorded(host.files, "files", self))
         return host._replace(
             sysfs=cast("Sysfs", _Recorded(host.sysfs, "sysfs", self)),
-            kmod=self.unrecorded(host.kmod),
-            files=cast("Files", _Recorded(host.files, "files", self)),
+            kmod=cast("Kmod", _RecordedKmod(host.kmod, files, self)),
+            files=files,
             log=self.unrecorded(host.log),
         )
 
@@ -179,6 +184,24 @@ class _Recorded:
             return function(*arguments, **options)
 
         return act
+
+
+class _RecordedKmod(_Recorded):
+    """modprobe, with the files that its answers come from recorded before it is asked."""
+
+    def __init__(self, kmod: Kmod, files: Files, record: Record) -> None:
+        super().__init__(kmod, "", record)
+        self._kmod = kmod
+        self._files = files
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ASKED_OF_MODPROBE:
+            return super().__getattr__(name)
+        self._kmod.read_sources(self._files)
+        function = getattr(self._kmod, name)
+        # The next call comes here no more.
+        setattr(self, name, function)
+        return function
 
 
 def _canonical(answer: object) -> bytes:

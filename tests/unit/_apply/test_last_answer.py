@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, Board
-from simulated_kernel import TREE
+from simulated_kernel import TREE, BoardModule, Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply import last_answer
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations import UndoRecord
@@ -399,8 +399,85 @@ def test_what_the_next_boot_needs_is_seen_for_a_list_that_waits_for_it(
     assert asked.get("failed") or asked["changed"]
 
 
-# Reads that are recorded, and reads of every run, whether it returns the last answer or not.
-KNOWN = ("_system/recorded_reads.py", "_apply/run_lock.py", "_ansible_module.py")
+PF, NIC = "0000:02:00.0", "0000:03:00.0"
+PCI_LIST: list[dict[str, Any]] = [
+    CRYPTO,
+    {"pci_address": PF, "policy": "default", "sriov_numvfs": 2},
+    {"pci_address": "0000:02:00.1", "policy": "vfio"},
+    {"pci_id": "8086:10d3", "policy": "vfio"},
+]
+INDEXES = ("modules.alias.bin", "modules.builtin.alias.bin", "modules.dep.bin")
+
+
+@pytest.fixture
+def functions(board: Board) -> Board:
+    """The board with PCI functions, one of which can have virtual ones."""
+    board.kernel.add_functions(
+        "0000:00:02.0 1b36:000c 060400 bus=02",
+        f"{PF} 1b36:0010:1af4:1100 010802 vfs=4",
+        "0000:00:03.0 1b36:000c 060400 bus=03",
+        f"{NIC} 8086:10d3 020000",
+    )
+    board.kernel.register(Driver("nvme", "pci", pci_ids=("1b36:0010",), sriov="removed"))
+    board.kernel.register(Driver("e1000e", "pci", pci_ids=("8086:10d3",)))
+    modules = board.files_root / "lib/modules" / os.uname().release
+    modules.mkdir(parents=True)
+    for name in INDEXES:
+        (modules / name).write_text("")
+    return board
+
+
+@pytest.mark.usefixtures("functions")
+def test_a_list_with_pci_functions_is_answered_as_any(module: Module) -> None:
+    assert module(devices=PCI_LIST)["changed"]
+    second = module(devices=PCI_LIST)
+    assert not second["changed"]
+    assert not module.is_run(devices=PCI_LIST)
+    assert module(devices=PCI_LIST) == second
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda board: board.write_file("/etc/modprobe.d/x.conf", "blacklist mlx5_vfio_pci\n"),
+        *[
+            lambda board, name=name: board.write_file(
+                f"/lib/modules/{os.uname().release}/{name}", "other"
+            )
+            for name in INDEXES
+        ],
+        lambda board: board.kernel.write(f"bus/pci/devices/{PF}/sriov_numvfs", "0"),
+    ],
+)
+def test_a_change_is_seen_of_what_becomes_of_pci_functions(
+    module: Module, functions: Board, change: Callable[[Board], object]
+) -> None:
+    module(devices=PCI_LIST)
+    module(devices=PCI_LIST)
+    change(functions)
+    assert module.is_run(devices=PCI_LIST)
+
+
+def test_a_vfio_driver_that_was_installed_meanwhile_is_taken(
+    module: Module, functions: Board
+) -> None:
+    module(devices=PCI_LIST)
+    module(devices=PCI_LIST)
+    variant = Driver("intel_vfio_pci", "pci", vfio_ids=("8086:10d3",), module="intel_vfio_pci")
+    functions.kmod.modules["intel_vfio_pci"] = BoardModule(
+        name="intel_vfio_pci", drivers=(variant,)
+    )
+    functions.write_file(f"/lib/modules/{os.uname().release}/modules.alias.bin", "as depmod does")
+    assert module(devices=PCI_LIST)["changed"]
+    assert functions.kernel.binding(NIC) == ("intel_vfio_pci", "intel_vfio_pci")
+
+
+# Reads that are recorded, and reads of every run, whether it returns the last answer or not. What
+# modprobe's gateway reads of its own is in its sources, which are recorded.
+KNOWN = (
+    *("_system/recorded_reads.py", "_system/kmod.py"),
+    *("_apply/run_lock.py", "_ansible_module.py"),
+)
 READERS = ("open", "stat", "lstat", "readlink", "listdir", "scandir", "access", "statvfs")
 
 
@@ -416,9 +493,11 @@ READERS = ("open", "stat", "lstat", "readlink", "listdir", "scandir", "access", 
         {"rollout": "first"},
         {"state": "absent", "devices": []},
         {"devices": [FREE, ABSENT_DISK], "runtime": False, "allow": ["network"]},
+        {"devices": PCI_LIST},
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("functions")
 def test_a_run_of_which_an_answer_is_kept_reads_nothing_that_is_not_recorded(
     module: Module, board: Board, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
