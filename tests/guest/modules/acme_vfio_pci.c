@@ -28,6 +28,7 @@ static const struct vfio_device_ops acme_vfio_pci_ops = {
 	.ioctl = vfio_pci_core_ioctl,
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
 	.get_region_info_caps = vfio_pci_ioctl_get_region_info,
+	.match_token_uuid = vfio_pci_core_match_token_uuid,
 #endif
 	.device_feature = vfio_pci_core_ioctl_feature,
 	.read = vfio_pci_core_read,
