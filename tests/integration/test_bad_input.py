@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tests.guest import Guest
 
 
+pytestmark = pytest.mark.nightly
+
 SMALL = {
     "driver_override": {"driver": "vfio-platform"},
     "no_autobind": {},

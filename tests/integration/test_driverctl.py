@@ -45,6 +45,7 @@ def migrate(inventory: Path, *arguments: str) -> Run:
     return done
 
 
+@pytest.mark.nightly
 def test_a_list_that_claims_the_same_device_is_refused(guest: Guest, inventory: Path) -> None:
     assert bindings(guest, RINGS) == [VFIO, NONE]
     told = apply(inventory, LIST, reset_required=False).refusal

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 KEYS, GPIO = "/gpio-keys", "/pl061@9030000"
 # By device-tree path: each kind of use that `allow` accepts, and what the refusal must contain.
 CARRIED = {

@@ -1,9 +1,8 @@
-"""Runs that are killed, and two runs at the same time, on a real kernel."""
+"""Runs that fail, are killed or wait for another, on a real kernel."""
 
 from __future__ import annotations
 
 import functools
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -90,19 +89,7 @@ def test_a_run_that_was_killed_is_undone_by_the_next_one_which_says_so(
     assert "WARNING" not in again.output
 
 
-def test_two_runs_together_end_as_if_one_came_after_the_other(
-    guest: Guest, inventory: Path, depth: str
-) -> None:
-    lists = {"even": LIST[::2], "all": LIST}
-    with ThreadPoolExecutor(2) as pool:
-        for _pair in range(20 if depth == "nightly" else 2):
-            runs = list(pool.map(lambda devices: apply(inventory, devices), lists.values()))
-            assert [run.code for run in runs] == [0, 0], runs[0].output + runs[1].output
-            even = [VFIO, NATIVE] * 4
-            assert bindings(guest, RINGS) in (even, [VFIO] * 8)
-            assert not any("WARNING" in run.output for run in runs)
-
-
+@pytest.mark.nightly
 def test_a_run_that_waits_in_vain_says_who_holds_the_lock(guest: Guest, inventory: Path) -> None:
     guest.run("cat > /root/hold.py", input=_HOLD)
     guest.run("systemd-run --unit=hold /usr/bin/python3 /root/hold.py")

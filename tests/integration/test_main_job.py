@@ -123,6 +123,7 @@ def test_a_check_touches_nothing(guest: Guest, inventory: Path) -> None:
     assert files(guest) == {}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("directory", "mount", "problems"),
     [
@@ -282,47 +283,3 @@ def test_release_gives_everything_back(guest: Guest, inventory: Path) -> None:
 def test_after_another_reboot_nothing_is_left_of_us(guest: Guest) -> None:
     guest.reboot()
     assert read_machine(guest).bindings == Story.untouched
-
-
-# As at boot: no override and no driver. The events of 16 rings load the native module at the same
-# time. Busy processors vary the moment at which that happens while the rules run.
-_REPLAY_WITHOUT_DRIVER = """
-    for processor in 1 2; do (while :; do :; done) & done
-    trap 'kill $(jobs -p)' EXIT
-    udevadm control --reload
-    modprobe -r acme
-    cd /sys/bus/platform/devices
-    for device in b001000.dma b002000.dma; do
-        echo > $device/driver_override
-        echo $device > $device/driver/unbind
-    done
-    udevadm trigger --action=add --subsystem-match=platform --settle
-    udevadm settle
-    basename -a $(readlink b001000.dma/driver b002000.dma/driver b102000.ring/driver)
-"""
-
-# As at boot with a built-in native driver: the device is bound to it before udev runs.
-_REPLAY_ON_NATIVE_DRIVER = """
-    cd /sys/bus/platform/devices
-    for device in b001000.dma b002000.dma; do
-        echo > $device/driver_override
-        echo $device > $device/driver/unbind
-        echo $device > ../drivers_probe
-    done
-    basename -a $(readlink b001000.dma/driver b002000.dma/driver)
-    udevadm trigger --action=add --subsystem-match=platform --settle
-    udevadm settle
-    basename -a $(readlink b001000.dma/driver b002000.dma/driver)
-"""
-
-
-def test_the_rules_win_against_a_native_driver_at_any_moment(
-    guest: Guest, inventory: Path, depth: str
-) -> None:
-    apply(inventory, devices=[{"compatible": "acme,dma", "policy": "vfio"}])
-    for _round in range(10 if depth == "nightly" else 2):
-        drivers = guest.run(_REPLAY_WITHOUT_DRIVER).stdout.split()
-        assert drivers == ["vfio-platform", "vfio-platform", "acme-ring"]
-    drivers = guest.run(_REPLAY_ON_NATIVE_DRIVER).stdout.split()
-    assert drivers == ["acme-ring", "acme-ring", "vfio-platform", "vfio-platform"]
-    assert play(inventory, "armfleet.vfio.release").code == 0

@@ -137,6 +137,7 @@ _RELEASE_SLOT = """
 """
 
 
+@pytest.mark.nightly
 def test_noiommu_goes_with_the_list_that_turned_it_on(guest: Guest, inventory: Path) -> None:
     """A slot without a native driver does not drift after it was bound to VFIO and released."""
     slot = "a000200.virtio_mmio"

@@ -108,6 +108,7 @@ def drift(inventory: Path, folder: Path) -> tuple[int, dict[str, Any]]:
     return run.code, state
 
 
+@pytest.mark.nightly
 def test_boot_files_that_were_damaged_drift_until_the_list_is_applied_again(
     guest: Guest, inventory: Path, tmp_path: Path
 ) -> None:

@@ -34,6 +34,10 @@ done
 """
 
 
+# Most of it is the boot of a guest of its own; tests/simulated/test_dma.py asks the same.
+pytestmark = pytest.mark.nightly
+
+
 @pytest.fixture(scope="module")
 def guest(start: Callable[..., Guest]) -> Guest:
     guest = start("test-dma", "demo", STOCK_SERIES)
@@ -64,7 +68,6 @@ def test_channels_in_use_are_never_taken_away_whatever_is_allowed(
     assert state(guest) == before
 
 
-@pytest.mark.nightly
 def test_raid_takes_all_channels_and_returns_them(guest: Guest, inventory: Path) -> None:
     guest.run(f"echo 0 > {TAKEN}; modprobe raid456")
     refused = apply(inventory, allow=ALL).refusal

@@ -207,6 +207,7 @@ def read_machine_but(guest: Guest, path: str) -> dict[str, tuple[str | None, str
     return bindings
 
 
+@pytest.mark.nightly
 def test_a_group_whose_other_device_stays_on_its_driver_is_of_no_use(
     guest: Guest, inventory: Path
 ) -> None:

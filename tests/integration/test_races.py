@@ -1,0 +1,93 @@
+"""What happens at the same time, on a guest with two processors."""
+
+from __future__ import annotations
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness.calls import apply
+from tests.harness.guests import released
+from tests.harness.sysfs import bindings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.guest import Guest
+
+RINGS = [f"/soc/ring@b1{number:02x}000" for number in range(8)]
+LIST = [{"dt_path": path, "policy": "vfio"} for path in RINGS]
+VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
+
+pytestmark = pytest.mark.nightly
+
+
+@pytest.fixture(scope="module")
+def guest(start: Callable[[str, str], Guest]) -> Guest:
+    return start("test-races", "races")
+
+
+@pytest.fixture(autouse=True)
+def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
+    with released(guest, inventory):
+        yield
+
+
+bind = functools.partial(apply, reset_required=False)
+
+
+def test_two_runs_together_end_as_if_one_came_after_the_other(
+    guest: Guest, inventory: Path
+) -> None:
+    lists = {"even": LIST[::2], "all": LIST}
+    with ThreadPoolExecutor(2) as pool:
+        for _pair in range(20):
+            runs = list(pool.map(lambda devices: bind(inventory, devices), lists.values()))
+            assert [run.code for run in runs] == [0, 0], runs[0].output + runs[1].output
+            even = [VFIO, NATIVE] * 4
+            assert bindings(guest, RINGS) in (even, [VFIO] * 8)
+            assert not any("WARNING" in run.output for run in runs)
+
+
+# As at boot: no override and no driver. The events of 16 rings load the native module at the same
+# time. Busy processors vary the moment at which that happens while the rules run.
+_REPLAY_WITHOUT_DRIVER = """
+    for processor in 1 2; do (while :; do :; done) & done
+    trap 'kill $(jobs -p)' EXIT
+    udevadm control --reload
+    modprobe -r acme
+    cd /sys/bus/platform/devices
+    for device in b001000.dma b002000.dma; do
+        echo > $device/driver_override
+        echo $device > $device/driver/unbind
+    done
+    udevadm trigger --action=add --subsystem-match=platform --settle
+    udevadm settle
+    basename -a $(readlink b001000.dma/driver b002000.dma/driver b102000.ring/driver)
+"""
+
+# As at boot with a built-in native driver: the device is bound to it before udev runs.
+_REPLAY_ON_NATIVE_DRIVER = """
+    cd /sys/bus/platform/devices
+    for device in b001000.dma b002000.dma; do
+        echo > $device/driver_override
+        echo $device > $device/driver/unbind
+        echo $device > ../drivers_probe
+    done
+    basename -a $(readlink b001000.dma/driver b002000.dma/driver)
+    udevadm trigger --action=add --subsystem-match=platform --settle
+    udevadm settle
+    basename -a $(readlink b001000.dma/driver b002000.dma/driver)
+"""
+
+
+def test_the_rules_win_against_a_native_driver_at_any_moment(guest: Guest, inventory: Path) -> None:
+    bind(inventory, [{"compatible": "acme,dma", "policy": "vfio"}])
+    for _round in range(10):
+        drivers = guest.run(_REPLAY_WITHOUT_DRIVER).stdout.split()
+        assert drivers == ["vfio-platform", "vfio-platform", "acme-ring"]
+    drivers = guest.run(_REPLAY_ON_NATIVE_DRIVER).stdout.split()
+    assert drivers == ["acme-ring", "acme-ring", "vfio-platform", "vfio-platform"]
