@@ -12,7 +12,12 @@ from typing import Sequence
 
 from .._boot.modprobe_d import Line, value_at_boot
 from .._discovery.acpi_iort import translates
-from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding, is_built_in_driver
+from .._discovery.builtin_drivers import (
+    BuiltinDrivers,
+    EarlyBinding,
+    is_built_in_driver,
+    is_permanent_driver,
+)
 from .._discovery.devices import container_of, parent_on_bus, sysfs_dir
 from .._discovery.driver_names import NO_MODULES, misnamed, not_registered
 from .._discovery.pci_iommus import lacks_iommu
@@ -191,29 +196,38 @@ def _unbind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> 
     )
 
 
-def explain_permanent_drivers(
-    sysfs: Sysfs, kmod: Kmod, files: Files, plans: Sequence[DevicePlan]
-) -> list[Problem]:
-    """Return why neither a run nor a boot takes devices from their drivers; one sentence each."""
-    given = [
+def find_permanent_drivers(
+    sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan]
+) -> list[tuple[Identity, str]]:
+    """Return the devices that neither a run nor a boot takes from the driver that each has."""
+    return [
         (plan.device, step.value)
         for plan in plans
         for step in plan.steps
         if step.kind is StepKind.UNBIND
         and step.value
-        and not _has_unbind(sysfs, plan.device, step.value)
+        and is_permanent_driver(sysfs, kmod, plan.device, step.value)
     ]
-    if not given:
+
+
+def obstacle_of_permanent(driver: str) -> Obstacle:
+    return Obstacle(NO_UNBIND, "driver %s has no unbind and is built into the kernel" % driver)
+
+
+def explain_permanent_drivers(
+    sysfs: Sysfs, kmod: Kmod, files: Files, plans: Sequence[DevicePlan]
+) -> list[Problem]:
+    """Return why neither a run nor a boot takes devices from their drivers; one sentence each."""
+    permanent = find_permanent_drivers(sysfs, kmod, plans)
+    if not permanent:
         return []
     drivers = BuiltinDrivers(sysfs, kmod, files)
-    bindings = [drivers.of(device, driver) for device, driver in given]
+    bindings = [drivers.of(device, driver) for device, driver in permanent]
     return [
         Problem(
             _explain_permanent_driver(early),
             early.device,
-            obstacle=Obstacle(
-                NO_UNBIND, "driver %s has no unbind and is built into the kernel" % early.driver
-            ),
+            obstacle=obstacle_of_permanent(early.driver),
         )
         for early in bindings
         if early

@@ -17,8 +17,9 @@ from typing import Callable, Mapping, NamedTuple, Sequence
 
 from .._apply.readiness import (
     NO_IOMMU_GROUP,
-    explain_permanent_drivers,
+    find_permanent_drivers,
     has_no_reset,
+    obstacle_of_permanent,
     unreadiness,
     will_have_noiommu,
 )
@@ -34,7 +35,7 @@ from .._model.device import Identity, Native, State
 from .._model.plan import host_steps, plan
 from .._model.policy import VFIO, Claim, Policy, VfioSettings
 from .._model.selector import Selector, parse
-from .._model.steps import DevicePlan, Obstacle, Problem
+from .._model.steps import DevicePlan, Obstacle
 from .._system.host import Host
 
 GROUP = "group"
@@ -124,22 +125,24 @@ class Candidates:
         if not trial.is_for_vfio:
             return [Obstacle(OTHER, "its bus has no VFIO driver")]
         try:
-            problems = self._preflight(trial)
+            obstacles = self._preflight(trial)
         except PolicyError as error:
-            problems = [Problem(str(error))]
-        obstacles = [problem.obstacle or Obstacle(OTHER, problem.sentence) for problem in problems]
+            obstacles = [Obstacle(OTHER, str(error))]
         if trial.steps:
             obstacles += self._iommu_obstacles(device, known.state)
             obstacles += self._obstacles_of_node(device, known.state)
         obstacles += _obstacles_of_use(trial.loses_driver, known)
         return list(dict.fromkeys(obstacles + _foreign_obstacles(trial.driver_override, known)))
 
-    def _preflight(self, trial: DevicePlan) -> list[Problem]:
+    def _preflight(self, trial: DevicePlan) -> list[Obstacle]:
         host, settings = self._host, self._settings(trial.device)
         steps = host_steps([trial], self._registered, settings, self._present)
+        problems = unreadiness(host.sysfs, host.kmod, [trial], steps, settings)
+        # Not explained: a driver's init function is in the list of all symbols of the kernel.
+        permanent = find_permanent_drivers(host.sysfs, host.kmod, [trial])
         return [
-            *unreadiness(host.sysfs, host.kmod, [trial], steps, settings),
-            *explain_permanent_drivers(host.sysfs, host.kmod, host.files, [trial]),
+            *(problem.obstacle or Obstacle(OTHER, problem.sentence) for problem in problems),
+            *(obstacle_of_permanent(driver) for _device, driver in permanent),
         ]
 
     def _iommu_obstacles(self, device: Identity, state: State) -> list[Obstacle]:

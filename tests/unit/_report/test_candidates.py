@@ -17,6 +17,7 @@ from simulated_kernel import Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 
 CRYPTO, OTHER_CRYPTO, DMA = "b000000.crypto", "b001000.crypto", "b002000.dma"
 ETHERNET, KEYS, BLOB = "b004000.ethernet", "soc:keys", "b008000.blob"
@@ -55,6 +56,23 @@ def test_a_device_with_an_iommu_that_nothing_uses_is_a_candidate(board: Board) -
     assert crypto["entry"] == {"dt_path": "crypto0", "policy": "vfio"}
     assert crypto["settings"] == NO_RESET
     assert crypto["reset_function"] is False
+
+
+def test_the_list_of_all_symbols_is_not_read_for_drivers_without_unbind(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.kernel.register(Driver("eth", compatible=("acme,eth",), suppress_bind_attrs=True))
+    paths: list[str] = []
+    read = Files.read
+
+    def watched(files: Files, path: str) -> str | None:
+        paths.append(path)
+        return read(files, path)
+
+    monkeypatch.setattr(Files, "read", watched)
+    assert [kind for kind, _message in reasons(board, ETHERNET)] == ["no_unbind"]
+    assert "/proc/cmdline" in paths
+    assert "/proc/kallsyms" not in paths
 
 
 def test_a_path_selects_a_device_without_an_alias_and_amba_asks_for_no_reset(board: Board) -> None:
