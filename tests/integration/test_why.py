@@ -78,10 +78,13 @@ _TIDY_UP = f"""
     modprobe acme
 """
 
+APPLY = task_play("armfleet.vfio.host_policy", {"devices": LISTED, "reset_required": False})
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
     with released(guest, inventory):
+        assert play(inventory, APPLY).code == 0
         yield
         guest.run(_TIDY_UP)
 
@@ -112,8 +115,6 @@ def drift(inventory: Path, folder: Path) -> tuple[int, dict[str, Any]]:
 def test_boot_files_that_were_damaged_drift_until_the_list_is_applied_again(
     guest: Guest, inventory: Path, tmp_path: Path
 ) -> None:
-    apply = task_play("armfleet.vfio.host_policy", {"devices": LISTED, "reset_required": False})
-    assert play(inventory, apply).code == 0
     sound = guest.run(_STATUS).stdout
     guest.run(_DAMAGE)
     code, state = drift(inventory, tmp_path)
@@ -125,12 +126,12 @@ def test_boot_files_that_were_damaged_drift_until_the_list_is_applied_again(
     leads = f"{MODULES_LOAD} is a symbolic link to /root/elsewhere"
     assert kind == f"{leads}, but must be a regular file"
     assert directory.startswith("/etc/modules-load.d is nobody:root mode 0755, so users other")
-    checked = play(inventory, apply, "--check", "--diff")
+    checked = play(inventory, APPLY, "--check", "--diff")
     assert set(checked.changed.values()) == {1}
     for sentence in (owner, mode, kind):
         assert f"-{sentence}" in checked.output
     assert guest.run(_STATUS).stdout != sound
-    applied = play(inventory, apply)
+    applied = play(inventory, APPLY)
     assert directory in " ".join(applied.output.split())
     done = applied.of("armfleet.vfio.host_policy")
     assert {file["path"] for file in done["boot_files"] if file["changed"]} == {
