@@ -138,11 +138,15 @@ class Usage:
 
     @functools.cached_property
     def _least_count(self) -> int:
-        """How many directories every device has."""
-        return int(self._sysfs.exists("devices/platform/" + _POWER))
+        """How many directories every device has.
+
+        Without CONFIG_PM firmware can call a device by that name, which has an event.
+        """
+        path = "devices/platform/" + _POWER
+        return int(self._sysfs.exists(path) and not self._sysfs.exists(path + "/uevent"))
 
     def _below(self, parent: str, name: str) -> list[Hazard]:
-        if name == _POWER:
+        if name == _POWER and self._least_count:
             return []
         entry, subsystem = self._entry(parent, name)
         checks = self._classes.get(subsystem, [])
@@ -172,7 +176,7 @@ class Usage:
         return hazards
 
     def _configured_below(self, parent: str, name: str) -> list[Hazard]:
-        if name == _POWER:
+        if name == _POWER and self._least_count:
             return []
         entry, subsystem = self._entry(parent, name)
         checks = self._configured_classes.get(subsystem, [])

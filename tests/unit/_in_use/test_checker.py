@@ -67,6 +67,20 @@ def test_a_mounted_disk_or_partition_is_in_use(disk: Board, number: str, block: 
     assert_acceptable(disk, "storage")
 
 
+def test_a_device_that_firmware_calls_power_hides_no_use(disk: Board) -> None:
+    disk.kernel.add_device("power", "/power", ("regulator-fixed",))
+    disk.mount(VDA, "/data")
+    assert "disk vda: vda is mounted on /data" in refusal(disk)
+
+
+def test_so_does_none_below_the_device(board: Board) -> None:
+    disk = f"{HOME}/power/block/vda"
+    board.kernel.put(f"{HOME}/power/uevent", "")
+    board.kernel.put(f"{disk}/dev", VDA + "\n")
+    board.mount(VDA, "/data")
+    assert "disk vda: vda is mounted on /data" in refusal(board)
+
+
 def test_a_file_system_with_a_number_of_its_own_is_found_by_its_source(
     disk: Board, devices: dict[str, str]
 ) -> None:
