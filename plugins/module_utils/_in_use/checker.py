@@ -145,21 +145,22 @@ class Usage:
         path = "devices/platform/" + _POWER
         return int(self._sysfs.exists(path) and not self._sysfs.exists(path + "/uevent"))
 
-    def _below(self, parent: str, name: str) -> list[Hazard]:
+    def _below(self, parent: str, name: str, of_class: str = "") -> list[Hazard]:
+        """Return the uses of a directory below a device, one of a class's if that is given."""
         if name == _POWER and self._least_count:
             return []
-        entry, subsystem = self._entry(parent, name)
+        entry, subsystem = self._entry(parent, name, of_class)
         checks = self._classes.get(subsystem, [])
         if any(check.judges_below for _kind, check in checks):
             return _judged(entry, checks)
-        for check_directory in self._directories.get(name, []):
+        for check_directory in self._directories.get(_class_below(entry), []):
             hazards = check_directory(entry)
             if hazards is not None:
                 return hazards
         return self._hazards_at(entry, subsystem, checks) + [
             hazard
             for below in entry.listing.directories
-            for hazard in self._below(entry.path, below)
+            for hazard in self._below(entry.path, below, _class_below(entry))
         ]
 
     def _hazards_at(
@@ -175,10 +176,10 @@ class Usage:
                 hazards += kind.of_bound(entry, subsystem)
         return hazards
 
-    def _configured_below(self, parent: str, name: str) -> list[Hazard]:
+    def _configured_below(self, parent: str, name: str, of_class: str = "") -> list[Hazard]:
         if name == _POWER and self._least_count:
             return []
-        entry, subsystem = self._entry(parent, name)
+        entry, subsystem = self._entry(parent, name, of_class)
         checks = self._configured_classes.get(subsystem, [])
         hazards = _judged(entry, checks)
         if any(check.judges_below for _kind, check in checks):
@@ -186,20 +187,28 @@ class Usage:
         return hazards + [
             hazard
             for below in entry.listing.directories
-            for hazard in self._configured_below(entry.path, below)
+            for hazard in self._configured_below(entry.path, below, _class_below(entry))
         ]
 
-    def _entry(self, parent: str, name: str) -> tuple[Entry, str]:
+    def _entry(self, parent: str, name: str, of_class: str) -> tuple[Entry, str]:
         """Return a directory and the class or bus of its device; empty if it is of another kind."""
         from .use_kind import Entry  # noqa: PLC0415 - for the same reason as in kinds.py
 
         path = "%s/%s" % (parent, name)
         listing = self._sysfs.listing(path)
-        subsystem = parent.rpartition("/")[2]
+        subsystem = of_class
         # NVMe disks and devices of a bus are in no directory of a class.
         if subsystem not in _CLASSES and "subsystem" in listing.others:
             subsystem = self._sysfs.link_name(path + "/subsystem") or ""
         return Entry(self._sysfs, path, name, listing, parent), subsystem
+
+
+def _class_below(entry: Entry) -> str:
+    """Return the class whose directory it is, by its name; empty for a device, which has an event.
+
+    Firmware can call a device as a class is called.
+    """
+    return "" if "uevent" in entry.listing.others else entry.name
 
 
 def _by_class(

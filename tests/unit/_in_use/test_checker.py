@@ -81,6 +81,27 @@ def test_so_does_none_below_the_device(board: Board) -> None:
     assert "disk vda: vda is mounted on /data" in refusal(board)
 
 
+@pytest.mark.parametrize("name", ["net", "tty", "rtc", "watchdog", "iommu", "dma", "ieee80211"])
+def test_so_does_none_that_is_called_as_a_class_is(board: Board, name: str) -> None:
+    disk = f"{HOME}/{name}/virtio0/block/vda"
+    board.kernel.put(f"{HOME}/{name}/uevent", "")
+    board.kernel.put(f"{HOME}/{name}/virtio0/uevent", "")
+    board.kernel.put(f"{disk}/dev", VDA + "\n")
+    board.mount(VDA, "/data")
+    assert "disk vda: vda is mounted on /data" in refusal(board)
+
+
+@pytest.mark.parametrize("name", ["net", "tty", "rtc", "watchdog", "iommu", "dma"])
+def test_nor_does_the_name_of_the_device_itself(board: Board, name: str) -> None:
+    board.kernel.add_device(name, f"/{name}", ("acme,crypto",))
+    home = f"devices/platform/{name}"
+    board.kernel.put(f"{home}/virtio0/uevent", "")
+    board.kernel.put(f"{home}/block/vda/dev", VDA + "\n")
+    board.mount(VDA, "/data")
+    with pytest.raises(PolicyError, match="disk vda: vda is mounted on /data"):
+        board.apply([{"dt_path": f"/{name}", "policy": "no_autobind"}])
+
+
 def test_a_file_system_with_a_number_of_its_own_is_found_by_its_source(
     disk: Board, devices: dict[str, str]
 ) -> None:
