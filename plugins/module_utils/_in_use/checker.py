@@ -132,35 +132,36 @@ class Usage:
     def _directories_below(self, device: Identity) -> list[str]:
         """Return the directories of a device; none if it has no more than every device has."""
         directory = sysfs_dir(device)
-        if self._sysfs.count_directories(directory) <= self._least_count:
+        if self._sysfs.count_directories(directory) <= int(self._has_power_directories):
             return []
         return self._sysfs.list_directories(directory)
 
     @functools.cached_property
-    def _least_count(self) -> int:
-        """How many directories every device has.
+    def _has_power_directories(self) -> bool:
+        """Whether every device has one.
 
         Without CONFIG_PM firmware can call a device by that name, which has an event.
         """
         path = "devices/platform/" + _POWER
-        return int(self._sysfs.exists(path) and not self._sysfs.exists(path + "/uevent"))
+        return self._sysfs.exists(path) and not self._sysfs.exists(path + "/uevent")
 
     def _below(self, parent: str, name: str, of_class: str = "") -> list[Hazard]:
         """Return the uses of a directory below a device, one of a class's if that is given."""
-        if name == _POWER and self._least_count:
+        if name == _POWER and self._has_power_directories:
             return []
         entry, subsystem = self._entry(parent, name, of_class)
         checks = self._classes.get(subsystem, [])
         if any(check.judges_below for _kind, check in checks):
             return _judged(entry, checks)
-        for check_directory in self._directories.get(_class_below(entry), []):
+        class_below = _class_below(entry)
+        for check_directory in self._directories.get(class_below, []):
             hazards = check_directory(entry)
             if hazards is not None:
                 return hazards
         return self._hazards_at(entry, subsystem, checks) + [
             hazard
             for below in entry.listing.directories
-            for hazard in self._below(entry.path, below, _class_below(entry))
+            for hazard in self._below(entry.path, below, class_below)
         ]
 
     def _hazards_at(
@@ -177,17 +178,18 @@ class Usage:
         return hazards
 
     def _configured_below(self, parent: str, name: str, of_class: str = "") -> list[Hazard]:
-        if name == _POWER and self._least_count:
+        if name == _POWER and self._has_power_directories:
             return []
         entry, subsystem = self._entry(parent, name, of_class)
         checks = self._configured_classes.get(subsystem, [])
         hazards = _judged(entry, checks)
         if any(check.judges_below for _kind, check in checks):
             return hazards
+        class_below = _class_below(entry)
         return hazards + [
             hazard
             for below in entry.listing.directories
-            for hazard in self._configured_below(entry.path, below, _class_below(entry))
+            for hazard in self._configured_below(entry.path, below, class_below)
         ]
 
     def _entry(self, parent: str, name: str, of_class: str) -> tuple[Entry, str]:

@@ -198,10 +198,10 @@ class _RecordedKmod(_Recorded):
         if name not in ASKED_OF_MODPROBE:
             return super().__getattr__(name)
         self._kmod.read_sources(self._files)
-        function = getattr(self._kmod, name)
-        # The next call comes here no more.
-        setattr(self, name, function)
-        return function
+        # No other question comes here any more: one reading is enough for all of them.
+        for asked in ASKED_OF_MODPROBE:
+            setattr(self, asked, getattr(self._kmod, asked))
+        return getattr(self._kmod, name)
 
 
 def _canonical(answer: object) -> bytes:
