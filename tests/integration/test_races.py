@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.calls import apply
-from tests.harness.guests import released
+from tests.harness.calls import apply, apply_vfio
 from tests.harness.sysfs import bindings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.guest import Guest
 
 RINGS = [f"/soc/ring@b1{number:02x}000" for number in range(8)]
-LIST = [{"dt_path": path, "policy": "vfio"} for path in RINGS]
 VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
 
-pytestmark = pytest.mark.nightly
+pytestmark = [pytest.mark.nightly, pytest.mark.usefixtures("released_guest")]
 
 
 @pytest.fixture(scope="module")
@@ -30,22 +27,13 @@ def guest(start: Callable[[str, str], Guest]) -> Guest:
     return start("test-races", "races")
 
 
-@pytest.fixture(autouse=True)
-def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
-    with released(guest, inventory):
-        yield
-
-
-bind = functools.partial(apply, reset_required=False)
-
-
 def test_two_runs_together_end_as_if_one_came_after_the_other(
     guest: Guest, inventory: Path
 ) -> None:
-    lists = {"even": LIST[::2], "all": LIST}
+    lists = {"even": RINGS[::2], "all": RINGS}
     with ThreadPoolExecutor(2) as pool:
         for _pair in range(20):
-            runs = list(pool.map(lambda devices: bind(inventory, devices), lists.values()))
+            runs = list(pool.map(lambda paths: apply_vfio(inventory, *paths), lists.values()))
             assert [run.code for run in runs] == [0, 0], runs[0].output + runs[1].output
             even = [VFIO, NATIVE] * 4
             assert bindings(guest, RINGS) in (even, [VFIO] * 8)
@@ -85,7 +73,7 @@ _REPLAY_ON_NATIVE_DRIVER = """
 
 
 def test_the_rules_win_against_a_native_driver_at_any_moment(guest: Guest, inventory: Path) -> None:
-    bind(inventory, [{"compatible": "acme,dma", "policy": "vfio"}])
+    apply(inventory, [{"compatible": "acme,dma", "policy": "vfio"}], reset_required=False)
     for _round in range(10):
         drivers = guest.run(_REPLAY_WITHOUT_DRIVER).stdout.split()
         assert drivers == ["vfio-platform", "vfio-platform", "acme-ring"]
