@@ -36,6 +36,8 @@ ROOT = Path(__file__).resolve().parent
 VERSIONS = tomllib.loads((ROOT / "tests/matrix/versions.toml").read_text())
 # Checked by the session ansible-test-sanity, by the rules of its ansible-core.
 STYLE_TESTS = ("pep8", "pylint")
+SANITY = ("python", "tools/sanity.py", "--color", "no")
+ON_EACH_PYTHON = ("compile", "import")
 # The unit tests that a controller and a target of the matrix run, by patterns in tests/unit.
 OF_CONTROLLERS = ("controller",)
 OF_TARGETS = ("test_*.py", "_*/test_*.py")
@@ -99,6 +101,13 @@ CHECKS = (
 )
 
 
+def sanity_of_hosts(python: str) -> list[str]:
+    """Return the command that checks on a Python whether a managed host can import all."""
+    tests = (word for test in ON_EACH_PYTHON for word in ("--test", test))
+    # By its path, for the session may have an environment of its own.
+    return [PYTHON, *SANITY[1:], "--python", python, *tests]
+
+
 @nox.session(requires=CHECKS)
 def check(session: nox.Session) -> None:
     """Run what each commit must pass."""
@@ -114,12 +123,11 @@ def check_beside_others(session: nox.Session) -> None:
 
 @nox.session(name="ansible-test-sanity")
 def ansible_test_sanity(session: nox.Session) -> None:
-    """Run ansible-test sanity; its compile and import tests run on each Python of this machine."""
-    sanity = ("python", "tools/sanity.py", "--color", "no")
-    on_each = ("compile", "import")
-    skipped = (word for test in on_each for word in ("--skip-test", test))
-    run_staged(session, *sanity, "--python", PYTHON_VERSION, *skipped)
-    run_staged(session, *sanity, *(word for test in on_each for word in ("--test", test)))
+    """Run ansible-test sanity; its compile and import tests on the oldest and newest Python."""
+    skipped = (word for test in ON_EACH_PYTHON for word in ("--skip-test", test))
+    run_staged(session, *SANITY, "--python", PYTHON_VERSION, *skipped)
+    for row in (VERSIONS["targets"][0], VERSIONS["targets"][-1]):
+        run_staged(session, *sanity_of_hosts(row["python"]))
 
 
 @nox.session(name="ansible-lint")
@@ -261,8 +269,7 @@ def _add_controller(ansible_core: str, python: str, tags: Sequence[str]) -> None
         # For make test, those of one ansible-core in the part check are enough.
         if session.posargs != ["--depth", "test"]:
             skipped = (word for test in STYLE_TESTS for word in ("--skip-test", test))
-            sanity = ("python", "tools/sanity.py", "--color", "no", "--python", python)
-            matrix.run("sanity", *sanity, *skipped)
+            matrix.run("sanity", *SANITY, "--python", python, *skipped)
         units = [f"tests/unit/{pattern}" for pattern in OF_CONTROLLERS]
         matrix.run("units", "python", "-m", "pytest", "-q", *units)
         # The test and its boards are on our own Python; ansible-playbook is the first in PATH.
@@ -286,9 +293,14 @@ def _add_target(ansible_core: str, python: str, tags: Sequence[str]) -> None:
         units = matrix.collection / "tests/unit"
         tests = sorted(str(path) for pattern in OF_TARGETS for path in units.glob(pattern))
         matrix.run("units", "python", "-m", "pytest", "-q", *tests)
+        # make check has the ends.
+        if session.posargs != ["--depth", "test"]:
+            run_staged(session, *sanity_of_hosts(python))
         matrix.end()
 
-    target.__doc__ = f"Run the units of module_utils on Python {python}."
+    target.__doc__ = (
+        f"Run the units of module_utils, and its sanity tests at night, on Python {python}."
+    )
     _add_to_matrix(python, python, tags, target)
 
 
@@ -299,14 +311,15 @@ def _add_to_matrix(
     add(function)
 
 
-# The slow ones first, and from the oldest to the newest: make test runs the ends, make nightly all.
+# The slow ones first, and from the oldest to the newest.
 for add_row, rows in (
     (_add_controller, VERSIONS["controllers"]),
     (_add_target, VERSIONS["targets"]),
 ):
     for row in rows:
-        is_end = row in (rows[0], rows[-1])
-        add_row(**row, tags=["matrix-nightly", *(["matrix-test"] if is_end else [])])
+        # Hosts with the newest Python are left for the night: make check has a new one.
+        often = (rows[0], rows[-1]) if add_row is _add_controller else rows[:1]
+        add_row(**row, tags=["matrix-nightly", *(["matrix-test"] if row in often else [])])
 
 if __name__ == "__main__":
     nox.main()

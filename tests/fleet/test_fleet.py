@@ -42,6 +42,8 @@ from tests.simulated.fleet import (
     root,
 )
 
+pytestmark = pytest.mark.nightly
+
 FORKS = "4"
 # KiB that one more simulated board may need.
 MOST_MEMORY = 24 * 1024
@@ -239,7 +241,6 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
     counts["devices for VFIO"] = sum(map(len, whole.asked(set(told)).values()))
 
 
-@pytest.mark.nightly
 def test_hosts_that_wait_for_a_boot_are_booted_and_looked_at(whole: Whole) -> None:
     released = play(
         whole.boards.inventory,

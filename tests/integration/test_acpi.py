@@ -85,6 +85,7 @@ def test_the_board_is_named_by_its_dmi_table(guest: Guest, inventory: Path) -> N
     assert board == {"compatible": [], "product_name": shown, "board_name": None}
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(
     bool(os.geteuid()) or not os.access("/dev/fuse", os.W_OK),
     reason="simulated boards need root and /dev/fuse",
@@ -115,12 +116,14 @@ def test_apply_by_path_and_name(guest: Guest, inventory: Path) -> None:
     assert apply(inventory, LIST).changed == {"test-acpi": 0}
 
 
+@pytest.mark.nightly
 def test_it_holds_after_a_reboot(guest: Guest, inventory: Path) -> None:
     guest.reboot()
     assert_in_sync(guest)
     assert apply(inventory, LIST).changed == {"test-acpi": 0}
 
 
+@pytest.mark.nightly
 def test_every_device_of_a_hardware_id(guest: Guest, inventory: Path, depth: str) -> None:
     devices = [{"acpi_hid": "LNRO0005", "expect": SLOTS, "policy": "no_autobind"}]
     apply(inventory, devices)

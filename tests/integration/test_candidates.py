@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 VFIO = ("vfio-platform", "vfio-amba")
 WIDTH = 120
 
@@ -61,7 +63,6 @@ def test_the_suggested_list_binds_each_candidate(guest: Guest, inventory: Path) 
         assert machine.at(device["dt_path"]).driver in VFIO, device
 
 
-@pytest.mark.nightly
 def test_each_kind_of_refusal_is_that_of_a_run(inventory: Path) -> None:
     by_kinds = {
         tuple(reason["kind"] for reason in device["why_not"]): device
@@ -77,7 +78,6 @@ def test_each_kind_of_refusal_is_that_of_a_run(inventory: Path) -> None:
     refused(inventory, asked, "--check")
 
 
-@pytest.mark.nightly
 def test_the_kernel_refuses_what_is_behind_an_iommu_that_is_not_cache_coherent(
     start: Callable[[str, str], Guest], tmp_path: Path
 ) -> None:

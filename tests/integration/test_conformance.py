@@ -33,6 +33,8 @@ from tests.conformance.runner import Step
 if TYPE_CHECKING:
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 DESCRIPTION = "guest.yml"
 # All errors of driver_override, bind, unbind, drivers_probe and VFIO's drivers, except for ENOMEM,
 # which no operation can provoke.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 RINGS = ["/soc/ring@b100000", "/soc/ring@b101000"]
 DEVICES = [{"dt_path": path} for path in RINGS]
 STORED = "/etc/driverctl.d/platform-b100000.ring"
@@ -45,7 +47,6 @@ def migrate(inventory: Path, *arguments: str) -> Run:
     return done
 
 
-@pytest.mark.nightly
 def test_a_list_that_claims_the_same_device_is_refused(guest: Guest, inventory: Path) -> None:
     assert bindings(guest, RINGS) == [VFIO, NONE]
     told = apply(inventory, LIST, reset_required=False).refusal
@@ -75,7 +76,6 @@ def test_driverctl_is_moved_from_without_a_device_leaving_its_driver(
     assert [device["claimed_by"] for device in info(inventory, *DEVICES)] == LIST
 
 
-@pytest.mark.nightly
 def test_it_can_be_run_again_and_holds_after_a_boot(guest: Guest, inventory: Path) -> None:
     guest.reboot()
     assert bindings(guest, RINGS) == [VFIO, NONE]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 RINGS = [f"/soc/ring@b1{number:02x}000" for number in range(8)]
 LIST = [{"dt_path": path, "policy": "vfio"} for path in RINGS]
 VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
@@ -89,7 +91,6 @@ def test_a_run_that_was_killed_is_undone_by_the_next_one_which_says_so(
     assert "WARNING" not in again.output
 
 
-@pytest.mark.nightly
 def test_a_run_that_waits_in_vain_says_who_holds_the_lock(guest: Guest, inventory: Path) -> None:
     guest.run("cat > /root/hold.py", input=_HOLD)
     guest.run("systemd-run --unit=hold /usr/bin/python3 /root/hold.py")

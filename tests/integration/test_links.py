@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 CRYPTO = {"dt_path": "crypto0", "policy": "vfio", "tag": "left"}
 DMA = {"dt_path": "/soc/dma@b001000", "policy": "vfio", "tag": "right"}
 ENGINE = {"dt_path": "/soc/engine@b005000", "policy": "vfio"}
@@ -143,7 +145,6 @@ def test_events_that_come_again_change_no_link(guest: Guest) -> None:
     assert look(guest) == before
 
 
-@pytest.mark.nightly
 def test_links_are_right_after_a_reboot(guest: Guest, inventory: Path) -> None:
     guest.reboot()
     assert_linked(guest, CALLED)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 HOST_POLICY = "armfleet.vfio.host_policy"
 VFIO = ("vfio-platform", "vfio-platform")
 
@@ -123,7 +125,6 @@ def test_a_check_touches_nothing(guest: Guest, inventory: Path) -> None:
     assert files(guest) == {}
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("directory", "mount", "problems"),
     [
@@ -279,7 +280,6 @@ def test_release_gives_everything_back(guest: Guest, inventory: Path) -> None:
     assert play(inventory, "armfleet.vfio.release").changed == {guest.name: 0}
 
 
-@pytest.mark.nightly
 def test_after_another_reboot_nothing_is_left_of_us(guest: Guest) -> None:
     guest.reboot()
     assert read_machine(guest).bindings == Story.untouched

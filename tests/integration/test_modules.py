@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 DMA = {"dt_path": "/soc/dma@b001000"}
 DMA_PATH = DMA["dt_path"]
 ALL_DMA = {"compatible": "acme,dma", "expect": 2}
@@ -55,7 +57,6 @@ def test_no_autobind_keeps_drivers_off_and_is_reversible(guest: Guest, inventory
     assert read_machine(guest).at(DMA_PATH).binding == ("acme-ring", None)
 
 
-@pytest.mark.nightly
 def test_no_autobind_can_leave_the_driver_until_the_next_boot(
     guest: Guest, inventory: Path
 ) -> None:
@@ -82,7 +83,6 @@ def test_releasing_leaves_alone_what_vfio_does_not_have(guest: Guest, inventory:
     guest.run("echo > /sys/bus/platform/devices/b001000.dma/driver_override")
 
 
-@pytest.mark.nightly
 def test_a_module_is_loaded_anew_for_reset_required(guest: Guest, inventory: Path) -> None:
     devices = [{"dt_path": "/soc/ethernet@e0700000"}]
     run(inventory, "vfio_binding", devices=devices, reset_required=True)
@@ -137,7 +137,6 @@ _RELEASE_SLOT = """
 """
 
 
-@pytest.mark.nightly
 def test_noiommu_goes_with_the_list_that_turned_it_on(guest: Guest, inventory: Path) -> None:
     """A slot without a native driver does not drift after it was bound to VFIO and released."""
     slot = "a000200.virtio_mmio"
@@ -175,7 +174,6 @@ def test_what_others_need_is_not_taken(guest: Guest, inventory: Path) -> None:
     assert read_machine(guest).bindings == before
 
 
-@pytest.mark.nightly
 def test_the_next_boot_alone_can_be_prepared(guest: Guest, inventory: Path) -> None:
     before = read_machine(guest).bindings
     devices = [dict(DMA, policy="vfio"), {"dt_path": "crypto0", "policy": "no_autobind"}]

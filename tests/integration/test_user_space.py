@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = DOCS / "examples/user-space/read_registers.py"
 PAGE = (DOCS / "user-space.md").read_text()

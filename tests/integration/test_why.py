@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 LISTED = [{"dt_path": f"/soc/ring@b10{number}000", "policy": "vfio"} for number in (1, 2, 3)]
 RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
 MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
@@ -111,7 +113,6 @@ def drift(inventory: Path, folder: Path) -> tuple[int, dict[str, Any]]:
     return run.code, state
 
 
-@pytest.mark.nightly
 def test_boot_files_that_were_damaged_drift_until_the_list_is_applied_again(
     guest: Guest, inventory: Path, tmp_path: Path
 ) -> None:

@@ -15,10 +15,7 @@ VERSIONS = tomllib.loads((Path(__file__).parent / "versions.toml").read_text())
 # The files whose tests run on the oldest one, each with the tests that run on the newest as well.
 ON_OLDEST = {
     "test_refused_playbooks.py": (),
-    "test_waves.py": (
-        "test_failures_are_counted_over_all_waves",
-        "test_canaries_come_first_and_are_put_back_with_the_rollout",
-    ),
+    "test_waves.py": ("test_canaries_come_first_and_are_put_back_with_the_rollout",),
     "test_hostile_host.py": (
         "test_no_playbook_does_what_a_host_says[report]",
         "test_the_name_of_a_board_is_no_template",

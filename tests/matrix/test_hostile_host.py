@@ -31,7 +31,8 @@ EVIL, HONEST, LATE = "evil", "honest", "late"
 BOARDS = [EVIL, HONEST, LATE]
 LISTED = 2
 # The other playbooks are run every night.
-OFTEN = ("apply", "drift", "report", "rollout")
+OFTEN = ("report",)
+NIGHTLY = pytest.mark.nightly
 # Terminals execute the first four; the others reverse the text or cannot be encoded.
 NOT_PRINTABLE = "\x1b]0;title\x07\x9b31m\x00\u202e\u2028\udc80"
 
@@ -133,7 +134,7 @@ def not_printable(text: str) -> set[str]:
     [
         *OFTEN,
         *(
-            pytest.param(playbook, marks=pytest.mark.nightly)
+            pytest.param(playbook, marks=NIGHTLY)
             for playbook in sorted({*PLAYBOOKS} - {*OFTEN, "pull", "vfio_modules"})
         ),
     ],
@@ -225,6 +226,7 @@ def test_cached_facts_do_not_choose_what_is_written(
     assert not (tmp_path / "theirs").exists()
 
 
+@NIGHTLY
 @pytest.mark.usefixtures("ours")
 def test_a_setting_of_a_play_counts_though_a_fact_has_its_value(
     boards: Fleet, tmp_path: Path, fact_cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -249,6 +251,7 @@ def test_a_setting_of_a_play_counts_though_a_fact_has_its_value(
     assert list((tmp_path / "ours").iterdir()) == []
 
 
+@NIGHTLY
 @pytest.mark.usefixtures("ours")
 def test_cached_facts_neither_name_a_rollout_nor_tolerate_a_failure(boards: Fleet) -> None:
     answer(boards, EVIL, {"devices": [{}]})
@@ -272,9 +275,9 @@ def states(folder: Path) -> dict[str, str]:
     "lie",
     [
         {"fields": {"devices": [{}]}},
-        {"fields": {"failed": "no", "unreachable": True}},
-        {"text": '{"devices": ' + "[" * 100_000},
-        {"text": "\x1b[2J" + NOT_PRINTABLE[:-1] + "not JSON"},
+        pytest.param({"fields": {"failed": "no", "unreachable": True}}, marks=NIGHTLY),
+        pytest.param({"text": '{"devices": ' + "[" * 100_000}, marks=NIGHTLY),
+        pytest.param({"text": "\x1b[2J" + NOT_PRINTABLE[:-1] + "not JSON"}, marks=NIGHTLY),
         {"text": "", "stderr": "\x1b[2J" + NOT_PRINTABLE[:-1], "code": 255},
     ],
     ids=["{}", "flags", "deep", "text", "255"],
@@ -313,10 +316,21 @@ def shell(boards: Fleet) -> Iterator[None]:
     "told",
     [
         {"discovery": DISCOVERY % f"plan9{NOT_PRINTABLE_WORD}"},
-        {"discovery": DISCOVERY % "Linux", "platform": ["redhat", f"8{NOT_PRINTABLE_WORD}", ""]},
-        {"discovery": DISCOVERY % "Linux", "platform": [NOT_PRINTABLE_WORD, "1", ""]},
-        {"discovery": DISCOVERY % "Linux", "platform": NOT_PRINTABLE_WORD},
-        {"discovery": f"{NOT_PRINTABLE_WORD}\n"},
+        pytest.param(
+            {
+                "discovery": DISCOVERY % "Linux",
+                "platform": ["redhat", f"8{NOT_PRINTABLE_WORD}", ""],
+            },
+            marks=NIGHTLY,
+        ),
+        pytest.param(
+            {"discovery": DISCOVERY % "Linux", "platform": [NOT_PRINTABLE_WORD, "1", ""]},
+            marks=NIGHTLY,
+        ),
+        pytest.param(
+            {"discovery": DISCOVERY % "Linux", "platform": NOT_PRINTABLE_WORD}, marks=NIGHTLY
+        ),
+        pytest.param({"discovery": f"{NOT_PRINTABLE_WORD}\n"}, marks=NIGHTLY),
     ],
     ids=["platform", "version", "distribution", "no list", "nothing"],
 )
@@ -346,11 +360,14 @@ def test_what_is_discovered_of_an_interpreter_is_printable(
 @pytest.mark.parametrize(
     "commands",
     [
-        [(["rm -f -r"], {"stderr": NOT_PRINTABLE_WORD, "code": 1})],
+        pytest.param([(["rm -f -r"], {"stderr": NOT_PRINTABLE_WORD, "code": 1})], marks=NIGHTLY),
         [(["mkdir -p"], {"stdout": NOT_PRINTABLE_WORD, "stderr": NOT_PRINTABLE_WORD, "code": 1})],
-        [(["echo ~"], {"stdout": f"/root/{NOT_PRINTABLE_WORD}\n"})],
-        [(["dd of="], {"stdout": NOT_PRINTABLE_WORD, "stderr": NOT_PRINTABLE_WORD, "code": 1})],
-        [(["chmod u+"], {"stderr": NOT_PRINTABLE_WORD, "code": 1})],
+        pytest.param([(["echo ~"], {"stdout": f"/root/{NOT_PRINTABLE_WORD}\n"})], marks=NIGHTLY),
+        pytest.param(
+            [(["dd of="], {"stdout": NOT_PRINTABLE_WORD, "stderr": NOT_PRINTABLE_WORD, "code": 1})],
+            marks=NIGHTLY,
+        ),
+        pytest.param([(["chmod u+"], {"stderr": NOT_PRINTABLE_WORD, "code": 1})], marks=NIGHTLY),
     ],
     ids=["rm", "mkdir", "home", "dd", "chmod"],
 )
@@ -375,7 +392,7 @@ def test_what_is_told_of_the_files_of_ansible_is_printable(
     assert {HONEST: "unmanaged", LATE: "unmanaged"}.items() <= states(tmp_path).items()
 
 
-@pytest.mark.parametrize("playbook", ["drift", "report"])
+@pytest.mark.parametrize("playbook", ["drift", pytest.param("report", marks=NIGHTLY)])
 def test_a_fleet_that_becomes_root_does_not_on_the_control_node(
     boards: Fleet, tmp_path: Path, playbook: str
 ) -> None:
@@ -396,6 +413,7 @@ def test_a_fleet_that_becomes_root_does_not_on_the_control_node(
     assert done.code == 0, done.output
 
 
+@NIGHTLY
 def test_texts_of_a_host_are_written_for_all_hosts(boards: Fleet, tmp_path: Path) -> None:
     entry = {"name": NOT_PRINTABLE + command(tmp_path), "policy": "vfio"}
     answer(boards, EVIL, {"policy_list": [entry], "skipped_entries": [NOT_PRINTABLE]})
@@ -418,7 +436,10 @@ def test_a_malformed_answer_stops_a_rollout(boards: Fleet) -> None:
     assert boards.on_vfio()[LATE] == 0
 
 
-@pytest.mark.parametrize(("tolerated", "late"), [(0, "not started"), (1, "changed")])
+@pytest.mark.parametrize(
+    ("tolerated", "late"),
+    [(0, "not started"), pytest.param(1, "changed", marks=NIGHTLY)],
+)
 def test_a_host_that_leaves_its_wave_without_a_result_has_failed(
     boards: Fleet, tolerated: int, late: str
 ) -> None:

@@ -86,6 +86,7 @@ def test_failures_are_counted_over_all_waves(boards: Fleet) -> None:
     assert "armfleet.vfio.rollout -e passthrough_rollout=test" in again
 
 
+@pytest.mark.nightly
 def test_a_rollout_with_a_failure_does_not_end_well(boards: Fleet) -> None:
     done = roll_out(boards, passthrough_hosts="one,gone-1,two", rollout_max_failures=1)
     assert done.code == 2, done.output
@@ -128,6 +129,7 @@ def test_a_reboot_counts_failures_in_the_same_way(boards: Fleet) -> None:
     assert advice(ended)[1] == "Hosts that failed: gone-1, gone-2"
 
 
+@pytest.mark.nightly
 def test_a_rollout_without_a_failure_ends_well_and_the_next_playbook_begins_again(
     boards: Fleet,
 ) -> None:
@@ -159,6 +161,7 @@ def test_canaries_come_first_and_are_put_back_with_the_rollout(boards: Fleet) ->
     assert boards.on_vfio() == {"one": 0, "two": 0}
 
 
+@pytest.mark.nightly
 def test_the_advice_has_the_name_of_the_rollout_if_a_canary_is_unreachable(boards: Fleet) -> None:
     given = {"passthrough_hosts": ORDER, "rollout_waves": 1}
     done = run(boards, "rollout", rollout_canaries=["gone-2"], **given)

@@ -130,6 +130,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "another card": {"devices": [{"pci_address": DISK, "pci_id": ETHERNET_ID, "policy": "vfio"}]},
     "a tag of many": {"devices": [{"pci_id": NVME_ID, "policy": "vfio", "tag": "disk"}]},
 }
+# What is asked in make test, too.
+OFTEN = ("in use", "bridges", "bridge by its node", "all behind the host bridge", "another card")
 # Not refused, and therefore not done either.
 CHECKED = {"in use": ASKED["in use"], "both of a group": {"devices": entries(FIRST, SECOND)}}
 
@@ -155,16 +157,18 @@ def virtual_functions(guest: Guest) -> Iterator[None]:
 def answers(
     guest: Guest,
     inventory: Path,
+    depth: str,
     virtual_functions: None,  # noqa: ARG001 (makes them)
 ) -> Answers:
     """Ask for everything in one play, and check in another."""
     before = state(guest)
-    tasks = refused(inventory, [("host_policy", options) for options in ASKED.values()])
+    whole = ASKED if depth == "nightly" else {name: ASKED[name] for name in OFTEN}
+    tasks = refused(inventory, [("host_policy", options) for options in whole.values()])
     asked = [("armfleet.vfio.host_policy", options) for options in CHECKED.values()]
     checked = play(inventory, refused_tasks_play(asked), "--check")
     assert "Traceback" not in checked.output
     return Answers(
-        dict(zip(ASKED, tasks, strict=True)),
+        dict(zip(whole, tasks, strict=True)),
         dict(zip(CHECKED, checked.tasks, strict=True)),
         before,
         # Read over ssh, which shows that the network works as well.
@@ -189,6 +193,7 @@ def test_nothing_changed(answers: Answers) -> None:
     assert answers.after == answers.before
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("address", IN_USE)
 def test_a_function_in_use_is_refused_whatever_else_is_allowed(
     answers: Answers, address: str
@@ -210,7 +215,9 @@ def test_both_functions_of_a_group_are_accepted(answers: Answers) -> None:
 
 
 @pytest.mark.parametrize("bridge", BRIDGES)
-@pytest.mark.parametrize("asked", ["bridges", "bridges, no_autobind"])
+@pytest.mark.parametrize(
+    "asked", ["bridges", pytest.param("bridges, no_autobind", marks=pytest.mark.nightly)]
+)
 def test_bridges_are_never_taken_whatever_is_allowed(
     answers: Answers, asked: str, bridge: str
 ) -> None:
@@ -232,6 +239,7 @@ def test_the_platform_device_of_the_host_bridge_is_in_use_as_all_behind_it(
             assert sentence in message
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_input_is_one_sentence_each(answers: Answers, kind: str) -> None:
     lines = answers.run[f"bad {kind}"].refusal.splitlines()
@@ -241,6 +249,7 @@ def test_bad_input_is_one_sentence_each(answers: Answers, kind: str) -> None:
         assert part in line
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", MISSING)
 def test_a_function_that_is_not_there_is_one_sentence_each(answers: Answers, kind: str) -> None:
     lines = answers.run[f"missing {kind}"].refusal.splitlines()
@@ -256,6 +265,7 @@ def test_another_card_at_the_address_is_an_error(answers: Answers) -> None:
         assert part in line
 
 
+@pytest.mark.nightly
 def test_a_tag_is_that_of_one_function(answers: Answers) -> None:
     message = answers.run["a tag of many"].refusal
     assert message.startswith("Tag disk must identify one device")

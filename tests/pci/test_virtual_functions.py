@@ -42,6 +42,7 @@ def list_of(*entries: dict[str, Any]) -> dict[str, Any]:
     return {"devices": [CRYPTO, *entries], "reset_required": False}
 
 
+@pytest.mark.nightly
 def test_a_number_that_cannot_be_is_one_sentence_each(inventory: Path) -> None:
     entries = [
         of_physical(5),
@@ -55,6 +56,7 @@ def test_a_number_that_cannot_be_is_one_sentence_each(inventory: Path) -> None:
     assert "b000000.crypto) has no virtual functions" in crypto
 
 
+@pytest.mark.nightly
 def test_functions_that_somebody_else_created_and_uses_are_not_removed(
     guest: Guest, inventory: Path
 ) -> None:
@@ -68,6 +70,7 @@ def test_functions_that_somebody_else_created_and_uses_are_not_removed(
     assert guest.run(f"cat {NUMBER}").stdout.strip() == "2"
 
 
+@pytest.mark.nightly
 def test_a_driver_without_virtual_functions_is_named_and_all_is_rolled_back(
     guest: Guest, inventory: Path
 ) -> None:
@@ -96,6 +99,7 @@ def test_a_last_device_that_fails_rolls_back_all_buses_and_virtual_functions(
     assert guest.run(f"cat {NUMBER}").stdout.strip() == "0"
 
 
+@pytest.mark.nightly
 def test_no_number_changes_while_a_function_is_open(guest: Guest, inventory: Path) -> None:
     listed = list_of(of_physical(2), *ON_VFIO)
     assert apply(inventory, listed["devices"], reset_required=False).code == 0

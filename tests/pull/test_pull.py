@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
 
 
+@pytest.mark.nightly
 def test_a_check_sets_up_nothing(guest: Guest, inventory: Path) -> None:
     run = set_up(inventory, "--check", "--diff")
     assert run.changed == {HOST: 3}

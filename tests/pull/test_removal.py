@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.harness.sysfs import bindings, files
 from tests.pull.pulling import HOST, RINGS, ensure_pulling, failed_units, remains, set_up
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
     from tests.pull.repository import Keys, Repository
+
+pytestmark = pytest.mark.nightly
 
 VFIO = ("vfio-platform", "vfio-platform")
 

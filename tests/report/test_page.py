@@ -64,7 +64,13 @@ def violations(page: Page) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("alike", [True, False], ids=["boards alike", "no two devices alike"])
+@pytest.mark.parametrize(
+    "alike",
+    [
+        pytest.param(True, id="boards alike", marks=pytest.mark.nightly),
+        pytest.param(False, id="no two devices alike"),
+    ],
+)
 def test_five_hundred_hosts_of_sixty_devices_are_small_and_open_soon(
     browser: Browser, tmp_path: Path, alike: bool
 ) -> None:
@@ -254,7 +260,13 @@ def test_hosts_that_were_read_without_candidates_show_all_their_devices(show: Sh
     expect(page.locator(".policy-list")).to_have_count(0)
 
 
-@pytest.mark.parametrize("host", ["edge-04", "edge-11", "gateway-06"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "gateway-06",
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("edge-04", "edge-11")),
+    ],
+)
 def test_a_phone_shows_the_reason_without_scrolling_sideways(shown: Page, host: str) -> None:
     shown.set_viewport_size({"width": 390, "height": 844})
     opener(shown, host).click()

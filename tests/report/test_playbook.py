@@ -269,7 +269,7 @@ def test_what_a_host_says_is_no_template(tmp_path: Path) -> None:
 
 def test_a_large_fleet_is_reported(depth: str, tmp_path: Path) -> None:
     # 500 hosts take a minute here. test_page.py opens a page of 500 hosts in any case.
-    fleet = large(500 if depth == "nightly" else 80)
+    fleet = large(500 if depth == "nightly" else 30)
     read = {
         host["host"]: {
             "device_info": {

@@ -261,6 +261,7 @@ def test_a_simulated_board_that_is_described_so_refuses_in_the_same_sentences(
         assert refusal_lines(apply(boards.inventory, entries)) == lines
 
 
+@pytest.mark.nightly
 def test_the_small_modules_refuse_as_well(inventory: Path) -> None:
     devices = [{"dt_path": path} for path in (ROOT, NETWORK)]
     asked = [
@@ -274,6 +275,7 @@ def test_the_small_modules_refuse_as_well(inventory: Path) -> None:
         assert "this run is connected through it" in told
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("stacked")
 def test_the_interface_that_ssh_comes_in_by_is_known_below_a_bond_and_a_bridge(
     inventory: Path,
@@ -295,6 +297,7 @@ def boxed(guest: Guest) -> Iterator[None]:
     guest.run("bash -s", input=_FURNISH_LINKS)
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("boxed")
 def test_an_interface_that_a_container_has_is_known(inventory: Path) -> None:
     devices = [{"dt_path": SPARE_NETWORK, "policy": "no_autobind"}]
@@ -302,6 +305,7 @@ def test_an_interface_that_a_container_has_is_known(inventory: Path) -> None:
     assert "a network interface on it is in another network namespace" in told
 
 
+@pytest.mark.nightly
 def test_device_info_shows_the_same(inventory: Path) -> None:
     devices = [{"dt_path": path} for path in CARRIED]
     shown = info(inventory, *devices)
@@ -348,6 +352,7 @@ def test_the_next_boot_is_judged_as_the_running_system_is(guest: Guest, inventor
     assert guest.run("ls /run/armfleet-vfio-reboot-required", check=False).returncode != 0
 
 
+@pytest.mark.nightly
 def test_what_is_accepted_for_the_next_boot_is_done_by_it_and_nothing_else(
     guest: Guest, inventory: Path
 ) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 VFIO, RING_NATIVE, STUCK_NATIVE = (
     ("vfio-platform", "vfio-platform"),
     ("acme-ring", None),
@@ -207,7 +209,6 @@ def read_machine_but(guest: Guest, path: str) -> dict[str, tuple[str | None, str
     return bindings
 
 
-@pytest.mark.nightly
 def test_a_group_whose_other_device_stays_on_its_driver_is_of_no_use(
     guest: Guest, inventory: Path
 ) -> None:

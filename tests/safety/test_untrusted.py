@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.guest import Guest
 
+pytestmark = pytest.mark.nightly
+
 HOSTILE, RING = "/soc/hostile@b030000", "/soc/ring@b100000"
 
 # A user's own mounts. Their paths have separators that the kernel does not escape, and one path

@@ -203,10 +203,10 @@ def points_at(depth: str, points: list[Point]) -> list[Point]:
     """Return the points of a depth.
 
     /sys is the same after a write and before the next one, and the journal differs by at most one
-    record: make test has every second point before a change, and every sixth after a write.
+    record: make test has every fourth point before a change, and every eighth after a write.
     """
     return {
         "check": points[::12],
-        "test": [point for point in points if point.number % (6 if point.is_after else 2) == 0],
+        "test": [point for point in points if point.number % (8 if point.is_after else 4) == 0],
         "nightly": points,
     }[depth]

@@ -34,7 +34,7 @@ from tests.simulated.counts import Counts
 from tests.simulated.nasty import GOOD, neighbours, texts
 from tests.verifier import complaints
 
-EXAMPLES = {"check": 1_000, "test": 3_000, "nightly": 200_000}
+EXAMPLES = {"check": 1_000, "test": 2_000, "nightly": 200_000}
 AT_ONCE = 500
 DRIVER = "acme-uio"
 ALIASED = "/soc/aliased@1000"

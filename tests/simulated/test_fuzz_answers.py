@@ -25,7 +25,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result impo
 from tests.simulated.counts import Counts
 from tests.unit.controller.test_documentation import ENTRY, INSPECTION
 
-EXAMPLES = {"check": 2_000, "test": 10_000, "nightly": 100_000}
+EXAMPLES = {"check": 2_000, "test": 5_000, "nightly": 100_000}
 SEED = 16
 HONEST = json.loads(json.dumps(device_info.inspections(Findings([INSPECTION], [ENTRY]))))
 VALUES: list[Any] = [

@@ -47,9 +47,9 @@ from tests.harness.simulated_gateways import SimulatedFiles, SimulatedKmod, Simu
 from tests.simulated.boards import Part, device_tree
 from tests.simulated.counts import Counts
 
-EXAMPLES = {"check": 500, "test": 3_000, "nightly": 100_000}
+EXAMPLES = {"check": 500, "test": 1_000, "nightly": 100_000}
 # Bytes between two positions at which a NUL is inserted.
-STRIDES = {"check": 64, "test": 8, "nightly": 1}
+STRIDES = {"check": 64, "test": 16, "nightly": 1}
 MOUNTS_OF_ALL = 5
 NAME = "1000.dma"
 HOME = f"devices/platform/{NAME}"

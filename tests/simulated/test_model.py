@@ -324,7 +324,7 @@ def test_the_promises_hold_on_any_board_after_any_steps(
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
     Fleet.counts = counts
-    steps = {"check": 1_000, "test": 3_000, "nightly": 200_000}[depth]
+    steps = {"check": 1_000, "test": 2_000, "nightly": 200_000}[depth]
     length = 50
     run_state_machine_as_test(
         examples_of_depth(Fleet),

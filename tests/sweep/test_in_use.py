@@ -18,7 +18,7 @@ import pytest
 
 from extensions.simulator.host import Plan
 from tests.harness.calls import apply, info
-from tests.harness.playbook import play
+from tests.harness.playbook import play, rows
 from tests.simulated.fleet import Fleet, dt_path, fleet, root, run_on
 from tests.sweep.test_mixed_fleet import BOARDS, dtb
 
@@ -26,9 +26,11 @@ if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
     pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)
 
 DISK, NETWORK, CONSOLE = "/smb/sata@e0300000", "/smb/xgmac@e0700000", "/smb/serial@e1010000"
+IDLE_DISK = "/smb/sata@e0d00000"
 LINES = (
     f"{DISK} sda1 /",
     f"{DISK} sda2 /srv/data",
+    f"{IDLE_DISK} sdb1",
     f"{NETWORK} eth0 10.0.2.15/24 default",
 )
 # By path: the driver, the kind of use to accept, and the refusal.
@@ -116,3 +118,16 @@ def test_a_use_that_is_accepted_ends_with_the_driver_and_comes_back(boards: Flee
     assert apply(boards.inventory, [], **options).code == 0
     assert driver_of(boards, NETWORK) == "amd-xgbe-seattle-v1a"
     assert run_on(board, "cat", "/sys/class/net/eth0/flags") == "0x1003\n"
+
+
+def test_a_disk_that_came_into_use_stops_the_reboot_that_would_lose_it(boards: Fleet) -> None:
+    (board,) = boards.boards.values()
+    entries = [{"dt_path": IDLE_DISK, "policy": "no_autobind"}]
+    done = apply(boards.inventory, entries, runtime=False)
+    assert done.of("armfleet.vfio.host_policy")["reboot_required"]
+    run_on(board, "sh", "-c", "echo '/dev/sdb1 /mnt ext4 noauto 0 0' >> /etc/fstab")
+    stopped = play(boards.inventory, "armfleet.vfio.reboot")
+    (row,) = rows(stopped).values()
+    assert (stopped.code, row.outcome) == (2, "failed")
+    assert "The next boot unbinds devices that are in use" in row.sentence
+    assert f"{IDLE_DISK}: disk sdb: sdb1 is in /etc/fstab" in row.sentence

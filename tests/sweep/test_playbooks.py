@@ -19,11 +19,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
     MODULES_LOAD,
     RULES,
 )
+from extensions.simulator.control import ask
 from extensions.simulator.host import Plan
 from tests.harness.playbook import Run, play, rows
 from tests.simulated.boards import flattened
 from tests.simulated.eight import LIST, NAMES, SETTINGS, TREE, YAML
-from tests.simulated.fleet import Fleet, fill, fleet, put_file_for_folder, run_on
+from tests.simulated.fleet import Fleet, fill, fleet, on_vfio, put_file_for_folder, run_on
 
 if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
     pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)
@@ -182,6 +183,37 @@ def test_only_what_waits_for_a_boot_is_booted_and_who_is_not_there_is_said_so(
         assert table["a"] == ("1", "unchanged", "No reboot was required.")
         assert table["gone"].outcome == "unreachable"
         assert "no simulated host runs in /nowhere/gone" in table["gone"].sentence
+
+
+def test_what_driverctl_configured_is_moved_to_a_list_and_no_device_leaves_its_driver(
+    tmp_path: Path,
+) -> None:
+    device = f"/sys/bus/platform/devices/{NAMES[0]}"
+    stored = f"/etc/driverctl.d/platform-{NAMES[0]}"
+    with fleet(tmp_path, plans(tmp_path, ["a"]), VARIABLES) as boards:
+        board = boards.boards["a"]
+        run_on(
+            board,
+            "sh",
+            "-ec",
+            f"""
+            mkdir -p /etc/driverctl.d
+            echo vfio-platform > {stored}
+            modprobe vfio-platform reset_required=0
+            echo vfio-platform > {device}/driver_override
+            echo {NAMES[0]} > {device}/driver/unbind
+            echo {NAMES[0]} > /sys/bus/platform/drivers_probe
+            """,
+        )
+        assert {path.name for path in on_vfio(board)} == {NAMES[0]}
+        ask(board.control, do="writes")
+        run = play(boards.inventory, "armfleet.vfio.migrate_driverctl")
+        assert run.code == 0, run.output
+        writes = [path for path, _text, _errno in ask(board.control, do="writes")]
+        assert not [path for path in writes if path.startswith("bus/")]
+        assert {path.name for path in on_vfio(board)} == {NAMES[0]}
+        assert run_on(board, "ls", "/etc/driverctl.d") == ""
+        assert "vfio-platform" in run_on(board, "cat", RULES)
 
 
 def test_putting_back_needs_the_name_of_the_rollout(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
 
 HOST, PLAYBOOK = "board", "armfleet.vfio.vfio_modules"
 KERNEL = "6.12.117+deb13-arm64"
+NIGHTLY = pytest.mark.nightly
 SUPPORT: dict[str, Any] = {
     "kernel": KERNEL,
     "distribution": "Debian GNU/Linux 13 (trixie)",
@@ -72,7 +73,13 @@ def test_a_kernel_that_has_the_drivers_is_left_as_it_is(boards: Fleet) -> None:
     assert sources(boards) == []
 
 
-@pytest.mark.parametrize("distribution", ["Fedora Linux 43", "Ubuntu 24.04.3 LTS", None])
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        "Fedora Linux 43",
+        *(pytest.param(name, marks=NIGHTLY) for name in ("Ubuntu 24.04.3 LTS", None)),
+    ],
+)
 def test_another_distribution_is_left_as_it_is(boards: Fleet, distribution: str | None) -> None:
     done = run(boards, support={"distribution": distribution})
     assert done.code == 0, done.output
@@ -85,13 +92,13 @@ def test_another_distribution_is_left_as_it_is(boards: Fleet, distribution: str 
     "support",
     [
         {"kernel_options": {"VFIO": "n"}},
-        {"kernel": "6.12.47-v8"},
-        {"kernel": "6.12.117+deb13-amd64"},
+        pytest.param({"kernel": "6.12.47-v8"}, marks=NIGHTLY),
+        pytest.param({"kernel": "6.12.117+deb13-amd64"}, marks=NIGHTLY),
         # Names of packages and paths are made from it.
-        {"kernel": "../../../etc-arm64"},
-        {"kernel": f"{KERNEL} --allow-unauthenticated"},
-        {"kernel": f"{KERNEL}\nother-arm64"},
-        {"kernel": f"{KERNEL}="},
+        pytest.param({"kernel": "../../../etc-arm64"}, marks=NIGHTLY),
+        pytest.param({"kernel": f"{KERNEL} --allow-unauthenticated"}, marks=NIGHTLY),
+        pytest.param({"kernel": f"{KERNEL}\nother-arm64"}, marks=NIGHTLY),
+        pytest.param({"kernel": f"{KERNEL}="}, marks=NIGHTLY),
         {"kernel": "{{ lookup('ansible.builtin.pipe', 'touch /ran') }}-arm64"},
     ],
     ids=lambda support: str(next(iter(support.values()))),
