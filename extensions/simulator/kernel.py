@@ -146,6 +146,8 @@ class Kernel:
         consumer.suppliers.append(link)
         home = f"devices/virtual/devlink/{link.name}"
         self.tree.put(f"{home}/status", link.show_status)
+        self.tree.point(f"{home}/supplier", link.supplier.home)
+        self.tree.point(f"{home}/consumer", link.consumer.home)
         self.tree.point(f"class/devlink/{link.name}", home)
         self.tree.point(f"{supplier.home}/consumer:{consumer.bus}:{consumer.name}", home)
         self.tree.point(f"{consumer.home}/supplier:{supplier.bus}:{supplier.name}", home)

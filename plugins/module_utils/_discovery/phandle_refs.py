@@ -14,7 +14,9 @@ from typing import Mapping, NamedTuple, Sequence
 from .._model.buses import BUSES
 from .._system.sysfs import Sysfs
 
-_TREE = "firmware/devicetree/base"
+TREE = "firmware/devicetree/base"
+# Of a property whose first cell alone is a phandle, before offsets and masks.
+_FIRST = "first"
 # of_supplier_bindings in drivers/of/property.c: properties that are lists of phandles, and what
 # tells how many cells follow each; empty where none does. Without iommus: an IOMMU is told by its
 # own directory in /sys. From cooling-device on they make no device link, but drivers find by them
@@ -45,6 +47,12 @@ _LISTS: tuple[tuple[str, str], ...] = (
     (r"mux-controls", "#mux-control-cells"),
     (r"mux-states", "#mux-state-cells"),
     (r"phy-handle|fpga-mgr|fpga-bridges", ""),
+    # drivers/net/pcs, drivers/net/phy/sfp-bus.c, drivers/i2c/muxes, drivers/mmc/core/pwrseq.c,
+    # drivers/net/mdio/mdio-mux.c, drivers/gpu/drm/drm_bridge.c.
+    (r"pcs-handle|pcsphy-handle|sfp|i2c-bus|i2c-parent|ddc-i2c-bus", ""),
+    (r"mmc-pwrseq|mdio-parent-bus", ""),
+    # Drivers of other devices write to its registers: drivers/mfd/syscon.c.
+    (r"(.*[,-])?syscon([,-].*)?|.*,(grf|pmugrf)|regmap", _FIRST),
 )
 
 # Its nodes are no devices: of_thermal_zone_find in drivers/thermal/thermal_of.c.
@@ -85,7 +93,7 @@ class References:
         """Return references to the node of a device, or to nodes below it without a device."""
         if self._by_supplier is None:
             # To read the tree takes much longer than to see that nothing can refer to the node.
-            node = _TREE + dt_path
+            node = TREE + dt_path
             if not self._sysfs.exists(node + "/phandle") and not self._sysfs.count_directories(
                 node
             ):
@@ -123,15 +131,16 @@ class References:
 
     def _read_devices(self) -> dict[str, str]:
         devices: dict[str, str] = {}
-        for bus in BUSES:
+        others = [bus for bus in self._sysfs.names("bus") if bus not in BUSES]
+        for bus in (*BUSES, *others):
             for name in self._sysfs.names("bus/%s/devices" % bus):
                 target = self._sysfs.link("bus/%s/devices/%s/of_node" % (bus, name))
                 if target and not name.endswith(".auto"):
-                    devices.setdefault(target.partition("/" + _TREE)[2], "%s:%s" % (bus, name))
+                    devices.setdefault(target.partition("/" + TREE)[2], "%s:%s" % (bus, name))
         return devices
 
     def _read_node(self, path: str, owner: str, interrupt_parent: int, tree: _Tree) -> None:
-        listing = self._sysfs.listing(_TREE + path)
+        listing = self._sysfs.listing(TREE + path)
         if "status" in listing.others and not self._is_okay(path):
             return
         if "compatible" in listing.others:
@@ -162,11 +171,11 @@ class References:
         return False
 
     def _is_okay(self, path: str) -> bool:
-        status = self._sysfs.strings(_TREE + path + "/status")
+        status = self._sysfs.strings(TREE + path + "/status")
         return not status or status[0] in ("okay", "ok")
 
     def _cells(self, path: str, name: str) -> Sequence[int]:
-        content = self._sysfs.read_bytes("%s%s/%s" % (_TREE, path, name)) or b""
+        content = self._sysfs.read_bytes("%s%s/%s" % (TREE, path, name)) or b""
         count = len(content) // 4
         return struct.unpack(">%dI" % count, content[: count * 4])
 
@@ -184,6 +193,8 @@ class References:
             if phandle not in paths:
                 break
             phandles.append(phandle)
+            if size_name == _FIRST:
+                break
             if size_name:
                 position += self._size(phandle, paths[phandle], size_name)
         return phandles
@@ -211,10 +222,17 @@ class References:
         while path and path not in self._devices:
             path = path.rpartition("/")[0]
         device = self._devices.get(path)
-        if device is None or path == supplier or supplier.startswith(path + "/"):
+        # What is below it is judged with it.
+        if device is None or _is_within(path, supplier) or _is_within(supplier, path):
             return None
-        bus, name = device.split(":", 1)
-        return device if self._sysfs.link("bus/%s/devices/%s/driver" % (bus, name)) else None
+        home = "bus/%s/devices/%s" % tuple(device.split(":", 1))
+        # Processors have no driver but that of their frequency.
+        is_used = self._sysfs.exists(home + "/cpufreq") or self._sysfs.link(home + "/driver")
+        return device if is_used else None
+
+
+def _is_within(path: str, other: str) -> bool:
+    return (path + "/").startswith(other + "/")
 
 
 @functools.lru_cache(maxsize=None)

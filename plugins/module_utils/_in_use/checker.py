@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .._system.files import Files
     from .._system.rtnetlink import Networks
     from .configured import Configured
+    from .dependents import Dependent, Dependents
     from .use_kind import ClassCheck, Entry, Sources, UseKind
 
 # Directories of a class below a device (get_device_parent in drivers/base/core.c) by whose name the
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _CLASSES = ("net", "block", "tty", "rtc", "watchdog", "iommu")
 # With CONFIG_PM every device has this directory: dpm_sysfs_add in drivers/base/power/sysfs.c.
 _POWER = "power"
+# The kinds of use that end with what a device depends on.
+_CARRIED = ("console", "storage", "network", "clock", "watchdog")
 
 
 class Usage:
@@ -43,6 +46,7 @@ class Usage:
     ) -> None:
         self._sysfs = sysfs
         self._arguments = (sysfs, proc, networks, files)
+        self._dependents_of: dict[Identity, list[Dependent]] = {}
 
     @property
     def unanswered(self) -> int:
@@ -80,7 +84,7 @@ class Usage:
             hazards += self._below(sysfs_dir(device), name)
         for kind in self.kinds:
             hazards += kind.of_device(device, state, hazards)
-        return hazards
+        return hazards + self._carried_by_dependents(device, hazards, self._below)
 
     def iommu_group_hazards(self, device: Identity, leaving: Container[str] = ()) -> list[Hazard]:
         """Return other devices of the IOMMU group whose drivers make this one useless to VFIO.
@@ -96,12 +100,46 @@ class Usage:
         if not state.driver:
             return []
         subjects = {(hazard.kind, hazard.subject) for hazard in known}
-        return [
+        hazards = [
             hazard
             for name in self._directories_below(device)
             for hazard in self._configured_below(sysfs_dir(device), name)
             if (hazard.kind, hazard.subject) not in subjects
         ]
+        return hazards + self._carried_by_dependents(
+            device, [*known, *hazards], self._configured_below
+        )
+
+    def _carried_by_dependents(
+        self,
+        device: Identity,
+        known: Sequence[Hazard],
+        find: Callable[[str, str], list[Hazard]],
+    ) -> list[Hazard]:
+        """Return what is lost with devices that depend on this one, but for ``known`` hazards."""
+        if not (
+            any(hazard.kind == "consumers" for hazard in known) or self._directories_below(device)
+        ):
+            return []
+        if device not in self._dependents_of:
+            self._dependents_of[device] = self._dependents.of(device)
+        subjects = {(hazard.kind, hazard.subject) for hazard in known}
+        hazards = []
+        for dependent in self._dependents_of[device]:
+            for name in self._sysfs.list_directories(dependent.path):
+                for hazard in find(dependent.path, name):
+                    subject = hazard.kind, hazard.subject
+                    if hazard.kind in _CARRIED and subject not in subjects:
+                        subjects.add(subject)
+                        sentence = "%s (%s)" % (hazard.sentence, dependent.clause)
+                        hazards.append(hazard._replace(sentence=sentence))
+        return hazards
+
+    @functools.cached_property
+    def _dependents(self) -> Dependents:
+        from .dependents import Dependents  # noqa: PLC0415 - for the same reason as in kinds.py
+
+        return Dependents(self._sysfs, self._sources.references)
 
     @functools.cached_property
     def _sources(self) -> Sources:

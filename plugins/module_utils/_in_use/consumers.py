@@ -11,7 +11,6 @@ from typing import Callable, Mapping, Sequence
 
 from .. import _text
 from .._discovery.devices import active_consumers, sysfs_dir
-from .._discovery.phandle_refs import References
 from .._model.buses import BUSES, PCI
 from .._model.device import Identity, State
 from .dma import has_channels, use_of_channels
@@ -37,7 +36,6 @@ class Consumers(UseKind):
 
     def __init__(self, sources: Sources) -> None:
         super().__init__(sources)
-        self._references = References(self.sysfs)
         self._driver_uses = DriverUses(self.sysfs, sources.processes)
         self._vfio_nodes = VfioNodes(sources)
 
@@ -86,7 +84,7 @@ class Consumers(UseKind):
 
     def of_device(self, device: Identity, state: State, known: Sequence[Hazard]) -> list[Hazard]:
         hazards = self._linked(device) if self._may_supply(device) else []
-        references = self._references.to(device.dt_path) if device.dt_path else []
+        references = self.sources.references.to(device.dt_path) if device.dt_path else []
         linked = {hazard.subject for hazard in hazards} if references else ()
         for reference in references:
             if reference.consumer not in linked:

@@ -12,6 +12,7 @@ import functools
 from typing import TYPE_CHECKING, Callable, Container, Iterable, Mapping, NamedTuple, Sequence
 
 from .. import _text
+from .._discovery.phandle_refs import References
 from .._model.device import Identity, State
 from .._system.files import Files
 from .._system.processes import Processes
@@ -96,6 +97,10 @@ class Sources:
         from .configured import Configured  # noqa: PLC0415 - only changes of boot files need it
 
         return Configured(self.sysfs, self._files or Files())
+
+    @functools.cached_property
+    def references(self) -> References:
+        return References(self.sysfs)
 
     def holders(self, node: str, path: str, kind: str = "c") -> list[str]:
         """Return who holds a node open; ``path`` is the device's directory, with its number."""

@@ -1,0 +1,120 @@
+# Copyright: armfleet.vfio contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which devices stop working with a device, through all that is between. Reads only.
+
+A disk or an interface is lost with what its controller gets its clocks, power or PHY from: with a
+PMIC, with the I2C controller above that, with the clocks of both.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Iterator, NamedTuple
+
+from .._discovery.devices import sysfs_dir
+from .._discovery.phandle_refs import TREE, References
+from .._model.device import Identity
+from .._system.sysfs import Sysfs
+
+_LINK = "consumer:"
+
+
+class Dependent(NamedTuple):
+    """A device that stops working: its directory, and how it depends, as a clause."""
+
+    path: str
+    clause: str
+
+
+class _Supplier(NamedTuple):
+    """A directory of something that others depend on, and what leads to it, as a clause."""
+
+    path: str
+    name: str
+    clause: str
+
+
+class Dependents:
+    """Finds dependents; ``references`` are those of the whole device tree."""
+
+    def __init__(self, sysfs: Sysfs, references: References) -> None:
+        self._sysfs = sysfs
+        self._references = references
+
+    def of(self, device: Identity) -> list[Dependent]:
+        """Return all that depend on a device or on what is below it, the nearest first.
+
+        Devices below it are none: they are inspected with it.
+        """
+        home = self._target(sysfs_dir(device))
+        known = {home}
+        dependents: list[Dependent] = []
+        waiting = [_Supplier(home, "it", "")]
+        while waiting:
+            top = waiting.pop(0)
+            for supplier in self._suppliers(top):
+                for label, path in self._consumers(supplier):
+                    if path in known or (path + "/").startswith(home + "/"):
+                        continue
+                    known.add(path)
+                    clause = "%s%s supplies %s" % (supplier.clause, supplier.name, label)
+                    dependents.append(Dependent(path, clause))
+                    waiting.append(_Supplier(path, "that", clause + ", "))
+        return dependents
+
+    def _target(self, path: str) -> str:
+        """Return where the link leads that is at a path without links."""
+        target = self._sysfs.link(path) or posixpath.basename(path)
+        return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+
+    def _suppliers(self, top: _Supplier) -> Iterator[_Supplier]:
+        """Yield a device and what is below it that others can depend on."""
+        yield top
+        waiting = [(top.path, name) for name in self._sysfs.list_directories(top.path)]
+        while waiting:
+            parent, name = waiting.pop()
+            path = "%s/%s" % (parent, name)
+            listing = self._sysfs.listing(path)
+            waiting += [(path, below) for below in listing.directories]
+            if "of_node" in listing.others or any(map(_is_link, listing.others)):
+                below = "%s below %s" % (name, top.name)
+                yield top._replace(path=path, name=below)
+
+    def _consumers(self, supplier: _Supplier) -> list[tuple[str, str]]:
+        """Return the bound consumers by device links and by the device tree: label, directory."""
+        links = [
+            (name[len(_LINK) :], "%s/%s" % (supplier.path, name))
+            for name in self._sysfs.names(supplier.path)
+            if _is_link(name)
+        ]
+        consumers = [
+            (label, self._target(self._target(link) + "/consumer"))
+            for label, link in links
+            if self._is_used(link)
+        ]
+        node = self._sysfs.link(supplier.path + "/of_node") or ""
+        dt_path = node.partition("/" + TREE)[2]
+        if dt_path:
+            consumers += [
+                (label, self._target("bus/%s/devices/%s" % (bus, name)))
+                for label, _property in self._references.to(dt_path)
+                for bus, colon, name in [label.partition(":")]
+                if colon
+            ]
+        return consumers
+
+    def _is_used(self, link: str) -> bool:
+        """Return whether a consumer loses its driver with the supplier, or its driver needs it.
+
+        status_show in drivers/base/core.c.
+        """
+        status = self._sysfs.read(link + "/status")
+        if status == "not tracked":
+            return self._sysfs.link(link + "/consumer/driver") is not None
+        return status == "active"
+
+
+def _is_link(name: str) -> bool:
+    return name.startswith(_LINK)
