@@ -47,6 +47,7 @@ class Usage:
         self._sysfs = sysfs
         self._arguments = (sysfs, proc, networks, files)
         self._dependents_of: dict[Identity, list[Dependent]] = {}
+        self._carried_by: dict[tuple[str, str], list[Hazard]] = {}
 
     @property
     def unanswered(self) -> int:
@@ -126,14 +127,25 @@ class Usage:
         subjects = {(hazard.kind, hazard.subject) for hazard in known}
         hazards = []
         for dependent in self._dependents_of[device]:
-            for name in self._sysfs.list_directories(dependent.path):
-                for hazard in find(dependent.path, name):
-                    subject = hazard.kind, hazard.subject
-                    if hazard.kind in _CARRIED and subject not in subjects:
-                        subjects.add(subject)
-                        sentence = "%s (%s)" % (hazard.sentence, dependent.clause)
-                        hazards.append(hazard._replace(sentence=sentence))
+            for hazard in self._carried(dependent.path, find):
+                subject = hazard.kind, hazard.subject
+                if subject not in subjects:
+                    subjects.add(subject)
+                    sentence = "%s (%s)" % (hazard.sentence, dependent.clause)
+                    hazards.append(hazard._replace(sentence=sentence))
         return hazards
+
+    def _carried(self, path: str, find: Callable[[str, str], list[Hazard]]) -> list[Hazard]:
+        """Return what is lost with a dependent; many devices can have the same one."""
+        key = path, find.__name__
+        if key not in self._carried_by:
+            self._carried_by[key] = [
+                hazard
+                for name in self._sysfs.list_directories(path)
+                for hazard in find(path, name)
+                if hazard.kind in _CARRIED
+            ]
+        return self._carried_by[key]
 
     @functools.cached_property
     def _dependents(self) -> Dependents:

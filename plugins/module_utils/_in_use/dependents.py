@@ -11,6 +11,7 @@ PMIC, with the I2C controller above that, with the clocks of both.
 from __future__ import annotations
 
 import posixpath
+from collections import deque
 from typing import Iterator, NamedTuple
 
 from .._discovery.devices import sysfs_dir
@@ -28,12 +29,12 @@ class Dependent(NamedTuple):
     clause: str
 
 
-class _Supplier(NamedTuple):
-    """A directory of something that others depend on, and what leads to it, as a clause."""
+class _Edge(NamedTuple):
+    """A consumer of a device, or of what is ``below`` it; ``label`` is "bus:name"."""
 
+    below: str
+    label: str
     path: str
-    name: str
-    clause: str
 
 
 class Dependents:
@@ -42,6 +43,7 @@ class Dependents:
     def __init__(self, sysfs: Sysfs, references: References) -> None:
         self._sysfs = sysfs
         self._references = references
+        self._edges: dict[str, list[_Edge]] = {}
 
     def of(self, device: Identity) -> list[Dependent]:
         """Return all that depend on a device or on what is below it, the nearest first.
@@ -50,43 +52,56 @@ class Dependents:
         """
         home = self._target(sysfs_dir(device))
         known = {home}
-        dependents: list[Dependent] = []
-        waiting = [_Supplier(home, "it", "")]
+        dependents = []
+        waiting = deque([Dependent(home, "")])
         while waiting:
-            top = waiting.pop(0)
-            for supplier in self._suppliers(top):
-                for label, path in self._consumers(supplier):
-                    if path in known or (path + "/").startswith(home + "/"):
-                        continue
-                    known.add(path)
-                    clause = "%s%s supplies %s" % (supplier.clause, supplier.name, label)
-                    dependents.append(Dependent(path, clause))
-                    waiting.append(_Supplier(path, "that", clause + ", "))
+            supplier = waiting.popleft()
+            name = "that" if supplier.clause else "it"
+            for edge in self._edges_of(supplier.path):
+                if edge.path in known or edge.path.startswith(home + "/"):
+                    continue
+                known.add(edge.path)
+                by = "%s below %s" % (edge.below, name) if edge.below else name
+                clauses = [supplier.clause] if supplier.clause else []
+                clauses.append("%s supplies %s" % (by, edge.label))
+                dependents.append(Dependent(edge.path, ", ".join(clauses)))
+                waiting.append(dependents[-1])
         return dependents
 
-    def _target(self, path: str) -> str:
-        """Return where the link leads that is at a path without links."""
-        target = self._sysfs.link(path) or posixpath.basename(path)
-        return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    def _edges_of(self, home: str) -> list[_Edge]:
+        if home not in self._edges:
+            self._edges[home] = [
+                _Edge(below, *consumer)
+                for below, path in self._suppliers(home)
+                for consumer in self._consumers(path)
+            ]
+        return self._edges[home]
 
-    def _suppliers(self, top: _Supplier) -> Iterator[_Supplier]:
-        """Yield a device and what is below it that others can depend on."""
-        yield top
-        waiting = [(top.path, name) for name in self._sysfs.list_directories(top.path)]
+    def _suppliers(self, home: str) -> Iterator[tuple[str, str]]:
+        """Yield name and directory of what others can depend on: a device, and what is below it.
+
+        The name of the device itself is empty.
+        """
+        yield "", home
+        waiting = [(home, name) for name in self._sysfs.list_directories(home)]
         while waiting:
             parent, name = waiting.pop()
             path = "%s/%s" % (parent, name)
             listing = self._sysfs.listing(path)
             waiting += [(path, below) for below in listing.directories]
             if "of_node" in listing.others or any(map(_is_link, listing.others)):
-                below = "%s below %s" % (name, top.name)
-                yield top._replace(path=path, name=below)
+                yield name, path
 
-    def _consumers(self, supplier: _Supplier) -> list[tuple[str, str]]:
+    def _target(self, path: str) -> str:
+        """Return where the link leads that is at a path without links."""
+        target = self._sysfs.link(path) or posixpath.basename(path)
+        return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+
+    def _consumers(self, supplier: str) -> list[tuple[str, str]]:
         """Return the bound consumers by device links and by the device tree: label, directory."""
         links = [
-            (name[len(_LINK) :], "%s/%s" % (supplier.path, name))
-            for name in self._sysfs.names(supplier.path)
+            (name[len(_LINK) :], "%s/%s" % (supplier, name))
+            for name in self._sysfs.names(supplier)
             if _is_link(name)
         ]
         consumers = [
@@ -94,7 +109,7 @@ class Dependents:
             for label, link in links
             if self._is_used(link)
         ]
-        node = self._sysfs.link(supplier.path + "/of_node") or ""
+        node = self._sysfs.link(supplier + "/of_node") or ""
         dt_path = node.partition("/" + TREE)[2]
         if dt_path:
             consumers += [
