@@ -118,6 +118,7 @@ ROOT, RAID, SWAP, LOOP, MIRROR, JOURNAL = (
 )
 NETWORK, SPARE_NETWORK = "/virtio_mmio@a001400", "/virtio_mmio@a001600"
 GPIO, CLOCK, REGULATOR = "/pl061@9030000", "/clock-gate", "/regulator"
+POWER = "/power"
 TIMER, SENSOR, DOG = (
     f"/soc/{node}" for node in ("timer@b016000", "sensor@b017000", "watchdog@b012000")
 )
@@ -244,6 +245,16 @@ def test_each_kind_is_refused_and_what_others_may_lose_does_not_help(inventory: 
     for path, (kind, sentences) in CARRIED.items():
         told = lines_about(path, lines[kind], kind)
         assert [sentence for sentence in sentences if sentence not in told] == []
+
+
+def test_what_is_lost_with_a_device_that_depends_is_refused_by_its_own_kind(
+    inventory: Path,
+) -> None:
+    device = {"dt_path": POWER, "policy": "no_autobind"}
+    (lines,) = refusals(inventory, [("host_policy", {"devices": [device], "allow": ["consumers"]})])
+    told = lines_about(POWER, lines, "network")
+    way = "it supplies platform:a001600.virtio_mmio"
+    assert f"network interface eth1 is up, below team0, team0.5 ({way})." in told
 
 
 @pytest.mark.skipif(
