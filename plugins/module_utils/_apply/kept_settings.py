@@ -125,8 +125,5 @@ def _before(host: Host, last_applied: LastApplied) -> bool | None:
     if present is not None:
         return present
     # What vfio is loaded with, but for this collection.
-    return any(
-        True
-        for line in modprobe_d.lines(host.files, MODPROBE)
-        for _word, _wanted in line.conflicts({_PARAMETER: False})
-    )
+    value = modprobe_d.value_at_boot(modprobe_d.lines(host.files, MODPROBE), _PARAMETER)
+    return value is not None and modprobe_d.is_true(value) is True

@@ -10,7 +10,7 @@ import os
 from fnmatch import fnmatchcase
 from typing import Sequence
 
-from .._boot.modprobe_d import Line, value_at_boot
+from .._boot.modprobe_d import Line, is_true, value_at_boot
 from .._discovery.acpi_iort import translates
 from .._discovery.builtin_drivers import (
     BuiltinDrivers,
@@ -450,7 +450,8 @@ def unready_at_boot(
         # Options of modprobe.d are for modules.
         if is_built_in(sysfs, parameter.partition(".")[0]):
             read = [line for line in foreign if line.location == KERNEL_COMMAND_LINE]
-        return _is_on(value_at_boot(read, parameter) or default)
+        value = value_at_boot(read, parameter)
+        return is_true(default if value is None else value) is True
 
     problems = _without_firmware_id(for_vfio)
     problems += _no_units(sysfs, for_vfio)
@@ -483,7 +484,8 @@ def _will_be_on(
         if value is not None:
             return value
     module, _dot, name = parameter.partition(".")
-    return _is_on(kmod.parameter(module, name) or default)
+    loaded = kmod.parameter(module, name)
+    return is_true(default if loaded is None else loaded) is True
 
 
 def _without_noiommu(
@@ -549,13 +551,8 @@ def _unsigned(
 
 def why_signed_only(sysfs: Sysfs) -> str | None:
     """Return why the kernel accepts only signed modules: kernel/module/signing.c."""
-    if _is_on(sysfs.read("module/module/parameters/sig_enforce") or "N"):
+    if is_true(sysfs.read("module/module/parameters/sig_enforce") or "N"):
         return "module.sig_enforce"
     # The level that is in force stands in brackets: security/lockdown/lockdown.c.
     lockdown = (sysfs.read("kernel/security/lockdown") or "").partition("[")[2].partition("]")[0]
     return "lockdown=" + lockdown if lockdown not in ("", "none") else None
-
-
-def _is_on(flag: str) -> bool:
-    """Parse a parameter of type bool: kstrtobool in lib/kstrtox.c."""
-    return flag[:1] in "1yYtT" or flag[:2].lower() == "on"

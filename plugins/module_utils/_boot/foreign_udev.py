@@ -125,7 +125,7 @@ def rules(files: Files, ours: str) -> list[File]:
     """Return the files of others with rules that set an override, in the order of their names."""
     parsed = []
     for path in files.drop_in_files(_DIRECTORIES, ".rules", ours):
-        content = files.read(path) or ""
+        content = files.read_drop_in(path) or ""
         if _ATTRIBUTE in content:
             is_before = path.rpartition("/")[2] < ours.rpartition("/")[2]
             parsed.append(_parsed(path, content, _BEFORE_OURS if is_before else _AFTER_OURS))

@@ -10,6 +10,7 @@ loaded whatever is blacklisted, but not against the kernel.
 
 from __future__ import annotations
 
+import re
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .. import _text
@@ -17,14 +18,30 @@ from .._model.buses import BUSES
 from .._model.policy import VFIO_PARAMETERS
 from .._system.files import KERNEL_COMMAND_LINE, Files
 from .._system.kmod import CONFIGURATION, canonical_name
+from .last_applied import MODPROBE
 
 _NEEDS = {bus.vfio_module: bus.vfio_needs for bus in BUSES.values()}
-BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
+ALIAS, BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
+    "alias",
     "blacklist",
     "install",
     "options",
     "module_blacklist",
 )
+# How many words each command must have: kmod_config_parse in libkmod/libkmod-config.c, which
+# ignores all other lines, and whose separators are blanks and tabs alone.
+_LEAST_WORDS = {
+    ALIAS: 3,
+    BLACKLIST: 2,
+    INSTALL: 3,
+    OPTIONS: 3,
+    "remove": 3,
+    "softdep": 3,
+    "weakdep": 3,
+}
+_WORD = re.compile("[^ \t]+")
+# next_arg in lib/cmdline.c and kmod_config_parse_kcmdline: quotes keep blanks together.
+_PARAMETER = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 _OF_COMMAND_LINE = {"modprobe.blacklist": BLACKLIST, "module_blacklist": KERNEL_BLACKLIST}
 
 
@@ -38,7 +55,7 @@ class Requirements(NamedTuple):
 class Line(NamedTuple):
     """A line about one module: its location, its text and what it comes to.
 
-    ``module`` is spelt as the kernel does it; ``rest`` follows it.
+    ``module`` is spelt as the kernel does it, or the pattern of an alias; ``rest`` follows it.
     """
 
     location: str
@@ -51,6 +68,11 @@ class Line(NamedTuple):
     def blocks_autoload(self) -> bool:
         """Whether the module is not loaded at boot."""
         return self.command == BLACKLIST or self.blocks_all_loading
+
+    @property
+    def leads_away(self) -> bool:
+        """Whether the module's name means another module to who asks for it, or "off" none."""
+        return self.command == ALIAS and canonical_name(self.rest[0]) != self.module
 
     @property
     def blocks_all_loading(self) -> bool:
@@ -69,21 +91,28 @@ class Line(NamedTuple):
         for word in self.rest if self.command == OPTIONS else ():
             yield "%s.%s" % (self.module, canonical_name(word.partition("=")[0])), word
 
-    def conflicts(self, parameters: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
-        """Yield what it sets to another value than ``parameters``: its text, and their value."""
-        for name, word in self.settings:
-            value = word.partition("=")[2]
-            wanted = parameters.get(name)
-            if wanted is not None and (value[:1] in ("1", "y", "Y")) != wanted:
-                yield "%s.%s" % (self.module, word), wanted
+    @property
+    def comes_after_ours(self) -> bool:
+        """Whether modprobe reads it after our own file, and the kernel takes its value therefore.
+
+        Files are read in the order of their names, and after them the command line:
+        kmod_config_new in libkmod/libkmod-config.c.
+        """
+        path = self.location.rpartition(":")[0]
+        return not path or path.rpartition("/")[2] > MODPROBE.rpartition("/")[2]
 
 
 def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
     """Return all foreign lines; kernel parameters count for a system that is running."""
+    paths = [
+        path
+        for ending in (".conf", ".alias")
+        for path in files.drop_in_files(CONFIGURATION, ending, ours)
+    ]
     configured = [
         line
-        for path in files.drop_in_files(CONFIGURATION, ".conf", ours)
-        for line in parsed(path, files.read(path) or "")
+        for path in sorted(paths, key=lambda path: path.rpartition("/")[2])
+        for line in parsed(path, files.read_drop_in(path) or "")
     ]
     return configured + (
         _on_command_line(files.read(KERNEL_COMMAND_LINE) or "") if is_running else []
@@ -91,14 +120,11 @@ def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
 
 
 def parsed(path: str, content: str) -> list[Line]:
-    """Return the lines of one file of modprobe.d."""
+    """Return the lines of one file of modprobe.d that modprobe does not ignore."""
     parsed_lines = []
-    waiting = ""
-    for number, text in enumerate(_text.lines(content), 1):
-        whole = waiting + text
-        waiting = whole[:-1] + " " if whole.endswith("\\") else ""
-        words = _text.words(whole)
-        if not waiting and len(words) > 1 and not words[0].startswith("#"):
+    for number, text in _joined(content):
+        words = _WORD.findall(text)
+        if words and len(words) >= _LEAST_WORDS.get(words[0], len(words) + 1):
             command, module, *rest = words
             location = "%s:%d" % (path, number)
             parsed_lines.append(
@@ -107,10 +133,27 @@ def parsed(path: str, content: str) -> list[Line]:
     return parsed_lines
 
 
+def _joined(content: str) -> Iterator[tuple[int, str]]:
+    """Yield lines with the number of the last line of each: one that ends in a backslash goes on.
+
+    freadline_wrapped in libkmod/libkmod-util.c.
+    """
+    waiting = ""
+    for number, text in enumerate(_text.lines(content), 1):
+        waiting += text
+        if waiting.endswith("\\"):
+            waiting = waiting[:-1]
+        else:
+            yield number, waiting
+            waiting = ""
+    if waiting:
+        yield number, waiting
+
+
 def _on_command_line(content: str) -> list[Line]:
     lines_of_kernel = []
-    for word in _text.words(content):
-        key, _equals, value = word.partition("=")
+    for word in map(_unquoted, _PARAMETER.findall(content)):
+        key, equals, value = word.partition("=")
         module, dot, parameter = key.partition(".")
         if key in _OF_COMMAND_LINE:
             lines_of_kernel += [
@@ -118,11 +161,36 @@ def _on_command_line(content: str) -> list[Line]:
                 for name in value.split(",")
             ]
         elif dot:
-            rest = ["%s=%s" % (parameter, value)]
+            rest = [parameter + equals + value]
             lines_of_kernel.append(
                 Line(KERNEL_COMMAND_LINE, word, OPTIONS, canonical_name(module), rest)
             )
     return lines_of_kernel
+
+
+def _unquoted(word: str) -> str:
+    """Return a kernel parameter without the quotes around it or around its value."""
+    if word.startswith('"'):
+        word = word[1:].rstrip('"')
+    key, equals, value = word.partition("=")
+    return key + equals + value.strip('"')
+
+
+def is_true(value: str) -> bool | None:
+    """Return a boolean as kstrtobool in lib/kstrtox.c reads it, in quotes or not.
+
+    None if it is none; a module with such a parameter is not loaded.
+    """
+    text = value.strip('"').lower()
+    if text.startswith(("1", "y", "t", "on")):
+        return True
+    return False if text.startswith(("0", "n", "f", "of")) else None
+
+
+def _value(word: str) -> str:
+    """Return what a word sets; a name alone is true: param_set_bool in kernel/params.c."""
+    _name, equals, value = word.partition("=")
+    return value if equals else "1"
 
 
 def blocking(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
@@ -132,7 +200,8 @@ def blocking(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
     return [
         line
         for line in known
-        if line.module in (needed if line.blocks_all_loading else named) and line.blocks_autoload
+        if line.module in (needed if line.blocks_all_loading else named)
+        and (line.blocks_autoload or line.leads_away)
     ]
 
 
@@ -145,11 +214,7 @@ def with_needs(modules: Iterable[str]) -> set[str]:
 def value_at_boot(known: Sequence[Line], parameter: str) -> str | None:
     """Return the value that lines of others give to "module.parameter"; the last one counts."""
     words = [word for line in known for name, word in line.settings if name == parameter]
-    if not words:
-        return None
-    _key, equals, value = words[-1].partition("=")
-    # The kernel takes a name alone for true: param_set_bool in kernel/params.c.
-    return value if equals else "1"
+    return _value(words[-1]) if words else None
 
 
 def find_conflicts(known: Sequence[Line], required: Requirements) -> list[str]:
@@ -162,6 +227,24 @@ def find_conflicts(known: Sequence[Line], required: Requirements) -> list[str]:
     return sentences + [
         "%s sets %s, but this list sets it to %d at each boot. Remove that setting, or omit `%s`"
         % (line.location, word, value, VFIO_PARAMETERS[word.partition("=")[0]])
-        for line in known
-        for word, value in line.conflicts(required.parameters)
+        for line, word, value in find_other_values(known, required.parameters)
+    ]
+
+
+def find_other_values(
+    known: Sequence[Line], parameters: Mapping[str, bool]
+) -> list[tuple[Line, str, bool]]:
+    """Return what sets another value than ``parameters`` do at boot: line, text, their value.
+
+    The last of several values counts.
+    """
+    last: dict[str, tuple[Line, str]] = {}
+    for line in known:
+        for name, word in line.settings:
+            if name in parameters and line.comes_after_ours:
+                last[name] = line, word
+    return [
+        (line, "%s.%s" % (line.module, word), parameters[name])
+        for name, (line, word) in last.items()
+        if is_true(_value(word)) is not parameters[name]
     ]

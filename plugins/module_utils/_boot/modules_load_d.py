@@ -35,7 +35,7 @@ def lines(files: Files, ours: str) -> list[Line]:
     """Return foreign lines that load modules: modules-load.d(5), and kernel parameters."""
     load_lines = []
     for path in files.drop_in_files(_DIRECTORIES, ".conf", ours):
-        for number, text in enumerate(_text.lines(files.read(path) or ""), 1):
+        for number, text in enumerate(_text.lines(files.read_drop_in(path) or ""), 1):
             name = _text.stripped(text)
             if name and name[0] not in "#;":
                 location = "%s:%d" % (path, number)

@@ -394,8 +394,7 @@ def _against(
     return [
         "%s sets %s at each boot, but the last-applied configuration sets %d"
         % (line.location, word, wanted)
-        for line in lines
-        for word, wanted in line.conflicts(parameters)
+        for line, word, wanted in modprobe_d.find_other_values(lines, parameters)
     ]
 
 

@@ -113,6 +113,15 @@ class Files:
         except OSError as error:
             raise failure("read", path, error) from None
 
+    def read_drop_in(self, path: str) -> str | None:
+        """As :meth:`read`, of a file of others; None for a directory, which its readers skip."""
+        try:
+            return _content(path, _open_file(self._located(path)))
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        except OSError as error:
+            raise failure("read", path, error) from None
+
     def read_own(self, path: str) -> str | None:
         """As :meth:`read`, of what another run wrote; PolicyError if others may have written it."""
         try:
@@ -215,7 +224,8 @@ class Files:
         paths = {ours.rpartition("/")[2]: ours}
         for directory in directories:
             for name in self.names(directory):
-                if name.endswith(ending):
+                # kmod, systemd and udev skip hidden files.
+                if name.endswith(ending) and not name.startswith("."):
                     paths.setdefault(name, "%s/%s" % (directory, name))
         return [paths[name] for name in sorted(paths) if paths[name] != ours]
 

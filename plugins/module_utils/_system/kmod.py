@@ -182,8 +182,12 @@ class Kmod:
         kernel's command line; None if neither sets it.
         """
         words = _text.words(self._depends(module))
-        values = [word.partition("=")[2] for word in words if word.startswith(name + "=")]
-        return values[-1] if values else None
+        values = [word for word in words if word.partition("=")[0] == name]
+        if not values:
+            return None
+        _name, equals, value = values[-1].partition("=")
+        # param_set_bool in kernel/params.c.
+        return value if equals else "1"
 
     def has_parameter(self, module: str, name: str) -> bool | None:
         """Return whether ``module`` has the parameter, or None if modinfo does not know it."""

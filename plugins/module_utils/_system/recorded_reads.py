@@ -59,6 +59,7 @@ READS: Mapping[str, frozenset[str]] = {
             "own_changed_at",
             "placed_at",
             "read",
+            "read_drop_in",
             "read_own",
             "status",
             "version",

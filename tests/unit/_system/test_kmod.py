@@ -79,6 +79,8 @@ def test_a_modalias_is_resolved_as_udev_would_do_it(
     [
         ("insmod /lib/modules/x/vfio.ko.xz enable_unsafe_noiommu_mode=1", "1"),
         ("insmod /lib/x/vfio.ko enable_unsafe_noiommu_mode=1 enable_unsafe_noiommu_mode=0", "0"),
+        ("insmod /lib/x/vfio.ko enable_unsafe_noiommu_mode", "1"),
+        ("insmod /lib/x/vfio.ko enable_unsafe_noiommu_mode=", ""),
         ("insmod /lib/x/vfio.ko other=1", None),
         ("builtin vfio", None),
     ],
