@@ -224,7 +224,7 @@ def test_no_damage_of_a_record_ends_in_anything_but_a_sentence(killed: Board) ->
     refusals = []
     nested = st.recursive(st.sampled_from(ODD), lambda inner: st.lists(inner, max_size=6))
 
-    @settings(max_examples=120, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, suppress_health_check=list(HealthCheck))
     @given(st.randoms(use_true_random=False), nested | st.just(...), st.integers(1, 2))
     def damage(chance: random.Random, value: Any, times: int) -> None:
         damaged = records

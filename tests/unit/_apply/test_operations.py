@@ -243,7 +243,7 @@ def test_the_values_of_an_operation_are_those_that_its_record_is_checked_for() -
         assert record.values.keys() == OPERATIONS[record.kind].record_fields.keys()
 
 
-@settings(max_examples=200, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=500, suppress_health_check=list(HealthCheck), deadline=None)
 @given(damaged_records())
 def test_a_damaged_record_undoes_only_what_is_ours_or_ends_in_a_sentence(record: Any) -> None:
     try:
@@ -267,7 +267,7 @@ def undo(operation: Operation, record: Any) -> None:
         assert isinstance(failure.sentence, str)
 
 
-@settings(max_examples=50, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
 @given(st.lists(damaged_records(), max_size=4), VALUES)
 def test_a_damaged_journal_is_told_line_by_line(damaged: list[Any], value: Any) -> None:
     head = {"format": FORMAT, "boot": "b", "who": "process 1"}
