@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent
 VERSIONS = tomllib.loads((ROOT / "tests/matrix/versions.toml").read_text())
 # Checked by the session ansible-test-sanity, by the rules of its ansible-core.
 STYLE_TESTS = ("pep8", "pylint")
-SANITY = ("python", "tools/sanity.py", "--color", "no")
+SANITY = ("tools/sanity.py", "--color", "no")
 ON_EACH_PYTHON = ("compile", "import")
 # The unit tests that a controller and a target of the matrix run, by patterns in tests/unit.
 OF_CONTROLLERS = ("controller",)
@@ -105,7 +105,7 @@ def sanity_of_hosts(python: str) -> list[str]:
     """Return the command that checks on a Python whether a managed host can import all."""
     tests = (word for test in ON_EACH_PYTHON for word in ("--test", test))
     # By its path, for the session may have an environment of its own.
-    return [PYTHON, *SANITY[1:], "--python", python, *tests]
+    return [PYTHON, *SANITY, "--python", python, *tests]
 
 
 @nox.session(requires=CHECKS)
@@ -125,7 +125,7 @@ def check_beside_others(session: nox.Session) -> None:
 def ansible_test_sanity(session: nox.Session) -> None:
     """Run ansible-test sanity; its compile and import tests on the oldest and newest Python."""
     skipped = (word for test in ON_EACH_PYTHON for word in ("--skip-test", test))
-    run_staged(session, *SANITY, "--python", PYTHON_VERSION, *skipped)
+    run_staged(session, PYTHON, *SANITY, "--python", PYTHON_VERSION, *skipped)
     for row in (VERSIONS["targets"][0], VERSIONS["targets"][-1]):
         run_staged(session, *sanity_of_hosts(row["python"]))
 
@@ -269,7 +269,7 @@ def _add_controller(ansible_core: str, python: str, tags: Sequence[str]) -> None
         # For make test, those of one ansible-core in the part check are enough.
         if session.posargs != ["--depth", "test"]:
             skipped = (word for test in STYLE_TESTS for word in ("--skip-test", test))
-            matrix.run("sanity", *SANITY, "--python", python, *skipped)
+            matrix.run("sanity", "python", *SANITY, "--python", python, *skipped)
         units = [f"tests/unit/{pattern}" for pattern in OF_CONTROLLERS]
         matrix.run("units", "python", "-m", "pytest", "-q", *units)
         # The test and its boards are on our own Python; ansible-playbook is the first in PATH.

@@ -33,16 +33,15 @@ def run_by_make_test() -> dict[str, bool]:
     """Return by name whether make test runs a test, or at least one test of a file."""
     status: dict[str, bool] = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
-        body = ast.parse(path.read_text()).body
+        tree = ast.parse(path.read_text())
         is_left = any(
             is_nightly(node.value)
-            for node in body
+            for node in tree.body
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
         )
         functions = [
             node
-            for parent in [*body, *(node for node in body if isinstance(node, ast.ClassDef))]
-            for node in (parent.body if isinstance(parent, ast.ClassDef) else [parent])
+            for node in ast.walk(tree)
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
         ]
         for function in functions:
