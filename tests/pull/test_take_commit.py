@@ -18,18 +18,12 @@ from typing import Any
 
 import pytest
 
+from tests.harness.nightly import at_night
+
 PROGRAM = Path(__file__).parents[2] / "roles/pull/files/take_commit.py"
 KEEPER = "keeper@boards.example"
 GIT = ["git", "-c", "user.name=Keeper", "-c", f"user.email={KEEPER}", "-c", "gpg.format=ssh"]
 ENVIRONMENT = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
-
-
-def at_night(*values: object) -> list[Any]:
-    """Return the values of a parameter that make nightly alone tries."""
-    return [
-        pytest.param(*(value if isinstance(value, tuple) else [value]), marks=pytest.mark.nightly)
-        for value in values
-    ]
 
 
 class Server:

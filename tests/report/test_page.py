@@ -18,6 +18,7 @@ from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
+from tests.harness.nightly import at_night
 from tests.report.fleet import EDGE, large, result, states, unreachable
 from tests.report.page import write
 
@@ -260,13 +261,7 @@ def test_hosts_that_were_read_without_candidates_show_all_their_devices(show: Sh
     expect(page.locator(".policy-list")).to_have_count(0)
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        "gateway-06",
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("edge-04", "edge-11")),
-    ],
-)
+@pytest.mark.parametrize("host", ["gateway-06", *at_night("edge-04", "edge-11")])
 def test_a_phone_shows_the_reason_without_scrolling_sideways(shown: Page, host: str) -> None:
     shown.set_viewport_size({"width": 390, "height": 844})
     opener(shown, host).click()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.harness.hostile import answer, take_over
+from tests.harness.nightly import at_night
 from tests.harness.playbook import Run, play
 from tests.matrix.test_role import DRIVERS, PARTS
 from tests.simulated.boards import alike
@@ -26,7 +27,6 @@ if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
 
 HOST, PLAYBOOK = "board", "armfleet.vfio.vfio_modules"
 KERNEL = "6.12.117+deb13-arm64"
-NIGHTLY = pytest.mark.nightly
 SUPPORT: dict[str, Any] = {
     "kernel": KERNEL,
     "distribution": "Debian GNU/Linux 13 (trixie)",
@@ -75,10 +75,7 @@ def test_a_kernel_that_has_the_drivers_is_left_as_it_is(boards: Fleet) -> None:
 
 @pytest.mark.parametrize(
     "distribution",
-    [
-        "Fedora Linux 43",
-        *(pytest.param(name, marks=NIGHTLY) for name in ("Ubuntu 24.04.3 LTS", None)),
-    ],
+    ["Fedora Linux 43", *at_night("Ubuntu 24.04.3 LTS", None)],
 )
 def test_another_distribution_is_left_as_it_is(boards: Fleet, distribution: str | None) -> None:
     done = run(boards, support={"distribution": distribution})
@@ -92,13 +89,15 @@ def test_another_distribution_is_left_as_it_is(boards: Fleet, distribution: str 
     "support",
     [
         {"kernel_options": {"VFIO": "n"}},
-        pytest.param({"kernel": "6.12.47-v8"}, marks=NIGHTLY),
-        pytest.param({"kernel": "6.12.117+deb13-amd64"}, marks=NIGHTLY),
-        # Names of packages and paths are made from it.
-        pytest.param({"kernel": "../../../etc-arm64"}, marks=NIGHTLY),
-        pytest.param({"kernel": f"{KERNEL} --allow-unauthenticated"}, marks=NIGHTLY),
-        pytest.param({"kernel": f"{KERNEL}\nother-arm64"}, marks=NIGHTLY),
-        pytest.param({"kernel": f"{KERNEL}="}, marks=NIGHTLY),
+        *at_night(
+            {"kernel": "6.12.47-v8"},
+            {"kernel": "6.12.117+deb13-amd64"},
+            # Names of packages and paths are made from it.
+            {"kernel": "../../../etc-arm64"},
+            {"kernel": f"{KERNEL} --allow-unauthenticated"},
+            {"kernel": f"{KERNEL}\nother-arm64"},
+            {"kernel": f"{KERNEL}="},
+        ),
         {"kernel": "{{ lookup('ansible.builtin.pipe', 'touch /ran') }}-arm64"},
     ],
     ids=lambda support: str(next(iter(support.values()))),
