@@ -15,11 +15,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 COLLECTION = BUILD / "ansible_collections" / "armfleet" / "vfio"
+# ansible-test has its temporary files there, and may run while another command is staged.
+_OUTPUT = COLLECTION / "tests" / "output"
 
 
 def sources() -> set[Path]:
@@ -46,10 +49,18 @@ def _is_same(source: Path, copy: Path) -> bool:
     )
 
 
+def _copies() -> Iterator[Path]:
+    """Yield what is in the copy but for the output of ansible-test."""
+    for folder, directories, files in os.walk(COLLECTION):
+        if folder == str(_OUTPUT.parent) and _OUTPUT.name in directories:
+            directories.remove(_OUTPUT.name)
+        yield from (Path(folder, name) for name in [*directories, *files])
+
+
 def stage() -> None:
-    """Make the copy the same as the working tree."""
+    """Make the copy the same as the working tree, but for the output of ansible-test."""
     names = sources()
-    for copy in sorted(COLLECTION.rglob("*"), reverse=True):
+    for copy in sorted(_copies(), reverse=True):
         name = copy.relative_to(COLLECTION)
         if copy.is_dir() and not copy.is_symlink():
             if not any(copy.iterdir()):
