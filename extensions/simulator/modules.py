@@ -109,7 +109,11 @@ class Modules:
             return Answer(1, "" if "-q" in arguments or "--quiet" in arguments else f"{error}\n")
 
     def modinfo(self, arguments: Sequence[str]) -> Answer:
-        """Run modinfo, for one field of a module or of its file."""
+        """Run modinfo, for one field of a module or of its file, or for all fields of many."""
+        if arguments[0] == "--null":
+            known = [word for word in arguments[2:] if _underscored(word) in self._modules]
+            output = "".join(self._all_fields(_underscored(word)) for word in known)
+            return Answer(int(len(known) < len(arguments[2:])), output)
         field, _dashes, word = arguments
         name = _underscored(os.path.basename(word).partition(".")[0])
         module = self._modules.get(name)
@@ -121,6 +125,14 @@ class Modules:
             "--field=sig_id": [] if name in self.unsigned else ["PKCS#7"],
         }[field]
         return Answer(0, "".join(f"{line}\n" for line in lines))
+
+    def _all_fields(self, name: str) -> str:
+        """Return the path and the aliases of a module, as modinfo_do in kmod's tools/modinfo.c."""
+        if self._modules[name].built_in:
+            head = f"name:           {name}\0filename:       (builtin)\0"
+        else:
+            head = f"filename:       /lib/modules/{os.uname().release}/{name}.ko\0"
+        return head + "".join(f"alias={alias}\0" for alias in self._aliases(name))
 
     def _run(self, asked: argparse.Namespace, configuration: _Configuration) -> str:
         if asked.all:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
 from .._model.buses import BUSES, BY_AMBA_ID, BY_BUS_ID, BY_NAME, BY_PCI_ID, is_vfio_driver
 from .._model.device import Identity
@@ -84,6 +84,21 @@ class Drivers:
             named = self._sysfs.link_name("bus/%s/drivers/%s/module" % key)
             self._modules[key] = named, named is None or is_built_in(self._sysfs, named)
         return self._modules[key]
+
+    def ask_at_once(self, bound: Sequence[tuple[Identity, str]]) -> None:
+        """Have :meth:`match` know what kmod answers about many devices and their drivers."""
+        modules = []
+        unnamed = []
+        for device, driver in bound:
+            named, _is_in_kernel = self._named_module(device.bus, driver)
+            if named:
+                modules.append(named)
+            elif not is_vfio_driver(driver, device.bus):
+                unnamed.append(modalias(self._sysfs, device))
+        self._kmod.resolve_at_once(unnamed)
+        claiming = [module for asked in unnamed for module in self._kmod.resolve(asked)]
+        self._kmod.built_in_at_once(claiming)
+        self._kmod.aliases_at_once([*modules, *filter(self._kmod.is_built_in, claiming)])
 
     def match(self, device: Identity, driver: str) -> Match:
         """Return why that driver has the device."""

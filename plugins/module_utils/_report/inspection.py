@@ -187,13 +187,7 @@ def inspect(
     if only_claimed:
         chosen = [device for device in chosen if inspector.is_claimed(device)]
     states = states_as_far_as_known(host.sysfs, chosen)
-    host.kmod.claimants_at_once(
-        [
-            modalias(host.sysfs, device)
-            for device, (state, _blocked) in zip(chosen, states)
-            if state.driver is None
-        ]
-    )
+    inspector.ask_at_once(chosen, [state for state, _blocked in states])
     inspections = [inspector.of(device, *known) for device, known in zip(chosen, states)]
     if with_candidates:
         inspections = inspector.judge(inspections)
@@ -257,6 +251,23 @@ class _Inspector:
     def is_claimed(self, device: Identity) -> bool:
         """Return whether the last-applied configuration claims it."""
         return device in self._claimed
+
+    def ask_at_once(self, devices: Sequence[Identity], states: Sequence[State]) -> None:
+        """Ask kmod about many devices in few calls; each call starts a process."""
+        self._host.kmod.claimants_at_once(
+            [
+                modalias(self._host.sysfs, device)
+                for device, state in zip(devices, states)
+                if state.driver is None
+            ]
+        )
+        self._drivers.ask_at_once(
+            [
+                (device, state.driver)
+                for device, state in zip(devices, states)
+                if state.driver and state.driver != state.driver_override
+            ]
+        )
 
     def judge(self, inspections: Sequence[Inspection]) -> list[Inspection]:
         """Return the inspections with how each device would be bound to VFIO."""

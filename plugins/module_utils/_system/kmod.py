@@ -34,6 +34,8 @@ _ADVICE = {
     "not found": "Install the kernel package that has it",
 }
 _BLACKLIST = "--use-blacklist"
+# What modinfo prints as the path of a module that is part of the kernel.
+_BUILT_IN = "(builtin)"
 _MODULES = "/lib/modules/"
 _FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 # What names are looked up in. depmod replaces all of them whenever modules are installed.
@@ -171,11 +173,27 @@ class Kmod:
             self._aliases[module] = None if code else _text.lines(output)
         return self._aliases[module]
 
+    def aliases_at_once(self, modules: Sequence[str]) -> None:
+        """Have :meth:`aliases` know the answers for many, but for what modinfo does not know."""
+        unknown = [module for module in dict.fromkeys(modules) if module not in self._aliases]
+        if len(unknown) > 1:
+            _code, output = self._run(["--null", "--", *unknown], program="modinfo")
+            self._aliases.update(_aliases_by_module(output))
+
     def is_built_in(self, module: str) -> bool:
         """Return whether ``module`` is built in, by the kernel's installed files."""
         if module not in self._built_in:
             self._built_in[module] = _text.words(self._depends(module))[:1] == ["builtin"]
         return self._built_in[module]
+
+    def built_in_at_once(self, modules: Sequence[str]) -> None:
+        """Have :meth:`is_built_in` know the answers for many."""
+        unknown = [module for module in dict.fromkeys(modules) if module not in self._built_in]
+        if len(unknown) > 1:
+            output = self._run(["--show-depends", "--all", "--quiet", "--", *unknown])[1]
+            lines = [_text.words(line) for line in _text.lines(output)]
+            names = {words[1] for words in lines if words[:1] == ["builtin"] and len(words) > 1}
+            self._built_in.update((module, canonical_name(module) in names) for module in unknown)
 
     def parameter(self, module: str, name: str) -> str | None:
         """Return the value that ``module`` would be loaded with, by modprobe's configuration or the
@@ -249,6 +267,30 @@ class Kmod:
                 % (program, " ".join(arguments), self._timeout, process.pid)
             ) from None
         return process.returncode, output.decode("utf-8", "replace")
+
+
+def _aliases_by_module(output: str) -> dict[str, list[str]]:
+    """Return the modalias patterns of each module in the output of ``modinfo --null``.
+
+    The name of one that is built in comes first; of another, the path (modinfo_do in kmod's
+    tools/modinfo.c). Messages, which end with no NUL, can be before either.
+    """
+    patterns: dict[str, list[str]] = {}
+    name = ""
+    for field in output.split("\0"):
+        if "=" in field.partition(":")[0]:
+            key, _equals, value = field.partition("=")
+            if key == "alias":
+                patterns.setdefault(name, []).append(value)
+            continue
+        label, _colon, text = field.rpartition("\n")[2].partition(":")
+        if label == "name":
+            name = canonical_name(text.strip())
+        elif label == "filename":
+            if text.strip() != _BUILT_IN:
+                name = canonical_name(os.path.basename(text).partition(".")[0])
+            patterns[name] = []
+    return patterns
 
 
 def _advice(words: str) -> str:

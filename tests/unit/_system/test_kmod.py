@@ -180,6 +180,57 @@ def test_what_is_built_in_is_told_by_modprobe(
     assert Kmod().is_built_in("pl061") is is_built_in
 
 
+# As modinfo of kmod 30 and 34 prints them; messages of errors are not ordered with the rest.
+FIELDS = (
+    "modinfo: ERROR: Module gone not found.\n"
+    "filename:       /lib/modules/6.12/kernel/drivers/a-b.ko.xz\0"
+    "license=GPL\0alias=of:N*T*Ca\0description=two\nalias=of:N*T*Cforged\nfilename: /none.ko\0"
+    "alias=of:N*T*Cb\0name=a_b\0"
+    "name:           pl061\0filename:       (builtin)\0alias=amba:d00041061*\0"
+    "filename:       /lib/modules/6.12/updates/none.ko\0license=GPL\0"
+)
+
+
+def test_what_many_modules_claim_is_asked_in_one_call(
+    modprobe: Modprobe, modinfo: Callable[[str], None], tmp_path: Path
+) -> None:
+    modprobe("exit 1")
+    (tmp_path / "fields").write_text(FIELDS)
+    modinfo(f'echo "$*" >>{tmp_path}/calls; [ "$1" = --null ] && cat {tmp_path}/fields; exit 1')
+    kmod = Kmod()
+    asked = ["a_b", "gone", "pl061", "none"]
+    kmod.aliases_at_once([*asked, "a_b"])
+    assert [kmod.aliases(module) for module in asked] == [
+        ["of:N*T*Ca", "of:N*T*Cb"],
+        None,
+        ["amba:d00041061*"],
+        [],
+    ]
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == ["--null -- a_b gone pl061 none", "--field=alias -- gone"]
+
+
+def test_a_modinfo_that_knows_no_such_option_is_asked_one_by_one(
+    modprobe: Modprobe, modinfo: Callable[[str], None]
+) -> None:
+    modprobe("exit 1")
+    modinfo('[ "$1" = --null ] && echo "usage: modinfo" && exit 1; echo "of:$3"')
+    kmod = Kmod()
+    kmod.aliases_at_once(["a", "b"])
+    assert [kmod.aliases(module) for module in ("a", "b")] == [["of:a"], ["of:b"]]
+
+
+def test_which_of_many_modules_are_built_in_is_asked_in_one_call(
+    modprobe: Modprobe, asked: Callable[[], list[str]]
+) -> None:
+    modprobe("echo insmod /lib/builtin/a.ko; echo builtin needed; echo builtin b_c; exit 1")
+    kmod = Kmod()
+    kmod.built_in_at_once(["a", "b-c", "gone"])
+    modprobe("exit 1")
+    assert [kmod.is_built_in(module) for module in ("a", "b-c", "gone")] == [False, True, False]
+    assert asked()[-4:] == ["--", "a", "b-c", "gone"]
+
+
 def test_what_is_not_signed_is_told_by_modinfo(
     modprobe: Modprobe, modinfo: Callable[[str], None]
 ) -> None:
