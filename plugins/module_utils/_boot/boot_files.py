@@ -26,6 +26,7 @@ from .._system.files import FileChange, Files
 from .._system.host import Host
 from . import (
     driverctl,
+    foreign_node_access,
     foreign_udev,
     in_sync,
     initramfs,
@@ -110,7 +111,8 @@ def plan_boot_files(
         conflicts += [
             Problem(kept.conflict(device), device) for device, kept in stored_overrides.items()
         ]
-    conflicts += _conflicting_rules(host, claims)
+    rule_conflicts, rule_warnings = _judge_rules(host, claims, request)
+    conflicts += rule_conflicts
     conflicts += map(Problem, _module_conflicts(host, request, boot_plan))
     conflicts += [] if request.runtime else _misnamed(host, claims)
     if request.initramfs == ALWAYS and request.entries:
@@ -131,7 +133,7 @@ def plan_boot_files(
         needs_boot,
         rebuild,
         [waiting, *_outdated(host, rebuild, files)],
-        list(in_sync.unsafe_directories(host.files, written).values()),
+        [*in_sync.unsafe_directories(host.files, written).values(), *rule_warnings],
     )
 
 
@@ -259,18 +261,29 @@ def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity,
     return {device: stored for device, stored in pairs if stored}
 
 
-def _conflicting_rules(host: Host, claims: Sequence[Claim]) -> list[Problem]:
-    """Return which rules of others set another override on devices that the list claims."""
-    rules = foreign_udev.rules(host.files, last_applied.RULES) if claims else []
-    problems = []
-    for claim in claims if rules else []:
+def _judge_rules(
+    host: Host, claims: Sequence[Claim], request: Request
+) -> tuple[list[Problem], list[str]]:
+    """Return which foreign rules oppose the list, and warnings of those that may."""
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    if not claims:
+        return problems, warnings
+    rules = foreign_udev.rules(host.files, last_applied.RULES)
+    for claim in claims if rules else ():
         wanted = override_of(claim.policy, claim.device.bus)
-        problems += [
-            Problem(rule.conflict(claim.device, wanted), claim.device)
-            for rule in foreign_udev.of_device(claim.device, rules)
-            if rule.driver_override != wanted
-        ]
-    return problems
+        for rule in foreign_udev.of_device(host.sysfs, claim.device, rules):
+            if not rule.opposes(wanted):
+                continue
+            if rule.is_sure:
+                problems.append(Problem(rule.conflict(claim.device, wanted), claim.device))
+            else:
+                warnings.append(rule.warning(claim.device, wanted))
+    access = request.options.access
+    if access:
+        devices = [claim.device for claim in claims if claim.policy.kind == VFIO]
+        warnings += foreign_node_access.warnings(host.sysfs, rules, devices, access)
+    return problems, warnings
 
 
 def _misnamed(host: Host, claims: Sequence[Claim]) -> list[Problem]:

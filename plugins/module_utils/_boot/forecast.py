@@ -342,7 +342,7 @@ def after_rules(
     Ours bind the device at once, so that an override that is set after them leaves it there.
     ``by_rule`` tells what a foreign rule makes of a device of a bus that no list claims.
     """
-    plain = [rule for rule in sources.on_add if rule.driver_override]
+    plain = [rule for rule in sources.on_add if rule.sure_override]
     earlier = [rule for rule in plain if not rule.is_after_ours or ours is None]
     outcome = by_rule(sources.bus, earlier[-1]) if earlier else None
     if ours is None:
@@ -353,22 +353,35 @@ def after_rules(
         )
     else:
         outcome = ours
-    for rule in plain:
+    for rule in sources.on_add:
         if rule.is_after_ours:
-            outcome = _with_override(outcome, rule, "afterwards")
+            outcome = _with_rule(outcome, rule, "afterwards")
     return outcome
 
 
 def after_bind(sources: OverrideSources, outcome: BootState) -> BootState:
     """Return the result of foreign rules on a bound device, which our rules do not change."""
-    for rule in sources.on_bind:
-        if outcome.binding.driver and rule.driver_override:
-            outcome = _with_override(outcome, rule, "when the device is bound")
+    is_bound = outcome.binding.driver is not None
+    for rule in sources.on_bind if is_bound else ():
+        outcome = _with_rule(outcome, rule, "when the device is bound")
+    if outcome.binding.driver is None:
+        return outcome
+    for rule in sources.on_add:
+        if rule.unbinds and sources.desired is None:
+            # Its driver may be bound only after this event.
+            reason = "%s; the rule %s unbinds it if it is bound by then" % (
+                outcome.reason,
+                rule.location,
+            )
+            return BootState(_NOTHING, reason, is_known=False)
     return outcome
 
 
-def _with_override(outcome: BootState, rule: Rule, when: str) -> BootState:
-    if rule.driver_override == outcome.binding.driver_override:
+def _with_rule(outcome: BootState, rule: Rule, when: str) -> BootState:
+    if rule.unbinds and outcome.binding.driver:
+        reason = "%s; the rule %s unbinds it %s" % (outcome.reason, rule.location, when)
+        return BootState(outcome.binding._replace(driver=None), reason)
+    if rule.sure_override in (None, outcome.binding.driver_override):
         return outcome
     binding = outcome.binding._replace(driver_override=rule.driver_override)
     reason = "%s; the rule %s sets its override %s" % (outcome.reason, rule.location, when)

@@ -140,6 +140,15 @@ def aliases(sysfs: Sysfs) -> dict[str, str]:
     return by_path
 
 
+def aliases_of(sysfs: Sysfs, path: str) -> list[str]:
+    """Return the aliases of a node that the kernel passes to udev, sorted."""
+    return [
+        name
+        for name in sorted(sysfs.names(_TREE + "/aliases"))
+        if name[-1:].isdigit() and reference_path(sysfs, name) == path
+    ]
+
+
 def states(sysfs: Sysfs, devices: Sequence[Identity]) -> list[State]:
     """Return the state of each device; raise PolicyError if a hanging driver blocks one."""
     overrides = sysfs.read_locked([sysfs_dir(device) + "/driver_override" for device in devices])

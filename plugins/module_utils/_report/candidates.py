@@ -263,9 +263,9 @@ def _foreign_obstacles(driver_override: str | None, known: Known) -> list[Obstac
     if known.sources.foreign:
         obstacles.append(Obstacle(DRIVERCTL, "driverctl has an override stored for it"))
     obstacles += [
-        Obstacle(FOREIGN_RULE, "%s sets its driver_override at each boot" % rule.location)
+        Obstacle(FOREIGN_RULE, "%s %s at each boot" % (rule.location, rule.act))
         for rule in known.sources.rules
-        if rule.driver_override != driver_override
+        if rule.opposes(driver_override)
     ]
     return obstacles
 

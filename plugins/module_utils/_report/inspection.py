@@ -23,6 +23,7 @@ from .._boot.last_applied import (
     accepted,
     parse_header,
 )
+from .._boot.udev_effects import OVERRIDE as SETS_OVERRIDE
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
@@ -125,13 +126,12 @@ class Inspection(NamedTuple):
                 % (running.label, after.label, self.next_boot.reason)
             )
         sentences += [
-            (
-                "%s may set another driver_override at each boot, but the last-applied "
-                "configuration sets %s"
-            )
-            % (rule.location, desired.driver_override)
+            "%s %s at each boot, but the last-applied configuration sets %s"
+            % (rule.location, _may(rule), desired.driver_override)
             for rule in self.sources.rules
-            if desired and rule.driver_override is None
+            if desired
+            and not (rule.sure_override or rule.unbinds)
+            and rule.opposes(desired.driver_override)
         ]
         if (
             self.sriov
@@ -143,6 +143,13 @@ class Inspection(NamedTuple):
                 % (self.sriov.numvfs, self.sriov.desired)
             )
         return [*sentences, *self.against, *self.without_driver]
+
+
+def _may(rule: foreign_udev.Rule) -> str:
+    """Return what a rule may do, as a clause."""
+    if rule.kind == SETS_OVERRIDE:
+        return "may set another driver_override"
+    return rule._replace(is_sure=False).act
 
 
 class Findings(NamedTuple):
@@ -352,9 +359,9 @@ class _Inspector:
             device.bus,
             self._claimed.get(device),
             _foreign_config(device, self._stored, is_alone=is_alone),
-            foreign_udev.of_device(device, self._rules),
-            foreign_udev.of_device(device, self._rules, "add"),
-            foreign_udev.of_device(device, self._rules, "bind"),
+            foreign_udev.of_device(self._host.sysfs, device, self._rules),
+            foreign_udev.of_device(self._host.sysfs, device, self._rules, "add"),
+            foreign_udev.of_device(self._host.sysfs, device, self._rules, "bind"),
             self._variant(device),
         )
 

@@ -50,6 +50,7 @@ _KINDS = {
 _NULL = os.makedev(1, 3)
 # Many times as much as the longest that is read, a list of the kernel's symbols.
 _LONGEST = 1 << 26
+_LONGEST_SCRIPT = 1 << 16
 
 
 class FileChange(NamedTuple):
@@ -114,13 +115,30 @@ class Files:
             raise failure("read", path, error) from None
 
     def read_drop_in(self, path: str) -> str | None:
-        """As :meth:`read`, of a file of others; None for a directory, which its readers skip."""
+        """As :meth:`read`, of a file of others; None for what its readers skip.
+
+        That is a directory, a link to itself, or a socket.
+        """
         try:
             return _content(path, _open_file(self._located(path)))
         except (FileNotFoundError, IsADirectoryError):
             return None
         except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                return None
             raise failure("read", path, error) from None
+
+    def read_script(self, path: str) -> str | None:
+        """Return the first 64 KiB of a text file; None if it is none, or cannot be read."""
+        try:
+            descriptor = _open_file(self._located(path))
+            try:
+                content = os.read(descriptor, _LONGEST_SCRIPT)
+            finally:
+                os.close(descriptor)
+        except (OSError, PolicyError):
+            return None
+        return None if b"\0" in content else content.decode("utf-8", "surrogateescape")
 
     def read_own(self, path: str) -> str | None:
         """As :meth:`read`, of what another run wrote; PolicyError if others may have written it."""
