@@ -425,8 +425,8 @@ devices:
           sample: {dt_path: /soc/crypto@b000000, policy: vfio}
     foreign_rules:
       description: >-
-        Foreign udev rules that may set the override of the device, in the order in which they
-        apply.
+        Foreign udev rules that set the override of the device, or unbind or bind it, or may do so,
+        in the order in which they apply.
       returned: always
       type: list
       elements: dict
@@ -437,7 +437,9 @@ devices:
           type: str
           sample: /etc/udev/rules.d/80-vfio.rules:3
         driver_override:
-          description: Override that the rule sets; null if it is not a literal.
+          description: >-
+            Override that the rule sets; null if it cannot be determined, or if the rule unbinds or
+            binds the device.
           returned: always
           type: str
           sample: vfio-platform

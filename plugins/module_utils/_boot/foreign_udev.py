@@ -133,11 +133,15 @@ class Rule(NamedTuple):
 
 
 class RuleFile(NamedTuple):
-    """The lines of a file that have to be followed."""
+    """The lines of a file that have to be followed.
+
+    ``naming`` are those that can change a device at events of others, by its name.
+    """
 
     path: str
     lines: Sequence[Line]
     phase: int
+    naming: Sequence[Line] = ()
 
 
 class ForeignRules(NamedTuple):
@@ -160,7 +164,7 @@ def rules(files: Files, ours: str) -> ForeignRules:
     texts = foreign_rule_files.read(files, ours)
     commands = Commands(files)
     relevant = _with_needed(texts, {text for text in texts if _can_bind(commands, text.content)})
-    parsed = [parsed_file(text) for text in texts if text in relevant]
+    parsed = [_with_naming(parsed_file(text), commands) for text in texts if text in relevant]
     architecture = _architecture(files) if parsed else None
     return ForeignRules(Host(files, architecture), commands, parsed, texts)
 
@@ -169,6 +173,25 @@ def parsed_file(text: RuleText) -> RuleFile:
     """Return the lines of a file."""
     phase = BEFORE_OURS if text.is_before_ours else AFTER_OURS
     return RuleFile(text.path, udev_syntax.parse(text.content).lines, phase)
+
+
+def _with_naming(file: RuleFile, commands: Commands) -> RuleFile:
+    naming = [
+        line for line in file.lines if any(_can_name(commands, token) for token in line.tokens)
+    ]
+    return file._replace(naming=naming)
+
+
+def _can_name(commands: Commands, token: Token) -> bool:
+    if token.key == "ATTR" and not token.is_match:
+        return is_binding_attribute(token) and (token.attribute or "").startswith("[")
+    if token.key in ("RUN", *_STARTED) and token.attribute in (None, "program"):
+        return commands.can_bind(token.value)
+    return _is_wants(token)
+
+
+def _is_wants(token: Token) -> bool:
+    return token.key == "ENV" and token.attribute == _WANTS and not token.is_match
 
 
 def names_set(texts: Iterable[RuleText]) -> set[str]:
@@ -261,7 +284,7 @@ def _of_event(known: ForeignRules, event: Event, target: Target) -> Iterator[Rul
             for token in applied.line.tokens:
                 if token.key == "RUN":
                     run = _with_command(run, event, token, location, is_sure=applied.is_sure)
-                elif token.key == "ENV" and token.attribute == _WANTS and not token.is_match:
+                elif _is_wants(token):
                     units = _with_units(units, event, token, location)
                 else:
                     effects = _at_once(known, event, target, token, is_sure=applied.is_sure)
@@ -287,7 +310,8 @@ def _at_once(
     """Return what a token does while the rules are read."""
     if token.key == "ATTR" and not token.is_match and is_binding_attribute(token):
         return of_attribute(event, target, token, is_sure=is_sure)
-    if token.key == "PROGRAM" or (token.key == "IMPORT" and token.attribute == "program"):
+    is_program = token.key == "PROGRAM" or (token.key, token.attribute) == ("IMPORT", "program")
+    if is_program and known.commands.can_bind(token.value):
         text = event.expand(token.value)
         is_known = text is not None
         return known.commands.effects(
@@ -328,7 +352,7 @@ def _of_other_events(sysfs: Sysfs, known: ForeignRules, listed: ListedDevice) ->
     """
     target = Target(listed, is_event=False)
     for file in known.files:
-        for line in file.lines:
+        for line in file.naming:
             location = "%s:%d" % (file.path, line.number)
             effects = [effect for token in line.tokens for effect in _by_name(known, target, token)]
             cause = _cause(sysfs, line) if effects else None
@@ -351,21 +375,21 @@ def _by_name(known: ForeignRules, target: Target, token: Token) -> list[Effect]:
     """Return what a token does to the device by its name, whichever device the event is of."""
     value = token.value
     is_plain = "$" not in value and "%" not in value
-    if token.key == "ATTR" and not token.is_match and (token.attribute or "").startswith("["):
+    if not _can_name(known.commands, token):
+        return []
+    if token.key == "ATTR":
         paths = attribute_paths(target.device, token.attribute or "")
         effects = [
             of_write(target, path, value if is_plain else None, is_sure=False) for path in paths
         ]
         return [effect for effect in effects if effect]
-    if token.key in ("RUN", *_STARTED) and token.attribute in (None, "program"):
+    if token.key != "ENV":
         return known.commands.effects(target, value, is_sure=False)
-    if token.key == "ENV" and token.attribute == _WANTS and not token.is_match:
-        return [
-            effect
-            for unit in _text.words(value)
-            for effect in known.commands.unit_effects(target, unit)
-        ]
-    return []
+    return [
+        effect
+        for unit in _text.words(value)
+        for effect in known.commands.unit_effects(target, unit)
+    ]
 
 
 def _cause(sysfs: Sysfs, line: Line) -> UdevDevice | None:

@@ -182,9 +182,15 @@ class Commands:
         self._files = files
         self._scripts: dict[str, str | None] = {}
         self._units: dict[str, list[str]] = {}
+        self._can_bind: dict[str, bool] = {}
 
-    def can_bind(self, text: str, depth: int = 0) -> bool:
+    def can_bind(self, text: str) -> bool:
         """Return whether a command, a script or a unit in it has words for binding drivers."""
+        if text not in self._can_bind:
+            self._can_bind[text] = self._has_words(text, 0)
+        return self._can_bind[text]
+
+    def _has_words(self, text: str, depth: int) -> bool:
         if _BINDING_WORDS.search(text):
             return True
         if depth > _DEEPEST:
@@ -195,7 +201,7 @@ class Commands:
 
     def can_unit_bind(self, unit: str, depth: int = 0) -> bool:
         """Return whether the commands of a unit have words for binding drivers."""
-        return any(self.can_bind(command, depth) for command in self._unit_commands(unit))
+        return any(self._has_words(command, depth) for command in self._unit_commands(unit))
 
     def effects(self, target: Target, text: str, *, is_sure: bool, depth: int = 0) -> list[Effect]:
         """Return what a command does to the device, as far as its text shows.
