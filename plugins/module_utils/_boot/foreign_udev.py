@@ -200,8 +200,8 @@ def names_set(texts: Iterable[RuleText]) -> set[str]:
 
 
 def _architecture(files: Files) -> str | None:
-    # Linux has it since 6.1.
-    machine = _text.stripped(files.read_drop_in("/proc/sys/kernel/arch") or "")
+    # Linux has it since 6.1, and refuses reads with a large buffer.
+    machine = _text.stripped(files.read_start("/proc/sys/kernel/arch") or "")
     return _ARCHITECTURES.get(machine)
 
 

@@ -270,7 +270,7 @@ class Commands:
 
     def _script(self, path: str) -> str | None:
         if path not in self._scripts:
-            self._scripts[path] = self._files.read_script(path)
+            self._scripts[path] = self._files.read_start(path)
         return self._scripts[path]
 
     def _unit_commands(self, unit: str) -> list[str]:

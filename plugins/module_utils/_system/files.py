@@ -50,7 +50,7 @@ _KINDS = {
 _NULL = os.makedev(1, 3)
 # Many times as much as the longest that is read, a list of the kernel's symbols.
 _LONGEST = 1 << 26
-_LONGEST_SCRIPT = 1 << 16
+_LONGEST_START = 1 << 16
 
 
 class FileChange(NamedTuple):
@@ -128,12 +128,12 @@ class Files:
                 return None
             raise failure("read", path, error) from None
 
-    def read_script(self, path: str) -> str | None:
+    def read_start(self, path: str) -> str | None:
         """Return the first 64 KiB of a text file; None if it is none, or cannot be read."""
         try:
             descriptor = _open_file(self._located(path))
             try:
-                content = os.read(descriptor, _LONGEST_SCRIPT)
+                content = os.read(descriptor, _LONGEST_START)
             finally:
                 os.close(descriptor)
         except (OSError, PolicyError):
