@@ -278,14 +278,17 @@ def _of_event(known: ForeignRules, event: Event, target: Target) -> Iterator[Rul
     """Yield what the rules do to the device at an event of itself or of another device."""
     run: list[_Started] = []
     units: list[_Started] = []
+    is_final = False
     for file in known.files:
         for applied in event.apply(file.lines):
             location = "%s:%d" % (file.path, applied.line.number)
             for token in applied.line.tokens:
                 if token.key == "RUN":
-                    run = _with_command(run, event, token, location, is_sure=applied.is_sure)
+                    if not is_final:
+                        run = _with_command(run, event, token, location, is_sure=applied.is_sure)
+                        is_final = applied.is_sure and token.operator == ":="
                 elif _is_wants(token):
-                    units = _with_units(units, event, token, location)
+                    units = _with_units(units, event, token, location, is_sure=applied.is_sure)
                 else:
                     effects = _at_once(known, event, target, token, is_sure=applied.is_sure)
                     yield from _rules(location, effects, file.phase)
@@ -336,11 +339,12 @@ def _with_command(
 
 
 def _with_units(
-    units: Sequence[_Started], event: Event, token: Token, location: str
+    units: Sequence[_Started], event: Event, token: Token, location: str, *, is_sure: bool
 ) -> list[_Started]:
+    """Return the units after ``SYSTEMD_WANTS``: ``=`` replaces those before it."""
     text = event.expand(token.value)
     names = _text.words(token.value if text is None else text)
-    kept = units if token.operator == "+=" else ()
+    kept = units if token.operator == "+=" or not is_sure else ()
     return [*kept, *(_Started(location, name, is_sure=False) for name in names)]
 
 

@@ -306,10 +306,16 @@ class Event:
         return "%s %s" % (before.text, value)
 
     def _tag(self, token: Token, *, is_sure: bool) -> None:
-        if token.operator == "-=" or "$" in token.value or "%" in token.value:
-            self.tags[token.value] = None
-        elif self.tags.get(token.value) is not True:
-            self.tags[token.value] = True if is_sure else None
+        tag = self.expand(token.value)
+        is_tagged = token.operator != "-="
+        if token.operator == "=":
+            self.tags = {} if is_sure else dict.fromkeys(self.tags)
+        if tag is None or not is_sure:
+            # Any tag may be meant, but none is removed for sure.
+            is_changed = self.tags.get(tag or token.value, False) is not is_tagged
+            self.tags[tag or token.value] = None if is_changed else is_tagged
+        else:
+            self.tags[tag] = is_tagged
 
     # Substitutions.
 
@@ -421,4 +427,5 @@ def _targets(lines: Sequence[Line]) -> dict[int, int]:
 
 
 def _is_on_disk(path: str) -> bool:
-    return not path.startswith(("/sys/", "/proc/", "/dev/", "/run/", "/tmp/", "/var/"))
+    """Return whether a path is on the root file system or in /usr, which udev starts with."""
+    return path.startswith(("/etc/", "/usr/", "/bin/", "/sbin/", "/lib/"))

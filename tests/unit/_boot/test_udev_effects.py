@@ -90,6 +90,8 @@ def test_all_ways_to_set_an_override_are_known(
         f'{KERNEL}RUN+="/usr/sbin/driverctl list-devices"',
         f'{KERNEL}RUN{{builtin}}+="kmod load vfio-platform"',
         f'{KERNEL}RUN+="/usr/bin/logger driver"',
+        # After := nothing is added.
+        f'{KERNEL}RUN:="/bin/true"\n{KERNEL}RUN+="/bin/set driver_override of it"',
         # What is assigned with = replaces what was added before.
         f'{KERNEL}RUN+="/bin/set driver_override of it"\n{KERNEL}RUN="/bin/true"',
     ],
@@ -211,6 +213,10 @@ WANTS = 'ENV{SYSTEMD_WANTS}+="claim@$kernel.service"'
     ("line", "is_started"),
     [
         (f'{KERNEL}TAG+="systemd", {WANTS}', True),
+        (f'PROGRAM="/bin/ask", TAG+="systemd"\n{KERNEL}{WANTS}', True),
+        (f'{KERNEL}TAG+="systemd", {WANTS}\nPROGRAM="/bin/ask", TAG="other"', True),
+        (f'{KERNEL}TAG+="systemd", {WANTS}\nTAG="other"', False),
+        (f'{KERNEL}TAG+="systemd", {WANTS}\nTAG-="systemd"', False),
         (f'{KERNEL}{WANTS}, TAG+="systemd"', True),
         # systemd starts nothing for a device without its tag.
         (f"{KERNEL}{WANTS}", False),

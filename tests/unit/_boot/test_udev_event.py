@@ -131,6 +131,7 @@ def test_a_rule_for_others_does_not(machine: Machine, conditions: str) -> None:
         'TEST=="driver"',
         'TEST=="/sys/bus/platform/drivers/acme-ring"',
         'TEST=="/run/claim"',
+        'TEST=="/home/claim"',
         'TAG=="systemd"',
         'TAGS=="systemd"',
         'SYMLINK=="x"',
