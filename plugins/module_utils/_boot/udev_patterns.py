@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Pattern
+from typing import NamedTuple, Pattern, Sequence
 
 _GLOB = frozenset("*?[")
 _NEVER = "(?!)"
@@ -64,7 +64,21 @@ def _is_alike(value: str, text: str, *, ignores_case: bool) -> bool:
 
 def fnmatch(pattern: str, text: str, *, ignores_case: bool = False) -> bool:
     """Return whether fnmatch(3) without flags, or with FNM_CASEFOLD, accepts the text."""
-    return bool(_compiled(_as_bytes(pattern), ignores_case).fullmatch(_as_bytes(text)))
+    first, *others = _compiled(_as_bytes(pattern), ignores_case)
+    characters = _as_bytes(text)
+    if not others:
+        return len(characters) == first.length and bool(first.expression.match(characters))
+    if not first.expression.match(characters):
+        return False
+    position = first.length
+    # Each is as long as what it matches, so that the first occurrence leaves most for the rest.
+    for piece in others[:-1]:
+        match = piece.expression.search(characters, position)
+        if match is None:
+            return False
+        position = match.end()
+    start = len(characters) - others[-1].length
+    return start >= position and bool(others[-1].expression.match(characters, start))
 
 
 def _as_bytes(text: str) -> str:
@@ -77,22 +91,31 @@ def _folded(text: str) -> str:
     return re.sub("[A-Z]+", lambda match: match.group().lower(), text)
 
 
+class _Piece(NamedTuple):
+    """What is between two ``*``: it matches texts of one length."""
+
+    expression: Pattern[str]
+    length: int
+
+
 @functools.lru_cache(maxsize=1024)
-def _compiled(pattern: str, ignores_case: bool) -> Pattern[str]:
-    parts = []
+def _compiled(pattern: str, ignores_case: bool) -> Sequence[_Piece]:
+    pieces: list[list[str]] = [[]]
     position = 0
     while position < len(pattern):
+        if pattern[position] == "*":
+            pieces.append([])
+            position += 1
+            continue
         part, position = _part(pattern, position, ignores_case=ignores_case)
-        parts.append(part)
-    return re.compile("".join(parts), re.DOTALL)
+        pieces[-1].append(part)
+    return [_Piece(re.compile("".join(parts), re.DOTALL), len(parts)) for parts in pieces]
 
 
 def _part(pattern: str, position: int, *, ignores_case: bool) -> tuple[str, int]:
     """Return a regular expression for what is at the position, and the position after it."""
     character = pattern[position]
     position += 1
-    if character == "*":
-        return ".*", position
     if character == "?":
         return ".", position
     if character == "[":

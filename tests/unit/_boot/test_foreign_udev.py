@@ -14,6 +14,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
+from tests.harness.udev_rule_files import Scratch, effective_file, odd_file
 
 BY_NAME = {"name": "b000000.crypto", "policy": "vfio"}
 BY_SHELL = """\
@@ -62,6 +63,15 @@ def test_an_odd_file_does_not_stop_a_run(tmp_path: Path, kind: str) -> None:
     elif kind != "binary":
         file.symlink_to({"loop": file.name, "null": "/dev/null"}[kind])
     assert [rule.driver_override for rule in machine.rules()] == (["a"] if kind == "binary" else [])
+
+
+def test_whatever_is_in_a_file_is_read_without_an_error(tmp_path: Path, depth: str) -> None:
+    machine = Machine(tmp_path)
+    scratch = Scratch("platform", RING.name, "ring@b100000", "acme,ring")
+    for seed in range({"check": 100, "test": 300, "nightly": 3000}[depth]):
+        odd, effective = odd_file(seed), effective_file(seed, scratch)
+        machine.write(OTHERS, f"{odd}\n{effective}{odd}\n{SET}\n")
+        assert all(rule.location.startswith(OTHERS) for rule in machine.rules())
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,11 @@ def test_case_is_ignored_on_request(pattern: str) -> None:
     assert is_match(pattern, "aBc", ignores_case=True)
 
 
+def test_a_pattern_of_many_stars_takes_no_longer_than_others() -> None:
+    assert not is_match("*a" * 100 + "*b", "a" * 5000)
+    assert is_match("*a" * 100 + "*", "a" * 5000)
+
+
 def test_only_letters_of_ascii_have_cases() -> None:
     assert not is_match("É", "é", ignores_case=True)
 
