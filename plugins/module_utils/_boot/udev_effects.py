@@ -296,7 +296,7 @@ def _specified(command: str, instance: str) -> str:
     """Return a command of a unit with its instance: specifiers of systemd.unit(5)."""
     unescaped = _unescaped_unit(instance)
     values = {"i": instance, "I": unescaped, "f": "/" + unescaped, "%": "%"}
-    return re.sub("%([iIf%])", lambda match: values[match.group(1)], command)
+    return re.sub("%([%fiI])", lambda match: values[match.group(1)], command)
 
 
 def _unescaped_unit(instance: str) -> str:

@@ -94,6 +94,14 @@ def test_a_rule_that_leaves_the_nodes_as_the_list_has_them_is_not(
     assert named(tmp_path, path, line) == []
 
 
+def test_the_rule_of_the_list_comes_between_files(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.write(EARLY, 'SUBSYSTEM=="vfio-dev", GROUP="kvm"\n')
+    machine.write(LATE, 'SUBSYSTEM=="kvm", GROUP="kvm"\n')
+    known = foreign_udev.rules(machine.files, RULES)
+    assert warnings(machine.sysfs, known, [RING], ACCESS) == []
+
+
 def test_what_the_list_does_not_set_is_not_compared(tmp_path: Path) -> None:
     line = 'SUBSYSTEM=="vfio", GROUP="kvm", MODE="0666"'
     assert len(named(tmp_path / "a", LATE, line, NodeAccess("vfio", None))) == 1

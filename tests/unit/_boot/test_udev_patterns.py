@@ -43,6 +43,9 @@ _CLASSES = ("[[:alpha:]]", "[![:digit:]b]", "[a-b]", "[]a]", "[!]a]", "[[:upper:
         ("[]]", "]", True),
         ("[a", "[a", True),
         ("a|b", "a|b", False),
+        # What two parts match does not overlap.
+        ("ab*ba", "aba", False),
+        ("ab*ba", "abba", True),
         # The bar comes before brackets.
         ("[a|b]", "a", False),
     ],
