@@ -86,6 +86,8 @@ class Event:
         self._host = host
         self._properties: dict[str, Answer] = {"ACTION": Answer(action)}
         self._is_import_known = True
+        # Patterns of names of properties that come from the parent.
+        self._imported: list[str] = []
         self._program_result = Answer(None)
         self._parent: UdevDevice | None = None
         self._is_parent_known = True
@@ -197,6 +199,8 @@ class Event:
         """Return a property of the event, as far as the lines have come."""
         if name in self._properties:
             return self._properties[name]
+        if any(udev_patterns.fnmatch(pattern, name) for pattern in self._imported):
+            return UNKNOWN
         answer = self.device.property(name)
         if answer is not None:
             return answer
@@ -240,9 +244,19 @@ class Event:
             return token.operator == "=="
         if token.attribute in ("db", "cmdline"):
             self._properties[token.value] = UNKNOWN
+        elif token.attribute == "parent":
+            self._import_from_parent(token)
         else:
             self._is_import_known = False
         return None
+
+    def _import_from_parent(self, token: Token) -> None:
+        """Take note of properties that may be those of the parent, the kernel's included."""
+        pattern = self.expand(token.value) or "*"
+        self._imported.append(pattern)
+        for name in self._properties:
+            if udev_patterns.fnmatch(pattern, name):
+                self._properties[name] = UNKNOWN
 
     def _match_text(self, token: Token) -> bool | None:
         return compare(token, self._text_of(token.key))

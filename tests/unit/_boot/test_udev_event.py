@@ -60,6 +60,8 @@ def _machine(tmp_path: Path) -> Machine:
         'ACTION!="remove"',
         'ACTION=="add|change"',
         'IMPORT{builtin}="kmod load vfio-platform"',
+        'IMPORT{parent}="X"\nENV{OF_NAME}=="ring"',
+        'IMPORT{parent}="X"\nENV{X}="1"\nENV{X}=="1"',
         "",
     ],
 )
@@ -122,6 +124,9 @@ def test_a_rule_for_others_does_not(machine: Machine, conditions: str) -> None:
         'IMPORT{program}="/bin/ask"\nENV{X}=="1"',
         'IMPORT{db}="X"\nENV{X}=="1"',
         'IMPORT{cmdline}="claim"',
+        'IMPORT{parent}="OF_*"\nENV{OF_NAME}=="ring"',
+        'ENV{X}="1"\nIMPORT{parent}="X"\nENV{X}=="1"',
+        'IMPORT{parent}="$env{ID_X}"\nENV{OF_NAME}=="ring"',
         'ENV{ID_PATH}=="platform-*"',
         'ENV{SEQNUM}=="1"',
         'ATTR{driver_override}=="(null)"',
