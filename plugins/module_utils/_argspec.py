@@ -36,6 +36,7 @@ SAFETY: dict[str, Any] = {
 VFIO_SETTINGS: dict[str, Any] = {
     "reset_required": {"type": "bool"},
     "unsafe_noiommu": {"type": "bool"},
+    "unsafe_interrupts": {"type": "bool"},
 }
 
 

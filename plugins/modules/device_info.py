@@ -237,8 +237,10 @@ devices:
     settings:
       description: >-
         Options of M(armfleet.vfio.host_policy) that it requires, of
-        O(armfleet.vfio.host_policy#module:reset_required) and
-        O(armfleet.vfio.host_policy#module:unsafe_noiommu).
+        O(armfleet.vfio.host_policy#module:reset_required),
+        O(armfleet.vfio.host_policy#module:unsafe_noiommu) and
+        O(armfleet.vfio.host_policy#module:unsafe_interrupts). The last one is not required by
+        user space that opens the device through iommufd.
       returned: always
       type: dict
       sample: {reset_required: false}
@@ -252,6 +254,15 @@ devices:
       description: >-
         Whether the kernel has a reset function for it; null if its VFIO driver requires none, or if
         only the kernel knows, as with ACPI.
+      returned: always
+      type: bool
+      sample: false
+    isolated_interrupts:
+      description: >-
+        Whether the kernel isolates its interrupts and those of its IOMMU group. If V(false), VFIO
+        refuses user space that opens it (C(EPERM)) unless C(allow_unsafe_interrupts) is set; see
+        O(armfleet.vfio.host_policy#module:unsafe_interrupts). Null if only the kernel knows, as
+        with ACPI, before Linux 6.3 and with interrupt controllers of other makers.
       returned: always
       type: bool
       sample: false
@@ -648,7 +659,7 @@ vfio_support:
     unsafe_interrupts:
       description: >-
         C(allow_unsafe_interrupts) of the modules V(vfio_iommu_type1) and V(iommufd), as far as they
-        are loaded. Without it, VFIO opens only devices whose interrupts the IOMMU isolates.
+        are loaded. Without it, VFIO opens only devices with isolated interrupts.
       returned: always
       type: dict
       sample: {}

@@ -50,9 +50,9 @@ options:
       - Name of the rollout that this run belongs to, up to 64 letters, digits and the characters
         V(._:+-).
       - If the run changes the last-applied configuration, or one of the options O(reset_required),
-        O(unsafe_noiommu), O(vfio_group), O(vfio_mode) and O(initramfs), the previous list and
-        options are stored in C(/var/lib/armfleet-vfio/previous.json). Further runs of the same
-        rollout do not change the file.
+        O(unsafe_noiommu), O(unsafe_interrupts), O(vfio_group), O(vfio_mode) and O(initramfs), the
+        previous list and options are stored in C(/var/lib/armfleet-vfio/previous.json). Further
+        runs of the same rollout do not change the file.
       - O(state=previous) restores them and removes the file. Required if O(state=previous).
       - Mutually exclusive with O(persistent=false) and O(driverctl=take_over).
     type: str
@@ -343,8 +343,8 @@ kept_settings:
   description:
     - Messages about settings of VFIO modules that keep a value which is no longer requested, with
       the reason. Usually empty.
-    - If C(enable_unsafe_noiommu_mode) stays on, the run that would have turned it off also issues a
-      warning.
+    - If C(enable_unsafe_noiommu_mode) or C(allow_unsafe_interrupts) stays on, the run that would
+      have turned it off also issues a warning.
   returned: success
   type: list
   elements: str

@@ -199,8 +199,8 @@ kept_settings:
   description:
     - Messages about settings of VFIO modules that keep a value which is no longer requested, with
       the reason. Usually empty.
-    - If C(enable_unsafe_noiommu_mode) stays on, the run that would have turned it off also issues a
-      warning.
+    - If C(enable_unsafe_noiommu_mode) or C(allow_unsafe_interrupts) stays on, the run that would
+      have turned it off also issues a warning.
   returned: success
   type: list
   elements: str

@@ -234,6 +234,7 @@ KERNEL = Record(
     {"release": _TEXT, "running": _FLAG, "new": _FLAG, "missing": _TEXTS, "note": _MAYBE}
 )
 BOARD = Record({"compatible": _TEXTS, "product_name": _MAYBE, "board_name": _MAYBE})
+_VFIO_SETTINGS = ("reset_required", "unsafe_noiommu", "unsafe_interrupts")
 INSPECTED_DEVICE = Record(
     {
         **_DEVICE,
@@ -248,9 +249,10 @@ INSPECTED_DEVICE = Record(
         "candidate": Nullable(_FLAG),
         "why_not": Nullable(ListOf(Record({"kind": _TEXT, "message": _TEXT}))),
         "entry": Nullable(_ENTRY),
-        "settings": Nullable(Record({}, {"reset_required": _FLAG, "unsafe_noiommu": _FLAG})),
+        "settings": Nullable(Record({}, dict.fromkeys(_VFIO_SETTINGS, _FLAG))),
         "iommu_group_devices": Nullable(_TEXTS),
         "reset_function": Nullable(_FLAG),
+        "isolated_interrupts": Nullable(_FLAG),
         "sriov_numvfs": Nullable(Count()),
         "sriov_totalvfs": Nullable(Count()),
         "driverctl": Nullable(Record({"path": _TEXT, "entry": _ENTRY})),

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from .._boot.boot_files import Initramfs
-from .._discovery.vfio import is_resettable
 from .._errors import PolicyError, Problems
 from .._in_use.checker import Usage
 from .._in_use.kinds import refusal
@@ -61,7 +60,7 @@ class Outcome(NamedTuple):
     # Problems of this host that do not prevent what was asked for.
     warnings: Sequence[str] = ()
     # Why settings of VFIO stay as a list made them.
-    noiommu_kept: str | None = None
+    unsafe_kept: Sequence[str] = ()
     reset_kept: str | None = None
     # What cannot be seen from here of the machine that is to boot.
     not_checked: Sequence[str] = ()
@@ -111,6 +110,7 @@ def _reconcile(
         return _outcome(host, plan)
     # The boundary: a run that finds nothing to do, as nearly all do, loads nothing of this.
     from . import (  # noqa: PLC0415
+        notices,
         preflight,
         transaction,
     )
@@ -136,7 +136,11 @@ def _reconcile(
             plan.desired.claimed.numvfs if plan.request.runtime else {},
         )
         after = transaction.Transaction(host, lock.journal, changes, refusals).run()
-    return _outcome(host, plan, after, early)
+    outcome = _outcome(host, plan, after, early)
+    if not plan.is_needed:
+        return outcome
+    warnings = [*outcome.warnings, *notices.find_notices(host, plan)]
+    return outcome._replace(warnings=warnings)
 
 
 def _announce(lock: RunLock) -> list[str]:
@@ -181,21 +185,11 @@ def _outcome(
         early=early,
         records=plan.records,
         skipped=plan.desired.skipped,
-        warnings=[*changes.warnings, *_without_reset(host, plan)],
-        noiommu_kept=plan.noiommu_kept,
+        warnings=changes.warnings,
+        unsafe_kept=plan.unsafe_kept,
         reset_kept=reset_kept(host, request, plan.desired.last_applied),
         not_checked=_not_checked(host, request),
     )
-
-
-def _without_reset(host: Host, plan: Plan) -> list[str]:
-    """Return which PCI functions VFIO cannot reset between two users; one sentence each."""
-    created = plan.desired.claimed.created
-    return [
-        "The kernel cannot reset %s, so each user finds it as the last one left it" % device.label
-        for device in [bound.device for bound in plan.devices if bound.binds_to_vfio]
-        if device.pci_address and device not in created and not is_resettable(host.sysfs, device)
-    ]
 
 
 def _not_checked(host: Host, request: Request) -> list[str]:

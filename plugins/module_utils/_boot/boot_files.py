@@ -8,21 +8,29 @@ from __future__ import annotations
 
 from typing import Mapping, NamedTuple, Sequence
 
-from .._discovery.devices import reference_path, states
+from .._discovery.devices import reference_path, states, sysfs_dir
 from .._discovery.driver_names import misnamed
-from .._discovery.vfio import is_built_in
+from .._discovery.vfio import is_built_in, is_in_noiommu_group
 from .._errors import PolicyError
 from .._model.buses import BUSES, VFIO_DRIVERS
 from .._model.claimed import Claimed
 from .._model.device import Identity
 from .._model.plan import is_native, is_settled, is_still_applied, override_of
-from .._model.policy import ALWAYS, DEFAULT, NEVER, VFIO, Claim
+from .._model.policy import (
+    ALWAYS,
+    CONTAINER_MODULE,
+    DEFAULT,
+    NEVER,
+    VFIO,
+    VFIO_DEFAULTS,
+    Claim,
+)
 from .._model.policy_list import Entry
 from .._model.request import Request
 from .._model.selector import Selector
 from .._model.steps import DevicePlan, Problem
 from .._system import kmod
-from .._system.files import FileChange, Files
+from .._system.files import KERNEL_COMMAND_LINE, FileChange, Files
 from .._system.host import Host
 from . import (
     driverctl,
@@ -35,6 +43,14 @@ from . import (
 )
 from .last_applied import BootPlan, LastApplied
 
+_NO_CONTAINERS = (
+    "%s, so vfio_iommu_type1 is not loaded at boot, and user space cannot open devices through a "
+    "container (ENODEV). Remove that line or parameter, unless all programs use iommufd"
+)
+_BUILT_IN = (
+    "%s is built into this kernel, so modprobe.d does not set its parameters at boot. Add %s=%d to "
+    "the kernel command line"
+)
 _WAITS = "The last-applied configuration of armfleet.vfio.host_policy waits for the next boot.\n"
 
 
@@ -111,7 +127,8 @@ def plan_boot_files(
             Problem(kept.conflict(device), device) for device, kept in stored_overrides.items()
         ]
     conflicts += _conflicting_rules(host, claims)
-    conflicts += map(Problem, _module_conflicts(host, request, boot_plan))
+    known = _foreign_lines(host, request)
+    conflicts += map(Problem, _module_conflicts(host, boot_plan, known))
     conflicts += [] if request.runtime else _misnamed(host, claims)
     if request.initramfs == ALWAYS and request.entries:
         conflicts += map(Problem, _no_initramfs(tool))
@@ -131,7 +148,11 @@ def plan_boot_files(
         needs_boot,
         rebuild,
         [waiting, *_outdated(host, rebuild, files)],
-        list(in_sync.unsafe_directories(host.files, written).values()),
+        [
+            *in_sync.unsafe_directories(host.files, written).values(),
+            *_without_containers(host, claims, boot_plan, known),
+            *(_built_in(host, boot_plan, known) if request.runtime else ()),
+        ],
     )
 
 
@@ -231,7 +252,7 @@ def _boot_plan(
         _pinned_modules(host, request.entries),
         request.options,
         aliases,
-        noiommu_before=previous.noiommu_before,
+        before=previous.before,
         variants=claimed.variants,
         numvfs_before=recorded.numvfs_before,
         pci_ids=recorded.pci_ids,
@@ -239,7 +260,51 @@ def _boot_plan(
     return plan, problems
 
 
-def _module_conflicts(host: Host, request: Request, boot_plan: BootPlan) -> list[str]:
+def _foreign_lines(host: Host, request: Request) -> list[modprobe_d.Line]:
+    if not request.entries:
+        return []
+    return modprobe_d.lines(host.files, last_applied.MODPROBE, is_running=request.runtime)
+
+
+def _without_containers(
+    host: Host,
+    claims: Sequence[Claim],
+    boot_plan: BootPlan,
+    known: Sequence[modprobe_d.Line],
+) -> list[str]:
+    """Return foreign configuration by which VFIO's containers have no module for an IOMMU."""
+    lines = modprobe_d.blocking_containers(known, is_vfio_built_in=is_built_in(host.sysfs, "vfio"))
+    if not lines or is_built_in(host.sysfs, CONTAINER_MODULE):
+        return []
+    accepts_noiommu = boot_plan.options.settings.unsafe_noiommu
+    has_users = any(
+        not is_in_noiommu_group(host.sysfs, claim.device)
+        and not (
+            accepts_noiommu and host.sysfs.link(sysfs_dir(claim.device) + "/iommu_group") is None
+        )
+        for claim in claims
+        if claim.policy.kind == VFIO
+    )
+    return [_NO_CONTAINERS % line.label for line in lines] if has_users else []
+
+
+def _built_in(host: Host, boot_plan: BootPlan, known: Sequence[modprobe_d.Line]) -> list[str]:
+    """Return which settings of the list modprobe.d cannot bring to the next boot."""
+    sentences = []
+    wanted = kmod_conf.parameters(boot_plan.options.settings) if boot_plan.vfio_drivers else {}
+    for parameter, value in wanted.items():
+        module = parameter.partition(".")[0]
+        if is_built_in(host.sysfs, module):
+            lines = [line for line in known if line.location == KERNEL_COMMAND_LINE]
+            given = modprobe_d.value_at_boot(lines, parameter)
+            if modprobe_d.is_true(given or VFIO_DEFAULTS[parameter]) is not value:
+                sentences.append(_BUILT_IN % (module, parameter, value))
+    return sentences
+
+
+def _module_conflicts(
+    host: Host, boot_plan: BootPlan, known: Sequence[modprobe_d.Line]
+) -> list[str]:
     """Return foreign configuration that blocks the modules of the list at the next boot."""
     if not boot_plan.entries:
         return []
@@ -248,7 +313,6 @@ def _module_conflicts(host: Host, request: Request, boot_plan: BootPlan) -> list
         module for module in modules if not is_built_in(host.sysfs, kmod.canonical_name(module))
     ]
     wanted = modprobe_d.Requirements(loadable, kmod_conf.parameters(boot_plan.options.settings))
-    known = modprobe_d.lines(host.files, last_applied.MODPROBE, is_running=request.runtime)
     return modprobe_d.find_conflicts(known, wanted)
 
 

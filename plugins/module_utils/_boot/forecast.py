@@ -16,7 +16,7 @@ from .._discovery.vfio import is_built_in, modalias, native
 from .._model.buses import is_vfio_driver
 from .._model.device import Identity, Native, State
 from .._model.plan import override_of
-from .._model.policy import DEFAULT, NO_AUTOBIND, NO_DRIVER, VFIO
+from .._model.policy import CONTAINER_MODULE, DEFAULT, NO_AUTOBIND, NO_DRIVER, VFIO
 from .._model.policy_list import Entry
 from .._system.host import Host
 from .._system.kmod import canonical_name
@@ -207,6 +207,8 @@ class BootForecast:
             modules.update(map(canonical_name, self._claimants(device)))
         if sources.desired:
             modules |= with_needs(self._needed(device, sources.desired))
+            if is_vfio_driver(sources.desired.driver, device.bus):
+                modules.add(CONTAINER_MODULE)
         return [line for line in self._lines if line.module in modules]
 
     def _claimants(self, device: Identity) -> list[str]:

@@ -41,7 +41,6 @@ _MACHINE = "# machine: "
 _BEFORE = "# before: "
 _NUMVFS_BEFORE = "# numvfs before: "
 _PCI_IDS = "# pci ids: "
-_NOIOMMU = "unsafe_noiommu"
 
 
 class AppliedList(NamedTuple):
@@ -74,15 +73,15 @@ class LastApplied(NamedTuple):
     ``natives`` maps a device's stable name to its driver, None for none. ``machine`` is None if
     it cannot be read. ``numvfs_before`` are numbers of virtual functions before a list set them, by
     stable name. ``pci_ids`` are those of the functions that both name, because another card can
-    have the address by now. ``noiommu_before`` is whether devices without an IOMMU were taken
-    before a list asked for it, None if that is not known.
+    have the address by now. ``before`` are settings before a list turned them on, as far as they
+    are known.
     """
 
     entries: list[Entry]
     natives: dict[str, str | None]
     options: Options = Options()
     machine: Machine | None = Machine()
-    noiommu_before: bool | None = None
+    before: VfioSettings = VfioSettings()
     numvfs_before: Mapping[str, int] = MappingProxyType({})
     pci_ids: Mapping[str, str] = MappingProxyType({})
 
@@ -122,7 +121,7 @@ class BootPlan(NamedTuple):
     aliases: Mapping[str, str] = MappingProxyType({})
     initramfs_tool: str | None = None
     initramfs_modules: Sequence[str] = ()
-    noiommu_before: bool | None = None
+    before: VfioSettings = VfioSettings()
     variants: Mapping[str, str] = MappingProxyType({})
     numvfs_before: Mapping[str, int] = MappingProxyType({})
     pci_ids: Mapping[str, str] = MappingProxyType({})
@@ -158,7 +157,7 @@ def boot_plan(last_applied: LastApplied, machine: Machine) -> BootPlan:
         machine.aliases,
         machine.initramfs_tool,
         machine.initramfs_modules,
-        last_applied.noiommu_before,
+        last_applied.before,
         machine.variants,
         last_applied.numvfs_before,
         last_applied.pci_ids,
@@ -206,7 +205,7 @@ def parse_header(rules: str | None) -> LastApplied:
             natives,
             to_options(**options),
             machine,
-            before.unsafe_noiommu,
+            before,
             numvfs_before,
             pci_ids,
         )
@@ -289,14 +288,17 @@ def to_mapping(entry: Entry) -> dict[str, Any]:
 def to_options(
     reset_required: bool | None = None,
     unsafe_noiommu: bool | None = None,
+    unsafe_interrupts: bool | None = None,
     vfio_group: str | None = None,
     vfio_mode: str | None = None,
     initramfs: str = AUTO,
 ) -> Options:
     """Return the options of a list from parameters; raise PolicyError if they are invalid."""
-    settings = VfioSettings(reset_required, unsafe_noiommu)
+    settings = VfioSettings(reset_required, unsafe_noiommu, unsafe_interrupts)
     if not {type(value) for value in settings} <= {bool, type(None)}:
-        raise PolicyError("`reset_required` and `unsafe_noiommu` must be true or false")
+        raise PolicyError(
+            "`reset_required`, `unsafe_noiommu` and `unsafe_interrupts` must be true or false"
+        )
     if initramfs not in (AUTO, ALWAYS, NEVER):
         raise PolicyError("`initramfs` is %r, but must be auto, always or never" % (initramfs,))
     return Options(settings, check_access(vfio_group, vfio_mode), initramfs)
@@ -348,11 +350,9 @@ def header(plan: BootPlan) -> list[str]:
     options = from_options(plan.options)
     if options:
         lines += ["# Options:", _OPTIONS + json.dumps(options)]
-    if plan.noiommu_before is not None:
-        lines += [
-            "# Values before the first list set them:",
-            _BEFORE + json.dumps({_NOIOMMU: plan.noiommu_before}),
-        ]
+    before = {name: value for name, value in plan.before._asdict().items() if value is not None}
+    if before:
+        lines += ["# Values before the first list set them:", _BEFORE + json.dumps(before)]
     if plan.numvfs_before:
         lines += [
             "# Numbers of virtual functions before the first list set them:",

@@ -11,6 +11,9 @@ from typing import Callable, NamedTuple, Sequence
 # What a device's own modalias names it by: its name, or an id of its hardware.
 BY_NAME, BY_AMBA_ID, BY_PCI_ID, BY_BUS_ID = "name", "amba", "pci", "id"
 
+# What gives a device its interrupts by message.
+BY_NODE, BY_BRIDGE, NO_MESSAGES = "node", "bridge", "none"
+
 PCI = "pci"
 
 _FIRMWARE = ("dt_path", "compatible", "acpi_path", "acpi_hid")
@@ -54,7 +57,8 @@ class Bus(NamedTuple):
     reset_required is off; ``vfio_variants`` are the ends of the names of drivers that VFIO has for
     some devices alone. If it ``vfio_needs_firmware``, that driver takes no device of which firmware
     says nothing; if there is a ``vfio_unit``, it takes only such devices. ``vfio_defect`` is why
-    that driver may reject every device (EINVAL), with a remedy. ``identified_by`` are the fields of
+    that driver may reject every device (EINVAL), with a remedy. ``messages_by`` is what gives its
+    devices interrupts by message, None if only the kernel knows. ``identified_by`` are fields of
     Identity that its devices can have; if firmware gives none, drivers are matched by what
     ``match_kind`` says. If the bus ``hides_owners``, a driver of a module can look like one that is
     built in.
@@ -69,6 +73,7 @@ class Bus(NamedTuple):
     vfio_needs_firmware: bool = True
     vfio_unit: Unit | None = None
     vfio_defect: str | None = None
+    messages_by: str | None = None
     identified_by: Sequence[str] = _FIRMWARE
     match_kind: str = BY_NAME
     modalias: Callable[[ReadAttribute], str] = _modalias
@@ -91,12 +96,16 @@ _ALL = (
         vfio_driver="vfio-platform",
         vfio_needs=("vfio_platform_base", "vfio"),
         vfio_resets=True,
+        # of_msi_configure in drivers/of/irq.c.
+        messages_by=BY_NODE,
     ),
     Bus(
         "amba",
         "AMBA",
         vfio_driver="vfio-amba",
         vfio_needs=("vfio_platform_base", "vfio"),
+        # of_amba_device_create in drivers/of/platform.c.
+        messages_by=NO_MESSAGES,
         match_kind=BY_AMBA_ID,
         modalias=_amba_modalias,
         # Before Linux 6.9 (amba_driver_register).
@@ -108,6 +117,8 @@ _ALL = (
         vfio_driver="vfio-pci",
         vfio_needs=("vfio_pci_core", "vfio"),
         vfio_variants=_VARIANTS,
+        # pci_set_msi_domain in drivers/pci/probe.c.
+        messages_by=BY_BRIDGE,
         vfio_needs_firmware=False,
         identified_by=(*_FIRMWARE, "pci_id"),
         match_kind=BY_PCI_ID,

@@ -21,19 +21,27 @@ from .._apply.readiness import (
     has_no_reset,
     obstacle_of_permanent,
     unreadiness,
+    why_no_group,
     will_have_noiommu,
 )
 from .._boot.forecast import OverrideSources
 from .._discovery.acpi_iort import translates
 from .._discovery.devices import aliases, sysfs_dir
 from .._discovery.iommus import Iommus
-from .._discovery.vfio import is_resettable, native_siblings, present_settings, registered
+from .._discovery.isolation import Isolation
+from .._discovery.vfio import (
+    is_in_noiommu_group,
+    is_resettable,
+    native_siblings,
+    present_settings,
+    registered,
+)
 from .._errors import PolicyError
 from .._in_use.kinds import OPEN_NODE, Hazard
 from .._model.buses import BUSES
 from .._model.device import Identity, Native, State
 from .._model.plan import host_steps, plan
-from .._model.policy import VFIO, Claim, Policy, VfioSettings
+from .._model.policy import CONTAINER_MODULE, VFIO, Claim, Policy, VfioSettings
 from .._model.selector import Selector, parse
 from .._model.steps import DevicePlan, Obstacle
 from .._system.host import Host
@@ -70,6 +78,7 @@ class Candidate(NamedTuple):
 
     ``obstacles`` are why it cannot be; it is a candidate if there are none. ``group`` are the other
     devices of its IOMMU group. ``has_reset`` is None where VFIO asks for no reset function, or
+    only the kernel knows. ``is_isolated`` is whether the kernel isolates its interrupts, None if
     only the kernel knows.
     """
 
@@ -78,6 +87,7 @@ class Candidate(NamedTuple):
     settings: VfioSettings
     group: Sequence[str]
     has_reset: bool | None
+    is_isolated: bool | None
 
 
 class Candidates:
@@ -94,7 +104,9 @@ class Candidates:
         self._present = present_settings(host.sysfs)
         self._registered = registered(host.sysfs)
         self._iommus = Iommus(host.sysfs)
+        self._isolation = Isolation(host.sysfs, host.files)
         self._has_noiommu = will_have_noiommu(host.sysfs, host.kmod, VfioSettings())
+        self._has_containers = _has_containers(host, self._present)
         self._obstacles: dict[Identity, list[Obstacle]] = {}
         host.kmod.resolve_at_once(
             [
@@ -112,6 +124,7 @@ class Candidates:
             self._settings(device),
             self._group(device),
             self._has_reset(device),
+            self._isolation.of_group(device),
         )
 
     def _own_obstacles(self, device: Identity) -> list[Obstacle]:
@@ -220,6 +233,16 @@ class Candidates:
         return VfioSettings(
             reset_required=False if asks_for_reset else None,
             unsafe_noiommu=True if self._has_noiommu and not group else None,
+            unsafe_interrupts=True if self._needs_interrupts(device) else None,
+        )
+
+    def _needs_interrupts(self, device: Identity) -> bool:
+        """Return whether containers surely refuse the device unless all interrupts are accepted."""
+        return (
+            self._has_containers
+            and not is_in_noiommu_group(self._host.sysfs, device)
+            and not why_no_group(self._host.sysfs, device)
+            and self._isolation.of_group(device) is False
         )
 
     def _selector(self, device: Identity) -> Selector:
@@ -238,6 +261,17 @@ class Candidates:
                     with suppress(PolicyError):
                         return parse({kind: value})
         return Selector("name", device.name, device.bus)
+
+
+def _has_containers(host: Host, present: VfioSettings) -> bool:
+    """Return whether the kernel has what containers need for an IOMMU."""
+    if present.unsafe_interrupts is not None:
+        return True
+    try:
+        return host.kmod.is_available(CONTAINER_MODULE)
+    except PolicyError:
+        # There is no modprobe, so nothing can be loaded.
+        return False
 
 
 def _obstacles_of_use(loses_driver: bool, known: Known) -> list[Obstacle]:

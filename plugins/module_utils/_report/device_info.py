@@ -144,7 +144,10 @@ def _candidate(inspection: Inspection) -> dict[str, Any]:
     candidate = inspection.candidate
     if candidate is None:
         return dict.fromkeys(
-            ("candidate", "why_not", "entry", "settings", "iommu_group_devices", "reset_function")
+            (
+                *("candidate", "why_not", "entry", "settings", "iommu_group_devices"),
+                *("reset_function", "isolated_interrupts"),
+            )
         )
     is_known = bool(candidate.obstacles) or not inspection.may_carry_more
     return {
@@ -158,6 +161,7 @@ def _candidate(inspection: Inspection) -> dict[str, Any]:
         },
         "iommu_group_devices": list(candidate.group),
         "reset_function": candidate.has_reset,
+        "isolated_interrupts": candidate.is_isolated,
     }
 
 

@@ -96,7 +96,7 @@ def linked(outcome: Outcome) -> list[dict[str, Any]]:
 
 def _kept_settings(outcome: Outcome) -> list[str]:
     """Return settings of VFIO that stay as they were asked for once."""
-    return [kept for kept in (outcome.noiommu_kept, outcome.reset_kept) if kept]
+    return [*outcome.unsafe_kept, *filter(None, [outcome.reset_kept])]
 
 
 def boot_files(outcome: Outcome) -> list[dict[str, Any]]:

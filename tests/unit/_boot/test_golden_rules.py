@@ -33,7 +33,7 @@ class Case(NamedTuple):
     options: Options = Options()
     machine: Machine = Machine()
     natives: dict[str, str | None] = {}  # noqa: RUF012 -- never changed
-    noiommu_before: bool | None = None
+    before: VfioSettings = VfioSettings()
 
     @property
     def last_applied(self) -> LastApplied:
@@ -42,7 +42,7 @@ class Case(NamedTuple):
             self.natives,
             self.options,
             self.machine,
-            self.noiommu_before,
+            self.before,
         )
 
 
@@ -72,7 +72,7 @@ CASES = {
         [{"dt_path": "soc0/crypto@1", "policy": "vfio", "when_board": ["acme,one"]}],
         Options(VfioSettings(unsafe_noiommu=True), initramfs=NEVER),
         Machine({"soc0": "/soc@0"}, ["platform"]),
-        noiommu_before=False,
+        before=VfioSettings(unsafe_noiommu=False),
     ),
     # No device for VFIO, so no symlinks; a driver of an unknown module, and one without a module.
     "no_vfio": Case(

@@ -22,6 +22,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import
 CRYPTO, OTHER_CRYPTO, DMA = "b000000.crypto", "b001000.crypto", "b002000.dma"
 ETHERNET, KEYS, BLOB = "b004000.ethernet", "soc:keys", "b008000.blob"
 NO_RESET = {"reset_required": False}
+NOT_ISOLATED = {"unsafe_interrupts": True}
 
 TREE = "firmware/devicetree/base"
 
@@ -54,8 +55,9 @@ def test_a_device_with_an_iommu_that_nothing_uses_is_a_candidate(board: Board) -
     assert crypto["candidate"] is True
     assert crypto["why_not"] == []
     assert crypto["entry"] == {"dt_path": "crypto0", "policy": "vfio"}
-    assert crypto["settings"] == NO_RESET
+    assert crypto["settings"] == {**NO_RESET, **NOT_ISOLATED}
     assert crypto["reset_function"] is False
+    assert crypto["isolated_interrupts"] is False
 
 
 def test_the_list_of_all_symbols_is_not_read_for_drivers_without_unbind(
@@ -78,16 +80,31 @@ def test_the_list_of_all_symbols_is_not_read_for_drivers_without_unbind(
 def test_a_path_selects_a_device_without_an_alias_and_amba_asks_for_no_reset(board: Board) -> None:
     blob = judged(board)[BLOB]
     assert blob["entry"] == {"dt_path": "/soc/blob@b008000", "policy": "vfio"}
-    assert blob["settings"] == {}
+    assert blob["settings"] == NOT_ISOLATED
     assert blob["reset_function"] is None
 
 
 def test_a_reset_function_of_a_module_needs_no_setting(board: Board) -> None:
     board.kernel.reset_functions.add("acme,crypto-v1")
     crypto = judged(board)[CRYPTO]
-    assert (crypto["reset_function"], crypto["settings"]) == (True, {})
+    assert (crypto["reset_function"], crypto["settings"]) == (True, NOT_ISOLATED)
     bind(board, crypto)
     assert board.kernel.driver_of(CRYPTO) == "vfio-platform"
+
+
+def test_a_device_whose_interrupts_are_isolated_needs_no_setting(board: Board) -> None:
+    board.kernel.add_node("/its", ("arm,gic-v3-its",))
+    board.kernel.put(f"{TREE}/its/msi-controller", b"")
+    for path in ("/its/phandle", "/soc/crypto@b000000/msi-parent"):
+        board.kernel.put(TREE + path, struct.pack(">I", 7))
+    crypto = judged(board)[CRYPTO]
+    assert (crypto["isolated_interrupts"], crypto["settings"]) == (True, NO_RESET)
+
+
+def test_interrupts_that_only_the_kernel_knows_of_ask_for_nothing(board: Board) -> None:
+    board.kernel.put(f"{TREE}/soc/crypto@b000000/msi-parent", struct.pack(">I", 7))
+    crypto = judged(board)[CRYPTO]
+    assert (crypto["isolated_interrupts"], crypto["settings"]) == (None, NO_RESET)
 
 
 def test_devices_that_share_a_node_are_selected_by_name(board: Board) -> None:

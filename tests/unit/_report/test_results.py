@@ -123,6 +123,7 @@ ABOUT = {
     "settings",
     "iommu_group_devices",
     "reset_function",
+    "isolated_interrupts",
     "module_configuration",
     "bound_by",
     "in_use_by",

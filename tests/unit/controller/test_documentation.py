@@ -110,6 +110,7 @@ INSPECTION = Inspection(
         VfioSettings(),
         [],
         has_reset=False,
+        is_isolated=False,
     ),
     sriov=Sriov(2, 4),
 )
