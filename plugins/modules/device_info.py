@@ -694,6 +694,13 @@ vfio_support:
       returned: always
       type: str
       sample: /boot/config-6.17.0-8-generic
+    deprecated:
+      description: >-
+        What this version of Linux logs of VFIO drivers that a later one will not have, by driver;
+        usually empty.
+      returned: always
+      type: dict
+      sample: {}
     missing:
       description: Messages about what is missing; empty if nothing is.
       returned: always

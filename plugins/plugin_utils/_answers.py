@@ -275,6 +275,7 @@ VFIO_SUPPORT = Record(
         "systemd": _FLAG,
         "kernel_options": Entry(),
         "kernel_options_source": _MAYBE,
+        "deprecated": Entry(),
         "missing": _TEXTS,
     }
 )

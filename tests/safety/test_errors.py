@@ -473,10 +473,11 @@ ALONE = {
     # In tests/integration/test_other_buses.py, because they require these buses.
     "cannot be bound to VFIO by itself",
     "which the list takes from its driver",
-    # Warnings, in tests/unit, and a kernel that no guest has.
+    # Warnings, in tests/unit, and some for kernels that no guest has.
     "is refused (EPERM of vfio_iommu_type1)",
     "and user space cannot open devices through a container",
     "so modprobe.d does not set its parameters at boot",
+    "is deprecated and will be removed in a future kernel release",
     "Use a kernel with CONFIG_VFIO_IOMMU_TYPE1",
     # In test_carriers.py.
     "The next boot unbinds devices that are in use",

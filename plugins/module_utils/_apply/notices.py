@@ -15,7 +15,9 @@ from .. import _text
 from .._boot import modprobe_d
 from .._boot.last_applied import MODPROBE
 from .._discovery.isolation import Isolation
+from .._discovery.kernel_version import Version, running_version
 from .._discovery.vfio import is_in_noiommu_group, is_resettable
+from .._model.buses import BUSES, Deprecation
 from .._model.device import Identity
 from .._model.policy import VFIO
 from .._model.steps import DevicePlan, HostStepKind
@@ -31,13 +33,29 @@ _NOT_ISOLATED = (
 )
 _NOW, _AT_BOOT = "", " from the next boot on"
 _NOT_RESETTABLE = "The kernel cannot reset %s, so each user finds it as the last one left it"
+_DEPRECATED = "Linux %d.%d announces for %s: %s"
+_LOGGED = "The kernel log has: %r"
+# drivers/vfio/platform/reset, each when the device is reset for the first time.
+_RESETS = {
+    compatible: Deprecation(
+        "VFIO %s platform reset is deprecated and will be removed in a future kernel release"
+        % title,
+        (6, 18),
+    )
+    for compatible, title in (
+        ("calxeda,hb-xgmac", "Calxeda xgmac"),
+        ("amd,xgbe-seattle-v1a", "AMD XGBE"),
+        ("brcm,iproc-flexrm-mbox", "Broadcom FlexRM"),
+    )
+}
 
 
-def find_notices(host: Host, plan: Plan) -> list[str]:
-    """Return sentences."""
+def find_notices(host: Host, plan: Plan, logged: Sequence[str]) -> list[str]:
+    """Return sentences; ``logged`` is what the kernel announced as the plan was applied."""
     bound = [device_plan for device_plan in plan.devices if device_plan.binds_to_vfio]
     return [
         *_not_resettable(host, plan, bound),
+        *_deprecated(running_version(host.files), bound, logged),
         *_not_isolated(host, plan),
     ]
 
@@ -50,6 +68,31 @@ def _not_resettable(host: Host, plan: Plan, bound: Sequence[DevicePlan]) -> list
         for device in [device_plan.device for device_plan in bound]
         if device.pci_address and device not in created and not is_resettable(host.sysfs, device)
     ]
+
+
+def _deprecated(
+    version: Version | None, bound: Sequence[DevicePlan], logged: Sequence[str]
+) -> list[str]:
+    """Return what the kernel announces the end of. It logs each once, at the first use."""
+    labels: dict[str, list[str]] = {}
+    for device in (device_plan.device for device_plan in bound):
+        for deprecation in _deprecations(device):
+            if deprecation.holds_for(version):
+                labels.setdefault(deprecation.text, []).append(device.label)
+    others = [text for text in logged if not any(known in text for known in labels)]
+    return [
+        *(
+            _DEPRECATED % (*(version or ()), _text.listed(devices), text)
+            for text, devices in labels.items()
+        ),
+        *(_LOGGED % text for text in others),
+    ]
+
+
+def _deprecations(device: Identity) -> list[Deprecation]:
+    bus = BUSES[device.bus]
+    reset = _RESETS.get(device.compatible[0]) if bus.vfio_resets and device.compatible else None
+    return [deprecation for deprecation in (bus.vfio_deprecation, reset) if deprecation]
 
 
 def _not_isolated(host: Host, plan: Plan) -> list[str]:

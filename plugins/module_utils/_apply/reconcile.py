@@ -120,6 +120,7 @@ def _reconcile(
         problems.end()
     early = preflight.find_early_bindings(host, plan)
     after: dict[Identity, State] = {}
+    logged: Sequence[str] = ()
     if plan.is_needed and not check_mode:
 
         def refusals(device_plan: DevicePlan) -> list[str]:
@@ -135,11 +136,12 @@ def _reconcile(
             "group" in plan.request.allow,
             plan.desired.claimed.numvfs if plan.request.runtime else {},
         )
-        after = transaction.Transaction(host, lock.journal, changes, refusals).run()
+        run = transaction.Transaction(host, lock.journal, changes, refusals)
+        after, logged = run.run(), run.deprecations
     outcome = _outcome(host, plan, after, early)
     if not plan.is_needed:
         return outcome
-    warnings = [*outcome.warnings, *notices.find_notices(host, plan)]
+    warnings = [*outcome.warnings, *notices.find_notices(host, plan, logged)]
     return outcome._replace(warnings=warnings)
 
 

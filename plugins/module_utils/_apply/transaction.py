@@ -96,6 +96,8 @@ class Transaction:
         self._operations: list[Operation] = []
         self._files = [FileWrite(change) for change in changes.files]
         self._bindings: dict[Identity, DeviceBinding] = {}
+        # What the kernel logged of the end of what was used.
+        self.deprecations: Sequence[str] = ()
 
     def run(self) -> dict[Identity, State]:
         """Return the verified state of every device that was changed.
@@ -107,6 +109,7 @@ class Transaction:
             self._stage()
             after = self._apply()
             self._journal.discard()
+            self.deprecations = self._host.log.about("DEPRECATION")
             return after
         except PolicyError as error:
             raise PolicyError([*error.problems, self._roll_back()]) from None

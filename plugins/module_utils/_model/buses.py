@@ -48,6 +48,26 @@ class Unit(NamedTuple):
     has_others: bool = False
 
 
+class Deprecation(NamedTuple):
+    """What the kernel logs when its code is used first, without its mark "DEPRECATION: ".
+
+    It does so from the version ``since`` on, and no more from ``until`` on; None if no end is
+    known.
+    """
+
+    text: str
+    since: tuple[int, int]
+    until: tuple[int, int] | None = None
+
+    def holds_for(self, version: tuple[int, int] | None) -> bool:
+        """Return whether a kernel of that version logs it; false if the version is unknown."""
+        return (
+            version is not None
+            and version >= self.since
+            and (self.until is None or version < self.until)
+        )
+
+
 class Bus(NamedTuple):
     """A bus, and everything in which it differs from the others.
 
@@ -57,8 +77,9 @@ class Bus(NamedTuple):
     reset_required is off; ``vfio_variants`` are the ends of the names of drivers that VFIO has for
     some devices alone. If it ``vfio_needs_firmware``, that driver takes no device of which firmware
     says nothing; if there is a ``vfio_unit``, it takes only such devices. ``vfio_defect`` is why
-    that driver may reject every device (EINVAL), with a remedy. ``messages_by`` is what gives its
-    devices interrupts by message, None if only the kernel knows. ``identified_by`` are fields of
+    that driver may reject every device (EINVAL), with a remedy; ``vfio_deprecation`` is what the
+    kernel says of it. ``messages_by`` is what gives its devices interrupts by message, None if only
+    the kernel knows. ``identified_by`` are the fields of
     Identity that its devices can have; if firmware gives none, drivers are matched by what
     ``match_kind`` says. If the bus ``hides_owners``, a driver of a module can look like one that is
     built in.
@@ -73,6 +94,7 @@ class Bus(NamedTuple):
     vfio_needs_firmware: bool = True
     vfio_unit: Unit | None = None
     vfio_defect: str | None = None
+    vfio_deprecation: Deprecation | None = None
     messages_by: str | None = None
     identified_by: Sequence[str] = _FIRMWARE
     match_kind: str = BY_NAME
@@ -104,6 +126,10 @@ _ALL = (
         "AMBA",
         vfio_driver="vfio-amba",
         vfio_needs=("vfio_platform_base", "vfio"),
+        # vfio_amba_probe in drivers/vfio/platform/vfio_amba.c.
+        vfio_deprecation=Deprecation(
+            "vfio-amba is deprecated and will be removed in a future kernel release", (6, 18)
+        ),
         # of_amba_device_create in drivers/of/platform.c.
         messages_by=NO_MESSAGES,
         match_kind=BY_AMBA_ID,
@@ -136,6 +162,12 @@ _ALL = (
             "a container (dprc) with all objects in it",
             "Select a container that has the objects for user space, and no others",
             has_others=True,
+        ),
+        # vfio_fsl_mc_probe; Linux 7.0 took it back.
+        vfio_deprecation=Deprecation(
+            "vfio-fsl-mc is deprecated and will be removed in a future kernel release",
+            (6, 18),
+            (7, 0),
         ),
         identified_by=(),
         match_kind=BY_BUS_ID,

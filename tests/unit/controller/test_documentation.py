@@ -125,6 +125,7 @@ VFIO_SUPPORT = VfioSupport(
     initramfs_tool=None,
     has_systemd=True,
     options=KernelOptions(),
+    deprecated={},
     missing=[],
 )
 
