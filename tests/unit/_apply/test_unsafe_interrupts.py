@@ -147,10 +147,22 @@ def test_it_is_off_again_if_a_later_device_fails(board: Board) -> None:
     assert board.kernel.read(INTERRUPTS) == "N"
 
 
-def test_it_stays_as_it_is_through_a_reload_of_the_driver(board: Board) -> None:
+@pytest.mark.parametrize("goes_too", [False, True])
+def test_it_stays_as_it_is_through_a_reload_of_the_driver(
+    board: Board, monkeypatch: pytest.MonkeyPatch, goes_too: bool
+) -> None:
     board.kernel.reset_functions.add("acme,crypto-v1")
-    board.apply([CRYPTO], unsafe_interrupts=True)
-    board.apply([CRYPTO], **ALLOWED)
+    board.apply([CRYPTO])
+    board.kernel.write(INTERRUPTS, "Y")
+    unload = board.kmod.unload
+
+    def unload_all(module: str) -> None:
+        unload(module)
+        unload("vfio_iommu_type1")
+
+    if goes_too:
+        monkeypatch.setattr(board.kmod, "unload", unload_all)
+    board.apply([CRYPTO], **NO_RESET)
     assert board.kernel.read(INTERRUPTS) == "Y"
 
 
@@ -192,6 +204,22 @@ def test_it_stays_on_for_a_device_that_may_need_it_and_that_is_told(board: Board
     assert outcome.unsafe_kept[0] in results.vfio_result(outcome)["kept_settings"]
     again = board.apply([])
     assert not again.is_changed
+
+
+def test_it_stays_on_for_a_device_of_which_only_the_kernel_knows(board: Board) -> None:
+    board.apply([CRYPTO], **ALLOWED)
+    bind_by_others(board, "b001000.crypto")
+    board.kernel.put(f"{TREE}/soc/crypto@b001000/msi-parent", struct.pack(">I", 9))
+    assert "platform/b001000.crypto" in board.apply([]).unsafe_kept[0]
+
+
+def test_a_blacklist_counts_where_vfio_is_built_in(board: Board) -> None:
+    """Only a module that is loaded brings its softdep along."""
+    board.write_file(OTHERS, "blacklist vfio_iommu_type1\n")
+    board.kmod.load("vfio-platform", {"reset_required": "N"})
+    board.kernel.remove("module/vfio/initstate")
+    outcome = board.apply([CRYPTO], **NO_RESET)
+    assert any(CONTAINERS in warning for warning in outcome.warnings)
 
 
 def test_it_does_not_stay_on_for_isolated_devices_and_those_without_an_iommu(
@@ -300,6 +328,7 @@ def test_turning_it_off_for_a_list_that_keeps_its_device_is_a_warning(board: Boa
     assert FROM_BOOT_ON in warning
 
 
+CONTAINERS = "and user space cannot open devices through a container"
 BUILT_IN = "is built into this kernel, so modprobe.d does not set its parameters at boot"
 
 
@@ -315,9 +344,6 @@ def test_a_module_that_is_built_in_is_set_by_the_command_line(board: Board) -> N
     path.write_text("quiet vfio_iommu_type1.allow_unsafe_interrupts=1\n")
     again = board.apply([CRYPTO], **ALLOWED)
     assert [text for text in again.warnings if BUILT_IN in text] == []
-
-
-CONTAINERS = "and user space cannot open devices through a container"
 
 
 @pytest.mark.parametrize(
