@@ -204,6 +204,7 @@ _DEVICE: dict[str, Shape] = {
     "compatible": _TEXTS,
     "acpi_path": _MAYBE,
     "acpi_hid": _MAYBE,
+    "acpi_uid": _MAYBE,
     "pci_id": _MAYBE,
     "driver": _MAYBE,
     "driver_override": _MAYBE,

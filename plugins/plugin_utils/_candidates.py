@@ -85,8 +85,10 @@ class Row(NamedTuple):
 
     @property
     def selector(self) -> str:
-        """The value of its selector."""
-        return str(next(iter(self.entry.values())))
+        """The value of its selector, and the _UID beside it."""
+        uid = self.entry.get("acpi_uid")
+        value = str(next(iter(self.entry.values())))
+        return value if uid is None else "%s, acpi_uid %s" % (value, uid)
 
     @property
     def compatible(self) -> str | None:

@@ -137,7 +137,8 @@ def _claim_present(
     """As :func:`_claim`, of the devices that are there."""
     selectors = [entry.selector for entry in request.entries]
     before = [entry.selector._replace(required=False, expect=None) for entry in earlier.entries]
-    devices = snapshot(host.sysfs, {selector.field for selector in selectors + before})
+    fields = {field for selector in selectors + before for field in selector.fields}
+    devices = snapshot(host.sysfs, fields)
     numvfs: PlannedNumVfs | None = None
     if any(entry.sriov_numvfs is not None for entry in (*request.entries, *earlier.entries)):
         # Here, because few lists have virtual functions.

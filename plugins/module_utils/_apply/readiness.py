@@ -342,7 +342,7 @@ def _unready(
         ]
     if _will_require_reset(sysfs, kmod, wanted):
         problems += [
-            Problem(NO_RESET % (device.label, device.compatible[0]), device)
+            Problem(NO_RESET % (device.label, device.reset_compatible), device)
             for device in given
             if has_no_reset(kmod, device)
         ]
@@ -405,10 +405,10 @@ def has_no_reset(kmod: Kmod, device: Identity) -> bool:
 
     With ACPI only the kernel knows whether there is a method _RST; some drivers never ask.
     """
-    if not BUSES[device.bus].vfio_resets or not device.compatible:
+    asked = device.reset_compatible
+    if not BUSES[device.bus].vfio_resets or asked is None:
         return False
     # A module that is built in need not be among modprobe's aliases.
-    asked = device.compatible[0]
     return asked not in _IN_KERNEL_RESETS and not kmod.resolve("vfio-reset:" + asked)
 
 

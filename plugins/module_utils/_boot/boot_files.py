@@ -165,9 +165,9 @@ def _with_initramfs(
         host.files,
         boot_plan.vfio_drivers,
         [
-            claim.device.compatible[0]
+            claim.device.reset_compatible
             for claim in claims
-            if claim.policy.kind == VFIO and claim.device.compatible[:1]
+            if claim.policy.kind == VFIO and claim.device.reset_compatible
         ],
         boot_plan.modules.values(),
     )

@@ -239,6 +239,6 @@ def _properties(device: Identity) -> dict[tuple[str, str], str]:
         known["ATTR", "device"] = "0x" + card
         for name, value in zip(("subsystem_vendor", "subsystem_device"), subsystem):
             known["ATTR", name] = "0x" + value
-    for number, compatible in enumerate(device.compatible):
+    for number, compatible in enumerate(device.compatible if device.dt_path else ()):
         known["ENV", "OF_COMPATIBLE_%d" % number] = compatible
     return known

@@ -264,12 +264,13 @@ def to_mapping(entry: Entry) -> dict[str, Any]:
     """Return the entry as a user would write it."""
     selector, policy, tag, numvfs = entry
     mapping: dict[str, Any] = {selector.kind: selector.value}
-    if selector.pci_id:
-        mapping["pci_id"] = selector.pci_id
-    if selector.bus:
-        mapping["bus"] = selector.bus
-    if selector.expect is not None:
-        mapping["expect"] = selector.expect
+    beside = {
+        "pci_id": selector.pci_id,
+        "acpi_uid": selector.acpi_uid,
+        "bus": selector.bus or None,
+        "expect": selector.expect,
+    }
+    mapping.update({key: value for key, value in beside.items() if value is not None})
     if not selector.required:
         mapping["required"] = False
     if selector.when_board:

@@ -180,7 +180,7 @@ def _why_no_reset(sysfs: Sysfs, device: Identity) -> str:
     if present_settings(sysfs).reset_required:
         return NO_RESET % (
             "It",
-            device.compatible[0] if device.compatible else "its firmware has no _RST",
+            device.reset_compatible or "its firmware has no _RST",
         )
     return (
         "It has no reset function, and this kernel requires one even with `reset_required: "

@@ -13,7 +13,7 @@ BY_NAME, BY_AMBA_ID, BY_PCI_ID, BY_BUS_ID = "name", "amba", "pci", "id"
 
 PCI = "pci"
 
-_FIRMWARE = ("dt_path", "compatible", "acpi_path", "acpi_hid")
+_FIRMWARE = ("dt_path", "compatible", "acpi_path", "acpi_hid", "acpi_uid")
 # The ends of the names of drivers for devices of some vendors, as mlx5_vfio_pci, whose modules have
 # an alias that begins with "vfio_pci:" (PCI_DRIVER_OVERRIDE_DEVICE_VFIO in include/linux/pci.h).
 _VARIANTS = ("-vfio-pci", "_vfio_pci")
@@ -23,7 +23,9 @@ ReadAttribute = Callable[[str], "str | None"]
 
 
 def _modalias(read: ReadAttribute) -> str:
-    return read("modalias") or ""
+    # A device of ACPI with ids and compatibles has a line for each; an event has the last one
+    # (__acpi_device_modalias and __acpi_device_uevent_modalias in drivers/acpi/device_sysfs.c).
+    return (read("modalias") or "").rpartition("\n")[2]
 
 
 def _amba_modalias(read: ReadAttribute) -> str:

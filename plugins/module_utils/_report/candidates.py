@@ -90,6 +90,8 @@ class Candidates:
         self._find_out = find_out
         self._by_name = {device.name_on_bus: device for device in devices}
         self._sharing = Counter(device.stable_name for device in devices)
+        self._by_hid = Counter(device.acpi_hid for device in devices)
+        self._by_uid = Counter((device.acpi_hid, device.acpi_uid) for device in devices)
         self._aliases = aliases(host.sysfs)
         self._present = present_settings(host.sysfs)
         self._registered = registered(host.sysfs)
@@ -98,9 +100,9 @@ class Candidates:
         self._obstacles: dict[Identity, list[Obstacle]] = {}
         host.kmod.resolve_at_once(
             [
-                "vfio-reset:" + device.compatible[0]
+                "vfio-reset:" + device.reset_compatible
                 for device in devices
-                if BUSES[device.bus].vfio_resets and device.compatible
+                if BUSES[device.bus].vfio_resets and device.reset_compatible
             ]
         )
 
@@ -209,7 +211,7 @@ class Candidates:
     def _has_reset(self, device: Identity) -> bool | None:
         if device.pci_address:
             return is_resettable(self._host.sysfs, device)
-        if not BUSES[device.bus].vfio_resets or not device.compatible:
+        if not BUSES[device.bus].vfio_resets or device.reset_compatible is None:
             return None
         return not has_no_reset(self._host.kmod, device)
 
@@ -231,6 +233,9 @@ class Candidates:
         if device.pci_id and not device.dt_path:
             # An ACPI node is that of the slot, in which there may be another card tomorrow.
             return Selector.of_function(device)
+        if self._is_known_by_uid(device):
+            with suppress(PolicyError):
+                return parse({"acpi_hid": device.acpi_hid, "acpi_uid": device.acpi_uid})
         if self._sharing[device.stable_name] < 2:
             for kind, values in by_firmware.items():
                 for value in filter(None, values):
@@ -238,6 +243,12 @@ class Candidates:
                     with suppress(PolicyError):
                         return parse({kind: value})
         return Selector("name", device.name, device.bus)
+
+    def _is_known_by_uid(self, device: Identity) -> bool:
+        """Return whether its _UID alone tells it from other devices with its hardware id."""
+        is_one_of_several = self._by_hid[device.acpi_hid] > 1
+        is_only_one = self._by_uid[device.acpi_hid, device.acpi_uid] == 1
+        return is_one_of_several and is_only_one and device.acpi_uid is not None
 
 
 def _obstacles_of_use(loses_driver: bool, known: Known) -> list[Obstacle]:
@@ -273,6 +284,6 @@ def _foreign_obstacles(driver_override: str | None, known: Known) -> list[Obstac
 def entry(candidate: Candidate) -> Mapping[str, str]:
     """Return the entry of a policy list that binds the device to VFIO."""
     selector = candidate.selector
-    beside = {"bus": selector.bus, "pci_id": selector.pci_id}
+    beside = {"bus": selector.bus, "pci_id": selector.pci_id, "acpi_uid": selector.acpi_uid}
     keys = {name: value for name, value in beside.items() if value}
     return {selector.kind: selector.value, **keys, "policy": VFIO}

@@ -29,6 +29,7 @@ def identity(device: Identity) -> dict[str, Any]:
         "compatible": list(device.compatible),
         "acpi_path": device.acpi_path,
         "acpi_hid": device.acpi_hid,
+        "acpi_uid": device.acpi_uid,
         "pci_id": device.pci_id[-1] if device.pci_id else None,
     }
 

@@ -109,6 +109,17 @@ CASES = {
         ],
         machine=Machine(buses=["pci"], variants={"15b3:101e:15b3:0058": "mlx5_vfio_pci"}),
     ),
+    # Names that the kernel allows and udev shows otherwise, an ACPI device by its _UID, and one by
+    # a compatible that no modalias of ACPI has as a whole.
+    "names": Case(
+        [
+            {"name": "Fixed MDIO bus.0", "bus": "platform", "policy": "vfio", "tag": "mdio"},
+            {"name": "a!b$1%2", "policy": "driver", "driver": "acme uart"},
+            {"acpi_hid": "LNRO0005", "acpi_uid": "3", "policy": "vfio"},
+            {"compatible": "acme,Crypto", "policy": "no_autobind"},
+        ],
+        machine=Machine(buses=["platform"]),
+    ),
     # A header without a rule.
     "default": Case([{"name": "soc:keys", "policy": "default"}]),
 }
