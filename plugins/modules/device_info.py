@@ -577,6 +577,45 @@ kernels:
       sample: >-
         The installed kernel 6.12.48+deb13-arm64 has no module vfio_platform, which the
         last-applied configuration requires. Do not boot it, or install one that has the module
+lost_entries:
+  description: >-
+    Entries of RV(policy_list) that matched devices when the list was applied and match none now, as
+    after an upgrade of the kernel or of the firmware that changes paths or C(compatible) strings.
+    Such an entry is drift. The list has none of an entry if an earlier version of this collection
+    applied it.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    entry:
+      description: The entry.
+      returned: always
+      type: dict
+      sample: {dt_path: /soc/crypto@b000000, policy: vfio}
+    former:
+      description: >-
+        Paths of the devices that it matched, or their names with the bus; up to 32 of them.
+      returned: always
+      type: list
+      elements: str
+      sample: [/soc/crypto@b000000]
+    now:
+      description: >-
+        Paths, or names with the bus, of devices that have the compatible, the id or the address of
+        one of RV(lost_entries[].former) now, the likeliest first.
+      returned: always
+      type: list
+      elements: str
+      sample: [/soc@0/crypto@b000000]
+    message:
+      description: The same as text, with a remedy.
+      returned: always
+      type: str
+      sample: >-
+        dt_path '/soc/crypto@b000000' matches no device now, but matched /soc/crypto@b000000 when
+        the list was applied: now /soc@0/crypto@b000000 (platform device b000000.crypto) has the
+        compatible acme,crypto-v2 and the address b000000. The kernel or the firmware may have
+        changed. Correct the entry, and apply the list again
 reboot_required:
   description: >-
     Whether the list was last applied only for the next boot

@@ -277,9 +277,11 @@ VFIO_SUPPORT = Record(
         "missing": _TEXTS,
     }
 )
+LOST_ENTRY = Record({"entry": _ENTRY, "former": _TEXTS, "now": _TEXTS, "message": _TEXT})
 DEVICE_INFO: dict[str, Shape] = {
     "devices": ListOf(INSPECTED_DEVICE),
     "policy_list": ListOf(_ENTRY),
+    "lost_entries": ListOf(LOST_ENTRY),
     "boot_files": ListOf(BOOT_FILE),
     "kernels": ListOf(KERNEL),
     "reboot_required": _FLAG,

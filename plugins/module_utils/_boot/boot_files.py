@@ -34,6 +34,7 @@ from . import (
     modprobe_d,
 )
 from .last_applied import BootPlan, LastApplied
+from .matched_devices import matched_devices
 
 _WAITS = "The last-applied configuration of armfleet.vfio.host_policy waits for the next boot.\n"
 
@@ -235,6 +236,7 @@ def _boot_plan(
         variants=claimed.variants,
         numvfs_before=recorded.numvfs_before,
         pci_ids=recorded.pci_ids,
+        matched=list(map(matched_devices, claimed.matches)),
     )
     return plan, problems
 

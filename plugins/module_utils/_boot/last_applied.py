@@ -25,6 +25,8 @@ from .._model.policy import (
 )
 from .._model.policy_list import Entry, parse_entries
 from .._model.selector import Selector
+from . import matched_devices
+from .matched_devices import MatchedDevice
 
 RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
 MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
@@ -75,7 +77,8 @@ class LastApplied(NamedTuple):
     it cannot be read. ``numvfs_before`` are numbers of virtual functions before a list set them, by
     stable name. ``pci_ids`` are those of the functions that both name, because another card can
     have the address by now. ``noiommu_before`` is whether devices without an IOMMU were taken
-    before a list asked for it, None if that is not known.
+    before a list asked for it, None if that is not known. ``matched`` are the devices of each entry
+    as they were then; empty if that is not known.
     """
 
     entries: list[Entry]
@@ -85,6 +88,7 @@ class LastApplied(NamedTuple):
     noiommu_before: bool | None = None
     numvfs_before: Mapping[str, int] = MappingProxyType({})
     pci_ids: Mapping[str, str] = MappingProxyType({})
+    matched: Sequence[Sequence[MatchedDevice]] = ()
 
     def native_of(self, device: Identity) -> tuple[str | None] | None:
         """Return the recorded native driver of a device, or None if it is unknown."""
@@ -126,6 +130,7 @@ class BootPlan(NamedTuple):
     variants: Mapping[str, str] = MappingProxyType({})
     numvfs_before: Mapping[str, int] = MappingProxyType({})
     pci_ids: Mapping[str, str] = MappingProxyType({})
+    matched: Sequence[Sequence[MatchedDevice]] = ()
 
     @property
     def vfio_drivers(self) -> list[str]:
@@ -162,6 +167,7 @@ def boot_plan(last_applied: LastApplied, machine: Machine) -> BootPlan:
         machine.variants,
         last_applied.numvfs_before,
         last_applied.pci_ids,
+        last_applied.matched,
     )
 
 
@@ -209,6 +215,7 @@ def parse_header(rules: str | None) -> LastApplied:
             before.unsafe_noiommu,
             numvfs_before,
             pci_ids,
+            matched_devices.parse(_text.lines(rules or ""), _ENTRY),
         )
     except DAMAGED as error:
         raise PolicyError(
@@ -345,7 +352,9 @@ def check_access(group: str | None, mode: str | None) -> NodeAccess | None:
 def header(plan: BootPlan) -> list[str]:
     """Return the lines from which :func:`parse_header` reads what was applied."""
     lines = [MARK, "# Policy list:"]
-    lines += [_ENTRY + json.dumps(to_mapping(entry)) for entry in plan.entries]
+    for position, entry in enumerate(plan.entries):
+        lines.append(_ENTRY + json.dumps(to_mapping(entry)))
+        lines += matched_devices.to_lines(*plan.matched[position : position + 1])
     options = from_options(plan.options)
     if options:
         lines += ["# Options:", _OPTIONS + json.dumps(options)]

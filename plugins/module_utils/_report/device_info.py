@@ -20,6 +20,7 @@ from .._model.device import Board
 from . import results
 from .candidates import entry
 from .inspection import Findings, Inspection
+from .lost_entries import LostEntry
 from .vfio_support import to_mapping as to_support
 
 
@@ -56,6 +57,7 @@ def inspections(findings: Findings) -> dict[str, Any]:
     return {
         "devices": [_inspection(inspection) for inspection in findings.devices],
         "policy_list": [to_mapping(entry) for entry in findings.policy_list],
+        "lost_entries": [_lost_entry(lost) for lost in findings.lost_entries],
         "reboot_required": findings.waits_for_boot,
         "board": _board(findings.board),
         "skipped_entries": list(findings.skipped),
@@ -79,6 +81,15 @@ def _board(board: Board) -> dict[str, Any]:
         "compatible": list(board.compatible),
         "product_name": board.product_name,
         "board_name": board.board_name,
+    }
+
+
+def _lost_entry(lost: LostEntry) -> dict[str, Any]:
+    return {
+        "entry": to_mapping(lost.entry),
+        "former": list(lost.former),
+        "now": [device.stable_name for device in lost.now],
+        "message": lost.sentence,
     }
 
 

@@ -36,6 +36,7 @@ from .._model.policy_list import Entry, first_entries
 from .._model.selector import Selector
 from .._system.host import Host
 from .candidates import Candidate, Candidates, Known
+from .lost_entries import LostEntry, find_lost_entries
 from .vfio_support import VfioSupport, vfio_support
 
 
@@ -148,7 +149,8 @@ class Inspection(NamedTuple):
 class Findings(NamedTuple):
     """The requested devices, the last-applied configuration, its files, and the board.
 
-    ``skipped`` are sentences on what was asked for on other boards only.
+    ``skipped`` are sentences on what was asked for on other boards only. ``lost_entries`` are those
+    of the last-applied configuration that match nothing any more.
     """
 
     devices: list[Inspection]
@@ -159,6 +161,7 @@ class Findings(NamedTuple):
     boot_files: Sequence[in_sync.BootFile] = ()
     kernels: Sequence[Kernel] = ()
     vfio_support: VfioSupport | None = None
+    lost_entries: Sequence[LostEntry] = ()
 
 
 def inspect(
@@ -206,6 +209,7 @@ def inspect(
         in_sync.compare(host.files, last_applied),
         inspector.kernels,
         vfio_support(host) if with_candidates else None,
+        inspector.lost_entries,
     )
 
 
@@ -221,7 +225,9 @@ class _Inspector:
         earlier = [
             entry.selector._replace(required=False, expect=None) for entry in last_applied.entries
         ]
-        self._claimed = first_entries(last_applied.entries, resolve(host.sysfs, earlier, devices))
+        matches = resolve(host.sysfs, earlier, devices)
+        self._claimed = first_entries(last_applied.entries, matches)
+        self.lost_entries = find_lost_entries(last_applied, matches, devices)
         self._stored = driverctl.stored(host.files)
         self._sharing = Counter(device.stable_name for device in devices if self._stored)
         self._rules = foreign_udev.rules(host.files, RULES)

@@ -60,6 +60,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection i
     LostAtBoot,
     Sriov,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.lost_entries import LostEntry
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.vfio_support import VfioSupport
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import FileChange
 from tests.harness.modules import NAMES, spec
@@ -297,6 +298,7 @@ def test_what_device_info_returns_is_described() -> None:
         boot_files=[BootFile(last_applied.RULES, is_present=True, drift=[])],
         kernels=[Kernel("6.12", is_running=True, is_new=False, missing=[])],
         vfio_support=VFIO_SUPPORT,
+        lost_entries=[LostEntry(ENTRY, ["/soc/x"], [], "it matches nothing")],
     )
     returned = device_info.inspections(findings)
     # The summary is added on the control node.

@@ -143,6 +143,7 @@ def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
     else:
         yield from inspections(board)
         yield drifting(root / "drifting")
+        yield upgraded(root / "upgraded")
         armada = ("marvell,armada8040-mcbin", "marvell,armada8040")
         yield information(sample_board(root / "armada", armada))
 
@@ -191,6 +192,17 @@ def inspections(board: Board) -> Iterator[dict[str, Any]]:
         (board.files_root / path[1:]).unlink()
     call(board, "host_policy", virtio, reset_required=False)
     yield information(board)
+
+
+def upgraded(root: Path) -> dict[str, Any]:
+    """Return the result of device_info after an upgrade that changed the path of a device."""
+    board, again = sample_board(root / "before"), sample_board(root / "after")
+    claim_crypto(board)
+    again.kernel.machine.kernel.remove_device(again.kernel.device("b000000.crypto"))
+    both = ("acme,crypto-v2", "acme,crypto")
+    again.kernel.add_device("b000000.crypto", "/soc@0/crypto@b000000", both, iommus=True)
+    again.write_file(last_applied.RULES, board.file(last_applied.RULES) or "")
+    return information(again)
 
 
 def supported(board: Board) -> dict[str, Any]:
