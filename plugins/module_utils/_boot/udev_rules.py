@@ -42,7 +42,8 @@ ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"
 <with policy vfio>
 
 # Symbolic links to the nodes of devices bound to VFIO. An initramfs may lack these programs; the
-# links are then created when udev triggers the events again. Unusual names never reach a command.
+# links are then created when udev triggers the events again. Unusual names never reach a command;
+# names can have spaces, and udev does not split what is between single quotes.
 ENV{ARMFLEET_VFIO_POLICY}!="vfio", GOTO="armfleet_vfio_linked"
 TEST!="/usr/bin/realpath", GOTO="armfleet_vfio_linked"
 DEVPATH=="*[!0-9A-Za-z/:,._+@#~! -]*", GOTO="armfleet_vfio_linked"
