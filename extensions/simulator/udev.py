@@ -230,7 +230,7 @@ class Udev:
 
     def _play(self, event: Event, words: list[str]) -> str:
         """Run a program, and return its output."""
-        if words[:2] == ["/bin/sed", "-n"]:
+        if words[:2] == ["/bin/sed", "-n"] and words[-2] == "--":
             return sed(words[3:-2:2], self._content(event, words[-1]))
         if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups", "--"]:
             target = self._machine.tree.link(_below(_SYS, words[-1]))

@@ -131,6 +131,7 @@ FILES: Mapping[str, bytes] = {
     "etc/driverctl.d/platform-1000.dma": b"uio\n",
     "etc/udev/rules.d/70-armfleet-vfio.rules": (
         MARK.encode() + b'\n# policy: {"name": "1000.dma", "policy": "no_autobind"}\n'
+        b'# matched: {"name": "platform/1000.dma", "path": "/dma@1000", "ids": ["acme,dma"]}\n'
         b'# native: {"/dma@1000": "acme"}\n'
     ),
     "proc/cmdline": (
