@@ -204,9 +204,9 @@ def parse_header(rules: str | None) -> LastApplied:
             elif line.startswith(_BEFORE):
                 before = to_options(**json.loads(line[len(_BEFORE) :])).settings
             elif line.startswith(_NUMVFS_BEFORE):
-                numvfs_before = _numbers(json.loads(line[len(_NUMVFS_BEFORE) :]))
+                numvfs_before.update(_numbers(json.loads(line[len(_NUMVFS_BEFORE) :])))
             elif line.startswith(_PCI_IDS):
-                pci_ids = _texts(json.loads(line[len(_PCI_IDS) :]))
+                pci_ids.update(_texts(json.loads(line[len(_PCI_IDS) :])))
         return LastApplied(
             parse_entries(entries),
             natives,
@@ -366,17 +366,22 @@ def header(plan: BootPlan) -> list[str]:
     if plan.numvfs_before:
         lines += [
             "# Numbers of virtual functions before the first list set them:",
-            _NUMVFS_BEFORE + json.dumps(dict(sorted(plan.numvfs_before.items()))),
+            *_one_line_each(_NUMVFS_BEFORE, plan.numvfs_before),
         ]
     if plan.natives:
         lines += ["# Native drivers of the devices:"]
-        lines += [_NATIVE + json.dumps({name: plan.natives[name]}) for name in sorted(plan.natives)]
+        lines += _one_line_each(_NATIVE, plan.natives)
     if plan.pci_ids:
         lines += [
             "# PCI ids of these devices:",
-            _PCI_IDS + json.dumps(dict(sorted(plan.pci_ids.items()))),
+            *_one_line_each(_PCI_IDS, plan.pci_ids),
         ]
     machine = _from_machine(plan)
     if machine:
         lines += ["# Machine:", _MACHINE + json.dumps(machine)]
     return lines
+
+
+def _one_line_each(mark: str, values: Mapping[str, Any]) -> list[str]:
+    """Return a line for each value: udev skips a file with a line of 16 KiB (UDEV_LINE_SIZE)."""
+    return [mark + json.dumps({name: values[name]}) for name in sorted(values)]

@@ -26,8 +26,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
     parse_header,
     to_mapping,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.matched_devices import (
+    matched_devices,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.udev_rules import render
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
     AUTO,
     NEVER,
@@ -195,6 +199,35 @@ def test_what_the_header_says_is_what_was_written(
     )
     assert [to_mapping(entry) for entry in parse_entries(entries)] == entries
     assert not_ours(RULES, text) == []
+
+
+def test_no_line_is_too_long_for_udev_however_many_functions_there_are() -> None:
+    names = [f"pci/0000:{bus:02x}:{slot:02x}.0" for bus in range(64) for slot in range(32)]
+    recorded = {
+        "natives": dict.fromkeys(names, "mlx5_core"),
+        "pci_ids": dict.fromkeys(names, "15b3:101e:15b3:0058"),
+        "numvfs_before": dict.fromkeys(names, 0),
+    }
+    entries = parse_entries([{"pci_id": "15b3:101e", "policy": "vfio"}])
+    devices = [Identity(*name.split("/"), pci_id=("15b3:101e",)) for name in names]
+    text = render(
+        boot_plan(
+            [{"pci_id": "15b3:101e", "policy": "vfio"}],
+            matched=[matched_devices(devices)],
+            **recorded,
+        )
+    )[RULES]
+    assert max(map(len, (text or "").splitlines())) < 16384
+    read = parse_header(text)
+    assert read.entries == entries
+    assert {field: getattr(read, field) for field in recorded} == recorded
+    # Earlier versions wrote one line.
+    before = '# pci ids: {"pci/a": "x", "pci/b": "y"}\n'
+    assert parse_header(f"{text}{before}").pci_ids == {
+        **recorded["pci_ids"],
+        "pci/a": "x",
+        "pci/b": "y",
+    }
 
 
 # Patterns of names from firmware that the rules must not pass to a command.
