@@ -158,3 +158,22 @@ def test_the_entry_for_a_function_means_no_other_card_at_its_address(
     rival.write_file(f"{driverctl.DIRECTORY}/pci-0000:00:01.0", "none\n")
     entry = info(rival, "0000:00:01.0")["driverctl"]["entry"]
     assert entry == {**selector, "policy": "no_autobind"}
+
+
+def test_a_name_with_spaces_is_that_of_a_file(board: Board) -> None:
+    name = "Fixed MDIO bus.0"
+    board.kernel.add_device(name)
+    path = f"/etc/driverctl.d/platform-{name}"
+    (board.files_root / "etc/driverctl.d").mkdir()
+    board.write_file(path, "acme-dma-uio\n")
+    entry = {"name": name, "policy": "no_autobind"}
+    with pytest.raises(PolicyError, match="is claimed by this list and by driverctl"):
+        board.apply([entry])
+    devices = {
+        device["name"]: device for device in device_info.inspections(board.inspect(None))["devices"]
+    }
+    own = {"name": name, "bus": "platform", "policy": "driver", "driver": "acme-dma-uio"}
+    assert devices[name]["driverctl"] == {"path": path, "entry": own}
+    board.apply([entry], takes_over=True)
+    assert board.file(path) is None
+    assert board.kernel.binding(name) == (None, "none")

@@ -253,3 +253,38 @@ def test_programs_get_the_same(answer: dict[str, Any]) -> None:
     assert crypto["entry"] == {"dt_path": "crypto0", "policy": "vfio"}
     assert crypto["candidate"] is True
     assert crypto["settings"] == {"reset_required": False}
+
+
+def test_names_of_the_kernel_and_of_boards_are_shown_and_pasted_as_they_are(
+    answer: dict[str, Any],
+) -> None:
+    answer = copy.deepcopy(answer)
+    able = [device for device in answer["devices"] if device.get("candidate")]
+    odd = [
+        {"name": "Fixed MDIO bus.0", "bus": "platform"},
+        {"name": "a!b: #c", "bus": "platform"},
+        {"acpi_hid": "ACME0001", "acpi_uid": "010"},
+        {"acpi_hid": "ACME0001", "acpi_uid": "CPU 0"},
+    ]
+    for device, entry in zip(able, odd, strict=True):
+        device.update(entry=entry, compatible=[], acpi_hid=entry.get("acpi_hid"))
+    name = 'ProLiant™ [Gen10] "x"'
+    answer["board"] = {"compatible": [], "product_name": name, "board_name": None}
+    rendered = lines({"board-1": answer})
+    assert rendered[0].startswith(f"board-1 ({name}): 4 of 7 devices")
+    pasted = policy_list(rendered)["passthrough_devices"]
+    assert pasted == [{**entry, "policy": "vfio"} for entry in odd]
+    table = "\n".join(rendered)
+    for selector in ("Fixed MDIO bus.0", "a!b: #c", "ACME0001, acpi_uid 010"):
+        assert f"yes   {selector} " in table
+
+
+@pytest.mark.parametrize("nasty", ["{{ x }}", "{% x %}", "a\nb", "a*b", "x\x1b[1m"])
+def test_a_name_that_is_no_data_is_never_suggested(answer: dict[str, Any], nasty: str) -> None:
+    answer = copy.deepcopy(answer)
+    for device in answer["devices"]:
+        device.update(entry={"name": nasty, "bus": "platform"}, compatible=[])
+    assert not any(line.startswith("# For ") for line in lines({"board-1": answer}))
+    for device in answer["devices"]:
+        device.update(entry={"acpi_hid": "ACME0001", "acpi_uid": nasty})
+    assert not any(line.startswith("# For ") for line in lines({"board-1": answer}))
