@@ -214,7 +214,7 @@ def detect(files: Files) -> InitramfsTool | None:
 
 def image_paths(files: Files, kernel: str) -> list[str]:
     """Return where an image of ``kernel`` can be; each tool can be set to another's path."""
-    machine = _text.stripped(files.read("/etc/machine-id") or "")
+    machine = _text.stripped(files.read_drop_in("/etc/machine-id") or "")
     return [
         image % {"kernel": kernel, "machine": machine}
         for tool in TOOLS
@@ -280,14 +280,14 @@ def _module_directories(files: Files) -> list[str]:
 
 def module_files(files: Files, path: str) -> Iterator[str]:
     """Yield the modules of a file such as modules.dep or modules.builtin."""
-    for line in _text.lines(files.read(path) or ""):
+    for line in _text.lines(files.read_drop_in(path) or ""):
         path = line.partition(":")[0]
         yield canonical_name(path.rpartition("/")[2].partition(".ko")[0])
 
 
 def _reset_modules(files: Files, directory: str) -> Iterator[tuple[str, str]]:
     """Yield alias and module of VFIO's reset modules, of which there are few in a long file."""
-    for line in _text.lines(files.read(directory + "/modules.alias") or ""):
+    for line in _text.lines(files.read_drop_in(directory + "/modules.alias") or ""):
         if line.startswith(("alias vfio-reset:", "alias vfio_reset:")):
             fields = _text.words(line)
             if len(fields) == 3:

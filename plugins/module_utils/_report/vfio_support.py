@@ -119,7 +119,7 @@ def _options(host: Host, release: str) -> KernelOptions:
 
 def _distribution(host: Host) -> str | None:
     for path in _RELEASE_FILES:
-        for line in _text.lines(host.files.read(path) or ""):
+        for line in _text.lines(host.files.read_drop_in(path) or ""):
             name, _equals, value = line.partition("=")
             if name == "PRETTY_NAME":
                 return value.strip("\"'") or None
