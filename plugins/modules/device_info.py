@@ -689,6 +689,18 @@ vfio_support:
       type: list
       elements: str
       sample: []
+driverctl_notes:
+  description: >-
+    Messages about files of C(/etc/driverctl.d) by which driverctl sets no override at boot, one for
+    each - those for devices that do not exist (such as backup copies) or that are on a bus that
+    this collection does not support, empty files, and those that driverctl cannot apply.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - >-
+      /etc/driverctl.d/mdio_bus-stmmac-0:01 is not for a device of a bus that this collection
+      supports, so it is left to driverctl
 skipped_entries:
   description: >-
     Messages about entries that do not apply to this board because of O(devices[].when_board), one

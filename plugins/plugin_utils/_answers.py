@@ -283,6 +283,7 @@ DEVICE_INFO: dict[str, Shape] = {
     "kernels": ListOf(KERNEL),
     "reboot_required": _FLAG,
     "board": BOARD,
+    "driverctl_notes": _TEXTS,
     "skipped_entries": _TEXTS,
     "vfio_support": Nullable(VFIO_SUPPORT),
 }

@@ -105,11 +105,12 @@ def plan_boot_files(
     ]
     stored_overrides = _claimed_by_driverctl(host, claims)
     if request.takes_over:
-        files += [kept.removal for kept in stored_overrides.values()]
-    else:
-        conflicts += [
-            Problem(kept.conflict(device), device) for device, kept in stored_overrides.items()
-        ]
+        files += [kept.removal for kept in stored_overrides.values() if kept.removal]
+    conflicts += [
+        Problem(kept.conflict(device), device)
+        for device, kept in stored_overrides.items()
+        if not kept.ignored and not (request.takes_over and kept.removal)
+    ]
     conflicts += _conflicting_rules(host, claims)
     conflicts += map(Problem, _module_conflicts(host, request, boot_plan))
     conflicts += [] if request.runtime else _misnamed(host, claims)

@@ -62,10 +62,20 @@ class _Claimed(NamedTuple):
 
 
 class ForeignConfig(NamedTuple):
-    """What driverctl has stored of a device, and the entry of a list that says the same."""
+    """What driverctl has stored of a device, and the entry of a list that says the same.
+
+    ``entry`` is None if that is no driver's name; ``ignored`` is why driverctl does not set it at
+    boot, as a clause.
+    """
 
     path: str
-    entry: Entry
+    entry: Entry | None
+    ignored: str | None = None
+
+    @property
+    def clears(self) -> bool:
+        """Whether driverctl clears the override, so that the native driver gets the device."""
+        return self.entry is not None and self.entry.policy.kind == DEFAULT
 
 
 class OverrideSources(NamedTuple):
@@ -94,7 +104,7 @@ class OverrideSources(NamedTuple):
     @property
     def stored(self) -> Binding | None:
         """What driverctl sets."""
-        return self._asked(self.foreign.entry) if self.foreign else None
+        return self._asked(self.foreign.entry) if self.foreign and self.foreign.entry else None
 
     def source_of(self, override: str) -> str:
         """Return what sets that override, as a clause."""
@@ -191,11 +201,30 @@ class BootForecast:
     def _after_add(
         self, device: Identity, state: State, match: Match | None, sources: OverrideSources
     ) -> BootState:
-        if sources.foreign and sources.stored:
-            reason = "driverctl sets it after all rules (%s)" % sources.foreign.path
+        foreign, ignored = sources.foreign, self._why_ignored(sources)
+        if foreign and foreign.clears and not ignored:
+            cleared = self._by_itself(device, state, match)
+            reason = "driverctl clears its override after all rules (%s); %s"
+            return cleared._replace(reason=reason % (foreign.path, cleared.reason))
+        if foreign and sources.stored and not ignored:
+            reason = "driverctl sets it after all rules (%s)" % foreign.path
             return BootState(sources.stored, reason)
         by_rules = after_rules(sources, self._by_list(device, sources), self._by_rule)
-        return by_rules or self._by_itself(device, state, match)
+        outcome = by_rules or self._by_itself(device, state, match)
+        if foreign:
+            reason = "%s; driverctl does not apply %s: %s"
+            outcome = outcome._replace(reason=reason % (outcome.reason, foreign.path, ignored))
+        return outcome
+
+    def _why_ignored(self, sources: OverrideSources) -> str | None:
+        """Return why driverctl does not set what it has stored, as a clause; None if it does."""
+        if sources.foreign is None or sources.foreign.ignored:
+            return sources.foreign and sources.foreign.ignored
+        override = sources.stored.driver_override if sources.stored else None
+        # set_override of driverctl goes by modules, whatever the driver's name.
+        if override in (None, NO_DRIVER) or self._host.sysfs.exists("module/%s" % override):
+            return None
+        return self._host.kmod.why_missing(str(override))
 
     def lines(
         self, device: Identity, state: State, match: Match | None, sources: OverrideSources

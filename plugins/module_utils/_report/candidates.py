@@ -260,7 +260,7 @@ def _foreign_obstacles(driver_override: str | None, known: Known) -> list[Obstac
     if known.sources.entry:
         return []
     obstacles = []
-    if known.sources.foreign:
+    if known.sources.foreign and not known.sources.foreign.ignored:
         obstacles.append(Obstacle(DRIVERCTL, "driverctl has an override stored for it"))
     obstacles += [
         Obstacle(FOREIGN_RULE, "%s sets its driver_override at each boot" % rule.location)

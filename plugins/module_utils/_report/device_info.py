@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from .. import _text
-from .._boot.forecast import Binding
+from .._boot.forecast import Binding, OverrideSources
 from .._boot.in_sync import BootFile
 from .._boot.installed_kernels import Kernel
 from .._boot.last_applied import to_mapping
@@ -62,6 +62,7 @@ def inspections(findings: Findings) -> dict[str, Any]:
         "boot_files": [_boot_file(file) for file in findings.boot_files],
         "kernels": [_kernel(kernel) for kernel in findings.kernels],
         "vfio_support": findings.vfio_support and to_support(findings.vfio_support),
+        "driverctl_notes": list(findings.driverctl_notes),
     }
 
 
@@ -127,8 +128,7 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
             dict(_hazard(lost.hazard), accepted=lost.is_accepted) for lost in inspection.lost
         ],
         drift=inspection.drift,
-        driverctl=sources.foreign
-        and {"path": sources.foreign.path, "entry": to_mapping(sources.foreign.entry)},
+        driverctl=_stored_by_driverctl(sources),
         foreign_rules=[
             {"location": rule.location, "driver_override": rule.driver_override}
             for rule in sources.rules
@@ -175,6 +175,13 @@ def _reason(reason: Reason) -> dict[str, str]:
 
 def _binding(binding: Binding) -> dict[str, str | None]:
     return {"driver": binding.driver, "driver_override": binding.driver_override}
+
+
+def _stored_by_driverctl(sources: OverrideSources) -> dict[str, Any] | None:
+    stored = sources.foreign
+    if stored is None or stored.entry is None:
+        return None
+    return {"path": stored.path, "entry": to_mapping(stored.entry)}
 
 
 def _hazard(hazard: Hazard) -> dict[str, str]:

@@ -148,7 +148,8 @@ class Inspection(NamedTuple):
 class Findings(NamedTuple):
     """The requested devices, the last-applied configuration, its files, and the board.
 
-    ``skipped`` are sentences on what was asked for on other boards only.
+    ``skipped`` are sentences on what was asked for on other boards only, ``driverctl_notes`` on
+    files of driverctl by which it sets no override.
     """
 
     devices: list[Inspection]
@@ -159,6 +160,7 @@ class Findings(NamedTuple):
     boot_files: Sequence[in_sync.BootFile] = ()
     kernels: Sequence[Kernel] = ()
     vfio_support: VfioSupport | None = None
+    driverctl_notes: Sequence[str] = ()
 
 
 def inspect(
@@ -206,6 +208,7 @@ def inspect(
         in_sync.compare(host.files, last_applied),
         inspector.kernels,
         vfio_support(host) if with_candidates else None,
+        inspector.driverctl_notes,
     )
 
 
@@ -239,6 +242,9 @@ class _Inspector:
             host, self._drivers, last_applied, self._lines, self._installed
         )
         self.kernels = self._installed.lacking(self._modules())
+        self.driverctl_notes = driverctl.notes(
+            host.files, self._stored, {(device.bus, device.name) for device in devices}
+        )
 
     def _modules(self) -> list[str]:
         """Return the modules of the drivers that the last-applied configuration asks for."""
@@ -404,7 +410,8 @@ def _foreign_config(
     stored = driverctl.of_device(device, kept)
     if stored is None:
         return None
-    return ForeignConfig(stored.path, Entry(_selector(device, is_alone=is_alone), stored.policy))
+    entry = stored.policy and Entry(_selector(device, is_alone=is_alone), stored.policy)
+    return ForeignConfig(stored.path, entry, stored.ignored)
 
 
 def _selector(device: Identity, *, is_alone: bool) -> Selector:

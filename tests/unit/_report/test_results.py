@@ -142,7 +142,7 @@ def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     board.kernel.put("devices/platform/b002000.dma/net/eth0/flags", "0x1003\n")
     told_of = device_info.inspections(board.inspect(None))
     assert set(told_of) == {
-        *("board", "boot_files", "devices", "kernels"),
+        *("board", "boot_files", "devices", "driverctl_notes", "kernels"),
         *("policy_list", "reboot_required", "skipped_entries", "vfio_support"),
     }
     devices = {device["name"]: device for device in told_of["devices"]}

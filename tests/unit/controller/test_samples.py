@@ -175,6 +175,7 @@ def inspections(board: Board) -> Iterator[dict[str, Any]]:
         yield information(board)
     others = {
         "/etc/driverctl.d/platform-b000000.crypto": "vfio-platform\n",
+        "/etc/driverctl.d/mdio_bus-stmmac-0:01": "none\n",
         "/etc/udev/rules.d/80-vfio.rules": "# Mine.\n\n"
         'KERNEL=="b000000.crypto", ATTR{driver_override}="vfio-platform"\n',
         "/etc/modprobe.d/local.conf": "# Mine.\nblacklist acme\n",
