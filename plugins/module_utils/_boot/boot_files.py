@@ -35,6 +35,10 @@ from . import (
 )
 from .last_applied import BootPlan, LastApplied
 
+_ONLY_LATER = (
+    "The list applies when the root file system is mounted, not in the initramfs. %s. Then set "
+    "`initramfs: never`"
+)
 _WAITS = "The last-applied configuration of armfleet.vfio.host_policy waits for the next boot.\n"
 
 
@@ -114,8 +118,15 @@ def plan_boot_files(
     conflicts += _conflicting_rules(host, claims)
     conflicts += map(Problem, _module_conflicts(host, request, boot_plan))
     conflicts += [] if request.runtime else _misnamed(host, claims)
-    if request.initramfs == ALWAYS and request.entries:
-        conflicts += map(Problem, _no_initramfs(tool))
+    of_images = initramfs.ForeignProblems()
+    if request.initramfs != NEVER and request.entries:
+        image_contents = initramfs.ImageContents(
+            in_sync.early_files(rendered),
+            boot_plan.initramfs_modules or _image_modules(host, claims, boot_plan),
+        )
+        is_changed = any(change.is_needed for change in files)
+        of_images = _image_problems(host, request, tool, image_contents, is_changed=is_changed)
+    conflicts += map(Problem, of_images.conflicts)
     needs_boot = not request.runtime and (
         bool(claimed.numvfs) or _needs_boot(host, claims, previous, claimed)
     )
@@ -132,15 +143,28 @@ def plan_boot_files(
         needs_boot,
         rebuild,
         [waiting, *_outdated(host, rebuild, files)],
-        list(in_sync.unsafe_directories(host.files, written).values()),
+        [*in_sync.unsafe_directories(host.files, written).values(), *of_images.warnings],
     )
 
 
-def _no_initramfs(tool: initramfs.InitramfsTool | None) -> list[str]:
-    """Return why the list cannot be brought into an initramfs."""
+def _image_problems(
+    host: Host,
+    request: Request,
+    tool: initramfs.InitramfsTool | None,
+    contents: initramfs.ImageContents,
+    *,
+    is_changed: bool,
+) -> initramfs.ForeignProblems:
+    """Return why the list cannot be brought into an initramfs, or not by this collection."""
+    is_required = request.initramfs == ALWAYS
     if tool is None:
-        return [initramfs.NO_TOOL]
-    return [] if tool.can_rebuild else [tool.image_required]
+        if is_required:
+            return initramfs.ForeignProblems([initramfs.no_tool(host.files, contents)])
+        manually = initramfs.foreign_tool(host.files, contents) if is_changed else None
+        return initramfs.ForeignProblems((), [_ONLY_LATER % manually] if manually else [])
+    if is_required and not tool.can_rebuild:
+        return initramfs.ForeignProblems([tool.image_required])
+    return tool.foreign_problems(contents)
 
 
 def _outdated(host: Host, rebuild: Initramfs, files: Sequence[FileChange]) -> list[FileChange]:
@@ -162,7 +186,14 @@ def accepting(change: FileChange, kinds: Sequence[str]) -> FileChange:
 def _with_initramfs(
     host: Host, tool: initramfs.InitramfsTool, claims: Sequence[Claim], boot_plan: BootPlan
 ) -> BootPlan:
-    names = initramfs.modules(
+    names = _image_modules(host, claims, boot_plan)
+    if not names and tool.includes_boot_files:
+        return boot_plan
+    return boot_plan._replace(initramfs_tool=tool.name, initramfs_modules=names)
+
+
+def _image_modules(host: Host, claims: Sequence[Claim], boot_plan: BootPlan) -> list[str]:
+    return initramfs.modules(
         host.files,
         boot_plan.vfio_drivers,
         [
@@ -172,9 +203,6 @@ def _with_initramfs(
         ],
         boot_plan.modules.values(),
     )
-    if not names and tool.includes_boot_files:
-        return boot_plan
-    return boot_plan._replace(initramfs_tool=tool.name, initramfs_modules=names)
 
 
 def _initramfs_of(

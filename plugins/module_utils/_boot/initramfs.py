@@ -44,6 +44,13 @@ class ImageContents(NamedTuple):
     modules: Sequence[str]
 
 
+class ForeignProblems(NamedTuple):
+    """Why images would lack something, and what else to know of it; one sentence each."""
+
+    conflicts: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
 class InitramfsTool:
     """A program that builds the initramfs images of a host, and the files of that host."""
 
@@ -102,6 +109,13 @@ class InitramfsTool:
     def configured_modules(cls, content: str) -> list[str]:
         """Return the modules that :meth:`content` was given."""
         raise NotImplementedError
+
+    def foreign_problems(
+        self,
+        contents: ImageContents,  # noqa: ARG002 - of a tool that others cannot keep it from
+    ) -> ForeignProblems:
+        """Return what of others' configuration keeps ``contents`` out of images."""
+        return ForeignProblems()
 
     def required_contents(self, boot_files: Sequence[str]) -> ImageContents:
         """Return what an image has to contain; ``boot_files`` are read early in the boot."""
@@ -188,6 +202,14 @@ class Dracut(InitramfsTool):
     def command(self) -> list[str]:
         return ["/usr/bin/dracut", "--force", "--regenerate-all"]
 
+    def foreign_problems(self, contents: ImageContents) -> ForeignProblems:
+        # A host without dracut need not load it.
+        from . import dracut_conf  # noqa: PLC0415
+
+        return ForeignProblems(
+            *dracut_conf.problems(self._files, self.path, contents, self.kernels)
+        )
+
     @classmethod
     def content(cls, mark: str, contents: ImageContents) -> str | None:
         if not contents.files:
@@ -202,6 +224,44 @@ class Dracut(InitramfsTool):
         return _arguments(content, "add_drivers+=")
 
 
+class ForeignTool(NamedTuple):
+    """What builds the initramfs of a host in a way in which this collection does not.
+
+    A host has it if one of ``signs`` exists. ``remedy`` is how to add %(files)s and %(modules)s
+    manually, as sentences.
+    """
+
+    label: str
+    signs: Sequence[str]
+    remedy: str
+
+
+# Its images come with its deployments, whatever tool is installed: ostree_is_booted in ostree's
+# src/libostree, and bootc, which deploys by ostree.
+OSTREE = ForeignTool(
+    "This host is managed by ostree (rpm-ostree, bootc), whose initramfs comes with its deployment",
+    ("/run/ostree-booted",),
+    "With bootc, add them to the image and run dracut when it is built; with rpm-ostree, run "
+    "'rpm-ostree initramfs-etc%(tracked)s' and 'rpm-ostree initramfs --enable "
+    '--arg=--add-drivers --arg="%(modules)s"\', and reboot',
+)
+FOREIGN_TOOLS = (
+    OSTREE,
+    ForeignTool(
+        "This host builds its initramfs with mkinitcpio, which this collection does not run",
+        ("/usr/bin/mkinitcpio", "/usr/sbin/mkinitcpio"),
+        "Write 'FILES+=(%(files)s)' and 'MODULES+=(%(modules)s)' to "
+        "/etc/mkinitcpio.conf.d/armfleet-vfio.conf, and run 'mkinitcpio -P'",
+    ),
+    ForeignTool(
+        "This host builds its initramfs with booster, whose images have no udev to run the rules",
+        ("/usr/bin/booster", "/usr/sbin/booster"),
+        "Keep the native drivers of the list out of its images with 'modules: -NAME' in "
+        "/etc/booster.yaml, and build them again",
+    ),
+)
+
+
 # Of several that are installed, the first is used.
 TOOLS: Sequence[type[InitramfsTool]] = (InitramfsTools, Dracut)
 PATHS = tuple(tool.path for tool in TOOLS)
@@ -209,7 +269,35 @@ PATHS = tuple(tool.path for tool in TOOLS)
 
 def detect(files: Files) -> InitramfsTool | None:
     """Return the tool that builds the initramfs of this host, or None if there is none."""
+    if _has(files, OSTREE):
+        return None
     return next((tool for tool in (kind(files) for kind in TOOLS) if tool.is_installed), None)
+
+
+def _has(files: Files, tool: ForeignTool) -> bool:
+    return any(files.version(path) for path in tool.signs)
+
+
+def foreign_tool(files: Files, contents: ImageContents) -> str | None:
+    """Return how to add ``contents`` to the images of a host without a tool of ours; None if there
+    is no other that is known.
+    """
+    for tool in FOREIGN_TOOLS:
+        if _has(files, tool):
+            named = {
+                "files": " ".join(contents.files),
+                "tracked": "".join(" --track=" + path for path in contents.files),
+                "modules": " ".join(contents.modules),
+            }
+            return "%s. %s" % (tool.label, tool.remedy % named)
+    return None
+
+
+def no_tool(files: Files, contents: ImageContents | None = None) -> str:
+    """Return why no image can be rebuilt on a host without a tool of ours, and what to do."""
+    of_list = contents or ImageContents(("RULES",), ("MODULES",))
+    manually = foreign_tool(files, of_list)
+    return "%s. Then set `initramfs: never`" % manually if manually else NO_TOOL
 
 
 def image_paths(files: Files, kernel: str) -> list[str]:

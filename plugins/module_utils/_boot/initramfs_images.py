@@ -107,7 +107,7 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
     """
     tool = initramfs.detect(files)
     if tool is None:
-        raise PolicyError(initramfs.NO_TOOL)
+        raise PolicyError(initramfs.no_tool(files))
     if os.geteuid() != 0:
         raise PolicyError("Root privileges are required on the target. Set `become: true`")
     command = tool.command

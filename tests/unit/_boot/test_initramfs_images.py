@@ -296,6 +296,18 @@ def test_a_host_without_a_tool_is_told_so(tmp_path: Path) -> None:
         rebuild(tool)
 
 
+@pytest.mark.parametrize("sign", ["/run/ostree-booted", "/usr/bin/mkinitcpio"])
+def test_the_images_of_another_tool_are_not_rebuilt(tmp_path: Path, sign: str) -> None:
+    tool = Tool(host(tmp_path), "")
+    path = tool.board.files_root / sign[1:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    named = ("This host is managed by ostree", "This host builds its initramfs with")
+    with pytest.raises(PolicyError, match=f"^({'|'.join(named)}).*. Then set `initramfs: never`"):
+        rebuild(tool)
+    assert tool.calls == []
+
+
 def test_nobody_but_root_rebuilds(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(PolicyError, match="become: true"):
