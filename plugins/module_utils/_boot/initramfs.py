@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
@@ -21,6 +22,9 @@ from .._system.kmod import canonical_name
 _WITH_VFIO = "vfio_iommu_type1"
 _MODULES = "/lib/modules/"
 _DEPENDENCIES = "/modules.dep"
+
+UNIFIED = ".efi"
+_UNIFIED = ("/boot/EFI/Linux", "/boot/efi/EFI/Linux", "/efi/EFI/Linux")
 
 # There from a change of the boot files on until the images were rebuilt and checked.
 OUTDATED = "/var/lib/armfleet-vfio/initramfs-outdated"
@@ -61,7 +65,9 @@ class InitramfsTool:
     path: str
     # The command that lists the contents of an image, whose path follows.
     lister: Sequence[str]
-    # Where it puts the image of a %(kernel)s by default; %(machine)s is the machine ID.
+    # Whether that command takes a unified kernel image (UKI) as well.
+    lists_unified_images = False
+    # Where it puts the image of a %(kernel)s by default; %(token)s is that of kernel-install(8).
     images: Sequence[str]
     # Whether an image contains our boot files without being configured to.
     includes_boot_files: bool
@@ -189,12 +195,13 @@ class Dracut(InitramfsTool):
     programs = ("/usr/bin/dracut",)
     path = "/etc/dracut.conf.d/armfleet-vfio.conf"
     lister = ("/usr/bin/lsinitrd",)
+    lists_unified_images = True
     images = (
         "/boot/initramfs-%(kernel)s.img",
         "/lib/modules/%(kernel)s/initrd",
-        "/boot/%(machine)s/%(kernel)s/initrd",
-        "/boot/efi/%(machine)s/%(kernel)s/initrd",
-        "/efi/%(machine)s/%(kernel)s/initrd",
+        "/boot/%(token)s/%(kernel)s/initrd",
+        "/boot/efi/%(token)s/%(kernel)s/initrd",
+        "/efi/%(token)s/%(kernel)s/initrd",
     )
     includes_boot_files = False
 
@@ -302,13 +309,47 @@ def no_tool(files: Files, contents: ImageContents | None = None) -> str:
 
 def image_paths(files: Files, kernel: str) -> list[str]:
     """Return where an image of ``kernel`` can be; each tool can be set to another's path."""
-    machine = _text.stripped(files.read_drop_in("/etc/machine-id") or "")
-    return [
-        image % {"kernel": kernel, "machine": machine}
+    tokens = _entry_tokens(files)
+    images = [
+        image % {"kernel": kernel, "token": token}
         for tool in TOOLS
         for image in tool.images
-        if machine or "%(machine)s" not in image
+        for token in tokens
     ]
+    return [*dict.fromkeys(images), *_unified_images(files, kernel)]
+
+
+def _entry_tokens(files: Files) -> list[str]:
+    """Return what the directories of kernels on a boot partition can be called: kernel-install(8).
+
+    dracut uses the machine ID, or "Default".
+    """
+    tokens = ["Default"]
+    for path in ("/etc/kernel/entry-token", "/etc/machine-id"):
+        token = _text.stripped(files.read_drop_in(path) or "")
+        if token and "/" not in token:
+            tokens.append(token)
+    return tokens
+
+
+def _unified_images(files: Files, kernel: str) -> list[str]:
+    """Return the unified kernel images of a kernel, which contain its initramfs.
+
+    90-uki-copy.install calls them TOKEN-KERNEL.efi, with a counter of tries if there is one, and
+    dracut linux-KERNEL-MACHINE.efi.
+    """
+    pattern = re.compile(r"(?:.*-)?%s(?:[-+].*)?\.efi" % re.escape(kernel), re.IGNORECASE)
+    return [
+        "%s/%s" % (directory, name)
+        for directory in _UNIFIED
+        for name in files.names(directory)
+        if pattern.fullmatch(name)
+    ]
+
+
+def is_of_kernel_install(path: str) -> bool:
+    """Return whether kernel-install(8) puts an image there, whichever tool builds it."""
+    return path.endswith((UNIFIED, "/initrd")) and not path.startswith(_MODULES)
 
 
 def outdated(contents: Iterable[str | None]) -> str:
