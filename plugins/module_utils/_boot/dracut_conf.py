@@ -101,7 +101,7 @@ def problems(
     if modules:
         conflicts += configuration.replaced(_DRIVERS, modules)
         conflicts += configuration.without_kernel()
-        for kernel in kernels:
+        for kernel in kernels if configuration.concerns_drivers else ():
             images = _Image(files, configuration, kernel)
             conflicts += images.stopped(modules)
             conflicts += images.omitted(modules)
@@ -142,6 +142,11 @@ class _Configuration:
             Word(match.group(), characters[match.start()].location)
             for match in re.finditer(r"\S+", text)
         ]
+
+    @property
+    def concerns_drivers(self) -> bool:
+        """Whether others add or omit drivers, so that the modules of kernels are to be read."""
+        return bool(self.omitted_patterns) or any(word.location for word in self.words(_DRIVERS))
 
     def replaced(self, name: str, required: Sequence[str]) -> list[str]:
         """Return which later file drops what ours adds to the variable."""

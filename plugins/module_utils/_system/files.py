@@ -31,6 +31,7 @@ _ADVICE = {
     errno.ENOENT: _NO_DIRECTORY,
     errno.ENOTDIR: _NO_DIRECTORY,
     errno.EEXIST: _NO_DIRECTORY,
+    errno.ELOOP: "its symbolic links lead in a circle; remove them",
     errno.EISDIR: "a directory has this file's name; move it away",
     errno.EBUSY: "something is mounted there; unmount it",
     errno.ENOSPC: _NO_ROOM,

@@ -217,6 +217,14 @@ def test_a_release_is_not_refused(board: Board) -> None:
     assert board.apply([]).is_changed
 
 
+def test_without_others_drivers_the_modules_of_other_kernels_are_not_read(board: Board) -> None:
+    """They are long, and a run that changes nothing reads as little as it can."""
+    put(board, "/lib/modules/6.1/modules.dep", DEPENDENCIES)
+    put(board, EARLIER, 'hostonly="yes"\ninstall_items+=" /etc/mine "\n')
+    os.mkfifo(board.files_root / "lib/modules/6.1/modules.builtin")
+    assert warnings(board) == []
+
+
 def test_initramfs_tools_read_none_of_it(tmp_path: Path) -> None:
     board = host(tmp_path, *TOOLS["initramfs-tools"])
     put(board, EARLIER, 'add_drivers+=" nosuch "\n')

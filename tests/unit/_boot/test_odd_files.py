@@ -19,9 +19,12 @@ RELEASE = os.uname().release
 FOREIGN = [
     "/boot/config-" + RELEASE,
     "/etc/crypttab",
+    "/etc/dracut.conf",
+    "/etc/dracut.conf.d/local.conf",
     "/etc/driverctl.d/platform-b000000.crypto",
     "/etc/fstab",
     "/etc/initramfs-tools/conf.d/resume",
+    "/etc/kernel/entry-token",
     "/etc/machine-id",
     "/etc/modprobe.d/local.conf",
     "/etc/modules-load.d/local.conf",
@@ -39,6 +42,7 @@ FOREIGN = [
     f"/lib/modules/{RELEASE}/modules.dep",
 ]
 DIRECTORIES = [
+    "/boot/efi/EFI/Linux",
     "/etc/driverctl.d",
     "/etc/netplan",
     "/etc/systemd/system",
@@ -46,6 +50,7 @@ DIRECTORIES = [
     "/run/modprobe.d",
     "/run/modules-load.d",
     "/run/udev/rules.d",
+    "/usr/lib/dracut/dracut.conf.d",
     "/usr/lib/udev/rules.d",
 ]
 
