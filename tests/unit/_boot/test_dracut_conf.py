@@ -181,6 +181,20 @@ def test_old_versions_omit_by_a_part_of_the_name(board: Board) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("script", "omitted"),
+    [("omit_drivers=${omit_drivers/-/_} ^$d$|", 0), ("omit_drivers=${omit_drivers//-/_} ^$d$|", 1)],
+)
+def test_old_versions_make_an_underscore_of_the_first_dash_alone(
+    board: Board, script: str, omitted: int
+) -> None:
+    base = "kernel/vfio-platform.ko: kernel/vfio-platform-base.ko\n"
+    put(board, f"/lib/modules/{RELEASE}/modules.dep", base)
+    put(board, "/usr/bin/dracut", script)
+    put(board, EARLIER, 'omit_drivers+=" some-other vfio-platform-base vfio-platform "\n')
+    assert len(problems(board) if omitted else warnings(board)) == omitted
+
+
 @pytest.mark.parametrize(("version", "stops"), [("051-1", True), ("059-4", False), ("112", False)])
 def test_the_oldest_version_stops_at_a_driver_that_is_built_in(
     board: Board, version: str, stops: bool
