@@ -498,6 +498,20 @@ policy_list:
   type: list
   elements: dict
   sample: [{dt_path: /soc/crypto@b000000, policy: vfio}]
+policy_digest:
+  description: >-
+    SHA-256 of this list and its options. It is equal on two hosts, or at two times, if and only if
+    they are.
+  returned: success
+  type: str
+  sample: 80f0de075efff840fd15dd1e022220806aafcd3c2e2c40d70c690819443ec386
+rollout:
+  description: >-
+    Name of the rollout (O(armfleet.vfio.host_policy#module:rollout)) that can be rolled back on
+    this host; null if there is none, or if this user may not read it.
+  returned: success
+  type: str
+  sample: null
 boot_files:
   description:
     - Boot files that the last-applied configuration requires, other boot files of this collection

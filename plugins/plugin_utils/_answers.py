@@ -279,6 +279,8 @@ VFIO_SUPPORT = Record(
 DEVICE_INFO: dict[str, Shape] = {
     "devices": ListOf(INSPECTED_DEVICE),
     "policy_list": ListOf(_ENTRY),
+    "policy_digest": _TEXT,
+    "rollout": _MAYBE,
     "boot_files": ListOf(BOOT_FILE),
     "kernels": ListOf(KERNEL),
     "reboot_required": _FLAG,
@@ -303,6 +305,8 @@ SHAPES: dict[str, Mapping[str, Shape]] = {
         "reboot_required": _FLAG,
         "not_checked": _TEXTS,
         "kernel_command_line": ListOf(Record(_EARLY)),
+        "policy_digest": _TEXT,
+        "rollout": Nullable(Record({"name": _TEXT, "ended": _FLAG})),
     },
     "initramfs": {
         "tool": _TEXT,

@@ -10,6 +10,7 @@ import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
+from .._boot import last_applied
 from .._boot.boot_files import Initramfs
 from .._discovery.vfio import is_resettable
 from .._errors import PolicyError, Problems
@@ -22,12 +23,13 @@ from .._model.steps import DevicePlan, HostStep, Step
 from .._system.files import FileChange
 from .._system.host import Host
 from . import symlinks
-from .desired_state import find_desired
+from .desired_state import ListKept, find_desired
 from .kept_settings import reset_kept
 from .planner import Plan, make_plan
 from .run_lock import RunLock
 
 if TYPE_CHECKING:
+    from .._boot.rollout_backup import RolloutStatus
     from .._discovery.builtin_drivers import EarlyBinding
 
 
@@ -65,6 +67,9 @@ class Outcome(NamedTuple):
     reset_kept: str | None = None
     # What cannot be seen from here of the machine that is to boot.
     not_checked: Sequence[str] = ()
+    # The digest of the list that is applied after it, and the rollout that can be rolled back.
+    policy_digest: str | None = None
+    rollout: RolloutStatus | None = None
 
     @property
     def is_changed(self) -> bool:
@@ -102,10 +107,11 @@ def _reconcile(
     problems = Problems()
     with problems.ending():
         desired = find_desired(host, request, problems)
-        plan = make_plan(host, desired) if desired else None
-    if plan is None:
+    if isinstance(desired, ListKept):
         problems.end()
-        return Outcome([], [], [])
+        return _keep_list(host, desired, check_mode=check_mode)
+    with problems.ending():
+        plan = make_plan(host, desired)
     if not plan.may_be_refused:
         problems.end()
         return _outcome(host, plan)
@@ -161,6 +167,23 @@ def _recover(host: Host, usage: Usage, lock: RunLock, request: Request) -> list[
     return recover(host, usage, lock.journal, request.allow)
 
 
+def _keep_list(host: Host, desired: ListKept, *, check_mode: bool) -> Outcome:
+    """Write what a rollout records, each file at once."""
+    for change in desired.records:
+        if change.is_needed and not check_mode:
+            host.files.write_atomic(change.path, change.after)
+    return Outcome(
+        [],
+        [],
+        [],
+        records=desired.records,
+        policy_digest=last_applied.digest(
+            desired.last_applied.entries, desired.last_applied.options
+        ),
+        rollout=desired.rollout,
+    )
+
+
 def _outcome(
     host: Host,
     plan: Plan,
@@ -185,7 +208,16 @@ def _outcome(
         noiommu_kept=plan.noiommu_kept,
         reset_kept=reset_kept(host, request, plan.desired.last_applied),
         not_checked=_not_checked(host, request),
+        policy_digest=_policy_digest(plan),
+        rollout=plan.desired.rollout,
     )
+
+
+def _policy_digest(plan: Plan) -> str:
+    """Return the digest of the list that is applied after this plan."""
+    request, earlier = plan.request, plan.desired.last_applied
+    applied = request if request.is_whole_list and request.persistent else earlier
+    return last_applied.digest(applied.entries, applied.options)
 
 
 def _without_reset(host: Host, plan: Plan) -> list[str]:

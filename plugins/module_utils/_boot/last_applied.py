@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from types import MappingProxyType
@@ -284,6 +285,14 @@ def to_mapping(entry: Entry) -> dict[str, Any]:
     if numvfs is not None:
         mapping["sriov_numvfs"] = numvfs
     return mapping
+
+
+def digest(entries: Sequence[Entry], options: Options) -> str:
+    """Return a text that is the same for the same list and options, and for no others."""
+    content: dict[str, Any] = {"devices": list(map(to_mapping, entries))}
+    if entries:
+        content.update(from_options(options))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def to_options(

@@ -56,6 +56,8 @@ def inspections(findings: Findings) -> dict[str, Any]:
     return {
         "devices": [_inspection(inspection) for inspection in findings.devices],
         "policy_list": [to_mapping(entry) for entry in findings.policy_list],
+        "policy_digest": findings.policy_digest,
+        "rollout": findings.rollout,
         "reboot_required": findings.waits_for_boot,
         "board": _board(findings.board),
         "skipped_entries": list(findings.skipped),

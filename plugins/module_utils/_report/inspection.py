@@ -19,15 +19,19 @@ from .._boot.last_applied import (
     MODULES_LOAD,
     RULES,
     WAITS_FOR_BOOT,
+    AppliedList,
     LastApplied,
     accepted,
+    digest,
     parse_header,
 )
+from .._boot.rollout_backup import PREVIOUS, revertible
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
 from .._discovery.vfio import modalias
 from .._discovery.virtual_functions import numvfs, totalvfs
+from .._errors import PolicyError
 from .._in_use.checker import Usage
 from .._in_use.kinds import BLOCKED, OPEN_NODE, Hazard
 from .._model.buses import is_vfio_driver
@@ -148,7 +152,8 @@ class Inspection(NamedTuple):
 class Findings(NamedTuple):
     """The requested devices, the last-applied configuration, its files, and the board.
 
-    ``skipped`` are sentences on what was asked for on other boards only.
+    ``skipped`` are sentences on what was asked for on other boards only, ``rollout`` is the name of
+    the one that can be rolled back.
     """
 
     devices: list[Inspection]
@@ -159,6 +164,8 @@ class Findings(NamedTuple):
     boot_files: Sequence[in_sync.BootFile] = ()
     kernels: Sequence[Kernel] = ()
     vfio_support: VfioSupport | None = None
+    policy_digest: str = ""
+    rollout: str | None = None
 
 
 def inspect(
@@ -206,7 +213,17 @@ def inspect(
         in_sync.compare(host.files, last_applied),
         inspector.kernels,
         vfio_support(host) if with_candidates else None,
+        digest(last_applied.entries, last_applied.options),
+        revertible(_backup(host), AppliedList(last_applied.entries, last_applied.options)),
     )
+
+
+def _backup(host: Host) -> str | None:
+    """Return what a rollout has stored; None if this user may not read it."""
+    try:
+        return host.files.read_own(PREVIOUS)
+    except PolicyError:
+        return None
 
 
 class _Inspector:

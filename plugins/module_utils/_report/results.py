@@ -83,7 +83,14 @@ def list_result(outcome: Outcome) -> dict[str, Any]:
         reboot_required=outcome.needs_boot,
         not_checked=list(outcome.not_checked),
         kernel_command_line=[early(driver) for driver in outcome.early],
+        policy_digest=outcome.policy_digest,
+        rollout=_rollout(outcome),
     )
+
+
+def _rollout(outcome: Outcome) -> dict[str, Any] | None:
+    rollout = outcome.rollout
+    return {"name": rollout.name, "ended": rollout.has_ended} if rollout else None
 
 
 def linked(outcome: Outcome) -> list[dict[str, Any]]:

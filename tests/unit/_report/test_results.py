@@ -143,7 +143,8 @@ def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     told_of = device_info.inspections(board.inspect(None))
     assert set(told_of) == {
         *("board", "boot_files", "devices", "kernels"),
-        *("policy_list", "reboot_required", "skipped_entries", "vfio_support"),
+        *("policy_digest", "policy_list", "reboot_required", "rollout"),
+        *("skipped_entries", "vfio_support"),
     }
     devices = {device["name"]: device for device in told_of["devices"]}
     promised = DEVICE - {"before", "after", "changed", "steps"}

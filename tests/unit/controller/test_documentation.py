@@ -31,6 +31,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.foreign_udev i
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.in_sync import BootFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.installed_kernels import Kernel
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.modprobe_d import Line
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import (
+    RolloutStatus,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.builtin_drivers import (
     EarlyBinding,
 )
@@ -86,6 +89,7 @@ OUTCOME = Outcome(
     [],
     [FileChange(last_applied.RULES, None, "# rules")],
     early=[EarlyBinding(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", [])],
+    rollout=RolloutStatus("crypto-v3", has_ended=False),
 )
 ENTRY = Entry(Selector("name", DEVICE.name), Policy(VFIO))
 ON_VFIO = Binding("vfio-platform", "vfio-platform")
