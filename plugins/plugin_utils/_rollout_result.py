@@ -142,13 +142,12 @@ def summary(
     stops = is_over or is_declined or len(failed) > int(texts["limit"])
     lines = [_wave_done(rows, texts)]
     if stops:
-        is_good = not failed and not problem
-        lines = [*table(rows), "", _end(rows, texts, is_over=is_over, is_good=is_good)]
+        lines = [*table(rows), "", _end(rows, texts, is_over=is_over, is_good=not failed)]
         lines += ["Hosts that failed: %s" % ", ".join(failed)] if failed else []
         lines += [_DECLINED] if is_declined else []
         lines += [nothing, *_rollouts_of(rows)] if nothing else []
         # A list of ansible-core's own would make one of its kind of a sum.
-        lines.extend(texts["way_back"] if is_good else texts["advice"])
+        lines.extend(texts["advice"] if failed or is_declined else texts["way_back"])
     return Summary(states=list(rows), failed=failed, problem=problem, stops=stops, lines=lines)
 
 
@@ -226,7 +225,8 @@ def _rollouts_of(rows: Sequence[RolloutState]) -> list[str]:
         if row["outcome"] == UNCHANGED:
             by_name.setdefault(row["rollout"] or "", []).append(row["host"])
     return [
-        "%s: %s" % ("Rollout %s" % name if name else "No rollout", _listed(by_name[name]))
+        "%s can be rolled back on: %s"
+        % ("Rollout %s" % name if name else "No rollout", _listed(by_name[name]))
         for name in sorted(by_name, key=lambda name: (not name, name))
     ]
 

@@ -158,8 +158,11 @@ def test_a_rollout_that_another_one_followed_is_not_rolled_back(board: Board) ->
     for name in ("first", "second"):
         with pytest.raises(PolicyError) as refusal:
             previous(board, name)
-        assert f"Rollout {name} cannot be rolled back on this host" in str(refusal.value)
-        assert "because rollout third changed the list after it" in str(refusal.value)
+        assert f"Rollout {name} " in str(refusal.value)
+        assert (
+            "cannot be rolled back on this host, because rollout third changed the list after it"
+            in str(refusal.value)
+        )
     assert board.everything() == applied
     assert not previous(board, "unknown")
     assert previous(board, "third")

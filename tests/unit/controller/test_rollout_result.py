@@ -270,17 +270,17 @@ def test_a_rollback_that_changes_no_host_fails_and_names_the_rollouts_of_hosts()
         rollout_state(host, 1, sent("1", rollout, changed=False), None, None, "Unchanged.")
         for host, rollout in hosts.items()
     ]
-    after = summed_up(recorded(*rows), is_over=True, nothing="No host has rollout x:")
-    assert after["problem"] == "No host has rollout x:"
-    assert after["lines"][-6:] == [
-        "No host has rollout x:",
-        "Rollout later: a, c",
-        "Rollout other: d",
-        "No rollout: b",
-        "Roll back: y",
-        "Continue: z",
+    texts = {"nothing": "No host has rollout x.", "way_back": []}
+    after = summed_up(recorded(*rows), is_over=True, **texts)
+    assert after["problem"] == "No host has rollout x."
+    assert after["lines"][-5:] == [
+        "Rollout x ended: 4 unchanged.",
+        "No host has rollout x.",
+        "Rollout later can be rolled back on: a, c",
+        "Rollout other can be rolled back on: d",
+        "No rollout can be rolled back on: b",
     ]
-    assert summed_up(recorded(*rows, GOOD), is_over=True, nothing="Nothing:")["problem"] is None
+    assert summed_up(recorded(*rows, GOOD), is_over=True, **texts)["problem"] is None
 
 
 def test_a_table_has_what_stops_a_rollout_first_and_its_columns_in_line() -> None:
