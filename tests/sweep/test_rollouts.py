@@ -31,6 +31,7 @@ if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
 
 NAMES = ("a", "b", "c", "d")
 LISTED = 2
+ONE_WAVE = {"rollout_waves": "100%"}
 SHORT = VARIABLES["passthrough_devices"][:1]
 GONE = {"lost": {"gone": {"ansible_host": "/nowhere/gone"}}}
 # What waits longer than this has failed.
@@ -48,8 +49,9 @@ def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def release(boards: Fleet) -> Iterator[None]:
     yield
     (boards.inventory.parent / "host_vars/b.yml").unlink(missing_ok=True)
-    done = run(boards, "release", passthrough_hosts="simulated")
-    assert done.code == 0, done.output
+    if any(boards.on_vfio().values()):
+        done = run(boards, "release", passthrough_hosts="simulated")
+        assert done.code == 0, done.output
 
 
 def run(boards: Fleet, playbook: str, *arguments: str, **variables: Any) -> Run:
@@ -94,7 +96,7 @@ def test_canaries_are_a_wave_and_settings_of_ansible_change_nothing(
         passthrough_hosts="simulated:lost:!b",
         rollout_canaries="d, c",
         # As the answers to a survey are.
-        rollout_waves="1,100%",
+        rollout_waves="2,10%",
         rollout_max_failures="50 %",
         rollout_soak="1s",
         passthrough_rollout=" survey ",
@@ -104,10 +106,10 @@ def test_canaries_are_a_wave_and_settings_of_ansible_change_nothing(
         "d": ("1", "changed"),
         "c": ("1", "changed"),
         "a": ("2", "changed"),
-        "gone": ("3", "unreachable"),
+        "gone": ("2", "unreachable"),
     }
     assert boards.on_vfio() == {"a": LISTED, "b": 0, "c": LISTED, "d": LISTED}
-    began = done.output.index("Hosts: 4. Waves: 2, 1, 1; the first are the canaries.")
+    began = done.output.index("Hosts: 4. Waves: 2, 2; the first are the canaries.")
     assert "Hosts that may fail: 2." in done.output[began:]
     assert began < done.output.index("Apply the policy list")
     assert names_in(done.output[: done.output.index("Apply the policy list")]) == {"survey"}
@@ -121,7 +123,7 @@ def test_canaries_are_a_wave_and_settings_of_ansible_change_nothing(
 
 
 def test_a_rollback_is_of_a_rollout_that_a_host_has(boards: Fleet) -> None:
-    first = run(boards, "rollout", passthrough_hosts="a,b", passthrough_rollout="first")
+    first = run(boards, "rollout", passthrough_hosts="a,b", passthrough_rollout="first", **ONE_WAVE)
     assert first.code == 0, first.output
     assert at_the_end(first) == [
         "Rollout first ended: 2 changed.",
@@ -135,6 +137,7 @@ def test_a_rollback_is_of_a_rollout_that_a_host_has(boards: Fleet) -> None:
                 passthrough_hosts="b,c",
                 passthrough_rollout="second",
                 passthrough_devices=SHORT,
+                **ONE_WAVE,
             )
         )[0]
         == "Rollout second ended: 2 changed."
@@ -230,7 +233,7 @@ def test_an_interrupted_rollout_names_itself_and_is_continued_and_rolled_back(
     )
     assert f"`passthrough_rollout: {name}`" in rows(second)["a"].sentence
 
-    again = run(boards, "rollout", passthrough_rollout=name, **hosts)
+    again = run(boards, "rollout", passthrough_rollout=name, passthrough_hosts="a,b,c", **ONE_WAVE)
     assert again.code == 0, again.output
     assert boards.on_vfio() == {"a": LISTED, "b": LISTED, "c": LISTED, "d": 0}
     assert {unfinished(board) for board in boards.boards.values()} == {None}
@@ -329,6 +332,7 @@ def test_playbooks_of_one_run_have_rows_of_their_own(boards: Fleet) -> None:
     assert at_the_end(both) == ["The reboot ended: 2 unchanged."]
 
 
+@pytest.mark.nightly
 def test_only_the_limit_is_begun(boards: Fleet) -> None:
     done = run(boards, "rollout", "--limit=a,c", rollout_canaries="a,b", rollout_waves="100%")
     assert done.code == 0, done.output
