@@ -267,10 +267,14 @@ def test_who_is_overtaken_by_another_operator_does_not_report_success(
     assert "Another run has replaced the list that was applied here." in rows(done)["b"].sentence
 
 
-def answered(boards: Fleet, answer: bytes, folder: Path) -> tuple[int, str]:
-    """Return the exit status and the output of a rollout in a terminal, where somebody answers."""
+def answered(boards: Fleet, answers: list[bytes], folder: Path) -> tuple[int, str]:
+    """Return the exit status and the output of a rollout in a terminal, where somebody answers.
+
+    An answer is given when nothing was written for a second: what is typed before is flushed.
+    """
     given = {"passthrough_hosts": "a,b", "rollout_canaries": "a", "passthrough_rollout": "asked"}
     (folder / "vars.json").write_text(json.dumps(given))
+    asked = len(answers)
     process, terminal = pty.fork()
     if process == 0:
         os.environ.update(ANSIBLE_NOCOLOR="1", TERM="xterm")
@@ -279,24 +283,28 @@ def answered(boards: Fleet, answer: bytes, folder: Path) -> tuple[int, str]:
             "ansible-playbook",
             *("-i", str(boards.inventory), "-e", f"@{folder}/vars.json", "armfleet.vfio.rollout"),
         )
-    output = b""
-    while select.select([terminal], [], [], MOST_SECONDS)[0]:
+    output, answer, seconds = b"", b"", 0
+    while seconds < MOST_SECONDS:
+        if not select.select([terminal], [], [], 1)[0]:
+            seconds += 1
+            os.write(terminal, answer)
+            continue
         try:
-            part = os.read(terminal, 1 << 16)
+            output += os.read(terminal, 1 << 16)
         except OSError:
             # On Linux a terminal that nobody has open anymore cannot be read.
             break
-        output += part
-        if b"[yes/no]" in output and answer:
-            os.write(terminal, answer)
-            answer = b""
+        if output.count(b"[yes/no]") > asked - len(answers) and answers:
+            answer = answers.pop(0)
+    else:
+        os.kill(process, signal.SIGKILL)
     _process, status = os.waitpid(process, 0)
     os.close(terminal)
     return os.waitstatus_to_exitcode(status), output.decode()
 
 
 def test_a_person_is_asked_after_the_canaries(boards: Fleet, tmp_path: Path) -> None:
-    code, output = answered(boards, b"perhaps\rno\r", tmp_path)
+    code, output = answered(boards, [b"perhaps\r", b"no\r"], tmp_path)
     assert code == 2, output
     assert "the canaries are done (a). Go on with the other hosts (1)? [yes/no]" in output
     assert output.count("[yes/no]") == 2
@@ -307,7 +315,7 @@ def test_a_person_is_asked_after_the_canaries(boards: Fleet, tmp_path: Path) -> 
 
 @pytest.mark.nightly
 def test_a_person_may_go_on_after_the_canaries(boards: Fleet, tmp_path: Path) -> None:
-    code, output = answered(boards, b"YES\r", tmp_path)
+    code, output = answered(boards, [b"YES\r"], tmp_path)
     assert code == 0, output
     assert boards.on_vfio() == {"a": LISTED, "b": LISTED, "c": 0, "d": 0}
 
