@@ -142,10 +142,10 @@ def test_a_rollback_is_of_a_rollout_that_a_host_has(boards: Fleet) -> None:
         )[0]
         == "Rollout second ended: 2 changed."
     )
-    unknown = run(boards, "rollback", passthrough_rollout="frist")
+    unknown = run(boards, "rollback", passthrough_rollout="frost")
     assert unknown.code == 2
     assert at_the_end(unknown)[1:5] == [
-        "No host has anything of rollout frist to roll back.",
+        "No host has anything of rollout frost to roll back.",
         "Rollout first can be rolled back on: a",
         "Rollout second can be rolled back on: b, c",
         "No rollout can be rolled back on: d",
