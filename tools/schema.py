@@ -187,6 +187,10 @@ def _entry_schema(options: Mapping[str, Any]) -> Schema:
                 [policy for policy in POLICIES if policy not in (DEFAULT, DRIVER)],
                 "sriov_numvfs requires policy: default or policy: driver. Omit sriov_numvfs.",
             ),
+            {
+                "if": {"not": {"required": ["acpi_hid"]}},
+                "then": _null("acpi_uid", "acpi_uid requires acpi_hid. Omit acpi_uid."),
+            },
         ],
         "dependencies": {"bus": ["name"]},
     }
@@ -204,8 +208,12 @@ def _has_policy(policies: list[str]) -> Schema:
 
 
 def _without(option: str, policies: list[str], message: str) -> Schema:
+    return {"if": _has_policy(policies), "then": _null(option, message)}
+
+
+def _null(option: str, message: str) -> Schema:
     null = {"type": "null", "errorMessage": message, "doNotSuggest": True}
-    return {"if": _has_policy(policies), "then": {"properties": {option: null}}}
+    return {"properties": {option: null}}
 
 
 def _one_of(names: Iterable[str]) -> str:

@@ -24,9 +24,11 @@ SMMU = "arm-smmu-v3.0.auto"
 SYSTEM = "devices/LNXSYSTM:00"
 SYSTEM_BUS = SYSTEM + "/LNXSYBUS:00"
 MOST_DEVICES = 2000
-_KEYS = {"name", "uid", "cid", "driver", "iommu_group", "unbind"}
+_KEYS = {"name", "uid", "cid", "compatible", "driver", "iommu_group", "unbind"}
+_BY_COMPATIBLE = "PRP0001"
 _PATH = re.compile(r"\\[A-Z_][A-Z0-9_]{0,3}(?:\.[A-Z_][A-Z0-9_]{0,3})*")
 _HARDWARE_ID = re.compile(r"[A-Z0-9_]{3,8}")
+_COMPATIBLE = re.compile(r"[A-Za-z0-9,._+/#-]+")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 # acpi_amba.c creates devices of the AMBA bus for these; the values are their peripheral IDs.
 AMBA_IDS = {"ARMH0061": "00041061", "ARMH0330": "00041330"}
@@ -107,6 +109,12 @@ def _parse_line(label: str, line: str) -> Extra:
             raise SimulatorError(
                 f"{label} has {quoted(hardware_id)}, which is not a hardware ID such as LNRO0005"
             )
+    compatible = tuple(options["compatible"].split(";")) if "compatible" in options else ()
+    if not all(map(_COMPATIBLE.fullmatch, compatible)):
+        raise SimulatorError(
+            f"{label} has {quoted(options['compatible'])}, which is not a list of compatibles such "
+            "as acme,crypto-v1;acme,crypto"
+        )
     for key in ("name", "driver", "iommu_group"):
         if key in options and not _NAME.fullmatch(options[key]):
             raise SimulatorError(f"{label} has {quoted(options[key])}, which is not a {key}")
@@ -119,6 +127,7 @@ def _parse_line(label: str, line: str) -> Extra:
         hid,
         cids,
         options.get("uid"),
+        compatible,
         options.get("driver"),
         unbind="unbind" not in options,
         iommu_group=options.get("iommu_group"),
@@ -168,9 +177,18 @@ def node_homes(devices: Sequence[Extra]) -> dict[str, str]:
     return by_path
 
 
-def modalias(device: Extra) -> str:
-    """Return create_pnp_modalias in drivers/acpi/device_sysfs.c."""
-    return f"acpi:{':'.join([device.acpi_hid or '', *device.acpi_cids])}:"
+def modaliases(device: Extra) -> list[str]:
+    """Return the lines of the file modalias, of which an event has the last one.
+
+    create_pnp_modalias and create_of_modalias in drivers/acpi/device_sysfs.c.
+    """
+    ids = [name for name in (device.acpi_hid, *device.acpi_cids) if name]
+    own = [name for name in ids if name != _BY_COMPATIBLE]
+    lines = [f"acpi:{':'.join(own)}:"] if own else []
+    if _BY_COMPATIBLE in ids and device.acpi_compatible:
+        name = (device.acpi_path or "")[-4:].lower()
+        lines.append(f"of:N{name}T{''.join(f'C{value}' for value in device.acpi_compatible)}")
+    return lines or [""]
 
 
 def show_namespace(
@@ -190,7 +208,7 @@ def show_namespace(
             attributes = {
                 "path": device.acpi_path,
                 "hid": device.acpi_hid,
-                "modalias": modalias(device) if device.acpi_hid else None,
+                "modalias": "\n".join(modaliases(device)) if device.acpi_hid else None,
                 "uid": device.acpi_uid,
                 "adr": (addresses or {}).get(device.acpi_path),
             }
@@ -205,7 +223,8 @@ def _show_node(tree: Tree, home: str, attributes: Mapping[str, str | None]) -> N
         if value is not None:
             tree.put(f"{home}/{name}", value + "\n")
     alias = attributes["modalias"]
-    tree.put(f"{home}/uevent", f"MODALIAS={alias}\n" if alias else "")
+    last = (alias or "").rpartition("\n")[2]
+    tree.put(f"{home}/uevent", f"MODALIAS={last}\n" if last else "")
     tree.point(f"{home}/subsystem", "bus/acpi")
     tree.point(f"bus/acpi/devices/{home.rpartition('/')[2]}", home)
 

@@ -92,6 +92,7 @@ class Extra:
 
     ``driver`` is the native driver that is built for it, "none" for no driver; without unbind, that
     driver has no file of this name. Devices of the same ``iommu_group`` share one.
+    ``acpi_compatible`` are the compatibles of its _DSD, which the kernel reads with the id PRP0001.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Extra:
     acpi_hid: str | None = None
     acpi_cids: tuple[str, ...] = ()
     acpi_uid: str | None = None
+    acpi_compatible: tuple[str, ...] = ()
     driver: str | None = None
     unbind: bool = True
     iommu_group: str | None = None

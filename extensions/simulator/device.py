@@ -29,7 +29,8 @@ class Device:
     """A device on a bus.
 
     ``home`` is its directory, ``streams`` are its stream IDs at ``iommu``, and ``held_by`` is the
-    thread that holds the device's lock. ``acpi_home`` is the directory of its ACPI node, and
+    thread that holds the device's lock. ``other_modaliases`` are in its file modalias only, not in
+    its events. ``acpi_home`` is the directory of its ACPI node, and
     ``native`` the described name of its native driver.
 
     Its bus adds ``files`` and ``bus_properties`` of its events. ``refuse_probe`` returns the errno
@@ -47,6 +48,7 @@ class Device:
     of_path: str | None = None
     of_properties: tuple[str, ...] = ()
     amba_id: str | None = None
+    other_modaliases: tuple[str, ...] = ()
     acpi_path: str | None = None
     hid: str | None = None
     cids: tuple[str, ...] = ()

@@ -405,7 +405,8 @@ class Kernel:
         if device.bus == "amba":
             self.tree.put(f"{home}/id", f"{(device.amba_id or '').lower()}\n")
         else:
-            self.tree.put(f"{home}/modalias", device.modalias + "\n")
+            lines = [*device.other_modaliases, device.modalias]
+            self.tree.put(f"{home}/modalias", "".join(f"{line}\n" for line in lines))
         if device.acpi_home is not None:
             self.tree.point(f"{home}/firmware_node", device.acpi_home)
             self.tree.point(f"{device.acpi_home}/physical_node", home)

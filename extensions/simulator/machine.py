@@ -274,13 +274,15 @@ def _extras(
         if not acpi.becomes_device(extra):
             continue
         path = extra.acpi_path or ""
-        modalias = acpi.modalias(extra) if extra.acpi_hid else f"platform:{extra.name}"
+        *others, modalias = acpi.modaliases(extra) if extra.acpi_hid else [f"platform:{extra.name}"]
         amba_id = acpi.AMBA_IDS.get(extra.acpi_hid or "", "0" * 8) if extra.bus == "amba" else None
         yield Device(
             extra.name,
             extra.bus,
             homes.get(path, f"devices/platform/{extra.name}"),
             modalias if amba_id is None else f"amba:d{amba_id}",
+            extra.acpi_compatible,
+            other_modaliases=tuple(others),
             amba_id=amba_id,
             acpi_path=extra.acpi_path,
             hid=extra.acpi_hid,

@@ -21,10 +21,10 @@ from .kernel import Kernel
 from .kstrtox import kstrtobool
 from .pci_ids import alias
 from .tree import File, failure
-from .vfio import ENABLE_SRIOV, NOIOMMU
+from .vfio import ENABLE_SRIOV, INTERRUPTS, IOMMUFD_INTERRUPTS, NOIOMMU
 
 # Parameters that the kernel lets root change while the module is loaded.
-_WRITABLE = (NOIOMMU, ENABLE_SRIOV)
+_WRITABLE = (NOIOMMU, INTERRUPTS, IOMMUFD_INTERRUPTS, ENABLE_SRIOV)
 
 
 class ModprobeError(Exception):

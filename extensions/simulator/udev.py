@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import re
+import shlex
 from collections import deque
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from .tree import File, Link
 _DEV, _SYS = "/dev/vfio/", "/sys/"
 # udev_replace_chars in src/shared/udev-util.c.
 _REPLACED = re.compile(r"[^0-9A-Za-z#+\-.:=@_/ ]")
+_SUBSTITUTION = re.compile(r"\$env\{([^}]+)\}|\$(?:kernel|devpath|result)|\$\$|%%")
 _TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]+)\})?(==|!=|\+=|=)"((?:[^"\\]|\\.)*)"')
 
 
@@ -58,6 +60,11 @@ class Event(NamedTuple):
     @property
     def name(self) -> str:
         return self.node or self.device.name
+
+    @property
+    def kernel_name(self) -> str:
+        """Return the name as rules see it: device_set_sysname in systemd's sd-device.c."""
+        return self.name.replace("!", "/")
 
 
 def parse(text: str) -> list[list[Token]]:
@@ -150,7 +157,7 @@ class Udev:
 
     def _meets(self, event: Event, token: Token, rule: list[Token]) -> bool:
         if token.key == "PROGRAM":
-            event.properties["$result"] = self._play(event, _filled(event, token.value).split())
+            event.properties["$result"] = self._play(event, _words(event, token.value))
             return bool(event.properties["$result"])
         if token.key == "ATTR" and token.operator == "!=" and self._value(event, token) is None:
             return False
@@ -165,7 +172,7 @@ class Udev:
         elif token.key == "ATTR" and token.attribute:
             self._write(event, token.attribute, _filled(event, token.value))
         elif token.key == "RUN":
-            event.programs.append(_filled(event, token.value).split())
+            event.programs.append(_words(event, token.value))
         elif token.key == "MODE" and event.node:
             self._change(["/bin/chmod", "--", token.value, event.properties["DEVNAME"]])
         elif token.key == "SYMLINK":
@@ -174,7 +181,7 @@ class Udev:
                 name = _REPLACED.sub("_", name)
             self._link(f"/dev/{name}", f"../{event.name}")
         elif (token.key, token.attribute) == ("IMPORT", "program"):
-            told = self._play(event, _filled(event, token.value).split())
+            told = self._play(event, _words(event, token.value))
             name, _equals, value = told.partition("=")
             event.properties[name] = value
         # IMPORT{parent} does nothing: an event of a node is created with its parent's properties.
@@ -201,7 +208,7 @@ class Udev:
         return {
             "ACTION": event.action,
             "SUBSYSTEM": event.properties["SUBSYSTEM"],
-            "KERNEL": event.name,
+            "KERNEL": event.kernel_name,
             "DRIVER": event.properties.get("DRIVER", ""),
             "DEVPATH": f"/{event.device.home}",
             "RESULT": event.properties.get("$result", ""),
@@ -223,7 +230,7 @@ class Udev:
 
     def _play(self, event: Event, words: list[str]) -> str:
         """Run a program, and return its output."""
-        if words[:2] == ["/bin/sed", "-n"]:
+        if words[:2] == ["/bin/sed", "-n"] and words[-2] == "--":
             return sed(words[3:-2:2], self._content(event, words[-1]))
         if words[:-1] == ["/usr/bin/realpath", "--relative-to=/sys/kernel/iommu_groups", "--"]:
             target = self._machine.tree.link(_below(_SYS, words[-1]))
@@ -275,16 +282,26 @@ def _below(folder: str, path: str) -> str:
     return path[len(folder) :] if path.startswith(folder) else path
 
 
+def _words(event: Event, command: str) -> list[str]:
+    """Return the words of a command, of which one in single quotes may have spaces."""
+    return shlex.split(_filled(event, command))
+
+
 def _filled(event: Event, value: str) -> str:
-    filled = re.sub(
-        r"\$env\{([^}]+)\}", lambda match: event.properties.get(match.group(1), ""), value
-    )
-    for name, value_of in (
-        ("$kernel", event.name),
-        ("$devpath", f"/{event.device.home}"),
-        ("$result", event.properties.get("$result", "")),
-    ):
-        filled = filled.replace(name, value_of)
-    if "$" in filled or "%" in filled:
+    if set("$%") & set(_SUBSTITUTION.sub("", value)):
         raise SimulatorError(f"the simulator's udev does not know what {value!r} means")
-    return filled
+    known = {
+        "$$": "$",
+        "%%": "%",
+        "$kernel": event.kernel_name,
+        "$devpath": f"/{event.device.home}",
+        "$result": event.properties.get("$result", ""),
+    }
+    return _SUBSTITUTION.sub(
+        lambda match: (
+            known[match.group()]
+            if match.group(1) is None
+            else event.properties.get(match.group(1), "")
+        ),
+        value,
+    )

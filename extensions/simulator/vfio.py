@@ -21,6 +21,8 @@ from .tree import File, Tree
 
 RESET_REQUIRED = "module/vfio_platform/parameters/reset_required"
 NOIOMMU = "module/vfio/parameters/enable_unsafe_noiommu_mode"
+INTERRUPTS = "module/vfio_iommu_type1/parameters/allow_unsafe_interrupts"
+IOMMUFD_INTERRUPTS = "module/iommufd/parameters/allow_unsafe_interrupts"
 ENABLE_SRIOV = "module/vfio_pci/parameters/enable_sriov"
 _DISABLE_IDLE_D3 = "module/vfio_pci/parameters/disable_idle_d3"
 

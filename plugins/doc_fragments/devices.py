@@ -29,7 +29,8 @@ options:
         type: str
       compatible:
         description: >-
-          Matches every device that lists exactly this string among its C(compatible) strings.
+          Matches every device that lists exactly this string among its C(compatible) strings. With
+          ACPI, these are the strings of the C(_DSD) of a device with the id C(PRP0001).
         type: str
       acpi_path:
         description: >-
@@ -39,7 +40,13 @@ options:
       acpi_hid:
         description: >-
           Matches every device with this ACPI hardware id, for example V(LNRO0005), as in
-          C(firmware_node/hid).
+          C(firmware_node/hid). V(PRP0001) is refused, since devices of all kinds have it; select
+          them by O(devices[].compatible).
+        type: str
+      acpi_uid:
+        description: >-
+          ACPI C(_UID) of the device, for example V("0"), as in C(firmware_node/uid). It is compared
+          as text, so give it in quotes. Valid only with O(devices[].acpi_hid).
         type: str
       pci_address:
         description:
@@ -82,7 +89,8 @@ options:
           - A board is identified by any of the C(compatible) strings of the device tree's root, as
             in C(/proc/device-tree/compatible). On machines that boot with ACPI and have no such
             file, it is identified by C(product_name) or C(board_name) in C(/sys/class/dmi/id).
-            Names are compared exactly; RV(armfleet.vfio.device_info#module:board) lists them.
+            Names are compared exactly, but for spaces at their ends;
+            RV(armfleet.vfio.device_info#module:board) lists them.
           - If the board is unknown, as in an image without C(/sys), such an entry is an error
             before any change is made.
         type: raw
@@ -103,7 +111,8 @@ options:
         type: str
       compatible:
         description: >-
-          Matches every device that lists exactly this string among its C(compatible) strings.
+          Matches every device that lists exactly this string among its C(compatible) strings. With
+          ACPI, these are the strings of the C(_DSD) of a device with the id C(PRP0001).
         type: str
       acpi_path:
         description: >-
@@ -113,7 +122,13 @@ options:
       acpi_hid:
         description: >-
           Matches every device with this ACPI hardware id, for example V(LNRO0005), as in
-          C(firmware_node/hid).
+          C(firmware_node/hid). V(PRP0001) is refused, since devices of all kinds have it; select
+          them by O(devices[].compatible).
+        type: str
+      acpi_uid:
+        description: >-
+          ACPI C(_UID) of the device, for example V("0"), as in C(firmware_node/uid). It is compared
+          as text, so give it in quotes. Valid only with O(devices[].acpi_hid).
         type: str
       pci_address:
         description:
@@ -156,7 +171,8 @@ options:
           - A board is identified by any of the C(compatible) strings of the device tree's root, as
             in C(/proc/device-tree/compatible). On machines that boot with ACPI and have no such
             file, it is identified by C(product_name) or C(board_name) in C(/sys/class/dmi/id).
-            Names are compared exactly; RV(armfleet.vfio.device_info#module:board) lists them.
+            Names are compared exactly, but for spaces at their ends;
+            RV(armfleet.vfio.device_info#module:board) lists them.
           - If the board is unknown, as in an image without C(/sys), such an entry is an error
             before any change is made.
         type: raw

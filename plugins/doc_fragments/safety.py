@@ -75,4 +75,21 @@ options:
       - If V(false) with M(armfleet.vfio.vfio_binding) and O(state=released), it is turned off
         unless such a device remains.
     type: bool
+  unsafe_interrupts:
+    description:
+      - Whether a container of VFIO accepts devices whose interrupts the kernel does not isolate
+        (C(allow_unsafe_interrupts) of the module C(vfio_iommu_type1)). User space that has such a
+        device can raise interrupts of other devices. If V(false), user space that opens the device
+        through a container gets C(EPERM).
+      - Interrupts of PCI functions are isolated by the ITS of a GICv3, those of nearly all platform
+        and AMBA devices are not. RV(armfleet.vfio.device_info#module:devices[].isolated_interrupts)
+        shows which are. It has no effect on user space that opens devices through iommufd, whose
+        module has a parameter of that name.
+      - If unset, the setting is not changed, and a run that gives such a device to VFIO issues a
+        warning. There is one exception. If a list of M(armfleet.vfio.host_policy) turned it on, it
+        is turned off when the list no longer sets it. It stays on if it was on before, or if
+        another device is bound to VFIO that may need it; see RV(kept_settings).
+      - If V(false) with M(armfleet.vfio.vfio_binding) and O(state=released), it is turned off
+        unless such a device remains.
+    type: bool
 """

@@ -53,7 +53,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import BOARD_CHARACTERS
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import is_board_name
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
 
 _LONGEST_NAME = 128
@@ -72,7 +72,7 @@ def board_names(board: Any) -> list[str]:
 
 
 def _reduced(letter: str) -> str:
-    return letter if letter in BOARD_CHARACTERS else "_"
+    return letter if letter == " " or is_board_name(letter) else "_"
 
 
 class FilterModule:

@@ -64,7 +64,7 @@ _value:
         - V(reboot_required) if the list was applied only for the next boot, and the host was not
           rebooted since.
         - V(drift) if a device differs from the last-applied configuration, now or after the next
-          boot, or if a boot file differs from it.
+          boot, if a boot file differs from it, or if an entry matches no device any more.
         - V(failed) if the host was reached but its devices could not be read, or if it was not
           read.
         - V(unreachable) if the host could not be reached.
@@ -217,6 +217,14 @@ _value:
       type: list
       elements: str
       sample: [/etc/modules-load.d/armfleet-vfio.conf is empty]
+    lost_entries:
+      description: >-
+        C(message) of each of C(lost_entries) of M(armfleet.vfio.device_info): entries of the list
+        that matched devices when it was applied, and match none now.
+      returned: always
+      type: list
+      elements: str
+      sample: []
     notes:
       description: >-
         Messages that are not drift, such as that an installed kernel lacks a module that the list

@@ -30,7 +30,9 @@ options:
       failed task.
     type: dict
   checked:
-    description: Result of M(armfleet.vfio.device_info) after it; none in check mode.
+    description: >-
+      Result of M(armfleet.vfio.device_info) after it; none or skipped in check mode. If it has
+      another C(policy_digest) than C(applied), the host has failed.
     type: dict
   failure:
     description: C(task) that failed and its C(msg), if one failed.
@@ -39,7 +41,7 @@ options:
     description: Message for a host that was not changed, instead of the state of its devices.
     type: str
 seealso:
-  - plugin: armfleet.vfio.rollout_table
+  - plugin: armfleet.vfio.rollout_summary
     plugin_type: filter
 """
 
@@ -82,6 +84,11 @@ _value:
         /soc/crypto@b000000 (platform device b000000.crypto) has no reset function (acme,crypto-v2),
         and vfio-platform requires one (ENOENT). If the device may be used without a reset, set
         `passthrough_reset_required: false`.
+    rollout:
+      description: Name of the rollout that can be rolled back on the host; null if there is none.
+      returned: always
+      type: str
+      sample: null
 """
 
 from collections.abc import Callable, Mapping

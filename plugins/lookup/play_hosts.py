@@ -37,6 +37,18 @@ options:
       P(armfleet.vfio.variable_problems#filter) does.
     type: dict
     default: {}
+  whole:
+    description: >-
+      Whether a run of a part of the playbook is rejected: C(--start-at-task), C(--tags) that select
+      no task, and variables that have the name of a keyword of plays.
+    type: bool
+    default: false
+  interrupted:
+    description: >-
+      Whether to print how to continue a rollout if C(ansible-playbook) ends before it has reported
+      its result, as it does on Ctrl-C.
+    type: bool
+    default: false
   results:
     description: >-
       Files with the results of an earlier run. They are removed if the play is rejected, so that
@@ -47,6 +59,8 @@ options:
 notes:
   - Use it only in the keyword C(hosts). It ends C(ansible-playbook), so it cannot be used in tasks.
 seealso:
+  - plugin: armfleet.vfio.play_waves
+    plugin_type: lookup
   - plugin: armfleet.vfio.variable_problems
     plugin_type: filter
 """
@@ -74,15 +88,17 @@ from pathlib import Path
 from typing import Any
 
 from ansible import context
-from ansible.inventory.manager import InventoryManager
-from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._play_hosts import Inventory, choose
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _interrupted_rollout
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._play_hosts import (
+    choose,
+    is_listing,
+    problems_of_parts,
+    read_inventory,
+)
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import problem_of
-
-_LISTINGS = ("syntax", "listtasks", "listtags")
 
 
 class LookupModule(LookupBase):
@@ -94,27 +110,23 @@ class LookupModule(LookupBase):
         """As documented above."""
         self.set_options(var_options=variables, direct=kwargs)
         (pattern,) = terms
-        if any(context.CLIARGS.get(option) for option in _LISTINGS):
+        variables = variables or {}
+        if is_listing(context.CLIARGS):
             return ["all"]
         given = self.get_option("checked")
-        inventory = _read_inventory(self._loader, variables or {})
+        inventory = read_inventory(self._loader, variables)
         choice = choose(inventory, pattern, self.get_option("canaries"))
         problems = [*choice.problems, *filter(None, map(problem_of, given, given.values()))]
+        if self.get_option("whole"):
+            problems += problems_of_parts(context.CLIARGS, variables)
         if problems:
             _remove(self.get_option("results"))
             _refuse(problems)
+        # The first play of a run has none yet, and nothing to report.
+        if self.get_option("interrupted") and "hostvars" in variables:
+            _interrupted_rollout.watch(choice.hosts, variables["hostvars"])
         # With the last comma a name is never split at its colons.
         return ["".join("%s," % host for host in choice.hosts)]
-
-
-def _read_inventory(loader: DataLoader, variables: Mapping[str, Any]) -> Inventory:
-    """Return the inventory as it is now, hosts that were added by tasks included."""
-    manager = InventoryManager(loader, parse=False)
-    for group, hosts in variables["groups"].items():
-        manager.add_group(group)
-        for host in hosts:
-            manager.add_host(host, group=group)
-    return Inventory(manager, variables.get("ansible_limit"))
 
 
 def _remove(files: Sequence[str]) -> None:

@@ -16,6 +16,8 @@ description:
   - Returns the value of a variable of the playbooks C(armfleet.vfio.rollout),
     C(armfleet.vfio.rollback), C(armfleet.vfio.reboot), C(armfleet.vfio.drift) and
     C(armfleet.vfio.report), or of the role P(armfleet.vfio.report#role), or its default.
+  - Some variables may be texts, as in C(-e) or in the answer to a survey. The value is what such a
+    text means, and the default if it is empty.
   - Facts are ignored, including cached facts, because a host chooses its own facts and Ansible
     gives them precedence over the variables of the inventory.
   - The value may come from the inventory, C(-e), a variable of a play, of a role or of
@@ -53,7 +55,10 @@ from ansible.plugins.lookup import LookupBase
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import (
     context_without_facts,
 )
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import REQUIREMENTS
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import (
+    REQUIREMENTS,
+    meaning_of,
+)
 
 
 class LookupModule(LookupBase):
@@ -66,6 +71,8 @@ class LookupModule(LookupBase):
         context = context_without_facts(variables or {})
         templar = self._templar.copy_with_new_env(available_variables=context)
         return [
-            templar.template(context[name]) if name in context else REQUIREMENTS[name].default
+            meaning_of(name, templar.template(context[name]))
+            if name in context
+            else REQUIREMENTS[name].default
             for name in terms
         ]

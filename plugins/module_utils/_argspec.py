@@ -15,6 +15,7 @@ from ._model.buses import BUSES
 _KINDS = ("dt_path", "compatible", "acpi_path", "acpi_hid", "pci_address", "pci_id", "name")
 _SELECTOR: dict[str, Any] = {
     **{kind: {"type": "str"} for kind in _KINDS},
+    "acpi_uid": {"type": "str"},
     "bus": {"type": "str", "choices": list(BUSES)},
     "expect": {"type": "int"},
     "required": {"type": "bool", "default": True},
@@ -36,6 +37,7 @@ SAFETY: dict[str, Any] = {
 VFIO_SETTINGS: dict[str, Any] = {
     "reset_required": {"type": "bool"},
     "unsafe_noiommu": {"type": "bool"},
+    "unsafe_interrupts": {"type": "bool"},
 }
 
 

@@ -134,6 +134,11 @@ devices:
       returned: always
       type: str
       sample: null
+    acpi_uid:
+      description: ACPI C(_UID), as in C(firmware_node/uid); null if it has none.
+      returned: always
+      type: str
+      sample: null
     pci_id:
       description: >-
         Vendor, device, and those of the subsystem of a PCI function; null for other devices.
@@ -237,8 +242,10 @@ devices:
     settings:
       description: >-
         Options of M(armfleet.vfio.host_policy) that it requires, of
-        O(armfleet.vfio.host_policy#module:reset_required) and
-        O(armfleet.vfio.host_policy#module:unsafe_noiommu).
+        O(armfleet.vfio.host_policy#module:reset_required),
+        O(armfleet.vfio.host_policy#module:unsafe_noiommu) and
+        O(armfleet.vfio.host_policy#module:unsafe_interrupts). The last one is not required by
+        user space that opens the device through iommufd.
       returned: always
       type: dict
       sample: {reset_required: false}
@@ -252,6 +259,15 @@ devices:
       description: >-
         Whether the kernel has a reset function for it; null if its VFIO driver requires none, or if
         only the kernel knows, as with ACPI.
+      returned: always
+      type: bool
+      sample: false
+    isolated_interrupts:
+      description: >-
+        Whether the kernel isolates its interrupts and those of its IOMMU group. If V(false), VFIO
+        refuses user space that opens it (C(EPERM)) unless C(allow_unsafe_interrupts) is set; see
+        O(armfleet.vfio.host_policy#module:unsafe_interrupts). Null if only the kernel knows, as
+        with ACPI, before Linux 6.3 and with interrupt controllers of other makers.
       returned: always
       type: bool
       sample: false
@@ -425,8 +441,8 @@ devices:
           sample: {dt_path: /soc/crypto@b000000, policy: vfio}
     foreign_rules:
       description: >-
-        Foreign udev rules that may set the override of the device, in the order in which they
-        apply.
+        Foreign udev rules that set the override of the device, or unbind or bind it, or may do so,
+        in the order in which they apply.
       returned: always
       type: list
       elements: dict
@@ -437,7 +453,9 @@ devices:
           type: str
           sample: /etc/udev/rules.d/80-vfio.rules:3
         driver_override:
-          description: Override that the rule sets; null if it is not a literal.
+          description: >-
+            Override that the rule sets; null if it cannot be determined, or if the rule unbinds or
+            binds the device.
           returned: always
           type: str
           sample: vfio-platform
@@ -498,6 +516,20 @@ policy_list:
   type: list
   elements: dict
   sample: [{dt_path: /soc/crypto@b000000, policy: vfio}]
+policy_digest:
+  description: >-
+    SHA-256 of this list and its options. It is equal on two hosts, or at two times, if and only if
+    they are.
+  returned: success
+  type: str
+  sample: 80f0de075efff840fd15dd1e022220806aafcd3c2e2c40d70c690819443ec386
+rollout:
+  description: >-
+    Name of the rollout (O(armfleet.vfio.host_policy#module:rollout)) that can be rolled back on
+    this host; null if there is none, or if this user may not read it.
+  returned: success
+  type: str
+  sample: null
 boot_files:
   description:
     - Boot files that the last-applied configuration requires, other boot files of this collection
@@ -572,6 +604,45 @@ kernels:
       sample: >-
         The installed kernel 6.12.48+deb13-arm64 has no module vfio_platform, which the
         last-applied configuration requires. Do not boot it, or install one that has the module
+lost_entries:
+  description: >-
+    Entries of RV(policy_list) that matched devices when the list was applied and match none now, as
+    after an upgrade of the kernel or of the firmware that changes paths or C(compatible) strings.
+    Such an entry is drift. The list has none of an entry if an earlier version of this collection
+    applied it.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    entry:
+      description: The entry.
+      returned: always
+      type: dict
+      sample: {dt_path: /soc/crypto@b000000, policy: vfio}
+    former:
+      description: >-
+        Paths of the devices that it matched, or their names with the bus; up to 32 of them.
+      returned: always
+      type: list
+      elements: str
+      sample: [/soc/crypto@b000000]
+    now:
+      description: >-
+        Paths, or names with the bus, of devices that have the compatible, the id or the address of
+        one of RV(lost_entries[].former) now, the likeliest first.
+      returned: always
+      type: list
+      elements: str
+      sample: [/soc@0/crypto@b000000]
+    message:
+      description: The same as text, with a remedy.
+      returned: always
+      type: str
+      sample: >-
+        dt_path '/soc/crypto@b000000' matches no device now, but matched /soc/crypto@b000000 when
+        the list was applied: now /soc@0/crypto@b000000 (platform device b000000.crypto) has the
+        compatible acme,crypto-v2 and the address b000000. The kernel or the firmware may have
+        changed. Correct the entry, and apply the list again
 reboot_required:
   description: >-
     Whether the list was last applied only for the next boot
@@ -648,7 +719,7 @@ vfio_support:
     unsafe_interrupts:
       description: >-
         C(allow_unsafe_interrupts) of the modules V(vfio_iommu_type1) and V(iommufd), as far as they
-        are loaded. Without it, VFIO opens only devices whose interrupts the IOMMU isolates.
+        are loaded. Without it, VFIO opens only devices with isolated interrupts.
       returned: always
       type: dict
       sample: {}
@@ -683,12 +754,31 @@ vfio_support:
       returned: always
       type: str
       sample: /boot/config-6.17.0-8-generic
+    deprecated:
+      description: >-
+        What this version of Linux logs of VFIO drivers that a later one will not have, by driver;
+        usually empty.
+      returned: always
+      type: dict
+      sample: {}
     missing:
       description: Messages about what is missing; empty if nothing is.
       returned: always
       type: list
       elements: str
       sample: []
+driverctl_notes:
+  description: >-
+    Messages about files of C(/etc/driverctl.d) by which driverctl sets no override at boot, one for
+    each - those for devices that do not exist (such as backup copies) or that are on a bus that
+    this collection does not support, empty files, and those that driverctl cannot apply.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - >-
+      /etc/driverctl.d/mdio_bus-stmmac-0:01 is not for a device of a bus that this collection
+      supports, so it is left to driverctl
 skipped_entries:
   description: >-
     Messages about entries that do not apply to this board because of O(devices[].when_board), one

@@ -118,6 +118,11 @@ devices:
       returned: always
       type: str
       sample: null
+    acpi_uid:
+      description: ACPI C(_UID), as in C(firmware_node/uid); null if it has none.
+      returned: always
+      type: str
+      sample: null
     pci_id:
       description: >-
         Vendor, device, and those of the subsystem of a PCI function; null for other devices.

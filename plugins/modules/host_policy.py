@@ -41,19 +41,25 @@ options:
         files. O(devices) is ignored.
       - V(previous) restores the list and options that the host had before O(rollout). O(devices)
         and the options that were stored are ignored. A host that the rollout did not change is left
-        unchanged. The run is rejected if another run has changed the list since the rollout.
+        unchanged. The run is rejected if another run or rollout has changed the list since.
+      - V(finished) only notes that O(rollout) has ended, so that another rollout may change this
+        host. O(devices) and all other options are ignored.
     type: str
-    choices: [present, absent, previous]
+    choices: [present, absent, previous, finished]
     default: present
   rollout:
     description:
       - Name of the rollout that this run belongs to, up to 64 letters, digits and the characters
         V(._:+-).
       - If the run changes the last-applied configuration, or one of the options O(reset_required),
-        O(unsafe_noiommu), O(vfio_group), O(vfio_mode) and O(initramfs), the previous list and
-        options are stored in C(/var/lib/armfleet-vfio/previous.json). Further runs of the same
-        rollout do not change the file.
-      - O(state=previous) restores them and removes the file. Required if O(state=previous).
+        O(unsafe_noiommu), O(unsafe_interrupts), O(vfio_group), O(vfio_mode) and O(initramfs), the
+        previous list and options are stored in C(/var/lib/armfleet-vfio/previous.json). Further
+        runs of the same rollout do not change the file.
+      - From then on, C(/run/armfleet-vfio-rollout) contains the name. While that file exists and
+        the list is still that of this rollout, a run of another rollout is rejected.
+        O(state=finished) removes it.
+      - O(state=previous) restores them and removes both files. Required if O(state=previous) or
+        O(state=finished).
       - Mutually exclusive with O(persistent=false) and O(driverctl=take_over).
     type: str
   runtime:
@@ -242,6 +248,11 @@ devices:
       returned: always
       type: str
       sample: null
+    acpi_uid:
+      description: ACPI C(_UID), as in C(firmware_node/uid); null if it has none.
+      returned: always
+      type: str
+      sample: null
     pci_id:
       description: >-
         Vendor, device, and those of the subsystem of a PCI function; null for other devices.
@@ -343,8 +354,8 @@ kept_settings:
   description:
     - Messages about settings of VFIO modules that keep a value which is no longer requested, with
       the reason. Usually empty.
-    - If C(enable_unsafe_noiommu_mode) stays on, the run that would have turned it off also issues a
-      warning.
+    - If C(enable_unsafe_noiommu_mode) or C(allow_unsafe_interrupts) stays on, the run that would
+      have turned it off also issues a warning.
   returned: success
   type: list
   elements: str
@@ -437,6 +448,32 @@ kernel_command_line:
       returned: always
       type: str
   sample: []
+policy_digest:
+  description: >-
+    SHA-256 of the list and options that are applied after the run, as M(armfleet.vfio.device_info)
+    returns it, without the entries that do not apply to this board.
+  returned: success
+  type: str
+  sample: 80f0de075efff840fd15dd1e022220806aafcd3c2e2c40d70c690819443ec386
+rollout:
+  description: >-
+    Rollout that can be rolled back on this host after the run; null if there is none, or without
+    O(rollout).
+  returned: success
+  type: dict
+  contains:
+    name:
+      description: Its name.
+      returned: always
+      type: str
+      sample: crypto-v3
+    ended:
+      description: >-
+        Whether it has ended: C(/run/armfleet-vfio-rollout) does not contain its name. The playbook
+        C(armfleet.vfio.rollout) ends it with O(state=finished).
+      returned: always
+      type: bool
+      sample: false
 diff:
   description: >-
     Differences, one part each for the devices, the removed symbolic links, the VFIO modules and
@@ -496,7 +533,7 @@ SPEC: dict[str, Any] = {
             },
             required_if=[["policy", DRIVER, ["driver"]]],
         ),
-        "state": _argspec.state("present", "absent", "previous"),
+        "state": _argspec.state("present", "absent", "previous", "finished"),
         "rollout": {"type": "str"},
         "runtime": {"type": "bool", "default": True},
         "persistent": {"type": "bool", "default": True},
@@ -511,6 +548,7 @@ SPEC: dict[str, Any] = {
     "required_if": [
         ["state", "present", ["devices"]],
         ["state", "previous", ["rollout"]],
+        ["state", "finished", ["rollout"]],
     ],
 }
 
@@ -572,6 +610,7 @@ def to_request(params: Mapping[str, Any]) -> Request:
         initramfs=params["initramfs"],
         rollout=rollout,
         restores=params["state"] == "previous",
+        ends=params["state"] == "finished",
         problems=problems.by_position,
         positions=list(good),
     )

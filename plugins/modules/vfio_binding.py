@@ -113,6 +113,11 @@ devices:
       returned: always
       type: str
       sample: null
+    acpi_uid:
+      description: ACPI C(_UID), as in C(firmware_node/uid); null if it has none.
+      returned: always
+      type: str
+      sample: null
     pci_id:
       description: >-
         Vendor, device, and those of the subsystem of a PCI function; null for other devices.
@@ -199,8 +204,8 @@ kept_settings:
   description:
     - Messages about settings of VFIO modules that keep a value which is no longer requested, with
       the reason. Usually empty.
-    - If C(enable_unsafe_noiommu_mode) stays on, the run that would have turned it off also issues a
-      warning.
+    - If C(enable_unsafe_noiommu_mode) or C(allow_unsafe_interrupts) stays on, the run that would
+      have turned it off also issues a warning.
   returned: success
   type: list
   elements: str

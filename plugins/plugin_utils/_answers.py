@@ -204,6 +204,7 @@ _DEVICE: dict[str, Shape] = {
     "compatible": _TEXTS,
     "acpi_path": _MAYBE,
     "acpi_hid": _MAYBE,
+    "acpi_uid": _MAYBE,
     "pci_id": _MAYBE,
     "driver": _MAYBE,
     "driver_override": _MAYBE,
@@ -234,6 +235,7 @@ KERNEL = Record(
     {"release": _TEXT, "running": _FLAG, "new": _FLAG, "missing": _TEXTS, "note": _MAYBE}
 )
 BOARD = Record({"compatible": _TEXTS, "product_name": _MAYBE, "board_name": _MAYBE})
+_VFIO_SETTINGS = ("reset_required", "unsafe_noiommu", "unsafe_interrupts")
 INSPECTED_DEVICE = Record(
     {
         **_DEVICE,
@@ -248,9 +250,10 @@ INSPECTED_DEVICE = Record(
         "candidate": Nullable(_FLAG),
         "why_not": Nullable(ListOf(Record({"kind": _TEXT, "message": _TEXT}))),
         "entry": Nullable(_ENTRY),
-        "settings": Nullable(Record({}, {"reset_required": _FLAG, "unsafe_noiommu": _FLAG})),
+        "settings": Nullable(Record({}, dict.fromkeys(_VFIO_SETTINGS, _FLAG))),
         "iommu_group_devices": Nullable(_TEXTS),
         "reset_function": Nullable(_FLAG),
+        "isolated_interrupts": Nullable(_FLAG),
         "sriov_numvfs": Nullable(Count()),
         "sriov_totalvfs": Nullable(Count()),
         "driverctl": Nullable(Record({"path": _TEXT, "entry": _ENTRY})),
@@ -273,16 +276,22 @@ VFIO_SUPPORT = Record(
         "systemd": _FLAG,
         "kernel_options": Entry(),
         "kernel_options_source": _MAYBE,
+        "deprecated": Entry(),
         "missing": _TEXTS,
     }
 )
+LOST_ENTRY = Record({"entry": _ENTRY, "former": _TEXTS, "now": _TEXTS, "message": _TEXT})
 DEVICE_INFO: dict[str, Shape] = {
     "devices": ListOf(INSPECTED_DEVICE),
     "policy_list": ListOf(_ENTRY),
+    "lost_entries": ListOf(LOST_ENTRY),
+    "policy_digest": _TEXT,
+    "rollout": _MAYBE,
     "boot_files": ListOf(BOOT_FILE),
     "kernels": ListOf(KERNEL),
     "reboot_required": _FLAG,
     "board": BOARD,
+    "driverctl_notes": _TEXTS,
     "skipped_entries": _TEXTS,
     "vfio_support": Nullable(VFIO_SUPPORT),
 }
@@ -303,6 +312,8 @@ SHAPES: dict[str, Mapping[str, Shape]] = {
         "reboot_required": _FLAG,
         "not_checked": _TEXTS,
         "kernel_command_line": ListOf(Record(_EARLY)),
+        "policy_digest": _TEXT,
+        "rollout": Nullable(Record({"name": _TEXT, "ended": _FLAG})),
     },
     "initramfs": {
         "tool": _TEXT,

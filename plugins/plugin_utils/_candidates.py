@@ -37,6 +37,7 @@ _KEYS = (
     *("name", "bus", "dt_path", "compatible", "acpi_path", "acpi_hid", "pci_id"),
     *("driver", "iommu_group", "claimed_by"),
     *("candidate", "why_not", "entry", "settings", "iommu_group_devices", "reset_function"),
+    "isolated_interrupts",
 )
 _READ = _answers.Record(
     {
@@ -59,9 +60,16 @@ _COSTS = {
         "memory of the host."
     ),
 }
-_INTERRUPTS = (
-    "If user space gets EPERM from a group or device, the IOMMU does not isolate its interrupts. "
-    "docs/user-space.md describes allow_unsafe_interrupts, and what it costs."
+# Not needed with iommufd, and of no use to devices without an IOMMU.
+_INTERRUPTS = "unsafe_interrupts"
+_NOT_ISOLATED = (
+    "The kernel does not isolate the interrupts of some of these devices, so user space that opens "
+    "them through a container gets EPERM. To accept that they can raise interrupts of other "
+    "devices, remove the first character of the next line."
+)
+_MAYBE_NOT_ISOLATED = (
+    "If user space gets EPERM from a group or device, the kernel does not isolate its interrupts. "
+    "docs/user-space.md describes unsafe_interrupts, and what it costs."
 )
 
 
@@ -85,8 +93,10 @@ class Row(NamedTuple):
 
     @property
     def selector(self) -> str:
-        """The value of its selector."""
-        return str(next(iter(self.entry.values())))
+        """The value of its selector, and the _UID beside it."""
+        uid = self.entry.get("acpi_uid")
+        value = str(next(iter(self.entry.values())))
+        return value if uid is None else "%s, acpi_uid %s" % (value, uid)
 
     @property
     def compatible(self) -> str | None:
@@ -410,12 +420,21 @@ def _list(
         if values:
             lines += _comment(cost)
             lines += _yaml({"passthrough_" + name: values.pop()})
-    lines += [*_comment(_INTERRUPTS), "passthrough_devices:"]
+    lines += [*_interrupts(new), "passthrough_devices:"]
     if policy_list:
         lines += ["  # applied already", *_indented(policy_list)]
     for entry, rows_of_entry in _entries(new, counts):
         lines += ["  # " + _answers.printable(_remark(rows_of_entry)), *_indented([entry])]
     return lines
+
+
+def _interrupts(new: Sequence[Row]) -> list[str]:
+    """Return what to know of interrupts, as comments: the choice is the user's."""
+    if any(row.settings.get(_INTERRUPTS) for row in new):
+        option = _yaml({"passthrough_" + _INTERRUPTS: True})
+        return [*_comment(_NOT_ISOLATED), *("#" + line for line in option)]
+    is_known = all(row.device.get("isolated_interrupts") for row in new)
+    return [] if is_known else _comment(_MAYBE_NOT_ISOLATED)
 
 
 def _entries(
@@ -480,6 +499,7 @@ def data(boards: Iterable[BoardTable], unread: Iterable[Unread]) -> dict[str, An
                         "iommu_group": row.device["iommu_group"],
                         "iommu_group_devices": row.device["iommu_group_devices"],
                         "reset_function": row.device["reset_function"],
+                        "isolated_interrupts": row.device["isolated_interrupts"],
                         "settings": dict(row.settings),
                         "candidate": row.is_candidate,
                         "listed": row.is_claimed,

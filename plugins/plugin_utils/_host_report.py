@@ -120,15 +120,22 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     boot_files = [
         sentence for file in result.get("boot_files") or () for sentence in file["drift"] or ()
     ]
+    lost_entries = [lost["message"] for lost in result.get("lost_entries", ())]
     notes = [kernel["note"] for kernel in result.get("kernels") or () if kernel["note"]]
-    state = DRIFT if losing else _state_of(result, devices, boot_files)
-    sentence = _losses(losing) if losing else _sentence_of(state, result, devices, boot_files)
+    state = DRIFT if losing or lost_entries else _state_of(result, devices, boot_files)
+    if losing:
+        sentence = _losses(losing)
+    elif lost_entries:
+        sentence = _sentence_of_lost_entries(lost_entries)
+    else:
+        sentence = _sentence_of(state, result, devices, boot_files)
     return HostState(
         host=host,
         state=state,
         message=" Note: ".join([sentence, *map(one_line, notes[:1])]),
         devices=devices,
         boot_files=boot_files,
+        lost_entries=lost_entries,
         notes=notes,
     )
 
@@ -161,6 +168,7 @@ _READ = _answers.Record(
     },
     {
         "boot_files": _answers.ListOf(_answers.BOOT_FILE.part("drift")),
+        "lost_entries": _answers.ListOf(_answers.LOST_ENTRY.part("message")),
         "kernels": _answers.ListOf(_answers.KERNEL.part("note")),
         "reboot_required": _answers.DEVICE_INFO["reboot_required"],
         "vfio_support": _answers.Nullable(_answers.VFIO_SUPPORT.part("missing")),
@@ -186,7 +194,15 @@ def _losses(losing: Sequence[Device]) -> str:
 
 
 def _without_devices(host: str, state: str, sentence: str) -> HostState:
-    return HostState(host=host, state=state, message=sentence, devices=[], boot_files=[], notes=[])
+    return HostState(
+        host=host,
+        state=state,
+        message=sentence,
+        devices=[],
+        boot_files=[],
+        lost_entries=[],
+        notes=[],
+    )
 
 
 def _device(inspected: Mapping[str, Any]) -> Device:
@@ -294,6 +310,12 @@ def _sentence_of_boot_files(sentences: Sequence[str], drifting: int) -> str:
         more,
         devices if drifting else "",
     )
+
+
+def _sentence_of_lost_entries(sentences: Sequence[str]) -> str:
+    others = len(sentences) - 1
+    more = " The same applies to %s more of its entries." % ("one" if others == 1 else others)
+    return "%s.%s" % (one_line(sentences[0]).rstrip("."), more if others else "")
 
 
 def _devices(number: int) -> str:

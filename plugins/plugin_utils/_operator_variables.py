@@ -85,6 +85,18 @@ def context_without_facts(variables: Mapping[str, Any]) -> dict[str, Any]:
     return context
 
 
+def variables_of_play(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the variables by which the hosts of the play of a task were selected.
+
+    Those are of no host. ``variables`` are those of the task, or of the play outside of a task.
+    """
+    task = _current_task()
+    if task is None:
+        return variables
+    manager = variables["hostvars"]._variable_manager
+    return dict(manager.get_vars(play=task.get_play()))
+
+
 def _is_same(value: Any, other: Any) -> bool:
     try:
         return value is other or bool(value == other)

@@ -26,13 +26,14 @@ DEFAULTS: dict[str, Any] = {
     "runtime": True,
     "state": "present",
     "timeout": 30,
+    "unsafe_interrupts": None,
     "unsafe_noiommu": None,
     "unsafe_vfio_mode": False,
     "vfio_group": None,
     "vfio_mode": None,
 }
-# What the playbooks read, and what the role registers.
-_OTHERS = ("passthrough_hosts", "passthrough_applied")
+# What the playbooks read or set, and what the role registers.
+_OTHERS = ("passthrough_hosts", "passthrough_rollout_name", "passthrough_applied")
 _OPTIONS = "|".join(DEFAULTS)
 _MARKED = re.compile("`(?=(?:%s)\\b)" % _OPTIONS)
 # AnsibleModule's own sentences; the role's own specification answers for all others of them.
@@ -50,7 +51,8 @@ _VALUES = {
     "persistent": _BOOLEAN,
     "reset_required": re.compile(".*"),
     "runtime": _BOOLEAN,
-    "state": re.compile("previous"),
+    "state": re.compile("previous|finished"),
+    "unsafe_interrupts": re.compile(".*"),
     "unsafe_noiommu": re.compile(".*"),
     "unsafe_vfio_mode": re.compile(".*"),
     "vfio_group": re.compile(".*"),

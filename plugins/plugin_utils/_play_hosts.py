@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager, split_host_pattern
+from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import shown
 
@@ -21,13 +23,94 @@ _CANARIES = "rollout_canaries"
 _WILDCARDS = frozenset("*?[")
 _SEPARATORS = re.compile(r"[\s,:]")
 _MOST_NAMES = 5
+_LISTINGS = ("syntax", "listtasks", "listtags")
+_COLLECTION = "armfleet.vfio."
+# What a variable of the name of a keyword was meant for.
+_KEYWORDS = {
+    "any_errors_fatal": "rollout_max_failures",
+    "max_fail_percentage": "rollout_max_failures",
+    "serial": "rollout_waves",
+    "strategy": "rollout_waves",
+}
 
 
 class Choice(NamedTuple):
-    """The hosts of a play in their order, and a sentence for each reason to refuse it."""
+    """The hosts of a play in their order, and a sentence for each reason to refuse it.
+
+    The first ``canaries`` of the hosts are the canaries.
+    """
 
     hosts: list[str]
     problems: list[str]
+    canaries: int = 0
+
+
+class Wave(NamedTuple):
+    """One part of the hosts of a rollout, which begins when the parts before it have ended."""
+
+    size: int
+    are_canaries: bool
+
+
+def is_listing(arguments: Mapping[str, Any]) -> bool:
+    """Return whether ansible-playbook with these arguments reads playbooks but runs nothing."""
+    return any(arguments.get(option) for option in _LISTINGS)
+
+
+def read_inventory(loader: DataLoader, variables: Mapping[str, Any]) -> Inventory:
+    """Return the inventory as it is now, hosts that were added by tasks included."""
+    manager = InventoryManager(loader, parse=False)
+    for group, hosts in variables["groups"].items():
+        manager.add_group(group)
+        for host in hosts:
+            manager.add_host(host, group=group)
+    return Inventory(manager, variables.get("ansible_limit"))
+
+
+def problems_of_parts(arguments: Mapping[str, Any], variables: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each way in which only a part of a playbook would run.
+
+    ``arguments`` are those of ansible-playbook, ``variables`` those of the play.
+    """
+    problems = []
+    if arguments.get("start_at_task"):
+        problems.append(
+            "`--start-at-task` skips tasks that this playbook requires. Omit it; hosts that are in "
+            "sync stay unchanged when the playbook is run again."
+        )
+    playbooks = [str(playbook) for playbook in arguments.get("args") or ()]
+    tags = set(arguments.get("tags") or ()) - {"all", "untagged"}
+    # A playbook that imports this one may give it tags.
+    if tags and all(playbook.startswith(_COLLECTION) for playbook in playbooks):
+        problems.append(
+            "`--tags %s` selects no task of this playbook, so nothing would be done. Omit it."
+            % ",".join(sorted(tags))
+        )
+    problems += [
+        "Variable %s has no effect, because it is a keyword of plays. Omit it, and set `%s`."
+        % (name, meant)
+        for name, meant in _KEYWORDS.items()
+        if name in variables
+    ]
+    return problems
+
+
+def plan_waves(choice: Choice, waves: Sequence[int | str]) -> list[Wave]:
+    """Return the waves: all canaries, then the other hosts in waves of these sizes.
+
+    A size is a number or a percentage of the other hosts, at least one of them. The last one is
+    repeated, as by Ansible's ``serial``.
+    """
+    others = left = len(choice.hosts) - choice.canaries
+    planned = [Wave(choice.canaries, are_canaries=True)] if choice.canaries else []
+    sizes = list(waves)
+    while left:
+        size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
+        if isinstance(size, str):
+            size = max(1, others * int(size.rstrip("%")) // 100)
+        planned.append(Wave(min(size, left), are_canaries=False))
+        left -= planned[-1].size
+    return planned
 
 
 class Inventory:
@@ -54,7 +137,8 @@ class Inventory:
 
 def choose(inventory: Inventory, pattern: Any, canaries: Any) -> Choice:
     """Return the hosts that match ``pattern`` within the limit, those of ``canaries`` first."""
-    if canaries in (None, ""):
+    pattern, canaries = _meant(pattern), _meant(canaries)
+    if canaries is None or (isinstance(canaries, str) and not canaries.strip()):
         canaries = []
     problems = [] if _is_pattern(pattern) else [_malformed(_HOSTS, pattern)]
     if canaries != [] and not _is_pattern(canaries):
@@ -89,7 +173,17 @@ def _choose(inventory: Inventory, pattern: list[str], canaries: list[str]) -> Ch
         problems.append(_no_member_left(pattern, inventory.limit))
     elif canaries and not first:
         problems.append(_no_canary_left(canaries, inventory.limit))
-    return Choice(list(dict.fromkeys([*first, *members])), problems)
+    return Choice(list(dict.fromkeys([*first, *members])), problems, len(first))
+
+
+def _meant(value: Any) -> Any:
+    """Return the list if the value is one that was given as a text, in JSON."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _is_pattern(value: Any) -> bool:

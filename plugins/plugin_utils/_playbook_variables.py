@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,21 +22,50 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables 
 _FORMATS = ("html", "json", "csv", "prometheus")
 _MODE = re.compile(r"0?[0-7]{3,4}|[ugoa]*[-+=][rwxX]*(,[ugoa]*[-+=][rwxX]*)*")
 _LONGEST_VALUE = 200
+_DURATION = re.compile(r"([0-9]{1,9})\s*(s|m|min|h)", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+# Between the items of a list that is given as a text: [1, "10%"], 1,10% or a line for each.
+_BETWEEN_ITEMS = re.compile(r"[\s,;]+")
+_FLAGS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+
+
+def _as_given(value: Any) -> Any:
+    return value
 
 
 class Requirement(NamedTuple):
-    """What a variable must be, what it is if unset, and whether all hosts need the same value."""
+    """What a variable must be, what it is if unset, and whether all hosts need the same value.
+
+    ``meaning`` returns what the user meant by a value, such as a list by a text with commas, and a
+    value that nobody can mean as it is. If ``may_be_empty``, null and an empty text mean unset, as
+    in the answer to an optional question of a survey.
+    """
 
     is_met: Callable[[Any], bool]
     sentence: str
     default: Any
     is_common: bool = True
+    meaning: Callable[[Any], Any] = _as_given
+    may_be_empty: bool = False
+
+    def is_unset(self, value: Any) -> bool:
+        is_empty = value is None or (isinstance(value, str) and not value.strip())
+        return self.may_be_empty and is_empty
+
+
+def meaning_of(name: str, value: Any) -> Any:
+    """Return what the user meant by this value of a variable, its default if that is unset."""
+    requirement = REQUIREMENTS[name]
+    return requirement.default if requirement.is_unset(value) else requirement.meaning(value)
 
 
 def problem_of(name: str, value: Any) -> str | None:
     """Return a sentence for an invalid value of this variable, or None if it is valid."""
     requirement = REQUIREMENTS[name]
-    if requirement.is_met(value):
+    if requirement.is_unset(value) or requirement.is_met(requirement.meaning(value)):
         return None
     return "%s is %s. It must be %s." % (name, shown(value), requirement.sentence)
 
@@ -55,7 +85,10 @@ def problems_of(
         values = {host: given[name] for host, given in variables.items() if name in given}
         problems_by_host = {host: problem_of(name, value) for host, value in values.items()}
         wrong = [(host, problem) for host, problem in problems_by_host.items() if problem]
-        texts = {shown(values.get(host, "")) for host in hosts}
+        texts = {
+            shown(meaning_of(name, values[host]) if host in values else REQUIREMENTS[name].default)
+            for host in hosts
+        }
         if wrong:
             host, problem = wrong[0]
             problems.append(problem if len(texts) == 1 else "%s (%s)" % (problem, host))
@@ -71,21 +104,52 @@ def shown(value: Any) -> str:
 
 
 def _is_number(value: Any, least: int) -> bool:
-    if isinstance(value, str):
-        return re.fullmatch("[0-9]{1,9}", value, re.ASCII) is not None and int(value) >= least
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_wave(value: Any) -> bool:
-    if isinstance(value, str) and value.endswith("%"):
-        return _is_number(value[:-1], 1) and int(value[:-1]) <= 100
-    return _is_number(value, 1)
+def _is_amount(value: Any, least: int) -> bool:
+    """Return whether it is a number or a percentage, ``least`` or more."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}%", value, re.ASCII):
+        return least <= int(value[:-1]) <= 100
+    return _is_number(value, least)
 
 
 def _are_waves(value: Any) -> bool:
-    if isinstance(value, list):
-        return bool(value) and all(map(_is_wave, value))
-    return _is_wave(value)
+    return isinstance(value, list) and bool(value) and all(_is_amount(item, 1) for item in value)
+
+
+def _amount(value: Any) -> Any:
+    """Return the number or the percentage of a text."""
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"\s+%$", "%", value.strip())
+    return int(text) if re.fullmatch("[0-9]{1,9}", text, re.ASCII) else text
+
+
+def _waves(value: Any) -> Any:
+    if isinstance(value, str):
+        text = re.sub(r"\s+%", "%", value.strip().removeprefix("[").removesuffix("]"))
+        value = [item.strip("'\"") for item in _BETWEEN_ITEMS.split(text) if item]
+    return [_amount(item) for item in (value if isinstance(value, list) else [value])]
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    duration = _DURATION.fullmatch(value.strip())
+    return int(duration[1]) * _SECONDS[duration[2]] if duration else _amount(value)
+
+
+def _flag(value: Any) -> Any:
+    return _FLAGS.get(str(value).strip().lower(), value)
+
+
+def _name(value: Any) -> Any:
+    # YAML has numbers and dates where a user wrote a name.
+    if isinstance(value, datetime):
+        return value
+    is_text = isinstance(value, (str, int, date)) and not isinstance(value, bool)
+    return str(value).strip() if is_text else value
 
 
 def _is_text(value: Any) -> bool:
@@ -104,8 +168,7 @@ def _are_patterns(value: Any) -> bool:
 
 
 def _is_rollout(value: Any) -> bool:
-    is_name = isinstance(value, (str, int)) and not isinstance(value, bool)
-    return is_name and ROLLOUT_NAME.fullmatch(str(value)) is not None
+    return isinstance(value, str) and ROLLOUT_NAME.fullmatch(value) is not None
 
 
 def _is_new_file(value: Any) -> bool:
@@ -143,17 +206,44 @@ REQUIREMENTS = {
         _are_waves,
         'a number of hosts from 1, a percentage from "1%" to "100%", or a list of these',
         [1, "10%", "50%", "100%"],
+        meaning=_waves,
+        may_be_empty=True,
     ),
     "rollout_max_failures": Requirement(
-        lambda value: _is_number(value, 0), "the number of hosts that may fail, 0 or more", 0
+        lambda value: _is_amount(value, 0),
+        'the number of hosts that may fail, 0 or more, or a percentage from "0%" to "100%"',
+        0,
+        meaning=_amount,
+        may_be_empty=True,
+    ),
+    "rollout_soak": Requirement(
+        lambda value: _is_number(value, 0),
+        "a number of seconds, 0 or more, or a text such as 10m or 1h",
+        0,
+        meaning=_seconds,
+        may_be_empty=True,
+    ),
+    "rollout_confirm": Requirement(
+        lambda value: isinstance(value, bool),
+        "true or false",
+        default=True,
+        meaning=_flag,
+        may_be_empty=True,
     ),
     "passthrough_rollout": Requirement(
         _is_rollout,
-        "up to 64 letters, digits and . _ : + -, beginning with a letter or a digit",
+        "up to 64 letters, digits and . _ : + - without blanks, beginning with a letter or a digit",
         None,
+        meaning=_name,
+        may_be_empty=True,
     ),
     "reboot_timeout": Requirement(
-        lambda value: _is_number(value, 1), "a number of seconds, 1 or more", 600, is_common=False
+        lambda value: _is_number(value, 1),
+        "a number of seconds, 1 or more, or a text such as 10m or 1h",
+        600,
+        is_common=False,
+        meaning=_seconds,
+        may_be_empty=True,
     ),
     "drift_file": Requirement(
         _is_new_file,

@@ -91,7 +91,8 @@ class Device(TypedDict):
 class HostState(TypedDict):
     """A host as a report shows it.
 
-    ``boot_files`` is what is wrong with them; ``notes`` is what does not count as drift.
+    ``boot_files`` is what is wrong with them, ``lost_entries`` which entries of the list match
+    nothing any more; ``notes`` is what does not count as drift.
     """
 
     host: str
@@ -99,6 +100,7 @@ class HostState(TypedDict):
     message: str
     devices: list[Device]
     boot_files: list[str]
+    lost_entries: list[str]
     notes: list[str]
 
 

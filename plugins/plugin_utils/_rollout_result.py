@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -26,16 +28,44 @@ FAILED = "failed"
 # What stops a rollout comes first.
 OUTCOMES = (FAILED, UNREACHABLE, CHANGED, UNCHANGED, NOT_STARTED)
 
+_FAILURES = (FAILED, UNREACHABLE)
+
 _NO_ANSWER = "It was changed, and does not answer anymore: "
+_NO_RESULT = "The run ended on this host without a result."
+_DECLINED = "It was stopped by the answer to the question after the canaries."
+
+# Columns of a terminal; details are wrapped to what the other cells leave of it, and not to less
+# than so many.
+_WIDTH = 120
+_LEAST_DETAILS = 40
+# More hosts of one wave than these are one row if nothing else differs.
+_MOST_ALIKE = 5
 
 
 class RolloutState(TypedDict):
-    """One host of a rollout; ``wave`` counts from 1, and is None for a host that was not begun."""
+    """One host of a rollout; ``wave`` counts from 1, and is None for a host that was not begun.
+
+    ``rollout`` is the name of the rollout that can be rolled back on it, if that is known.
+    """
 
     host: str
     wave: int | None
     outcome: str
     message: str
+    rollout: str | None
+
+
+class Summary(TypedDict):
+    """What is to be printed of a rollout, the hosts that failed, and whether it stops here.
+
+    ``problem`` is why it fails although no host has failed; None if it does not.
+    """
+
+    states: list[RolloutState]
+    failed: list[str]
+    problem: str | None
+    stops: bool
+    lines: list[str]
 
 
 def rollout_state(
@@ -49,32 +79,172 @@ def rollout_state(
     """Return the row of a host.
 
     ``applied`` is the result of the task that changed it, ``checked`` that of device_info after it
-    (None in check mode), and ``failure`` the ``task`` that failed and its ``msg``. ``unchanged``
+    (none in check mode), and ``failure`` the ``task`` that failed and its ``msg``. ``unchanged``
     replaces the sentence of a host that was not changed.
     """
-    outcome, sentence = _outcome(host, applied or {}, checked, failure, unchanged)
-    return RolloutState(host=host, wave=wave, outcome=outcome, message=sentence)
+    applied = applied or {}
+    if not checked or checked.get("skipped"):
+        checked = None
+    outcome, sentence = _outcome(host, applied, checked, failure, unchanged)
+    rollout = _rollout_on(applied)
+    if unchanged and outcome == UNCHANGED:
+        sentence += " Its last rollout is %s." % rollout if rollout else ""
+    return RolloutState(host=host, wave=wave, outcome=outcome, message=sentence, rollout=rollout)
 
 
-def table(states: Sequence[RolloutState]) -> list[str]:
-    """Return the lines of a table, hosts that stop a rollout first."""
-    rows = [("HOST", "WAVE", "OUTCOME", "DETAILS")]
-    rows += [
-        (state["host"], str(state["wave"] or "-"), state["outcome"], state["message"])
-        for state in sorted(states, key=lambda state: OUTCOMES.index(state["outcome"]))
-    ]
-    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+def _rollout_on(applied: Mapping[str, Any]) -> str | None:
+    """Return the name of the rollout that can be rolled back on a host after this result."""
+    rollout = applied.get("rollout")
+    return one_line(str(rollout.get("name"))) if isinstance(rollout, Mapping) else None
+
+
+def states(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[RolloutState]:
+    """Return the row of each host, from what the playbook recorded.
+
+    A host whose wave has begun has failed as long as it has no result.
+    """
+    return [_recorded(host, hostvars[host]) for host in hosts]
+
+
+def _recorded(host: str, variables: Mapping[str, Any]) -> RolloutState:
+    row = variables.get("rollout_row")
+    if row:
+        # A mapping of ansible-core's own cannot be copied in every way.
+        return RolloutState(
+            host=row["host"],
+            wave=row["wave"],
+            outcome=row["outcome"],
+            message=row["message"],
+            rollout=row["rollout"],
+        )
+    wave = int(variables.get("rollout_wave") or 0)
+    outcome, sentence = (FAILED, _NO_RESULT) if wave else (NOT_STARTED, "")
+    return RolloutState(
+        host=host, wave=wave or None, outcome=outcome, message=sentence, rollout=None
+    )
+
+
+def summary(
+    rows: Sequence[RolloutState], texts: Mapping[str, Any], *, is_over: bool, is_declined: bool
+) -> Summary:
+    """Return the summary of a rollout after a wave, or at its end if it ``is_over``.
+
+    The operator may have ``declined`` to go on. ``texts`` has the ``title``, the number of
+    ``waves``, how many hosts may fail (``limit``), and what the summary ends with: ``advice``, or
+    ``way_back`` if all hosts are in sync. It may have ``nothing``: what is wrong if no host was
+    changed.
+    """
+    failed = [row["host"] for row in rows if row["outcome"] in _FAILURES]
+    nothing = texts.get("nothing") if is_over else None
+    if any(row["outcome"] == CHANGED for row in rows):
+        nothing = None
+    problem = _DECLINED if is_declined else None if failed else nothing
+    stops = is_over or is_declined or len(failed) > int(texts["limit"])
+    lines = [_wave_done(rows, texts)]
+    if stops:
+        lines = [*table(rows), "", _end(rows, texts, is_over=is_over, is_good=not failed)]
+        lines += ["Hosts that failed: %s" % ", ".join(failed)] if failed else []
+        lines += [_DECLINED] if is_declined else []
+        lines += [nothing, *_rollouts_of(rows)] if nothing else []
+        # A list of ansible-core's own would make one of its kind of a sum.
+        lines.extend(texts["advice"] if failed or is_declined else texts["way_back"])
+    return Summary(states=list(rows), failed=failed, problem=problem, stops=stops, lines=lines)
+
+
+def _end(
+    rows: Sequence[RolloutState], texts: Mapping[str, Any], *, is_over: bool, is_good: bool
+) -> str:
+    title, totals = texts["title"], _totals(rows)
+    if not is_over:
+        wave = max(row["wave"] or 0 for row in rows)
+        return "%s stopped in wave %d of %s: %s. No later wave was started." % (
+            title,
+            wave,
+            texts["waves"],
+            totals,
+        )
+    if is_good:
+        return "%s ended: %s." % (title, totals)
+    return "%s ended, but not all hosts are in sync: %s." % (title, totals)
+
+
+def _wave_done(rows: Sequence[RolloutState], texts: Mapping[str, Any]) -> str:
+    wave = max(row["wave"] or 0 for row in rows)
+    return "Wave %d of %s is done: %s." % (wave, texts["waves"], _totals(rows))
+
+
+def interruption(rows: Sequence[RolloutState], texts: Mapping[str, Any]) -> list[str]:
+    """Return the lines that report a rollout which ended before its tasks could report it."""
+    wave = max([row["wave"] or 0 for row in rows], default=0)
+    where = "in wave %d of %s" % (wave, texts["waves"]) if wave else "before its first wave"
+    begun = [row["host"] for row in rows if row["wave"] and row["message"] == _NO_RESULT]
+    done = [row for row in rows if row["host"] not in set(begun)]
+    lines = ["%s was interrupted %s: %s." % (texts["title"], where, _totals(done))]
+    if begun:
+        lines.append("Hosts that may have been changed: %s" % ", ".join(begun))
+    return [*lines, *texts["advice"]]
+
+
+def _totals(rows: Sequence[RolloutState]) -> str:
+    counts = Counter(row["outcome"] for row in rows)
+    totals = ["%d %s" % (counts[outcome], outcome) for outcome in OUTCOMES if counts[outcome]]
+    return ", ".join(totals) or "no host has ended"
+
+
+def table(rows: Sequence[RolloutState]) -> list[str]:
+    """Return the lines of a table, hosts that stop a rollout first, like hosts in one row."""
+    alike: dict[tuple[str, int | None, str], list[str]] = {}
+    for row in sorted(rows, key=lambda row: OUTCOMES.index(row["outcome"])):
+        alike.setdefault((row["outcome"], row["wave"], row["message"]), []).append(row["host"])
+    cells = [("HOST", "WAVE", "OUTCOME", "DETAILS")]
+    for (outcome, wave, message), hosts in alike.items():
+        shown = hosts
+        if len(hosts) > _MOST_ALIKE:
+            shown = ["%s and %d more" % (hosts[0], len(hosts) - 1)]
+        cells += [(host, str(wave or "-"), outcome, message) for host in shown]
+    widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:-1]]
+    return [line for row in cells for line in _wrapped(row, widths)]
+
+
+def _wrapped(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    *cells, details = row
+    first = "".join("%s  " % cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+    width = max(_LEAST_DETAILS, _WIDTH - len(first))
+    # A path or a command is copied as a whole.
+    parts = textwrap.wrap(details, width, break_long_words=False, break_on_hyphens=False) or [""]
     return [
-        "  ".join(
-            [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
-        ).rstrip()
-        for row in rows
+        (start + part).rstrip()
+        for start, part in zip([first, *[" " * len(first)] * len(parts)], parts, strict=False)
     ]
 
 
-def not_started(host: str) -> RolloutState:
-    """Return the row of a host whose wave has not begun."""
-    return RolloutState(host=host, wave=None, outcome=NOT_STARTED, message="")
+def _rollouts_of(rows: Sequence[RolloutState]) -> list[str]:
+    """Return a line for each rollout that can be rolled back, with its hosts."""
+    by_name: dict[str, list[str]] = {}
+    for row in rows:
+        if row["outcome"] == UNCHANGED:
+            by_name.setdefault(row["rollout"] or "", []).append(row["host"])
+    return [
+        "%s can be rolled back on: %s"
+        % ("Rollout %s" % name if name else "No rollout", _listed(by_name[name]))
+        for name in sorted(by_name, key=lambda name: (not name, name))
+    ]
+
+
+def _listed(hosts: Sequence[str]) -> str:
+    more = len(hosts) - _MOST_ALIKE
+    return ", ".join(hosts[:_MOST_ALIKE]) + (" and %d more" % more if more > 0 else "")
+
+
+def _other_list(applied: Mapping[str, Any], checked: Mapping[str, Any]) -> str | None:
+    """Return a sentence if the host has another list by now than the one that was sent to it."""
+    sent, present = applied.get("policy_digest"), checked.get("policy_digest")
+    if None in (sent, present) or sent == present:
+        return None
+    other = checked.get("rollout")
+    if isinstance(other, str) and one_line(other) != _rollout_on(applied):
+        return "Rollout %s has replaced the list that was applied here." % one_line(other)
+    return "Another run has replaced the list that was applied here."
 
 
 def _outcome(
@@ -97,7 +267,8 @@ def _outcome(
         return UNCHANGED, one_line(unchanged)
     if checked is None:
         return done, "Not verified: check mode changes nothing."
-    return _verified(host_state(host, checked), done)
+    other = _other_list(applied, checked)
+    return (FAILED, other) if other else _verified(host_state(host, checked), done)
 
 
 def _verified(state: HostState, done: str) -> tuple[str, str]:

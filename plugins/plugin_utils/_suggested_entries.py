@@ -20,7 +20,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector impo
 
 def entry_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entry with a selector alone: a host chooses no policy."""
-    selector = {key: given[key] for key in (*KINDS, "bus") if given.get(key)}
+    selector = {key: given[key] for key in (*KINDS, "acpi_uid", "bus") if given.get(key)}
     return {**selector, "policy": "vfio"}
 
 

@@ -36,6 +36,7 @@ ON_AMBA = (ENGINE, GPIO, CLOCK)
 _ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 NOIOMMU = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+INTERRUPTS = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts"
 RESET_REQUIRED = "/sys/module/vfio_platform/parameters/reset_required"
 ALARM = f"{PLATFORM}/devices/alarmtimer.*.auto"
 
@@ -606,6 +607,18 @@ def _no_iommu() -> list[Operation]:
                 ("o", "EINVAL"),
                 (" 1", "EINVAL"),
                 ("Y", "ok"),
+            )
+        ),
+        access(INTERRUPTS, "0:0 0644"),
+        read(INTERRUPTS, '"N\\n"'),
+        *(
+            write(INTERRUPTS, value, gives)
+            for value, gives in (
+                ("2", "EINVAL"),
+                ("1", "ok"),
+                ("N", "ok"),
+                ("Y", "ok"),
+                ("0", "ok"),
             )
         ),
         override(PLAIN, "vfio-platform"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_OURS = "reset_required|unsafe_noiommu|unsafe_vfio_mode|vfio_group|vfio_mode"
+_OURS = "reset_required|unsafe_noiommu|unsafe_interrupts|unsafe_vfio_mode|vfio_group|vfio_mode"
 _GENERIC = "allow|runtime|persistent|timeout|initramfs|driverctl|state|rollout"
 _VALUES = (
     r"true|false|refuse|take_over|auto|always|never|present|absent|previous|given|\[|\d|in seconds"

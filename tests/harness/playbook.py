@@ -155,15 +155,49 @@ def _configuration() -> Path:
     return path
 
 
-def rows(run: Run) -> dict[str, Row]:
-    """Return the table that a rollout showed last, by host."""
+def summary(run: Run) -> list[str]:
+    """Return the lines that a rollout showed at its end, its table first."""
     (*_earlier, shown) = [
-        task.result["msg"]
+        task.result["lines"]
         for task in run.tasks
         if task.task == "Show the fleet" and task.status == "ok"
     ]
-    table = [re.split(r"  +", line, maxsplit=3) for line in shown[1:]]
-    return {name: Row(*cells) for name, *cells in table}
+    return [str(line) for line in shown]
+
+
+def rows(run: Run) -> dict[str, Row]:
+    """Return the table that a rollout showed last, by host.
+
+    Hosts that it has in one row have what their tasks recorded; those that did not start are
+    missing then.
+    """
+    header, *lines = summary(run)
+    lines = lines[: lines.index("")]
+    start = header.index("DETAILS")
+    table: dict[str, Row] = {}
+    for line in lines:
+        cells = re.split(r"  +", line[:start].strip())
+        details = line[start:]
+        if line.startswith("  "):
+            name, row = table.popitem()
+            table[name] = row._replace(sentence=f"{row.sentence} {details}")
+        else:
+            table[cells[0]] = Row(cells[1], cells[2], details)
+    alone = {name: row for name, row in table.items() if " more" not in name}
+    return {**_recorded_rows(run), **alone}
+
+
+def _recorded_rows(run: Run) -> dict[str, Row]:
+    recorded: dict[str, Row] = {}
+    for task in run.tasks:
+        facts = task.result.get("ansible_facts") or {}
+        if "rollout_texts" in facts:
+            # Another playbook begins.
+            recorded = {}
+        elif facts.get("rollout_row"):
+            row = facts["rollout_row"]
+            recorded[task.host] = Row(str(row["wave"]), row["outcome"], row["message"])
+    return recorded
 
 
 def task_play(action: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -55,6 +55,7 @@ def test_the_payload_is_not_much_larger_than_that_of_ping() -> None:
     ratio = ours / ping
     print(f"payload of host_policy: {ratio:.2f} times that of ping")
     # Above 1.4 are the journal and its rollback, the search for hazards now and at the next boot,
-    # readiness, links to nodes, the initramfs, what a rollout keeps, the parsing of foreign files,
-    # and virtual functions. Each file of a package is an entry of the archive.
-    assert ratio <= 2.8
+    # readiness, links to nodes, the initramfs, what a rollout keeps, virtual functions, and the
+    # parsing of foreign files as udev, kmod, dracut and driverctl parse them, which is loaded only
+    # where a list changes. Each file of a package is an entry of the archive.
+    assert ratio <= 3.3

@@ -98,13 +98,19 @@ OF_A_GROUP = {"Choose one with --device", "is bound to a native driver"}
 def _from_nothing_to_nothing(guest: Guest, inventory: Path) -> Iterator[None]:
     guest.run("udevadm settle")
     with released(guest, inventory):
-        variables = yaml.safe_load(LIST)
-        variables["passthrough_devices"].append(KEYS)
-        apply_role(inventory, variables)
+        apply_role(inventory, variables())
         guest.put(EXAMPLE, PROGRAM)
-        guest.run(f"udevadm settle; echo Y | tee {TYPE1} {IOMMUFD}")
+        guest.run(f"udevadm settle; echo Y > {IOMMUFD}")
         yield
-        guest.run(f"echo N | tee {TYPE1} {IOMMUFD}; rm {PROGRAM}")
+        guest.run(f"echo N > {IOMMUFD}; rm {PROGRAM}")
+
+
+def variables(**others: object) -> dict[str, object]:
+    """Return the variables of the page, with those of ``others``."""
+    listed: dict[str, object] = yaml.safe_load(LIST)
+    devices = listed["passthrough_devices"]
+    assert isinstance(devices, list)
+    return {**listed, "passthrough_devices": [*devices, KEYS], **others}
 
 
 def read(guest: Guest, arguments: str) -> str:
@@ -165,6 +171,27 @@ def test_the_samples_of_the_page_are_what_the_program_prints(guest: Guest, argum
         # The sample was recorded at another time.
         shown, printed = (re.sub(r"(?<= 0x)\w{8}", "TIME", text) for text in (shown, printed))
     assert printed == shown
+
+
+def test_a_list_allows_containers_and_takes_it_back(guest: Guest, inventory: Path) -> None:
+    """The clock's interrupts are not isolated: with EPERM if the list forbids it, and without."""
+    option = "passthrough_unsafe_interrupts"
+    modprobe = "cat /etc/modprobe.d/armfleet-vfio.conf"
+    try:
+        apply_role(inventory, variables(**{option: False}))
+        assert guest.run(["cat", TYPE1]).stdout == "N\n"
+        assert "vfio_iommu_type1 allow_unsafe_interrupts=0\n" in guest.run(modprobe).stdout
+        refused = guest.run(READ + GROUP, check=False)
+        assert_fails_with(refused, "vfio_iommu_type1/parameters/allow_unsafe_interrupts")
+        apply_role(inventory, variables(**{option: True}))
+        assert guest.run(["cat", TYPE1]).stdout == "Y\n"
+        assert "vfio_iommu_type1 allow_unsafe_interrupts=1\n" in guest.run(modprobe).stdout
+        assert_tells_the_time(guest, READ + GROUP)
+        apply_role(inventory, {"passthrough_devices": []})
+        assert guest.run(["cat", TYPE1]).stdout == "N\n"
+    finally:
+        apply_role(inventory, variables())
+        guest.run("udevadm settle")
 
 
 def test_the_page_has_a_sample_of_each_way() -> None:

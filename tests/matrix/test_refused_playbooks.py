@@ -133,7 +133,7 @@ def test_a_limit_leaves_a_canary(refuse: Refuse) -> None:
 
 @pytest.mark.parametrize(
     "waves",
-    [[], [0], [-1], None, "abc", "0%", [[1]], [1.5], [True], [1, 0, "100%"]],
+    [[], [0], [-1], "abc", "0%", "1,10%,x", [[1]], [1.5], [True], [1, 0, "100%"]],
     ids=str,
 )
 def test_waves_have_hosts(refuse: Refuse, waves: Any) -> None:
@@ -145,8 +145,9 @@ def test_waves_have_hosts(refuse: Refuse, waves: Any) -> None:
     [
         ("reboot", {"rollout_waves": [0], "rollout_max_failures": -1, "reboot_timeout": 0}),
         ("reboot", {"rollout_max_failures": "one", "reboot_timeout": "soon"}),
-        ("rollout", {"rollout_max_failures": "10%", "passthrough_rollout": "a b"}),
+        ("rollout", {"rollout_max_failures": "101%", "passthrough_rollout": "a b"}),
         ("rollout", {"rollout_max_failures": True, "passthrough_rollout": "../x"}),
+        ("rollout", {"rollout_soak": "soon", "rollout_confirm": "perhaps"}),
         ("rollback", {"passthrough_rollout": ["a"]}),
         ("drift", {"drift_file": "/", "drift_accepted": ["rebot"]}),
         ("drift", {"drift_file": "/dev/null", "drift_accepted": "reboot_required"}),
@@ -198,6 +199,24 @@ def test_what_is_for_all_hosts_has_one_value(refuse: Refuse, tmp_path: Path) -> 
     (tmp_path / "host_vars/b.yml").write_text("rollout_max_failures: 1\n")
     sentence = "rollout_max_failures must be the same for all hosts. Give it with `-e`."
     refuse("rollout", sentence, code=2)
+
+
+@pytest.mark.parametrize("playbook", ["rollout", "rollback", "reboot"])
+def test_a_part_of_a_rollout_is_refused(refuse: Refuse, playbook: str) -> None:
+    start = "`--start-at-task` skips tasks that this playbook requires."
+    done = refuse(playbook, start, "--start-at-task=Apply the list", "--tags=boards")
+    assert "`--tags boards` selects no task of this playbook" in done.output
+    refuse(
+        playbook,
+        "Variable serial has no effect, because it is a keyword of plays. Omit it, and set "
+        "`rollout_waves`.",
+        serial=1,
+    )
+
+
+@pytest.mark.parametrize("keyword", ["strategy", "any_errors_fatal", "max_fail_percentage"])
+def test_a_keyword_is_no_variable_of_a_rollout(refuse: Refuse, keyword: str) -> None:
+    refuse("rollout", f"Variable {keyword} has no effect", **{keyword: "free"})
 
 
 def test_problems_are_reported_together(refuse: Refuse) -> None:

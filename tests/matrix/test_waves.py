@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.harness.playbook import Run, play, rows
+from tests.harness.playbook import Run, play, rows, summary
 from tests.matrix.test_role import DRIVERS, PARTS, VARIABLES
 from tests.simulated.boards import alike
 from tests.simulated.fleet import Fleet, fleet
@@ -51,13 +50,9 @@ def outcomes(done: Run) -> dict[str, tuple[str, str]]:
 
 
 def advice(done: Run) -> list[str]:
-    """Return the last report of how to continue."""
-    (*_earlier, shown) = [
-        task.result["msg"]
-        for task in done.tasks
-        if task.task == "Report how to continue" and task.status == "ok"
-    ]
-    return [str(line) for line in shown]
+    """Return what a rollout showed below its table."""
+    lines = summary(done)
+    return lines[lines.index("") + 1 :]
 
 
 def roll_out(boards: Fleet, *arguments: str, **variables: Any) -> Run:
@@ -80,7 +75,10 @@ def test_failures_are_counted_over_all_waves(boards: Fleet) -> None:
     }
     assert boards.on_vfio() == {"one": LISTED, "two": 0}
     stopped, failed, back, again, *_rest = advice(done)
-    assert stopped == "Rollout test stopped in wave 3. No later wave was started."
+    assert stopped == (
+        "Rollout test stopped in wave 3 of 4: 2 unreachable, 1 changed, 1 not started. "
+        "No later wave was started."
+    )
     assert failed == "Hosts that failed: gone-1, gone-2"
     assert "armfleet.vfio.rollback -e passthrough_rollout=test" in back
     assert "armfleet.vfio.rollout -e passthrough_rollout=test" in again
@@ -97,17 +95,20 @@ def test_a_rollout_with_a_failure_does_not_end_well(boards: Fleet) -> None:
     }
     assert boards.on_vfio() == {"one": LISTED, "two": LISTED}
     ended, failed, back, *_rest = advice(done)
-    assert ended == "Rollout test ended, but not all hosts are in sync."
+    assert ended == ("Rollout test ended, but not all hosts are in sync: 1 unreachable, 2 changed.")
     assert failed == "Hosts that failed: gone-1"
     assert "armfleet.vfio.rollback -e passthrough_rollout=test" in back
+    assert "no simulated host runs in /nowhere/gone-1" in rows(done)["gone-1"].sentence
     last = done.output[done.output.rindex("TASK [") :]
-    assert "no simulated host runs in /nowhere/gone-1" in last
+    assert "Its result is unreachable; the reason is in the table above." in last
 
     reversed_ = run(boards, "rollback", passthrough_rollout="test", passthrough_hosts=ORDER)
     assert reversed_.code == 2
     assert boards.on_vfio() == {"one": 0, "two": 0}
     ended, failed, _again = advice(reversed_)
-    assert ended == "The rollback of test ended, but not all hosts are in sync."
+    assert ended == (
+        "The rollback of test ended, but not all hosts are in sync: 2 unreachable, 2 changed."
+    )
     assert failed == "Hosts that failed: gone-1, gone-2"
 
 
@@ -121,11 +122,11 @@ def test_a_reboot_counts_failures_in_the_same_way(boards: Fleet) -> None:
         "one": ("2", "unchanged"),
         "two": ("-", "not started"),
     }
-    assert advice(stopped)[0] == "The reboot stopped in wave 3. No later wave was started."
+    assert advice(stopped)[0].startswith("The reboot stopped in wave 3 of 4: 2 unreachable, ")
     ended = run(boards, "reboot", rollout_max_failures=2, **given)
     assert ended.code == 2
     assert outcomes(ended)["two"] == ("4", "unchanged")
-    assert advice(ended)[0] == "The reboot ended, but not all hosts are in sync."
+    assert advice(ended)[0].startswith("The reboot ended, but not all hosts are in sync: ")
     assert advice(ended)[1] == "Hosts that failed: gone-1, gone-2"
 
 
@@ -136,7 +137,7 @@ def test_a_rollout_without_a_failure_ends_well_and_the_next_playbook_begins_agai
     given = {"passthrough_hosts": "one,two", "rollout_waves": 1, "passthrough_rollout": "test"}
     done = run(boards, "reboot", "armfleet.vfio.rollout", **given)
     assert done.code == 0, done.output
-    assert "Report how to continue" not in [task.task for task in done.tasks if task.status == "ok"]
+    assert advice(done) == ["The reboot ended: 2 unchanged."]
     assert boards.on_vfio() == {"one": LISTED, "two": LISTED}
     assert outcomes(done) == {"one": ("1", "unchanged"), "two": ("2", "unchanged")}
 
@@ -169,12 +170,25 @@ def test_the_advice_has_the_name_of_the_rollout_if_a_canary_is_unreachable(board
     assert outcomes(done)["gone-2"] == ("1", "unreachable")
     assert boards.on_vfio() == {"one": 0, "two": 0}
     (name,) = names_in(advice(done))
-    assert re.fullmatch(r"rollout-20\d{6}T\d{6}Z", name)
+    assert re.fullmatch(r"rollout-20\d{6}T\d{6}Z-[0-9a-f]{4}", name)
 
 
-@pytest.mark.parametrize("name", ["", None])
-def test_a_rollout_without_a_name_is_refused(boards: Fleet, name: str | None) -> None:
-    done = roll_out(boards, passthrough_rollout=name)
-    assert done.code == 1
-    assert f"passthrough_rollout is {json.dumps(name)}. It must be up to 64" in done.output
-    assert boards.on_vfio() == {"one": 0, "two": 0}
+@pytest.mark.parametrize("name", ["", pytest.param(None, marks=pytest.mark.nightly)])
+def test_texts_mean_what_a_person_means_and_nothing_is_the_default(
+    boards: Fleet, name: str | None
+) -> None:
+    done = roll_out(
+        boards,
+        passthrough_rollout=name,
+        passthrough_hosts='["one", "two"]',
+        rollout_canaries="",
+        rollout_waves=name,
+        rollout_max_failures="50%",
+        rollout_soak=name,
+    )
+    assert done.code == 0, done.output
+    assert outcomes(done) == {"one": ("1", "changed"), "two": ("2", "changed")}
+    assert "Hosts: 2. Waves: 1, 1. Hosts that may fail: 1." in done.output
+    (given,) = names_in(done.output.splitlines()[:30])
+    assert re.fullmatch(r"rollout-20\d{6}T\d{6}Z-[0-9a-f]{4}", given)
+    assert advice(done)[0] == f"Rollout {given} ended: 2 changed."

@@ -116,6 +116,7 @@ def devices_of(board: Board, shift: int = 0) -> Iterator[dict[str, Any]]:
                 "iommu_group": str(group) if kind.has_group else None,
                 "iommu_group_devices": [],
                 "reset_function": False if kind.bus == "platform" else None,
+                "isolated_interrupts": False,
                 "candidate": not obstacles,
                 "why_not": obstacles,
                 "entry": {"dt_path": path, "policy": "vfio"},

@@ -251,7 +251,10 @@ def test_a_use_is_no_alarm_and_many_are_folded(show: Show) -> None:
 
 def test_hosts_that_were_read_without_candidates_show_all_their_devices(show: Show) -> None:
     returned = result(EDGE)
-    keys = ("candidate", "why_not", "entry", "settings", "iommu_group_devices", "reset_function")
+    keys = (
+        *("candidate", "why_not", "entry", "settings", "iommu_group_devices", "reset_function"),
+        "isolated_interrupts",
+    )
     for device in returned["devices"]:
         device.update(dict.fromkeys(keys))
     page = show(states({"edge-1": returned}))

@@ -113,6 +113,26 @@ CASES = {
         "/soc/off@b01a000: its node exists, but its status is 'disabled'",
         "required: false",
     ),
+    "is the value of another selector": Case(
+        {"devices": [{"acpi_hid": "LNRO0005:00", "policy": "no_autobind"}]},
+        "acpi_hid 'LNRO0005:00'",
+        "Use `name: 'LNRO0005:00'`",
+    ),
+    "firmware gives it to every device that it describes by a compatible": Case(
+        {"devices": [{"acpi_hid": "PRP0001", "policy": "no_autobind"}]},
+        "acpi_hid 'PRP0001'",
+        "Use `compatible`",
+    ),
+    "acpi_uid requires the selector acpi_hid": Case(
+        {"devices": [{"name": "b100000.ring", "acpi_uid": "0", "policy": "no_autobind"}]},
+        "name 'b100000.ring'",
+        "Omit `acpi_uid`",
+    ),
+    "acpi_uid … is not valid": Case(
+        {"devices": [{"acpi_hid": "ACME0001", "acpi_uid": "*", "policy": "no_autobind"}]},
+        "acpi_uid '*'",
+        "such as '0'",
+    ),
     "no device-tree alias": Case(on("ethernet9"), "'ethernet9'", "/proc/device-tree/aliases"),
     "its device is … on the … bus": Case(
         {"devices": [{"name": "virtio0", "policy": "no_autobind"}]},
@@ -473,8 +493,30 @@ ALONE = {
     # In tests/integration/test_other_buses.py, because they require these buses.
     "cannot be bound to VFIO by itself",
     "which the list takes from its driver",
+    # Warnings, in tests/unit/_boot.
+    "may be changed by a foreign udev rule",
+    "another access than this list",
+    # Warnings, in tests/unit, and some for kernels that no guest has.
+    "is refused (EPERM of vfio_iommu_type1)",
+    "and user space cannot open devices through a container",
+    "so modprobe.d does not set its parameters at boot",
+    "is deprecated and will be removed in a future kernel release",
+    "Use a kernel with CONFIG_VFIO_IOMMU_TYPE1",
+    # In test_devices.py of the unit tests, because it requires ACPI.
+    "the devices with that acpi_hid have acpi_uid",
+    # In tests/unit/_boot/test_initramfs.py: the guest has neither.
+    "This host is managed by ostree",
+    "This host builds its initramfs with",
+    # In tests/unit/_boot/test_dracut_conf.py: the guest builds its images with initramfs-tools.
+    "so dracut omits all drivers after it",
+    "which … of this list requires. Remove it there",
+    "of dracut, so images lack",
+    "so images of dracut have no modules",
     # In test_carriers.py.
     "The next boot unbinds devices that are in use",
+    # In tests/sweep/test_rollouts.py, because they require two rollouts.
+    "has changed the list of this host and has not ended",
+    "cannot be rolled back on this host, because rollout … changed the list after it",
 }
 
 

@@ -46,4 +46,8 @@ LIST: list[dict[str, Any]] = [
     {"name": NAMES[6], "policy": "no_autobind"},
     {"name": NAMES[7], "policy": "vfio"},
 ]
-SETTINGS: dict[str, Any] = {"reset_required": False, "unsafe_noiommu": True}
+SETTINGS: dict[str, Any] = {
+    "reset_required": False,
+    "unsafe_noiommu": True,
+    "unsafe_interrupts": True,
+}

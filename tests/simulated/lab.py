@@ -70,7 +70,7 @@ class Lab:
         **settings: Any,
     ) -> Outcome:
         """Return the outcome of host_policy for this list; add all that it reads to ``record``."""
-        names = ("reset_required", "unsafe_noiommu")
+        names = ("reset_required", "unsafe_noiommu", "unsafe_interrupts")
         vfio = VfioSettings(*(settings.pop(name, None) for name in names))
         request = Request(
             parse_entries(entries),

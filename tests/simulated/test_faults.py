@@ -31,6 +31,7 @@ ERRNOS = {
     "bind": ("ENODEV", "ENOENT", "EBUSY", "EAGAIN", "EINVAL", "EIO", "ENOMEM", "EPERM", "EROFS"),
     "drivers_probe": ("ENODEV", "ENOMEM", "EACCES", "EPERM", "EROFS"),
     "enable_unsafe_noiommu_mode": ("EINVAL", "ENOENT", "EACCES", "EPERM", "EROFS"),
+    "allow_unsafe_interrupts": ("EINVAL", "ENOENT", "EACCES", "EPERM", "EROFS"),
 }
 FILE_ERRNOS = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EACCES")
 

@@ -102,6 +102,7 @@ SYS: Mapping[str, bytes] = {
     "class/tty/console/active": b"ttyX0\n",
     "class/dmi/id/product_name": b"Acme Board\n",
     "module/vfio/parameters/enable_unsafe_noiommu_mode": b"N\n",
+    "module/vfio_iommu_type1/parameters/allow_unsafe_interrupts": b"N\n",
     "module/vfio_platform/parameters/reset_required": b"Y\n",
     "module/acme/refcnt": b"1\n",
     "kernel/security/lockdown": b"[none] integrity confidentiality\n",
@@ -131,6 +132,7 @@ FILES: Mapping[str, bytes] = {
     "etc/driverctl.d/platform-1000.dma": b"uio\n",
     "etc/udev/rules.d/70-armfleet-vfio.rules": (
         MARK.encode() + b'\n# policy: {"name": "1000.dma", "policy": "no_autobind"}\n'
+        b'# matched: {"name": "platform/1000.dma", "path": "/dma@1000", "ids": ["acme,dma"]}\n'
         b'# native: {"/dma@1000": "acme"}\n'
     ),
     "proc/cmdline": (

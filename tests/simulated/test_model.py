@@ -48,6 +48,7 @@ SETTINGS = st.fixed_dictionaries(
     {
         "reset_required": st.sampled_from([None, False, False, True]),
         "unsafe_noiommu": st.sampled_from([None, True, True, False]),
+        "unsafe_interrupts": st.sampled_from([None, True, False]),
         "allow": st.sampled_from([[], ALLOW]),
     }
 )

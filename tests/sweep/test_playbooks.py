@@ -67,7 +67,7 @@ def test_a_rollout_stops_at_the_wave_that_fails_and_is_put_back(tmp_path: Path) 
             variables={"passthrough_devices": FIRST},
         )
         assert before.code == 0, before.output
-        stopped = roll_out(boards, LIST, rollout_canaries=["canary"], rollout_waves=[1, 2, "100%"])
+        stopped = roll_out(boards, LIST, rollout_canaries=["canary"], rollout_waves=[2, "100%"])
         assert stopped.code == 2
         assert boards.on_vfio() == {"canary": ON_VFIO, "a": ON_VFIO, "b": 0, "c": 0, "d": 1}
         table = rows(stopped)

@@ -95,7 +95,7 @@ class Board:
 
     def _request(self, entries: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Request:
         settings = {"persistent": True, **settings}
-        names = ("reset_required", "unsafe_noiommu")
+        names = ("reset_required", "unsafe_noiommu", "unsafe_interrupts")
         vfio = VfioSettings(*(settings.pop(name, None) for name in names))
         return Request(parse_entries(entries), is_whole_list=True, settings=vfio, **settings)
 

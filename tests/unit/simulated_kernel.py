@@ -31,6 +31,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import
     KernelRefusedError,
 )
 from extensions.simulator import description
+from extensions.simulator.acpi import modaliases as acpi_modaliases
 from extensions.simulator.description import EPROBE_DEFER, Description, Driver, Habits
 from extensions.simulator.device import Device
 from extensions.simulator.devicetree import Node
@@ -81,6 +82,17 @@ class BoardModule(description.Module):
     """A kernel module and its drivers."""
 
     drivers: tuple[Driver, ...] = ()
+
+
+def _modaliases(
+    name: str, acpi_node: tuple[str, str] | None, compatible: Sequence[str]
+) -> list[str]:
+    """Return the modaliases of a device without a node of the device tree."""
+    ids = ("PRP0001",) if compatible else ()
+    path, hid = acpi_node or (None, None)
+    described = description.Extra(name, "platform", path, hid, ids, None, tuple(compatible))
+    lines = acpi_modaliases(described)
+    return lines if lines[-1] else [f"platform:{name}"]
 
 
 class BoardKernel(SimulatedSysfs):
@@ -201,28 +213,31 @@ class BoardKernel(SimulatedSysfs):
         iommus: bool = False,
         group: str | None = None,
         acpi: tuple[str, str] | None = None,
+        uid: str | None = None,
         parent: str | None = None,
     ) -> None:
         """Add a device, in the IOMMU group of ``group`` if set; ``acpi`` is its path and hid.
 
+        With ACPI, ``uid`` is its _UID, and ``compatible`` what its _DSD has with the id PRP0001.
         ``parent`` is the name of the device of the same bus that it is below.
         """
         if path is not None:
             self.add_node(path, compatible, iommus=iommus)
             node = path.rpartition("/")[2].partition("@")[0]
-            modalias = f"of:N{node}T(null)" + "".join(f"C{value}" for value in compatible)
+            modaliases = [f"of:N{node}T(null)" + "".join(f"C{value}" for value in compatible)]
         else:
-            modalias = f"acpi:{acpi[1]}:" if acpi else f"platform:{name}"
+            modaliases = _modaliases(name, acpi, compatible)
         stream = self._streams.setdefault(group or name, len(self._streams))
         above = self.machine.kernel.devices[bus, parent].home if parent else "devices/platform"
         device = Device(
             name,
             bus,
             f"{above}/{name}",
-            f"amba:d{AMBA_ID}" if bus == "amba" else modalias,
+            f"amba:d{AMBA_ID}" if bus == "amba" else modaliases[-1],
             compatible=tuple(compatible),
             of_path=path,
             amba_id=AMBA_ID if bus == "amba" else None,
+            other_modaliases=tuple(modaliases[:-1]),
             acpi_path=acpi[0] if acpi else None,
             hid=acpi[1] if acpi else None,
             streams=(stream,),
@@ -230,6 +245,8 @@ class BoardKernel(SimulatedSysfs):
         )
         self._tell_of_node(device)
         self.machine.kernel.add_device(device)
+        if uid is not None:
+            self.put(f"{device.home}/firmware_node/uid", f"{uid}\n")
 
     def add_functions(
         self, *lines: str, nodes: Mapping[str, tuple[str, Sequence[str]]] | None = None

@@ -16,5 +16,5 @@ def test_an_entry_has_exactly_one_selector_of_those_that_there_are() -> None:
     kinds = [frozenset(kinds) for kinds in devices["mutually_exclusive"]]
     # A pci_id says which card is to be at a pci_address.
     assert set(kinds) == {frozenset(KINDS) - {"pci_id"}, frozenset(KINDS) - {"pci_address"}}
-    others = {"bus", "expect", "required", "when_board"}
+    others = {"acpi_uid", "bus", "expect", "required", "when_board"}
     assert devices["options"].keys() == {*KINDS, *others}

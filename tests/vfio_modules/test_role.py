@@ -39,6 +39,7 @@ SUPPORT: dict[str, Any] = {
     "systemd": True,
     "kernel_options": {"VFIO": "m"},
     "kernel_options_source": "/boot/config-" + KERNEL,
+    "deprecated": {},
     "missing": [],
 }
 

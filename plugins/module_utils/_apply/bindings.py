@@ -10,9 +10,10 @@ import errno
 from typing import Mapping
 
 from .._discovery.devices import sysfs_dir
-from .._discovery.vfio import NOIOMMU, present_settings
+from .._discovery.vfio import INTERRUPTS, NOIOMMU, present_settings
 from .._discovery.virtual_functions import AUTOPROBE, NUMVFS, autoprobes, numvfs
 from .._model.device import Identity
+from .._model.policy import VfioSettings
 from .._system.kmod import Kmod, canonical_name
 from .._system.sysfs import KernelRefusedError, Sysfs
 
@@ -89,12 +90,17 @@ def is_loaded(sysfs: Sysfs, module: str) -> bool:
 
 
 def reload(
-    sysfs: Sysfs, kmod: Kmod, module: str, parameters: Mapping[str, str], noiommu: bool | None
+    sysfs: Sysfs, kmod: Kmod, module: str, parameters: Mapping[str, str], kept: VfioSettings
 ) -> None:
-    """Load ``module`` with other parameters; ``noiommu`` is the setting of vfio that stays."""
+    """Load ``module`` with other parameters; ``kept`` has settings of other modules that stay."""
     if is_loaded(sysfs, module):
         kmod.unload(module)
     kmod.load(module, parameters)
     # vfio itself can go with the module that used it last, and is then loaded as configured.
-    if noiommu is not None and present_settings(sysfs).unsafe_noiommu != noiommu:
-        sysfs.write(NOIOMMU, "Y" if noiommu else "N")
+    present = present_settings(sysfs)
+    for path, value, now in (
+        (NOIOMMU, kept.unsafe_noiommu, present.unsafe_noiommu),
+        (INTERRUPTS, kept.unsafe_interrupts, present.unsafe_interrupts),
+    ):
+        if value is not None and now is not None and now != value:
+            sysfs.write(path, "Y" if value else "N")

@@ -31,7 +31,7 @@ from .._system.files import FileChange
 from .._system.host import Host
 
 if TYPE_CHECKING:
-    from .._boot.rollout_backup import RolloutPlan
+    from .._boot.rollout_backup import RolloutPlan, RolloutStatus
     from .planned_numvfs import PlannedNumVfs
 
 
@@ -40,7 +40,8 @@ class Desired(NamedTuple):
 
     ``request`` has those entries alone that are for this board and of which nothing is wrong.
     ``skipped`` are sentences on entries for other boards, ``contents`` are our boot files as they
-    are, and ``records`` the file that a rollout writes for its way back.
+    are, ``records`` the files that a rollout writes for its way back, and ``rollout`` the one that
+    can be rolled back after this run.
     """
 
     request: Request
@@ -49,10 +50,22 @@ class Desired(NamedTuple):
     contents: Mapping[str, str | None]
     skipped: Sequence[str]
     records: Sequence[FileChange]
+    rollout: RolloutStatus | None = None
 
 
-def find_desired(host: Host, request: Request, problems: Problems) -> Desired | None:
-    """Return what the request means here; None if the rollout that it is part of left nothing here.
+class ListKept(NamedTuple):
+    """A host whose list stays, because the rollout did not change it or only ends.
+
+    ``records`` and ``rollout`` are those of :class:`Desired`.
+    """
+
+    last_applied: LastApplied
+    records: Sequence[FileChange]
+    rollout: RolloutStatus | None
+
+
+def find_desired(host: Host, request: Request, problems: Problems) -> Desired | ListKept:
+    """Return what the request means here.
 
     ``problems`` collects what does not keep the rest from being inspected.
     """
@@ -64,17 +77,19 @@ def find_desired(host: Host, request: Request, problems: Problems) -> Desired | 
     earlier = LastApplied([], {})
     with problems.collecting():
         earlier = last_applied.parse_header(contents.get(last_applied.RULES))
-    records: list[FileChange] = []
+    records: Sequence[FileChange] = ()
+    rollout: RolloutStatus | None = None
     if request.rollout is not None:
         rolled = _part_of_rollout(host, request, earlier)
-        if rolled is None:
-            return None
+        rollout = rolled.status
+        if rolled.request is None:
+            return ListKept(earlier, rolled.records, rollout)
         # What was kept can have come here on the disk of another board.
         request, skipped_of_kept = _for_this_board(host, rolled.request, problems)
         skipped += skipped_of_kept
-        records = [rolled.record]
+        records = rolled.records
     request, claimed = _claim(host, request, earlier, problems)
-    return Desired(request, claimed, earlier, contents, skipped, records)
+    return Desired(request, claimed, earlier, contents, skipped, records, rollout)
 
 
 def _for_this_board(host: Host, request: Request, problems: Problems) -> tuple[Request, list[str]]:
@@ -93,14 +108,17 @@ def _for_this_board(host: Host, request: Request, problems: Problems) -> tuple[R
     return request, skipped
 
 
-def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> RolloutPlan | None:
+def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> RolloutPlan:
     # Here, because a run that is part of none has not to load it.
     from .._boot.rollout_backup import (  # noqa: PLC0415
         PREVIOUS,
+        UNFINISHED,
+        RolloutFiles,
         part,
     )
 
-    return part(request, earlier, host.files.read_own(PREVIOUS))
+    files = RolloutFiles(host.files.read_own(PREVIOUS), host.files.read_own(UNFINISHED))
+    return part(request, earlier, files)
 
 
 def _claim(
@@ -137,7 +155,8 @@ def _claim_present(
     """As :func:`_claim`, of the devices that are there."""
     selectors = [entry.selector for entry in request.entries]
     before = [entry.selector._replace(required=False, expect=None) for entry in earlier.entries]
-    devices = snapshot(host.sysfs, {selector.field for selector in selectors + before})
+    fields = {field for selector in selectors + before for field in selector.fields}
+    devices = snapshot(host.sysfs, fields)
     numvfs: PlannedNumVfs | None = None
     if any(entry.sriov_numvfs is not None for entry in (*request.entries, *earlier.entries)):
         # Here, because few lists have virtual functions.

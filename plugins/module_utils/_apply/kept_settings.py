@@ -6,31 +6,62 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 from .._boot import modprobe_d
 from .._boot.last_applied import MODPROBE, LastApplied
+from .._discovery.devices import with_all_ids
 from .._discovery.vfio import NOIOMMU_GROUP, present_settings
-from .._model.buses import RESETTING
-from .._model.policy import VFIO
+from .._model.buses import BUSES, RESETTING, is_vfio_driver
+from .._model.device import Identity
+from .._model.policy import CONTAINER_MODULE, VFIO, VfioSettings
 from .._model.request import Request
 from .._model.steps import DevicePlan, HostStep, HostStepKind
 from .._system.host import Host
 from .._system.sysfs import Sysfs
 
-_PARAMETER = "vfio.enable_unsafe_noiommu_mode"
-_STAYS = "%s stays Y: %%s" % _PARAMETER
+_GROUPS = "kernel/iommu_groups"
 
 
-class Noiommu(NamedTuple):
-    """What becomes of ``unsafe_noiommu``.
+class Unsafe(NamedTuple):
+    """What becomes of the settings by which VFIO accepts more than the kernel finds safe.
 
-    ``before`` is what it was before a list turned it on, as far as that has to be remembered;
-    ``kept`` is why it stays on though nothing here asks for it.
+    ``before`` is what they were before a list turned them on, as far as that has to be remembered;
+    ``kept`` is why one stays on though nothing here asks for it.
     """
 
-    before: bool | None = None
+    before: VfioSettings = VfioSettings()
     steps: Sequence[HostStep] = ()
+    kept: Sequence[str] = ()
+
+
+class _Setting(NamedTuple):
+    """One of these settings, by its ``option``.
+
+    ``users`` returns devices that need it, as "bus/name", and ``use`` is what they are.
+    """
+
+    option: str
+    parameter: str
+    set_by: HostStepKind
+    restored_by: HostStepKind
+    users: Callable[[Host], list[str]]
+    use: str
+
+    def of(self, settings: VfioSettings) -> bool | None:
+        """Return its value in ``settings``."""
+        value: bool | None = getattr(settings, self.option)
+        return value
+
+    def stays(self, why: str) -> str:
+        return "%s stays Y: %s" % (self.parameter, why)
+
+
+class _Outcome(NamedTuple):
+    """The same as Unsafe, of one setting."""
+
+    before: bool | None = None
+    step: HostStep | None = None
     kept: str | None = None
 
 
@@ -50,80 +81,154 @@ def reset_kept(host: Host, request: Request, last_applied: LastApplied) -> str |
     )
 
 
-def noiommu(
+def unsafe_settings(
     host: Host,
     request: Request,
     plans: Sequence[DevicePlan],
     steps: Sequence[HostStep],
     last_applied: LastApplied,
-) -> Noiommu:
-    """Turn the setting off if a list turned it on, none does now, and no device needs it.
+) -> Unsafe:
+    """Turn settings off that a list turned on, if none does now and no device needs them.
 
     ``steps`` are those of the host that ``plans`` need.
     """
-    if not request.is_whole_list:
-        return _of_release(host, request, plans)
-    is_wanted = bool(request.entries) and request.settings.unsafe_noiommu is True
+    outcomes = {
+        setting.option: _of_list(host, request, plans, steps, last_applied, setting)
+        if request.is_whole_list
+        else _of_release(host, request, plans, setting)
+        for setting in _SETTINGS
+    }
+    return Unsafe(
+        VfioSettings(**{option: outcome.before for option, outcome in outcomes.items()}),
+        [outcome.step for outcome in outcomes.values() if outcome.step],
+        [outcome.kept for outcome in outcomes.values() if outcome.kept],
+    )
+
+
+def _of_list(
+    host: Host,
+    request: Request,
+    plans: Sequence[DevicePlan],
+    steps: Sequence[HostStep],
+    last_applied: LastApplied,
+    setting: _Setting,
+) -> _Outcome:
+    is_wanted = bool(request.entries) and setting.of(request.settings) is True
     if is_wanted:
-        return Noiommu(_before(host, last_applied))
-    before = last_applied.noiommu_before
-    is_ours = before is not None or last_applied.options.settings.unsafe_noiommu is True
+        return _Outcome(_before(host, last_applied, setting))
+    before = setting.of(last_applied.before)
+    is_ours = before is not None or setting.of(last_applied.options.settings) is True
     if not is_ours or not request.runtime:
-        return Noiommu(before)
-    is_set = any(step.kind is HostStepKind.SET_NOIOMMU for step in steps)
-    if is_set or not present_settings(host.sysfs).unsafe_noiommu:
-        return Noiommu()
+        return _Outcome(before)
+    is_set = any(step.kind is setting.set_by for step in steps)
+    if is_set or not setting.of(present_settings(host.sysfs)):
+        return _Outcome()
     if before is None:
-        return Noiommu(kept=_STAYS % "its previous value is unknown")
+        return _Outcome(kept=setting.stays("its previous value is unknown"))
     if before:
-        why = "it was Y before a list with `unsafe_noiommu: true` was applied"
-        return Noiommu(before, kept=_STAYS % why)
-    return _turned_off(host.sysfs, plans, before)
+        why = "it was Y before a list with `%s: true` was applied" % setting.option
+        return _Outcome(before, kept=setting.stays(why))
+    return _turned_off(host, plans, before, setting)
 
 
-def _of_release(host: Host, request: Request, plans: Sequence[DevicePlan]) -> Noiommu:
+def _of_release(
+    host: Host, request: Request, plans: Sequence[DevicePlan], setting: _Setting
+) -> _Outcome:
     """For a module that remembers nothing of what it turned on."""
     releases = any(plan.policy.release_of and plan.policy.release_of.kind == VFIO for plan in plans)
-    if not releases or not present_settings(host.sysfs).unsafe_noiommu:
-        return Noiommu()
-    if request.settings.unsafe_noiommu is False:
-        return _turned_off(host.sysfs, plans, None)
-    why = "its previous value is unknown. Set `unsafe_noiommu: false` to turn it off"
-    return Noiommu(kept=_STAYS % why)
+    if not releases or not setting.of(present_settings(host.sysfs)):
+        return _Outcome()
+    if setting.of(request.settings) is False:
+        return _turned_off(host, plans, None, setting)
+    why = "its previous value is unknown. Set `%s: false` to turn it off" % setting.option
+    return _Outcome(kept=setting.stays(why))
 
 
-def _turned_off(sysfs: Sysfs, plans: Sequence[DevicePlan], before: bool | None) -> Noiommu:
-    users = _users(sysfs, plans)
+def _turned_off(
+    host: Host, plans: Sequence[DevicePlan], before: bool | None, setting: _Setting
+) -> _Outcome:
+    leaving = {plan.device.name_on_bus for plan in plans if not plan.is_for_vfio}
+    users = [device for device in setting.users(host) if device not in leaving]
     if users:
         verb = "is" if len(users) == 1 else "are"
-        why = "%s %s bound to VFIO without an IOMMU" % (", ".join(users), verb)
-        return Noiommu(before, kept=_STAYS % why)
-    return Noiommu(steps=[HostStep(HostStepKind.RESTORE_NOIOMMU, "N")])
+        why = "%s %s %s" % (", ".join(users), verb, setting.use)
+        return _Outcome(before, kept=setting.stays(why))
+    return _Outcome(step=HostStep(setting.restored_by, "N"))
 
 
-def _users(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[str]:
-    """Return devices bound to VFIO without an IOMMU, as "bus/name", but those that leave it."""
-    leaving = {plan.device.name_on_bus for plan in plans if not plan.is_for_vfio}
-    users = []
-    for group in sysfs.names("kernel/iommu_groups"):
-        directory = "kernel/iommu_groups/%s" % group
-        if sysfs.read(directory + "/name") == NOIOMMU_GROUP:
-            for name in sysfs.names(directory + "/devices"):
-                bus = sysfs.link_name("%s/devices/%s/subsystem" % (directory, name))
-                users.append("%s/%s" % (bus, name))
-    return [device for device in users if device not in leaving]
-
-
-def _before(host: Host, last_applied: LastApplied) -> bool | None:
+def _before(host: Host, last_applied: LastApplied, setting: _Setting) -> bool | None:
     """Return the setting before the list that turned it on, or None if it is unknown."""
-    if (
-        last_applied.noiommu_before is not None
-        or last_applied.options.settings.unsafe_noiommu is True
-    ):
-        return last_applied.noiommu_before
-    present = present_settings(host.sysfs).unsafe_noiommu
+    recorded = setting.of(last_applied.before)
+    if recorded is not None or setting.of(last_applied.options.settings) is True:
+        return recorded
+    present = setting.of(present_settings(host.sysfs))
     if present is not None:
         return present
-    # What vfio is loaded with, but for this collection.
-    value = modprobe_d.value_at_boot(modprobe_d.lines(host.files, MODPROBE), _PARAMETER)
+    # What its module is loaded with, but for this collection.
+    lines = modprobe_d.lines(host.files, MODPROBE)
+    value = modprobe_d.value_at_boot(lines, setting.parameter)
     return value is not None and modprobe_d.is_true(value) is True
+
+
+def _without_iommu(host: Host) -> list[str]:
+    """Return devices bound to VFIO without an IOMMU."""
+    sysfs = host.sysfs
+    return [
+        "%s/%s" % (sysfs.link_name(path + "/subsystem"), path.rpartition("/")[2])
+        for group in sysfs.names(_GROUPS)
+        if _is_noiommu(sysfs, group)
+        for path in _members(sysfs, group)
+    ]
+
+
+def _not_isolated(host: Host) -> list[str]:
+    """Return devices bound to VFIO, with an IOMMU, whose interrupts may not be isolated."""
+    # Here, because nearly all runs have nothing to turn off.
+    from .._discovery.isolation import (  # noqa: PLC0415
+        Isolation,
+    )
+
+    sysfs = host.sysfs
+    isolation = Isolation(sysfs, host.files)
+    bound = [
+        Identity(bus, path.rpartition("/")[2])
+        for group in sysfs.names(_GROUPS)
+        if not _is_noiommu(sysfs, group)
+        for path in _members(sysfs, group)
+        for bus in [sysfs.link_name(path + "/subsystem")]
+        if bus in BUSES and is_vfio_driver(sysfs.link_name(path + "/driver"), bus)
+    ]
+    return [
+        device.name_on_bus
+        for device in bound
+        if isolation.of_group(with_all_ids(sysfs, device)) is not True
+    ]
+
+
+def _is_noiommu(sysfs: Sysfs, group: str) -> bool:
+    return sysfs.read("%s/%s/name" % (_GROUPS, group)) == NOIOMMU_GROUP
+
+
+def _members(sysfs: Sysfs, group: str) -> list[str]:
+    directory = "%s/%s/devices" % (_GROUPS, group)
+    return ["%s/%s" % (directory, name) for name in sysfs.names(directory)]
+
+
+_SETTINGS = (
+    _Setting(
+        "unsafe_noiommu",
+        "vfio.enable_unsafe_noiommu_mode",
+        HostStepKind.SET_NOIOMMU,
+        HostStepKind.RESTORE_NOIOMMU,
+        _without_iommu,
+        "bound to VFIO without an IOMMU",
+    ),
+    _Setting(
+        "unsafe_interrupts",
+        CONTAINER_MODULE + ".allow_unsafe_interrupts",
+        HostStepKind.SET_INTERRUPTS,
+        HostStepKind.RESTORE_INTERRUPTS,
+        _not_isolated,
+        "bound to VFIO, with interrupts that may not be isolated",
+    ),
+)

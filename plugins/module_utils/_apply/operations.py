@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Container, Mapping, NamedTuple, Sequence
 
 from .._discovery.devices import state, sysfs_dir
-from .._discovery.vfio import NOIOMMU, present_settings
+from .._discovery.vfio import INTERRUPTS, NOIOMMU, present_settings
 from .._discovery.virtual_functions import autoprobes, numvfs, present
 from .._errors import PolicyError
 from .._in_use.checker import Usage
@@ -383,6 +383,7 @@ class ModuleReload(Operation):
         "module": fields.vfio_module,
         "reset_required": fields.switch,
         "noiommu": fields.or_null(fields.boolean),
+        "interrupts": fields.or_null(fields.boolean),
     }
     is_of_modules = True
 
@@ -391,21 +392,22 @@ class ModuleReload(Operation):
     ) -> None:
         super().__init__("module " + module)
         self._module = module
-        self._reset_required = bool(before.reset_required)
-        self._noiommu = before.unsafe_noiommu
+        self._before = before._replace(reset_required=bool(before.reset_required))
         self._parameters = parameters or {}
 
     @property
     def values(self) -> dict[str, Any]:
         return {
             "module": self._module,
-            "reset_required": _flag(self._reset_required),
-            "noiommu": self._noiommu,
+            "reset_required": _flag(self._before.reset_required),
+            "noiommu": self._before.unsafe_noiommu,
+            "interrupts": self._before.unsafe_interrupts,
         }
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> ModuleReload:
-        settings = VfioSettings(values["reset_required"] == "Y", values["noiommu"])
+        reset_required = values["reset_required"] == "Y"
+        settings = VfioSettings(reset_required, values["noiommu"], values["interrupts"])
         return cls(values["module"], settings)
 
     def apply(self, host: Host) -> None:
@@ -418,24 +420,30 @@ class ModuleReload(Operation):
     def undo(self, context: UndoContext) -> None:
         host = context.host
         now = present_settings(host.sysfs)
-        is_as_before = now == VfioSettings(self._reset_required, self._noiommu)
-        if is_as_before and bindings.is_loaded(host.sysfs, self._module):
+        if now == self._before and bindings.is_loaded(host.sysfs, self._module):
             return
-        self._reload(host, {"reset_required": _flag(self._reset_required)})
+        self._reload(host, {"reset_required": _flag(self._before.reset_required)})
 
     def _reload(self, host: Host, parameters: Mapping[str, str]) -> None:
-        bindings.reload(host.sysfs, host.kmod, self._module, parameters, self._noiommu)
+        bindings.reload(host.sysfs, host.kmod, self._module, parameters, self._before)
 
 
-class NoiommuSwitch(Operation):
-    """The parameter of vfio that lets devices be opened without an IOMMU; ``before`` is Y or N."""
+class ParameterSwitch(Operation):
+    """A parameter of VFIO that can be set while its module is loaded; ``before`` is Y or N.
 
-    kind = "noiommu"
+    ``path`` is its file, ``option`` the field of VfioSettings, ``kernel_option`` what the kernel
+    needs for it.
+    """
+
+    path: ClassVar[str]
+    option: ClassVar[str]
+    kernel_option: ClassVar[str]
     record_fields: ClassVar = {"value": fields.switch}
     is_of_modules = True
 
     def __init__(self, before: str) -> None:
-        super().__init__("vfio.enable_unsafe_noiommu_mode")
+        parts = self.path.split("/")
+        super().__init__("%s.%s" % (parts[1], parts[-1]))
         self._before = before
 
     @property
@@ -443,22 +451,41 @@ class NoiommuSwitch(Operation):
         return {"value": self._before}
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> NoiommuSwitch:
+    def from_values(cls, values: Mapping[str, Any]) -> ParameterSwitch:
         return cls(values["value"])
 
-    @staticmethod
-    def apply(sysfs: Sysfs, value: str) -> None:
+    @classmethod
+    def apply(cls, sysfs: Sysfs, value: str) -> None:
         """Set the parameter."""
         try:
-            sysfs.write(NOIOMMU, value)
+            sysfs.write(cls.path, value)
         except KernelRefusedError as error:
             raise PolicyError(
-                "`unsafe_noiommu` cannot be set: %s. Use a kernel with CONFIG_VFIO_NOIOMMU" % error
+                "`%s` cannot be set: %s. Use a kernel with %s"
+                % (cls.option, error, cls.kernel_option)
             ) from None
 
     def undo(self, context: UndoContext) -> None:
-        if context.host.sysfs.read(NOIOMMU) not in (None, self._before):
-            context.host.sysfs.write(NOIOMMU, self._before)
+        if context.host.sysfs.read(self.path) not in (None, self._before):
+            context.host.sysfs.write(self.path, self._before)
+
+
+class NoiommuSwitch(ParameterSwitch):
+    """The parameter of vfio that lets devices be opened without an IOMMU."""
+
+    kind = "noiommu"
+    path = NOIOMMU
+    option = "unsafe_noiommu"
+    kernel_option = "CONFIG_VFIO_NOIOMMU"
+
+
+class InterruptsSwitch(ParameterSwitch):
+    """The parameter that lets containers have devices whose interrupts are not isolated."""
+
+    kind = "interrupts"
+    path = INTERRUPTS
+    option = "unsafe_interrupts"
+    kernel_option = "CONFIG_VFIO_IOMMU_TYPE1"
 
 
 class FileWrite(Operation):
@@ -596,6 +623,7 @@ OPERATIONS: Mapping[str, type[Operation]] = {
         ModuleLoad,
         ModuleReload,
         NoiommuSwitch,
+        InterruptsSwitch,
         FileWrite,
         NodeAccessChange,
         SymlinkChange,
@@ -657,5 +685,5 @@ def _device(values: Sequence[Any]) -> Identity:
     return Identity(bus, name, dt_path, tuple(compatible), acpi_path, acpi_hid)
 
 
-def _flag(value: bool) -> str:
+def _flag(value: bool | None) -> str:
     return "Y" if value else "N"

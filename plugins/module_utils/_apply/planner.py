@@ -23,7 +23,7 @@ from .._system.files import FileChange, Files
 from .._system.host import Host
 from . import symlinks
 from .desired_state import Desired
-from .kept_settings import Noiommu, noiommu
+from .kept_settings import unsafe_settings
 
 
 class Plan(NamedTuple):
@@ -39,8 +39,8 @@ class Plan(NamedTuple):
     records: Sequence[FileChange]
     # Why the links that are wanted cannot be made.
     link_conflicts: Sequence[Problem]
-    # Why VFIO still opens devices without an IOMMU.
-    noiommu_kept: str | None
+    # Why VFIO still accepts what a list made it accept.
+    unsafe_kept: Sequence[str]
 
     @property
     def request(self) -> Request:
@@ -86,12 +86,12 @@ def make_plan(host: Host, desired: Desired) -> Plan:
     claims = desired.claimed.claims if request.runtime else []
     links = _plan_symlinks(host, request, claims, plan_devices(host, desired, claims))
     steps = links.steps + _host_steps(host, request, links.plans)
-    unsafe: Noiommu = noiommu(host, request, links.plans, steps, last_applied)
+    unsafe = unsafe_settings(host, request, links.plans, steps, last_applied)
     changes = boot_files.plan_boot_files(
         host,
         request,
         links.plans,
-        last_applied._replace(noiommu_before=unsafe.before),
+        last_applied._replace(before=unsafe.before),
         desired.contents,
         desired.claimed,
     )

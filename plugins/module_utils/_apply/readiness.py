@@ -25,14 +25,21 @@ from .._discovery.vfio import (
     NO_GROUP,
     NO_RESET,
     NOIOMMU,
-    NOIOMMU_GROUP,
     NOIOMMU_PARAMETER,
     is_built_in,
+    is_in_noiommu_group,
     present_settings,
 )
 from .._model.buses import BUSES, RESETTING, is_vfio_driver
 from .._model.device import Identity
-from .._model.policy import DEFAULT, NO_AUTOBIND, VFIO_PARAMETERS, VfioSettings
+from .._model.policy import (
+    CONTAINER_MODULE,
+    DEFAULT,
+    NO_AUTOBIND,
+    VFIO_DEFAULTS,
+    VFIO_PARAMETERS,
+    VfioSettings,
+)
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Obstacle, Problem, StepKind
 from .._system.files import KERNEL_COMMAND_LINE, Files
 from .._system.kmod import Kmod
@@ -48,7 +55,7 @@ UNSIGNED_MODULE = "unsigned_module"
 BRIDGE = "bridge"
 OTHER_UNIT = "other_unit"
 
-_RESET_REQUIRED, _NOIOMMU_MODE = VFIO_PARAMETERS
+_RESET_REQUIRED, _NOIOMMU_MODE, UNSAFE_INTERRUPTS = VFIO_PARAMETERS
 
 # drivers/vfio/platform/reset.
 _IN_KERNEL_RESETS = ("calxeda,hb-xgmac", "amd,xgbe-seattle-v1a", "brcm,iproc-flexrm-mbox")
@@ -81,6 +88,10 @@ _NO_RESET_AT_BOOT = (
     "%s has no reset function, and the next boot requires one, because nothing sets %s=0 for it. "
     "If the device may be used without a reset, set `reset_required: false`"
 )
+_NO_CONTAINER_MODULE = (
+    "`unsafe_interrupts` cannot be set: %s. Use a kernel with CONFIG_VFIO_IOMMU_TYPE1, or omit "
+    "`unsafe_interrupts` if user space opens devices through iommufd"
+)
 _NO_IOMMU_AT_BOOT = (
     "%s has no IOMMU, and the next boot requires one, because nothing sets %s=1 for it. If the "
     "device may access all memory of the host, set `unsafe_noiommu: true`; otherwise remove it "
@@ -108,6 +119,7 @@ def unreadiness(
     problems += _unsigned(sysfs, kmod, working, steps)
     problems += _reload(sysfs, steps, plans) if is_whole else []
     problems += map(Problem, _without_noiommu(sysfs, kmod, steps, wanted))
+    problems += map(Problem, _without_container_module(sysfs, kmod, steps))
     problems += _unready(sysfs, kmod, _bound_anew(plans, steps), wanted)
     return problems + _unsafe(sysfs, plans, wanted)
 
@@ -328,21 +340,21 @@ def _unready(
     """Return why VFIO will refuse devices."""
     problems = _without_firmware_id(given)
     problems += _no_units(sysfs, given)
-    why_no_group = {
-        device: reason for device in given for reason in [_why_no_group(sysfs, device)] if reason
+    without_group = {
+        device: reason for device in given for reason in [why_no_group(sysfs, device)] if reason
     }
-    if why_no_group and not will_have_noiommu(sysfs, kmod, wanted):
+    if without_group and not will_have_noiommu(sysfs, kmod, wanted):
         problems += [
             Problem(
                 NO_GROUP % (device.label, why),
                 device,
                 obstacle=Obstacle(NO_IOMMU_GROUP, "no IOMMU group"),
             )
-            for device, why in why_no_group.items()
+            for device, why in without_group.items()
         ]
     if _will_require_reset(sysfs, kmod, wanted):
         problems += [
-            Problem(NO_RESET % (device.label, device.compatible[0]), device)
+            Problem(NO_RESET % (device.label, device.reset_compatible), device)
             for device in given
             if has_no_reset(kmod, device)
         ]
@@ -377,7 +389,7 @@ def _no_units(sysfs: Sysfs, given: Sequence[Identity]) -> list[Problem]:
     return problems
 
 
-def _why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
+def why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
     """Why the device surely has no IOMMU group, as a clause; before Linux 7 one with an IOMMU has
     its group from its first probe on.
     """
@@ -397,7 +409,7 @@ def _why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
 
 
 def _will_require_reset(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
-    return _will_be_on(sysfs, kmod, wanted, _RESET_REQUIRED, default="Y")
+    return will_be_on(sysfs, kmod, wanted, _RESET_REQUIRED)
 
 
 def has_no_reset(kmod: Kmod, device: Identity) -> bool:
@@ -405,10 +417,10 @@ def has_no_reset(kmod: Kmod, device: Identity) -> bool:
 
     With ACPI only the kernel knows whether there is a method _RST; some drivers never ask.
     """
-    if not BUSES[device.bus].vfio_resets or not device.compatible:
+    asked = device.reset_compatible
+    if not BUSES[device.bus].vfio_resets or asked is None:
         return False
     # A module that is built in need not be among modprobe's aliases.
-    asked = device.compatible[0]
     return asked not in _IN_KERNEL_RESETS and not kmod.resolve("vfio-reset:" + asked)
 
 
@@ -424,12 +436,8 @@ def _unsafe(sysfs: Sysfs, plans: Sequence[DevicePlan], wanted: VfioSettings) -> 
             plan.device,
         )
         for plan in plans
-        if plan.is_for_vfio and _is_in_noiommu_group(sysfs, plan.device)
+        if plan.is_for_vfio and is_in_noiommu_group(sysfs, plan.device)
     ]
-
-
-def _is_in_noiommu_group(sysfs: Sysfs, device: Identity) -> bool:
-    return sysfs.read(sysfs_dir(device) + "/iommu_group/name") == NOIOMMU_GROUP
 
 
 def unready_at_boot(
@@ -444,39 +452,38 @@ def unready_at_boot(
     A parameter that nothing sets then may be set now: an earlier list leaves it, or somebody set it
     at a terminal. ``foreign`` are the lines of others in modprobe.d.
     """
-
-    def is_set(parameter: str, default: str) -> bool:
-        read = foreign
-        # Options of modprobe.d are for modules.
-        if is_built_in(sysfs, parameter.partition(".")[0]):
-            read = [line for line in foreign if line.location == KERNEL_COMMAND_LINE]
-        value = value_at_boot(read, parameter)
-        return is_true(default if value is None else value) is True
-
     problems = _without_firmware_id(for_vfio)
     problems += _no_units(sysfs, for_vfio)
-    if wanted.reset_required is None and is_set(_RESET_REQUIRED, "Y"):
+    if wanted.reset_required is None and is_set_at_boot(sysfs, foreign, _RESET_REQUIRED):
         problems += [
             Problem(_NO_RESET_AT_BOOT % (device.label, _RESET_REQUIRED), device)
             for device in for_vfio
             if has_no_reset(kmod, device)
         ]
-    if wanted.unsafe_noiommu is None and not is_set(_NOIOMMU_MODE, "N"):
+    if wanted.unsafe_noiommu is None and not is_set_at_boot(sysfs, foreign, _NOIOMMU_MODE):
         problems += [
             Problem(_NO_IOMMU_AT_BOOT % (device.label, _NOIOMMU_MODE), device)
             for device in for_vfio
-            if _is_in_noiommu_group(sysfs, device) or _why_no_group(sysfs, device)
+            if is_in_noiommu_group(sysfs, device) or why_no_group(sysfs, device)
         ]
     return problems
 
 
+def is_set_at_boot(sysfs: Sysfs, foreign: Sequence[Line], parameter: str) -> bool:
+    """Return whether a parameter of VFIO_PARAMETERS is on at boot, but for this collection."""
+    read = foreign
+    # Options of modprobe.d are for modules.
+    if is_built_in(sysfs, parameter.partition(".")[0]):
+        read = [line for line in foreign if line.location == KERNEL_COMMAND_LINE]
+    value = value_at_boot(read, parameter)
+    return is_true(VFIO_DEFAULTS[parameter] if value is None else value) is True
+
+
 def will_have_noiommu(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings) -> bool:
-    return _will_be_on(sysfs, kmod, wanted, _NOIOMMU_MODE, default="N")
+    return will_be_on(sysfs, kmod, wanted, _NOIOMMU_MODE)
 
 
-def _will_be_on(
-    sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings, parameter: str, *, default: str
-) -> bool:
+def will_be_on(sysfs: Sysfs, kmod: Kmod, wanted: VfioSettings, parameter: str) -> bool:
     """Return whether a parameter of VFIO_PARAMETERS is on once the module that has it is loaded."""
     option = VFIO_PARAMETERS[parameter]
     for settings in (wanted, present_settings(sysfs)):
@@ -485,7 +492,7 @@ def _will_be_on(
             return value
     module, _dot, name = parameter.partition(".")
     loaded = kmod.parameter(module, name)
-    return is_true(default if loaded is None else loaded) is True
+    return is_true(VFIO_DEFAULTS[parameter] if loaded is None else loaded) is True
 
 
 def _without_noiommu(
@@ -503,6 +510,15 @@ def _without_noiommu(
         "`unsafe_noiommu` cannot be set: vfio of this kernel (%s) has no parameter %s. Use a "
         "kernel with CONFIG_VFIO_NOIOMMU" % (os.uname().release, NOIOMMU_PARAMETER)
     ]
+
+
+def _without_container_module(sysfs: Sysfs, kmod: Kmod, steps: Sequence[HostStep]) -> list[str]:
+    """Return whether the kernel has no module for containers, whose parameter is to be set."""
+    asked = HostStep(HostStepKind.SET_INTERRUPTS, "Y")
+    if asked not in steps or sysfs.exists("module/" + CONTAINER_MODULE):
+        return []
+    why = kmod.why_missing(CONTAINER_MODULE)
+    return [_NO_CONTAINER_MODULE % why] if why else []
 
 
 def supports_noiommu(sysfs: Sysfs, kmod: Kmod) -> bool | None:

@@ -10,8 +10,8 @@ import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
+from .._boot import last_applied
 from .._boot.boot_files import Initramfs
-from .._discovery.vfio import is_resettable
 from .._errors import PolicyError, Problems
 from .._in_use.checker import Usage
 from .._in_use.kinds import refusal
@@ -22,12 +22,13 @@ from .._model.steps import DevicePlan, HostStep, Step
 from .._system.files import FileChange
 from .._system.host import Host
 from . import symlinks
-from .desired_state import find_desired
+from .desired_state import ListKept, find_desired
 from .kept_settings import reset_kept
 from .planner import Plan, make_plan
 from .run_lock import RunLock
 
 if TYPE_CHECKING:
+    from .._boot.rollout_backup import RolloutStatus
     from .._discovery.builtin_drivers import EarlyBinding
 
 
@@ -61,10 +62,13 @@ class Outcome(NamedTuple):
     # Problems of this host that do not prevent what was asked for.
     warnings: Sequence[str] = ()
     # Why settings of VFIO stay as a list made them.
-    noiommu_kept: str | None = None
+    unsafe_kept: Sequence[str] = ()
     reset_kept: str | None = None
     # What cannot be seen from here of the machine that is to boot.
     not_checked: Sequence[str] = ()
+    # The digest of the list that is applied after it, and the rollout that can be rolled back.
+    policy_digest: str | None = None
+    rollout: RolloutStatus | None = None
 
     @property
     def is_changed(self) -> bool:
@@ -102,15 +106,17 @@ def _reconcile(
     problems = Problems()
     with problems.ending():
         desired = find_desired(host, request, problems)
-        plan = make_plan(host, desired) if desired else None
-    if plan is None:
+    if isinstance(desired, ListKept):
         problems.end()
-        return Outcome([], [], [])
+        return _keep_list(host, desired, check_mode=check_mode)
+    with problems.ending():
+        plan = make_plan(host, desired)
     if not plan.may_be_refused:
         problems.end()
         return _outcome(host, plan)
     # The boundary: a run that finds nothing to do, as nearly all do, loads nothing of this.
     from . import (  # noqa: PLC0415
+        notices,
         preflight,
         transaction,
     )
@@ -120,6 +126,7 @@ def _reconcile(
         problems.end()
     early = preflight.find_early_bindings(host, plan)
     after: dict[Identity, State] = {}
+    logged: Sequence[str] = ()
     if plan.is_needed and not check_mode:
 
         def refusals(device_plan: DevicePlan) -> list[str]:
@@ -135,8 +142,13 @@ def _reconcile(
             "group" in plan.request.allow,
             plan.desired.claimed.numvfs if plan.request.runtime else {},
         )
-        after = transaction.Transaction(host, lock.journal, changes, refusals).run()
-    return _outcome(host, plan, after, early)
+        run = transaction.Transaction(host, lock.journal, changes, refusals)
+        after, logged = run.run(), run.deprecations
+    outcome = _outcome(host, plan, after, early)
+    if not plan.is_needed:
+        return outcome
+    warnings = [*outcome.warnings, *notices.find_notices(host, plan, logged)]
+    return outcome._replace(warnings=warnings)
 
 
 def _announce(lock: RunLock) -> list[str]:
@@ -161,6 +173,23 @@ def _recover(host: Host, usage: Usage, lock: RunLock, request: Request) -> list[
     return recover(host, usage, lock.journal, request.allow)
 
 
+def _keep_list(host: Host, desired: ListKept, *, check_mode: bool) -> Outcome:
+    """Write what a rollout records, each file at once."""
+    for change in desired.records:
+        if change.is_needed and not check_mode:
+            host.files.write_atomic(change.path, change.after)
+    return Outcome(
+        [],
+        [],
+        [],
+        records=desired.records,
+        policy_digest=last_applied.digest(
+            desired.last_applied.entries, desired.last_applied.options
+        ),
+        rollout=desired.rollout,
+    )
+
+
 def _outcome(
     host: Host,
     plan: Plan,
@@ -181,21 +210,20 @@ def _outcome(
         early=early,
         records=plan.records,
         skipped=plan.desired.skipped,
-        warnings=[*changes.warnings, *_without_reset(host, plan)],
-        noiommu_kept=plan.noiommu_kept,
+        warnings=changes.warnings,
+        unsafe_kept=plan.unsafe_kept,
         reset_kept=reset_kept(host, request, plan.desired.last_applied),
         not_checked=_not_checked(host, request),
+        policy_digest=_policy_digest(plan),
+        rollout=plan.desired.rollout,
     )
 
 
-def _without_reset(host: Host, plan: Plan) -> list[str]:
-    """Return which PCI functions VFIO cannot reset between two users; one sentence each."""
-    created = plan.desired.claimed.created
-    return [
-        "The kernel cannot reset %s, so each user finds it as the last one left it" % device.label
-        for device in [bound.device for bound in plan.devices if bound.binds_to_vfio]
-        if device.pci_address and device not in created and not is_resettable(host.sysfs, device)
-    ]
+def _policy_digest(plan: Plan) -> str:
+    """Return the digest of the list that is applied after this plan."""
+    request, earlier = plan.request, plan.desired.last_applied
+    applied = request if request.is_whole_list and request.persistent else earlier
+    return last_applied.digest(applied.entries, applied.options)
 
 
 def _not_checked(host: Host, request: Request) -> list[str]:

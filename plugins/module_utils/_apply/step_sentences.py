@@ -16,6 +16,11 @@ _HOST = {
         "set vfio.enable_unsafe_noiommu_mode to %s, its value before `unsafe_noiommu: true` was "
         "applied"
     ),
+    HostStepKind.SET_INTERRUPTS: "set vfio_iommu_type1.allow_unsafe_interrupts to %s",
+    HostStepKind.RESTORE_INTERRUPTS: (
+        "set vfio_iommu_type1.allow_unsafe_interrupts to %s, its value before `unsafe_interrupts: "
+        "true` was applied"
+    ),
     HostStepKind.REMOVE_LINK: "remove the link %s",
 }
 _DEVICE = {

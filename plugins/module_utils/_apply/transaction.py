@@ -11,13 +11,13 @@ from types import MappingProxyType
 from typing import Callable, Mapping, NamedTuple, Sequence
 
 from .._discovery.devices import consumers, state, states, sysfs_dir, with_all_ids
-from .._discovery.vfio import present_settings, registered
+from .._discovery.vfio import INTERRUPTS, present_settings, registered
 from .._discovery.virtual_functions import autoprobes, numvfs
 from .._errors import PolicyError
 from .._model.buses import BUSES
 from .._model.claimed import NumVfs
 from .._model.device import Identity, State
-from .._model.policy import DEFAULT, NodeAccess, VfioSettings
+from .._model.policy import CONTAINER_MODULE, DEFAULT, NodeAccess, VfioSettings
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Step, StepKind
 from .._system.files import FileChange
 from .._system.host import Host
@@ -28,11 +28,13 @@ from .journal import Journal
 from .operations import (
     DeviceBinding,
     FileWrite,
+    InterruptsSwitch,
     ModuleLoad,
     ModuleReload,
     NodeAccessChange,
     NoiommuSwitch,
     Operation,
+    ParameterSwitch,
     SymlinkChange,
     VirtualFunctions,
 )
@@ -41,6 +43,14 @@ from .verification import verify, verify_again
 
 # What takes a device from one driver to another.
 _MOVES = (StepKind.LOAD_MODULE, StepKind.UNBIND, StepKind.BIND, StepKind.PROBE)
+_SWITCHES: Mapping[HostStepKind, type[ParameterSwitch]] = {
+    HostStepKind.SET_NOIOMMU: NoiommuSwitch,
+    HostStepKind.SET_INTERRUPTS: InterruptsSwitch,
+}
+_RESTORING: Mapping[HostStepKind, type[ParameterSwitch]] = {
+    HostStepKind.RESTORE_NOIOMMU: NoiommuSwitch,
+    HostStepKind.RESTORE_INTERRUPTS: InterruptsSwitch,
+}
 
 
 class ChangeSet(NamedTuple):
@@ -86,6 +96,8 @@ class Transaction:
         self._operations: list[Operation] = []
         self._files = [FileWrite(change) for change in changes.files]
         self._bindings: dict[Identity, DeviceBinding] = {}
+        # What the kernel logged of the end of what was used.
+        self.deprecations: Sequence[str] = ()
 
     def run(self) -> dict[Identity, State]:
         """Return the verified state of every device that was changed.
@@ -97,6 +109,7 @@ class Transaction:
             self._stage()
             after = self._apply()
             self._journal.discard()
+            self.deprecations = self._host.log.about("DEPRECATION")
             return after
         except PolicyError as error:
             raise PolicyError([*error.problems, self._roll_back()]) from None
@@ -131,7 +144,7 @@ class Transaction:
                 self._perform(plan, StepKind.SET_OVERRIDE)
         self._settings_before = present_settings(self._host.sysfs)
         for step in self._changes.host_steps:
-            if step.kind is not HostStepKind.RESTORE_NOIOMMU:
+            if step.kind not in _RESTORING:
                 self._prepare(step)
         after = self._set_numbers(working)
         for plan in working:
@@ -141,8 +154,8 @@ class Transaction:
         after = self._move([plan for plan in moved if plan.device not in after], after)
         self._probe_created()
         for step in self._changes.host_steps:
-            if step.kind is HostStepKind.RESTORE_NOIOMMU:
-                self._set_noiommu(step.value)
+            if step.kind in _RESTORING:
+                self._switch(_RESTORING[step.kind], step.value)
         for write in self._files:
             self._record(write)
             write.apply()
@@ -279,8 +292,13 @@ class Transaction:
                 )
         elif step.kind is HostStepKind.RELOAD_MODULE:
             self._reload(step.value, step.parameters)
-        elif step.kind is HostStepKind.SET_NOIOMMU:
-            self._set_noiommu(step.value)
+        elif step.kind is HostStepKind.SET_INTERRUPTS and not self._has_container_module():
+            # Nothing has loaded it, so that there is nothing to turn off.
+            if step.value == "Y":
+                self._load(CONTAINER_MODULE, {})
+                self._switch(InterruptsSwitch, step.value)
+        elif step.kind in _SWITCHES:
+            self._switch(_SWITCHES[step.kind], step.value)
         elif step.kind is HostStepKind.REMOVE_LINK:
             self._set_links({step.value: None})
 
@@ -298,13 +316,16 @@ class Transaction:
             if plan.driver == module:
                 bindings.bind(self._host.sysfs, plan.device, module)
 
-    def _set_noiommu(self, value: str) -> None:
-        before = self._settings_before.unsafe_noiommu
-        if present_settings(self._host.sysfs).unsafe_noiommu is (value == "Y"):
+    def _has_container_module(self) -> bool:
+        return self._host.sysfs.exists(INTERRUPTS)
+
+    def _switch(self, switch: type[ParameterSwitch], value: str) -> None:
+        before: bool | None = getattr(self._settings_before, switch.option)
+        if getattr(present_settings(self._host.sysfs), switch.option) is (value == "Y"):
             return
         if before is not None:
-            self._record(NoiommuSwitch("Y" if before else "N"))
-        NoiommuSwitch.apply(self._host.sysfs, value)
+            self._record(switch("Y" if before else "N"))
+        switch.apply(self._host.sysfs, value)
 
     def _set_node_access(self, device: Identity, after: State) -> None:
         access = self._changes.access

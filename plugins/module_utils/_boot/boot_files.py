@@ -8,24 +8,33 @@ from __future__ import annotations
 
 from typing import Mapping, NamedTuple, Sequence
 
-from .._discovery.devices import reference_path, states
+from .._discovery.devices import reference_path, states, sysfs_dir
 from .._discovery.driver_names import misnamed
-from .._discovery.vfio import is_built_in
+from .._discovery.vfio import is_built_in, is_in_noiommu_group
 from .._errors import PolicyError
 from .._model.buses import BUSES, VFIO_DRIVERS
 from .._model.claimed import Claimed
 from .._model.device import Identity
 from .._model.plan import is_native, is_settled, is_still_applied, override_of
-from .._model.policy import ALWAYS, DEFAULT, NEVER, VFIO, Claim
+from .._model.policy import (
+    ALWAYS,
+    CONTAINER_MODULE,
+    DEFAULT,
+    NEVER,
+    VFIO,
+    VFIO_DEFAULTS,
+    Claim,
+)
 from .._model.policy_list import Entry
 from .._model.request import Request
 from .._model.selector import Selector
 from .._model.steps import DevicePlan, Problem
 from .._system import kmod
-from .._system.files import FileChange, Files
+from .._system.files import KERNEL_COMMAND_LINE, FileChange, Files
 from .._system.host import Host
 from . import (
     driverctl,
+    foreign_node_access,
     foreign_udev,
     in_sync,
     initramfs,
@@ -34,7 +43,20 @@ from . import (
     modprobe_d,
 )
 from .last_applied import BootPlan, LastApplied
+from .matched_devices import matched_devices
 
+_NO_CONTAINERS = (
+    "%s, so vfio_iommu_type1 is not loaded at boot, and user space cannot open devices through a "
+    "container (ENODEV). Remove that line or parameter, unless all programs use iommufd"
+)
+_BUILT_IN = (
+    "%s is built into this kernel, so modprobe.d does not set its parameters at boot. Add %s=%d to "
+    "the kernel command line"
+)
+_ONLY_LATER = (
+    "The list applies when the root file system is mounted, not in the initramfs. %s. Then set "
+    "`initramfs: never`"
+)
 _WAITS = "The last-applied configuration of armfleet.vfio.host_policy waits for the next boot.\n"
 
 
@@ -105,16 +127,26 @@ def plan_boot_files(
     ]
     stored_overrides = _claimed_by_driverctl(host, claims)
     if request.takes_over:
-        files += [kept.removal for kept in stored_overrides.values()]
-    else:
-        conflicts += [
-            Problem(kept.conflict(device), device) for device, kept in stored_overrides.items()
-        ]
-    conflicts += _conflicting_rules(host, claims)
-    conflicts += map(Problem, _module_conflicts(host, request, boot_plan))
+        files += [kept.removal for kept in stored_overrides.values() if kept.removal]
+    conflicts += [
+        Problem(kept.conflict(device), device)
+        for device, kept in stored_overrides.items()
+        if not kept.ignored and not (request.takes_over and kept.removal)
+    ]
+    rule_conflicts, rule_warnings = _judge_rules(host, claims, request)
+    conflicts += rule_conflicts
+    known = _foreign_lines(host, request)
+    conflicts += map(Problem, _module_conflicts(host, boot_plan, known))
     conflicts += [] if request.runtime else _misnamed(host, claims)
-    if request.initramfs == ALWAYS and request.entries:
-        conflicts += map(Problem, _no_initramfs(tool))
+    of_images = initramfs.ForeignProblems()
+    if request.initramfs != NEVER and request.entries:
+        image_contents = initramfs.ImageContents(
+            in_sync.early_files(rendered),
+            boot_plan.initramfs_modules or _image_modules(host, claims, boot_plan),
+        )
+        is_changed = any(change.is_needed for change in files)
+        of_images = _image_problems(host, request, tool, image_contents, is_changed=is_changed)
+    conflicts += map(Problem, of_images.conflicts)
     needs_boot = not request.runtime and (
         bool(claimed.numvfs) or _needs_boot(host, claims, previous, claimed)
     )
@@ -131,15 +163,34 @@ def plan_boot_files(
         needs_boot,
         rebuild,
         [waiting, *_outdated(host, rebuild, files)],
-        list(in_sync.unsafe_directories(host.files, written).values()),
+        [
+            *in_sync.unsafe_directories(host.files, written).values(),
+            *rule_warnings,
+            *of_images.warnings,
+            *_without_containers(host, claims, boot_plan, known),
+            *(_built_in(host, boot_plan, known) if request.runtime else ()),
+        ],
     )
 
 
-def _no_initramfs(tool: initramfs.InitramfsTool | None) -> list[str]:
-    """Return why the list cannot be brought into an initramfs."""
+def _image_problems(
+    host: Host,
+    request: Request,
+    tool: initramfs.InitramfsTool | None,
+    contents: initramfs.ImageContents,
+    *,
+    is_changed: bool,
+) -> initramfs.ForeignProblems:
+    """Return why the list cannot be brought into an initramfs, or not by this collection."""
+    is_required = request.initramfs == ALWAYS
     if tool is None:
-        return [initramfs.NO_TOOL]
-    return [] if tool.can_rebuild else [tool.image_required]
+        if is_required:
+            return initramfs.ForeignProblems([initramfs.no_tool(host.files, contents)])
+        manually = initramfs.foreign_tool(host.files, contents) if is_changed else None
+        return initramfs.ForeignProblems((), [_ONLY_LATER % manually] if manually else [])
+    if is_required and not tool.can_rebuild:
+        return initramfs.ForeignProblems([tool.image_required])
+    return tool.foreign_problems(contents)
 
 
 def _outdated(host: Host, rebuild: Initramfs, files: Sequence[FileChange]) -> list[FileChange]:
@@ -161,19 +212,23 @@ def accepting(change: FileChange, kinds: Sequence[str]) -> FileChange:
 def _with_initramfs(
     host: Host, tool: initramfs.InitramfsTool, claims: Sequence[Claim], boot_plan: BootPlan
 ) -> BootPlan:
-    names = initramfs.modules(
-        host.files,
-        boot_plan.vfio_drivers,
-        [
-            claim.device.compatible[0]
-            for claim in claims
-            if claim.policy.kind == VFIO and claim.device.compatible[:1]
-        ],
-        boot_plan.modules.values(),
-    )
+    names = _image_modules(host, claims, boot_plan)
     if not names and tool.includes_boot_files:
         return boot_plan
     return boot_plan._replace(initramfs_tool=tool.name, initramfs_modules=names)
+
+
+def _image_modules(host: Host, claims: Sequence[Claim], boot_plan: BootPlan) -> list[str]:
+    return initramfs.modules(
+        host.files,
+        boot_plan.vfio_drivers,
+        [
+            claim.device.reset_compatible
+            for claim in claims
+            if claim.policy.kind == VFIO and claim.device.reset_compatible
+        ],
+        boot_plan.modules.values(),
+    )
 
 
 def _initramfs_of(
@@ -231,15 +286,60 @@ def _boot_plan(
         _pinned_modules(host, request.entries),
         request.options,
         aliases,
-        noiommu_before=previous.noiommu_before,
+        before=previous.before,
         variants=claimed.variants,
         numvfs_before=recorded.numvfs_before,
         pci_ids=recorded.pci_ids,
+        matched=list(map(matched_devices, claimed.matches)),
     )
     return plan, problems
 
 
-def _module_conflicts(host: Host, request: Request, boot_plan: BootPlan) -> list[str]:
+def _foreign_lines(host: Host, request: Request) -> list[modprobe_d.Line]:
+    if not request.entries:
+        return []
+    return modprobe_d.lines(host.files, last_applied.MODPROBE, is_running=request.runtime)
+
+
+def _without_containers(
+    host: Host,
+    claims: Sequence[Claim],
+    boot_plan: BootPlan,
+    known: Sequence[modprobe_d.Line],
+) -> list[str]:
+    """Return foreign configuration by which VFIO's containers have no module for an IOMMU."""
+    lines = modprobe_d.blocking_containers(known, is_vfio_built_in=is_built_in(host.sysfs, "vfio"))
+    if not lines or is_built_in(host.sysfs, CONTAINER_MODULE):
+        return []
+    accepts_noiommu = boot_plan.options.settings.unsafe_noiommu
+    has_users = any(
+        not is_in_noiommu_group(host.sysfs, claim.device)
+        and not (
+            accepts_noiommu and host.sysfs.link(sysfs_dir(claim.device) + "/iommu_group") is None
+        )
+        for claim in claims
+        if claim.policy.kind == VFIO
+    )
+    return [_NO_CONTAINERS % line.label for line in lines] if has_users else []
+
+
+def _built_in(host: Host, boot_plan: BootPlan, known: Sequence[modprobe_d.Line]) -> list[str]:
+    """Return which settings of the list modprobe.d cannot bring to the next boot."""
+    sentences = []
+    wanted = kmod_conf.parameters(boot_plan.options.settings) if boot_plan.vfio_drivers else {}
+    for parameter, value in wanted.items():
+        module = parameter.partition(".")[0]
+        if is_built_in(host.sysfs, module):
+            lines = [line for line in known if line.location == KERNEL_COMMAND_LINE]
+            given = modprobe_d.value_at_boot(lines, parameter)
+            if modprobe_d.is_true(given or VFIO_DEFAULTS[parameter]) is not value:
+                sentences.append(_BUILT_IN % (module, parameter, value))
+    return sentences
+
+
+def _module_conflicts(
+    host: Host, boot_plan: BootPlan, known: Sequence[modprobe_d.Line]
+) -> list[str]:
     """Return foreign configuration that blocks the modules of the list at the next boot."""
     if not boot_plan.entries:
         return []
@@ -248,7 +348,6 @@ def _module_conflicts(host: Host, request: Request, boot_plan: BootPlan) -> list
         module for module in modules if not is_built_in(host.sysfs, kmod.canonical_name(module))
     ]
     wanted = modprobe_d.Requirements(loadable, kmod_conf.parameters(boot_plan.options.settings))
-    known = modprobe_d.lines(host.files, last_applied.MODPROBE, is_running=request.runtime)
     return modprobe_d.find_conflicts(known, wanted)
 
 
@@ -259,18 +358,29 @@ def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity,
     return {device: stored for device, stored in pairs if stored}
 
 
-def _conflicting_rules(host: Host, claims: Sequence[Claim]) -> list[Problem]:
-    """Return which rules of others set another override on devices that the list claims."""
-    rules = foreign_udev.rules(host.files, last_applied.RULES) if claims else []
-    problems = []
-    for claim in claims if rules else []:
+def _judge_rules(
+    host: Host, claims: Sequence[Claim], request: Request
+) -> tuple[list[Problem], list[str]]:
+    """Return which foreign rules oppose the list, and warnings of those that may."""
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    if not claims:
+        return problems, warnings
+    rules = foreign_udev.rules(host.files, last_applied.RULES)
+    for claim in claims if rules else ():
         wanted = override_of(claim.policy, claim.device.bus)
-        problems += [
-            Problem(rule.conflict(claim.device, wanted), claim.device)
-            for rule in foreign_udev.of_device(claim.device, rules)
-            if rule.driver_override != wanted
-        ]
-    return problems
+        for rule in foreign_udev.of_device(host.sysfs, claim.device, rules):
+            if not rule.opposes(wanted):
+                continue
+            if rule.is_sure:
+                problems.append(Problem(rule.conflict(claim.device, wanted), claim.device))
+            else:
+                warnings.append(rule.warning(claim.device, wanted))
+    access = request.options.access
+    if access:
+        devices = [claim.device for claim in claims if claim.policy.kind == VFIO]
+        warnings += foreign_node_access.warnings(host.sysfs, rules, devices, access)
+    return problems, warnings
 
 
 def _misnamed(host: Host, claims: Sequence[Claim]) -> list[Problem]:

@@ -16,7 +16,7 @@ from .._discovery.vfio import is_built_in, modalias, native
 from .._model.buses import is_vfio_driver
 from .._model.device import Identity, Native, State
 from .._model.plan import override_of
-from .._model.policy import DEFAULT, NO_AUTOBIND, NO_DRIVER, VFIO
+from .._model.policy import CONTAINER_MODULE, DEFAULT, NO_AUTOBIND, NO_DRIVER, VFIO
 from .._model.policy_list import Entry
 from .._system.host import Host
 from .._system.kmod import canonical_name
@@ -62,10 +62,20 @@ class _Claimed(NamedTuple):
 
 
 class ForeignConfig(NamedTuple):
-    """What driverctl has stored of a device, and the entry of a list that says the same."""
+    """What driverctl has stored of a device, and the entry of a list that says the same.
+
+    ``entry`` is None if that is no driver's name; ``ignored`` is why driverctl does not set it at
+    boot, as a clause.
+    """
 
     path: str
-    entry: Entry
+    entry: Entry | None
+    ignored: str | None = None
+
+    @property
+    def clears(self) -> bool:
+        """Whether driverctl clears the override, so that the native driver gets the device."""
+        return self.entry is not None and self.entry.policy.kind == DEFAULT
 
 
 class OverrideSources(NamedTuple):
@@ -94,7 +104,7 @@ class OverrideSources(NamedTuple):
     @property
     def stored(self) -> Binding | None:
         """What driverctl sets."""
-        return self._asked(self.foreign.entry) if self.foreign else None
+        return self._asked(self.foreign.entry) if self.foreign and self.foreign.entry else None
 
     def source_of(self, override: str) -> str:
         """Return what sets that override, as a clause."""
@@ -191,11 +201,30 @@ class BootForecast:
     def _after_add(
         self, device: Identity, state: State, match: Match | None, sources: OverrideSources
     ) -> BootState:
-        if sources.foreign and sources.stored:
-            reason = "driverctl sets it after all rules (%s)" % sources.foreign.path
+        foreign, ignored = sources.foreign, self._why_ignored(sources)
+        if foreign and foreign.clears and not ignored:
+            cleared = self._by_itself(device, state, match)
+            reason = "driverctl clears its override after all rules (%s); %s"
+            return cleared._replace(reason=reason % (foreign.path, cleared.reason))
+        if foreign and sources.stored and not ignored:
+            reason = "driverctl sets it after all rules (%s)" % foreign.path
             return BootState(sources.stored, reason)
         by_rules = after_rules(sources, self._by_list(device, sources), self._by_rule)
-        return by_rules or self._by_itself(device, state, match)
+        outcome = by_rules or self._by_itself(device, state, match)
+        if foreign:
+            reason = "%s; driverctl does not apply %s: %s"
+            outcome = outcome._replace(reason=reason % (outcome.reason, foreign.path, ignored))
+        return outcome
+
+    def _why_ignored(self, sources: OverrideSources) -> str | None:
+        """Return why driverctl does not set what it has stored, as a clause; None if it does."""
+        if sources.foreign is None or sources.foreign.ignored:
+            return sources.foreign and sources.foreign.ignored
+        override = sources.stored.driver_override if sources.stored else None
+        # set_override of driverctl goes by modules, whatever the driver's name.
+        if override in (None, NO_DRIVER) or self._host.sysfs.exists("module/%s" % override):
+            return None
+        return self._host.kmod.why_missing(str(override))
 
     def lines(
         self, device: Identity, state: State, match: Match | None, sources: OverrideSources
@@ -207,6 +236,8 @@ class BootForecast:
             modules.update(map(canonical_name, self._claimants(device)))
         if sources.desired:
             modules |= with_needs(self._needed(device, sources.desired))
+            if is_vfio_driver(sources.desired.driver, device.bus):
+                modules.add(CONTAINER_MODULE)
         return [line for line in self._lines if line.module in modules]
 
     def _claimants(self, device: Identity) -> list[str]:
@@ -342,7 +373,7 @@ def after_rules(
     Ours bind the device at once, so that an override that is set after them leaves it there.
     ``by_rule`` tells what a foreign rule makes of a device of a bus that no list claims.
     """
-    plain = [rule for rule in sources.on_add if rule.driver_override]
+    plain = [rule for rule in sources.on_add if rule.sure_override]
     earlier = [rule for rule in plain if not rule.is_after_ours or ours is None]
     outcome = by_rule(sources.bus, earlier[-1]) if earlier else None
     if ours is None:
@@ -353,22 +384,35 @@ def after_rules(
         )
     else:
         outcome = ours
-    for rule in plain:
+    for rule in sources.on_add:
         if rule.is_after_ours:
-            outcome = _with_override(outcome, rule, "afterwards")
+            outcome = _with_rule(outcome, rule, "afterwards")
     return outcome
 
 
 def after_bind(sources: OverrideSources, outcome: BootState) -> BootState:
     """Return the result of foreign rules on a bound device, which our rules do not change."""
-    for rule in sources.on_bind:
-        if outcome.binding.driver and rule.driver_override:
-            outcome = _with_override(outcome, rule, "when the device is bound")
+    is_bound = outcome.binding.driver is not None
+    for rule in sources.on_bind if is_bound else ():
+        outcome = _with_rule(outcome, rule, "when the device is bound")
+    if outcome.binding.driver is None:
+        return outcome
+    for rule in sources.on_add:
+        if rule.unbinds and sources.desired is None:
+            # Its driver may be bound only after this event.
+            reason = "%s; the rule %s unbinds it if it is bound by then" % (
+                outcome.reason,
+                rule.location,
+            )
+            return BootState(_NOTHING, reason, is_known=False)
     return outcome
 
 
-def _with_override(outcome: BootState, rule: Rule, when: str) -> BootState:
-    if rule.driver_override == outcome.binding.driver_override:
+def _with_rule(outcome: BootState, rule: Rule, when: str) -> BootState:
+    if rule.unbinds and outcome.binding.driver:
+        reason = "%s; the rule %s unbinds it %s" % (outcome.reason, rule.location, when)
+        return BootState(outcome.binding._replace(driver=None), reason)
+    if rule.sure_override in (None, outcome.binding.driver_override):
         return outcome
     binding = outcome.binding._replace(driver_override=rule.driver_override)
     reason = "%s; the rule %s sets its override %s" % (outcome.reason, rule.location, when)

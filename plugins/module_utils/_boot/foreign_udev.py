@@ -2,243 +2,424 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which udev rules of others set the override of a device, and in what order. Reads only.
+"""What foreign udev rules do to the driver of a device, and in what order. Reads only.
 
-Files come in the order of their names, whichever directory they are in, and ours is one of them. A
-rule that a GOTO jumps over is left out where all that the GOTO asks for is known. What earlier
-rules made of a property is not followed.
+Files come in the order of their names, whichever directory they are in, and ours is one of them.
+Only files are read that have words for binding drivers, themselves or in a script or a unit that
+they start, and those that set a property that the former ask for.
 """
 
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
-from typing import Iterator, Mapping, NamedTuple, Sequence
+from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._model.device import Identity
+from .._model.policy import NO_DRIVER
 from .._system.files import Files
-
-_DIRECTORIES = (
-    "/etc/udev/rules.d",
-    "/run/udev/rules.d",
-    "/usr/local/lib/udev/rules.d",
-    "/usr/lib/udev/rules.d",
-    "/lib/udev/rules.d",
+from .._system.sysfs import Sysfs
+from . import foreign_rule_files, udev_syntax
+from .foreign_rule_files import RuleText
+from .udev_device import ListedDevice, UdevDevice
+from .udev_effects import (
+    BIND,
+    OVERRIDE,
+    UNBIND,
+    Commands,
+    Effect,
+    Target,
+    attribute_paths,
+    is_binding_attribute,
+    of_attribute,
+    of_write,
 )
-_ATTRIBUTE = "driver_override"
-# Properties that a device has by its node alone; what is not known of it, it does not have.
-_OF_NODE = ("OF_FULLNAME", "OF_NAME", "OF_COMPATIBLE_")
-_DEVICE_KEYS = ("SUBSYSTEM", "KERNEL")
-_TOKEN = re.compile(r'([A-Z_]+)(?:\{([^}]*)\})?\s*(==|!=|\+=|-=|:=|=)\s*[ei]?"((?:[^"\\]|\\.)*)"')
-# As people write it: RUN+="/bin/sh -c 'echo vfio-platform > /sys/…/driver_override'".
-_ECHO = re.compile(r"echo\s+(?:-n\s+)?[\\\"']*([\w.+-]+)[\\\"']*\s*>[^;&|]*driver_override")
-# [SUBSYSTEM/KERNEL] stands for another device than the event's.
-_OTHER_DEVICE = re.compile(r"\[([^/\]]+)/([^\]]+)\]/?" + _ATTRIBUTE)
-
+from .udev_event import ADD, CHANGE, Event, Host
+from .udev_event import BIND as BIND_EVENT
+from .udev_syntax import Line, Token
 
 # When a rule acts. What RUN names is started after all rules.
-_BEFORE_OURS, _AFTER_OURS, _AFTER_ALL = range(3)
-# A rule starts these, and does not go on where they fail.
+BEFORE_OURS, AFTER_OURS, AFTER_ALL = range(3)
+_WANTS = "SYSTEMD_WANTS"
+# Attributes that bind drivers, as they stand in a file of rules.
+_ATTRIBUTES = re.compile(r"driver_override|(?:un)?bind\s*\}")
+_COMMAND = re.compile(
+    r'(?:RUN|PROGRAM|IMPORT)\s*(?:\{program\})?\s*[!+:=]=?\s*[ei]{0,2}"((?:[^"\\]|\\.)*)'
+)
+_UNITS = re.compile(r'\{SYSTEMD_WANTS\}\s*[+:]?=\s*[ei]{0,2}"([^"]*)')
+_ASKED = re.compile(r"(?:ENV|\$env|%E)\s*\{([^}]*)\}")
+_SET = re.compile(r"\bENV\s*\{([^}]*)\}\s*[+:]?=(?!=)")
+_TAGS_UNIT = re.compile(r'\bTAG\s*[+:]?=\s*"systemd"')
 _STARTED = ("PROGRAM", "IMPORT")
-
-# What is known of a device and its event, by key and attribute.
-Properties = Mapping["tuple[str, str]", str]
-
-
-class Match(NamedTuple):
-    """One condition of a rule."""
-
-    key: str
-    attribute: str
-    operator: str
-    pattern: str
-
-    def is_met(self, known: Properties) -> bool | None:
-        """Return whether the device meets it; None if that is not known."""
-        value = known.get((self.key, self.attribute))
-        if value is None:
-            if not self.attribute.startswith(_OF_NODE):
-                return None
-            value = ""
-        return _is_alike(value, self.pattern) == (self.operator == "==")
+_EVENTS = (ADD, BIND_EVENT, CHANGE)
+# architecture_to_string in src/basic/architecture.c of systemd.
+_ARCHITECTURES = {"aarch64": "arm64", "aarch64_be": "arm64-be", "x86_64": "x86-64", "armv7l": "arm"}
+_ACTS = {
+    (OVERRIDE, True): "sets its driver_override",
+    (OVERRIDE, False): "may set its driver_override",
+    (UNBIND, True): "unbinds it from its driver",
+    (UNBIND, False): "may unbind it from its driver",
+    (BIND, True): "binds it to a driver",
+    (BIND, False): "may bind it to a driver",
+}
 
 
 class Rule(NamedTuple):
-    """A rule of somebody that sets an override.
+    """A foreign rule that sets the override of a device, or unbinds or binds it.
 
-    ``driver_override`` is None if what it sets is not the same for every device.
+    ``driver_override`` is None if what it sets is not known, or if it sets none. If it is not
+    ``is_sure``, the rule may do so: it depends on what is not known before the event.
     """
 
     location: str
-    matches: Sequence[Match]
     driver_override: str | None
     phase: int
+    kind: str = OVERRIDE
+    is_sure: bool = True
 
     @property
     def is_after_ours(self) -> bool:
         """Whether it acts after the rules of this collection."""
-        return self.phase > _BEFORE_OURS
+        return self.phase > BEFORE_OURS
 
-    def concerns(self, known: Properties) -> bool:
-        """Return whether it may set the override of this device.
+    @property
+    def sure_override(self) -> str | None:
+        """The override that the rule is known to set; None without one."""
+        return self.driver_override if self.is_sure else None
 
-        What is not known counts as met if something that names the device is.
+    @property
+    def unbinds(self) -> bool:
+        """Whether the rule is known to unbind the device."""
+        return self.kind == UNBIND and self.is_sure
+
+    @property
+    def act(self) -> str:
+        """What the rule does, as a clause about a device."""
+        return _ACTS[self.kind, self.is_sure]
+
+    def opposes(self, wanted: str | None) -> bool:
+        """Return whether the device would not be bound as a list requires, or might not be.
+
+        ``wanted`` is the override of the list. A device that has an override of the list cannot be
+        bound to another driver.
         """
-        is_named = is_open = False
-        for match in self.matches:
-            is_met = match.is_met(known)
-            if is_met is None:
-                is_open = is_open or match.key not in ("ACTION", "TEST")
-            elif not is_met:
-                return False
-            elif match.operator == "==" and match.key not in ("SUBSYSTEM", "ACTION"):
-                is_named = True
-        return is_named or not is_open
+        if self.kind == OVERRIDE:
+            return self.driver_override is None or self.driver_override != wanted
+        return self.kind == UNBIND and wanted not in (None, NO_DRIVER)
 
     def conflict(self, device: Identity, wanted: str | None) -> str:
         """Return why a list cannot have this device, and what can be done."""
+        act = self.act
+        if self.kind == OVERRIDE:
+            act = "sets %s" % (self.driver_override or "another")
         return (
             "%s has a conflicting udev rule: the list sets its driver_override to %s at each "
-            "boot, but %s sets %s. Remove that rule, or remove the device from the list"
-            % (device.label, wanted or "none set", self.location, self.driver_override or "another")
+            "boot, but %s %s. Remove that rule, or remove the device from the list"
+            % (device.label, wanted or "none set", self.location, act)
+        )
+
+    def warning(self, device: Identity, wanted: str | None) -> str:
+        """Return what the rule may do to a device of a list, and what can be done."""
+        return (
+            "%s may be changed by a foreign udev rule: the list sets its driver_override to %s at "
+            "each boot, and whether %s %s depends on what is not known before. Check that rule"
+            % (
+                device.label,
+                wanted or "none set",
+                self.location,
+                _ACTS[self.kind, True],
+            )
         )
 
 
-class _Line(NamedTuple):
-    """A line that sets overrides, jumps to a label, or has one."""
+class RuleFile(NamedTuple):
+    """The lines of a file that have to be followed.
 
-    matches: Sequence[Match]
-    rules: Sequence[Rule]
-    goto: str
-    label: str
-
-    def jumps(self, known: Properties) -> bool:
-        return bool(self.goto) and all(match.is_met(known) for match in self.matches)
-
-
-# The lines of a file, in their order.
-File = Sequence[_Line]
-
-
-def rules(files: Files, ours: str) -> list[File]:
-    """Return the files of others with rules that set an override, in the order of their names."""
-    parsed = []
-    for path in files.drop_in_files(_DIRECTORIES, ".rules", ours):
-        content = files.read_drop_in(path) or ""
-        if _ATTRIBUTE in content:
-            is_before = path.rpartition("/")[2] < ours.rpartition("/")[2]
-            parsed.append(_parsed(path, content, _BEFORE_OURS if is_before else _AFTER_OURS))
-    return parsed
-
-
-def of_device(device: Identity, known: Sequence[File], action: str | None = None) -> list[Rule]:
-    """Return the rules that may set the override of this device, in the order in which they do.
-
-    ``action`` is that of the event; None for any.
+    ``naming`` are those that can change a device at events of others, by its name.
     """
-    properties = _properties(device)
-    if action:
-        properties["ACTION", ""] = action
-    concerned = [
-        rule
-        for file in known
-        for line in _reached(file, properties)
-        for rule in line.rules
-        if rule.concerns(properties)
+
+    path: str
+    lines: Sequence[Line]
+    phase: int
+    naming: Sequence[Line] = ()
+
+
+class ForeignRules(NamedTuple):
+    """The foreign rules of a host; ``files`` are in the order in which udev reads them.
+
+    ``texts`` are all that udev reads, ``files`` those of them that matter for drivers.
+    """
+
+    host: Host
+    commands: Commands
+    files: Sequence[RuleFile]
+    texts: Sequence[RuleText]
+
+    def __bool__(self) -> bool:
+        return bool(self.files)
+
+
+def rules(files: Files, ours: str) -> ForeignRules:
+    """Return the foreign rules that may set an override, and what these depend on."""
+    texts = foreign_rule_files.read(files, ours)
+    commands = Commands(files)
+    relevant = _with_needed(texts, {text for text in texts if _can_bind(commands, text.content)})
+    parsed = [_with_naming(parsed_file(text), commands) for text in texts if text in relevant]
+    architecture = _architecture(files) if parsed else None
+    return ForeignRules(Host(files, architecture), commands, parsed, texts)
+
+
+def parsed_file(text: RuleText) -> RuleFile:
+    """Return the lines of a file."""
+    phase = BEFORE_OURS if text.is_before_ours else AFTER_OURS
+    return RuleFile(text.path, udev_syntax.parse(text.content).lines, phase)
+
+
+def _with_naming(file: RuleFile, commands: Commands) -> RuleFile:
+    naming = [
+        line for line in file.lines if any(_can_name(commands, token) for token in line.tokens)
     ]
-    return sorted(concerned, key=lambda rule: rule.phase)
+    return file._replace(naming=naming)
 
 
-def _reached(file: File, known: Properties) -> Iterator[_Line]:
-    label = ""
-    for line in file:
-        if label in ("", line.label):
-            label = line.goto if line.jumps(known) else ""
-            yield line
+def _can_name(commands: Commands, token: Token) -> bool:
+    if token.key == "ATTR" and not token.is_match:
+        return is_binding_attribute(token) and (token.attribute or "").startswith("[")
+    if token.key in ("RUN", *_STARTED) and token.attribute in (None, "program"):
+        return commands.can_bind(token.value)
+    return _is_wants(token)
 
 
-def _parsed(path: str, content: str, phase: int) -> File:
-    lines: list[_Line] = []
-    waiting = ""
-    for number, text in enumerate(_text.lines(content), 1):
-        line = waiting + _text.stripped(text)
-        waiting = line[:-1] if line.endswith("\\") else ""
-        if not waiting and not line.startswith("#"):
-            lines.append(_line("%s:%d" % (path, number), line, phase))
-    # udev drops a GOTO for which there is no LABEL further on.
-    labels: set[str] = set()
-    for number in reversed(range(len(lines))):
-        if lines[number].goto not in labels:
-            lines[number] = lines[number]._replace(goto="")
-        labels.add(lines[number].label)
-    return [line for line in lines if line.rules or line.goto or line.label]
+def _is_wants(token: Token) -> bool:
+    return token.key == "ENV" and token.attribute == _WANTS and not token.is_match
 
 
-def _line(location: str, text: str, phase: int) -> _Line:
-    tokens = _TOKEN.findall(text)
-    values = {key: value for key, _attribute, _operator, value in tokens}
-    matches = [Match(*token) for token in tokens if token[2] in ("==", "!=")]
-    rules_of_line = [
-        rule for token in tokens for rule in _rules_of_token(location, matches, token, phase)
-    ]
-    is_sure = values.keys().isdisjoint(_STARTED)
-    return _Line(
-        matches, rules_of_line, values.get("GOTO", "") if is_sure else "", values.get("LABEL", "")
+def names_set(texts: Iterable[RuleText]) -> set[str]:
+    """Return the properties that rules of these files set."""
+    return {name for text in texts for name in _SET.findall(text.content)}
+
+
+def _architecture(files: Files) -> str | None:
+    # Linux has it since 6.1, and refuses reads with a large buffer.
+    machine = _text.stripped(files.read_start("/proc/sys/kernel/arch") or "")
+    return _ARCHITECTURES.get(machine)
+
+
+def _can_bind(commands: Commands, content: str) -> bool:
+    if _ATTRIBUTES.search(content):
+        return True
+    # A rule can be continued on the next line.
+    joined = content.replace("\\\n", "")
+    return any(map(commands.can_bind, _COMMAND.findall(joined))) or any(
+        commands.can_unit_bind(_instance_of_any(unit))
+        for units in _UNITS.findall(joined)
+        for unit in _text.words(units)
     )
 
 
-def _rules_of_token(
-    location: str, matches: Sequence[Match], token: tuple[str, str, str, str], phase: int
+def _instance_of_any(unit: str) -> str:
+    return re.sub("@[^.]*", "@x", unit)
+
+
+def _with_needed(texts: Sequence[RuleText], relevant: set[RuleText]) -> set[RuleText]:
+    """Return the relevant files, and those that set a property or a tag for one of them."""
+    before = None
+    while relevant and relevant != before:
+        before = relevant
+        asked = {name for text in relevant for name in _ASKED.findall(text.content)}
+        # What the kernel sets is not set by rules, or means the same.
+        has_units = any(_WANTS in text.content for text in relevant)
+        relevant = relevant | {
+            text
+            for text in texts
+            if not asked.isdisjoint(_SET.findall(text.content))
+            or (has_units and _TAGS_UNIT.search(text.content))
+        }
+    return relevant
+
+
+def of_device(
+    sysfs: Sysfs, device: Identity, known: ForeignRules, action: str | None = None
 ) -> list[Rule]:
-    key, attribute, operator, value = token
-    if operator in ("==", "!="):
+    """Return the rules that may change the driver of this device, in the order in which they do.
+
+    ``action`` is that of the event; None for any.
+    """
+    if not known:
         return []
-    other_device = _OTHER_DEVICE.fullmatch(attribute)
-    if other_device:
-        other = [
-            Match(name, "", "==", text) for name, text in zip(_DEVICE_KEYS, other_device.groups())
-        ]
-        return [Rule(location, other, _plain(value), phase)]
-    if key == "ATTR" and attribute == _ATTRIBUTE:
-        return [Rule(location, matches, _plain(value), phase)]
-    if key in ("RUN", *_STARTED) and _ATTRIBUTE in value:
-        echoed = _ECHO.search(value)
-        late = _AFTER_ALL if key == "RUN" else phase
-        return [Rule(location, matches, echoed.group(1) if echoed else None, late)]
+    listed = ListedDevice(sysfs, device)
+    collected: dict[tuple[str, str, str | None], Rule] = {}
+    target = Target(listed, is_event=True)
+    for event_action in (action,) if action else _EVENTS:
+        for rule in _of_event(known, Event(known.host, listed, event_action), target):
+            _collect(collected, rule)
+    if action in (None, ADD):
+        for rule in _of_other_events(sysfs, known, listed):
+            _collect(collected, rule)
+    return sorted(collected.values(), key=lambda rule: rule.phase)
+
+
+def _collect(collected: dict[tuple[str, str, str | None], Rule], rule: Rule) -> None:
+    key = rule.location, rule.kind, rule.driver_override
+    before = collected.get(key)
+    if before is None or (rule.is_sure and not before.is_sure):
+        collected[key] = rule
+
+
+class _Started(NamedTuple):
+    """A command or a unit that is started after all rules."""
+
+    location: str
+    text: str
+    is_sure: bool
+
+
+def _of_event(known: ForeignRules, event: Event, target: Target) -> Iterator[Rule]:
+    """Yield what the rules do to the device at an event of itself or of another device."""
+    run: list[_Started] = []
+    units: list[_Started] = []
+    is_final = False
+    for file in known.files:
+        for applied in event.apply(file.lines):
+            location = "%s:%d" % (file.path, applied.line.number)
+            for token in applied.line.tokens:
+                if token.key == "RUN":
+                    if not is_final:
+                        run = _with_command(run, event, token, location, is_sure=applied.is_sure)
+                        is_final = applied.is_sure and token.operator == ":="
+                elif _is_wants(token):
+                    units = _with_units(units, event, token, location, is_sure=applied.is_sure)
+                else:
+                    effects = _at_once(known, event, target, token, is_sure=applied.is_sure)
+                    yield from _rules(location, effects, file.phase)
+    for command in run:
+        effects = known.commands.effects(target, command.text, is_sure=command.is_sure)
+        yield from _rules(command.location, effects, AFTER_ALL)
+    # systemd knows only devices with its tag: device_setup_unit in src/core/device.c.
+    for unit in units if event.tags.get("systemd", False) is not False else ():
+        effects = known.commands.unit_effects(target, unit.text)
+        yield from _rules(unit.location, effects, AFTER_ALL)
+
+
+def _rules(location: str, effects: Sequence[Effect], phase: int) -> Iterator[Rule]:
+    for effect in effects:
+        override = effect.value if effect.kind == OVERRIDE else None
+        yield Rule(location, override, phase, effect.kind, effect.is_sure)
+
+
+def _at_once(
+    known: ForeignRules, event: Event, target: Target, token: Token, *, is_sure: bool
+) -> list[Effect]:
+    """Return what a token does while the rules are read."""
+    if token.key == "ATTR" and not token.is_match and is_binding_attribute(token):
+        return of_attribute(event, target, token, is_sure=is_sure)
+    is_program = token.key == "PROGRAM" or (token.key, token.attribute) == ("IMPORT", "program")
+    if is_program and known.commands.can_bind(token.value):
+        text = event.expand(token.value)
+        is_known = text is not None
+        return known.commands.effects(
+            target, token.value if text is None else text, is_sure=is_sure and is_known
+        )
     return []
 
 
-def _plain(value: str) -> str | None:
-    """A value that is the same for every device."""
-    return None if "$" in value or "%" in value else _text.stripped(value)
+def _with_command(
+    run: Sequence[_Started], event: Event, token: Token, location: str, *, is_sure: bool
+) -> list[_Started]:
+    """Return the commands after ``RUN``: ``=`` replaces those before it."""
+    kept = list(run)
+    if token.operator != "+=":
+        kept = [] if is_sure else [command._replace(is_sure=False) for command in run]
+    if token.attribute == "builtin":
+        return kept
+    text = event.expand(token.value)
+    is_known = text is not None
+    command = _Started(location, token.value if text is None else text, is_sure and is_known)
+    return [*kept, command]
 
 
-def _is_alike(value: str, pattern: str) -> bool:
-    return any(fnmatchcase(value, alternative) for alternative in pattern.split("|"))
+def _with_units(
+    units: Sequence[_Started], event: Event, token: Token, location: str, *, is_sure: bool
+) -> list[_Started]:
+    """Return the units after ``SYSTEMD_WANTS``: ``=`` replaces those before it."""
+    text = event.expand(token.value)
+    names = _text.words(token.value if text is None else text)
+    kept = units if token.operator == "+=" or not is_sure else ()
+    return [*kept, *(_Started(location, name, is_sure=False) for name in names)]
 
 
-def _properties(device: Identity) -> dict[tuple[str, str], str]:
-    """Return what the rules can ask of the device, as far as it is known here."""
-    known = {
-        ("SUBSYSTEM", ""): device.bus,
-        ("KERNEL", ""): device.name,
-        ("ATTR", "firmware_node/path"): device.acpi_path or "",
-        ("ATTR", "firmware_node/hid"): device.acpi_hid or "",
+def _of_other_events(sysfs: Sysfs, known: ForeignRules, listed: ListedDevice) -> Iterator[Rule]:
+    """Yield what rules do to the device at events of other devices, by its name.
+
+    Where the other device is not named by its subsystem and name, it is not known whether the rule
+    applies.
+    """
+    target = Target(listed, is_event=False)
+    for file in known.files:
+        for line in file.naming:
+            location = "%s:%d" % (file.path, line.number)
+            effects = [effect for token in line.tokens for effect in _by_name(known, target, token)]
+            cause = _cause(sysfs, line) if effects else None
+            if cause is None:
+                unsure = [effect._replace(is_sure=False) for effect in effects]
+                yield from _rules(location, unsure, _phase(file, line))
+            elif cause.path != listed.path:
+                for action in _EVENTS:
+                    for rule in _of_event(known, Event(known.host, cause, action), target):
+                        if rule.location == location:
+                            yield rule
+
+
+def _phase(file: RuleFile, line: Line) -> int:
+    is_started = any(token.key in ("RUN", "ENV") and not token.is_match for token in line.tokens)
+    return AFTER_ALL if is_started else file.phase
+
+
+def _by_name(known: ForeignRules, target: Target, token: Token) -> list[Effect]:
+    """Return what a token does to the device by its name, whichever device the event is of."""
+    value = token.value
+    is_plain = "$" not in value and "%" not in value
+    if not _can_name(known.commands, token):
+        return []
+    if token.key == "ATTR":
+        paths = attribute_paths(target.device, token.attribute or "")
+        effects = [
+            of_write(target, path, value if is_plain else None, is_sure=False) for path in paths
+        ]
+        return [effect for effect in effects if effect]
+    if token.key != "ENV":
+        return known.commands.effects(target, value, is_sure=False)
+    return [
+        effect
+        for unit in _text.words(value)
+        for effect in known.commands.unit_effects(target, unit)
+    ]
+
+
+def _cause(sysfs: Sysfs, line: Line) -> UdevDevice | None:
+    """Return the device for whose events the line is meant, if it names one that is there."""
+    plain = {
+        token.key: token.value
+        for token in line.tokens
+        if token.operator == "==" and not set(token.value) & set("*?[|")
     }
-    if device.dt_path:
-        known["ENV", "OF_FULLNAME"] = device.dt_path
-        known["ENV", "OF_NAME"] = device.dt_path.rpartition("/")[2].partition("@")[0]
-    if device.pci_id:
-        # pci_uevent and the attributes in drivers/pci.
-        vendor, card, *subsystem = device.pci_id[-1].split(":")
-        known["ENV", "PCI_SLOT_NAME"] = device.name
-        known["ENV", "PCI_ID"] = ("%s:%s" % (vendor, card)).upper()
-        known["ENV", "PCI_SUBSYS_ID"] = ":".join(subsystem).upper()
-        known["ATTR", "vendor"] = "0x" + vendor
-        known["ATTR", "device"] = "0x" + card
-        for name, value in zip(("subsystem_vendor", "subsystem_device"), subsystem):
-            known["ATTR", name] = "0x" + value
-    for number, compatible in enumerate(device.compatible):
-        known["ENV", "OF_COMPATIBLE_%d" % number] = compatible
-    return known
+    subsystem, name = plain.get("SUBSYSTEM"), plain.get("KERNEL")
+    if not subsystem or not name:
+        return None
+    for directory in ("bus/%s/devices/%s", "class/%s/%s"):
+        path = directory % (subsystem, name.replace("/", "!"))
+        target = sysfs.link(path)
+        if target:
+            joined = "%s/%s" % (path.rpartition("/")[0], target)
+            return UdevDevice(sysfs, _plain_path(joined), subsystem, name)
+    return None
+
+
+def _plain_path(path: str) -> str:
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part:
+            parts.append(part)
+    return "/".join(parts)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from typing import Mapping, NamedTuple, Sequence
 
 from .._errors import PolicyError
 from .._system.files import Files, FileStatus, mode_of
@@ -29,10 +29,14 @@ class BootFile(NamedTuple):
 def render(plan: last_applied.BootPlan) -> dict[str, str | None]:
     """Return the content of each of PATHS; None if there shall be no file."""
     rendered = udev_rules.render(plan)
-    written = [path for path in (last_applied.RULES, last_applied.MODPROBE) if rendered[path]]
-    image_contents = initramfs.ImageContents(written, plan.initramfs_modules)
-    rendered.update(initramfs.render(plan.initramfs_tool, last_applied.MARK, image_contents))
+    contents = initramfs.ImageContents(early_files(rendered), plan.initramfs_modules)
+    rendered.update(initramfs.render(plan.initramfs_tool, last_applied.MARK, contents))
     return rendered
+
+
+def early_files(rendered: Mapping[str, str | None]) -> list[str]:
+    """Return those of the files that shall be there which an image has to contain."""
+    return [path for path in (last_applied.RULES, last_applied.MODPROBE) if rendered[path]]
 
 
 def is_lost(files: Files, path: str, content: str | None) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
@@ -21,6 +22,9 @@ from .._system.kmod import canonical_name
 _WITH_VFIO = "vfio_iommu_type1"
 _MODULES = "/lib/modules/"
 _DEPENDENCIES = "/modules.dep"
+
+UNIFIED = ".efi"
+_UNIFIED = ("/boot/EFI/Linux", "/boot/efi/EFI/Linux", "/efi/EFI/Linux")
 
 # There from a change of the boot files on until the images were rebuilt and checked.
 OUTDATED = "/var/lib/armfleet-vfio/initramfs-outdated"
@@ -44,6 +48,13 @@ class ImageContents(NamedTuple):
     modules: Sequence[str]
 
 
+class ForeignProblems(NamedTuple):
+    """Why images would lack something, and what else to know of it; one sentence each."""
+
+    conflicts: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
 class InitramfsTool:
     """A program that builds the initramfs images of a host, and the files of that host."""
 
@@ -54,7 +65,9 @@ class InitramfsTool:
     path: str
     # The command that lists the contents of an image, whose path follows.
     lister: Sequence[str]
-    # Where it puts the image of a %(kernel)s by default; %(machine)s is the machine ID.
+    # Whether that command takes a unified kernel image (UKI) as well.
+    lists_unified_images = False
+    # Where it puts the image of a %(kernel)s by default; %(token)s is that of kernel-install(8).
     images: Sequence[str]
     # Whether an image contains our boot files without being configured to.
     includes_boot_files: bool
@@ -102,6 +115,13 @@ class InitramfsTool:
     def configured_modules(cls, content: str) -> list[str]:
         """Return the modules that :meth:`content` was given."""
         raise NotImplementedError
+
+    def foreign_problems(
+        self,
+        contents: ImageContents,  # noqa: ARG002 - of a tool that others cannot keep it from
+    ) -> ForeignProblems:
+        """Return what of others' configuration keeps ``contents`` out of images."""
+        return ForeignProblems()
 
     def required_contents(self, boot_files: Sequence[str]) -> ImageContents:
         """Return what an image has to contain; ``boot_files`` are read early in the boot."""
@@ -175,18 +195,27 @@ class Dracut(InitramfsTool):
     programs = ("/usr/bin/dracut",)
     path = "/etc/dracut.conf.d/armfleet-vfio.conf"
     lister = ("/usr/bin/lsinitrd",)
+    lists_unified_images = True
     images = (
         "/boot/initramfs-%(kernel)s.img",
         "/lib/modules/%(kernel)s/initrd",
-        "/boot/%(machine)s/%(kernel)s/initrd",
-        "/boot/efi/%(machine)s/%(kernel)s/initrd",
-        "/efi/%(machine)s/%(kernel)s/initrd",
+        "/boot/%(token)s/%(kernel)s/initrd",
+        "/boot/efi/%(token)s/%(kernel)s/initrd",
+        "/efi/%(token)s/%(kernel)s/initrd",
     )
     includes_boot_files = False
 
     @functools.cached_property
     def command(self) -> list[str]:
         return ["/usr/bin/dracut", "--force", "--regenerate-all"]
+
+    def foreign_problems(self, contents: ImageContents) -> ForeignProblems:
+        # A host without dracut need not load it.
+        from . import dracut_conf  # noqa: PLC0415
+
+        return ForeignProblems(
+            *dracut_conf.problems(self._files, self.path, contents, self.kernels)
+        )
 
     @classmethod
     def content(cls, mark: str, contents: ImageContents) -> str | None:
@@ -202,6 +231,44 @@ class Dracut(InitramfsTool):
         return _arguments(content, "add_drivers+=")
 
 
+class ForeignTool(NamedTuple):
+    """What builds the initramfs of a host in a way in which this collection does not.
+
+    A host has it if one of ``signs`` exists. ``remedy`` is how to add %(files)s and %(modules)s
+    manually, as sentences.
+    """
+
+    label: str
+    signs: Sequence[str]
+    remedy: str
+
+
+# Its images come with its deployments, whatever tool is installed: ostree_is_booted in ostree's
+# src/libostree, and bootc, which deploys by ostree.
+OSTREE = ForeignTool(
+    "This host is managed by ostree (rpm-ostree, bootc), whose initramfs comes with its deployment",
+    ("/run/ostree-booted",),
+    "With bootc, add them to the image and run dracut when it is built; with rpm-ostree, run "
+    "'rpm-ostree initramfs-etc%(tracked)s' and 'rpm-ostree initramfs --enable "
+    '--arg=--add-drivers --arg="%(modules)s"\', and reboot',
+)
+FOREIGN_TOOLS = (
+    OSTREE,
+    ForeignTool(
+        "This host builds its initramfs with mkinitcpio, which this collection does not run",
+        ("/usr/bin/mkinitcpio", "/usr/sbin/mkinitcpio"),
+        "Write 'FILES+=(%(files)s)' and 'MODULES+=(%(modules)s)' to "
+        "/etc/mkinitcpio.conf.d/armfleet-vfio.conf, and run 'mkinitcpio -P'",
+    ),
+    ForeignTool(
+        "This host builds its initramfs with booster, whose images have no udev to run the rules",
+        ("/usr/bin/booster", "/usr/sbin/booster"),
+        "Keep the native drivers of the list out of its images with 'modules: -NAME' in "
+        "/etc/booster.yaml, and build them again",
+    ),
+)
+
+
 # Of several that are installed, the first is used.
 TOOLS: Sequence[type[InitramfsTool]] = (InitramfsTools, Dracut)
 PATHS = tuple(tool.path for tool in TOOLS)
@@ -209,18 +276,80 @@ PATHS = tuple(tool.path for tool in TOOLS)
 
 def detect(files: Files) -> InitramfsTool | None:
     """Return the tool that builds the initramfs of this host, or None if there is none."""
+    if _has(files, OSTREE):
+        return None
     return next((tool for tool in (kind(files) for kind in TOOLS) if tool.is_installed), None)
+
+
+def _has(files: Files, tool: ForeignTool) -> bool:
+    return any(files.version(path) for path in tool.signs)
+
+
+def foreign_tool(files: Files, contents: ImageContents) -> str | None:
+    """Return how to add ``contents`` to the images of a host without a tool of ours; None if there
+    is no other that is known.
+    """
+    for tool in FOREIGN_TOOLS:
+        if _has(files, tool):
+            named = {
+                "files": " ".join(contents.files),
+                "tracked": "".join(" --track=" + path for path in contents.files),
+                "modules": " ".join(contents.modules),
+            }
+            return "%s. %s" % (tool.label, tool.remedy % named)
+    return None
+
+
+def no_tool(files: Files, contents: ImageContents | None = None) -> str:
+    """Return why no image can be rebuilt on a host without a tool of ours, and what to do."""
+    of_list = contents or ImageContents(("RULES",), ("MODULES",))
+    manually = foreign_tool(files, of_list)
+    return "%s. Then set `initramfs: never`" % manually if manually else NO_TOOL
 
 
 def image_paths(files: Files, kernel: str) -> list[str]:
     """Return where an image of ``kernel`` can be; each tool can be set to another's path."""
-    machine = _text.stripped(files.read("/etc/machine-id") or "")
-    return [
-        image % {"kernel": kernel, "machine": machine}
+    tokens = _entry_tokens(files)
+    images = [
+        image % {"kernel": kernel, "token": token}
         for tool in TOOLS
         for image in tool.images
-        if machine or "%(machine)s" not in image
+        for token in tokens
     ]
+    return [*dict.fromkeys(images), *_unified_images(files, kernel)]
+
+
+def _entry_tokens(files: Files) -> list[str]:
+    """Return what the directories of kernels on a boot partition can be called: kernel-install(8).
+
+    dracut uses the machine ID, or "Default".
+    """
+    tokens = ["Default"]
+    for path in ("/etc/kernel/entry-token", "/etc/machine-id"):
+        token = _text.stripped(files.read_drop_in(path) or "")
+        if token and "/" not in token:
+            tokens.append(token)
+    return tokens
+
+
+def _unified_images(files: Files, kernel: str) -> list[str]:
+    """Return the unified kernel images of a kernel, which contain its initramfs.
+
+    90-uki-copy.install calls them TOKEN-KERNEL.efi, with a counter of tries if there is one, and
+    dracut linux-KERNEL-MACHINE.efi.
+    """
+    pattern = re.compile(r"(?:.*-)?%s(?:[-+].*)?\.efi" % re.escape(kernel), re.IGNORECASE)
+    return [
+        "%s/%s" % (directory, name)
+        for directory in _UNIFIED
+        for name in files.names(directory)
+        if pattern.fullmatch(name)
+    ]
+
+
+def is_of_kernel_install(path: str) -> bool:
+    """Return whether kernel-install(8) puts an image there, whichever tool builds it."""
+    return path.endswith((UNIFIED, "/initrd")) and not path.startswith(_MODULES)
 
 
 def outdated(contents: Iterable[str | None]) -> str:
@@ -280,14 +409,14 @@ def _module_directories(files: Files) -> list[str]:
 
 def module_files(files: Files, path: str) -> Iterator[str]:
     """Yield the modules of a file such as modules.dep or modules.builtin."""
-    for line in _text.lines(files.read(path) or ""):
+    for line in _text.lines(files.read_drop_in(path) or ""):
         path = line.partition(":")[0]
         yield canonical_name(path.rpartition("/")[2].partition(".ko")[0])
 
 
 def _reset_modules(files: Files, directory: str) -> Iterator[tuple[str, str]]:
     """Yield alias and module of VFIO's reset modules, of which there are few in a long file."""
-    for line in _text.lines(files.read(directory + "/modules.alias") or ""):
+    for line in _text.lines(files.read_drop_in(directory + "/modules.alias") or ""):
         if line.startswith(("alias vfio-reset:", "alias vfio_reset:")):
             fields = _text.words(line)
             if len(fields) == 3:

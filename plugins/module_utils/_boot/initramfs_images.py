@@ -20,6 +20,11 @@ from .initramfs import InitramfsTool
 # Read by udev and by modprobe in the initramfs; where their directories are is the tool's matter.
 _READ_EARLY = (last_applied.RULES, last_applied.MODPROBE)
 _LAST_LINES = 5
+_CHECK = "Check the tool's configuration and whether /boot is writable, and run again"
+_BY_KERNEL_INSTALL = (
+    "If kernel-install makes it, run 'kernel-install add %s /lib/modules/%s/vmlinuz', or remove it "
+    "if no boot entry uses it"
+)
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -40,7 +45,7 @@ class Image(NamedTuple):
     """An initramfs of this host, and what is wrong with it.
 
     ``not_installed`` are modules that its kernel does not have at all; ``unreadable`` is why its
-    contents are not known.
+    contents are not known. If it is not ``is_listed``, no program lists them.
     """
 
     path: str
@@ -50,6 +55,7 @@ class Image(NamedTuple):
     unexpected: Sequence[str] = ()
     not_installed: Sequence[str] = ()
     unreadable: str | None = None
+    is_listed: bool = True
 
 
 class Rebuilt(NamedTuple):
@@ -107,7 +113,7 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
     """
     tool = initramfs.detect(files)
     if tool is None:
-        raise PolicyError(initramfs.NO_TOOL)
+        raise PolicyError(initramfs.no_tool(files))
     if os.geteuid() != 0:
         raise PolicyError("Root privileges are required on the target. Set `become: true`")
     command = tool.command
@@ -135,11 +141,7 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
         image = image._replace(is_rebuilt=files.version(path) != before.get(path))
         images.append(image)
         problems += _problems(image, ran, command)
-        if image.not_installed:
-            notes.append(
-                "Kernel %s is installed without the module %s, so %s does not contain it"
-                % (kernel, ", ".join(image.not_installed), path)
-            )
+        notes += _notes(image, tool)
     if not images:
         (problems if requires_image else notes).append(initramfs.NOT_FOUND % tool.name)
     files.write_atomic(initramfs.OUTDATED, _outdated(files, tool) if problems else None)
@@ -162,6 +164,8 @@ def _paths(files: Files, tool: InitramfsTool) -> list[tuple[str, str]]:
 
 def _checked(files: Files, run: Run, tool: InitramfsTool, image: Image) -> Image:
     """Return the image with what is wrong in it."""
+    if image.path.endswith(initramfs.UNIFIED) and not tool.lists_unified_images:
+        return image._replace(is_listed=False)
     command = [*tool.lister, image.path]
     listed = run(command)
     if listed.code:
@@ -204,6 +208,21 @@ def _end(path: str) -> str:
     return "/".join(path.rsplit("/", 2)[-2:])
 
 
+def _notes(image: Image, tool: InitramfsTool) -> list[str]:
+    notes = []
+    if not image.is_listed:
+        notes.append(
+            "%s was not read, because %s does not list unified kernel images"
+            % (image.path, tool.lister[0])
+        )
+    if image.not_installed:
+        notes.append(
+            "Kernel %s is installed without the module %s, so %s does not contain it"
+            % (image.kernel, ", ".join(image.not_installed), image.path)
+        )
+    return notes
+
+
 def _problems(image: Image, ran: Ran, command: Sequence[str]) -> list[str]:
     problems = []
     if image.unreadable:
@@ -213,9 +232,15 @@ def _problems(image: Image, ran: Ran, command: Sequence[str]) -> list[str]:
         )
     if not image.is_rebuilt:
         problems.append(
-            "%s was not rebuilt, although '%s' ended without an error%s. Check the tool's "
-            "configuration and whether /boot is writable, and run again"
-            % (image.path, " ".join(command), ": " + ran.last_lines if ran.last_lines else "")
+            "%s was not rebuilt, although '%s' ended without an error%s. %s"
+            % (
+                image.path,
+                " ".join(command),
+                ": " + ran.last_lines if ran.last_lines else "",
+                _BY_KERNEL_INSTALL % (image.kernel, image.kernel)
+                if initramfs.is_of_kernel_install(image.path)
+                else _CHECK,
+            )
         )
     if image.missing:
         problems.append(

@@ -76,8 +76,8 @@ class InstalledKernels:
         if release not in self._texts:
             directory = _MODULES + release + "/"
             self._texts[release] = (
-                self._files.read(directory + _DEPENDENCIES) or "",
-                self._files.read(directory + _BUILT_IN) or "",
+                self._files.read_drop_in(directory + _DEPENDENCIES) or "",
+                self._files.read_drop_in(directory + _BUILT_IN) or "",
             )
         return self._texts[release]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Sequence
 
 from .._model.policy import (
+    CONTAINER_MODULE,
     VFIO_PARAMETERS,
     VfioSettings,
 )
@@ -31,7 +32,11 @@ def modprobe_conf(plan: BootPlan) -> str | None:
 
 
 def modules_load_conf(plan: BootPlan) -> str | None:
-    return _plain(plan.vfio_drivers)
+    drivers = plan.vfio_drivers
+    # vfio loads it after itself, but not if vfio is built in, or was loaded by an initramfs that
+    # has vfio alone.
+    is_set = bool(drivers) and plan.options.settings.unsafe_interrupts
+    return _plain([*drivers, CONTAINER_MODULE] if is_set else drivers)
 
 
 def _plain(lines: Sequence[str]) -> str | None:

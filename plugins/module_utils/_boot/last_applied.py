@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from types import MappingProxyType
@@ -25,6 +26,8 @@ from .._model.policy import (
 )
 from .._model.policy_list import Entry, parse_entries
 from .._model.selector import Selector
+from . import matched_devices
+from .matched_devices import MatchedDevice
 
 RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
 MODPROBE = "/etc/modprobe.d/armfleet-vfio.conf"
@@ -41,7 +44,6 @@ _MACHINE = "# machine: "
 _BEFORE = "# before: "
 _NUMVFS_BEFORE = "# numvfs before: "
 _PCI_IDS = "# pci ids: "
-_NOIOMMU = "unsafe_noiommu"
 
 
 class AppliedList(NamedTuple):
@@ -74,17 +76,19 @@ class LastApplied(NamedTuple):
     ``natives`` maps a device's stable name to its driver, None for none. ``machine`` is None if
     it cannot be read. ``numvfs_before`` are numbers of virtual functions before a list set them, by
     stable name. ``pci_ids`` are those of the functions that both name, because another card can
-    have the address by now. ``noiommu_before`` is whether devices without an IOMMU were taken
-    before a list asked for it, None if that is not known.
+    have the address by now. ``before`` are settings before a list turned them on, as far as they
+    are known. ``matched`` are the devices of each entry as they were then; empty if that is not
+    known.
     """
 
     entries: list[Entry]
     natives: dict[str, str | None]
     options: Options = Options()
     machine: Machine | None = Machine()
-    noiommu_before: bool | None = None
+    before: VfioSettings = VfioSettings()
     numvfs_before: Mapping[str, int] = MappingProxyType({})
     pci_ids: Mapping[str, str] = MappingProxyType({})
+    matched: Sequence[Sequence[MatchedDevice]] = ()
 
     def native_of(self, device: Identity) -> tuple[str | None] | None:
         """Return the recorded native driver of a device, or None if it is unknown."""
@@ -122,10 +126,11 @@ class BootPlan(NamedTuple):
     aliases: Mapping[str, str] = MappingProxyType({})
     initramfs_tool: str | None = None
     initramfs_modules: Sequence[str] = ()
-    noiommu_before: bool | None = None
+    before: VfioSettings = VfioSettings()
     variants: Mapping[str, str] = MappingProxyType({})
     numvfs_before: Mapping[str, int] = MappingProxyType({})
     pci_ids: Mapping[str, str] = MappingProxyType({})
+    matched: Sequence[Sequence[MatchedDevice]] = ()
 
     @property
     def vfio_drivers(self) -> list[str]:
@@ -158,10 +163,11 @@ def boot_plan(last_applied: LastApplied, machine: Machine) -> BootPlan:
         machine.aliases,
         machine.initramfs_tool,
         machine.initramfs_modules,
-        last_applied.noiommu_before,
+        last_applied.before,
         machine.variants,
         last_applied.numvfs_before,
         last_applied.pci_ids,
+        last_applied.matched,
     )
 
 
@@ -198,17 +204,18 @@ def parse_header(rules: str | None) -> LastApplied:
             elif line.startswith(_BEFORE):
                 before = to_options(**json.loads(line[len(_BEFORE) :])).settings
             elif line.startswith(_NUMVFS_BEFORE):
-                numvfs_before = _numbers(json.loads(line[len(_NUMVFS_BEFORE) :]))
+                numvfs_before.update(_numbers(json.loads(line[len(_NUMVFS_BEFORE) :])))
             elif line.startswith(_PCI_IDS):
-                pci_ids = _texts(json.loads(line[len(_PCI_IDS) :]))
+                pci_ids.update(_texts(json.loads(line[len(_PCI_IDS) :])))
         return LastApplied(
             parse_entries(entries),
             natives,
             to_options(**options),
             machine,
-            before.unsafe_noiommu,
+            before,
             numvfs_before,
             pci_ids,
+            matched_devices.parse(_text.lines(rules or ""), _ENTRY),
         )
     except DAMAGED as error:
         raise PolicyError(
@@ -264,12 +271,13 @@ def to_mapping(entry: Entry) -> dict[str, Any]:
     """Return the entry as a user would write it."""
     selector, policy, tag, numvfs = entry
     mapping: dict[str, Any] = {selector.kind: selector.value}
-    if selector.pci_id:
-        mapping["pci_id"] = selector.pci_id
-    if selector.bus:
-        mapping["bus"] = selector.bus
-    if selector.expect is not None:
-        mapping["expect"] = selector.expect
+    beside = {
+        "pci_id": selector.pci_id,
+        "acpi_uid": selector.acpi_uid,
+        "bus": selector.bus or None,
+        "expect": selector.expect,
+    }
+    mapping.update({key: value for key, value in beside.items() if value is not None})
     if not selector.required:
         mapping["required"] = False
     if selector.when_board:
@@ -286,17 +294,28 @@ def to_mapping(entry: Entry) -> dict[str, Any]:
     return mapping
 
 
+def digest(entries: Sequence[Entry], options: Options) -> str:
+    """Return a text that is the same for the same list and options, and for no others."""
+    content: dict[str, Any] = {"devices": list(map(to_mapping, entries))}
+    if entries:
+        content.update(from_options(options))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def to_options(
     reset_required: bool | None = None,
     unsafe_noiommu: bool | None = None,
+    unsafe_interrupts: bool | None = None,
     vfio_group: str | None = None,
     vfio_mode: str | None = None,
     initramfs: str = AUTO,
 ) -> Options:
     """Return the options of a list from parameters; raise PolicyError if they are invalid."""
-    settings = VfioSettings(reset_required, unsafe_noiommu)
+    settings = VfioSettings(reset_required, unsafe_noiommu, unsafe_interrupts)
     if not {type(value) for value in settings} <= {bool, type(None)}:
-        raise PolicyError("`reset_required` and `unsafe_noiommu` must be true or false")
+        raise PolicyError(
+            "`reset_required`, `unsafe_noiommu` and `unsafe_interrupts` must be true or false"
+        )
     if initramfs not in (AUTO, ALWAYS, NEVER):
         raise PolicyError("`initramfs` is %r, but must be auto, always or never" % (initramfs,))
     return Options(settings, check_access(vfio_group, vfio_mode), initramfs)
@@ -344,29 +363,34 @@ def check_access(group: str | None, mode: str | None) -> NodeAccess | None:
 def header(plan: BootPlan) -> list[str]:
     """Return the lines from which :func:`parse_header` reads what was applied."""
     lines = [MARK, "# Policy list:"]
-    lines += [_ENTRY + json.dumps(to_mapping(entry)) for entry in plan.entries]
+    for position, entry in enumerate(plan.entries):
+        lines.append(_ENTRY + json.dumps(to_mapping(entry)))
+        lines += matched_devices.to_lines(*plan.matched[position : position + 1])
     options = from_options(plan.options)
     if options:
         lines += ["# Options:", _OPTIONS + json.dumps(options)]
-    if plan.noiommu_before is not None:
-        lines += [
-            "# Values before the first list set them:",
-            _BEFORE + json.dumps({_NOIOMMU: plan.noiommu_before}),
-        ]
+    before = {name: value for name, value in plan.before._asdict().items() if value is not None}
+    if before:
+        lines += ["# Values before the first list set them:", _BEFORE + json.dumps(before)]
     if plan.numvfs_before:
         lines += [
             "# Numbers of virtual functions before the first list set them:",
-            _NUMVFS_BEFORE + json.dumps(dict(sorted(plan.numvfs_before.items()))),
+            *_one_line_each(_NUMVFS_BEFORE, plan.numvfs_before),
         ]
     if plan.natives:
         lines += ["# Native drivers of the devices:"]
-        lines += [_NATIVE + json.dumps({name: plan.natives[name]}) for name in sorted(plan.natives)]
+        lines += _one_line_each(_NATIVE, plan.natives)
     if plan.pci_ids:
         lines += [
             "# PCI ids of these devices:",
-            _PCI_IDS + json.dumps(dict(sorted(plan.pci_ids.items()))),
+            *_one_line_each(_PCI_IDS, plan.pci_ids),
         ]
     machine = _from_machine(plan)
     if machine:
         lines += ["# Machine:", _MACHINE + json.dumps(machine)]
     return lines
+
+
+def _one_line_each(mark: str, values: Mapping[str, Any]) -> list[str]:
+    """Return a line for each value: udev skips a file with a line of 16 KiB (UDEV_LINE_SIZE)."""
+    return [mark + json.dumps({name: values[name]}) for name in sorted(values)]

@@ -15,7 +15,7 @@ from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .. import _text
 from .._model.buses import BUSES
-from .._model.policy import VFIO_PARAMETERS
+from .._model.policy import CONTAINER_MODULE, VFIO_PARAMETERS
 from .._system.files import KERNEL_COMMAND_LINE, Files
 from .._system.kmod import CONFIGURATION, canonical_name
 from .last_applied import MODPROBE
@@ -202,6 +202,24 @@ def blocking(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
         for line in known
         if line.module in (needed if line.blocks_all_loading else named)
         and (line.blocks_autoload or line.leads_away)
+    ]
+
+
+def blocking_containers(known: Sequence[Line], *, is_vfio_built_in: bool) -> list[Line]:
+    """Return the lines by which no module is loaded at boot that containers of VFIO need.
+
+    vfio asks for it by a softdep, which libkmod follows whatever is blacklisted
+    (kmod_module_probe_insert_module in libkmod/libkmod-module.c), unless vfio is built in.
+    """
+    return [
+        line
+        for line in known
+        if line.module == CONTAINER_MODULE
+        and (
+            line.blocks_all_loading
+            or line.leads_away
+            or (line.command == BLACKLIST and is_vfio_built_in)
+        )
     ]
 
 

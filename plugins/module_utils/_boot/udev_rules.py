@@ -14,7 +14,7 @@ from typing import Mapping, Sequence
 from .._model.buses import BUSES, VFIO_DRIVER_PATTERNS, VFIO_DRIVERS
 from .._model.policy import DEFAULT, NO_DRIVER, VFIO, NodeAccess
 from .._model.policy_list import Entry
-from .._model.selector import Selector
+from .._model.selector import UDEV_NAME, Selector
 from .kmod_conf import modprobe_conf, modules_load_conf
 from .last_applied import MODPROBE, MODULES_LOAD, RULES, BootPlan, header
 
@@ -31,6 +31,7 @@ SUBSYSTEM=="vfio-dev", IMPORT{parent}="ARMFLEET_VFIO_*"
 %(node_links)s\
 <with policy vfio>
 SUBSYSTEM!="%(buses)s", GOTO="armfleet_vfio_end"
+%(kernel_name)s\
 KERNEL!="*.auto", ENV{.armfleet_vfio_path}="$env{OF_FULLNAME}"
 %(lists)s\
 %(numvfs)s\
@@ -41,15 +42,17 @@ ENV{ARMFLEET_VFIO_POLICY}=="", GOTO="armfleet_vfio_end"
 <with policy vfio>
 
 # Symbolic links to the nodes of devices bound to VFIO. An initramfs may lack these programs; the
-# links are then created when udev triggers the events again. Unusual names never reach a command.
+# links are then created when udev triggers the events again. Unusual names never reach a command;
+# names can have spaces, and udev does not split what is between single quotes.
 ENV{ARMFLEET_VFIO_POLICY}!="vfio", GOTO="armfleet_vfio_linked"
 TEST!="/usr/bin/realpath", GOTO="armfleet_vfio_linked"
-DEVPATH=="*[!0-9A-Za-z/:,._+@#~!-]*", GOTO="armfleet_vfio_linked"
+DEVPATH=="*[!0-9A-Za-z/:,._+@#~! -]*", GOTO="armfleet_vfio_linked"
 ENV{.armfleet_vfio_path}=="/*", ENV{.armfleet_vfio_path}!="*[!0-9A-Za-z/,._+@#-]*", \
 IMPORT{program}="/bin/sed -n -e y,/,:, -e /^OF_FULLNAME=:/!d -e s//ARMFLEET_VFIO_PATH=/p -e q \
--- /sys$devpath/uevent"
+-- '/sys$devpath/uevent'"
 ENV{.armfleet_vfio_path}=="", KERNEL!="*.auto", ATTR{firmware_node/path}!="?*[!0-9A-Z_.]*", \
-IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p -e q -- /sys$devpath/firmware_node/path"
+IMPORT{program}="/bin/sed -n -e s/^./ARMFLEET_VFIO_PATH=/p -e q -- \
+'/sys$devpath/firmware_node/path'"
 # The file can contain lines from the firmware that are not in the properties.
 ENV{ARMFLEET_VFIO_PATH}=="*[!0-9A-Za-z:,._+@#-]*", ENV{ARMFLEET_VFIO_PATH}=""
 # A driver that is loaded after the override was set binds at once, maybe before this device's own
@@ -57,7 +60,7 @@ ENV{ARMFLEET_VFIO_PATH}=="*[!0-9A-Za-z:,._+@#-]*", ENV{ARMFLEET_VFIO_PATH}=""
 ACTION=="bind", TEST=="vfio-dev/*/uevent", ATTR{vfio-dev/*/uevent}="change"
 # The node of a group is not a child of a device, so SYMLINK cannot be used.
 ACTION!="unbind", DRIVER=="%(vfio_drivers)s", PROGRAM=="/usr/bin/realpath \
---relative-to=/sys/kernel/iommu_groups -- /sys$devpath/iommu_group", RESULT!="*[!0-9]*", \
+--relative-to=/sys/kernel/iommu_groups -- '/sys$devpath/iommu_group'", RESULT!="*[!0-9]*", \
 ENV{.armfleet_vfio_node}="$result"
 ENV{.armfleet_vfio_node}!="", ATTR{iommu_group/name}=="vfio-noiommu", \
 ENV{.armfleet_vfio_node}="noiommu-$env{.armfleet_vfio_node}"
@@ -83,9 +86,9 @@ ATTR{driver_override}="$env{.armfleet_vfio_driver}"
 ENV{.armfleet_vfio_module}!="", IMPORT{builtin}="kmod load $env{.armfleet_vfio_module}"
 # DRIVER has the value from the start of this event; the event of another device may have
 # loaded the native driver since.
-TEST!="/sys/bus/$env{SUBSYSTEM}/drivers/$env{.armfleet_vfio_driver}/$kernel", \
-TEST=="driver/unbind", ATTR{driver/unbind}="$kernel"
-ATTR{subsystem/drivers_probe}="$kernel"
+TEST!="/sys/bus/$env{SUBSYSTEM}/drivers/$env{.armfleet_vfio_driver}/%(name)s", \
+TEST=="driver/unbind", ATTR{driver/unbind}="%(name)s"
+ATTR{subsystem/drivers_probe}="%(name)s"
 
 LABEL="armfleet_vfio_end"
 """
@@ -113,12 +116,20 @@ _LINKS = (
     {"kind": "tag", "key": "ARMFLEET_VFIO_TAG"},
 )
 
-# The numbered properties that a match finds joined in ENV{.armfleet_vfio_*}, and how many of them:
-# a device lists a few compatibles; no node of the kernel's own device trees has more than nine.
-_LISTS = (("compatible", "OF_COMPATIBLE", 16), ("alias", "OF_ALIAS", 4))
 # A helper device of a driver (PLATFORM_DEVID_AUTO) can share the node of its parent; match the
 # parent alone.
 _LIST = 'KERNEL!="*.auto", ENV{.armfleet_vfio_%s}=" %s "\n'
+# With ACPI, the compatibles of a device (_DSD) are in its modalias alone, after a name of four
+# characters.
+_ACPI_LIST = """\
+KERNEL!="*.auto", ENV{OF_COMPATIBLE_0}=="", ENV{MODALIAS}=="of:N????TC*", \
+ENV{.armfleet_vfio_compatible}=" $env{MODALIAS} "
+"""
+# The numbered properties that a match finds joined in ENV{.armfleet_vfio_*}, and how many of them:
+# a device lists a few compatibles; no node of the kernel's own device trees has more than nine.
+_LISTS = (("compatible", "OF_COMPATIBLE", 16, _ACPI_LIST), ("alias", "OF_ALIAS", 4, ""))
+# For a name with "!", which $kernel has as "/".
+_KERNEL_NAME = 'ENV{%s}="$kernel"\n' % UDEV_NAME
 
 # The number is 0 at boot, and when the driver was unbound; only the driver of the function can
 # change it. New functions have events of their own.
@@ -172,12 +183,16 @@ def _program(plan: BootPlan, claiming: Sequence[tuple[Entry, Selector]]) -> str:
     pinned = {entry.policy.driver for entry, _selector in claiming if entry.policy.driver}
     links = _LINKS if any(entry.tag for entry in for_vfio) else _LINKS[:1]
     access = plan.options.access or NodeAccess(None, None)
+    matches = [selector.udev_match for selector in plan.resolved if selector]
+    has_names = any(UDEV_NAME in match for match in matches)
     sections = _PROGRAM.split(_WITH_VFIO)
     return "".join(sections if for_vfio else sections[::2]) % {
         "node_access": _node_access(access),
         "node_links": "".join(_NODE_LINK % link for link in links),
         "buses": "|".join(BUSES),
-        "lists": _lists([selector.udev_match for selector in plan.resolved if selector]),
+        "kernel_name": _KERNEL_NAME if has_names else "",
+        "name": "$env{%s}" % UDEV_NAME if has_names else "$kernel",
+        "lists": _lists(matches),
         "numvfs": _numvfs(plan),
         "claims": "".join(_claim(entry, selector, plan.modules) for entry, selector in claiming),
         "vfio_drivers": "|".join(VFIO_DRIVER_PATTERNS),
@@ -207,8 +222,8 @@ def _group_access(access: NodeAccess) -> str:
 
 def _lists(matches: Sequence[str]) -> str:
     return "".join(
-        _LIST % (name, " ".join("$env{%s_%d}" % (key, number) for number in range(count)))
-        for name, key, count in _LISTS
+        _LIST % (name, " ".join("$env{%s_%d}" % (key, number) for number in range(count))) + more
+        for name, key, count, more in _LISTS
         if any(match.startswith("ENV{.armfleet_vfio_%s}" % name) for match in matches)
     )
 

@@ -21,6 +21,14 @@ _SYMBOLS = "/proc/kallsyms"
 _INITCALL = re.compile(
     r" __initcall__kmod_(\w+?)__\d+_\d+_([A-Za-z_]\w*?)(?:early|rootfs|[0-7]s?)$", re.MULTILINE
 )
+# The modules of which one has a driver with another name: those for the screen that the firmware
+# set up, in drivers/gpu/drm/tiny, since Linux 6.15 in drivers/gpu/drm/sysfb, and in
+# drivers/video/fbdev. Until Linux 7 nothing in /sys tells which of them the kernel has.
+_MODULES_OF_SCREENS = {
+    "simple-framebuffer": ("simpledrm", "simplefb"),
+    "efi-framebuffer": ("efidrm", "efifb"),
+    "vesa-framebuffer": ("vesadrm", "vesafb"),
+}
 
 
 class EarlyBinding(NamedTuple):
@@ -102,8 +110,8 @@ class BuiltinDrivers:
             self._sysfs, self._kmod, device, driver
         ):
             return None
-        module = module or module_of(self._sysfs, self._kmod, device, driver)
-        functions = self._init_functions().get(module, [])
+        modules = [module] if module else self._modules_of(device, driver)
+        functions = [name for module in modules for name in self._init_functions().get(module, [])]
         parameter = "initcall_blacklist=" + functions[0] if len(functions) == 1 else None
         others = [
             name
@@ -111,6 +119,11 @@ class BuiltinDrivers:
             if name != device.name and self._sysfs.exists("bus/%s/devices/%s" % (device.bus, name))
         ]
         return EarlyBinding(device, driver, parameter, others)
+
+    def _modules_of(self, device: Identity, driver: str) -> list[str]:
+        """Return the modules that a driver without a link to its own can be of."""
+        known = _MODULES_OF_SCREENS.get(driver, ())
+        return sorted({module_of(self._sysfs, self._kmod, device, driver), *known})
 
     def _init_functions(self) -> dict[str, list[str]]:
         if self._functions is None:

@@ -10,7 +10,7 @@ from typing import Container, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import PolicyError
-from .._model.buses import BUSES, is_vfio_driver
+from .._model.buses import BUSES, BY_NAME, is_vfio_driver
 from .._model.device import Board, Identity, State
 from .._model.selector import Selector, match
 from .._system.sysfs import KernelBlockedError, Sysfs
@@ -140,6 +140,15 @@ def aliases(sysfs: Sysfs) -> dict[str, str]:
     return by_path
 
 
+def aliases_of(sysfs: Sysfs, path: str) -> list[str]:
+    """Return the aliases of a node that the kernel passes to udev, sorted."""
+    return [
+        name
+        for name in sorted(sysfs.names(_TREE + "/aliases"))
+        if name[-1:].isdigit() and reference_path(sysfs, name) == path
+    ]
+
+
 def states(sysfs: Sysfs, devices: Sequence[Identity]) -> list[State]:
     """Return the state of each device; raise PolicyError if a hanging driver blocks one."""
     overrides = sysfs.read_locked([sysfs_dir(device) + "/driver_override" for device in devices])
@@ -238,7 +247,7 @@ def _match(
     known = [(resolution, resolution.target) for resolution in resolutions if resolution.target]
     targets = [target for _resolution, target in known]
     if devices is None:
-        devices = snapshot(sysfs, {target.field for target in targets})
+        devices = snapshot(sysfs, {field for target in targets for field in target.fields})
     for (resolution, _target), matches in zip(known, match(targets, devices)):
         resolution.devices = matches
 
@@ -299,6 +308,7 @@ def _identify(sysfs: Sysfs, bus: str, name: str, fields: Container[str]) -> Iden
     compatible: tuple[str, ...] = ()
     acpi_path: str | None = None
     acpi_hid: str | None = None
+    acpi_uid: str | None = None
     # A driver can make a helper device that shares its parent's node (device_set_of_node_from_dev)
     # and is named by PLATFORM_DEVID_AUTO; what is said of a node means the parent.
     if name.endswith(".auto"):
@@ -307,11 +317,29 @@ def _identify(sysfs: Sysfs, bus: str, name: str, fields: Container[str]) -> Iden
         dt_path = node_path(sysfs, path)
     if "compatible" in fields:
         compatible = sysfs.strings(path + "/of_node/compatible")
+        if not compatible and BUSES[bus].match_kind == BY_NAME:
+            compatible = _acpi_compatible(sysfs.read(path + "/modalias") or "")
     if ("acpi_path" in fields or "acpi_hid" in fields) and not dt_path:
         acpi_path = sysfs.read(path + "/firmware_node/path")
         acpi_hid = sysfs.read(path + "/firmware_node/hid")
+        if "acpi_uid" in fields:
+            acpi_uid = sysfs.read(path + "/firmware_node/uid")
     pci_ids = _pci_ids(sysfs.read(path + "/modalias") or "") if "pci_id" in fields else ()
-    return Identity(bus, name, dt_path, compatible, acpi_path, acpi_hid, pci_ids)
+    return Identity(
+        *(bus, name, dt_path, compatible, acpi_path, acpi_hid, pci_ids),
+        acpi_uid and acpi_uid.rstrip(),
+    )
+
+
+def _acpi_compatible(modalias: str) -> tuple[str, ...]:
+    """Return the compatibles of the _DSD of a device that ACPI describes by them; else none.
+
+    "of:NnameT", where the name has four characters and no type is after it, and a "C" before each
+    compatible: create_of_modalias in drivers/acpi/device_sysfs.c.
+    """
+    line = modalias.rpartition("\n")[2]
+    is_of_acpi = line.startswith("of:N") and line[8:10] == "TC"
+    return tuple(filter(None, line[10:].split("C"))) if is_of_acpi else ()
 
 
 def _pci_ids(modalias: str) -> tuple[str, ...]:

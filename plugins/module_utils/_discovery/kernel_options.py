@@ -28,7 +28,7 @@ class KernelOptions(NamedTuple):
 def kernel_options(files: Files, release: str, names: Sequence[str]) -> KernelOptions:
     """Return the values of these options (CONFIG_ left out) of the running kernel."""
     for source in (_COMPRESSED, *(path % release for path in _PLAIN)):
-        content = files.read(source)
+        content = files.read_drop_in(source)
         if content is not None:
             text = _decompressed(content) if source == _COMPRESSED else content
             given = dict(line.partition("=")[::2] for line in _text.lines(text))

@@ -10,7 +10,7 @@ import functools
 
 from .. import _text
 from .._model.buses import BUSES, titles
-from .._model.selector import Selector
+from .._model.selector import Selector, proper_entry
 from .._system.sysfs import Sysfs
 from .devices import snapshot
 
@@ -41,10 +41,21 @@ class MissingDevices:
 
         ``resolved`` is the selector with its reference followed.
         """
+        if resolved.acpi_uid is not None and self._uids(resolved.value):
+            return "the devices with that acpi_hid have acpi_uid %s" % _text.listed(
+                self._uids(resolved.value), _SHOWN
+            )
         reason = resolved.why_missing(self)
-        return (
-            "it resolves to %s, and %s" % (resolved.value, reason) if selector.reference else reason
-        )
+        if selector.reference:
+            return "it resolves to %s, and %s" % (resolved.value, reason)
+        proper = proper_entry(resolved.kind, resolved.value)
+        return "%s; %s" % (reason, proper) if proper else reason
+
+    def _uids(self, hid: str) -> list[str]:
+        """Return the _UID of each device with this hardware id."""
+        devices = snapshot(self._sysfs, ("acpi_hid", "acpi_uid"))
+        uids = [device.acpi_uid or "none" for device in devices if device.acpi_hid == hid]
+        return sorted(map(_text.printable, uids))
 
     def of_path(self, dt_path: str) -> str:
         if not self._has_tree:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .._model.buses import BUSES, RESETTING, VFIO_DRIVERS, is_vfio_driver
 from .._model.device import Identity, Native, State
-from .._model.policy import VfioSettings
+from .._model.policy import CONTAINER_MODULE, VfioSettings
 from .._model.steps import DevicePlan
 from .._system.kmod import Kmod, canonical_name
 from .._system.sysfs import Sysfs
@@ -20,6 +20,7 @@ from .devices import container_of, sysfs_dir
 RESET_REQUIRED = "module/%s/parameters/reset_required" % RESETTING.vfio_module
 NOIOMMU_PARAMETER = "enable_unsafe_noiommu_mode"
 NOIOMMU = "module/vfio/parameters/" + NOIOMMU_PARAMETER
+INTERRUPTS = "module/%s/parameters/allow_unsafe_interrupts" % CONTAINER_MODULE
 # vfio_noiommu_group_alloc in drivers/vfio/group.c.
 NOIOMMU_GROUP = "vfio-noiommu"
 
@@ -52,7 +53,12 @@ def present_settings(sysfs: Sysfs) -> VfioSettings:
     if noiommu is None and sysfs.exists("module/vfio"):
         # Without CONFIG_VFIO_NOIOMMU there is no such parameter.
         noiommu = False
-    return VfioSettings(_flag(sysfs.read(RESET_REQUIRED)), noiommu)
+    return VfioSettings(_flag(sysfs.read(RESET_REQUIRED)), noiommu, _flag(sysfs.read(INTERRUPTS)))
+
+
+def is_in_noiommu_group(sysfs: Sysfs, device: Identity) -> bool:
+    """Return whether the device is bound to VFIO without an IOMMU."""
+    return sysfs.read(sysfs_dir(device) + "/iommu_group/name") == NOIOMMU_GROUP
 
 
 def _flag(text: str | None) -> bool | None:
@@ -180,7 +186,7 @@ def _why_no_reset(sysfs: Sysfs, device: Identity) -> str:
     if present_settings(sysfs).reset_required:
         return NO_RESET % (
             "It",
-            device.compatible[0] if device.compatible else "its firmware has no _RST",
+            device.reset_compatible or "its firmware has no _RST",
         )
     return (
         "It has no reset function, and this kernel requires one even with `reset_required: "

@@ -11,9 +11,12 @@ from typing import Callable, NamedTuple, Sequence
 # What a device's own modalias names it by: its name, or an id of its hardware.
 BY_NAME, BY_AMBA_ID, BY_PCI_ID, BY_BUS_ID = "name", "amba", "pci", "id"
 
+# What gives a device its interrupts by message.
+BY_NODE, BY_BRIDGE, NO_MESSAGES = "node", "bridge", "none"
+
 PCI = "pci"
 
-_FIRMWARE = ("dt_path", "compatible", "acpi_path", "acpi_hid")
+_FIRMWARE = ("dt_path", "compatible", "acpi_path", "acpi_hid", "acpi_uid")
 # The ends of the names of drivers for devices of some vendors, as mlx5_vfio_pci, whose modules have
 # an alias that begins with "vfio_pci:" (PCI_DRIVER_OVERRIDE_DEVICE_VFIO in include/linux/pci.h).
 _VARIANTS = ("-vfio-pci", "_vfio_pci")
@@ -23,7 +26,9 @@ ReadAttribute = Callable[[str], "str | None"]
 
 
 def _modalias(read: ReadAttribute) -> str:
-    return read("modalias") or ""
+    # A device of ACPI with ids and compatibles has a line for each; an event has the last one
+    # (__acpi_device_modalias and __acpi_device_uevent_modalias in drivers/acpi/device_sysfs.c).
+    return (read("modalias") or "").rpartition("\n")[2]
 
 
 def _amba_modalias(read: ReadAttribute) -> str:
@@ -45,6 +50,26 @@ class Unit(NamedTuple):
     has_others: bool = False
 
 
+class Deprecation(NamedTuple):
+    """What the kernel logs when its code is used first, without its mark "DEPRECATION: ".
+
+    It does so from the version ``since`` on, and no more from ``until`` on; None if no end is
+    known.
+    """
+
+    text: str
+    since: tuple[int, int]
+    until: tuple[int, int] | None = None
+
+    def holds_for(self, version: tuple[int, int] | None) -> bool:
+        """Return whether a kernel of that version logs it; false if the version is unknown."""
+        return (
+            version is not None
+            and version >= self.since
+            and (self.until is None or version < self.until)
+        )
+
+
 class Bus(NamedTuple):
     """A bus, and everything in which it differs from the others.
 
@@ -54,7 +79,9 @@ class Bus(NamedTuple):
     reset_required is off; ``vfio_variants`` are the ends of the names of drivers that VFIO has for
     some devices alone. If it ``vfio_needs_firmware``, that driver takes no device of which firmware
     says nothing; if there is a ``vfio_unit``, it takes only such devices. ``vfio_defect`` is why
-    that driver may reject every device (EINVAL), with a remedy. ``identified_by`` are the fields of
+    that driver may reject every device (EINVAL), with a remedy; ``vfio_deprecation`` is what the
+    kernel says of it. ``messages_by`` is what gives its devices interrupts by message, None if only
+    the kernel knows. ``identified_by`` are the fields of
     Identity that its devices can have; if firmware gives none, drivers are matched by what
     ``match_kind`` says. If the bus ``hides_owners``, a driver of a module can look like one that is
     built in.
@@ -69,6 +96,8 @@ class Bus(NamedTuple):
     vfio_needs_firmware: bool = True
     vfio_unit: Unit | None = None
     vfio_defect: str | None = None
+    vfio_deprecation: Deprecation | None = None
+    messages_by: str | None = None
     identified_by: Sequence[str] = _FIRMWARE
     match_kind: str = BY_NAME
     modalias: Callable[[ReadAttribute], str] = _modalias
@@ -91,12 +120,20 @@ _ALL = (
         vfio_driver="vfio-platform",
         vfio_needs=("vfio_platform_base", "vfio"),
         vfio_resets=True,
+        # of_msi_configure in drivers/of/irq.c.
+        messages_by=BY_NODE,
     ),
     Bus(
         "amba",
         "AMBA",
         vfio_driver="vfio-amba",
         vfio_needs=("vfio_platform_base", "vfio"),
+        # vfio_amba_probe in drivers/vfio/platform/vfio_amba.c.
+        vfio_deprecation=Deprecation(
+            "vfio-amba is deprecated and will be removed in a future kernel release", (6, 18)
+        ),
+        # of_amba_device_create in drivers/of/platform.c.
+        messages_by=NO_MESSAGES,
         match_kind=BY_AMBA_ID,
         modalias=_amba_modalias,
         # Before Linux 6.9 (amba_driver_register).
@@ -108,6 +145,8 @@ _ALL = (
         vfio_driver="vfio-pci",
         vfio_needs=("vfio_pci_core", "vfio"),
         vfio_variants=_VARIANTS,
+        # pci_set_msi_domain in drivers/pci/probe.c.
+        messages_by=BY_BRIDGE,
         vfio_needs_firmware=False,
         identified_by=(*_FIRMWARE, "pci_id"),
         match_kind=BY_PCI_ID,
@@ -125,6 +164,12 @@ _ALL = (
             "a container (dprc) with all objects in it",
             "Select a container that has the objects for user space, and no others",
             has_others=True,
+        ),
+        # vfio_fsl_mc_probe; Linux 7.0 took it back.
+        vfio_deprecation=Deprecation(
+            "vfio-fsl-mc is deprecated and will be removed in a future kernel release",
+            (6, 18),
+            (7, 0),
         ),
         identified_by=(),
         match_kind=BY_BUS_ID,

@@ -21,13 +21,16 @@ class Board(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        return [*self.compatible, *filter(None, (self.product_name, self.board_name))]
+        """All names, as results show them: what is not printable is an escape."""
+        names = [*self.compatible, *filter(None, (self.product_name, self.board_name))]
+        return [_text.printable(name, 0) for name in names]
 
 
 class Identity(NamedTuple):
     """What a device is called by firmware, hardware and kernel; unset is None or empty.
 
-    ``pci_id`` is vendor and device, without and with those of the subsystem.
+    ``pci_id`` is vendor and device, without and with those of the subsystem. With ACPI,
+    ``compatible`` are those of the device's _DSD; ``acpi_uid`` is its _UID.
     """
 
     bus: str
@@ -37,6 +40,12 @@ class Identity(NamedTuple):
     acpi_path: str | None = None
     acpi_hid: str | None = None
     pci_id: tuple[str, ...] = ()
+    acpi_uid: str | None = None
+
+    @property
+    def reset_compatible(self) -> str | None:
+        """What VFIO looks for a reset function by; None if by a method of ACPI, or by nothing."""
+        return None if self.acpi_path or not self.compatible else self.compatible[0]
 
     @property
     def pci_address(self) -> str | None:

@@ -143,7 +143,19 @@ def host_steps(
     # What a module that is not loaded yet starts with depends on modprobe's configuration.
     if drivers and wanted.unsafe_noiommu not in (None, present.unsafe_noiommu):
         steps.append(HostStep(HostStepKind.SET_NOIOMMU, _flag(wanted.unsafe_noiommu)))
+    if drivers and _must_set_interrupts(wanted, present, loads_modules=bool(steps)):
+        steps.append(HostStep(HostStepKind.SET_INTERRUPTS, _flag(wanted.unsafe_interrupts)))
     return steps
+
+
+def _must_set_interrupts(
+    wanted: VfioSettings, present: VfioSettings, *, loads_modules: bool
+) -> bool:
+    """Return whether to set the parameter; its module may be loaded with the modules of VFIO."""
+    if wanted.unsafe_interrupts in (None, present.unsafe_interrupts):
+        return False
+    is_absent = present.unsafe_interrupts is None
+    return wanted.unsafe_interrupts is True or not is_absent or loads_modules
 
 
 def _load_parameters(driver: str, wanted: VfioSettings) -> dict[str, str]:

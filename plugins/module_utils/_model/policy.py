@@ -64,13 +64,20 @@ class VfioSettings(NamedTuple):
 
     reset_required: bool | None = None
     unsafe_noiommu: bool | None = None
+    unsafe_interrupts: bool | None = None
 
 
 # The field of VfioSettings for each parameter, by "module.parameter".
+# What lets a container of VFIO use an IOMMU; vfio loads it after itself (a softdep).
+CONTAINER_MODULE = "vfio_iommu_type1"
+
 VFIO_PARAMETERS = {
     "%s.reset_required" % RESETTING.vfio_module: "reset_required",
     "vfio.enable_unsafe_noiommu_mode": "unsafe_noiommu",
+    "%s.allow_unsafe_interrupts" % CONTAINER_MODULE: "unsafe_interrupts",
 }
+# What the kernel takes for a parameter that nothing sets.
+VFIO_DEFAULTS = dict(zip(VFIO_PARAMETERS, "YNN"))
 
 # The whole name of a rollout.
 ROLLOUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}")

@@ -36,13 +36,24 @@ _LETTERS = string.ascii_letters + string.digits
 _NODE = frozenset(_LETTERS + ",._+@#-")
 _COMPATIBLE = frozenset(_LETTERS + ",._+/#-")
 _ALIAS = frozenset(_LETTERS + ",._+-")
-_NAME = frozenset(_LETTERS + ",._+@:#-")
+# The kernel takes any character but "/" for the name of a device, as in "Fixed MDIO bus.0". Not
+# those of patterns and quotes, which udev cannot match, and of templates, which Ansible evaluates.
+_NAME = frozenset(_LETTERS + " !#$%&'()+,-.:;<=>@^_`~")
+_UID = _NAME | {"/"}
 _DRIVER = frozenset(_LETTERS + ",._+ #-")
-# DMI tables have names such as "ProLiant XL270d Gen10 (P12345-B21)".
-BOARD_CHARACTERS = frozenset(_LETTERS + " ,._+/#-()&:@=")
+# No rule and no path has a board's name, but a pattern would match nothing, and a fact or a list
+# can be evaluated as a template.
+_NO_BOARD = frozenset("*?{}")
 _ACPI = frozenset(string.ascii_uppercase + string.digits + "_")
 _TAG = frozenset(_LETTERS + "._-")
 _HEX = frozenset(string.digits + "abcdef")
+_VENDOR = frozenset(_LETTERS + "-")
+_BLANK = " "
+# What ACPI devices that are described by a compatible have for a hardware id, and what is before
+# each compatible in their modalias.
+_BY_COMPATIBLE, _SEPARATOR = "PRP0001", "C"
+
+_OTHER_SELECTOR = "%s %r is the value of another selector: %s"
 
 # The kernel takes PAGE_SIZE - 2 bytes, the newline among them; longer ones are EINVAL.
 _DRIVER_LENGTH = 4093
@@ -58,12 +69,13 @@ class SelectorKind:
 
     ``field`` is the field of Identity that its values are compared with. A value that is a
     ``reference`` is a name for which the device tree has a path. With ``takes_bus`` an entry may
-    have a bus as well.
+    have a bus as well, with ``takes_uid`` the ACPI _UID of the device.
     """
 
     name = ""
     field = ""
     takes_bus = False
+    takes_uid = False
 
     def parse(self, value: str) -> str:
         """Return the value as Identity has it; PolicyError says what is wrong with it."""
@@ -76,6 +88,10 @@ class SelectorKind:
     def why_missing(self, explainer: Explainer, value: str) -> str:
         """Return why no device has the value, as a clause."""
         raise NotImplementedError
+
+    def recognized(self, _value: str) -> str | None:
+        """Return the value as ``parse`` takes it if its form is that of this kind; else None."""
+        return None
 
     def reference(self, _value: str) -> str | None:
         """Return the property of the device tree that has the path: below /aliases or absolute."""
@@ -119,6 +135,10 @@ class DtPath(SelectorKind):
             )
         return path
 
+    def recognized(self, value: str) -> str | None:
+        is_path = value.startswith(("/", *_TREE_ROOTS)) and not _is_sysfs_device(value)
+        return value if is_path else None
+
     def udev_match(self, value: str) -> str:
         if self.reference(value):
             return 'ENV{.armfleet_vfio_alias}=="* %s *"' % value
@@ -133,6 +153,9 @@ class DtPath(SelectorKind):
     def resolved(self, value: str, path: str | None) -> Selector:
         alias, slash, rest = value.partition("/")
         if path is None:
+            proper = proper_entry(self.name, value)
+            if proper:
+                raise PolicyError(_OTHER_SELECTOR % (self.name, value, proper))
             raise PolicyError(
                 "dt_path %r does not start with '/', and this machine has no device-tree alias "
                 "%r. Use one of those in /proc/device-tree/aliases, or give the whole path"
@@ -147,7 +170,11 @@ class DtPath(SelectorKind):
 
 
 class Compatible(SelectorKind):
-    """One of the compatible strings of devices."""
+    """One of the compatible strings of devices.
+
+    With ACPI, a device has them by its _DSD and the id PRP0001, and only its modalias shows them:
+    "of:N" NAME "T" and a "C" before each (create_of_modalias in drivers/acpi/device_sysfs.c).
+    """
 
     name = field = "compatible"
 
@@ -159,8 +186,15 @@ class Compatible(SelectorKind):
             )
         return value
 
+    def recognized(self, value: str) -> str | None:
+        vendor, _comma, product = value.partition(",")
+        return value if _consists_of(vendor, _VENDOR) and product else None
+
     def udev_match(self, value: str) -> str:
-        return 'ENV{.armfleet_vfio_compatible}=="* %s *"' % value
+        listed = "* %s *" % value
+        if _SEPARATOR not in value:
+            listed += "| of:N????T*C%s | of:N????T*C%sC*" % (value, value)
+        return 'ENV{.armfleet_vfio_compatible}=="%s"' % listed
 
     def why_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_compatible(value)
@@ -184,6 +218,9 @@ class AcpiPath(SelectorKind):
         # ACPICA pads each segment to four characters (ACPI 6.5, section 5.3), and so does sysfs.
         return "\\" + ".".join(segment.ljust(4, "_") for segment in segments)
 
+    def recognized(self, value: str) -> str | None:
+        return value if value.startswith("\\") else None
+
     def udev_match(self, value: str) -> str:
         return 'KERNEL!="*.auto", ATTR{firmware_node/path}=="%s"' % value
 
@@ -195,13 +232,23 @@ class AcpiHid(SelectorKind):
     """An ACPI hardware id."""
 
     name = field = "acpi_hid"
+    takes_uid = True
 
     def parse(self, value: str) -> str:
         if not _consists_of(value, _ACPI) or not 3 <= len(value) <= 8:
             raise PolicyError(
                 "acpi_hid %r is not a hardware id. Give an id such as LNRO0005" % value
             )
+        if value == _BY_COMPATIBLE:
+            raise PolicyError(
+                "acpi_hid %r is no kind of device: firmware gives it to every device that it "
+                "describes by a compatible instead. Use `compatible`, or the `acpi_path` of one "
+                "device" % value
+            )
         return value
+
+    def recognized(self, value: str) -> str | None:
+        return value if _is_hardware_id(value) else None
 
     def udev_match(self, value: str) -> str:
         return 'KERNEL!="*.auto", ATTR{firmware_node/hid}=="%s"' % value
@@ -223,6 +270,10 @@ class PciAddress(SelectorKind):
                 "and function as in /sys/bus/pci/devices, such as '0000:01:00.0'" % (value, why)
             )
         return value
+
+    def recognized(self, value: str) -> str | None:
+        whole = value if value.count(":") > 1 else "0000:" + value
+        return None if _why_no_pci_address(whole) else whole
 
     def udev_match(self, value: str) -> str:
         return 'SUBSYSTEM=="%s", KERNEL=="%s"' % (PCI, value)
@@ -246,6 +297,9 @@ class PciId(SelectorKind):
             )
         return value
 
+    def recognized(self, value: str) -> str | None:
+        return None if _why_no_pci_id(value.lower()) else value.lower()
+
     def udev_match(self, value: str) -> str:
         # pci_uevent in drivers/pci/pci-driver.c writes them with capitals.
         card, subsystem = value[:9].upper(), value[10:].upper()
@@ -263,19 +317,38 @@ class Name(SelectorKind):
     takes_bus = True
 
     def parse(self, value: str) -> str:
-        if not _consists_of(value, _NAME) or value in (".", ".."):
+        if not _consists_of(value, _NAME) or value in (".", "..") or value != value.strip():
             raise PolicyError(
-                "name %r is not a valid device name. Use a name from /sys/bus/*/devices: "
-                "letters, digits and , . _ + @ : # -, without patterns or paths" % value
+                "name %r is not a valid device name. Use a name from /sys/bus/*/devices, without "
+                'patterns or paths: ASCII characters other than * ? [ ] { } | / \\ and ", with no '
+                "space at an end" % value
             )
         return value
 
+    def recognized(self, value: str) -> str | None:
+        if _is_sysfs_device(value):
+            return value.rstrip("/").rpartition("/")[2]
+        hid, colon, instance = value.partition(":")
+        if colon and _is_hardware_id(hid) and _consists_of(instance, _HEX):
+            return value
+        address, dot, node = value.partition(".")
+        is_name = dot and node and _consists_of(address, _HEX) and not node.isdigit()
+        return value if is_name or value.endswith(".auto") else None
+
     def udev_match(self, value: str) -> str:
-        return 'KERNEL=="%s"' % value
+        # sd-device shows "!" as "/" (device_set_sysname in systemd); files of the kernel do not.
+        match = 'KERNEL=="%s"' % value.replace("!", "/")
+        if "!" not in value:
+            return match
+        written = value.replace("$", "$$").replace("%", "%%")
+        return '%s, ENV{%s}="%s"' % (match, UDEV_NAME, written)
 
     def why_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_name(value)
 
+
+# The property that has the name of a device where udev shows another one.
+UDEV_NAME = ".armfleet_vfio_name"
 
 _KINDS: dict[str, SelectorKind] = {
     kind.name: kind
@@ -287,13 +360,16 @@ _KINDS: dict[str, SelectorKind] = {
 KINDS = tuple(_KINDS)
 # A pci_id beside a pci_address does not select, but says which card has to be there.
 _ADDRESS, _ID = "pci_address", "pci_id"
+# Beside what it is compared with, by its field of Identity.
+_UID_FIELD = "acpi_uid"
 
 
 class Selector(NamedTuple):
     """One way to name devices; ``kind`` is one of KINDS and ``value`` is normalised.
 
     ``when_board`` are the names of the boards that it is for; empty for all. ``pci_id`` is what the
-    function at a pci_address has to be; None if any may be there.
+    function at a pci_address has to be; None if any may be there. ``acpi_uid`` is the _UID that
+    the devices with an acpi_hid have to have; None if any may.
     """
 
     kind: str
@@ -303,6 +379,7 @@ class Selector(NamedTuple):
     required: bool = True
     when_board: tuple[str, ...] = ()
     pci_id: str | None = None
+    acpi_uid: str | None = None
 
     @classmethod
     def of_function(cls, device: Identity) -> Selector:
@@ -312,12 +389,18 @@ class Selector(NamedTuple):
     @property
     def label(self) -> str:
         bus = " on bus %s" % self.bus if self.bus else ""
-        return "%s %r%s" % (self.kind, self.value, bus)
+        uid = "" if self.acpi_uid is None else " with acpi_uid %r" % self.acpi_uid
+        return "%s %r%s%s" % (self.kind, self.value, bus, uid)
 
     @property
     def field(self) -> str:
         """The field of Identity that the value is compared with."""
         return _KINDS[self.kind].field
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields of Identity that decide which devices it means."""
+        return (self.field,) if self.acpi_uid is None else (self.field, _UID_FIELD)
 
     @property
     def reference(self) -> str | None:
@@ -331,6 +414,8 @@ class Selector(NamedTuple):
         if self.pci_id:
             # The address is as good as a name, and the id says which bus it is on.
             match = 'KERNEL=="%s", %s' % (self.value, _KINDS[_ID].udev_match(self.pci_id))
+        if self.acpi_uid is not None:
+            match += ', ATTR{firmware_node/uid}=="%s"' % self.acpi_uid
         return '%s, SUBSYSTEM=="%s"' % (match, self.bus) if self.bus else match
 
     def resolved(self, lookup: Callable[[str], str | None]) -> Selector:
@@ -352,10 +437,14 @@ class Selector(NamedTuple):
     def matches(self, device: Identity) -> bool:
         """Return whether it means the device; a reference means none before it is resolved."""
         return (
-            self.bus in (None, device.bus)
-            and self.value in _values(device, self.field)
+            self.value in _values(device, self.field)
+            and self.is_met_by(device)
             and self.pci_id in (None, *device.pci_id)
         )
+
+    def is_met_by(self, device: Identity) -> bool:
+        """Return whether the device meets what is beside the value: the bus, the _UID."""
+        return self.bus in (None, device.bus) and self.acpi_uid in (None, device.acpi_uid)
 
     def why_missing(self, explainer: Explainer) -> str:
         """Return why no device has the value, as a clause."""
@@ -381,6 +470,12 @@ def parse(entry: Mapping[str, Any]) -> Selector:
             "bus requires the selector name, but the entry has %s %r. Omit `bus`"
             % (kind, entry[kind])
         )
+    uid = entry.get("acpi_uid")
+    if uid is not None and not _KINDS[kind].takes_uid:
+        raise PolicyError(
+            "acpi_uid requires the selector acpi_hid, but the entry has %s %r. Omit `acpi_uid`"
+            % (kind, entry[kind])
+        )
     expect = entry.get("expect")
     if expect is not None and expect < 1:
         raise PolicyError(
@@ -390,12 +485,63 @@ def parse(entry: Mapping[str, Any]) -> Selector:
     required = entry.get("required")
     return Selector(
         kind,
-        _KINDS[kind].parse(entry[kind]),
+        _parsed(kind, entry[kind]),
         bus,
         expect,
         True if required is None else required,
         _when_board("%s %r" % (kind, entry[kind]), entry.get("when_board")),
         expected_id,
+        None if uid is None else _checked_uid(uid),
+    )
+
+
+def _parsed(kind: str, value: str) -> str:
+    """Return the value of a selector; PolicyError says if it is that of another one."""
+    try:
+        return _KINDS[kind].parse(value)
+    except PolicyError:
+        proper = proper_entry(kind, value)
+        if proper is None:
+            raise
+        raise PolicyError(_OTHER_SELECTOR % (kind, value, proper)) from None
+
+
+def proper_entry(kind: str, value: str) -> str | None:
+    """Return what to write for a value that has the form of another selector's, as a clause."""
+    for other in _KINDS.values():
+        proper = None if other.name == kind else other.recognized(value)
+        if proper is None:
+            continue
+        try:
+            parsed = other.parse(proper)
+        except PolicyError:
+            continue
+        article = "an" if other.name.startswith("a") else "a"
+        quoted = parsed.replace("'", "''")
+        return "that is %s `%s`. Use `%s: '%s'`" % (article, other.name, other.name, quoted)
+    return None
+
+
+def _checked_uid(uid: str) -> str:
+    if not _consists_of(uid, _UID) or uid != uid.strip():
+        raise PolicyError(
+            "acpi_uid %r is not valid. Give it as in /sys/bus/*/devices/*/firmware_node/uid, in "
+            "quotes and without patterns, such as '0'" % uid
+        )
+    return uid
+
+
+def _is_sysfs_device(value: str) -> bool:
+    return value.startswith(("/sys/bus/", "/sys/devices/"))
+
+
+def _is_hardware_id(value: str) -> bool:
+    """Return whether it is a PNP id or an ACPI id (ACPI 6.5, section 6.1.5)."""
+    vendor, product = value[:-4], value[-4:]
+    return (
+        len(vendor) in (3, 4)
+        and _ACPI.issuperset(vendor)
+        and frozenset(string.digits + "ABCDEF").issuperset(product)
     )
 
 
@@ -403,16 +549,19 @@ def _when_board(owner: str, given: Any) -> tuple[str, ...]:
     if given is None:
         return ()
     names = given if isinstance(given, (list, tuple)) else [given]
-    if not names or not all(
-        isinstance(name, str) and _consists_of(name, BOARD_CHARACTERS) and name == name.strip()
-        for name in names
-    ):
+    if not names or not all(isinstance(name, str) and is_board_name(name) for name in names):
         raise PolicyError(
             "when_board of %s is %r. Give a board's name or a list of names, as in "
-            "/proc/device-tree/compatible or, with ACPI, in /sys/class/dmi/id: letters, digits, "
-            "spaces and , . _ + / # - ( ) & : @ =, without patterns" % (owner, given)
+            "/proc/device-tree/compatible or, with ACPI, in /sys/class/dmi/id: one line, without "
+            "patterns (* ?) and { }" % (owner, given)
         )
-    return tuple(names)
+    # What firmware calls a board is compared without blanks at its ends.
+    return tuple(name.strip(_BLANK) for name in names)
+
+
+def is_board_name(name: str) -> bool:
+    """Return whether when_board takes the name; spaces at its ends do not count."""
+    return bool(name.strip(_BLANK)) and name.isprintable() and _NO_BOARD.isdisjoint(name)
 
 
 def check_driver(name: str) -> str:
@@ -455,7 +604,7 @@ def match(selectors: Sequence[Selector], devices: Iterable[Identity]) -> list[li
         for field, by_value in positions.items():
             for value in _values(device, field):
                 for position in by_value.get(value, ()):
-                    if selectors[position].bus in (None, device.bus):
+                    if selectors[position].is_met_by(device):
                         matches[position].append(device)
     return matches
 

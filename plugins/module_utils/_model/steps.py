@@ -34,8 +34,10 @@ class HostStepKind(Enum):
     LOAD_MODULE = "load_module"
     RELOAD_MODULE = "reload_module"
     SET_NOIOMMU = "set_noiommu"
+    SET_INTERRUPTS = "set_interrupts"
     # Done once all devices are as their policies ask for.
     RESTORE_NOIOMMU = "restore_noiommu"
+    RESTORE_INTERRUPTS = "restore_interrupts"
     REMOVE_LINK = "remove_link"
 
 

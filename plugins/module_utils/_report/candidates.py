@@ -21,19 +21,27 @@ from .._apply.readiness import (
     has_no_reset,
     obstacle_of_permanent,
     unreadiness,
+    why_no_group,
     will_have_noiommu,
 )
 from .._boot.forecast import OverrideSources
 from .._discovery.acpi_iort import translates
 from .._discovery.devices import aliases, sysfs_dir
 from .._discovery.iommus import Iommus
-from .._discovery.vfio import is_resettable, native_siblings, present_settings, registered
+from .._discovery.isolation import Isolation
+from .._discovery.vfio import (
+    is_in_noiommu_group,
+    is_resettable,
+    native_siblings,
+    present_settings,
+    registered,
+)
 from .._errors import PolicyError
 from .._in_use.kinds import OPEN_NODE, Hazard
 from .._model.buses import BUSES
 from .._model.device import Identity, Native, State
 from .._model.plan import host_steps, plan
-from .._model.policy import VFIO, Claim, Policy, VfioSettings
+from .._model.policy import CONTAINER_MODULE, VFIO, Claim, Policy, VfioSettings
 from .._model.selector import Selector, parse
 from .._model.steps import DevicePlan, Obstacle
 from .._system.host import Host
@@ -70,6 +78,7 @@ class Candidate(NamedTuple):
 
     ``obstacles`` are why it cannot be; it is a candidate if there are none. ``group`` are the other
     devices of its IOMMU group. ``has_reset`` is None where VFIO asks for no reset function, or
+    only the kernel knows. ``is_isolated`` is whether the kernel isolates its interrupts, None if
     only the kernel knows.
     """
 
@@ -78,6 +87,7 @@ class Candidate(NamedTuple):
     settings: VfioSettings
     group: Sequence[str]
     has_reset: bool | None
+    is_isolated: bool | None
 
 
 class Candidates:
@@ -90,17 +100,21 @@ class Candidates:
         self._find_out = find_out
         self._by_name = {device.name_on_bus: device for device in devices}
         self._sharing = Counter(device.stable_name for device in devices)
+        self._by_hid = Counter(device.acpi_hid for device in devices)
+        self._by_uid = Counter((device.acpi_hid, device.acpi_uid) for device in devices)
         self._aliases = aliases(host.sysfs)
         self._present = present_settings(host.sysfs)
         self._registered = registered(host.sysfs)
         self._iommus = Iommus(host.sysfs)
+        self._isolation = Isolation(host.sysfs, host.files)
         self._has_noiommu = will_have_noiommu(host.sysfs, host.kmod, VfioSettings())
+        self._has_containers = _has_containers(host, self._present)
         self._obstacles: dict[Identity, list[Obstacle]] = {}
         host.kmod.resolve_at_once(
             [
-                "vfio-reset:" + device.compatible[0]
+                "vfio-reset:" + device.reset_compatible
                 for device in devices
-                if BUSES[device.bus].vfio_resets and device.compatible
+                if BUSES[device.bus].vfio_resets and device.reset_compatible
             ]
         )
 
@@ -112,6 +126,7 @@ class Candidates:
             self._settings(device),
             self._group(device),
             self._has_reset(device),
+            self._isolation.of_group(device),
         )
 
     def _own_obstacles(self, device: Identity) -> list[Obstacle]:
@@ -209,7 +224,7 @@ class Candidates:
     def _has_reset(self, device: Identity) -> bool | None:
         if device.pci_address:
             return is_resettable(self._host.sysfs, device)
-        if not BUSES[device.bus].vfio_resets or not device.compatible:
+        if not BUSES[device.bus].vfio_resets or device.reset_compatible is None:
             return None
         return not has_no_reset(self._host.kmod, device)
 
@@ -220,6 +235,16 @@ class Candidates:
         return VfioSettings(
             reset_required=False if asks_for_reset else None,
             unsafe_noiommu=True if self._has_noiommu and not group else None,
+            unsafe_interrupts=True if self._needs_interrupts(device) else None,
+        )
+
+    def _needs_interrupts(self, device: Identity) -> bool:
+        """Return whether containers surely refuse the device unless all interrupts are accepted."""
+        return (
+            self._has_containers
+            and not is_in_noiommu_group(self._host.sysfs, device)
+            and not why_no_group(self._host.sysfs, device)
+            and self._isolation.of_group(device) is False
         )
 
     def _selector(self, device: Identity) -> Selector:
@@ -231,6 +256,9 @@ class Candidates:
         if device.pci_id and not device.dt_path:
             # An ACPI node is that of the slot, in which there may be another card tomorrow.
             return Selector.of_function(device)
+        if self._is_known_by_uid(device):
+            with suppress(PolicyError):
+                return parse({"acpi_hid": device.acpi_hid, "acpi_uid": device.acpi_uid})
         if self._sharing[device.stable_name] < 2:
             for kind, values in by_firmware.items():
                 for value in filter(None, values):
@@ -238,6 +266,23 @@ class Candidates:
                     with suppress(PolicyError):
                         return parse({kind: value})
         return Selector("name", device.name, device.bus)
+
+    def _is_known_by_uid(self, device: Identity) -> bool:
+        """Return whether its _UID alone tells it from other devices with its hardware id."""
+        is_one_of_several = self._by_hid[device.acpi_hid] > 1
+        is_only_one = self._by_uid[device.acpi_hid, device.acpi_uid] == 1
+        return is_one_of_several and is_only_one and device.acpi_uid is not None
+
+
+def _has_containers(host: Host, present: VfioSettings) -> bool:
+    """Return whether the kernel has what containers need for an IOMMU."""
+    if present.unsafe_interrupts is not None:
+        return True
+    try:
+        return host.kmod.is_available(CONTAINER_MODULE)
+    except PolicyError:
+        # There is no modprobe, so nothing can be loaded.
+        return False
 
 
 def _obstacles_of_use(loses_driver: bool, known: Known) -> list[Obstacle]:
@@ -260,12 +305,12 @@ def _foreign_obstacles(driver_override: str | None, known: Known) -> list[Obstac
     if known.sources.entry:
         return []
     obstacles = []
-    if known.sources.foreign:
+    if known.sources.foreign and not known.sources.foreign.ignored:
         obstacles.append(Obstacle(DRIVERCTL, "driverctl has an override stored for it"))
     obstacles += [
-        Obstacle(FOREIGN_RULE, "%s sets its driver_override at each boot" % rule.location)
+        Obstacle(FOREIGN_RULE, "%s %s at each boot" % (rule.location, rule.act))
         for rule in known.sources.rules
-        if rule.driver_override != driver_override
+        if rule.opposes(driver_override)
     ]
     return obstacles
 
@@ -273,6 +318,6 @@ def _foreign_obstacles(driver_override: str | None, known: Known) -> list[Obstac
 def entry(candidate: Candidate) -> Mapping[str, str]:
     """Return the entry of a policy list that binds the device to VFIO."""
     selector = candidate.selector
-    beside = {"bus": selector.bus, "pci_id": selector.pci_id}
+    beside = {"bus": selector.bus, "pci_id": selector.pci_id, "acpi_uid": selector.acpi_uid}
     keys = {name: value for name, value in beside.items() if value}
     return {selector.kind: selector.value, **keys, "policy": VFIO}

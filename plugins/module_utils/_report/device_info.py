@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from .. import _text
-from .._boot.forecast import Binding
+from .._boot.forecast import Binding, OverrideSources
 from .._boot.in_sync import BootFile
 from .._boot.installed_kernels import Kernel
 from .._boot.last_applied import to_mapping
@@ -20,6 +20,7 @@ from .._model.device import Board
 from . import results
 from .candidates import entry
 from .inspection import Findings, Inspection
+from .lost_entries import LostEntry
 from .vfio_support import to_mapping as to_support
 
 
@@ -56,12 +57,16 @@ def inspections(findings: Findings) -> dict[str, Any]:
     return {
         "devices": [_inspection(inspection) for inspection in findings.devices],
         "policy_list": [to_mapping(entry) for entry in findings.policy_list],
+        "lost_entries": [_lost_entry(lost) for lost in findings.lost_entries],
+        "policy_digest": findings.policy_digest,
+        "rollout": findings.rollout,
         "reboot_required": findings.waits_for_boot,
         "board": _board(findings.board),
         "skipped_entries": list(findings.skipped),
         "boot_files": [_boot_file(file) for file in findings.boot_files],
         "kernels": [_kernel(kernel) for kernel in findings.kernels],
         "vfio_support": findings.vfio_support and to_support(findings.vfio_support),
+        "driverctl_notes": list(findings.driverctl_notes),
     }
 
 
@@ -79,6 +84,15 @@ def _board(board: Board) -> dict[str, Any]:
         "compatible": list(board.compatible),
         "product_name": board.product_name,
         "board_name": board.board_name,
+    }
+
+
+def _lost_entry(lost: LostEntry) -> dict[str, Any]:
+    return {
+        "entry": to_mapping(lost.entry),
+        "former": list(lost.former),
+        "now": [device.stable_name for device in lost.now],
+        "message": lost.sentence,
     }
 
 
@@ -127,8 +141,7 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
             dict(_hazard(lost.hazard), accepted=lost.is_accepted) for lost in inspection.lost
         ],
         drift=inspection.drift,
-        driverctl=sources.foreign
-        and {"path": sources.foreign.path, "entry": to_mapping(sources.foreign.entry)},
+        driverctl=_stored_by_driverctl(sources),
         foreign_rules=[
             {"location": rule.location, "driver_override": rule.driver_override}
             for rule in sources.rules
@@ -144,7 +157,10 @@ def _candidate(inspection: Inspection) -> dict[str, Any]:
     candidate = inspection.candidate
     if candidate is None:
         return dict.fromkeys(
-            ("candidate", "why_not", "entry", "settings", "iommu_group_devices", "reset_function")
+            (
+                *("candidate", "why_not", "entry", "settings", "iommu_group_devices"),
+                *("reset_function", "isolated_interrupts"),
+            )
         )
     is_known = bool(candidate.obstacles) or not inspection.may_carry_more
     return {
@@ -158,6 +174,7 @@ def _candidate(inspection: Inspection) -> dict[str, Any]:
         },
         "iommu_group_devices": list(candidate.group),
         "reset_function": candidate.has_reset,
+        "isolated_interrupts": candidate.is_isolated,
     }
 
 
@@ -175,6 +192,13 @@ def _reason(reason: Reason) -> dict[str, str]:
 
 def _binding(binding: Binding) -> dict[str, str | None]:
     return {"driver": binding.driver, "driver_override": binding.driver_override}
+
+
+def _stored_by_driverctl(sources: OverrideSources) -> dict[str, Any] | None:
+    stored = sources.foreign
+    if stored is None or stored.entry is None:
+        return None
+    return {"path": stored.path, "entry": to_mapping(stored.entry)}
 
 
 def _hazard(hazard: Hazard) -> dict[str, str]:

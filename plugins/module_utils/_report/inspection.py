@@ -19,15 +19,20 @@ from .._boot.last_applied import (
     MODULES_LOAD,
     RULES,
     WAITS_FOR_BOOT,
+    AppliedList,
     LastApplied,
     accepted,
+    digest,
     parse_header,
 )
+from .._boot.rollout_backup import PREVIOUS, revertible
+from .._boot.udev_effects import OVERRIDE as SETS_OVERRIDE
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
 from .._discovery.vfio import modalias
 from .._discovery.virtual_functions import numvfs, totalvfs
+from .._errors import PolicyError
 from .._in_use.checker import Usage
 from .._in_use.kinds import BLOCKED, OPEN_NODE, Hazard
 from .._model.buses import is_vfio_driver
@@ -36,6 +41,7 @@ from .._model.policy_list import Entry, first_entries
 from .._model.selector import Selector
 from .._system.host import Host
 from .candidates import Candidate, Candidates, Known
+from .lost_entries import LostEntry, find_lost_entries
 from .vfio_support import VfioSupport, vfio_support
 
 
@@ -125,13 +131,12 @@ class Inspection(NamedTuple):
                 % (running.label, after.label, self.next_boot.reason)
             )
         sentences += [
-            (
-                "%s may set another driver_override at each boot, but the last-applied "
-                "configuration sets %s"
-            )
-            % (rule.location, desired.driver_override)
+            "%s %s at each boot, but the last-applied configuration sets %s"
+            % (rule.location, _may(rule), desired.driver_override)
             for rule in self.sources.rules
-            if desired and rule.driver_override is None
+            if desired
+            and not (rule.sure_override or rule.unbinds)
+            and rule.opposes(desired.driver_override)
         ]
         if (
             self.sriov
@@ -145,10 +150,20 @@ class Inspection(NamedTuple):
         return [*sentences, *self.against, *self.without_driver]
 
 
+def _may(rule: foreign_udev.Rule) -> str:
+    """Return what a rule may do, as a clause."""
+    if rule.kind == SETS_OVERRIDE:
+        return "may set another driver_override"
+    return rule._replace(is_sure=False).act
+
+
 class Findings(NamedTuple):
     """The requested devices, the last-applied configuration, its files, and the board.
 
-    ``skipped`` are sentences on what was asked for on other boards only.
+    ``skipped`` are sentences on what was asked for on other boards only. ``lost_entries`` are those
+    of the last-applied configuration that match nothing any more. ``driverctl_notes`` are sentences
+    on files of driverctl by which it sets no override. ``rollout`` is the name of the one that can
+    be rolled back.
     """
 
     devices: list[Inspection]
@@ -159,6 +174,10 @@ class Findings(NamedTuple):
     boot_files: Sequence[in_sync.BootFile] = ()
     kernels: Sequence[Kernel] = ()
     vfio_support: VfioSupport | None = None
+    lost_entries: Sequence[LostEntry] = ()
+    driverctl_notes: Sequence[str] = ()
+    policy_digest: str = ""
+    rollout: str | None = None
 
 
 def inspect(
@@ -200,7 +219,19 @@ def inspect(
         in_sync.compare(host.files, last_applied),
         inspector.kernels,
         vfio_support(host) if with_candidates else None,
+        inspector.lost_entries,
+        inspector.driverctl_notes,
+        digest(last_applied.entries, last_applied.options),
+        revertible(_backup(host), AppliedList(last_applied.entries, last_applied.options)),
     )
+
+
+def _backup(host: Host) -> str | None:
+    """Return what a rollout has stored; None if this user may not read it."""
+    try:
+        return host.files.read_own(PREVIOUS)
+    except PolicyError:
+        return None
 
 
 class _Inspector:
@@ -215,7 +246,9 @@ class _Inspector:
         earlier = [
             entry.selector._replace(required=False, expect=None) for entry in last_applied.entries
         ]
-        self._claimed = first_entries(last_applied.entries, resolve(host.sysfs, earlier, devices))
+        matches = resolve(host.sysfs, earlier, devices)
+        self._claimed = first_entries(last_applied.entries, matches)
+        self.lost_entries = find_lost_entries(last_applied, matches, devices)
         self._stored = driverctl.stored(host.files)
         self._sharing = Counter(device.stable_name for device in devices if self._stored)
         self._rules = foreign_udev.rules(host.files, RULES)
@@ -233,6 +266,9 @@ class _Inspector:
             host, self._drivers, last_applied, self._lines, self._installed
         )
         self.kernels = self._installed.lacking(self._modules())
+        self.driverctl_notes = driverctl.notes(
+            host.files, self._stored, {(device.bus, device.name) for device in devices}
+        )
 
     def _modules(self) -> list[str]:
         """Return the modules of the drivers that the last-applied configuration asks for."""
@@ -363,9 +399,9 @@ class _Inspector:
             device.bus,
             self._claimed.get(device),
             _foreign_config(device, self._stored, is_alone=is_alone),
-            foreign_udev.of_device(device, self._rules),
-            foreign_udev.of_device(device, self._rules, "add"),
-            foreign_udev.of_device(device, self._rules, "bind"),
+            foreign_udev.of_device(self._host.sysfs, device, self._rules),
+            foreign_udev.of_device(self._host.sysfs, device, self._rules, "add"),
+            foreign_udev.of_device(self._host.sysfs, device, self._rules, "bind"),
             self._variant(device),
         )
 
@@ -415,7 +451,8 @@ def _foreign_config(
     stored = driverctl.of_device(device, kept)
     if stored is None:
         return None
-    return ForeignConfig(stored.path, Entry(_selector(device, is_alone=is_alone), stored.policy))
+    entry = stored.policy and Entry(_selector(device, is_alone=is_alone), stored.policy)
+    return ForeignConfig(stored.path, entry, stored.ignored)
 
 
 def _selector(device: Identity, *, is_alone: bool) -> Selector:

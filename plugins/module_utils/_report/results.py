@@ -29,6 +29,7 @@ def identity(device: Identity) -> dict[str, Any]:
         "compatible": list(device.compatible),
         "acpi_path": device.acpi_path,
         "acpi_hid": device.acpi_hid,
+        "acpi_uid": device.acpi_uid,
         "pci_id": device.pci_id[-1] if device.pci_id else None,
     }
 
@@ -83,7 +84,14 @@ def list_result(outcome: Outcome) -> dict[str, Any]:
         reboot_required=outcome.needs_boot,
         not_checked=list(outcome.not_checked),
         kernel_command_line=[early(driver) for driver in outcome.early],
+        policy_digest=outcome.policy_digest,
+        rollout=_rollout(outcome),
     )
+
+
+def _rollout(outcome: Outcome) -> dict[str, Any] | None:
+    rollout = outcome.rollout
+    return {"name": rollout.name, "ended": rollout.has_ended} if rollout else None
 
 
 def linked(outcome: Outcome) -> list[dict[str, Any]]:
@@ -96,7 +104,7 @@ def linked(outcome: Outcome) -> list[dict[str, Any]]:
 
 def _kept_settings(outcome: Outcome) -> list[str]:
     """Return settings of VFIO that stay as they were asked for once."""
-    return [kept for kept in (outcome.noiommu_kept, outcome.reset_kept) if kept]
+    return [*outcome.unsafe_kept, *filter(None, [outcome.reset_kept])]
 
 
 def boot_files(outcome: Outcome) -> list[dict[str, Any]]:

@@ -40,8 +40,8 @@ def find_answer(
     usage = record.unrecorded(Usage(readers.sysfs))
     outcome = reconcile(host, usage, lock, request, check_mode=check_mode)
     warnings = [*outcome.interrupted, *outcome.warnings, *outcome.not_checked]
-    if outcome.noiommu_kept and outcome.is_changed:
-        warnings.append(outcome.noiommu_kept)
+    if outcome.is_changed:
+        warnings += outcome.unsafe_kept
     answer = Answer(
         _text.printable_result(to_result(outcome)), list(map(_text.printable_result, warnings))
     )
@@ -73,4 +73,4 @@ def request_of_one_policy(
 
 def vfio_settings(params: Mapping[str, Any]) -> VfioSettings:
     """Return the options of the vfio modules."""
-    return VfioSettings(params["reset_required"], params["unsafe_noiommu"])
+    return VfioSettings(**{name: params[name] for name in VfioSettings._fields})

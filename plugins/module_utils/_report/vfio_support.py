@@ -12,8 +12,9 @@ from .. import _text
 from .._apply.readiness import BUILT_BY_ROLE, supports_noiommu, why_signed_only
 from .._boot import initramfs
 from .._discovery.kernel_options import KernelOptions, kernel_options
+from .._discovery.kernel_version import running_version
 from .._errors import PolicyError
-from .._model.buses import VFIO_DRIVERS
+from .._model.buses import BUSES, VFIO_DRIVERS
 from .._system.host import Host
 
 OPTIONS = (
@@ -40,7 +41,8 @@ class VfioSupport(NamedTuple):
     kernel has them. ``iommus`` are
     the names of the IOMMUs that are active. ``noiommu`` is whether VFIO can do without one, None if
     that is unknown. ``unsafe_interrupts`` is by module. ``signed_modules`` is why only signed
-    modules can be loaded. ``missing`` are sentences.
+    modules can be loaded. ``deprecated`` is what the kernel says of those of ``drivers`` that it
+    will lose. ``missing`` are sentences.
     """
 
     kernel: str
@@ -53,6 +55,7 @@ class VfioSupport(NamedTuple):
     initramfs_tool: str | None
     has_systemd: bool
     options: KernelOptions
+    deprecated: Mapping[str, str]
     missing: Sequence[str]
 
 
@@ -78,6 +81,7 @@ def vfio_support(host: Host) -> VfioSupport:
         initramfs_tool=tool.name if tool else None,
         has_systemd=files.status("/run/systemd/system") is not None,
         options=_options(host, release),
+        deprecated=_deprecated(host, drivers),
         missing=(),
     )
     return support._replace(missing=_missing(support))
@@ -97,7 +101,19 @@ def to_mapping(support: VfioSupport) -> dict[str, Any]:
         "systemd": support.has_systemd,
         "kernel_options": dict(support.options.values),
         "kernel_options_source": support.options.source,
+        "deprecated": dict(support.deprecated),
         "missing": list(support.missing),
+    }
+
+
+def _deprecated(host: Host, drivers: Mapping[str, bool]) -> dict[str, str]:
+    """Return what the kernel logs of drivers that it has, by driver."""
+    version = running_version(host.files)
+    return {
+        driver: deprecation.text
+        for bus, driver in VFIO_DRIVERS.items()
+        for deprecation in [BUSES[bus].vfio_deprecation]
+        if drivers.get(driver) and deprecation and deprecation.holds_for(version)
     }
 
 
@@ -119,7 +135,7 @@ def _options(host: Host, release: str) -> KernelOptions:
 
 def _distribution(host: Host) -> str | None:
     for path in _RELEASE_FILES:
-        for line in _text.lines(host.files.read(path) or ""):
+        for line in _text.lines(host.files.read_drop_in(path) or ""):
             name, _equals, value = line.partition("=")
             if name == "PRETTY_NAME":
                 return value.strip("\"'") or None

@@ -31,6 +31,7 @@ _ADVICE = {
     errno.ENOENT: _NO_DIRECTORY,
     errno.ENOTDIR: _NO_DIRECTORY,
     errno.EEXIST: _NO_DIRECTORY,
+    errno.ELOOP: "its symbolic links lead in a circle; remove them",
     errno.EISDIR: "a directory has this file's name; move it away",
     errno.EBUSY: "something is mounted there; unmount it",
     errno.ENOSPC: _NO_ROOM,
@@ -39,6 +40,8 @@ _ADVICE = {
     errno.EIO: "the disk may be failing; see 'dmesg'",
 }
 _WITHOUT_BOOT_FILES = ", or set `persistent: false`"
+# What a path answers that leads nowhere: a dangling link, a circle of links, a name too long to be.
+_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 _KINDS = {
     stat.S_IFREG: "a regular file",
@@ -50,6 +53,7 @@ _KINDS = {
 _NULL = os.makedev(1, 3)
 # Many times as much as the longest that is read, a list of the kernel's symbols.
 _LONGEST = 1 << 26
+_LONGEST_START = 1 << 16
 
 
 class FileChange(NamedTuple):
@@ -107,20 +111,35 @@ class Files:
     def read(self, path: str) -> str | None:
         """Return the content, or None if there is no such file."""
         try:
-            return _content(path, _open_file(self._located(path)))
+            return _content(path, _open_file(path, self._located(path)))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise failure("read", path, error) from None
 
     def read_drop_in(self, path: str) -> str | None:
-        """As :meth:`read`, of a file of others; None for a directory, which its readers skip."""
+        """As :meth:`read`, of a file of others; None also for what its readers skip.
+
+        That is a directory, a socket, and a link that leads nowhere or in a circle.
+        """
         try:
-            return _content(path, _open_file(self._located(path)))
-        except (FileNotFoundError, IsADirectoryError):
-            return None
+            return _content(path, _open_file(path, self._located(path)))
         except OSError as error:
+            if error.errno in (errno.EISDIR, errno.ENXIO) or error.errno in _NOWHERE:
+                return None
             raise failure("read", path, error) from None
+
+    def read_start(self, path: str) -> str | None:
+        """Return the first 64 KiB of a text file; None if it is none, or cannot be read."""
+        try:
+            descriptor = _open_file(path, self._located(path))
+            try:
+                content = os.read(descriptor, _LONGEST_START)
+            finally:
+                os.close(descriptor)
+        except (OSError, PolicyError):
+            return None
+        return None if b"\0" in content else content.decode("utf-8", "surrogateescape")
 
     def read_own(self, path: str) -> str | None:
         """As :meth:`read`, of what another run wrote; PolicyError if others may have written it."""
@@ -168,9 +187,9 @@ class Files:
         """Return what is at a path, a link not followed; None if there is nothing."""
         try:
             status = os.lstat(self._located(path))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
         except OSError as error:
+            if error.errno in _NOWHERE:
+                return None
             raise failure("read", path, error) from None
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device node")
         if stat.S_ISLNK(status.st_mode):
@@ -210,9 +229,9 @@ class Files:
         """Return names in a directory, sorted; none where there is no such directory."""
         try:
             return sorted(os.listdir(self._located(path)))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
         except OSError as error:
+            if error.errno in _NOWHERE:
+                return []
             raise failure("read", path, error) from None
 
     def drop_in_files(self, directories: Sequence[str], ending: str, ours: str) -> list[str]:
@@ -339,7 +358,7 @@ class Files:
             return os.readlink(self._located(path))
         except OSError as error:
             # EINVAL is of something that is no link.
-            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
+            if error.errno == errno.EINVAL or error.errno in _NOWHERE:
                 return None
             raise failure("read", path, error) from None
 
@@ -462,14 +481,16 @@ def _not_own(path: str, status: os.stat_result) -> PolicyError:
     )
 
 
-def _open_file(path: str) -> int:
-    """Open what can be read to its end at once; PolicyError for a FIFO and its like."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    status = os.fstat(descriptor)
+def _open_file(path: str, located: str) -> int:
+    """Open what can be read to its end at once; PolicyError for a FIFO and its like.
+
+    These are not opened at all: that fails for a socket, and starts a watchdog. ``path`` is for
+    messages.
+    """
+    status = os.stat(located)
     is_null = stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL
     if is_null or stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFDIR):
-        return descriptor
-    os.close(descriptor)
+        return os.open(located, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device node")
     raise PolicyError(
         "Cannot read %s: it is %s, not a regular file. Remove it, and run again" % (path, kind)

@@ -318,8 +318,12 @@ def _path(program: str) -> str | None:
 
 def _some_module() -> str | None:
     """Return the name of a module of the running kernel, or None if it has none."""
+    dependencies_path = _MODULES + os.uname().release + "/modules.dep"
+    # modprobe reads another file, so this one may be a FIFO, which nobody writes to.
+    if not os.path.isfile(dependencies_path):
+        return None
     try:
-        with open(_MODULES + os.uname().release + "/modules.dep", "rb") as dependencies:
+        with open(dependencies_path, "rb") as dependencies:
             path = os.fsdecode(dependencies.readline()).partition(":")[0]
     except OSError:
         return None

@@ -61,6 +61,7 @@ READS: Mapping[str, frozenset[str]] = {
             "read",
             "read_drop_in",
             "read_own",
+            "read_start",
             "status",
             "version",
         }

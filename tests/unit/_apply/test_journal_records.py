@@ -259,7 +259,10 @@ def test_no_damage_of_a_record_ends_in_anything_but_a_sentence(killed: Board) ->
         ("links", {"before": {"/dev/sda": None}, "owners": {}}),
         ("module", {"module": "--all", "before": [], "came": []}),
         ("module", {"module": "vfio", "before": [], "came": ["-f"]}),
-        ("reloaded", {"module": "ext4", "reset_required": "Y", "noiommu": None}),
+        (
+            "reloaded",
+            {"module": "ext4", "reset_required": "Y", "noiommu": None, "interrupts": None},
+        ),
         ("noiommu", {"value": "maybe"}),
     ],
 )

@@ -62,7 +62,7 @@ RECORDS: Sequence[UndoRecord] = [
     UndoRecord(
         "reloaded",
         "module vfio-platform",
-        {"module": "vfio-platform", "reset_required": "Y", "noiommu": False},
+        {"module": "vfio-platform", "reset_required": "Y", "noiommu": False, "interrupts": True},
     ),
     UndoRecord(
         "numvfs",
@@ -76,6 +76,7 @@ RECORDS: Sequence[UndoRecord] = [
         },
     ),
     UndoRecord("noiommu", "vfio.enable_unsafe_noiommu_mode", {"value": "N"}),
+    UndoRecord("interrupts", "vfio_iommu_type1.allow_unsafe_interrupts", {"value": "N"}),
     UndoRecord("file", RULES, {"path": RULES, "before": None, "after": "# rules \udcff\n"}),
     UndoRecord("node", "/dev/vfio/3", {"path": "/dev/vfio/3", "group": "vmm", "mode": "0660"}),
     UndoRecord(
@@ -206,6 +207,7 @@ class WatchedSysfs:
             rf"bus/({buses})/drivers/{name}/(un)?bind",
             rf"bus/({buses})/devices/{name}/sriov_(numvfs|drivers_autoprobe)",
             r"module/vfio/parameters/enable_unsafe_noiommu_mode",
+            r"module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
         )
         assert any(re.fullmatch(pattern, path) for pattern in ours), path
         assert text

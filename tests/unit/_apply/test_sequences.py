@@ -20,7 +20,11 @@ PINNED = {"b008000.blob": "acme-blob-uio"}
 POLICIES = ("vfio", "no_autobind", "driver", "default")
 
 LISTS = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(POLICIES), max_size=len(NAMES))
-ASKED: dict[str, Any] = {"reset_required": False, "unsafe_noiommu": True}
+ASKED: dict[str, Any] = {
+    "reset_required": False,
+    "unsafe_noiommu": True,
+    "unsafe_interrupts": True,
+}
 
 
 def entry(name: str, policy: str) -> dict[str, Any]:

@@ -306,7 +306,25 @@ def test_a_line_of_the_firmware_in_the_file_of_an_event_is_no_property(
     assert removed == [["/bin/rm", "-f", "--", *names]]
 
 
-@pytest.mark.parametrize("name", ["1.odd -ee", "1.odd\t--in-place", "1.odd\nx"])
+@pytest.mark.parametrize("name", ["1.odd -ee", "-e 1.odd", "1.odd  ..!etc", "Fixed MDIO bus.0"])
+def test_a_device_with_blanks_in_its_name_is_one_operand_of_a_command(
+    board: Board, name: str
+) -> None:
+    board.kernel.add_device(name, "/soc/odd@1", ("acme,odd",), iommus=True)
+    apply(board, {"compatible": "acme,odd", "policy": "vfio"})
+    right = links(board)
+    coldplug(without_links(board).kernel, board.kmod, board.file(RULES) or "")
+    assert links(board) == right
+    assert set(right) == {"by-path/soc:odd@1", "devices/by-path/soc:odd@1"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("1.odd\t--in-place", "1.odd\nx", "1.odd' -ee '", "it's", '1.odd" -ee "', "1.odd\\x"),
+        *("1.odd;x", "1.odd$x", "1.odd`x", "1.odd(x", "1.oddé", "1.odd\xa0-ee"),
+    ],
+)
 def test_a_device_with_an_odd_name_has_no_command_run(board: Board, name: str) -> None:
     board.kernel.add_device(name, "/soc/odd@1", ("acme,odd",), iommus=True)
     apply(board, {"compatible": "acme,odd", "policy": "vfio"})

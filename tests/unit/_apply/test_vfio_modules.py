@@ -262,7 +262,7 @@ def test_noiommu_that_a_list_turned_on_is_off_when_no_list_asks_for_it(
         part for part in results.diff(predicted) if part["after_header"] == "kernel modules"
     )
     assert RESTORED + "\n" in modules["after"]
-    assert outcome.noiommu_kept is None
+    assert outcome.unsafe_kept == []
     assert "# before: " not in (board.file(RULES) or "")
     assert not board.apply(entries, reset_required=False).is_changed
 
@@ -278,7 +278,7 @@ def test_what_the_list_still_asks_for_stays_on(board: Board) -> None:
     board.apply([DMA], reset_required=False, unsafe_noiommu=True)
     outcome = board.apply([CRYPTO], reset_required=False, unsafe_noiommu=True)
     assert board.kernel.read(NOIOMMU) == "Y"
-    assert outcome.noiommu_kept is None
+    assert outcome.unsafe_kept == []
     board.apply([])
     assert board.kernel.read(NOIOMMU) == "N"
 
@@ -314,9 +314,9 @@ def test_noiommu_that_somebody_had_turned_on_stays_on(board: Board, is_loaded: b
     board.apply([DMA], reset_required=False, unsafe_noiommu=True)
     outcome = board.apply([])
     assert board.kernel.read(NOIOMMU) == "Y"
-    assert outcome.noiommu_kept == STAYS + (
-        "it was Y before a list with `unsafe_noiommu: true` was applied"
-    )
+    assert outcome.unsafe_kept == [
+        STAYS + "it was Y before a list with `unsafe_noiommu: true` was applied"
+    ]
 
 
 def test_noiommu_stays_on_for_devices_of_others_and_that_is_told(board: Board) -> None:
@@ -324,9 +324,7 @@ def test_noiommu_stays_on_for_devices_of_others_and_that_is_told(board: Board) -
     bind_by_others(board, "b003000.dma")
     outcome = board.apply([])
     assert board.kernel.read(NOIOMMU) == "Y"
-    assert outcome.noiommu_kept == STAYS + (
-        "platform/b003000.dma is bound to VFIO without an IOMMU"
-    )
+    assert outcome.unsafe_kept == [STAYS + "platform/b003000.dma is bound to VFIO without an IOMMU"]
     assert board.kernel.driver_of("b003000.dma") == "vfio-platform"
 
 
@@ -334,11 +332,9 @@ def test_a_list_whose_own_device_needs_it_is_told_until_the_device_goes(board: B
     board.apply([DMA], reset_required=False, unsafe_noiommu=True)
     board.write_file("/etc/modprobe.d/a.conf", "options vfio enable_unsafe_noiommu_mode=1\n")
     outcome = board.apply([DMA], reset_required=False)
-    assert outcome.noiommu_kept == STAYS + (
-        "platform/b002000.dma is bound to VFIO without an IOMMU"
-    )
+    assert outcome.unsafe_kept == [STAYS + "platform/b002000.dma is bound to VFIO without an IOMMU"]
     again = board.apply([DMA], reset_required=False)
-    assert (again.is_changed, again.noiommu_kept) == (False, outcome.noiommu_kept)
+    assert (again.is_changed, again.unsafe_kept) == (False, outcome.unsafe_kept)
     board.apply([])
     assert board.kernel.read(NOIOMMU) == "N"
 
@@ -349,7 +345,7 @@ def test_of_an_older_header_it_is_not_known_what_it_was_before(board: Board) -> 
     kept = [line for line in lines if not line.startswith(("# before:", "# Values before"))]
     board.write_file(RULES, "".join(kept))
     assert not board.apply([DMA], reset_required=False, unsafe_noiommu=True).is_changed
-    assert board.apply([]).noiommu_kept == STAYS + "its previous value is unknown"
+    assert board.apply([]).unsafe_kept == [STAYS + "its previous value is unknown"]
     assert board.kernel.read(NOIOMMU) == "Y"
 
 

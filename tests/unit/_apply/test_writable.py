@@ -23,7 +23,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     driverctl,
     last_applied,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import PREVIOUS
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import (
+    PREVIOUS,
+    UNFINISHED,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._system import file_writes
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
@@ -37,6 +40,7 @@ CHANGES = [
         (last_applied.MODPROBE, LIST, {}),
         (last_applied.MODULES_LOAD, LIST, {}),
         (PREVIOUS, LIST, {"rollout": "first"}),
+        (UNFINISHED, LIST, {"rollout": "first"}),
         (last_applied.WAITS_FOR_BOOT, LIST, {"runtime": False}),
         (DRIVERCTL, [CRYPTO], {"takes_over": True}),
     )

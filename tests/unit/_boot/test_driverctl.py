@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +37,181 @@ def info(board: Board, name: str) -> dict[str, Any]:
     return device
 
 
-def test_devices_of_our_buses_are_read_and_empty_files_are_not(tmp_path: Path) -> None:
-    folder = tmp_path / driverctl.DIRECTORY[1:]
+def notes(board: Board) -> list[str]:
+    return device_info.inspections(board.inspect(None))["driverctl_notes"]
+
+
+def stored(root: Path, **contents: str) -> list[driverctl.Stored]:
+    """Return what is read of files with these contents."""
+    folder = root / driverctl.DIRECTORY[1:]
     folder.mkdir(parents=True)
-    for name, content in {
-        "amba-9030000.pl061": "none\n",
-        "pci-0000:00:01.0": "vfio-pci\n",
-        "platform-": "x\n",
-        "platform-soc:a-b": "acme-dma-uio",
-        "platform-empty": "\n",
-    }.items():
+    for name, content in contents.items():
         (folder / name).write_text(content)
-    kept = driverctl.stored(Files(str(tmp_path)))
-    assert [(entry.bus, entry.name, entry.policy.label) for entry in kept] == [
+    return driverctl.stored(Files(str(root)))
+
+
+def test_devices_of_our_buses_are_read_and_empty_files_are_not(tmp_path: Path) -> None:
+    contents = {
+        "amba-9030000.pl061": "none\n",
+        "fsl-mc-dprc.2": "vfio-fsl-mc\n",
+        "mdio_bus-stmmac-0:01": "none\n",
+        "pci-0000:00:01.0": "vfio-pci\n",
+        "platform": "x\n",
+        "platform-": "x\n",
+        "platform-empty": "",
+        "platform-soc:a-b": "acme-dma-uio",
+    }
+    assert [
+        (entry.bus, entry.name, entry.policy and entry.policy.label)
+        for entry in stored(tmp_path, **contents)
+    ] == [
         ("amba", "9030000.pl061", "no_autobind"),
+        ("fsl-mc", "dprc.2", "vfio"),
         ("pci", "0000:00:01.0", "vfio"),
         ("platform", "soc:a-b", "driver acme-dma-uio"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "override"),
+    [
+        ("vfio-platform", "vfio-platform"),
+        ("vfio-platform\n", "vfio-platform"),
+        ("vfio-platform\n\n\n", "vfio-platform"),
+        ("vfio\0-platform\n", "vfio-platform"),
+        ("\n", ""),
+        ("\n\n", ""),
+        ("none\n", "none"),
+    ],
+)
+def test_a_file_is_read_as_bash_reads_it(tmp_path: Path, content: str, override: str) -> None:
+    (kept,) = stored(tmp_path, **{"platform-b000000.crypto": content})
+    assert (kept.driver_override, kept.ignored) == (override, None)
+    read = '[ -s "$0" ] && drv=$(< "$0") 2>/dev/null && printf "[%s]" "$drv"'
+    path = tmp_path / kept.path[1:]
+    assert subprocess.run(["bash", "-c", read, path], capture_output=True, check=True).stdout == (
+        f"[{override}]".encode()
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("vfio-platform\nnone\n", "# mine\nvfio-platform\n", "\nvfio-platform\n"),
+        *("vfio-platform \n", " vfio-platform\n", "vfio-platform\r\n", "a b\n", "\t\n"),
+    ],
+)
+def test_what_is_no_name_of_a_module_is_not_applied(rival: Board, content: str) -> None:
+    """driverctl stops where "modprobe -q" fails with the whole content as the name."""
+    rival.write_file(FILE, content)
+    assert not rival.apply([], reset_required=False).is_changed
+    crypto = info(rival, "b000000.crypto")
+    assert crypto["driverctl"] is None
+    assert crypto["next_boot"]["driver"] == "acme-crypto"
+    assert crypto["next_boot"]["reason"].endswith(
+        f"; driverctl does not apply {FILE}: its content is not the name of one module, so that "
+        "modprobe fails"
+    )
+    assert rival.apply([CRYPTO], reset_required=False).is_changed
+    assert (rival.files_root / FILE[1:]).read_bytes() == content.encode()
+
+
+@pytest.mark.parametrize("name", ["soc:a-b", "fixed-mdio", "soc:x,y", "Fixed MDIO bus.0", "a!b"])
+def test_a_device_that_driverctl_loses_at_boot_is_said_to_be_lost(rival: Board, name: str) -> None:
+    """Of driverctl@BUS-NAME.service, %I has "/" for "-", and systemd escapes other characters."""
+    path = f"{driverctl.DIRECTORY}/platform-{name}"
+    rival.write_file(path, "vfio-platform\n")
+    rival.kernel.add_device(name, "/soc/odd", ("acme,crypto",), iommus=True)
+    odd = info(rival, name)
+    assert odd["next_boot"]["driver"] == "acme-crypto"
+    assert f"; driverctl does not apply {path}: systemd " in odd["next_boot"]["reason"]
+    (note,) = notes(rival)
+    assert note.startswith(f"{path} is not applied by driverctl at boot: systemd ")
+    entry = odd["driverctl"]["entry"]
+    assert entry == {"dt_path": "/soc/odd", "policy": "vfio"}
+    assert rival.apply([entry], reset_required=False).is_changed
+    assert info(rival, name)["next_boot"]["driver"] == "vfio-platform"
+    assert rival.file(path) == "vfio-platform\n"
+    rival.apply([entry], reset_required=False, takes_over=True)
+    assert rival.file(path) is None
+
+
+def test_a_blank_file_gives_the_device_to_its_native_driver(rival: Board) -> None:
+    rival.apply([CRYPTO], reset_required=False, takes_over=True)
+    rival.write_file(FILE, "\n")
+    crypto = info(rival, "b000000.crypto")
+    assert crypto["driverctl"]["entry"] == {"dt_path": "/soc/crypto@b000000", "policy": "default"}
+    assert crypto["next_boot"]["driver"] == "acme-crypto"
+    assert crypto["next_boot"]["reason"].startswith(
+        f"driverctl clears its override after all rules ({FILE}); "
+    )
+    assert len(crypto["drift"]) == 1
+    with pytest.raises(PolicyError, match=f"driverctl: {FILE} clears its override at each boot"):
+        rival.apply([CRYPTO], reset_required=False)
+    rival.apply([CRYPTO], reset_required=False, takes_over=True)
+    assert rival.file(FILE) is None
+
+
+def test_a_directory_is_named_and_not_removed(rival: Board) -> None:
+    """ "test -s" is true of it, and "$(< file)" is empty."""
+    path = rival.files_root / FILE[1:]
+    path.unlink()
+    path.mkdir()
+    (path / "content").touch()
+    assert info(rival, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
+    for takes_over in (False, True):
+        with pytest.raises(PolicyError, match="It is a directory, which driverctl reads as no"):
+            rival.apply([CRYPTO], reset_required=False, takes_over=takes_over)
+    assert path.is_dir()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "dangling", "circle", "empty"])
+def test_what_has_no_size_is_skipped_as_driverctl_skips_it(rival: Board, kind: str) -> None:
+    path = rival.files_root / FILE[1:]
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "empty":
+        path.touch()
+    else:
+        path.symlink_to("nowhere" if kind == "dangling" else path.name)
+    assert info(rival, "b000000.crypto")["driverctl"] is None
+    assert notes(rival) == [f"{FILE} is empty or is no file, so driverctl ignores it"]
+    assert rival.apply([CRYPTO], reset_required=False).is_changed
+
+
+@pytest.mark.parametrize("suffix", ["~", ".bak", ".orig", ".dpkg-old", ".rpmsave", ".swp"])
+def test_a_backup_copy_is_of_no_device(rival: Board, suffix: str) -> None:
+    (rival.files_root / FILE[1:]).rename(rival.files_root / (FILE + suffix)[1:])
+    assert info(rival, "b000000.crypto")["driverctl"] is None
+    (note,) = notes(rival)
+    assert note == (
+        f"{FILE}{suffix} is for the platform device b000000.crypto{suffix}, which this host does "
+        "not have, so driverctl does not read it"
+    )
+    rival.apply([CRYPTO], reset_required=False, takes_over=True)
+    assert rival.file(FILE + suffix) == "vfio-platform\n"
+
+
+def test_files_of_other_buses_are_named_and_left_alone(rival: Board) -> None:
+    paths = [f"{driverctl.DIRECTORY}/{name}" for name in ("README", "mdio_bus-a:01", "usb-1-1")]
+    for path in paths:
+        rival.write_file(path, "none\n")
+    assert notes(rival) == [
+        f"{path} is not for a device of a bus that this collection supports, so it is left to "
+        "driverctl"
+        for path in paths
+    ]
+    rival.apply([CRYPTO, DMA], reset_required=False, takes_over=True)
+    assert [rival.file(path) for path in paths] == ["none\n"] * 3
+
+
+def test_a_driver_whose_module_has_another_name_is_not_applied(rival: Board) -> None:
+    """driverctl asks modprobe for a module of the driver's name and stops if there is none."""
+    rival.write_file("/etc/driverctl.d/platform-b003000.dma", "acme-dma-uio\n")
+    after = info(rival, "b003000.dma")["next_boot"]
+    assert after["driver"] == "acme-dma"
+    assert "has no module acme-dma-uio" in after["reason"]
 
 
 @pytest.mark.parametrize("driver", ["vfio-pci", "mlx5_vfio_pci"])
@@ -158,3 +318,22 @@ def test_the_entry_for_a_function_means_no_other_card_at_its_address(
     rival.write_file(f"{driverctl.DIRECTORY}/pci-0000:00:01.0", "none\n")
     entry = info(rival, "0000:00:01.0")["driverctl"]["entry"]
     assert entry == {**selector, "policy": "no_autobind"}
+
+
+def test_a_name_with_spaces_is_that_of_a_file_that_driverctl_loses_at_boot(board: Board) -> None:
+    name = "Fixed MDIO bus.0"
+    board.kernel.add_device(name)
+    path = f"/etc/driverctl.d/platform-{name}"
+    (board.files_root / "etc/driverctl.d").mkdir()
+    board.write_file(path, "acme-dma-uio\n")
+    devices = {
+        device["name"]: device for device in device_info.inspections(board.inspect(None))["devices"]
+    }
+    own = {"name": name, "bus": "platform", "policy": "driver", "driver": "acme-dma-uio"}
+    assert devices[name]["driverctl"] == {"path": path, "entry": own}
+    assert devices[name]["next_boot"]["driver"] is None
+    entry = {"name": name, "policy": "no_autobind"}
+    board.apply([entry])
+    assert board.kernel.binding(name) == (None, "none")
+    board.apply([entry], takes_over=True)
+    assert board.file(path) is None

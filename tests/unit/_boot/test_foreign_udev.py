@@ -1,4 +1,4 @@
-"""Foreign udev rules that set the override of a device of a list are reported."""
+"""Foreign udev rules that change the driver of a device of a list are reported."""
 
 from __future__ import annotations
 
@@ -7,143 +7,89 @@ from typing import Any
 
 import pytest
 from board import CRYPTO, DMA, Board
+from udev_machine import OTHERS, RING, Machine
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot.foreign_udev import (
-    of_device,
-    rules,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import foreign_udev
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
+from tests.harness.udev_rule_files import Scratch, effective_file, odd_file
 
 BY_NAME = {"name": "b000000.crypto", "policy": "vfio"}
-OTHERS = "/etc/udev/rules.d/80-others.rules"
-RING = Identity("platform", "b100000.ring", "/soc/ring@b100000", ("acme,ring-v2", "acme,ring"))
-ACPI = Identity("platform", "LNRO0005:00", None, (), "\\_SB_.VR00", "LNRO0005")
 BY_SHELL = """\
 KERNEL=="b100000.ring", RUN+="/bin/sh -c 'echo vfio-platform > /sys/%p/driver_override; exit 1'\""""
 SET = 'ATTR{driver_override}="uio"'
 
 
-def overrides(root: Path, content: str, device: Identity = RING) -> list[tuple[str, str | None]]:
-    (root / OTHERS[1:]).parent.mkdir(parents=True, exist_ok=True)
-    (root / OTHERS[1:]).write_text(content + "\n")
-    return [
-        (rule.location, rule.driver_override)
-        for rule in of_device(device, rules(Files(str(root)), RULES))
-    ]
-
-
-@pytest.mark.parametrize(
-    "conditions",
-    [
-        'SUBSYSTEM=="platform", ',
-        'SUBSYSTEM=="platform|amba", KERNEL=="*.ring", ',
-        'KERNEL=="b100000.ring", ACTION=="add", ',
-        'ENV{OF_FULLNAME}=="/soc/ring@*", ENV{MADE_BY_ANOTHER_RULE}=="1", ',
-        'ENV{OF_COMPATIBLE_1}=="acme,ring", ',
-        'ENV{OF_NAME}=="ring", DRIVER!="uio", ',
-        'SUBSYSTEM=="platform", ENV{OF_COMPATIBLE_7}!="acme,other", ',
-        "",
-    ],
-)
-def test_a_rule_whose_conditions_the_device_meets_is_found(tmp_path: Path, conditions: str) -> None:
-    assert overrides(tmp_path, conditions + SET) == [(f"{OTHERS}:1", "uio")]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        f"# {SET}",
-        f'SUBSYSTEM=="pci", {SET}',
-        f'SUBSYSTEM!="platform", {SET}',
-        f'KERNEL=="b100000.rin?x", {SET}',
-        f'ENV{{OF_COMPATIBLE_2}}=="acme,*", {SET}',
-        f'ATTR{{firmware_node/hid}}=="LNRO0005", {SET}',
-        # The rule has no match that applies to this device.
-        f'ENV{{MADE_BY_ANOTHER_RULE}}=="1", {SET}',
-        'KERNEL=="b100000.ring", ATTR{driver_override}=="uio", ENV{X}="1"',
-    ],
-)
-def test_a_rule_for_others_is_not(tmp_path: Path, line: str) -> None:
-    assert overrides(tmp_path, line) == []
-
-
-@pytest.mark.parametrize(
-    ("line", "override"),
-    [
-        ('KERNEL=="b100000.ring", ATTR{driver_override}="$env{X}"', None),
-        ('ATTR{[platform/b100000.ring]driver_override}="none"', "none"),
-        (BY_SHELL, "vfio-platform"),
-        ('KERNEL=="b100000.ring", RUN+="/bin/set driver_override of it"', None),
-        ('KERNEL=="b100000.ring", \\\n  ATTR{driver_override}="a"', "a"),
-    ],
-)
-def test_all_ways_to_set_it_are_known(tmp_path: Path, line: str, override: str | None) -> None:
-    number = 1 + line.count("\n")
-    assert overrides(tmp_path, line) == [(f"{OTHERS}:{number}", override)]
-
-
-@pytest.mark.parametrize(
-    "jump",
-    [
-        'SUBSYSTEM=="platform", GOTO="end"',
-        'KERNEL!="b200000.*", GOTO="end"',
-        'ENV{OF_FULLNAME}!="/soc/crypto@b000000", SUBSYSTEM=="platform|amba", GOTO="end"',
-        'SUBSYSTEM=="platform", GOTO="further"\nLABEL="end"\nLABEL="further"',
-    ],
-)
-def test_a_rule_that_the_device_jumps_over_is_not(tmp_path: Path, jump: str) -> None:
-    first, _newline, labels = jump.partition("\n")
-    assert overrides(tmp_path, f'{first}\n{SET}\n{labels}\nLABEL="end"') == []
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        'SUBSYSTEM!="platform", GOTO="end"\n%s\nLABEL="end"',
-        # The GOTO depends on the event, so the rule after it may apply at some events.
-        'ACTION!="bind", GOTO="end"\n%s\nLABEL="end"',
-        'SUBSYSTEM=="platform", ENV{X}=="1", GOTO="end"\n%s\nLABEL="end"',
-        'SUBSYSTEM=="platform", PROGRAM="/bin/ask", GOTO="end"\n%s\nLABEL="end"',
-        # The rule is at the label of the GOTO, or after it.
-        'SUBSYSTEM=="platform", GOTO="end"\nLABEL="end", %s',
-        'KERNEL=="*.ring", GOTO="end"\nLABEL="end"\n%s',
-        # udev ignores a GOTO without a label, or with a label before it.
-        'SUBSYSTEM=="platform", GOTO="nowhere"\n%s',
-        'LABEL="end"\nSUBSYSTEM=="platform", GOTO="end"\n%s',
-        # An earlier GOTO skips the GOTO.
-        'GOTO="a"\nSUBSYSTEM=="platform", GOTO="end"\nLABEL="a"\n%s\nLABEL="end"',
-    ],
-)
-def test_a_rule_that_the_device_may_come_to_is_found(tmp_path: Path, lines: str) -> None:
-    assert [override for _location, override in overrides(tmp_path, lines % SET)] == ["uio"]
-
-
 def test_rules_come_by_the_names_of_their_files_and_what_they_start_after_all(
     tmp_path: Path,
 ) -> None:
-    for path, override in {
+    machine = Machine(tmp_path)
+    for path, line in {
         "/usr/lib/udev/rules.d/60-a.rules": 'ATTR{driver_override}="a"',
         "/etc/udev/rules.d/50-b.rules": BY_SHELL,
         "/run/udev/rules.d/90-c.rules": 'ATTR{driver_override}="c"',
     }.items():
-        Files(str(tmp_path)).write_atomic(path, override + "\n")
-    ordered = of_device(RING, rules(Files(str(tmp_path)), RULES))
-    assert [(rule.driver_override, rule.is_after_ours) for rule in ordered] == [
+        machine.write(path, line + "\n")
+    assert [(rule.driver_override, rule.is_after_ours) for rule in machine.rules()] == [
         ("a", False),
         ("c", True),
         ("vfio-platform", True),
     ]
 
 
-def test_acpi_devices_are_known_by_their_own_names(tmp_path: Path) -> None:
-    line = 'ATTR{firmware_node/path}=="*VR00", ' + SET
-    assert overrides(tmp_path, line, ACPI) == [(f"{OTHERS}:1", "uio")]
-    assert overrides(tmp_path, f'ENV{{OF_FULLNAME}}=="*", ENV{{OF_NAME}}=="?*", {SET}', ACPI) == []
+def test_files_without_a_word_of_drivers_are_not_followed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.write("/usr/bin/blkid", "\x7fELF\0")
+    machine.write(
+        OTHERS,
+        'ENV{MODALIAS}=="?*", RUN{builtin}+="kmod load"\n'
+        'SUBSYSTEM=="block", PROGRAM="/usr/bin/blkid", ENV{SYSTEMD_WANTS}+="x@%k.service"\n',
+    )
+    assert not foreign_udev.rules(machine.files, RULES)
+    assert machine.rules() == []
+
+
+@pytest.mark.parametrize("kind", ["directory", "loop", "null", "binary"])
+def test_an_odd_file_does_not_stop_a_run(tmp_path: Path, kind: str) -> None:
+    machine = Machine(tmp_path)
+    machine.write(OTHERS, "\0\x7f\udcff{driver_override}\n" + 'ATTR{driver_override}="a"\n')
+    file = tmp_path / OTHERS[1:]
+    if kind != "binary":
+        file.unlink()
+    if kind == "directory":
+        file.mkdir()
+    elif kind != "binary":
+        file.symlink_to({"loop": file.name, "null": "/dev/null"}[kind])
+    assert [rule.driver_override for rule in machine.rules()] == (["a"] if kind == "binary" else [])
+
+
+def test_whatever_is_in_a_file_is_read_without_an_error(tmp_path: Path, depth: str) -> None:
+    machine = Machine(tmp_path)
+    scratch = Scratch("platform", RING.name, "ring@b100000", "acme,ring")
+    for seed in range({"check": 100, "test": 300, "nightly": 3000}[depth]):
+        odd, effective = odd_file(seed), effective_file(seed, scratch)
+        machine.write(OTHERS, f"{odd}\n{effective}{odd}\n{SET}\n")
+        assert all(rule.location.startswith(OTHERS) for rule in machine.rules())
+
+
+@pytest.mark.parametrize(
+    ("rule", "action", "override"),
+    [
+        ('ACTION=="add", %s', "add", True),
+        ('ACTION=="add", %s', "bind", False),
+        ('ACTION=="bind|change", %s', "bind", True),
+        ('ACTION=="change", %s', None, True),
+        ('ACTION=="change", %s', "add", False),
+        ('ACTION=="remove", %s', None, False),
+    ],
+)
+def test_a_rule_acts_at_the_events_that_it_names(
+    tmp_path: Path, rule: str, action: str | None, override: bool
+) -> None:
+    overrides = Machine(tmp_path).overrides(rule % SET, RING, action)
+    assert overrides == ({"uio": True} if override else {})
 
 
 @pytest.mark.parametrize("runtime", [True, False])
@@ -161,6 +107,42 @@ def test_a_list_is_refused_as_long_as_somebody_sets_another_override(
         f"list sets its driver_override to vfio-platform at each boot, but {OTHERS}:1 sets uio. "
         "Remove that rule, or remove the device from the list"
     )
+
+
+def test_a_list_is_refused_as_long_as_a_rule_unbinds_its_device(board: Board) -> None:
+    board.write_file(OTHERS, 'KERNEL=="b000000.crypto", ATTR{driver/unbind}="%k"\n')
+    with pytest.raises(PolicyError) as caught:
+        board.apply([BY_NAME], reset_required=False)
+    (problem,) = caught.value.problems
+    assert f"but {OTHERS}:1 unbinds it from its driver. Remove that rule" in problem
+    # A device that has no driver anyway does not lose one.
+    assert board.apply([{**BY_NAME, "policy": "no_autobind"}], reset_required=False).is_changed
+
+
+@pytest.mark.parametrize(
+    ("line", "act"),
+    [
+        (f'PROGRAM="/bin/ask", {SET}', "sets its driver_override"),
+        ('DRIVER=="uio", ATTR{driver/unbind}="%k"', "unbinds it from its driver"),
+        ('KERNEL=="b000000.crypto", RUN+="/bin/set driver_override"', "sets its driver_override"),
+    ],
+)
+def test_a_rule_that_may_oppose_the_list_is_a_warning(board: Board, line: str, act: str) -> None:
+    board.write_file(OTHERS, line + "\n")
+    outcome = board.apply([BY_NAME], reset_required=False)
+    assert outcome.is_changed
+    (warning,) = [text for text in outcome.warnings if OTHERS in text]
+    assert warning == (
+        "/soc/crypto@b000000 (platform device b000000.crypto) may be changed by a foreign udev "
+        "rule: the list sets its driver_override to vfio-platform at each boot, and whether "
+        f"{OTHERS}:1 {act} depends on what is not known before. Check that rule"
+    )
+
+
+def test_a_rule_that_may_set_the_same_is_no_warning(board: Board) -> None:
+    board.write_file(OTHERS, 'PROGRAM="/bin/ask", ATTR{driver_override}="vfio-platform"\n')
+    outcome = board.apply([BY_NAME], reset_required=False)
+    assert not [text for text in outcome.warnings if OTHERS in text]
 
 
 def test_one_that_sets_the_same_is_in_nobodys_way(board: Board) -> None:
@@ -278,9 +260,43 @@ def test_a_rule_on_bind_leaves_a_native_driver_where_it_is(board: Board) -> None
     assert (after["driver"], after["driver_override"]) == ("acme-crypto", "uio")
 
 
+@pytest.mark.parametrize(
+    ("line", "driver", "words"),
+    [
+        ('ATTR{driver/unbind}="%k"', None, f"the rule {OTHERS}:1 unbinds it afterwards"),
+        (
+            'ACTION=="bind", ATTR{driver/unbind}="%k"',
+            None,
+            f"the rule {OTHERS}:1 unbinds it when the device is bound",
+        ),
+        ('ACTION=="change", ATTR{driver/unbind}="%k"', VFIO, "last-applied configuration"),
+    ],
+)
+def test_a_rule_that_unbinds_leaves_no_driver(
+    board: Board, line: str, driver: str | None, words: str
+) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    board.write_file(OTHERS, f'KERNEL=="b000000.crypto", {line}\n')
+    after = info(board, "b000000.crypto")["next_boot"]
+    assert (after["driver"], after["driver_override"]) == (driver, VFIO)
+    assert after["reason"].endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("action", "is_known"), [('ACTION=="add", ', False), ('ACTION=="bind", ', True), ("", True)]
+)
+def test_whether_a_driver_is_bound_when_a_device_appears_is_not_known(
+    board: Board, action: str, is_known: bool
+) -> None:
+    board.write_file(OTHERS, f'{action}KERNEL=="b000000.crypto", ATTR{{driver/unbind}}="%k"\n')
+    after = info(board, "b000000.crypto")["next_boot"]
+    assert (after["driver"], after["known"]) == (None, is_known)
+    assert f"the rule {OTHERS}:1 unbinds it" in after["reason"]
+
+
 def test_a_rule_that_is_not_plain_is_told_where_a_list_wants_something(board: Board) -> None:
     board.apply([CRYPTO], reset_required=False)
-    board.write_file(OTHERS, 'KERNEL=="b000000.crypto", ATTR{driver_override}="$env{X}"\n')
+    board.write_file(OTHERS, 'KERNEL=="b000000.crypto", ATTR{driver_override}="$env{ID_X}"\n')
     (sentence,) = info(board, "b000000.crypto")["drift"]
     assert sentence == (
         f"{OTHERS}:1 may set another driver_override at each boot, but the last-applied "

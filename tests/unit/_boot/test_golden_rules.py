@@ -33,7 +33,7 @@ class Case(NamedTuple):
     options: Options = Options()
     machine: Machine = Machine()
     natives: dict[str, str | None] = {}  # noqa: RUF012 -- never changed
-    noiommu_before: bool | None = None
+    before: VfioSettings = VfioSettings()
 
     @property
     def last_applied(self) -> LastApplied:
@@ -42,7 +42,7 @@ class Case(NamedTuple):
             self.natives,
             self.options,
             self.machine,
-            self.noiommu_before,
+            self.before,
         )
 
 
@@ -72,7 +72,7 @@ CASES = {
         [{"dt_path": "soc0/crypto@1", "policy": "vfio", "when_board": ["acme,one"]}],
         Options(VfioSettings(unsafe_noiommu=True), initramfs=NEVER),
         Machine({"soc0": "/soc@0"}, ["platform"]),
-        noiommu_before=False,
+        before=VfioSettings(unsafe_noiommu=False),
     ),
     # No device for VFIO, so no symlinks; a driver of an unknown module, and one without a module.
     "no_vfio": Case(
@@ -108,6 +108,17 @@ CASES = {
             {"pci_id": "1b36:0010:1af4:1100", "policy": "vfio", "vfio_driver": "vfio-pci"},
         ],
         machine=Machine(buses=["pci"], variants={"15b3:101e:15b3:0058": "mlx5_vfio_pci"}),
+    ),
+    # Names that the kernel allows and udev shows otherwise, an ACPI device by its _UID, and one by
+    # a compatible that no modalias of ACPI has as a whole.
+    "names": Case(
+        [
+            {"name": "Fixed MDIO bus.0", "bus": "platform", "policy": "vfio", "tag": "mdio"},
+            {"name": "a!b$1%2", "policy": "driver", "driver": "acme uart"},
+            {"acpi_hid": "LNRO0005", "acpi_uid": "3", "policy": "vfio"},
+            {"compatible": "acme,Crypto", "policy": "no_autobind"},
+        ],
+        machine=Machine(buses=["platform"]),
     ),
     # A header without a rule.
     "default": Case([{"name": "soc:keys", "policy": "default"}]),

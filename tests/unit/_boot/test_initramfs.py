@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from board import CRYPTO, DMA, Board, acme_board
+from board import CRYPTO, DMA, Board, acme_board, refused
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     initramfs,
@@ -16,7 +16,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 
 HOOK, CONFIGURATION = initramfs.InitramfsTools.path, initramfs.Dracut.path
-SETTINGS = {"reset_required": False}
+SETTINGS = {"reset_required": False, "unsafe_interrupts": False}
 TOOLS = {tool.name: tool.programs for tool in initramfs.TOOLS}
 
 
@@ -222,3 +222,69 @@ def test_the_rebuilding_after_a_release_is_repeated_too(debian: Board) -> None:
     assert not debian.apply([]).is_changed
     built(debian)
     assert debian.apply([]).initramfs.command is None
+
+
+SIGNS = {
+    "ostree": "/run/ostree-booted",
+    "mkinitcpio": "/usr/bin/mkinitcpio",
+    "booster": "/usr/bin/booster",
+}
+ADDED = {
+    "ostree": f"'rpm-ostree initramfs-etc --track={last_applied.RULES} "
+    f"--track={last_applied.MODPROBE}' and 'rpm-ostree initramfs --enable --arg=--add-drivers "
+    '--arg="vfio_iommu_type1 vfio_platform vfio_platform_acme"',
+    "mkinitcpio": f"Write 'FILES+=({last_applied.RULES} {last_applied.MODPROBE})' and "
+    "'MODULES+=(vfio_iommu_type1 vfio_platform vfio_platform_acme)' to /etc/mkinitcpio.conf.d/",
+    "booster": "'modules: -NAME' in /etc/booster.yaml",
+}
+
+
+def sign(board: Board, tool: str) -> None:
+    path = board.files_root / SIGNS[tool][1:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o755)
+
+
+@pytest.mark.parametrize("tool", SIGNS)
+def test_what_else_builds_the_initramfs_is_told_what_to_add(tmp_path: Path, tool: str) -> None:
+    board = host(tmp_path)
+    sign(board, tool)
+    outcome = board.apply([CRYPTO], **SETTINGS)
+    (warning,) = outcome.warnings
+    assert warning.startswith("The list applies when the root file system is mounted, not in the ")
+    assert ADDED[tool] in warning
+    assert warning.endswith(". Then set `initramfs: never`")
+    assert outcome.initramfs == (None, None)
+    assert list(board.apply([CRYPTO], **SETTINGS).warnings) == []
+    assert list(board.apply([DMA], initramfs="never").warnings) == []
+
+
+@pytest.mark.parametrize("tool", SIGNS)
+def test_always_is_refused_with_what_to_add(tmp_path: Path, tool: str) -> None:
+    board = host(tmp_path)
+    sign(board, tool)
+    (problem,) = refused(board, [CRYPTO], initramfs="always", **SETTINGS)
+    assert ADDED[tool] in problem
+    assert problem.endswith(". Then set `initramfs: never`")
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_images_of_an_ostree_host_are_not_rebuilt_by_its_tools(tmp_path: Path, tool: str) -> None:
+    board = host(tmp_path, *TOOLS[tool])
+    sign(board, "ostree")
+    outcome = board.apply([CRYPTO], **SETTINGS)
+    assert outcome.initramfs == (None, None)
+    assert board.file(HOOK) is board.file(CONFIGURATION) is None
+    assert "This host is managed by ostree (rpm-ostree, bootc)" in outcome.warnings[0]
+
+
+@pytest.mark.parametrize("other", ["mkinitcpio", "booster"])
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tool_of_ours_is_used_where_another_is_installed(
+    tmp_path: Path, tool: str, other: str
+) -> None:
+    board = host(tmp_path, *TOOLS[tool])
+    sign(board, other)
+    outcome = board.apply([CRYPTO], **SETTINGS)
+    assert outcome.initramfs.tool == tool
+    assert list(outcome.warnings) == []

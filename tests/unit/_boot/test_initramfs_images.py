@@ -48,6 +48,9 @@ class Tool:
         self.lister_code = 0
         self.calls: list[Sequence[str]] = []
         self.written = 1.0
+        # Images elsewhere, by path.
+        self.others: set[str] = set()
+        self.updates_others = False
 
     def image(self, kernel: str) -> Path:
         return self.board.files_root / f"boot/initrd.img-{kernel}"
@@ -55,9 +58,13 @@ class Tool:
     def __call__(self, arguments: Sequence[str]) -> Ran:
         self.calls.append(arguments)
         if tuple(arguments[:-1]) in [tool.lister for tool in initramfs.TOOLS]:
+            if arguments[-1] in self.others:
+                return Ran(0, self.listing(RUNNING))
             kernel = arguments[-1].partition("-")[2]
             assert arguments[-1] == f"/boot/initrd.img-{kernel}"
             return Ran(self.lister_code, self.listing(kernel), "cpio: ?" * self.lister_code)
+        for path in self.others if self.updates_others else ():
+            (self.board.files_root / path[1:]).write_text("rebuilt")
         for kernel in self.kernels if self.updates else ():
             self.written += 1
             self.image(kernel).write_text(f"{self.written}")
@@ -270,6 +277,61 @@ def test_without_an_image_nothing_is_done_and_nothing_is_said_to_be(
         rebuild(tool, requires_image=True, check_mode=check_mode)
 
 
+TOKEN = "0123456789abcdef0123456789abcdef"
+BLS = [
+    *(f"/{directory}/{TOKEN}/{RUNNING}/initrd" for directory in ("boot", "boot/efi", "efi")),
+    f"/boot/efi/debian/{RUNNING}/initrd",
+    f"/boot/Default/{RUNNING}/initrd",
+]
+UKI = [
+    f"/efi/EFI/Linux/{TOKEN}-{RUNNING}.efi",
+    f"/boot/efi/EFI/Linux/debian-{RUNNING}+3-0.efi",
+    f"/boot/EFI/Linux/linux-{RUNNING}-{TOKEN}-42.efi",
+    f"/efi/EFI/Linux/{RUNNING}.efi",
+]
+
+
+def put_image(tool: Tool, path: str) -> None:
+    """Put an image that the tool does not rebuild, of a kernel that kernel-install installed."""
+    (tool.board.files_root / "etc/kernel").mkdir(parents=True)
+    tool.board.write_file("/etc/machine-id", TOKEN + "\n")
+    tool.board.write_file("/etc/kernel/entry-token", "debian\n")
+    file = tool.board.files_root / path[1:]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("1")
+
+
+@pytest.mark.parametrize("path", [*BLS, *UKI])
+def test_an_image_of_kernel_install_that_stays_old_is_named(tool: Tool, path: str) -> None:
+    put_image(tool, path)
+    tool.others = {path}
+    (problem,) = [text for text in rebuild(tool).problems if text.startswith(path)]
+    assert problem.startswith(f"{path} was not rebuilt, although '")
+    assert problem.endswith(
+        f"If kernel-install makes it, run 'kernel-install add {RUNNING} "
+        f"/lib/modules/{RUNNING}/vmlinuz', or remove it if no boot entry uses it"
+    )
+    assert is_repeated(tool)
+
+
+@pytest.mark.parametrize("path", [*BLS, *UKI])
+def test_an_image_of_kernel_install_is_read_if_a_program_can(tool: Tool, path: str) -> None:
+    put_image(tool, path)
+    tool.others, tool.updates_others = {path}, True
+    rebuilt = rebuild(tool)
+    assert not rebuilt.problems
+    assert path in [image.path for image in rebuilt.images]
+    is_read = tool.name == "dracut" or path in BLS
+    assert any(call[-1] == path for call in tool.calls) == is_read
+    assert [note.partition(" was ")[0] for note in rebuilt.notes] == ([] if is_read else [path])
+
+
+@pytest.mark.parametrize("name", [f"debian-{RUNNING}.efi.bak", f"debian-{RUNNING}0.efi", "x.efi"])
+def test_a_unified_image_of_another_kernel_is_not_asked_for(tool: Tool, name: str) -> None:
+    put_image(tool, "/efi/EFI/Linux/" + name)
+    assert not rebuild(tool).problems
+
+
 def test_dracut_that_puts_its_image_elsewhere(tmp_path: Path) -> None:
     board = host(tmp_path, *TOOLS["dracut"])
     board.apply([CRYPTO], **SETTINGS)
@@ -294,6 +356,18 @@ def test_a_host_without_a_tool_is_told_so(tmp_path: Path) -> None:
     tool = Tool(host(tmp_path), "")
     with pytest.raises(PolicyError, match=re.escape(initramfs.NO_TOOL)):
         rebuild(tool)
+
+
+@pytest.mark.parametrize("sign", ["/run/ostree-booted", "/usr/bin/mkinitcpio"])
+def test_the_images_of_another_tool_are_not_rebuilt(tmp_path: Path, sign: str) -> None:
+    tool = Tool(host(tmp_path), "")
+    path = tool.board.files_root / sign[1:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    named = ("This host is managed by ostree", "This host builds its initramfs with")
+    with pytest.raises(PolicyError, match=f"^({'|'.join(named)}).*. Then set `initramfs: never`"):
+        rebuild(tool)
+    assert tool.calls == []
 
 
 def test_nobody_but_root_rebuilds(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:

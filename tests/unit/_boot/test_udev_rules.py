@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -25,8 +26,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
     parse_header,
     to_mapping,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.matched_devices import (
+    matched_devices,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.udev_rules import render
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
     AUTO,
     NEVER,
@@ -133,7 +138,12 @@ VALUES = {
             for parts in (2, 4)
         )
     ),
-    "name": SEGMENT,
+    "name": st.one_of(
+        SEGMENT,
+        st.text("abc019,._+@#- !$%&'()<=>;^`~:", min_size=1, max_size=12).filter(
+            lambda text: text not in (".", "..") and text == text.strip()
+        ),
+    ),
 }
 SELECTORS = st.sampled_from(KINDS).flatmap(
     lambda kind: VALUES[kind].map(lambda value: {kind: value})
@@ -191,14 +201,44 @@ def test_what_the_header_says_is_what_was_written(
     assert not_ours(RULES, text) == []
 
 
+def test_no_line_is_too_long_for_udev_however_many_functions_there_are() -> None:
+    names = [f"pci/0000:{bus:02x}:{slot:02x}.0" for bus in range(64) for slot in range(32)]
+    recorded = {
+        "natives": dict.fromkeys(names, "mlx5_core"),
+        "pci_ids": dict.fromkeys(names, "15b3:101e:15b3:0058"),
+        "numvfs_before": dict.fromkeys(names, 0),
+    }
+    entries = parse_entries([{"pci_id": "15b3:101e", "policy": "vfio"}])
+    devices = [Identity(*name.split("/"), pci_id=("15b3:101e",)) for name in names]
+    text = render(
+        boot_plan(
+            [{"pci_id": "15b3:101e", "policy": "vfio"}],
+            matched=[matched_devices(devices)],
+            **recorded,
+        )
+    )[RULES]
+    assert max(map(len, (text or "").splitlines())) < 16384
+    read = parse_header(text)
+    assert read.entries == entries
+    assert {field: getattr(read, field) for field in recorded} == recorded
+    # Earlier versions wrote one line.
+    before = '# pci ids: {"pci/a": "x", "pci/b": "y"}\n'
+    assert parse_header(f"{text}{before}").pci_ids == {
+        **recorded["pci_ids"],
+        "pci/a": "x",
+        "pci/b": "y",
+    }
+
+
 # Patterns of names from firmware that the rules must not pass to a command.
 ODD_NAMES = (
     "*[!0-9A-Za-z/,._+@#-]*",
     "?*[!0-9A-Z_.]*",
     "*[!0-9A-Za-z:,._+@#-]*",
-    "*[!0-9A-Za-z/:,._+@#~!-]*",
+    "*[!0-9A-Za-z/:,._+@#~! -]*",
     "*[!0-9]*",
     "?*",
+    "of:N????TC*",
 )
 
 
@@ -208,16 +248,21 @@ def test_whatever_the_list_says_the_rules_are_rules(entries: list[dict[str, Any]
     text = render(boot_plan(entries, options=Options(access=NodeAccess("kvm", None))))[RULES] or ""
     for rule in parse(text):
         # The rules choose the files of TEST and PROGRAM, which use udev's substitutions.
-        values = [
-            token.value
+        matches = [
+            token._replace(value=token.value.replace(" of:N????T*C", " *C"))
             for token in rule
             if token.operator in ("==", "!=")
             and token.key not in ("TEST", "PROGRAM")
             and token.value not in ODD_NAMES
         ]
-        assert not any(set(value) & set('[]?"$%') for value in values)
+        values = [token.value for token in matches]
+        assert not any(set(value) & set('[]?"') for value in values)
+        # The kernel allows these in names, and udev substitutes nothing in a match.
+        assert not any(set(token.value) & set("$%") for token in matches if token.key != "KERNEL")
         globs = [value for value in values if "*" in value]
-        ours = r"\* [^*]+ \*|\*\.auto|/\*|[a-z|-]+\|\*-vfio-pci\|\*_vfio_pci"
+        ours = (
+            r"\* ([^*|]+) \*(\| \*C\1 \| \*C\1C\*)?|\*\.auto|/\*|[a-z|-]+\|\*-vfio-pci\|\*_vfio_pci"
+        )
         assert all(re.fullmatch(ours, value) for value in globs)
 
 
@@ -242,8 +287,8 @@ def test_a_nasty_name_never_reaches_a_file(kind: str, left: str, nasty: str, rig
         except PolicyError:
             continue
         assert isinstance(parsed[0], Entry)
-        assert kind == "acpi_path"
-        assert nasty == "\\"
+        # A match of udev has no substitutions, and commands never get such a name.
+        assert (kind, nasty) in {("acpi_path", "\\"), ("name", "%k"), ("name", "'")}
 
 
 @pytest.mark.parametrize(
@@ -429,6 +474,116 @@ def test_a_helper_device_that_shares_the_node_is_not_caught_at_boot(board: Board
     before = board.kernel.binding("helper.0.auto")
     coldplug(board.kernel, board.kmod, board.file(RULES) or "")
     assert board.kernel.binding("helper.0.auto") == before
+
+
+ODD_BUT_LEGAL = ["Fixed MDIO bus.0", "a!b", "it's 100% (a) = $b", "$kernel", "%k", "a b!c d"]
+
+
+@pytest.mark.parametrize("name", ODD_BUT_LEGAL)
+@pytest.mark.parametrize("policy", ["no_autobind", "driver"])
+def test_a_name_that_the_kernel_allows_is_the_same_at_run_time_and_at_boot(
+    tmp_path: Path, name: str, policy: str
+) -> None:
+    boards = []
+    for start in ("now", "again"):
+        board = acme_board(tmp_path / start)
+        for other in dict.fromkeys((name, name + "0", "0" + name, name.replace("!", "?"))):
+            board.kernel.add_device(other)
+        board.kernel.register(Driver("by-name", devices=(name,)))
+        assert board.kernel.driver_of(name) == "by-name"
+        boards.append(board)
+    now, again = boards
+    pinned = {"driver": "acme-dma-uio"} if policy == "driver" else {}
+    entries = [{"name": name, "bus": "platform", "policy": policy, **pinned}]
+    now.apply(entries)
+    bound = (pinned.get("driver"), pinned.get("driver", "none"))
+    assert now.kernel.binding(name) == bound
+    assert not now.apply(entries).is_changed
+    before = again.kernel.bindings()
+    coldplug(again.kernel, again.kmod, now.file(RULES) or "")
+    after = again.kernel.bindings()
+    # udev loads this module at each boot.
+    assert {device for device in after if after[device] != before[device]} == {
+        *(name, "b004000.ethernet")
+    }
+    assert after[name] == bound
+    now.apply([])
+    assert now.kernel.binding(name) == ("by-name", None)
+
+
+@pytest.mark.parametrize("parent", [None, "Fixed MDIO bus.0"])
+def test_a_device_with_blanks_in_its_path_has_links_at_boot(
+    board: Board, parent: str | None
+) -> None:
+    if parent:
+        board.kernel.add_device(parent)
+    name = "bus 1.crypto"
+    board.kernel.add_device(name, "/soc/bus@1", ("acme,bus",), iommus=True, parent=parent)
+    entries = [{"name": name, "policy": "vfio", "tag": "mdio"}]
+    board.apply(entries, reset_required=False)
+    links = {
+        path: board.files_root.joinpath(path[1:])
+        for path in ("/dev/vfio/by-path/soc:bus@1", "/dev/vfio/by-tag/mdio")
+    }
+    targets = {path: os.readlink(link) for path, link in links.items()}
+    for link in links.values():
+        link.unlink()
+    coldplug(board.kernel, board.kmod, board.file(RULES) or "")
+    assert {path: os.readlink(link) for path, link in links.items()} == targets
+
+
+def test_a_name_with_a_quote_reaches_no_command(board: Board) -> None:
+    name = "it's"
+    board.kernel.add_device(name, "/soc/bus@1", ("acme,bus",), iommus=True)
+    board.apply([{"name": name, "policy": "vfio", "tag": "mdio"}], reset_required=False)
+    event = DeviceEvent(board.kernel, board.kmod, name, "add")
+    event.run(board.file(RULES) or "")
+    assert not event.programs
+
+
+def acpi_board(root: Path) -> Board:
+    """Return a board with devices of ACPI, some of them described by compatibles."""
+    board = acme_board(root)
+    for number, uid in enumerate(["0", "00", "CPU 0", None]):
+        acpi = (f"\\_SB_.RNG{number}", "ACME0001")
+        board.kernel.add_device(f"ACME0001:0{number}", acpi=acpi, uid=uid)
+    for number, compatible in enumerate(
+        [("acme,engine",), ("acme,engine-v1", "acme,engine", "acme,base"), ("acme,engine-v1",)]
+    ):
+        board.kernel.add_device(
+            f"PRP0001:0{number}", acpi=(f"\\_SB_.ENG{number}", "PRP0001"), compatible=compatible
+        )
+    board.kernel.add_device(
+        "ACME0002:00", acpi=("\\_SB_.ENG9", "ACME0002"), compatible=("acme,base", "acme,engine")
+    )
+    board.kernel.add_device("helper.0.auto", acpi=("\\_SB_.ENG1", "PRP0001"))
+    return board
+
+
+@pytest.mark.parametrize(
+    ("selector", "meant"),
+    [
+        ({"acpi_hid": "ACME0001", "acpi_uid": "0"}, {"ACME0001:00"}),
+        ({"acpi_hid": "ACME0001", "acpi_uid": "00"}, {"ACME0001:01"}),
+        ({"acpi_hid": "ACME0001", "acpi_uid": "CPU 0"}, {"ACME0001:02"}),
+        ({"acpi_hid": "ACME0001"}, {f"ACME0001:0{number}" for number in range(4)}),
+        ({"compatible": "acme,engine"}, {"PRP0001:00", "PRP0001:01", "ACME0002:00"}),
+        ({"compatible": "acme,engine-v1"}, {"PRP0001:01", "PRP0001:02"}),
+        ({"compatible": "acme,base"}, {"PRP0001:01", "ACME0002:00"}),
+        ({"compatible": "acme,eng", "required": False}, set()),
+        ({"compatible": "engine", "required": False}, set()),
+        ({"compatible": "acme,crypto"}, {"b000000.crypto", "b001000.crypto"}),
+    ],
+)
+def test_devices_of_acpi_are_the_same_at_run_time_and_at_boot(
+    tmp_path: Path, selector: dict[str, Any], meant: set[str]
+) -> None:
+    now, again = acpi_board(tmp_path / "now"), acpi_board(tmp_path / "again")
+    now.apply([{**selector, "policy": "no_autobind"}])
+    coldplug(again.kernel, again.kmod, now.file(RULES) or "")
+    for board in (now, again):
+        bindings = board.kernel.bindings().items()
+        assert {name for name, binding in bindings if binding == (None, "none")} == meant
 
 
 ODD = "b00a000.odd"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from board import CRYPTO, Board, acme_board
+from simulated_kernel import Driver
 
 SYMBOLS = """\
 0000000000000000 T acme_init
@@ -61,3 +63,35 @@ def test_a_kernel_that_does_not_tell_is_not_guessed_at(board: Board) -> None:
 def test_nothing_is_said_where_nothing_is_kept_for_the_next_boot(board: Board) -> None:
     build_in(board)
     assert board.check([CRYPTO], reset_required=False, persistent=False).early == []
+
+
+SCREEN: dict[str, Any] = {"dt_path": "/chosen/framebuffer@9c000000", "policy": "no_autobind"}
+
+
+def with_screen(board: Board, symbols: str) -> None:
+    """Add the screen that the firmware set up, with its driver built in."""
+    compatible = ("simple-framebuffer",)
+    board.kernel.register(Driver("simple-framebuffer", compatible=compatible))
+    board.kernel.add_device("9c000000.framebuffer", SCREEN["dt_path"], compatible)
+    board.write_file("/proc/kallsyms", f"0000000000000000 {symbols}\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [("simpledrm", "simpledrm_platform_driver_init"), ("simplefb", "simplefb_driver_init")],
+)
+def test_the_driver_of_the_screen_is_that_which_the_kernel_has(
+    board: Board, module: str, function: str
+) -> None:
+    """simple-framebuffer is the name of two drivers, and of none of their modules."""
+    with_screen(board, f"d __initcall__kmod_{module}__412_1064_{function}6")
+    (early,) = board.check([SCREEN], allow=["console"]).early
+    assert early.driver == "simple-framebuffer"
+    assert early.parameter == f"initcall_blacklist={function}"
+
+
+def test_a_screen_whose_driver_has_no_known_function_is_said_to_be_unknown(board: Board) -> None:
+    with_screen(board, "T simpledrm_probe")
+    (early,) = board.check([SCREEN], allow=["console"]).early
+    assert early.parameter is None
+    assert "this kernel does not expose the function's name" in early.sentence

@@ -142,3 +142,89 @@ def test_on_a_machine_with_acpi_a_path_is_refused_with_what_to_use(
     (problem,) = why_not(board, path("/soc/x"))
     assert "did not boot with a device tree" in problem
     assert "acpi_path" in problem
+
+
+ENGINE = ("\\_SB_.ENG0", "PRP0001")
+
+
+def test_a_name_may_have_what_the_kernel_allows(board: Board) -> None:
+    odd = ["Fixed MDIO bus.0", "a!b", "it's 100% (a) = $b", "virtio0.rpmsg,x.-1.1024"]
+    for name in odd:
+        board.kernel.add_device(name)
+    assert names(board, *(Selector("name", name) for name in odd)) == [[name] for name in odd]
+
+
+def test_devices_with_the_same_hardware_id_are_told_apart_by_their_uid(board: Board) -> None:
+    for number, uid in enumerate(["0", "00", "CPU 0", None]):
+        acpi = (f"\\_SB_.RNG{number}", "ACME0001")
+        board.kernel.add_device(f"ACME0001:0{number}", acpi=acpi, uid=uid)
+    by_hid = Selector("acpi_hid", "ACME0001")
+    assert names(
+        board,
+        by_hid._replace(acpi_uid="0"),
+        by_hid._replace(acpi_uid="00"),
+        by_hid._replace(acpi_uid="CPU 0"),
+        by_hid,
+    ) == [
+        ["ACME0001:00"],
+        ["ACME0001:01"],
+        ["ACME0001:02"],
+        [f"ACME0001:0{number}" for number in range(4)],
+    ]
+    (problem,) = why_not(board, by_hid._replace(acpi_uid="1"))
+    assert problem == (
+        "acpi_hid 'ACME0001' with acpi_uid '1' matches no device: the devices with that acpi_hid "
+        "have acpi_uid 0, 00, CPU 0, none. If the device may be missing, set `required: false`"
+    )
+    (problem,) = why_not(board, Selector("acpi_hid", "ACME0002", acpi_uid="1"))
+    assert "this machine did not boot with ACPI" in problem
+
+
+@pytest.mark.parametrize("hid", ["PRP0001", "ACME0001"])
+def test_a_device_that_acpi_describes_by_compatibles_is_selected_by_them(
+    board: Board, hid: str
+) -> None:
+    board.kernel.add_device(
+        f"{hid}:00", acpi=("\\_SB_.ENG0", hid), compatible=("acme,engine-v1", "acme,engine")
+    )
+    by = Selector("compatible", "acme,engine", required=False)
+    assert names(
+        board,
+        by,
+        by._replace(value="acme,engine-v1"),
+        *(by._replace(value=value) for value in ("acme,eng", "engine", "acme", "PRP0001", hid)),
+    ) == [[f"{hid}:00"], [f"{hid}:00"], [], [], [], [], []]
+
+
+@pytest.mark.parametrize(
+    "modalias", ["acpi:ACME0001:", "of:NengTC", "of:NeTCacme,engine", "", "of:Neng0T", "TC" * 9]
+)
+def test_what_is_no_modalias_of_a_compatible_of_acpi_has_none(board: Board, modalias: str) -> None:
+    board.kernel.add_device("ENG0:00", acpi=ENGINE)
+    board.kernel.put("devices/platform/ENG0:00/modalias", f"{modalias}\n")
+    assert names(board, Selector("compatible", "acme,engine", required=False)) == [[]]
+
+
+def test_a_helper_device_does_not_have_the_compatibles_of_its_acpi_node(board: Board) -> None:
+    for name in ("PRP0001:00", "helper.0.auto"):
+        board.kernel.add_device(name, acpi=ENGINE, compatible=("acme,engine",))
+    assert names(board, Selector("compatible", "acme,engine")) == [["PRP0001:00"]]
+
+
+@pytest.mark.parametrize(
+    ("selector", "proper"),
+    [
+        (
+            Selector("name", "acme,crypto"),
+            "that is a `compatible`. Use `compatible: 'acme,crypto'`",
+        ),
+        (Selector("compatible", "LNRO0005"), "that is an `acpi_hid`. Use `acpi_hid: 'LNRO0005'`"),
+        (path("/sys/bus/platform/devices/x.0"), "that is a `name`. Use `name: 'x.0'`"),
+        (path("b000000.crypto"), "that is a `name`. Use `name: 'b000000.crypto'`"),
+    ],
+)
+def test_a_value_of_another_selector_that_matches_nothing_is_answered_with_the_right_entry(
+    board: Board, selector: Selector, proper: str
+) -> None:
+    (problem,) = why_not(board, selector)
+    assert proper in problem

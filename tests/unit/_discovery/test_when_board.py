@@ -166,6 +166,29 @@ def test_with_acpi_a_board_is_named_by_its_dmi_table(
     assert board.kernel.binding("b000000.crypto") == (None, "none")
 
 
+@pytest.mark.parametrize(
+    ("dmi", "name"),
+    [
+        ("ProLiant™ [Gen10]", "ProLiant™ [Gen10]"),
+        ("AS -1014S-WTRT  ", "AS -1014S-WTRT "),
+        ("19\" Rack's", "19\" Rack's"),
+        # Firmware need not write UTF-8; device_info prints such a byte as an escape.
+        (b"Acme\xae 7", "Acme\\xae 7"),
+        ("Acme\xa0One", "Acme\\xa0One"),
+    ],
+)
+def test_a_board_is_named_as_dmi_has_it(board: Board, dmi: str | bytes, name: str) -> None:
+    board.kernel.remove(TREE)
+    content = dmi if isinstance(dmi, bytes) else dmi.encode()
+    board.kernel.put("class/dmi/id/product_name", content + b"\n")
+    entry = {"name": "b000000.crypto", "policy": "no_autobind"}
+    apply(board, {**entry, "when_board": "another"})
+    assert board.kernel.binding("b000000.crypto") != (None, "none")
+    apply(board, {**entry, "when_board": name})
+    assert board.kernel.binding("b000000.crypto") == (None, "none")
+    assert not apply(board, {**entry, "when_board": name}).is_changed
+
+
 def test_with_a_device_tree_a_dmi_table_does_not_name_the_board(board: Board) -> None:
     board.kernel.put("class/dmi/id/product_name", "Mt. Jade\n")
     assert not apply(board, dict(CRYPTO, when_board="Mt. Jade")).is_changed

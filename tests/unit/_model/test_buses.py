@@ -56,7 +56,7 @@ def test_the_entry_of_a_bus_is_complete(name: str) -> None:
     entry = BUSES[name]
     assert entry.name == name
     assert entry.title.lower() == name
-    assert set(entry.identified_by) <= set(Identity._fields) & set(KINDS)
+    assert set(entry.identified_by) <= set(Identity._fields) & {*KINDS, "acpi_uid"}
     assert entry.vfio_driver == VFIO_DRIVERS.get(name)
     assert bool(entry.vfio_needs) == bool(entry.vfio_driver)
 
@@ -65,6 +65,8 @@ def test_what_udev_asks_modprobe_with_is_the_modalias_or_made_of_the_id() -> Non
     files = {"modalias": "of:Ncrypto", "id": "000bb0a1"}
     assert BUSES["platform"].modalias(files.get) == "of:Ncrypto"
     assert BUSES["amba"].modalias(files.get) == "amba:d000BB0A1"
+    both = {"modalias": "acpi:ACME0001:\nof:Neng0TCacme,engine"}
+    assert BUSES["platform"].modalias(both.get) == "of:Neng0TCacme,engine"
     assert Bus("i2s", "I2S").modalias({}.get) == ""
 
 

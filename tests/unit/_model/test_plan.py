@@ -278,6 +278,26 @@ ON = VfioSettings(True, False)
                 (HostStepKind.SET_NOIOMMU, "Y", {}),
             ],
         ),
+        (
+            AMBA,
+            LOADED,
+            VfioSettings(unsafe_interrupts=True),
+            ON,
+            [(HostStepKind.SET_INTERRUPTS, "Y", {})],
+        ),
+        (AMBA, LOADED, VfioSettings(unsafe_interrupts=True), VfioSettings(True, False, True), []),
+        # The module of the parameter is not loaded, and nothing here loads it.
+        (AMBA, LOADED, VfioSettings(unsafe_interrupts=False), ON, []),
+        (
+            AMBA,
+            [],
+            VfioSettings(unsafe_interrupts=False),
+            VfioSettings(),
+            [
+                (HostStepKind.LOAD_MODULE, "vfio-amba", {}),
+                (HostStepKind.SET_INTERRUPTS, "N", {}),
+            ],
+        ),
         (AMBA, LOADED, VfioSettings(reset_required=False), ON, []),
         (
             AMBA,

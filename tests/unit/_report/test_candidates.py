@@ -18,10 +18,13 @@ from simulated_kernel import Driver
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
+from extensions.simulator.acpi import iort
+from extensions.simulator.description import Extra
 
 CRYPTO, OTHER_CRYPTO, DMA = "b000000.crypto", "b001000.crypto", "b002000.dma"
 ETHERNET, KEYS, BLOB = "b004000.ethernet", "soc:keys", "b008000.blob"
 NO_RESET = {"reset_required": False}
+NOT_ISOLATED = {"unsafe_interrupts": True}
 
 TREE = "firmware/devicetree/base"
 
@@ -54,8 +57,9 @@ def test_a_device_with_an_iommu_that_nothing_uses_is_a_candidate(board: Board) -
     assert crypto["candidate"] is True
     assert crypto["why_not"] == []
     assert crypto["entry"] == {"dt_path": "crypto0", "policy": "vfio"}
-    assert crypto["settings"] == NO_RESET
+    assert crypto["settings"] == {**NO_RESET, **NOT_ISOLATED}
     assert crypto["reset_function"] is False
+    assert crypto["isolated_interrupts"] is False
 
 
 def test_the_list_of_all_symbols_is_not_read_for_drivers_without_unbind(
@@ -78,16 +82,79 @@ def test_the_list_of_all_symbols_is_not_read_for_drivers_without_unbind(
 def test_a_path_selects_a_device_without_an_alias_and_amba_asks_for_no_reset(board: Board) -> None:
     blob = judged(board)[BLOB]
     assert blob["entry"] == {"dt_path": "/soc/blob@b008000", "policy": "vfio"}
-    assert blob["settings"] == {}
+    assert blob["settings"] == NOT_ISOLATED
     assert blob["reset_function"] is None
 
 
 def test_a_reset_function_of_a_module_needs_no_setting(board: Board) -> None:
     board.kernel.reset_functions.add("acme,crypto-v1")
     crypto = judged(board)[CRYPTO]
-    assert (crypto["reset_function"], crypto["settings"]) == (True, {})
+    assert (crypto["reset_function"], crypto["settings"]) == (True, NOT_ISOLATED)
     bind(board, crypto)
     assert board.kernel.driver_of(CRYPTO) == "vfio-platform"
+
+
+def test_a_device_whose_interrupts_are_isolated_needs_no_setting(board: Board) -> None:
+    board.kernel.add_node("/its", ("arm,gic-v3-its",))
+    board.kernel.put(f"{TREE}/its/msi-controller", b"")
+    for path in ("/its/phandle", "/soc/crypto@b000000/msi-parent"):
+        board.kernel.put(TREE + path, struct.pack(">I", 7))
+    crypto = judged(board)[CRYPTO]
+    assert (crypto["isolated_interrupts"], crypto["settings"]) == (True, NO_RESET)
+
+
+def test_interrupts_that_only_the_kernel_knows_of_ask_for_nothing(board: Board) -> None:
+    board.kernel.put(f"{TREE}/soc/crypto@b000000/msi-parent", struct.pack(">I", 7))
+    crypto = judged(board)[CRYPTO]
+    assert (crypto["isolated_interrupts"], crypto["settings"]) == (None, NO_RESET)
+
+
+def show_iommu(board: Board, *paths: str) -> None:
+    """Give the machine the table of ACPI that names an IOMMU for these devices."""
+    behind = [Extra("", acpi_path=path, iommu_group="a") for path in paths]
+    board.kernel.put("firmware/acpi/tables/IORT", iort(behind) or b"")
+
+
+def test_a_device_whose_hardware_id_others_have_is_selected_by_its_uid(board: Board) -> None:
+    uids = {"ACME0001:00": "0", "ACME0001:01": "1", "ACME0001:02": "2", "ACME0001:03": "2"}
+    for number, (name, uid) in enumerate(uids.items()):
+        acpi = (f"\\_SB_.RNG{number}", "ACME0001")
+        board.kernel.add_device(name, acpi=acpi, uid=uid, iommus=True)
+    board.kernel.add_device("ACME0001:04", acpi=("\\_SB_.RNG4", "ACME0001"), iommus=True)
+    board.kernel.add_device("ACME0002:00", acpi=("\\_SB_.RNG5", "ACME0002"), uid="0", iommus=True)
+    devices = judged(board)
+    by_uid = {"acpi_hid": "ACME0001", "policy": "vfio"}
+    assert devices["ACME0001:00"]["entry"] == {**by_uid, "acpi_uid": "0"}
+    assert devices["ACME0001:01"]["entry"] == {**by_uid, "acpi_uid": "1"}
+    # Firmware may have an id twice, or none.
+    for number, name in [(2, "ACME0001:02"), (3, "ACME0001:03"), (4, "ACME0001:04")]:
+        entry = {"acpi_path": f"\\_SB_.RNG{number}", "policy": "vfio"}
+        assert devices[name]["entry"] == entry
+    assert devices["ACME0002:00"]["entry"] == {"acpi_path": "\\_SB_.RNG5", "policy": "vfio"}
+    show_iommu(board, "\\_SB_.RNG1")
+    bind(board, devices["ACME0001:01"])
+    drivers = [board.kernel.driver_of(name) for name in uids]
+    assert drivers == [None, "vfio-platform", None, None]
+
+
+def test_a_device_that_acpi_describes_by_compatibles_is_selected_by_its_path(board: Board) -> None:
+    for number in range(2):
+        board.kernel.add_device(
+            f"PRP0001:0{number}",
+            acpi=(f"\\_SB_.ENG{number}", "PRP0001"),
+            uid=str(number),
+            compatible=("acme,engine-v1", "acme,engine"),
+            iommus=True,
+        )
+    engine = judged(board)["PRP0001:01"]
+    assert engine["compatible"] == ["acme,engine-v1", "acme,engine"]
+    assert (engine["acpi_hid"], engine["acpi_uid"]) == ("PRP0001", "1")
+    assert engine["entry"] == {"acpi_path": "\\_SB_.ENG1", "policy": "vfio"}
+    # VFIO asks ACPI for a method, not for a function by the compatible.
+    assert engine["reset_function"] is None
+    show_iommu(board, "\\_SB_.ENG1")
+    bind(board, engine)
+    assert board.kernel.driver_of("PRP0001:01") == "vfio-platform"
 
 
 def test_devices_that_share_a_node_are_selected_by_name(board: Board) -> None:

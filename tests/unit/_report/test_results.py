@@ -20,6 +20,7 @@ DEVICE = {
     "compatible",
     "acpi_path",
     "acpi_hid",
+    "acpi_uid",
     "pci_id",
     "driver",
     "driver_override",
@@ -55,6 +56,7 @@ def test_one_device_is_told_whole(board: Board) -> None:
         "compatible": ["acme,dma"],
         "acpi_path": None,
         "acpi_hid": None,
+        "acpi_uid": None,
         "pci_id": None,
         "driver": None,
         "driver_override": "none",
@@ -123,6 +125,7 @@ ABOUT = {
     "settings",
     "iommu_group_devices",
     "reset_function",
+    "isolated_interrupts",
     "module_configuration",
     "bound_by",
     "in_use_by",
@@ -142,8 +145,9 @@ def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     board.kernel.put("devices/platform/b002000.dma/net/eth0/flags", "0x1003\n")
     told_of = device_info.inspections(board.inspect(None))
     assert set(told_of) == {
-        *("board", "boot_files", "devices", "kernels"),
-        *("policy_list", "reboot_required", "skipped_entries", "vfio_support"),
+        *("board", "boot_files", "devices", "driverctl_notes", "kernels", "lost_entries"),
+        *("policy_digest", "policy_list", "reboot_required", "rollout"),
+        *("skipped_entries", "vfio_support"),
     }
     devices = {device["name"]: device for device in told_of["devices"]}
     promised = DEVICE - {"before", "after", "changed", "steps"}

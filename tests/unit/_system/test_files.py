@@ -96,6 +96,27 @@ def test_a_folder_in_the_place_of_a_file_is_told(files: Files, tmp_path: Path) -
         files.read(RULES)
 
 
+def test_a_circle_of_links_in_the_place_of_our_file_is_named(files: Files, tmp_path: Path) -> None:
+    path = tmp_path / RULES[1:]
+    path.parent.mkdir(parents=True)
+    path.symlink_to(path.name)
+    with pytest.raises(PolicyError, match="its symbolic links lead in a circle; remove them"):
+        files.read(RULES)
+    assert files.read_drop_in(RULES) is None
+    assert files.names(RULES) == []
+    assert files.link("/" + "x" * 5000) is files.status("/" + "x" * 5000) is None
+
+
+def test_a_device_is_named_and_never_opened(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open a watchdog starts it."""
+    (tmp_path / "watchdog").symlink_to("/dev/zero")
+    monkeypatch.setattr(os, "open", lambda *_arguments, **_options: pytest.fail("it was opened"))
+    with pytest.raises(PolicyError, match="it is a device node, not a regular file"):
+        files.read_drop_in("/watchdog")
+
+
 def test_a_write_that_fails_leaves_the_file_and_no_rubbish(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

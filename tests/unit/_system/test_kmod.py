@@ -131,6 +131,18 @@ def test_many_names_are_resolved_in_one_call_where_the_answers_can_be_told_apart
     assert (tmp_path / "calls").read_text().count("\n") == calls
 
 
+def test_a_list_of_modules_that_is_a_fifo_is_not_waited_for(
+    tmp_path: Path, modprobe: Modprobe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / os.uname().release).mkdir()
+    os.mkfifo(tmp_path / os.uname().release / "modules.dep")
+    monkeypatch.setattr(kmod, "_MODULES", f"{tmp_path}/")
+    modprobe("echo sha1_ce")
+    asking = Kmod()
+    asking.claimants_at_once(NAMES)
+    assert asking.claimants(NAMES[0]) == ["sha1_ce"]
+
+
 def test_a_name_that_looks_like_an_option_is_none(
     modprobe: Modprobe, asked: Callable[[], list[str]]
 ) -> None:

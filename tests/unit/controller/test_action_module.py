@@ -19,7 +19,9 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils import _action_modul
 ROOT = Path(__file__).parents[3]
 # The modules that run on hosts.
 MODULES = sorted(
-    path.stem for path in (ROOT / "plugins/modules").glob("[a-z]*.py") if path.stem != "print_text"
+    path.stem
+    for path in (ROOT / "plugins/modules").glob("[a-z]*.py")
+    if path.stem not in ("confirm", "print_text")
 )
 # The result of host_policy on Python 3.7, run by ansible-core 2.19.14.
 TOO_OLD = {

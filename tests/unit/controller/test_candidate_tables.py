@@ -151,6 +151,30 @@ def test_where_it_is_unknown_whether_vfio_does_without_an_iommu_a_run_finds_out(
     assert rows(lines({"board-1": answer}, unsafe_noiommu=True))["/soc/dma@b002000"] == "yes"
 
 
+OPTION = "#passthrough_unsafe_interrupts: true"
+
+
+def test_the_choice_of_unsafe_interrupts_is_left_to_the_user(answer: dict[str, Any]) -> None:
+    rendered = lines({"board-1": answer})
+    number = rendered.index(OPTION)
+    assert rendered[number - 1].endswith("remove the first character of the next line.")
+    assert "passthrough_unsafe_interrupts" not in policy_list(rendered)
+    chosen = [line[1:] if line == OPTION else line for line in rendered]
+    assert policy_list(chosen)["passthrough_unsafe_interrupts"] is True
+
+
+@pytest.mark.parametrize(("isolated", "is_said"), [(True, False), (None, True)])
+def test_of_isolated_interrupts_nothing_is_said(
+    answer: dict[str, Any], isolated: bool | None, is_said: bool
+) -> None:
+    for device in answer["devices"]:
+        device["isolated_interrupts"] = isolated
+        device["settings"].pop("unsafe_interrupts", None)
+    rendered = lines({"board-1": answer})
+    assert OPTION not in rendered
+    assert any("If user space gets EPERM" in line for line in rendered) is is_said
+
+
 def test_a_long_selector_has_a_line_of_its_own(answer: dict[str, Any]) -> None:
     path = "/bus@8000000/motherboard-bus@8000000/iofpga-bus@300000000/led@8,0"
     answer["devices"][2]["entry"] = {"dt_path": path}
@@ -252,4 +276,40 @@ def test_programs_get_the_same(answer: dict[str, Any]) -> None:
     crypto = board["devices"][0]
     assert crypto["entry"] == {"dt_path": "crypto0", "policy": "vfio"}
     assert crypto["candidate"] is True
-    assert crypto["settings"] == {"reset_required": False}
+    assert crypto["settings"] == {"reset_required": False, "unsafe_interrupts": True}
+    assert crypto["isolated_interrupts"] is False
+
+
+def test_names_of_the_kernel_and_of_boards_are_shown_and_pasted_as_they_are(
+    answer: dict[str, Any],
+) -> None:
+    answer = copy.deepcopy(answer)
+    able = [device for device in answer["devices"] if device.get("candidate")]
+    odd = [
+        {"name": "Fixed MDIO bus.0", "bus": "platform"},
+        {"name": "a!b: #c", "bus": "platform"},
+        {"acpi_hid": "ACME0001", "acpi_uid": "010"},
+        {"acpi_hid": "ACME0001", "acpi_uid": "CPU 0"},
+    ]
+    for device, entry in zip(able, odd, strict=True):
+        device.update(entry=entry, compatible=[], acpi_hid=entry.get("acpi_hid"))
+    name = 'ProLiant™ [Gen10] "x"'
+    answer["board"] = {"compatible": [], "product_name": name, "board_name": None}
+    rendered = lines({"board-1": answer})
+    assert rendered[0].startswith(f"board-1 ({name}): 4 of 7 devices")
+    pasted = policy_list(rendered)["passthrough_devices"]
+    assert pasted == [{**entry, "policy": "vfio"} for entry in odd]
+    table = "\n".join(rendered)
+    for selector in ("Fixed MDIO bus.0", "a!b: #c", "ACME0001, acpi_uid 010"):
+        assert f"yes   {selector} " in table
+
+
+@pytest.mark.parametrize("nasty", ["{{ x }}", "{% x %}", "a\nb", "a*b", "x\x1b[1m"])
+def test_a_name_that_is_no_data_is_never_suggested(answer: dict[str, Any], nasty: str) -> None:
+    answer = copy.deepcopy(answer)
+    for device in answer["devices"]:
+        device.update(entry={"name": nasty, "bus": "platform"}, compatible=[])
+    assert not any(line.startswith("# For ") for line in lines({"board-1": answer}))
+    for device in answer["devices"]:
+        device.update(entry={"acpi_hid": "ACME0001", "acpi_uid": nasty})
+    assert not any(line.startswith("# For ") for line in lines({"board-1": answer}))

@@ -31,6 +31,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.foreign_udev i
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.in_sync import BootFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.installed_kernels import Kernel
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.modprobe_d import Line
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import (
+    RolloutStatus,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.builtin_drivers import (
     EarlyBinding,
 )
@@ -60,6 +63,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection i
     LostAtBoot,
     Sriov,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.lost_entries import LostEntry
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.vfio_support import VfioSupport
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import FileChange
 from tests.harness.modules import NAMES, spec
@@ -86,6 +90,7 @@ OUTCOME = Outcome(
     [],
     [FileChange(last_applied.RULES, None, "# rules")],
     early=[EarlyBinding(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", [])],
+    rollout=RolloutStatus("crypto-v3", has_ended=False),
 )
 ENTRY = Entry(Selector("name", DEVICE.name), Policy(VFIO))
 ON_VFIO = Binding("vfio-platform", "vfio-platform")
@@ -110,6 +115,7 @@ INSPECTION = Inspection(
         VfioSettings(),
         [],
         has_reset=False,
+        is_isolated=False,
     ),
     sriov=Sriov(2, 4),
 )
@@ -124,6 +130,7 @@ VFIO_SUPPORT = VfioSupport(
     initramfs_tool=None,
     has_systemd=True,
     options=KernelOptions(),
+    deprecated={},
     missing=[],
 )
 
@@ -297,6 +304,7 @@ def test_what_device_info_returns_is_described() -> None:
         boot_files=[BootFile(last_applied.RULES, is_present=True, drift=[])],
         kernels=[Kernel("6.12", is_running=True, is_new=False, missing=[])],
         vfio_support=VFIO_SUPPORT,
+        lost_entries=[LostEntry(ENTRY, ["/soc/x"], [], "it matches nothing")],
     )
     returned = device_info.inspections(findings)
     # The summary is added on the control node.

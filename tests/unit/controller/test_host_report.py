@@ -293,3 +293,40 @@ def test_the_filter_says_what_it_takes() -> None:
     assert apply(read(device()), "board-7") == host_state("board-7", read(device()))
     with pytest.raises(AnsibleFilterError, match="registered result"):
         apply("text", "board-7")
+
+
+def losing_entries(*messages: str) -> dict[str, Any]:
+    entries = [{"entry": {}, "former": [], "now": [], "message": text} for text in messages]
+    return {"lost_entries": entries}
+
+
+@pytest.mark.parametrize(
+    ("messages", "sentence"),
+    [
+        (["a matches nothing. Correct it"], "a matches nothing. Correct it."),
+        (
+            ["a matches nothing", "b"],
+            "a matches nothing. The same applies to one more of its entries.",
+        ),
+        (["a", "b", "c"], "a. The same applies to 2 more of its entries."),
+    ],
+)
+def test_an_entry_that_matches_nothing_any_more_is_drift(
+    messages: list[str], sentence: str
+) -> None:
+    for more in ({}, {"reboot_required": True}, damaged(EMPTY)):
+        host = host_state("board-7", read(device(), **losing_entries(*messages), **more))
+        assert host["state"] == "drift"
+        assert host["message"] == sentence
+        assert host["lost_entries"] == messages
+
+
+def test_what_the_next_boot_takes_is_more_urgent_than_an_entry_that_matches_nothing() -> None:
+    host = host_state("board-7", read(LOSING, **losing_entries("a matches nothing")))
+    assert "Do not reboot it" in host["message"]
+    assert host["lost_entries"] == ["a matches nothing"]
+
+
+def test_a_result_without_lost_entries_has_none() -> None:
+    assert host_state("board-7", read(device()))["lost_entries"] == []
+    assert host_state("board-7", {"unreachable": True, "msg": "x"})["lost_entries"] == []

@@ -15,7 +15,9 @@ from ansible.parsing.dataloader import DataLoader
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._play_hosts import (
     Choice,
     Inventory,
+    Wave,
     choose,
+    plan_waves,
 )
 
 GROUPS = {
@@ -42,7 +44,11 @@ def chosen(pattern: Any, canaries: Any = None, limit: str | None = None) -> Choi
     [
         ("boards", None, None, "a b c d"),
         ("boards", "", None, "a b c d"),
+        ("boards", " ", None, "a b c d"),
         ("boards", [], None, "a b c d"),
+        ("boards", "[]", None, "a b c d"),
+        ('["a", "rack"]', '["d"]', None, "d a c"),
+        ("boards:!b", "d", None, "d a c"),
         ("all", ["d"], None, "d a b c outside switch 2001:db8::1 10.0.0.1"),
         ("boards", ["rack"], None, "c d a b"),
         ("boards", "d,b", None, "d b a c"),
@@ -65,7 +71,41 @@ def chosen(pattern: Any, canaries: Any = None, limit: str | None = None) -> Choi
 def test_hosts_are_those_of_ansible_with_the_canaries_first(
     pattern: Any, canaries: Any, limit: str | None, hosts: str
 ) -> None:
-    assert chosen(pattern, canaries, limit) == Choice(hosts.split(), [])
+    assert chosen(pattern, canaries, limit)[:2] == (hosts.split(), [])
+
+
+@pytest.mark.parametrize(
+    ("hosts", "canaries", "waves", "sizes"),
+    [
+        (5, 0, [1, "50%", "100%"], [1, 2, 2]),
+        (5, 0, [2], [2, 2, 1]),
+        (5, 0, ["1%"], [1] * 5),
+        (40, 0, [1, "10%", "50%", "100%"], [1, 4, 20, 15]),
+        (42, 2, [1, "10%", "50%", "100%"], [2, 1, 4, 20, 15]),
+        (3, 3, ["100%"], [3]),
+        (4, 3, ["100%"], [3, 1]),
+        (1, 0, [10**6], [1]),
+    ],
+)
+def test_canaries_are_a_wave_before_the_others(
+    hosts: int, canaries: int, waves: list[int | str], sizes: list[int]
+) -> None:
+    choice = Choice([str(number) for number in range(hosts)], [], canaries)
+    planned = plan_waves(choice, waves)
+    assert [wave.size for wave in planned] == sizes
+    assert sum(wave.size for wave in planned) == hosts
+    assert [wave.are_canaries for wave in planned] == [
+        bool(canaries and not number) for number in range(len(sizes))
+    ]
+
+
+def test_canaries_within_the_limit_are_counted_once() -> None:
+    assert chosen("boards", "c,rack,a").canaries == 3
+    assert chosen("boards", ["c", "a"], "rack").canaries == 1
+    assert plan_waves(chosen("boards", "rack"), ["100%"]) == [
+        Wave(2, are_canaries=True),
+        Wave(2, are_canaries=False),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +138,7 @@ def test_hosts_are_those_of_ansible_with_the_canaries_first(
     ],
 )
 def test_a_wrong_pattern_is_refused(pattern: Any, sentence: str) -> None:
-    hosts, (problem,) = chosen(pattern)
+    hosts, (problem,), _canaries = chosen(pattern)
     assert not hosts
     assert sentence in problem
 
@@ -127,13 +167,13 @@ def test_a_wrong_pattern_is_refused(pattern: Any, sentence: str) -> None:
     ],
 )
 def test_canaries_are_named_and_are_hosts_of_the_pattern(canaries: Any, sentence: str) -> None:
-    hosts, (problem,) = chosen("boards", canaries)
+    hosts, (problem,), _canaries = chosen("boards", canaries)
     assert not hosts
     assert sentence in problem
 
 
 def test_many_hosts_are_not_all_named() -> None:
-    _hosts, (problem,) = chosen("a", ["all"])
+    _hosts, (problem,), _canaries = chosen("a", ["all"])
     assert "does not match: b, c, d, outside, switch and 2 more." in problem
 
 

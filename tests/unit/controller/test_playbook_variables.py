@@ -6,34 +6,56 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import (
+    meaning_of,
     problem_of,
     problems_of,
 )
 
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "rollout_waves": (
-        [1, 5, "5", "1%", "100%", [1], [1, "10%", "50%", "100%"], ["3", 2], [10**6]],
         [
-            *([], [0], [-1], 0, -1, None, "", "abc", ["abc"], "0%", ["0%"], ["101%"], ["-5%"]),
-            *(["%"], ["10.5%"], "1,2", [[1]], [None], [1.5], 1.0, [True], True, {"a": 1}, {}),
-            *([1, 0, "100%"], [" 1"], ["1 %"], ["\uff11"], ["1%%"], ["+1"], [float("nan")]),
+            *(1, 5, "5", "1%", "100%", [1], [1, "10%", "50%", "100%"], ["3", 2], [10**6]),
+            *(None, "", " ", "1,2", "1,10%", '[1, "10%"]', [" 1"], ["1 %"]),
+        ],
+        [
+            *([], [0], [-1], 0, -1, "abc", ["abc"], "0%", ["0%"], ["101%"], ["-5%"], "[]", ","),
+            *(["%"], ["10.5%"], "1,abc", [[1]], [None], [""], [1.5], 1.0, [True], True, {"a": 1}),
+            *({}, [1, 0, "100%"], ["\uff11"], ["1%%"], ["+1"], [float("nan")], "1,0", "null"),
         ],
     ),
     "rollout_max_failures": (
-        [0, 3, "0", "12"],
-        [-1, "-1", "one", "10%", "", None, True, False, 1.5, [1], {}, " 1", "\u0663"],
+        [0, 3, "0", "12", "", None, " 1", "10%", "0%", "100 %"],
+        [-1, "-1", "one", "101%", "%", True, False, 1.5, [1], {}, "\u0663"],
+    ),
+    "rollout_soak": (
+        [0, 600, "600", "", None, "90s", "10m", "10 min", "1h"],
+        [-1, "-1", "soon", "1d", "m", True, 0.5, [600], {}],
+    ),
+    "rollout_confirm": (
+        [True, False, "true", "False", "yes", "no", "on", "off", "", None, 0, 1],
+        ["maybe", 2, [], {}, 1.5],
     ),
     "passthrough_rollout": (
-        ["a", "crypto-v3", "2026.1_x:+", "x" * 64, 5],
-        ["", None, "x" * 65, "-a", "a b", "../x", "a/b", "a\n", "ä", True, ["a"], {}, 1.5, -1],
+        [
+            *("a", "crypto-v3", "2026.1_x:+", "x" * 64, 5, "", " ", None, " a ", "a\n"),
+            date(2026, 11, 29),
+        ],
+        [
+            *("x" * 65, "-a", "a b", "../x", "a/b", "ä", True, ["a"], {}, 1.5, -1, "a\nb"),
+            datetime(2026, 11, 29, 3, tzinfo=timezone.utc),
+        ],
     ),
-    "reboot_timeout": ([1, 600, "600"], [0, -5, "soon", "10m", None, True, 0.5, []]),
+    "reboot_timeout": (
+        [1, 600, "600", "10m", "", None],
+        [0, -5, "soon", "0", True, 0.5, []],
+    ),
     "drift_accepted": (
         [[], ["reboot_required"], ["drift", "failed", "unreachable", "unmanaged", "in_sync"]],
         [
@@ -71,6 +93,41 @@ def test_a_value_is_valid_or_gets_a_sentence(name: str) -> None:
         assert "\n" not in problem
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "meaning"),
+    [
+        ("rollout_waves", "", [1, "10%", "50%", "100%"]),
+        ("rollout_waves", None, [1, "10%", "50%", "100%"]),
+        ("rollout_waves", 5, [5]),
+        ("rollout_waves", " 5 ", [5]),
+        ("rollout_waves", "1,10%", [1, "10%"]),
+        ("rollout_waves", "1, 10 %; 100%", [1, "10%", "100%"]),
+        ("rollout_waves", "1\n10%\n", [1, "10%"]),
+        ("rollout_waves", "[1, \"10%\", '100%']", [1, "10%", "100%"]),
+        ("rollout_waves", ["3", 2, "50 %"], [3, 2, "50%"]),
+        ("rollout_waves", "abc", ["abc"]),
+        ("rollout_max_failures", "", 0),
+        ("rollout_max_failures", " 3 ", 3),
+        ("rollout_max_failures", "10 %", "10%"),
+        ("rollout_soak", "", 0),
+        ("rollout_soak", "90", 90),
+        ("rollout_soak", "10m", 600),
+        ("rollout_soak", "2 h", 7200),
+        ("rollout_confirm", "", True),
+        ("rollout_confirm", "No", False),
+        ("passthrough_rollout", "", None),
+        ("passthrough_rollout", " crypto-v3\n", "crypto-v3"),
+        ("passthrough_rollout", 5, "5"),
+        ("passthrough_rollout", date(2026, 11, 29), "2026-11-29"),
+        ("reboot_timeout", "10m", 600),
+        ("reboot_timeout", None, 600),
+        ("drift_file", "", ""),
+    ],
+)
+def test_a_text_means_what_a_person_means_by_it(name: str, value: Any, meaning: Any) -> None:
+    assert meaning_of(name, value) == meaning
+
+
 def test_a_result_goes_to_a_file_in_a_directory_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("")
     (tmp_path / "link").symlink_to("old")
@@ -101,7 +158,10 @@ def test_values_are_those_of_all_hosts() -> None:
     (several,) = problems_of(["a", "b"], {"a": {}, "b": {"rollout_max_failures": 1}}, names)
     assert several == "rollout_max_failures must be the same for all hosts. Give it with `-e`."
     (of_one,) = problems_of(["a", "b"], {"a": {}, "b": {"reboot_timeout": 0}}, names)
-    assert of_one == "reboot_timeout is 0. It must be a number of seconds, 1 or more. (b)"
+    assert of_one.startswith("reboot_timeout is 0. It must be a number of seconds, 1 or more")
+    assert of_one.endswith(" (b)")
+    same = {"a": {"rollout_max_failures": ""}, "b": {"rollout_max_failures": "0"}, "c": {}}
+    assert problems_of(["a", "b", "c"], same, names) == []
     (of_all,) = problems_of(["a"], {"a": {"rollout_max_failures": -1}}, names)
     assert of_all.startswith("rollout_max_failures is -1. ")
     assert not of_all.endswith("(a)")

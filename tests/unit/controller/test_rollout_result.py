@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._interrupted_rollout import report
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._rollout_result import (
-    not_started,
+    Summary,
     rollout_state,
-    table,
+    states,
+    summary,
 )
 
 BINDING = {"driver": "vfio-platform", "driver_override": "vfio-platform"}
@@ -120,11 +122,213 @@ def test_a_host_that_was_left_alone_has_a_sentence_of_its_own() -> None:
     assert result_of(*arguments) == ("unchanged", "No reboot was required.")
 
 
+def sent(digest: str, rollout: str | None, *, changed: bool = True) -> dict[str, Any]:
+    named = rollout and {"name": rollout, "ended": False}
+    return {"changed": changed, "policy_digest": digest, "rollout": named}
+
+
+@pytest.mark.parametrize(
+    ("applied", "checked", "outcome", "words"),
+    [
+        (sent("1", "a"), {"policy_digest": "1", "rollout": "a"}, "changed", "is in sync"),
+        (
+            sent("1", "a"),
+            {"policy_digest": "2", "rollout": "b"},
+            "failed",
+            "Rollout b has replaced the list that was applied here.",
+        ),
+        (
+            sent("1", None, changed=False),
+            {"policy_digest": "2", "rollout": "b"},
+            "failed",
+            "Rollout b has replaced the list",
+        ),
+        (
+            sent("1", "a"),
+            {"policy_digest": "2", "rollout": "a"},
+            "failed",
+            "Another run has replaced the list that was applied here.",
+        ),
+        (sent("1", "a"), {"policy_digest": "2", "rollout": None}, "failed", "Another run has"),
+    ],
+)
+def test_a_host_with_another_list_than_the_one_that_was_sent_has_failed(
+    applied: Any, checked: dict[str, Any], outcome: str, words: str
+) -> None:
+    actual, sentence = result_of(applied, info(device("a"), **checked))
+    assert actual == outcome
+    assert words in sentence
+    # Also where the other list is not in sync yet.
+    actual, sentence = result_of(applied, info(device("a", "drifts"), **checked))
+    assert actual == "failed"
+    assert words in sentence or outcome == "changed"
+
+
+def test_a_host_that_was_not_rolled_back_names_its_rollout() -> None:
+    applied = sent("1", "later", changed=False)
+    assert result_of(applied, {"skipped": True}, None, "Rollout x did not change it.") == (
+        "unchanged",
+        "Rollout x did not change it. Its last rollout is later.",
+    )
+    assert rollout_state("board", 1, applied, None, None, None)["rollout"] == "later"
+
+
+GOOD = rollout_state("a", 1, {"changed": True}, info(device("a")), None, None)
+SAME = rollout_state("b", 2, {"changed": False}, info(device("a")), None, None)
+BAD = rollout_state("c", 2, {"failed": True, "msg": "broken"}, None, None, None)
+TEXTS = {
+    "title": "Rollout x",
+    # Templates of older ansible-core make texts of numbers.
+    "waves": "3",
+    "limit": "0",
+    "advice": ["Roll back: y", "Continue: z"],
+    "way_back": ["Roll back: y"],
+    "nothing": "",
+}
+
+
+STOPPED = (
+    "Rollout x stopped in wave 2 of 3: 1 failed, 1 changed, 1 not started. No later wave was "
+    "started."
+)
+
+
+def recorded(*rows: Any, begun: tuple[str, ...] = (), waiting: tuple[str, ...] = ()) -> Any:
+    """Return variables of hosts with these rows, of some without, and of some not started."""
+    hostvars = {row["host"]: {"rollout_row": row, "rollout_wave": row["wave"]} for row in rows}
+    hostvars.update({host: {"rollout_row": None, "rollout_wave": 2} for host in begun})
+    hostvars.update({host: {"rollout_row": None, "rollout_wave": 0} for host in waiting})
+    return {host: {**given, "rollout_texts": TEXTS} for host, given in hostvars.items()}
+
+
+def summed_up(hostvars: Any, *, is_over: bool = False, **more: Any) -> Summary:
+    is_declined = more.pop("is_declined", False)
+    rows = states(list(hostvars), hostvars)
+    return summary(rows, {**TEXTS, **more}, is_over=is_over, is_declined=is_declined)
+
+
+def test_a_wave_without_a_failure_is_one_line() -> None:
+    after = summed_up(recorded(GOOD, SAME, waiting=("d",)))
+    assert not after["stops"]
+    assert after["lines"] == ["Wave 2 of 3 is done: 1 changed, 1 unchanged, 1 not started."]
+
+
+def test_a_rollout_that_stops_shows_who_failed_and_what_to_do() -> None:
+    after = summed_up(recorded(GOOD, BAD, waiting=("d",)))
+    assert (after["stops"], after["failed"], after["problem"]) == (True, ["c"], None)
+    assert after["lines"] == [
+        "HOST  WAVE  OUTCOME      DETAILS",
+        "c     2     failed       broken.",
+        "a     1     changed      All of its list is in sync: one device.",
+        "d     -     not started",
+        "",
+        STOPPED,
+        "Hosts that failed: c",
+        "Roll back: y",
+        "Continue: z",
+    ]
+    assert not summed_up(recorded(GOOD, BAD), limit=1)["stops"]
+
+
+def test_a_rollout_that_ends_well_shows_its_name_and_the_way_back() -> None:
+    after = summed_up(recorded(GOOD, SAME), is_over=True)
+    assert after["lines"][-3:] == ["", "Rollout x ended: 1 changed, 1 unchanged.", "Roll back: y"]
+    assert (after["failed"], after["problem"]) == ([], None)
+
+
+def test_a_rollout_that_ends_with_tolerated_failures_does_not_end_well() -> None:
+    after = summed_up(recorded(GOOD, BAD), is_over=True, limit=1)
+    assert after["lines"][-4:] == [
+        "Rollout x ended, but not all hosts are in sync: 1 failed, 1 changed.",
+        "Hosts that failed: c",
+        "Roll back: y",
+        "Continue: z",
+    ]
+
+
+def test_a_host_without_a_result_has_failed() -> None:
+    after = summed_up(recorded(GOOD, begun=("e",)))
+    assert after["failed"] == ["e"]
+    assert "The run ended on this host without a result." in after["lines"][1]
+
+
+def test_the_answer_no_stops_a_rollout() -> None:
+    after = summed_up(recorded(GOOD, waiting=("d",)), is_declined=True)
+    assert after["stops"]
+    assert after["problem"] == "It was stopped by the answer to the question after the canaries."
+    assert after["lines"][-4:] == [
+        "Rollout x stopped in wave 1 of 3: 1 changed, 1 not started. No later wave was started.",
+        after["problem"],
+        "Roll back: y",
+        "Continue: z",
+    ]
+
+
+def test_a_rollback_that_changes_no_host_fails_and_names_the_rollouts_of_hosts() -> None:
+    hosts = {"a": "later", "b": None, "c": "later", "d": "other"}
+    rows = [
+        rollout_state(host, 1, sent("1", rollout, changed=False), None, None, "Unchanged.")
+        for host, rollout in hosts.items()
+    ]
+    texts = {"nothing": "No host has rollout x.", "way_back": []}
+    after = summed_up(recorded(*rows), is_over=True, **texts)
+    assert after["problem"] == "No host has rollout x."
+    assert after["lines"][-5:] == [
+        "Rollout x ended: 4 unchanged.",
+        "No host has rollout x.",
+        "Rollout later can be rolled back on: a, c",
+        "Rollout other can be rolled back on: d",
+        "No rollout can be rolled back on: b",
+    ]
+    assert summed_up(recorded(*rows, GOOD), is_over=True, **texts)["problem"] is None
+
+
 def test_a_table_has_what_stops_a_rollout_first_and_its_columns_in_line() -> None:
     good = rollout_state("a-long-name", 1, {"changed": True}, info(device("a")), None, None)
     bad = rollout_state("b", 12, {"failed": True, "msg": "broken"}, None, None, None)
-    header, *lines = table([good, not_started("c"), bad])
+    header, *lines = summed_up(recorded(good, bad, waiting=("c",)))["lines"][:4]
     assert [line.split()[0] for line in lines] == ["b", "a-long-name", "c"]
     starts = [header.index(word) for word in ("WAVE", "OUTCOME", "DETAILS")]
     assert [lines[0][start:].split()[0] for start in starts] == ["12", "failed", "broken."]
     assert lines[2].split() == ["c", "-", "not", "started"]
+
+
+def test_a_table_fits_a_terminal_and_has_hosts_that_are_alike_in_one_row() -> None:
+    names = [f"board-{number}" for number in range(40)]
+    good = [rollout_state(name, 1, {"changed": True}, info(), None, None) for name in names]
+    long = {"failed": True, "msg": "/soc/crypto@b000000 " + "cannot be bound, " * 17}
+    bad = rollout_state("broken", 2, long, None, None, None)
+    waiting = tuple(f"later-{number}" for number in range(6))
+    lines = summed_up(recorded(*good, bad, waiting=waiting))["lines"]
+    table = lines[: lines.index("")]
+    assert max(map(len, table)) <= 120
+    start = table[0].index("DETAILS")
+    details = [line[start:] for line in table[1:] if line.startswith(("broken", " "))]
+    assert " ".join(details) == bad["message"]
+    assert len(details) > 1
+    others = [line.split("  ")[0] for line in table[len(details) + 1 :]]
+    assert others == ["board-0 and 39 more", "later-0 and 5 more"]
+
+
+def test_an_interruption_is_reported_with_the_name_and_the_hosts_that_are_open() -> None:
+    hostvars = recorded(GOOD, begun=("e", "f"), waiting=("d",))
+    assert report(list(hostvars), hostvars) == [
+        "",
+        "Rollout x was interrupted in wave 2 of 3: 1 changed, 1 not started.",
+        "Hosts that may have been changed: e, f",
+        "Roll back: y",
+        "Continue: z",
+    ]
+    waiting = recorded(waiting=("a", "b"))
+    assert report(["a", "b"], waiting)[1] == (
+        "Rollout x was interrupted before its first wave: 2 not started."
+    )
+    del waiting["a"]["rollout_texts"]
+    assert report(["a", "b"], waiting)
+
+
+def test_what_was_reported_is_no_interruption() -> None:
+    hostvars = recorded(GOOD, waiting=("d",))
+    hostvars["a"]["rollout_is_reported"] = True
+    assert report(list(hostvars), hostvars) == []
+    assert report(["x"], {"x": {}}) == []

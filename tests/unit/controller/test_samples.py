@@ -22,7 +22,7 @@ from ansible_collections.armfleet.vfio.plugins.filter import (
     fleet_report,
     host_state,
     rollout_state,
-    rollout_table,
+    rollout_summary,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply import readiness
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
@@ -127,6 +127,8 @@ def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
         listed = [{"dt_path": CRYPTO, "policy": "vfio"}, virtio]
         yield call(board, module, listed, reset_required=False)
         yield from noiommu_results(board, module)
+        other = [{"dt_path": DMA, "policy": "no_autobind"}]
+        yield call(board, module, other, rollout="crypto-v3")
     elif module == "vfio_binding":
         yield call(board, module, [{"dt_path": CRYPTO}, SKIPPED], reset_required=False)
         yield from noiommu_results(board, module)
@@ -143,6 +145,7 @@ def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
     else:
         yield from inspections(board)
         yield drifting(root / "drifting")
+        yield upgraded(root / "upgraded")
         armada = ("marvell,armada8040-mcbin", "marvell,armada8040")
         yield information(sample_board(root / "armada", armada))
 
@@ -175,6 +178,7 @@ def inspections(board: Board) -> Iterator[dict[str, Any]]:
         yield information(board)
     others = {
         "/etc/driverctl.d/platform-b000000.crypto": "vfio-platform\n",
+        "/etc/driverctl.d/mdio_bus-stmmac-0:01": "none\n",
         "/etc/udev/rules.d/80-vfio.rules": "# Mine.\n\n"
         'KERNEL=="b000000.crypto", ATTR{driver_override}="vfio-platform"\n',
         "/etc/modprobe.d/local.conf": "# Mine.\nblacklist acme\n",
@@ -191,6 +195,17 @@ def inspections(board: Board) -> Iterator[dict[str, Any]]:
         (board.files_root / path[1:]).unlink()
     call(board, "host_policy", virtio, reset_required=False)
     yield information(board)
+
+
+def upgraded(root: Path) -> dict[str, Any]:
+    """Return the result of device_info after an upgrade that changed the path of a device."""
+    board, again = sample_board(root / "before"), sample_board(root / "after")
+    claim_crypto(board)
+    again.kernel.machine.kernel.remove_device(again.kernel.device("b000000.crypto"))
+    both = ("acme,crypto-v2", "acme,crypto")
+    again.kernel.add_device("b000000.crypto", "/soc@0/crypto@b000000", both, iommus=True)
+    again.write_file(last_applied.RULES, board.file(last_applied.RULES) or "")
+    return information(again)
 
 
 def supported(board: Board) -> dict[str, Any]:
@@ -359,11 +374,28 @@ def test_the_table_of_the_guide_is_what_a_rollout_shows(tmp_path: Path) -> None:
         "board-a": rollout_state.rollout_state("board-a", 2, {"changed": True}, claims),
         "board-c": None,
     }
-    hostvars = {host: {"row": row} if row else {} for host, row in rows.items()}
-    table = rollout_table.rollout_table(list(rows), hostvars, "row")
+    hostvars = {host: {"rollout_row": row} if row else {} for host, row in rows.items()}
+    command = "ansible-playbook armfleet.vfio.%s -e passthrough_rollout=crypto-v3"
+    texts = {
+        "title": "Rollout crypto-v3",
+        "waves": 3,
+        "limit": 0,
+        "way_back": [],
+        "advice": [
+            f"Roll back: {command % 'rollback'}",
+            f"Continue:  {command % 'rollout'}",
+            "Give each command the inventory and the options of this one.",
+        ],
+    }
+    summary = rollout_summary.rollout_summary(list(rows), hostvars, texts)
+    assert summary["failed"] == ["board-b"]
     release = os.uname().release
-    for line, whole in zip(shown("docs/fleet.md"), table, strict=True):
-        assert whole.replace(release, "6.12.63").startswith(line.removesuffix("..."))
+    # The guide has the beginning of details that need several lines.
+    lines = [
+        line.replace(release, "6.12.63") for line in summary["lines"] if not line.startswith(" ")
+    ]
+    for line, whole in zip(shown("docs/fleet.md"), lines, strict=True):
+        assert whole.startswith(line[:-3]) if line.endswith("...") else whole == line
 
 
 def test_what_the_guide_says_of_a_typing_error_is_what_is_said(tmp_path: Path) -> None:

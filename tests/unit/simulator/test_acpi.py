@@ -55,9 +55,31 @@ def test_a_device_has_a_node_in_the_namespace(machine: Machine) -> None:
     assert machine.tree.read(f"{node}/path") == b"\\_SB_.ETH0\n"
     assert machine.tree.read(f"{node}/uid") == b"7\n"
     assert machine.tree.resolve(f"{node}/physical_node") == "devices/platform/ACME0001:00"
-    modalias = b"acpi:ACME0001:ACME0000:PRP0001:\n"
+    modalias = b"acpi:ACME0001:ACME0000:\n"
     assert machine.tree.read(f"{PLATFORM}/ACME0001:00/modalias") == modalias
     assert b"MODALIAS=" + modalias in (machine.tree.read(f"{PLATFORM}/ACME0001:00/uevent") or b"")
+
+
+def test_a_device_that_is_described_by_compatibles_has_them_in_its_modalias(
+    tmp_path: Path,
+) -> None:
+    machine = booted(
+        r"""
+\_SB.ENG0 PRP0001 compatible=acme,engine-v1;acme,engine
+\_SB.ENG1 ACME0001 cid=PRP0001 compatible=acme,engine
+\_SB.ENG2 ACME0001 compatible=acme,engine
+""",
+        tmp_path,
+    )
+    ids = b"acpi:ACME0001:\n"
+    names = ("PRP0001:00", "ACME0001:00", "ACME0001:01")
+    by_compatible = [b"of:Neng0TCacme,engine-v1Cacme,engine\n", b"of:Neng1TCacme,engine\n", ids]
+    files = [by_compatible[0], ids + by_compatible[1], ids]
+    for name, in_file, in_event in zip(names, files, by_compatible):
+        assert machine.tree.read(f"{PLATFORM}/{name}/modalias") == in_file
+        assert machine.tree.read(f"{PLATFORM}/{name}/firmware_node/modalias") == in_file
+        uevent = machine.tree.read(f"{PLATFORM}/{name}/uevent") or b""
+        assert b"MODALIAS=" + in_event in uevent
 
 
 def test_a_device_is_below_that_of_its_parent(machine: Machine) -> None:
@@ -112,7 +134,7 @@ def test_lines_may_be_in_a_description_and_have_interfaces() -> None:
         (r"\_SB.A ACME0001 cid=a/b", "has 'a/b', which is not a hardware ID"),
         (r"\_SB.A ACME0001 name=../x", "has '../x', which is not a name"),
         (r"\_SB.A ACME0001 driver=a/b", "has 'a/b', which is not a driver"),
-        (r"\_SB.A ACME0001 irq=5", "has 'irq=5'; known: cid=, driver="),
+        (r"\_SB.A ACME0001 irq=5", "has 'irq=5'; known: cid=, compatible=, driver="),
         (r"\_SB.A ACME0001 uid", "has 'uid'; known: cid="),
         (r"\_SB.A ACME0001 uid=1 uid=2", "has uid= twice"),
         (r"\_SB.A ACME0001 unbind=yes", "has unbind='yes'; known: unbind=no"),

@@ -113,6 +113,8 @@ def test_the_readme_and_the_guides_show_variables() -> None:
         {"passthrough_devices": [GOOD, DRIVER]},
         {"passthrough_devices": [{**GOOD, "expect": "2", "required": "no"}]},
         {"passthrough_devices": [{**GOOD, "when_board": ["a", "b"]}]},
+        {"passthrough_devices": [{"acpi_hid": "AC0001", "acpi_uid": "0", "policy": "vfio"}]},
+        {"passthrough_devices": [{**GOOD, "acpi_uid": None}]},
         {"passthrough_devices": [{**GOOD, "driver": None, "expect": None, "tag": None}]},
         {"passthrough_allow": "network,storage"},
         {"passthrough_reset_required": None, "passthrough_vfio_mode": None},
@@ -148,6 +150,7 @@ ENTRY = "passthrough_devices/0"
         ({"passthrough_devices": [{**DRIVER, "tag": "uplink"}]}, ENTRY + "/tag", "type"),
         ({"passthrough_devices": [{**GOOD, "policy": "vfoi"}]}, ENTRY + "/policy", "anyOf"),
         ({"passthrough_devices": [{**GOOD, "bus": "amba"}]}, ENTRY, "dependencies"),
+        ({"passthrough_devices": [{**GOOD, "acpi_uid": "0"}]}, ENTRY + "/acpi_uid", "type"),
         ({"passthrough_devices": [{**DRIVER, "bus": None}]}, ENTRY + "/bus", "type"),
         ({"passthrough_devices": [{**DRIVER, "bus": "isa"}]}, ENTRY + "/bus", "anyOf"),
         ({"passthrough_devices": [{**GOOD, "expect": 0}]}, ENTRY + "/expect", "minimum"),
@@ -221,8 +224,9 @@ def test_a_variable_may_be_a_template(name: str) -> None:
 
 def test_an_entry_and_each_value_of_it_may_be_a_template() -> None:
     keys = set(OPTIONS["passthrough_devices"]["options"]) - set(schema.SELECTORS)
-    entry = {"name": TEMPLATE, **dict.fromkeys(keys, TEMPLATE)}
-    assert problems({"passthrough_devices": [TEMPLATE, entry]}) == set()
+    entry = {"name": TEMPLATE, **dict.fromkeys(keys - {"acpi_uid"}, TEMPLATE)}
+    by_uid = {"acpi_hid": TEMPLATE, **dict.fromkeys(keys - {"bus"}, TEMPLATE)}
+    assert problems({"passthrough_devices": [TEMPLATE, entry, by_uid]}) == set()
 
 
 def test_a_list_that_a_template_joins_has_the_entries_of_the_whole() -> None:

@@ -1,0 +1,296 @@
+"""Foreign configuration of dracut that drops drivers of a list is named before a rebuild.
+
+What dracut-install does was seen with versions 051, 059, 106 and 112 of Debian.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from board import CRYPTO, DMA, Board, refused
+from test_initramfs import DEPENDENCIES, SETTINGS, TOOLS, host
+
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import dracut_conf
+
+RELEASE = os.uname().release
+EARLIER = "/etc/dracut.conf.d/10-local.conf"
+LATER = "/etc/dracut.conf.d/90-local.conf"
+NEEDS_VFIO = DEPENDENCIES + "kernel/drivers/vfio/vfio.ko.xz:\n"
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    return host(tmp_path, *TOOLS["dracut"])
+
+
+def put(board: Board, path: str, content: str) -> None:
+    (board.files_root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+    board.write_file(path, content)
+
+
+def problems(board: Board) -> list[str]:
+    return refused(board, [CRYPTO], **SETTINGS)
+
+
+def warnings(board: Board) -> list[str]:
+    return list(board.check([CRYPTO], **SETTINGS).warnings)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "line"),
+    [
+        (EARLIER, 'add_drivers+=" nosuch "\n', 1),
+        (EARLIER, "# mine\n\nadd_drivers+=' vfio nosuch '\n", 3),
+        (EARLIER, 'add_drivers+=" vfio-platform \\\n  nosuch "\n', 2),
+        (EARLIER, 'add_drivers+="\nvfio\nnosuch\n"\n', 3),
+        (EARLIER, "add_drivers+=nosuch.ko\n", 1),
+        (EARLIER, "add_drivers+=/lib/modules/nosuch.ko\n", 1),
+        ("/etc/dracut.conf", 'export add_drivers=" nosuch "  # "\n', 1),
+        ("/usr/lib/dracut/dracut.conf.d/01-dist.conf", 'a=1; add_drivers+=" nosuch "\n', 1),
+    ],
+)
+def test_a_driver_that_does_not_exist_is_named_with_file_and_line(
+    board: Board, path: str, content: str, line: int
+) -> None:
+    put(board, f"/lib/modules/{RELEASE}/modules.dep", NEEDS_VFIO)
+    put(board, path, content)
+    (problem,) = problems(board)
+    assert problem.startswith(f"{path}:{line} adds the driver ")
+    assert f"nosuch{'.ko' if '.ko' in content else ''}, which kernel {RELEASE} does not" in problem
+    assert "so dracut omits all drivers after it" in problem
+    assert "such as vfio_iommu_type1, vfio_platform, vfio_platform_acme, which" in problem
+    assert board.check([CRYPTO], initramfs="never", **SETTINGS).is_changed
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'add_drivers+=" vfio vfio-platform vfio_platform.ko =drivers/usb "\n',
+        'add_drivers+=" builtin-driver "\n',
+        'add_drivers+=" alias-of-it fs-ext4 renamed "\n',
+        'force_drivers+=" nosuch "\nfilesystems+=" nosuch "\n',
+        'add_drivers+=" $mine $(cat /etc/mine nosuch) ${other:-nosuch} `nosuch` "\n',
+        'if [[ $kernel == 5* ]]; then\n  add_drivers+=" nosuch "\nfi\n',
+        '[[ $kernel == 5* ]] && add_drivers+=" nosuch "\n',
+        'mine() {\n  add_drivers+=" nosuch "\n}\n',
+        '# add_drivers+=" nosuch "\n',
+        "echo 'add_drivers+=\" nosuch \"'\n",
+        'my_add_drivers+=" nosuch "\n',
+        'add_drivers+=" nosuch "\nadd_drivers=""\n',
+        'hostonly="yes"\nhostonly_mode="strict"\n',
+        'omit_drivers+=" vfio_platform nouveau "\n',
+        'omit_drivers+=" * "\n',
+    ],
+)
+def test_what_drops_nothing_of_ours_is_no_conflict(board: Board, content: str) -> None:
+    put(board, f"/lib/modules/{RELEASE}/modules.dep", NEEDS_VFIO)
+    put(board, f"/lib/modules/{RELEASE}/modules.builtin", "kernel/builtin_driver.ko\n")
+    put(board, f"/lib/modules/{RELEASE}/modules.alias", "alias fs-* ext4\nalias alias_of_it a\n")
+    put(board, "/etc/modprobe.d/local.conf", "alias renamed vfio\n")
+    put(board, EARLIER, content)
+    assert warnings(board) == []
+
+
+def test_what_comes_after_ours_stops_nothing_of_ours(board: Board) -> None:
+    put(board, LATER.replace("90", "zz"), 'add_drivers+=" nosuch "\n')
+    assert warnings(board) == []
+
+
+@pytest.mark.parametrize("path", ["/etc/dracut.conf.d/.hidden.conf", EARLIER + ".bak"])
+def test_a_file_that_dracut_does_not_read_is_none(board: Board, path: str) -> None:
+    put(board, path, 'add_drivers+=" nosuch "\n')
+    assert warnings(board) == []
+
+
+def test_a_namesake_in_etc_hides_that_of_a_package(board: Board) -> None:
+    put(board, EARLIER, "\n")
+    put(board, "/usr/lib/dracut/dracut.conf.d/10-local.conf", 'add_drivers+=" nosuch "\n')
+    assert warnings(board) == []
+
+
+def test_names_that_run_together_are_one_driver(board: Board) -> None:
+    put(board, EARLIER, 'add_drivers+="vfio"\nadd_drivers+="vfio_platform"\n')
+    (problem,) = problems(board)
+    assert problem.startswith(f"{EARLIER}:1 adds the driver vfiovfio_platform, which kernel ")
+
+
+def test_each_kernel_has_modules_of_its_own(board: Board) -> None:
+    put(board, "/lib/modules/9.9/modules.dep", DEPENDENCIES + "kernel/new.ko:\n")
+    put(board, EARLIER, 'add_drivers+=" new "\n')
+    (problem,) = problems(board)
+    assert f"which kernel {RELEASE} does not have" in problem
+
+
+def test_a_kernel_without_our_modules_loses_drivers_of_others(board: Board) -> None:
+    put(board, "/lib/modules/6.1/modules.dep", "kernel/nvme.ko:\n")
+    put(board, f"/lib/modules/{RELEASE}/modules.dep", DEPENDENCIES + "kernel/nvme.ko:\n")
+    put(board, "/etc/dracut.conf.d/disk.conf", 'add_drivers+=" nvme "\n')
+    (warning,) = warnings(board)
+    assert warning.startswith(
+        "/etc/dracut.conf.d/disk.conf:1 adds the driver nvme, but dracut omits it from the image "
+        "of kernel 6.1, which does not have the module vfio_iommu_type1 of this list. "
+    )
+
+
+@pytest.mark.parametrize("name", ["add_drivers", "install_items"])
+def test_a_later_file_that_replaces_the_variable_is_named(board: Board, name: str) -> None:
+    put(board, LATER.replace("90", "zz"), f'\n{name}="x"\n')
+    problem = problems(board)[0]
+    assert problem.startswith(
+        f"/etc/dracut.conf.d/zz-local.conf:2 replaces {name} of dracut, so images lack "
+    )
+
+
+def test_images_without_modules_are_named(board: Board) -> None:
+    put(board, EARLIER, 'no_kernel="yes"\n')
+    (problem,) = problems(board)
+    assert problem.startswith(
+        f"{EARLIER}:1 sets no_kernel=yes, so images of dracut have no modules"
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "omitted"),
+    [
+        ("vfio", {"vfio"}),
+        ("vfio.*", {"vfio", "vfio_iommu_type1", "vfio_platform", "vfio_platform_acme"}),
+        ("vfio_plat.*acme", {"vfio_platform_acme"}),
+        ("plat", set()),
+    ],
+)
+def test_a_pattern_that_omits_ours_or_what_it_needs_is_named(
+    board: Board, word: str, omitted: set[str]
+) -> None:
+    put(board, f"/lib/modules/{RELEASE}/modules.dep", NEEDS_VFIO)
+    put(board, EARLIER, f'omit_drivers+=" {word} "\n')
+    named = problems(board) if omitted else warnings(board)
+    assert {problem.split()[2] for problem in named} == omitted
+    assert all(f"(omit_drivers has '{word}')" in problem for problem in named)
+    assert all("of this list requires. Remove it there" in problem for problem in named)
+
+
+def test_old_versions_omit_by_a_part_of_the_name(board: Board) -> None:
+    put(board, "/usr/bin/dracut", 'omit_drivers_corrected+="$d|"\n')
+    put(board, EARLIER, 'omit_drivers+=" plat "\n')
+    assert {problem.split()[2] for problem in problems(board)} == {
+        *("vfio_platform", "vfio_platform_acme")
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "omitted"),
+    [("omit_drivers=${omit_drivers/-/_} ^$d$|", 0), ("omit_drivers=${omit_drivers//-/_} ^$d$|", 1)],
+)
+def test_old_versions_make_an_underscore_of_the_first_dash_alone(
+    board: Board, script: str, omitted: int
+) -> None:
+    base = "kernel/vfio-platform.ko: kernel/vfio-platform-base.ko\n"
+    put(board, f"/lib/modules/{RELEASE}/modules.dep", base)
+    put(board, "/usr/bin/dracut", script)
+    put(board, EARLIER, 'omit_drivers+=" some-other vfio-platform-base vfio-platform "\n')
+    assert len(problems(board) if omitted else warnings(board)) == omitted
+
+
+@pytest.mark.parametrize(("version", "stops"), [("051-1", True), ("059-4", False), ("112", False)])
+def test_the_oldest_version_stops_at_a_driver_that_is_built_in(
+    board: Board, version: str, stops: bool
+) -> None:
+    put(board, "/usr/lib/dracut/dracut-version.sh", f"DRACUT_VERSION={version}\n")
+    put(board, f"/lib/modules/{RELEASE}/modules.builtin", "kernel/ext4.ko\n")
+    put(board, EARLIER, 'add_drivers+=" ext4 "\n')
+    assert len(problems(board) if stops else warnings(board)) == stops
+
+
+def test_an_image_without_udev_is_a_warning(board: Board) -> None:
+    put(board, EARLIER, 'omit_dracutmodules+=" plymouth udev-rules "\n')
+    (warning,) = warnings(board)
+    assert warning.startswith(f"{EARLIER}:1 omits udev-rules from images of dracut, so the udev ")
+
+
+@pytest.mark.parametrize("key", ["rd.driver.blacklist", "rdblacklist"])
+def test_a_blacklist_of_the_initramfs_is_a_warning(board: Board, key: str) -> None:
+    put(board, "/proc/cmdline", f"root=x {key}=nouveau,vfio-platform rd.driver.pre=acme\n")
+    (warning,) = warnings(board)
+    assert warning.startswith(
+        f"/proc/cmdline has '{key}=nouveau,vfio-platform', so vfio_platform is not loaded in the "
+    )
+
+
+def test_a_list_without_modules_loses_none(board: Board) -> None:
+    put(board, EARLIER, 'add_drivers+=" nosuch "\nno_kernel="yes"\nomit_drivers+=" .* "\n')
+    assert board.apply([DMA]).is_changed
+
+
+def test_a_release_is_not_refused(board: Board) -> None:
+    board.apply([CRYPTO], **SETTINGS)
+    put(board, EARLIER, 'add_drivers+=" nosuch "\n')
+    assert board.apply([]).is_changed
+
+
+def test_without_others_drivers_the_modules_of_other_kernels_are_not_read(board: Board) -> None:
+    """They are long, and a run that changes nothing reads as little as it can."""
+    put(board, "/lib/modules/6.1/modules.dep", DEPENDENCIES)
+    put(board, EARLIER, 'hostonly="yes"\ninstall_items+=" /etc/mine "\n')
+    os.mkfifo(board.files_root / "lib/modules/6.1/modules.builtin")
+    assert warnings(board) == []
+
+
+def test_initramfs_tools_read_none_of_it(tmp_path: Path) -> None:
+    board = host(tmp_path, *TOOLS["initramfs-tools"])
+    put(board, EARLIER, 'add_drivers+=" nosuch "\n')
+    assert board.apply([CRYPTO], **SETTINGS).is_changed
+
+
+PIECES = [
+    *(
+        '"',
+        "'",
+        "\\",
+        "\n",
+        " ",
+        "  ",
+        "\t",
+        "#",
+        "# x\n",
+        ";",
+        "a",
+        "b-c",
+        "\\\n",
+        '" d "',
+        "'e f'",
+    ),
+    *("add_drivers=", "add_drivers+=", "\nadd_drivers+=", 'add_drivers+=" g "\n', "\\\\", '\\"'),
+    *("\nother=", "\nadd_drivers=", "; add_drivers+=h", " x=1\n", "=", "+="),
+]
+
+
+def test_files_are_read_as_bash_reads_them(tmp_path: Path) -> None:
+    """Files that bash rejects are not compared."""
+    generator = random.Random(21)
+    texts = ["".join(generator.choices(PIECES, k=generator.randint(1, 9))) for _file in range(1000)]
+    folder = tmp_path / "etc/dracut.conf.d"
+    folder.mkdir(parents=True)
+    program = (
+        'cd "$0" && for f in *; do (unset add_drivers; . "./$f" || exit; printf "%s=%s\\0" "$f" '
+        '"$add_drivers") 2>/dev/null; done'
+    )
+    for number, text in enumerate(texts):
+        (folder / f"{number:04}").write_text(text)
+    shell = ["bash", "--norc", "-c", program, str(folder)]
+    output = subprocess.run(shell, capture_output=True, check=False, text=True).stdout
+    answers = dict(answer.partition("=")[::2] for answer in output.split("\0")[:-1])
+    differences = {}
+    for name, value in answers.items():
+        kept = ""
+        for assignment in dracut_conf.parsed(name, texts[int(name)]):
+            if assignment.name == "add_drivers":
+                own = "".join(character.text for character in assignment.value)
+                kept = kept + own if assignment.is_appended else own
+        if kept != value:
+            differences[texts[int(name)]] = (kept, value)
+    assert differences == {}
+    assert len(answers) >= 300

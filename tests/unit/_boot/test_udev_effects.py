@@ -1,0 +1,255 @@
+"""What assignments, commands, scripts and units of udev rules do to the driver of a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from udev_machine import ACPI, OTHERS, RING, Machine
+
+KERNEL = 'KERNEL=="b100000.ring", '
+SELF = "/sys/devices/platform/soc/b100000.ring"
+
+
+@pytest.fixture(name="machine")
+def _machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def effects(
+    machine: Machine, content: str, action: str | None = None
+) -> list[tuple[str, str, bool]]:
+    """Return kind, override and sureness of what a file does to the device."""
+    machine.write(OTHERS, content + "\n")
+    return [
+        (rule.kind, rule.driver_override or "", rule.is_sure)
+        for rule in machine.rules(RING, action)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "override", "is_sure"),
+    [
+        ('ATTR{driver_override}="a"', "a", True),
+        ('ATTR{driver_override}+="a"', "a", True),
+        # The kernel takes it to the end of the line, with the blank.
+        (r'ATTR{driver_override}=e"a\nb"', "a", True),
+        ('ATTR{driver_override}="a "', "a ", True),
+        ('ENV{X}="a", ATTR{driver_override}="$env{X}-%k"', "a-b100000.ring", True),
+        ('ATTR{driver_override}="$env{ID_X}"', "", True),
+        ('ATTR{driver_override}=""', "", False),
+        ('ATTR{[platform/b100000.ring]driver_override}="a"', "a", True),
+        ('ATTR{[platform/b100000.ring]/driver_override}="a"', "a", True),
+        ('ATTR{../b100000.ring/driver_override}="a"', "a", True),
+        ('ATTR{subsystem/devices/b100000.ring/driver_override}="a"', "a", True),
+        (f"RUN+=\"/bin/sh -c 'echo a > {SELF}/driver_override'\"", "a", True),
+        ("RUN+=\"/bin/sh -c 'echo a > /sys/%p/driver_override; exit 1'\"", "a", True),
+        ("RUN+=\"/bin/sh -c 'echo a >/sys$devpath/driver_override'\"", "a", True),
+        ('RUN+="/bin/sh -c \'echo -n \\"a\\" > /sys%p/driver_override\'"', "a", True),
+        (
+            "RUN+=\"/bin/bash -c 'echo a > /sys/bus/platform/devices/%k/driver_override'\"",
+            "a",
+            True,
+        ),
+        ("RUN+=\"/bin/sh -c 'echo a | tee /sys/%p/driver_override'\"", "a", True),
+        # The shell may not come to it, or what it writes is not known.
+        ("RUN+=\"/bin/sh -c '[ -e /x ] && echo a > /sys/%p/driver_override'\"", "a", False),
+        ("RUN+=\"/bin/sh -c 'echo $$X > /sys/%p/driver_override'\"", "", True),
+        ("RUN+=\"/bin/sh -c 'echo a > $$DIR/driver_override'\"", "", False),
+        ("RUN+=\"/bin/sh -c 'cd /sys/%p; echo a > driver_override'\"", "", False),
+        ('RUN+="/usr/sbin/driverctl -b platform set-override %k a"', "a", True),
+        ('RUN+="/usr/sbin/driverctl --bus=platform --nosave set-override %k a"', "a", True),
+        ('RUN+="driverctl -b platform unset-override b100000.ring"', "", True),
+        ('RUN+="/bin/set driver_override of it"', "", False),
+        ("PROGRAM=\"/bin/sh -c 'echo a > /sys/%p/driver_override'\"", "a", False),
+        ("IMPORT{program}=\"/bin/sh -c 'echo a > /sys/%p/driver_override'\"", "a", False),
+    ],
+)
+def test_all_ways_to_set_an_override_are_known(
+    machine: Machine, assignment: str, override: str, is_sure: bool
+) -> None:
+    assert effects(machine, KERNEL + assignment) == [("override", override, is_sure)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # In the directory of the device there is no such file.
+        f'{KERNEL}ATTR{{{SELF}/driver_override}}="a"',
+        'ATTR{[platform/b200000.other]driver_override}="a"',
+        'ATTR{[$env{SUBSYSTEM}/$kernel]driver_override}="a"',
+        f'{KERNEL}ATTR{{driver_override}}=="a", ENV{{X}}="1"',
+        f'{KERNEL}ATTR{{power/control}}="on"',
+        f'{KERNEL}ATTR{{subsystem/drivers_probe}}="%k"',
+        # udev starts no shell for it.
+        f'{KERNEL}RUN+="/bin/echo a > {SELF}/driver_override"',
+        "RUN+=\"/bin/sh -c 'echo a > /sys/bus/platform/devices/b200000.other/driver_override'\"",
+        'RUN+="/usr/sbin/driverctl -b platform set-override b200000.other a"',
+        'RUN+="/usr/sbin/driverctl set-override 0000:01:00.0 a"',
+        f'{KERNEL}RUN+="/usr/sbin/driverctl load-override platform-%k"',
+        f'{KERNEL}RUN+="/usr/sbin/driverctl list-devices"',
+        f'{KERNEL}RUN{{builtin}}+="kmod load vfio-platform"',
+        f'{KERNEL}RUN+="/usr/bin/logger driver"',
+        # After := nothing is added.
+        f'{KERNEL}RUN:="/bin/true"\n{KERNEL}RUN+="/bin/set driver_override of it"',
+        # What is assigned with = replaces what was added before.
+        f'{KERNEL}RUN+="/bin/set driver_override of it"\n{KERNEL}RUN="/bin/true"',
+    ],
+)
+def test_what_does_not_reach_the_device_is_not_reported(machine: Machine, line: str) -> None:
+    assert effects(machine, line) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('ATTR{driver/unbind}="%k"', [("unbind", "", True)]),
+        ('ATTR{driver/unbind}="b100000.ring"', [("unbind", "", True)]),
+        ('ATTR{[drivers/platform:acme-ring]unbind}="$kernel"', [("unbind", "", True)]),
+        ('ATTR{[drivers/platform:acme-ring]bind}="$kernel"', [("bind", "", True)]),
+        ('ATTR{driver/unbind}="$env{ID_X}"', [("unbind", "", False)]),
+        ('ATTR{driver/unbind}="b200000.other"', []),
+        ('ATTR{[drivers/pci:nvme]unbind}="$kernel"', []),
+        (
+            "RUN+=\"/bin/sh -c 'echo %k > /sys/bus/platform/drivers/acme-ring/unbind'\"",
+            [("unbind", "", True)],
+        ),
+        ("RUN+=\"/bin/sh -c 'echo %k > /sys/%p/driver/unbind'\"", [("unbind", "", True)]),
+    ],
+)
+def test_unbinding_and_binding_are_known(
+    machine: Machine, line: str, expected: list[tuple[str, str, bool]]
+) -> None:
+    assert effects(machine, KERNEL + line) == expected
+
+
+CLAIM = "#!/bin/sh\necho vfio-platform > /sys/bus/platform/devices/$1/driver_override\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "/usr/local/bin/claim",
+        "/usr/local/bin/claim %k",
+        "/bin/sh /usr/local/bin/claim",
+        "/bin/sh -c '/usr/local/bin/claim %k &'",
+        "claim-in-libexec",
+        "/usr/bin/systemctl --no-block start claim@%k.service",
+        "/usr/bin/systemctl restart claim@%k",
+    ],
+)
+def test_a_script_that_binds_drivers_may_change_the_device_of_the_event(
+    machine: Machine, command: str
+) -> None:
+    machine.write("/usr/local/bin/claim", CLAIM)
+    machine.write("/usr/lib/udev/claim-in-libexec", CLAIM)
+    unit = "[Service]\nType=oneshot\nExecStart=-/usr/local/bin/claim %i\n"
+    machine.write("/etc/systemd/system/claim@.service", unit)
+    assert effects(machine, f'{KERNEL}RUN+="{command}"') == [("override", "", False)]
+    assert effects(machine, f'KERNEL=="b200000.other", RUN+="{command}"') == []
+
+
+def test_a_script_without_a_word_of_drivers_is_not_reported(machine: Machine) -> None:
+    machine.write("/usr/local/bin/claim", "#!/bin/sh\nlogger $1\n")
+    assert effects(machine, f'{KERNEL}RUN+="/usr/local/bin/claim %k"') == []
+
+
+@pytest.mark.parametrize("name", ["b100000.ring", "/soc/ring@b100000"])
+def test_a_script_that_names_the_device_may_change_it_at_any_event(
+    machine: Machine, name: str
+) -> None:
+    machine.write("/usr/local/bin/claim", f"#!/bin/sh\ndevice={name}\n{CLAIM}")
+    line = 'SUBSYSTEM=="net", RUN+="/usr/local/bin/claim"'
+    assert effects(machine, line) == [("override", "", False)]
+    machine.write("/usr/local/bin/claim", f"#!/bin/sh\ndevice=x{name}\n{CLAIM}")
+    assert effects(machine, line) == []
+
+
+def test_a_program_that_is_no_script_is_judged_by_its_arguments(machine: Machine) -> None:
+    machine.write("/usr/local/bin/claim", "\x7fELF\0driver_override")
+    assert effects(machine, f'{KERNEL}RUN+="/usr/local/bin/claim %k"') == []
+    line = f'{KERNEL}RUN+="/usr/local/bin/claim %k driver_override"'
+    assert effects(machine, line) == [("override", "", False)]
+
+
+@pytest.mark.parametrize(
+    ("line", "override"),
+    [
+        ('SUBSYSTEM=="net", ATTR{[platform/b100000.ring]driver_override}="a"', "a"),
+        ('KERNEL=="eth*", ATTR{[platform/b100000.ring]driver_override}="$env{X}"', ""),
+        ('SUBSYSTEM=="net", RUN+="/bin/sh -c \'echo a > %s/driver_override\'"' % SELF, "a"),
+        ('SUBSYSTEM=="net", RUN+="driverctl -b platform set-override b100000.ring a"', "a"),
+    ],
+)
+def test_a_rule_for_another_device_can_name_this_one(
+    machine: Machine, line: str, override: str
+) -> None:
+    assert effects(machine, line) == [("override", override, False)]
+    assert effects(machine, line, "add") == [("override", override, False)]
+    assert effects(machine, line, "bind") == []
+
+
+def test_if_the_other_device_is_there_it_is_known_whether_its_rule_applies(
+    machine: Machine,
+) -> None:
+    machine.put("devices/platform/b200000.other/uevent")
+    machine.link("devices/platform/b200000.other/subsystem", "bus/platform")
+    machine.link("bus/platform/devices/b200000.other", "devices/platform/b200000.other")
+    line = (
+        'SUBSYSTEM=="platform", KERNEL=="b200000.other", KERNELS=="%s", '
+        'ATTR{[platform/b100000.ring]driver_override}="a"'
+    )
+    assert effects(machine, line % "platform") == [("override", "a", True)]
+    assert effects(machine, line % "nothing") == []
+
+
+UNIT = (
+    "[Service]\nExecStart=/bin/sh -c 'echo vfio > /sys/bus/platform/devices/%i/driver_override'\n"
+)
+WANTS = 'ENV{SYSTEMD_WANTS}+="claim@$kernel.service"'
+
+
+@pytest.mark.parametrize(
+    ("line", "is_started"),
+    [
+        (f'{KERNEL}TAG+="systemd", {WANTS}', True),
+        (f'PROGRAM="/bin/ask", TAG+="systemd"\n{KERNEL}{WANTS}', True),
+        (f'{KERNEL}TAG+="systemd", {WANTS}\nPROGRAM="/bin/ask", TAG="other"', True),
+        (f'{KERNEL}TAG+="systemd", {WANTS}\nTAG="other"', False),
+        (f'{KERNEL}TAG+="systemd", {WANTS}\nTAG-="systemd"', False),
+        (f'{KERNEL}{WANTS}, TAG+="systemd"', True),
+        # systemd starts nothing for a device without its tag.
+        (f"{KERNEL}{WANTS}", False),
+        (f'TAG+="systemd"\n{KERNEL}{WANTS}\n{KERNEL}ENV{{SYSTEMD_WANTS}}=""', False),
+        (f'KERNEL=="b200000.other", TAG+="systemd", {WANTS}', False),
+        (f'{KERNEL}TAG+="systemd", ENV{{SYSTEMD_WANTS}}+="missing@%k.service"', False),
+    ],
+)
+def test_a_unit_that_systemd_starts_for_the_device_may_change_it(
+    machine: Machine, line: str, is_started: bool
+) -> None:
+    machine.write("/etc/systemd/system/claim@.service", UNIT)
+    assert effects(machine, line) == ([("override", "vfio", False)] if is_started else [])
+
+
+def test_the_tag_can_come_from_another_file(machine: Machine) -> None:
+    machine.write("/etc/systemd/system/claim@.service", UNIT)
+    machine.write("/usr/lib/udev/rules.d/99-systemd.rules", 'KERNEL=="*.ring", TAG+="systemd"\n')
+    assert effects(machine, KERNEL + WANTS) == [("override", "vfio", False)]
+
+
+def test_the_unit_of_driverctl_is_judged_by_what_driverctl_has_stored(machine: Machine) -> None:
+    machine.write(
+        "/usr/lib/systemd/system/driverctl@.service",
+        "[Service]\nExecStart=/usr/sbin/driverctl load-override %I\n",
+    )
+    machine.write("/usr/sbin/driverctl", "#!/bin/bash\necho $1 > $syspath/driver_override\n")
+    line = 'TAG+="systemd", ENV{SYSTEMD_WANTS}+="driverctl@$env{SUBSYSTEM}-$kernel.service"'
+    assert effects(machine, line) == []
+
+
+def test_a_device_of_acpi_is_named_by_its_path(machine: Machine) -> None:
+    machine.write("/usr/local/bin/claim", "#!/bin/sh\ngrep -l '\\_SB_.VR00' */path\n" + CLAIM)
+    machine.write(OTHERS, 'SUBSYSTEM=="net", RUN+="/usr/local/bin/claim"\n')
+    assert [rule.is_sure for rule in machine.rules(ACPI)] == [False]
+    assert machine.rules(RING) == []
