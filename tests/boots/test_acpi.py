@@ -25,16 +25,18 @@ def guest(start: Callable[..., Guest], kernel: str) -> Guest:
     return start(f"boots-acpi-{kernel.replace('.', '-')}", "acpi", kernel)
 
 
-def test_a_path_means_one_device(
+def test_a_path_or_an_id_with_its_uid_means_one_device(
     guest: Guest, inventory: Path, record: Callable[[Row], None]
 ) -> None:
     devices = [
         {"acpi_path": "\\_SB_.VR00", "policy": "vfio"},
         {"acpi_path": "\\_SB_.VR01", "policy": "no_autobind"},
+        {"acpi_hid": "LNRO0005", "acpi_uid": "3", "policy": "vfio"},
     ]
     cases = [
         Case("ACPI path, native driver built in", "LNRO0005:00", VFIO),
         Case("ACPI path, no_autobind", "LNRO0005:01", NONE),
+        Case("ACPI id and UID", "LNRO0005:03", VFIO),
         Case("  their sibling", "LNRO0005:02", UNTOUCHED),
     ]
     boots = Boots(guest, inventory, {**SETTINGS, "passthrough_devices": devices})

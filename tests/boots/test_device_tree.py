@@ -30,12 +30,8 @@ LIST: list[dict[str, Any]] = [
     {"dt_path": "/soc/ring@b102000", "policy": "no_autobind"},
     {"dt_path": "/soc/ring@b103000", "policy": "driver", "driver": "acme-ring"},
 ]
-SETTINGS = {
-    "passthrough_devices": LIST,
-    "passthrough_reset_required": False,
-    # A kernel with a built-in driver for pl031 sets the time by it.
-    "passthrough_allow": ["clock"],
-}
+# Of the module fixed_phy, which only the distribution's kernel has.
+MDIO = {"name": "Fixed MDIO bus.0", "policy": "no_autobind"}
 
 
 class BuiltIn(NamedTuple):
@@ -58,11 +54,23 @@ CLOCK = BuiltIn(
 )
 
 
+def settings(kernel: str) -> dict[str, Any]:
+    """Return the variables of the role for the devices that this kernel has."""
+    return {
+        "passthrough_devices": [*LIST, MDIO] if kernel == STOCK_SERIES else LIST,
+        "passthrough_reset_required": False,
+        # A kernel with a built-in driver for pl031 sets the time by it.
+        "passthrough_allow": ["clock"],
+    }
+
+
 def cases(kernel: str) -> list[Case]:
     """Return the cases. Each kernel has one of the drivers of virtio-mmio and pl031 built in."""
     slots, clock = "built in", "a module"
+    named = []
     if kernel == STOCK_SERIES:
         slots, clock = clock, slots
+        named = [Case("name with spaces, no_autobind", MDIO["name"], NONE)]
     return [
         Case(f"native driver {slots}, path", "a000000.virtio_mmio", VFIO),
         Case("  its sibling", "a000200.virtio_mmio", UNTOUCHED),
@@ -80,6 +88,7 @@ def cases(kernel: str) -> list[Case]:
         Case("  its sibling", "b02a000.shared", UNTOUCHED),
         Case("no_autobind, native driver a module", "b102000.ring", NONE),
         Case("driver", "b103000.ring", ("acme-ring", "acme-ring")),
+        *named,
     ]
 
 
@@ -91,28 +100,29 @@ After=multi-user.target
 Type=oneshot
 RemainAfterExit=yes
 ExecStartPre=udevadm settle
-ExecStart=modprobe --all acme_clock acme_bus
+ExecStart=modprobe --all %s
 [Install]
 WantedBy=default.target
 """
 
 
-def load_modules_late(guest: Guest) -> None:
-    guest.run("cat > /etc/systemd/system/late.service", input=LATE)
+def load_modules_late(guest: Guest, kernel: str) -> None:
+    modules = "acme_clock acme_bus" + " fixed_phy" * (kernel == STOCK_SERIES)
+    guest.run("cat > /etc/systemd/system/late.service", input=LATE % modules)
     guest.run("systemctl daemon-reload; systemctl enable --now late.service; udevadm settle")
 
 
 @pytest.fixture(scope="module")
 def guest(start: Callable[..., Guest], kernel: str) -> Guest:
     guest = start(f"boots-{kernel.replace('.', '-')}", "f", kernel)
-    load_modules_late(guest)
+    load_modules_late(guest, kernel)
     return guest
 
 
 def test_the_rules_win_at_each_boot(
     guest: Guest, inventory: Path, record: Callable[[Row], None], kernel: str
 ) -> None:
-    boots = Boots(guest, inventory, SETTINGS)
+    boots = Boots(guest, inventory, settings(kernel))
     run = boots.apply(passthrough_runtime=False)
     assert run.of("armfleet.vfio.host_policy")["reboot_required"] is True
     boots.try_twice(cases(kernel), record)
@@ -123,7 +133,7 @@ def test_the_parameters_that_are_named_keep_a_built_in_driver_off(
 ) -> None:
     """Comes last, because the parameters disable the driver for all devices of the guest."""
     built_in = CLOCK if kernel == STOCK_SERIES else SLOT
-    boots = Boots(guest, inventory, SETTINGS)
+    boots = Boots(guest, inventory, settings(kernel))
     boots.apply(passthrough_devices=[])
     done = boots.apply().of("armfleet.vfio.host_policy")
     (early,) = done["kernel_command_line"]

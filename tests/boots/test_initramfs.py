@@ -146,8 +146,8 @@ def test_initramfs_tools_puts_in_what_is_needed_and_no_more(
 
     The list is that of a boot without an initramfs, which is left for the night.
     """
-    device_tree.load_modules_late(boots.guest)
-    boots = Boots(boots.guest, boots.inventory, device_tree.SETTINGS)
+    device_tree.load_modules_late(boots.guest, kernel)
+    boots = Boots(boots.guest, boots.inventory, device_tree.settings(kernel))
     before = content(boots.guest) - {RULES, OPTIONS} if depth == "nightly" else None
     run = boots.apply()
     assert run.of(MODULE)["command"][:2] == ["/usr/sbin/update-initramfs", "-u"]
