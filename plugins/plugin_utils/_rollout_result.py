@@ -279,6 +279,9 @@ def _verified(state: HostState, done: str) -> tuple[str, str]:
         return FAILED, state["message"]
     if state["boot_files"]:
         return FAILED, one_line(state["boot_files"][0])
+    # A reboot does not bring back what has another path or compatible by now.
+    if state["lost_entries"]:
+        return FAILED, one_line(state["lost_entries"][0])
     if state["state"] == "reboot_required":
         return done, state["message"]
     if drifting:

@@ -197,6 +197,18 @@ def test_fewer_devices_than_before_and_an_entry_that_never_matched_are_not_misse
     assert not lost(again)
 
 
+def test_a_list_that_was_applied_again_does_not_miss_what_it_does_not_require(
+    board: Board, tmp_path: Path
+) -> None:
+    entries = [dict(CRYPTO, required=False), DMA]
+    board.apply(entries, **NO_RESET)
+    for option in ({}, {"runtime": False}):
+        again = after_upgrade(board, tmp_path / str(len(option)), move)
+        assert lost(again)
+        assert again.apply(entries, **NO_RESET, **option).is_changed
+        assert not lost(again)
+
+
 def test_a_header_of_an_earlier_version_is_taken_and_completed_once(board: Board) -> None:
     board.apply([CRYPTO, DMA], **NO_RESET)
     rules = board.file(RULES) or ""

@@ -117,6 +117,40 @@ def test_an_outcome_has_a_sentence(
     assert "\n" not in sentence
 
 
+def losing_entries(*sentences: str, **more: Any) -> dict[str, Any]:
+    """Return what device_info answers if entries match nothing any more."""
+    entries = [{"entry": {}, "former": [], "now": [], "message": text} for text in sentences]
+    return info(lost_entries=entries, **more)
+
+
+LOST = "`dt_path: /soc/a` matches no device now, but matched /soc/a"
+AFTER_BOOT = {"changed": True, "rebooted": True, "elapsed": 41}
+
+
+@pytest.mark.parametrize("applied", [AFTER_BOOT, {"changed": True}, {"changed": False}])
+@pytest.mark.parametrize("more", [{}, {"reboot_required": True}, {"boot_files": [{"drift": []}]}])
+def test_a_host_with_an_entry_that_matches_nothing_any_more_has_failed(
+    applied: Any, more: dict[str, Any]
+) -> None:
+    checked = losing_entries(LOST, "another", **more)
+    assert result_of(applied, checked) == ("failed", LOST)
+    # Also where other devices of the list are in sync, or drift.
+    for listed in (device("b"), device("b", "drifts")):
+        assert result_of(applied, {**checked, "devices": [listed]}) == ("failed", LOST)
+
+
+def test_a_boot_file_that_lacks_something_explains_more_than_a_lost_entry() -> None:
+    checked = losing_entries(LOST, boot_files=[{"drift": ["/etc is nobody's"]}])
+    assert result_of(AFTER_BOOT, checked) == ("failed", "/etc is nobody's")
+
+
+def test_a_host_that_lost_no_entry_is_in_sync() -> None:
+    assert result_of(AFTER_BOOT, info(device("a"), lost_entries=[])) == (
+        "changed",
+        "All of its list is in sync: one device.",
+    )
+
+
 def test_a_host_that_was_left_alone_has_a_sentence_of_its_own() -> None:
     arguments = ({"changed": False}, info(device("a", "drifts")), None, "No reboot was required.")
     assert result_of(*arguments) == ("unchanged", "No reboot was required.")
@@ -250,6 +284,14 @@ def test_a_host_without_a_result_has_failed() -> None:
     after = summed_up(recorded(GOOD, begun=("e",)))
     assert after["failed"] == ["e"]
     assert "The run ended on this host without a result." in after["lines"][1]
+
+
+def test_a_host_that_lost_an_entry_counts_as_failed() -> None:
+    lost = rollout_state("c", 2, AFTER_BOOT, losing_entries(LOST), None, "No reboot was required.")
+    after = summed_up(recorded(GOOD, lost, waiting=("d",)))
+    assert (after["stops"], after["failed"]) == (True, ["c"])
+    assert after["lines"][1].split()[:3] == ["c", "2", "failed"]
+    assert STOPPED in after["lines"]
 
 
 def test_the_answer_no_stops_a_rollout() -> None:
