@@ -10,6 +10,7 @@ the next run makes it again if this one is killed.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any, ClassVar, Container, Mapping, NamedTuple, Sequence
 
 from .._discovery.devices import state, sysfs_dir
@@ -70,11 +71,13 @@ class RecoveryContext(NamedTuple):
 class Operation:
     """One change of the host; ``subject`` is how messages call what it changes.
 
-    ``record_fields`` are the checks of what a record has in ``values``.
+    ``record_fields`` are the checks of what a record has in ``values``, ``later_fields`` what those
+    of them mean that records of earlier versions do not have.
     """
 
     kind: ClassVar[str]
     record_fields: ClassVar[Mapping[str, fields.Check]]
+    later_fields: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     # Whether a device that is left as it is may need what it changed.
     is_of_modules: ClassVar[bool] = False
 
@@ -376,7 +379,10 @@ class ModuleLoad(Operation):
 
 
 class ModuleReload(Operation):
-    """A module of VFIO that is loaded again with other parameters; ``before`` are its settings."""
+    """A module of VFIO that is loaded again with other parameters; ``before`` are its settings.
+
+    Those of other modules that are not known, None, stay as they are.
+    """
 
     kind = "reloaded"
     record_fields: ClassVar = {
@@ -385,6 +391,7 @@ class ModuleReload(Operation):
         "noiommu": fields.or_null(fields.boolean),
         "interrupts": fields.or_null(fields.boolean),
     }
+    later_fields: ClassVar = {"interrupts": None}
     is_of_modules = True
 
     def __init__(
@@ -412,7 +419,7 @@ class ModuleReload(Operation):
 
     def apply(self, host: Host) -> None:
         """Load it with the parameters that are wanted."""
-        self._reload(host, self._parameters)
+        self._reload(host, self._parameters, self._before)
 
     def find_undo_conflict(self, context: RecoveryContext) -> str | None:
         return _bound_since(context, self._module)
@@ -420,12 +427,15 @@ class ModuleReload(Operation):
     def undo(self, context: UndoContext) -> None:
         host = context.host
         now = present_settings(host.sysfs)
-        if now == self._before and bindings.is_loaded(host.sysfs, self._module):
+        wanted = VfioSettings(
+            *(present if known is None else known for known, present in zip(self._before, now))
+        )
+        if now == wanted and bindings.is_loaded(host.sysfs, self._module):
             return
-        self._reload(host, {"reset_required": _flag(self._before.reset_required)})
+        self._reload(host, {"reset_required": _flag(wanted.reset_required)}, wanted)
 
-    def _reload(self, host: Host, parameters: Mapping[str, str]) -> None:
-        bindings.reload(host.sysfs, host.kmod, self._module, parameters, self._before)
+    def _reload(self, host: Host, parameters: Mapping[str, str], kept: VfioSettings) -> None:
+        bindings.reload(host.sysfs, host.kmod, self._module, parameters, kept)
 
 
 class ParameterSwitch(Operation):
@@ -642,9 +652,11 @@ def from_record(record: Any) -> Operation:
     if not isinstance(deferred, bool):
         raise ValueError("%s is neither true nor false" % fields.quoted(deferred))
     checks = OPERATIONS[kind].record_fields
-    if fields.mapping(values, "what it was").keys() != checks.keys():
+    given = fields.mapping(values, "what it was")
+    values = {**OPERATIONS[kind].later_fields, **given}
+    if values.keys() != checks.keys():
         keys = ", ".join(checks)
-        raise ValueError("%s does not have the keys %s" % (fields.quoted(values), keys))
+        raise ValueError("%s does not have the keys %s" % (fields.quoted(given), keys))
     for key, check in checks.items():
         check(values[key], key)
     operation = OPERATIONS[kind].from_values(values)
