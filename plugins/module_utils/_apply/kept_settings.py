@@ -56,6 +56,11 @@ class _Setting(NamedTuple):
     def stays(self, why: str) -> str:
         return "%s stays Y: %s" % (self.parameter, why)
 
+    @property
+    def stays_until_asked(self) -> str:
+        why = "its previous value is unknown. Set `%s: false` to turn it off" % self.option
+        return self.stays(why)
+
 
 class _Outcome(NamedTuple):
     """The same as Unsafe, of one setting."""
@@ -118,11 +123,13 @@ def _of_list(
         return _Outcome(_before(host, last_applied, setting))
     before = setting.of(last_applied.before)
     is_ours = before is not None or setting.of(last_applied.options.settings) is True
-    if not is_ours or not request.runtime:
+    if not request.runtime or (request.persistent and not is_ours):
         return _Outcome(before)
     is_set = any(step.kind is setting.set_by for step in steps)
     if is_set or not setting.of(present_settings(host.sysfs)):
         return _Outcome()
+    if not is_ours:
+        return _of_the_moment(host, request, plans, setting)
     if before is None:
         return _Outcome(kept=setting.stays("its previous value is unknown"))
     if before:
@@ -140,8 +147,18 @@ def _of_release(
         return _Outcome()
     if setting.of(request.settings) is False:
         return _turned_off(host, plans, None, setting)
-    why = "its previous value is unknown. Set `%s: false` to turn it off" % setting.option
-    return _Outcome(kept=setting.stays(why))
+    return _Outcome(kept=setting.stays_until_asked)
+
+
+def _of_the_moment(
+    host: Host, request: Request, plans: Sequence[DevicePlan], setting: _Setting
+) -> _Outcome:
+    """For a list without persistence: what an earlier one turned on is recorded nowhere."""
+    if setting.of(request.settings) is False:
+        return _turned_off(host, plans, None, setting)
+    if _is_on_at_boot(host, setting):
+        return _Outcome()
+    return _Outcome(kept=setting.stays_until_asked)
 
 
 def _turned_off(
@@ -164,7 +181,11 @@ def _before(host: Host, last_applied: LastApplied, setting: _Setting) -> bool | 
     present = setting.of(present_settings(host.sysfs))
     if present is not None:
         return present
-    # What its module is loaded with, but for this collection.
+    return _is_on_at_boot(host, setting)
+
+
+def _is_on_at_boot(host: Host, setting: _Setting) -> bool:
+    """Return whether its module is loaded with it, but for this collection."""
     lines = modprobe_d.lines(host.files, MODPROBE)
     value = modprobe_d.value_at_boot(lines, setting.parameter)
     return value is not None and modprobe_d.is_true(value) is True

@@ -19,7 +19,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
     MODULES_LOAD,
     RULES,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.vfio import INTERRUPTS
+from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.vfio import (
+    INTERRUPTS,
+    NOIOMMU,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import results
 
@@ -233,6 +236,69 @@ def test_it_does_not_stay_on_for_isolated_devices_and_those_without_an_iommu(
     assert board.kernel.read(INTERRUPTS) == "N"
     assert len(outcome.unsafe_kept) == 1
     assert "enable_unsafe_noiommu_mode stays Y" in outcome.unsafe_kept[0]
+
+
+UNSAFE = [
+    ("unsafe_interrupts", INTERRUPTS, "vfio_iommu_type1.allow_unsafe_interrupts", CRYPTO),
+    ("unsafe_noiommu", NOIOMMU, "vfio.enable_unsafe_noiommu_mode", PLAIN),
+]
+FOR_NOW: dict[str, Any] = {**NO_RESET, "persistent": False}
+
+
+@pytest.mark.parametrize(("option", "path", "parameter", "entry"), UNSAFE)
+@pytest.mark.parametrize("policy", [None, "default", "no_autobind"])
+def test_what_an_earlier_run_without_persistence_turned_on_stays_on_and_that_is_told(
+    board: Board, option: str, path: str, parameter: str, entry: dict[str, Any], policy: str | None
+) -> None:
+    board.apply([entry], **FOR_NOW, **{option: True})
+    left = [dict(entry, policy=policy)] if policy else []
+    stays = [
+        f"{parameter} stays Y: its previous value is unknown. Set `{option}: false` to turn it off"
+    ]
+    assert board.check(left, **FOR_NOW).unsafe_kept == stays
+    outcome = board.apply(left, **FOR_NOW)
+    assert outcome.unsafe_kept == stays
+    assert board.apply(left, **FOR_NOW).unsafe_kept == stays
+    assert board.kernel.read(path) == "Y"
+
+
+@pytest.mark.parametrize(("option", "path", "parameter", "entry"), UNSAFE)
+def test_it_is_turned_off_without_persistence_if_that_is_asked_for(
+    board: Board, option: str, path: str, parameter: str, entry: dict[str, Any]
+) -> None:
+    name = "b000000.crypto" if entry is CRYPTO else "b002000.dma"
+    board.apply([entry], **FOR_NOW, **{option: True})
+    off = {**FOR_NOW, option: False}
+    # The device is bound still: nothing has recorded that this list claimed it.
+    (kept,) = board.apply([], **off).unsafe_kept
+    assert kept.startswith(f"{parameter} stays Y: platform/{name}")
+    native = [dict(entry, policy="default")]
+    assert board.check(native, **off).unsafe_kept == []
+    outcome = board.apply(native, **off)
+    assert outcome.unsafe_kept == []
+    assert board.kernel.read(path) == "N"
+    assert not board.apply(native, **off).is_changed
+    board.kernel.write(path, "Y")
+    assert board.apply([], **off).is_changed
+    assert board.kernel.read(path) == "N"
+
+
+@pytest.mark.parametrize(("option", "path", "parameter", "entry"), UNSAFE)
+def test_what_is_configured_on_the_host_is_not_told_without_persistence(
+    board: Board, option: str, path: str, parameter: str, entry: dict[str, Any]
+) -> None:
+    module, _dot, name = parameter.partition(".")
+    board.write_file(OTHERS, f"options {module} {name}=1\n")
+    board.apply([entry], **FOR_NOW, **{option: True})
+    assert board.apply([], **FOR_NOW).unsafe_kept == []
+    assert board.kernel.read(path) == "Y"
+
+
+def test_nothing_is_told_of_what_is_off_or_left_to_the_next_boot(board: Board) -> None:
+    assert board.apply([CRYPTO], **FOR_NOW).unsafe_kept == []
+    assert board.apply([], **FOR_NOW).unsafe_kept == []
+    board.kernel.write(INTERRUPTS, "Y")
+    assert board.apply([], runtime=False).unsafe_kept == []
 
 
 def test_what_somebody_had_turned_on_stays_on(board: Board) -> None:
