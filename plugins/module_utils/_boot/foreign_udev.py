@@ -21,18 +21,21 @@ from .._system.files import Files
 from .._system.sysfs import Sysfs
 from . import foreign_rule_files, udev_syntax
 from .foreign_rule_files import RuleText
-from .udev_device import ListedDevice, UdevDevice
+from .udev_device import ListedDevice, NodeDevice, UdevDevice
 from .udev_effects import (
     BIND,
     OVERRIDE,
+    REMOVE,
     UNBIND,
     Commands,
     Effect,
     Target,
     attribute_paths,
     is_binding_attribute,
+    is_removing_attribute,
     of_attribute,
     of_write,
+    unbinds_or_binds,
 )
 from .udev_event import ADD, CHANGE, Event, Host
 from .udev_event import BIND as BIND_EVENT
@@ -42,7 +45,7 @@ from .udev_syntax import Line, Token
 BEFORE_OURS, AFTER_OURS, AFTER_ALL = range(3)
 _WANTS = "SYSTEMD_WANTS"
 # Attributes that bind drivers, as they stand in a file of rules.
-_ATTRIBUTES = re.compile(r"driver_override|(?:un)?bind\s*\}")
+_ATTRIBUTES = re.compile(r"driver_override|(?:\b(?:un)?bind|\bremove)\s*\}")
 _COMMAND = re.compile(
     r'(?:RUN|PROGRAM|IMPORT)\s*(?:\{program\})?\s*[!+:=]=?\s*[ei]{0,2}"((?:[^"\\]|\\.)*)'
 )
@@ -52,6 +55,10 @@ _SET = re.compile(r"\bENV\s*\{([^}]*)\}\s*[+:]?=(?!=)")
 _TAGS_UNIT = re.compile(r'\bTAG\s*[+:]?=\s*"systemd"')
 _STARTED = ("PROGRAM", "IMPORT")
 _EVENTS = (ADD, BIND_EVENT, CHANGE)
+# The class of the device that VFIO registers below a bound one, since Linux 6.1 (vfio_init_device
+# in drivers/vfio/vfio_main.c), and the start of its name.
+_VFIO_CLASS, _VFIO_NAME = "vfio-dev", "vfio"
+_OWN_NAME = re.compile(r"%s[0-9]+" % _VFIO_NAME)
 # architecture_to_string in src/basic/architecture.c of systemd.
 _ARCHITECTURES = {"aarch64": "arm64", "aarch64_be": "arm64-be", "x86_64": "x86-64", "armv7l": "arm"}
 _ACTS = {
@@ -59,13 +66,15 @@ _ACTS = {
     (OVERRIDE, False): "may set its driver_override",
     (UNBIND, True): "unbinds it from its driver",
     (UNBIND, False): "may unbind it from its driver",
+    (REMOVE, True): "removes it",
+    (REMOVE, False): "may remove it",
     (BIND, True): "binds it to a driver",
     (BIND, False): "may bind it to a driver",
 }
 
 
 class Rule(NamedTuple):
-    """A foreign rule that sets the override of a device, or unbinds or binds it.
+    """A foreign rule that sets the override of a device, or unbinds, binds or removes it.
 
     ``driver_override`` is None if what it sets is not known, or if it sets none. If it is not
     ``is_sure``, the rule may do so: it depends on what is not known before the event.
@@ -105,7 +114,7 @@ class Rule(NamedTuple):
         """
         if self.kind == OVERRIDE:
             return self.driver_override is None or self.driver_override != wanted
-        return self.kind == UNBIND and wanted not in (None, NO_DRIVER)
+        return self.kind in (UNBIND, REMOVE) and wanted not in (None, NO_DRIVER)
 
     def conflict(self, device: Identity, wanted: str | None) -> str:
         """Return why a list cannot have this device, and what can be done."""
@@ -184,7 +193,13 @@ def _with_naming(file: RuleFile, commands: Commands) -> RuleFile:
 
 def _can_name(commands: Commands, token: Token) -> bool:
     if token.key == "ATTR" and not token.is_match:
-        return is_binding_attribute(token) and (token.attribute or "").startswith("[")
+        attribute = token.attribute or ""
+        return is_binding_attribute(token) and (
+            attribute.startswith("[")
+            or "/" in attribute
+            or is_removing_attribute(token)
+            or unbinds_or_binds(token) is not None
+        )
     if token.key in ("RUN", *_STARTED) and token.attribute in (None, "program"):
         return commands.can_bind(token.value)
     return _is_wants(token)
@@ -256,6 +271,8 @@ def of_device(
     if action in (None, ADD):
         for rule in _of_other_events(sysfs, known, listed):
             _collect(collected, rule)
+        for rule in _of_related_events(known, listed):
+            _collect(collected, rule._replace(is_sure=False))
     return sorted(collected.values(), key=lambda rule: rule.phase)
 
 
@@ -358,7 +375,8 @@ def _of_other_events(sysfs: Sysfs, known: ForeignRules, listed: ListedDevice) ->
     for file in known.files:
         for line in file.naming:
             location = "%s:%d" % (file.path, line.number)
-            effects = [effect for token in line.tokens for effect in _by_name(known, target, token)]
+            tokens = [token for token in line.tokens if not _is_own(token, line, listed)]
+            effects = [effect for token in tokens for effect in _by_name(known, target, token)]
             cause = _cause(sysfs, line) if effects else None
             if cause is None:
                 unsure = [effect._replace(is_sure=False) for effect in effects]
@@ -368,6 +386,57 @@ def _of_other_events(sysfs: Sysfs, known: ForeignRules, listed: ListedDevice) ->
                     for rule in _of_event(known, Event(known.host, cause, action), target):
                         if rule.location == location:
                             yield rule
+
+
+def _is_own(token: Token, line: Line, listed: ListedDevice) -> bool:
+    """Return whether a token writes only below the device, at events of this one alone."""
+    return (
+        token.key == "ATTR"
+        and not (token.attribute or "").startswith("[")
+        and any(
+            (condition.key, condition.operator, condition.value) == ("KERNEL", "==", listed.kernel)
+            for condition in line.tokens
+        )
+    )
+
+
+def _of_related_events(known: ForeignRules, listed: ListedDevice) -> Iterator[Rule]:
+    """Yield what rules do at events of the device of VFIO below this one, and of those above it.
+
+    That of VFIO appears when the device is bound, with any number. One above can be removed, and
+    this one with it.
+    """
+    naming = [line for file in known.files for line in file.naming]
+    if not naming or not listed.path:
+        return
+    target = Target(listed, is_event=True)
+    for name in _names_of_vfio(naming):
+        path = "%s/%s/%s" % (listed.path, _VFIO_CLASS, name)
+        node = "%s/devices/%s" % (_VFIO_NAME, name)
+        below = NodeDevice(listed.sysfs, path, _VFIO_CLASS, node, listed)
+        for action in (ADD, CHANGE):
+            for rule in _of_event(known, Event(known.host, below, action), target):
+                yield rule._replace(phase=AFTER_ALL)
+    if not any(is_removing_attribute(token) for line in naming for token in line.tokens):
+        return
+    target = target._replace(is_event=False)
+    for above in list(listed.parents)[1:]:
+        for action in _EVENTS:
+            for rule in _of_event(known, Event(known.host, above, action), target):
+                if rule.kind == REMOVE:
+                    yield rule
+
+
+def _names_of_vfio(lines: Iterable[Line]) -> set[str]:
+    """Return names of a device of VFIO: any one, and those that lines ask for."""
+    return {_VFIO_NAME + "0"} | {
+        name
+        for line in lines
+        for token in line.tokens
+        if token.key == "KERNEL"
+        for name in token.value.split("|")
+        if _OWN_NAME.fullmatch(name)
+    }
 
 
 def _phase(file: RuleFile, line: Line) -> int:
@@ -381,6 +450,10 @@ def _by_name(known: ForeignRules, target: Target, token: Token) -> list[Effect]:
     is_plain = "$" not in value and "%" not in value
     if not _can_name(known.commands, token):
         return []
+    if token.key == "ATTR" and not (token.attribute or "").startswith("["):
+        kind = unbinds_or_binds(token)
+        is_named = value == target.device.identity.name
+        return [Effect(kind, is_sure=False)] if kind and is_named else []
     if token.key == "ATTR":
         paths = attribute_paths(target.device, token.attribute or "")
         effects = [

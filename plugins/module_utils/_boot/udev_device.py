@@ -51,7 +51,12 @@ ABSENT = Answer(None)
 
 
 class UdevDevice:
-    """A device in /sys, ``path`` its directory relative to that, or "" if that is not known."""
+    """A device in /sys, ``path`` its directory relative to that, or "" if that is not known.
+
+    ``linked`` is where its link ``device`` leads if the device itself need not be there, else "".
+    """
+
+    linked = ""
 
     def __init__(self, sysfs: Sysfs, path: str, subsystem: str | None, name: str) -> None:
         self.sysfs = sysfs
@@ -196,6 +201,7 @@ class NodeDevice(UdevDevice):
         super().__init__(sysfs, path, subsystem, node.rpartition("/")[2])
         self._node = node
         self._parent = parent
+        self.linked = parent.path if parent else ""
 
     @property
     def parents(self) -> Iterator[UdevDevice]:

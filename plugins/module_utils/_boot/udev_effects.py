@@ -15,15 +15,15 @@ import re
 from typing import Iterator, NamedTuple, Sequence
 
 from .. import _text
-from .._model.buses import PCI
+from .._model.buses import BUSES, PCI
 from .._system.files import Files
 from .udev_device import ListedDevice, UdevDevice, canonical
 from .udev_event import Event
 from .udev_syntax import Token
 
-OVERRIDE, UNBIND, BIND = "override", "unbind", "bind"
+OVERRIDE, UNBIND, BIND, REMOVE = "override", "unbind", "bind", "remove"
 
-_KINDS = {"driver_override": OVERRIDE, "unbind": UNBIND, "bind": BIND}
+_KINDS = {"driver_override": OVERRIDE, "unbind": UNBIND, "bind": BIND, "remove": REMOVE}
 # As in RUN+="/bin/sh -c 'echo vfio-platform > /sys/%p/driver_override'", or with tee.
 _WRITE = re.compile(
     r"(?:echo|printf)\s+(?:-\w+\s+)*([^\s;&|>]*(?:\\n)?)\s*"
@@ -36,8 +36,16 @@ _CONDITION = re.compile(r"&&|\|\||\b(?:if|for|while|until|case|test)\b|\[")
 _DRIVERCTL = re.compile(r"\bdriverctl\s+([^;&|]*)")
 _SYSTEMCTL = re.compile(r"\bsystemctl\s+([^;&|]*)")
 _STARTING = frozenset(("start", "restart", "try-restart", "reload-or-restart", "enable"))
+# modprobe(8) with -r or --remove, or rmmod(8), of a module of a VFIO driver. The bound devices hold
+# no reference to it (module_add_driver in drivers/base/module.c), so that it can be unloaded unless
+# somebody has one of them open.
+_UNLOADING = re.compile(
+    r"\b(?:modprobe(?=[^;&|\n]*\s(?:-[a-z]*r|--rem))|rmmod)\s+([^;&|\n]*[^\w;&|\n]\w*vfio[^;&|\n]*"
+    r"|\w*vfio[^;&|\n]*)"
+)
 _BINDING_WORDS = re.compile(
     r"driver_override|driverctl|drivers_probe|\bunbind\b|[/}\]]bind\b|\bnew_id\b"
+    r"|(?:>|\btee\s(?:\s*-a\s)?)\s*[^\s;&|>]*/remove(?![\w./-])|%s" % _UNLOADING.pattern
 )
 _PATH = re.compile(r"(?<![\w.$%}])/[\w./+@:-]+")
 _NO_SCRIPTS = ("/sys/", "/dev/", "/proc/", "/run/udev/")
@@ -96,6 +104,13 @@ class Target(NamedTuple):
             return True
         return bool(device.path) and canonical(device.sysfs, plain) == device.path
 
+    def is_at_or_below(self, directory: str) -> bool:
+        """Return whether a directory is that of the device or of one above it."""
+        if self.is_at(directory):
+            return True
+        above = canonical(self.device.sysfs, directory)
+        return bool(above) and self.device.path.startswith("%s/" % above)
+
 
 def attribute_paths(device: UdevDevice, attribute: str) -> list[str]:
     """Return the paths below /sys that ``ATTR{attribute}`` can write to at an event of a device.
@@ -110,6 +125,8 @@ def attribute_paths(device: UdevDevice, attribute: str) -> list[str]:
     if named:
         subsystem, name, attribute = named.groups()
         base = _directory_of(device, subsystem, name.replace("/", "!"))
+    elif device.linked and attribute.startswith("device/"):
+        base, attribute = device.linked, attribute[len("device/") :]
     elif attribute.startswith(("/", "[")):
         return []
     if "/*/" not in "/" + attribute:
@@ -147,6 +164,9 @@ def of_write(target: Target, path: str, value: str | None, *, is_sure: bool) -> 
         # The kernel takes what is before a line end. Before systemd 258 udev writes no empty text.
         override = None if value is None else value.split("\n")[0]
         return Effect(OVERRIDE, override or None, is_sure and override != "")
+    if kind == REMOVE:
+        is_removed = target.is_at_or_below(directory) and not _is_zero(value)
+        return Effect(REMOVE, is_sure=False) if is_removed else None
     if not _is_on_bus(target.device, directory):
         return None
     if value is not None and value.split("\n")[0] != target.device.identity.name:
@@ -155,6 +175,11 @@ def of_write(target: Target, path: str, value: str | None, *, is_sure: bool) -> 
         return None
     driver = directory.rpartition("/")[2] if directory.startswith("bus/") else None
     return Effect(kind, driver if kind == BIND else None, is_sure and value is not None)
+
+
+def _is_zero(value: str | None) -> bool:
+    # remove_store in drivers/pci/pci-sysfs.c.
+    return value is not None and not value.strip().lower().replace("x", "").strip("0")
 
 
 def _is_on_bus(device: ListedDevice, directory: str) -> bool:
@@ -172,7 +197,22 @@ def of_attribute(event: Event, target: Target, token: Token, *, is_sure: bool) -
 
 def is_binding_attribute(token: Token) -> bool:
     """Return whether an assignment to ``ATTR`` can change how devices are bound."""
-    return (token.attribute or "").rpartition("/")[2].rpartition("]")[2] in _KINDS
+    return _kind(token) is not None
+
+
+def unbinds_or_binds(token: Token) -> str | None:
+    """Return UNBIND or BIND if an assignment to ``ATTR`` does that to the device of its value."""
+    kind = _kind(token)
+    return kind if kind in (UNBIND, BIND) else None
+
+
+def is_removing_attribute(token: Token) -> bool:
+    """Return whether an assignment to ``ATTR`` can remove a device, and all below it."""
+    return _kind(token) == REMOVE
+
+
+def _kind(token: Token) -> str | None:
+    return _KINDS.get((token.attribute or "").rpartition("/")[2].rpartition("]")[2])
 
 
 class Commands:
@@ -237,6 +277,8 @@ class Commands:
         ]
 
     def _writes(self, target: Target, text: str, *, is_sure: bool) -> Iterator[Effect]:
+        if any(_unloads_driver(target, part) for part in (text, *self._named_scripts(text))):
+            yield Effect(UNBIND, is_sure=False)
         for match in _WRITE.finditer(text):
             value, path = (part.strip(_QUOTES) for part in match.groups())
             kind = _KINDS.get(path.rpartition("/")[2])
@@ -333,6 +375,19 @@ def _by_driverctl(target: Target, text: str, *, is_sure: bool) -> Iterator[Effec
             yield Effect(OVERRIDE, None if value and "$" in value else value, is_plain)
 
 
+def _unloads_driver(target: Target, text: str) -> bool:
+    """Return whether a command or a script unloads the module of a VFIO driver for the device.
+
+    The device can be that of any event: a driver that is unloaded is unbound from all.
+    """
+    bus = BUSES.get(target.device.identity.bus)
+    return bus is not None and any(
+        bus.has_vfio_module(word.strip(_QUOTES))
+        for match in _UNLOADING.finditer(text)
+        for word in _text.words(match.group(1))
+    )
+
+
 def _driverctl_arguments(text: str) -> tuple[str, list[str]]:
     # Its default.
     bus = PCI
@@ -349,5 +404,5 @@ def _driverctl_arguments(text: str) -> tuple[str, list[str]]:
 
 def _is_understood(text: str) -> bool:
     """Return whether all that a command does to drivers is a write or a call of driverctl."""
-    rest = _DRIVERCTL.sub("", _WRITE.sub("", text))
+    rest = _UNLOADING.sub("", _DRIVERCTL.sub("", _WRITE.sub("", text)))
     return not _BINDING_WORDS.search(rest)

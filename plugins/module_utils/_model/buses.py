@@ -112,6 +112,11 @@ class Bus(NamedTuple):
         """Return whether ``driver`` is one of VFIO's for this bus."""
         return driver == self.vfio_driver or driver.endswith(self.vfio_variants or "/")
 
+    def has_vfio_module(self, module: str) -> bool:
+        """Return whether ``module``, with "-" or "_", is that of one of its VFIO drivers."""
+        name = module.replace("-", "_")
+        return bool(name) and (name == self.vfio_module or self.has_vfio_driver(name))
+
 
 _ALL = (
     Bus(

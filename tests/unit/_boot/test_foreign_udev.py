@@ -125,6 +125,24 @@ def test_a_list_is_refused_as_long_as_a_rule_unbinds_its_device(board: Board) ->
         (f'PROGRAM="/bin/ask", {SET}', "sets its driver_override"),
         ('DRIVER=="uio", ATTR{driver/unbind}="%k"', "unbinds it from its driver"),
         ('KERNEL=="b000000.crypto", RUN+="/bin/set driver_override"', "sets its driver_override"),
+        (
+            'SUBSYSTEM=="vfio-dev", ATTR{device/driver/unbind}="b000000.crypto"',
+            "unbinds it from its driver",
+        ),
+        (
+            'ACTION=="add", SUBSYSTEM=="drivers", KERNEL=="%s", ATTR{unbind}="b000000.crypto"'
+            % "vfio-platform",
+            "unbinds it from its driver",
+        ),
+        (
+            'SUBSYSTEM=="vfio-dev", ATTR{device/driver_override}="other"',
+            "sets its driver_override",
+        ),
+        (
+            'KERNEL=="b000000.crypto", RUN+="/sbin/modprobe -r vfio-platform"',
+            "unbinds it from its driver",
+        ),
+        ('SUBSYSTEM=="net", ATTR{[platform/b000000.crypto]remove}="1"', "removes it"),
     ],
 )
 def test_a_rule_that_may_oppose_the_list_is_a_warning(board: Board, line: str, act: str) -> None:

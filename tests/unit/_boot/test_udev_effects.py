@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from udev_machine import ACPI, OTHERS, RING, Machine
+from udev_machine import ACPI, FUNCTION, OTHERS, RING, Machine
 
 KERNEL = 'KERNEL=="b100000.ring", '
 SELF = "/sys/devices/platform/soc/b100000.ring"
+FUNCTION_AT = "/sys/bus/pci/devices/0000:01:00.0"
 
 
 @pytest.fixture(name="machine")
@@ -253,3 +254,122 @@ def test_a_device_of_acpi_is_named_by_its_path(machine: Machine) -> None:
     machine.write(OTHERS, 'SUBSYSTEM=="net", RUN+="/usr/local/bin/claim"\n')
     assert [rule.is_sure for rule in machine.rules(ACPI)] == [False]
     assert machine.rules(RING) == []
+
+
+BELOW = 'SUBSYSTEM=="vfio-dev", '
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (BELOW + 'ATTR{device/driver/unbind}="b100000.ring"', "unbind"),
+        (BELOW + 'ATTR{../../driver/unbind}="b100000.ring"', "unbind"),
+        (BELOW + 'ATTR{device/driver/unbind}="$env{ID_X}"', "unbind"),
+        (BELOW + 'KERNELS=="b100000.ring", ATTR{device/driver/unbind}="%b"', "unbind"),
+        (BELOW + 'KERNEL=="vfio3", ATTR{device/driver_override}="a"', "override"),
+        (BELOW + 'KERNEL=="vfio*", ATTR{device/driver_override}="a"', "override"),
+        (BELOW + 'ATTR{device/driver_override}="a"', "override"),
+        (BELOW + 'ATTR{../../driver_override}="a"', "override"),
+        (BELOW + "RUN+=\"/bin/sh -c 'echo a > /sys/%p/../../driver_override'\"", "override"),
+        ('SUBSYSTEM=="drivers", KERNEL=="vfio-platform", ATTR{unbind}="b100000.ring"', "unbind"),
+        ('SUBSYSTEM=="module", ATTR{drivers/platform:x/unbind}="b100000.ring"', "unbind"),
+        ('SUBSYSTEM=="drivers", ATTR{bind}="b100000.ring"', "bind"),
+    ],
+)
+def test_a_rule_for_a_driver_or_the_device_of_vfio_may_change_the_device(
+    machine: Machine, line: str, kind: str
+) -> None:
+    override = "a" if kind == "override" else ""
+    assert effects(machine, line) == [(kind, override, False)]
+    assert effects(machine, f'ACTION=="add", {line}') == [(kind, override, False)]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "/sbin/modprobe -r vfio-platform",
+        "/sbin/modprobe -qr vfio_platform",
+        "modprobe --remove other vfio_platform",
+        "modprobe vfio-platform -r",
+        "/sbin/rmmod vfio_platform",
+        "/sbin/rmmod -f vfio-platform",
+        "/bin/sh -c 'sleep 1; rmmod vfio-platform'",
+        "/usr/local/bin/unload",
+    ],
+)
+@pytest.mark.parametrize("name", ["b100000.ring", "eth0"])
+def test_a_driver_that_is_unloaded_is_unbound_from_all_its_devices(
+    machine: Machine, command: str, name: str
+) -> None:
+    machine.write("/usr/local/bin/unload", "#!/bin/sh\nmodprobe -r vfio-platform\n")
+    line = f'KERNEL=="{name}", RUN+="{command}"'
+    assert effects(machine, line) == [("unbind", "", False)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f'{KERNEL}RUN+="/sbin/modprobe vfio-platform"',
+        f'{KERNEL}RUN+="/sbin/modprobe -q vfio-platform reset_required=0"',
+        f'{KERNEL}RUN+="/sbin/modprobe -r vfio-pci"',
+        f'{KERNEL}RUN+="/sbin/rmmod mlx5_vfio_pci"',
+        f'{KERNEL}RUN+="/sbin/rmmod vfio_platform_other"',
+        f'{KERNEL}RUN+="/sbin/modprobe -r acme"',
+        f'{KERNEL}RUN+="/usr/bin/tool --rm /x/remove"',
+        f'{KERNEL}ATTR{{remove}}="0"',
+        BELOW + 'ATTR{device/driver/unbind}="b200000.other"',
+        BELOW + 'KERNELS=="b200000.other", ATTR{device/driver_override}="a"',
+        BELOW + 'SUBSYSTEMS=="pci", ATTR{device/driver_override}="a"',
+        BELOW + 'KERNEL=="other*", ATTR{device/driver_override}="a"',
+        'SUBSYSTEM=="net", ATTR{device/driver_override}="a"',
+        'SUBSYSTEM=="drivers", ATTR{unbind}="b200000.other"',
+        'KERNEL=="b200000.other", ATTR{remove}="1"',
+        'SUBSYSTEM=="pci", ATTR{remove}="1"',
+    ],
+)
+def test_what_unloads_or_removes_another_one_is_not_reported(machine: Machine, line: str) -> None:
+    assert effects(machine, line) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'SUBSYSTEM=="pci", ATTR{vendor}=="0x8086", ATTR{remove}="1"',
+        'ATTR{[pci/0000:01:00.0]remove}="1"',
+        'SUBSYSTEM=="net", ATTR{[pci/0000:01:00.0]/remove}="1"',
+        'KERNEL=="0000:01:00.0", ATTR{../remove}="1"',
+        'KERNEL=="pci0000:00", ATTR{remove}="1"',
+        BELOW + 'ATTR{device/remove}="1"',
+        'KERNEL=="0000:01:00.0", RUN+="/bin/sh -c \'echo 1 > /sys/%p/remove\'"',
+        'SUBSYSTEM=="net", RUN+="/bin/sh -c \'echo 1 > /sys/bus/pci/devices/0000:01:00.0/remove\'"',
+        'SUBSYSTEM=="net", RUN+="/bin/sh -c \'echo 1 | tee %s/remove\'"' % FUNCTION_AT,
+    ],
+)
+def test_a_function_can_be_removed(machine: Machine, line: str) -> None:
+    machine.write(OTHERS, line + "\n")
+    assert [(rule.kind, rule.is_sure) for rule in machine.rules(FUNCTION)] == [("remove", False)]
+
+
+def test_modules_of_drivers_for_devices_of_some_vendors_are_known(machine: Machine) -> None:
+    machine.write(OTHERS, 'KERNEL=="x", RUN+="/sbin/rmmod mlx5-vfio-pci"\n')
+    assert [rule.kind for rule in machine.rules(FUNCTION)] == ["unbind"]
+
+
+@pytest.mark.parametrize(("action", "is_reported"), [("add", False), ("change", True)])
+def test_a_rule_for_the_device_itself_acts_only_at_its_event(
+    machine: Machine, action: str, is_reported: bool
+) -> None:
+    line = f'ACTION=="change", {KERNEL}ATTR{{driver/unbind}}="b100000.ring"'
+    assert effects(machine, line, action) == ([("unbind", "", True)] if is_reported else [])
+
+
+def test_rules_of_distributions_are_not_reported(machine: Machine) -> None:
+    lines = (
+        'SUBSYSTEM=="pci", ATTR{power/control}="auto"',
+        'ACTION=="remove", SUBSYSTEM=="block", RUN+="/usr/bin/umount /x"',
+        'ACTION=="add", SUBSYSTEM=="module", KERNEL=="fuse", ENV{SYSTEMD_WANTS}+="x.mount"',
+        'SUBSYSTEM=="vfio", KERNEL=="vfio", MODE="0666", OPTIONS+="static_node=vfio/vfio"',
+        'ENV{MODALIAS}=="?*", RUN{builtin}+="kmod load"',
+        'SUBSYSTEM=="usb", ATTR{authorized}="0", RUN+="/sbin/modprobe -q -b vfio-platform"',
+    )
+    assert effects(machine, "\n".join(lines)) == []
