@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import NamedTuple, Pattern, Sequence
+from typing import Iterator, NamedTuple, Pattern, Sequence
 
 _GLOB = frozenset("*?[")
 _NEVER = "(?!)"
@@ -102,24 +102,27 @@ class _Piece(NamedTuple):
 def _compiled(pattern: str, ignores_case: bool) -> Sequence[_Piece]:
     pieces: list[list[str]] = [[]]
     position = 0
+    unclosed: set[int] = set()
     while position < len(pattern):
         if pattern[position] == "*":
             pieces.append([])
             position += 1
             continue
-        part, position = _part(pattern, position, ignores_case=ignores_case)
+        part, position = _part(pattern, position, unclosed, ignores_case=ignores_case)
         pieces[-1].append(part)
     return [_Piece(re.compile("".join(parts), re.DOTALL), len(parts)) for parts in pieces]
 
 
-def _part(pattern: str, position: int, *, ignores_case: bool) -> tuple[str, int]:
+def _part(
+    pattern: str, position: int, unclosed: set[int], *, ignores_case: bool
+) -> tuple[str, int]:
     """Return a regular expression for what is at the position, and the position after it."""
     character = pattern[position]
     position += 1
     if character == "?":
         return ".", position
     if character == "[":
-        bracket = _Bracket(pattern, position, ignores_case=ignores_case)
+        bracket = _Bracket(pattern, position, unclosed, ignores_case=ignores_case)
         if bracket.is_closed:
             return bracket.expression, bracket.position
     elif character == "\\":
@@ -137,40 +140,49 @@ def _literal(character: str, *, ignores_case: bool) -> str:
 
 
 class _Bracket:
-    """A set of characters in brackets; ``position`` is that after it, if it ``is_closed``."""
+    """A set of characters in brackets; ``position`` is that after it, if it ``is_closed``.
 
-    def __init__(self, pattern: str, position: int, *, ignores_case: bool) -> None:
+    ``unclosed`` are the positions from which no item of a set leads to its end; those that this one
+    went through are added to it, so that a pattern is read once however many ``[`` it has.
+    """
+
+    def __init__(
+        self, pattern: str, position: int, unclosed: set[int], *, ignores_case: bool
+    ) -> None:
         self._pattern = pattern
         self._ignores_case = ignores_case
-        self._characters: set[str] = set()
-        self._classes = ""
+        self._ranges: set[tuple[str, str]] = set()
+        self._classes: set[str] = set()
         self.is_closed = False
         self.position = position
         self._is_valid = True
         self._is_negated = self._next in ("!", "^")
         if self._is_negated:
             self.position += 1
-        self._read()
+        self._read(unclosed)
 
     @property
     def _next(self) -> str:
         return self._pattern[self.position : self.position + 1]
 
-    def _read(self) -> None:
-        is_first = True
-        while self._next:
-            if self._next == "]" and not is_first:
+    def _read(self, unclosed: set[int]) -> None:
+        if self._next:
+            self._read_item()
+        passed = []
+        while self._next and self.position not in unclosed:
+            if self._next == "]":
                 self.is_closed = True
                 self.position += 1
                 return
-            is_first = False
+            passed.append(self.position)
             self._read_item()
+        unclosed.update(passed)
 
     def _read_item(self) -> None:
         named = _CLASS.match(self._pattern, self.position)
         if named:
             self._is_valid = self._is_valid and named.group(1) in _CLASSES
-            self._classes += _CLASSES.get(named.group(1), "")
+            self._classes.add(_CLASSES.get(named.group(1), ""))
             self.position = named.end()
             return
         first = self._read_character()
@@ -179,7 +191,7 @@ class _Bracket:
         if self._next == "-" and after not in ("", "]"):
             self.position += 1
             last = self._read_character()
-        self._add(first, last)
+        self._ranges.add((first, last))
 
     def _read_character(self) -> str:
         symbol = _SYMBOL.match(self._pattern, self.position)
@@ -192,21 +204,25 @@ class _Bracket:
         self.position += 1
         return character
 
-    def _add(self, first: str, last: str) -> None:
-        if self._ignores_case:
-            first, last = _folded(first), _folded(last)
-        for code in range(256):
-            character = chr(code)
-            compared = _folded(character) if self._ignores_case else character
-            if first <= compared <= last:
-                self._characters.add(character)
+    @property
+    def _characters(self) -> set[str]:
+        if not self._ignores_case:
+            return {character for first, last in self._ranges for character in _range(first, last)}
+        folded = {(_folded(first), _folded(last)) for first, last in self._ranges}
+        inside = {character for first, last in folded for character in _range(first, last)}
+        return {character for character in map(chr, range(256)) if _folded(character) in inside}
 
     @property
     def expression(self) -> str:
         """The same set as a regular expression."""
         if not self._is_valid:
             return _NEVER
-        inside = "".join(map(re.escape, sorted(self._characters))) + self._classes
+        inside = "".join(map(re.escape, sorted(self._characters)))
+        inside += "".join(sorted(self._classes))
         if not inside:
             return "." if self._is_negated else _NEVER
         return "[%s%s]" % ("^" if self._is_negated else "", inside)
+
+
+def _range(first: str, last: str) -> Iterator[str]:
+    return map(chr, range(ord(first), ord(last) + 1))

@@ -65,6 +65,25 @@ def test_a_pattern_of_many_stars_takes_no_longer_than_others() -> None:
     assert is_match("*a" * 100 + "*", "a" * 5000)
 
 
+@pytest.mark.parametrize("pattern", ["[", "[!", "[a-", "[[.", "[[:alpha:", "[]", r"[\]"])
+def test_a_pattern_of_many_unclosed_brackets_takes_no_longer_than_others(pattern: str) -> None:
+    assert not is_match(pattern * 10000, "abc")
+    assert is_match("[" * 10000, "[" * 10000)
+
+
+def test_a_pattern_of_many_sets_takes_no_longer_than_others() -> None:
+    assert not is_match("[" + "\0-é" * 20000 + "]", "abc")
+    assert is_match("[" + "[:alpha:]" * 20000 + "]", "a")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"), [("[[:alpha:]", "[a"), ("[[.].]", "[..]"), ("[[[:alpha:]", "[[p")]
+)
+def test_a_set_in_an_unclosed_bracket_is_one(pattern: str, text: str) -> None:
+    assert is_match(pattern, text)
+    assert not is_match(pattern, text[1:])
+
+
 def test_only_letters_of_ascii_have_cases() -> None:
     assert not is_match("É", "é", ignores_case=True)
 
