@@ -83,6 +83,18 @@ class _Assignment(NamedTuple):
     value: Sequence[_Character]
 
 
+class _Before(NamedTuple):
+    """What is known of a line up to the end of its last assignment, or to its own beginning.
+
+    ``is_only`` is whether it has assignments alone, None before the first one; ``is_command`` is
+    whether the last one counts whatever else is on the line.
+    """
+
+    end: int
+    is_only: bool | None = None
+    is_command: bool = False
+
+
 def problems(
     files: Files,
     path: str,
@@ -336,32 +348,37 @@ def _name(path: str) -> str:
 def parsed(path: str, content: str) -> list[_Assignment]:
     """Return what a file assigns, whatever happens; not what it may assign."""
     assignments = []
-    depth = line = counted = begin = 0
+    depth = line = counted = 0
+    before = _Before(0)
     for match in _TOKEN.finditer(content):
         line += content.count("\n", counted, match.start())
         counted = match.start()
-        begin = match.end() if match.group() == "\n" else begin
+        before = _Before(match.end()) if match.group() == "\n" else before
         depth += bool(match.group("opened")) - bool(match.group("closed"))
         name = match.group("name")
-        if name and depth <= 0 and _is_command(content[begin:counted], content, match.end()):
+        if not name:
+            continue
+        before = _after(before, content, match)
+        if depth <= 0 and before.is_command:
             value = list(_unquoted(match.group("value"), path, line + 1))
             location = "%s:%d" % (path, line + 1)
             assignments.append(_Assignment(name, match.group("operator") == "+=", location, value))
     return assignments
 
 
-def _is_command(before: str, content: str, end: int) -> bool:
-    """Return whether an assignment counts whatever else is on its line, of which ``before`` is."""
-    before = re.sub(r"\\.", "_", before.replace("\\\n", ""))
-    command = re.split("[;&|(]", before)[-1].split()
-    if re.search(r"[&|(]\s*\Z", before) or not {*command} <= {"export"}:
-        return _is_one_of_several(before)
-    return bool(command) or _END.match(content, end) is not None
-
-
-def _is_one_of_several(before: str) -> bool:
-    """Return whether what is before an assignment on its line are assignments alone."""
-    return re.fullmatch(r"(?:\s*\w+\+?=%s)+\s+" % _VALUE, before, re.DOTALL) is not None
+def _after(before: _Before, content: str, match: re.Match[str]) -> _Before:
+    """Return what is known after an assignment, which is the match."""
+    gap = re.sub(r"\\.", "_", content[before.end : match.start()].replace("\\\n", ""))
+    is_first = before.is_only is None
+    is_only = before.is_only is not False and not gap.strip()
+    *separated, rest = re.split("[;&|(]", gap)
+    if not is_first and not separated:
+        return _Before(match.end(), is_only, is_only and before.is_command)
+    command = rest.split()
+    if re.search(r"[&|(]\s*\Z", gap) or not {*command} <= {"export"}:
+        return _Before(match.end(), is_only, False)
+    is_command = bool(command) or _END.match(content, match.end()) is not None
+    return _Before(match.end(), is_only, is_command)
 
 
 def _unquoted(value: str, path: str, line: int) -> Iterator[_Character]:

@@ -47,11 +47,13 @@ _WANTS = "SYSTEMD_WANTS"
 # Attributes that bind drivers, as they stand in a file of rules.
 _ATTRIBUTES = re.compile(r"driver_override|(?:\b(?:un)?bind|\bremove)\s*\}")
 _COMMAND = re.compile(
-    r'(?:RUN|PROGRAM|IMPORT)\s*(?:\{program\})?\s*[!+:=]=?\s*[ei]{0,2}"((?:[^"\\]|\\.)*)'
+    r'(?:RUN|PROGRAM|IMPORT)\s*(?:\{program\}\s*)?[!+:=]=?\s*[ei]{0,2}"((?:[^"\\]|\\.)*)'
 )
 _UNITS = re.compile(r'\{SYSTEMD_WANTS\}\s*[+:]?=\s*[ei]{0,2}"([^"]*)')
-_ASKED = re.compile(r"(?:ENV|\$env|%E)\s*\{([^}]*)\}")
-_SET = re.compile(r"\bENV\s*\{([^}]*)\}\s*[+:]?=(?!=)")
+# What begins the name of a property, which ends at the next brace, and what sets it.
+_ASKED = re.compile(r"(?:ENV|\$env|%E)\s*\{")
+_SET = re.compile(r"\bENV\s*\{")
+_ASSIGNED = re.compile(r"\s*[+:]?=(?!=)")
 _TAGS_UNIT = re.compile(r'\bTAG\s*[+:]?=\s*"systemd"')
 _STARTED = ("PROGRAM", "IMPORT")
 _EVENTS = (ADD, BIND_EVENT, CHANGE)
@@ -211,7 +213,24 @@ def _is_wants(token: Token) -> bool:
 
 def names_set(texts: Iterable[RuleText]) -> set[str]:
     """Return the properties that rules of these files set."""
-    return {name for text in texts for name in _SET.findall(text.content)}
+    return {name for text in texts for name in _set_in(text.content)}
+
+
+def _asked_in(content: str) -> list[str]:
+    return [name for name, _rest in _named(_ASKED, content)]
+
+
+def _set_in(content: str) -> list[str]:
+    return [name for name, rest in _named(_SET, content) if _ASSIGNED.match(rest)]
+
+
+def _named(begin: re.Pattern[str], content: str) -> Iterator[tuple[str, str]]:
+    """Yield each name up to a closing brace, and what is between that and the next one."""
+    parts = content.split("}")
+    for part, rest in zip(parts, parts[1:]):
+        match = begin.search(part)
+        if match:
+            yield part[match.end() :], rest
 
 
 def _architecture(files: Files) -> str | None:
@@ -241,13 +260,13 @@ def _with_needed(texts: Sequence[RuleText], relevant: set[RuleText]) -> set[Rule
     before = None
     while relevant and relevant != before:
         before = relevant
-        asked = {name for text in relevant for name in _ASKED.findall(text.content)}
+        asked = {name for text in relevant for name in _asked_in(text.content)}
         # What the kernel sets is not set by rules, or means the same.
         has_units = any(_WANTS in text.content for text in relevant)
         relevant = relevant | {
             text
             for text in texts
-            if not asked.isdisjoint(_SET.findall(text.content))
+            if not asked.isdisjoint(_set_in(text.content))
             or (has_units and _TAGS_UNIT.search(text.content))
         }
     return relevant

@@ -294,3 +294,35 @@ def test_files_are_read_as_bash_reads_them(tmp_path: Path) -> None:
             differences[texts[int(name)]] = (kept, value)
     assert differences == {}
     assert len(answers) >= 300
+
+
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [
+        ("a" + "=bb" * 5000 + " cmd x=1", 0),
+        ("a=1 " * 20000, 20000),
+        ("a=1 " * 20000 + "cmd", 0),
+        ("a=1;" * 20000, 20000),
+        ("a=1 \\\n" * 20000, 20000),
+        ("a=1" + " " * 20000 + "cmd x=1", 0),
+        ("echo " + "a=1 " * 20000, 0),
+    ],
+)
+def test_a_line_of_many_assignments_takes_no_longer_than_others(content: str, count: int) -> None:
+    assert len(dracut_conf.parsed("x", content)) == count
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("a=1 b=2\n", "ab"),
+        ("a=1 b=2 cmd\nc=3\n", "c"),
+        ("a=1 cmd b=2\n", ""),
+        ("a=1; b=2\n", "ab"),
+        ("a=b=c d=e\n", "ad"),
+        ("export a=1\n", "a"),
+        ("x && a=1\n", ""),
+    ],
+)
+def test_an_assignment_for_a_command_alone_is_none(content: str, names: str) -> None:
+    assert "".join(each.name for each in dracut_conf.parsed("x", content)) == names

@@ -320,3 +320,24 @@ def test_a_rule_that_is_not_plain_is_told_where_a_list_wants_something(board: Bo
         f"{OTHERS}:1 may set another driver_override at each boot, but the last-applied "
         "configuration sets vfio-platform"
     )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ENV{" * 50000,
+        "ENV{" * 50000 + "}",
+        "ENV" + " " * 50000 + "x",
+        "ENV{A}" + " " * 50000 + "x",
+        "RUN" + " " * 50000 + "x",
+        "PROGRAM{program}" + " " * 50000 + "x",
+    ],
+)
+def test_a_file_of_the_beginnings_of_rules_takes_no_longer_than_others(
+    tmp_path: Path, content: str
+) -> None:
+    machine = Machine(tmp_path)
+    machine.write("/etc/udev/rules.d/40-x.rules", content + "\n")
+    machine.write(OTHERS, SET + "\n")
+    assert [rule.driver_override for rule in machine.rules()] == ["uio"]
+    assert foreign_udev.names_set(foreign_udev.rules(machine.files, RULES).texts) == set()
