@@ -12,7 +12,7 @@ beyond the names in it.
 from __future__ import annotations
 
 import re
-from typing import Iterator, NamedTuple, Sequence
+from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._model.buses import BUSES, PCI
@@ -26,7 +26,7 @@ OVERRIDE, UNBIND, BIND, REMOVE = "override", "unbind", "bind", "remove"
 _KINDS = {"driver_override": OVERRIDE, "unbind": UNBIND, "bind": BIND, "remove": REMOVE}
 # As in RUN+="/bin/sh -c 'echo vfio-platform > /sys/%p/driver_override'", or with tee.
 _WRITE = re.compile(
-    r"(?:echo|printf)\s+(?:-\w+\s+)*([^\s;&|>]*(?:\\n)?)\s*"
+    r"(?:echo|printf)\s+(?!\s)(?:-\w+\s+(?!\s)){0,8}([^\s;&|>]*(?:\\n)?)\s*"
     r"(?:>>?\s*|\|\s*(?:\S*sudo\s+)?\S*tee\s+(?:-a\s+)?)([^\s;&|]+)"
 )
 _SHELL = re.compile(r"(?:^|[/\s])(?:ba|da|k|z)?sh\s")
@@ -62,6 +62,8 @@ _EXEC = re.compile(
 )
 _UNIT_TYPES = (".service", ".target", ".socket", ".timer", ".path", ".mount")
 _DEEPEST = 3
+# Names of units with instances have no end: so many are followed from a command.
+_MOST_UNITS = 64
 
 
 class Effect(NamedTuple):
@@ -223,36 +225,86 @@ class Commands:
         self._scripts: dict[str, str | None] = {}
         self._units: dict[str, list[str]] = {}
         self._can_bind: dict[str, bool] = {}
+        self._can_unit_bind: dict[str, bool] = {}
 
     def can_bind(self, text: str) -> bool:
         """Return whether a command, a script or a unit in it has words for binding drivers."""
         if text not in self._can_bind:
-            self._can_bind[text] = self._has_words(text, 0)
+            self._can_bind[text] = self._has_words(text, is_deepest=False) or self._have_words(
+                _started_units(text), 1
+            )
         return self._can_bind[text]
 
-    def _has_words(self, text: str, depth: int) -> bool:
-        if _BINDING_WORDS.search(text):
-            return True
-        if depth > _DEEPEST:
-            return False
-        return any(_BINDING_WORDS.search(script) for script in self._named_scripts(text)) or any(
-            self.can_unit_bind(unit, depth + 1) for unit in _started_units(text)
+    def can_unit_bind(self, unit: str) -> bool:
+        """Return whether the commands of a unit have words for binding drivers."""
+        if unit not in self._can_unit_bind:
+            self._can_unit_bind[unit] = self._have_words([unit], 0)
+        return self._can_unit_bind[unit]
+
+    def _have_words(self, units: Iterable[str], depth: int) -> bool:
+        return any(
+            self._has_words(command, is_deepest=is_deepest)
+            for command, is_deepest in self._commands(units, depth, set())
         )
 
-    def can_unit_bind(self, unit: str, depth: int = 0) -> bool:
-        """Return whether the commands of a unit have words for binding drivers."""
-        return any(self._has_words(command, depth) for command in self._unit_commands(unit))
+    def _has_words(self, text: str, *, is_deepest: bool) -> bool:
+        if _BINDING_WORDS.search(text):
+            return True
+        return not is_deepest and any(map(_BINDING_WORDS.search, self._named_scripts(text)))
 
-    def effects(self, target: Target, text: str, *, is_sure: bool, depth: int = 0) -> list[Effect]:
+    def _commands(
+        self, units: Iterable[str], depth: int, final: set[str]
+    ) -> Iterator[tuple[str, bool]]:
+        """Yield the commands of units and of those that they start, each unit once.
+
+        Beside each whether it is too deep to be followed. What the user of it adds to ``final`` is
+        not followed either.
+        """
+        level = list(dict.fromkeys(units))[:_MOST_UNITS]
+        visited = set(level)
+        for current in range(depth, _DEEPEST + 2):
+            started: dict[str, None] = {}
+            for command in dict.fromkeys(c for unit in level for c in self._unit_commands(unit)):
+                yield command, current > _DEEPEST
+                if command not in final:
+                    started.update(dict.fromkeys(_started_units(command)))
+            level = [unit for unit in started if unit not in visited]
+            level = level[: _MOST_UNITS - len(visited)]
+            visited.update(level)
+
+    def effects(self, target: Target, text: str, *, is_sure: bool) -> list[Effect]:
         """Return what a command does to the device, as far as its text shows.
 
         What a script or a unit does is never sure.
         """
+        effects = self._own_effects(target, text, is_sure=is_sure, is_deepest=False)
+        if effects is None:
+            return self._effects_of_units(target, _started_units(text), 1)
+        return effects
+
+    def unit_effects(self, target: Target, unit: str) -> list[Effect]:
+        """Return what the commands of a unit may do to the device."""
+        return self._effects_of_units(target, [unit], 0)
+
+    def _effects_of_units(self, target: Target, units: Iterable[str], depth: int) -> list[Effect]:
+        collected: dict[Effect, None] = {}
+        final: set[str] = set()
+        for command, is_deepest in self._commands(units, depth, final):
+            effects = self._own_effects(target, command, is_sure=False, is_deepest=is_deepest)
+            if effects is not None:
+                final.add(command)
+                collected.update(dict.fromkeys(effects))
+        return list(collected)
+
+    def _own_effects(
+        self, target: Target, text: str, *, is_sure: bool, is_deepest: bool
+    ) -> list[Effect] | None:
+        """Return what a command does itself; None if only units that it starts may do something."""
         effects = [
             *self._writes(target, text, is_sure=is_sure),
             *_by_driverctl(target, text, is_sure=is_sure),
         ]
-        if effects or depth > _DEEPEST:
+        if effects or is_deepest:
             return effects
         if _BINDING_WORDS.search(text) and not _is_understood(text):
             if target.is_event or target.is_named_in(text):
@@ -262,30 +314,20 @@ class Commands:
             is_named = target.is_named_in(text) or target.is_named_in(script)
             if _BINDING_WORDS.search(script) and (target.is_event or is_named):
                 return [Effect(OVERRIDE, is_sure=False)]
-        return [
-            effect
-            for unit in _started_units(text)
-            for effect in self.unit_effects(target, unit, depth + 1)
-        ]
-
-    def unit_effects(self, target: Target, unit: str, depth: int = 0) -> list[Effect]:
-        """Return what the commands of a unit may do to the device."""
-        return [
-            effect
-            for command in self._unit_commands(unit)
-            for effect in self.effects(target, command, is_sure=False, depth=depth)
-        ]
+        return None
 
     def _writes(self, target: Target, text: str, *, is_sure: bool) -> Iterator[Effect]:
         if any(_unloads_driver(target, part) for part in (text, *self._named_scripts(text))):
             yield Effect(UNBIND, is_sure=False)
+        shell = _first_end(_SHELL, text)
+        condition = _first_end(_CONDITION, text)
         for match in _WRITE.finditer(text):
             value, path = (part.strip(_QUOTES) for part in match.groups())
             kind = _KINDS.get(path.rpartition("/")[2])
             # udev itself starts no shell.
-            if kind is None or not _SHELL.search(text[: match.start()]):
+            if kind is None or match.start() < shell:
                 continue
-            is_plain = is_sure and not _CONDITION.search(text[: match.start()])
+            is_plain = is_sure and match.start() < condition
             if "$" in path or "*" in path or not path.startswith("/"):
                 if target.is_event or target.is_named_in(text):
                     yield Effect(kind, is_sure=False)
@@ -348,6 +390,12 @@ def _unescaped_unit(instance: str) -> str:
     return re.sub(r"\\x([0-9A-Fa-f]{2})|-", replace, instance)
 
 
+def _first_end(pattern: re.Pattern[str], text: str) -> int:
+    """Return where the first match ends; without one, what is after all of the text."""
+    match = pattern.search(text)
+    return match.end() if match else len(text) + 1
+
+
 def _started_units(text: str) -> list[str]:
     units = []
     for match in _SYSTEMCTL.finditer(text):
@@ -355,18 +403,19 @@ def _started_units(text: str) -> list[str]:
         plain = [word for word in words if word and not word.startswith("-")]
         if plain and plain[0] in _STARTING:
             units += plain[1:]
-    return units
+    return list(dict.fromkeys(units))
 
 
 def _by_driverctl(target: Target, text: str, *, is_sure: bool) -> Iterator[Effect]:
     """Yield what driverctl(8) is asked for; overrides that it has stored are read as such."""
     identity = target.device.identity
+    condition = _first_end(_CONDITION, text)
     for match in _DRIVERCTL.finditer(text):
         bus, arguments = _driverctl_arguments(match.group(1))
         if arguments[:1] not in (["set-override"], ["unset-override"]):
             continue
         device = arguments[1:2]
-        is_plain = is_sure and not _CONDITION.search(text[: match.start()])
+        is_plain = is_sure and match.start() < condition
         if device and ("$" in device[0] or "%" in device[0]):
             if target.is_event:
                 yield Effect(OVERRIDE, is_sure=False)

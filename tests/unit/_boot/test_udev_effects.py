@@ -8,6 +8,7 @@ import pytest
 from udev_machine import ACPI, FUNCTION, OTHERS, RING, Machine
 
 KERNEL = 'KERNEL=="b100000.ring", '
+SET_SHELL = f"{KERNEL}RUN+=\"/bin/sh -c 'echo a > /sys/%p/driver_override'\""
 SELF = "/sys/devices/platform/soc/b100000.ring"
 FUNCTION_AT = "/sys/bus/pci/devices/0000:01:00.0"
 
@@ -373,3 +374,47 @@ def test_rules_of_distributions_are_not_reported(machine: Machine) -> None:
         'SUBSYSTEM=="usb", ATTR{authorized}="0", RUN+="/sbin/modprobe -q -b vfio-platform"',
     )
     assert effects(machine, "\n".join(lines)) == []
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        {"a": "a " * 300},
+        {f"a{number}": " ".join(f"a{other}" for other in range(40)) for number in range(40)},
+        {"a@": " ".join(f"a@%i-{number}" for number in range(60))},
+    ],
+)
+def test_units_that_start_each_other_are_each_looked_at_once(
+    machine: Machine, units: dict[str, str]
+) -> None:
+    for name, started in units.items():
+        text = f"[Service]\nExecStart=/bin/systemctl start {started}\n"
+        machine.write(f"/etc/systemd/system/{name}.service", text)
+    first = next(iter(units)).replace("@", "@0")
+    assert effects(machine, f'{KERNEL}RUN+="/bin/systemctl start {first}"\n{SET_SHELL}') == [
+        ("override", "a", True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "echo" + " " * 60000,
+        "echo" + " -n" * 20000,
+        "echo" + " -echo" * 10000,
+        "echo " + "a" * 20000 + " " * 20000,
+        "echo a > /x/bind;" * 3500,
+        "driverctl set-override 0 a;" * 2200,
+    ],
+)
+def test_a_long_command_takes_no_longer_than_others(machine: Machine, command: str) -> None:
+    # udev reads no longer lines than 16 KiB, systemd does.
+    unit = f"[Service]\nExecStart=/bin/sh -c '{command}'\n"
+    machine.write("/etc/systemd/system/x.service", unit)
+    line = f'{KERNEL}RUN+="/bin/systemctl start x"\n{SET_SHELL}'
+    assert ("override", "a", True) in effects(machine, line)
+
+
+def test_blanks_in_a_command_are_no_part_of_the_value(machine: Machine) -> None:
+    command = "/bin/sh -c 'echo   -n   a   >   /sys/%p/driver_override'"
+    assert effects(machine, f'{KERNEL}RUN+="{command}"') == [("override", "a", True)]
