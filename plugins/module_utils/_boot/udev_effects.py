@@ -40,8 +40,8 @@ _STARTING = frozenset(("start", "restart", "try-restart", "reload-or-restart", "
 # no reference to it (module_add_driver in drivers/base/module.c), so that it can be unloaded unless
 # somebody has one of them open.
 _UNLOADING = re.compile(
-    r"\b(?:modprobe(?=[^;&|\n]*\s(?:-[a-z]*r|--rem))|rmmod)\s+([^;&|\n]*[^\w;&|\n]\w*vfio[^;&|\n]*"
-    r"|\w*vfio[^;&|\n]*)"
+    r"\b(?:modprobe(?=[^;&|\n]{0,200}\s(?:-[a-z]{0,9}r|--rem))|rmmod)\s+(?=[^;&|\n]{0,200}vfio)"
+    r"([^;&|\n]{0,200})"
 )
 _BINDING_WORDS = re.compile(
     r"driver_override|driverctl|drivers_probe|\bunbind\b|[/}\]]bind\b|\bnew_id\b"
