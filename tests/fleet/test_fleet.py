@@ -67,8 +67,9 @@ RULES = "/etc/udev/rules.d"
 SETTINGS = {
     "passthrough_reset_required": False,
     "passthrough_unsafe_noiommu": True,
-    # Device links do not show every device that refers to another one or shares its group.
-    "passthrough_allow": ["consumers", "group"],
+    # The lists of boards are chosen without regard to what depends on a device or shares its group,
+    # and what is lost with a dependent is refused by its own kind.
+    "passthrough_allow": ["clock", "console", "consumers", "group", "network", "watchdog"],
     "passthrough_initramfs": "never",
 }
 
