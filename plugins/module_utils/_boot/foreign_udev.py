@@ -21,7 +21,7 @@ from .._system.files import Files
 from .._system.sysfs import Sysfs
 from . import foreign_rule_files, udev_syntax
 from .foreign_rule_files import RuleText
-from .udev_device import ListedDevice, NodeDevice, UdevDevice
+from .udev_device import ListedDevice, NodeDevice, UdevDevice, resolve_link
 from .udev_effects import (
     BIND,
     OVERRIDE,
@@ -502,16 +502,6 @@ def _cause(sysfs: Sysfs, line: Line) -> UdevDevice | None:
         path = directory % (subsystem, name.replace("/", "!"))
         target = sysfs.link(path)
         if target:
-            joined = "%s/%s" % (path.rpartition("/")[0], target)
-            return UdevDevice(sysfs, _plain_path(joined), subsystem, name)
+            own = resolve_link(path.rpartition("/")[0], target)
+            return UdevDevice(sysfs, own, subsystem, name)
     return None
-
-
-def _plain_path(path: str) -> str:
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            parts = parts[:-1]
-        elif part:
-            parts.append(part)
-    return "/".join(parts)

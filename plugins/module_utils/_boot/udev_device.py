@@ -121,7 +121,7 @@ class ListedDevice(UdevDevice):
     def __init__(self, sysfs: Sysfs, device: Identity) -> None:
         directory = sysfs_dir(device)
         target = sysfs.link(directory) or ""
-        path = _joined(directory.rpartition("/")[0], target) if target else ""
+        path = resolve_link(directory.rpartition("/")[0], target) if target else ""
         super().__init__(sysfs, path, device.bus, device.name)
         self.is_present = bool(path)
         self.identity = with_all_ids(sysfs, device) if path else device
@@ -230,8 +230,8 @@ def _is_stable(name: str) -> bool:
     return name in _STABLE
 
 
-def _joined(directory: str, target: str) -> str:
-    """Return where a relative link in a directory of /sys leads, relative to /sys."""
+def resolve_link(directory: str, target: str) -> str:
+    """Return where a relative link in a directory of /sys leads; both are relative to /sys."""
     parts = directory.split("/")
     for part in target.split("/"):
         if part == "..":

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Container, NamedTuple, Sequence
+from typing import Container, Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import PolicyError
@@ -127,26 +127,28 @@ def reference_path(sysfs: Sysfs, reference: str) -> str | None:
 
 
 def aliases(sysfs: Sysfs) -> dict[str, str]:
-    """Return the alias of the device tree for each path that has one, the first by name.
-
-    Only aliases that end in a number: the kernel passes no others to udev (of_alias_scan in
-    drivers/of/base.c).
-    """
+    """Return the alias of the device tree for each path that has one, the first by name."""
     by_path: dict[str, str] = {}
-    for name in sorted(sysfs.names(_TREE + "/aliases")):
-        path = reference_path(sysfs, name) if name[-1:].isdigit() else None
-        if path:
-            by_path.setdefault(path, name)
+    for name, path in _numbered_aliases(sysfs):
+        by_path.setdefault(path, name)
     return by_path
 
 
 def aliases_of(sysfs: Sysfs, path: str) -> list[str]:
     """Return the aliases of a node that the kernel passes to udev, sorted."""
-    return [
-        name
-        for name in sorted(sysfs.names(_TREE + "/aliases"))
-        if name[-1:].isdigit() and reference_path(sysfs, name) == path
-    ]
+    return [name for name, of_path in _numbered_aliases(sysfs) if of_path == path]
+
+
+def _numbered_aliases(sysfs: Sysfs) -> Iterator[tuple[str, str]]:
+    """Yield each alias and its path, sorted by the alias.
+
+    Only aliases that end in a number: the kernel passes no others to udev (of_alias_scan in
+    drivers/of/base.c).
+    """
+    for name in sorted(sysfs.names(_TREE + "/aliases")):
+        path = reference_path(sysfs, name) if name[-1:].isdigit() else None
+        if path:
+            yield name, path
 
 
 def states(sysfs: Sysfs, devices: Sequence[Identity]) -> list[State]:
