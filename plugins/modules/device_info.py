@@ -530,6 +530,88 @@ rollout:
   returned: success
   type: str
   sample: null
+rollouts:
+  description:
+    - The last ten rollouts that changed the list of this host, newest first.
+    - Null if this user may not read them, or if the file is damaged or was written by a later
+      version of this collection, which is then the content of a warning.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the rollout.
+      returned: always
+      type: str
+      sample: crypto-v3
+    state:
+      description:
+        - V(applied) if its list is the last-applied configuration, so that it can be rolled back.
+          V(replaced) if a run without a rollout has changed the list since.
+        - V(overtaken) if a later rollout changed the list, so that rolling it back requires
+          O(armfleet.vfio.host_policy#module:rollback_overtaken=true).
+        - V(rolled_back) if it was rolled back.
+      returned: always
+      type: str
+      sample: applied
+    time:
+      description: >-
+        When it last changed the list, by the clock of the host (ISO 8601, UTC); null if an earlier
+        version of this collection recorded it.
+      returned: always
+      type: str
+      sample: "2026-11-29T06:12:55Z"
+    user:
+      description: >-
+        Who applied it, as O(armfleet.vfio.host_policy#module:rollout_by); null if it is not known.
+      returned: always
+      type: str
+      sample: alice@control
+    digest:
+      description: RV(policy_digest) of its list; null if it is not known.
+      returned: always
+      type: str
+      sample: 80f0de075efff840fd15dd1e022220806aafcd3c2e2c40d70c690819443ec386
+    changed_devices:
+      description: Devices that it changed, up to 20.
+      returned: always
+      type: list
+      elements: dict
+      contains:
+        device:
+          description: Path in the device tree, ACPI path, or bus and name.
+          returned: always
+          type: str
+          sample: /soc/crypto@b000000
+        before:
+          description: Driver before the rollout; null if none.
+          returned: always
+          type: str
+          sample: acme-crypto
+        after:
+          description: Driver after it; null if none.
+          returned: always
+          type: str
+          sample: vfio-platform
+    more_devices:
+      description: How many others it changed.
+      returned: always
+      type: int
+      sample: 0
+    rolled_back:
+      description: When and by whom it was rolled back; null if it was not.
+      returned: always
+      type: dict
+      contains:
+        time:
+          description: Time, as that of the rollout.
+          returned: always
+          type: str
+        user:
+          description: User, as that of the rollout.
+          returned: always
+          type: str
+      sample: null
 boot_files:
   description:
     - Boot files that the last-applied configuration requires, other boot files of this collection

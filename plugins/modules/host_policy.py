@@ -40,8 +40,9 @@ options:
       - V(absent) releases all devices that the last-applied configuration claims and removes the
         files. O(devices) is ignored.
       - V(previous) restores the list and options that the host had before O(rollout). O(devices)
-        and the options that were stored are ignored. A host that the rollout did not change is left
-        unchanged. The run is rejected if another run or rollout has changed the list since.
+        and the options that were stored are ignored. A host that the rollout did not change, or on
+        which it was rolled back already, is left unchanged. The run is rejected if a run without a
+        rollout has changed the list since, or a later rollout unless O(rollback_overtaken=true).
       - V(finished) only notes that O(rollout) has ended, so that another rollout may change this
         host. O(devices) and all other options are ignored.
     type: str
@@ -53,15 +54,32 @@ options:
         V(._:+-).
       - If the run changes the last-applied configuration, or one of the options O(reset_required),
         O(unsafe_noiommu), O(unsafe_interrupts), O(vfio_group), O(vfio_mode) and O(initramfs), the
-        previous list and options are stored in C(/var/lib/armfleet-vfio/previous.json). Further
-        runs of the same rollout do not change the file.
+        previous list and options are stored in C(/var/lib/armfleet-vfio/previous.json), with the
+        changed devices, the time of the host's clock and O(rollout_by). The file has the last ten
+        rollouts. Further runs of the same rollout do not add another one.
       - From then on, C(/run/armfleet-vfio-rollout) contains the name. While that file exists and
         the list is still that of this rollout, a run of another rollout is rejected.
         O(state=finished) removes it.
-      - O(state=previous) restores them and removes both files. Required if O(state=previous) or
-        O(state=finished).
+      - O(state=previous) restores them, marks the rollout as rolled back, and removes
+        C(/run/armfleet-vfio-rollout). The name means the last rollout of this host that had it.
+        Required if O(state=previous) or O(state=finished).
       - Mutually exclusive with O(persistent=false) and O(driverctl=take_over).
     type: str
+  rollout_by:
+    description:
+      - Who applies or rolls back O(rollout), for people who read the history. Up to 64 letters,
+        digits and the characters V(._@+:-) are stored; each other character becomes V(_).
+      - If unset, it is the user of AWX (C(awx_user_name)), or the user and the name of the control
+        node, such as V(alice@control). Ignored without O(rollout).
+    type: str
+  rollback_overtaken:
+    description:
+      - Whether O(state=previous) may roll back O(rollout) if later rollouts changed the list. It
+        then restores the list before O(rollout), and so undoes the later ones as well, together
+        with the runs without a rollout between them.
+      - Ignored unless O(state=previous).
+    type: bool
+    default: false
   runtime:
     description:
       - Whether to change the running system.
@@ -203,6 +221,12 @@ EXAMPLES = r"""
   armfleet.vfio.host_policy:
     state: previous
     rollout: crypto-v3
+
+- name: Roll the host back to the list before an earlier rollout, without the later ones
+  armfleet.vfio.host_policy:
+    state: previous
+    rollout: crypto-v1
+    rollback_overtaken: true
 
 - name: Release all devices
   armfleet.vfio.host_policy:
@@ -474,6 +498,14 @@ rollout:
       returned: always
       type: bool
       sample: false
+rolled_back:
+  description: >-
+    Names of the rollouts that this run rolled back, or in check mode would roll back, newest first;
+    empty unless O(state=previous).
+  returned: success
+  type: list
+  elements: str
+  sample: [crypto-v3, crypto-v2]
 diff:
   description: >-
     Differences, one part each for the devices, the removed symbolic links, the VFIO modules and
@@ -535,6 +567,8 @@ SPEC: dict[str, Any] = {
         ),
         "state": _argspec.state("present", "absent", "previous", "finished"),
         "rollout": {"type": "str"},
+        "rollout_by": {"type": "str"},
+        "rollback_overtaken": {"type": "bool", "default": False},
         "runtime": {"type": "bool", "default": True},
         "persistent": {"type": "bool", "default": True},
         "vfio_group": {"type": "str"},
@@ -609,6 +643,8 @@ def to_request(params: Mapping[str, Any]) -> Request:
         takes_over=takes_over,
         initramfs=params["initramfs"],
         rollout=rollout,
+        rollout_by=params["rollout_by"],
+        rollback_overtaken=params["rollback_overtaken"],
         restores=params["state"] == "previous",
         ends=params["state"] == "finished",
         problems=problems.by_position,

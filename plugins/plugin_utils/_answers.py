@@ -281,12 +281,25 @@ VFIO_SUPPORT = Record(
     }
 )
 LOST_ENTRY = Record({"entry": _ENTRY, "former": _TEXTS, "now": _TEXTS, "message": _TEXT})
+_STAMP: dict[str, Shape] = {"time": Nullable(Text(64)), "user": Nullable(Text(64))}
+ROLLOUT = Record(
+    {
+        "name": Text(64),
+        "state": Text(64),
+        **_STAMP,
+        "digest": Nullable(Text(64)),
+        "changed_devices": ListOf(Record({"device": _TEXT, "before": _MAYBE, "after": _MAYBE})),
+        "more_devices": Count(2**20),
+        "rolled_back": Nullable(Record(_STAMP)),
+    }
+)
 DEVICE_INFO: dict[str, Shape] = {
     "devices": ListOf(INSPECTED_DEVICE),
     "policy_list": ListOf(_ENTRY),
     "lost_entries": ListOf(LOST_ENTRY),
     "policy_digest": _TEXT,
     "rollout": _MAYBE,
+    "rollouts": Nullable(ListOf(ROLLOUT)),
     "boot_files": ListOf(BOOT_FILE),
     "kernels": ListOf(KERNEL),
     "reboot_required": _FLAG,
@@ -314,6 +327,7 @@ SHAPES: dict[str, Mapping[str, Shape]] = {
         "kernel_command_line": ListOf(Record(_EARLY)),
         "policy_digest": _TEXT,
         "rollout": Nullable(Record({"name": _TEXT, "ended": _FLAG})),
+        "rolled_back": _TEXTS,
     },
     "initramfs": {
         "tool": _TEXT,

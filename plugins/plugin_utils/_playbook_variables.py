@@ -237,6 +237,8 @@ REQUIREMENTS = {
         meaning=_name,
         may_be_empty=True,
     ),
+    "passthrough_rollback_overtaken": Requirement(_is_flag, "true or false", default=False),
+    "history_format": Requirement(lambda value: value in ("text", "json"), "text or json", "text"),
     "reboot_timeout": Requirement(
         lambda value: _is_number(value, 1),
         "a number of seconds, 1 or more, or a text such as 10m or 1h",

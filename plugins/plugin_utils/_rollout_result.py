@@ -86,6 +86,7 @@ def rollout_state(
     if not checked or checked.get("skipped"):
         checked = None
     outcome, sentence = _outcome(host, applied, checked, failure, unchanged)
+    sentence += _also_rolled_back(applied)
     rollout = _rollout_on(applied)
     if unchanged and outcome == UNCHANGED:
         sentence += " Its last rollout is %s." % rollout if rollout else ""
@@ -96,6 +97,14 @@ def _rollout_on(applied: Mapping[str, Any]) -> str | None:
     """Return the name of the rollout that can be rolled back on a host after this result."""
     rollout = applied.get("rollout")
     return one_line(str(rollout.get("name"))) if isinstance(rollout, Mapping) else None
+
+
+def _also_rolled_back(applied: Mapping[str, Any]) -> str:
+    """Return a sentence on the later rollouts that were rolled back with the one that was named."""
+    later = [one_line(str(name)) for name in (applied.get("rolled_back") or ())[:-1]]
+    if not later or applied.get("failed"):
+        return ""
+    return " Rolled back with it: %s." % ", ".join(later)
 
 
 def states(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[RolloutState]:

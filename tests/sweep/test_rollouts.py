@@ -158,9 +158,77 @@ def test_a_rollback_is_of_a_rollout_that_a_host_has(boards: Fleet) -> None:
         "c": "unchanged",
         "d": "unchanged",
     }
-    assert "because rollout second changed the list after it" in rows(overtaken)["b"].sentence
+    assert "the list was changed after it by rollout second" in rows(overtaken)["b"].sentence
     assert "Its last rollout is second." in rows(overtaken)["c"].sentence
     assert boards.on_vfio() == {"a": 0, "b": 1, "c": 1, "d": 0}
+
+
+def listed(history: Run) -> list[str]:
+    """Return what the playbook history printed."""
+    (lines,) = [task.result["lines"] for task in history.tasks if task.task == "Print the rollouts"]
+    return [str(line) for line in lines]
+
+
+def test_a_fleet_is_rolled_back_two_names_deep_and_its_history_shows_it(boards: Fleet) -> None:
+    for board in boards.boards.values():
+        # Of the tests before.
+        (root(board) / "var/lib/armfleet-vfio/previous.json").unlink(missing_ok=True)
+    lists = {"base": SHORT, "wide": VARIABLES["passthrough_devices"], "none": []}
+    for name, devices in lists.items():
+        hosts = "a,b" if name == "base" else "a,b,c"
+        given = {"passthrough_hosts": hosts, "passthrough_devices": devices}
+        done = run(boards, "rollout", passthrough_rollout=name, **given, **ONE_WAVE)
+        assert done.code == 0, done.output
+    refused = run(boards, "rollback", passthrough_rollout="wide", passthrough_hosts="a,b")
+    assert refused.code == 2
+    for row in rows(refused).values():
+        assert row.outcome == "failed"
+        assert "Rollout wide cannot be rolled back alone on this host" in row.sentence
+        assert "by rollout none" in row.sentence
+        assert "`passthrough_rollback_overtaken: true`" in row.sentence
+    assert boards.on_vfio() == dict.fromkeys(NAMES, 0)
+
+    back = {"passthrough_rollout": "wide", "passthrough_rollback_overtaken": "true"}
+    checked = run(boards, "rollback", "--check", passthrough_hosts="a,b", **back)
+    assert checked.code == 0, checked.output
+    assert "Rolled back with it: none." in rows(checked)["a"].sentence
+    assert boards.on_vfio() == dict.fromkeys(NAMES, 0)
+    done = run(boards, "rollback", passthrough_hosts="a,b", **back)
+    assert done.code == 0, done.output
+    assert {row.outcome for row in rows(done).values()} == {"changed"}
+    assert "Rolled back with it: none." in rows(done)["a"].sentence
+    assert boards.on_vfio() == {"a": 1, "b": 1, "c": 0, "d": 0}
+    # Repeated, it does not go further back.
+    again = run(boards, "rollback", passthrough_hosts="a,b", **back)
+    assert {row.outcome for row in rows(again).values()} == {"unchanged"}
+    assert boards.on_vfio() == {"a": 1, "b": 1, "c": 0, "d": 0}
+
+    history = run(boards, "history", passthrough_hosts="simulated:lost")
+    assert history.code != 0
+    assert max(map(len, listed(history))) <= 120
+    table = [re.split("  +", line.strip()) for line in listed(history)]
+    assert table[0] == ["ROLLOUT", "TIME (UTC)", "BY", "DIGEST", "HOSTS", "DEVICES"]
+    assert [row[:1] + row[4:5] for row in table if len(row) == 6][1:] == [
+        ["none", "3"],
+        ["wide", "3"],
+        ["base", "2"],
+    ]
+    assert [row[0] for row in table if len(row) == 1][:6] == [
+        "newest on c",
+        "rolled back on a, b",
+        "overtaken on c",
+        "rolled back on a, b",
+        "newest on a, b",
+        "Without a rollout: d",
+    ]
+    assert listed(history)[-1].startswith("gone: It cannot be reached: ")
+    assert all("@" in row[2] for row in table[1:] if len(row) == 6)
+
+    programs = run(boards, "history", history_format="json")
+    assert programs.code == 0, programs.output
+    content = json.loads("\n".join(listed(programs)))
+    assert [past["name"] for past in content["rollouts"]] == ["none", "wide", "base"]
+    assert content["without"] == ["d"]
 
 
 class Interrupted:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
@@ -32,6 +33,7 @@ from .._system.host import Host
 
 if TYPE_CHECKING:
     from .._boot.rollout_backup import RolloutPlan, RolloutStatus
+    from .._boot.rollout_history import HistoryUpdate
     from .planned_numvfs import PlannedNumVfs
 
 
@@ -40,8 +42,9 @@ class Desired(NamedTuple):
 
     ``request`` has those entries alone that are for this board and of which nothing is wrong.
     ``skipped`` are sentences on entries for other boards, ``contents`` are our boot files as they
-    are, ``records`` the files that a rollout writes for its way back, and ``rollout`` the one that
-    can be rolled back after this run.
+    are, ``records`` the files that a rollout writes, ``rollout`` the one that can be rolled back
+    after this run, ``history`` the rollouts of this host if it changes them, and ``rolled_back``
+    the names of those that it undoes.
     """
 
     request: Request
@@ -51,6 +54,8 @@ class Desired(NamedTuple):
     skipped: Sequence[str]
     records: Sequence[FileChange]
     rollout: RolloutStatus | None = None
+    history: HistoryUpdate | None = None
+    rolled_back: Sequence[str] = ()
 
 
 class ListKept(NamedTuple):
@@ -79,6 +84,8 @@ def find_desired(host: Host, request: Request, problems: Problems) -> Desired | 
         earlier = last_applied.parse_header(contents.get(last_applied.RULES))
     records: Sequence[FileChange] = ()
     rollout: RolloutStatus | None = None
+    history: HistoryUpdate | None = None
+    rolled_back: Sequence[str] = ()
     if request.rollout is not None:
         rolled = _part_of_rollout(host, request, earlier)
         rollout = rolled.status
@@ -87,9 +94,11 @@ def find_desired(host: Host, request: Request, problems: Problems) -> Desired | 
         # What was kept can have come here on the disk of another board.
         request, skipped_of_kept = _for_this_board(host, rolled.request, problems)
         skipped += skipped_of_kept
-        records = rolled.records
+        records, history, rolled_back = rolled.records, rolled.history, rolled.rolled_back
     request, claimed = _claim(host, request, earlier, problems)
-    return Desired(request, claimed, earlier, contents, skipped, records, rollout)
+    return Desired(
+        request, claimed, earlier, contents, skipped, records, rollout, history, rolled_back
+    )
 
 
 def _for_this_board(host: Host, request: Request, problems: Problems) -> tuple[Request, list[str]]:
@@ -111,14 +120,16 @@ def _for_this_board(host: Host, request: Request, problems: Problems) -> tuple[R
 def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> RolloutPlan:
     # Here, because a run that is part of none has not to load it.
     from .._boot.rollout_backup import (  # noqa: PLC0415
-        PREVIOUS,
         UNFINISHED,
         RolloutFiles,
         part,
     )
+    from .._boot.rollout_history import (  # noqa: PLC0415
+        PREVIOUS,
+    )
 
     files = RolloutFiles(host.files.read_own(PREVIOUS), host.files.read_own(UNFINISHED))
-    return part(request, earlier, files)
+    return part(request, earlier, files, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
 
 def _claim(

@@ -100,10 +100,28 @@ def make_plan(host: Host, desired: Desired) -> Plan:
         links.plans,
         [*steps, *unsafe.steps],
         changes,
-        [*desired.records, *changes.records],
+        [*_rollout_records(desired, links.plans), *changes.records],
         links.problems,
         unsafe.kept,
     )
+
+
+def _rollout_records(desired: Desired, plans: Sequence[DevicePlan]) -> Sequence[FileChange]:
+    """Return the files that a rollout writes; its history has the devices that it changes."""
+    if desired.history is None:
+        return desired.records
+    # Here, because most runs change no rollout.
+    from .._boot.rollout_history import (  # noqa: PLC0415
+        changed_device,
+        to_change,
+    )
+
+    changed = [
+        changed_device(plan.device.stable_name, plan.before.driver, plan.driver)
+        for plan in plans
+        if plan.steps
+    ]
+    return [to_change(desired.history, changed), *desired.records]
 
 
 def plan_devices(host: Host, desired: Desired, claims: Sequence[Claim]) -> list[DevicePlan]:

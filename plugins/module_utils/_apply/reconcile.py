@@ -66,9 +66,11 @@ class Outcome(NamedTuple):
     reset_kept: str | None = None
     # What cannot be seen from here of the machine that is to boot.
     not_checked: Sequence[str] = ()
-    # The digest of the list that is applied after it, and the rollout that can be rolled back.
+    # The digest of the list that is applied after it, the rollout that can be rolled back, and the
+    # names of those that this run undid.
     policy_digest: str | None = None
     rollout: RolloutStatus | None = None
+    rolled_back: Sequence[str] = ()
 
     @property
     def is_changed(self) -> bool:
@@ -216,6 +218,7 @@ def _outcome(
         not_checked=_not_checked(host, request),
         policy_digest=_policy_digest(plan),
         rollout=plan.desired.rollout,
+        rolled_back=plan.desired.rolled_back,
     )
 
 

@@ -13,7 +13,8 @@ import re
 from typing import Any, Callable, Mapping
 
 from .._boot import driverctl, initramfs, last_applied
-from .._boot.rollout_backup import PREVIOUS, UNFINISHED
+from .._boot.rollout_backup import UNFINISHED
+from .._boot.rollout_history import PREVIOUS
 from .._model.buses import BUSES, VFIO_DRIVERS
 from . import symlinks
 

@@ -18,8 +18,9 @@ class Request(NamedTuple):
     ``is_whole_list`` is true where ``entries`` are all that this collection shall claim on the
     host, so that what the last such list claimed and this one does not is released. One that
     ``takes_over`` replaces what driverctl has stored of the same devices. Of a ``rollout`` it is
-    kept what there was before; one that ``restores`` brings that back in place of ``entries``, and
-    one that ``ends`` only notes that the rollout has ended.
+    kept what there was before and who asked for it (``rollout_by``); one that ``restores`` brings
+    that back in place of ``entries``, from before later rollouts as well with
+    ``rollback_overtaken``, and one that ``ends`` only notes that the rollout has ended.
     ``problems`` is what is wrong with it already, so that it can only be refused; ``positions`` are
     those of ``entries`` in the user's list, empty where that has no others.
     """
@@ -34,7 +35,9 @@ class Request(NamedTuple):
     takes_over: bool = False
     initramfs: str = AUTO
     rollout: str | None = None
+    rollout_by: str | None = None
     restores: bool = False
+    rollback_overtaken: bool = False
     ends: bool = False
     problems: Sequence[tuple[int | None, str]] = ()
     positions: Sequence[int] = ()

@@ -14,6 +14,7 @@ from .._boot.forecast import Binding, OverrideSources
 from .._boot.in_sync import BootFile
 from .._boot.installed_kernels import Kernel
 from .._boot.last_applied import to_mapping
+from .._boot.rollout_history import Rollout
 from .._discovery.driver_match import Reason
 from .._in_use.kinds import Hazard
 from .._model.device import Board
@@ -43,6 +44,8 @@ def unknown(findings: Findings) -> list[str]:
             "%s cannot be read by this user, so its drift is null. Set `become: true` to compare "
             "its content" % ", ".join(files)
         )
+    if findings.rollouts_problem:
+        sentences.append(findings.rollouts_problem)
     return sentences
 
 
@@ -60,6 +63,9 @@ def inspections(findings: Findings) -> dict[str, Any]:
         "lost_entries": [_lost_entry(lost) for lost in findings.lost_entries],
         "policy_digest": findings.policy_digest,
         "rollout": findings.rollout,
+        "rollouts": None
+        if findings.rollouts is None
+        else [_rollout(*rollout) for rollout in findings.rollouts],
         "reboot_required": findings.waits_for_boot,
         "board": _board(findings.board),
         "skipped_entries": list(findings.skipped),
@@ -84,6 +90,19 @@ def _board(board: Board) -> dict[str, Any]:
         "compatible": list(board.compatible),
         "product_name": board.product_name,
         "board_name": board.board_name,
+    }
+
+
+def _rollout(rollout: Rollout, state: str) -> dict[str, Any]:
+    back = rollout.rolled_back
+    return {
+        "name": rollout.name,
+        "state": state,
+        "digest": rollout.digest,
+        **rollout.made._asdict(),
+        "changed_devices": [device._asdict() for device in rollout.devices],
+        "more_devices": rollout.more_devices,
+        "rolled_back": back and back._asdict(),
     }
 
 

@@ -25,7 +25,7 @@ from .._boot.last_applied import (
     digest,
     parse_header,
 )
-from .._boot.rollout_backup import PREVIOUS, revertible
+from .._boot.rollout_history import APPLIED, PREVIOUS, Rollout, parse, states
 from .._boot.udev_effects import OVERRIDE as SETS_OVERRIDE
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
@@ -162,8 +162,8 @@ class Findings(NamedTuple):
 
     ``skipped`` are sentences on what was asked for on other boards only. ``lost_entries`` are those
     of the last-applied configuration that match nothing any more. ``driverctl_notes`` are sentences
-    on files of driverctl by which it sets no override. ``rollout`` is the name of the one that can
-    be rolled back.
+    on files of driverctl by which it sets no override. ``rollouts`` are those of the host, newest
+    first, each with its state; None if they cannot be read, and ``rollouts_problem`` is why.
     """
 
     devices: list[Inspection]
@@ -177,7 +177,13 @@ class Findings(NamedTuple):
     lost_entries: Sequence[LostEntry] = ()
     driverctl_notes: Sequence[str] = ()
     policy_digest: str = ""
-    rollout: str | None = None
+    rollouts: Sequence[tuple[Rollout, str]] | None = ()
+    rollouts_problem: str | None = None
+
+    @property
+    def rollout(self) -> str | None:
+        """The name of the rollout that can be rolled back."""
+        return next((past.name for past, state in self.rollouts or () if state == APPLIED), None)
 
 
 def inspect(
@@ -222,16 +228,19 @@ def inspect(
         inspector.lost_entries,
         inspector.driverctl_notes,
         digest(last_applied.entries, last_applied.options),
-        revertible(_backup(host), AppliedList(last_applied.entries, last_applied.options)),
+        *_rollouts(host, AppliedList(last_applied.entries, last_applied.options)),
     )
 
 
-def _backup(host: Host) -> str | None:
-    """Return what a rollout has stored; None if this user may not read it."""
+def _rollouts(
+    host: Host, now: AppliedList
+) -> tuple[Sequence[tuple[Rollout, str]] | None, str | None]:
+    """Return the rollouts with their states, or None and why, as Findings has them."""
     try:
-        return host.files.read_own(PREVIOUS)
-    except PolicyError:
-        return None
+        rollouts = parse(host.files.read_own(PREVIOUS))
+        return list(zip(rollouts, states(rollouts, now))), None
+    except PolicyError as error:
+        return None, str(error)
 
 
 class _Inspector:

@@ -86,6 +86,7 @@ def list_result(outcome: Outcome) -> dict[str, Any]:
         kernel_command_line=[early(driver) for driver in outcome.early],
         policy_digest=outcome.policy_digest,
         rollout=_rollout(outcome),
+        rolled_back=list(outcome.rolled_back),
     )
 
 

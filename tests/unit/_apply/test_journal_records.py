@@ -22,7 +22,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations im
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.transaction import Transaction
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import PREVIOUS
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_history import PREVIOUS
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_writes import StagedFile
@@ -337,7 +337,7 @@ def test_an_option_of_before_that_no_user_could_have_given_is_refused(
 ) -> None:
     board.apply(LIST, reset_required=False, rollout="first")
     kept = json.loads(board.file(PREVIOUS) or "")
-    kept["before"][key] = value
+    kept["rollouts"][0]["before"][key] = value
     if (key, value) == ("vfio_group", "sometimes"):
         return
     board.write_file(PREVIOUS, json.dumps(kept))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,14 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
     RULES,
     WAITS_FOR_BOOT,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import UNFINISHED
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_history import (
     PREVIOUS,
-    UNFINISHED,
+    HistoryUpdate,
+    Rollout,
+    changed_device,
+    parse,
+    to_change,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
@@ -33,6 +39,14 @@ OPTIONS: dict[str, Any] = {"reset_required": False}
 @pytest.fixture
 def board(tmp_path: Path) -> Board:
     return acme_board(tmp_path)
+
+
+def rollouts(board: Board) -> Any:
+    return device_info.inspections(board.inspect(None))["rollouts"]
+
+
+def states(board: Board) -> list[tuple[str, str]]:
+    return [(past["name"], past["state"]) for past in rollouts(board)]
 
 
 def previous(board: Board, rollout: str) -> bool:
@@ -50,7 +64,7 @@ def test_a_rollout_is_put_back_to_the_list_and_the_options_of_before(board: Boar
     assert state_of(board) != before
     assert previous(board, "wide")
     assert state_of(board)[:2] == before[:2]
-    assert board.file(PREVIOUS) is None
+    assert states(board) == [("wide", "rolled_back")]
 
 
 def test_a_host_that_had_nothing_has_nothing_again(board: Board) -> None:
@@ -74,8 +88,7 @@ def test_a_host_that_the_rollout_did_not_reach_is_left_alone(board: Board) -> No
     applied = state_of(board)
     assert not previous(board, "later")
     assert state_of(board) == applied
-    kept = json.loads(board.file(PREVIOUS) or "")
-    assert kept["rollout"] == "earlier"
+    assert states(board) == [("earlier", "applied")]
 
 
 def test_a_host_that_was_right_already_is_left_alone(board: Board) -> None:
@@ -158,35 +171,242 @@ def test_a_rollout_that_another_one_followed_is_not_rolled_back(board: Board) ->
     for name in ("first", "second"):
         with pytest.raises(PolicyError) as refusal:
             previous(board, name)
-        assert f"Rollout {name} " in str(refusal.value)
-        assert (
-            "cannot be rolled back on this host, because rollout third changed the list after it"
-            in str(refusal.value)
+        later = {"first": "rollouts third, second", "second": "rollout third"}[name]
+        assert str(refusal.value) == (
+            f"Rollout {name} cannot be rolled back alone on this host, because the list was "
+            f"changed after it by {later}. Roll back third first, or all of them with "
+            "`rollback_overtaken: true`"
         )
     assert board.everything() == applied
     assert not previous(board, "unknown")
     assert previous(board, "third")
-    assert not previous(board, "second")
+    assert not previous(board, "third")
+    assert previous(board, "second")
 
 
-def test_names_of_overtaken_rollouts_are_kept_up_to_ten_and_not_twice(board: Board) -> None:
+def test_the_last_ten_rollouts_are_kept(board: Board) -> None:
     for number in range(14):
-        board.apply([DMA] if number % 2 else [CRYPTO], rollout=f"r{number % 13}", **OPTIONS)
+        board.apply([DMA] if number % 2 else [CRYPTO], rollout=f"r{number}", **OPTIONS)
         end(board)
-    kept = json.loads(board.file(PREVIOUS) or "")
-    assert kept["rollout"] == "r0"
-    assert kept["overtaken"] == [f"r{number}" for number in range(12, 2, -1)]
+    assert states(board) == [
+        ("r13", "applied"),
+        *((f"r{number}", "overtaken") for number in range(12, 3, -1)),
+    ]
 
 
-def test_a_file_of_an_earlier_version_can_be_rolled_back(board: Board) -> None:
+def roll_out(board: Board, *names: str) -> list[tuple[object, ...]]:
+    """Apply a list for each name, each its own; return the states of the host before each."""
+    before = []
+    for name in names:
+        before.append(state_of(board)[:2])
+        number = int(name[-1])
+        listed = [{"dt_path": f"/soc/{DEVICES[number]}", "policy": "no_autobind"}]
+        assert board.apply(listed, rollout=name, rollout_by="alice@control").is_changed
+        end(board)
+    return before
+
+
+DEVICES = ("crypto@b000000", "crypto@b001000", "dma@b002000", "dma@b003000")
+
+
+def test_a_host_is_rolled_back_two_names_deep_if_that_is_accepted(board: Board) -> None:
+    before = roll_out(board, "r0", "r1", "r2", "r3")
+    asked: dict[str, Any] = {"rollout": "r1", "restores": True, "rollback_overtaken": True}
+    checked = results.list_result(board.check([], **asked))
+    assert checked["rolled_back"] == ["r3", "r2", "r1"]
+    outcome = board.apply([], **asked, rollout_by="bob@control")
+    assert results.list_result(outcome)["rolled_back"] == ["r3", "r2", "r1"]
+    assert results.list_result(outcome)["rollout"] == {"name": "r0", "ended": True}
+    assert state_of(board)[:2] == before[1]
+    assert states(board) == [
+        *((name, "rolled_back") for name in ("r3", "r2", "r1")),
+        ("r0", "applied"),
+    ]
+    assert {past["rolled_back"]["user"] for past in rollouts(board)[:3]} == {"bob@control"}
+    # It can be repeated, and the next one can be rolled back after it.
+    assert not board.apply([], **asked).is_changed
+    assert previous(board, "r0")
+    assert state_of(board)[:2] == before[0]
+
+
+def test_one_is_rolled_back_after_the_other(board: Board) -> None:
+    before = roll_out(board, "r0", "r1", "r2")
+    for name in ("r2", "r1", "r0"):
+        assert previous(board, name)
+        assert state_of(board)[:2] == before.pop()
+    assert board.file(RULES) is None
+
+
+def test_a_rollback_accepts_no_list_that_somebody_applied_last(board: Board) -> None:
+    roll_out(board, "r0", "r1")
+    board.apply([CRYPTO], **OPTIONS)
+    applied = board.everything()
+    with pytest.raises(PolicyError, match="changed after rollout r1 by another run"):
+        board.apply([], rollout="r0", restores=True, rollback_overtaken=True)
+    assert board.everything() == applied
+    assert states(board) == [("r1", "replaced"), ("r0", "overtaken")]
+
+
+def test_a_refusal_names_runs_between_rollouts(board: Board) -> None:
+    roll_out(board, "r0")
+    board.apply([CRYPTO], **OPTIONS)
+    roll_out(board, "r1", "r2")
+    with pytest.raises(PolicyError, match="by rollouts r2, r1 and a run without a rollout"):
+        previous(board, "r0")
+    native = {
+        device: ("acme-crypto" if "crypto" in device else "acme-dma", None)
+        for device in ("b000000.crypto", "b001000.crypto", "b002000.dma", "b003000.dma")
+    }
+    board.apply([], rollout="r0", restores=True, rollback_overtaken=True)
+    assert {device: board.kernel.binding(device) for device in native} == native
+
+
+def test_a_name_means_the_last_rollout_that_had_it(board: Board) -> None:
+    before = roll_out(board, "r0", "r1")
+    (after, again) = roll_out(board, "r2", "r0")
+    assert previous(board, "r0")
+    assert state_of(board)[:2] == again
+    # Repeated, it does not reach the other one of this name.
+    asked: dict[str, Any] = {"rollout": "r0", "restores": True, "rollback_overtaken": True}
+    assert not board.apply([], **asked).is_changed
+    assert previous(board, "r2")
+    assert state_of(board)[:2] == after
+    assert previous(board, "r1")
+    assert state_of(board)[:2] == before[1]
+
+
+def test_a_rollout_may_begin_again_after_it_was_rolled_back(board: Board) -> None:
+    (_first, before) = roll_out(board, "r0", "r1")
+    previous(board, "r1")
+    roll_out(board, "r1")
+    assert states(board) == [("r1", "applied"), ("r1", "rolled_back"), ("r0", "overtaken")]
+    assert previous(board, "r1")
+    assert state_of(board)[:2] == before
+
+
+def test_what_was_rolled_back_is_forgotten_before_a_way_back(board: Board) -> None:
+    before = roll_out(board, "r0", "r1")
+    for _time in range(12):
+        roll_out(board, "r2")
+        previous(board, "r2")
+    assert len(rollouts(board)) == 10
+    assert states(board)[-2:] == [("r1", "applied"), ("r0", "overtaken")]
+    board.apply([], rollout="r0", restores=True, rollback_overtaken=True)
+    assert state_of(board)[:2] == before[0]
+
+
+def test_a_record_has_time_user_digest_and_devices(board: Board) -> None:
+    board.apply([CRYPTO], rollout="wide", rollout_by="al\x1b[2Jice @control" + "x" * 99, **OPTIONS)
+    (past,) = rollouts(board)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", past["time"])
+    assert past["user"] == ("al__2Jice_@control" + "x" * 99)[:64]
+    assert past["digest"] == device_info.inspections(board.inspect(None))["policy_digest"]
+    crypto = "/soc/crypto@b000000"
+    assert past["changed_devices"] == [
+        {"device": crypto, "before": "acme-crypto", "after": "vfio-platform"}
+    ]
+    assert (past["more_devices"], past["rolled_back"]) == (0, None)
+    # Continued, it is the same rollout, with what it changed in all of its runs.
+    board.apply([DMA], rollout="wide", **OPTIONS)
+    (past,) = rollouts(board)
+    assert {(device["device"], device["after"]) for device in past["changed_devices"]} >= {
+        (crypto, "acme-crypto"),
+        ("/soc/dma@b002000", None),
+    }
+    assert {device["before"] for device in past["changed_devices"]} == {"acme-crypto", "acme-dma"}
+    assert past["user"] is None
+
+
+def test_many_changed_devices_are_counted() -> None:
+    devices = [changed_device(f"/d{number}\n" + "x" * 999, "a", None) for number in range(25)]
+    update = HistoryUpdate(None, [Rollout("r0", {"devices": []}, {"devices": []})], adds=True)
+    (past,) = parse(to_change(update, devices).after)
+    assert (len(past.devices), past.more_devices) == (20, 5)
+    assert past.devices[0].device.startswith("/d0\\n" + "x" * 100)
+
+
+def earlier_version(board: Board, **more: Any) -> None:
+    """Store the last rollout as the version did that stored one only."""
+    (last, *_others) = json.loads(board.file(PREVIOUS) or "")["rollouts"]
+    kept = {name: last[name] for name in ("rollout", "before", "after")}
+    board.write_file(PREVIOUS, json.dumps({**kept, **more}, indent=1) + "\n")
+
+
+@pytest.mark.parametrize("more", [{}, {"overtaken": []}])
+def test_a_file_of_an_earlier_version_can_be_rolled_back(board: Board, more: Any) -> None:
     board.apply([CRYPTO], **OPTIONS)
     before = board.kernel.bindings()
     board.apply([DMA], rollout="first", **OPTIONS)
-    kept = json.loads(board.file(PREVIOUS) or "")
-    del kept["overtaken"]
-    board.write_file(PREVIOUS, json.dumps(kept))
+    digest = rollouts(board)[0]["digest"]
+    earlier_version(board, **more)
+    (past,) = rollouts(board)
+    assert (past["state"], past["digest"], past["time"]) == ("applied", digest, None)
     assert previous(board, "first")
     assert board.kernel.bindings() == before
+
+
+def test_a_file_of_an_earlier_version_is_continued(board: Board) -> None:
+    (before,) = roll_out(board, "r1")
+    overtaken = [f"o{number}" for number in range(10)]
+    earlier_version(board, overtaken=overtaken)
+    roll_out(board, "r2")
+    assert states(board) == [
+        ("r2", "applied"),
+        *((name, "overtaken") for name in ["r1", *overtaken[:8]]),
+    ]
+    with pytest.raises(PolicyError, match=r"Rollout o0 .* stored only the list before"):
+        board.apply([], rollout="o0", restores=True, rollback_overtaken=True)
+    board.apply([], rollout="r1", restores=True, rollback_overtaken=True)
+    assert state_of(board)[:2] == before
+
+
+def test_a_file_of_a_later_version_is_refused_and_kept(board: Board) -> None:
+    roll_out(board, "r0")
+    content = json.dumps({"format": 3, "states": {}})
+    board.write_file(PREVIOUS, content)
+    for asked in ({"rollout": "r0", "restores": True}, {"rollout": "r1"}):
+        with pytest.raises(PolicyError, match="which a later version of this collection wrote"):
+            board.apply([], **asked)
+    assert board.file(PREVIOUS) == content
+    findings = board.inspect(None)
+    assert device_info.inspections(findings)["rollouts"] is None
+    assert any("has format 3" in sentence for sentence in device_info.unknown(findings))
+    # A run that needs nothing of it works.
+    assert not board.apply(
+        [{"dt_path": "/soc/crypto@b000000", "policy": "no_autobind"}], rollout="r2"
+    ).is_changed
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"format": 2, "rollouts": None},
+        {"format": True, "rollouts": []},
+        {"format": "2", "rollouts": []},
+        {"format": 0, "rollouts": []},
+        {"format": 2, "rollouts": [{}] * 11},
+        {"format": 2, "rollouts": [{"rollout": "x" * (1 << 20)}]},
+    ],
+    ids=lambda damaged: str(damaged)[:40],
+)
+def test_a_damaged_history_is_neither_used_nor_replaced(board: Board, damaged: Any) -> None:
+    roll_out(board, "r0")
+    board.write_file(PREVIOUS, json.dumps(damaged))
+    for asked in ({"rollout": "r0", "restores": True}, {"rollout": "r1"}):
+        with pytest.raises(PolicyError, match="cannot be parsed") as refusal:
+            board.apply([], **asked)
+        assert len(str(refusal.value)) < 500
+    assert board.file(PREVIOUS) == json.dumps(damaged)
+
+
+def test_an_old_list_that_is_damaged_is_reported_before_it_is_needed(board: Board) -> None:
+    roll_out(board, "r0", "r1")
+    kept = json.loads(board.file(PREVIOUS) or "")
+    kept["rollouts"][1]["before"] = {"devices": [{"dt_path": "/x", "policy": "x" * 5000}]}
+    board.write_file(PREVIOUS, json.dumps(kept))
+    with pytest.raises(PolicyError, match="cannot be parsed"):
+        board.apply([], rollout="r2")
+    assert previous(board, "r1")
 
 
 def test_a_rollout_that_has_not_ended_is_in_the_way_of_another(board: Board) -> None:
@@ -261,8 +481,8 @@ def test_the_result_names_the_rollout_and_whether_it_has_ended(board: Board) -> 
     assert status(rollout="first-of-others", restores=True) is None
     assert device_info.inspections(board.inspect(None))["rollout"] is None
     board.apply([DMA])
-    assert status(rollout="second", restores=True) is None
-    assert device_info.inspections(board.inspect(None))["rollout"] is None
+    assert status(rollout="second", restores=True) == {"name": "first", "ended": True}
+    assert device_info.inspections(board.inspect(None))["rollout"] == "first"
 
 
 def digests(board: Board, entries: Any, **options: Any) -> tuple[str, str]:

@@ -146,7 +146,7 @@ def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     told_of = device_info.inspections(board.inspect(None))
     assert set(told_of) == {
         *("board", "boot_files", "devices", "driverctl_notes", "kernels", "lost_entries"),
-        *("policy_digest", "policy_list", "reboot_required", "rollout"),
+        *("policy_digest", "policy_list", "reboot_required", "rollout", "rollouts"),
         *("skipped_entries", "vfio_support"),
     }
     devices = {device["name"]: device for device in told_of["devices"]}

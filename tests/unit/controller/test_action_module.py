@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,10 @@ import yaml
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action.normal import ActionModule as NormalAction
 
-from ansible_collections.armfleet.vfio.plugins.action.host_policy import ActionModule
+from ansible_collections.armfleet.vfio.plugins.action.host_policy import (
+    ActionModule,
+    user_of_run,
+)
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _action_module
 
 ROOT = Path(__file__).parents[3]
@@ -38,7 +42,7 @@ TOO_OLD = {
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Any:
     guard = object.__new__(ActionModule)
-    guard._task = SimpleNamespace(action="armfleet.vfio.host_policy")
+    guard._task = SimpleNamespace(action="armfleet.vfio.host_policy", args={})
 
     def run_with(result: dict[str, Any]) -> dict[str, Any]:
         monkeypatch.setattr(NormalAction, "run", lambda *_arguments: dict(result))
@@ -65,6 +69,40 @@ def test_a_python_that_cannot_read_the_payload_is_said_to_be_too_old(run: Any) -
 )
 def test_every_other_result_is_passed_on(run: Any, result: dict[str, Any]) -> None:
     assert run(result) == result
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "user"),
+    [
+        ({}, {}, None),
+        ({"rollout": None}, {}, None),
+        ({"rollout": "r1"}, {}, "alice@control"),
+        ({"rollout": "r1", "rollout_by": ""}, {"awx_user_name": ""}, "alice@control"),
+        ({"rollout": "r1"}, {"awx_user_name": "bob"}, "bob"),
+        ({"rollout": "r1"}, {"tower_user_name": "bob", "awx_user_name": ["x"]}, "bob"),
+        ({"rollout": "r1", "rollout_by": "carol"}, {"awx_user_name": "bob"}, "carol"),
+    ],
+)
+def test_a_rollout_has_a_user(
+    monkeypatch: pytest.MonkeyPatch, given: Any, variables: Any, user: str | None
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "control")
+    monkeypatch.setenv("SUDO_USER", "alice")
+    monkeypatch.setattr(NormalAction, "run", lambda *_arguments: {})
+    action = object.__new__(ActionModule)
+    action._task = SimpleNamespace(action="armfleet.vfio.host_policy", args=dict(given))
+    action.run(task_vars=variables)
+    assert action._task.args.get("rollout_by") == user
+
+
+def test_a_container_without_users_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000")
+
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    monkeypatch.setattr("getpass.getuser", fail)
+    monkeypatch.setattr("socket.gethostname", lambda: "pod")
+    assert user_of_run({}) == f"{os.getuid()}@pod"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -111,7 +149,9 @@ def test_what_a_host_wrote_before_an_error_is_printable(
         raise kind("failed to transfer file: \x1b[31m")
 
     monkeypatch.setattr(NormalAction, "run", fail)
+    action = object.__new__(ActionModule)
+    action._task = SimpleNamespace(action="armfleet.vfio.host_policy", args={})
     with pytest.raises(AnsibleError) as raised:
-        object.__new__(ActionModule).run()
+        action.run()
     assert raised.type is kind
     assert str(raised.value) == "failed to transfer file: \\x1b[31m"

@@ -34,6 +34,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.modprobe_d imp
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_backup import (
     RolloutStatus,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_history import (
+    APPLIED,
+    ChangedDevice,
+    Rollout,
+    Stamp,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.builtin_drivers import (
     EarlyBinding,
 )
@@ -91,6 +97,13 @@ OUTCOME = Outcome(
     [FileChange(last_applied.RULES, None, "# rules")],
     early=[EarlyBinding(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", [])],
     rollout=RolloutStatus("crypto-v3", has_ended=False),
+)
+PAST = Rollout(
+    "crypto-v3",
+    None,
+    None,
+    devices=[ChangedDevice("/soc/x", None, None)],
+    rolled_back=Stamp(),
 )
 ENTRY = Entry(Selector("name", DEVICE.name), Policy(VFIO))
 ON_VFIO = Binding("vfio-platform", "vfio-platform")
@@ -305,6 +318,7 @@ def test_what_device_info_returns_is_described() -> None:
         kernels=[Kernel("6.12", is_running=True, is_new=False, missing=[])],
         vfio_support=VFIO_SUPPORT,
         lost_entries=[LostEntry(ENTRY, ["/soc/x"], [], "it matches nothing")],
+        rollouts=[(PAST, APPLIED)],
     )
     returned = device_info.inspections(findings)
     # The summary is added on the control node.

@@ -198,5 +198,5 @@ def test_no_other_variable_has_a_warning(variables: dict[str, Any]) -> None:
 
 
 def test_every_option_is_one_of_which_it_is_decided() -> None:
-    undecided = {"devices", "rollout", "timeout"}
+    undecided = {"devices", "rollout", "rollout_by", "timeout"}
     assert set(_passthrough_role._VALUES) | undecided == set(DEFAULTS)

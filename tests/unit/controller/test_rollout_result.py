@@ -374,3 +374,20 @@ def test_what_was_reported_is_no_interruption() -> None:
     hostvars["a"]["rollout_is_reported"] = True
     assert report(list(hostvars), hostvars) == []
     assert report(["x"], {"x": {}}) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "end"),
+    [
+        (["r1"], "in sync: one device."),
+        (["r3", "r2", "r1"], "in sync: one device. Rolled back with it: r3, r2."),
+        ([], "in sync: one device."),
+    ],
+)
+def test_a_host_names_the_rollouts_that_were_rolled_back_with_the_one_that_was_named(
+    names: list[str], end: str
+) -> None:
+    applied = {"changed": True, "rolled_back": names}
+    row = result_of(applied, info(device("a")), None, "It did not change it.")
+    assert row[1].endswith(end)
+    assert "with it" not in result_of({"failed": True, "msg": "no", "rolled_back": names})[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone, tzinfo
@@ -129,6 +130,7 @@ def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
         yield from noiommu_results(board, module)
         other = [{"dt_path": DMA, "policy": "no_autobind"}]
         yield call(board, module, other, rollout="crypto-v3")
+        yield rolled_back(root / "rolled-back")
     elif module == "vfio_binding":
         yield call(board, module, [{"dt_path": CRYPTO}, SKIPPED], reset_required=False)
         yield from noiommu_results(board, module)
@@ -144,10 +146,33 @@ def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
         yield result(Rebuilt(tool.name, command, [image]))
     else:
         yield from inspections(board)
+        yield rolled_out(root / "rolled-out")
         yield drifting(root / "drifting")
         yield upgraded(root / "upgraded")
         armada = ("marvell,armada8040-mcbin", "marvell,armada8040")
         yield information(sample_board(root / "armada", armada))
+
+
+def rolled_out(root: Path) -> dict[str, Any]:
+    """Return what device_info returns after a rollout, with the time of the samples."""
+    board = sample_board(root)
+    listed = [{"dt_path": CRYPTO, "policy": "vfio"}]
+    options = {"rollout": "crypto-v3", "rollout_by": "alice@control", "reset_required": False}
+    now = time.strptime("2026-11-29T06:12:55Z", "%Y-%m-%dT%H:%M:%SZ")
+    with mock.patch("time.gmtime", return_value=now):
+        call(board, "host_policy", listed, **options)
+    return information(board)
+
+
+def rolled_back(root: Path) -> dict[str, Any]:
+    """Return what a rollback of two rollouts returns."""
+    board = sample_board(root)
+    for path, rollout in ((SERIAL, "crypto-v2"), (DMA, "crypto-v3")):
+        call(board, "host_policy", [{"dt_path": path, "policy": "no_autobind"}], rollout=rollout)
+        call(board, "host_policy", [], state="finished", rollout=rollout)
+    back = {"state": "previous", "rollout": "crypto-v2", "rollback_overtaken": True}
+    result: dict[str, Any] = call(board, "host_policy", [], **back)
+    return result
 
 
 def noiommu_results(board: Board, module: str) -> Iterator[dict[str, Any]]:
