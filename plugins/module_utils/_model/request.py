@@ -20,6 +20,8 @@ class Request(NamedTuple):
     ``takes_over`` replaces what driverctl has stored of the same devices. Of a ``rollout`` it is
     kept what there was before; one that ``restores`` brings that back in place of ``entries``, and
     one that ``ends`` only notes that the rollout has ended.
+    With a ``plan``, a digest, it makes the changes of that plan or none.
+
     ``problems`` is what is wrong with it already, so that it can only be refused; ``positions`` are
     those of ``entries`` in the user's list, empty where that has no others.
     """
@@ -36,6 +38,7 @@ class Request(NamedTuple):
     rollout: str | None = None
     restores: bool = False
     ends: bool = False
+    plan: str | None = None
     problems: Sequence[tuple[int | None, str]] = ()
     positions: Sequence[int] = ()
 
