@@ -482,11 +482,12 @@ policy_digest:
 plan_digest:
   description: >-
     Digest of the changes that were made, or in check mode would be made, and of the state from
-    which they start, for O(plan). Null if O(state=finished), and if O(state=previous) leaves the
-    host unchanged.
+    which they start, for O(plan). It has no dot if there are none. Null if
+    O(state=finished), and if O(state=previous) leaves the host unchanged.
   returned: success
   type: str
-  sample: 80f0de075efff840fd15dd1e02222080
+  sample: "80f0de075efff840fd15dd1e02222080.6eed90c9143d948db22d3c94fa16b719.\
+    eb59198929420854a52fe27753d0c033.704066f3c620c3dd5d8fd144b186b29a"
 rollout:
   description: >-
     Rollout that can be rolled back on this host after the run; null if there is none, or without

@@ -35,7 +35,9 @@ def moved(board: Board, plan: str, entries: list[dict[str, Any]], **settings: An
     before = board.everything()
     board.kernel.writes.clear()
     for run in (board.check, board.apply):
-        with pytest.raises(PolicyError, match="when the plan was made") as caught:
+        with pytest.raises(
+            PolicyError, match="This host is not as it was when the plan was made"
+        ) as caught:
             run(entries, **{**SETTINGS, **settings}, plan=plan)
     assert not board.kernel.writes
     assert board.everything() == before
@@ -109,7 +111,9 @@ def test_no_plan_includes_the_roll_back_of_an_interrupted_run(board: Board) -> N
     with board.run_lock().acquire():
         board.journal().begin([], 0)
     for run in (board.check, board.apply):
-        with pytest.raises(PolicyError, match="must be rolled back first"):
+        with pytest.raises(
+            PolicyError, match="A run was interrupted on this host and must be rolled back first"
+        ):
             run(LIST, **SETTINGS, plan=plan)
     assert board.run_lock().has_journal()
 
@@ -126,7 +130,9 @@ def request(**options: Any) -> Any:
 )
 def test_what_is_no_digest_of_a_plan_is_refused(plan: str) -> None:
     problems = request(plan=plan).problems
-    assert [text for _, text in problems if "`plan` must be the `plan_digest`" in text]
+    assert [
+        text for _, text in problems if "that a run in check mode returned on this host" in text
+    ]
 
 
 @pytest.mark.parametrize("plan", ["a" * 32, ".".join(["0" * 32] * 4)])

@@ -20,6 +20,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils import (
     _rollout_result,
 )
 
+ROOT = Path(__file__).parents[3]
 LIST = "a" * 32
 DIGEST = ".".join([LIST, *["b" * 32] * 3])
 RULES = "/etc/udev/rules.d/70-armfleet-vfio.rules"
@@ -104,6 +105,12 @@ def test_like_hosts_are_one_paragraph() -> None:
         "Plan: 48 hosts to change. Nothing was changed.",
     ]
     assert made["failed"] == []
+
+
+def test_the_guide_shows_what_the_playbook_prints() -> None:
+    refused = {"failed": True, "msg": "/soc/sata@e0300000 is in use: disk on sda"}
+    results = {**{f"board-{number}": answer() for number in range(1, 49)}, "board-49": refused}
+    assert "\n".join(of(results)["lines"]) + "\n```" in (ROOT / "docs/fleet.md").read_text()
 
 
 def test_each_outcome_is_counted_and_has_its_reason() -> None:
@@ -195,10 +202,10 @@ def test_a_plan_of_another_fleet_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        ("format", 2, "has another format"),
+        ("format", 2, "has another format than this version of the collection"),
         ("format", None, "has another format"),
         ("kind", "drift", "is no plan"),
-        ("checksum", "0", "was edited or is damaged"),
+        ("checksum", "0", "was edited or is damaged. Make a new plan"),
         ("hosts", {}, "was edited or is damaged"),
         ("rollout", "another", "was edited or is damaged"),
         ("made_at", "2027", "was edited or is damaged"),
