@@ -72,7 +72,7 @@ _value:
     outcome:
       description: >-
         V(changed) or V(unchanged) if the devices of its list are in sync, otherwise V(failed) or
-        V(unreachable).
+        V(unreachable). In check mode V(would change) instead of V(changed).
       returned: always
       type: str
       sample: failed

@@ -80,6 +80,15 @@ options:
       - Ignored unless O(state=previous).
     type: bool
     default: false
+  plan:
+    description:
+      - RV(plan_digest) that a run in check mode returned on this host with the same list. The run
+        makes exactly the changes of that run.
+      - If the list, its options, a device, a module or a boot file would be changed in another way
+        than then, or an earlier run was interrupted since, the run fails before the first write.
+        A host that is in sync with the same list already is left unchanged.
+      - Requires O(state=present) or O(state=absent).
+    type: str
   runtime:
     description:
       - Whether to change the running system.
@@ -227,6 +236,21 @@ EXAMPLES = r"""
     state: previous
     rollout: crypto-v1
     rollback_overtaken: true
+
+- name: Find what a list would change
+  armfleet.vfio.host_policy:
+    devices:
+      - compatible: acme,crypto-v3
+        policy: vfio
+  check_mode: true
+  register: planned
+
+- name: Apply exactly that, or fail if the host has changed since
+  armfleet.vfio.host_policy:
+    devices:
+      - compatible: acme,crypto-v3
+        policy: vfio
+    plan: "{{ planned.plan_digest }}"
 
 - name: Release all devices
   armfleet.vfio.host_policy:
@@ -479,6 +503,15 @@ policy_digest:
   returned: success
   type: str
   sample: 80f0de075efff840fd15dd1e022220806aafcd3c2e2c40d70c690819443ec386
+plan_digest:
+  description: >-
+    Digest of the changes that were made, or in check mode would be made, and of the state from
+    which they start, for O(plan). It has no dot if there are none. Null if
+    O(state=finished), and if O(state=previous) leaves the host unchanged.
+  returned: success
+  type: str
+  sample: "80f0de075efff840fd15dd1e02222080.6eed90c9143d948db22d3c94fa16b719.\
+    eb59198929420854a52fe27753d0c033.704066f3c620c3dd5d8fd144b186b29a"
 rollout:
   description: >-
     Rollout that can be rolled back on this host after the run; null if there is none, or without
@@ -569,6 +602,7 @@ SPEC: dict[str, Any] = {
         "rollout": {"type": "str"},
         "rollout_by": {"type": "str"},
         "rollback_overtaken": {"type": "bool", "default": False},
+        "plan": {"type": "str"},
         "runtime": {"type": "bool", "default": True},
         "persistent": {"type": "bool", "default": True},
         "vfio_group": {"type": "str"},
@@ -623,6 +657,8 @@ def to_request(params: Mapping[str, Any]) -> Request:
             "files, so the rollout could not be rolled back. Run the playbook "
             "armfleet.vfio.migrate_driverctl first"
         )
+    if params["plan"] is not None:
+        _check_plan(params, problems)
     good = good_entries(params["devices"] if is_present else [], problems)
     access = None
     with problems.collecting():
@@ -647,9 +683,24 @@ def to_request(params: Mapping[str, Any]) -> Request:
         rollback_overtaken=params["rollback_overtaken"],
         restores=params["state"] == "previous",
         ends=params["state"] == "finished",
+        plan=params["plan"],
         problems=problems.by_position,
         positions=list(good),
     )
+
+
+def _check_plan(params: Mapping[str, Any], problems: Problems) -> None:
+    from ansible_collections.armfleet.vfio.plugins.module_utils._apply.plan_digest import (  # noqa: PLC0415
+        is_plan_digest,
+    )
+
+    if params["state"] not in ("present", "absent"):
+        problems.add("`plan` requires `state: present` or `state: absent`. Omit `plan`")
+    if not is_plan_digest(params["plan"]):
+        problems.add(
+            "`plan` must be the `plan_digest` that a run in check mode returned on this host. Make "
+            "a new plan"
+        )
 
 
 def to_result(outcome: Outcome) -> dict[str, Any]:

@@ -326,6 +326,7 @@ SHAPES: dict[str, Mapping[str, Shape]] = {
         "not_checked": _TEXTS,
         "kernel_command_line": ListOf(Record(_EARLY)),
         "policy_digest": _TEXT,
+        "plan_digest": _MAYBE,
         "rollout": Nullable(Record({"name": _TEXT, "ended": _FLAG})),
         "rolled_back": _TEXTS,
     },

@@ -35,7 +35,14 @@ DEFAULTS: dict[str, Any] = {
     "vfio_mode": None,
 }
 # What the playbooks read or set, and what the role registers.
-_OTHERS = ("passthrough_hosts", "passthrough_rollout_name", "passthrough_applied")
+_OTHERS = (
+    "passthrough_hosts",
+    "passthrough_is_planning",
+    "passthrough_plan",
+    "passthrough_planned",
+    "passthrough_rollout_name",
+    "passthrough_applied",
+)
 _OPTIONS = "|".join(DEFAULTS)
 _MARKED = re.compile("`(?=(?:%s)\\b)" % _OPTIONS)
 # AnsibleModule's own sentences; the role's own specification answers for all others of them.

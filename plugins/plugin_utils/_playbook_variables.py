@@ -247,6 +247,25 @@ REQUIREMENTS = {
         meaning=_seconds,
         may_be_empty=True,
     ),
+    "passthrough_plan": Requirement(
+        lambda value: _is_text(value) and _absolute(value).is_file(),
+        "the path of a plan file on the control node, as armfleet.vfio.plan writes it",
+        None,
+        may_be_empty=True,
+    ),
+    "plan_file": Requirement(
+        _is_new_file,
+        "the path of a file in a directory that exists on the control node",
+        None,
+        may_be_empty=True,
+    ),
+    "plan_boot_files": Requirement(
+        lambda value: isinstance(value, bool),
+        "true or false",
+        default=False,
+        meaning=_flag,
+        may_be_empty=True,
+    ),
     "drift_file": Requirement(
         _is_new_file,
         "the path of a file in a directory that exists on the control node",

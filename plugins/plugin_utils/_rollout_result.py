@@ -22,11 +22,12 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns impo
 
 NOT_STARTED = "not started"
 CHANGED = "changed"
+WOULD_CHANGE = "would change"
 UNCHANGED = "unchanged"
 FAILED = "failed"
 
 # What stops a rollout comes first.
-OUTCOMES = (FAILED, UNREACHABLE, CHANGED, UNCHANGED, NOT_STARTED)
+OUTCOMES = (FAILED, UNREACHABLE, CHANGED, WOULD_CHANGE, UNCHANGED, NOT_STARTED)
 
 _FAILURES = (FAILED, UNREACHABLE)
 
@@ -145,7 +146,7 @@ def summary(
     """
     failed = [row["host"] for row in rows if row["outcome"] in _FAILURES]
     nothing = texts.get("nothing") if is_over else None
-    if any(row["outcome"] == CHANGED for row in rows):
+    if any(row["outcome"] in (CHANGED, WOULD_CHANGE) for row in rows):
         nothing = None
     problem = _DECLINED if is_declined else None if failed else nothing
     stops = is_over or is_declined or len(failed) > int(texts["limit"])
@@ -275,9 +276,24 @@ def _outcome(
     if unchanged and done == UNCHANGED:
         return UNCHANGED, one_line(unchanged)
     if checked is None:
-        return done, "Not verified: check mode changes nothing."
+        return _in_check_mode(applied)
     other = _other_list(applied, checked)
     return (FAILED, other) if other else _verified(host_state(host, checked), done)
+
+
+def _in_check_mode(applied: Mapping[str, Any]) -> tuple[str, str]:
+    if not applied.get("changed"):
+        return UNCHANGED, "Its list changes nothing."
+    devices = applied.get("devices")
+    changed = [
+        device
+        for device in (devices if isinstance(devices, list) else [])
+        if isinstance(device, Mapping) and device.get("changed") is True
+    ]
+    if not changed:
+        return WOULD_CHANGE, "No device would change. Nothing was changed."
+    number = "One device" if len(changed) == 1 else "%d devices" % len(changed)
+    return WOULD_CHANGE, "%s would change. Nothing was changed." % number
 
 
 def _verified(state: HostState, done: str) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from .._system.host import Host
 from . import symlinks
 from .desired_state import ListKept, find_desired
 from .kept_settings import reset_kept
+from .plan_digest import check_planned, plan_digest
 from .planner import Plan, make_plan
 from .run_lock import RunLock
 
@@ -71,6 +72,8 @@ class Outcome(NamedTuple):
     policy_digest: str | None = None
     rollout: RolloutStatus | None = None
     rolled_back: Sequence[str] = ()
+    # The digest of what it did or would do.
+    plan_digest: str | None = None
 
     @property
     def is_changed(self) -> bool:
@@ -91,9 +94,11 @@ def reconcile(
     """
     # Nobody but root can change anything, or use the lock.
     if check_mode or os.geteuid() != 0:
+        _refuse_interrupted(lock, request)
         outcome = _reconcile(host, usage, lock, request, check_mode)
         return outcome._replace(interrupted=_announce(lock))
     with lock.acquire():
+        _refuse_interrupted(lock, request)
         interrupted = _recover(host, usage, lock, request)
         try:
             outcome = _reconcile(host, usage, lock, request, check_mode)
@@ -115,6 +120,7 @@ def _reconcile(
         plan = make_plan(host, desired)
     if not plan.may_be_refused:
         problems.end()
+        _check_planned(plan)
         return _outcome(host, plan)
     # The boundary: a run that finds nothing to do, as nearly all do, loads nothing of this.
     from . import (  # noqa: PLC0415
@@ -126,6 +132,7 @@ def _reconcile(
     with problems.ending():
         plan = preflight.check(host, usage, lock, plan, problems)
         problems.end()
+    _check_planned(plan)
     early = preflight.find_early_bindings(host, plan)
     after: dict[Identity, State] = {}
     logged: Sequence[str] = ()
@@ -165,6 +172,22 @@ def _announce(lock: RunLock) -> list[str]:
     return announce(lock.journal)
 
 
+def _refuse_interrupted(lock: RunLock, request: Request) -> None:
+    """Raise PolicyError for a plan that was made before an interrupted run is rolled back."""
+    if request.plan is not None and os.geteuid() == 0 and lock.has_journal():
+        raise PolicyError(
+            "A run was interrupted on this host and must be rolled back first, which no plan can "
+            "include. Apply the list without a plan, or make a new plan after that"
+        )
+
+
+def _check_planned(plan: Plan) -> None:
+    """Raise PolicyError if the plan is not the one that the request names."""
+    planned = plan.request.plan
+    if planned is not None:
+        check_planned(planned, plan_digest(plan, _policy_digest(plan)))
+
+
 def _recover(host: Host, usage: Usage, lock: RunLock, request: Request) -> list[str]:
     if not lock.has_journal():
         return []
@@ -200,6 +223,7 @@ def _outcome(
 ) -> Outcome:
     """Return the outcome of a plan; ``after`` are the verified states if it was applied."""
     request, changes = plan.request, plan.boot_files
+    policy_digest = _policy_digest(plan)
     return Outcome(
         [
             _device_outcome(device_plan, after.get(device_plan.device))
@@ -216,9 +240,10 @@ def _outcome(
         unsafe_kept=plan.unsafe_kept,
         reset_kept=reset_kept(host, request, plan.desired.last_applied),
         not_checked=_not_checked(host, request),
-        policy_digest=_policy_digest(plan),
+        policy_digest=policy_digest,
         rollout=plan.desired.rollout,
         rolled_back=plan.desired.rolled_back,
+        plan_digest=plan_digest(plan, policy_digest),
     )
 
 

@@ -21,6 +21,8 @@ class Request(NamedTuple):
     kept what there was before and who asked for it (``rollout_by``); one that ``restores`` brings
     that back in place of ``entries``, from before later rollouts as well with
     ``rollback_overtaken``, and one that ``ends`` only notes that the rollout has ended.
+    With a ``plan``, a digest, it makes the changes of that plan or none.
+
     ``problems`` is what is wrong with it already, so that it can only be refused; ``positions`` are
     those of ``entries`` in the user's list, empty where that has no others.
     """
@@ -39,6 +41,7 @@ class Request(NamedTuple):
     restores: bool = False
     rollback_overtaken: bool = False
     ends: bool = False
+    plan: str | None = None
     problems: Sequence[tuple[int | None, str]] = ()
     positions: Sequence[int] = ()
 

@@ -85,6 +85,7 @@ def list_result(outcome: Outcome) -> dict[str, Any]:
         not_checked=list(outcome.not_checked),
         kernel_command_line=[early(driver) for driver in outcome.early],
         policy_digest=outcome.policy_digest,
+        plan_digest=outcome.plan_digest,
         rollout=_rollout(outcome),
         rolled_back=list(outcome.rolled_back),
     )

@@ -63,4 +63,4 @@ def test_what_runs_on_the_control_node_never_becomes_root_there(path: Path) -> N
 
 def test_there_are_such_tasks() -> None:
     names = {path.name for path in FILES if on_control_node(path)}
-    assert names == {"drift.yml", "main.yml"}
+    assert names == {"drift.yml", "main.yml", "plan.yml"}

@@ -252,13 +252,14 @@ def test_the_role_has_the_policy_list_of_the_module() -> None:
 
 def test_the_role_has_the_options_of_the_module() -> None:
     options = spec("host_policy")["argument_spec"]
-    shared = sorted(set(options) - {"devices"})
+    # The rollout of a plan gives it.
+    shared = sorted(set(options) - {"devices", "plan"})
     assert [described(ROLE_OPTIONS["passthrough_" + name]) for name in shared] == [
         described(options[name]) for name in shared
     ]
     tasks = yaml.safe_load((ROOT / "roles/passthrough/tasks/main.yml").read_text())
     (passed,) = [options for module, options in calls(tasks) if module == "host_policy"]
-    assert sorted(passed) == sorted([*shared, "devices"])
+    assert sorted(passed) == sorted([*shared, "devices", "plan"])
 
 
 def test_selectors_are_described_alike_with_and_without_a_policy() -> None:

@@ -45,7 +45,9 @@ def messages(path: Path) -> Iterator[str]:
 
 
 def test_the_options_and_their_defaults_are_those_of_the_module() -> None:
-    options = spec("host_policy")["argument_spec"]
+    options = dict(spec("host_policy")["argument_spec"])
+    # The rollout of a plan gives it.
+    del options["plan"]
     assert {name: option.get("default") for name, option in options.items()} == DEFAULTS
 
 
