@@ -10,8 +10,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import STATES, one_line
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
+    DRIFT,
+    STATES,
+    one_line,
+)
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._inventory_list import OUTDATED
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._text_table import wrapped_lines
+
+_ORDER = tuple(
+    name for state in STATES for name in ((state, OUTDATED) if state == DRIFT else (state,))
+)
 
 # More hosts than these are one row if state and message are the same.
 _MOST_ALIKE = 5
@@ -22,7 +31,7 @@ def lines(
     states: Sequence[Mapping[str, Any]], failed: Sequence[str], retry_file: str | None
 ) -> list[str]:
     """Return the table of the hosts, the most urgent first, their totals, and those that fail."""
-    ordered = sorted(states, key=lambda state: STATES.index(state["state"]))
+    ordered = sorted(states, key=lambda state: _ORDER.index(state["state"]))
     return [
         *_table(ordered),
         "",
@@ -54,7 +63,7 @@ def _details(state: Mapping[str, Any]) -> str:
 
 def _totals(states: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(state["state"] for state in states)
-    totals = ["%d %s" % (counts[name], name) for name in STATES if counts[name]]
+    totals = ["%d %s" % (counts[name], name) for name in _ORDER if counts[name]]
     hosts = "One host" if len(states) == 1 else "%d hosts" % len(states)
     return "%s: %s." % (hosts, ", ".join(totals).replace("_", " "))
 

@@ -290,6 +290,13 @@ REQUIREMENTS = {
         "the path of a file in a directory that exists on the control node",
         "drift.jsonl",
     ),
+    "drift_fail_outdated": Requirement(
+        lambda value: isinstance(value, bool),
+        "true or false",
+        default=False,
+        meaning=_flag,
+        may_be_empty=True,
+    ),
     "drift_results": Requirement(
         _are_result_files,
         "the path of a file that ends in .json or .xml, in a directory that exists on the control "

@@ -172,6 +172,20 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
         assert states(tmp_path) == {"a": "in_sync", "b": "in_sync", "c": "in_sync"}
         assert summary(clean)[-1] == "3 hosts: 3 in sync."
         assert not retry.exists()
+        given = {**asked, "passthrough_devices": FIRST}
+        outdated = play(boards.inventory, "armfleet.vfio.drift", variables=given)
+        assert outdated.code == 0, outdated.output
+        assert summary(outdated)[-1] == "3 hosts: 3 outdated."
+        gated = {**given, "passthrough_hosts": "a", "drift_fail_outdated": True}
+        assert play(boards.inventory, "armfleet.vfio.drift", variables=gated).code == 2
+        assert states(tmp_path) == {"a": "outdated"}
+        same = {**asked, "passthrough_devices": LIST}
+        again = play(boards.inventory, "armfleet.vfio.drift", variables=same)
+        assert summary(again)[-1] == "3 hosts: 3 in sync."
+        odd = {**asked, "passthrough_devices": "{{ nowhere }}"}
+        unknown = play(boards.inventory, "armfleet.vfio.drift", variables=odd)
+        assert unknown.code == 0, unknown.output
+        assert all("cannot be evaluated" in line["message"] for line in lines(tmp_path))
         # Unbind the device, as other tools do.
         driver = f"/sys/bus/platform/devices/{NAMES[0]}/driver"
         run_on(boards.boards["b"], "sh", "-c", f"echo {NAMES[0]} > {driver}/unbind")

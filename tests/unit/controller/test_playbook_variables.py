@@ -57,6 +57,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         [1, 600, "600", "10m", "", None],
         [0, -5, "soon", "0", True, 0.5, []],
     ),
+    "drift_fail_outdated": ([True, "yes", "off", "", None], ["maybe", 2, [], {}]),
     "drift_accepted": (
         [[], ["reboot_required"], ["drift", "failed", "unreachable", "unmanaged", "in_sync"]],
         [
