@@ -52,7 +52,8 @@ options:
   results:
     description: >-
       Files with the results of an earlier run. They are removed if the play is rejected, so that
-      they are not mistaken for results of this run.
+      they are not mistaken for results of this run. So are those that C(rollout_results) and
+      C(drift_results) of O(checked) name.
     type: list
     elements: str
     default: []
@@ -98,7 +99,10 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._play_hosts import (
     problems_of_parts,
     read_inventory,
 )
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import problem_of
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import (
+    problem_of,
+    result_files,
+)
 
 
 class LookupModule(LookupBase):
@@ -120,7 +124,7 @@ class LookupModule(LookupBase):
         if self.get_option("whole"):
             problems += problems_of_parts(context.CLIARGS, variables)
         if problems:
-            _remove(self.get_option("results"))
+            _remove([*self.get_option("results"), *result_files(given)])
             _refuse(problems)
         # The first play of a run has none yet, and nothing to report.
         if self.get_option("interrupted") and "hostvars" in variables:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible.utils.display import Display
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _rollout_result
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _result_files, _rollout_result
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
 
 # Of the last rollout of this process: its hosts, and their variables.
@@ -40,19 +40,33 @@ def _report() -> None:
     hosts, hostvars = _watched[os.getpid()]
     # Whatever it cannot read or print, the process ends for another reason.
     with suppress(Exception):
-        lines = report(hosts, without_facts(hostvars))
+        given = without_facts(hostvars)
+        lines = report(hosts, given)
         if lines:
             Display().display("\n".join(lines))
+            write_results(hosts, given)
+
+
+def write_results(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the files of a rollout that was interrupted; OSError if that fails."""
+    texts = _texts([hostvars[host] for host in hosts])
+    results = _rollout_result.results(_rollout_result.states(hosts, hostvars), texts)
+    for path in texts["results"]:
+        _result_files.write(path, results)
+    if texts["retry_file"]:
+        _result_files.write_retry(texts["retry_file"], results.failed)
 
 
 def report(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return what to print; nothing if the rollout was reported, or has no name yet."""
     variables = [hostvars[host] for host in hosts]
-    # Each host that takes part has them.
-    texts: Mapping[str, Any] = next(
-        (given["rollout_texts"] for given in variables if given.get("rollout_texts")), {}
-    )
+    texts = _texts(variables)
     if not texts or any(given.get("rollout_is_reported") for given in variables):
         return []
     states = _rollout_result.states(hosts, hostvars)
     return ["", *_rollout_result.interruption(states, texts)]
+
+
+def _texts(variables: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the texts of the rollout, which each host that takes part has."""
+    return next((given["rollout_texts"] for given in variables if given.get("rollout_texts")), {})

@@ -18,6 +18,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._answers import printable
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import STATES
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._result_files import SUFFIXES
 
 _FORMATS = ("html", "json", "csv", "prometheus")
 _MODE = re.compile(r"0?[0-7]{3,4}|[ugoa]*[-+=][rwxX]*(,[ugoa]*[-+=][rwxX]*)*")
@@ -178,6 +179,31 @@ def _is_new_file(value: Any) -> bool:
     return path.parent.is_dir() and (path.is_file() or not os.path.lexists(path))
 
 
+def _are_result_files(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        _is_new_file(path) and path.endswith(SUFFIXES) for path in value
+    )
+
+
+def _paths(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return [path.strip() for path in value.split(",")] if isinstance(value, str) else value
+
+
+def result_files(values: Mapping[str, Any]) -> list[str]:
+    """Return the files for programs that the variables name, as far as they can be such files."""
+    return [
+        path
+        for name, value in values.items()
+        if name.endswith("_results") and problem_of(name, value) is None
+        for path in meaning_of(name, value)
+    ]
+
+
 def _is_directory_path(value: Any) -> bool:
     """Return whether it is the path of a directory that exists or can be created."""
     if not _is_text(value):
@@ -239,6 +265,20 @@ REQUIREMENTS = {
     ),
     "passthrough_rollback_overtaken": Requirement(_is_flag, "true or false", default=False),
     "history_format": Requirement(lambda value: value in ("text", "json"), "text or json", "text"),
+    "rollout_results": Requirement(
+        _are_result_files,
+        "the path of a file that ends in .json or .xml, in a directory that exists on the control "
+        "node, or a list of such paths",
+        [],
+        meaning=_paths,
+        may_be_empty=True,
+    ),
+    "rollout_retry_file": Requirement(
+        _is_new_file,
+        "the path of a file in a directory that exists on the control node",
+        None,
+        may_be_empty=True,
+    ),
     "reboot_timeout": Requirement(
         lambda value: _is_number(value, 1),
         "a number of seconds, 1 or more, or a text such as 10m or 1h",
@@ -270,6 +310,27 @@ REQUIREMENTS = {
         _is_new_file,
         "the path of a file in a directory that exists on the control node",
         "drift.jsonl",
+    ),
+    "drift_fail_outdated": Requirement(
+        lambda value: isinstance(value, bool),
+        "true or false",
+        default=False,
+        meaning=_flag,
+        may_be_empty=True,
+    ),
+    "drift_results": Requirement(
+        _are_result_files,
+        "the path of a file that ends in .json or .xml, in a directory that exists on the control "
+        "node, or a list of such paths",
+        [],
+        meaning=_paths,
+        may_be_empty=True,
+    ),
+    "drift_retry_file": Requirement(
+        _is_new_file,
+        "the path of a file in a directory that exists on the control node",
+        None,
+        may_be_empty=True,
     ),
     "drift_accepted": Requirement(
         _is_list_of(STATES, 0),

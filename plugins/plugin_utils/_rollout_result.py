@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
@@ -19,6 +18,8 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import 
     one_line,
 )
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._result_files import Results
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._text_table import wrapped_lines
 
 NOT_STARTED = "not started"
 CHANGED = "changed"
@@ -35,10 +36,6 @@ _NO_ANSWER = "It was changed, and does not answer anymore: "
 _NO_RESULT = "The run ended on this host without a result."
 _DECLINED = "It was stopped by the answer to the question after the canaries."
 
-# Columns of a terminal; details are wrapped to what the other cells leave of it, and not to less
-# than so many.
-_WIDTH = 120
-_LEAST_DETAILS = 40
 # More hosts of one wave than these are one row if nothing else differs.
 _MOST_ALIKE = 5
 
@@ -144,7 +141,7 @@ def summary(
     ``way_back`` if all hosts are in sync. It may have ``nothing``: what is wrong if no host was
     changed.
     """
-    failed = [row["host"] for row in rows if row["outcome"] in _FAILURES]
+    failed = _failed(rows)
     nothing = texts.get("nothing") if is_over else None
     if any(row["outcome"] in (CHANGED, WOULD_CHANGE) for row in rows):
         nothing = None
@@ -158,6 +155,7 @@ def summary(
         lines += [nothing, *_rollouts_of(rows)] if nothing else []
         # A list of ansible-core's own would make one of its kind of a sum.
         lines.extend(texts["advice"] if failed or is_declined else texts["way_back"])
+        lines += _retry_lines(failed, texts)
     return Summary(states=list(rows), failed=failed, problem=problem, stops=stops, lines=lines)
 
 
@@ -192,7 +190,26 @@ def interruption(rows: Sequence[RolloutState], texts: Mapping[str, Any]) -> list
     lines = ["%s was interrupted %s: %s." % (texts["title"], where, _totals(done))]
     if begun:
         lines.append("Hosts that may have been changed: %s" % ", ".join(begun))
-    return [*lines, *texts["advice"]]
+    return [*lines, *texts["advice"], *_retry_lines(_failed(rows), texts)]
+
+
+def results(rows: Sequence[RolloutState], texts: Mapping[str, Any]) -> Results:
+    """Return what files for programs are made of."""
+    skipped = [row["host"] for row in rows if row["outcome"] == NOT_STARTED]
+    return Results(
+        texts["playbook"], "outcome", rows, _failed(rows), skipped, is_check=texts["is_check"]
+    )
+
+
+def _failed(rows: Sequence[RolloutState]) -> list[str]:
+    return [row["host"] for row in rows if row["outcome"] in _FAILURES]
+
+
+def _retry_lines(failed: Sequence[str], texts: Mapping[str, Any]) -> list[str]:
+    path = texts.get("retry_file")
+    if not failed or not path:
+        return []
+    return ["Only the hosts that failed: add --limit @%s to the command." % path]
 
 
 def _totals(rows: Sequence[RolloutState]) -> str:
@@ -212,20 +229,7 @@ def table(rows: Sequence[RolloutState]) -> list[str]:
         if len(hosts) > _MOST_ALIKE:
             shown = ["%s and %d more" % (hosts[0], len(hosts) - 1)]
         cells += [(host, str(wave or "-"), outcome, message) for host in shown]
-    widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:-1]]
-    return [line for row in cells for line in _wrapped(row, widths)]
-
-
-def _wrapped(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    *cells, details = row
-    first = "".join("%s  " % cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-    width = max(_LEAST_DETAILS, _WIDTH - len(first))
-    # A path or a command is copied as a whole.
-    parts = textwrap.wrap(details, width, break_long_words=False, break_on_hyphens=False) or [""]
-    return [
-        (start + part).rstrip()
-        for start, part in zip([first, *[" " * len(first)] * len(parts)], parts, strict=False)
-    ]
+    return wrapped_lines(cells)
 
 
 def _rollouts_of(rows: Sequence[RolloutState]) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -21,7 +22,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
 )
 from extensions.simulator.control import ask
 from extensions.simulator.host import Plan
-from tests.harness.playbook import Run, play, rows
+from tests.harness.playbook import Run, play, rows, summary
 from tests.simulated.boards import flattened
 from tests.simulated.eight import LIST, NAMES, SETTINGS, TREE, YAML
 from tests.simulated.fleet import Fleet, fill, fleet, on_vfio, put_file_for_folder, run_on
@@ -67,7 +68,15 @@ def test_a_rollout_stops_at_the_wave_that_fails_and_is_put_back(tmp_path: Path) 
             variables={"passthrough_devices": FIRST},
         )
         assert before.code == 0, before.output
-        stopped = roll_out(boards, LIST, rollout_canaries=["canary"], rollout_waves=[2, "100%"])
+        retry = tmp_path / "failed"
+        stopped = roll_out(
+            boards,
+            LIST,
+            rollout_canaries=["canary"],
+            rollout_waves=[2, "100%"],
+            rollout_results=[str(tmp_path / "rollout.json"), str(tmp_path / "rollout.xml")],
+            rollout_retry_file=str(retry),
+        )
         assert stopped.code == 2
         assert boards.on_vfio() == {"canary": ON_VFIO, "a": ON_VFIO, "b": 0, "c": 0, "d": 1}
         table = rows(stopped)
@@ -80,11 +89,22 @@ def test_a_rollout_stops_at_the_wave_that_fails_and_is_put_back(tmp_path: Path) 
         }
         assert "has no vfio-platform" in table["b"].sentence
         assert "armfleet.vfio.rollback -e passthrough_rollout=test" in stopped.output
+        assert f"add --limit @{retry}" in summary(stopped)[-1]
+        assert retry.read_text() == "b\n"
+        assert failures(tmp_path / "rollout.xml") == {"b"}
+        written = json.loads((tmp_path / "rollout.json").read_text())
+        assert written["totals"] == {"changed": 2, "failed": 1, "not started": 2}
         back = play(
             boards.inventory,
             "armfleet.vfio.rollback",
-            variables={"passthrough_rollout": "test"},
+            variables={
+                "passthrough_rollout": "test",
+                "rollout_results": str(tmp_path / "back.xml"),
+                "rollout_retry_file": str(retry),
+            },
         )
+        assert not retry.exists()
+        assert failures(tmp_path / "back.xml") == set()
         assert back.code == 0, back.output
         assert boards.on_vfio() == {"canary": 0, "a": 1, "b": 0, "c": 0, "d": 1}
         assert {name for name, row in rows(back).items() if row.outcome == "changed"} == {
@@ -138,11 +158,34 @@ def test_each_broken_host_is_its_own_row_and_in_nobodys_way(tmp_path: Path) -> N
 
 def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path) -> None:
     with fleet(tmp_path, plans(tmp_path, ["a", "b", "c"]), VARIABLES, GONE) as boards:
-        asked = {"drift_file": str(tmp_path / "drift.jsonl"), "passthrough_hosts": "a,b,c"}
+        retry = tmp_path / "failed"
+        retry.write_text("old\n")
+        asked = {
+            "drift_file": str(tmp_path / "drift.jsonl"),
+            "drift_results": f"{tmp_path}/drift.json,{tmp_path}/drift.xml",
+            "drift_retry_file": str(retry),
+            "passthrough_hosts": "a,b,c",
+        }
         roll_out(boards, LIST, rollout_waves=["100%"], passthrough_hosts="a,b,c")
         clean = play(boards.inventory, "armfleet.vfio.drift", variables=asked)
         assert clean.code == 0, clean.output
         assert states(tmp_path) == {"a": "in_sync", "b": "in_sync", "c": "in_sync"}
+        assert summary(clean)[-1] == "3 hosts: 3 in sync."
+        assert not retry.exists()
+        given = {**asked, "passthrough_devices": FIRST}
+        outdated = play(boards.inventory, "armfleet.vfio.drift", variables=given)
+        assert outdated.code == 0, outdated.output
+        assert summary(outdated)[-1] == "3 hosts: 3 outdated."
+        gated = {**given, "passthrough_hosts": "a", "drift_fail_outdated": True}
+        assert play(boards.inventory, "armfleet.vfio.drift", variables=gated).code == 2
+        assert states(tmp_path) == {"a": "outdated"}
+        same = {**asked, "passthrough_devices": LIST}
+        again = play(boards.inventory, "armfleet.vfio.drift", variables=same)
+        assert summary(again)[-1] == "3 hosts: 3 in sync."
+        odd = {**asked, "passthrough_devices": "{{ nowhere }}"}
+        unknown = play(boards.inventory, "armfleet.vfio.drift", variables=odd)
+        assert unknown.code == 0, unknown.output
+        assert all("cannot be evaluated" in line["message"] for line in lines(tmp_path))
         # Unbind the device, as other tools do.
         driver = f"/sys/bus/platform/devices/{NAMES[0]}/driver"
         run_on(boards.boards["b"], "sh", "-c", f"echo {NAMES[0]} > {driver}/unbind")
@@ -157,6 +200,13 @@ def test_drift_is_one_line_of_json_for_each_host_and_an_exit_code(tmp_path: Path
             "c": "drift",
             "gone": "unreachable",
         }
+        assert "4 hosts: 1 unreachable, 2 drift, 1 in sync." in summary(drifted)
+        assert max(map(len, summary(drifted))) <= 120
+        assert summary(drifted)[-1] == f"Only these hosts: add --limit @{retry}"
+        assert retry.read_text().split() == ["b", "c", "gone"]
+        written = json.loads((tmp_path / "drift.json").read_text())
+        assert written["totals"] == {"drift": 2, "in_sync": 1, "unreachable": 1}
+        assert failures(tmp_path / "drift.xml") == {"b", "c", "gone"}
         for line in lines(tmp_path):
             assert datetime.now(UTC) - datetime.fromisoformat(line["made_at"]) < timedelta(
                 minutes=5
@@ -225,6 +275,12 @@ def test_putting_back_needs_the_name_of_the_rollout(tmp_path: Path) -> None:
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "drift.jsonl").read_text().splitlines()]
+
+
+def failures(path: Path) -> set[str | None]:
+    """Return the test cases of a JUnit file that failed."""
+    cases = ET.parse(path).iter("testcase")
+    return {case.get("name") for case in cases if case.find("failure") is not None}
 
 
 def states(folder: Path) -> dict[str, str]:

@@ -351,3 +351,30 @@ def test_files_are_as_the_run_that_wrote_them_left_them(
     board.kernel.put("firmware/devicetree/base/aliases/crypto0", "/soc/crypto@b001000\0")
     (board.files_root / "lib/modules" / os.uname().release / "modules.dep").write_text("")
     assert drift(board) == []
+
+
+@pytest.mark.parametrize("path", [MODPROBE, MODULES_LOAD, HOOK])
+@pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, "a FIFO"), (os.mkdir, "a directory")])
+def test_what_is_no_file_is_drift_of_each_file(
+    debian: Board, path: str, make: Callable[[Path], None], kind: str
+) -> None:
+    on_disk(debian, path).unlink()
+    make(on_disk(debian, path))
+    assert drift(debian) == [f"{path} is {kind}, but must be a regular file"]
+
+
+@pytest.mark.parametrize("path", [RULES, MODPROBE, MODULES_LOAD, HOOK])
+@pytest.mark.parametrize("content", [b"mine\n", b"\xff\xfe\0binary"])
+def test_a_foreign_file_of_each_name_is_drift(debian: Board, path: str, content: bytes) -> None:
+    on_disk(debian, path).write_bytes(content)
+    assert drift(debian)[0] == f"{path} was not written by this collection"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_place_of_the_rules_is_a_refusal_that_names_it(
+    debian: Board, make: Callable[[Path], None]
+) -> None:
+    on_disk(debian, RULES).unlink()
+    make(on_disk(debian, RULES))
+    with pytest.raises(PolicyError, match=f"Cannot read {RULES}"):
+        drift(debian)

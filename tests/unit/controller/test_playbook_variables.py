@@ -16,6 +16,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables 
     meaning_of,
     problem_of,
     problems_of,
+    result_files,
 )
 
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
@@ -56,6 +57,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         [1, 600, "600", "10m", "", None],
         [0, -5, "soon", "0", True, 0.5, []],
     ),
+    "drift_fail_outdated": ([True, "yes", "off", "", None], ["maybe", 2, [], {}]),
     "drift_accepted": (
         [[], ["reboot_required"], ["drift", "failed", "unreachable", "unmanaged", "in_sync"]],
         [
@@ -122,6 +124,14 @@ def test_a_value_is_valid_or_gets_a_sentence(name: str) -> None:
         ("reboot_timeout", "10m", 600),
         ("reboot_timeout", None, 600),
         ("drift_file", "", ""),
+        ("rollout_results", "", []),
+        ("rollout_results", None, []),
+        ("rollout_results", "a.json", ["a.json"]),
+        ("drift_results", "a.json, b.xml", ["a.json", "b.xml"]),
+        ("drift_results", '["a.json"]', ["a.json"]),
+        ("drift_results", ["a.xml"], ["a.xml"]),
+        ("rollout_retry_file", " ", None),
+        ("drift_retry_file", "failed", "failed"),
     ],
 )
 def test_a_text_means_what_a_person_means_by_it(name: str, value: Any, meaning: Any) -> None:
@@ -139,6 +149,19 @@ def test_a_result_goes_to_a_file_in_a_directory_that_is_there(tmp_path: Path) ->
     assert None not in [problem_of("drift_file", f"{tmp_path}/{name}") for name in wrong]
     others = [None, 5, [], "", " ", "a\0b", "/dev/null", True]
     assert None not in [problem_of("drift_file", value) for value in others]
+
+
+@pytest.mark.parametrize("name", ["rollout_results", "drift_results"])
+def test_results_go_to_files_whose_names_have_their_format(tmp_path: Path, name: str) -> None:
+    (tmp_path / "inventory.yml").write_text("")
+    (tmp_path / "directory.json").mkdir()
+    base = str(tmp_path)
+    valid = [f"{base}/a.json", f"{base}/a.json,{base}/a.xml", [f"{base}/a.xml"], [], "", None]
+    assert [problem_of(name, value) for value in valid] == [None] * 6
+    wrong = [f"{base}/inventory.yml", f"{base}/directory.json", f"{base}/nowhere/a.json"]
+    assert None not in [problem_of(name, value) for value in [*wrong, 5, [5], {}, "[", "a.json,"]]
+    assert result_files({name: f"{base}/a.json", "drift_file": f"{base}/b"}) == [f"{base}/a.json"]
+    assert result_files({name: f"{base}/inventory.yml"}) == []
 
 
 def test_a_report_goes_to_a_directory_that_can_be_made(tmp_path: Path) -> None:
