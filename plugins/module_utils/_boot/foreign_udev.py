@@ -11,6 +11,7 @@ they start, and those that set a property that the former ask for.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Iterable, Iterator, NamedTuple, Sequence
 
@@ -37,7 +38,17 @@ from .udev_effects import (
     of_write,
     unbinds_or_binds,
 )
-from .udev_event import ADD, CHANGE, Event, Host
+from .udev_event import (
+    ADD,
+    CHANGE,
+    Changes,
+    Event,
+    Host,
+    Outline,
+    UnplayedEvent,
+    changes_of,
+    outline_of,
+)
 from .udev_event import BIND as BIND_EVENT
 from .udev_syntax import Line, Token
 
@@ -146,25 +157,29 @@ class Rule(NamedTuple):
 class RuleFile(NamedTuple):
     """The lines of a file that have to be followed.
 
-    ``naming`` are those that can change a device at events of others, by its name.
+    ``naming`` are those that can change a device at events of others, by its name; ``outline`` is
+    of those that can change any.
     """
 
     path: str
     lines: Sequence[Line]
     phase: int
     naming: Sequence[Line] = ()
+    outline: Outline = Outline((), (), {})
 
 
 class ForeignRules(NamedTuple):
     """The foreign rules of a host; ``files`` are in the order in which udev reads them.
 
-    ``texts`` are all that udev reads, ``files`` those of them that matter for drivers.
+    ``texts`` are all that udev reads, ``files`` those of them that matter for drivers, which can
+    make ``changes`` to an event.
     """
 
     host: Host
     commands: Commands
     files: Sequence[RuleFile]
     texts: Sequence[RuleText]
+    changes: Changes = Changes()
 
     def __bool__(self) -> bool:
         return bool(self.files)
@@ -175,9 +190,10 @@ def rules(files: Files, ours: str) -> ForeignRules:
     texts = foreign_rule_files.read(files, ours)
     commands = Commands(files)
     relevant = _with_needed(texts, {text for text in texts if _can_bind(commands, text.content)})
-    parsed = [_with_naming(parsed_file(text), commands) for text in texts if text in relevant]
+    parsed = [_with_acting(parsed_file(text), commands) for text in texts if text in relevant]
     architecture = _architecture(files) if parsed else None
-    return ForeignRules(Host(files, architecture), commands, parsed, texts)
+    changes = changes_of(line for file in parsed for line in file.lines)
+    return ForeignRules(Host(files, architecture), commands, parsed, texts, changes)
 
 
 def parsed_file(text: RuleText) -> RuleFile:
@@ -186,11 +202,36 @@ def parsed_file(text: RuleText) -> RuleFile:
     return RuleFile(text.path, udev_syntax.parse(text.content).lines, phase)
 
 
-def _with_naming(file: RuleFile, commands: Commands) -> RuleFile:
+def _with_acting(file: RuleFile, commands: Commands) -> RuleFile:
     naming = [
         line for line in file.lines if any(_can_name(commands, token) for token in line.tokens)
     ]
-    return file._replace(naming=naming)
+    outline = outline_of(
+        file.lines, lambda line: any(_can_act(commands, token) for token in line.tokens)
+    )
+    return file._replace(naming=naming, outline=outline)
+
+
+def _can_act(commands: Commands, token: Token) -> bool:
+    """Return whether a token can change how a device is bound, whatever it is expanded to."""
+    if token.key == "ATTR" and not token.is_match:
+        return is_binding_attribute(token)
+    if token.key == "RUN" and token.attribute != "builtin":
+        return _is_expanded(token.value) or commands.can_bind(token.value)
+    if token.key in _STARTED and token.attribute in (None, "program"):
+        return commands.can_bind(token.value)
+    return _can_want(commands, token)
+
+
+def _can_want(commands: Commands, token: Token) -> bool:
+    """Return whether a token can start a unit that changes how a device is bound."""
+    return _is_wants(token) and any(
+        _is_expanded(unit) or commands.can_unit_bind(unit) for unit in _text.words(token.value)
+    )
+
+
+def _is_expanded(text: str) -> bool:
+    return "$" in text or "%" in text
 
 
 def _can_name(commands: Commands, token: Token) -> bool:
@@ -204,7 +245,7 @@ def _can_name(commands: Commands, token: Token) -> bool:
         )
     if token.key in ("RUN", *_STARTED) and token.attribute in (None, "program"):
         return commands.can_bind(token.value)
-    return _is_wants(token)
+    return _can_want(commands, token)
 
 
 def _is_wants(token: Token) -> bool:
@@ -272,27 +313,56 @@ def _with_needed(texts: Sequence[RuleText], relevant: set[RuleText]) -> set[Rule
     return relevant
 
 
+class DeviceRules:
+    """The rules that may change the driver of a device, each event of which is played once."""
+
+    def __init__(self, sysfs: Sysfs, device: Identity, known: ForeignRules) -> None:
+        self._sysfs = sysfs
+        self._device = device
+        self._known = known
+        self._of_own_events: dict[str, list[Rule]] = {}
+
+    def at(self, action: str | None = None) -> list[Rule]:
+        """Return the rules in the order in which they act.
+
+        ``action`` is that of the event; None for any.
+        """
+        if not self._known:
+            return []
+        collected: dict[tuple[str, str, str | None], Rule] = {}
+        for event_action in (action,) if action else _EVENTS:
+            for rule in self._at_own(event_action):
+                _collect(collected, rule)
+        if action in (None, ADD):
+            for rule in self._of_others:
+                _collect(collected, rule)
+        return sorted(collected.values(), key=lambda rule: rule.phase)
+
+    def _at_own(self, action: str) -> list[Rule]:
+        if action not in self._of_own_events:
+            event = Event(self._known.host, self._listed, action)
+            target = Target(self._listed, is_event=True)
+            self._of_own_events[action] = list(_of_event(self._known, event, target))
+        return self._of_own_events[action]
+
+    @functools.cached_property
+    def _of_others(self) -> list[Rule]:
+        related = _of_related_events(self._known, self._listed)
+        return [
+            *_of_other_events(self._sysfs, self._known, self._listed),
+            *(rule._replace(is_sure=False) for rule in related),
+        ]
+
+    @functools.cached_property
+    def _listed(self) -> ListedDevice:
+        return ListedDevice(self._sysfs, self._device)
+
+
 def of_device(
     sysfs: Sysfs, device: Identity, known: ForeignRules, action: str | None = None
 ) -> list[Rule]:
-    """Return the rules that may change the driver of this device, in the order in which they do.
-
-    ``action`` is that of the event; None for any.
-    """
-    if not known:
-        return []
-    listed = ListedDevice(sysfs, device)
-    collected: dict[tuple[str, str, str | None], Rule] = {}
-    target = Target(listed, is_event=True)
-    for event_action in (action,) if action else _EVENTS:
-        for rule in _of_event(known, Event(known.host, listed, event_action), target):
-            _collect(collected, rule)
-    if action in (None, ADD):
-        for rule in _of_other_events(sysfs, known, listed):
-            _collect(collected, rule)
-        for rule in _of_related_events(known, listed):
-            _collect(collected, rule._replace(is_sure=False))
-    return sorted(collected.values(), key=lambda rule: rule.phase)
+    """Return the rules that may change the driver of this device, as :meth:`DeviceRules.at`."""
+    return DeviceRules(sysfs, device, known).at(action)
 
 
 def _collect(collected: dict[tuple[str, str, str | None], Rule], rule: Rule) -> None:
@@ -312,6 +382,9 @@ class _Started(NamedTuple):
 
 def _of_event(known: ForeignRules, event: Event, target: Target) -> Iterator[Rule]:
     """Yield what the rules do to the device at an event of itself or of another device."""
+    unplayed = UnplayedEvent(known.host, event.device, event.action, known.changes)
+    if not any(unplayed.can_act(file.lines, file.outline) for file in known.files):
+        return
     run: list[_Started] = []
     units: list[_Started] = []
     is_final = False

@@ -34,6 +34,8 @@ _QUOTES = "\\\"'"
 # After these the shell may not come to what follows.
 _CONDITION = re.compile(r"&&|\|\||\b(?:if|for|while|until|case|test)\b|\[")
 _DRIVERCTL = re.compile(r"\bdriverctl\s+([^;&|]*)")
+# What its own rule starts for each device: it sets what is stored, which is read as such.
+_LOADING_STORED = re.compile(r"\bdriverctl\s+load-override\b")
 _SYSTEMCTL = re.compile(r"\bsystemctl\s+([^;&|]*)")
 _STARTING = frozenset(("start", "restart", "try-restart", "reload-or-restart", "enable"))
 # modprobe(8) with -r or --remove, or rmmod(8), of a module of a VFIO driver. The bound devices hold
@@ -248,7 +250,7 @@ class Commands:
         )
 
     def _has_words(self, text: str, *, is_deepest: bool) -> bool:
-        if _BINDING_WORDS.search(text):
+        if _BINDING_WORDS.search(_LOADING_STORED.sub("", text)) or _writes_attribute(text):
             return True
         return not is_deepest and any(map(_BINDING_WORDS.search, self._named_scripts(text)))
 
@@ -394,6 +396,17 @@ def _first_end(pattern: re.Pattern[str], text: str) -> int:
     """Return where the first match ends; without one, what is after all of the text."""
     match = pattern.search(text)
     return match.end() if match else len(text) + 1
+
+
+def _writes_attribute(text: str) -> bool:
+    """Return whether a command writes to a file by whose name a device is bound, in any directory.
+
+    It can change its directory before.
+    """
+    return any(
+        match.group(2).strip(_QUOTES).rpartition("/")[2] in _KINDS
+        for match in _WRITE.finditer(text)
+    )
 
 
 def _started_units(text: str) -> list[str]:

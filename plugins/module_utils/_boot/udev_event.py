@@ -12,7 +12,16 @@ known here: what programs answer, what other events did before, which driver is 
 from __future__ import annotations
 
 import re
-from typing import Callable, ClassVar, Collection, Iterator, Mapping, NamedTuple, Sequence
+from typing import (
+    Callable,
+    ClassVar,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    NamedTuple,
+    Sequence,
+)
 
 from .._system.files import Files
 from . import udev_patterns
@@ -411,6 +420,81 @@ class Event:
         if not self.device.path:
             return None
         return canonical(self.device.sysfs, "%s/%s" % (self.device.path, path))
+
+
+class Changes(NamedTuple):
+    """What lines can change for an event: properties by name, and by patterns of imported names."""
+
+    names: Collection[str] = ()
+    imported: Sequence[str] = ()
+
+
+def changes_of(lines: Iterable[Line]) -> Changes:
+    """Return what these lines can change."""
+    names: set[str] = set()
+    imported: list[str] = []
+    for line in lines:
+        for token in line.tokens:
+            if token.key == "ENV" and not token.is_match:
+                names.add(token.attribute or "")
+            elif token.key == "IMPORT" and token.attribute in ("db", "cmdline"):
+                names.add(token.value)
+            elif token.key == "IMPORT" and token.attribute == "parent":
+                is_plain = "$" not in token.value and "%" not in token.value
+                imported.append(token.value if is_plain else "*")
+    return Changes(names, imported)
+
+
+class Outline(NamedTuple):
+    """The lines of a file that act, those with a GOTO before the last of them, and where it leads.
+
+    All are numbers of lines in the order of the file, which begin with 0.
+    """
+
+    acting: Collection[int]
+    numbers: Sequence[int]
+    targets: Mapping[int, int]
+
+
+def outline_of(lines: Sequence[Line], is_acting: Callable[[Line], bool]) -> Outline:
+    """Return the outline of a file."""
+    acting = {number for number, line in enumerate(lines) if is_acting(line)}
+    targets = _targets(lines) if acting else {}
+    last = max(acting, default=-1)
+    numbers = sorted(acting.union(number for number in targets if number < last))
+    return Outline(acting, numbers, targets)
+
+
+class UnplayedEvent(Event):
+    """An event of which only that is known which no line changes; most lines cannot apply by it."""
+
+    def __init__(self, host: Host, device: UdevDevice, action: str, changes: Changes) -> None:
+        super().__init__(host, device, action)
+        self._properties.update(dict.fromkeys(changes.names, UNKNOWN))
+        self._imported.extend(changes.imported)
+        self._is_import_known = False
+        self._program_result = UNKNOWN
+
+    def can_act(self, lines: Sequence[Line], outline: Outline) -> bool:
+        """Return whether a line of a file that acts can apply."""
+        open_until = jumped_to = 0
+        for number in outline.numbers:
+            if number < jumped_to:
+                continue
+            line = lines[number]
+            # An earlier line can have decided it.
+            self._parent, self._is_parent_known = None, False
+            result = self._matches(line)
+            if result is False:
+                continue
+            if number in outline.acting:
+                return True
+            target = outline.targets[number]
+            if result and number >= open_until and not line.is_new_syntax:
+                jumped_to = target
+            else:
+                open_until = max(open_until, target)
+        return False
 
 
 def compare(token: Token, answer: Answer) -> bool | None:

@@ -395,13 +395,14 @@ class _Inspector:
 
     def _override_sources(self, device: Identity) -> OverrideSources:
         is_alone = self._sharing[device.stable_name] < 2
+        rules = foreign_udev.DeviceRules(self._host.sysfs, device, self._rules)
         return OverrideSources(
             device.bus,
             self._claimed.get(device),
             _foreign_config(device, self._stored, is_alone=is_alone),
-            foreign_udev.of_device(self._host.sysfs, device, self._rules),
-            foreign_udev.of_device(self._host.sysfs, device, self._rules, "add"),
-            foreign_udev.of_device(self._host.sysfs, device, self._rules, "bind"),
+            rules.at(),
+            rules.at("add"),
+            rules.at("bind"),
             self._variant(device),
         )
 
