@@ -12,14 +12,17 @@ beyond the names in it.
 from __future__ import annotations
 
 import re
-from typing import Iterable, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._model.buses import BUSES, PCI
 from .._system.files import Files
-from .udev_device import ListedDevice, UdevDevice, canonical
-from .udev_event import Event
-from .udev_syntax import Token
+
+if TYPE_CHECKING:
+    from .._system.sysfs import Sysfs
+    from .udev_device import ListedDevice, UdevDevice
+    from .udev_event import Event
+    from .udev_syntax import Token
 
 OVERRIDE, UNBIND, BIND, REMOVE = "override", "unbind", "bind", "remove"
 
@@ -106,14 +109,21 @@ class Target(NamedTuple):
         own = "bus/%s/devices/%s" % (device.identity.bus, device.identity.name)
         if plain in (own, device.path or own):
             return True
-        return bool(device.path) and canonical(device.sysfs, plain) == device.path
+        return bool(device.path) and _canonical(device.sysfs, plain) == device.path
 
     def is_at_or_below(self, directory: str) -> bool:
         """Return whether a directory is that of the device or of one above it."""
         if self.is_at(directory):
             return True
-        above = canonical(self.device.sysfs, directory)
+        above = _canonical(self.device.sysfs, directory)
         return bool(above) and self.device.path.startswith("%s/" % above)
+
+
+def _canonical(sysfs: Sysfs, path: str) -> str | None:
+    # Here, because nearly no host has rules that name a device.
+    from .udev_device import canonical  # noqa: PLC0415
+
+    return canonical(sysfs, path)
 
 
 def attribute_paths(device: UdevDevice, attribute: str) -> list[str]:

@@ -23,12 +23,10 @@ from typing import (
     Sequence,
 )
 
-from .._system.files import Files
 from . import udev_patterns
+from .foreign_rule_files import BIND, Host
 from .udev_device import UNKNOWN, Answer, UdevDevice, canonical
 from .udev_syntax import Line, Token
-
-ADD, BIND, CHANGE = "add", "bind", "change"
 
 _PARENT_KEYS = ("KERNELS", "SUBSYSTEMS", "DRIVERS", "ATTRS", "TAGS")
 # Names of hwdb, of the builtins and of this collection's own rules.
@@ -78,12 +76,23 @@ def both(first: bool | None, second: bool | None) -> bool | None:
     return None if first is None or second is None else True
 
 
-class Host(NamedTuple):
-    """What rules can ask of the machine; ``architecture`` is as udev names it, None if unknown."""
+class _Jumps:
+    """Where the GOTOs lead that are taken, or may be."""
 
-    files: Files
-    architecture: str | None = None
-    set_by_others: Collection[str] = ()
+    def __init__(self) -> None:
+        self._targets: list[int] = []
+
+    def is_reached(self, number: int) -> bool:
+        """Return whether a line is known not to be jumped over."""
+        return all(target <= number for target in self._targets)
+
+    def follow(self, number: int, target: int, *, is_taken: bool) -> int:
+        """Return the first line after this one that can be reached."""
+        self._targets.append(target)
+        if not is_taken:
+            return number + 1
+        # An earlier one may have been taken, which leads over this line.
+        return min(known for known in self._targets if known > number)
 
 
 class Event:
@@ -104,23 +113,20 @@ class Event:
 
     def apply(self, lines: Sequence[Line]) -> Iterator[Applied]:
         """Yield the lines of a file that apply, or may, after what they set for the event."""
-        labels = _targets(lines)
-        # Up to there it is not known whether a line is jumped over.
-        open_until = 0
+        targets = _targets(lines)
+        jumps = _Jumps()
         number = 0
         while number < len(lines):
             line = lines[number]
-            result = both(None if number < open_until else True, self._matches(line))
-            target = labels.get(number)
-            if result is not False:
-                self._assign(line, is_sure=result is True)
-                yield Applied(line, is_sure=result is True)
-            if target is None or result is False:
-                number += 1
-            elif result and not line.is_new_syntax:
-                number = target
+            is_match = self._matches(line)
+            if is_match is not False:
+                is_sure = is_match is True and jumps.is_reached(number)
+                self._assign(line, is_sure=is_sure)
+                yield Applied(line, is_sure=is_sure)
+            if number in targets and is_match is not False:
+                is_taken = is_match is True and not line.is_new_syntax
+                number = jumps.follow(number, targets[number], is_taken=is_taken)
             else:
-                open_until = max(open_until, target)
                 number += 1
 
     # Conditions.
@@ -477,23 +483,21 @@ class UnplayedEvent(Event):
 
     def can_act(self, lines: Sequence[Line], outline: Outline) -> bool:
         """Return whether a line of a file that acts can apply."""
-        open_until = jumped_to = 0
+        jumps = _Jumps()
+        reached = 0
         for number in outline.numbers:
-            if number < jumped_to:
+            if number < reached:
                 continue
             line = lines[number]
             # An earlier line can have decided it.
             self._parent, self._is_parent_known = None, False
-            result = self._matches(line)
-            if result is False:
+            is_match = self._matches(line)
+            if is_match is False:
                 continue
             if number in outline.acting:
                 return True
-            target = outline.targets[number]
-            if result and number >= open_until and not line.is_new_syntax:
-                jumped_to = target
-            else:
-                open_until = max(open_until, target)
+            is_taken = is_match is True and not line.is_new_syntax
+            reached = jumps.follow(number, outline.targets[number], is_taken=is_taken)
         return False
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from .._apply import symlinks
 from .._boot import driverctl, foreign_udev, in_sync, modprobe_d, modules_load_d
@@ -40,9 +40,11 @@ from .._model.device import Board, Identity, State
 from .._model.policy_list import Entry, first_entries
 from .._model.selector import Selector
 from .._system.host import Host
-from .candidates import Candidate, Candidates, Known
 from .lost_entries import LostEntry, find_lost_entries
-from .vfio_support import VfioSupport, vfio_support
+
+if TYPE_CHECKING:
+    from .candidates import Candidate, Known
+    from .vfio_support import VfioSupport
 
 
 class LostAtBoot(NamedTuple):
@@ -218,12 +220,19 @@ def inspect(
         list(elsewhere.values()),
         in_sync.compare(host.files, last_applied),
         inspector.kernels,
-        vfio_support(host) if with_candidates else None,
+        _vfio_support(host) if with_candidates else None,
         inspector.lost_entries,
         inspector.driverctl_notes,
         digest(last_applied.entries, last_applied.options),
         revertible(_backup(host), AppliedList(last_applied.entries, last_applied.options)),
     )
+
+
+def _vfio_support(host: Host) -> VfioSupport:
+    # Here, as all that only candidates need: a host compiles what it loads.
+    from .vfio_support import vfio_support  # noqa: PLC0415
+
+    return vfio_support(host)
 
 
 def _backup(host: Host) -> str | None:
@@ -307,6 +316,8 @@ class _Inspector:
 
     def judge(self, inspections: Sequence[Inspection]) -> list[Inspection]:
         """Return the inspections with how each device would be bound to VFIO."""
+        from .candidates import Candidates, Known  # noqa: PLC0415 - as in _vfio_support
+
         by_device = {inspection.device: inspection for inspection in inspections}
 
         def find_out(device: Identity) -> Known:

@@ -10,7 +10,11 @@ import pytest
 from board import CRYPTO, DMA, Board
 from udev_machine import ACPI, FUNCTION, OTHERS, RING, Machine
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import foreign_udev, udev_event
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    foreign_udev,
+    played_rules,
+    udev_event,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.udev_syntax import Line
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
@@ -442,6 +446,16 @@ def test_a_rule_that_changes_to_the_directory_of_a_driver_is_followed(tmp_path: 
     assert [(rule.kind, rule.is_sure) for rule in machine.rules()] == [("bind", False)]
 
 
+def test_two_jumps_to_one_label_meet_there(tmp_path: Path) -> None:
+    lines = 'ENV{ID_X}=="1", GOTO="end"\nKERNEL=="b*", GOTO="end"\n%s\nLABEL="end"'
+    machine = Machine(tmp_path)
+    assert machine.overrides(lines % SET) == {}
+    assert machine.overrides(lines % 'TAG+="x"' + f"\n{SET}") == {"uio": True}
+    # Only the first, of which nothing is known, leads to the line between the labels.
+    further = lines.replace('"end"\nKERNEL', '"near"\nKERNEL').replace("%s", 'LABEL="near"\n%s')
+    assert machine.overrides(further % SET) == {"uio": False}
+
+
 @pytest.mark.parametrize("device", [RING, ACPI, FUNCTION])
 def test_rules_are_the_same_if_every_event_is_played(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: str, device: Identity
@@ -453,5 +467,5 @@ def test_rules_are_the_same_if_every_event_is_played(
         machine.write(OTHERS, f"{lines}{odd_file(seed)}\n{effective_file(seed, scratch)}\n")
         at_events = [machine.rules(device, action) for action in (None, "add", "bind")]
         with monkeypatch.context() as patched:
-            patched.setattr(foreign_udev, "_can_act", lambda _commands, _token: True)
+            patched.setattr(played_rules, "_can_act", lambda _commands, _token: True)
             assert at_events == [machine.rules(device, action) for action in (None, "add", "bind")]
