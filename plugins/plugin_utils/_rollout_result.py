@@ -289,9 +289,12 @@ def _in_check_mode(applied: Mapping[str, Any]) -> tuple[str, str]:
     if not applied.get("changed"):
         return UNCHANGED, "Its list changes nothing."
     devices = applied.get("devices")
+    if not isinstance(devices, list):
+        # A reboot has none.
+        return WOULD_CHANGE, "Nothing was changed."
     changed = [
         device
-        for device in (devices if isinstance(devices, list) else [])
+        for device in devices
         if isinstance(device, Mapping) and device.get("changed") is True
     ]
     if not changed:

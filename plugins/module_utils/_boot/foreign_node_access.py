@@ -13,9 +13,11 @@ from .._discovery.devices import sysfs_dir
 from .._model.device import Identity
 from .._model.policy import NodeAccess
 from .._system.sysfs import Sysfs
-from .foreign_udev import BEFORE_OURS, ForeignRules, RuleFile, names_set, parsed_file
+from .foreign_rule_files import ADD, Host
+from .foreign_udev import BEFORE_OURS, ForeignRules, names_set
+from .played_rules import RuleFile, parsed_file
 from .udev_device import ListedDevice, NodeDevice
-from .udev_event import ADD, Event, Host
+from .udev_event import Event
 
 _SETTING = re.compile(r"\b(?:GROUP|MODE)\s*[+:]?=(?!=)")
 _OPTIONS = {"GROUP": "vfio_group", "MODE": "vfio_mode"}

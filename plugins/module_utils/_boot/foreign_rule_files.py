@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Collection, NamedTuple
 
 from .._system.files import Files
 
@@ -21,6 +21,18 @@ DIRECTORIES = (
     "/usr/lib/udev/rules.d",
     "/lib/udev/rules.d",
 )
+
+
+# Actions of events.
+ADD, BIND, CHANGE = "add", "bind", "change"
+
+
+class Host(NamedTuple):
+    """What rules can ask of the machine; ``architecture`` is as udev names it, None if unknown."""
+
+    files: Files
+    architecture: str | None = None
+    set_by_others: Collection[str] = ()
 
 
 class RuleText(NamedTuple):

@@ -11,39 +11,28 @@ they start, and those that set a property that the former ask for.
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Iterable, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._model.device import Identity
 from .._model.policy import NO_DRIVER
 from .._system.files import Files
 from .._system.sysfs import Sysfs
-from . import foreign_rule_files, udev_syntax
-from .foreign_rule_files import RuleText
-from .udev_device import ListedDevice, NodeDevice, UdevDevice, resolve_link
-from .udev_effects import (
-    BIND,
-    OVERRIDE,
-    REMOVE,
-    UNBIND,
-    Commands,
-    Effect,
-    Target,
-    attribute_paths,
-    is_binding_attribute,
-    is_removing_attribute,
-    of_attribute,
-    of_write,
-    unbinds_or_binds,
-)
-from .udev_event import ADD, CHANGE, Event, Host
-from .udev_event import BIND as BIND_EVENT
-from .udev_syntax import Line, Token
+from . import foreign_rule_files
+from .foreign_rule_files import ADD, CHANGE, Host, RuleText
+from .foreign_rule_files import BIND as BIND_EVENT
+from .udev_effects import BIND, OVERRIDE, REMOVE, UNBIND, Commands
+
+if TYPE_CHECKING:
+    from .played_rules import RuleFile
+    from .udev_device import ListedDevice
+    from .udev_event import Changes
 
 # When a rule acts. What RUN names is started after all rules.
 BEFORE_OURS, AFTER_OURS, AFTER_ALL = range(3)
-_WANTS = "SYSTEMD_WANTS"
+WANTS = "SYSTEMD_WANTS"
 # Attributes that bind drivers, as they stand in a file of rules.
 _ATTRIBUTES = re.compile(r"driver_override|(?:\b(?:un)?bind|\bremove)\s*\}")
 _COMMAND = re.compile(
@@ -55,12 +44,7 @@ _ASKED = re.compile(r"(?:ENV|\$env|%E)\s*\{")
 _SET = re.compile(r"\bENV\s*\{")
 _ASSIGNED = re.compile(r"\s*[+:]?=(?!=)")
 _TAGS_UNIT = re.compile(r'\bTAG\s*[+:]?=\s*"systemd"')
-_STARTED = ("PROGRAM", "IMPORT")
-_EVENTS = (ADD, BIND_EVENT, CHANGE)
-# The class of the device that VFIO registers below a bound one, since Linux 6.1 (vfio_init_device
-# in drivers/vfio/vfio_main.c), and the start of its name.
-_VFIO_CLASS, _VFIO_NAME = "vfio-dev", "vfio"
-_OWN_NAME = re.compile(r"%s[0-9]+" % _VFIO_NAME)
+EVENTS = (ADD, BIND_EVENT, CHANGE)
 # architecture_to_string in src/basic/architecture.c of systemd.
 _ARCHITECTURES = {"aarch64": "arm64", "aarch64_be": "arm64-be", "x86_64": "x86-64", "armv7l": "arm"}
 _ACTS = {
@@ -143,28 +127,18 @@ class Rule(NamedTuple):
         )
 
 
-class RuleFile(NamedTuple):
-    """The lines of a file that have to be followed.
-
-    ``naming`` are those that can change a device at events of others, by its name.
-    """
-
-    path: str
-    lines: Sequence[Line]
-    phase: int
-    naming: Sequence[Line] = ()
-
-
 class ForeignRules(NamedTuple):
     """The foreign rules of a host; ``files`` are in the order in which udev reads them.
 
-    ``texts`` are all that udev reads, ``files`` those of them that matter for drivers.
+    ``texts`` are all that udev reads, ``files`` those of them that matter for drivers, which can
+    make ``changes`` to an event.
     """
 
     host: Host
     commands: Commands
     files: Sequence[RuleFile]
     texts: Sequence[RuleText]
+    changes: Changes | None = None
 
     def __bool__(self) -> bool:
         return bool(self.files)
@@ -175,40 +149,14 @@ def rules(files: Files, ours: str) -> ForeignRules:
     texts = foreign_rule_files.read(files, ours)
     commands = Commands(files)
     relevant = _with_needed(texts, {text for text in texts if _can_bind(commands, text.content)})
-    parsed = [_with_naming(parsed_file(text), commands) for text in texts if text in relevant]
-    architecture = _architecture(files) if parsed else None
-    return ForeignRules(Host(files, architecture), commands, parsed, texts)
+    if not relevant:
+        return ForeignRules(Host(files), commands, (), texts)
+    # Here, because few hosts have such files.
+    from .played_rules import changes_in, parsed_with_acting  # noqa: PLC0415
 
-
-def parsed_file(text: RuleText) -> RuleFile:
-    """Return the lines of a file."""
-    phase = BEFORE_OURS if text.is_before_ours else AFTER_OURS
-    return RuleFile(text.path, udev_syntax.parse(text.content).lines, phase)
-
-
-def _with_naming(file: RuleFile, commands: Commands) -> RuleFile:
-    naming = [
-        line for line in file.lines if any(_can_name(commands, token) for token in line.tokens)
-    ]
-    return file._replace(naming=naming)
-
-
-def _can_name(commands: Commands, token: Token) -> bool:
-    if token.key == "ATTR" and not token.is_match:
-        attribute = token.attribute or ""
-        return is_binding_attribute(token) and (
-            attribute.startswith("[")
-            or "/" in attribute
-            or is_removing_attribute(token)
-            or unbinds_or_binds(token) is not None
-        )
-    if token.key in ("RUN", *_STARTED) and token.attribute in (None, "program"):
-        return commands.can_bind(token.value)
-    return _is_wants(token)
-
-
-def _is_wants(token: Token) -> bool:
-    return token.key == "ENV" and token.attribute == _WANTS and not token.is_match
+    parsed = [parsed_with_acting(text, commands) for text in texts if text in relevant]
+    host = Host(files, _architecture(files))
+    return ForeignRules(host, commands, parsed, texts, changes_in(parsed))
 
 
 def names_set(texts: Iterable[RuleText]) -> set[str]:
@@ -262,7 +210,7 @@ def _with_needed(texts: Sequence[RuleText], relevant: set[RuleText]) -> set[Rule
         before = relevant
         asked = {name for text in relevant for name in _asked_in(text.content)}
         # What the kernel sets is not set by rules, or means the same.
-        has_units = any(_WANTS in text.content for text in relevant)
+        has_units = any(WANTS in text.content for text in relevant)
         relevant = relevant | {
             text
             for text in texts
@@ -272,27 +220,57 @@ def _with_needed(texts: Sequence[RuleText], relevant: set[RuleText]) -> set[Rule
     return relevant
 
 
+class DeviceRules:
+    """The rules that may change the driver of a device, each event of which is played once."""
+
+    def __init__(self, sysfs: Sysfs, device: Identity, known: ForeignRules) -> None:
+        self._sysfs = sysfs
+        self._device = device
+        self._known = known
+        self._of_own_events: dict[str, list[Rule]] = {}
+
+    def at(self, action: str | None = None) -> list[Rule]:
+        """Return the rules in the order in which they act.
+
+        ``action`` is that of the event; None for any.
+        """
+        if not self._known:
+            return []
+        collected: dict[tuple[str, str, str | None], Rule] = {}
+        for event_action in (action,) if action else EVENTS:
+            for rule in self._at_own(event_action):
+                _collect(collected, rule)
+        if action in (None, ADD):
+            for rule in self._of_others:
+                _collect(collected, rule)
+        return sorted(collected.values(), key=lambda rule: rule.phase)
+
+    def _at_own(self, action: str) -> list[Rule]:
+        if action not in self._of_own_events:
+            # Here, because few hosts have such files.
+            from .played_rules import at_own_event  # noqa: PLC0415
+
+            self._of_own_events[action] = at_own_event(self._known, self._listed, action)
+        return self._of_own_events[action]
+
+    @functools.cached_property
+    def _of_others(self) -> list[Rule]:
+        from .played_rules import at_events_of_others  # noqa: PLC0415 - as above
+
+        return at_events_of_others(self._sysfs, self._known, self._listed)
+
+    @functools.cached_property
+    def _listed(self) -> ListedDevice:
+        from .udev_device import ListedDevice  # noqa: PLC0415 - as above
+
+        return ListedDevice(self._sysfs, self._device)
+
+
 def of_device(
     sysfs: Sysfs, device: Identity, known: ForeignRules, action: str | None = None
 ) -> list[Rule]:
-    """Return the rules that may change the driver of this device, in the order in which they do.
-
-    ``action`` is that of the event; None for any.
-    """
-    if not known:
-        return []
-    listed = ListedDevice(sysfs, device)
-    collected: dict[tuple[str, str, str | None], Rule] = {}
-    target = Target(listed, is_event=True)
-    for event_action in (action,) if action else _EVENTS:
-        for rule in _of_event(known, Event(known.host, listed, event_action), target):
-            _collect(collected, rule)
-    if action in (None, ADD):
-        for rule in _of_other_events(sysfs, known, listed):
-            _collect(collected, rule)
-        for rule in _of_related_events(known, listed):
-            _collect(collected, rule._replace(is_sure=False))
-    return sorted(collected.values(), key=lambda rule: rule.phase)
+    """Return the rules that may change the driver of this device, as :meth:`DeviceRules.at`."""
+    return DeviceRules(sysfs, device, known).at(action)
 
 
 def _collect(collected: dict[tuple[str, str, str | None], Rule], rule: Rule) -> None:
@@ -300,208 +278,3 @@ def _collect(collected: dict[tuple[str, str, str | None], Rule], rule: Rule) -> 
     before = collected.get(key)
     if before is None or (rule.is_sure and not before.is_sure):
         collected[key] = rule
-
-
-class _Started(NamedTuple):
-    """A command or a unit that is started after all rules."""
-
-    location: str
-    text: str
-    is_sure: bool
-
-
-def _of_event(known: ForeignRules, event: Event, target: Target) -> Iterator[Rule]:
-    """Yield what the rules do to the device at an event of itself or of another device."""
-    run: list[_Started] = []
-    units: list[_Started] = []
-    is_final = False
-    for file in known.files:
-        for applied in event.apply(file.lines):
-            location = "%s:%d" % (file.path, applied.line.number)
-            for token in applied.line.tokens:
-                if token.key == "RUN":
-                    if not is_final:
-                        run = _with_command(run, event, token, location, is_sure=applied.is_sure)
-                        is_final = applied.is_sure and token.operator == ":="
-                elif _is_wants(token):
-                    units = _with_units(units, event, token, location, is_sure=applied.is_sure)
-                else:
-                    effects = _at_once(known, event, target, token, is_sure=applied.is_sure)
-                    yield from _rules(location, effects, file.phase)
-    for command in run:
-        effects = known.commands.effects(target, command.text, is_sure=command.is_sure)
-        yield from _rules(command.location, effects, AFTER_ALL)
-    # systemd knows only devices with its tag: device_setup_unit in src/core/device.c.
-    for unit in units if event.tags.get("systemd", False) is not False else ():
-        effects = known.commands.unit_effects(target, unit.text)
-        yield from _rules(unit.location, effects, AFTER_ALL)
-
-
-def _rules(location: str, effects: Sequence[Effect], phase: int) -> Iterator[Rule]:
-    for effect in effects:
-        override = effect.value if effect.kind == OVERRIDE else None
-        yield Rule(location, override, phase, effect.kind, effect.is_sure)
-
-
-def _at_once(
-    known: ForeignRules, event: Event, target: Target, token: Token, *, is_sure: bool
-) -> list[Effect]:
-    """Return what a token does while the rules are read."""
-    if token.key == "ATTR" and not token.is_match and is_binding_attribute(token):
-        return of_attribute(event, target, token, is_sure=is_sure)
-    is_program = token.key == "PROGRAM" or (token.key, token.attribute) == ("IMPORT", "program")
-    if is_program and known.commands.can_bind(token.value):
-        text = event.expand(token.value)
-        is_known = text is not None
-        return known.commands.effects(
-            target, token.value if text is None else text, is_sure=is_sure and is_known
-        )
-    return []
-
-
-def _with_command(
-    run: Sequence[_Started], event: Event, token: Token, location: str, *, is_sure: bool
-) -> list[_Started]:
-    """Return the commands after ``RUN``: ``=`` replaces those before it."""
-    kept = list(run)
-    if token.operator != "+=":
-        kept = [] if is_sure else [command._replace(is_sure=False) for command in run]
-    if token.attribute == "builtin":
-        return kept
-    text = event.expand(token.value)
-    is_known = text is not None
-    command = _Started(location, token.value if text is None else text, is_sure and is_known)
-    return [*kept, command]
-
-
-def _with_units(
-    units: Sequence[_Started], event: Event, token: Token, location: str, *, is_sure: bool
-) -> list[_Started]:
-    """Return the units after ``SYSTEMD_WANTS``: ``=`` replaces those before it."""
-    text = event.expand(token.value)
-    names = _text.words(token.value if text is None else text)
-    kept = units if token.operator == "+=" or not is_sure else ()
-    return [*kept, *(_Started(location, name, is_sure=False) for name in names)]
-
-
-def _of_other_events(sysfs: Sysfs, known: ForeignRules, listed: ListedDevice) -> Iterator[Rule]:
-    """Yield what rules do to the device at events of other devices, by its name.
-
-    Where the other device is not named by its subsystem and name, it is not known whether the rule
-    applies.
-    """
-    target = Target(listed, is_event=False)
-    for file in known.files:
-        for line in file.naming:
-            location = "%s:%d" % (file.path, line.number)
-            tokens = [token for token in line.tokens if not _is_own(token, line, listed)]
-            effects = [effect for token in tokens for effect in _by_name(known, target, token)]
-            cause = _cause(sysfs, line) if effects else None
-            if cause is None:
-                unsure = [effect._replace(is_sure=False) for effect in effects]
-                yield from _rules(location, unsure, _phase(file, line))
-            elif cause.path != listed.path:
-                for action in _EVENTS:
-                    for rule in _of_event(known, Event(known.host, cause, action), target):
-                        if rule.location == location:
-                            yield rule
-
-
-def _is_own(token: Token, line: Line, listed: ListedDevice) -> bool:
-    """Return whether a token writes only below the device, at events of this one alone."""
-    return (
-        token.key == "ATTR"
-        and not (token.attribute or "").startswith("[")
-        and any(
-            (condition.key, condition.operator, condition.value) == ("KERNEL", "==", listed.kernel)
-            for condition in line.tokens
-        )
-    )
-
-
-def _of_related_events(known: ForeignRules, listed: ListedDevice) -> Iterator[Rule]:
-    """Yield what rules do at events of the device of VFIO below this one, and of those above it.
-
-    That of VFIO appears when the device is bound, with any number. One above can be removed, and
-    this one with it.
-    """
-    naming = [line for file in known.files for line in file.naming]
-    if not naming or not listed.path:
-        return
-    target = Target(listed, is_event=True)
-    for name in _names_of_vfio(naming):
-        path = "%s/%s/%s" % (listed.path, _VFIO_CLASS, name)
-        node = "%s/devices/%s" % (_VFIO_NAME, name)
-        below = NodeDevice(listed.sysfs, path, _VFIO_CLASS, node, listed)
-        for action in (ADD, CHANGE):
-            for rule in _of_event(known, Event(known.host, below, action), target):
-                yield rule._replace(phase=AFTER_ALL)
-    if not any(is_removing_attribute(token) for line in naming for token in line.tokens):
-        return
-    target = target._replace(is_event=False)
-    for above in list(listed.parents)[1:]:
-        for action in _EVENTS:
-            for rule in _of_event(known, Event(known.host, above, action), target):
-                if rule.kind == REMOVE:
-                    yield rule
-
-
-def _names_of_vfio(lines: Iterable[Line]) -> set[str]:
-    """Return names of a device of VFIO: any one, and those that lines ask for."""
-    return {_VFIO_NAME + "0"} | {
-        name
-        for line in lines
-        for token in line.tokens
-        if token.key == "KERNEL"
-        for name in token.value.split("|")
-        if _OWN_NAME.fullmatch(name)
-    }
-
-
-def _phase(file: RuleFile, line: Line) -> int:
-    is_started = any(token.key in ("RUN", "ENV") and not token.is_match for token in line.tokens)
-    return AFTER_ALL if is_started else file.phase
-
-
-def _by_name(known: ForeignRules, target: Target, token: Token) -> list[Effect]:
-    """Return what a token does to the device by its name, whichever device the event is of."""
-    value = token.value
-    is_plain = "$" not in value and "%" not in value
-    if not _can_name(known.commands, token):
-        return []
-    if token.key == "ATTR" and not (token.attribute or "").startswith("["):
-        kind = unbinds_or_binds(token)
-        is_named = value == target.device.identity.name
-        return [Effect(kind, is_sure=False)] if kind and is_named else []
-    if token.key == "ATTR":
-        paths = attribute_paths(target.device, token.attribute or "")
-        effects = [
-            of_write(target, path, value if is_plain else None, is_sure=False) for path in paths
-        ]
-        return [effect for effect in effects if effect]
-    if token.key != "ENV":
-        return known.commands.effects(target, value, is_sure=False)
-    return [
-        effect
-        for unit in _text.words(value)
-        for effect in known.commands.unit_effects(target, unit)
-    ]
-
-
-def _cause(sysfs: Sysfs, line: Line) -> UdevDevice | None:
-    """Return the device for whose events the line is meant, if it names one that is there."""
-    plain = {
-        token.key: token.value
-        for token in line.tokens
-        if token.operator == "==" and not set(token.value) & set("*?[|")
-    }
-    subsystem, name = plain.get("SUBSYSTEM"), plain.get("KERNEL")
-    if not subsystem or not name:
-        return None
-    for directory in ("bus/%s/devices/%s", "class/%s/%s"):
-        path = directory % (subsystem, name.replace("/", "!"))
-        target = sysfs.link(path)
-        if target:
-            own = resolve_link(path.rpartition("/")[0], target)
-            return UdevDevice(sysfs, own, subsystem, name)
-    return None

@@ -12,14 +12,17 @@ beyond the names in it.
 from __future__ import annotations
 
 import re
-from typing import Iterable, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._model.buses import BUSES, PCI
 from .._system.files import Files
-from .udev_device import ListedDevice, UdevDevice, canonical
-from .udev_event import Event
-from .udev_syntax import Token
+
+if TYPE_CHECKING:
+    from .._system.sysfs import Sysfs
+    from .udev_device import ListedDevice, UdevDevice
+    from .udev_event import Event
+    from .udev_syntax import Token
 
 OVERRIDE, UNBIND, BIND, REMOVE = "override", "unbind", "bind", "remove"
 
@@ -34,6 +37,8 @@ _QUOTES = "\\\"'"
 # After these the shell may not come to what follows.
 _CONDITION = re.compile(r"&&|\|\||\b(?:if|for|while|until|case|test)\b|\[")
 _DRIVERCTL = re.compile(r"\bdriverctl\s+([^;&|]*)")
+# What its own rule starts for each device: it sets what is stored, which is read as such.
+_LOADING_STORED = re.compile(r"\bdriverctl\s+load-override\b")
 _SYSTEMCTL = re.compile(r"\bsystemctl\s+([^;&|]*)")
 _STARTING = frozenset(("start", "restart", "try-restart", "reload-or-restart", "enable"))
 # modprobe(8) with -r or --remove, or rmmod(8), of a module of a VFIO driver. The bound devices hold
@@ -104,14 +109,21 @@ class Target(NamedTuple):
         own = "bus/%s/devices/%s" % (device.identity.bus, device.identity.name)
         if plain in (own, device.path or own):
             return True
-        return bool(device.path) and canonical(device.sysfs, plain) == device.path
+        return bool(device.path) and _canonical(device.sysfs, plain) == device.path
 
     def is_at_or_below(self, directory: str) -> bool:
         """Return whether a directory is that of the device or of one above it."""
         if self.is_at(directory):
             return True
-        above = canonical(self.device.sysfs, directory)
+        above = _canonical(self.device.sysfs, directory)
         return bool(above) and self.device.path.startswith("%s/" % above)
+
+
+def _canonical(sysfs: Sysfs, path: str) -> str | None:
+    # Here, because nearly no host has rules that name a device.
+    from .udev_device import canonical  # noqa: PLC0415
+
+    return canonical(sysfs, path)
 
 
 def attribute_paths(device: UdevDevice, attribute: str) -> list[str]:
@@ -248,7 +260,7 @@ class Commands:
         )
 
     def _has_words(self, text: str, *, is_deepest: bool) -> bool:
-        if _BINDING_WORDS.search(text):
+        if _BINDING_WORDS.search(_LOADING_STORED.sub("", text)) or _writes_attribute(text):
             return True
         return not is_deepest and any(map(_BINDING_WORDS.search, self._named_scripts(text)))
 
@@ -394,6 +406,17 @@ def _first_end(pattern: re.Pattern[str], text: str) -> int:
     """Return where the first match ends; without one, what is after all of the text."""
     match = pattern.search(text)
     return match.end() if match else len(text) + 1
+
+
+def _writes_attribute(text: str) -> bool:
+    """Return whether a command writes to a file by whose name a device is bound, in any directory.
+
+    It can change its directory before.
+    """
+    return any(
+        match.group(2).strip(_QUOTES).rpartition("/")[2] in _KINDS
+        for match in _WRITE.finditer(text)
+    )
 
 
 def _started_units(text: str) -> list[str]:

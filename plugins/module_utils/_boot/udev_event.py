@@ -12,14 +12,21 @@ known here: what programs answer, what other events did before, which driver is 
 from __future__ import annotations
 
 import re
-from typing import Callable, ClassVar, Collection, Iterator, Mapping, NamedTuple, Sequence
+from typing import (
+    Callable,
+    ClassVar,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    NamedTuple,
+    Sequence,
+)
 
-from .._system.files import Files
 from . import udev_patterns
+from .foreign_rule_files import BIND, Host
 from .udev_device import UNKNOWN, Answer, UdevDevice, canonical
 from .udev_syntax import Line, Token
-
-ADD, BIND, CHANGE = "add", "bind", "change"
 
 _PARENT_KEYS = ("KERNELS", "SUBSYSTEMS", "DRIVERS", "ATTRS", "TAGS")
 # Names of hwdb, of the builtins and of this collection's own rules.
@@ -69,12 +76,23 @@ def both(first: bool | None, second: bool | None) -> bool | None:
     return None if first is None or second is None else True
 
 
-class Host(NamedTuple):
-    """What rules can ask of the machine; ``architecture`` is as udev names it, None if unknown."""
+class _Jumps:
+    """Where the GOTOs lead that are taken, or may be."""
 
-    files: Files
-    architecture: str | None = None
-    set_by_others: Collection[str] = ()
+    def __init__(self) -> None:
+        self._targets: list[int] = []
+
+    def is_reached(self, number: int) -> bool:
+        """Return whether a line is known not to be jumped over."""
+        return all(target <= number for target in self._targets)
+
+    def follow(self, number: int, target: int, *, is_taken: bool) -> int:
+        """Return the first line after this one that can be reached."""
+        self._targets.append(target)
+        if not is_taken:
+            return number + 1
+        # An earlier one may have been taken, which leads over this line.
+        return min(known for known in self._targets if known > number)
 
 
 class Event:
@@ -95,23 +113,20 @@ class Event:
 
     def apply(self, lines: Sequence[Line]) -> Iterator[Applied]:
         """Yield the lines of a file that apply, or may, after what they set for the event."""
-        labels = _targets(lines)
-        # Up to there it is not known whether a line is jumped over.
-        open_until = 0
+        targets = _targets(lines)
+        jumps = _Jumps()
         number = 0
         while number < len(lines):
             line = lines[number]
-            result = both(None if number < open_until else True, self._matches(line))
-            target = labels.get(number)
-            if result is not False:
-                self._assign(line, is_sure=result is True)
-                yield Applied(line, is_sure=result is True)
-            if target is None or result is False:
-                number += 1
-            elif result and not line.is_new_syntax:
-                number = target
+            is_match = self._matches(line)
+            if is_match is not False:
+                is_sure = is_match is True and jumps.is_reached(number)
+                self._assign(line, is_sure=is_sure)
+                yield Applied(line, is_sure=is_sure)
+            if number in targets and is_match is not False:
+                is_taken = is_match is True and not line.is_new_syntax
+                number = jumps.follow(number, targets[number], is_taken=is_taken)
             else:
-                open_until = max(open_until, target)
                 number += 1
 
     # Conditions.
@@ -411,6 +426,79 @@ class Event:
         if not self.device.path:
             return None
         return canonical(self.device.sysfs, "%s/%s" % (self.device.path, path))
+
+
+class Changes(NamedTuple):
+    """What lines can change for an event: properties by name, and by patterns of imported names."""
+
+    names: Collection[str] = ()
+    imported: Sequence[str] = ()
+
+
+def changes_of(lines: Iterable[Line]) -> Changes:
+    """Return what these lines can change."""
+    names: set[str] = set()
+    imported: list[str] = []
+    for line in lines:
+        for token in line.tokens:
+            if token.key == "ENV" and not token.is_match:
+                names.add(token.attribute or "")
+            elif token.key == "IMPORT" and token.attribute in ("db", "cmdline"):
+                names.add(token.value)
+            elif token.key == "IMPORT" and token.attribute == "parent":
+                is_plain = "$" not in token.value and "%" not in token.value
+                imported.append(token.value if is_plain else "*")
+    return Changes(names, imported)
+
+
+class Outline(NamedTuple):
+    """The lines of a file that act, those with a GOTO before the last of them, and where it leads.
+
+    All are numbers of lines in the order of the file, which begin with 0.
+    """
+
+    acting: Collection[int]
+    numbers: Sequence[int]
+    targets: Mapping[int, int]
+
+
+def outline_of(lines: Sequence[Line], is_acting: Callable[[Line], bool]) -> Outline:
+    """Return the outline of a file."""
+    acting = {number for number, line in enumerate(lines) if is_acting(line)}
+    targets = _targets(lines) if acting else {}
+    last = max(acting, default=-1)
+    numbers = sorted(acting.union(number for number in targets if number < last))
+    return Outline(acting, numbers, targets)
+
+
+class UnplayedEvent(Event):
+    """An event of which only that is known which no line changes; most lines cannot apply by it."""
+
+    def __init__(self, host: Host, device: UdevDevice, action: str, changes: Changes) -> None:
+        super().__init__(host, device, action)
+        self._properties.update(dict.fromkeys(changes.names, UNKNOWN))
+        self._imported.extend(changes.imported)
+        self._is_import_known = False
+        self._program_result = UNKNOWN
+
+    def can_act(self, lines: Sequence[Line], outline: Outline) -> bool:
+        """Return whether a line of a file that acts can apply."""
+        jumps = _Jumps()
+        reached = 0
+        for number in outline.numbers:
+            if number < reached:
+                continue
+            line = lines[number]
+            # An earlier line can have decided it.
+            self._parent, self._is_parent_known = None, False
+            is_match = self._matches(line)
+            if is_match is False:
+                continue
+            if number in outline.acting:
+                return True
+            is_taken = is_match is True and not line.is_new_syntax
+            reached = jumps.follow(number, outline.targets[number], is_taken=is_taken)
+        return False
 
 
 def compare(token: Token, answer: Answer) -> bool | None:

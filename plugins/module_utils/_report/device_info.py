@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import _text
 from .._boot.forecast import Binding, OverrideSources
@@ -19,10 +19,11 @@ from .._discovery.driver_match import Reason
 from .._in_use.kinds import Hazard
 from .._model.device import Board
 from . import results
-from .candidates import entry
 from .inspection import Findings, Inspection
 from .lost_entries import LostEntry
-from .vfio_support import to_mapping as to_support
+
+if TYPE_CHECKING:
+    from .vfio_support import VfioSupport
 
 
 def unknown(findings: Findings) -> list[str]:
@@ -71,7 +72,7 @@ def inspections(findings: Findings) -> dict[str, Any]:
         "skipped_entries": list(findings.skipped),
         "boot_files": [_boot_file(file) for file in findings.boot_files],
         "kernels": [_kernel(kernel) for kernel in findings.kernels],
-        "vfio_support": findings.vfio_support and to_support(findings.vfio_support),
+        "vfio_support": findings.vfio_support and _support(findings.vfio_support),
         "driverctl_notes": list(findings.driverctl_notes),
     }
 
@@ -104,6 +105,12 @@ def _rollout(rollout: Rollout, state: str) -> dict[str, Any]:
         "more_devices": rollout.more_devices,
         "rolled_back": back and back._asdict(),
     }
+
+
+def _support(support: VfioSupport) -> dict[str, Any]:
+    from .vfio_support import to_mapping as to_support  # noqa: PLC0415 - as in _candidate
+
+    return to_support(support)
 
 
 def _lost_entry(lost: LostEntry) -> dict[str, Any]:
@@ -181,6 +188,8 @@ def _candidate(inspection: Inspection) -> dict[str, Any]:
                 *("reset_function", "isolated_interrupts"),
             )
         )
+    from .candidates import entry  # noqa: PLC0415 - whoever asks for none need not load it
+
     is_known = bool(candidate.obstacles) or not inspection.may_carry_more
     return {
         "candidate": not candidate.obstacles if is_known else None,

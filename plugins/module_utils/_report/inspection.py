@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from .._apply import symlinks
 from .._boot import driverctl, foreign_udev, in_sync, modprobe_d, modules_load_d
@@ -40,9 +40,11 @@ from .._model.device import Board, Identity, State
 from .._model.policy_list import Entry, first_entries
 from .._model.selector import Selector
 from .._system.host import Host
-from .candidates import Candidate, Candidates, Known
 from .lost_entries import LostEntry, find_lost_entries
-from .vfio_support import VfioSupport, vfio_support
+
+if TYPE_CHECKING:
+    from .candidates import Candidate, Known
+    from .vfio_support import VfioSupport
 
 
 class LostAtBoot(NamedTuple):
@@ -224,12 +226,19 @@ def inspect(
         list(elsewhere.values()),
         in_sync.compare(host.files, last_applied),
         inspector.kernels,
-        vfio_support(host) if with_candidates else None,
+        _vfio_support(host) if with_candidates else None,
         inspector.lost_entries,
         inspector.driverctl_notes,
         digest(last_applied.entries, last_applied.options),
         *_rollouts(host, AppliedList(last_applied.entries, last_applied.options)),
     )
+
+
+def _vfio_support(host: Host) -> VfioSupport:
+    # Here, as all that only candidates need: a host compiles what it loads.
+    from .vfio_support import vfio_support  # noqa: PLC0415
+
+    return vfio_support(host)
 
 
 def _rollouts(
@@ -316,6 +325,8 @@ class _Inspector:
 
     def judge(self, inspections: Sequence[Inspection]) -> list[Inspection]:
         """Return the inspections with how each device would be bound to VFIO."""
+        from .candidates import Candidates, Known  # noqa: PLC0415 - as in _vfio_support
+
         by_device = {inspection.device: inspection for inspection in inspections}
 
         def find_out(device: Identity) -> Known:
@@ -404,13 +415,14 @@ class _Inspector:
 
     def _override_sources(self, device: Identity) -> OverrideSources:
         is_alone = self._sharing[device.stable_name] < 2
+        rules = foreign_udev.DeviceRules(self._host.sysfs, device, self._rules)
         return OverrideSources(
             device.bus,
             self._claimed.get(device),
             _foreign_config(device, self._stored, is_alone=is_alone),
-            foreign_udev.of_device(self._host.sysfs, device, self._rules),
-            foreign_udev.of_device(self._host.sysfs, device, self._rules, "add"),
-            foreign_udev.of_device(self._host.sysfs, device, self._rules, "bind"),
+            rules.at(),
+            rules.at("add"),
+            rules.at("bind"),
             self._variant(device),
         )
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from board import CRYPTO, DMA, Board
-from udev_machine import OTHERS, RING, Machine
+from udev_machine import ACPI, FUNCTION, OTHERS, RING, Machine
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot import foreign_udev
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
+    foreign_udev,
+    played_rules,
+    udev_event,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.udev_syntax import Line
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 from tests.harness.udev_rule_files import Scratch, effective_file, odd_file
@@ -341,3 +348,124 @@ def test_a_file_of_the_beginnings_of_rules_takes_no_longer_than_others(
     machine.write(OTHERS, SET + "\n")
     assert [rule.driver_override for rule in machine.rules()] == ["uio"]
     assert foreign_udev.names_set(foreign_udev.rules(machine.files, RULES).texts) == set()
+
+
+# driverctl's own line, and files of systemd and mdadm as Debian has them.
+_OF_DISTRIBUTION = """\
+ACTION=="add", TEST=="/etc/driverctl.d/$env{SUBSYSTEM}-$kernel", TAG+="systemd", \
+ENV{SYSTEMD_WANTS}="driverctl@$env{SUBSYSTEM}-$kernel.service"
+SUBSYSTEM!="block", GOTO="md_end"
+IMPORT{program}="/sbin/mdadm --export $devnode"
+ENV{MD_MON_THIS}=="?*", ENV{SYSTEMD_WANTS}+="mdmon@%c.service"
+LABEL="md_end"
+SUBSYSTEM=="backlight", TAG+="systemd", ENV{SYSTEMD_WANTS}+="systemd-backlight@backlight:$name"
+SUBSYSTEM=="bluetooth", TAG+="systemd", ENV{SYSTEMD_WANTS}+="bluetooth.target"
+"""
+
+
+def test_rules_are_not_played_if_none_that_acts_can_apply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path)
+    machine.write(
+        "/usr/lib/systemd/system/driverctl@.service",
+        "ExecStart=/bin/driverctl set-override %I uio\n",
+    )
+    machine.write(OTHERS, _OF_DISTRIBUTION)
+    played: list[str] = []
+    apply = udev_event.Event.apply
+
+    def note(event: udev_event.Event, lines: Sequence[Line]) -> Iterator[udev_event.Applied]:
+        played.append(event.device.kernel)
+        return apply(event, lines)
+
+    monkeypatch.setattr(udev_event.Event, "apply", note)
+    assert machine.rules() == []
+    assert played == []
+    machine.write(f"/etc/driverctl.d/platform-{RING.name}", "uio\n")
+    assert machine.rules() == []
+    assert set(played) == {RING.name}
+
+
+def test_the_rule_of_driverctl_is_not_followed_for_what_is_stored_is_read(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    service = "/usr/lib/systemd/system/driverctl@.service"
+    command = "ExecStart=/usr/sbin/driverctl load-override %I\n"
+    machine.write(service, command)
+    machine.write(OTHERS, _OF_DISTRIBUTION)
+    assert not foreign_udev.rules(machine.files, RULES)
+    # Nor does it hide that of another.
+    machine.write(service, command + "ExecStartPost=/usr/sbin/driverctl set-override x uio\n")
+    assert foreign_udev.rules(machine.files, RULES)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'SUBSYSTEM!="platform", GOTO="end"\n%s\nLABEL="end"',
+        'ENV{MINE}="1"\nENV{MINE}=="1", %s',
+        'ENV{SUBSYSTEM}=="platform", %s',
+        'IMPORT{program}="/bin/tell"\nENV{OF_NAME}=="ring", %s',
+        'IMPORT{parent}="*"\nENV{OF_NAME}=="other", %s',
+        'IMPORT{db}="OF_NAME"\nENV{OF_NAME}=="other", %s',
+        'PROGRAM="/bin/tell"\nRESULT=="other", %s',
+        'KERNELS=="soc", ENV{MINE}="1"\nTEST=="/etc$attr{none}", %s',
+        'ENV{MINE}=="1", GOTO="end"\n%s\nLABEL="end"',
+        'ENV{MINE}=="", GOTO="far"\nKERNEL=="b*", GOTO="end"\nLABEL="far"\n%s\nLABEL="end"',
+        'KERNEL==i"B*", GOTO="end"\n%s\nLABEL="end"',
+    ],
+)
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        SET,
+        "RUN+=\"/bin/sh -c 'echo uio > /sys/%p/driver_override'\"",
+        "RUN+=\"/bin/sh -c 'cd /sys/%p/driver && echo %k > bind'\"",
+    ],
+)
+def test_whatever_lines_can_change_is_not_taken_for_what_keeps_a_rule_from_acting(
+    tmp_path: Path, lines: str, assignment: str
+) -> None:
+    machine = Machine(tmp_path)
+    (tmp_path / "etc").mkdir()
+    machine.write(OTHERS, lines % assignment + "\n# driver_override\n")
+    assert [rule.location for rule in machine.rules()] == [
+        f"{OTHERS}:{1 + lines[: lines.index('%')].count(chr(10))}"
+    ]
+
+
+def test_a_command_that_is_put_together_is_followed(tmp_path: Path) -> None:
+    lines = 'ENV{COMMAND}="/bin/sh -c \'echo uio > /sys/%p/driver_override\'"\nRUN+="$env{COMMAND}"'
+    assert Machine(tmp_path).overrides(lines) == {"uio": True}
+
+
+def test_a_rule_that_changes_to_the_directory_of_a_driver_is_followed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    command = "cd /sys/bus/platform/drivers/acme-ring && echo b100000.ring > bind"
+    machine.write(OTHERS, f'KERNEL=="b100000.ring", RUN+="/bin/sh -c \'{command}\'"\n')
+    assert [(rule.kind, rule.is_sure) for rule in machine.rules()] == [("bind", False)]
+
+
+def test_two_jumps_to_one_label_meet_there(tmp_path: Path) -> None:
+    lines = 'ENV{ID_X}=="1", GOTO="end"\nKERNEL=="b*", GOTO="end"\n%s\nLABEL="end"'
+    machine = Machine(tmp_path)
+    assert machine.overrides(lines % SET) == {}
+    assert machine.overrides(lines % 'TAG+="x"' + f"\n{SET}") == {"uio": True}
+    # Only the first, of which nothing is known, leads to the line between the labels.
+    further = lines.replace('"end"\nKERNEL', '"near"\nKERNEL').replace("%s", 'LABEL="near"\n%s')
+    assert machine.overrides(further % SET) == {"uio": False}
+
+
+@pytest.mark.parametrize("device", [RING, ACPI, FUNCTION])
+def test_rules_are_the_same_if_every_event_is_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: str, device: Identity
+) -> None:
+    machine = Machine(tmp_path)
+    scratch = Scratch(device.bus, device.name, "ring@b100000", "acme,ring")
+    lines = _OF_DISTRIBUTION
+    for seed in range({"check": 60, "test": 300, "nightly": 3000}[depth]):
+        machine.write(OTHERS, f"{lines}{odd_file(seed)}\n{effective_file(seed, scratch)}\n")
+        at_events = [machine.rules(device, action) for action in (None, "add", "bind")]
+        with monkeypatch.context() as patched:
+            patched.setattr(played_rules, "_can_act", lambda _commands, _token: True)
+            assert at_events == [machine.rules(device, action) for action in (None, "add", "bind")]

@@ -8,8 +8,18 @@ from __future__ import annotations
 
 from loaded import loaded_by
 
-# What a refusal of a trial is made by, and the names of links.
-SHARED = {"_apply", "_apply.readiness", "_apply.symlinks"}
+# The names of links.
+SHARED = {"_apply", "_apply.symlinks"}
+# What a refusal of a trial is made by.
+OF_CANDIDATES = {"_apply", "_apply.readiness"}
+
+PLAYING = {
+    "_boot.played_rules",
+    "_boot.udev_device",
+    "_boot.udev_event",
+    "_boot.udev_patterns",
+    "_boot.udev_syntax",
+}
 
 
 def test_device_info_loads_nothing_of_the_write_path() -> None:
@@ -17,3 +27,13 @@ def test_device_info_loads_nothing_of_the_write_path() -> None:
     assert "_report.device_info" in loaded
     assert {name for name in loaded if name.startswith("_apply")} <= SHARED
     assert "_boot.boot_files" not in loaded
+    # Only a host with foreign rules for drivers needs what they are played by.
+    assert not {name for name in loaded if name in PLAYING}
+
+
+def test_only_candidates_load_what_they_are_judged_by() -> None:
+    plain, judging = loaded_by("_report.device_info"), loaded_by("_report.candidates")
+    assert {name for name in judging if name.startswith("_apply")} <= OF_CANDIDATES
+    judges = {"_apply.readiness", "_discovery.driver_names", "_discovery.isolation"}
+    assert judges <= judging
+    assert not plain & {*judges, "_report.candidates", "_report.vfio_support"}

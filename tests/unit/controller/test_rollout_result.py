@@ -53,7 +53,8 @@ def result_of(applied: Any, checked: Any = None, failure: Any = None, unchanged:
     [
         ({"changed": True}, info(device("a")), None, "changed", "is in sync: one device"),
         ({"changed": False}, info(device("a"), device("b")), None, "unchanged", "in sync: 2 dev"),
-        ({"changed": True}, None, None, "would change", "No device would change"),
+        ({"changed": True}, None, None, "would change", "Nothing was changed."),
+        ({"changed": True, "devices": []}, None, None, "would change", "No device would change"),
         ({"changed": True}, info(), None, "changed", "No device of it is in a list"),
         (
             {"changed": True},
