@@ -89,6 +89,8 @@ def parts(depth: str) -> list[Part]:
         pci("6.12"),
         pci("7"),
         pytest("integration-debian", *main_job, kernels="debian"),
+        # Its drivers are of the source that guest-6.12 downloads.
+        pytest("versal", "tests/versal", kernels="debian 6.12"),
         # It builds the site, as make docs does without a browser.
         pytest("site", "tests/site", environment="report"),
         # The part check runs these files as well, except for what is left for the night.

@@ -21,10 +21,11 @@ _FIRMWARE = (
     Path("/usr/share/AAVMF/AAVMF_CODE.fd"),
 )
 QEMU = "qemu-system-aarch64"
+_MEMORY = ("-m", "1024")
 _MACHINE = (
     *("-machine", "virt,gic-version=3,iommu=smmuv3"),
     *("-cpu", "cortex-a57"),
-    *("-m", "1024"),
+    *_MEMORY,
 )
 _RING = """\
         ring@b1%(index)02x000 {
@@ -51,6 +52,8 @@ class Hardware:
 
     The root disk is the drive ``disk``, the network with ssh the netdev ``net``. Spare disks are
     the drives ``spare0``, ``spare1`` and so on; as many networks of these names lead nowhere.
+    ``model`` is QEMU's machine of a real board (real_board.py), of whose spare disks the first ones
+    are its SD cards.
     """
 
     devices: tuple[str, ...]
@@ -58,16 +61,21 @@ class Hardware:
     spare_networks: int = 0
     # One needs a sixth less of the machine's time than two do, for the same tests.
     processors: int = 1
+    model: str = ""
+    sd_cards: int = 0
 
     @property
     def machine(self) -> tuple[str, ...]:
         """QEMU's options for the machine itself."""
+        if self.model:
+            # The number and kind of processors are those of the board.
+            return ("-machine", self.model, *_MEMORY)
         return (*_MACHINE, "-smp", str(self.processors))
 
     @property
     def can_be_saved(self) -> bool:
         """Return whether QEMU can save such a machine while it runs."""
-        return not any(device.startswith("nvme,") for device in self.devices)
+        return not (self.model or any(device.startswith("nvme,") for device in self.devices))
 
 
 # All virtio-mmio slots are free for tests.
@@ -154,6 +162,21 @@ _FUNCTIONS = _functions((_ETHERNET, _DISK), edu="0x8")
 _MOVED_FUNCTIONS = _functions((_DISK, _ETHERNET), edu="0x9")
 # Debian's kernel would load it for the screen, which takes ten seconds and is in vain.
 _NO_DRIVER_FOR_THE_SCREEN = ("module_blacklist=amdgpu",)
+# As its device tree lists the slots, the last one has the first disk. The first slot has the random
+# numbers of each guest.
+_VERSAL = Hardware(
+    model="xlnx-versal-virt",
+    devices=(
+        "virtio-blk-device,drive=disk,bus=virtio-mmio-bus.7",
+        "virtio-blk-device,drive=spare2,bus=virtio-mmio-bus.6",
+    ),
+    spare_disks=3,
+    sd_cards=2,
+)
+# zynqmp_dma up to 6.12 disables its clocks twice when it is unbound (zynqmp_dma_remove). The kernel
+# warns of that with the lock of all clocks held, which another processor that writes to the console
+# waits for in pl011_console_write: neither continues then.
+_NO_WARNINGS_ON_THE_CONSOLE = ("loglevel=4",)
 
 
 @dataclass(frozen=True)
@@ -203,6 +226,7 @@ BOARDS = {
             source="pci",
             parameters=_NO_DRIVER_FOR_THE_SCREEN,
         ),
+        Board("versal", hardware=_VERSAL, parameters=_NO_WARNINGS_ON_THE_CONSOLE),
     )
 }
 
@@ -215,11 +239,18 @@ def board_named(name: str) -> Board:
         raise GuestError("There is no board %r; there are %s" % (name, ", ".join(BOARDS))) from None
 
 
+def _described_boards() -> list[Board]:
+    """Return the boards whose device trees are QEMU's for its own machine, and an addition."""
+    return [board for board in BOARDS.values() if board.device_tree and not board.hardware.model]
+
+
 def source_text(board: Board) -> str:
     """Return what is added to QEMU's own device tree."""
     devices = [_RING % {"index": index} for index in range(board.rings)]
     devices += [_ENGINE % {"index": index} for index in range(board.engines)]
     written = (_SOURCES / ((board.source or board.name) + ".dts")).read_text()
+    if board.hardware.model:
+        return written
     return "%s\n&{/soc} {\n%s};\n" % (written, "".join(devices))
 
 
@@ -236,14 +267,14 @@ def _dump(machine: Sequence[str], folder: Path) -> str:
 def _make(folder: Path) -> None:
     commands.require(QEMU, "dtc")
     log = folder / "build.log"
-    machines = {board.hardware.machine for board in BOARDS.values()}
+    boards = _described_boards()
+    machines = {board.hardware.machine for board in boards}
     texts = {machine: _dump(machine, folder) for machine in machines}
-    for board in BOARDS.values():
-        if board.device_tree:
-            source = folder / (board.name + ".dts")
-            source.write_text(texts[board.hardware.machine] + source_text(board))
-            compiled = folder / (board.name + ".dtb")
-            commands.call(["dtc", "-q", "-O", "dtb", "-o", compiled, source], log=log)
+    for board in boards:
+        source = folder / (board.name + ".dts")
+        source.write_text(texts[board.hardware.machine] + source_text(board))
+        compiled = folder / (board.name + ".dtb")
+        commands.call(["dtc", "-q", "-O", "dtb", "-o", compiled, source], log=log)
 
 
 def qemu_version() -> str:
@@ -254,12 +285,8 @@ def qemu_version() -> str:
 
 
 def device_trees() -> Artefact:
-    """NAME.dtb for every board that has a device tree."""
-    texts = [
-        " ".join(board.hardware.machine) + source_text(board)
-        for board in BOARDS.values()
-        if board.device_tree
-    ]
+    """NAME.dtb for every board that has a device tree, except models of real boards."""
+    texts = [" ".join(board.hardware.machine) + source_text(board) for board in _described_boards()]
     return Artefact(
         name="boards",
         purpose="making the boards' device trees (a second)",

@@ -23,6 +23,7 @@ from .connection import HOST, HOST_KEY_OPTIONS, LIVENESS_OPTIONS, USER, Connecti
 from .errors import GuestError
 from .machine import Boot, Machine, Running
 from .packages import DEFAULT_SERIES, SERIES
+from .real_board import ModelMachine, build_for_model
 from .snapshot import DISK, NAME, Monitor, snapshot
 
 # Many times what it takes on two idle cores; a busy machine is slow, not broken.
@@ -43,7 +44,7 @@ class Guest:
         self.name = name
         self.board = board_named(board)
         self._series = SERIES[kernel]
-        self._machine = Machine(name)
+        self._machine = (ModelMachine if self.board.hardware.model else Machine)(name)
 
     @classmethod
     def running(cls, name: str) -> Guest:
@@ -79,6 +80,8 @@ class Guest:
         return parts, snapshot(self.board, parts, self._boot_and_save).ensure() / DISK
 
     def _parts(self) -> Parts:
+        if self.board.hardware.model:
+            return build_for_model(self.board, self._series)
         return build(self._series)
 
     def _restore(self, parts: Parts, saved: Path) -> None:
@@ -146,7 +149,10 @@ class Guest:
         self._machine.stop()
 
     def reboot(self) -> None:
-        """Reboot from the inside and wait for the next boot."""
+        """Reboot from the inside and wait for the next boot; a model's QEMU is started again."""
+        if self.board.hardware.model:
+            self.start_again()
+            return
         before = self.boot_id()
         # Detached and a little later: ssh waits long for an answer from a machine that went away.
         self.run("setsid sh -c 'sleep 0.5; systemctl reboot' </dev/null >/dev/null 2>&1 &")
