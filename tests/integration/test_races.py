@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.guest import Guest
+    from tests.harness.playbook import Run
 
 RINGS = [f"/soc/ring@b1{number:02x}000" for number in range(8)]
 VFIO, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-ring", None)
@@ -31,6 +32,10 @@ def test_two_runs_together_end_as_if_one_came_after_the_other(
     guest: Guest, inventory: Path
 ) -> None:
     lists = {"even": RINGS[::2], "all": RINGS}
+
+    def apply_list(paths: list[str]) -> Run:
+        return apply_vfio(inventory, *paths, unsafe_interrupts=False)
+
     with ThreadPoolExecutor(2) as pool:
         for _pair in range(20):
             runs = list(pool.map(lambda paths: apply_vfio(inventory, *paths), lists.values()))
