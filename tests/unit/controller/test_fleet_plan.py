@@ -77,6 +77,7 @@ def answer(**values: Any) -> dict[str, Any]:
         "policy_digest": LIST * 2,
         "plan_digest": DIGEST,
         "rollout": None,
+        "rolled_back": [],
         **values,
     }
 
