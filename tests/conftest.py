@@ -31,6 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     # Its values are in tests/guest, which unit tests on a host's old Python cannot import.
     parser.addoption("--kernel", help="which kernel guests have: 6.12 (default), 7 or debian")
+    parser.addoption(
+        "--userland", help="which Debian guests have: bullseye, bookworm, trixie (default) or forky"
+    )
 
 
 # Before pytest's own of JUnit, which reads the option then.

@@ -20,18 +20,19 @@ from .guest import Guest
 from .inventory import inventory_text
 from .machine import Machine, started_names
 from .packages import DEFAULT_SERIES, SERIES
+from .userlands import DEFAULT_SUITE, USERLANDS
 
 
 def _build(arguments: argparse.Namespace) -> None:
     if arguments.board:
-        Guest("unused", arguments.board, arguments.kernel).prepare()
+        Guest("unused", arguments.board, arguments.kernel, arguments.userland).prepare()
     else:
-        build(SERIES[arguments.kernel])
+        build(SERIES[arguments.kernel], USERLANDS[arguments.userland])
 
 
 def _start(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
-    guest = Guest(arguments.name, arguments.board, arguments.kernel)
+    guest = Guest(arguments.name, arguments.board, arguments.kernel, arguments.userland)
     guest.start(fresh=arguments.fresh)
     say("guest: %s is up on port %d (%d s)" % (guest.name, guest.port, time.monotonic() - began))
 
@@ -101,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         if action in (_build, _start):
             command.add_argument(
                 "--kernel", choices=sorted(SERIES), default=DEFAULT_SERIES, help="series of Linux"
+            )
+            command.add_argument(
+                "--userland", choices=list(USERLANDS), default=DEFAULT_SUITE, help="Debian suite"
             )
         if action is _ssh:
             command.add_argument("command", nargs=argparse.REMAINDER)

@@ -17,11 +17,15 @@ from .kernel import kernel
 from .keys import ssh_keys
 from .native import native_programs
 from .packages import Series, kernel_source, root_packages
+from .userlands import DEFAULT_USERLAND, Userland
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the finished artefacts are; ``kernel`` is the name of its series."""
+    """Where the finished artefacts are.
+
+    ``kernel`` is the name of its series, behind that of a userland other than the default.
+    """
 
     kernel: str
     image: Path
@@ -31,7 +35,7 @@ class Parts:
     login_key: Path
 
 
-def build(series: Series) -> Parts:
+def build(series: Series, userland: Userland = DEFAULT_USERLAND) -> Parts:
     """Build what is missing.
 
     From nothing it takes about a minute with the distribution's kernel on two cores, and about
@@ -39,16 +43,16 @@ def build(series: Series) -> Parts:
     """
     # Downloads beside what computes; the others need these.
     source = kernel(series) if series.stock else kernel_source(series)
-    first = (root_packages(), native_programs(), source)
+    first = (root_packages(userland), native_programs(userland), source)
     with ThreadPoolExecutor() as executor:
         for future in [executor.submit(artefact.ensure) for artefact in first]:
             future.result()
     early = initramfs(series)
     return Parts(
-        kernel=series.name,
+        kernel=userland.named(series.name),
         login_key=ssh_keys().ensure() / "login",
         device_trees=device_trees().ensure(),
         image=kernel(series).ensure() / "Image",
         initramfs=early.ensure() / "initramfs.img" if early else None,
-        disk=disk(series).ensure() / "disk.raw",
+        disk=disk(series, userland).ensure() / "disk.raw",
     )

@@ -25,6 +25,7 @@ from .machine import Boot, Machine, Running
 from .packages import DEFAULT_SERIES, SERIES
 from .real_board import ModelMachine, build_for_model
 from .snapshot import DISK, NAME, Monitor, snapshot
+from .userlands import DEFAULT_SUITE, userland_named
 
 # Many times what it takes on two idle cores; a busy machine is slow, not broken.
 BOOT_SECONDS = 300
@@ -37,22 +38,31 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 class Guest:
     """One arm64 machine with a real kernel; its disk is as new at every start.
 
-    ``kernel`` is the name of a series in packages.SERIES.
+    ``kernel`` is the name of a series in packages.SERIES, ``userland`` a suite of userlands.
     """
 
-    def __init__(self, name: str, board: str = "a", kernel: str = DEFAULT_SERIES) -> None:
+    def __init__(
+        self,
+        name: str,
+        board: str = "a",
+        kernel: str = DEFAULT_SERIES,
+        userland: str = DEFAULT_SUITE,
+    ) -> None:
         self.name = name
         self.board = board_named(board)
         self._series = SERIES[kernel]
+        self.userland = userland_named(userland)
         self._machine = (ModelMachine if self.board.hardware.model else Machine)(name)
 
     @classmethod
     def running(cls, name: str) -> Guest:
-        """Return the guest of that name, on whatever board and kernel it was started."""
+        """Return the guest of that name, with the board, kernel and userland of its start."""
         running = Machine(name).running()
         if running is None:
             raise GuestError("Guest %s is not running; start it first" % name)
-        return cls(name, running.board, running.kernel)
+        # As build() names them.
+        userland, _dash, kernel = running.kernel.rpartition("-")
+        return cls(name, running.board, kernel, userland or DEFAULT_SUITE)
 
     def start(self, fresh: bool = False) -> Guest:
         """Bring it up and wait for it; one that runs is left as it is, unless fresh."""
@@ -79,10 +89,15 @@ class Guest:
             return parts, None
         return parts, snapshot(self.board, parts, self._boot_and_save).ensure() / DISK
 
+    @property
+    def _linux(self) -> str:
+        """Return the names of userland and kernel as Parts and Running have them."""
+        return self.userland.named(self._series.name)
+
     def _parts(self) -> Parts:
         if self.board.hardware.model:
-            return build_for_model(self.board, self._series)
-        return build(self._series)
+            return build_for_model(self.board, self._series, self.userland)
+        return build(self._series, self.userland)
 
     def _restore(self, parts: Parts, saved: Path) -> None:
         """Go on from where a guest of this board was saved right after its boot."""
@@ -93,9 +108,9 @@ class Guest:
         self.run("%s >/dev/null && %s" % (shlex.join(clock), shlex.join(["hostname", self.name])))
 
     def _boot_and_save(self, folder: Path) -> None:
-        kernel = self._series.name
-        name = "saving-%s-%s" % (self.board.name, kernel.replace(".", "-"))
-        Guest(name, self.board.name, kernel).boot_and_save(folder / DISK)
+        kernel, suite = self._series.name, self.userland.suite
+        name = "saving-%s-%s" % (self.board.name, self._linux.replace(".", "-"))
+        Guest(name, self.board.name, kernel, suite).boot_and_save(folder / DISK)
 
     def boot_and_save(self, disk: Path) -> None:
         """Boot and, when all is up, save disk and machine; it runs no more then."""
@@ -226,7 +241,7 @@ class Guest:
         return Connection(running.port, Path(running.login_key), keep)
 
     def _check_running(self, running: Running) -> None:
-        if (running.board, running.kernel) != (self.board.name, self._series.name):
+        if (running.board, running.kernel) != (self.board.name, self._linux):
             raise GuestError(
                 "Guest %s already runs as board %s with Linux %s; stop it first, or start it fresh"
                 % (self.name, running.board, running.kernel)

@@ -19,12 +19,15 @@ from extensions.simulator.debian_dtb import mirror
 from . import commands
 from .artefacts import Artefact
 from .errors import GuestError
+from .userlands import DEFAULT_SUITE, DEFAULT_USERLAND, Userland
 
-SUITE = "trixie"
+SUITE = DEFAULT_SUITE
 _HERE = Path(__file__).parent
 ROOT_LIST = _HERE / "root-packages.txt"
 # Nobody reads these in the guest, and a smaller disk is made sooner.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+# As the installer of a release does whose packages have files outside /usr.
+_MERGE = 'for name in bin lib sbin; do mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1/$name"; done'
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,19 @@ def _download_source(series: Series, folder: Path) -> None:
     commands.call(["rm", "-r", package, folder / "package"], log=log)
 
 
-def _unpack_root(folder: Path) -> None:
+def _root_names(userland: Userland) -> list[str]:
+    return [name for name in names(ROOT_LIST) if name not in userland.lacks]
+
+
+def _unpack_root(userland: Userland, folder: Path) -> None:
     log = folder / "build.log"
     archive = folder / "root.tar"
-    options = ["--variant=extract", "--arch=arm64", "--include=" + ",".join(names(ROOT_LIST))]
+    packages = ",".join(_root_names(userland))
+    options = ["--variant=extract", "--arch=arm64", "--include=" + packages]
     options += ["--dpkgopt=path-exclude=" + pattern for pattern in LEFT_OUT]
-    _mmdebstrap(archive, options, log)
+    if not userland.is_merged:
+        options.append("--setup-hook=" + _MERGE)
+    _mmdebstrap(archive, options, log, userland.suite)
 
 
 def kernel_source(series: Series) -> Artefact:
@@ -143,11 +153,14 @@ def kernel_source(series: Series) -> Artefact:
     )
 
 
-def root_packages() -> Artefact:
+def root_packages(userland: Userland = DEFAULT_USERLAND) -> Artefact:
     """root.tar: the packages unpacked, not configured."""
     return Artefact(
-        name="root",
-        purpose="unpacking Debian %s for arm64 (about 15 s)" % SUITE,
-        recipe=[SUITE, " ".join(names(ROOT_LIST)), " ".join(LEFT_OUT)],
-        make=_unpack_root,
+        name=userland.named("root"),
+        purpose="unpacking Debian %s for arm64 (about 15 s)" % userland.suite,
+        recipe=[
+            *(userland.suite, " ".join(_root_names(userland)), " ".join(LEFT_OUT)),
+            *([] if userland.is_merged else [_MERGE]),
+        ],
+        make=partial(_unpack_root, userland),
     )

@@ -27,6 +27,7 @@ from .machine import Machine
 from .modules import STOCK_OPTIONS, modules
 from .packages import Series, kernel_source
 from .small_kernel import MAKE
+from .userlands import Userland
 
 # Of the kernel's source, with what they include.
 _SOURCES = (
@@ -54,8 +55,10 @@ class ModelMachine(Machine):
         return argv
 
 
-def build_for_model(board: Board, series: Series) -> Parts:
+def build_for_model(board: Board, series: Series, userland: Userland) -> Parts:
     """Build what is missing of what a guest with such a board is made of."""
+    if not userland.is_default:
+        raise GuestError("Board %s has the default userland only. Omit --userland" % board.name)
     if not series.stock:
         raise GuestError(
             "Board %s has drivers for Debian's own kernel only. Add --kernel debian" % board.name

@@ -13,6 +13,7 @@ import pytest
 
 from tests.guest import Guest, write_inventory
 from tests.guest.packages import DEFAULT_SERIES
+from tests.guest.userlands import DEFAULT_SUITE, userland_named
 from tests.harness.loaded_python import BY_ITSELF, load_python
 from tests.harness.playbook import play
 from tests.harness.sysfs import state
@@ -40,11 +41,13 @@ def kernel(request: pytest.FixtureRequest) -> str:
 class Guests:
     """Guests with unused disks, which are stopped together."""
 
-    def __init__(self) -> None:
+    def __init__(self, userland: str = DEFAULT_SUITE) -> None:
+        self._userland = userland_named(userland)
         self._started: list[Guest] = []
 
     def start(self, name: str, board: str, kernel: str = DEFAULT_SERIES) -> Guest:
-        guest = Guest(name, board, kernel)
+        # Parts of a test run that have different userlands run at the same time.
+        guest = Guest(self._userland.named(name), board, kernel, self._userland.suite)
         self._started.append(guest)
         guest.start(fresh=True)
         guest.run(
@@ -59,9 +62,9 @@ class Guests:
 
 
 @pytest.fixture(scope="module")
-def start() -> Iterator[Callable[..., Guest]]:
-    """Yield a function that starts a guest by name, board and kernel."""
-    guests = Guests()
+def start(pytestconfig: pytest.Config) -> Iterator[Callable[..., Guest]]:
+    """Yield a function that starts a guest by name, board and kernel, with ``--userland``."""
+    guests = Guests(pytestconfig.getoption("--userland") or DEFAULT_SUITE)
     yield guests.start
     guests.stop()
 

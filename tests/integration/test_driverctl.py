@@ -80,4 +80,4 @@ def test_it_can_be_run_again_and_holds_after_a_boot(guest: Guest, inventory: Pat
     guest.reboot()
     assert bindings(guest, RINGS) == [VFIO, NONE]
     assert [device["drift"] for device in info(inventory, *DEVICES)] == [[], []]
-    assert migrate(inventory).changed == {"test-a": 0}
+    assert migrate(inventory).changed == {guest.name: 0}

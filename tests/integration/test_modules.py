@@ -78,7 +78,7 @@ def test_a_binding_to_vfio_and_back(guest: Guest, inventory: Path) -> None:
 def test_releasing_leaves_alone_what_vfio_does_not_have(guest: Guest, inventory: Path) -> None:
     guest.run("echo none > /sys/bus/platform/devices/b001000.dma/driver_override")
     done = run(inventory, "vfio_binding", devices=[DMA], state="released")
-    assert done.changed == {"test-a": 0}
+    assert done.changed == {guest.name: 0}
     assert read_machine(guest).at(DMA_PATH).binding == ("acme-ring", "none")
     guest.run("echo > /sys/bus/platform/devices/b001000.dma/driver_override")
 

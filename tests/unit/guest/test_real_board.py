@@ -14,6 +14,7 @@ from tests.guest import Guest, GuestError
 from tests.guest.machine import Machine
 from tests.guest.packages import SERIES
 from tests.guest.real_board import ModelMachine, build_for_model
+from tests.guest.userlands import OLDEST_SUITE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,13 @@ def test_another_board_has_no_such_options() -> None:
 def test_a_kernel_without_its_drivers_is_refused(series: str) -> None:
     guest = Guest("a-model", "versal", series)
     with pytest.raises(GuestError, match="Add --kernel debian"):
-        build_for_model(guest.board, SERIES[series])
+        build_for_model(guest.board, SERIES[series], guest.userland)
+
+
+def test_another_userland_is_refused() -> None:
+    guest = Guest("a-model", "versal", "debian", OLDEST_SUITE)
+    with pytest.raises(GuestError, match="Omit --userland"):
+        build_for_model(guest.board, SERIES["debian"], guest.userland)
 
 
 def test_a_reboot_starts_its_qemu_again(monkeypatch: pytest.MonkeyPatch) -> None:
