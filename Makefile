@@ -6,11 +6,13 @@ DEPTH = test
 # Kernel of make boots: make KERNEL=7 boots.
 KERNEL = debian
 SERIES = debian 6.12 7
+USERLANDS = bullseye bookworm forky
 # Environments of make setup: make FOR=check setup.
 FOR = guest molecule report
 # Their commands are in tools/parts.py; ARGS adds arguments: make sweep ARGS="-k wave".
 PARTS = check site package matrix simulated sweep fleet molecule report integration integration-debian safety pull \
-	roles versal vfio-modules $(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%) $(SERIES:%=pci-%)
+	roles versal vfio-modules $(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%) $(SERIES:%=pci-%) \
+	$(USERLANDS:%=guest-%) $(USERLANDS:%=userland-%)
 
 .PHONY: help setup test nightly boots pci guest bench links release screenshots clean demo docs $(PARTS)
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 # The kernels of the guest, by their names in tests/guest.
 KERNELS = ("debian", "6.12", "7")
+# The releases of Debian beside the default whose programs guests have, the oldest first.
+USERLANDS = ("bullseye", "bookworm", "forky")
 
 
 class Part(NamedTuple):
@@ -34,6 +36,11 @@ def _guest(kernel: str) -> Part:
     return Part(f"guest-{kernel}", ("python", "-m", "tests.guest", "build", "--kernel", kernel))
 
 
+def _userland(suite: str) -> Part:
+    words = ("python", "-m", "tests.guest", "build", "--kernel", "6.12", "--userland", suite)
+    return Part(f"guest-{suite}", words, needs=("guest-6.12",))
+
+
 # Preparations that several parts share. They run once, in this order and one at a time: apt has one
 # lock, and the compilation of a kernel uses both cores. Parts that need none of them run meanwhile.
 SHARED = [
@@ -43,13 +50,14 @@ SHARED = [
     Part("setup-molecule", environment="molecule"),
     Part("setup-report", environment="report"),
     _guest("7"),
+    *map(_userland, USERLANDS),
 ]
 
 
-def _part(name: str, *command: str, environment: str = "guest", kernels: str = "") -> Part:
+def _part(name: str, *command: str, environment: str = "guest", guests: str = "") -> Part:
     setup = [] if environment == "check" else [f"setup-{environment}"]
-    guests = [f"guest-{kernel}" for kernel in kernels.split()]
-    return Part(name, command, environment, (*setup, *guests))
+    needed = [f"guest-{guest}" for guest in guests.split()]
+    return Part(name, command, environment, (*setup, *needed))
 
 
 def parts(depth: str) -> list[Part]:
@@ -59,57 +67,65 @@ def parts(depth: str) -> list[Part]:
     the same time, so each names its guests differently.
     """
 
-    def pytest(name: str, *words: str, environment: str = "guest", kernels: str = "") -> Part:
+    def pytest(name: str, *words: str, environment: str = "guest", guests: str = "") -> Part:
         command = ("pytest", *words, "--depth", depth)
-        return _part(name, *command, environment=environment, kernels=kernels)
+        return _part(name, *command, environment=environment, guests=guests)
 
     def boots(kernel: str) -> list[Part]:
         chosen = ("--kernel", kernel)
         initramfs = "tests/boots/test_initramfs.py"
         others = ("tests/boots", "--ignore", initramfs)
-        by_night = [pytest(f"boots-{kernel}", *others, *chosen, kernels=kernel)]
+        by_night = [pytest(f"boots-{kernel}", *others, *chosen, guests=kernel)]
         return [
             *(by_night if depth == "nightly" else []),
-            pytest(f"initramfs-{kernel}", initramfs, *chosen, kernels=kernel),
+            pytest(f"initramfs-{kernel}", initramfs, *chosen, guests=kernel),
         ]
 
     def pci(kernel: str) -> Part:
-        return pytest(f"pci-{kernel}", "tests/pci", "--kernel", kernel, kernels=kernel)
+        return pytest(f"pci-{kernel}", "tests/pci", "--kernel", kernel, guests=kernel)
 
-    main_job = ("tests/integration/test_main_job.py", "--kernel", "debian")
+    main_job = "tests/integration/test_main_job.py"
+
+    def userland(suite: str) -> Part:
+        # All of it is marked for the night.
+        words = ("pytest", main_job, "--userland", suite, "--depth", "nightly")
+        return _part(f"userland-{suite}", *words, guests=f"6.12 {suite}")
+
     # Galaxy's importer reads what the session package has built.
     package = {"test": "package", "nightly": "build-import-check"}[depth]
     scenarios = {"test": ["--scenario-name", "default"], "nightly": ["--all"]}[depth]
     by_guest = ("pull", "hostile_server", *(("removal",) if depth == "nightly" else ()))
     by_archive = ("build", *(("upgrade",) if depth == "nightly" else ()))
     by_night = [
-        pytest("fleet", "tests/fleet", "-s", kernels="debian 6.12"),
+        pytest("fleet", "tests/fleet", "-s", guests="debian 6.12"),
         *boots("6.12"),
         *boots("7"),
         pci("6.12"),
         pci("7"),
-        pytest("integration-debian", *main_job, kernels="debian"),
+        pytest("integration-debian", main_job, "--kernel", "debian", guests="debian"),
+        *map(userland, USERLANDS[1:]),
         # Its drivers are of the source that guest-6.12 downloads.
-        pytest("versal", "tests/versal", kernels="debian 6.12"),
+        pytest("versal", "tests/versal", guests="debian 6.12"),
         # It builds the site, as make docs does without a browser.
         pytest("site", "tests/site", environment="report"),
         # The part check runs these files as well, except for what is left for the night.
         pytest("roles", "tests/pull/test_take_commit.py", "tests/vfio_modules/test_role.py"),
     ]
     return [
-        pytest("integration", "tests/integration", kernels="6.12"),
-        pytest("safety", "tests/safety", kernels="debian 6.12"),
+        pytest("integration", "tests/integration", guests="6.12"),
+        pytest("safety", "tests/safety", guests="debian 6.12"),
         *boots("debian"),
         pci("debian"),
+        userland(USERLANDS[0]),
         # The other files of tests/pull need no guest, and belong to the part check.
-        pytest("pull", *(f"tests/pull/test_{name}.py" for name in by_guest), kernels="6.12"),
+        pytest("pull", *(f"tests/pull/test_{name}.py" for name in by_guest), guests="6.12"),
         _part("check", "nox", "--sessions", "check-beside-others", environment="check"),
         _part("matrix", "nox", "--tags", f"matrix-{depth}", "--", "--depth", depth),
         # The other files of tests/vfio_modules belong to the part check as well.
         pytest(
             "vfio-modules",
             *(f"tests/vfio_modules/test_{name}.py" for name in by_archive),
-            kernels="debian",
+            guests="debian",
         ),
         pytest("simulated", "tests/simulated"),
         *(by_night if depth == "nightly" else []),
