@@ -221,7 +221,13 @@ def test_the_third_run_gives_the_answer_of_the_second_for_it_reads_the_same(
     run = apply(inventory, *TRACED)
     assert guest.run(kept).stdout == before
     assert run.of(HOST_POLICY) == Story.second.of(HOST_POLICY)
-    assert Story.read - read_of_the_host(guest) == set()
+    # What is no longer there cannot be read again: processes end.
+    unread = {
+        path
+        for path in Story.read - read_of_the_host(guest)
+        if guest.run(["test", "-e", path], check=False).returncode == 0
+    }
+    assert unread == set()
     assert state_writes(guest) == []
 
 
