@@ -127,10 +127,17 @@ def _amount(value: Any) -> Any:
     return int(text) if re.fullmatch("[0-9]{1,9}", text, re.ASCII) else text
 
 
+def _items(value: Any) -> Any:
+    """Return the items of a list that is given as a text."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().removeprefix("[").removesuffix("]")
+    return [item.strip("'\"") for item in _BETWEEN_ITEMS.split(text) if item]
+
+
 def _waves(value: Any) -> Any:
     if isinstance(value, str):
-        text = re.sub(r"\s+%", "%", value.strip().removeprefix("[").removesuffix("]"))
-        value = [item.strip("'\"") for item in _BETWEEN_ITEMS.split(text) if item]
+        value = _items(re.sub(r"\s+%", "%", value))
     return [_amount(item) for item in (value if isinstance(value, list) else [value])]
 
 
@@ -337,6 +344,8 @@ REQUIREMENTS = {
         "a list of states from %s" % ", ".join(STATES),
         [],
         is_common=False,
+        meaning=_items,
+        may_be_empty=True,
     ),
     "candidates_only": Requirement(
         _are_patterns,
@@ -356,6 +365,8 @@ REQUIREMENTS = {
         _is_list_of(_FORMATS, 1),
         "a list of one or more of %s" % ", ".join(_FORMATS),
         list(_FORMATS),
+        meaning=_items,
+        may_be_empty=True,
     ),
     "report_title": Requirement(_is_text, "a text", "Devices of the fleet"),
     "report_mode": Requirement(

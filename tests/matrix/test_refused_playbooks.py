@@ -151,13 +151,13 @@ def test_waves_have_hosts(refuse: Refuse, waves: Any) -> None:
         ("rollback", {"passthrough_rollout": ["a"], "passthrough_rollback_overtaken": "perhaps"}),
         ("history", {"history_format": "xml"}),
         ("drift", {"drift_file": "/", "drift_accepted": ["rebot"]}),
-        ("drift", {"drift_file": "/dev/null", "drift_accepted": "reboot_required"}),
-        ("drift", {"drift_file": "/nowhere/drift.jsonl", "drift_accepted": None}),
+        ("drift", {"drift_file": "/dev/null", "drift_accepted": "rebot"}),
+        ("drift", {"drift_file": "/nowhere/drift.jsonl", "drift_accepted": 5}),
         (
             "report",
             {"report_path": "/dev/null/x", "report_formats": [], "report_mode": 644},
         ),
-        ("report", {"report_formats": "csv", "report_mode": "rw", "report_title": {}}),
+        ("report", {"report_formats": "pdf", "report_mode": "rw", "report_title": {}}),
     ],
     ids=str,
 )

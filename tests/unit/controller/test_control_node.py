@@ -61,6 +61,13 @@ def test_what_runs_on_the_control_node_never_becomes_root_there(path: Path) -> N
         assert task["vars"].get("ansible_become") is False, task["name"]
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_runs_on_the_control_node_has_the_interpreter_of_ansible(path: Path) -> None:
+    for task in on_control_node(path):
+        interpreter = task["vars"].get("ansible_python_interpreter")
+        assert interpreter == "{{ ansible_playbook_python }}", task["name"]
+
+
 def test_there_are_such_tasks() -> None:
     names = {path.name for path in FILES if on_control_node(path)}
     assert names == {"drift.yml", "main.yml", "plan.yml"}

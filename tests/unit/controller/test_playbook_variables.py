@@ -59,10 +59,13 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     ),
     "drift_fail_outdated": ([True, "yes", "off", "", None], ["maybe", 2, [], {}]),
     "drift_accepted": (
-        [[], ["reboot_required"], ["drift", "failed", "unreachable", "unmanaged", "in_sync"]],
         [
-            None,
-            "reboot_required",
+            *([], ["reboot_required"], "drift", "drift,failed", "drift\nfailed\n", "", None, "[]"),
+            ["drift", "failed", "unreachable", "unmanaged", "in_sync"],
+        ],
+        [
+            "rebot",
+            "drift,rebot",
             ["rebot"],
             [None],
             ["reboot_required", 1],
@@ -72,13 +75,13 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         ],
     ),
     "report_formats": (
-        [["html"], ["csv", "json", "prometheus"]],
-        [[], None, "csv", ["pdf"], ["csv", None], {"csv": 1}, 1],
+        [["html"], ["csv", "json", "prometheus"], "csv", "csv, json", '["csv"]', "", None],
+        [[], "[]", "pdf", "csv,pdf", ["pdf"], ["csv", None], {"csv": 1}, 1],
     ),
     "report_title": (["Boards", "0"], [None, "", " ", {}, [], 5]),
     "report_mode": (
         ["0600", "644", "u=rw,g=r", "+r"],
-        [644, "rw", "", None, "999", "06", True, ["0644"], "0644\n"],
+        [640, 644, 416, 0o1777, "rw", "", None, "999", "06", True, ["0644"], "0644\n"],
     ),
 }
 
@@ -132,6 +135,12 @@ def test_a_value_is_valid_or_gets_a_sentence(name: str) -> None:
         ("drift_results", ["a.xml"], ["a.xml"]),
         ("rollout_retry_file", " ", None),
         ("drift_retry_file", "failed", "failed"),
+        ("drift_accepted", "drift", ["drift"]),
+        ("drift_accepted", "drift, 'failed'", ["drift", "failed"]),
+        ("drift_accepted", "", []),
+        ("report_formats", "csv,json", ["csv", "json"]),
+        ("report_formats", '["csv"]', ["csv"]),
+        ("report_formats", None, ["html", "json", "csv", "prometheus"]),
     ],
 )
 def test_a_text_means_what_a_person_means_by_it(name: str, value: Any, meaning: Any) -> None:
