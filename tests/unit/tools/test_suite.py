@@ -34,7 +34,7 @@ SHARED[:] = [Part("setup-guest"), Part("guest-debian", ("sh", "run", "guest-debi
 def parts(depth: str) -> list[Part]:
     return [
         _part("first", "sh", "run", "first", environment="check"),
-        _part("second", "sh", "run", "second", kernels="debian"),
+        _part("second", "sh", "run", "second", guests="debian"),
         *([_part("late", "sh", "run", "late", depth)] if depth == "nightly" else []),
     ]
 """
@@ -175,7 +175,7 @@ def test_a_part_is_not_run_without_what_it_needs(suite: Suite) -> None:
 
 def test_what_is_shared_is_made_in_one_lane_while_other_parts_run(suite: Suite) -> None:
     seven = 'SHARED.append(Part("guest-7", ("sh", "run", "guest-7")))\n'
-    suite.set_parts(PARTS.replace('kernels="debian"', 'kernels="debian 7"') + seven)
+    suite.set_parts(PARTS.replace('guests="debian"', 'guests="debian 7"') + seven)
     os.mkfifo(suite.root.parent / "meeting")
     suite.write("parts/guest-debian", "timeout 60 cat $outside/meeting; touch $outside/built\n")
     suite.write("parts/first", "timeout 60 sh -c 'echo here >../../../../../meeting'\n")
