@@ -131,7 +131,9 @@ def request(**options: Any) -> Any:
 def test_what_is_no_digest_of_a_plan_is_refused(plan: str) -> None:
     problems = request(plan=plan).problems
     assert [
-        text for _, text in problems if "that a run in check mode returned on this host" in text
+        text
+        for _position, text in problems
+        if "that a run in check mode returned on this host" in text
     ]
 
 
@@ -144,7 +146,7 @@ def test_a_digest_of_a_plan_is_accepted(plan: str) -> None:
 @pytest.mark.parametrize("state", ["previous", "finished"])
 def test_a_plan_is_of_a_list(state: str) -> None:
     problems = request(plan="a" * 32, state=state, rollout="r").problems
-    assert [text for _, text in problems if "`plan` requires `state: present`" in text]
+    assert [text for _position, text in problems if "`plan` requires `state: present`" in text]
 
 
 def test_a_part_of_a_digest_is_no_plan_of_a_host_that_changes() -> None:
