@@ -217,7 +217,7 @@ def test_cached_facts_do_not_choose_what_is_written(
 ) -> None:
     drift = run(boards, "drift")
     assert drift.code == 0, drift.output
-    assert states(ours) == dict.fromkeys(BOARDS, "unmanaged")
+    assert states(ours) == dict.fromkeys(BOARDS, "outdated")
     report = run(boards, "report")
     assert report.code == 0, report.output
     names = ["report.csv", "report.html", "report.json", "report.prom"]
@@ -247,7 +247,7 @@ def test_a_setting_of_a_play_counts_though_a_fact_has_its_value(
         imported = {"name": "Import", "import_playbook": f"armfleet.vfio.{playbook}"}
         done = play(boards.inventory, [{**imported, "vars": variables}])
         assert done.code == 0, done.output
-    assert states(chosen) == dict.fromkeys(BOARDS, "unmanaged")
+    assert states(chosen) == dict.fromkeys(BOARDS, "outdated")
     assert stat.S_IMODE((chosen / "report/report.html").stat().st_mode) == 0o777
     assert list((tmp_path / "ours").iterdir()) == []
 
@@ -288,7 +288,7 @@ def test_a_malformed_answer_is_a_row(boards: Fleet, tmp_path: Path, lie: dict[st
     done = run(boards, "drift", drift_file=str(tmp_path / "drift.jsonl"))
     assert done.code == 2
     expected = "unreachable" if lie.get("code") else "failed"
-    others = dict.fromkeys([HONEST, LATE], "unmanaged")
+    others = dict.fromkeys([HONEST, LATE], "outdated")
     assert states(tmp_path) == {EVIL: expected, **others}
     assert not not_printable(done.output)
     assert "Traceback" not in done.output
@@ -353,7 +353,7 @@ def test_what_is_discovered_of_an_interpreter_is_printable(
     done = run(boards, "drift", "-vvv", drift_file=str(tmp_path / "drift.jsonl"))
     assert not not_printable(done.output)
     assert "Traceback" not in done.output
-    assert {HONEST: "unmanaged", LATE: "unmanaged"}.items() <= states(tmp_path).items()
+    assert {HONEST: "outdated", LATE: "outdated"}.items() <= states(tmp_path).items()
     kept = fact_cache / EVIL
     assert not kept.exists() or not not_printable(str(json.loads(kept.read_text())))
 
@@ -390,7 +390,7 @@ def test_what_is_told_of_the_files_of_ansible_is_printable(
     assert r"\x1b[31m" in done.output.replace("\\\\", "\\")
     assert not not_printable(done.output)
     assert "Traceback" not in done.output
-    assert {HONEST: "unmanaged", LATE: "unmanaged"}.items() <= states(tmp_path).items()
+    assert {HONEST: "outdated", LATE: "outdated"}.items() <= states(tmp_path).items()
 
 
 @pytest.mark.parametrize("playbook", ["drift", pytest.param("report", marks=NIGHTLY)])
