@@ -110,6 +110,7 @@ class Candidates:
         self._has_noiommu = will_have_noiommu(host.sysfs, host.kmod, VfioSettings())
         self._has_containers = _has_containers(host, self._present)
         self._obstacles: dict[Identity, list[Obstacle]] = {}
+        self._needed: dict[Identity, VfioSettings] = {}
         host.kmod.resolve_at_once(
             [
                 "vfio-reset:" + device.reset_compatible
@@ -230,6 +231,11 @@ class Candidates:
 
     def _settings(self, device: Identity) -> VfioSettings:
         """Return the settings that a list with the device needs."""
+        if device not in self._needed:
+            self._needed[device] = self._find_settings(device)
+        return self._needed[device]
+
+    def _find_settings(self, device: Identity) -> VfioSettings:
         asks_for_reset = BUSES[device.bus].vfio_resets and not self._has_reset(device)
         group = self._host.sysfs.link_name(sysfs_dir(device) + "/iommu_group")
         return VfioSettings(

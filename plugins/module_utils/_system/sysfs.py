@@ -13,6 +13,7 @@ can be left behind.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import select
 import signal
@@ -22,8 +23,10 @@ from typing import NamedTuple, NoReturn, Sequence
 from .. import _text
 from .._errors import PolicyError
 
-_REQUEST = struct.Struct("=cII")
+# The operation, whether the requests that came before are to be answered now, two lengths.
+_REQUEST = struct.Struct("=c?II")
 _REPLY = struct.Struct("=iI")
+_COUNT = struct.Struct("=I")
 _READ, _WRITE, _CLAIM = b"r", b"w", b"x"
 # Never O_CREAT: on a file that sysfs does not have it turns ENOENT into EACCES.
 _FLAGS = {
@@ -31,9 +34,11 @@ _FLAGS = {
     _WRITE: os.O_WRONLY,
     _CLAIM: os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK,
 }
-# So few requests fit into the pipe, so that neither side waits for the other to read.
+# So few requests fit into the pipe, so that they are sent before the first is looked at.
 _BATCH = 200
 _SECOND_WAITS = 4
+# How often one request is looked at within the time limit before it is given up.
+_WAITS = 10
 
 # What a user can do about an errno of the files that this collection writes; the causes are those
 # of drivers/base/bus.c and drivers/base/dd.c.
@@ -238,15 +243,17 @@ class Sysfs:
 
     def _ask_batch(self, requests: Sequence[tuple[bytes, str, bytes]]) -> list[tuple[int, bytes]]:
         worker = self._worker = self._worker or _IoWorker()
-        replies = []
+        last = len(requests) - 1
         try:
-            for operation, path, data in requests:
-                worker.send(operation, os.fsencode(self.path(path)), data)
-            for _operation, path, _data in requests:
-                reply = worker.receive(self._timeout)
-                if reply is None:
-                    raise self._blocked(path, worker.pid)
-                replies.append(reply)
+            worker.send(
+                [
+                    (operation, os.fsencode(self.path(path)), data)
+                    for operation, path, data in requests
+                ]
+            )
+            if not worker.answers_within(self._timeout):
+                raise self._blocked(requests[min(worker.count_done(), last)][1], worker.pid)
+            return [worker.receive() for _request in requests]
         except (EOFError, BrokenPipeError):
             self.close()
             raise PolicyError(
@@ -256,7 +263,6 @@ class Sysfs:
             # An answer that was not fetched would be taken for that of the next request.
             self.close()
             raise
-        return replies
 
     def _blocked(self, path: str, pid: int) -> KernelBlockedError:
         error = KernelBlockedError(path, self._timeout, pid, _waiting_in(pid))
@@ -274,19 +280,43 @@ class _IoWorker:
         self._replies, replies = os.pipe()
         self._poll = select.poll()
         self._poll.register(self._replies, select.POLLIN)
+        # How many of the requests are done is read without waking anybody.
+        self._done = mmap.mmap(-1, _COUNT.size)
         self.pid = os.fork()
         if self.pid == 0:
-            _serve(requests, replies)
+            _serve(requests, replies, self._done)
         os.close(requests)
         os.close(replies)
 
-    def send(self, operation: bytes, path: bytes, data: bytes) -> None:
-        _write_all(self._requests, _REQUEST.pack(operation, len(path), len(data)) + path + data)
+    def send(self, requests: Sequence[tuple[bytes, bytes, bytes]]) -> None:
+        """Send operations with their paths and data, which are answered together."""
+        _COUNT.pack_into(self._done, 0, 0)
+        last = len(requests) - 1
+        _write_all(
+            self._requests,
+            b"".join(
+                _REQUEST.pack(operation, number == last, len(path), len(data)) + path + data
+                for number, (operation, path, data) in enumerate(requests)
+            ),
+        )
 
-    def receive(self, timeout: float) -> tuple[int, bytes] | None:
-        """Return errno (0 for success) and content, or None if nothing came within ``timeout``."""
-        if not self._poll.poll(timeout * 1000):
-            return None
+    def count_done(self) -> int:
+        """Return how many of the requests that were sent last are done."""
+        (count,) = _COUNT.unpack_from(self._done)
+        return int(count)
+
+    def answers_within(self, timeout: float) -> bool:
+        """Wait for the answers; return False if one request takes longer than ``timeout``."""
+        done, waits = self.count_done(), 0
+        while not self._poll.poll(timeout * 1000 / _WAITS):
+            before, done = done, self.count_done()
+            waits = waits + 1 if done == before else 0
+            if waits == _WAITS:
+                return False
+        return True
+
+    def receive(self) -> tuple[int, bytes]:
+        """Return errno (0 for success) and content."""
         code, length = _REPLY.unpack(_read_all(self._replies, _REPLY.size))
         return code, _read_all(self._replies, length)
 
@@ -304,7 +334,7 @@ def _waiting_in(pid: int) -> str | None:
         return None
 
 
-def _serve(requests: int, replies: int) -> NoReturn:
+def _serve(requests: int, replies: int, done: mmap.mmap) -> NoReturn:
     # The session of ssh ends when nobody holds its pipes, so a child that hangs must not; and
     # nothing of the parent's clean-up may run here.
     try:
@@ -317,11 +347,19 @@ def _serve(requests: int, replies: int) -> NoReturn:
         os.closerange(3, lowest)
         os.closerange(lowest + 1, highest)
         os.closerange(highest + 1, 1024)
+        # A process that is woken for each reply of many costs more than all the reads.
+        answer, count = b"", 0
         while True:
-            operation, path_length, length = _REQUEST.unpack(_read_all(requests, _REQUEST.size))
+            header = _REQUEST.unpack(_read_all(requests, _REQUEST.size))
+            operation, is_last, path_length, length = header
             path = _read_all(requests, path_length)
             code, content = _perform(operation, path, _read_all(requests, length))
-            _write_all(replies, _REPLY.pack(code, len(content)) + content)
+            answer += _REPLY.pack(code, len(content)) + content
+            count += 1
+            _COUNT.pack_into(done, 0, count)
+            if is_last:
+                _write_all(replies, answer)
+                answer, count = b"", 0
     finally:
         os._exit(0)
 

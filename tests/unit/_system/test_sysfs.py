@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,6 +159,41 @@ def test_a_read_that_does_not_return_is_given_up_too(hasty: Sysfs, tmp_path: Pat
         hasty.read_locked(["fine", "driver_override"])
     for left in children() - before:
         os.kill(left, signal.SIGKILL)
+
+
+def test_of_many_reads_the_one_that_does_not_return_is_named(hasty: Sysfs, tmp_path: Path) -> None:
+    before = children()
+    paths = ["%d.ring" % number for number in range(150)]
+    for path in paths:
+        (tmp_path / path).write_text("(null)\n", encoding="ascii")
+    os.unlink(tmp_path / paths[97])
+    os.mkfifo(tmp_path / paths[97])
+    with pytest.raises(KernelBlockedError, match=r"^/sys/97\.ring did not answer within 0\.2 s"):
+        hasty.read_locked(paths)
+    assert hasty.read_locked(paths[:97]) == ["(null)"] * 97
+    hasty.close()
+    for left in children() - before:
+        os.kill(left, signal.SIGKILL)
+
+
+def test_many_reads_together_may_take_longer_than_one(tmp_path: Path) -> None:
+    paths = ["%d.ring" % number for number in range(5)]
+    for path in paths:
+        os.mkfifo(tmp_path / path)
+    sysfs = Sysfs(str(tmp_path), timeout=2)
+
+    def answer() -> None:
+        for path in paths:
+            time.sleep(0.5)
+            (tmp_path / path).write_text("slow\n", encoding="ascii")
+
+    kernel = threading.Thread(target=answer)
+    kernel.start()
+    try:
+        assert sysfs.read_locked(paths) == ["slow"] * 5
+    finally:
+        kernel.join()
+        sysfs.close()
 
 
 def test_after_a_write_that_hangs_the_next_one_has_a_process_of_its_own(
