@@ -43,8 +43,8 @@ def run_on(board: Any, monkeypatch: pytest.MonkeyPatch, code: str | None = None)
     monkeypatch.setattr(
         state_module, "open_modules", lambda _timeout: (board.host.kmod, board.host.log)
     )
-    for module in (MODULES["device_info"], state_module):
-        monkeypatch.setattr(module, "Usage", lambda _sysfs: board.usage)
+    monkeypatch.setattr(MODULES["device_info"], "open_usage", lambda _host: board.usage)
+    monkeypatch.setattr(state_module, "Usage", lambda _sysfs: board.usage)
     monkeypatch.setattr(module_run, "RunLock", lambda _name, _timeout: board.run_lock())
     monkeypatch.setattr(module_run, "code_digest", lambda: code)
 

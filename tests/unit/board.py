@@ -91,7 +91,7 @@ class Board:
         return reconcile(self.host, self.usage, self.run_lock(), request, check_mode=check_mode)
 
     def inspect(self, selectors: Sequence[Selector] | None, **options: bool) -> Findings:
-        return inspect(self.host, self.usage, selectors, **options)
+        return inspect(self.host, lambda: self.usage, selectors, **options)
 
     def _request(self, entries: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Request:
         settings = {"persistent": True, **settings}

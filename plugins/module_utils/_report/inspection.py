@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
 
 from .._apply import symlinks
 from .._boot import driverctl, foreign_udev, in_sync, modprobe_d, modules_load_d
@@ -33,7 +33,6 @@ from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
 from .._discovery.vfio import modalias
 from .._discovery.virtual_functions import numvfs, totalvfs
 from .._errors import PolicyError
-from .._in_use.checker import Usage
 from .._in_use.kinds import BLOCKED, OPEN_NODE, Hazard
 from .._model.buses import is_vfio_driver
 from .._model.device import Board, Identity, State
@@ -43,6 +42,7 @@ from .._system.host import Host
 from .lost_entries import LostEntry, find_lost_entries
 
 if TYPE_CHECKING:
+    from .._in_use.checker import Usage
     from .candidates import Candidate, Known
     from .vfio_support import VfioSupport
 
@@ -190,16 +190,18 @@ class Findings(NamedTuple):
 
 def inspect(
     host: Host,
-    usage: Usage,
+    open_usage: Callable[[], Usage],
     selectors: Sequence[Selector] | None,
     *,
     only_claimed: bool = False,
     with_candidates: bool = True,
+    with_use: bool = True,
 ) -> Findings:
     """Return the devices that ``selectors`` mean, or all of them; PolicyError as in :func:`run`.
 
     With ``only_claimed`` those of them that the last-applied configuration claims.
-    ``with_candidates`` judges how each would be bound to VFIO.
+    ``with_candidates`` judges how each would be bound to VFIO, and ``with_use`` finds what uses it;
+    without both, that is found only of a device that drifts or that the next boot unbinds.
     """
     last_applied = parse_header(host.files.read(RULES))
     devices = snapshot(host.sysfs, Identity._fields)
@@ -210,7 +212,9 @@ def inspect(
             host.sysfs, [selector for selector in selectors if selector not in elsewhere], devices
         )
         chosen = list(dict.fromkeys(device for matches in resolved for device in matches))
-    inspector = _Inspector(host, usage, last_applied, devices)
+    inspector = _Inspector(
+        host, open_usage, last_applied, devices, with_use=with_use or with_candidates
+    )
     if only_claimed:
         chosen = [device for device in chosen if inspector.is_claimed(device)]
     states = states_as_far_as_known(host.sysfs, chosen)
@@ -256,10 +260,18 @@ class _Inspector:
     """What concerns all devices of a host, read once, and each device in the light of it."""
 
     def __init__(
-        self, host: Host, usage: Usage, last_applied: LastApplied, devices: Sequence[Identity]
+        self,
+        host: Host,
+        open_usage: Callable[[], Usage],
+        last_applied: LastApplied,
+        devices: Sequence[Identity],
+        *,
+        with_use: bool,
     ) -> None:
         self._host = host
-        self._usage = usage
+        self._open_usage = open_usage
+        self._opened: Usage | None = None
+        self._with_use_of_all = with_use
         self._devices = devices
         earlier = [
             entry.selector._replace(required=False, expect=None) for entry in last_applied.entries
@@ -287,6 +299,11 @@ class _Inspector:
         self.driverctl_notes = driverctl.notes(
             host.files, self._stored, {(device.bus, device.name) for device in devices}
         )
+
+    @property
+    def _usage(self) -> Usage:
+        self._opened = self._opened or self._open_usage()
+        return self._opened
 
     def _modules(self) -> list[str]:
         """Return the modules of the drivers that the last-applied configuration asks for."""
@@ -352,25 +369,38 @@ class _Inspector:
         match = None
         if state.driver and state.driver != state.driver_override:
             match = self._drivers.match(device, state.driver)
-        unanswered = self._usage.unanswered
-        hazards = _hazards(self._usage, device, state, blocked)
-        may_carry_more = self._usage.unanswered > unanswered
-        next_boot = self._forecast.of(device, state, match, sources)
-        return Inspection(
+        inspection = Inspection(
             device,
             state,
             None if blocked else _bound_by(state, match, sources),
-            None if may_carry_more and not hazards else hazards,
+            _blocked(device, blocked) or None,
             sources,
-            next_boot,
+            self._forecast.of(device, state, match, sources),
             self._forecast.lines(device, state, match, sources),
             _against(self._lines, self._parameters, sources),
             self._early_driver(device, state, sources),
             _present_links(self._host, device, state, sources.entry),
             self._without_driver(device, sources),
-            may_carry_more,
-            self._lost_at_boot(device, state, hazards, next_boot),
             sriov=self._sriov(device, sources),
+        )
+        if self._with_use_of_all or _is_unbound_at_boot(inspection) or inspection.drift:
+            return self._with_use(inspection, blocked)
+        return inspection
+
+    def _with_use(self, inspection: Inspection, blocked: str | None) -> Inspection:
+        """Return the inspection with what uses its device, now and at the next boot."""
+        device, state = inspection.device, inspection.state
+        unanswered = self._usage.unanswered
+        hazards = [
+            *self._usage.hazards_of(device, state),
+            *self._usage.iommu_group_hazards(device),
+            *_blocked(device, blocked),
+        ]
+        may_carry_more = self._usage.unanswered > unanswered
+        return inspection._replace(
+            hazards=None if may_carry_more and not hazards else hazards,
+            may_carry_more=may_carry_more,
+            lost=self._lost_at_boot(inspection, hazards),
         )
 
     def _sriov(self, device: Identity, sources: OverrideSources) -> Sriov | None:
@@ -392,14 +422,12 @@ class _Inspector:
             if kernel.is_new and module in kernel.missing
         ]
 
-    def _lost_at_boot(
-        self, device: Identity, state: State, hazards: Sequence[Hazard], next_boot: BootState
-    ) -> list[LostAtBoot]:
-        if not next_boot.is_known or state.driver in (None, next_boot.binding.driver):
+    def _lost_at_boot(self, inspection: Inspection, hazards: Sequence[Hazard]) -> list[LostAtBoot]:
+        if not _is_unbound_at_boot(inspection):
             return []
         # Processes end before the boot; what a group is of no use to is no loss.
         kept = [hazard for hazard in hazards if hazard.kind not in (OPEN_NODE, BLOCKED, "group")]
-        kept += self._usage.find_boot_hazards(device, state, kept)
+        kept += self._usage.find_boot_hazards(inspection.device, inspection.state, kept)
         return [LostAtBoot(hazard, hazard.kind in self._accepted) for hazard in kept]
 
     def _early_driver(
@@ -432,9 +460,14 @@ class _Inspector:
         return machine.variants.get(device.pci_id[-1]) if machine and device.pci_id else None
 
 
-def _hazards(usage: Usage, device: Identity, state: State, blocked: str | None) -> list[Hazard]:
-    hazards = usage.hazards_of(device, state) + usage.iommu_group_hazards(device)
-    return hazards + ([Hazard(BLOCKED, device.name, blocked)] if blocked else [])
+def _blocked(device: Identity, blocked: str | None) -> list[Hazard]:
+    return [Hazard(BLOCKED, device.name, blocked)] if blocked else []
+
+
+def _is_unbound_at_boot(inspection: Inspection) -> bool:
+    """Return whether the next boot surely takes the device from the driver that it has."""
+    next_boot, driver = inspection.next_boot, inspection.state.driver
+    return next_boot.is_known and driver not in (None, next_boot.binding.driver)
 
 
 def _bound_by(state: State, match: Match | None, sources: OverrideSources) -> Reason | None:

@@ -351,6 +351,21 @@ def test_device_info_tells_what_the_next_boot_takes_until_it_was_accepted(board:
     assert not [sentence for sentence in info(board)["drift"] if "fstab" in sentence]
 
 
+def test_what_uses_a_device_can_be_left_out_but_for_what_the_next_boot_takes(board: Board) -> None:
+    def devices(**options: bool) -> list[dict[str, Any]]:
+        findings = board.inspect(None, with_candidates=False, **options)
+        return list(device_info.inspections(findings)["devices"])
+
+    board.mount("254:1", "/data")
+    used = {device["name"]: device["in_use_by"] for device in devices()}
+    assert [name for name, uses in used.items() if uses] == [NAME]
+    assert devices(with_use=False) == [{**device, "in_use_by": None} for device in devices()]
+    put(board, "/etc/driverctl.d/platform-b000000.crypto", "vfio-platform\n")
+    (unbound,) = (device for device in devices(with_use=False) if device["in_use_by"])
+    assert unbound in devices()
+    assert [lost["subject"] for lost in unbound["lost_at_boot"]] == ["vda"]
+
+
 def test_device_info_tells_it_of_what_others_do_at_boot_too(board: Board) -> None:
     board.mount("254:1", "/data")
     put(board, "/etc/driverctl.d/platform-b000000.crypto", "vfio-platform\n")

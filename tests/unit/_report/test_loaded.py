@@ -27,6 +27,8 @@ def test_device_info_loads_nothing_of_the_write_path() -> None:
     assert "_report.device_info" in loaded
     assert {name for name in loaded if name.startswith("_apply")} <= SHARED
     assert "_boot.boot_files" not in loaded
+    # Nor does who does not ask for it need to know what uses a device.
+    assert "_in_use.checker" not in loaded
     # Only a host with foreign rules for drivers needs what they are played by.
     assert not {name for name in loaded if name in PLAYING}
 
