@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _CLASSES = ("net", "block", "tty", "rtc", "watchdog", "iommu")
 # With CONFIG_PM every device has this directory: dpm_sysfs_add in drivers/base/power/sysfs.c.
 _POWER = "power"
+# The methods of UseKind that most kinds do not have of their own.
+_QUESTIONS = ("of_state", "of_node", "of_bound", "of_device", "of_unbound", "of_group")
 # The kinds of use that end with what a device depends on.
 _CARRIED = ("console", "storage", "network", "clock", "watchdog")
 
@@ -79,11 +81,17 @@ class Usage:
         Without one, it is what a driver would take from others.
         """
         if not state.driver:
-            return [hazard for kind in self.kinds for hazard in kind.of_unbound(device)]
-        hazards = [hazard for kind in self.kinds for hazard in kind.of_state(state)]
+            return [
+                hazard
+                for kind in self._answering["of_unbound"]
+                for hazard in kind.of_unbound(device)
+            ]
+        hazards = [
+            hazard for kind in self._answering["of_state"] for hazard in kind.of_state(state)
+        ]
         for name in self._directories_below(device):
             hazards += self._below(sysfs_dir(device), name)
-        for kind in self.kinds:
+        for kind in self._answering["of_device"]:
             hazards += kind.of_device(device, state, hazards)
         return hazards + self._carried_by_dependents(device, hazards, self._below)
 
@@ -92,7 +100,11 @@ class Usage:
 
         ``leaving`` are those ("bus/name") that lose their drivers as well.
         """
-        return [hazard for kind in self.kinds for hazard in kind.of_group(device, leaving)]
+        return [
+            hazard
+            for kind in self._answering["of_group"]
+            for hazard in kind.of_group(device, leaving)
+        ]
 
     def find_boot_hazards(
         self, device: Identity, state: State, known: Sequence[Hazard]
@@ -164,6 +176,20 @@ class Usage:
         return [kind(self._sources) for kind in load_kinds().values()]
 
     @functools.cached_property
+    def _answering(self) -> dict[str, list[UseKind]]:
+        """The kinds that have an answer to each of _QUESTIONS: a plan asks of each device."""
+        from .use_kind import UseKind  # noqa: PLC0415 - for the same reason as in kinds.py
+
+        return {
+            question: [
+                kind
+                for kind in self.kinds
+                if getattr(type(kind), question) is not getattr(UseKind, question)
+            ]
+            for question in _QUESTIONS
+        }
+
+    @functools.cached_property
     def _classes(self) -> dict[str, list[tuple[str, ClassCheck]]]:
         return _by_class((kind.name, kind.classes) for kind in self.kinds)
 
@@ -220,10 +246,12 @@ class Usage:
         """Return what one device below is used for, whatever is below it."""
         hazards = _judged(entry, [check for check in checks if check[1].judges_node])
         if not hazards and "dev" in entry.listing.others:
-            hazards += [hazard for kind in self.kinds for hazard in kind.of_node(entry)]
+            hazards += [
+                hazard for kind in self._answering["of_node"] for hazard in kind.of_node(entry)
+            ]
         hazards += _judged(entry, [check for check in checks if not check[1].judges_node])
         if "driver" in entry.listing.others:
-            for kind in self.kinds:
+            for kind in self._answering["of_bound"]:
                 hazards += kind.of_bound(entry, subsystem)
         return hazards
 
