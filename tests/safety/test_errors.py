@@ -481,6 +481,7 @@ LEFT_FOR_THE_NIGHT = {
 # Rows that have tests of their own.
 ALONE = {
     "The results cannot be written",
+    "Give it as a string, such as '0644'",
     "did not answer within … s",
     "Not everything could be rolled back",
     "An earlier run on this host was interrupted",
