@@ -12,7 +12,11 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _action_module, _passthrough_role
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import (
+    _action_module,
+    _earlier_lists,
+    _passthrough_role,
+)
 
 # AWX gives them to each job, with `-e`; its process belongs to nobody in particular.
 _USERS_OF_AWX = ("awx_user_name", "tower_user_name")
@@ -32,19 +36,36 @@ def user_of_run(variables: Mapping[str, Any]) -> str:
 
 
 class ActionModule(_action_module.ActionModule):
-    """Names the user of a rollout, and adds warnings for variables that are not read."""
+    """Names the user of a rollout; in the role, refuses a second list for a host in a play."""
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         if self._task.args.get("rollout") and not self._task.args.get("rollout_by"):
             self._task.args["rollout_by"] = user_of_run(task_vars or {})
-        result = super().run(tmp, task_vars)
         if task_vars is None or task_vars.get("ansible_role_name") != _passthrough_role.NAME:
-            return result
-        translated = _passthrough_role.translated(result)
-        ignored = _passthrough_role.ignored_variables(task_vars)
-        if ignored:
-            others = translated.get("warnings")
-            translated["warnings"] = [*(others if isinstance(others, list) else []), *ignored]
-        return translated
+            return super().run(tmp, task_vars)
+        before = _earlier_lists.earlier(task_vars.get(_passthrough_role.REGISTERED))
+        host = self._task.delegate_to or task_vars["inventory_hostname"]
+        play = self._task.get_play()._uuid
+        now = _earlier_lists.application(self._task.args, play, host)
+        refusal = _earlier_lists.refusal(now, before)
+        if refusal:
+            return _passthrough_role.translated(
+                {"failed": True, "changed": False, "msg": refusal, **_as_key(before)}
+            )
+        result = _passthrough_role.translated(super().run(tmp, task_vars))
+        warnings = _passthrough_role.ignored_variables(task_vars)
+        replaced = _earlier_lists.warning(now, before)
+        if replaced:
+            warnings.append(_passthrough_role.with_prefix(replaced))
+        if warnings:
+            others = result.get("warnings")
+            result["warnings"] = [*(others if isinstance(others, list) else []), *warnings]
+        if not result.get("failed") and not result.get("unreachable"):
+            result.update(_as_key(now))
+        return result
+
+
+def _as_key(application: _earlier_lists.Application | None) -> dict[str, Any]:
+    return {_earlier_lists.KEY: application._asdict()} if application else {}

@@ -35,14 +35,21 @@ class ActionModule(NormalAction):
         except AnsibleAction:
             # It carries a result, and no text of the host.
             raise
+        except AnsibleConnectionFailure as error:
+            # As a result it is one line of the output; of the exception, ansible-core from 2.19 on
+            # shows the lines of the task as well.
+            return {
+                "unreachable": True,
+                "changed": False,
+                "msg": _answers.output(str(error).strip()),
+            }
         except AnsibleError as error:
-            # It has what the host wrote before a connection ended or a file was not transferred.
+            # It has what the host wrote before a file was not transferred.
             told = str(error)
             clean = _answers.output(told)
             if clean == told:
                 raise
-            is_lost = isinstance(error, AnsibleConnectionFailure)
-            raise (AnsibleConnectionFailure if is_lost else AnsibleError)(clean) from None
+            raise AnsibleError(clean) from None
         output = "%s%s" % (result.get("module_stderr", ""), result.get("module_stdout", ""))
         if not result.get("failed") or "SyntaxError: " not in output:
             return result

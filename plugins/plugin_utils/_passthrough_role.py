@@ -14,6 +14,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import
 
 NAME = "armfleet.vfio.passthrough"
 PREFIX = "passthrough_"
+REGISTERED = "passthrough_applied"
 # The options of host_policy, each an option of the role with the prefix, and what it is if unset.
 DEFAULTS: dict[str, Any] = {
     "allow": [],
@@ -41,7 +42,7 @@ _OTHERS = (
     "passthrough_plan",
     "passthrough_planned",
     "passthrough_rollout_name",
-    "passthrough_applied",
+    REGISTERED,
 )
 _OPTIONS = "|".join(DEFAULTS)
 _MARKED = re.compile("`(?=(?:%s)\\b)" % _OPTIONS)

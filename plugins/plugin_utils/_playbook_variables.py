@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import ROLLOUT_NAME
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._answers import printable
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._file_modes import is_mode
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import STATES
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._result_files import SUFFIXES
 
 _FORMATS = ("html", "json", "csv", "prometheus")
-_MODE = re.compile(r"0?[0-7]{3,4}|[ugoa]*[-+=][rwxX]*(,[ugoa]*[-+=][rwxX]*)*")
 _LONGEST_VALUE = 200
 _DURATION = re.compile(r"([0-9]{1,9})\s*(s|m|min|h)", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
@@ -370,7 +370,7 @@ REQUIREMENTS = {
     ),
     "report_title": Requirement(_is_text, "a text", "Devices of the fleet"),
     "report_mode": Requirement(
-        lambda value: isinstance(value, str) and _MODE.fullmatch(value) is not None,
+        is_mode,
         'a string with the mode of a file, such as "0644"',
         "0600",
     ),

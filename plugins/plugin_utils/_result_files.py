@@ -2,13 +2,15 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Files with the results of a playbook for programs: JSON, JUnit, and hosts for --limit."""
+"""Files with the results of a playbook: JSON, JUnit, hosts for --limit, and any other text."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,9 +19,12 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _file_modes
+
 SUFFIXES = (".json", ".xml")
 
 _MODE = 0o644
+_MODE_OF_DIRECTORIES = 0o755
 _LONGEST_MESSAGE = 2000
 # What XML 1.0 has no place for, not even as a reference (https://www.w3.org/TR/xml/#charsets).
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -40,10 +45,24 @@ class Results(NamedTuple):
     is_check: bool = False
 
 
+class File(NamedTuple):
+    """A file with this content; ``mode`` is as users write it."""
+
+    path: str
+    content: str
+    mode: str = "0644"
+
+
 def write(path: str, results: Results) -> None:
     """Write the results in the format of the suffix, JSON or JUnit; OSError if that fails."""
     render = _junit if path.endswith(".xml") else _json
-    _replace(path, render(results, datetime.now(timezone.utc)))
+    _replace(_followed(path), render(results, datetime.now(timezone.utc)), _MODE)
+
+
+def write_lines(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write each row as a line of JSON; OSError if that fails."""
+    text = "".join("%s\n" % json.dumps(row) for row in rows)
+    _replace(_followed(path), text, _MODE)
 
 
 def write_retry(path: str, failed: Sequence[str]) -> None:
@@ -52,9 +71,37 @@ def write_retry(path: str, failed: Sequence[str]) -> None:
     Ansible takes an empty file as no limit at all.
     """
     if failed:
-        _replace(path, "".join("%s\n" % host for host in failed))
+        _replace(_followed(path), "".join("%s\n" % host for host in failed), _MODE)
     else:
         remove(path)
+
+
+def write_texts(
+    files: Sequence[File], directory: str | None = None, *, is_check: bool = False
+) -> list[str]:
+    """Write these files; return the paths of those that change. OSError if that fails.
+
+    A relative path starts at ``directory``, which is created if it is missing. Others may be able
+    to write there, so a symbolic link is replaced; only where the user names the file is it
+    followed. If ``is_check``, nothing is written.
+    """
+    if directory is not None:
+        directory = os.path.realpath(directory)
+    changed = []
+    for file in files:
+        path = _followed(file.path) if directory is None else os.path.join(directory, file.path)
+        if os.path.isdir(path) and not os.path.islink(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        text = file.content.encode(errors="backslashreplace")
+        mode = _file_modes.to_bits(file.mode, _mode_of(path))
+        if _is_same(path, text, mode):
+            continue
+        changed.append(path)
+        if not is_check:
+            if directory is not None:
+                _make_directory(directory)
+            _replace(path, file.content, mode)
+    return changed
 
 
 def remove(path: str) -> None:
@@ -64,18 +111,61 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def _replace(path: str, text: str) -> None:
-    """Replace the file at once: who reads it sees the old or the new content."""
-    path = os.path.realpath(path)
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".armfleet-vfio-")
+def _followed(path: str) -> str:
+    """Return the path that symbolic links lead to; OSError if they lead nowhere."""
+    followed = os.path.realpath(path)
+    if os.path.islink(followed):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    return followed
+
+
+def _make_directory(path: str) -> None:
+    if not os.path.isdir(path):
+        os.makedirs(path)
+        os.chmod(path, _MODE_OF_DIRECTORIES)
+
+
+def _mode_of(path: str) -> int:
+    """Return the mode of the file, or the one that a new file gets."""
+    with suppress(OSError):
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode):
+            return stat.S_IMODE(status.st_mode)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _is_same(path: str, content: bytes, mode: int) -> bool:
+    """Return whether it is a file with this content and mode."""
+    with suppress(OSError):
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == mode:
+            with open(path, "rb") as stream:
+                return stream.read() == content
+    return False
+
+
+def _replace(path: str, text: str, mode: int) -> None:
+    """Replace the file at once: who reads it sees the old or the new content.
+
+    Nobody reads the content as long as it does not have its mode. An error names the file.
+    """
+    temporary = None
     try:
-        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
-            os.fchmod(descriptor, _MODE)
-            stream.write(text)
+        descriptor, temporary = tempfile.mkstemp(
+            dir=os.path.dirname(path), prefix=".armfleet-vfio-"
+        )
+        with open(descriptor, "wb") as stream:
+            stream.write(text.encode(errors="backslashreplace"))
+            os.fchmod(descriptor, mode)
         os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
+    except BaseException as error:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, path) from None
         raise
 
 

@@ -124,7 +124,7 @@ def test_a_mode_for_every_user_needs_a_word_of_its_own(board: Board, call: Call,
     assert "changed" in call("host_policy", state="absent", vfio_mode=mode)
 
 
-@pytest.mark.parametrize("mode", [0o660, "432", "u=rw"])
+@pytest.mark.parametrize("mode", [0o660, 660, 0o640, 640, 0o644, 0, "432", "640", "u=rw"])
 def test_a_mode_that_yaml_made_a_number_of_is_refused(
     board: Board, call: Call, mode: str | int
 ) -> None:

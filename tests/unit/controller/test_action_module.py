@@ -141,17 +141,29 @@ def test_what_a_command_of_ansible_core_writes_is_printable(
     assert answer["stdout_lines"] == shown.splitlines()
 
 
-@pytest.mark.parametrize("kind", [AnsibleError, AnsibleConnectionFailure])
-def test_what_a_host_wrote_before_an_error_is_printable(
-    monkeypatch: pytest.MonkeyPatch, kind: type[AnsibleError]
-) -> None:
+def failing(monkeypatch: pytest.MonkeyPatch, error: AnsibleError) -> Any:
     def fail(*_words: Any) -> None:
-        raise kind("failed to transfer file: \x1b[31m")
+        raise error
 
     monkeypatch.setattr(NormalAction, "run", fail)
     action = object.__new__(ActionModule)
     action._task = SimpleNamespace(action="armfleet.vfio.host_policy", args={})
+    return action
+
+
+def test_what_a_host_wrote_before_an_error_is_printable(monkeypatch: pytest.MonkeyPatch) -> None:
+    action = failing(monkeypatch, AnsibleError("failed to transfer file: \x1b[31m"))
     with pytest.raises(AnsibleError) as raised:
         action.run()
-    assert raised.type is kind
     assert str(raised.value) == "failed to transfer file: \\x1b[31m"
+
+
+def test_a_host_that_cannot_be_reached_is_a_result_and_no_error_with_the_lines_of_its_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    action = failing(monkeypatch, AnsibleConnectionFailure("no route to host: \x1b[31m"))
+    assert action.run() == {
+        "unreachable": True,
+        "changed": False,
+        "msg": "no route to host: \\x1b[31m",
+    }

@@ -2,16 +2,18 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tasks on the control node run without root privileges; it is not a host of the fleet."""
+"""Playbooks write on the control node in their own process; it is not a host of the fleet."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible.plugins.action.normal import ActionModule as NormalAction
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted(
@@ -39,7 +41,7 @@ def tasks(items: Any, above: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {**item, **of_all}
 
 
-def is_on_control_node(task: Mapping[str, Any]) -> bool:
+def uses_control_node(task: Mapping[str, Any]) -> bool:
     return (
         task.get("delegate_to") in LOCAL
         or task.get("connection") == "local"
@@ -48,26 +50,16 @@ def is_on_control_node(task: Mapping[str, Any]) -> bool:
     )
 
 
-def on_control_node(path: Path) -> list[dict[str, Any]]:
-    listed = tasks(yaml.safe_load(path.read_text()), {"vars": {}})
-    return [task for task in listed if is_on_control_node(task)]
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_runs_on_the_control_node_never_becomes_root_there(path: Path) -> None:
-    for task in on_control_node(path):
-        assert task.get("become") is False, task["name"]
-        # The variable overrides the keyword, and an inventory may set it for all hosts.
-        assert task["vars"].get("ansible_become") is False, task["name"]
+def test_no_task_uses_the_control_node_as_a_host(path: Path) -> None:
+    """What the user sets for hosts with ``-e`` would precede all that the task has."""
+    listed = list(tasks(yaml.safe_load(path.read_text()), {"vars": {}}))
+    assert listed
+    assert [task["name"] for task in listed if uses_control_node(task)] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_runs_on_the_control_node_has_the_interpreter_of_ansible(path: Path) -> None:
-    for task in on_control_node(path):
-        interpreter = task["vars"].get("ansible_python_interpreter")
-        assert interpreter == "{{ ansible_playbook_python }}", task["name"]
-
-
-def test_there_are_such_tasks() -> None:
-    names = {path.name for path in FILES if on_control_node(path)}
-    assert names == {"drift.yml", "main.yml", "plan.yml"}
+@pytest.mark.parametrize("action", ["write_results", "print_text", "confirm"])
+def test_an_action_of_the_control_node_needs_no_connection(action: str) -> None:
+    plugin = importlib.import_module(f"ansible_collections.armfleet.vfio.plugins.action.{action}")
+    assert not plugin.ActionModule._requires_connection
+    assert not issubclass(plugin.ActionModule, NormalAction)
