@@ -12,7 +12,7 @@ FOR = guest molecule report
 # Their commands are in tools/parts.py; ARGS adds arguments: make sweep ARGS="-k wave".
 PARTS = check site package matrix simulated sweep fleet molecule report integration integration-debian safety pull \
 	roles versal vfio-modules $(SERIES:%=guest-%) $(SERIES:%=boots-%) $(SERIES:%=initramfs-%) $(SERIES:%=pci-%) \
-	$(USERLANDS:%=guest-%) $(USERLANDS:%=userland-%)
+	$(USERLANDS:%=guest-%) $(USERLANDS:%=userland-%) $(USERLANDS:%=boots-%)
 
 .PHONY: help setup test nightly boots pci guest bench links release screenshots clean demo docs $(PARTS)
 

@@ -85,11 +85,21 @@ def parts(depth: str) -> list[Part]:
         return pytest(f"pci-{kernel}", "tests/pci", "--kernel", kernel, guests=kernel)
 
     main_job = "tests/integration/test_main_job.py"
+    # What others configured, read beside the programs that read it as well.
+    foreign = [f"tests/integration/test_{name}.py" for name in ("driverctl", "why")]
+    foreign.append("tests/integration/test_udev_rules_of_others.py")
+    booted = [f"tests/boots/test_{name}.py" for name in ("device_tree", "initramfs")]
+
+    def on_userland(name: str, suite: str, *files: str) -> Part:
+        # All of them are marked for the night.
+        words = ("pytest", *files, "--userland", suite, "--depth", "nightly")
+        return _part(f"{name}-{suite}", *words, guests=f"6.12 {suite}")
 
     def userland(suite: str) -> Part:
-        # All of it is marked for the night.
-        words = ("pytest", main_job, "--userland", suite, "--depth", "nightly")
-        return _part(f"userland-{suite}", *words, guests=f"6.12 {suite}")
+        return on_userland("userland", suite, main_job, *(foreign if depth == "nightly" else []))
+
+    def boots_of_userland(suite: str) -> Part:
+        return on_userland("boots", suite, *booted)
 
     # Galaxy's importer reads what the session package has built.
     package = {"test": "package", "nightly": "build-import-check"}[depth]
@@ -104,6 +114,7 @@ def parts(depth: str) -> list[Part]:
         pci("7"),
         pytest("integration-debian", main_job, "--kernel", "debian", guests="debian"),
         *map(userland, USERLANDS[1:]),
+        *map(boots_of_userland, USERLANDS),
         # Its drivers are of the source that guest-6.12 downloads.
         pytest("versal", "tests/versal", guests="debian 6.12"),
         # It builds the site, as make docs does without a browser.

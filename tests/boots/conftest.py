@@ -13,6 +13,7 @@ import pytest
 from tests.boots.many import ENTRIES, Figures
 from tests.boots.table import ROW, Row, rendered
 from tests.guest.packages import DEFAULT_SERIES
+from tests.guest.userlands import DEFAULT_SUITE
 from tests.harness.guests import inventory, kernel, start
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def pytest_terminal_summary(
     rows = [value for value in recorded if isinstance(value, Row)]
     if rows:
         chosen = config.getoption("--kernel") or DEFAULT_SERIES
-        terminalreporter.section("Boots, Linux %s" % chosen)
+        suite = config.getoption("--userland") or DEFAULT_SUITE
+        terminalreporter.section("Boots, Linux %s, Debian %s" % (chosen, suite))
         terminalreporter.write(rendered(rows))
     for value in recorded:
         if isinstance(value, Figures):

@@ -9,6 +9,7 @@ import pytest
 
 from tests.harness.calls import apply_role
 from tests.harness.playbook import Run, play
+from tests.harness.program_versions import program_versions
 from tests.harness.sysfs import files, read_machine
 from tests.harness.tracing import TRACED, state_writes
 
@@ -31,6 +32,11 @@ BOOT_FILES = (
     "/etc/modprobe.d/armfleet-vfio.conf",
     "/etc/modules-load.d/armfleet-vfio.conf",
 )
+
+# udev reports a line of it whenever it reads all rules again.
+BROKEN = "/etc/udev/rules.d/99-broken.rules"
+# The first release of systemd whose udevadm checks rule files.
+HAS_VERIFY = 254
 
 RTC = "9010000.pl031"
 LIST: list[dict[str, Any]] = [
@@ -102,6 +108,15 @@ def read_of_the_host(guest: Guest) -> set[str]:
     }
 
 
+def systemd_version(guest: Guest) -> int:
+    return int(first_number(guest.run("udevadm --version").stdout))
+
+
+def first_number(text: str) -> str:
+    match = re.search(r"\d+(\.\d+)*", text)
+    return match[0] if match else ""
+
+
 class Story:
     """What later tests compare with."""
 
@@ -116,6 +131,17 @@ def test_the_board_is_named_by_its_device_tree(guest: Guest, inventory: Path) ->
     board = play(inventory, "armfleet.vfio.boards").of("armfleet.vfio.device_info")["board"]
     shown = guest.run("tr '\\0' '\\n' </proc/device-tree/compatible").stdout.splitlines()
     assert board == {"compatible": shown, "product_name": None, "board_name": None}
+
+
+def test_the_guest_has_the_programs_of_the_table(guest: Guest) -> None:
+    systemd, kmod, dracut, _driverctl, python = program_versions()[guest.userland.suite]
+    assert str(systemd_version(guest)) == systemd
+    assert first_number(guest.run("kmod --version").stdout).split(".")[0] == kmod
+    assert first_number(guest.run("python3 --version").stdout).rpartition(".")[0] == python
+    # That of bullseye does not know its own version.
+    files = "/usr/bin/dracut /usr/lib/dracut/dracut-version.sh"
+    declared = guest.run(f"grep -hs ^DRACUT_VERSION= {files} || true").stdout
+    assert first_number(declared) in (dracut, "")
 
 
 def test_a_check_touches_nothing(guest: Guest, inventory: Path) -> None:
@@ -253,6 +279,20 @@ def test_udev_replays_the_rules_and_nothing_changes(guest: Guest) -> None:
         "udevadm trigger --action=add --settle --subsystem-match=platform --subsystem-match=amba"
     )
     assert read_machine(guest).bindings == before
+
+
+def test_udev_takes_the_rules_without_a_complaint(guest: Guest) -> None:
+    rules = BOOT_FILES[0]
+    guest.run(f"cat > {BROKEN}", input='KERNEL=="x", NOTHING=="y"\n')
+    guest.run("udevadm control --reload")
+    guest.run("udevadm trigger --action=change --settle /sys/devices/virtual/mem/null")
+    logged = guest.run("journalctl --boot --unit=systemd-udevd --output=cat").stdout
+    guest.run(f"rm {BROKEN}; udevadm control --reload")
+    assert BROKEN in logged
+    assert [line for line in logged.splitlines() if rules in line] == []
+    if systemd_version(guest) >= HAS_VERIFY:
+        verified = guest.run(["udevadm", "verify", rules], check=False)
+        assert (verified.returncode, verified.stderr) == (0, ""), verified.stdout
 
 
 def test_after_a_reboot_everything_is_as_it_was(guest: Guest, inventory: Path) -> None:

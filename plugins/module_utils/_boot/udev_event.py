@@ -113,6 +113,9 @@ class Event:
 
     def apply(self, lines: Sequence[Line]) -> Iterator[Applied]:
         """Yield the lines of a file that apply, or may, after what they set for the event."""
+        # Which parent $id means is decided by the last line that asked for one, in any file:
+        # udev_rule_apply_parent_token_to_event in src/udev/udev-rules.c.
+        self._parent, self._is_parent_known = None, False
         targets = _targets(lines)
         jumps = _Jumps()
         number = 0

@@ -15,6 +15,9 @@ from .._model.device import Board, Identity, State
 from .._model.selector import Selector, match
 from .._system.sysfs import KernelBlockedError, Sysfs
 
+# How the names of links to consumers begin in a supplier's directory.
+CONSUMER = "consumer:"
+
 _TREE = "firmware/devicetree/base"
 
 
@@ -68,20 +71,37 @@ def with_all_ids(sysfs: Sysfs, device: Identity) -> Identity:
 def consumers(sysfs: Sysfs, device: Identity) -> list[str]:
     """Return those who need this device before they can have a driver, as "bus:name"."""
     names = sysfs.names(sysfs_dir(device))
-    return [name.split(":", 1)[1] for name in names if name.startswith("consumer:")]
+    return [name[len(CONSUMER) :] for name in names if name.startswith(CONSUMER)]
 
 
-def active_consumers(sysfs: Sysfs, device: Identity, names: Sequence[str]) -> list[str]:
-    """Return those who lose their driver with this device, as "bus:name".
+class ConsumerLink(NamedTuple):
+    """A device link to a bound consumer ("bus:name"), and its path below the supplier.
 
-    ``names`` are the names in the device's directory.
+    If it ``is_tracked``, the kernel unbinds the consumer before the supplier.
     """
-    link = sysfs_dir(device) + "/%s/status"
-    return [
-        name.split(":", 1)[1]
-        for name in names
-        if name.startswith("consumer:") and sysfs.read(link % name) == "active"
-    ]
+
+    consumer: str
+    path: str
+    is_tracked: bool
+
+
+def used_links(sysfs: Sysfs, directory: str, names: Sequence[str]) -> list[ConsumerLink]:
+    """Return the links to those who need a device now, whose ``directory`` has these ``names``.
+
+    Links of DL_FLAG_STATELESS are not tracked and last as long as drivers use them: status_show
+    in drivers/base/core.c.
+    """
+    links = []
+    for name in names:
+        if not name.startswith(CONSUMER):
+            continue
+        path = "%s/%s" % (directory, name)
+        status = sysfs.read(path + "/status")
+        if status == "active" or (
+            status == "not tracked" and sysfs.link(path + "/consumer/driver") is not None
+        ):
+            links.append(ConsumerLink(name[len(CONSUMER) :], path, status == "active"))
+    return links
 
 
 def board(sysfs: Sysfs) -> Board:

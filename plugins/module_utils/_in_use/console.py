@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Mapping, Sequence
 
 from .. import _text
@@ -28,6 +29,7 @@ class Console(UseKind):
         return {
             "tty": ClassCheck(self._use_of_terminal, judges_node=True),
             "graphics": ClassCheck(_use_of_framebuffer),
+            "drm": ClassCheck(_use_of_card),
             "virtio-ports": ClassCheck(_use_of_virtio_port),
         }
 
@@ -88,14 +90,33 @@ def _system_consoles(sysfs: Sysfs) -> list[str]:
 
 
 def _use_of_framebuffer(entry: Entry) -> str | None:
-    # fbcon in drivers/video/fbdev/core/fbcon.c; which of several it shows is not told.
-    for name in entry.sysfs.names("class/vtconsole"):
+    # Which of several it shows is not told.
+    return "%s shows the virtual terminals" % entry.name if _has_console(entry.sysfs) else None
+
+
+def _use_of_card(entry: Entry) -> str | None:
+    """Return that a card with a screen may be the console, if no framebuffer tells.
+
+    Without CONFIG_FB_DEVICE none has a device: fb_device_create in
+    drivers/video/fbdev/core/fbsysfs.c. A card has its connectors below it.
+    """
+    connector = entry.name + "-"
+    if not any(name.startswith(connector) for name in entry.listing.directories):
+        return None
+    if any(re.fullmatch(r"fb\d+", name) for name in entry.sysfs.names("class/graphics")):
+        return None
+    return "%s may show the virtual terminals" % entry.name if _has_console(entry.sysfs) else None
+
+
+def _has_console(sysfs: Sysfs) -> bool:
+    """Return whether virtual terminals are on a framebuffer: drivers/video/fbdev/core/fbcon.c."""
+    for name in sysfs.names("class/vtconsole"):
         console = "class/vtconsole/" + name
-        if "frame buffer" in (entry.sysfs.read(console + "/name") or ""):
-            bound = entry.sysfs.read_locked([console + "/bind"])[0]
+        if "frame buffer" in (sysfs.read(console + "/name") or ""):
+            bound = sysfs.read_locked([console + "/bind"])[0]
             if bound == "1":
-                return "%s shows the virtual terminals" % entry.name
-    return None
+                return True
+    return False
 
 
 def _use_of_virtio_port(entry: Entry) -> str | None:

@@ -10,7 +10,7 @@ import functools
 from typing import Callable, Mapping, Sequence
 
 from .. import _text
-from .._discovery.devices import active_consumers, sysfs_dir
+from .._discovery.devices import sysfs_dir, used_links
 from .._model.buses import BUSES, PCI
 from .._model.device import Identity, State
 from .dma import has_channels, use_of_channels
@@ -25,6 +25,8 @@ _CHIPS = ("i2c", "i3c", "mipi-dsi", "serial", "slimbus", "soundwire", "spi", "sp
 # Drivers that stand for no chip: a further address of one (i2c_new_dummy_device), a port for
 # programs (its node tells), a PCI bridge.
 _PLACEHOLDERS = ("dummy", "pcieport", "spidev")
+_TRACKED = "%s depends on it and would be unbound"
+_UNTRACKED = "%s uses it (a device link of its driver) and would stop working"
 
 
 class Consumers(UseKind):
@@ -136,37 +138,18 @@ class Consumers(UseKind):
     def _linked(self, device: Identity) -> list[Hazard]:
         """Return consumers by device links."""
         directory = sysfs_dir(device)
-        names = self.sysfs.names(directory)
-        linked = active_consumers(self.sysfs, device, names)
+        links = used_links(self.sysfs, directory, self.sysfs.names(directory))
         hazards = [
             hazard
-            for consumer in linked
-            for path in ["%s/consumer:%s/consumer" % (directory, consumer)]
+            for link in links
+            if link.is_tracked
+            for path in [link.path + "/consumer"]
             for hazard in self._vfio_nodes.below(path, self.sysfs.link_name(path + "/driver") or "")
         ]
-        hazards += [
-            Hazard(self.name, consumer, "%s depends on it and would be unbound" % consumer)
-            for consumer in linked
-        ]
-        untracked = "%s uses it (a device link of its driver) and would stop working"
-        return hazards + [
-            Hazard(self.name, consumer, untracked % consumer)
-            for consumer in self._untracked(directory, names)
-        ]
-
-    def _untracked(self, directory: str, names: Sequence[str]) -> list[str]:
-        """Return consumers by links of DL_FLAG_STATELESS, which last as long as drivers use them.
-
-        status_show in drivers/base/core.c; the kernel does not take their drivers away.
-        """
-        link = directory + "/%s/"
-        return [
-            name.split(":", 1)[1]
-            for name in names
-            if name.startswith("consumer:")
-            and self.sysfs.read(link % name + "status") == "not tracked"
-            and self.sysfs.link(link % name + "consumer/driver")
-        ]
+        for link in sorted(links, key=lambda link: not link.is_tracked):
+            sentence = _TRACKED if link.is_tracked else _UNTRACKED
+            hazards.append(Hazard(self.name, link.consumer, sentence % link.consumer))
+        return hazards
 
     @functools.cached_property
     def _suppliers(self) -> set[str]:

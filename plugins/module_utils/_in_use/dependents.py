@@ -14,12 +14,10 @@ import posixpath
 from collections import deque
 from typing import Iterator, NamedTuple
 
-from .._discovery.devices import sysfs_dir
+from .._discovery.devices import CONSUMER, sysfs_dir, used_links
 from .._discovery.phandle_refs import TREE, References
 from .._model.device import Identity
 from .._system.sysfs import Sysfs
-
-_LINK = "consumer:"
 
 
 class Dependent(NamedTuple):
@@ -99,15 +97,9 @@ class Dependents:
 
     def _consumers(self, supplier: str) -> list[tuple[str, str]]:
         """Return the bound consumers by device links and by the device tree: label, directory."""
-        links = [
-            (name[len(_LINK) :], "%s/%s" % (supplier, name))
-            for name in self._sysfs.names(supplier)
-            if _is_link(name)
-        ]
+        links = used_links(self._sysfs, supplier, self._sysfs.names(supplier))
         consumers = [
-            (label, self._target(self._target(link) + "/consumer"))
-            for label, link in links
-            if self._is_used(link)
+            (link.consumer, self._target(self._target(link.path) + "/consumer")) for link in links
         ]
         node = self._sysfs.link(supplier + "/of_node") or ""
         dt_path = node.partition("/" + TREE)[2]
@@ -120,16 +112,6 @@ class Dependents:
             ]
         return consumers
 
-    def _is_used(self, link: str) -> bool:
-        """Return whether a consumer loses its driver with the supplier, or its driver needs it.
-
-        status_show in drivers/base/core.c.
-        """
-        status = self._sysfs.read(link + "/status")
-        if status == "not tracked":
-            return self._sysfs.link(link + "/consumer/driver") is not None
-        return status == "active"
-
 
 def _is_link(name: str) -> bool:
-    return name.startswith(_LINK)
+    return name.startswith(CONSUMER)

@@ -75,6 +75,7 @@ class Storage(UseKind):
             # mtd_num in drivers/mtd/ubi/build.c; volumes have none.
             if self.sysfs.read("class/ubi/%s/mtd_num" % ubi) == index:
                 uses += ["%s is part of %s" % (name, ubi), *self._mounted_volumes(ubi)]
+                uses += self._used_volume_blocks(ubi)
         uses = uses or self._mounts.unknown[:1]
         return "flash %s: %s" % (name, ", ".join(uses)) if uses else None
 
@@ -85,6 +86,22 @@ class Storage(UseKind):
             for mount in self._mounts.mounts
             for match in [_UBI_VOLUME.match(mount.source)]
             if match and (match[1] or "0") == number
+        ]
+
+    def _used_volume_blocks(self, ubi: str) -> list[str]:
+        """Return the uses of block devices of volumes: squashfs, a map for dm-verity, swap.
+
+        The kernel calls the root file system's source /dev/root, so that it tells no volume:
+        ubiblock_create in drivers/mtd/ubi/block.c.
+        """
+        pattern = re.compile(r"ubiblock%s_\d+" % re.escape(ubi[len("ubi") :]))
+        return [
+            use
+            for name in self.sysfs.names("class/block")
+            if pattern.fullmatch(name)
+            for block, number in self._stack("class/block/" + name)
+            for use in [self._use_of_block(block, number)]
+            if use
         ]
 
     def _behind_controller(self, entry: Entry) -> Iterator[Entry]:

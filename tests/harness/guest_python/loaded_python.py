@@ -39,10 +39,29 @@ def _end(status: int) -> NoReturn:
     os._exit(status)
 
 
-# Ansible writes a module to the standard input of a Python without arguments.
-if (
-    getattr(sys, "orig_argv", []) == ["/usr/bin/python3"]
-    and os.geteuid() == 0
-    and BY_ITSELF not in os.environ
-):
+def _command_line() -> bytes:
+    """Return the words that this process was started with, each with a NUL after it.
+
+    Python itself tells them only since version 3.10, as sys.orig_argv.
+    """
+    try:
+        descriptor = os.open("/proc/self/cmdline", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
+
+
+def _is_for_ansible() -> bool:
+    """Return whether it is a Python without arguments, which gets a module on standard input."""
+    return (
+        _command_line() == b"/usr/bin/python3\0"
+        and os.geteuid() == 0
+        and BY_ITSELF not in os.environ
+    )
+
+
+if _is_for_ansible():
     _hand_over()

@@ -55,6 +55,8 @@ def _machine(tmp_path: Path) -> Machine:
         'ENV{X}="%p%%$$"\nENV{X}=="/devices/platform/soc/b100000.ring%$"',
         'ENV{X}="$attr{of_node/acme,label}-$env{OF_NAME}"\nENV{X}=="left-ring"',
         'KERNELS=="soc", ENV{X}="$id"\nENV{X}=="soc"',
+        'KERNELS=="soc", ENV{Y}="1"\nENV{X}="$id"\nENV{X}=="soc"',
+        'KERNELS=="nothing", ENV{Y}="1"\nENV{X}="$id"\nENV{X}==""',
         'NAME==""',
         'RESULT==""',
         'ACTION!="remove"',
@@ -118,6 +120,10 @@ def test_a_rule_for_others_does_not(machine: Machine, conditions: str) -> None:
         'DRIVER=="acme-ring"',
         'DRIVER!="uio"',
         'DRIVERS=="acme-*"',
+        # A line of another file can have chosen the parent.
+        'ENV{X}="$id"\nENV{X}==""',
+        'ENV{X}="%b"\nENV{X}=="b100000.ring"',
+        'ENV{X}="$attr{of_node/missing}"\nENV{X}==""',
         'PROGRAM="/bin/ask"',
         'PROGRAM=="/bin/ask", RESULT=="yes"',
         'IMPORT{program}="/bin/ask"',
@@ -215,6 +221,14 @@ def test_of_two_aliases_the_order_is_not_known(machine: Machine) -> None:
     machine.put("firmware/devicetree/base/aliases/dma1", "/soc/ring@b100000\0")
     assert machine.overrides(f'ENV{{OF_ALIAS_0}}=="ring0", {SET}') == MAYBE
     assert machine.overrides(f'ENV{{OF_ALIAS_2}}=="ring0", {SET}') == {}
+
+
+def test_an_alias_without_a_number_is_not_passed_to_udev(machine: Machine) -> None:
+    """of_alias_scan in drivers/of/base.c keeps only those that end in a number."""
+    machine.put("firmware/devicetree/base/aliases/left", "/soc/ring@b100000\0")
+    assert machine.overrides(f'ENV{{OF_ALIAS_0}}=="ring0", {SET}') == SURE
+    assert machine.overrides(f'ENV{{OF_ALIAS_0}}=="left", {SET}') == {}
+    assert machine.overrides(f'ENV{{OF_ALIAS_1}}=="?*", {SET}') == {}
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,24 @@ def test_a_disk_that_nothing_uses_is_free(disk: Board) -> None:
     assert_free(disk)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "mmc_host/mmc0/mmc0:0001/block/mmcblk0",
+        "usb1/1-1/1-1:1.0/host0/target0:0:0/0:0:0:0/block/sda",
+        "xhci-hcd.0.auto/usb2/2-1/2-1.4/2-1.4:1.0/host3/target3:0:0/3:0:0:0/block/sdb",
+        "ata1/host0/target0:0:0/0:0:0:0/block/sda",
+    ],
+)
+def test_a_mounted_disk_behind_a_host_of_cards_or_of_usb_is_in_use(board: Board, path: str) -> None:
+    board.kernel.put(f"{HOME}/{path}/dev", "8:0\n")
+    board.kernel.put(f"{HOME}/{path}/part1/dev", "8:1\n")
+    board.kernel.put(f"{HOME}/{path}/part1/partition", "1\n")
+    board.mount("8:1", "/srv")
+    assert f"disk {path.rpartition('/')[2]}: part1 is mounted on /srv" in refusal(board)
+    assert_acceptable(board, "storage")
+
+
 @pytest.mark.parametrize(("number", "block"), [(VDA, "vda"), (VDA2, "vda2")])
 def test_a_mounted_disk_or_partition_is_in_use(disk: Board, number: str, block: str) -> None:
     disk.mount(number, "/data")

@@ -78,6 +78,59 @@ def test_so_is_one_that_the_device_tree_alone_shows(chip: Board) -> None:
     assert BY_CHIP in refusal(chip, allow=["consumers"])
 
 
+# What a controller of each kind has below it, and how another device depends on that.
+CONTROLLERS = {
+    "MDIO": ("mdio_bus/stmmac-0/stmmac-0:01", "mdio_bus", "/mdio/ethernet-phy@1", "phy-handle"),
+    "MDIO, a PCS": ("mdio_bus/stmmac-0/stmmac-0:02", "mdio_bus", "/mdio/pcs@2", "pcs-handle"),
+    "SPI": ("spi_master/spi0/spi0.0", "spi", "/pmic@0/ldo", "vmmc-supply"),
+    "SPMI": ("spmi-0/0-00", "spmi", "/pmic@0/regulators/l5", "vmmc-supply"),
+    "I2C multiplexer": ("i2c-0/0-0070/i2c-2/2-0020", "i2c", "/mux@70/i2c@1/gpio@20", "cd-gpios"),
+    "multiplexer": ("mux/muxchip0", "mux", "/mux-controller", "mux-controls"),
+}
+
+
+@pytest.mark.parametrize("kind", CONTROLLERS)
+def test_so_is_one_that_depends_on_what_is_below_a_controller_of_any_kind(
+    board: Board, kind: str
+) -> None:
+    path, bus, node, name = CONTROLLERS[kind]
+    home = f"{HOME}/{path}"
+    own = f"/soc/crypto@b000000{node}"
+    refer(board, own, "phandle", 9)
+    board.kernel.put(f"{home}/uevent", "")
+    board.kernel.point(f"{home}/subsystem", f"bus/{bus}")
+    board.kernel.point(f"{home}/of_node", f"{TREE}{own}")
+    refer(board, "/soc/dma@b002000", name, 9)
+    add_disk(board, DMA)
+    add_interface(board, DMA)
+    message = refusal(board, allow=["consumers"])
+    # The node of the chip is no device of the tree, so that the reference is one to the controller.
+    assert f"{LOST} (it supplies platform:b002000.dma)" in message
+    assert "network interface eth1 is up (it supplies platform:b002000.dma)" in message
+    assert_free(board, allow=["consumers", "network", "storage"])
+
+
+@pytest.mark.parametrize(
+    ("path", "bus"),
+    [
+        ("mdio_bus/stmmac-0/stmmac-0:01", "mdio_bus"),
+        ("spi_master/spi0/spi0.0", "spi"),
+        ("i2c-0/0-0070/i2c-2/2-0020", "i2c"),
+        ("mux/muxchip0", "mux"),
+    ],
+)
+def test_so_is_one_that_a_device_link_below_any_controller_shows(
+    board: Board, path: str, bus: str
+) -> None:
+    chip = f"{HOME}/{path}"
+    board.kernel.put(f"{chip}/uevent", "")
+    board.kernel.point(f"{chip}/subsystem", f"bus/{bus}")
+    depend(board, chip, DMA, "active")
+    add_disk(board, DMA)
+    told = f"{LOST} ({path.rpartition('/')[2]} below it supplies platform:b002000.dma)"
+    assert told in refusal(board, allow=["consumers"])
+
+
 def test_a_chip_whose_consumers_have_no_driver_is_of_no_use(chip: Board) -> None:
     depend(chip, CHIP, DMA, "dormant")
     add_disk(chip, DMA)
@@ -104,6 +157,31 @@ def test_two_that_supply_each_other_are_each_looked_at_once(board: Board) -> Non
     board.kernel.add_link(NAME, "b002000.dma")
     depend(board, DMA, HOME, "not tracked")
     assert_acceptable(board, "consumers")
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("power-domains", "#power-domain-cells"),
+        ("interconnects", "#interconnect-cells"),
+        ("thermal-sensors", "#thermal-sensor-cells"),
+        ("clocks", "#clock-cells"),
+        ("resets", "#reset-cells"),
+        ("phys", "#phy-cells"),
+    ],
+)
+def test_a_disk_is_lost_with_what_its_controller_refers_to(
+    board: Board, name: str, cells: str
+) -> None:
+    refer(board, "/soc/crypto@b000000", "phandle", 7)
+    refer(board, "/soc/crypto@b000000", cells, 1)
+    refer(board, "/soc/dma@b003000", "phandle", 8)
+    refer(board, "/soc/dma@b003000", cells, 2)
+    refer(board, "/soc/dma@b002000", name, 8, 7, 7, 7, 1)
+    add_disk(board, DMA)
+    message = refusal(board, allow=["consumers"])
+    assert f"{LOST} (it supplies platform:b002000.dma)" in message
+    assert f"platform:b002000.dma uses it ({name} in the device tree)" in refusal(board)
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,28 @@ ELSEWHERE = {
         ("class/vtconsole/vtcon1/bind", "1", "0"),
         ("console", "fb0 shows the virtual terminals"),
     ),
+    "framebuffer of simpledrm, beside its card": (
+        ("graphics/fb0", "class/graphics"),
+        {
+            "class/graphics/fb0/name": "simpledrmdrmfb",
+            f"{HOME}/drm/card0/dev": "226:0",
+            f"{HOME}/drm/card0/card0-Unknown-1/status": "connected",
+            "class/vtconsole/vtcon1/name": "(M) frame buffer device",
+        },
+        ("class/vtconsole/vtcon1/bind", "1", "0"),
+        ("console", "fb0 shows the virtual terminals"),
+    ),
+    "card of a kernel without devices for framebuffers": (
+        ("drm/card0", "class/drm"),
+        {
+            f"{HOME}/drm/card0/card0-HDMI-A-1/status": "connected",
+            "class/graphics/fbcon/rotate": "0",
+            "class/vtconsole/vtcon0/name": "(S) dummy device",
+            "class/vtconsole/vtcon1/name": "(M) frame buffer device",
+        },
+        ("class/vtconsole/vtcon1/bind", "1", "0"),
+        ("console", "card0 may show the virtual terminals"),
+    ),
     "virtio console": (
         ("virtio0/virtio-ports/vport0p0", "class/virtio-ports"),
         {},
@@ -197,6 +219,49 @@ def test_a_class_tells_elsewhere_what_is_in_use(board: Board, name: str) -> None
     assert f"add '{kind}' to `allow`" in refusal(board)
     board.kernel.put(file, idle + "\n")
     assert_free(board)
+
+
+def test_a_card_without_a_screen_shows_no_terminals(board: Board) -> None:
+    add(board, "drm/renderD128", "class/drm", {"dev": "226:128"})
+    add(board, "drm/card1", "class/drm", {"dev": "226:1"})
+    board.kernel.put("class/vtconsole/vtcon1/name", "(M) frame buffer device\n")
+    board.kernel.put("class/vtconsole/vtcon1/bind", "1\n")
+    assert_free(board)
+
+
+def test_a_card_does_not_show_the_terminals_of_another_framebuffer(board: Board) -> None:
+    add(board, "drm/card1", "class/drm", {"card1-DP-1/status": "disconnected"})
+    board.kernel.put("class/graphics/fb0/name", "simpledrmdrmfb\n")
+    board.kernel.put("class/vtconsole/vtcon1/name", "(M) frame buffer device\n")
+    board.kernel.put("class/vtconsole/vtcon1/bind", "1\n")
+    assert_free(board)
+
+
+# Devices in use because a process has their nodes open.
+NODES = {
+    "drm": ("drm/card0", "class/drm", "dri/card0", "226:0", "Xorg"),
+    "sound": ("sound/card0/pcmC0D0p", "class/sound", "snd/pcmC0D0p", "116:16", "pipewire"),
+    "remoteproc": (
+        "remoteproc/remoteproc0",
+        "class/remoteproc",
+        "remoteproc0",
+        "245:0",
+        "firmware-load",
+    ),
+    "video": ("video4linux/video0", "class/video4linux", "video0", "81:0", "camera-app"),
+}
+
+
+@pytest.mark.parametrize("kind", NODES)
+def test_a_device_whose_node_a_process_has_open_is_in_use(board: Board, kind: str) -> None:
+    path, subsystem, node, number, command = NODES[kind]
+    add(board, path, subsystem, {"dev": number, "uevent": f"DEVNAME={node}"})
+    assert_free(board)
+    board.apply([])
+    board.kernel.writes.clear()
+    board.process(60, command, f"/dev/{node}")
+    assert f"/dev/{node} is held open by {command} (pid 60)" in refusal(board)
+    assert_acceptable(board, "consumers")
 
 
 def test_memory_of_the_system_is_in_use(board: Board) -> None:
@@ -263,6 +328,43 @@ def test_flash_below_mounted_volumes_is_in_use(flash: Board, source: str) -> Non
     flash.mount("0:40", "/", "ubifs", source)
     assert f"mtd1 is part of ubi0, {source} is mounted on /" in refusal(flash)
     assert_acceptable(flash, "storage")
+
+
+def test_squashfs_on_a_partition_is_in_use(flash: Board) -> None:
+    """mtdblock is a disk below the partition: add_mtd_blktrans_dev in drivers/mtd."""
+    disk = "spi0.0/mtd/mtd0/mtd1/mtdblock1"
+    add(flash, disk, "class/block", {"dev": "31:1"})
+    flash.mount("31:1", "/", "squashfs", "/dev/root")
+    message = refusal(flash)
+    assert "disk mtdblock1: mtdblock1 is mounted on /" in message
+    assert "flash mtd1: mtd1 is mounted on /" in message
+    assert_acceptable(flash, "storage")
+
+
+def test_squashfs_on_a_volume_is_in_use_whatever_its_source_is_called(flash: Board) -> None:
+    flash.kernel.put("class/ubi/ubi0/mtd_num", "1\n")
+    for number in range(2):
+        block = f"devices/virtual/block/ubiblock0_{number}"
+        flash.kernel.put(f"{block}/dev", f"254:{number}\n")
+        flash.kernel.point(f"class/block/ubiblock0_{number}", block)
+    flash.kernel.put("devices/virtual/block/dm-0/dev", "253:0\n")
+    flash.kernel.point(
+        "devices/virtual/block/ubiblock0_1/holders/dm-0", "devices/virtual/block/dm-0"
+    )
+    flash.mount("254:0", "/", "squashfs", "/dev/root")
+    flash.mount("253:0", "/usr", "squashfs", "/dev/mapper/usr")
+    told = "mtd1 is part of ubi0, ubiblock0_0 is mounted on /, ubiblock0_1 is part of dm-0, dm-0 is"
+    assert f"{told} mounted on /usr" in refusal(flash)
+    assert_acceptable(flash, "storage")
+
+
+def test_volumes_of_other_flash_are_none_of_it(flash: Board) -> None:
+    flash.kernel.put("class/ubi/ubi1/mtd_num", "7\n")
+    block = "devices/virtual/block/ubiblock1_0"
+    flash.kernel.put(f"{block}/dev", "254:0\n")
+    flash.kernel.point("class/block/ubiblock1_0", block)
+    flash.mount("254:0", "/", "squashfs", "/dev/root")
+    assert_free(flash)
 
 
 # Children with drivers of their own.

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import tests.harness
+from tests.harness.guest_python.loaded_python import BY_ITSELF
 
 PROGRAMS = Path(tests.harness.__file__).parent / "guest_python"
 SERVER = """
@@ -29,6 +30,18 @@ import loaded_python
 loaded_python.SOCKET = sys.argv[1]
 loaded_python._hand_over()
 print("nobody took it over")
+"""
+
+# Python has the attribute since version 3.10, and some guests have an older one.
+ASKED = f"""
+import os, sys
+vars(sys).pop("orig_argv", None)
+os.geteuid = lambda: 0
+by_itself = os.environ["{BY_ITSELF}"]
+import loaded_python
+if by_itself == "no":
+    del os.environ["{BY_ITSELF}"]
+print(loaded_python._is_for_ansible())
 """
 
 
@@ -117,6 +130,40 @@ with open({str(path)!r}, "w") as alive:
         process.wait()
         # The end of the file: nobody has it open any more.
         assert alive.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "by_itself", "expected"),
+    [
+        (["/usr/bin/python3"], "no", "True\n"),
+        (["/usr/bin/python3"], "yes", "False\n"),
+        (["/usr/bin/python3", "-"], "no", "False\n"),
+        (["/usr/bin/python3", "-s"], "no", "False\n"),
+        (["/usr/bin/python3.13"], "no", "False\n"),
+        (["python3"], "no", "False\n"),
+        (["/usr/bin/python3 "], "no", "False\n"),
+    ],
+)
+def test_only_what_ansible_sends_is_handed_over(
+    words: list[str], by_itself: str, expected: str
+) -> None:
+    """Ansible starts a Python without arguments, as root; the tests start some by themselves."""
+    done = subprocess.run(
+        words,
+        executable=sys.executable,
+        input=ASKED,
+        capture_output=True,
+        text=True,
+        check=True,
+        # Python looks for its library where its name says that it is.
+        env={
+            **os.environ,
+            "PYTHONPATH": str(PROGRAMS),
+            "PYTHONHOME": sys.base_prefix,
+            BY_ITSELF: by_itself,
+        },
+    )
+    assert done.stdout == expected
 
 
 def of_ansible(version: str, padding: bytes) -> str:
