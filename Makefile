@@ -76,6 +76,7 @@ demo: ## Show the main use on a real arm64 kernel, in three minutes
 	@tools/setup demo $(STAGED) tools/demo
 
 bench: ## Measure performance and print the tables
+	@tools/setup guest $(STAGED) python tests/bench/judging.py
 	@tools/setup guest $(STAGED) python tests/bench/snapshot.py
 	@tools/setup guest $(STAGED) tests/bench/run
 	@tools/setup guest $(STAGED) python tests/bench/uevents.py

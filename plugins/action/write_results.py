@@ -79,7 +79,7 @@ def write(given: Mapping[str, Any], *, is_check: bool) -> list[str]:
 
 def _write(given: Mapping[str, Any], *, is_check: bool) -> None:
     if given["hosts"] is None:
-        for path in given["paths"]:
+        for path in filter(None, [*given["paths"], given["retry_file"]]):
             _result_files.remove(path)
         return
     results = _result_files.Results(

@@ -76,7 +76,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _fleet_plan
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import recorded
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._unsafe import make_unsafe
 
 
@@ -88,7 +88,7 @@ def fleet_plan(
     made_at: str = "",
 ) -> Any:
     """As documented above."""
-    given = without_facts(hostvars)
+    given = recorded(hostvars)
     plans = {}
     for host in hosts:
         variables = given[host]

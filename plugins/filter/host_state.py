@@ -228,7 +228,8 @@ _value:
     notes:
       description: >-
         Messages that are not drift, such as that an installed kernel lacks a module that the list
-        requires. The first of them is appended to RV(_value.message).
+        requires, or that the history of rollouts cannot be read. The first of them is appended to
+        RV(_value.message).
       returned: always
       type: list
       elements: str

@@ -54,14 +54,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.filter.host_state import host_state
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import recorded
 
 
 def host_states(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], variable: str
 ) -> list[Any]:
     """As documented above."""
-    given = without_facts(hostvars)
+    given = recorded(hostvars)
     results = [given[host].get(variable) for host in hosts]
     return [
         host_state(result if isinstance(result, Mapping) else None, host)

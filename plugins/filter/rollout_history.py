@@ -79,7 +79,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _rollout_history
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import recorded
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._unsafe import make_unsafe
 
 
@@ -87,7 +87,7 @@ def rollout_history(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], variable: str
 ) -> Any:
     """As documented above."""
-    given = without_facts(hostvars)
+    given = recorded(hostvars)
     fleet = _rollout_history.history({host: given[host].get(variable) for host in hosts})
     return make_unsafe({"lines": _rollout_history.text(fleet), **_rollout_history.data(fleet)})
 

@@ -90,7 +90,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _rollout_result
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import recorded
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._unsafe import make_unsafe
 
 
@@ -102,7 +102,7 @@ def rollout_summary(
     is_declined: bool = False,
 ) -> Any:
     """As documented above."""
-    states = _rollout_result.states(hosts, without_facts(hostvars))
+    states = _rollout_result.states(hosts, recorded(hostvars))
     return make_unsafe(
         _rollout_result.summary(states, texts, is_over=is_over, is_declined=is_declined)
     )

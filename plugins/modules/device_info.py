@@ -423,7 +423,8 @@ devices:
         - Messages, one for each difference. The running system is compared with the last-applied
           configuration, with the state after the next boot, and with the state after a boot of a
           kernel that was installed since the last boot.
-        - Each of RV(devices[].lost_at_boot) that was not accepted is a difference as well.
+        - Each of RV(devices[].lost_at_boot) that was not accepted is a difference as well. So is a
+          parameter of a loaded VFIO module that has another value than the list sets.
         - Empty if there are none.
       returned: always
       type: list
@@ -624,7 +625,10 @@ boot_files:
     - Boot files that the last-applied configuration requires, other boot files of this collection
       that exist, and each directory above them in which users other than root can replace them.
     - The list itself is in the header of C(/etc/udev/rules.d/70-armfleet-vfio.rules), and the
-      expected content of the files is rendered from it.
+      expected content of the files is rendered from it. If that file is missing, is no file or has
+      a header that cannot be parsed, the list is unknown.
+    - C(/run/armfleet-vfio-reboot-required), the record that a reboot is required, if it may
+      not be what a run wrote, is one of them.
   returned: success
   type: list
   elements: dict

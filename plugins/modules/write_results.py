@@ -74,7 +74,7 @@ options:
   hosts:
     description:
       - Results of the hosts, with at least C(host), C(message) and O(outcome_key).
-      - If omitted, files of an earlier run are removed, apart from O(retry_file).
+      - If omitted, the files of an earlier run are removed, O(retry_file) among them.
     type: list
     elements: dict
   failed:

@@ -377,7 +377,7 @@ def decode(output: str) -> Any:
     if start is None:
         return None
     try:
-        return _DECODER.raw_decode(output, start.end())[0]
+        return DECODER.raw_decode(output, start.end())[0]
     except RecursionError as error:
         raise MalformedAnswerError("it is nested too deeply") from error
     except ValueError as error:
@@ -395,7 +395,8 @@ def _number(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return parse_short
 
 
-_DECODER = json.JSONDecoder(parse_int=_number(int), parse_float=_number(float))
+# For what may be hostile.
+DECODER = json.JSONDecoder(parse_int=_number(int), parse_float=_number(float))
 
 
 def read(module: str, answer: Any) -> dict[str, Any]:

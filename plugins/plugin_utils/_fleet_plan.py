@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import ROLLOUT_NAME
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
     UNREACHABLE,
@@ -32,6 +33,9 @@ FORMAT = 1
 _KIND = "armfleet.vfio.plan"
 # As host_policy returns it.
 _DIGEST = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32}){0,3}")
+
+# A filter may be given none, or a date alone.
+_TIME = re.compile(r"[0-9T:.+Z-]{0,40}")
 
 _WIDTH = 120
 _MOST_NAMES = 5
@@ -275,10 +279,7 @@ def encode(plans: Mapping[str, HostPlan], rollout: str | None, made_at: str) -> 
 
 def decode(text: str, path: str, hosts: Sequence[str]) -> SavedPlan:
     """Return what a plan file has of these hosts."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        content = None
+    content = _parsed(text)
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         return _unusable("%s is no plan of armfleet.vfio.plan." % path)
     if content.get("format") != FORMAT:
@@ -287,13 +288,31 @@ def decode(text: str, path: str, hosts: Sequence[str]) -> SavedPlan:
     if content.get("checksum") != _checksum(kept):
         return _unusable("%s was edited or is damaged." % path)
     plans = _planned(kept["hosts"])
-    if plans is None or not all(
-        isinstance(kept[key], (str, type(None))) for key in ("rollout", "made_at")
-    ):
+    if plans is None or not _is_rollout(kept["rollout"]) or not _is_time(kept["made_at"]):
         return _unusable("%s is damaged." % path)
     if not set(plans) & set(hosts):
         return _unusable("%s has a plan for none of these hosts." % path)
     return SavedPlan(problems=[], plans=plans, rollout=kept["rollout"], made_at=kept["made_at"])
+
+
+def _parsed(text: str) -> Any:
+    """Return the content of a plan file; None if it is none."""
+    try:
+        content = _answers.DECODER.decode(text)
+        # The checksum is made of all that is nested in it.
+        json.dumps(content)
+    except (ValueError, RecursionError):
+        return None
+    return content
+
+
+def _is_rollout(name: Any) -> bool:
+    """Return whether it is what `passthrough_rollout` may be."""
+    return name is None or (isinstance(name, str) and ROLLOUT_NAME.fullmatch(name) is not None)
+
+
+def _is_time(text: Any) -> bool:
+    return text is None or (isinstance(text, str) and _TIME.fullmatch(text) is not None)
 
 
 def _planned(hosts: Any) -> dict[str, str] | None:

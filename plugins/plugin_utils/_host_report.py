@@ -28,6 +28,8 @@ UNREACHABLE = "unreachable"
 # The most urgent first.
 STATES = (FAILED, UNREACHABLE, DRIFT, REBOOT_REQUIRED, IN_SYNC, UNMANAGED)
 
+# The name of the file with it.
+_HISTORY = "previous.json"
 _LONGEST_MESSAGE = 300
 
 
@@ -111,6 +113,7 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     failure = failure_of(result)
     if failure:
         return _without_devices(host, *failure)
+    history = history_problem(result)
     try:
         result = _READ.read(result, "")
     except _answers.MalformedAnswerError as error:
@@ -122,6 +125,8 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     ]
     lost_entries = [lost["message"] for lost in result.get("lost_entries", ())]
     notes = [kernel["note"] for kernel in result.get("kernels") or () if kernel["note"]]
+    if result.get("rollouts", ()) is None:
+        notes.append(history)
     state = DRIFT if losing or lost_entries else _state_of(result, devices, boot_files)
     if losing:
         sentence = _losses(losing)
@@ -149,6 +154,13 @@ def failure_of(result: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
+def history_problem(result: Mapping[str, Any]) -> str:
+    """Return why a host has no history, from its result of device_info."""
+    warnings = [one_line(str(warning)) for warning in result.get("warnings") or ()]
+    reasons = [warning for warning in warnings if _HISTORY in warning]
+    return explained("Its history cannot be read: ", reasons or ["device_info warns why"])
+
+
 def malformed(error: _answers.MalformedAnswerError) -> str:
     """Return the message of a host with such a result."""
     return explained("Its devices cannot be read: the result is malformed: ", [str(error)])
@@ -171,6 +183,7 @@ _READ = _answers.Record(
         "lost_entries": _answers.ListOf(_answers.LOST_ENTRY.part("message")),
         "kernels": _answers.ListOf(_answers.KERNEL.part("note")),
         "reboot_required": _answers.DEVICE_INFO["reboot_required"],
+        "rollouts": _answers.Nullable(_answers.ListOf(_answers.Record({}))),
         "vfio_support": _answers.Nullable(_answers.VFIO_SUPPORT.part("missing")),
     },
 )

@@ -5,15 +5,18 @@
 """Reports a rollout that ends before it has reported itself, as on Ctrl-C.
 
 Ansible runs no task after an interruption. But its process ends as others do, and has what tasks
-recorded.
+recorded. SIGTERM, as of a CI system that cancels a job, and SIGHUP, as of a terminal that is lost,
+would end it at once; they interrupt it as Ctrl-C does.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from ansible.utils.display import Display
@@ -30,31 +33,64 @@ def watch(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> No
     process = os.getpid()
     if process not in _watched:
         atexit.register(_report)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            _interrupt_by(number)
     _watched[process] = hosts, hostvars
 
 
+def _interrupt_by(number: signal.Signals) -> None:
+    """Let this signal interrupt the run, unless it is ignored, as SIGHUP is below nohup."""
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        # Only the main thread may set one.
+        with suppress(ValueError):
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    # Workers of ansible-core are forks, and end as they would without this.
+    if os.getpid() in _watched:
+        signal.raise_signal(signal.SIGINT)
+    else:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+
 def _report() -> None:
-    # Workers of ansible-core are forks.
     if os.getpid() not in _watched:
         return
+    # Who presses Ctrl-C again gets the results all the same.
+    with suppress(ValueError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     hosts, hostvars = _watched[os.getpid()]
-    # Whatever it cannot read or print, the process ends for another reason.
+    # Whatever it cannot read, write or print, the process ends for another reason.
     with suppress(Exception):
         given = without_facts(hostvars)
         lines = report(hosts, given)
         if lines:
-            Display().display("\n".join(lines))
-            write_results(hosts, given)
+            problems = write_results(hosts, given)
+            Display().display("\n".join([*lines, *problems]))
 
 
-def write_results(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the files of a rollout that was interrupted; OSError if that fails."""
+def write_results(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Write the files of a rollout that was interrupted; return a sentence for each that fails."""
     texts = _texts([hostvars[host] for host in hosts])
     results = _rollout_result.results(_rollout_result.states(hosts, hostvars), texts)
+    problems = []
     for path in texts["results"]:
-        _result_files.write(path, results)
+        try:
+            _result_files.write(path, results)
+        except OSError as error:
+            problems.append(_not_written(path, error))
     if texts["retry_file"]:
-        _result_files.write_retry(texts["retry_file"], results.failed)
+        try:
+            _result_files.write_retry(texts["retry_file"], results.failed)
+        except OSError as error:
+            problems.append(_not_written(texts["retry_file"], error))
+    return problems
+
+
+def _not_written(path: str, error: OSError) -> str:
+    return "The results cannot be written: %s (%s)." % (error.strerror, path)
 
 
 def report(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:

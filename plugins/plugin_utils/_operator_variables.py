@@ -11,7 +11,7 @@ cache. A host that answers any module of any play with `ansible_facts` can set e
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -51,6 +51,48 @@ def _without_facts(hostvars: HostVars) -> HostVars:
         )
     manager._fact_cache = _NoFacts()
     return HostVars(hostvars._inventory, manager, hostvars._loader)
+
+
+class _Recorded(Mapping[str, Any]):
+    """The variables of a host; templates are evaluated in texts alone."""
+
+    def __init__(self, hostvars: HostVars, host: str) -> None:
+        self._raw = hostvars.raw_get(host)
+        self._hostvars, self._host = hostvars, host
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._raw[name]
+        return self._hostvars[self._host][name] if isinstance(value, str) else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+
+class _RecordedOfAll(Mapping[str, Mapping[str, Any]]):
+    def __init__(self, hostvars: HostVars) -> None:
+        self._hostvars = hostvars
+
+    def __getitem__(self, host: str) -> Mapping[str, Any]:
+        return _Recorded(self._hostvars, host)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hostvars)
+
+    def __len__(self) -> int:
+        return len(self._hostvars)
+
+
+def recorded(hostvars: HostVariables) -> HostVariables:
+    """Return the same as ``without_facts``, for what tasks registered or set in this run.
+
+    Such lists and mappings have no templates, and those of a host can be large: ansible-core copies
+    them item by item each time that it evaluates them, which takes 30 ms for 16 devices.
+    """
+    given = without_facts(hostvars)
+    return _RecordedOfAll(given) if isinstance(given, HostVars) else given
 
 
 def context_without_facts(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -117,7 +118,7 @@ class Inventory:
     """An inventory with the limit of this run."""
 
     def __init__(self, manager: InventoryManager, limit: str | None) -> None:
-        manager.subset(limit)
+        manager.subset(limit and _limit_patterns(limit))
         self._manager = manager
         self.limit = limit
 
@@ -133,6 +134,30 @@ class Inventory:
         """Return the names of the hosts that match; AnsibleError if a pattern is invalid."""
         hosts = self._manager.get_hosts(list(patterns), ignore_limits=not is_limited)
         return [host.name for host in hosts]
+
+
+@functools.cache
+def _limit_patterns(limit: str) -> str:
+    """Return the limit with what is in its files, as Ansible read them when it began.
+
+    A playbook may write the file of its own limit.
+    """
+    patterns = [
+        line
+        for part in _parts(limit)
+        for line in (_lines(part) if part.startswith("@") else [part])
+    ]
+    # With the last comma a name is never split at its colons.
+    return "".join("%s," % pattern for pattern in patterns)
+
+
+def _lines(part: str) -> list[str]:
+    try:
+        with open(part[1:], encoding="utf-8") as stream:
+            return [line.strip() for line in stream]
+    except (OSError, ValueError):
+        # Ansible has a message for it.
+        return [part]
 
 
 def choose(inventory: Inventory, pattern: Any, canaries: Any) -> Choice:

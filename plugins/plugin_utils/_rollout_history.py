@@ -15,8 +15,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._candidates import Unread
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import (
-    explained,
     failure_of,
+    history_problem,
     malformed,
     one_line,
 )
@@ -27,7 +27,6 @@ _MOST_ROLLOUTS = 10
 _DIGITS_OF_DIGEST = 12
 # With seconds and a zone on the host; minutes are enough for people.
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
-_FILE = "previous.json"
 _HEADER = ("ROLLOUT", "TIME (UTC)", "BY", "DIGEST", "HOSTS", "DEVICES")
 _USER = 2
 # What a rollout is on a host, by its state there.
@@ -108,9 +107,7 @@ def _read(result: Mapping[str, Any] | None) -> Sequence[Record] | str:
     except _answers.MalformedAnswerError as error:
         return malformed(error)
     if records is None:
-        warnings = [one_line(str(warning)) for warning in result.get("warnings") or ()]
-        reasons = [warning for warning in warnings if _FILE in warning]
-        return explained("Its history cannot be read: ", reasons or ["device_info warns why"])
+        return history_problem(result)
     return [_with_time(record) for record in records]
 
 

@@ -34,6 +34,7 @@ _FAILURES = (FAILED, UNREACHABLE)
 
 _NO_ANSWER = "It was changed, and does not answer anymore: "
 _NO_RESULT = "The run ended on this host without a result."
+_NOT_READ_BACK = "Its list was applied, and the run ended before its devices were read back."
 _DECLINED = "It was stopped by the answer to the question after the canaries."
 
 # More hosts of one wave than these are one row if nothing else differs.
@@ -125,10 +126,20 @@ def _recorded(host: str, variables: Mapping[str, Any]) -> RolloutState:
             rollout=row["rollout"],
         )
     wave = int(variables.get("rollout_wave") or 0)
-    outcome, sentence = (FAILED, _NO_RESULT) if wave else (NOT_STARTED, "")
+    outcome, sentence = _unfinished(host, variables) if wave else (NOT_STARTED, "")
     return RolloutState(
         host=host, wave=wave or None, outcome=outcome, message=sentence, rollout=None
     )
+
+
+def _unfinished(host: str, variables: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what is known of a host whose tasks have begun and not ended."""
+    applied = variables.get("passthrough_applied") or {}
+    if applied.get("failed") or applied.get("unreachable"):
+        return _outcome(host, applied, None, None, None)
+    texts = variables.get("rollout_texts") or {}
+    is_applied = "devices" in applied and not texts.get("is_check")
+    return FAILED, _NOT_READ_BACK if is_applied else _NO_RESULT
 
 
 def summary(
@@ -185,12 +196,19 @@ def interruption(rows: Sequence[RolloutState], texts: Mapping[str, Any]) -> list
     """Return the lines that report a rollout which ended before its tasks could report it."""
     wave = max([row["wave"] or 0 for row in rows], default=0)
     where = "in wave %d of %s" % (wave, texts["waves"]) if wave else "before its first wave"
-    begun = [row["host"] for row in rows if row["wave"] and row["message"] == _NO_RESULT]
-    done = [row for row in rows if row["host"] not in set(begun)]
+    done = [row for row in rows if row["message"] not in (_NO_RESULT, _NOT_READ_BACK)]
     lines = ["%s was interrupted %s: %s." % (texts["title"], where, _totals(done))]
-    if begun:
-        lines.append("Hosts that may have been changed: %s" % ", ".join(begun))
+    hosts = {
+        "Hosts that failed": _failed(done),
+        "Hosts with their list, whose devices were not read back": _with(rows, _NOT_READ_BACK),
+        "Hosts that may have been changed": _with(rows, _NO_RESULT),
+    }
+    lines += ["%s: %s" % (text, ", ".join(names)) for text, names in hosts.items() if names]
     return [*lines, *texts["advice"], *_retry_lines(_failed(rows), texts)]
+
+
+def _with(rows: Sequence[RolloutState], message: str) -> list[str]:
+    return [row["host"] for row in rows if row["message"] == message]
 
 
 def results(rows: Sequence[RolloutState], texts: Mapping[str, Any]) -> Results:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -456,6 +457,87 @@ def test_a_host_that_leaves_its_wave_without_a_result_has_failed(
         HONEST: "changed",
         LATE: late,
     }
+
+
+def change(text: str) -> dict[str, Any]:
+    """Return what a plan is made of: an answer in which each text is ``text``."""
+    binding = {"driver": text, "driver_override": text}
+    unset = ("dt_path", "acpi_path", "acpi_hid", "acpi_uid", "pci_id", "iommu_group")
+    device = {
+        "name": text,
+        "bus": text,
+        "compatible": [text],
+        **dict.fromkeys(unset, text),
+        **binding,
+        "vfio_nodes": [text],
+        "links": [text],
+        "steps": [text],
+        "changed": True,
+        "before": binding,
+        "after": {**binding, "driver": None},
+    }
+    file = {"path": text, "changed": True, "state": text}
+    diff = {"before": text, "after": text, "before_header": text, "after_header": text}
+    return {
+        "devices": [device],
+        "host_steps": [text],
+        "boot_files": [file],
+        "diff": [diff],
+        "initramfs_command": [text],
+        "plan_digest": ".".join(["0" * 32] * 3),
+    }
+
+
+@pytest.mark.parametrize("boot_files", [True, pytest.param(False, marks=NIGHTLY)])
+def test_a_plan_keeps_what_a_host_says_as_text(
+    boards: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, boot_files: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer(boards, EVIL, {**lies(tmp_path), **change(command(tmp_path) + NOT_PRINTABLE)})
+    plan = tmp_path / "plan.json"
+    made = run(boards, "plan", "-vvv", plan_file=str(plan), plan_boot_files=boot_files)
+    assert made.code == 0, made.output
+    assert not not_printable(made.output)
+    assert "Plan: 3 hosts to change. Nothing was changed." in made.output
+    hosts = json.loads(plan.read_text())["hosts"]
+    assert list(hosts) == BOARDS
+    assert hosts[EVIL]["change"]["host_steps"][0].startswith(command(tmp_path))
+    assert not not_printable(plan.read_text())
+    assert not not_printable(hosts[EVIL]["change"]["host_steps"][0])
+
+    # It does not change what it had announced, and whatever it answers is its own result.
+    answer(boards, EVIL)
+    done = run(boards, "rollout", passthrough_plan=str(plan), rollout_max_failures=1)
+    assert done.code == 2, done.output
+    assert {name: row.outcome for name, row in rows(done).items()} == {
+        EVIL: "failed",
+        HONEST: "changed",
+        LATE: "changed",
+    }
+    assert boards.on_vfio() == {EVIL: 0, HONEST: LISTED, LATE: LISTED}
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "theirs").exists()
+
+
+def test_who_edits_a_plan_file_runs_nothing_on_the_control_node(
+    boards: Fleet, tmp_path: Path
+) -> None:
+    plan, results = tmp_path / "plan.json", tmp_path / "results.json"
+    assert run(boards, "plan", plan_file=str(plan)).code == 0
+    results.write_text("of an earlier run")
+    content = json.loads(plan.read_text())
+    parts = {key: content[key] for key in ("hosts", "rollout", "made_at")}
+    forged = {**parts, "rollout": command(tmp_path) + NOT_PRINTABLE[:-1]}
+    text = json.dumps(forged, sort_keys=True)
+    checksum = hashlib.sha256(text.encode("ascii")).hexdigest()
+    plan.write_text(json.dumps({**content, **forged, "checksum": checksum}))
+    done = run(boards, "rollout", passthrough_plan=str(plan), rollout_results=str(results))
+    assert done.code == 2
+    assert "is damaged. Make a new plan with armfleet.vfio.plan." in done.output
+    assert not not_printable(done.output)
+    assert not (tmp_path / "ran").exists()
+    assert not results.exists()
+    assert set(boards.on_vfio().values()) == {0}
 
 
 def test_the_name_of_a_board_is_no_template(boards: Fleet, tmp_path: Path) -> None:

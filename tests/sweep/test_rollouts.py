@@ -12,7 +12,6 @@ import pty
 import re
 import select
 import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ import pytest
 import yaml
 
 from extensions.simulator.host import Host
+from tests.harness.nightly import at_night
 from tests.harness.playbook import Run, play, rows, summary
+from tests.harness.started_playbook import StartedPlaybook
 from tests.matrix.test_role import DRIVERS, PARTS, VARIABLES
 from tests.simulated.boards import alike
 from tests.simulated.fleet import Fleet, fleet, root
@@ -232,58 +233,61 @@ def test_a_fleet_is_rolled_back_two_names_deep_and_its_history_shows_it(boards: 
 
 
 class Interrupted:
-    """A rollout that a board of its second wave holds up, in a process group of its own."""
+    """A rollout that a board of its second wave holds up."""
 
     def __init__(self, boards: Fleet, folder: Path, *arguments: str, **variables: Any) -> None:
-        self._fifo, self._output = folder / "fifo", folder / "output"
+        self._fifo, self._released = folder / "fifo", folder / "released"
         os.mkfifo(self._fifo)
-        # The template is evaluated before the module starts.
-        waiting = f"touch {folder}/waiting; cat {self._fifo}"
+        # The template is evaluated before the module starts, and more than once.
+        waiting = f"touch {folder}/waiting; test -e {self._released} || cat {self._fifo}"
         give(boards, "b", {"passthrough_timeout": "{{ lookup('pipe', '%s') or 30 }}" % waiting})
-        (folder / "vars.json").write_text(json.dumps(variables))
-        command = ["ansible-playbook", "-i", boards.inventory, "-e", f"@{folder}/vars.json"]
-        with self._output.open("wb") as stream:
-            self.process = subprocess.Popen(
-                [*command, *arguments, "armfleet.vfio.rollout"],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOST_KEY_CHECKING": "0"},
-            )
+        self._run = StartedPlaybook(
+            boards.inventory, "armfleet.vfio.rollout", folder, *arguments, **variables
+        )
         # A FIFO is open for writing when somebody reads it.
         self._held = os.open(self._fifo, os.O_RDWR)
-        while not (folder / "waiting").exists():
-            assert self.process.poll() is None, self.output
-            select.select([], [], [], 0.05)
+        self._run.wait_until((folder / "waiting").exists)
 
     @property
     def output(self) -> str:
-        return self._output.read_text()
+        return self._run.output
+
+    def go_on(self) -> int:
+        """Return the exit status of the rollout, which nothing holds up any more."""
+        self._release()
+        return self._run.wait()
 
     def end(self, number: signal.Signals) -> int:
-        os.killpg(self.process.pid, number)
-        code = self.process.wait(MOST_SECONDS)
+        code = self._run.end(number)
+        self._release()
+        return code
+
+    def _release(self) -> None:
+        self._released.touch()
         os.write(self._held, b"30\n")
         os.close(self._held)
-        return code
+
+
+# Ctrl-C, a CI system that cancels a job, and a terminal that is lost.
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.nightly)],
+    [signal.SIGTERM, *at_night(signal.SIGINT, signal.SIGHUP, signal.SIGKILL)],
     ids=lambda number: number.name,
 )
 def test_an_interrupted_rollout_names_itself_and_is_continued_and_rolled_back(
     boards: Fleet, tmp_path: Path, number: signal.Signals
 ) -> None:
     hosts = {"passthrough_hosts": "a,b,c", "rollout_waves": 1}
+    is_reported = number in INTERRUPTIONS
     interrupted = Interrupted(boards, tmp_path, **hosts)
     (name,) = names_in(interrupted.output)
     assert re.fullmatch(r"rollout-20\d{6}T\d{6}Z-[0-9a-f]{4}", name)
     code = interrupted.end(number)
-    assert code == (99 if number is signal.SIGINT else -number)
-    if number is signal.SIGINT:
+    assert code == (99 if is_reported else -number)
+    if is_reported:
         end = interrupted.output[interrupted.output.rindex("User interrupted") :]
         assert f"Rollout {name} was interrupted in wave 2 of 3: 1 changed, 1 not started." in end
         assert "Hosts that may have been changed: b" in end
@@ -310,6 +314,38 @@ def test_an_interrupted_rollout_names_itself_and_is_continued_and_rolled_back(
     assert boards.on_vfio() == dict.fromkeys(NAMES, 0)
 
 
+def written(path: Path) -> dict[str, str]:
+    """Return the outcomes in a file of results."""
+    return {row["host"]: row["outcome"] for row in json.loads(path.read_text())["hosts"]}
+
+
+def test_of_two_rollouts_at_once_the_later_one_fails_where_the_first_is(
+    boards: Fleet, tmp_path: Path
+) -> None:
+    ours, theirs, retry = (tmp_path / name for name in ("ours.json", "theirs.json", "failed"))
+    hosts = {"passthrough_hosts": "a,b", "passthrough_rollout": "ours", "rollout_waves": 1}
+    first = Interrupted(boards, tmp_path, **hosts, rollout_results=str(ours))
+    other = run(
+        boards,
+        "rollout",
+        passthrough_hosts="a,c",
+        passthrough_rollout="theirs",
+        passthrough_devices=SHORT,
+        rollout_waves="100%",
+        rollout_results=str(theirs),
+        rollout_retry_file=str(retry),
+    )
+    assert other.code == 2
+    assert "Rollout ours has changed the list of this host and has not ended" in (
+        rows(other)["a"].sentence
+    )
+    assert written(theirs) == {"a": "failed", "c": "changed"}
+    assert retry.read_text() == "a\n"
+    assert first.go_on() == 0, first.output
+    assert written(ours) == {"a": "changed", "b": "changed"}
+    assert boards.on_vfio() == {"a": LISTED, "b": LISTED, "c": 1, "d": 0}
+
+
 @pytest.mark.nightly
 def test_who_is_overtaken_by_another_operator_does_not_report_success(
     boards: Fleet, tmp_path: Path
@@ -328,11 +364,19 @@ def test_who_is_overtaken_by_another_operator_does_not_report_success(
     )
     program.chmod(0o755)
     give(boards, "b", {"ansible_ssh_extra_args": "{{ lookup('pipe', '%s') }}" % program})
-    done = run(boards, "rollout", passthrough_hosts="b", passthrough_rollout="loser")
+    results = tmp_path / "results.json"
+    done = run(
+        boards,
+        "rollout",
+        passthrough_hosts="b",
+        passthrough_rollout="loser",
+        rollout_results=str(results),
+    )
     assert (tmp_path / "once").exists()
     assert done.code == 2, done.output
     assert rows(done)["b"].outcome == "failed"
     assert "Another run has replaced the list that was applied here." in rows(done)["b"].sentence
+    assert written(results) == {"b": "failed"}
 
 
 def answered(boards: Fleet, answers: list[bytes], folder: Path) -> tuple[int, str]:

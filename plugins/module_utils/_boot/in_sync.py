@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Mapping, NamedTuple, Sequence
 
 from .._errors import PolicyError
-from .._system.files import Files, FileStatus, mode_of
+from .._system.files import Files, mode_of
 from . import initramfs, last_applied, udev_rules
 
 PATHS = (*last_applied.PATHS, *initramfs.PATHS)
@@ -57,10 +57,12 @@ def damage(files: Files, path: str, content: str | None) -> list[str]:
     if status is None:
         return []
     if not status.is_regular:
-        return ["%s is %s, but must be a regular file" % (path, status.kind)]
+        # A run replaces a link, and nothing else that is no file.
+        advice = "" if status.is_link else ". Remove it"
+        return ["%s is %s, but must be a regular file%s" % (path, status.kind, advice)]
     if content is None:
         return []
-    wanted = FileStatus(is_regular=True, kind=status.kind, user=0, group=0, mode=mode_of(content))
+    wanted = status._replace(user=0, group=0, mode=mode_of(content))
     if status == wanted:
         return []
     return ["%s is %s, but must be %s" % (path, status.label, wanted.label)]
@@ -80,15 +82,20 @@ def unsafe_directories(files: Files, paths: Sequence[str]) -> dict[str, str]:
     return unsafe
 
 
-def compare(files: Files, previous: last_applied.LastApplied) -> list[BootFile]:
-    """Return the files that the last-applied configuration requires, and other own files."""
+def compare(
+    files: Files, previous: last_applied.LastApplied, problem: str | None = None
+) -> list[BootFile]:
+    """Return the files that the last-applied configuration requires, and other own files.
+
+    ``problem`` is why that configuration is unknown although the rules file exists.
+    """
     expected = render(last_applied.boot_plan(previous, previous.machine or last_applied.Machine()))
     present = [path for path in PATHS if files.status(path)]
     concerned = [path for path in PATHS if expected[path] is not None or path in present]
     if present and last_applied.RULES not in concerned:
         concerned.insert(0, last_applied.RULES)
     boot_files = [
-        BootFile(path, path in present, _drift(files, path, expected[path], previous))
+        BootFile(path, path in present, _drift(files, path, expected[path], previous, problem))
         for path in concerned
     ]
     return boot_files + [
@@ -98,7 +105,11 @@ def compare(files: Files, previous: last_applied.LastApplied) -> list[BootFile]:
 
 
 def _drift(
-    files: Files, path: str, expected: str | None, previous: last_applied.LastApplied
+    files: Files,
+    path: str,
+    expected: str | None,
+    previous: last_applied.LastApplied,
+    problem: str | None,
 ) -> list[str] | None:
     status = files.status(path)
     if status is None:
@@ -113,6 +124,8 @@ def _drift(
         content = files.read(path)
     except PolicyError:
         return sentences or None
+    if problem and path == last_applied.RULES and not last_applied.not_ours(path, content):
+        return [*sentences, problem]
     return sentences + _differences(path, content, expected, is_list_known=bool(previous.entries))
 
 

@@ -30,15 +30,18 @@ from .._boot.udev_effects import OVERRIDE as SETS_OVERRIDE
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
-from .._discovery.vfio import modalias
+from .._discovery.vfio import modalias, present_settings
 from .._discovery.virtual_functions import numvfs, totalvfs
 from .._errors import PolicyError
 from .._in_use.kinds import BLOCKED, OPEN_NODE, Hazard
-from .._model.buses import is_vfio_driver
+from .._model.buses import RESETTING, is_vfio_driver
 from .._model.device import Board, Identity, State
+from .._model.policy import VFIO_PARAMETERS, VfioSettings
 from .._model.policy_list import Entry, first_entries
 from .._model.selector import Selector
+from .._system.files import Files
 from .._system.host import Host
+from .._system.sysfs import Sysfs
 from .lost_entries import LostEntry, find_lost_entries
 
 if TYPE_CHECKING:
@@ -69,7 +72,8 @@ class Inspection(NamedTuple):
     """All that is known of one device.
 
     ``sources`` is who decides its override; ``lines`` are what others say of its modules, and
-    ``against`` those values that they give to parameters and the list last applied does not.
+    ``against`` those values of parameters, now and by these lines, that the list last applied does
+    not set.
     ``early`` is its native driver where that has the device before any rule can run.
     ``hazards`` is None if none is known and there may be some; where it ``may_carry_more`` they
     may not be all. ``links`` are those to its nodes. ``without_driver`` names kernels that would
@@ -203,7 +207,8 @@ def inspect(
     ``with_candidates`` judges how each would be bound to VFIO, and ``with_use`` finds what uses it;
     without both, that is found only of a device that drifts or that the next boot unbinds.
     """
-    last_applied = parse_header(host.files.read(RULES))
+    last_applied, problem = _last_applied(host.files)
+    waits_for_boot, obstacles = _waits_for_boot(host.files)
     devices = snapshot(host.sysfs, Identity._fields)
     chosen = devices
     elsewhere = for_other_boards(host.sysfs, selectors or ())
@@ -213,7 +218,12 @@ def inspect(
         )
         chosen = list(dict.fromkeys(device for matches in resolved for device in matches))
     inspector = _Inspector(
-        host, open_usage, last_applied, devices, with_use=with_use or with_candidates
+        host,
+        open_usage,
+        last_applied,
+        devices,
+        accepted(waits_for_boot),
+        with_use=with_use or with_candidates,
     )
     if only_claimed:
         chosen = [device for device in chosen if inspector.is_claimed(device)]
@@ -225,10 +235,10 @@ def inspect(
     return Findings(
         inspections,
         last_applied.entries,
-        host.files.read_own(WAITS_FOR_BOOT) is not None,
+        waits_for_boot is not None,
         board(host.sysfs),
         list(elsewhere.values()),
-        in_sync.compare(host.files, last_applied),
+        [*in_sync.compare(host.files, last_applied, problem), *obstacles],
         inspector.kernels,
         _vfio_support(host) if with_candidates else None,
         inspector.lost_entries,
@@ -236,6 +246,22 @@ def inspect(
         digest(last_applied.entries, last_applied.options),
         *_rollouts(host, AppliedList(last_applied.entries, last_applied.options)),
     )
+
+
+def _last_applied(files: Files) -> tuple[LastApplied, str | None]:
+    """Return the last-applied configuration, an empty one if it is unknown, and then why."""
+    try:
+        return parse_header(files.read(RULES)), None
+    except PolicyError as error:
+        return LastApplied([], {}), str(error)
+
+
+def _waits_for_boot(files: Files) -> tuple[str | None, list[in_sync.BootFile]]:
+    """Return the record that the next boot is waited for, or what is in its place."""
+    try:
+        return files.read_own(WAITS_FOR_BOOT), []
+    except PolicyError as error:
+        return None, [in_sync.BootFile(WAITS_FOR_BOOT, is_present=True, drift=[str(error)])]
 
 
 def _vfio_support(host: Host) -> VfioSupport:
@@ -265,6 +291,7 @@ class _Inspector:
         open_usage: Callable[[], Usage],
         last_applied: LastApplied,
         devices: Sequence[Identity],
+        accepted_kinds: Sequence[str],
         *,
         with_use: bool,
     ) -> None:
@@ -286,10 +313,12 @@ class _Inspector:
             *modprobe_d.lines(host.files, MODPROBE),
             *modules_load_d.lines(host.files, MODULES_LOAD),
         ]
-        self._parameters = parameters(last_applied.options.settings)
+        settings = last_applied.options.settings
+        self._parameters = parameters(settings)
+        self._against = _other_settings(host.sysfs, settings) if self._parameters else {}
         self._drivers = Drivers(host.sysfs, host.kmod)
         self._last_applied = last_applied
-        self._accepted = accepted(host.files.read_own(WAITS_FOR_BOOT))
+        self._accepted = accepted_kinds
         self._early = BuiltinDrivers(host.sysfs, host.kmod, host.files)
         self._installed = InstalledKernels(host.files)
         self._forecast = BootForecast(
@@ -377,7 +406,7 @@ class _Inspector:
             sources,
             self._forecast.of(device, state, match, sources),
             self._forecast.lines(device, state, match, sources),
-            _against(self._lines, self._parameters, sources),
+            self._against_parameters(sources),
             self._early_driver(device, state, sources),
             _present_links(self._host, device, state, sources.entry),
             self._without_driver(device, sources),
@@ -402,6 +431,19 @@ class _Inspector:
             may_carry_more=may_carry_more,
             lost=self._lost_at_boot(inspection, hazards),
         )
+
+    def _against_parameters(self, sources: OverrideSources) -> list[str]:
+        """In which parameters VFIO differs from the list, if it gives the device to VFIO."""
+        desired = sources.desired
+        if desired is None or not is_vfio_driver(desired.driver, sources.bus):
+            return []
+        present = [
+            sentence
+            for option, sentence in self._against.items()
+            # Only one of the drivers knows it.
+            if option != "reset_required" or desired.driver == RESETTING.vfio_driver
+        ]
+        return [*present, *_against(self._lines, self._parameters)]
 
     def _sriov(self, device: Identity, sources: OverrideSources) -> Sriov | None:
         total = totalvfs(self._host.sysfs, device) if device.pci_address else None
@@ -486,12 +528,18 @@ def _bound_by(state: State, match: Match | None, sources: OverrideSources) -> Re
     )
 
 
-def _against(
-    lines: Sequence[modprobe_d.Line], parameters: Mapping[str, bool], sources: OverrideSources
-) -> list[str]:
-    desired = sources.desired
-    if desired is None or not is_vfio_driver(desired.driver, sources.bus):
-        return []
+def _other_settings(sysfs: Sysfs, wanted: VfioSettings) -> dict[str, str]:
+    """Return a sentence for each setting that a loaded module has otherwise, by option."""
+    present, required = parameters(present_settings(sysfs)), parameters(wanted)
+    return {
+        VFIO_PARAMETERS[name]: "parameter %s is %s, but the last-applied configuration requires %s"
+        % (name, "NY"[present[name]], "NY"[value])
+        for name, value in required.items()
+        if name in present and present[name] is not value
+    }
+
+
+def _against(lines: Sequence[modprobe_d.Line], parameters: Mapping[str, bool]) -> list[str]:
     return [
         "%s sets %s at each boot, but the last-applied configuration sets %d"
         % (line.location, word, wanted)

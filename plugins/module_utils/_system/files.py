@@ -86,6 +86,7 @@ class FileStatus(NamedTuple):
     user: int
     group: int
     mode: int
+    is_link: bool = False
 
     @property
     def label(self) -> str:
@@ -205,6 +206,7 @@ class Files:
             0 if status.st_uid == user else status.st_uid,
             0 if status.st_gid == group else status.st_gid,
             stat.S_IMODE(status.st_mode),
+            stat.S_ISLNK(status.st_mode),
         )
 
     @property
@@ -452,6 +454,7 @@ def open_own(
     parent, label = None, path
     if directory is not None:
         parent, label = directory[0], os.path.join(directory[1], path)
+    _check_openable(path, parent, label)
     safely = flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:
         descriptor = os.open(path, safely, mode, dir_fd=parent)
@@ -466,6 +469,17 @@ def open_own(
         return descriptor
     os.close(descriptor)
     raise _not_own(label, status)
+
+
+def _check_openable(path: str, parent: int | None, label: str) -> None:
+    """Refuse links, FIFOs and their like before they are opened: that starts a watchdog."""
+    try:
+        status = os.stat(path, dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        # To open it has the same error, or creates it.
+        return
+    if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        raise _not_own(label, status)
 
 
 def _not_own(path: str, status: os.stat_result) -> PolicyError:

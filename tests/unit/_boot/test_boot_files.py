@@ -360,7 +360,7 @@ def test_what_is_no_file_is_drift_of_each_file(
 ) -> None:
     on_disk(debian, path).unlink()
     make(on_disk(debian, path))
-    assert drift(debian) == [f"{path} is {kind}, but must be a regular file"]
+    assert drift(debian) == [f"{path} is {kind}, but must be a regular file. Remove it"]
 
 
 @pytest.mark.parametrize("path", [RULES, MODPROBE, MODULES_LOAD, HOOK])
@@ -371,10 +371,14 @@ def test_a_foreign_file_of_each_name_is_drift(debian: Board, path: str, content:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_in_place_of_the_rules_is_a_refusal_that_names_it(
+def test_what_is_no_file_in_place_of_the_rules_is_drift_and_refused(
     debian: Board, make: Callable[[Path], None]
 ) -> None:
     on_disk(debian, RULES).unlink()
     make(on_disk(debian, RULES))
+    first, *others = drift(debian)
+    assert f"{RULES} is a " in first
+    assert first.endswith("but must be a regular file. Remove it")
+    assert len(others) == 3
     with pytest.raises(PolicyError, match=f"Cannot read {RULES}"):
-        drift(debian)
+        debian.apply([CRYPTO], **SETTINGS)

@@ -15,7 +15,11 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.initramfs impo
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files, is_group
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import (
+    Files,
+    is_group,
+    open_own,
+)
 
 RULES = "/etc/udev/rules.d/x.rules"
 
@@ -258,3 +262,12 @@ def test_a_foreign_mark_of_outdated_images_is_refused(tmp_path: Path, files: Fil
     (tmp_path / OUTDATED[1:]).chmod(0o666)
     with pytest.raises(PolicyError, match="a user other than root may have written"):
         is_stale(files, [])
+
+
+def test_what_is_no_file_is_refused_before_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "own")
+    monkeypatch.setattr(os, "open", None)
+    with pytest.raises(PolicyError, match=r"own is a FIFO"):
+        open_own(str(tmp_path / "own"), os.O_RDONLY, os.getuid())

@@ -239,11 +239,65 @@ def test_a_plan_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     [[], {"a": 1}, {"a": {"outcome": "to change"}}, {"a": {"outcome": "to change", "plan": "x"}}],
 )
 def test_a_plan_with_a_right_checksum_may_still_be_damaged(tmp_path: Path, hosts: Any) -> None:
-    content = {"hosts": hosts, "rollout": None, "made_at": None}
-    file = tmp_path / "plan.json"
+    assert "is damaged" in problem(forged(tmp_path, hosts=hosts), ["a"])
+
+
+def forged(folder: Path, **values: Any) -> Path:
+    """Write a plan as somebody does who can compute its checksum."""
+    hosts = {"a": {"outcome": "to change", "plan": DIGEST}}
+    content = {"hosts": hosts, "rollout": None, "made_at": None, **values}
+    file = folder / "plan.json"
     kept = {"kind": "armfleet.vfio.plan", "format": 1, "checksum": _fleet_plan._checksum(content)}
     file.write_text(json.dumps({**kept, **content}))
-    assert "is damaged" in problem(file, ["a"])
+    return file
+
+
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        "",
+        " ",
+        "a b",
+        "-e",
+        "../x",
+        "x" * 65,
+        "x\n",
+        "x\x1b[2J",
+        "\u202e",
+        "{{ lookup('pipe', 'id') }}",
+        "'; id",
+        5,
+        True,
+        ["x"],
+        {"x": 1},
+    ],
+)
+def test_the_name_in_a_plan_is_one_that_a_rollout_may_have(tmp_path: Path, rollout: Any) -> None:
+    assert "is damaged" in problem(forged(tmp_path, rollout=rollout), ["a"])
+    assert saved_plan(str(forged(tmp_path, rollout="x" * 64)), ["a"])["problems"] == []
+
+
+@pytest.mark.parametrize("made_at", ["\x1b[2J", "{{ 1 }}", "2026-01-01\n", "1" * 41, 5, []])
+def test_the_time_in_a_plan_is_a_time(tmp_path: Path, made_at: Any) -> None:
+    assert "is damaged" in problem(forged(tmp_path, made_at=made_at), ["a"])
+
+
+@pytest.mark.parametrize("levels", [100, 300, 500, 900, 1000, 3000, 30_000])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_a_plan_that_is_nested_deeply_is_refused(
+    tmp_path: Path, levels: int, brackets: str
+) -> None:
+    opening, closing = brackets if brackets == "[]" else ('{"a":', "}")
+    nested = opening * levels + "1" + closing * levels
+    file = forged(tmp_path)
+    file.write_text(file.read_text().replace('"hosts": {', '"hosts": {"b": %s, ' % nested))
+    assert problem(file, ["a"])
+
+
+def test_a_number_that_takes_long_to_read_is_refused(tmp_path: Path) -> None:
+    file = forged(tmp_path)
+    file.write_text(file.read_text().replace('"format": 1', '"format": ' + "1" * 100_000))
+    assert "is no plan" in problem(file, ["a"])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,10 @@ from ansible.vars.manager import VariableManager
 
 from ansible_collections.armfleet.vfio.plugins.filter.host_states import host_states
 from ansible_collections.armfleet.vfio.plugins.lookup.setting import LookupModule
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import without_facts
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._operator_variables import (
+    recorded,
+    without_facts,
+)
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables import (
     REQUIREMENTS,
     problems_of,
@@ -184,3 +187,21 @@ def test_a_mapping_has_no_facts_apart() -> None:
 def test_the_sample_of_the_lookup_is_returned(tmp_path: Path) -> None:
     sample = documented("lookup.setting")["_list"]["sample"]
     assert [Fleet(tmp_path).setting("rollout_max_failures")] == sample
+
+
+def test_what_tasks_recorded_is_text_and_what_the_inventory_has_is_evaluated(
+    tmp_path: Path,
+) -> None:
+    fleet = Fleet(tmp_path, registered_name="{{ 'a' ~ 'b' }}")
+    answer = {"msg": "{{ lookup('pipe', 'id') }}", "devices": [{"name": "{{ 1 }}"}]}
+    fleet.manager.set_nonpersistent_facts(HOST, {"registered": answer})
+    given = recorded(fleet.hostvars)
+    assert list(given) == [HOST]
+    assert len(given) == 1
+    assert given[HOST]["registered"] == answer
+    assert given[HOST]["registered_name"] == "ab"
+    assert given[HOST].get("unknown") is None
+    assert not set(FACTS) & (set(given[HOST]) - {"ansible_facts"})
+    assert len(given[HOST]) == len(list(given[HOST]))
+    # One that is not ansible-core's own has no templates.
+    assert recorded({HOST: {"x": "{{ 1 }}"}}) == {HOST: {"x": "{{ 1 }}"}}

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 
@@ -183,3 +185,15 @@ def test_the_limit_leaves_a_host_and_a_canary() -> None:
     )
     (problem,) = chosen("boards", ["a"], limit="rack").problems
     assert 'rollout_canaries is "a", but `--limit rack` excludes all of these hosts' in problem
+
+
+def test_the_file_of_a_limit_is_read_once(tmp_path: Path) -> None:
+    file = tmp_path / "failed"
+    file.write_text("a\n\n2001:db8::1\n")
+    limit = f"d,@{file}"
+    assert chosen("all", limit=limit).hosts == ["a", "d", "2001:db8::1"]
+    # The playbook that it limits removes it.
+    file.unlink()
+    assert chosen("all", limit=limit).hosts == ["a", "d", "2001:db8::1"]
+    with pytest.raises(AnsibleError, match="Unable to find limit file"):
+        chosen("all", limit=f"@{tmp_path}/another")

@@ -370,6 +370,31 @@ def test_an_interruption_is_reported_with_the_name_and_the_hosts_that_are_open()
     assert report(["a", "b"], waiting)
 
 
+def test_an_interruption_tells_hosts_with_their_list_from_those_that_may_have_it() -> None:
+    hostvars = recorded(GOOD, begun=("e", "f", "g", "h"), waiting=("d",))
+    hostvars["e"]["passthrough_applied"] = {"changed": True, "devices": []}
+    hostvars["f"]["passthrough_applied"] = {"failed": True, "msg": "its disk is full"}
+    hostvars["g"]["passthrough_applied"] = {"unreachable": True, "msg": "No route to host"}
+    totals = "1 failed, 1 unreachable, 1 changed, 1 not started"
+    assert report(list(hostvars), hostvars)[1:5] == [
+        f"Rollout x was interrupted in wave 2 of 3: {totals}.",
+        "Hosts that failed: f, g",
+        "Hosts with their list, whose devices were not read back: e",
+        "Hosts that may have been changed: h",
+    ]
+    rows = {row["host"]: row for row in states(list(hostvars), hostvars)}
+    assert [rows[host]["outcome"] for host in "efgh"] == [
+        "failed",
+        "failed",
+        "unreachable",
+        "failed",
+    ]
+    assert rows["f"]["message"] == "its disk is full."
+    # In check mode no list was applied.
+    hostvars["e"]["rollout_texts"] = {**hostvars["e"]["rollout_texts"], "is_check": True}
+    assert "Hosts that may have been changed: e, h" in report(list(hostvars), hostvars)
+
+
 def test_what_was_reported_is_no_interruption() -> None:
     hostvars = recorded(GOOD, waiting=("d",))
     hostvars["a"]["rollout_is_reported"] = True
