@@ -244,7 +244,8 @@ class ForeignTool(NamedTuple):
 
 
 # Its images come with its deployments, whatever tool is installed: ostree_is_booted in ostree's
-# src/libostree, and bootc, which deploys by ostree.
+# src/libostree, and bootc, which deploys by ostree. The options of rpm-ostree are those of its
+# man/rpm-ostree.xml.
 OSTREE = ForeignTool(
     "This host is managed by ostree (rpm-ostree, bootc), whose initramfs comes with its deployment",
     ("/run/ostree-booted",),
@@ -257,14 +258,17 @@ FOREIGN_TOOLS = (
     ForeignTool(
         "This host builds its initramfs with mkinitcpio, which this collection does not run",
         ("/usr/bin/mkinitcpio", "/usr/sbin/mkinitcpio"),
+        # With a file of its own (-c), mkinitcpio does not read the directory: mkinitcpio(8).
         "Write 'FILES+=(%(files)s)' and 'MODULES+=(%(modules)s)' to "
-        "/etc/mkinitcpio.conf.d/armfleet-vfio.conf, and run 'mkinitcpio -P'",
+        "/etc/mkinitcpio.conf.d/armfleet-vfio.conf, or to the file that a preset in "
+        "/etc/mkinitcpio.d sets as its config, and run 'mkinitcpio -P'",
     ),
     ForeignTool(
         "This host builds its initramfs with booster, whose images have no udev to run the rules",
         ("/usr/bin/booster", "/usr/sbin/booster"),
-        "Keep the native drivers of the list out of its images with 'modules: -NAME' in "
-        "/etc/booster.yaml, and build them again",
+        # docs/manpage.md of booster.
+        "Add '-NAME' to `modules` in /etc/booster.yaml for each native driver of the list, and run "
+        "'/usr/lib/booster/regenerate_images'",
     ),
 )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -234,8 +236,11 @@ ADDED = {
     f"--track={last_applied.MODPROBE}' and 'rpm-ostree initramfs --enable --arg=--add-drivers "
     '--arg="vfio_iommu_type1 vfio_platform vfio_platform_acme"',
     "mkinitcpio": f"Write 'FILES+=({last_applied.RULES} {last_applied.MODPROBE})' and "
-    "'MODULES+=(vfio_iommu_type1 vfio_platform vfio_platform_acme)' to /etc/mkinitcpio.conf.d/",
-    "booster": "'modules: -NAME' in /etc/booster.yaml",
+    "'MODULES+=(vfio_iommu_type1 vfio_platform vfio_platform_acme)' to /etc/mkinitcpio.conf.d/"
+    "armfleet-vfio.conf, or to the file that a preset in /etc/mkinitcpio.d sets as its config, and "
+    "run 'mkinitcpio -P'",
+    "booster": "Add '-NAME' to `modules` in /etc/booster.yaml for each native driver of the list, "
+    "and run '/usr/lib/booster/regenerate_images'",
 }
 
 
@@ -257,6 +262,52 @@ def test_what_else_builds_the_initramfs_is_told_what_to_add(tmp_path: Path, tool
     assert outcome.initramfs == (None, None)
     assert list(board.apply([CRYPTO], **SETTINGS).warnings) == []
     assert list(board.apply([DMA], initramfs="never").warnings) == []
+
+
+@pytest.mark.parametrize("tool", SIGNS)
+def test_a_check_tells_what_to_add_before_anything_is_written(tmp_path: Path, tool: str) -> None:
+    board = host(tmp_path, *TOOLS["dracut"] if tool == "ostree" else ())
+    sign(board, tool)
+    before = board.everything()
+    (warning,) = board.check([CRYPTO], **SETTINGS).warnings
+    assert ADDED[tool] in warning
+    assert board.everything() == before
+    assert list(board.apply([CRYPTO], **SETTINGS).warnings) == [warning]
+
+
+# What the programs themselves make of the words that are to be added.
+
+
+def test_bash_reads_what_is_to_be_written_for_mkinitcpio(tmp_path: Path) -> None:
+    """mkinitcpio is a script of bash that sources its files; the arrays have values before."""
+    board = host(tmp_path)
+    sign(board, "mkinitcpio")
+    (warning,) = board.apply([CRYPTO], **SETTINGS).warnings
+    lines = re.findall(r"'((?:FILES|MODULES)\+=\(.*?\))'", warning)
+    shown = 'printf "%s\\n" "${FILES[@]}" "${MODULES[@]}"'
+    script = "\n".join(["FILES=(/etc/mine)", "MODULES=(ext4)", *lines, shown])
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        *("/etc/mine", last_applied.RULES, last_applied.MODPROBE, "ext4"),
+        *("vfio_iommu_type1", "vfio_platform", "vfio_platform_acme"),
+    ]
+
+
+def test_a_shell_reads_the_commands_for_rpm_ostree(tmp_path: Path) -> None:
+    board = host(tmp_path)
+    sign(board, "ostree")
+    (warning,) = board.apply([CRYPTO], **SETTINGS).warnings
+    commands = re.findall(r"'(rpm-ostree .*?)'", warning)
+    assert [shlex.split(command) for command in commands] == [
+        [
+            *("rpm-ostree", "initramfs-etc"),
+            *("--track=" + last_applied.RULES, "--track=" + last_applied.MODPROBE),
+        ],
+        [
+            *("rpm-ostree", "initramfs", "--enable", "--arg=--add-drivers"),
+            "--arg=vfio_iommu_type1 vfio_platform vfio_platform_acme",
+        ],
+    ]
 
 
 @pytest.mark.parametrize("tool", SIGNS)
