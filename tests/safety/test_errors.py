@@ -503,6 +503,7 @@ ALONE = {
     # Warnings, in tests/unit, and some for kernels that no guest has.
     "is refused (EPERM of vfio_iommu_type1)",
     "and user space cannot open devices through a container",
+    "is loaded at boot depends on that command",
     "so modprobe.d does not set its parameters at boot",
     "is deprecated and will be removed in a future kernel release",
     "Use a kernel with CONFIG_VFIO_IOMMU_TYPE1",

@@ -49,6 +49,10 @@ _NO_CONTAINERS = (
     "%s, so vfio_iommu_type1 is not loaded at boot, and user space cannot open devices through a "
     "container (ENODEV). Remove that line or parameter, unless all programs use iommufd"
 )
+_MAY_LOAD = (
+    "%s, so whether %s is loaded at boot depends on that command. If it sets driver_override, add "
+    "its devices to this list and remove the line, so that one configuration decides"
+)
 _BUILT_IN = (
     "%s is built into this kernel, so modprobe.d does not set its parameters at boot. Add %s=%d to "
     "the kernel command line"
@@ -168,6 +172,7 @@ def plan_boot_files(
             *rule_warnings,
             *of_images.warnings,
             *_without_containers(host, claims, boot_plan, known),
+            *_module_warnings(host, boot_plan, known),
             *(_built_in(host, boot_plan, known) if request.runtime else ()),
         ],
     )
@@ -309,7 +314,12 @@ def _without_containers(
 ) -> list[str]:
     """Return foreign configuration by which VFIO's containers have no module for an IOMMU."""
     lines = modprobe_d.blocking_containers(known, is_vfio_built_in=is_built_in(host.sysfs, "vfio"))
-    if not lines or is_built_in(host.sysfs, CONTAINER_MODULE):
+    sentences = [_NO_CONTAINERS % line.label for line in lines]
+    sentences += [
+        _MAY_LOAD % (line.label, line.module)
+        for line in modprobe_d.running_commands(known, [CONTAINER_MODULE])
+    ]
+    if not sentences or is_built_in(host.sysfs, CONTAINER_MODULE):
         return []
     accepts_noiommu = boot_plan.options.settings.unsafe_noiommu
     has_users = any(
@@ -320,7 +330,7 @@ def _without_containers(
         for claim in claims
         if claim.policy.kind == VFIO
     )
-    return [_NO_CONTAINERS % line.label for line in lines] if has_users else []
+    return sentences if has_users else []
 
 
 def _built_in(host: Host, boot_plan: BootPlan, known: Sequence[modprobe_d.Line]) -> list[str]:
@@ -343,12 +353,25 @@ def _module_conflicts(
     """Return foreign configuration that blocks the modules of the list at the next boot."""
     if not boot_plan.entries:
         return []
+    parameters = kmod_conf.parameters(boot_plan.options.settings)
+    wanted = modprobe_d.Requirements(_loadable(host, boot_plan), parameters)
+    return modprobe_d.find_conflicts(known, wanted)
+
+
+def _module_warnings(
+    host: Host, boot_plan: BootPlan, known: Sequence[modprobe_d.Line]
+) -> list[str]:
+    """Return foreign commands that are run instead of loading the modules of the list."""
+    lines = modprobe_d.running_commands(known, _loadable(host, boot_plan)) if known else []
+    return [_MAY_LOAD % (line.label, line.module) for line in lines]
+
+
+def _loadable(host: Host, boot_plan: BootPlan) -> list[str]:
+    """Return the modules of the list that are not built in."""
     modules = [*boot_plan.vfio_drivers, *boot_plan.modules.values()]
-    loadable = [
+    return [
         module for module in modules if not is_built_in(host.sysfs, kmod.canonical_name(module))
     ]
-    wanted = modprobe_d.Requirements(loadable, kmod_conf.parameters(boot_plan.options.settings))
-    return modprobe_d.find_conflicts(known, wanted)
 
 
 def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity, driverctl.Stored]:

@@ -23,7 +23,7 @@ from .._system.kmod import canonical_name
 from .foreign_udev import Rule
 from .installed_kernels import InstalledKernels
 from .last_applied import LastApplied
-from .modprobe_d import Line, blocking, with_needs
+from .modprobe_d import Line, blocking, running_commands, with_needs
 from .modules_load_d import ModuleLoadForecast
 from .modules_load_d import forecast as forecast_module
 
@@ -42,7 +42,8 @@ class Binding(NamedTuple):
 class BootState(NamedTuple):
     """How a device will be after the next boot, and why.
 
-    If it is not ``is_known``, ``binding`` has no driver and no override.
+    If it is not ``is_known``, ``binding`` is what the device may have, and no driver and no
+    override if nothing is more likely than that.
     """
 
     binding: Binding
@@ -273,6 +274,10 @@ class BootForecast:
             if why:
                 reason = "%s, so %s, which %s requires, is not loaded" % (why, module, policy)
                 return BootState(sources.desired._replace(driver=None), reason)
+        for line in running_commands(self._lines, self._needed(device, sources.desired)):
+            reason = "%s, so whether %s, which %s requires, is loaded depends on that command"
+            reason %= (line.label, line.module, policy)
+            return BootState(sources.desired, reason, is_known=False)
         return BootState(sources.desired, policy)
 
     def _why_missing(self, module: str) -> str | None:
@@ -292,6 +297,10 @@ class BootForecast:
         for line in blocking(self._lines, [module] if module else []):
             away = "%s, but %s, so %s is not loaded" % (reason, line.label, line.module)
             return BootState(nothing, away)
+        for line in running_commands(self._lines, [module] if module else []):
+            open_reason = "%s, but %s, so whether %s is loaded depends on that command"
+            open_reason %= (reason, line.label, line.module)
+            return BootState(Binding(override, override), open_reason, is_known=False)
         return BootState(Binding(override, override), reason)
 
     def _by_itself(self, device: Identity, state: State, match: Match | None) -> BootState:
@@ -347,14 +356,18 @@ class BootForecast:
         module_forecast = self._forecast_module(match.module, is_claiming=match.is_claiming)
         if not module_forecast.is_loaded:
             return BootState(_NOTHING, module_forecast.reason)
-        return BootState(Binding(driver, None), "%s; %s" % (reason, module_forecast.reason))
+        return BootState(
+            Binding(driver, None),
+            "%s; %s" % (reason, module_forecast.reason),
+            is_known=module_forecast.is_known,
+        )
 
     def _claimed(self, device: Identity) -> _Claimed:
         for module in map(canonical_name, self._claimants(device)):
             module_forecast = self._forecast_module(module, is_claiming=True)
             if not module_forecast.is_loaded:
                 return _Claimed(module_forecast.reason, is_loaded_at_boot=False)
-            if self._host.sysfs.exists("module/" + module):
+            if module_forecast.is_known and self._host.sysfs.exists("module/" + module):
                 return _Claimed("the module %s claims it" % module)
             reason = "%s, but its drivers are unknown until then" % module_forecast.reason
             return _Claimed(reason, is_decided=False)

@@ -42,6 +42,10 @@ _LEAST_WORDS = {
 _WORD = re.compile("[^ \t]+")
 # next_arg in lib/cmdline.c and kmod_config_parse_kcmdline: quotes keep blanks together.
 _PARAMETER = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
+# Commands of an install line that load nothing, whatever their arguments.
+_NO_LOADING = frozenset(("true", "false", ":", "exit", "echo", "logger"))
+# What starts another command in a line of sh, which modprobe has run it.
+_MORE_COMMANDS = re.compile("[;&|`]|\\$\\(")
 _OF_COMMAND_LINE = {"modprobe.blacklist": BLACKLIST, "module_blacklist": KERNEL_BLACKLIST}
 
 
@@ -78,8 +82,25 @@ class Line(NamedTuple):
     def blocks_all_loading(self) -> bool:
         """Whether it is not even loaded where another module needs it."""
         return self.command == KERNEL_BLACKLIST or (
-            self.command == INSTALL and not {"-i", "--ignore-install"} & set(self.rest)
+            self.command == INSTALL and not self._loads_it and self._loads_nothing
         )
+
+    @property
+    def runs_command(self) -> bool:
+        """Whether a command is run instead of loading the module, which may load it or not.
+
+        It is often a script that sets overrides before it loads the module.
+        """
+        return self.command == INSTALL and not self._loads_it and not self._loads_nothing
+
+    @property
+    def _loads_it(self) -> bool:
+        return not {"-i", "--ignore-install"}.isdisjoint(self.rest)
+
+    @property
+    def _loads_nothing(self) -> bool:
+        program = self.rest[0].rpartition("/")[2]
+        return program in _NO_LOADING and not _MORE_COMMANDS.search(" ".join(self.rest))
 
     @property
     def label(self) -> str:
@@ -203,6 +224,12 @@ def blocking(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
         if line.module in (needed if line.blocks_all_loading else named)
         and (line.blocks_autoload or line.leads_away)
     ]
+
+
+def running_commands(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
+    """Return the lines by which it depends on a command whether ``modules`` are loaded at boot."""
+    needed = with_needs(modules)
+    return [line for line in known if line.module in needed and line.runs_command]
 
 
 def blocking_containers(known: Sequence[Line], *, is_vfio_built_in: bool) -> list[Line]:

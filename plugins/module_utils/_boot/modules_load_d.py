@@ -25,10 +25,11 @@ _LOAD = "load"
 
 
 class ModuleLoadForecast(NamedTuple):
-    """Whether a module will be loaded, and why, as a clause."""
+    """Whether a module will be loaded, and why, as a clause; if it ``is_known``."""
 
     is_loaded: bool
     reason: str
+    is_known: bool = True
 
 
 def lines(files: Files, ours: str) -> list[Line]:
@@ -64,6 +65,10 @@ def forecast(
             return ModuleLoadForecast(
                 False, "%s, so the driver's module %s is not loaded" % (line.label, module)
             )
+    for line in of_module:
+        if line.runs_command:
+            reason = "%s, so whether the driver's module %s is loaded depends on that command"
+            return ModuleLoadForecast(True, reason % (line.label, module), is_known=False)
     if is_claiming:
         return ModuleLoadForecast(True, "udev loads the driver's module %s" % module)
     for line in of_module:

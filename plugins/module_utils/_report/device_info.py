@@ -148,6 +148,7 @@ def _kernel(kernel: Kernel) -> dict[str, Any]:
 
 def _inspection(inspection: Inspection) -> dict[str, Any]:
     sources = inspection.sources
+    next_boot = inspection.next_boot
     return dict(
         results.identity(inspection.device),
         **results.running(inspection.state),
@@ -159,9 +160,9 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
         claimed_by=sources.entry and to_mapping(sources.entry),
         desired=sources.desired and _binding(sources.desired),
         next_boot=dict(
-            _binding(inspection.next_boot.binding),
-            known=inspection.next_boot.is_known,
-            reason=inspection.next_boot.reason,
+            _binding(next_boot.binding if next_boot.is_known else Binding(None, None)),
+            known=next_boot.is_known,
+            reason=next_boot.reason,
         ),
         lost_at_boot=[
             dict(_hazard(lost.hazard), accepted=lost.is_accepted) for lost in inspection.lost

@@ -438,12 +438,21 @@ def test_what_keeps_containers_from_an_iommu_is_told(
     assert board.kernel.driver_of("b000000.crypto") == "vfio-platform"
 
 
-def test_a_list_without_an_iommu_needs_no_module_for_it(board: Board) -> None:
-    board.write_file(OTHERS, "install vfio_iommu_type1 /bin/false\n")
+def test_a_command_that_may_load_it_is_told_as_such(board: Board) -> None:
+    line = "install vfio_iommu_type1 /usr/local/sbin/type1"
+    board.write_file(OTHERS, line + "\n")
+    (warning,) = [text for text in board.apply([CRYPTO], **NO_RESET).warnings if OTHERS in text]
+    told = f"{OTHERS}:1 has '{line}', so whether vfio_iommu_type1 is loaded at boot depends on that"
+    assert warning.startswith(told)
+
+
+@pytest.mark.parametrize("command", ["/bin/false", "/usr/local/sbin/type1"])
+def test_a_list_without_an_iommu_needs_no_module_for_it(board: Board, command: str) -> None:
+    board.write_file(OTHERS, f"install vfio_iommu_type1 {command}\n")
     settings = {"unsafe_noiommu": True, **NO_RESET}
     for entries in ([PLAIN], [PLAIN], [dict(CRYPTO, policy="no_autobind")], []):
         outcome = board.apply(entries, **settings)
-        assert not any(CONTAINERS in warning for warning in outcome.warnings)
+        assert not any(OTHERS in warning for warning in outcome.warnings)
 
 
 def test_device_info_shows_lines_about_the_module_of_containers(board: Board) -> None:

@@ -243,6 +243,38 @@ def test_unless_somebody_keeps_it_away(
     assert sentence.endswith(f"will be {NOTHING} after the next boot: {reason}")
 
 
+def test_a_command_instead_of_the_module_leaves_open_what_the_next_boot_makes(
+    board: Board,
+) -> None:
+    line = "install acme /usr/local/sbin/claim"
+    put(board, MODPROBE, line + "\n")
+    device = info(board, "b000000.crypto")
+    assert device["next_boot"] == {
+        "driver": None,
+        "driver_override": None,
+        "known": False,
+        "reason": "the kernel chooses the driver; "
+        f"{MODPROBE}:1 has '{line}', so whether the driver's module acme is loaded depends on that "
+        "command",
+    }
+    assert device["drift"] == []
+    assert device["module_configuration"] == [{"location": f"{MODPROBE}:1", "text": line}]
+
+
+def test_so_does_one_instead_of_the_module_of_vfio(board: Board) -> None:
+    board.apply([CRYPTO, DMA], reset_required=False)
+    line = "install vfio_platform /usr/local/sbin/claim"
+    put(board, MODPROBE, line + "\n")
+    device = info(board, "b000000.crypto")
+    assert not device["next_boot"]["known"]
+    assert device["next_boot"]["reason"] == (
+        f"{MODPROBE}:1 has '{line}', so whether vfio_platform, which policy vfio of the "
+        "last-applied configuration requires, is loaded depends on that command"
+    )
+    assert device["drift"] == []
+    assert info(board, "b002000.dma")["next_boot"]["known"]
+
+
 def test_what_another_module_needs_is_loaded_though_blacklisted(board: Board) -> None:
     put(board, MODPROBE, "blacklist acme\n")
     board.kernel.put("module/acme/holders/acme_more", "")

@@ -21,6 +21,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.modprobe_d imp
     find_conflicts,
     lines,
     parsed,
+    running_commands,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
@@ -45,6 +46,8 @@ def conflicts(
         ("blacklist vfio-platform", "'blacklist vfio-platform', so vfio_platform, which"),
         ("install vfio_platform /bin/false", "so vfio_platform, which this list requires, is"),
         ("install vfio /bin/true", "so vfio, which this list requires, is not loaded at boot"),
+        ("install vfio_platform /bin/echo no", "so vfio_platform, which this list requires, is"),
+        ("install vfio_platform exit 1", "so vfio_platform, which this list requires, is"),
         ("options vfio_platform x=1 reset_required=Y", "sets vfio_platform.reset_required=Y, but"),
         ("options vfio-platform \\\n  reset_required=1", "but this list sets it to 0 at each"),
         ("options vfio_pla\\\ntform reset_required=1", "but this list sets it to 0 at each"),
@@ -78,6 +81,9 @@ def test_a_line_against_the_list_is_named_with_its_place(
         # modprobe loads a blacklisted module if another module depends on it.
         "blacklist vfio",
         "install vfio_platform /sbin/modprobe --ignore-install vfio_platform; logger done",
+        # A command that may load it.
+        "install vfio_platform /usr/local/sbin/vfio-override",
+        "install vfio_platform /bin/true; insmod /root/vfio-platform.ko",
         "options vfio_platform reset_required=0",
         "options vfio_pci ids=1234:5678",
         "blacklist",
@@ -94,6 +100,30 @@ def test_a_line_against_the_list_is_named_with_its_place(
 )
 def test_what_does_no_harm_is_left_alone(tmp_path: Path, line: str) -> None:
     assert conflicts(tmp_path, line + "\n") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_open"),
+    [
+        ("install vfio_platform /usr/local/sbin/vfio-override", True),
+        ("install vfio-platform /bin/sh -c '/root/claim; modprobe vfio-amba'", True),
+        ("install vfio /usr/local/sbin/vfio-override", True),
+        ("install vfio_platform /bin/true || insmod /root/vfio-platform.ko", True),
+        ("install vfio_platform true $(insmod /root/vfio-platform.ko)", True),
+        ("install vfio_platform /bin/false", False),
+        ("install vfio_platform : disabled by hand", False),
+        ("install vfio_platform /root/claim; /sbin/modprobe -i vfio_platform", False),
+        ("install vfio_pci /usr/local/sbin/vfio-override", False),
+        ("blacklist vfio_platform", False),
+    ],
+)
+def test_a_command_instead_of_a_module_leaves_open_whether_it_is_loaded(
+    tmp_path: Path, line: str, *, is_open: bool
+) -> None:
+    (read,) = parsed(f"/{OTHERS}", line + "\n")
+    assert running_commands([read], ["vfio-platform"]) == ([read] if is_open else [])
+    if is_open:
+        assert conflicts(tmp_path, line + "\n") == []
 
 
 @pytest.mark.parametrize(
@@ -196,3 +226,19 @@ def test_a_list_is_refused_as_long_as_its_module_is_kept_away(board: Board) -> N
     # The configuration conflicts with no list without VFIO, and with none that does not persist.
     assert board.apply([DMA]).is_changed
     assert board.apply([CRYPTO], reset_required=False, persistent=False).is_changed
+
+
+def test_a_list_is_applied_with_a_warning_of_a_command_that_may_load_its_module(
+    board: Board,
+) -> None:
+    line = "install vfio-platform /usr/local/sbin/vfio-override"
+    board.write_file(f"/{OTHERS}", line + "\n")
+    outcome = board.apply([CRYPTO], reset_required=False)
+    assert outcome.is_changed
+    (warning,) = [warning for warning in outcome.warnings if OTHERS in warning]
+    assert warning == (
+        f"/{OTHERS}:1 has '{line}', so whether vfio_platform is loaded at boot depends on that "
+        "command. If it sets driver_override, add its devices to this list and remove the line, so "
+        "that one configuration decides"
+    )
+    assert not [text for text in board.apply([DMA]).warnings if OTHERS in text]
