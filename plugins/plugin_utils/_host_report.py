@@ -156,8 +156,10 @@ def failure_of(result: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def history_problem(result: Mapping[str, Any]) -> str:
     """Return why a host has no history, from its result of device_info."""
-    warnings = [one_line(str(warning)) for warning in result.get("warnings") or ()]
-    reasons = [warning for warning in warnings if _HISTORY in warning]
+    # Ansible adds them to what was read; a user's task may have registered anything.
+    warnings = result.get("warnings")
+    lines = map(one_line, map(str, warnings)) if isinstance(warnings, list) else ()
+    reasons = [line for line in lines if _HISTORY in line]
     return explained("Its history cannot be read: ", reasons or ["device_info warns why"])
 
 

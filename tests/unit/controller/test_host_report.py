@@ -91,6 +91,19 @@ def damaged(*sentences: str) -> dict[str, Any]:
     return {"boot_files": files}
 
 
+@pytest.mark.parametrize("warnings", [None, True, 1, "previous.json", {"previous.json": 1}])
+def test_a_history_that_nobody_explains_is_a_note(warnings: object) -> None:
+    state = host_state("board", read(device(), rollouts=None, warnings=warnings))
+    assert state["notes"] == ["Its history cannot be read: device_info warns why."]
+
+
+@pytest.mark.parametrize("others", [[], [1, {}, None, "\x1b[31m"]])
+def test_the_warning_that_explains_it_is_the_note(others: list[object]) -> None:
+    damage = "/var/lib/armfleet-vfio/previous.json is damaged"
+    state = host_state("board", read(device(), rollouts=None, warnings=[*others, damage]))
+    assert state["notes"] == [f"Its history cannot be read: {damage}."]
+
+
 @pytest.mark.parametrize(
     ("result", "state", "words"),
     [
