@@ -58,7 +58,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 def _report() -> None:
     if os.getpid() not in _watched:
         return
-    # Who presses Ctrl-C again gets the results all the same.
+    # A second Ctrl-C must not prevent the results from being written.
     with suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     hosts, hostvars = _watched[os.getpid()]

@@ -172,7 +172,7 @@ def plan_boot_files(
             *rule_warnings,
             *of_images.warnings,
             *_without_containers(host, claims, boot_plan, known),
-            *_module_warnings(host, boot_plan, known),
+            *(_commands_instead(known, _loadable(host, boot_plan)) if known else ()),
             *(_built_in(host, boot_plan, known) if request.runtime else ()),
         ],
     )
@@ -315,10 +315,7 @@ def _without_containers(
     """Return foreign configuration by which VFIO's containers have no module for an IOMMU."""
     lines = modprobe_d.blocking_containers(known, is_vfio_built_in=is_built_in(host.sysfs, "vfio"))
     sentences = [_NO_CONTAINERS % line.label for line in lines]
-    sentences += [
-        _MAY_LOAD % (line.label, line.module)
-        for line in modprobe_d.running_commands(known, [CONTAINER_MODULE])
-    ]
+    sentences += _commands_instead(known, [CONTAINER_MODULE])
     if not sentences or is_built_in(host.sysfs, CONTAINER_MODULE):
         return []
     accepts_noiommu = boot_plan.options.settings.unsafe_noiommu
@@ -358,12 +355,12 @@ def _module_conflicts(
     return modprobe_d.find_conflicts(known, wanted)
 
 
-def _module_warnings(
-    host: Host, boot_plan: BootPlan, known: Sequence[modprobe_d.Line]
-) -> list[str]:
-    """Return foreign commands that are run instead of loading the modules of the list."""
-    lines = modprobe_d.running_commands(known, _loadable(host, boot_plan)) if known else []
-    return [_MAY_LOAD % (line.label, line.module) for line in lines]
+def _commands_instead(known: Sequence[modprobe_d.Line], modules: Sequence[str]) -> list[str]:
+    """Return foreign commands that are run instead of loading these modules; a sentence each."""
+    return [
+        _MAY_LOAD % (line.label, line.module)
+        for line in modprobe_d.running_commands(known, modules)
+    ]
 
 
 def _loadable(host: Host, boot_plan: BootPlan) -> list[str]:

@@ -300,7 +300,6 @@ def _phase(file: RuleFile, line: Line) -> int:
 def _by_name(known: ForeignRules, target: Target, token: Token) -> list[Effect]:
     """Return what a token does to the device by its name, whichever device the event is of."""
     value = token.value
-    is_plain = "$" not in value and "%" not in value
     if not _can_name(known.commands, token):
         return []
     if token.key == "ATTR" and not (token.attribute or "").startswith("["):
@@ -310,7 +309,8 @@ def _by_name(known: ForeignRules, target: Target, token: Token) -> list[Effect]:
     if token.key == "ATTR":
         paths = attribute_paths(target.device, token.attribute or "")
         effects = [
-            of_write(target, path, value if is_plain else None, is_sure=False) for path in paths
+            of_write(target, path, None if _is_expanded(value) else value, is_sure=False)
+            for path in paths
         ]
         return [effect for effect in effects if effect]
     if token.key != "ENV":

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
 
@@ -297,7 +298,6 @@ class _Inspector:
     ) -> None:
         self._host = host
         self._open_usage = open_usage
-        self._opened: Usage | None = None
         self._with_use_of_all = with_use
         self._devices = devices
         earlier = [
@@ -329,10 +329,9 @@ class _Inspector:
             host.files, self._stored, {(device.bus, device.name) for device in devices}
         )
 
-    @property
+    @functools.cached_property
     def _usage(self) -> Usage:
-        self._opened = self._opened or self._open_usage()
-        return self._opened
+        return self._open_usage()
 
     def _modules(self) -> list[str]:
         """Return the modules of the drivers that the last-applied configuration asks for."""
