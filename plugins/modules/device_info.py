@@ -51,6 +51,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
+  - armfleet.vfio.answers
   - armfleet.vfio.attributes
   - armfleet.vfio.attributes.reads
   - armfleet.vfio.devices
@@ -883,12 +884,17 @@ skipped_entries:
     - compatible 'acme,crypto-v2' applies to acme,two only, and this board is acme,one
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec, _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._ansible_module import (
     create_module,
     fail,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.host_lock import HostLock
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.last_answer import (
+    Answer,
+    LastAnswer,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError, Problems
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import good_selectors
@@ -897,12 +903,15 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._report.device_info 
     unknown,
     without_nulls,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import inspect
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import open_host
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import (
+    Findings,
+    inspect,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host, open_host
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_reads import Record
 
 if TYPE_CHECKING:
     from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
-    from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
 
 SPEC: dict[str, Any] = {
     "argument_spec": {
@@ -911,6 +920,7 @@ SPEC: dict[str, Any] = {
         "candidates": {"type": "bool", "default": True},
         "in_use": {"type": "bool", "default": True},
         "nulls": {"type": "bool", "default": False},
+        "request_digest": {"type": "str"},
     }
 }
 
@@ -931,31 +941,51 @@ def open_usage(host: Host) -> Usage:
 def main() -> None:
     """Run the module."""
     module = create_module("device_info", SPEC)
-    given = module.params["devices"]
     host = open_host(_PATIENCE)
+    request_digest = module.params["request_digest"]
+    record = Record()
+    # Nothing is kept without a digest, and recording takes time.
+    seen = record.host(host) if request_digest else host
     try:
-        problems = Problems()
-        selectors = None if given is None else list(good_selectors(given, problems).values())
-        with problems.ending():
-            findings = inspect(
-                host,
-                lambda: open_usage(host),
-                selectors,
-                only_claimed=module.params["only_claimed"],
-                with_candidates=module.params["candidates"],
-                with_use=module.params["in_use"],
-            )
-        problems.end()
+        findings = _inspect(seen, lambda: record.unrecorded(open_usage(host)), module.params)
     except PolicyError as error:
         fail(module, error)
     finally:
         host.sysfs.close()
-    for sentence in unknown(findings):
-        module.warn(_text.printable_result(sentence))
     result = inspections(findings)
     if not module.params["nulls"]:
         result = without_nulls(result)
-    module.exit_json(changed=False, **_text.printable_result(result))
+    answer = Answer(
+        {"changed": False, **_text.printable_result(result)},
+        list(map(_text.printable_result, unknown(findings))),
+    )
+    # A host that was never given a list stays without files of this collection.
+    if record.is_complete and findings.policy_list and not module.check_mode:
+        last = LastAnswer(HostLock("device_info"), request_digest)
+        last.keep(record.reads, record.digest, answer)
+    for sentence in answer.warnings:
+        module.warn(sentence)
+    module.exit_json(**answer.result)
+
+
+def _inspect(
+    host: Host, open_usage_of_host: Callable[[], Usage], params: Mapping[str, Any]
+) -> Findings:
+    """Return what the options ask for; PolicyError if it cannot be found out."""
+    problems = Problems()
+    given = params["devices"]
+    selectors = None if given is None else list(good_selectors(given, problems).values())
+    with problems.ending():
+        findings = inspect(
+            host,
+            open_usage_of_host,
+            selectors,
+            only_claimed=params["only_claimed"],
+            with_candidates=params["candidates"],
+            with_use=params["in_use"],
+        )
+    problems.end()
+    return findings
 
 
 if __name__ == "__main__":

@@ -231,11 +231,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import check_driver
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import (
-    module_run,
-    results,
-    state_module,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import results, state_module
 
 SPEC: dict[str, Any] = {
     "argument_spec": {
@@ -268,7 +264,7 @@ def to_request(params: Mapping[str, Any]) -> Request:
 
 def main() -> None:
     """Run the module."""
-    module_run.run("driver_override", SPEC, to_request, results.result)
+    state_module.run("driver_override", SPEC, to_request, results.result)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,7 @@ options:
     choices: [refuse, take_over]
     default: refuse
 extends_documentation_fragment:
+  - armfleet.vfio.answers
   - armfleet.vfio.attributes
   - armfleet.vfio.attributes.changes
   - armfleet.vfio.devices.policies
@@ -563,9 +564,13 @@ diff:
         load module vfio-platform with reset_required=N
 """
 
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import Any, Mapping
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.plan_digest import (
+    is_plan_digest,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import check_access
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError, Problems
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
     ALWAYS,
@@ -576,11 +581,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import
     NO_AUTOBIND,
     VFIO,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import module_run
-
-if TYPE_CHECKING:
-    from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import Outcome
-    from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import good_entries
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import results, state_module
 
 SPEC: dict[str, Any] = {
     "argument_spec": {
@@ -610,6 +613,7 @@ SPEC: dict[str, Any] = {
         "unsafe_vfio_mode": {"type": "bool", "default": False},
         "initramfs": {"type": "str", "choices": [AUTO, ALWAYS, NEVER], "default": AUTO},
         "driverctl": {"type": "str", "choices": ["refuse", "take_over"], "default": "refuse"},
+        "request_digest": {"type": "str"},
         **_argspec.VFIO_SETTINGS,
         **_argspec.SAFETY,
     },
@@ -628,20 +632,6 @@ def to_request(params: Mapping[str, Any]) -> Request:
             "`runtime` and `persistent` are both false, so there is nothing to do. Set one "
             "of them to true"
         )
-    # Here, because a run that gives the last answer again has not to load it.
-    from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (  # noqa: PLC0415
-        check_access,
-    )
-    from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (  # noqa: PLC0415
-        good_entries,
-    )
-    from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import (  # noqa: PLC0415
-        Request,
-    )
-    from ansible_collections.armfleet.vfio.plugins.module_utils._report import (  # noqa: PLC0415
-        state_module,
-    )
-
     problems = Problems()
     is_present = params["state"] == "present"
     rollout = params["rollout"]
@@ -690,10 +680,6 @@ def to_request(params: Mapping[str, Any]) -> Request:
 
 
 def _check_plan(params: Mapping[str, Any], problems: Problems) -> None:
-    from ansible_collections.armfleet.vfio.plugins.module_utils._apply.plan_digest import (  # noqa: PLC0415
-        is_plan_digest,
-    )
-
     if params["state"] not in ("present", "absent"):
         problems.add("`plan` requires `state: present` or `state: absent`. Omit `plan`")
     if not is_plan_digest(params["plan"]):
@@ -703,18 +689,9 @@ def _check_plan(params: Mapping[str, Any], problems: Problems) -> None:
         )
 
 
-def to_result(outcome: Outcome) -> dict[str, Any]:
-    """Return the answer of a whole run."""
-    from ansible_collections.armfleet.vfio.plugins.module_utils._report.results import (  # noqa: PLC0415
-        list_result,
-    )
-
-    return list_result(outcome)
-
-
 def main() -> None:
     """Run the module."""
-    module_run.run("host_policy", SPEC, to_request, to_result, keeps_answer=True)
+    state_module.run("host_policy", SPEC, to_request, results.list_result)
 
 
 if __name__ == "__main__":

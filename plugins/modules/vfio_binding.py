@@ -240,11 +240,7 @@ from typing import Any, Mapping
 from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VFIO, Policy
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import (
-    module_run,
-    results,
-    state_module,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import results, state_module
 
 SPEC: dict[str, Any] = {
     "argument_spec": {
@@ -266,7 +262,7 @@ def to_request(params: Mapping[str, Any]) -> Request:
 
 def main() -> None:
     """Run the module."""
-    module_run.run("vfio_binding", SPEC, to_request, results.vfio_result)
+    state_module.run("vfio_binding", SPEC, to_request, results.vfio_result)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleAction, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible.release import __version__
 
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers, _request_digest
 
+_LAST_ANSWER = "armfleet.vfio.last_answer"
 # The output of a command as the host sent it, beside the one that may be shown.
 _AS_SENT = "armfleet_vfio_as_sent"
 
@@ -27,11 +29,21 @@ class ActionModule(NormalAction):
     SyntaxError of their own before any line of a module runs.
     """
 
+    _request_digest: str | None = None
+    _asks_for_kept = False
+    _is_kept = False
+
+    @property
+    def _name(self) -> str:
+        """The module's name in this collection."""
+        return str(self._task.action.rpartition(".")[2])
+
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
+        self._request_digest = _request_digest.request_digest(self._name, self._task.args)
         try:
-            result: dict[str, Any] = super().run(tmp, task_vars)
+            result: dict[str, Any] = self._last_answer(task_vars) or super().run(tmp, task_vars)
         except AnsibleAction:
             # It carries a result, and no text of the host.
             raise
@@ -60,6 +72,34 @@ class ActionModule(NormalAction):
             "module. Set ansible_python_interpreter to a newer one; %s requires 3.8 or "
             "later" % (__version__, self._task.action),
         }
+
+    def _last_answer(self, task_vars: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return the answer that the host keeps of an earlier run; None if it has none."""
+        # What ansible-core starts in the background is one module.
+        if self._request_digest is None or self._task.async_val:
+            return None
+        options = {
+            "request_digest": self._request_digest,
+            "timeout": self._task.args.get("timeout", 30),
+        }
+        self._asks_for_kept = True
+        try:
+            result: dict[str, Any] = self._execute_module(
+                module_name=_LAST_ANSWER, module_args=options, task_vars=task_vars
+            )
+        finally:
+            self._asks_for_kept = False
+        if not self._is_kept:
+            return None
+        self._remove_tmp_path(self._connection._shell.tmpdir)
+        return result
+
+    def _execute_module(self, *words: Any, **options: Any) -> Any:
+        """Run a module; that of the task gets the digest by which the host keeps its answer."""
+        if self._request_digest is not None and not self._asks_for_kept:
+            digest = {"request_digest": self._request_digest}
+            options["module_args"] = {**self._task.args, **digest}
+        return super()._execute_module(*words, **options)
 
     def _low_level_execute_command(self, *words: Any, **options: Any) -> dict[str, Any]:
         """Run a command on the host; what it writes is printable.
@@ -101,7 +141,11 @@ class ActionModule(NormalAction):
             answer = _answers.decode(stdout)
             if answer is None:
                 return None
-            return _answers.read(self._task.action.rpartition(".")[2], answer)
+            if self._asks_for_kept:
+                self._is_kept = isinstance(answer, Mapping) and answer.get("is_kept") is True
+                if not self._is_kept:
+                    return {"changed": False}
+            return _answers.read(self._name, answer)
         except _answers.MalformedAnswerError as error:
             return {
                 "failed": True,

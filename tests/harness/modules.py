@@ -12,17 +12,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import (
-    module_run,
-    state_module,
-)
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Readers
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
 
 NAMES = (
     "device_info",
     "driver_override",
     "host_policy",
     "initramfs",
+    "last_answer",
     "no_autobind",
     "vfio_binding",
 )
@@ -32,21 +29,18 @@ MODULES: dict[str, ModuleType] = {
 }
 
 
-def run_on(board: Any, monkeypatch: pytest.MonkeyPatch, code: str | None = None) -> None:
-    """Let the modules run on ``board``, a Board of the unit tests, instead of this machine.
-
-    ``code`` is the digest of their code: without one, no answer is kept.
-    """
-    readers = board.host.sysfs, board.host.files
-    monkeypatch.setattr(MODULES["device_info"], "open_host", lambda _timeout: board.host)
-    monkeypatch.setattr(module_run, "open_readers", lambda _timeout: Readers(*readers))
-    monkeypatch.setattr(
-        state_module, "open_modules", lambda _timeout: (board.host.kmod, board.host.log)
-    )
+def run_on(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the modules run on ``board``, a Board of the unit tests, instead of this machine."""
+    host = board.host
+    for module in (MODULES["device_info"], state_module):
+        monkeypatch.setattr(module, "open_host", lambda _timeout: host)
     monkeypatch.setattr(MODULES["device_info"], "open_usage", lambda _host: board.usage)
     monkeypatch.setattr(state_module, "Usage", lambda _sysfs: board.usage)
-    monkeypatch.setattr(module_run, "RunLock", lambda _name, _timeout: board.run_lock())
-    monkeypatch.setattr(module_run, "code_digest", lambda: code)
+    monkeypatch.setattr(state_module, "RunLock", lambda _name, _timeout: board.run_lock())
+    for module in (MODULES["device_info"], MODULES["last_answer"]):
+        monkeypatch.setattr(module, "HostLock", lambda *_arguments: board.run_lock())
+    monkeypatch.setattr(MODULES["last_answer"], "Sysfs", lambda **_options: host.sysfs)
+    monkeypatch.setattr(MODULES["last_answer"], "Files", lambda: host.files)
 
 
 def spec(module: str) -> dict[str, Any]:

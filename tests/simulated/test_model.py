@@ -29,10 +29,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._errors import Polic
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.steps import StepKind
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.results import list_result
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_reads import (
-    Record,
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.reads import (
     digest_again,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_reads import Record
 from extensions.simulator.machine import Machine
 from extensions.simulator.vfio import NOIOMMU, RESET_REQUIRED
 from extensions.simulator.watch import Write

@@ -120,7 +120,6 @@ def _for_this_board(host: Host, request: Request, problems: Problems) -> tuple[R
 def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> RolloutPlan:
     # Here, because a run that is part of none has not to load it.
     from .._boot.rollout_backup import (  # noqa: PLC0415
-        UNFINISHED,
         RolloutFiles,
         part,
     )
@@ -128,7 +127,9 @@ def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> Roll
         PREVIOUS,
     )
 
-    files = RolloutFiles(host.files.read_own(PREVIOUS), host.files.read_own(UNFINISHED))
+    files = RolloutFiles(
+        host.files.read_own(PREVIOUS), host.files.read_own(last_applied.UNFINISHED)
+    )
     return part(request, earlier, files, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
 

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, Sequence
 from .. import _text
 from .._errors import PolicyError
 from .._system.files import Files, failure, open_own
+from .host_lock import check_directory, journal_path, make_directory
 from .operations import Operation, UndoRecord, from_record
 from .record_fields import mapping, printable, quoted, text_of
-from .run_lock import check_directory, journal_path, make_directory
 
 # Another version of the collection may write another one.
 FORMAT = 1

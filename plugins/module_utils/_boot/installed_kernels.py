@@ -82,7 +82,7 @@ class InstalledKernels:
         return self._texts[release]
 
     def _booted_at(self) -> float | None:
-        match = re.search("^btime ([0-9]+)$", self._files.read("/proc/stat") or "", re.MULTILINE)
+        match = re.fullmatch("btime ([0-9]+)", self._files.read_line("/proc/stat", "btime ") or "")
         return float(match.group(1)) if match else None
 
     def _is_newer(self, release: str, moment: float | None) -> bool:

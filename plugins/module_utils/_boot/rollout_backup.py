@@ -12,7 +12,7 @@ from .._errors import PolicyError
 from .._model.policy import ROLLOUT_NAME, Options
 from .._model.request import Request
 from .._system.files import FileChange
-from .last_applied import RULES, AppliedList, LastApplied, digest
+from .last_applied import RULES, UNFINISHED, AppliedList, LastApplied, digest
 from .rollout_history import (
     HistoryUpdate,
     Rollout,
@@ -25,9 +25,6 @@ from .rollout_history import (
     parse,
     to_list,
 )
-
-# The name of the rollout that changed the list and has not ended. The playbook removes the file.
-UNFINISHED = "/run/armfleet-vfio-rollout"
 
 
 class RolloutFiles(NamedTuple):

@@ -2,51 +2,83 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the modules that change devices share: requests, and the answer of a whole run."""
+"""What the modules that change devices share: from their options to their answer."""
 
 from __future__ import annotations
 
 from typing import Any, Callable, Mapping
 
+from ansible.module_utils.basic import AnsibleModule
+
 from .. import _text
+from .._ansible_module import create_module, fail
 from .._apply.last_answer import Answer, LastAnswer
 from .._apply.reconcile import Outcome, reconcile
 from .._apply.run_lock import RunLock
+from .._boot.last_applied import UNFINISHED
 from .._errors import PolicyError, Problems
 from .._in_use.checker import Usage
 from .._model.policy import DEFAULT, Policy, VfioSettings
 from .._model.policy_list import Entry, good_selectors
 from .._model.request import Request
-from .._system.host import Host, Readers, open_modules
+from .._system.host import Host, open_host
 from .._system.recorded_reads import Record
 
 
-def find_answer(
-    readers: Readers,
-    lock: RunLock,
+def run(
+    name: str,
+    spec: Mapping[str, Any],
+    to_request: Callable[[Mapping[str, Any]], Request],
+    to_result: Callable[[Outcome], dict[str, Any]],
+) -> None:
+    """Run the module of that name and end the process with its answer.
+
+    ``to_request`` may raise PolicyError. With the option ``request_digest``, the answer of a run
+    that found nothing to do is kept.
+    """
+    module = create_module(name, spec)
+    host = open_host(module.params["timeout"])
+    try:
+        if module.params["timeout"] < 1:
+            raise PolicyError("`timeout` must be 1 or more seconds")
+        answer = _answer(module, name, host, to_request(module.params), to_result)
+    except PolicyError as error:
+        fail(module, error)
+    finally:
+        host.sysfs.close()
+    for sentence in answer.warnings:
+        module.warn(sentence)
+    module.exit_json(**answer.result)
+
+
+def _answer(
+    module: AnsibleModule,
+    name: str,
+    host: Host,
     request: Request,
     to_result: Callable[[Outcome], dict[str, Any]],
-    last: LastAnswer,
-    *,
-    check_mode: bool,
 ) -> Answer:
-    """Return the answer of a whole run; PolicyError if it cannot be done.
-
-    It is kept in ``last`` if there was nothing to do.
-    """
+    """Return the answer of a run; PolicyError if it cannot be done."""
+    lock = RunLock(name, module.params["timeout"])
     record = Record()
-    kmod, log = open_modules(lock.timeout)
-    host = record.host(Host(readers.sysfs, kmod, readers.files, log))
-    usage = record.unrecorded(Usage(readers.sysfs))
-    outcome = reconcile(host, usage, lock, request, check_mode=check_mode)
+    outcome = reconcile(
+        record.host(host),
+        record.unrecorded(Usage(host.sysfs)),
+        lock,
+        request,
+        check_mode=module.check_mode,
+    )
     warnings = [*outcome.interrupted, *outcome.warnings, *outcome.not_checked]
     if outcome.is_changed:
         warnings += outcome.unsafe_kept
     answer = Answer(
         _text.printable_result(to_result(outcome)), list(map(_text.printable_result, warnings))
     )
-    if not outcome.is_changed and not check_mode:
-        last.keep(record, answer)
+    is_kept = record.is_complete and not (outcome.is_changed or module.check_mode)
+    # Whether a rollout is refused depends on its name, which is not a part of the digest.
+    if is_kept and not (request.rollout and host.files.read_own(UNFINISHED)):
+        last = LastAnswer(lock, module.params.get("request_digest"))
+        last.keep(record.reads, record.digest, answer)
     return answer
 
 

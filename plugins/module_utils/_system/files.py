@@ -118,6 +118,11 @@ class Files:
         except OSError as error:
             raise failure("read", path, error) from None
 
+    def read_line(self, path: str, beginning: str) -> str | None:
+        """Return the first line that begins so, of a file whose other lines change all the time."""
+        lines = _text.lines(self.read(path) or "")
+        return next((line for line in lines if line.startswith(beginning)), None)
+
     def read_drop_in(self, path: str) -> str | None:
         """As :meth:`read`, of a file of others; None also for what its readers skip.
 

@@ -105,9 +105,11 @@ class Kmod:
         return self._resolve(modalias, _BLACKLIST)
 
     def read_sources(self, files: Files) -> None:
-        """Read of ``files`` what changes whenever an answer of :meth:`resolve`, of
-        :meth:`resolve_at_once` or of :meth:`aliases` can change, but for a reboot.
+        """Read of ``files`` what changes whenever an answer can change, but for a reboot.
+
+        Not of :meth:`has_parameter` and :meth:`unsigned`, which read the file of a module.
         """
+        files.names(_MODULES)
         for name in _INDEXES:
             files.version("%s%s/%s" % (_MODULES, os.uname().release, name))
         for directory in CONFIGURATION:

@@ -11,70 +11,33 @@ each answer is the same again, so is the result, and nothing has to be planned t
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence, cast
+from typing import TYPE_CHECKING, Any, Callable, cast
 
-from .._errors import PolicyError
 from .files import Files
-from .sysfs import KernelBlockedError, Sysfs
+from .reads import READS, Read, canonical
+from .sysfs import Sysfs
 
 if TYPE_CHECKING:
     from .host import Host
     from .kmod import Kmod
 
-# What modprobe is asked that its files answer.
-ASKED_OF_MODPROBE = frozenset({"aliases", "resolve", "resolve_at_once"})
-# Methods that only read. Any other ends a record.
-READS: Mapping[str, frozenset[str]] = {
-    "sysfs": frozenset(
-        {
-            "count_directories",
-            "exists",
-            "has_node",
-            "is_read_only",
-            "link",
-            "link_name",
-            "list_directories",
-            "listing",
-            "names",
-            "read",
-            "read_bytes",
-            "read_locked",
-            "read_long",
-            "strings",
-        }
-    ),
-    "files": frozenset(
-        {
-            "block_number",
-            "changed_at",
-            "directories_above",
-            "is_executable",
-            "is_past",
-            "is_same",
-            "drop_in_files",
-            "link",
-            "links",
-            "names",
-            "node_access",
-            "own_changed_at",
-            "placed_at",
-            "read",
-            "read_drop_in",
-            "read_own",
-            "read_start",
-            "status",
-            "version",
-        }
-    ),
-}
-
-
-class Read(NamedTuple):
-    """One call of a gateway: ``gateway`` and ``method`` as in READS, and its arguments."""
-
-    gateway: str
-    method: str
-    arguments: Sequence[Any]
+# What modprobe and modinfo are asked that their files answer.
+ASKED_OF_MODPROBE = frozenset(
+    {
+        "aliases",
+        "aliases_at_once",
+        "built_in_at_once",
+        "claimants",
+        "claimants_at_once",
+        "is_available",
+        "is_built_in",
+        "parameter",
+        "resolve",
+        "resolve_at_once",
+        "why_missing",
+        "without_modules",
+    }
+)
 
 
 class Record:
@@ -114,7 +77,7 @@ class Record:
 
     def add(self, read: Read, answer: object) -> None:
         """Add a read and its answer; two answers to the same read end the record."""
-        content = _canonical(answer)
+        content = canonical(answer)
         if self._known.setdefault(repr(read), content) is not content:
             self.is_complete &= self._known[repr(read)] == content
             return
@@ -124,27 +87,6 @@ class Record:
     def end(self) -> None:
         """Take note that something was done that cannot be asked again."""
         self.is_complete = False
-
-
-def digest_again(sysfs: Sysfs, files: Files, reads: Sequence[Read]) -> str | None:
-    """Return the digest of what the same reads answer now; None if one has no answer.
-
-    ValueError if one of them is no read; KernelBlockedError if the kernel does not answer.
-    """
-    if not all(read.method in READS.get(read.gateway, ()) for read in reads):
-        raise ValueError
-    answers = hashlib.sha256()
-    gateways = {"sysfs": sysfs, "files": files}
-    for read in reads:
-        try:
-            answer = getattr(gateways[read.gateway], read.method)(*read.arguments)
-        except KernelBlockedError:
-            # The run would wait for the same device once more.
-            raise
-        except PolicyError:
-            return None
-        answers.update(_canonical(answer))
-    return answers.hexdigest()
 
 
 class _Recorded:
@@ -204,18 +146,3 @@ class _RecordedKmod(_Recorded):
         for asked in ASKED_OF_MODPROBE:
             setattr(self, asked, getattr(self._kmod, asked))
         return getattr(self._kmod, name)
-
-
-def _canonical(answer: object) -> bytes:
-    """Return the same bytes for the same answer in every process: sets have no order."""
-    return (repr(_ordered(answer)) + "\n").encode("ascii", "backslashreplace")
-
-
-def _ordered(answer: object) -> object:
-    if isinstance(answer, dict):
-        return sorted((key, _ordered(value)) for key, value in answer.items())
-    if isinstance(answer, (set, frozenset)):
-        return sorted(answer)
-    if isinstance(answer, (list, tuple)):
-        return list(map(_ordered, answer))
-    return answer

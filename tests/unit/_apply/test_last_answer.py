@@ -12,72 +12,35 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 from board import AMBA, CRYPTO, DMA, Board
+from kept_answers import Module, unrecorded_reads
 from simulated_kernel import TREE, BoardModule, Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply import last_answer
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.host_lock import HostLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations import UndoRecord
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import PATHS, RULES
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_reads import Record
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import KernelBlockedError
-from tests.harness.modules import MODULES, run_on
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import (
+    KernelBlockedError,
+    Sysfs,
+)
 
 LIST = [CRYPTO, DMA, AMBA]
 OPTIONS = {"devices": LIST, "reset_required": False}
 HOME = "devices/platform/b000000.crypto"
 
 
-class Module:
-    """host_policy on a board; each call behaves as in a new process."""
-
-    def __init__(
-        self, board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self._board, self._monkeypatch, self._capsys = board, monkeypatch, capsys
-        self.runs = 0
-        find_answer = state_module.find_answer
-
-        def counted(*arguments: Any, **options: Any) -> last_answer.Answer:
-            self.runs += 1
-            return find_answer(*arguments, **options)
-
-        monkeypatch.setattr(state_module, "find_answer", counted)
-
-    def __call__(
-        self, *, check_mode: bool = False, code: str | None = "1", **options: Any
-    ) -> dict[str, Any]:
-        run_on(self._board, self._monkeypatch, code)
-        arguments = {**OPTIONS, **options, "_ansible_check_mode": check_mode}
-        with patch_module_args(arguments), pytest.raises(SystemExit):
-            MODULES["host_policy"].main()
-        answer: dict[str, Any] = json.loads(self._capsys.readouterr().out)
-        return answer
-
-    def is_run(self, **options: Any) -> bool:
-        """Return whether a call executes a whole run."""
-        before = self.runs
-        self(**options)
-        return self.runs > before
-
-    @property
-    def kept(self) -> Path:
-        return self._board.root / "run/last-answer"
-
-
 @pytest.fixture
 def module(
     board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Module:
-    return Module(board, monkeypatch, capsys)
+    return Module("host_policy", OPTIONS, board, monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -98,13 +61,13 @@ def test_the_third_of_three_runs_gives_the_answer_of_the_second(module: Module) 
 
 def test_a_run_that_changed_something_keeps_no_answer(module: Module) -> None:
     assert module()["changed"]
-    assert not module.kept.exists()
+    assert not module.all_kept
 
 
 def test_an_answer_is_found_in_check_mode_too_and_none_is_kept_there(module: Module) -> None:
     module()
     assert not module(check_mode=True)["changed"]
-    assert not module.kept.exists()
+    assert not module.all_kept
     module()
     runs = module.runs
     assert not module(check_mode=True)["changed"]
@@ -129,35 +92,11 @@ def test_other_code_makes_a_whole_run(kept: Module) -> None:
     assert not kept.is_run(code="2")
 
 
-def test_code_that_cannot_be_told_keeps_nothing(module: Module) -> None:
+def test_a_request_without_a_digest_keeps_nothing(module: Module) -> None:
     module(code=None)
     assert module.is_run(code=None)
     assert module.is_run(code=None)
-    assert not module.kept.exists()
-
-
-CODE = "ansible_collections/armfleet/vfio/plugins/modules/host_policy.py"
-
-
-def archive_digest(path: Path, *files: tuple[str, str, int]) -> str:
-    """Return the digest of an archive; ``files`` are names, contents and years."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content, year in files:
-            archive.writestr(zipfile.ZipInfo(name, (year, 1, 1, 0, 0, 0)), content)
-    return last_answer.archive_digest(str(path))
-
-
-def test_only_other_code_has_another_digest(tmp_path: Path) -> None:
-    code = archive_digest(tmp_path / "1.zip", (CODE, "a = 1", 2025), ("site.py", "/tmp/1", 2025))
-    same = archive_digest(tmp_path / "2.zip", ("site.py", "/tmp/2", 2026), (CODE, "a = 1", 2026))
-    other = archive_digest(tmp_path / "3.zip", (CODE, "a = 2", 2025), ("site.py", "/tmp/1", 2025))
-    more = archive_digest(tmp_path / "4.zip", (CODE, "a = 1", 2025), (CODE + "x", "", 2025))
-    assert code == same
-    assert len({code, other, more}) == 3
-
-
-def test_code_outside_an_archive_cannot_be_told() -> None:
-    assert last_answer.code_digest() is None
+    assert not module.all_kept
 
 
 def test_another_kernel_makes_a_whole_run(kept: Module, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +207,28 @@ def test_a_damaged_answer_is_none(
     assert board.everything() == before
 
 
+def test_each_request_has_its_answer_and_the_oldest_go_first(kept: Module) -> None:
+    first = kept.kept
+    assert kept.is_run(timeout=7)
+    assert not kept.is_run(timeout=7)
+    assert not kept.is_run()
+    for age, path in enumerate(reversed(kept.all_kept), 1):
+        os.utime(path, (1_000_000 - age, 1_000_000 - age))
+    for timeout in (8, 9, 10):
+        assert kept.is_run(timeout=timeout)
+    assert first not in kept.all_kept
+    assert kept.is_run()
+
+
+@pytest.mark.parametrize("digest", ["", "0" * 63, "../../etc/passwd", "0" * 64 + "\n", "A" * 64])
+def test_what_is_no_digest_names_no_file(kept: Module, digest: str) -> None:
+    lock = HostLock("host_policy", 0, str(kept.kept.parent))
+    last = last_answer.LastAnswer(lock, digest)
+    last.keep([], "", last_answer.Answer({}, []))
+    assert last.find(Sysfs(), Files(), check_mode=True) is None
+    assert len(kept.all_kept) == 1
+
+
 def test_what_a_killed_run_left_is_replaced(
     kept: Module, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,7 +241,7 @@ def test_what_a_killed_run_left_is_replaced(
             kept(timeout=7)
     assert kept.is_run(timeout=7)
     assert not kept.is_run(timeout=7)
-    assert sorted(os.listdir(board.root / "run")) == ["last-answer", "lock"]
+    assert {*os.listdir(board.root / "run")} == {"lock", *(path.name for path in kept.all_kept)}
 
 
 def test_nothing_is_kept_while_another_run_goes_on(module: Module, board: Board) -> None:
@@ -288,7 +249,7 @@ def test_nothing_is_kept_while_another_run_goes_on(module: Module, board: Board)
     with board.run_lock("the other").acquire():
         # Check mode takes no lock and keeps no answer.
         assert not module(check_mode=True)["changed"]
-    assert not module.kept.exists()
+    assert not module.all_kept
 
 
 def test_an_answer_that_fills_a_small_memory_is_not_kept(
@@ -297,7 +258,7 @@ def test_an_answer_that_fills_a_small_memory_is_not_kept(
     monkeypatch.setattr(last_answer, "_LARGEST", 1000)
     module()
     assert not module()["changed"]
-    assert not module.kept.exists()
+    assert not module.all_kept
 
 
 def test_a_device_that_hangs_is_waited_for_once(
@@ -331,14 +292,15 @@ def test_an_answer_that_another_user_may_have_written_is_none(kept: Module) -> N
 
 
 def test_an_answer_behind_a_link_is_none(kept: Module, tmp_path: Path) -> None:
-    kept.kept.rename(tmp_path / "elsewhere")
-    kept.kept.symlink_to(tmp_path / "elsewhere")
+    path = kept.kept
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
     assert kept.is_run()
 
 
 def test_the_answer_is_for_root_alone(kept: Module) -> None:
     assert kept.kept.stat().st_mode & 0o7777 == 0o600
-    assert sorted(os.listdir(kept.kept.parent)) == ["last-answer", "lock"]
+    assert sorted(os.listdir(kept.kept.parent)) == [kept.kept.name, "lock"]
 
 
 def test_without_room_for_it_a_run_ends_well(
@@ -351,7 +313,7 @@ def test_without_room_for_it_a_run_ends_well(
 
     monkeypatch.setattr(os, "rename", full)
     assert not module()["changed"]
-    assert not module.kept.exists()
+    assert not module.all_kept
 
 
 PINNED = [{"dt_path": "dma1", "policy": "driver", "driver": "acme-dma-uio"}]
@@ -472,15 +434,6 @@ def test_a_vfio_driver_that_was_installed_meanwhile_is_taken(
     assert functions.kernel.binding(NIC) == ("intel_vfio_pci", "intel_vfio_pci")
 
 
-# Reads that are recorded, and reads of every run, whether it returns the last answer or not. What
-# modprobe's gateway reads of its own is in its sources, which are recorded.
-KNOWN = (
-    *("_system/recorded_reads.py", "_system/kmod.py"),
-    *("_apply/run_lock.py", "_ansible_module.py"),
-)
-READERS = ("open", "stat", "lstat", "readlink", "listdir", "scandir", "access", "statvfs")
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -501,32 +454,14 @@ READERS = ("open", "stat", "lstat", "readlink", "listdir", "scandir", "access", 
 def test_a_run_of_which_an_answer_is_kept_reads_nothing_that_is_not_recorded(
     module: Module, board: Board, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    strangers: list[str] = []
-
-    def watched(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            files, frame = [], sys._getframe(1)
-            while frame:
-                files.append(frame.f_code.co_filename)
-                frame = frame.f_back
-            ours = [file for file in files if "/vfio/plugins/module_utils/" in file]
-            if ours and not any(file.endswith(KNOWN) for file in ours):
-                strangers.append(f"{function.__name__}{arguments!r} in {ours[0]}")
-            return function(*arguments, **named)
-
-        return call
-
     board.kernel.write("bus/platform/drivers/acme-crypto/unbind", "b000000.crypto")
     module(**options)
-    complete: list[bool] = []
+    kept: list[object] = []
 
-    def keep(_last: object, record: Record, _answer: object) -> None:
-        complete.append(record.is_complete)
+    def keep(*arguments: object) -> None:
+        kept.append(arguments)
 
     monkeypatch.setattr(last_answer.LastAnswer, "keep", keep)
-    with monkeypatch.context() as patch:
-        for name in READERS:
-            patch.setattr(os, name, watched(getattr(os, name)))
-        patch.setattr("builtins.open", watched(open))
+    with unrecorded_reads(monkeypatch) as strangers:
         assert not module(code=None, **options)["changed"]
-    assert not strangers or complete == [False]
+    assert not strangers or not kept

@@ -16,8 +16,8 @@ from simulated_kernel import NOIOMMU, TREE
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations import UndoRecord
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import module_run
-from tests.harness.modules import MODULES, NAMES, run_on
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import state_module
+from tests.harness.modules import MODULES, run_on
 
 Call = Callable[..., Dict[str, Any]]
 ONE = [{"name": "b000000.crypto"}]
@@ -184,14 +184,15 @@ NO_SUCH_DEVICE: dict[str, dict[str, Any]] = {
     "vfio_binding": {"devices": [{"name": "gone"}]},
     "device_info": {"devices": [{"name": "gone"}]},
 }
+OPTIONS = {**NO_SUCH_DEVICE, "initramfs": {}, "last_answer": {"request_digest": "x"}}
 
 
-@pytest.mark.parametrize("module", NAMES)
+@pytest.mark.parametrize("module", OPTIONS)
 def test_an_old_python_is_told_what_is_needed(
     call: Call, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 7, 17, "final", 0))
-    result = call(module, **NO_SUCH_DEVICE.get(module, {}))
+    result = call(module, **OPTIONS[module])
     assert result["failed"]
     assert "needs Python 3.8 or later" in result["msg"]
     assert "3.7" in result["msg"]
@@ -215,7 +216,7 @@ def test_the_time_limit_is_for_writes_and_for_modprobe(monkeypatch: pytest.Monke
         limits.append(timeout)
         raise PolicyError("enough")
 
-    monkeypatch.setattr(module_run, "open_readers", host)
+    monkeypatch.setattr(state_module, "open_host", host)
     for arguments in ({}, {"timeout": 7}):
         with patch_module_args({"devices": ONE, **arguments}), pytest.raises(PolicyError):
             MODULES["vfio_binding"].main()

@@ -19,12 +19,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host, open_host
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_reads import (
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.reads import (
     READS,
     Read,
-    Record,
     digest_again,
 )
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_reads import Record
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import (
     KernelBlockedError,
     Sysfs,
