@@ -330,6 +330,8 @@ SHAPES: dict[str, Mapping[str, Shape]] = {
         "rollout": Nullable(Record({"name": _TEXT, "ended": _FLAG})),
         "rolled_back": _TEXTS,
     },
+    # The rest is the answer of another module.
+    "last_answer": {"is_kept": _FLAG},
     "initramfs": {
         "tool": _TEXT,
         "command": _TEXTS,

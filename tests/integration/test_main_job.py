@@ -242,7 +242,7 @@ def test_the_second_run_writes_nothing(guest: Guest, inventory: Path) -> None:
 def test_the_third_run_gives_the_answer_of_the_second_for_it_reads_the_same(
     guest: Guest, inventory: Path
 ) -> None:
-    kept = ["stat", "--format", "%i %s %y", "/run/armfleet-vfio/last-answer"]
+    kept = "stat --format '%n %i %s %y' /run/armfleet-vfio/last-answer-*"
     before = guest.run(kept).stdout
     run = apply(inventory, *TRACED)
     assert guest.run(kept).stdout == before

@@ -18,7 +18,7 @@ from ansible_collections.armfleet.vfio.plugins.action.host_policy import (
     ActionModule,
     user_of_run,
 )
-from ansible_collections.armfleet.vfio.plugins.plugin_utils import _action_module
+from ansible_collections.armfleet.vfio.plugins.plugin_utils import _action_module, _answers
 
 ROOT = Path(__file__).parents[3]
 # The modules that run on hosts.
@@ -39,10 +39,24 @@ TOO_OLD = {
 }
 
 
+def action_with(args: dict[str, Any], module: str = "host_policy") -> Any:
+    """Return the action plugin of a task."""
+    action = object.__new__(ActionModule)
+    action._task = SimpleNamespace(
+        action=f"armfleet.vfio.{module}", args=args, async_val=0, check_mode=False
+    )
+    action._connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/tmp/x"))
+    return action
+
+
+@pytest.fixture(autouse=True)
+def _no_kept_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NormalAction, "_execute_module", lambda *_words, **_options: {})
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Any:
-    guard = object.__new__(ActionModule)
-    guard._task = SimpleNamespace(action="armfleet.vfio.host_policy", args={})
+    guard = action_with({})
 
     def run_with(result: dict[str, Any]) -> dict[str, Any]:
         monkeypatch.setattr(NormalAction, "run", lambda *_arguments: dict(result))
@@ -89,8 +103,7 @@ def test_a_rollout_has_a_user(
     monkeypatch.setattr("socket.gethostname", lambda: "control")
     monkeypatch.setenv("SUDO_USER", "alice")
     monkeypatch.setattr(NormalAction, "run", lambda *_arguments: {})
-    action = object.__new__(ActionModule)
-    action._task = SimpleNamespace(action="armfleet.vfio.host_policy", args=dict(given))
+    action = action_with(dict(given))
     action.run(task_vars=variables)
     assert action._task.args.get("rollout_by") == user
 
@@ -146,9 +159,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: AnsibleError) -> Any:
         raise error
 
     monkeypatch.setattr(NormalAction, "run", fail)
-    action = object.__new__(ActionModule)
-    action._task = SimpleNamespace(action="armfleet.vfio.host_policy", args={})
-    return action
+    return action_with({})
 
 
 def test_what_a_host_wrote_before_an_error_is_printable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,3 +178,111 @@ def test_a_host_that_cannot_be_reached_is_a_result_and_no_error_with_the_lines_o
         "changed": False,
         "msg": "no route to host: \\x1b[31m",
     }
+
+
+class Host:
+    """A host that answers modules; ``kept`` is what last_answer prints there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kept: str) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.removed: list[str] = []
+        self._kept = kept
+        host = self
+
+        def execute(
+            action: Any, module_name: str = "", module_args: Any = None, **_options: Any
+        ) -> Any:
+            host.sent.append((module_name, module_args))
+            if not module_name:
+                return {"ran": True}
+            streams = (host._kept, "")
+            return action._parse_returned_data({_action_module._AS_SENT: streams})
+
+        monkeypatch.setattr(NormalAction, "_execute_module", execute)
+        monkeypatch.setattr(NormalAction, "run", lambda action, *_words: action._execute_module())
+        monkeypatch.setattr(NormalAction, "_parse_returned_data", parse)
+        monkeypatch.setattr(
+            NormalAction, "_remove_tmp_path", lambda _action, path: self.removed.append(path)
+        )
+
+
+def parse(_action: Any, res: dict[str, Any]) -> dict[str, Any]:
+    """Return what ansible-core makes of an output."""
+    try:
+        return dict(json.loads(res["stdout"]))
+    except ValueError:
+        return {"failed": True, "module_stdout": res["stdout"]}
+
+
+INSPECTION = {"candidates": False, "in_use": False}
+KEPT = {
+    "changed": False,
+    "is_kept": True,
+    "tool": "dracut",
+    "command": ["dracut"],
+    "images": [],
+    "ansible_facts": {"a": "b"},
+}
+
+
+def test_an_answer_that_a_host_keeps_is_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_answers.SHAPES, "device_info", _answers.SHAPES["initramfs"])
+    host = Host(monkeypatch, json.dumps(KEPT))
+    result = action_with(dict(INSPECTION), "device_info").run()
+    ((name, options),) = host.sent
+    assert name == "armfleet.vfio.last_answer"
+    assert options["timeout"] == 30
+    assert result["tool"] == "dracut"
+    assert result["invocation"] == {"module_args": INSPECTION}
+    # What no module returns is not taken from a host.
+    assert not {"ansible_facts", "is_kept"} & set(result)
+    assert host.removed == ["/tmp/x"]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        json.dumps({"changed": False, "is_kept": False}),
+        json.dumps({"changed": True, "ansible_facts": {"a": "b"}}),
+        json.dumps({"is_kept": "yes"}),
+        json.dumps({"failed": True, "msg": "no Python"}),
+        json.dumps(["is_kept"]),
+        "{",
+        "sudo: a password is required",
+        "",
+    ],
+)
+def test_without_such_an_answer_the_module_runs_and_gets_the_digest(
+    monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    host = Host(monkeypatch, kept)
+    action = action_with(dict(INSPECTION), "device_info")
+    assert action.run() == {"ran": True}
+    (_first, asked), (_module, options) = host.sent
+    assert options == {**INSPECTION, "request_digest": asked["request_digest"]}
+    assert action._task.args == INSPECTION
+
+
+def test_a_device_that_does_not_answer_is_not_waited_for_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failure = {"failed": True, "msg": "/sys/x did not answer within 30 s", "is_kept": True}
+    host = Host(monkeypatch, json.dumps(failure))
+    result = action_with(dict(INSPECTION), "device_info").run()
+    assert result["failed"]
+    assert result["msg"] == failure["msg"]
+    assert len(host.sent) == 1
+
+
+def test_what_runs_in_the_background_is_one_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, json.dumps(KEPT))
+    action = action_with(dict(INSPECTION), "device_info")
+    action._task.async_val = 60
+    action.run()
+    assert [name for name, _options in host.sent] == [""]
+
+
+def test_who_uses_devices_is_asked_of_the_module_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, json.dumps(KEPT))
+    action_with({"candidates": False}, "device_info").run()
+    assert host.sent == [("", None)]

@@ -26,6 +26,7 @@ from ansible_collections.armfleet.vfio.plugins.filter import (
     rollout_summary,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply import readiness
+from ansible_collections.armfleet.vfio.plugins.module_utils._apply.last_answer import LastAnswer
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     initramfs,
     last_applied,
@@ -144,6 +145,10 @@ def results_of(module: str, root: Path) -> Iterator[dict[str, Any]]:
         assert tool is not None
         command = tool.command
         yield result(Rebuilt(tool.name, command, [image]))
+    elif module == "last_answer":
+        last = LastAnswer(board.run_lock(), "0" * 64)
+        answer = last.find(board.kernel, board.host.files, check_mode=False)
+        yield {"is_kept": answer is not None}
     else:
         yield from inspections(board)
         yield rolled_out(root / "rolled-out")
