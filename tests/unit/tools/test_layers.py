@@ -95,3 +95,33 @@ def test_each_file_says_what_it_is_for() -> None:
         docstring = ast.get_docstring(ast.parse(source))
         assert docstring, name
         assert docstring.partition("\n\n")[0].endswith("."), name
+
+
+def payload(module: str) -> set[str]:
+    """Return the files of module_utils that ansible-core sends with a module.
+
+    It follows every import that it finds in the source, also those for types and in functions.
+    """
+    files = sources(MODULE_UTILS)
+    waiting = [f"modules.{module}"]
+    text = {waiting[0]: (ROOT / f"plugins/modules/{module}.py").read_text(), **files}
+    sent: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        for other in imports(name, text[name]):
+            path = other if other in files else other.rpartition(".")[0]
+            if path in files and path not in sent:
+                sent.add(path)
+                waiting.append(path)
+    return sent
+
+
+def test_a_host_without_changes_is_sent_little() -> None:
+    assert payload("last_answer") == {
+        *("_ansible_module", "_errors", "_text"),
+        # Records of files; the modules of VFIO have the names of their buses.
+        *("_model.buses", "_model.device", "_model.policy"),
+        *("_system.files", "_system.file_writes", "_system.reads", "_system.sysfs"),
+        *("_apply.host_lock", "_apply.last_answer"),
+    }
+    assert len(payload("host_policy")) > 100
