@@ -20,6 +20,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker impo
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import VfioSettings
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import (
+    Findings,
+    inspect,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.recorded_reads import Record
@@ -83,6 +87,16 @@ class Lab:
         record = record or Record()
         host, usage = record.host(self.host), record.unrecorded(usage)
         return reconcile(host, usage, lock, request, check_mode=check)
+
+    def inspect(self, record: Record) -> Findings:
+        """Return what device_info finds for drift; add all that it reads to ``record``."""
+
+        def open_usage() -> Usage:
+            usage: Usage = record.unrecorded(Usage(self.host.sysfs, str(self.root / "proc")))
+            return usage
+
+        host = record.host(self.host)
+        return inspect(host, open_usage, None, with_candidates=False, with_use=False)
 
     def reboot(self) -> None:
         """Replace the machine by the one after the next boot."""

@@ -28,6 +28,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile imp
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.steps import StepKind
+from ansible_collections.armfleet.vfio.plugins.module_utils._report.device_info import inspections
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.results import list_result
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.reads import (
     digest_again,
@@ -143,6 +144,7 @@ class Fleet(RuleBasedStateMachine):
         self.last: tuple[list[dict[str, Any]], dict[str, Any]] | None = None
         self.claimed: set[str] = set()
         self.kept: Kept | None = None
+        self.inspected: tuple[Record, dict[str, Any]] | None = None
 
     @initialize(board=boards())
     def boot_first(self, board: Board) -> None:
@@ -292,6 +294,7 @@ class Fleet(RuleBasedStateMachine):
 
     def assert_the_kept_answer_is_true(self) -> None:
         """Assert that the last answer without changes is valid while all its reads are the same."""
+        self.assert_the_kept_inspection_is_true()
         if not self.kept:
             return
         host, record = self.lab.host, self.kept.record
@@ -302,6 +305,20 @@ class Fleet(RuleBasedStateMachine):
         whole = self.outcome(self.kept.wanted, self.kept.asked, check=True)
         assert not isinstance(whole, str), whole
         assert list_result(whole) == self.kept.answer
+
+    def assert_the_kept_inspection_is_true(self) -> None:
+        """Assert the same of what device_info returned after the last step."""
+        kept = self.inspected
+        host = self.lab.host
+        is_same = kept and digest_again(host.sysfs, host.files, kept[0].reads) == kept[0].digest
+        record = Record()
+        now = inspections(self.lab.inspect(record))
+        if kept and is_same:
+            self.counts.add("kept inspections compared")
+            assert now == kept[1]
+        elif kept:
+            self.counts.add("kept inspections that do not count any more")
+        self.inspected = (record, now) if record.is_complete else None
 
     def outcome(
         self,
@@ -342,3 +359,4 @@ def test_the_promises_hold_on_any_board_after_any_steps(
     )
     assert counts["steps"] >= steps
     assert counts["kept answers compared"]
+    assert counts["kept inspections compared"]
