@@ -63,9 +63,9 @@ class Record:
         So are the files that modprobe answers ASKED_OF_MODPROBE from. Any other use of the other
         gateways ends the record: what they read is not recorded.
         """
-        files = cast("Files", _Recorded(host.files, "files", self))
+        files = cast(Files, _Recorded(host.files, "files", self))
         return host._replace(
-            sysfs=cast("Sysfs", _Recorded(host.sysfs, "sysfs", self)),
+            sysfs=cast(Sysfs, _Recorded(host.sysfs, "sysfs", self)),
             kmod=cast("Kmod", _RecordedKmod(host.kmod, files, self)),
             files=files,
             log=self.unrecorded(host.log),
