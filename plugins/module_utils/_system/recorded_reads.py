@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .kmod import Kmod
 
 # What modprobe is asked that its files answer.
-ASKED_OF_MODPROBE = frozenset({"aliases", "resolve", "resolve_at_once"})
+ASKED_OF_MODPROBE = frozenset({"aliases", "command_instead", "resolve", "resolve_at_once"})
 # Methods that only read. Any other ends a record.
 READS: Mapping[str, frozenset[str]] = {
     "sysfs": frozenset(
