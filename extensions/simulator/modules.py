@@ -145,7 +145,7 @@ class Modules:
             return "".join(f"{module}\n" for module in modules)
         if asked.show_depends:
             return "".join(
-                f"{self._step(needed)} {' '.join(configuration.words(needed))}".rstrip() + "\n"
+                f"{self._step(needed, configuration)} {' '.join(configuration.words(needed))}\n"
                 for module in modules
                 for needed in self._with_needs(module)
             )
@@ -265,9 +265,13 @@ class Modules:
     def _drivers_of(self, name: str) -> list[Driver]:
         return self._drivers_by_module.get(name, [])
 
-    def _step(self, name: str) -> str:
+    def _step(self, name: str, configuration: _Configuration) -> str:
+        """Return what modprobe does for a module; no command is run for one with softdeps."""
         if self._modules[name].built_in:
             return f"builtin {name}"
+        command = configuration.command(name)
+        if command and not any(follower in self._modules for follower in self._modules[name].then):
+            return f"install {command}"
         return f"insmod /lib/modules/{os.uname().release}/kernel/{name}.ko"
 
     def _show(self, module: Module, values: Mapping[str, str]) -> None:
@@ -331,6 +335,7 @@ class _Configuration:
     blacklist: set[str] = field(default_factory=set)
     aliases: dict[str, list[str]] = field(default_factory=dict)
     options: dict[str, list[str]] = field(default_factory=dict)
+    commands: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def parse(cls, text: str) -> _Configuration:
@@ -343,7 +348,14 @@ class _Configuration:
                 configuration.aliases.setdefault(_underscored(words[2]), []).append(words[1])
             elif words[:1] == ["options"] and len(words) > 2:
                 configuration.options.setdefault(_underscored(words[1]), []).extend(words[2:])
+            elif words[:1] == ["install"] and len(words) > 2:
+                configuration.commands.append((_underscored(words[1]), " ".join(words[2:])))
         return configuration
+
+    def command(self, module: str) -> str:
+        """Return the command to run instead of inserting a module; empty if there is none."""
+        matching = [run for name, run in self.commands if fnmatch.fnmatchcase(module, name)]
+        return matching[0] if matching else ""
 
     def words(self, module: str) -> list[str]:
         """Return the options of a module, as 'name=value' each."""

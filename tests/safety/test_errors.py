@@ -509,8 +509,10 @@ ALONE = {
     "Use a kernel with CONFIG_VFIO_IOMMU_TYPE1",
     # In test_devices.py of the unit tests, because it requires ACPI.
     "the devices with that acpi_hid have acpi_uid",
-    # In tests/unit/_boot/test_initramfs.py: the guest has neither.
+    # In tests/unit/_boot/test_initramfs.py: the guest has none of them.
     "This host is managed by ostree",
+    "This host boots an image",
+    "This host has a read-only root that transactional-update changes",
     "This host builds its initramfs with",
     # In tests/unit/_boot/test_dracut_conf.py: the guest builds its images with initramfs-tools.
     "so dracut omits all drivers after it",

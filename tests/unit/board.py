@@ -51,7 +51,7 @@ class Board:
         self.files_root = root / "host"
         dev = self.files_root / "dev"
         self.kernel = BoardKernel(dev, groups_at_boot=groups_at_boot)
-        self.kmod = BoardKmod(self.kernel)
+        self.kmod = BoardKmod(self.kernel, self.files_root / "etc")
         self.networks = Networks({}, set())
         self.kmsg = root / "kmsg"
         self.proc = root / "proc"

@@ -519,11 +519,12 @@ def _remove(path: Path) -> None:
 class BoardKmod(SimulatedKmod):
     """modprobe and modinfo of the machine.
 
-    ``options`` are those of modprobe.d, ``failing`` the calls that fail once.
+    ``options`` are those of modprobe.d, ``failing`` the calls that fail once, and ``etc`` has the
+    directory modprobe.d, of which commands count.
     """
 
-    def __init__(self, kernel: BoardKernel) -> None:
-        super().__init__(kernel.machine, Path(os.devnull))
+    def __init__(self, kernel: BoardKernel, etc: Path = Path(os.devnull)) -> None:
+        super().__init__(kernel.machine, etc)
         self._kernel = kernel
         self.modules = _Modules(kernel.machine)
         self.failing: list[str] = []
@@ -541,11 +542,14 @@ class BoardKmod(SimulatedKmod):
     @property
     def configuration(self) -> str:
         """Return the output of 'modprobe --showconfig'."""
-        return "".join(
+        options = [
             f"options {module} {name}={value}\n"
             for module, values in self.options.items()
             for name, value in values.items()
-        )
+        ]
+        files = sorted((self._etc / "modprobe.d").glob("*.conf"))
+        lines = [line for file in files if os.path.isfile(file) for line in _lines(file)]
+        return "".join([*options, *(line for line in lines if line.startswith("install "))])
 
     def forget_answers(self) -> None:
         """Drop cached answers, as in a new process."""
@@ -594,6 +598,10 @@ class BoardKmod(SimulatedKmod):
             lambda: answer.append(modules.modprobe(arguments, self.configuration))
         )
         return answer[0]
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(errors="surrogateescape").splitlines(keepends=True)
 
 
 class _Modules(MutableMapping[str, BoardModule]):

@@ -16,6 +16,7 @@ from .._boot import modprobe_d
 from .._boot.last_applied import MODPROBE
 from .._discovery.isolation import Isolation
 from .._discovery.kernel_version import Version, running_version
+from .._discovery.pci_iommus import PciIommus
 from .._discovery.vfio import is_in_noiommu_group, is_resettable
 from .._model.buses import BUSES, Deprecation
 from .._model.device import Identity
@@ -118,10 +119,12 @@ def _for_vfio(host: Host, plan: Plan) -> list[Identity]:
     else:
         claims = plan.desired.claimed.by_list
         devices = [claim.device for claim in claims if claim.policy.kind == VFIO]
+    pci_iommus = PciIommus(host.sysfs)
     return [
         device
         for device in devices
-        if not is_in_noiommu_group(host.sysfs, device) and not why_no_group(host.sysfs, device)
+        if not is_in_noiommu_group(host.sysfs, device)
+        and not why_no_group(host.sysfs, device, pci_iommus)
     ]
 
 

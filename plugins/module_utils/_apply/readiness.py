@@ -20,7 +20,7 @@ from .._discovery.builtin_drivers import (
 )
 from .._discovery.devices import container_of, parent_on_bus, sysfs_dir
 from .._discovery.driver_names import NO_MODULES, misnamed, not_registered
-from .._discovery.pci_iommus import lacks_iommu
+from .._discovery.pci_iommus import PciIommus
 from .._discovery.vfio import (
     NO_GROUP,
     NO_RESET,
@@ -107,10 +107,12 @@ def unreadiness(
     wanted: VfioSettings,
     *,
     is_whole: bool = True,
+    pci_iommus: PciIommus | None = None,
 ) -> list[Problem]:
     """Return why drivers cannot be unbound or bound, modules loaded or VFIO used.
 
-    Unless the list ``is_whole``, an entry that cannot be resolved may mean more devices.
+    Unless the list ``is_whole``, an entry that cannot be resolved may mean more devices. Who asks
+    more than once passes ``pci_iommus``.
     """
     working = [plan for plan in plans if plan.steps]
     problems = _bridges(sysfs, plans)
@@ -120,7 +122,9 @@ def unreadiness(
     problems += _reload(sysfs, steps, plans) if is_whole else []
     problems += map(Problem, _without_noiommu(sysfs, kmod, steps, wanted))
     problems += map(Problem, _without_container_module(sysfs, kmod, steps))
-    problems += _unready(sysfs, kmod, _bound_anew(plans, steps), wanted)
+    problems += _unready(
+        sysfs, kmod, _bound_anew(plans, steps), wanted, pci_iommus or PciIommus(sysfs)
+    )
     return problems + _unsafe(sysfs, plans, wanted)
 
 
@@ -335,13 +339,20 @@ def _bound_anew(plans: Sequence[DevicePlan], steps: Sequence[HostStep]) -> list[
 
 
 def _unready(
-    sysfs: Sysfs, kmod: Kmod, given: Sequence[Identity], wanted: VfioSettings
+    sysfs: Sysfs,
+    kmod: Kmod,
+    given: Sequence[Identity],
+    wanted: VfioSettings,
+    pci_iommus: PciIommus,
 ) -> list[Problem]:
     """Return why VFIO will refuse devices."""
     problems = _without_firmware_id(given)
     problems += _no_units(sysfs, given)
     without_group = {
-        device: reason for device in given for reason in [why_no_group(sysfs, device)] if reason
+        device: reason
+        for device in given
+        for reason in [why_no_group(sysfs, device, pci_iommus)]
+        if reason
     }
     if without_group and not will_have_noiommu(sysfs, kmod, wanted):
         problems += [
@@ -389,7 +400,7 @@ def _no_units(sysfs: Sysfs, given: Sequence[Identity]) -> list[Problem]:
     return problems
 
 
-def why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
+def why_no_group(sysfs: Sysfs, device: Identity, pci_iommus: PciIommus) -> str | None:
     """Why the device surely has no IOMMU group, as a clause; before Linux 7 one with an IOMMU has
     its group from its first probe on.
     """
@@ -398,7 +409,7 @@ def why_no_group(sysfs: Sysfs, device: Identity) -> str | None:
         return None
     if device.pci_address:
         # A virtual function that a run is to create is not there.
-        has_none = sysfs.exists(path) and lacks_iommu(sysfs, device)
+        has_none = sysfs.exists(path) and pci_iommus.is_missing_for(device)
         return "no IOMMU is active in front of its host bridge" if has_none else None
     if device.dt_path:
         has_iommu = sysfs.exists(path + "/of_node/iommus")
@@ -461,10 +472,11 @@ def unready_at_boot(
             if has_no_reset(kmod, device)
         ]
     if wanted.unsafe_noiommu is None and not is_set_at_boot(sysfs, foreign, _NOIOMMU_MODE):
+        pci_iommus = PciIommus(sysfs)
         problems += [
             Problem(_NO_IOMMU_AT_BOOT % (device.label, _NOIOMMU_MODE), device)
             for device in for_vfio
-            if is_in_noiommu_group(sysfs, device) or why_no_group(sysfs, device)
+            if is_in_noiommu_group(sysfs, device) or why_no_group(sysfs, device, pci_iommus)
         ]
     return problems
 

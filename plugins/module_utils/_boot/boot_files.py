@@ -42,8 +42,10 @@ from . import (
     last_applied,
     modprobe_d,
 )
+from .installed_kernels import InstalledKernels
 from .last_applied import BootPlan, LastApplied
 from .matched_devices import matched_devices
+from .module_loading import ModuleLoading
 
 _NO_CONTAINERS = (
     "%s, so vfio_iommu_type1 is not loaded at boot, and user space cannot open devices through a "
@@ -140,7 +142,8 @@ def plan_boot_files(
     rule_conflicts, rule_warnings = _judge_rules(host, claims, request)
     conflicts += rule_conflicts
     known = _foreign_lines(host, request)
-    conflicts += map(Problem, _module_conflicts(host, boot_plan, known))
+    loading = ModuleLoading(host.kmod, known, InstalledKernels(host.files))
+    conflicts += map(Problem, _module_conflicts(host, boot_plan, loading))
     conflicts += [] if request.runtime else _misnamed(host, claims)
     of_images = initramfs.ForeignProblems()
     if request.initramfs != NEVER and request.entries:
@@ -171,8 +174,8 @@ def plan_boot_files(
             *in_sync.unsafe_directories(host.files, written).values(),
             *rule_warnings,
             *of_images.warnings,
-            *_without_containers(host, claims, boot_plan, known),
-            *(_commands_instead(known, _loadable(host, boot_plan)) if known else ()),
+            *_without_containers(host, claims, boot_plan, loading),
+            *(_commands_instead(loading, _loadable(host, boot_plan)) if known else ()),
             *(_built_in(host, boot_plan, known) if request.runtime else ()),
         ],
     )
@@ -310,12 +313,14 @@ def _without_containers(
     host: Host,
     claims: Sequence[Claim],
     boot_plan: BootPlan,
-    known: Sequence[modprobe_d.Line],
+    loading: ModuleLoading,
 ) -> list[str]:
     """Return foreign configuration by which VFIO's containers have no module for an IOMMU."""
-    lines = modprobe_d.blocking_containers(known, is_vfio_built_in=is_built_in(host.sysfs, "vfio"))
+    lines = modprobe_d.blocking_containers(
+        loading.followed([CONTAINER_MODULE]), is_vfio_built_in=is_built_in(host.sysfs, "vfio")
+    )
     sentences = [_NO_CONTAINERS % line.label for line in lines]
-    sentences += _commands_instead(known, [CONTAINER_MODULE])
+    sentences += _commands_instead(loading, [CONTAINER_MODULE])
     if not sentences or is_built_in(host.sysfs, CONTAINER_MODULE):
         return []
     accepts_noiommu = boot_plan.options.settings.unsafe_noiommu
@@ -344,23 +349,19 @@ def _built_in(host: Host, boot_plan: BootPlan, known: Sequence[modprobe_d.Line])
     return sentences
 
 
-def _module_conflicts(
-    host: Host, boot_plan: BootPlan, known: Sequence[modprobe_d.Line]
-) -> list[str]:
+def _module_conflicts(host: Host, boot_plan: BootPlan, loading: ModuleLoading) -> list[str]:
     """Return foreign configuration that blocks the modules of the list at the next boot."""
     if not boot_plan.entries:
         return []
     parameters = kmod_conf.parameters(boot_plan.options.settings)
     wanted = modprobe_d.Requirements(_loadable(host, boot_plan), parameters)
-    return modprobe_d.find_conflicts(known, wanted)
+    needed = loading.needed(wanted.modules)
+    return modprobe_d.find_conflicts(loading.followed(needed), wanted, needed)
 
 
-def _commands_instead(known: Sequence[modprobe_d.Line], modules: Sequence[str]) -> list[str]:
+def _commands_instead(loading: ModuleLoading, modules: Sequence[str]) -> list[str]:
     """Return foreign commands that are run instead of loading these modules; a sentence each."""
-    return [
-        _MAY_LOAD % (line.label, line.module)
-        for line in modprobe_d.running_commands(known, modules)
-    ]
+    return [_MAY_LOAD % (line.label, line.module) for line in loading.running_commands(modules)]
 
 
 def _loadable(host: Host, boot_plan: BootPlan) -> list[str]:

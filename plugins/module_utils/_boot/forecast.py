@@ -23,7 +23,8 @@ from .._system.kmod import canonical_name
 from .foreign_udev import Rule
 from .installed_kernels import InstalledKernels
 from .last_applied import LastApplied
-from .modprobe_d import Line, blocking, running_commands, with_needs
+from .modprobe_d import Line, with_needs
+from .module_loading import ModuleLoading
 from .modules_load_d import ModuleLoadForecast
 from .modules_load_d import forecast as forecast_module
 
@@ -149,6 +150,7 @@ class BootForecast:
         self._drivers = drivers
         self._previous = previous
         self._lines = lines
+        self._loading = ModuleLoading(host.kmod, lines, kernels)
 
     def of(
         self, device: Identity, state: State, match: Match | None, sources: OverrideSources
@@ -239,7 +241,7 @@ class BootForecast:
             modules |= with_needs(self._needed(device, sources.desired))
             if is_vfio_driver(sources.desired.driver, device.bus):
                 modules.add(CONTAINER_MODULE)
-        return [line for line in self._lines if line.module in modules]
+        return [line for line in self._lines if any(map(line.is_about, modules))]
 
     def _claimants(self, device: Identity) -> list[str]:
         return self._host.kmod.claimants(modalias(self._host.sysfs, device))
@@ -262,7 +264,7 @@ class BootForecast:
         if not (sources.desired and sources.entry):
             return None
         policy = "policy %s of the last-applied configuration" % sources.entry.policy.label
-        for line in blocking(self._lines, self._needed(device, sources.desired)):
+        for line in self._loading.blocking(self._needed(device, sources.desired)):
             reason = "%s, so %s, which %s requires, is not loaded" % (
                 line.label,
                 line.module,
@@ -274,7 +276,7 @@ class BootForecast:
             if why:
                 reason = "%s, so %s, which %s requires, is not loaded" % (why, module, policy)
                 return BootState(sources.desired._replace(driver=None), reason)
-        for line in running_commands(self._lines, self._needed(device, sources.desired)):
+        for line in self._loading.running_commands(self._needed(device, sources.desired)):
             reason = "%s, so whether %s, which %s requires, is loaded depends on that command"
             reason %= (line.label, line.module, policy)
             return BootState(sources.desired, reason, is_known=False)
@@ -294,10 +296,10 @@ class BootForecast:
         if override not in self._drivers.names(bus):
             return BootState(nothing, "%s, and there is no driver %s" % (reason, override))
         module = self._drivers.module(bus, override)
-        for line in blocking(self._lines, [module] if module else []):
+        for line in self._loading.blocking([module] if module else []):
             away = "%s, but %s, so %s is not loaded" % (reason, line.label, line.module)
             return BootState(nothing, away)
-        for line in running_commands(self._lines, [module] if module else []):
+        for line in self._loading.running_commands([module] if module else []):
             open_reason = "%s, but %s, so whether %s is loaded depends on that command"
             open_reason %= (reason, line.label, line.module)
             return BootState(Binding(override, override), open_reason, is_known=False)
@@ -375,7 +377,8 @@ class BootForecast:
 
     def _forecast_module(self, module: str, *, is_claiming: bool) -> ModuleLoadForecast:
         holders = self._host.sysfs.names("module/%s/holders" % module)
-        return forecast_module(module, self._lines, holders, is_claiming=is_claiming)
+        lines = self._loading.of_module(module)
+        return forecast_module(module, lines, holders, is_claiming=is_claiming)
 
 
 def after_rules(

@@ -9,19 +9,21 @@ docs/boot.md explains why these modules are needed.
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import os
 import re
 from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
-from .._system.files import Files
+from .._system.files import KERNEL_COMMAND_LINE, Files
 from .._system.kmod import canonical_name
 
 # vfio has it as a softdep, which counts when vfio is loaded and never again.
 _WITH_VFIO = "vfio_iommu_type1"
 _MODULES = "/lib/modules/"
 _DEPENDENCIES = "/modules.dep"
+_MOUNTS = "/proc/self/mounts"
 
 UNIFIED = ".efi"
 _UNIFIED = ("/boot/EFI/Linux", "/boot/efi/EFI/Linux", "/efi/EFI/Linux")
@@ -231,30 +233,79 @@ class Dracut(InitramfsTool):
         return _arguments(content, "add_drivers+=")
 
 
+class ImageMount(NamedTuple):
+    """What an initramfs mounts on ``mount_point`` by a kernel ``parameter`` that names an image.
+
+    ``sources`` are the patterns of fnmatch for what is mounted.
+    """
+
+    parameter: str
+    mount_point: str
+    sources: Sequence[str]
+
+
+class _Mounted(NamedTuple):
+    source: str
+    options: Sequence[str]
+
+
 class ForeignTool(NamedTuple):
     """What builds the initramfs of a host in a way in which this collection does not.
 
-    A host has it if one of ``signs`` exists. ``remedy`` is how to add %(files)s and %(modules)s
-    manually, as sentences.
+    A host has it if one of ``signs`` exists, and its root is read-only if that is required, or if
+    it has one of ``mounts``. ``remedy`` is how to add %(files)s and %(modules)s manually, as
+    sentences.
     """
 
     label: str
     signs: Sequence[str]
     remedy: str
+    mounts: Sequence[ImageMount] = ()
+    requires_read_only_root: bool = False
 
 
 # Its images come with its deployments, whatever tool is installed: ostree_is_booted in ostree's
-# src/libostree, and bootc, which deploys by ostree. The options of rpm-ostree are those of its
+# src/libostree, and bootc where it deploys by ostree. The options of rpm-ostree are those of its
 # man/rpm-ostree.xml.
-OSTREE = ForeignTool(
+_OSTREE = ForeignTool(
     "This host is managed by ostree (rpm-ostree, bootc), whose initramfs comes with its deployment",
     ("/run/ostree-booted",),
     "With bootc, add them to the image and run dracut when it is built; with rpm-ostree, run "
     "'rpm-ostree initramfs-etc%(tracked)s' and 'rpm-ostree initramfs --enable "
     '--arg=--add-drivers --arg="%(modules)s"\', and reboot',
 )
+# composefs_booted in bootc's crates/lib/src/bootc_composefs/status.rs; composefs-rs has the second
+# parameter as well, in crates/composefs-boot/src/cmdline.rs.
+_COMPOSEFS = ("composefs:*", "transient:composefs=*")
+# systemd-veritysetup-generator(8); Flatcar has the second parameter for /usr.
+_VERITY_ROOT, _VERITY_USR = ("/dev/mapper/root",), ("/dev/mapper/usr",)
+_IMAGE = ForeignTool(
+    "This host boots an image (composefs, as of bootc, or dm-verity), and its initramfs comes with "
+    "that image",
+    (),
+    "Add them to the image, with 'install_items+=\" %(files)s \"' and 'add_drivers+=\" %(modules)s "
+    "\"' in /usr/lib/dracut/dracut.conf.d/armfleet-vfio.conf if dracut builds its initramfs",
+    (
+        ImageMount("composefs", "/", _COMPOSEFS),
+        ImageMount("composefs.digest", "/", _COMPOSEFS),
+        ImageMount("roothash", "/", _VERITY_ROOT),
+        ImageMount("usrhash", "/usr", _VERITY_USR),
+        ImageMount("verity.usrhash", "/usr", _VERITY_USR),
+    ),
+)
+# Changes of /usr and of images are made in a new snapshot, with the configuration in /etc.
+_TRANSACTIONAL = ForeignTool(
+    "This host has a read-only root that transactional-update changes, so dracut cannot rebuild "
+    "its initramfs",
+    ("/usr/sbin/transactional-update",),
+    "Write 'install_items+=\" %(files)s \"' and 'add_drivers+=\" %(modules)s \"' to "
+    "/etc/dracut.conf.d/vfio.conf, run 'transactional-update initrd', and reboot",
+    requires_read_only_root=True,
+)
+# Whatever tools they have, these do not build what boots.
+_IMAGE_BASED = (_OSTREE, _IMAGE, _TRANSACTIONAL)
 FOREIGN_TOOLS = (
-    OSTREE,
+    *_IMAGE_BASED,
     ForeignTool(
         "This host builds its initramfs with mkinitcpio, which this collection does not run",
         ("/usr/bin/mkinitcpio", "/usr/sbin/mkinitcpio"),
@@ -280,13 +331,47 @@ PATHS = tuple(tool.path for tool in TOOLS)
 
 def detect(files: Files) -> InitramfsTool | None:
     """Return the tool that builds the initramfs of this host, or None if there is none."""
-    if _has(files, OSTREE):
+    if any(_has(files, tool) for tool in _IMAGE_BASED):
         return None
     return next((tool for tool in (kind(files) for kind in TOOLS) if tool.is_installed), None)
 
 
 def _has(files: Files, tool: ForeignTool) -> bool:
-    return any(files.version(path) for path in tool.signs)
+    if any(files.version(path) for path in tool.signs):
+        return not tool.requires_read_only_root or _is_root_read_only(files)
+    return bool(tool.mounts) and _mounts_image(files, tool.mounts)
+
+
+def _is_root_read_only(files: Files) -> bool:
+    root = _mounted(files).get("/")
+    return root is not None and "ro" in root.options
+
+
+def _mounts_image(files: Files, mounts: Sequence[ImageMount]) -> bool:
+    """Return whether the system that runs has one of ``mounts``.
+
+    A container has the kernel command line of its host, but mounts of its own.
+    """
+    parameters = _text.words(files.read_start(KERNEL_COMMAND_LINE) or "")
+    keys = {parameter.partition("=")[0] for parameter in parameters}
+    named = [mount for mount in mounts if mount.parameter in keys]
+    mounted = _mounted(files) if named else {}
+    return any(
+        fnmatch.fnmatchcase(mounted[mount.mount_point].source, pattern)
+        for mount in named
+        if mount.mount_point in mounted
+        for pattern in mount.sources
+    )
+
+
+def _mounted(files: Files) -> dict[str, _Mounted]:
+    """Return what is mounted by the mount points; of several on one, the last one is visible."""
+    lines = map(_text.words, _text.lines(files.read_start(_MOUNTS) or ""))
+    return {
+        _text.unescaped(words[1]): _Mounted(_text.unescaped(words[0]), words[3].split(","))
+        for words in lines
+        if len(words) > 3
+    }
 
 
 def foreign_tool(files: Files, contents: ImageContents) -> str | None:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Sequence
 
 from .. import _text
 from .._system.files import Files
+from .._system.kmod import canonical_name
 
 _MODULES = "/lib/modules/"
 _DEPENDENCIES, _BUILT_IN = "modules.dep", "modules.builtin"
@@ -62,15 +63,27 @@ class InstalledKernels:
 
     def _why_missing(self, release: str, module: str) -> str | None:
         """Return the module, if it is not known, or else the path of a file that is not there."""
-        dependencies, built_in = self._text(release)
-        name = re.sub("[-_]", "[-_]", re.escape(module).replace("\\-", "-"))
-        if re.search(r"^\S*/%s\.ko$" % name, built_in, re.MULTILINE):
+        built_in = self._text(release)[1]
+        if re.search(r"^\S*/%s\.ko$" % _pattern(module), built_in, re.MULTILINE):
             return None
-        entry = re.search(r"^(\S*/%s\.ko[.\w]*):(.*)$" % name, dependencies, re.MULTILINE)
-        if entry is None:
+        entry = self._paths(release, module)
+        if not entry:
             return module
-        paths = [_MODULES + release + "/" + path for path in _text.words(" ".join(entry.groups()))]
+        paths = [_MODULES + release + "/" + path for path in entry]
         return next((path for path in paths if self._files.changed_at(path) is None), None)
+
+    def dependencies(self, module: str) -> set[str]:
+        """Return the modules of the running kernel that ``module`` depends on, in the kernel's
+        spelling; none if the module is not known.
+        """
+        _own, *paths = self._paths(os.uname().release, module) or [""]
+        return {canonical_name(path.rpartition("/")[2].partition(".ko")[0]) for path in paths}
+
+    def _paths(self, release: str, module: str) -> list[str]:
+        """Return the paths of a module and of its dependencies in modules.dep; none without it."""
+        line = r"^(\S*/)?%s\.ko[.\w]*:.*$" % _pattern(module)
+        entry = re.search(line, self._text(release)[0], re.MULTILINE)
+        return _text.words(entry[0].replace(":", " ", 1)) if entry else []
 
     def _text(self, release: str) -> tuple[str, str]:
         if release not in self._texts:
@@ -89,3 +102,8 @@ class InstalledKernels:
         # depmod writes its own files again and again; this one comes with the kernel alone.
         placed = self._files.placed_at(_MODULES + release + "/" + _BUILT_IN)
         return moment is not None and placed is not None and placed > moment
+
+
+def _pattern(module: str) -> str:
+    """Return the expression for the name of a module in either spelling."""
+    return re.sub("[-_]", "[-_]", re.escape(module).replace("\\-", "-"))

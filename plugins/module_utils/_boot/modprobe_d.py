@@ -5,12 +5,14 @@
 """Foreign configuration of kernel modules: modprobe.d(5), kernel parameters. Reads only.
 
 systemd-modules-load and udev load by libkmod, which asks both; a module's own dependencies are
-loaded whatever is blacklisted, but not against the kernel.
+loaded whatever is blacklisted, but not against the kernel. What commands do is in
+module_loading.py.
 """
 
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .. import _text
@@ -46,6 +48,11 @@ _PARAMETER = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 _NO_LOADING = frozenset(("true", "false", ":", "exit", "echo", "logger"))
 # What starts another command in a line of sh, which modprobe has run it.
 _MORE_COMMANDS = re.compile("[;&|`]|\\$\\(")
+_SEPARATORS = re.compile(r"(&&|\|\||[;&|])")
+_CONDITIONAL = ("&&", "||")
+_IGNORES_INSTALL = re.compile("--ignore-install|-[A-Za-z]*i[A-Za-z]*")
+# command_do in libkmod/libkmod-module.c.
+_OWN_NAME = ("$MODPROBE_MODULE", "${MODPROBE_MODULE}", '"$MODPROBE_MODULE"')
 _OF_COMMAND_LINE = {"modprobe.blacklist": BLACKLIST, "module_blacklist": KERNEL_BLACKLIST}
 
 
@@ -59,7 +66,8 @@ class Requirements(NamedTuple):
 class Line(NamedTuple):
     """A line about one module: its location, its text and what it comes to.
 
-    ``module`` is spelt as the kernel does it, or the pattern of an alias; ``rest`` follows it.
+    ``module`` is spelt as the kernel does it, or the pattern of an alias or of modules that a
+    command is for; ``rest`` follows it.
     """
 
     location: str
@@ -93,9 +101,34 @@ class Line(NamedTuple):
         """
         return self.command == INSTALL and not self._loads_it and not self._loads_nothing
 
+    def is_about(self, module: str) -> bool:
+        """Return whether it is about a module; that of a command is a pattern, as is an alias.
+
+        kmod_module_get_install_commands in libkmod/libkmod-module.c.
+        """
+        if self.command != INSTALL:
+            return self.module == module
+        # fnmatch(3) takes both characters for "none of".
+        return fnmatchcase(module, self.module.replace("[^", "[!"))
+
     @property
     def _loads_it(self) -> bool:
-        return not {"-i", "--ignore-install"}.isdisjoint(self.rest)
+        """Whether one of its commands is modprobe itself, for the module, on no condition."""
+        separator = ""
+        for part in _SEPARATORS.split(" ".join(self.rest)):
+            if _SEPARATORS.fullmatch(part):
+                separator = part
+            elif separator not in _CONDITIONAL and self._is_modprobe(_WORD.findall(part)):
+                return True
+        return False
+
+    def _is_modprobe(self, words: Sequence[str]) -> bool:
+        program, *arguments = [*words[words[:1] == ["exec"] :], ""]
+        return (
+            program.rpartition("/")[2] == "modprobe"
+            and any(map(_IGNORES_INSTALL.fullmatch, arguments))
+            and any(word in _OWN_NAME or self.is_about(canonical_name(word)) for word in arguments)
+        )
 
     @property
     def _loads_nothing(self) -> bool:
@@ -214,10 +247,15 @@ def _value(word: str) -> str:
     return value if equals else "1"
 
 
-def blocking(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
-    """Return the lines by which ``modules``, or what they need, are not loaded at boot."""
+def blocking(
+    known: Sequence[Line], modules: Iterable[str], needed: Iterable[str] | None = None
+) -> list[Line]:
+    """Return the lines by which ``modules``, or what they need, are not loaded at boot.
+
+    ``needed`` are both; by default what VFIO's modules need.
+    """
     named = {canonical_name(module) for module in modules}
-    needed = with_needs(named)
+    needed = with_needs(named) if needed is None else needed
     return [
         line
         for line in known
@@ -226,9 +264,11 @@ def blocking(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
     ]
 
 
-def running_commands(known: Sequence[Line], modules: Sequence[str]) -> list[Line]:
+def running_commands(
+    known: Sequence[Line], modules: Iterable[str], needed: Iterable[str] | None = None
+) -> list[Line]:
     """Return the lines by which it depends on a command whether ``modules`` are loaded at boot."""
-    needed = with_needs(modules)
+    needed = with_needs(modules) if needed is None else needed
     return [line for line in known if line.module in needed and line.runs_command]
 
 
@@ -262,12 +302,17 @@ def value_at_boot(known: Sequence[Line], parameter: str) -> str | None:
     return _value(words[-1]) if words else None
 
 
-def find_conflicts(known: Sequence[Line], required: Requirements) -> list[str]:
-    """Return a sentence for each line that conflicts with what is ``required``."""
+def find_conflicts(
+    known: Sequence[Line], required: Requirements, needed: Iterable[str] | None = None
+) -> list[str]:
+    """Return a sentence for each line that conflicts with what is ``required``.
+
+    ``needed`` are its modules and all that they need; by default what VFIO's modules need.
+    """
     sentences = [
         "%s, so %s, which this list requires, is not loaded at boot. Remove that line or "
         "parameter, or set `persistent: false`" % (line.label, line.module)
-        for line in blocking(known, required.modules)
+        for line in blocking(known, required.modules, needed)
     ]
     return sentences + [
         "%s sets %s, but this list sets it to %d at each boot. Remove that setting, or omit `%s`"

@@ -10,6 +10,8 @@ called by the first probe. It goes by the host bridge, so other functions behind
 
 from __future__ import annotations
 
+import functools
+
 from .._model.buses import PCI
 from .._model.device import Identity
 from .._system.sysfs import Sysfs
@@ -18,16 +20,32 @@ from .devices import sysfs_dir
 _DEVICES = "bus/%s/devices" % PCI
 
 
-def lacks_iommu(sysfs: Sysfs, function: Identity) -> bool:
-    """Return whether a function without an IOMMU group surely gets none."""
-    if not sysfs.names("class/iommu"):
-        return True
-    bridge = _host_bridge(sysfs, sysfs_dir(function))
-    return any(
-        sysfs.exists(path + "/driver") and not sysfs.exists(path + "/iommu_group")
-        for path in ("%s/%s" % (_DEVICES, name) for name in sysfs.names(_DEVICES))
-        if _host_bridge(sysfs, path) == bridge
-    )
+class PciIommus:
+    """What the functions of a host show; all are read once, when the first question comes."""
+
+    def __init__(self, sysfs: Sysfs) -> None:
+        self._sysfs = sysfs
+
+    def is_missing_for(self, function: Identity) -> bool:
+        """Return whether a function without an IOMMU group surely gets none."""
+        if not self._has_any:
+            return True
+        return _host_bridge(self._sysfs, sysfs_dir(function)) in self._bridges_without
+
+    @functools.cached_property
+    def _has_any(self) -> bool:
+        return bool(self._sysfs.names("class/iommu"))
+
+    @functools.cached_property
+    def _bridges_without(self) -> set[str]:
+        """The host bridges behind which a function was probed and has no group."""
+        paths = ["%s/%s" % (_DEVICES, name) for name in self._sysfs.names(_DEVICES)]
+        return {
+            _host_bridge(self._sysfs, path)
+            for path in paths
+            if self._sysfs.exists(path + "/driver")
+            and not self._sysfs.exists(path + "/iommu_group")
+        }
 
 
 def _host_bridge(sysfs: Sysfs, path: str) -> str:

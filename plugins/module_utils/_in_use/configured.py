@@ -13,7 +13,9 @@ from typing import Iterator, NamedTuple, Sequence
 from .. import _text
 from .._errors import PolicyError
 from .._system.files import KERNEL_COMMAND_LINE, Files
+from .._system.kmod import CONFIGURATION
 from .._system.sysfs import Sysfs
+from .configured_flash import ConfiguredFlash, ConfiguredSource
 from .network_files import Interface, NetworkFiles
 
 FSTAB, CRYPTTAB = "/etc/fstab", "/etc/crypttab"
@@ -31,11 +33,16 @@ _TAGS = {
 # Parameters of the kernel's command line whose values are block devices, and those of encrypted
 # ones, which have UUIDs: kernel-parameters.txt, systemd-cryptsetup-generator(8).
 _BLOCKS = ("root", "resume", "mount.usr")
+# Attaches MTD devices to UBI; as a line of modprobe.d, "options ubi mtd=…".
+_UBI_PARAMETER = "ubi.mtd"
 _ENCRYPTED = tuple(prefix + key for prefix in ("", "rd.") for key in ("luks.uuid", "luks.name"))
 # Further block devices that an option of fstab names.
 _OPTIONS = ("device", "journal_path", "logdev", "rtdev")
 # udev_replace_chars in systemd's src/shared/device-nodes.c leaves all others as they are.
 _ESCAPED = re.compile("[^0-9A-Za-z#+.:=@_\u0080-\U0010ffff-]")
+# devt_from_devnum in block/early-lookup.c, which reads what no other form has.
+_HEXADECIMAL = re.compile("[0-9A-Fa-f]{1,8}\\Z")
+_MAJOR_MINOR = re.compile(r"\d+:\d+\Z")
 _LINKS_AT_MOST = 8
 _MAC_PROPERTIES = ("mac-address", "local-mac-address", "address")
 
@@ -64,6 +71,7 @@ class Configured:
         self._networks = NetworkFiles(files)
         self._listed: list[_Block] | None = None
         self._by_name: dict[str, str] | None = None
+        self._flash: ConfiguredFlash | None = None
         self._consoles: dict[str, str] | None = None
 
     def blocks(self, names: Sequence[str]) -> str | None:
@@ -76,6 +84,16 @@ class Configured:
                     self._by_name.setdefault(name, block.use)
         uses = ["%s is %s" % (name, self._by_name[name]) for name in names if name in self._by_name]
         return ", ".join(uses) or None
+
+    def flash(self, index: str, label: str) -> str | None:
+        """Return what an MTD device, by its number and its name, will be used for, or None."""
+        if self._flash is None:
+            sources = [
+                ConfiguredSource(block.called, self._node_of(block.called), block.use)
+                for block in self._blocks()
+            ]
+            self._flash = ConfiguredFlash(self._sysfs, sources, list(self._attached_to_ubi()))
+        return ", ".join(self._flash.uses_of(index, label)) or None
 
     def interface(self, path: str, name: str) -> str | None:
         """Return the file that configures the interface with this path and name, or None."""
@@ -152,6 +170,12 @@ class Configured:
         except PolicyError:
             return ""
 
+    def _drop_in(self, path: str) -> str:
+        try:
+            return self._files.read_drop_in(path) or ""
+        except PolicyError:
+            return ""
+
     def _blocks(self) -> list[_Block]:
         if self._listed is None:
             self._listed = list(self._read_blocks())
@@ -192,6 +216,20 @@ class Configured:
             if line.startswith(key):
                 yield _Block(_text.stripped(line[len(key) :]), "%s of %s" % (key, path))
 
+    def _attached_to_ubi(self) -> Iterator[tuple[str, str]]:
+        """Yield the values of the parameter of UBI, and where each is given, as a clause."""
+        for path in self._files.drop_in_files(CONFIGURATION, ".conf", ""):
+            for line in _text.lines(self._drop_in(path)):
+                words = _text.words(line)
+                for option in words[2:] if words[:2] == ["options", "ubi"] else ():
+                    key, _equals, value = option.partition("=")
+                    if key == "mtd":
+                        yield value, "attached to UBI by %s" % path
+        for word in _text.words(self._text(KERNEL_COMMAND_LINE)):
+            key, _equals, value = word.partition("=")
+            if key == _UBI_PARAMETER:
+                yield value, "%s= of the kernel command line" % key
+
     def _table(self, path: str) -> Iterator[list[str]]:
         """Yield the first four fields of each line; empty where a line has less."""
         for line in _text.lines(self._text(path)):
@@ -201,6 +239,20 @@ class Configured:
 
     def _name_of(self, called: str) -> str | None:
         """Return the kernel's name of the block device named in a file, or None."""
+        path = self._node_of(called)
+        if _MAJOR_MINOR.match(path):
+            return self._sysfs.link_name("dev/block/" + path)
+        if not path.startswith("/dev/"):
+            return None
+        name = path[len("/dev/") :].replace("/", "!")
+        if self._sysfs.exists("class/block/" + name):
+            return name
+        # Without udev, nodes such as those in /dev/mapper are no links.
+        number = self._files.block_number(path)
+        return self._sysfs.link_name("dev/block/" + number) if number else None
+
+    def _node_of(self, called: str) -> str:
+        """Return the node of a device named in a file, or its major:minor; else the name itself."""
         tag, equals, value = called.partition("=")
         if equals and tag in _TAGS:
             directory = "/dev/disk/by-" + _TAGS[tag]
@@ -215,22 +267,17 @@ class Configured:
                     ),
                     called,
                 )
-        if re.match(r"\d+:\d+\Z", called):
-            return self._sysfs.link_name("dev/block/" + called)
-        return self._name_of_node(called) if called.startswith("/dev/") else None
+        if _HEXADECIMAL.match(called):
+            return _major_minor(int(called, 16))
+        return self._target_of(called) if called.startswith("/dev/") else called
 
-    def _name_of_node(self, path: str) -> str | None:
+    def _target_of(self, path: str) -> str:
         for _link in range(_LINKS_AT_MOST):
             target = self._files.link(path)
             if target is None:
                 break
             path = os.path.normpath(os.path.join(os.path.dirname(path), target))
-        name = path[len("/dev/") :].replace("/", "!")
-        if self._sysfs.exists("class/block/" + name):
-            return name
-        # Without udev, nodes such as those in /dev/mapper are no links.
-        number = self._files.block_number(path)
-        return self._sysfs.link_name("dev/block/" + number) if number else None
+        return path
 
     def _read_consoles(self) -> Iterator[tuple[str, str]]:
         for word in _text.words(self._text(KERNEL_COMMAND_LINE)):
@@ -245,6 +292,11 @@ class Configured:
                         terminal.group(1),
                         "used for logins (%s/%s/%s)" % (_UNITS, directory, name),
                     )
+
+
+def _major_minor(number: int) -> str:
+    """Return the number of a device as new_decode_dev in include/linux/kdev_t.h decodes it."""
+    return "%d:%d" % ((number & 0xFFF00) >> 8, (number & 0xFF) | ((number >> 12) & 0xFFF00))
 
 
 def _encoded(value: str) -> str:

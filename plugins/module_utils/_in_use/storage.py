@@ -14,14 +14,8 @@ from typing import Iterator, Mapping
 from .. import _text
 from .._system.processes import Mounts
 from .._system.sysfs import KernelBlockedError
+from .flash import MTD_BLOCK_MAJOR, FlashName, flash_name
 from .use_kind import ClassCheck, Entry, Sources, UseKind
-
-# MTD_BLOCK_MAJOR, which a file system on an MTD device has for its own: get_tree_mtd in
-# drivers/mtd/mtdsuper.c.
-_MTD_BLOCK_MAJOR = 31
-# What a volume of UBI is mounted by, such as ubi0:root or /dev/ubiblock0_1; with no number it is
-# the first: open_ubi in fs/ubifs/super.c.
-_UBI_VOLUME = re.compile(r"(?:/dev/)?ubi(?:block)?(\d*)[:!_]")
 
 
 class Storage(UseKind):
@@ -46,6 +40,7 @@ class Storage(UseKind):
         return {
             "block": ClassCheck(self._configured_use, judges_below=True),
             "nvme": ClassCheck(self._configured_use, self._behind_controller),
+            "mtd": ClassCheck(self._configured_flash),
         }
 
     def _use_of_disk(self, entry: Entry) -> str | None:
@@ -64,12 +59,19 @@ class Storage(UseKind):
         uses = self.sources.configured.blocks(blocks)
         return "disk %s: %s" % (entry.name, uses) if uses else None
 
+    def _configured_flash(self, entry: Entry) -> str | None:
+        index = _index_of(entry)
+        if index is None:
+            return None
+        uses = self.sources.configured.flash(index, entry.read("name"))
+        return "flash %s: %s" % (entry.name, uses) if uses else None
+
     def _use_of_flash(self, entry: Entry) -> str | None:
         name = entry.name
-        index = name[len("mtd") :]
-        if _text.number(index) is None:
+        index = _index_of(entry)
+        if index is None:
             return None
-        used = self._used_blocks().get("%d:%s" % (_MTD_BLOCK_MAJOR, index))
+        used = self._used_blocks().get("%d:%s" % (MTD_BLOCK_MAJOR, index))
         uses = ["%s %s" % (name, used)] if used else []
         for ubi in self.sysfs.names("class/ubi"):
             # mtd_num in drivers/mtd/ubi/build.c; volumes have none.
@@ -80,12 +82,11 @@ class Storage(UseKind):
         return "flash %s: %s" % (name, ", ".join(uses)) if uses else None
 
     def _mounted_volumes(self, ubi: str) -> list[str]:
-        number = ubi[len("ubi") :]
+        volume = FlashName(ubi=ubi[len("ubi") :])
         return [
             "%s is mounted on %s" % (_text.printable(mount.source), mount.mount_point)
             for mount in self._mounts.mounts
-            for match in [_UBI_VOLUME.match(mount.source)]
-            if match and (match[1] or "0") == number
+            if flash_name(mount.source) == volume
         ]
 
     def _used_volume_blocks(self, ubi: str) -> list[str]:
@@ -199,6 +200,12 @@ class Storage(UseKind):
             if number:
                 used.setdefault(number, sentence)
         return used
+
+
+def _index_of(entry: Entry) -> str | None:
+    """Return the number of an MTD device; None for another device of the class, such as mtd0ro."""
+    index = entry.name[len("mtd") :]
+    return None if _text.number(index) is None else index
 
 
 def _number_of(node: str) -> str | None:

@@ -29,6 +29,7 @@ from .._discovery.acpi_iort import translates
 from .._discovery.devices import aliases, sysfs_dir
 from .._discovery.iommus import Iommus
 from .._discovery.isolation import Isolation
+from .._discovery.pci_iommus import PciIommus
 from .._discovery.vfio import (
     is_in_noiommu_group,
     is_resettable,
@@ -106,6 +107,7 @@ class Candidates:
         self._present = present_settings(host.sysfs)
         self._registered = registered(host.sysfs)
         self._iommus = Iommus(host.sysfs)
+        self._pci_iommus = PciIommus(host.sysfs)
         self._isolation = Isolation(host.sysfs, host.files)
         self._has_noiommu = will_have_noiommu(host.sysfs, host.kmod, VfioSettings())
         self._has_containers = _has_containers(host, self._present)
@@ -153,7 +155,9 @@ class Candidates:
     def _preflight(self, trial: DevicePlan) -> list[Obstacle]:
         host, settings = self._host, self._settings(trial.device)
         steps = host_steps([trial], self._registered, settings, self._present)
-        problems = unreadiness(host.sysfs, host.kmod, [trial], steps, settings)
+        problems = unreadiness(
+            host.sysfs, host.kmod, [trial], steps, settings, pci_iommus=self._pci_iommus
+        )
         # Not explained: a driver's init function is in the list of all symbols of the kernel.
         permanent = find_permanent_drivers(host.sysfs, host.kmod, [trial])
         return [
@@ -249,7 +253,7 @@ class Candidates:
         return (
             self._has_containers
             and not is_in_noiommu_group(self._host.sysfs, device)
-            and not why_no_group(self._host.sysfs, device)
+            and not why_no_group(self._host.sysfs, device, self._pci_iommus)
             and self._isolation.of_group(device) is False
         )
 

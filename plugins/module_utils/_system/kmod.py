@@ -37,6 +37,9 @@ _BLACKLIST = "--use-blacklist"
 # What modinfo prints as the path of a module that is part of the kernel.
 _BUILT_IN = "(builtin)"
 _MODULES = "/lib/modules/"
+# What modprobe --show-depends begins the lines with that name a module: print_action in kmod's
+# tools/modprobe.c.
+_INSERTED = ("insmod", "builtin")
 _FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 # What names are looked up in. depmod replaces all of them whenever modules are installed.
 _INDEXES = ("modules.alias.bin", "modules.builtin.alias.bin", "modules.dep.bin")
@@ -197,6 +200,21 @@ class Kmod:
             names = {words[1] for words in lines if words[:1] == ["builtin"] and len(words) > 1}
             self._built_in.update((module, canonical_name(module) in names) for module in unknown)
 
+    def command_instead(self, module: str) -> str | None:
+        """Return the command that modprobe runs instead of inserting ``module``.
+
+        It is empty if modprobe inserts the module, whatever its configuration has, or if that is
+        built in. None if modprobe does not know the module, or loads another one by that name.
+        """
+        steps = [_text.words(line) for line in _text.lines(self._depends(module))]
+        inserted = [words[1] for words in steps if len(words) > 1 and words[0] in _INSERTED]
+        if canonical_name(module) in map(_module_of, inserted):
+            return ""
+        commands = [words[1:] for words in steps if words[:1] == ["install"]]
+        # The module itself is the last one, but for softdeps that follow it: with these modprobe
+        # runs no command (__kmod_module_fill_softdep in libkmod/libkmod-module.c).
+        return " ".join(commands[-1]) if commands and steps[-1][:1] == ["install"] else None
+
     def parameter(self, module: str, name: str) -> str | None:
         """Return the value that ``module`` would be loaded with, by modprobe's configuration or the
         kernel's command line; None if neither sets it.
@@ -224,7 +242,7 @@ class Kmod:
             if words[:1] == ["insmod"] and len(words) > 1
         ]
         return [
-            canonical_name(os.path.basename(path).partition(".")[0])
+            _module_of(path)
             for path in files
             if not _text.words(self._run(["--field=sig_id", "--", path], program="modinfo")[1])
         ]
@@ -290,7 +308,7 @@ def _aliases_by_module(output: str) -> dict[str, list[str]]:
             name = canonical_name(text.strip())
         elif label == "filename":
             if text.strip() != _BUILT_IN:
-                name = canonical_name(os.path.basename(text).partition(".")[0])
+                name = _module_of(text)
             patterns[name] = []
     return patterns
 
@@ -329,7 +347,12 @@ def _some_module() -> str | None:
             path = os.fsdecode(dependencies.readline()).partition(":")[0]
     except OSError:
         return None
-    return canonical_name(os.path.basename(path).partition(".")[0]) or None
+    return _module_of(path) or None
+
+
+def _module_of(path: str) -> str:
+    """Return the name of the module in a file."""
+    return canonical_name(os.path.basename(path).partition(".")[0])
 
 
 def canonical_name(module: str) -> str:

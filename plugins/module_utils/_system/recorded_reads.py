@@ -29,6 +29,7 @@ ASKED_OF_MODPROBE = frozenset(
         "built_in_at_once",
         "claimants",
         "claimants_at_once",
+        "command_instead",
         "is_available",
         "is_built_in",
         "parameter",

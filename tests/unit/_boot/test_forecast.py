@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from typing import Any
 
 import pytest
@@ -281,6 +282,33 @@ def test_what_another_module_needs_is_loaded_though_blacklisted(board: Board) ->
     assert info(board, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
     put(board, MODPROBE, "install acme /bin/true\n")
     assert info(board, "b000000.crypto")["next_boot"]["driver"] is None
+
+
+def test_a_command_for_what_the_module_depends_on_keeps_it_away_too(board: Board) -> None:
+    home = board.files_root / "lib/modules" / os.uname().release
+    home.mkdir(parents=True)
+    (home / "modules.dep").write_text("acme.ko: acme-core.ko\nacme-core.ko:\n")
+    put(board, MODPROBE, "install acme_c* /bin/false\n")
+    device = info(board, "b000000.crypto")
+    assert device["next_boot"]["driver"] is None
+    assert device["next_boot"]["reason"] == (
+        f"{MODPROBE}:1 has 'install acme_c* /bin/false', so the driver's module acme is not loaded"
+    )
+    put(board, MODPROBE, "install acme-core /root/claim\n")
+    assert not info(board, "b000000.crypto")["next_boot"]["known"]
+    put(board, MODPROBE, "blacklist acme_core\ninstall acme_cor /bin/false\n")
+    assert info(board, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
+
+
+def test_a_command_for_modules_by_a_pattern_is_shown(board: Board) -> None:
+    put(board, MODPROBE, "install ac?e /bin/false\ninstall acme /root/claim\n")
+    device = info(board, "b000000.crypto")
+    assert device["next_boot"]["driver"] is None
+    assert device["next_boot"]["known"]
+    assert [line["location"] for line in device["module_configuration"]] == [
+        f"{MODPROBE}:1",
+        f"{MODPROBE}:2",
+    ]
 
 
 @pytest.fixture

@@ -245,9 +245,126 @@ ADDED = {
 
 
 def sign(board: Board, tool: str) -> None:
-    path = board.files_root / SIGNS[tool][1:]
+    path = board.files_root / SIGNS.get(tool, f"/usr/sbin/{tool}")[1:]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o755)
+
+
+# Of hosts that boot an image: the kernel command line, and what is mounted.
+DIGEST = "d41d8cd9"
+ROOT = "/dev/vda2 / ext4 ro 0 0\n"
+IMAGES = {
+    "composefs of bootc": (f"rw composefs={DIGEST}", f"composefs:{DIGEST} / overlay ro 0 0\n"),
+    "without fs-verity": (f"composefs=?{DIGEST}", f"composefs:{DIGEST} / overlay ro 0 0\n"),
+    "rebooted softly": (f"composefs={DIGEST}", "composefs:0 / overlay ro 0 0\n"),
+    "transient root": (
+        f"composefs={DIGEST}",
+        f"rootfs / rootfs rw 0 0\ntransient:composefs={DIGEST} / overlay rw 0 0\n",
+    ),
+    "EROFS of the first version": (
+        f"composefs.digest=v1-sha512-12:{DIGEST}",
+        f"composefs:{DIGEST} / overlay ro 0 0\n",
+    ),
+    "dm-verity": (f"roothash={DIGEST}", "/dev/mapper/root / erofs ro 0 0\n"),
+    "dm-verity of /usr": (f"usrhash={DIGEST}", f"{ROOT}/dev/mapper/usr /usr erofs ro 0 0\n"),
+    "Flatcar": (f"verity.usrhash={DIGEST}", f"{ROOT}/dev/mapper/usr /usr btrfs ro 0 0\n"),
+}
+IS_IMAGE = (
+    "This host boots an image (composefs, as of bootc, or dm-verity), and its initramfs comes with "
+    f"that image. Add them to the image, with 'install_items+=\" {last_applied.RULES} "
+    f"{last_applied.MODPROBE} \"' and 'add_drivers+=\" vfio_iommu_type1 vfio_platform "
+    "vfio_platform_acme \"' in /usr/lib/dracut/dracut.conf.d/armfleet-vfio.conf if dracut builds "
+    "its initramfs"
+)
+
+
+def boot_by(board: Board, parameters: str, mounts: str) -> Board:
+    for path, content in (("cmdline", f"quiet {parameters}\n"), ("self/mounts", mounts)):
+        file = board.files_root / "proc" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    return board
+
+
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_an_image_that_boots_is_recognised_before_anything_is_written(
+    tmp_path: Path, image: str, tool: str
+) -> None:
+    board = boot_by(host(tmp_path, *TOOLS[tool]), *IMAGES[image])
+    before = board.everything()
+    (problem,) = refused(board, [CRYPTO], initramfs="always", **SETTINGS)
+    assert problem == f"{IS_IMAGE}. Then set `initramfs: never`"
+    (warning,) = board.check([CRYPTO], **SETTINGS).warnings
+    assert IS_IMAGE in warning
+    assert warning.endswith(". Then set `initramfs: never`")
+    assert board.everything() == before
+    outcome = board.apply([CRYPTO], **SETTINGS)
+    assert list(outcome.warnings) == [warning]
+    assert outcome.initramfs == (None, None)
+    assert board.file(HOOK) is board.file(CONFIGURATION) is None
+    assert list(board.apply([DMA], initramfs="never").warnings) == []
+
+
+TRANSACTIONAL = (
+    "This host has a read-only root that transactional-update changes, so dracut cannot rebuild "
+    f"its initramfs. Write 'install_items+=\" {last_applied.RULES} {last_applied.MODPROBE} \"' and "
+    "'add_drivers+=\" vfio_iommu_type1 vfio_platform vfio_platform_acme \"' to "
+    "/etc/dracut.conf.d/vfio.conf, run 'transactional-update initrd', and reboot"
+)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "is_read_only"),
+    [
+        ("/dev/vda3 / btrfs ro,relatime,subvol=/@/.snapshots/1/snapshot 0 0\n", True),
+        ("rootfs / rootfs rw 0 0\n/dev/vda3 / btrfs ro 0 0\n/dev/vda3 /var btrfs rw 0 0\n", True),
+        ("/dev/vda3 / btrfs rw,errors=remount-ro 0 0\n", False),
+        ("/dev/vda3 /mnt btrfs ro 0 0\n", False),
+        ("", False),
+    ],
+)
+def test_a_root_that_transactional_update_changes_is_recognised(
+    tmp_path: Path, mounts: str, *, is_read_only: bool
+) -> None:
+    board = boot_by(host(tmp_path, *TOOLS["dracut"]), "root=UUID=1", mounts)
+    sign(board, "transactional-update")
+    before = board.everything()
+    warnings = list(board.check([CRYPTO], **SETTINGS).warnings)
+    assert [TRANSACTIONAL in warning for warning in warnings] == [True] * is_read_only
+    assert board.everything() == before
+    outcome = board.apply([CRYPTO], **SETTINGS)
+    assert outcome.initramfs.tool == (None if is_read_only else "dracut")
+    assert board.apply([DMA], initramfs="never").initramfs.tool is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "mounts"),
+    [
+        # A container on such a host has its command line.
+        (f"composefs={DIGEST}", "overlay / overlay rw 0 0\n"),
+        (f"usrhash={DIGEST}", ROOT),
+        (f"composefs={DIGEST}", ""),
+        # Others can call their mounts so.
+        ("root=/dev/mapper/root", "/dev/mapper/root / ext4 rw 0 0\n"),
+        ("root=/dev/vda2", f"composefs:{DIGEST} / overlay ro 0 0\n"),
+        (f"roothash={DIGEST}", "/dev/mapper/root /mnt erofs ro 0 0\n"),
+        (f"roothash={DIGEST}", "/dev/mapper/root-1 / erofs ro 0 0\nx\n"),
+        (f"composefs={DIGEST}", f"composefs:{DIGEST} / overlay ro 0 0\n{ROOT}"),
+    ],
+)
+def test_another_root_file_system_is_no_image(tmp_path: Path, parameters: str, mounts: str) -> None:
+    board = boot_by(host(tmp_path, *TOOLS["dracut"]), parameters, mounts)
+    outcome = board.apply([CRYPTO], **SETTINGS)
+    assert outcome.initramfs.tool == "dracut"
+    assert list(outcome.warnings) == []
+
+
+def test_of_ostree_with_composefs_its_own_commands_are_reported(tmp_path: Path) -> None:
+    board = boot_by(host(tmp_path), *IMAGES["composefs of bootc"])
+    sign(board, "ostree")
+    (warning,) = board.check([CRYPTO], **SETTINGS).warnings
+    assert ADDED["ostree"] in warning
 
 
 @pytest.mark.parametrize("tool", SIGNS)

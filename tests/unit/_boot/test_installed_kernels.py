@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from board import CRYPTO, DMA, LIST, Board
 
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.installed_kernels import (
+    InstalledKernels,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 from ansible_collections.armfleet.vfio.plugins.module_utils._system import kmod
@@ -20,6 +23,16 @@ GONE = "no module of the running kernel (x) can be loaded: /lib/modules/x is not
 PLATFORM = "kernel/drivers/vfio/platform/vfio-platform.ko.xz"
 BASE = "kernel/drivers/vfio/platform/vfio-platform-base.ko.xz"
 NEEDS = f"{PLATFORM}: {BASE}\n{BASE}:\n"
+
+
+def test_what_a_module_depends_on_is_read_of_the_running_kernel(board: Board) -> None:
+    install(board, RUNNING, NEEDS + "plain.ko:\nacme.ko: plain.ko\n")
+    install(board, "0.1", "kernel/other.ko: kernel/vfio.ko\n")
+    kernels = InstalledKernels(board.host.files)
+    assert kernels.dependencies("vfio_platform") == {"vfio_platform_base"}
+    assert kernels.dependencies("vfio-platform-base") == set()
+    assert kernels.dependencies("acme") == {"plain"}
+    assert kernels.dependencies("other") == kernels.dependencies("platform") == set()
 
 
 def told(board: Board) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.pci_iommus import lacks_iommu
+from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.pci_iommus import PciIommus
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 
@@ -34,7 +34,7 @@ def add(sys: Path, bridge: str, name: str, *entries: str) -> None:
 
 
 def lacks(sys: Path) -> bool:
-    return lacks_iommu(Sysfs(str(sys)), NEVER_PROBED)
+    return PciIommus(Sysfs(str(sys))).is_missing_for(NEVER_PROBED)
 
 
 def test_it_is_if_a_function_of_its_host_bridge_was_probed_and_has_a_group(sys: Path) -> None:
@@ -63,3 +63,36 @@ def test_it_is_not_known_if_no_function_was_probed(sys: Path) -> None:
 def test_it_is_not_without_any_iommu(sys: Path) -> None:
     (sys / "class/iommu/smmu3").rmdir()
     assert lacks(sys)
+
+
+class CountingSysfs(Sysfs):
+    """A /sys that counts what is read of it."""
+
+    reads = 0
+
+    def names(self, path: str) -> list[str]:
+        self.reads += 1
+        return super().names(path)
+
+    def link(self, path: str) -> str | None:
+        self.reads += 1
+        return super().link(path)
+
+    def exists(self, path: str) -> bool:
+        self.reads += 1
+        return super().exists(path)
+
+
+@pytest.mark.parametrize("has_iommu", [True, False])
+def test_the_reads_for_all_functions_grow_with_their_number(sys: Path, *, has_iommu: bool) -> None:
+    if not has_iommu:
+        (sys / "class/iommu/smmu3").rmdir()
+    names = [f"0000:{bus:02x}:00.0" for bus in range(1, 101)]
+    for name in names:
+        add(sys, BRIDGE, name)
+    sysfs = CountingSysfs(str(sys))
+    iommus = PciIommus(sysfs)
+    assert [iommus.is_missing_for(Identity("pci", name)) for name in names] == [
+        not has_iommu
+    ] * len(names)
+    assert sysfs.reads <= 4 * len(names) + 4

@@ -321,7 +321,9 @@ def test_flash_that_is_mounted_and_open_takes_both_kinds(flash: Board) -> None:
     assert_free(flash, allow=["consumers", "storage"])
 
 
-@pytest.mark.parametrize("source", ["ubi0:root", "/dev/ubi0_1", "ubi:root", "/dev/ubiblock0_0"])
+@pytest.mark.parametrize(
+    "source", ["ubi0:root", "/dev/ubi0_1", "ubi:root", "ubi1", "/dev/ubiblock0_0"]
+)
 def test_flash_below_mounted_volumes_is_in_use(flash: Board, source: str) -> None:
     flash.kernel.put("class/ubi/ubi0/mtd_num", "1\n")
     assert "flash mtd1: mtd1 is part of ubi0." in refusal(flash)

@@ -92,6 +92,39 @@ def test_a_parameter_is_what_modprobe_would_load_the_module_with(
     assert Kmod().parameter("vfio", "enable_unsafe_noiommu_mode") == value
 
 
+VFIO_PLATFORM = "insmod /lib/modules/x/vfio.ko.xz\ninsmod /lib/modules/x/vfio-platform.ko x=1"
+
+
+@pytest.mark.parametrize(
+    ("module", "shown", "command"),
+    [
+        ("vfio-platform", VFIO_PLATFORM, ""),
+        ("vfio_platform", VFIO_PLATFORM, ""),
+        ("vfio", "builtin vfio", ""),
+        ("vfio", "install /bin/false", "/bin/false"),
+        ("vfio", "install /root/claim -x  a=1", "/root/claim -x a=1"),
+        ("vfio", "insmod /lib/x/vfio.ko\ninsmod /lib/x/vfio.ko\ninstall /bin/false", ""),
+        ("acme", "install /bin/true\ninstall /root/acme", "/root/acme"),
+        ("acme", "libkmod: ERROR: ignoring bad line\ninstall /root/acme", "/root/acme"),
+        # An alias leads to another module, or to none.
+        ("acme", VFIO_PLATFORM, None),
+        ("acme", "install /bin/true\ninsmod /lib/x/other.ko", None),
+        ("acme", "", None),
+        ("acme", "modprobe: FATAL: Module acme not found in directory /lib/modules/x", None),
+    ],
+)
+def test_a_command_that_modprobe_runs_instead_of_loading_a_module_is_known(
+    modprobe: Modprobe,
+    asked: Callable[[], list[str]],
+    module: str,
+    shown: str,
+    command: str | None,
+) -> None:
+    modprobe(f"cat << 'end'\n{shown}\nend")
+    assert Kmod().command_instead(module) == command
+    assert asked() == ["--show-depends", "--", module]
+
+
 NAMES = ["vfio-reset:a", "vfio-reset:none", "vfio-reset:both", "-b", "vfio-reset:a"]
 CLAIMED = {"vfio-reset:a": ["a_reset"], "vfio-reset:both": ["b_reset", "c_reset"]}
 INSTALLED = "kernel/arch/arm64/crypto/sha1-ce.ko.xz: kernel/a.ko.xz\nkernel/b.ko:\n"
