@@ -72,12 +72,13 @@ class InstalledKernels:
         paths = [_MODULES + release + "/" + path for path in entry]
         return next((path for path in paths if self._files.changed_at(path) is None), None)
 
-    def dependencies(self, module: str) -> set[str]:
+    def dependencies(self, module: str) -> set[str] | None:
         """Return the modules of the running kernel that ``module`` depends on, in the kernel's
-        spelling; none if the module is not known.
+        spelling, but for what is built in; None if it has no such module.
         """
-        _own, *paths = self._paths(os.uname().release, module) or [""]
-        return {canonical_name(path.rpartition("/")[2].partition(".ko")[0]) for path in paths}
+        paths = self._paths(os.uname().release, module)
+        names = {canonical_name(path.rpartition("/")[2].partition(".ko")[0]) for path in paths[1:]}
+        return names if paths else None
 
     def _paths(self, release: str, module: str) -> list[str]:
         """Return the paths of a module and of its dependencies in modules.dep; none without it."""

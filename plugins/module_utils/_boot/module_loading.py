@@ -38,11 +38,18 @@ class ModuleLoading:
         )
 
     def needed(self, modules: Iterable[str]) -> set[str]:
-        """Return the modules, and those that they depend on as far as that matters here."""
-        needed = modprobe_d.with_needs(modules)
+        """Return the modules, and those that they depend on as far as that matters here.
+
+        Of what this kernel does not have, only what VFIO's modules depend on is known.
+        """
         if not self._concerns_dependencies:
-            return needed
-        return needed.union(*map(self._kernels.dependencies, needed))
+            return modprobe_d.with_needs(modules)
+        needed = set()
+        for module in map(canonical_name, modules):
+            dependencies = self._kernels.dependencies(module)
+            by_table = modprobe_d.with_needs([module])
+            needed |= by_table if dependencies is None else {module, *dependencies}
+        return needed
 
     def blocking(self, modules: Iterable[str]) -> list[Line]:
         """Return the lines by which ``modules``, or what they need, are not loaded at boot."""

@@ -185,6 +185,25 @@ def test_what_a_native_driver_depends_on_counts_as_well(tree: Path, path: str, l
 
 
 @real_kmod
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (OTHERS, "install vfio_platform_base /bin/false"),
+        (OTHERS, "install vfio-platform-b* /usr/local/sbin/claim"),
+        ("proc/cmdline", "module_blacklist=vfio_platform_base"),
+    ],
+)
+def test_a_module_that_this_kernel_does_not_need_for_it_is_no_reason(
+    tmp_path: Path, path: str, line: str
+) -> None:
+    """It is built in, or the kernel has it in one file with the module that is needed."""
+    install_modules(tmp_path, {"vfio": VFIO["vfio"], "vfio-platform": ModuleSource(["vfio"])})
+    configure(tmp_path, line, path)
+    assert conflicts(tmp_path, "vfio-platform") == []
+    assert loading(tmp_path).running_commands(["vfio-platform"]) == []
+
+
+@real_kmod
 def test_a_command_that_no_file_has_is_named_as_modprobe_shows_it(tree: Path) -> None:
     """modprobe is right: it may read a file that is not read here, or read it otherwise."""
     configure(tree, "install acme /bin/true")
