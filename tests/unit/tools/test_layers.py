@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 MODULE_UTILS = ROOT / "plugins/module_utils"
 COLLECTION = "ansible_collections.armfleet.vfio.plugins.module_utils"
+MODULES = ROOT / "plugins/modules"
 # As in the map of CONTRIBUTING.md.
 ORDER = (
     "_errors",
@@ -54,6 +55,28 @@ def imports(name: str, source: str) -> Iterator[str]:
             yield f"{of}.{alias.name}".strip(".")
 
 
+def payload(module: str) -> set[str]:
+    """Return all of module_utils that ansible-core sends to a host with a module.
+
+    It follows each import, also those that are lazy or for types.
+    """
+    files = sources(MODULE_UTILS)
+    waiting = list(imports(module, sources(MODULES)[module]))
+    sent: set[str] = set()
+    while waiting:
+        # What is imported may be a name in a file.
+        file = next((name for name in candidates_of(waiting.pop()) if name in files), None)
+        if file and file not in sent:
+            sent.add(file)
+            waiting += imports(file, files[file])
+    return sent
+
+
+def candidates_of(name: str) -> tuple[str, str]:
+    """Return which files an imported name can mean: itself, or the one that it is in."""
+    return name, name.rpartition(".")[0]
+
+
 def upward(files: Mapping[str, str]) -> list[str]:
     """Return the imports that violate ORDER."""
     return [
@@ -83,6 +106,15 @@ def test_no_package_imports_from_one_that_comes_later() -> None:
 )
 def test_an_upward_import_is_found(line: str) -> None:
     assert len(upward({"_system.files": line})) == 1
+
+
+def test_the_payload_of_device_info_has_nothing_of_the_write_path() -> None:
+    sent = payload("device_info")
+    assert "_report.inspection" in sent
+    # What a refusal of a trial is made by, and the names of links.
+    of_apply = {name for name in sent if name.startswith("_apply")}
+    assert of_apply == {"_apply.readiness", "_apply.symlinks"}
+    assert not sent & {"_boot.boot_files", "_boot.rollout_backup", "_report.results"}
 
 
 def test_packages_use_relative_imports() -> None:
