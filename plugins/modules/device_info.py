@@ -939,7 +939,7 @@ def main() -> None:
         with problems.ending():
             findings = inspect(
                 host,
-                lambda: open_usage(host),
+                open_usage,
                 selectors,
                 only_claimed=module.params["only_claimed"],
                 with_candidates=module.params["candidates"],

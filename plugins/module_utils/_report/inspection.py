@@ -42,6 +42,7 @@ from .._model.policy_list import Entry, first_entries
 from .._model.selector import Selector
 from .._system.files import Files
 from .._system.host import Host
+from .._system.read_once import read_once
 from .._system.sysfs import Sysfs
 from .lost_entries import LostEntry, find_lost_entries
 
@@ -195,7 +196,7 @@ class Findings(NamedTuple):
 
 def inspect(
     host: Host,
-    open_usage: Callable[[], Usage],
+    open_usage: Callable[[Host], Usage],
     selectors: Sequence[Selector] | None,
     *,
     only_claimed: bool = False,
@@ -208,6 +209,7 @@ def inspect(
     ``with_candidates`` judges how each would be bound to VFIO, and ``with_use`` finds what uses it;
     without both, that is found only of a device that drifts or that the next boot unbinds.
     """
+    host = host._replace(sysfs=read_once(host.sysfs))
     last_applied, problem = _last_applied(host.files)
     waits_for_boot, obstacles = _waits_for_boot(host.files)
     devices = snapshot(host.sysfs, Identity._fields)
@@ -289,7 +291,7 @@ class _Inspector:
     def __init__(
         self,
         host: Host,
-        open_usage: Callable[[], Usage],
+        open_usage: Callable[[Host], Usage],
         last_applied: LastApplied,
         devices: Sequence[Identity],
         accepted_kinds: Sequence[str],
@@ -331,7 +333,7 @@ class _Inspector:
 
     @functools.cached_property
     def _usage(self) -> Usage:
-        return self._open_usage()
+        return self._open_usage(self._host)
 
     def _modules(self) -> list[str]:
         """Return the modules of the drivers that the last-applied configuration asks for."""
