@@ -355,20 +355,34 @@ class _Inspector:
 
     def ask_at_once(self, devices: Sequence[Identity], states: Sequence[State]) -> None:
         """Ask kmod about many devices in few calls; each call starts a process."""
-        self._host.kmod.claimants_at_once(
-            [
-                modalias(self._host.sysfs, device)
-                for device, state in zip(devices, states)
-                if state.driver is None
-            ]
-        )
+        known = list(zip(devices, states))
         self._drivers.ask_at_once(
             [
                 (device, state.driver)
-                for device, state in zip(devices, states)
+                for device, state in known
                 if state.driver and state.driver != state.driver_override
             ]
         )
+        self._host.kmod.claimants_at_once(
+            [
+                modalias(self._host.sysfs, device)
+                for device, state in known
+                if self._has_unknown_driver(device, state)
+            ]
+        )
+
+    def _has_unknown_driver(self, device: Identity, state: State) -> bool:
+        """Return whether the forecast asks which modules claim the device."""
+        match = self._match(device, state)
+        if match:
+            return match.is_by_hand
+        return state.driver is None or self._last_applied.native_of(device) is None
+
+    def _match(self, device: Identity, state: State) -> Match | None:
+        """Return why the device has its driver; None without one, or if its override names it."""
+        if state.driver is None or state.driver == state.driver_override:
+            return None
+        return self._drivers.match(device, state.driver)
 
     def judge(self, inspections: Sequence[Inspection]) -> list[Inspection]:
         """Return the inspections with how each device would be bound to VFIO."""
@@ -396,9 +410,7 @@ class _Inspector:
     def of(self, device: Identity, state: State, blocked: str | None) -> Inspection:
         """Return all that is known of a device; ``blocked`` is why its override is not."""
         sources = self._override_sources(device)
-        match = None
-        if state.driver and state.driver != state.driver_override:
-            match = self._drivers.match(device, state.driver)
+        match = self._match(device, state)
         inspection = Inspection(
             device,
             state,
