@@ -24,9 +24,9 @@ def lacks_iommu(sysfs: Sysfs, function: Identity) -> bool:
         return True
     bridge = _host_bridge(sysfs, sysfs_dir(function))
     return any(
-        sysfs.exists(path + "/driver") and not sysfs.exists(path + "/iommu_group")
+        _host_bridge(sysfs, path) == bridge
         for path in ("%s/%s" % (_DEVICES, name) for name in sysfs.names(_DEVICES))
-        if _host_bridge(sysfs, path) == bridge
+        if sysfs.exists(path + "/driver") and not sysfs.exists(path + "/iommu_group")
     )
 
 
