@@ -14,7 +14,6 @@ from typing import Any, Callable, Mapping
 
 from .._boot import driverctl, initramfs, last_applied
 from .._boot.rollout_backup import UNFINISHED
-from .._boot.rollout_history import PREVIOUS
 from .._model.buses import BUSES, VFIO_DRIVERS
 from . import symlinks
 
@@ -23,7 +22,7 @@ Check = Callable[[Any, str], object]
 # Files that a run writes or removes; driverctl's are in a directory of their own.
 PATHS = (
     *(*last_applied.PATHS, *initramfs.PATHS),
-    *(PREVIOUS, UNFINISHED, last_applied.WAITS_FOR_BOOT, initramfs.OUTDATED),
+    *(last_applied.PREVIOUS, UNFINISHED, last_applied.WAITS_FOR_BOOT, initramfs.OUTDATED),
 )
 
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")

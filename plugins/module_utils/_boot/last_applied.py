@@ -36,6 +36,8 @@ PATHS = (RULES, MODPROBE, MODULES_LOAD)
 
 # There while the last-applied configuration is for the next boot alone; that boot empties /run.
 WAITS_FOR_BOOT = "/run/armfleet-vfio-reboot-required"
+# The last rollouts. Called so since it had one alone, format 1, which had no number.
+PREVIOUS = "/var/lib/armfleet-vfio/previous.json"
 # What the user accepted when that list was applied, by the kinds of allow.
 ACCEPTED = "Accepted: "
 MARK = "# Written by armfleet.vfio.host_policy. Do not edit: the next run replaces this file."

@@ -14,15 +14,15 @@ from .._boot.forecast import Binding, OverrideSources
 from .._boot.in_sync import BootFile
 from .._boot.installed_kernels import Kernel
 from .._boot.last_applied import to_mapping
-from .._boot.rollout_history import Rollout
 from .._discovery.driver_match import Reason
 from .._in_use.kinds import Hazard
 from .._model.device import Board
 from .device_fields import early, identity, running
 from .inspection import Findings, Inspection
-from .lost_entries import LostEntry
 
 if TYPE_CHECKING:
+    from .._boot.rollout_history import Rollout
+    from .lost_entries import LostEntry
     from .vfio_support import VfioSupport
 
 

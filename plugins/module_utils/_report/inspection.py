@@ -10,7 +10,6 @@ import functools
 from collections import Counter
 from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
 
-from .._apply import symlinks
 from .._boot import driverctl, foreign_udev, in_sync, modprobe_d, modules_load_d
 from .._boot.forecast import Binding, BootForecast, BootState, ForeignConfig, OverrideSources
 from .._boot.installed_kernels import InstalledKernels, Kernel
@@ -18,6 +17,7 @@ from .._boot.kmod_conf import parameters
 from .._boot.last_applied import (
     MODPROBE,
     MODULES_LOAD,
+    PREVIOUS,
     RULES,
     WAITS_FOR_BOOT,
     AppliedList,
@@ -26,7 +26,6 @@ from .._boot.last_applied import (
     digest,
     parse_header,
 )
-from .._boot.rollout_history import APPLIED, PREVIOUS, Rollout, parse, states
 from .._boot.udev_effects import OVERRIDE as SETS_OVERRIDE
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
@@ -44,11 +43,12 @@ from .._system.files import Files
 from .._system.host import Host
 from .._system.read_once import read_once
 from .._system.sysfs import Sysfs
-from .lost_entries import LostEntry, find_lost_entries
 
 if TYPE_CHECKING:
+    from .._boot.rollout_history import Rollout
     from .._in_use.checker import Usage
     from .candidates import Candidate, Known
+    from .lost_entries import LostEntry
     from .vfio_support import VfioSupport
 
 
@@ -191,7 +191,11 @@ class Findings(NamedTuple):
     @property
     def rollout(self) -> str | None:
         """The name of the rollout that can be rolled back."""
-        return next((past.name for past, state in self.rollouts or () if state == APPLIED), None)
+        if not self.rollouts:
+            return None
+        from .._boot.rollout_history import APPLIED  # noqa: PLC0415 - as in _vfio_support
+
+        return next((past.name for past, state in self.rollouts if state == APPLIED), None)
 
 
 def inspect(
@@ -268,7 +272,7 @@ def _waits_for_boot(files: Files) -> tuple[str | None, list[in_sync.BootFile]]:
 
 
 def _vfio_support(host: Host) -> VfioSupport:
-    # Here, as all that only candidates need: a host compiles what it loads.
+    # Here, as all that not each host needs: it compiles what it loads.
     from .vfio_support import vfio_support  # noqa: PLC0415
 
     return vfio_support(host)
@@ -279,10 +283,25 @@ def _rollouts(
 ) -> tuple[Sequence[tuple[Rollout, str]] | None, str | None]:
     """Return the rollouts with their states, or None and why, as Findings has them."""
     try:
-        rollouts = parse(host.files.read_own(PREVIOUS))
+        content = host.files.read_own(PREVIOUS)
+        if content is None:
+            return [], None
+        from .._boot.rollout_history import parse, states  # noqa: PLC0415 - as in _vfio_support
+
+        rollouts = parse(content)
         return list(zip(rollouts, states(rollouts, now))), None
     except PolicyError as error:
         return None, str(error)
+
+
+def _lost_entries(
+    last_applied: LastApplied, matches: Sequence[Sequence[Identity]], devices: Sequence[Identity]
+) -> list[LostEntry]:
+    if not last_applied.matched:
+        return []
+    from .lost_entries import find_lost_entries  # noqa: PLC0415 - as in _vfio_support
+
+    return find_lost_entries(last_applied, matches, devices)
 
 
 class _Inspector:
@@ -307,7 +326,7 @@ class _Inspector:
         ]
         matches = resolve(host.sysfs, earlier, devices)
         self._claimed = first_entries(last_applied.entries, matches)
-        self.lost_entries = find_lost_entries(last_applied, matches, devices)
+        self.lost_entries = _lost_entries(last_applied, matches, devices)
         self._stored = driverctl.stored(host.files)
         self._sharing = Counter(device.stable_name for device in devices if self._stored)
         self._rules = foreign_udev.rules(host.files, RULES)
@@ -582,6 +601,10 @@ def _selector(device: Identity, *, is_alone: bool) -> Selector:
 
 
 def _present_links(host: Host, device: Identity, state: State, entry: Entry | None) -> list[str]:
+    if not state.vfio_nodes:
+        return []
+    from .._apply import symlinks  # noqa: PLC0415 - as in _vfio_support
+
     called = symlinks.names(device, entry and entry.tag)
     wanted = symlinks.targets(called, state.vfio_nodes)
     return [path for path, target in wanted.items() if target and host.files.link(path) == target]
