@@ -11,7 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[3]
 MODULE_UTILS = ROOT / "plugins/module_utils"
 COLLECTION = "ansible_collections.armfleet.vfio.plugins.module_utils"
-MODULES = ROOT / "plugins/modules"
 # As in the map of CONTRIBUTING.md.
 ORDER = (
     "_errors",
@@ -56,25 +55,22 @@ def imports(name: str, source: str) -> Iterator[str]:
 
 
 def payload(module: str) -> set[str]:
-    """Return all of module_utils that ansible-core sends to a host with a module.
+    """Return the files of module_utils that ansible-core sends with a module.
 
-    It follows each import, also those that are lazy or for types.
+    It follows every import that it finds in the source, also those for types and in functions.
     """
     files = sources(MODULE_UTILS)
-    waiting = list(imports(module, sources(MODULES)[module]))
+    waiting = [f"modules.{module}"]
+    text = {waiting[0]: (ROOT / f"plugins/modules/{module}.py").read_text(), **files}
     sent: set[str] = set()
     while waiting:
-        # What is imported may be a name in a file.
-        file = next((name for name in candidates_of(waiting.pop()) if name in files), None)
-        if file and file not in sent:
-            sent.add(file)
-            waiting += imports(file, files[file])
+        name = waiting.pop()
+        for other in imports(name, text[name]):
+            path = other if other in files else other.rpartition(".")[0]
+            if path in files and path not in sent:
+                sent.add(path)
+                waiting.append(path)
     return sent
-
-
-def candidates_of(name: str) -> tuple[str, str]:
-    """Return which files an imported name can mean: itself, or the one that it is in."""
-    return name, name.rpartition(".")[0]
 
 
 def upward(files: Mapping[str, str]) -> list[str]:
