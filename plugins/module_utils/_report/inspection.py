@@ -26,7 +26,7 @@ from .._boot.last_applied import (
     digest,
     parse_header,
 )
-from .._boot.udev_effects import OVERRIDE as SETS_OVERRIDE
+from .._boot.udev_commands import OVERRIDE as SETS_OVERRIDE
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason

@@ -14,6 +14,7 @@ OF_CANDIDATES = {"_apply", "_apply.readiness"}
 PLAYING = {
     "_boot.played_rules",
     "_boot.udev_device",
+    "_boot.udev_effects",
     "_boot.udev_event",
     "_boot.udev_patterns",
     "_boot.udev_syntax",
