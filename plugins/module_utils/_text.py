@@ -89,9 +89,10 @@ def printable_result(value: Any, *, in_lines: bool = False) -> Any:
     Texts are as :func:`printable` returns them. Those of a diff keep their ends of lines, and their
     length.
     """
+    if isinstance(value, str) and in_lines:
+        return "\n".join(printable(part, 0) for part in value.split("\n"))
     if isinstance(value, str):
-        parts = value.split("\n") if in_lines else [value]
-        return "\n".join(printable(part, 0 if in_lines else _LONGEST_TEXT) for part in parts)
+        return printable(value, _LONGEST_TEXT)
     if isinstance(value, dict):
         return {
             printable(key): printable_result(item, in_lines=in_lines or key == "diff")

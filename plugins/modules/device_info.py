@@ -884,7 +884,7 @@ skipped_entries:
     - compatible 'acme,crypto-v2' applies to acme,two only, and this board is acme,one
 """
 
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
 from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec, _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._ansible_module import (
@@ -947,7 +947,7 @@ def main() -> None:
     # Nothing is kept without a digest, and recording takes time.
     seen = record.host(host) if request_digest else host
     try:
-        findings = _inspect(seen, lambda: record.unrecorded(open_usage(host)), module.params)
+        findings = _inspect(seen, record, module.params)
     except PolicyError as error:
         fail(module, error)
     finally:
@@ -968,9 +968,7 @@ def main() -> None:
     module.exit_json(**answer.result)
 
 
-def _inspect(
-    host: Host, open_usage_of_host: Callable[[], Usage], params: Mapping[str, Any]
-) -> Findings:
+def _inspect(host: Host, record: Record, params: Mapping[str, Any]) -> Findings:
     """Return what the options ask for; PolicyError if it cannot be found out."""
     problems = Problems()
     given = params["devices"]
@@ -978,7 +976,7 @@ def _inspect(
     with problems.ending():
         findings = inspect(
             host,
-            open_usage_of_host,
+            lambda same: record.unrecorded(open_usage(same)),
             selectors,
             only_claimed=params["only_claimed"],
             with_candidates=params["candidates"],

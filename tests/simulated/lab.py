@@ -91,8 +91,8 @@ class Lab:
     def inspect(self, record: Record) -> Findings:
         """Return what device_info finds for drift; add all that it reads to ``record``."""
 
-        def open_usage() -> Usage:
-            usage: Usage = record.unrecorded(Usage(self.host.sysfs, str(self.root / "proc")))
+        def open_usage(same: Host) -> Usage:
+            usage: Usage = record.unrecorded(Usage(same.sysfs, str(self.root / "proc")))
             return usage
 
         host = record.host(self.host)

@@ -31,6 +31,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.rtnetlink import Networks
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 
 CRYPTO = {"dt_path": "/soc/crypto@b000000", "policy": "vfio"}
 DMA = {"name": "b002000.dma", "policy": "no_autobind"}
@@ -70,8 +71,12 @@ class Board:
 
     @property
     def usage(self) -> Usage:
+        return self.usage_by(self.kernel)
+
+    def usage_by(self, sysfs: Sysfs) -> Usage:
+        """Return what finds out who uses the devices, with another gateway to the same /sys."""
         files = Files(str(self.files_root))
-        return Usage(self.kernel, str(self.proc), lambda: self.networks, files)
+        return Usage(sysfs, str(self.proc), lambda: self.networks, files)
 
     def run_lock(self, name: str = "host_policy", timeout: float = 0) -> RunLock:
         return RunLock(name, timeout, str(self.root / "run"))
@@ -91,7 +96,7 @@ class Board:
         return reconcile(self.host, self.usage, self.run_lock(), request, check_mode=check_mode)
 
     def inspect(self, selectors: Sequence[Selector] | None, **options: bool) -> Findings:
-        return inspect(self.host, lambda: self.usage, selectors, **options)
+        return inspect(self.host, lambda host: self.usage_by(host.sysfs), selectors, **options)
 
     def _request(self, entries: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Request:
         settings = {"persistent": True, **settings}

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from .._boot import boot_files, last_applied
-from .._boot.last_applied import LastApplied
+from .._boot.last_applied import PREVIOUS, LastApplied
 from .._discovery.devices import for_other_boards, has_devices, resolve_all, snapshot, with_all_ids
 from .._errors import PolicyError, Problems
 from .._model.claimed import Claimed
@@ -122,9 +122,6 @@ def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> Roll
     from .._boot.rollout_backup import (  # noqa: PLC0415
         RolloutFiles,
         part,
-    )
-    from .._boot.rollout_history import (  # noqa: PLC0415
-        PREVIOUS,
     )
 
     files = RolloutFiles(

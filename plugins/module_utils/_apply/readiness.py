@@ -19,7 +19,6 @@ from .._discovery.builtin_drivers import (
     is_permanent_driver,
 )
 from .._discovery.devices import container_of, parent_on_bus, sysfs_dir
-from .._discovery.driver_names import NO_MODULES, misnamed, not_registered
 from .._discovery.pci_iommus import PciIommus
 from .._discovery.vfio import (
     NO_GROUP,
@@ -190,9 +189,16 @@ def _overrides(sysfs: Sysfs, plans: Sequence[DevicePlan]) -> list[Problem]:
         Problem(problem, plan.device)
         for plan in plans
         if plan.policy.driver and not any(step.kind is StepKind.BIND for step in plan.steps)
-        for problem in [misnamed(sysfs, plan.device, plan.policy.driver)]
+        for problem in [_misnamed(sysfs, plan.device, plan.policy.driver)]
         if problem
     ]
+
+
+def _misnamed(sysfs: Sysfs, device: Identity, driver: str) -> str | None:
+    # Here, because no trial with policy vfio needs it, and a host compiles what it loads.
+    from .._discovery.driver_names import misnamed  # noqa: PLC0415
+
+    return misnamed(sysfs, device, driver)
 
 
 def _unbind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> Problem | None:
@@ -282,13 +288,21 @@ def _bind_problem(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> Pr
         sentence = None if kmod.is_available(driver) else _no_vfio(kmod, driver)
         obstacle = Obstacle(NO_VFIO_DRIVER, "the kernel has no %s" % driver)
     else:
-        sentence = misnamed(sysfs, device, driver) or not_registered(sysfs, kmod, device, driver)
+        sentence = _misnamed(sysfs, device, driver) or _not_registered(sysfs, kmod, device, driver)
     return Problem(sentence, device, obstacle=obstacle) if sentence else None
+
+
+def _not_registered(sysfs: Sysfs, kmod: Kmod, device: Identity, driver: str) -> str:
+    from .._discovery.driver_names import not_registered  # noqa: PLC0415 - as in _misnamed
+
+    return not_registered(sysfs, kmod, device, driver)
 
 
 def _no_vfio(kmod: Kmod, driver: str) -> str:
     without = kmod.without_modules()
     if without:
+        from .._discovery.driver_names import NO_MODULES  # noqa: PLC0415 - as in _misnamed
+
         return NO_MODULES % ("Driver " + driver, without)
     return (
         "This kernel (%s) has no %s: the driver is not registered, and modprobe finds no module "

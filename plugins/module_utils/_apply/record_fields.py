@@ -13,7 +13,6 @@ import re
 from typing import Any, Callable, Mapping
 
 from .._boot import driverctl, initramfs, last_applied
-from .._boot.rollout_history import PREVIOUS
 from .._model.buses import BUSES, VFIO_DRIVERS
 from . import symlinks
 
@@ -22,7 +21,8 @@ Check = Callable[[Any, str], object]
 # Files that a run writes or removes; driverctl's are in a directory of their own.
 PATHS = (
     *(*last_applied.PATHS, *initramfs.PATHS),
-    *(PREVIOUS, last_applied.UNFINISHED, last_applied.WAITS_FOR_BOOT, initramfs.OUTDATED),
+    *(last_applied.PREVIOUS, last_applied.UNFINISHED, last_applied.WAITS_FOR_BOOT),
+    initramfs.OUTDATED,
 )
 
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")

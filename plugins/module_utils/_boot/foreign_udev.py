@@ -23,7 +23,7 @@ from .._system.sysfs import Sysfs
 from . import foreign_rule_files
 from .foreign_rule_files import ADD, CHANGE, Host, RuleText
 from .foreign_rule_files import BIND as BIND_EVENT
-from .udev_effects import BIND, OVERRIDE, REMOVE, UNBIND, Commands
+from .udev_commands import BIND, OVERRIDE, REMOVE, UNBIND, Commands
 
 if TYPE_CHECKING:
     from .played_rules import RuleFile

@@ -10,7 +10,7 @@ from typing import Mapping, NamedTuple, Sequence
 
 from .._errors import PolicyError
 from .._system.files import Files, mode_of
-from . import initramfs, last_applied, udev_rules
+from . import initramfs, last_applied
 
 PATHS = (*last_applied.PATHS, *initramfs.PATHS)
 
@@ -28,7 +28,12 @@ class BootFile(NamedTuple):
 
 def render(plan: last_applied.BootPlan) -> dict[str, str | None]:
     """Return the content of each of PATHS; None if there shall be no file."""
-    rendered = udev_rules.render(plan)
+    rendered: dict[str, str | None] = dict.fromkeys(last_applied.PATHS)
+    if plan.entries or plan.vfio_drivers:
+        # Here, because a host without a list needs no rules, and compiles what it loads.
+        from . import udev_rules  # noqa: PLC0415
+
+        rendered = udev_rules.render(plan)
     contents = initramfs.ImageContents(early_files(rendered), plan.initramfs_modules)
     rendered.update(initramfs.render(plan.initramfs_tool, last_applied.MARK, contents))
     return rendered

@@ -37,6 +37,7 @@ class InstalledKernels:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._texts: dict[str, tuple[str, str]] = {}
+        self._lost: dict[str, str | None] = {}
 
     def lacking(self, modules: Sequence[str]) -> list[Kernel]:
         """Return every kernel, with those of ``modules`` that it lacks."""
@@ -57,9 +58,10 @@ class InstalledKernels:
 
     def lost_file(self, module: str) -> str | None:
         """Return a file of the running kernel that loading ``module`` needs and that is gone."""
-        release = os.uname().release
-        path = self._why_missing(release, module)
-        return path if path != module else None
+        if module not in self._lost:
+            path = self._why_missing(os.uname().release, module)
+            self._lost[module] = path if path != module else None
+        return self._lost[module]
 
     def _why_missing(self, release: str, module: str) -> str | None:
         """Return the module, if it is not known, or else the path of a file that is not there."""

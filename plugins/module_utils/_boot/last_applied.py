@@ -38,6 +38,8 @@ PATHS = (RULES, MODPROBE, MODULES_LOAD)
 WAITS_FOR_BOOT = "/run/armfleet-vfio-reboot-required"
 # The name of the rollout that changed the list and has not ended. The playbook removes the file.
 UNFINISHED = "/run/armfleet-vfio-rollout"
+# The last rollouts. Called so since it had one alone, format 1, which had no number.
+PREVIOUS = "/var/lib/armfleet-vfio/previous.json"
 # What the user accepted when that list was applied, by the kinds of allow.
 ACCEPTED = "Accepted: "
 MARK = "# Written by armfleet.vfio.host_policy. Do not edit: the next run replaces this file."

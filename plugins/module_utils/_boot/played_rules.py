@@ -17,17 +17,17 @@ from .._system.sysfs import Sysfs
 from . import udev_syntax
 from .foreign_rule_files import ADD, CHANGE, RuleText
 from .foreign_udev import AFTER_ALL, AFTER_OURS, BEFORE_OURS, EVENTS, WANTS, ForeignRules, Rule
+from .udev_commands import OVERRIDE, REMOVE, Commands
 from .udev_device import ListedDevice, NodeDevice, UdevDevice, resolve_link
 from .udev_effects import (
-    OVERRIDE,
-    REMOVE,
-    Commands,
     Effect,
     Target,
     attribute_paths,
     is_binding_attribute,
     is_removing_attribute,
     of_attribute,
+    of_command,
+    of_unit,
     of_write,
     unbinds_or_binds,
 )
@@ -163,11 +163,11 @@ def _of_event(known: ForeignRules, event: Event, target: Target) -> Iterator[Rul
                     effects = _at_once(known, event, target, token, is_sure=applied.is_sure)
                     yield from _rules(location, effects, file.phase)
     for command in run:
-        effects = known.commands.effects(target, command.text, is_sure=command.is_sure)
+        effects = of_command(known.commands, target, command.text, is_sure=command.is_sure)
         yield from _rules(command.location, effects, AFTER_ALL)
     # systemd knows only devices with its tag: device_setup_unit in src/core/device.c.
     for unit in units if event.tags.get("systemd", False) is not False else ():
-        effects = known.commands.unit_effects(target, unit.text)
+        effects = of_unit(known.commands, target, unit.text)
         yield from _rules(unit.location, effects, AFTER_ALL)
 
 
@@ -187,8 +187,11 @@ def _at_once(
     if is_program and known.commands.can_bind(token.value):
         text = event.expand(token.value)
         is_known = text is not None
-        return known.commands.effects(
-            target, token.value if text is None else text, is_sure=is_sure and is_known
+        return of_command(
+            known.commands,
+            target,
+            token.value if text is None else text,
+            is_sure=is_sure and is_known,
         )
     return []
 
@@ -314,11 +317,9 @@ def _by_name(known: ForeignRules, target: Target, token: Token) -> list[Effect]:
         ]
         return [effect for effect in effects if effect]
     if token.key != "ENV":
-        return known.commands.effects(target, value, is_sure=False)
+        return of_command(known.commands, target, value, is_sure=False)
     return [
-        effect
-        for unit in _text.words(value)
-        for effect in known.commands.unit_effects(target, unit)
+        effect for unit in _text.words(value) for effect in of_unit(known.commands, target, unit)
     ]
 
 

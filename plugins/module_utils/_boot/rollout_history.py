@@ -15,10 +15,8 @@ from .._errors import DAMAGED, PolicyError
 from .._model.policy import ROLLOUT_NAME
 from .._model.policy_list import parse_entries
 from .._system.files import FileChange
-from .last_applied import AppliedList, digest, from_options, to_mapping, to_options
+from .last_applied import PREVIOUS, AppliedList, digest, from_options, to_mapping, to_options
 
-# Called so since it had one rollout alone, format 1, which had no number.
-PREVIOUS = "/var/lib/armfleet-vfio/previous.json"
 FORMAT = 2
 MOST_ROLLOUTS = 10
 MOST_DEVICES = 20

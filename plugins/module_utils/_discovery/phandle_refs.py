@@ -22,37 +22,57 @@ _FIRST = "first"
 # own directory in /sys. From cooling-device on they make no device link, but drivers find by them
 # what they use: drivers/thermal/thermal_of.c, sound/soc/soc-core.c, drivers/mux/core.c,
 # drivers/net/mdio/of_mdio.c and drivers/fpga/of-fpga-region.c.
-_LISTS: tuple[tuple[str, str], ...] = (
-    (r"clocks|assigned-clocks|assigned-clock-parents", "#clock-cells"),
-    (r"interconnects", "#interconnect-cells"),
-    (r"mboxes", "#mbox-cells"),
-    (r"io-channels", "#io-channel-cells"),
-    (r"io-backends", "#io-backend-cells"),
-    (r"dmas", "#dma-cells"),
-    (r"power-domains", "#power-domain-cells"),
-    (r"hwlocks", "#hwlock-cells"),
-    (r"nvmem-cells", "#nvmem-cell-cells"),
-    (r"phys", "#phy-cells"),
-    (r"pwms", "#pwm-cells"),
-    (r"resets", "#reset-cells"),
-    (r"msi-parent", "#msi-cells"),
-    (r"access-controllers", "#access-controller-cells"),
-    (r"pses", "#pse-cells"),
-    (r"thermal-sensors", "#thermal-sensor-cells"),
-    (r"interrupts-extended", "#interrupt-cells"),
-    (r"(.*-)?gpios?", "#gpio-cells"),
-    (r".*-supply|pinctrl-\d+|extcon|wakeup-parent|leds|backlight|panel|power-supplies", ""),
-    (r"cooling-device", "#cooling-cells"),
-    (r"sound-dai", "#sound-dai-cells"),
-    (r"mux-controls", "#mux-control-cells"),
-    (r"mux-states", "#mux-state-cells"),
-    (r"phy-handle|fpga-mgr|fpga-bridges", ""),
+_LISTS = {
+    "clocks": "#clock-cells",
+    "assigned-clocks": "#clock-cells",
+    "assigned-clock-parents": "#clock-cells",
+    "interconnects": "#interconnect-cells",
+    "mboxes": "#mbox-cells",
+    "io-channels": "#io-channel-cells",
+    "io-backends": "#io-backend-cells",
+    "dmas": "#dma-cells",
+    "power-domains": "#power-domain-cells",
+    "hwlocks": "#hwlock-cells",
+    "nvmem-cells": "#nvmem-cell-cells",
+    "phys": "#phy-cells",
+    "pwms": "#pwm-cells",
+    "resets": "#reset-cells",
+    "msi-parent": "#msi-cells",
+    "access-controllers": "#access-controller-cells",
+    "pses": "#pse-cells",
+    "thermal-sensors": "#thermal-sensor-cells",
+    "interrupts-extended": "#interrupt-cells",
+    "extcon": "",
+    "wakeup-parent": "",
+    "leds": "",
+    "backlight": "",
+    "panel": "",
+    "power-supplies": "",
+    "cooling-device": "#cooling-cells",
+    "sound-dai": "#sound-dai-cells",
+    "mux-controls": "#mux-control-cells",
+    "mux-states": "#mux-state-cells",
+    "phy-handle": "",
+    "fpga-mgr": "",
+    "fpga-bridges": "",
     # drivers/net/pcs, drivers/net/phy/sfp-bus.c, drivers/i2c/muxes, drivers/mmc/core/pwrseq.c,
     # drivers/net/mdio/mdio-mux.c, drivers/gpu/drm/drm_bridge.c.
-    (r"pcs-handle|pcsphy-handle|sfp|i2c-bus|i2c-parent|ddc-i2c-bus", ""),
-    (r"mmc-pwrseq|mdio-parent-bus", ""),
-    # Drivers of other devices write to its registers: drivers/mfd/syscon.c.
-    (r"(.*[,-])?syscon([,-].*)?|.*,(grf|pmugrf)|regmap", _FIRST),
+    "pcs-handle": "",
+    "pcsphy-handle": "",
+    "sfp": "",
+    "i2c-bus": "",
+    "i2c-parent": "",
+    "ddc-i2c-bus": "",
+    "mmc-pwrseq": "",
+    "mdio-parent-bus": "",
+    "regmap": _FIRST,
+}
+# The same for the properties that have many names. In the last, drivers of other devices write to
+# its registers: drivers/mfd/syscon.c.
+_PATTERNS = (
+    (re.compile(r"(.*-)?gpios?"), "#gpio-cells"),
+    (re.compile(r".*-supply|pinctrl-\d+"), ""),
+    (re.compile(r"(.*[,-])?syscon([,-].*)?|.*,(grf|pmugrf)"), _FIRST),
 )
 
 # Its nodes are no devices: of_thermal_zone_find in drivers/thermal/thermal_of.c.
@@ -238,4 +258,6 @@ def _is_within(path: str, other: str) -> bool:
 @functools.lru_cache(maxsize=None)
 def _size_name(name: str) -> str | None:
     """Return the name of the cells property of a phandle list, or None for other properties."""
-    return next((size for pattern, size in _LISTS if re.fullmatch(pattern, name)), None)
+    if name in _LISTS:
+        return _LISTS[name]
+    return next((size for pattern, size in _PATTERNS if pattern.fullmatch(name)), None)

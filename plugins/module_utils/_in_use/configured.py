@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 from typing import Iterator, NamedTuple, Sequence
 
 from .. import _text
@@ -39,10 +40,10 @@ _ENCRYPTED = tuple(prefix + key for prefix in ("", "rd.") for key in ("luks.uuid
 # Further block devices that an option of fstab names.
 _OPTIONS = ("device", "journal_path", "logdev", "rtdev")
 # udev_replace_chars in systemd's src/shared/device-nodes.c leaves all others as they are.
-_ESCAPED = re.compile("[^0-9A-Za-z#+.:=@_\u0080-\U0010ffff-]")
 # devt_from_devnum in block/early-lookup.c, which reads what no other form has.
 _HEXADECIMAL = re.compile("[0-9A-Fa-f]{1,8}\\Z")
 _MAJOR_MINOR = re.compile(r"\d+:\d+\Z")
+_UNCHANGED = frozenset(string.ascii_letters + string.digits + "#+-.:=@_")
 _LINKS_AT_MOST = 8
 _MAC_PROPERTIES = ("mac-address", "local-mac-address", "address")
 
@@ -301,4 +302,9 @@ def _major_minor(number: int) -> str:
 
 def _encoded(value: str) -> str:
     """Return a label as udev has it in the name of a link."""
-    return _ESCAPED.sub(lambda match: "\\x%02x" % ord(match.group()), value)
+    return "".join(
+        "\\x%02x" % ord(character)
+        if character.isascii() and character not in _UNCHANGED
+        else character
+        for character in value
+    )

@@ -13,7 +13,6 @@ from .. import _text
 from .._discovery.devices import sysfs_dir, used_links
 from .._model.buses import BUSES, PCI
 from .._model.device import Identity, State
-from .dma import has_channels, use_of_channels
 from .driver_use import DriverUses
 from .kernel_classes import CLASSES
 from .kinds import Hazard
@@ -121,6 +120,9 @@ class Consumers(UseKind):
         return hazards
 
     def _channels(self, entry: Entry) -> list[Hazard] | None:
+        # Here, because few devices have such a directory.
+        from .dma import has_channels, use_of_channels  # noqa: PLC0415
+
         if not has_channels(self.sysfs, entry.path, entry.listing.directories):
             return None
         use = use_of_channels(self.sysfs, entry.path, entry.listing.directories)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import deque
-from typing import Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple
 
 from .._discovery.devices import CONSUMER, sysfs_dir, used_links
 from .._discovery.phandle_refs import TREE, References
@@ -70,34 +70,36 @@ class Dependents:
         if home not in self._edges:
             self._edges[home] = [
                 _Edge(below, *consumer)
-                for below, path in self._suppliers(home)
-                for consumer in self._consumers(path)
+                for below, path, names in self._suppliers(home)
+                for consumer in self._consumers(path, names)
             ]
         return self._edges[home]
 
-    def _suppliers(self, home: str) -> Iterator[tuple[str, str]]:
+    def _suppliers(self, home: str) -> Iterator[tuple[str, str, set[str]]]:
         """Yield name and directory of what others can depend on: a device, and what is below it.
 
-        The name of the device itself is empty.
+        Beside each what is in its directory, but for directories. The name of the device itself is
+        empty.
         """
-        yield "", home
-        waiting = [(home, name) for name in self._sysfs.list_directories(home)]
+        listing = self._sysfs.listing(home)
+        yield "", home, listing.others
+        waiting = [(home, name) for name in listing.directories]
         while waiting:
             parent, name = waiting.pop()
             path = "%s/%s" % (parent, name)
             listing = self._sysfs.listing(path)
             waiting += [(path, below) for below in listing.directories]
             if "of_node" in listing.others or any(map(_is_link, listing.others)):
-                yield name, path
+                yield name, path, listing.others
 
     def _target(self, path: str) -> str:
         """Return where the link leads that is at a path without links."""
         target = self._sysfs.link(path) or posixpath.basename(path)
         return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
 
-    def _consumers(self, supplier: str) -> list[tuple[str, str]]:
+    def _consumers(self, supplier: str, names: Iterable[str]) -> list[tuple[str, str]]:
         """Return the bound consumers by device links and by the device tree: label, directory."""
-        links = used_links(self._sysfs, supplier, self._sysfs.names(supplier))
+        links = used_links(self._sysfs, supplier, sorted(names))
         consumers = [
             (link.consumer, self._target(self._target(link.path) + "/consumer")) for link in links
         ]

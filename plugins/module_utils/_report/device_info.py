@@ -14,15 +14,15 @@ from .._boot.forecast import Binding, OverrideSources
 from .._boot.in_sync import BootFile
 from .._boot.installed_kernels import Kernel
 from .._boot.last_applied import to_mapping
-from .._boot.rollout_history import Rollout
 from .._discovery.driver_match import Reason
 from .._in_use.kinds import Hazard
 from .._model.device import Board
-from . import results
+from .device_fields import early, identity, running
 from .inspection import Findings, Inspection
-from .lost_entries import LostEntry
 
 if TYPE_CHECKING:
+    from .._boot.rollout_history import Rollout
+    from .lost_entries import LostEntry
     from .vfio_support import VfioSupport
 
 
@@ -150,8 +150,8 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
     sources = inspection.sources
     next_boot = inspection.next_boot
     return dict(
-        results.identity(inspection.device),
-        **results.running(inspection.state),
+        identity(inspection.device),
+        **running(inspection.state),
         **_candidate(inspection),
         **_sriov(inspection),
         bound_by=inspection.bound_by and _reason(inspection.bound_by),
@@ -176,7 +176,7 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
         module_configuration=[
             {"location": line.location, "text": line.text} for line in inspection.lines
         ],
-        kernel_command_line=inspection.early and results.early(inspection.early),
+        kernel_command_line=inspection.early and early(inspection.early),
     )
 
 

@@ -10,7 +10,6 @@ import functools
 from collections import Counter
 from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
 
-from .._apply import symlinks
 from .._boot import driverctl, foreign_udev, in_sync, modprobe_d, modules_load_d
 from .._boot.forecast import Binding, BootForecast, BootState, ForeignConfig, OverrideSources
 from .._boot.installed_kernels import InstalledKernels, Kernel
@@ -18,6 +17,7 @@ from .._boot.kmod_conf import parameters
 from .._boot.last_applied import (
     MODPROBE,
     MODULES_LOAD,
+    PREVIOUS,
     RULES,
     WAITS_FOR_BOOT,
     AppliedList,
@@ -26,8 +26,7 @@ from .._boot.last_applied import (
     digest,
     parse_header,
 )
-from .._boot.rollout_history import APPLIED, PREVIOUS, Rollout, parse, states
-from .._boot.udev_effects import OVERRIDE as SETS_OVERRIDE
+from .._boot.udev_commands import OVERRIDE as SETS_OVERRIDE
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
@@ -42,12 +41,14 @@ from .._model.policy_list import Entry, first_entries
 from .._model.selector import Selector
 from .._system.files import Files
 from .._system.host import Host
+from .._system.read_once import read_once
 from .._system.sysfs import Sysfs
-from .lost_entries import LostEntry, find_lost_entries
 
 if TYPE_CHECKING:
+    from .._boot.rollout_history import Rollout
     from .._in_use.checker import Usage
     from .candidates import Candidate, Known
+    from .lost_entries import LostEntry
     from .vfio_support import VfioSupport
 
 
@@ -190,12 +191,16 @@ class Findings(NamedTuple):
     @property
     def rollout(self) -> str | None:
         """The name of the rollout that can be rolled back."""
-        return next((past.name for past, state in self.rollouts or () if state == APPLIED), None)
+        if not self.rollouts:
+            return None
+        from .._boot.rollout_history import APPLIED  # noqa: PLC0415 - as in _vfio_support
+
+        return next((past.name for past, state in self.rollouts if state == APPLIED), None)
 
 
 def inspect(
     host: Host,
-    open_usage: Callable[[], Usage],
+    open_usage: Callable[[Host], Usage],
     selectors: Sequence[Selector] | None,
     *,
     only_claimed: bool = False,
@@ -208,6 +213,7 @@ def inspect(
     ``with_candidates`` judges how each would be bound to VFIO, and ``with_use`` finds what uses it;
     without both, that is found only of a device that drifts or that the next boot unbinds.
     """
+    host = host._replace(sysfs=read_once(host.sysfs))
     last_applied, problem = _last_applied(host.files)
     waits_for_boot, obstacles = _waits_for_boot(host.files)
     devices = snapshot(host.sysfs, Identity._fields)
@@ -266,7 +272,7 @@ def _waits_for_boot(files: Files) -> tuple[str | None, list[in_sync.BootFile]]:
 
 
 def _vfio_support(host: Host) -> VfioSupport:
-    # Here, as all that only candidates need: a host compiles what it loads.
+    # Here, as all that not each host needs: it compiles what it loads.
     from .vfio_support import vfio_support  # noqa: PLC0415
 
     return vfio_support(host)
@@ -277,10 +283,25 @@ def _rollouts(
 ) -> tuple[Sequence[tuple[Rollout, str]] | None, str | None]:
     """Return the rollouts with their states, or None and why, as Findings has them."""
     try:
-        rollouts = parse(host.files.read_own(PREVIOUS))
+        content = host.files.read_own(PREVIOUS)
+        if content is None:
+            return [], None
+        from .._boot.rollout_history import parse, states  # noqa: PLC0415 - as in _vfio_support
+
+        rollouts = parse(content)
         return list(zip(rollouts, states(rollouts, now))), None
     except PolicyError as error:
         return None, str(error)
+
+
+def _lost_entries(
+    last_applied: LastApplied, matches: Sequence[Sequence[Identity]], devices: Sequence[Identity]
+) -> list[LostEntry]:
+    if not last_applied.matched:
+        return []
+    from .lost_entries import find_lost_entries  # noqa: PLC0415 - as in _vfio_support
+
+    return find_lost_entries(last_applied, matches, devices)
 
 
 class _Inspector:
@@ -289,7 +310,7 @@ class _Inspector:
     def __init__(
         self,
         host: Host,
-        open_usage: Callable[[], Usage],
+        open_usage: Callable[[Host], Usage],
         last_applied: LastApplied,
         devices: Sequence[Identity],
         accepted_kinds: Sequence[str],
@@ -305,7 +326,7 @@ class _Inspector:
         ]
         matches = resolve(host.sysfs, earlier, devices)
         self._claimed = first_entries(last_applied.entries, matches)
-        self.lost_entries = find_lost_entries(last_applied, matches, devices)
+        self.lost_entries = _lost_entries(last_applied, matches, devices)
         self._stored = driverctl.stored(host.files)
         self._sharing = Counter(device.stable_name for device in devices if self._stored)
         self._rules = foreign_udev.rules(host.files, RULES)
@@ -331,7 +352,7 @@ class _Inspector:
 
     @functools.cached_property
     def _usage(self) -> Usage:
-        return self._open_usage()
+        return self._open_usage(self._host)
 
     def _modules(self) -> list[str]:
         """Return the modules of the drivers that the last-applied configuration asks for."""
@@ -353,20 +374,34 @@ class _Inspector:
 
     def ask_at_once(self, devices: Sequence[Identity], states: Sequence[State]) -> None:
         """Ask kmod about many devices in few calls; each call starts a process."""
-        self._host.kmod.claimants_at_once(
-            [
-                modalias(self._host.sysfs, device)
-                for device, state in zip(devices, states)
-                if state.driver is None
-            ]
-        )
+        known = list(zip(devices, states))
         self._drivers.ask_at_once(
             [
                 (device, state.driver)
-                for device, state in zip(devices, states)
+                for device, state in known
                 if state.driver and state.driver != state.driver_override
             ]
         )
+        self._host.kmod.claimants_at_once(
+            [
+                modalias(self._host.sysfs, device)
+                for device, state in known
+                if self._has_unknown_driver(device, state)
+            ]
+        )
+
+    def _has_unknown_driver(self, device: Identity, state: State) -> bool:
+        """Return whether the forecast asks which modules claim the device."""
+        match = self._match(device, state)
+        if match:
+            return match.is_by_hand
+        return state.driver is None or self._last_applied.native_of(device) is None
+
+    def _match(self, device: Identity, state: State) -> Match | None:
+        """Return why the device has its driver; None without one, or if its override names it."""
+        if state.driver is None or state.driver == state.driver_override:
+            return None
+        return self._drivers.match(device, state.driver)
 
     def judge(self, inspections: Sequence[Inspection]) -> list[Inspection]:
         """Return the inspections with how each device would be bound to VFIO."""
@@ -394,9 +429,7 @@ class _Inspector:
     def of(self, device: Identity, state: State, blocked: str | None) -> Inspection:
         """Return all that is known of a device; ``blocked`` is why its override is not."""
         sources = self._override_sources(device)
-        match = None
-        if state.driver and state.driver != state.driver_override:
-            match = self._drivers.match(device, state.driver)
+        match = self._match(device, state)
         inspection = Inspection(
             device,
             state,
@@ -568,6 +601,10 @@ def _selector(device: Identity, *, is_alone: bool) -> Selector:
 
 
 def _present_links(host: Host, device: Identity, state: State, entry: Entry | None) -> list[str]:
+    if not state.vfio_nodes:
+        return []
+    from .._apply import symlinks  # noqa: PLC0415 - as in _vfio_support
+
     called = symlinks.names(device, entry and entry.tag)
     wanted = symlinks.targets(called, state.vfio_nodes)
     return [path for path, target in wanted.items() if target and host.files.link(path) == target]

@@ -8,40 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Sequence
 
-from .._model.device import Identity, State
+from .._model.device import State
 from .._model.steps import HostStep, HostStepKind, Step, StepKind
 from .._system.files import FileChange
+from .device_fields import early, identity, running
 
 if TYPE_CHECKING:
     from .._apply.reconcile import DeviceOutcome, Outcome
-    from .._discovery.builtin_drivers import EarlyBinding
 
 # What driver and override do not show.
 _NOTED = (StepKind.SET_NODE_ACCESS, StepKind.LINK_NODES, StepKind.SET_NUMVFS)
-
-
-def identity(device: Identity) -> dict[str, Any]:
-    """Return the names of a device; unset is null."""
-    return {
-        "name": device.name,
-        "bus": device.bus,
-        "dt_path": device.dt_path,
-        "compatible": list(device.compatible),
-        "acpi_path": device.acpi_path,
-        "acpi_hid": device.acpi_hid,
-        "acpi_uid": device.acpi_uid,
-        "pci_id": device.pci_id[-1] if device.pci_id else None,
-    }
-
-
-def running(state: State) -> dict[str, Any]:
-    """Return what drives a device; unset is null."""
-    return {
-        "driver": state.driver,
-        "driver_override": state.driver_override,
-        "iommu_group": state.iommu_group,
-        "vfio_nodes": list(state.vfio_nodes),
-    }
 
 
 def device(outcome: DeviceOutcome) -> dict[str, Any]:
@@ -142,16 +118,6 @@ def diff(outcome: Outcome) -> list[dict[str, str]]:
     files = (*outcome.files, *outcome.records)
     parts += [_part(change.path, change.damage, []) for change in files if change.damage]
     return parts + [_file_part(change) for change in files if change.before != change.after]
-
-
-def early(binding: EarlyBinding) -> dict[str, str | None]:
-    """Return what only the kernel's command line can prevent."""
-    return {
-        "name": binding.device.name,
-        "driver": binding.driver,
-        "parameter": binding.parameter,
-        "message": binding.sentence,
-    }
 
 
 def _binding(state: State) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ import re
 import stat
 import struct
 import sys
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Sequence
 
 from . import proc_files
 
@@ -37,11 +37,13 @@ class Held(NamedTuple):
     """What a process holds: devices by their numbers ("c1:3", "b254:0"), and by their paths.
 
     ``keys`` are also what has no number, such as "anon_inode:[vfio-device]", and the path of what
-    may be a device and does not tell its number.
+    may be a device and does not tell its number. ``threads`` are those of the process but for the
+    first, as "PID/task/TID".
     """
 
     keys: set[str]
     paths: set[str]
+    threads: Sequence[str]
 
 
 class Descriptors:
@@ -56,12 +58,12 @@ class Descriptors:
 
     def of(self, pid: str) -> Held:
         """Return what a process has open in any of its threads, or mapped."""
-        held = Held(set(), set())
-        for table in self._tables(pid):
+        held = Held(set(), set(), self._threads(pid))
+        for table in self._tables(pid, held.threads):
             for name in self._names(table):
                 self._add(held, "%s/%s" % (table, name))
         # If the first thread has ended, the others have the memory that was its own.
-        for task in (pid, *self.threads(pid)):
+        for task in (pid, *held.threads):
             maps = proc_files.content("%s/%s/maps" % (self._proc, task)) or b""
             for addresses, path in _MAPPED.findall(maps):
                 # Each thread has this directory under its own number, and not below "task".
@@ -71,8 +73,7 @@ class Descriptors:
                 break
         return held
 
-    def threads(self, pid: str) -> list[str]:
-        """Return the threads of a process but for the first, as "PID/task/TID"."""
+    def _threads(self, pid: str) -> list[str]:
         return [
             "%s/task/%s" % (pid, thread)
             for thread in proc_files.names("%s/%s/task" % (self._proc, pid))
@@ -110,11 +111,11 @@ class Descriptors:
             held.keys.add(number)
             held.paths.add(path)
 
-    def _tables(self, pid: str) -> list[str]:
+    def _tables(self, pid: str, threads: Sequence[str]) -> list[str]:
         """Return the directories of a process's descriptor tables; most processes have one."""
         own = [
             thread
-            for thread in self.threads(pid)
+            for thread in threads
             if not _share_descriptors(int(pid), int(thread.rpartition("/")[2]))
         ]
         return ["%s/%s/fd" % (self._proc, task) for task in (pid, *own)]

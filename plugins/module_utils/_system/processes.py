@@ -164,7 +164,7 @@ class Processes:
             for path in held.paths:
                 self._named.setdefault(path, []).append(pid)
             # Those of a thread can be its own, and the first thread may have ended.
-            for task in (pid, *descriptors.threads(pid)):
+            for task in (pid, *held.threads):
                 namespace = proc_files.link_target("%s/%s/ns/mnt" % (self._proc, task))
                 self._elsewhere.setdefault(namespace, []).append(task)
         self._is_complete = self._is_complete and descriptors.is_complete

@@ -22,7 +22,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.operations im
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.run_lock import RunLock
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.transaction import Transaction
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_history import PREVIOUS
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import PREVIOUS
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_writes import StagedFile

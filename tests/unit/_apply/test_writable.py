@@ -23,8 +23,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
     driverctl,
     last_applied,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import UNFINISHED
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_history import PREVIOUS
+from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
+    PREVIOUS,
+    UNFINISHED,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._system import file_writes
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files

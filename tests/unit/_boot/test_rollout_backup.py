@@ -17,12 +17,12 @@ from board import CRYPTO, DMA, LIST, Board, acme_board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
     MODPROBE,
+    PREVIOUS,
     RULES,
     UNFINISHED,
     WAITS_FOR_BOOT,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_history import (
-    PREVIOUS,
     HistoryUpdate,
     Rollout,
     changed_device,

@@ -20,10 +20,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot import initram
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
     MODPROBE,
     MODULES_LOAD,
+    PREVIOUS,
     RULES,
     WAITS_FOR_BOOT,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_history import PREVIOUS
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._host_report import host_state
 from ansible_collections.armfleet.vfio.plugins.plugin_utils._report_columns import HostState

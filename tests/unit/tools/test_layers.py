@@ -54,6 +54,25 @@ def imports(name: str, source: str) -> Iterator[str]:
             yield f"{of}.{alias.name}".strip(".")
 
 
+def payload(module: str) -> set[str]:
+    """Return the files of module_utils that ansible-core sends with a module.
+
+    It follows every import that it finds in the source, also those for types and in functions.
+    """
+    files = sources(MODULE_UTILS)
+    waiting = [f"modules.{module}"]
+    text = {waiting[0]: (ROOT / f"plugins/modules/{module}.py").read_text(), **files}
+    sent: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        for other in imports(name, text[name]):
+            path = other if other in files else other.rpartition(".")[0]
+            if path in files and path not in sent:
+                sent.add(path)
+                waiting.append(path)
+    return sent
+
+
 def upward(files: Mapping[str, str]) -> list[str]:
     """Return the imports that violate ORDER."""
     return [
@@ -85,6 +104,18 @@ def test_an_upward_import_is_found(line: str) -> None:
     assert len(upward({"_system.files": line})) == 1
 
 
+def test_the_payload_of_device_info_has_nothing_of_the_write_path() -> None:
+    sent = payload("device_info")
+    assert "_report.inspection" in sent
+    # What a refusal of a trial is made by, the names of links, and what keeps an answer.
+    of_apply = {name for name in sent if name.startswith("_apply")}
+    assert of_apply == {
+        *("_apply.readiness", "_apply.symlinks"),
+        *("_apply.host_lock", "_apply.last_answer"),
+    }
+    assert not sent & {"_boot.boot_files", "_boot.rollout_backup", "_report.results"}
+
+
 def test_packages_use_relative_imports() -> None:
     files = sources(MODULE_UTILS)
     assert [name for name, source in files.items() if COLLECTION in source] == []
@@ -95,25 +126,6 @@ def test_each_file_says_what_it_is_for() -> None:
         docstring = ast.get_docstring(ast.parse(source))
         assert docstring, name
         assert docstring.partition("\n\n")[0].endswith("."), name
-
-
-def payload(module: str) -> set[str]:
-    """Return the files of module_utils that ansible-core sends with a module.
-
-    It follows every import that it finds in the source, also those for types and in functions.
-    """
-    files = sources(MODULE_UTILS)
-    waiting = [f"modules.{module}"]
-    text = {waiting[0]: (ROOT / f"plugins/modules/{module}.py").read_text(), **files}
-    sent: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        for other in imports(name, text[name]):
-            path = other if other in files else other.rpartition(".")[0]
-            if path in files and path not in sent:
-                sent.add(path)
-                waiting.append(path)
-    return sent
 
 
 def test_a_host_without_changes_is_sent_little() -> None:
