@@ -89,6 +89,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible import context
+from ansible.plugins.loader import filter_loader
 from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
 
@@ -129,6 +130,8 @@ class LookupModule(LookupBase):
         # The first play of a run has none yet, and nothing to report.
         if self.get_option("interrupted") and "hostvars" in variables:
             _interrupted_rollout.watch(choice.hosts, variables["hostvars"])
+        # Each task has a process of its own, which would load all filters for the first one.
+        filter_loader.get("armfleet.vfio.host_state")
         # With the last comma a name is never split at its colons.
         return ["".join("%s," % host for host in choice.hosts)]
 
