@@ -234,7 +234,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def device_info(hostile: HostileHost) -> dict[str, Any]:
-    return inspections(inspect(hostile.host, lambda: hostile.usage, None))
+    return inspections(inspect(hostile.host, lambda _host: hostile.usage, None))
 
 
 def host_policy(hostile: HostileHost) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def try_candidates(path: Path) -> Counter[str]:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         lab = Lab(lambda: build(root), Path(folder))
         usage = Usage(lab.host.sysfs, str(lab.root / "proc"))
-        devices = device_info.inspections(inspect(lab.host, lambda: usage, None))["devices"]
+        devices = device_info.inspections(inspect(lab.host, lambda _host: usage, None))["devices"]
         able = [device for device in devices if device["candidate"]]
         others = [device for device in devices if not device["candidate"]]
         tried = [device for device in others if not kinds(device) <= ADVICE]
