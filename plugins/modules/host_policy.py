@@ -540,6 +540,15 @@ rolled_back:
   type: list
   elements: str
   sample: [crypto-v3, crypto-v2]
+inspection:
+  description: >-
+    What M(armfleet.vfio.device_info) returns of the devices that the list claims, without what uses
+    them, if O(rollout) is given, O(state) is V(present) or V(absent) and
+    nothing had to be changed. Null otherwise, and in check mode. The playbook C(rollout) judges a
+    host by it that it did not change; it logs in again to one that it changed.
+  returned: success
+  type: dict
+  sample: null
 diff:
   description: >-
     Differences, one part each for the devices, the removed symbolic links, the VFIO modules and

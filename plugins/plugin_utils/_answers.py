@@ -329,6 +329,7 @@ SHAPES: dict[str, Mapping[str, Shape]] = {
         "plan_digest": _MAYBE,
         "rollout": Nullable(Record({"name": _TEXT, "ended": _FLAG})),
         "rolled_back": _TEXTS,
+        "inspection": Nullable(Record(DEVICE_INFO)),
     },
     # The rest is the answer of another module.
     "last_answer": {"is_kept": _FLAG},

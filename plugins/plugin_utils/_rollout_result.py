@@ -78,12 +78,13 @@ def rollout_state(
     """Return the row of a host.
 
     ``applied`` is the result of the task that changed it, ``checked`` that of device_info after it
-    (none in check mode), and ``failure`` the ``task`` that failed and its ``msg``. ``unchanged``
-    replaces the sentence of a host that was not changed.
+    (none in check mode, nor for a host that had nothing to do, whose ``applied`` has it), and
+    ``failure`` the ``task`` that failed and its ``msg``. ``unchanged`` replaces the sentence of a
+    host that was not changed.
     """
     applied = applied or {}
     if not checked or checked.get("skipped"):
-        checked = None
+        checked = applied.get("inspection")
     outcome, sentence = _outcome(host, applied, checked, failure, unchanged)
     sentence += _also_rolled_back(applied)
     rollout = _rollout_on(applied)

@@ -118,6 +118,7 @@ def applied(number: int) -> dict[str, Any]:
         "policy_digest": "d" * 64,
         "rollout": {"name": "crypto-v0", "ended": False},
         "rolled_back": [],
+        "inspection": None,
     }
 
 

@@ -64,6 +64,7 @@ def list_result(outcome: Outcome) -> dict[str, Any]:
         plan_digest=outcome.plan_digest,
         rollout=_rollout(outcome),
         rolled_back=list(outcome.rolled_back),
+        inspection=None,
     )
 
 

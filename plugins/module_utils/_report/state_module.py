@@ -71,15 +71,35 @@ def _answer(
     warnings = [*outcome.interrupted, *outcome.warnings, *outcome.not_checked]
     if outcome.is_changed:
         warnings += outcome.unsafe_kept
-    answer = Answer(
-        _text.printable_result(to_result(outcome)), list(map(_text.printable_result, warnings))
-    )
-    is_kept = record.is_complete and not (outcome.is_changed or module.check_mode)
+    result = to_result(outcome)
+    has_nothing_to_do = not (outcome.is_changed or module.check_mode)
+    if has_nothing_to_do and request.rollout and not (request.restores or request.ends):
+        result["inspection"], sentences = _inspect(host, record)
+        warnings += sentences
+    answer = Answer(_text.printable_result(result), list(map(_text.printable_result, warnings)))
+    is_kept = record.is_complete and has_nothing_to_do
     # Whether a rollout is refused depends on its name, which is not a part of the digest.
     if is_kept and not (request.rollout and host.files.read_own(UNFINISHED)):
         last = LastAnswer(lock, module.params.get("request_digest"))
         last.keep(record.reads, record.digest, answer)
     return answer
+
+
+def _inspect(host: Host, record: Record) -> tuple[dict[str, Any], list[str]]:
+    """Return what device_info returns of the claimed devices, and its warnings."""
+    # Here, because only a rollout reads the devices back.
+    from . import device_info, inspection  # noqa: PLC0415
+
+    findings = inspection.inspect(
+        record.host(host),
+        lambda same: record.unrecorded(Usage(same.sysfs)),
+        None,
+        only_claimed=True,
+        with_candidates=False,
+        with_use=False,
+    )
+    result = device_info.without_nulls(device_info.inspections(findings))
+    return result, device_info.unknown(findings)
 
 
 def request_of_one_policy(

@@ -207,6 +207,31 @@ def test_a_damaged_answer_is_none(
     assert board.everything() == before
 
 
+def test_a_rollout_with_nothing_to_do_has_the_devices_of_its_list(module: Module) -> None:
+    first = module(rollout="first")
+    assert first["changed"]
+    assert first["inspection"] is None
+    module(rollout="first", state="finished", devices=None)
+    assert module(rollout="second", check_mode=True)["inspection"] is None
+    second = module(rollout="second")
+    inspected = second["inspection"]
+    assert {device["name"] for device in inspected["devices"]} == {
+        device["name"] for device in second["devices"]
+    }
+    assert inspected["policy_digest"] == second["policy_digest"]
+    assert not any(device["drift"] for device in inspected["devices"])
+    assert not module.is_run(rollout="second")
+    assert module(rollout="second") == second
+
+
+def test_what_another_rollout_left_unfinished_is_judged_each_time(module: Module) -> None:
+    module(rollout="first")
+    for _time in range(2):
+        assert module.is_run(rollout="first")
+    assert not module.all_kept
+    assert "Rollout first" in module(rollout="second")["msg"]
+
+
 def test_each_request_has_its_answer_and_the_oldest_go_first(kept: Module) -> None:
     first = kept.kept
     assert kept.is_run(timeout=7)

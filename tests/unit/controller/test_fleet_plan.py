@@ -78,6 +78,7 @@ def answer(**values: Any) -> dict[str, Any]:
         "plan_digest": DIGEST,
         "rollout": None,
         "rolled_back": [],
+        "inspection": None,
         **values,
     }
 

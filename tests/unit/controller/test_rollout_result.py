@@ -199,6 +199,23 @@ def test_a_host_with_another_list_than_the_one_that_was_sent_has_failed(
     assert words in sentence or outcome == "changed"
 
 
+@pytest.mark.parametrize("checked", [None, {}, {"skipped": True}])
+def test_a_host_that_had_nothing_to_do_is_judged_by_what_was_read_with_its_list(
+    checked: Any,
+) -> None:
+    same = {"policy_digest": "1", "rollout": "a"}
+    applied = sent("1", None, changed=False)
+    in_sync = {**applied, "inspection": info(device("a"), **same)}
+    assert result_of(in_sync, checked) == (
+        "unchanged",
+        "All of its list is in sync: one device.",
+    )
+    drifting = {**applied, "inspection": info(device("a", "drifts"), **same)}
+    assert result_of(drifting, checked)[0] == "failed"
+    replaced = {**applied, "inspection": info(device("a"), policy_digest="2", rollout="b")}
+    assert "Rollout b has replaced the list" in result_of(replaced, checked)[1]
+
+
 def test_a_host_that_was_not_rolled_back_names_its_rollout() -> None:
     applied = sent("1", "later", changed=False)
     assert result_of(applied, {"skipped": True}, None, "Rollout x did not change it.") == (
