@@ -15,7 +15,7 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmod import Kmod
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import (

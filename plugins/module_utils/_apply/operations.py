@@ -19,7 +19,8 @@ from .._discovery.virtual_functions import autoprobes, numvfs, present
 from .._errors import PolicyError
 from .._in_use.checker import Usage
 from .._model.device import Identity, State
-from .._model.policy import NodeAccess, VfioSettings
+from .._model.node_access import NodeAccess
+from .._model.policy import VfioSettings
 from .._model.steps import Step, StepKind
 from .._system.file_writes import StagedFile
 from .._system.files import FileChange, Files

@@ -15,8 +15,9 @@ from .._discovery.devices import states
 from .._discovery.vfio import native, present_settings, registered
 from .._model.claimed import NumVfs
 from .._model.device import Identity, Native, State
+from .._model.node_access import NodeAccess
 from .._model.plan import host_steps, needs_native, plan
-from .._model.policy import Claim, NodeAccess
+from .._model.policy import Claim
 from .._model.request import Request
 from .._model.steps import DevicePlan, HostStep, Problem, Step, StepKind
 from .._system.files import FileChange, Files

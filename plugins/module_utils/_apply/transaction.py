@@ -17,7 +17,8 @@ from .._errors import PolicyError
 from .._model.buses import BUSES
 from .._model.claimed import NumVfs
 from .._model.device import Identity, State
-from .._model.policy import CONTAINER_MODULE, DEFAULT, NodeAccess, VfioSettings
+from .._model.node_access import NodeAccess
+from .._model.policy import CONTAINER_MODULE, DEFAULT, VfioSettings
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Step, StepKind
 from .._system.files import FileChange
 from .._system.host import Host

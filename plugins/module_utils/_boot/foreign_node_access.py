@@ -11,7 +11,7 @@ from typing import Iterator, NamedTuple, Sequence
 
 from .._discovery.devices import sysfs_dir
 from .._model.device import Identity
-from .._model.policy import NodeAccess
+from .._model.node_access import NodeAccess
 from .._system.sysfs import Sysfs
 from .foreign_rule_files import ADD, Host
 from .foreign_udev import BEFORE_OURS, ForeignRules, names_set

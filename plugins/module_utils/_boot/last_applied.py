@@ -16,11 +16,11 @@ from .. import _text
 from .._errors import DAMAGED, PolicyError
 from .._model.buses import VFIO_DRIVERS, bus_of_vfio_driver
 from .._model.device import Identity
+from .._model.node_access import NodeAccess
 from .._model.policy import (
     ALWAYS,
     AUTO,
     NEVER,
-    NodeAccess,
     Options,
     VfioSettings,
 )

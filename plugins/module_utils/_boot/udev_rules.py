@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Mapping, Sequence
 
 from .._model.buses import BUSES, VFIO_DRIVER_PATTERNS, VFIO_DRIVERS
-from .._model.policy import DEFAULT, NO_DRIVER, VFIO, NodeAccess
+from .._model.node_access import NodeAccess
+from .._model.policy import DEFAULT, NO_DRIVER, VFIO
 from .._model.policy_list import Entry
 from .._model.selector import UDEV_NAME, Selector
 from .kmod_conf import modprobe_conf, modules_load_conf

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from .buses import RESETTING
+from .node_access import NodeAccess
 
 if TYPE_CHECKING:
     from .device import Identity
@@ -81,23 +82,6 @@ VFIO_DEFAULTS = dict(zip(VFIO_PARAMETERS, "YNN"))
 
 # The whole name of a rollout.
 ROLLOUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}")
-
-
-class NodeAccess(NamedTuple):
-    """Who may open the nodes in /dev/vfio; None leaves what the kernel gives (root, 0600)."""
-
-    group: str | None
-    mode: str | None
-
-    @property
-    def is_for_all(self) -> bool:
-        """Whether users who are not in the group may open a node."""
-        return self.mode is not None and self.mode[-1] != "0"
-
-    @property
-    def label(self) -> str:
-        parts = [("group", self.group), ("mode", self.mode)]
-        return ", ".join("%s %s" % part for part in parts if part[1] is not None)
 
 
 class Options(NamedTuple):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Iterable, NamedTuple, Sequence
 
-from .policy import AUTO, NodeAccess, Options, VfioSettings
+from .node_access import NodeAccess
+from .policy import AUTO, Options, VfioSettings
 from .policy_list import Entry
 
 

@@ -12,7 +12,8 @@ from typing import Mapping, NamedTuple
 
 from .buses import is_vfio_driver
 from .device import Identity, Native, State
-from .policy import NodeAccess, Policy
+from .node_access import NodeAccess
+from .policy import Policy
 
 
 class StepKind(Enum):

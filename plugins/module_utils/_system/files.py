@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import PolicyError
-from .._model.policy import NodeAccess
+from .._model.node_access import NodeAccess
 
 if TYPE_CHECKING:
     from .file_writes import StagedFile

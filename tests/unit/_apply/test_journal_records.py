@@ -24,7 +24,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.transaction i
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import PREVIOUS
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_writes import StagedFile
 
 GIVEN, NATIVE = ("vfio-platform", "vfio-platform"), ("acme-crypto", None)

@@ -11,7 +11,7 @@ from simulated_kernel import coldplug
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import results
 
 OWN = grp.getgrgid(os.getgid()).gr_name

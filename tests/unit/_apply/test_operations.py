@@ -35,7 +35,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.vfio impo
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.buses import VFIO_DRIVERS
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.kmsg import KernelLog

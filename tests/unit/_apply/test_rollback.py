@@ -17,7 +17,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
     RULES,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_writes import StagedFile
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 

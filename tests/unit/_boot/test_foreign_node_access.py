@@ -13,7 +13,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.foreign_node_a
     warnings,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 
 LATE, EARLY = "/etc/udev/rules.d/90-vfio.rules", "/usr/lib/udev/rules.d/50-vfio.rules"
 ACCESS = NodeAccess("vfio", "0660")

@@ -15,9 +15,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
     parse_header,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.udev_rules import render
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
     NEVER,
-    NodeAccess,
     Options,
     VfioSettings,
 )

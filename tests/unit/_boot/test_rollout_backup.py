@@ -30,7 +30,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_histor
     to_change,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
 
 OPTIONS: dict[str, Any] = {"reset_required": False}

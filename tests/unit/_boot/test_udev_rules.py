@@ -32,10 +32,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.matched_device
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.udev_rules import render
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
     AUTO,
     NEVER,
-    NodeAccess,
     Options,
     VfioSettings,
 )

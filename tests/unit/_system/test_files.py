@@ -14,7 +14,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.initramfs impo
     is_stale,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import (
     Files,
     is_group,

@@ -16,7 +16,7 @@ from board import Board
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import Identity, State
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import NodeAccess
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.host import Host, open_host
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.reads import (

@@ -131,8 +131,7 @@ def test_each_file_says_what_it_is_for() -> None:
 def test_a_host_without_changes_is_sent_little() -> None:
     assert payload("last_answer") == {
         *("_ansible_module", "_errors", "_text"),
-        # Records of files; the modules of VFIO have the names of their buses.
-        *("_model.buses", "_model.device", "_model.policy"),
+        "_model.node_access",
         *("_system.files", "_system.file_writes", "_system.reads", "_system.sysfs"),
         *("_apply.host_lock", "_apply.last_answer"),
     }
