@@ -104,6 +104,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables 
     problem_of,
     result_files,
 )
+from ansible_collections.armfleet.vfio.plugins.plugin_utils._request_digest import code_digest
 
 
 class LookupModule(LookupBase):
@@ -130,8 +131,9 @@ class LookupModule(LookupBase):
         # The first play of a run has none yet, and nothing to report.
         if self.get_option("interrupted") and "hostvars" in variables:
             _interrupted_rollout.watch(choice.hosts, variables["hostvars"])
-        # Each task has a process of its own, which would load all filters for the first one.
+        # Each task has a process of its own, which would load all filters, or read all modules.
         filter_loader.get("armfleet.vfio.host_state")
+        code_digest()
         # With the last comma a name is never split at its colons.
         return ["".join("%s," % host for host in choice.hosts)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -31,6 +31,13 @@ def create_module(name: str, spec: Mapping[str, Any]) -> AnsibleModule:
             % (name, sys.executable, *sys.version_info[:2])
         )
     return module
+
+
+def end(module: AnsibleModule, result: Mapping[str, Any], warnings: Sequence[str]) -> None:
+    """End the module with its result and its warnings."""
+    for sentence in warnings:
+        module.warn(sentence)
+    module.exit_json(**result)
 
 
 def fail(module: AnsibleModule, error: PolicyError, **returned: Any) -> None:

@@ -889,6 +889,7 @@ from typing import TYPE_CHECKING, Any, Mapping
 from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec, _text
 from ansible_collections.armfleet.vfio.plugins.module_utils._ansible_module import (
     create_module,
+    end,
     fail,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.host_lock import HostLock
@@ -963,9 +964,7 @@ def main() -> None:
     if record.is_complete and findings.policy_list and not module.check_mode:
         last = LastAnswer(HostLock("device_info"), request_digest)
         last.keep(record.reads, record.digest, answer)
-    for sentence in answer.warnings:
-        module.warn(sentence)
-    module.exit_json(**answer.result)
+    end(module, *answer)
 
 
 def _inspect(host: Host, record: Record, params: Mapping[str, Any]) -> Findings:

@@ -62,6 +62,7 @@ from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._ansible_module import (
     create_module,
+    end,
     fail,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.host_lock import HostLock
@@ -99,9 +100,7 @@ def main() -> None:
         sysfs.close()
     if answer is None:
         module.exit_json(changed=False, is_kept=False)
-    for sentence in answer.warnings:
-        module.warn(sentence)
-    module.exit_json(**answer.result, is_kept=True)
+    end(module, {**answer.result, "is_kept": True}, answer.warnings)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def request_digest(module: str, options: Mapping[str, Any]) -> str | None:
     if asked is None:
         return None
     try:
-        content = json.dumps([module, asked, _code_digest()], sort_keys=True)
+        content = json.dumps([module, asked, code_digest()], sort_keys=True)
     except (TypeError, ValueError):
         return None
     return hashlib.sha256(content.encode()).hexdigest()
@@ -53,7 +53,7 @@ _ASKED = {"host_policy": _asked_of_policy, "device_info": _asked_of_inspection}
 
 
 @functools.cache
-def _code_digest() -> str:
+def code_digest() -> str:
     """Return a digest of the files that modules can be made of."""
     digest = hashlib.sha256()
     for path in sorted(_PLUGINS.glob("module*/**/*.py")):

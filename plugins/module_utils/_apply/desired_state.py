@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from .._boot import boot_files, last_applied
-from .._boot.last_applied import PREVIOUS, LastApplied
+from .._boot.last_applied import PREVIOUS, UNFINISHED, LastApplied
 from .._discovery.devices import for_other_boards, has_devices, resolve_all, snapshot, with_all_ids
 from .._errors import PolicyError, Problems
 from .._model.claimed import Claimed
@@ -124,9 +124,7 @@ def _part_of_rollout(host: Host, request: Request, earlier: LastApplied) -> Roll
         part,
     )
 
-    files = RolloutFiles(
-        host.files.read_own(PREVIOUS), host.files.read_own(last_applied.UNFINISHED)
-    )
+    files = RolloutFiles(host.files.read_own(PREVIOUS), host.files.read_own(UNFINISHED))
     return part(request, earlier, files, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
 

@@ -17,7 +17,7 @@ from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._system.files import KERNEL_COMMAND_LINE, Files
-from .._system.kmod import canonical_name
+from .._system.kmod import canonical_name, module_of
 
 # vfio has it as a softdep, which counts when vfio is loaded and never again.
 _WITH_VFIO = "vfio_iommu_type1"
@@ -499,8 +499,7 @@ def _module_directories(files: Files) -> list[str]:
 def module_files(files: Files, path: str) -> Iterator[str]:
     """Yield the modules of a file such as modules.dep or modules.builtin."""
     for line in _text.lines(files.read_drop_in(path) or ""):
-        path = line.partition(":")[0]
-        yield canonical_name(path.rpartition("/")[2].partition(".ko")[0])
+        yield module_of(line.partition(":")[0])
 
 
 def _reset_modules(files: Files, directory: str) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Sequence
 
 from .. import _text
 from .._system.files import Files
-from .._system.kmod import canonical_name
+from .._system.kmod import module_of
 
 _MODULES = "/lib/modules/"
 _DEPENDENCIES, _BUILT_IN = "modules.dep", "modules.builtin"
@@ -79,8 +79,7 @@ class InstalledKernels:
         spelling, but for what is built in; None if it has no such module.
         """
         paths = self._paths(os.uname().release, module)
-        names = {canonical_name(path.rpartition("/")[2].partition(".ko")[0]) for path in paths[1:]}
-        return names if paths else None
+        return set(map(module_of, paths[1:])) if paths else None
 
     def _paths(self, release: str, module: str) -> list[str]:
         """Return the paths of a module and of its dependencies in modules.dep; none without it."""

@@ -247,15 +247,12 @@ def _value(word: str) -> str:
     return value if equals else "1"
 
 
-def blocking(
-    known: Sequence[Line], modules: Iterable[str], needed: Iterable[str] | None = None
-) -> list[Line]:
+def blocking(known: Sequence[Line], modules: Iterable[str], needed: Iterable[str]) -> list[Line]:
     """Return the lines by which ``modules``, or what they need, are not loaded at boot.
 
-    ``needed`` are both; by default what VFIO's modules need.
+    ``needed`` are both.
     """
     named = {canonical_name(module) for module in modules}
-    needed = with_needs(named) if needed is None else needed
     return [
         line
         for line in known
@@ -264,11 +261,11 @@ def blocking(
     ]
 
 
-def running_commands(
-    known: Sequence[Line], modules: Iterable[str], needed: Iterable[str] | None = None
-) -> list[Line]:
-    """Return the lines by which it depends on a command whether ``modules`` are loaded at boot."""
-    needed = with_needs(modules) if needed is None else needed
+def running_commands(known: Sequence[Line], needed: Iterable[str]) -> list[Line]:
+    """Return the lines by which it depends on a command whether modules are loaded at boot.
+
+    ``needed`` are these modules and all that they need.
+    """
     return [line for line in known if line.module in needed and line.runs_command]
 
 
@@ -303,11 +300,11 @@ def value_at_boot(known: Sequence[Line], parameter: str) -> str | None:
 
 
 def find_conflicts(
-    known: Sequence[Line], required: Requirements, needed: Iterable[str] | None = None
+    known: Sequence[Line], required: Requirements, needed: Iterable[str]
 ) -> list[str]:
     """Return a sentence for each line that conflicts with what is ``required``.
 
-    ``needed`` are its modules and all that they need; by default what VFIO's modules need.
+    ``needed`` are its modules and all that they need.
     """
     sentences = [
         "%s, so %s, which this list requires, is not loaded at boot. Remove that line or "

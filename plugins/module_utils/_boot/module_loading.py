@@ -60,15 +60,14 @@ class ModuleLoading:
     def running_commands(self, modules: Iterable[str]) -> list[Line]:
         """Return the lines by which it depends on a command whether ``modules`` are loaded."""
         needed = self.needed(modules)
-        return modprobe_d.running_commands(self.followed(needed), (), needed)
+        return modprobe_d.running_commands(self.followed(needed), needed)
 
     def of_module(self, module: str) -> list[Line]:
         """Return the lines about a module, and those by which a dependency keeps it away."""
-        followed = self.followed(self.needed([module]))
         needed = self.needed([module])
         return [
             line._replace(module=module)
-            for line in followed
+            for line in self.followed(needed)
             if line.module == module
             or (line.module in needed and (line.blocks_all_loading or line.runs_command))
         ]

@@ -39,10 +39,10 @@ _UBI_PARAMETER = "ubi.mtd"
 _ENCRYPTED = tuple(prefix + key for prefix in ("", "rd.") for key in ("luks.uuid", "luks.name"))
 # Further block devices that an option of fstab names.
 _OPTIONS = ("device", "journal_path", "logdev", "rtdev")
-# udev_replace_chars in systemd's src/shared/device-nodes.c leaves all others as they are.
 # devt_from_devnum in block/early-lookup.c, which reads what no other form has.
 _HEXADECIMAL = re.compile("[0-9A-Fa-f]{1,8}\\Z")
 _MAJOR_MINOR = re.compile(r"\d+:\d+\Z")
+# Of ASCII, what udev_replace_chars in systemd's src/shared/device-nodes.c leaves as it is.
 _UNCHANGED = frozenset(string.ascii_letters + string.digits + "#+-.:=@_")
 _LINKS_AT_MOST = 8
 _MAC_PROPERTIES = ("mac-address", "local-mac-address", "address")
@@ -167,12 +167,6 @@ class Configured:
     def _text(self, path: str) -> str:
         """Return the content; nothing of what is no file, or is root's alone."""
         try:
-            return self._files.read(path) or ""
-        except PolicyError:
-            return ""
-
-    def _drop_in(self, path: str) -> str:
-        try:
             return self._files.read_drop_in(path) or ""
         except PolicyError:
             return ""
@@ -220,7 +214,7 @@ class Configured:
     def _attached_to_ubi(self) -> Iterator[tuple[str, str]]:
         """Yield the values of the parameter of UBI, and where each is given, as a clause."""
         for path in self._files.drop_in_files(CONFIGURATION, ".conf", ""):
-            for line in _text.lines(self._drop_in(path)):
+            for line in _text.lines(self._text(path)):
                 words = _text.words(line)
                 for option in words[2:] if words[:2] == ["options", "ubi"] else ():
                     key, _equals, value = option.partition("=")

@@ -41,7 +41,7 @@ class ConfiguredFlash:
         attached = attachments([value for value, _use in parameters])
         uses = [use for _value, use in parameters]
         self._attached = list(zip(attached, uses))
-        self._present = _attached_now(sysfs) if self._sources else {}
+        self._present = attached_now(sysfs) if self._sources else {}
 
     def uses_of(self, index: str, label: str) -> list[str]:
         """Return what an MTD device, by its number and its name, will be used for, as sentences.
@@ -79,7 +79,7 @@ class ConfiguredFlash:
         )
 
 
-def _attached_now(sysfs: Sysfs) -> dict[str, str]:
+def attached_now(sysfs: Sysfs) -> dict[str, str]:
     """Return the numbers of the MTD devices of the UBI devices, by the numbers of these."""
     numbers = {}
     for ubi in sysfs.names("class/ubi"):

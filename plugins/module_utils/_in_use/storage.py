@@ -14,6 +14,7 @@ from typing import Iterator, Mapping
 from .. import _text
 from .._system.processes import Mounts
 from .._system.sysfs import KernelBlockedError
+from .configured_flash import attached_now
 from .flash import MTD_BLOCK_MAJOR, FlashName, flash_name
 from .use_kind import ClassCheck, Entry, Sources, UseKind
 
@@ -73,16 +74,15 @@ class Storage(UseKind):
             return None
         used = self._used_blocks().get("%d:%s" % (MTD_BLOCK_MAJOR, index))
         uses = ["%s %s" % (name, used)] if used else []
-        for ubi in self.sysfs.names("class/ubi"):
-            # mtd_num in drivers/mtd/ubi/build.c; volumes have none.
-            if self.sysfs.read("class/ubi/%s/mtd_num" % ubi) == index:
-                uses += ["%s is part of %s" % (name, ubi), *self._mounted_volumes(ubi)]
+        for ubi, mtd in attached_now(self.sysfs).items():
+            if mtd == index:
+                uses += ["%s is part of ubi%s" % (name, ubi), *self._mounted_volumes(ubi)]
                 uses += self._used_volume_blocks(ubi)
         uses = uses or self._mounts.unknown[:1]
         return "flash %s: %s" % (name, ", ".join(uses)) if uses else None
 
     def _mounted_volumes(self, ubi: str) -> list[str]:
-        volume = FlashName(ubi=ubi[len("ubi") :])
+        volume = FlashName(ubi=ubi)
         return [
             "%s is mounted on %s" % (_text.printable(mount.source), mount.mount_point)
             for mount in self._mounts.mounts
@@ -95,7 +95,7 @@ class Storage(UseKind):
         The kernel calls the root file system's source /dev/root, so that it tells no volume:
         ubiblock_create in drivers/mtd/ubi/block.c.
         """
-        pattern = re.compile(r"ubiblock%s_\d+" % re.escape(ubi[len("ubi") :]))
+        pattern = re.compile(r"ubiblock%s_\d+" % re.escape(ubi))
         return [
             use
             for name in self.sysfs.names("class/block")

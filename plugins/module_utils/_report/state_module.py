@@ -11,7 +11,7 @@ from typing import Any, Callable, Mapping
 from ansible.module_utils.basic import AnsibleModule
 
 from .. import _text
-from .._ansible_module import create_module, fail
+from .._ansible_module import create_module, end, fail
 from .._apply.last_answer import Answer, LastAnswer
 from .._apply.reconcile import Outcome, reconcile
 from .._apply.run_lock import RunLock
@@ -46,9 +46,7 @@ def run(
         fail(module, error)
     finally:
         host.sysfs.close()
-    for sentence in answer.warnings:
-        module.warn(sentence)
-    module.exit_json(**answer.result)
+    end(module, *answer)
 
 
 def _answer(

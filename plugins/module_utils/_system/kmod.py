@@ -208,7 +208,7 @@ class Kmod:
         """
         steps = [_text.words(line) for line in _text.lines(self._depends(module))]
         inserted = [words[1] for words in steps if len(words) > 1 and words[0] in _INSERTED]
-        if canonical_name(module) in map(_module_of, inserted):
+        if canonical_name(module) in map(module_of, inserted):
             return ""
         commands = [words[1:] for words in steps if words[:1] == ["install"]]
         # The module itself is the last one, but for softdeps that follow it: with these modprobe
@@ -242,7 +242,7 @@ class Kmod:
             if words[:1] == ["insmod"] and len(words) > 1
         ]
         return [
-            _module_of(path)
+            module_of(path)
             for path in files
             if not _text.words(self._run(["--field=sig_id", "--", path], program="modinfo")[1])
         ]
@@ -308,7 +308,7 @@ def _aliases_by_module(output: str) -> dict[str, list[str]]:
             name = canonical_name(text.strip())
         elif label == "filename":
             if text.strip() != _BUILT_IN:
-                name = _module_of(text)
+                name = module_of(text)
             patterns[name] = []
     return patterns
 
@@ -347,11 +347,11 @@ def _some_module() -> str | None:
             path = os.fsdecode(dependencies.readline()).partition(":")[0]
     except OSError:
         return None
-    return _module_of(path) or None
+    return module_of(path) or None
 
 
-def _module_of(path: str) -> str:
-    """Return the name of the module in a file."""
+def module_of(path: str) -> str:
+    """Return the name of the module in a file: path_to_modname in kmod's shared/util.c."""
     return canonical_name(os.path.basename(path).partition(".")[0])
 
 

@@ -12,24 +12,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, cast
 
+from .reads import READS
+
 if TYPE_CHECKING:
     from .sysfs import Sysfs
 
-# The methods of Sysfs that read one path without the device lock. Nobody changes what they return.
-_READS = frozenset(
-    {
-        "count_directories",
-        "exists",
-        "link",
-        "link_name",
-        "list_directories",
-        "listing",
-        "names",
-        "read",
-        "read_bytes",
-        "strings",
-    }
-)
+# Those of a path in /sys without the device lock. Nobody changes what they return.
+_READS = READS["sysfs"] - {"has_node", "is_read_only", "read_locked"}
 
 
 def read_once(sysfs: Sysfs) -> Sysfs:

@@ -22,6 +22,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.modprobe_d imp
     lines,
     parsed,
     running_commands,
+    with_needs,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
@@ -36,7 +37,7 @@ def conflicts(
 ) -> list[str]:
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text(content)
-    return find_conflicts(lines(Files(str(root)), MODPROBE), wanted)
+    return find_conflicts(lines(Files(str(root)), MODPROBE), wanted, with_needs(wanted.modules))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_a_command_instead_of_a_module_leaves_open_whether_it_is_loaded(
     tmp_path: Path, line: str, *, is_open: bool
 ) -> None:
     (read,) = parsed(f"/{OTHERS}", line + "\n")
-    assert running_commands([read], ["vfio-platform"]) == ([read] if is_open else [])
+    assert running_commands([read], with_needs(["vfio-platform"])) == ([read] if is_open else [])
     if is_open:
         assert conflicts(tmp_path, line + "\n") == []
 

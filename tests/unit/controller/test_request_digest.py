@@ -89,7 +89,7 @@ def test_options_that_no_json_has_have_no_digest(value: object) -> None:
 
 def test_any_other_code_has_another_digest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def digest() -> str | None:
-        _request_digest._code_digest.cache_clear()
+        _request_digest.code_digest.cache_clear()
         return policy()
 
     plugins = tmp_path / "plugins"
@@ -104,4 +104,4 @@ def test_any_other_code_has_another_digest(monkeypatch: pytest.MonkeyPatch, tmp_
     assert changed != before
     path.rename(path.with_name("other.py"))
     assert digest() not in (before, changed)
-    _request_digest._code_digest.cache_clear()
+    _request_digest.code_digest.cache_clear()
