@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -28,7 +29,9 @@ class StartedPlaybook:
     ) -> None:
         self._output = folder / "output"
         (folder / "vars.json").write_text(json.dumps(variables))
-        command = ["ansible-playbook", "-i", inventory, "-e", f"@{folder}/vars.json"]
+        # Of this run alone, so that its processes are known by it.
+        self._own_argument = f"@{folder}/vars.json"
+        command = ["ansible-playbook", "-i", inventory, "-e", self._own_argument]
         with self._output.open("wb") as stream:
             self._process = subprocess.Popen(
                 [*command, *arguments, playbook],
@@ -56,10 +59,17 @@ class StartedPlaybook:
     def end(self, number: signal.Signals, *, whole_group: bool = True) -> int:
         """Send the signal to the run, as a terminal does, or to its first process; return the code.
 
-        Processes that it started may run on.
+        Its workers, each in a session of its own, may run on: see :meth:`close`.
         """
         if whole_group:
             os.killpg(self._process.pid, number)
         else:
             self._process.send_signal(number)
         return self.wait()
+
+    def close(self) -> None:
+        """End what is left of the run: workers of one that was killed wait for it for ever."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if self._own_argument.encode() in path.read_bytes().split(b"\0"):
+                    os.kill(int(path.parent.name), signal.SIGKILL)

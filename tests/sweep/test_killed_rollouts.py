@@ -9,6 +9,7 @@ There are 200 boards in make nightly, and a second rollout before the roll-back.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -40,9 +41,10 @@ OLD = "of an earlier run\n"
 class Rollout:
     """A rollout over all boards: a tenth of them, then the others."""
 
-    def __init__(self, boards: Fleet, folder: Path) -> None:
+    def __init__(self, boards: Fleet, folder: Path, runs: contextlib.ExitStack) -> None:
         self.boards = boards
         self.folder = folder
+        self._runs = runs
         self.names = list(boards.boards)
         self.first = len(self.names) // 10
         self.results, self.retry = folder / "results.json", folder / "failed"
@@ -68,6 +70,7 @@ class Rollout:
         run = StartedPlaybook(
             self.boards.inventory, "armfleet.vfio.rollout", self.folder, **self.variables
         )
+        self._runs.callback(run.close)
         # Those of one fork more: a board is done then, while others are not.
         run.wait_until(lambda: sum(1 for name in later if self.has_list(name)) > FORKS)
         return run.end(number, whole_group=False), run.output
@@ -86,8 +89,9 @@ class Rollout:
 def rollout(tmp_path: Path, depth: str) -> Iterator[Rollout]:
     number_of_boards = BOARDS_AT_NIGHT if depth == "nightly" else BOARDS
     names = [f"board-{number:03}" for number in range(1, number_of_boards + 1)]
-    with fleet(tmp_path, alike(tmp_path, names, PARTS, DRIVERS), VARIABLES) as boards:
-        yield Rollout(boards, tmp_path)
+    plans = alike(tmp_path, names, PARTS, DRIVERS)
+    with fleet(tmp_path, plans, VARIABLES) as boards, contextlib.ExitStack() as runs:
+        yield Rollout(boards, tmp_path, runs)
 
 
 def test_a_fleet_whose_rollout_is_killed_twice_is_continued_and_rolled_back(

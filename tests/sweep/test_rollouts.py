@@ -260,6 +260,7 @@ class Interrupted:
     def end(self, number: signal.Signals) -> int:
         code = self._run.end(number)
         self._release()
+        self._run.close()
         return code
 
     def _release(self) -> None:
