@@ -40,7 +40,7 @@ def run_on(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (MODULES["device_info"], MODULES["last_answer"]):
         monkeypatch.setattr(module, "HostLock", lambda *_arguments: board.run_lock())
     monkeypatch.setattr(MODULES["last_answer"], "Sysfs", lambda **_options: host.sysfs)
-    monkeypatch.setattr(MODULES["last_answer"], "Files", lambda: host.files)
+    monkeypatch.setattr(MODULES["last_answer"], "FileReader", lambda: host.files)
 
 
 def spec(module: str) -> dict[str, Any]:

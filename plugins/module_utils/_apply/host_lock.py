@@ -14,7 +14,7 @@ import time
 from typing import Iterator
 
 from .._errors import PolicyError
-from .._system.files import failure, open_own
+from .._system.file_reads import failure, open_own
 
 DIRECTORY = "/run/armfleet-vfio"
 

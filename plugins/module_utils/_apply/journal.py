@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import PolicyError
-from .._system.files import Files, failure, open_own
+from .._system.file_reads import failure, open_own
+from .._system.files import Files
 from .host_lock import check_directory, journal_path, make_directory
 from .operations import Operation, UndoRecord, from_record
 from .record_fields import mapping, printable, quoted, text_of

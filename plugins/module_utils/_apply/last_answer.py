@@ -18,7 +18,7 @@ import re
 from typing import Any, NamedTuple, Sequence
 
 from .._errors import PolicyError
-from .._system.files import Files, open_own
+from .._system.file_reads import FileReader, open_own
 from .._system.reads import Read, digest_again
 from .._system.sysfs import KernelBlockedError, Sysfs
 from .host_lock import HostLock
@@ -55,8 +55,8 @@ class LastAnswer:
             self._asked = hashlib.sha256(asked.encode()).hexdigest()
             self._path = "%s/%s%s" % (lock.directory, PREFIX, self._asked[:16])
 
-    def find(self, sysfs: Sysfs, files: Files, *, check_mode: bool) -> Answer | None:
-        """Return the answer if it is still true; None if only a run can tell.
+    def find(self, sysfs: Sysfs, files: FileReader, *, check_mode: bool) -> str | None:
+        """Return the answer as JSON if it is still true; None if only a run can tell.
 
         PolicyError as of HostLock; KernelBlockedError if the kernel does not answer.
         """
@@ -72,13 +72,10 @@ class LastAnswer:
         """
         if self._path is None:
             return
-        kept = {
-            "asked": self._asked,
-            "reads": reads,
-            "answers": digest,
-            "result": answer.result,
-            "warnings": answer.warnings,
-        }
+        # A text in it, because who finds it has only to pass it on.
+        warnings = {"warnings": answer.warnings} if answer.warnings else {}
+        output = json.dumps({**answer.result, **warnings, "is_kept": True})
+        kept = {"asked": self._asked, "reads": reads, "answers": digest, "output": output}
         content = json.dumps(kept).encode()
         if len(content) > _LARGEST:
             return
@@ -86,7 +83,7 @@ class LastAnswer:
         with contextlib.suppress(OSError, PolicyError), self._lock.acquire(timeout=0):
             self._write(self._path, content)
 
-    def _find(self, path: str, sysfs: Sysfs, files: Files) -> Answer | None:
+    def _find(self, path: str, sysfs: Sysfs, files: FileReader) -> str | None:
         try:
             with open(open_own(path, os.O_RDONLY, os.getuid()), "rb") as stream:
                 kept = json.loads(stream.read())
@@ -95,7 +92,8 @@ class LastAnswer:
             reads = [Read(*read) for read in kept["reads"]]
             if digest_again(sysfs, files, reads) != kept["answers"]:
                 return None
-            return Answer(kept["result"], kept["warnings"])
+            output = kept["output"]
+            return output if isinstance(output, str) else None
         except KernelBlockedError:
             raise
         except (OSError, PolicyError, ValueError, KeyError, TypeError, RecursionError):

@@ -30,7 +30,8 @@ from .._model.request import Request
 from .._model.selector import Selector
 from .._model.steps import DevicePlan, Problem
 from .._system import kmod
-from .._system.files import KERNEL_COMMAND_LINE, FileChange, Files
+from .._system.file_reads import KERNEL_COMMAND_LINE
+from .._system.files import FileChange, Files
 from .._system.host import Host
 from . import (
     driverctl,

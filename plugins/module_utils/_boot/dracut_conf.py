@@ -20,7 +20,8 @@ from fnmatch import fnmatchcase
 from typing import Iterator, NamedTuple, Sequence
 
 from .. import _text
-from .._system.files import KERNEL_COMMAND_LINE, Files
+from .._system.file_reads import KERNEL_COMMAND_LINE
+from .._system.files import Files
 from .._system.kmod import canonical_name
 from .last_applied import MODPROBE
 from .modprobe_d import ALIAS

@@ -16,7 +16,8 @@ import re
 from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
-from .._system.files import KERNEL_COMMAND_LINE, Files
+from .._system.file_reads import KERNEL_COMMAND_LINE
+from .._system.files import Files
 from .._system.kmod import canonical_name, module_of
 
 # vfio has it as a softdep, which counts when vfio is loaded and never again.

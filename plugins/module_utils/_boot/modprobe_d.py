@@ -18,7 +18,8 @@ from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 from .. import _text
 from .._model.buses import BUSES
 from .._model.policy import CONTAINER_MODULE, VFIO_PARAMETERS
-from .._system.files import KERNEL_COMMAND_LINE, Files
+from .._system.file_reads import KERNEL_COMMAND_LINE
+from .._system.files import Files
 from .._system.kmod import CONFIGURATION, canonical_name
 from .last_applied import MODPROBE
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple, Sequence
 
 from .. import _text
-from .._system.files import KERNEL_COMMAND_LINE, Files
+from .._system.file_reads import KERNEL_COMMAND_LINE
+from .._system.files import Files
 from .._system.kmod import canonical_name
 from .modprobe_d import Line
 

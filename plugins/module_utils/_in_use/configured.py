@@ -13,7 +13,8 @@ from typing import Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import PolicyError
-from .._system.files import KERNEL_COMMAND_LINE, Files
+from .._system.file_reads import KERNEL_COMMAND_LINE
+from .._system.files import Files
 from .._system.kmod import CONFIGURATION
 from .._system.sysfs import Sysfs
 from .configured_flash import ConfiguredFlash, ConfiguredSource

@@ -12,7 +12,8 @@ from typing import Iterator, Mapping, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import PolicyError
-from .._system.files import KERNEL_COMMAND_LINE, Files
+from .._system.file_reads import KERNEL_COMMAND_LINE
+from .._system.files import Files
 
 _IFUPDOWN = "/etc/network/interfaces"
 _NETWORKD = tuple(

@@ -14,7 +14,8 @@ import struct
 import sys
 import tempfile
 
-from .files import failure, mode_of
+from .file_reads import failure
+from .files import mode_of
 
 _TEMPORARY = ".armfleet-vfio-"
 

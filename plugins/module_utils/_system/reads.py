@@ -10,7 +10,7 @@ import hashlib
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from .._errors import PolicyError
-from .files import Files
+from .file_reads import FileReader
 from .sysfs import KernelBlockedError, Sysfs
 
 # Methods that only read. Any other ends a record.
@@ -68,7 +68,7 @@ class Read(NamedTuple):
     arguments: Sequence[Any]
 
 
-def digest_again(sysfs: Sysfs, files: Files, reads: Sequence[Read]) -> str | None:
+def digest_again(sysfs: Sysfs, files: FileReader, reads: Sequence[Read]) -> str | None:
     """Return the digest of what the same reads answer now; None if one has no answer.
 
     ValueError if one of them is no read; KernelBlockedError if the kernel does not answer.

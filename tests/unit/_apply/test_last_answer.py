@@ -190,6 +190,7 @@ DAMAGES: dict[str, Callable[[Any], Any] | bytes] = {
         "reads": [["files", "write_atomic", ["/etc/x", "x"]]],
     },
     "a read with other arguments": lambda kept: {**kept, "reads": [["files", "read", [1, 2, 3]]]},
+    "an answer that is no text": lambda kept: {**kept, "output": {"devices": []}},
     "fewer reads": lambda kept: {**kept, "reads": kept["reads"][:-1]},
 }
 
@@ -309,7 +310,7 @@ def test_an_option_that_no_json_has_is_judged_as_ever(module: Module, board_name
 
 def test_an_answer_that_another_user_may_have_written_is_none(kept: Module) -> None:
     lie = json.loads(kept.kept.read_text())
-    lie["result"]["devices"] = []
+    lie["output"] = json.dumps({**json.loads(lie["output"]), "devices": []})
     kept.kept.write_text(json.dumps(lie))
     assert not kept()["devices"]
     kept.kept.chmod(0o666)

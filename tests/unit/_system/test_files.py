@@ -15,11 +15,8 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.initramfs impo
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import (
-    Files,
-    is_group,
-    open_own,
-)
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_reads import open_own
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files, is_group
 
 RULES = "/etc/udev/rules.d/x.rules"
 

@@ -53,7 +53,7 @@ def again(record: Record, sysfs: Sysfs, files: Files) -> str | None:
 
 @pytest.mark.parametrize(("label", "kind"), [("sysfs", Sysfs), ("files", Files)])
 def test_each_method_of_a_gateway_is_known_to_read_or_to_act(label: str, kind: type) -> None:
-    methods = {name for name in vars(kind) if not name.startswith("_") and name != "root"}
+    methods = {name for name in dir(kind) if not name.startswith("_") and name != "root"}
     assert READS[label] | ACTS[label] == methods
     assert not READS[label] & ACTS[label]
 

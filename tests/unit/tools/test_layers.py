@@ -132,7 +132,7 @@ def test_a_host_without_changes_is_sent_little() -> None:
     assert payload("last_answer") == {
         *("_ansible_module", "_errors", "_text"),
         "_model.node_access",
-        *("_system.files", "_system.file_writes", "_system.reads", "_system.sysfs"),
+        *("_system.file_reads", "_system.reads", "_system.sysfs"),
         *("_apply.host_lock", "_apply.last_answer"),
     }
     assert len(payload("host_policy")) > 100
