@@ -131,9 +131,11 @@ class LookupModule(LookupBase):
         # The first play of a run has none yet, and nothing to report.
         if self.get_option("interrupted") and "hostvars" in variables:
             _interrupted_rollout.watch(choice.hosts, variables["hostvars"])
-        # Each task has a process of its own, which would load all filters, or read all modules.
-        filter_loader.get("armfleet.vfio.host_state")
+        # Each task has a process of its own, which would read all modules, or load all filters; a
+        # playbook without variables of its own has no tasks with filters of this collection.
         code_digest()
+        if given:
+            filter_loader.get("armfleet.vfio.variable_problems")
         # With the last comma a name is never split at its colons.
         return ["".join("%s," % host for host in choice.hosts)]
 
