@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from extensions.simulator.acpi import modaliases
+from extensions.simulator.description import Extra
 from tests.boots.table import UNTOUCHED, Boots, Case, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.guest import Guest
 
@@ -52,6 +55,58 @@ def test_an_id_means_all_devices_that_have_it(
         Case("ACPI id, native driver built in", "LNRO0005:00", VFIO),
         Case("ACPI id, never bound before", "LNRO0005:1f", VFIO),
         Case("  one of another id", "ARMH0011:00", UNTOUCHED),
+    ]
+    boots = Boots(guest, inventory, {**SETTINGS, "passthrough_devices": devices})
+    boots.apply(passthrough_devices=[])
+    boots.apply(passthrough_runtime=False)
+    boots.try_twice(cases, record)
+
+
+ENGINES = Path(__file__).with_name("engines.asl")
+
+
+def with_table(source: Path, initramfs: bytes, folder: Path) -> Path:
+    """Put a table before an initramfs, where the kernel looks for those that upgrade firmware's.
+
+    Documentation/admin-guide/acpi/initrd_table_override.rst of Linux.
+    """
+    tables = folder / "kernel/firmware/acpi"
+    tables.mkdir(parents=True)
+    subprocess.run(["iasl", "-p", tables / source.stem, source], check=True, capture_output=True)
+    name = f"kernel/firmware/acpi/{source.stem}.aml\n"
+    archive = ["cpio", "--create", "--quiet", "--format=newc"]
+    table = subprocess.run(
+        archive, cwd=folder, input=name.encode(), stdout=subprocess.PIPE, check=True
+    )
+    path = folder / "initramfs"
+    path.write_bytes(table.stdout + initramfs)
+    return path
+
+
+def test_a_compatible_means_the_devices_that_firmware_describes_by_it(
+    guest: Guest, inventory: Path, record: Callable[[Row], None], tmp_path: Path, kernel: str
+) -> None:
+    initramfs = guest.prepare()[0].initramfs
+    if initramfs is None:
+        pytest.skip(f"{kernel} boots without an initramfs, so that no table can be added")
+    guest.start_again(initramfs=with_table(ENGINES, initramfs.read_bytes(), tmp_path))
+    shown = guest.run("cat /sys/bus/platform/devices/ACME0001:00/modalias").stdout.splitlines()
+    of_list = Extra(
+        "ACME0001:00",
+        acpi_path="\\_SB_.ENG1",
+        acpi_hid="ACME0001",
+        acpi_cids=("PRP0001",),
+        acpi_compatible=("acme,engine",),
+    )
+    assert shown == modaliases(of_list)
+    devices = [
+        {"compatible": "acme,engine", "expect": 2, "policy": "vfio"},
+        {"compatible": "acme,engine-v2", "policy": "no_autobind"},
+    ]
+    cases = [
+        Case("compatible of a _DSD, the second of two", "PRP0001:00", VFIO),
+        Case("  of a device with an id of its own", "ACME0001:00", VFIO),
+        Case("  another that begins the same", "PRP0001:01", NONE),
     ]
     boots = Boots(guest, inventory, {**SETTINGS, "passthrough_devices": devices})
     boots.apply(passthrough_devices=[])
