@@ -40,8 +40,8 @@ from .._model.policy import (
     VfioSettings,
 )
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Obstacle, Problem, StepKind
-from .._system.file_reads import KERNEL_COMMAND_LINE
 from .._system.files import Files
+from .._system.kernel_parameters import KERNEL_COMMAND_LINE
 from .._system.kmod import Kmod
 from .._system.sysfs import Sysfs
 

@@ -30,9 +30,9 @@ from .._model.request import Request
 from .._model.selector import Selector
 from .._model.steps import DevicePlan, Problem
 from .._system import kmod
-from .._system.file_reads import KERNEL_COMMAND_LINE
 from .._system.files import FileChange, Files
 from .._system.host import Host
+from .._system.kernel_parameters import KERNEL_COMMAND_LINE
 from . import (
     driverctl,
     foreign_node_access,

@@ -16,8 +16,8 @@ import re
 from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
-from .._system.file_reads import KERNEL_COMMAND_LINE
 from .._system.files import Files
+from .._system.kernel_parameters import KERNEL_COMMAND_LINE, kernel_parameters
 from .._system.kmod import canonical_name, module_of
 
 # vfio has it as a softdep, which counts when vfio is loaded and never again.
@@ -353,7 +353,7 @@ def _mounts_image(files: Files, mounts: Sequence[ImageMount]) -> bool:
 
     A container has the kernel command line of its host, but mounts of its own.
     """
-    parameters = _text.words(files.read_start(KERNEL_COMMAND_LINE) or "")
+    parameters = kernel_parameters(files.read_start(KERNEL_COMMAND_LINE) or "")
     keys = {parameter.partition("=")[0] for parameter in parameters}
     named = [mount for mount in mounts if mount.parameter in keys]
     mounted = _mounted(files) if named else {}

@@ -15,12 +15,12 @@ import re
 from fnmatch import fnmatchcase
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
-from .. import _text
 from .._model.buses import BUSES
 from .._model.policy import CONTAINER_MODULE, VFIO_PARAMETERS
-from .._system.file_reads import KERNEL_COMMAND_LINE
+from .._system import modprobe_conf
 from .._system.files import Files
-from .._system.kmod import CONFIGURATION, canonical_name
+from .._system.kernel_parameters import KERNEL_COMMAND_LINE, kernel_parameters
+from .._system.kmod import canonical_name
 from .last_applied import MODPROBE
 
 _NEEDS = {bus.vfio_module: bus.vfio_needs for bus in BUSES.values()}
@@ -32,7 +32,7 @@ ALIAS, BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
     "module_blacklist",
 )
 # How many words each command must have: kmod_config_parse in libkmod/libkmod-config.c, which
-# ignores all other lines, and whose separators are blanks and tabs alone.
+# ignores all other lines.
 _LEAST_WORDS = {
     ALIAS: 3,
     BLACKLIST: 2,
@@ -42,9 +42,6 @@ _LEAST_WORDS = {
     "softdep": 3,
     "weakdep": 3,
 }
-_WORD = re.compile("[^ \t]+")
-# next_arg in lib/cmdline.c and kmod_config_parse_kcmdline: quotes keep blanks together.
-_PARAMETER = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 # Commands of an install line that load nothing, whatever their arguments.
 _NO_LOADING = frozenset(("true", "false", ":", "exit", "echo", "logger"))
 # What starts another command in a line of sh, which modprobe has run it.
@@ -119,7 +116,7 @@ class Line(NamedTuple):
         for part in _SEPARATORS.split(" ".join(self.rest)):
             if _SEPARATORS.fullmatch(part):
                 separator = part
-            elif separator not in _CONDITIONAL and self._is_modprobe(_WORD.findall(part)):
+            elif separator not in _CONDITIONAL and self._is_modprobe(modprobe_conf.words(part)):
                 return True
         return False
 
@@ -159,14 +156,9 @@ class Line(NamedTuple):
 
 def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
     """Return all foreign lines; kernel parameters count for a system that is running."""
-    paths = [
-        path
-        for ending in (".conf", ".alias")
-        for path in files.drop_in_files(CONFIGURATION, ending, ours)
-    ]
     configured = [
         line
-        for path in sorted(paths, key=lambda path: path.rpartition("/")[2])
+        for path in modprobe_conf.paths(files, ours)
         for line in parsed(path, files.read_drop_in(path) or "")
     ]
     return configured + (
@@ -177,8 +169,8 @@ def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
 def parsed(path: str, content: str) -> list[Line]:
     """Return the lines of one file of modprobe.d that modprobe does not ignore."""
     parsed_lines = []
-    for number, text in _joined(content):
-        words = _WORD.findall(text)
+    for number, text in modprobe_conf.lines(content):
+        words = modprobe_conf.words(text)
         if words and len(words) >= _LEAST_WORDS.get(words[0], len(words) + 1):
             command, module, *rest = words
             location = "%s:%d" % (path, number)
@@ -188,26 +180,9 @@ def parsed(path: str, content: str) -> list[Line]:
     return parsed_lines
 
 
-def _joined(content: str) -> Iterator[tuple[int, str]]:
-    """Yield lines with the number of the last line of each: one that ends in a backslash goes on.
-
-    freadline_wrapped in libkmod/libkmod-util.c.
-    """
-    waiting = ""
-    for number, text in enumerate(_text.lines(content), 1):
-        waiting += text
-        if waiting.endswith("\\"):
-            waiting = waiting[:-1]
-        else:
-            yield number, waiting
-            waiting = ""
-    if waiting:
-        yield number, waiting
-
-
 def _on_command_line(content: str) -> list[Line]:
     lines_of_kernel = []
-    for word in map(_unquoted, _PARAMETER.findall(content)):
+    for word in kernel_parameters(content):
         key, equals, value = word.partition("=")
         module, dot, parameter = key.partition(".")
         if key in _OF_COMMAND_LINE:
@@ -221,14 +196,6 @@ def _on_command_line(content: str) -> list[Line]:
                 Line(KERNEL_COMMAND_LINE, word, OPTIONS, canonical_name(module), rest)
             )
     return lines_of_kernel
-
-
-def _unquoted(word: str) -> str:
-    """Return a kernel parameter without the quotes around it or around its value."""
-    if word.startswith('"'):
-        word = word[1:].rstrip('"')
-    key, equals, value = word.partition("=")
-    return key + equals + value.strip('"')
 
 
 def is_true(value: str) -> bool | None:

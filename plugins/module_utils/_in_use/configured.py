@@ -13,9 +13,9 @@ from typing import Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import PolicyError
-from .._system.file_reads import KERNEL_COMMAND_LINE
+from .._system import modprobe_conf
 from .._system.files import Files
-from .._system.kmod import CONFIGURATION
+from .._system.kernel_parameters import KERNEL_COMMAND_LINE, kernel_parameters
 from .._system.sysfs import Sysfs
 from .configured_flash import ConfiguredFlash, ConfiguredSource
 from .network_files import Interface, NetworkFiles
@@ -35,8 +35,10 @@ _TAGS = {
 # Parameters of the kernel's command line whose values are block devices, and those of encrypted
 # ones, which have UUIDs: kernel-parameters.txt, systemd-cryptsetup-generator(8).
 _BLOCKS = ("root", "resume", "mount.usr")
-# Attaches MTD devices to UBI; as a line of modprobe.d, "options ubi mtd=…".
+# Attaches MTD devices to UBI; as a line of modprobe.d, "options ubi mtd=…". The kernel splits what
+# follows the name of the module.
 _UBI_PARAMETER = "ubi.mtd"
+_UBI_OPTIONS = re.compile("[ \t]*options[ \t]+ubi[ \t]+(.*)")
 _ENCRYPTED = tuple(prefix + key for prefix in ("", "rd.") for key in ("luks.uuid", "luks.name"))
 # Further block devices that an option of fstab names.
 _OPTIONS = ("device", "journal_path", "logdev", "rtdev")
@@ -198,7 +200,7 @@ class Configured:
             yield _Block(key.partition(":")[2], "in %s for the key of %s" % (CRYPTTAB, name))
 
     def _of_command_line(self) -> Iterator[_Block]:
-        for word in _text.words(self._text(KERNEL_COMMAND_LINE)):
+        for word in kernel_parameters(self._text(KERNEL_COMMAND_LINE)):
             key, _equals, value = word.partition("=")
             use = "%s= of the kernel command line" % key
             if key in _BLOCKS:
@@ -214,14 +216,14 @@ class Configured:
 
     def _attached_to_ubi(self) -> Iterator[tuple[str, str]]:
         """Yield the values of the parameter of UBI, and where each is given, as a clause."""
-        for path in self._files.drop_in_files(CONFIGURATION, ".conf", ""):
-            for line in _text.lines(self._text(path)):
-                words = _text.words(line)
-                for option in words[2:] if words[:2] == ["options", "ubi"] else ():
+        for path in modprobe_conf.paths(self._files, ""):
+            for _number, line in modprobe_conf.lines(self._text(path)):
+                given = _UBI_OPTIONS.match(line)
+                for option in kernel_parameters(given[1]) if given else ():
                     key, _equals, value = option.partition("=")
                     if key == "mtd":
                         yield value, "attached to UBI by %s" % path
-        for word in _text.words(self._text(KERNEL_COMMAND_LINE)):
+        for word in kernel_parameters(self._text(KERNEL_COMMAND_LINE)):
             key, _equals, value = word.partition("=")
             if key == _UBI_PARAMETER:
                 yield value, "%s= of the kernel command line" % key
@@ -276,7 +278,7 @@ class Configured:
         return path
 
     def _read_consoles(self) -> Iterator[tuple[str, str]]:
-        for word in _text.words(self._text(KERNEL_COMMAND_LINE)):
+        for word in kernel_parameters(self._text(KERNEL_COMMAND_LINE)):
             key, _equals, value = word.partition("=")
             if key == "console":
                 yield value.partition(",")[0], "console= of the kernel command line"

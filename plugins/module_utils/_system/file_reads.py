@@ -415,6 +415,3 @@ def failure(verb: str, path: str, error: OSError) -> PolicyError:
     return PolicyError(
         "Cannot %s %s: %s (%s, %s); %s" % (verb, path, error.strerror, code, location, advice)
     )
-
-
-KERNEL_COMMAND_LINE = "/proc/cmdline"

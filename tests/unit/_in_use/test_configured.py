@@ -152,6 +152,7 @@ def test_a_disk_below_a_volume_of_fstab_is_known_by_that(board: Board) -> None:
         ("/etc/crypttab", "secret /dev/vda1 none luks\n", "in /etc/crypttab as secret"),
         ("/etc/crypttab", "s /dev/x /key:/dev/vda1\n", "in /etc/crypttab for the key of s"),
         ("/proc/cmdline", "root=/dev/vda1 ro\n", "root= of the kernel command line"),
+        ("/proc/cmdline", 'ro root="/dev/vda1"\n', "root= of the kernel command line"),
         ("/proc/cmdline", "root=254:1 ro\n", "root= of the kernel command line"),
         ("/proc/cmdline", "resume=/dev/vda1\n", "resume= of the kernel command line"),
         (
@@ -220,7 +221,7 @@ def test_files_that_are_included_count(board: Board) -> None:
 
 
 def test_so_does_what_the_command_line_configures(board: Board) -> None:
-    put(board, "/proc/cmdline", "root=/dev/nfs ip=10.0.0.2::10.0.0.1:255.0.0.0::eth1:off\n")
+    put(board, "/proc/cmdline", 'root=/dev/nfs ip="10.0.0.2::10.0.0.1:255.0.0.0::eth1:off"\n')
     sentence = "network interface eth1 is configured in /proc/cmdline (ip=)"
     assert_refused(board, "network", sentence)
 
@@ -251,6 +252,7 @@ def test_the_first_network_file_that_matches_counts(board: Board) -> None:
 @pytest.mark.parametrize(
     ("path", "content", "words"),
     [
+        ("/proc/cmdline", '"console=ttyAMA3"\n', "console= of the kernel command line"),
         ("/proc/cmdline", "console=ttyAMA3,115200n8\n", "console= of the kernel command line"),
         (
             "/etc/systemd/system/getty.target.wants/serial-getty@ttyAMA3.service",

@@ -104,6 +104,11 @@ def test_so_is_one_whose_name_has_a_blank(board: Board) -> None:
             "attached to UBI by /etc/modprobe.d/ubi.conf",
         ),
         (
+            "/etc/modprobe.d/ubi.alias",
+            "options \\\n ubi block=0,x m\\\ntd=boot\n",
+            "attached to UBI by /etc/modprobe.d/ubi.alias",
+        ),
+        (
             "/etc/systemd/system/data.mount",
             "[Mount]\nWhat=mtd:boot\n",
             "What= of /etc/systemd/system/data.mount",
@@ -115,6 +120,26 @@ def test_so_is_one_whose_name_has_a_blank(board: Board) -> None:
 def test_so_is_what_other_files_have(board: Board, path: str, content: str, use: str) -> None:
     put(board, path, content)
     assert_refused(board, f"flash mtd2: mtd2 is {use}. ")
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "use"),
+    [
+        ("/proc/cmdline", 'ubi.mtd="root fs" ro\n', "ubi.mtd= of the kernel command line"),
+        ("/proc/cmdline", 'ro "ubi.mtd=root fs"\n', "ubi.mtd= of the kernel command line"),
+        ("/proc/cmdline", 'root="mtd:root fs"\n', ON_COMMAND_LINE),
+        (
+            "/etc/modprobe.d/ubi.conf",
+            'options ubi mtd="root fs,2048"\n',
+            "attached to UBI by /etc/modprobe.d/ubi.conf",
+        ),
+    ],
+)
+def test_quotes_keep_a_name_with_a_blank_together(
+    board: Board, path: str, content: str, use: str
+) -> None:
+    put(board, path, content)
+    assert_refused(board, f"flash mtd3: mtd3 is {use}. ")
 
 
 def test_the_root_of_a_disk_can_be_a_number_in_hexadecimal(board: Board) -> None:
