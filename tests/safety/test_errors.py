@@ -230,6 +230,13 @@ CASES = {
         before=f"echo 'blacklist vfio-platform' > {OTHERS}",
         after=f"rm {OTHERS}",
     ),
+    "so modprobe does not load …, which VFIO needs now": Case(
+        on(RING, "vfio", reset_required=False, persistent=False),
+        f"{OTHERS}:1 has 'install vfio-platform /bin/false'",
+        "Remove that line or parameter",
+        before=f"echo 'install vfio-platform /bin/false' > {OTHERS}",
+        after=f"rm {OTHERS}",
+    ),
     "but this list sets it to … at each boot": Case(
         on(RING, "vfio", reset_required=False),
         f"{OTHERS}:1 sets vfio_platform.reset_required=1",
@@ -463,6 +470,7 @@ LEFT_FOR_THE_NIGHT = {
     "exists and is not a symbolic link",
     "is claimed by this list and by driverctl",
     "is not loaded at boot",
+    "so modprobe does not load …, which VFIO needs now",
     "but this list sets it to … at each boot",
     "is bound to VFIO without an IOMMU",
     "and the next boot requires one",

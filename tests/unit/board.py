@@ -109,7 +109,9 @@ class Board:
         return file.read_text() if file.exists() else None
 
     def write_file(self, path: str, content: str) -> None:
-        (self.files_root / path[1:]).write_text(content)
+        file = self.files_root / path[1:]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
 
     def everything(self) -> dict[str, tuple[str, str, int]]:
         """Return the content of /sys and of the host's files."""

@@ -14,7 +14,9 @@ from typing import NamedTuple, Sequence
 
 from .._boot import boot_files, modprobe_d
 from .._boot.hazards import AbsentHazard, find_absent_hazards
+from .._boot.installed_kernels import InstalledKernels
 from .._boot.last_applied import MODPROBE
+from .._boot.module_loading import ModuleLoading
 from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import has_devices, states
 from .._errors import Problems
@@ -36,6 +38,9 @@ _READ_ONLY = (
     "host itself, or set `runtime: false` to prepare only the next boot"
 )
 _NO_GROUP = "Group %s (`vfio_group`) does not exist on this host. Create it first"
+_UNLOADABLE = (
+    "%s, so modprobe does not load %s, which VFIO needs now. Remove that line or parameter"
+)
 
 
 class NextBoot(NamedTuple):
@@ -69,6 +74,7 @@ def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problem
         *plan.boot_files.conflicts,
         *plan.link_conflicts,
         *map(Problem, _find_obstacles(host, lock, plan)),
+        *map(Problem, _find_unloadable(host, plan)),
         *unready,
         *in_containers(host.sysfs, [*plan.devices, *boot.plans]),
         *explain_permanent_drivers(host.sysfs, host.kmod, host.files, [*plan.working, *boot.plans]),
@@ -129,6 +135,26 @@ def _find_obstacles(host: Host, lock: RunLock, plan: Plan) -> list[str]:
     if plan.is_needed and os.geteuid() == 0:
         obstacles += _find_unwritable(host, lock, plan)
     return obstacles
+
+
+def _find_unloadable(host: Host, plan: Plan) -> list[str]:
+    """Return the foreign configuration by which modprobe does not load modules of VFIO now.
+
+    One sentence each, but for what conflicts with the boot files already.
+    """
+    modules = [step.value for step in plan.host_steps if step.kind is HostStepKind.LOAD_MODULE]
+    if not modules:
+        return []
+    loading = ModuleLoading(
+        host.kmod, modprobe_d.lines(host.files, MODPROBE), InstalledKernels(host.files)
+    )
+    return [
+        _UNLOADABLE % (line.label, line.module)
+        for line in loading.blocking(modules)
+        if line.command != modprobe_d.BLACKLIST
+        and not host.sysfs.exists("module/" + line.module)
+        and not any(known.sentence.startswith(line.label) for known in plan.boot_files.conflicts)
+    ]
 
 
 def _find_unwritable(host: Host, lock: RunLock, plan: Plan) -> list[str]:

@@ -51,6 +51,8 @@ _CONDITIONAL = ("&&", "||")
 _IGNORES_INSTALL = re.compile("--ignore-install|-[A-Za-z]*i[A-Za-z]*")
 # command_do in libkmod/libkmod-module.c.
 _OWN_NAME = ("$MODPROBE_MODULE", "${MODPROBE_MODULE}", '"$MODPROBE_MODULE"')
+# Whatever else keeps a module away at boot also does so while the system runs.
+_OR_NOT_PERSISTENT = ", or set `persistent: false`"
 _OF_COMMAND_LINE = {"modprobe.blacklist": BLACKLIST, "module_blacklist": KERNEL_BLACKLIST}
 
 
@@ -276,7 +278,8 @@ def find_conflicts(
     """
     sentences = [
         "%s, so %s, which this list requires, is not loaded at boot. Remove that line or "
-        "parameter, or set `persistent: false`" % (line.label, line.module)
+        "parameter%s"
+        % (line.label, line.module, _OR_NOT_PERSISTENT if line.command == BLACKLIST else "")
         for line in blocking(known, required.modules, needed)
     ]
     return sentences + [

@@ -54,6 +54,59 @@ def test_only_the_first_compatible_can_have_a_reset_function(board: Board) -> No
     assert is_given(board, CRYPTO)
 
 
+# A module that is not loaded now, and what keeps modprobe from loading it.
+KEPT_AWAY = [
+    (OTHERS, "install vfio-platform /bin/true\n", "vfio_platform"),
+    (OTHERS, "install vfio_platform /bin/false\n", "vfio_platform"),
+    (OTHERS, "install vfio_platform_base echo no\n", "vfio_platform_base"),
+    (OTHERS, "install vfio* :\n", "vfio_platform"),
+    (COMMAND_LINE, "quiet module_blacklist=acme,vfio-platform\n", "vfio_platform"),
+]
+
+
+@pytest.mark.parametrize(("path", "content", "module"), KEPT_AWAY)
+def test_a_module_that_modprobe_does_not_load_is_known_before_it_is_asked_to(
+    board: Board, path: str, content: str, module: str
+) -> None:
+    board.write_file(path, content)
+    message = refused(board, CRYPTO, reset_required=False, persistent=False)
+    assert f", so modprobe does not load {module}, which VFIO needs now. Remove that" in message
+    assert path in message
+
+
+@pytest.mark.parametrize(("path", "content", "module"), KEPT_AWAY)
+def test_one_that_is_not_loaded_at_boot_either_is_named_once(
+    board: Board, path: str, content: str, module: str
+) -> None:
+    board.write_file(path, content)
+    message = refused(board, CRYPTO, reset_required=False)
+    assert f", so {module}, which this list requires, is not loaded at boot. Remove" in message
+    assert "`persistent: false`" not in message
+    assert "now" not in message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "blacklist vfio-platform",
+        "install vfio-platform /usr/local/sbin/vfio-override",
+        "install vfio_platform modprobe -i vfio_platform; logger done",
+        "install acme_crypto /bin/false",
+    ],
+)
+def test_modprobe_loads_by_its_name_what_only_aliases_or_other_commands_concern(
+    board: Board, line: str
+) -> None:
+    board.write_file(OTHERS, f"{line}\n")
+    assert board.check([CRYPTO], reset_required=False, persistent=False).is_changed
+
+
+def test_a_module_that_is_loaded_is_not_asked_for(board: Board) -> None:
+    board.kmod.load("vfio-platform", {"reset_required": "0"})
+    board.write_file(OTHERS, "install vfio* /bin/false\n")
+    assert is_given(board, CRYPTO, reset_required=False, persistent=False)
+
+
 LEFT = {
     "reset_required": (CRYPTO, "has no reset function, and the next boot requires one"),
     "unsafe_noiommu": (dict(DMA, policy="vfio"), "has no IOMMU, and the next boot requires one"),

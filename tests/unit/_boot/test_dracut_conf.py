@@ -27,11 +27,6 @@ def board(tmp_path: Path) -> Board:
     return host(tmp_path, *TOOLS["dracut"])
 
 
-def put(board: Board, path: str, content: str) -> None:
-    (board.files_root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
-    board.write_file(path, content)
-
-
 def problems(board: Board) -> list[str]:
     return refused(board, [CRYPTO], **SETTINGS)
 
@@ -56,8 +51,8 @@ def warnings(board: Board) -> list[str]:
 def test_a_driver_that_does_not_exist_is_named_with_file_and_line(
     board: Board, path: str, content: str, line: int
 ) -> None:
-    put(board, f"/lib/modules/{RELEASE}/modules.dep", NEEDS_VFIO)
-    put(board, path, content)
+    board.write_file(f"/lib/modules/{RELEASE}/modules.dep", NEEDS_VFIO)
+    board.write_file(path, content)
     (problem,) = problems(board)
     assert problem.startswith(f"{path}:{line} adds the driver ")
     assert f"nosuch{'.ko' if '.ko' in content else ''}, which kernel {RELEASE} does not" in problem
@@ -87,48 +82,50 @@ def test_a_driver_that_does_not_exist_is_named_with_file_and_line(
     ],
 )
 def test_what_drops_nothing_of_ours_is_no_conflict(board: Board, content: str) -> None:
-    put(board, f"/lib/modules/{RELEASE}/modules.dep", NEEDS_VFIO)
-    put(board, f"/lib/modules/{RELEASE}/modules.builtin", "kernel/builtin_driver.ko\n")
-    put(board, f"/lib/modules/{RELEASE}/modules.alias", "alias fs-* ext4\nalias alias_of_it a\n")
-    put(board, "/etc/modprobe.d/local.conf", "alias renamed vfio\n")
-    put(board, EARLIER, content)
+    board.write_file(f"/lib/modules/{RELEASE}/modules.dep", NEEDS_VFIO)
+    board.write_file(f"/lib/modules/{RELEASE}/modules.builtin", "kernel/builtin_driver.ko\n")
+    board.write_file(
+        f"/lib/modules/{RELEASE}/modules.alias", "alias fs-* ext4\nalias alias_of_it a\n"
+    )
+    board.write_file("/etc/modprobe.d/local.conf", "alias renamed vfio\n")
+    board.write_file(EARLIER, content)
     assert warnings(board) == []
 
 
 def test_what_comes_after_ours_stops_nothing_of_ours(board: Board) -> None:
-    put(board, LATER.replace("90", "zz"), 'add_drivers+=" nosuch "\n')
+    board.write_file(LATER.replace("90", "zz"), 'add_drivers+=" nosuch "\n')
     assert warnings(board) == []
 
 
 @pytest.mark.parametrize("path", ["/etc/dracut.conf.d/.hidden.conf", EARLIER + ".bak"])
 def test_a_file_that_dracut_does_not_read_is_none(board: Board, path: str) -> None:
-    put(board, path, 'add_drivers+=" nosuch "\n')
+    board.write_file(path, 'add_drivers+=" nosuch "\n')
     assert warnings(board) == []
 
 
 def test_a_namesake_in_etc_hides_that_of_a_package(board: Board) -> None:
-    put(board, EARLIER, "\n")
-    put(board, "/usr/lib/dracut/dracut.conf.d/10-local.conf", 'add_drivers+=" nosuch "\n')
+    board.write_file(EARLIER, "\n")
+    board.write_file("/usr/lib/dracut/dracut.conf.d/10-local.conf", 'add_drivers+=" nosuch "\n')
     assert warnings(board) == []
 
 
 def test_names_that_run_together_are_one_driver(board: Board) -> None:
-    put(board, EARLIER, 'add_drivers+="vfio"\nadd_drivers+="vfio_platform"\n')
+    board.write_file(EARLIER, 'add_drivers+="vfio"\nadd_drivers+="vfio_platform"\n')
     (problem,) = problems(board)
     assert problem.startswith(f"{EARLIER}:1 adds the driver vfiovfio_platform, which kernel ")
 
 
 def test_each_kernel_has_modules_of_its_own(board: Board) -> None:
-    put(board, "/lib/modules/9.9/modules.dep", DEPENDENCIES + "kernel/new.ko:\n")
-    put(board, EARLIER, 'add_drivers+=" new "\n')
+    board.write_file("/lib/modules/9.9/modules.dep", DEPENDENCIES + "kernel/new.ko:\n")
+    board.write_file(EARLIER, 'add_drivers+=" new "\n')
     (problem,) = problems(board)
     assert f"which kernel {RELEASE} does not have" in problem
 
 
 def test_a_kernel_without_our_modules_loses_drivers_of_others(board: Board) -> None:
-    put(board, "/lib/modules/6.1/modules.dep", "kernel/nvme.ko:\n")
-    put(board, f"/lib/modules/{RELEASE}/modules.dep", DEPENDENCIES + "kernel/nvme.ko:\n")
-    put(board, "/etc/dracut.conf.d/disk.conf", 'add_drivers+=" nvme "\n')
+    board.write_file("/lib/modules/6.1/modules.dep", "kernel/nvme.ko:\n")
+    board.write_file(f"/lib/modules/{RELEASE}/modules.dep", DEPENDENCIES + "kernel/nvme.ko:\n")
+    board.write_file("/etc/dracut.conf.d/disk.conf", 'add_drivers+=" nvme "\n')
     (warning,) = warnings(board)
     assert warning.startswith(
         "/etc/dracut.conf.d/disk.conf:1 adds the driver nvme, but dracut omits it from the image "
@@ -138,7 +135,7 @@ def test_a_kernel_without_our_modules_loses_drivers_of_others(board: Board) -> N
 
 @pytest.mark.parametrize("name", ["add_drivers", "install_items"])
 def test_a_later_file_that_replaces_the_variable_is_named(board: Board, name: str) -> None:
-    put(board, LATER.replace("90", "zz"), f'\n{name}="x"\n')
+    board.write_file(LATER.replace("90", "zz"), f'\n{name}="x"\n')
     problem = problems(board)[0]
     assert problem.startswith(
         f"/etc/dracut.conf.d/zz-local.conf:2 replaces {name} of dracut, so images lack "
@@ -146,7 +143,7 @@ def test_a_later_file_that_replaces_the_variable_is_named(board: Board, name: st
 
 
 def test_images_without_modules_are_named(board: Board) -> None:
-    put(board, EARLIER, 'no_kernel="yes"\n')
+    board.write_file(EARLIER, 'no_kernel="yes"\n')
     (problem,) = problems(board)
     assert problem.startswith(
         f"{EARLIER}:1 sets no_kernel=yes, so images of dracut have no modules"
@@ -165,8 +162,8 @@ def test_images_without_modules_are_named(board: Board) -> None:
 def test_a_pattern_that_omits_ours_or_what_it_needs_is_named(
     board: Board, word: str, omitted: set[str]
 ) -> None:
-    put(board, f"/lib/modules/{RELEASE}/modules.dep", NEEDS_VFIO)
-    put(board, EARLIER, f'omit_drivers+=" {word} "\n')
+    board.write_file(f"/lib/modules/{RELEASE}/modules.dep", NEEDS_VFIO)
+    board.write_file(EARLIER, f'omit_drivers+=" {word} "\n')
     named = problems(board) if omitted else warnings(board)
     assert {problem.split()[2] for problem in named} == omitted
     assert all(f"(omit_drivers has '{word}')" in problem for problem in named)
@@ -174,8 +171,8 @@ def test_a_pattern_that_omits_ours_or_what_it_needs_is_named(
 
 
 def test_old_versions_omit_by_a_part_of_the_name(board: Board) -> None:
-    put(board, "/usr/bin/dracut", 'omit_drivers_corrected+="$d|"\n')
-    put(board, EARLIER, 'omit_drivers+=" plat "\n')
+    board.write_file("/usr/bin/dracut", 'omit_drivers_corrected+="$d|"\n')
+    board.write_file(EARLIER, 'omit_drivers+=" plat "\n')
     assert {problem.split()[2] for problem in problems(board)} == {
         *("vfio_platform", "vfio_platform_acme")
     }
@@ -189,9 +186,9 @@ def test_old_versions_make_an_underscore_of_the_first_dash_alone(
     board: Board, script: str, omitted: int
 ) -> None:
     base = "kernel/vfio-platform.ko: kernel/vfio-platform-base.ko\n"
-    put(board, f"/lib/modules/{RELEASE}/modules.dep", base)
-    put(board, "/usr/bin/dracut", script)
-    put(board, EARLIER, 'omit_drivers+=" some-other vfio-platform-base vfio-platform "\n')
+    board.write_file(f"/lib/modules/{RELEASE}/modules.dep", base)
+    board.write_file("/usr/bin/dracut", script)
+    board.write_file(EARLIER, 'omit_drivers+=" some-other vfio-platform-base vfio-platform "\n')
     assert len(problems(board) if omitted else warnings(board)) == omitted
 
 
@@ -199,21 +196,21 @@ def test_old_versions_make_an_underscore_of_the_first_dash_alone(
 def test_the_oldest_version_stops_at_a_driver_that_is_built_in(
     board: Board, version: str, stops: bool
 ) -> None:
-    put(board, "/usr/lib/dracut/dracut-version.sh", f"DRACUT_VERSION={version}\n")
-    put(board, f"/lib/modules/{RELEASE}/modules.builtin", "kernel/ext4.ko\n")
-    put(board, EARLIER, 'add_drivers+=" ext4 "\n')
+    board.write_file("/usr/lib/dracut/dracut-version.sh", f"DRACUT_VERSION={version}\n")
+    board.write_file(f"/lib/modules/{RELEASE}/modules.builtin", "kernel/ext4.ko\n")
+    board.write_file(EARLIER, 'add_drivers+=" ext4 "\n')
     assert len(problems(board) if stops else warnings(board)) == stops
 
 
 def test_an_image_without_udev_is_a_warning(board: Board) -> None:
-    put(board, EARLIER, 'omit_dracutmodules+=" plymouth udev-rules "\n')
+    board.write_file(EARLIER, 'omit_dracutmodules+=" plymouth udev-rules "\n')
     (warning,) = warnings(board)
     assert warning.startswith(f"{EARLIER}:1 omits udev-rules from images of dracut, so the udev ")
 
 
 @pytest.mark.parametrize("key", ["rd.driver.blacklist", "rdblacklist"])
 def test_a_blacklist_of_the_initramfs_is_a_warning(board: Board, key: str) -> None:
-    put(board, "/proc/cmdline", f"root=x {key}=nouveau,vfio-platform rd.driver.pre=acme\n")
+    board.write_file("/proc/cmdline", f"root=x {key}=nouveau,vfio-platform rd.driver.pre=acme\n")
     (warning,) = warnings(board)
     assert warning.startswith(
         f"/proc/cmdline has '{key}=nouveau,vfio-platform', so vfio_platform is not loaded in the "
@@ -221,27 +218,27 @@ def test_a_blacklist_of_the_initramfs_is_a_warning(board: Board, key: str) -> No
 
 
 def test_a_list_without_modules_loses_none(board: Board) -> None:
-    put(board, EARLIER, 'add_drivers+=" nosuch "\nno_kernel="yes"\nomit_drivers+=" .* "\n')
+    board.write_file(EARLIER, 'add_drivers+=" nosuch "\nno_kernel="yes"\nomit_drivers+=" .* "\n')
     assert board.apply([DMA]).is_changed
 
 
 def test_a_release_is_not_refused(board: Board) -> None:
     board.apply([CRYPTO], **SETTINGS)
-    put(board, EARLIER, 'add_drivers+=" nosuch "\n')
+    board.write_file(EARLIER, 'add_drivers+=" nosuch "\n')
     assert board.apply([]).is_changed
 
 
 def test_without_others_drivers_the_modules_of_other_kernels_are_not_read(board: Board) -> None:
     """They are long, and a run that changes nothing reads as little as it can."""
-    put(board, "/lib/modules/6.1/modules.dep", DEPENDENCIES)
-    put(board, EARLIER, 'hostonly="yes"\ninstall_items+=" /etc/mine "\n')
+    board.write_file("/lib/modules/6.1/modules.dep", DEPENDENCIES)
+    board.write_file(EARLIER, 'hostonly="yes"\ninstall_items+=" /etc/mine "\n')
     os.mkfifo(board.files_root / "lib/modules/6.1/modules.builtin")
     assert warnings(board) == []
 
 
 def test_initramfs_tools_read_none_of_it(tmp_path: Path) -> None:
     board = host(tmp_path, *TOOLS["initramfs-tools"])
-    put(board, EARLIER, 'add_drivers+=" nosuch "\n')
+    board.write_file(EARLIER, 'add_drivers+=" nosuch "\n')
     assert board.apply([CRYPTO], **SETTINGS).is_changed
 
 

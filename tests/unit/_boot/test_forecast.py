@@ -47,10 +47,6 @@ def add(board: Board, module: BoardModule) -> None:
     board.kmod.load(module.name)
 
 
-def put(board: Board, path: str, content: str) -> None:
-    board.host.files.write_atomic(path, content)
-
-
 def test_a_device_without_a_driver_has_none_for_a_reason(board: Board) -> None:
     assert info(board, "b004000.ethernet")["bound_by"] is None
 
@@ -191,7 +187,7 @@ def test_who_sets_an_override_is_told(board: Board) -> None:
         ),
     ):
         if path:
-            put(board, path, content)
+            board.write_file(path, content)
         sentence = f"its driver_override is vfio-platform, which {words}"
         assert why(board, "b000000.crypto") == ("override", sentence)
 
@@ -225,9 +221,9 @@ def test_a_native_module_is_loaded_by_udev(board: Board) -> None:
 def test_unless_somebody_keeps_it_away(
     board: Board, path: str, content: str, location: str, says: str
 ) -> None:
-    put(board, path, content)
+    board.write_file(path, content)
     # systemd-modules-load would load the module too, but obeys the same configuration.
-    put(board, LOADED, "acme\n")
+    board.write_file(LOADED, "acme\n")
     device = info(board, "b000000.crypto")
     reason = f"{location} has '{says}', so the driver's module acme is not loaded"
     assert device["next_boot"] == {
@@ -248,7 +244,7 @@ def test_a_command_instead_of_the_module_leaves_open_what_the_next_boot_makes(
     board: Board,
 ) -> None:
     line = "install acme /usr/local/sbin/claim"
-    put(board, MODPROBE, line + "\n")
+    board.write_file(MODPROBE, line + "\n")
     device = info(board, "b000000.crypto")
     assert device["next_boot"] == {
         "driver": None,
@@ -265,7 +261,7 @@ def test_a_command_instead_of_the_module_leaves_open_what_the_next_boot_makes(
 def test_so_does_one_instead_of_the_module_of_vfio(board: Board) -> None:
     board.apply([CRYPTO, DMA], reset_required=False)
     line = "install vfio_platform /usr/local/sbin/claim"
-    put(board, MODPROBE, line + "\n")
+    board.write_file(MODPROBE, line + "\n")
     device = info(board, "b000000.crypto")
     assert not device["next_boot"]["known"]
     assert device["next_boot"]["reason"] == (
@@ -277,10 +273,10 @@ def test_so_does_one_instead_of_the_module_of_vfio(board: Board) -> None:
 
 
 def test_what_another_module_needs_is_loaded_though_blacklisted(board: Board) -> None:
-    put(board, MODPROBE, "blacklist acme\n")
+    board.write_file(MODPROBE, "blacklist acme\n")
     board.kernel.put("module/acme/holders/acme_more", "")
     assert info(board, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
-    put(board, MODPROBE, "install acme /bin/true\n")
+    board.write_file(MODPROBE, "install acme /bin/true\n")
     assert info(board, "b000000.crypto")["next_boot"]["driver"] is None
 
 
@@ -288,20 +284,20 @@ def test_a_command_for_what_the_module_depends_on_keeps_it_away_too(board: Board
     home = board.files_root / "lib/modules" / os.uname().release
     home.mkdir(parents=True)
     (home / "modules.dep").write_text("acme.ko: acme-core.ko\nacme-core.ko:\n")
-    put(board, MODPROBE, "install acme_c* /bin/false\n")
+    board.write_file(MODPROBE, "install acme_c* /bin/false\n")
     device = info(board, "b000000.crypto")
     assert device["next_boot"]["driver"] is None
     assert device["next_boot"]["reason"] == (
         f"{MODPROBE}:1 has 'install acme_c* /bin/false', so the driver's module acme is not loaded"
     )
-    put(board, MODPROBE, "install acme-core /root/claim\n")
+    board.write_file(MODPROBE, "install acme-core /root/claim\n")
     assert not info(board, "b000000.crypto")["next_boot"]["known"]
-    put(board, MODPROBE, "blacklist acme_core\ninstall acme_cor /bin/false\n")
+    board.write_file(MODPROBE, "blacklist acme_core\ninstall acme_cor /bin/false\n")
     assert info(board, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
 
 
 def test_a_command_for_modules_by_a_pattern_is_shown(board: Board) -> None:
-    put(board, MODPROBE, "install ac?e /bin/false\ninstall acme /root/claim\n")
+    board.write_file(MODPROBE, "install ac?e /bin/false\ninstall acme /root/claim\n")
     device = info(board, "b000000.crypto")
     assert device["next_boot"]["driver"] is None
     assert device["next_boot"]["known"]
@@ -343,15 +339,15 @@ def test_a_module_that_nothing_loads_is_missing_at_the_next_boot(by_name: Board)
     ],
 )
 def test_somebody_can_have_it_loaded(by_name: Board, path: str, content: str, suffix: str) -> None:
-    put(by_name, path, content)
+    by_name.write_file(path, content)
     after = info(by_name, "acme-clock")["next_boot"]
     assert after["driver"] == "acme-clock"
     assert f"{path}{suffix} loads the driver's module acme_clock" in after["reason"]
 
 
 def test_a_file_that_is_hidden_has_nothing_loaded(by_name: Board) -> None:
-    put(by_name, "/usr/lib/modules-load.d/a.conf", "acme_clock\n")
-    put(by_name, "/etc/modules-load.d/a.conf", "")
+    by_name.write_file("/usr/lib/modules-load.d/a.conf", "acme_clock\n")
+    by_name.write_file("/etc/modules-load.d/a.conf", "")
     assert info(by_name, "acme-clock")["next_boot"]["driver"] is None
 
 
@@ -414,7 +410,7 @@ def test_what_the_header_remembers_decides(slots: Board, name: str, native: str 
     set_override(slots, name, "none")
     if slots.kernel.driver_of(name) == "acme-crypto":
         slots.kernel.write("bus/platform/drivers/acme-crypto/unbind", name)
-    put(slots, RULES, f"{MARK}\n{header}")
+    slots.write_file(RULES, f"{MARK}\n{header}")
     after = info(slots, name)["next_boot"]
     assert (after["driver"], after["known"]) == (native, True)
 
@@ -466,7 +462,7 @@ def test_why_there_is_no_driver_is_told(board: Board) -> None:
     assert after["driver"] is None
     assert "udev loads the driver's module acme_eth, but" in after["reason"]
     assert not after["known"]
-    put(board, MODPROBE, "blacklist acme_eth\n")
+    board.write_file(MODPROBE, "blacklist acme_eth\n")
     device = info(board, "b004000.ethernet")
     assert f"{MODPROBE}:1 has 'blacklist acme_eth'" in device["next_boot"]["reason"]
     assert device["module_configuration"] == [
@@ -480,7 +476,7 @@ def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
     board: Board, module: str
 ) -> None:
     board.apply([CRYPTO, DMA, AMBA], reset_required=False)
-    put(board, MODPROBE, f"blacklist {module}\n")
+    board.write_file(MODPROBE, f"blacklist {module}\n")
     device = info(board, "b000000.crypto")
     reason = (
         f"{MODPROBE}:1 has 'blacklist {module}', so vfio_platform, which policy vfio of the "
@@ -502,7 +498,7 @@ def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
 
 def test_a_parameter_that_others_set_otherwise_is_told(board: Board) -> None:
     board.apply([CRYPTO, DMA], reset_required=False)
-    put(board, MODPROBE, "options vfio_platform reset_required=1\n")
+    board.write_file(MODPROBE, "options vfio_platform reset_required=1\n")
     device = info(board, "b000000.crypto")
     assert device["next_boot"]["driver"] == "vfio-platform"
     (sentence,) = device["drift"]

@@ -29,12 +29,6 @@ UUID = "0a1b2c3d-0000-4000-8000-00000000000f"
 AHEAD: dict[str, Any] = {"reset_required": False, "runtime": False}
 
 
-def put(board: Board, path: str, content: str) -> None:
-    target = board.files_root / path[1:]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(content)
-
-
 def link(board: Board, path: str, target: str) -> None:
     path_on_disk = board.files_root / path[1:]
     path_on_disk.parent.mkdir(parents=True, exist_ok=True)
@@ -88,9 +82,11 @@ def assert_refused(board: Board, kind: str, sentence: str) -> None:
 
 
 def test_what_nothing_is_configured_for_is_free(board: Board) -> None:
-    put(board, "/etc/fstab", "# <file system>\nUUID=none / ext4 defaults 0 1\nproc /proc proc\n")
-    put(board, "/etc/network/interfaces", "auto lo eth0\niface eth0 inet dhcp\n")
-    put(board, "/proc/cmdline", "root=/dev/nvme0n1p2 console=ttyS0,115200 quiet\n")
+    board.write_file(
+        "/etc/fstab", "# <file system>\nUUID=none / ext4 defaults 0 1\nproc /proc proc\n"
+    )
+    board.write_file("/etc/network/interfaces", "auto lo eth0\niface eth0 inet dhcp\n")
+    board.write_file("/proc/cmdline", "root=/dev/nvme0n1p2 console=ttyS0,115200 quiet\n")
     assert board.apply([CRYPTO], **AHEAD).is_changed
 
 
@@ -130,7 +126,7 @@ def linked(board: Board) -> Board:
 
 @pytest.mark.parametrize("line", FSTAB)
 def test_a_disk_of_fstab_is_taken_by_the_next_boot(linked: Board, line: str) -> None:
-    put(linked, "/etc/fstab", line + "\n")
+    linked.write_file("/etc/fstab", line + "\n")
     assert f"is in /etc/fstab {FSTAB[line]}" in refusal(linked)
 
 
@@ -139,7 +135,7 @@ def test_a_disk_below_a_volume_of_fstab_is_known_by_that(board: Board) -> None:
     holder = f"{HOME}/virtio0/block/vda/vda1/holders/dm-0"
     board.kernel.point(holder, "devices/virtual/block/dm-0")
     link(board, "/dev/mapper/vg-data", "../dm-0")
-    put(board, "/etc/fstab", "/dev/mapper/vg-data /data ext4\n")
+    board.write_file("/etc/fstab", "/dev/mapper/vg-data /data ext4\n")
     blocks = board.usage.configured.blocks(["vda", "vda1", "dm-0"])
     assert blocks == "dm-0 is in /etc/fstab for /data"
     assert "vda1 is part of dm-0" in refusal(board)
@@ -168,13 +164,13 @@ def test_a_disk_below_a_volume_of_fstab_is_known_by_that(board: Board) -> None:
     ],
 )
 def test_so_is_what_other_files_have(board: Board, path: str, content: str, words: str) -> None:
-    put(board, path, content)
+    board.write_file(path, content)
     assert_refused(board, "storage", f"disk vda: vda1 is {words}")
 
 
 def test_encrypted_disks_of_the_command_line_count(board: Board) -> None:
     link(board, f"/dev/disk/by-uuid/{UUID}", "../../vda1")
-    put(board, "/proc/cmdline", f"root=/dev/mapper/root rd.luks.uuid=luks-{UUID}\n")
+    board.write_file("/proc/cmdline", f"root=/dev/mapper/root rd.luks.uuid=luks-{UUID}\n")
     assert_refused(board, "storage", "disk vda: vda1 is rd.luks.uuid= of the kernel command line")
 
 
@@ -208,20 +204,22 @@ CONFIGURED = [
 def test_an_interface_that_is_configured_is_in_use_at_each_boot(
     board: Board, path: str, content: str
 ) -> None:
-    put(board, path, content)
+    board.write_file(path, content)
     assert_refused(board, "network", f"network interface eth1 is configured in {path}")
 
 
 def test_files_that_are_included_count(board: Board) -> None:
-    put(board, INTERFACES, "source /etc/network/interfaces.d/*\nsource /etc/network/interfaces\n")
-    put(board, "/etc/network/interfaces.d/wan", "auto eth1\n")
+    board.write_file(
+        INTERFACES, "source /etc/network/interfaces.d/*\nsource /etc/network/interfaces\n"
+    )
+    board.write_file("/etc/network/interfaces.d/wan", "auto eth1\n")
     (board.files_root / "etc/network/interfaces.d/directory").mkdir()
     sentence = "network interface eth1 is configured in /etc/network/interfaces.d/wan"
     assert_refused(board, "network", sentence)
 
 
 def test_so_does_what_the_command_line_configures(board: Board) -> None:
-    put(board, "/proc/cmdline", 'root=/dev/nfs ip="10.0.0.2::10.0.0.1:255.0.0.0::eth1:off"\n')
+    board.write_file("/proc/cmdline", 'root=/dev/nfs ip="10.0.0.2::10.0.0.1:255.0.0.0::eth1:off"\n')
     sentence = "network interface eth1 is configured in /proc/cmdline (ip=)"
     assert_refused(board, "network", sentence)
 
@@ -239,13 +237,15 @@ def test_so_does_what_the_command_line_configures(board: Board) -> None:
     ],
 )
 def test_another_interface_or_none_is_no_reason(board: Board, path: str, content: str) -> None:
-    put(board, path, content)
+    board.write_file(path, content)
     assert board.apply([CRYPTO], **AHEAD).is_changed
 
 
 def test_the_first_network_file_that_matches_counts(board: Board) -> None:
-    put(board, "/etc/systemd/network/05-off.network", "[Match]\nName=eth1\n[Link]\nUnmanaged=yes\n")
-    put(board, NETWORKD, "[Match]\nName=eth1\n")
+    board.write_file(
+        "/etc/systemd/network/05-off.network", "[Match]\nName=eth1\n[Link]\nUnmanaged=yes\n"
+    )
+    board.write_file(NETWORKD, "[Match]\nName=eth1\n")
     assert board.apply([CRYPTO], **AHEAD).is_changed
 
 
@@ -264,12 +264,12 @@ def test_the_first_network_file_that_matches_counts(board: Board) -> None:
 def test_a_terminal_that_is_configured_is_a_console(
     board: Board, path: str, content: str, words: str
 ) -> None:
-    put(board, path, content)
+    board.write_file(path, content)
     assert_refused(board, "console", f"terminal ttyAMA3 is {words}")
 
 
 def test_a_list_that_is_applied_already_is_not_judged_again(board: Board) -> None:
-    put(board, "/etc/fstab", "/dev/vda1 /data ext4\n")
+    board.write_file("/etc/fstab", "/dev/vda1 /data ext4\n")
     assert board.apply([CRYPTO], allow=["storage"], **AHEAD).is_changed
     waits = board.file(last_applied.WAITS_FOR_BOOT)
     assert waits is not None
@@ -289,7 +289,7 @@ def test_what_is_accepted_later_is_kept_for_the_boot_as_well(board: Board) -> No
 
 def test_a_list_at_work_is_applied_again_whatever_the_device_carried(board: Board) -> None:
     board.apply([CRYPTO], reset_required=False)
-    put(board, "/etc/fstab", "/dev/vda1 /data ext4\n")
+    board.write_file("/etc/fstab", "/dev/vda1 /data ext4\n")
     assert not board.apply([CRYPTO], **AHEAD).is_changed
     assert board.apply([*LIST[1:2], CRYPTO], **AHEAD).is_changed
 
@@ -325,8 +325,8 @@ def test_a_device_of_no_use_to_vfio_is_refused_for_the_next_boot(grouped_board: 
 
 def test_all_that_the_machine_stands_on_is_told_at_once(board: Board) -> None:
     board.mount("254:1", "/")
-    put(board, INTERFACES, "auto eth1\n")
-    put(board, "/proc/cmdline", "console=ttyAMA3\n")
+    board.write_file(INTERFACES, "auto eth1\n")
+    board.write_file("/proc/cmdline", "console=ttyAMA3\n")
     message = refusal(board, runtime=False)
     assert [kind for kind in ACCEPTABLE if f"add '{kind}'" in message] == [
         "console",
@@ -343,7 +343,7 @@ def info(board: Board, name: str = NAME) -> dict[str, Any]:
 def test_device_info_tells_what_the_next_boot_takes_until_it_was_accepted(board: Board) -> None:
     board.apply([CRYPTO], **AHEAD)
     assert info(board)["lost_at_boot"] == []
-    put(board, "/etc/fstab", "/dev/vda1 /data ext4\n")
+    board.write_file("/etc/fstab", "/dev/vda1 /data ext4\n")
     sentence = "disk vda: vda1 is in /etc/fstab for /data"
     lost = {"kind": "storage", "subject": "vda", "message": sentence}
     assert info(board)["lost_at_boot"] == [{**lost, "accepted": False}]
@@ -362,7 +362,7 @@ def test_what_uses_a_device_can_be_left_out_but_for_what_the_next_boot_takes(boa
     used = {device["name"]: device["in_use_by"] for device in devices()}
     assert [name for name, uses in used.items() if uses] == [NAME]
     assert devices(with_use=False) == [{**device, "in_use_by": None} for device in devices()]
-    put(board, "/etc/driverctl.d/platform-b000000.crypto", "vfio-platform\n")
+    board.write_file("/etc/driverctl.d/platform-b000000.crypto", "vfio-platform\n")
     (unbound,) = (device for device in devices(with_use=False) if device["in_use_by"])
     assert unbound in devices()
     assert [lost["subject"] for lost in unbound["lost_at_boot"]] == ["vda"]
@@ -370,7 +370,7 @@ def test_what_uses_a_device_can_be_left_out_but_for_what_the_next_boot_takes(boa
 
 def test_device_info_tells_it_of_what_others_do_at_boot_too(board: Board) -> None:
     board.mount("254:1", "/data")
-    put(board, "/etc/driverctl.d/platform-b000000.crypto", "vfio-platform\n")
+    board.write_file("/etc/driverctl.d/platform-b000000.crypto", "vfio-platform\n")
     assert [lost["subject"] for lost in info(board)["lost_at_boot"]] == ["vda"]
     assert info(board, "b001000.crypto")["lost_at_boot"] == []
 
@@ -411,7 +411,7 @@ def test_the_console_of_the_device_tree_is_not_taken_before_it_is_there(
 
 
 def test_a_console_that_is_not_there_is_known_by_its_alias(absent: Board) -> None:
-    put(absent, "/proc/cmdline", "console=ttyAMA7,115200\n")
+    absent.write_file("/proc/cmdline", "console=ttyAMA7,115200\n")
     sentence = "it may be ttyAMA7, which is console= of the kernel command line"
     assert sentence in refusal_of(absent, [UARTS])
     absent.kernel.put("class/tty/ttyAMA7/uevent", "")
@@ -426,18 +426,18 @@ def test_a_node_that_is_off_is_none(absent: Board) -> None:
 
 def test_an_interface_that_is_not_there_is_known_by_its_address(absent: Board) -> None:
     entry = {"compatible": "acme,mac", "policy": "no_autobind", "required": False}
-    put(absent, NETWORKD, "[Match]\nName=*\n")
+    absent.write_file(NETWORKD, "[Match]\nName=*\n")
     assert absent.check([entry], **AHEAD).is_changed
-    put(absent, NM, "[ethernet]\nmac-address=02:00:00:00:00:09\n")
+    absent.write_file(NM, "[ethernet]\nmac-address=02:00:00:00:00:09\n")
     assert f"{NM} configures 02:00:00:00:00:09" in refusal_of(absent, [entry])
 
 
 def test_a_disk_that_is_not_there_is_known_by_the_path_of_its_device(board: Board) -> None:
     entry = {"name": "b040000.mmc", "policy": "no_autobind", "required": False}
     by_path = "/dev/disk/by-path/platform-b040000.mmc"
-    put(board, "/etc/fstab", f"{by_path}2-part1 /data ext4\n")
+    board.write_file("/etc/fstab", f"{by_path}2-part1 /data ext4\n")
     assert board.check([entry], **AHEAD).is_changed
-    put(board, "/etc/fstab", f"{by_path}-part1 /data ext4\n")
+    board.write_file("/etc/fstab", f"{by_path}-part1 /data ext4\n")
     assert "Device b040000.mmc (not there yet) is in use" in refusal_of(board, [entry])
 
 
@@ -456,7 +456,7 @@ def test_of_an_image_it_is_told_that_nothing_was_checked(board: Board, tmp_path:
 
 def test_so_it_is_in_a_container_and_not_on_the_machine_itself(board: Board) -> None:
     assert board.apply([CRYPTO], **AHEAD).not_checked == []
-    put(board, "/run/.containerenv", "")
+    board.write_file("/run/.containerenv", "")
     (sentence,) = board.apply([CRYPTO], **AHEAD).not_checked
     assert "this run is in a container" in sentence
 
@@ -470,7 +470,7 @@ def test_a_driver_that_is_built_in_and_has_no_unbind_is_never_left(
     board: Board, runtime: bool
 ) -> None:
     symbol = "0000000000000000 d __initcall__kmod_gpio_keys__2_3_gpio_keys_init6\n"
-    put(board, "/proc/kallsyms", symbol)
+    board.write_file("/proc/kallsyms", symbol)
     message = refusal_of(board, [KEYS], runtime=runtime)
     assert BUILT_IN in message
     assert "initcall_blacklist=gpio_keys_init" in message
@@ -494,7 +494,7 @@ def test_one_that_is_a_module_can_be_left_by_a_boot(board: Board) -> None:
 def test_the_forecast_knows_that_a_built_in_driver_keeps_its_device(board: Board) -> None:
     entry = {"policy": "vfio", "name": "soc:keys"}
     rules = f'{last_applied.MARK}\n# policy: {{"name": "soc:keys", "policy": "vfio"}}\n'
-    put(board, last_applied.RULES, rules)
+    board.write_file(last_applied.RULES, rules)
     device = info(board, "soc:keys")
     assert device["claimed_by"] == {"name": "soc:keys", "policy": "vfio"} == entry
     assert device["next_boot"]["driver"] == "gpio-keys"

@@ -31,12 +31,6 @@ def board(board: Board) -> Board:
     return board
 
 
-def put(board: Board, path: str, content: str) -> None:
-    target = board.files_root / path[1:]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(content)
-
-
 def attach(board: Board, ubi: str, mtd: str) -> None:
     board.kernel.put(f"class/ubi/{ubi}/mtd_num", mtd + "\n")
 
@@ -65,9 +59,9 @@ def assert_free(board: Board) -> None:
 
 
 def test_flash_that_no_file_names_is_free(board: Board) -> None:
-    put(board, "/etc/fstab", "/dev/sda1 / ext4\nmtd:other /data jffs2\nmtd7 /x jffs2\n")
-    put(board, "/proc/cmdline", "root=/dev/sda1 ubi.block=0,root mtdparts=spi0.0:1m(boot)\n")
-    put(board, "/etc/modprobe.d/ubi.conf", "# options ubi mtd=2\noptions mtdblock mtd=2\n")
+    board.write_file("/etc/fstab", "/dev/sda1 / ext4\nmtd:other /data jffs2\nmtd7 /x jffs2\n")
+    board.write_file("/proc/cmdline", "root=/dev/sda1 ubi.block=0,root mtdparts=spi0.0:1m(boot)\n")
+    board.write_file("/etc/modprobe.d/ubi.conf", "# options ubi mtd=2\noptions mtdblock mtd=2\n")
     assert_free(board)
 
 
@@ -78,12 +72,12 @@ def test_a_partition_of_fstab_is_taken_by_the_next_boot(board: Board, source: st
     link = board.files_root / "dev/flash/boot"
     link.parent.mkdir(parents=True)
     link.symlink_to("../mtdblock2")
-    put(board, "/etc/fstab", f"{source} /data jffs2 noauto\n")
+    board.write_file("/etc/fstab", f"{source} /data jffs2 noauto\n")
     assert_refused(board, f"flash mtd2: mtd2 is {IN_FSTAB}. ")
 
 
 def test_so_is_one_whose_name_has_a_blank(board: Board) -> None:
-    put(board, "/etc/fstab", "mtd:root\\040fs /data jffs2\n")
+    board.write_file("/etc/fstab", "mtd:root\\040fs /data jffs2\n")
     assert_refused(board, f"flash mtd3: mtd3 is {IN_FSTAB}. ")
 
 
@@ -118,7 +112,7 @@ def test_so_is_one_whose_name_has_a_blank(board: Board) -> None:
     ],
 )
 def test_so_is_what_other_files_have(board: Board, path: str, content: str, use: str) -> None:
-    put(board, path, content)
+    board.write_file(path, content)
     assert_refused(board, f"flash mtd2: mtd2 is {use}. ")
 
 
@@ -138,7 +132,7 @@ def test_so_is_what_other_files_have(board: Board, path: str, content: str, use:
 def test_quotes_keep_a_name_with_a_blank_together(
     board: Board, path: str, content: str, use: str
 ) -> None:
-    put(board, path, content)
+    board.write_file(path, content)
     assert_refused(board, f"flash mtd3: mtd3 is {use}. ")
 
 
@@ -147,7 +141,7 @@ def test_the_root_of_a_disk_can_be_a_number_in_hexadecimal(board: Board) -> None
     board.kernel.put(f"{disk}/dev", "254:0\n")
     board.kernel.point("class/block/vda", disk)
     board.kernel.point("dev/block/254:0", disk)
-    put(board, "/proc/cmdline", "root=fe00\n")
+    board.write_file("/proc/cmdline", "root=fe00\n")
     assert_refused(board, f"disk vda: vda is {ON_COMMAND_LINE}")
 
 
@@ -164,8 +158,8 @@ VOLUMES = [
 
 @pytest.mark.parametrize("source", VOLUMES)
 def test_flash_below_a_volume_that_a_parameter_attaches_is_named(board: Board, source: str) -> None:
-    put(board, "/etc/fstab", f"{source} /data ubifs\n")
-    put(board, "/proc/cmdline", "ubi.mtd=3\n")
+    board.write_file("/etc/fstab", f"{source} /data ubifs\n")
+    board.write_file("/proc/cmdline", "ubi.mtd=3\n")
     message = refusal(board)
     told = (
         f"mtd3 is ubi.mtd= of the kernel command line, {source}, which is on mtd3, is {IN_FSTAB}. "
@@ -176,7 +170,7 @@ def test_flash_below_a_volume_that_a_parameter_attaches_is_named(board: Board, s
 
 
 def test_so_is_a_root_file_system(board: Board) -> None:
-    put(board, "/proc/cmdline", "ubi.mtd=boot root=ubi0:rootfs rootfstype=ubifs\n")
+    board.write_file("/proc/cmdline", "ubi.mtd=boot root=ubi0:rootfs rootfstype=ubifs\n")
     assert_refused(
         board,
         "mtd2 is ubi.mtd= of the kernel command line, ubi0:rootfs, which is on mtd2, is root= of",
@@ -185,25 +179,25 @@ def test_so_is_a_root_file_system(board: Board) -> None:
 
 @pytest.mark.parametrize("source", VOLUMES)
 def test_a_volume_that_nothing_attaches_may_be_on_any_flash(board: Board, source: str) -> None:
-    put(board, "/etc/fstab", f"{source} /data ubifs\n")
+    board.write_file("/etc/fstab", f"{source} /data ubifs\n")
     attach(board, "ubi4", "3")
-    put(board, "/proc/cmdline", "quiet\n")
+    board.write_file("/proc/cmdline", "quiet\n")
     assert f"flash mtd2: {source}, which may be on mtd2, is {IN_FSTAB}. " in refusal(board)
     assert "mtd3 is part of ubi4. " in refusal(board)
     assert "on mtd3" not in refusal(board)
 
 
 def test_it_is_on_that_flash_alone_to_which_ubi_is_attached_now(board: Board) -> None:
-    put(board, "/etc/fstab", "ubi0:data /data ubifs\n")
+    board.write_file("/etc/fstab", "ubi0:data /data ubifs\n")
     attach(board, "ubi0", "7")
     assert_free(board)
 
 
 def test_a_number_that_the_parameter_gives_counts(board: Board) -> None:
-    put(board, "/proc/cmdline", "ubi.mtd=9,0,0,1 ubi.mtd=8 ubi.mtd=7\n")
-    put(board, "/etc/fstab", "ubi1:data /data ubifs\nubi3:x /x ubifs\n")
+    board.write_file("/proc/cmdline", "ubi.mtd=9,0,0,1 ubi.mtd=8 ubi.mtd=7\n")
+    board.write_file("/etc/fstab", "ubi1:data /data ubifs\nubi3:x /x ubifs\n")
     assert "flash mtd2: ubi3:x, which may be on mtd2, is in /etc/fstab for /x. " in refusal(board)
-    put(board, "/etc/fstab", "ubi1:data /data ubifs\nubi2:x /x ubifs\n")
+    board.write_file("/etc/fstab", "ubi1:data /data ubifs\nubi2:x /x ubifs\n")
     assert_free(board)
 
 
