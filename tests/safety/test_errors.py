@@ -508,6 +508,7 @@ ALONE = {
     # Warnings, in tests/unit/_boot.
     "may be changed by a foreign udev rule",
     "another access than this list",
+    "so the next boot does not have them unless",
     # Warnings, in tests/unit, and some for kernels that no guest has.
     "is refused (EPERM of vfio_iommu_type1)",
     "and user space cannot open devices through a container",

@@ -42,6 +42,7 @@ from . import (
     kmod_conf,
     last_applied,
     modprobe_d,
+    volatile,
 )
 from .installed_kernels import InstalledKernels
 from .last_applied import BootPlan, LastApplied
@@ -147,12 +148,12 @@ def plan_boot_files(
     conflicts += map(Problem, _module_conflicts(host, boot_plan, loading))
     conflicts += [] if request.runtime else _misnamed(host, claims)
     of_images = initramfs.ForeignProblems()
+    is_changed = any(change.is_needed for change in files)
     if request.initramfs != NEVER and request.entries:
         image_contents = initramfs.ImageContents(
             in_sync.early_files(rendered),
             boot_plan.initramfs_modules or _image_modules(host, claims, boot_plan),
         )
-        is_changed = any(change.is_needed for change in files)
         of_images = _image_problems(host, request, tool, image_contents, is_changed=is_changed)
     conflicts += map(Problem, of_images.conflicts)
     needs_boot = not request.runtime and (
@@ -163,6 +164,7 @@ def plan_boot_files(
     is_same = before_run is not None and not any(change.is_needed for change in files)
     record = before_run if is_same else _WAITS
     waiting = FileChange(last_applied.WAITS_FOR_BOOT, before_run, record if needs_boot else None)
+    lost = volatile.warning(host.files) if is_changed and request.entries else None
     written = [path for path, content in rendered.items() if content is not None]
     rebuild = _initramfs_of(host, tool, files)
     return BootFileChanges(
@@ -173,6 +175,7 @@ def plan_boot_files(
         [waiting, *_outdated(host, rebuild, files)],
         [
             *in_sync.unsafe_directories(host.files, written).values(),
+            *([lost] if lost else []),
             *rule_warnings,
             *of_images.warnings,
             *_without_containers(host, claims, boot_plan, loading),

@@ -19,12 +19,12 @@ from .. import _text
 from .._system.files import Files
 from .._system.kernel_parameters import KERNEL_COMMAND_LINE, kernel_parameters
 from .._system.kmod import canonical_name, module_of
+from .._system.mounts import mounts
 
 # vfio has it as a softdep, which counts when vfio is loaded and never again.
 _WITH_VFIO = "vfio_iommu_type1"
 _MODULES = "/lib/modules/"
 _DEPENDENCIES = "/modules.dep"
-_MOUNTS = "/proc/self/mounts"
 
 UNIFIED = ".efi"
 _UNIFIED = ("/boot/EFI/Linux", "/boot/efi/EFI/Linux", "/efi/EFI/Linux")
@@ -245,11 +245,6 @@ class ImageMount(NamedTuple):
     sources: Sequence[str]
 
 
-class _Mounted(NamedTuple):
-    source: str
-    options: Sequence[str]
-
-
 class ForeignTool(NamedTuple):
     """What builds the initramfs of a host in a way in which this collection does not.
 
@@ -344,35 +339,25 @@ def _has(files: Files, tool: ForeignTool) -> bool:
 
 
 def _is_root_read_only(files: Files) -> bool:
-    root = _mounted(files).get("/")
+    root = mounts(files).get("/")
     return root is not None and "ro" in root.options
 
 
-def _mounts_image(files: Files, mounts: Sequence[ImageMount]) -> bool:
-    """Return whether the system that runs has one of ``mounts``.
+def _mounts_image(files: Files, images: Sequence[ImageMount]) -> bool:
+    """Return whether the system that runs has one of ``images``.
 
     A container has the kernel command line of its host, but mounts of its own.
     """
     parameters = kernel_parameters(files.read_start(KERNEL_COMMAND_LINE) or "")
     keys = {parameter.partition("=")[0] for parameter in parameters}
-    named = [mount for mount in mounts if mount.parameter in keys]
-    mounted = _mounted(files) if named else {}
+    named = [mount for mount in images if mount.parameter in keys]
+    mounted = mounts(files) if named else {}
     return any(
         fnmatch.fnmatchcase(mounted[mount.mount_point].source, pattern)
         for mount in named
         if mount.mount_point in mounted
         for pattern in mount.sources
     )
-
-
-def _mounted(files: Files) -> dict[str, _Mounted]:
-    """Return what is mounted by the mount points; of several on one, the last one is visible."""
-    lines = map(_text.words, _text.lines(files.read_start(_MOUNTS) or ""))
-    return {
-        _text.unescaped(words[1]): _Mounted(_text.unescaped(words[0]), words[3].split(","))
-        for words in lines
-        if len(words) > 3
-    }
 
 
 def foreign_tool(files: Files, contents: ImageContents) -> str | None:
