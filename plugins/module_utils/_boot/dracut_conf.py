@@ -22,7 +22,7 @@ from typing import Iterator, NamedTuple, Sequence
 from .. import _text
 from .._system.files import Files
 from .._system.kernel_parameters import KERNEL_COMMAND_LINE, kernel_parameters
-from .._system.kmod import canonical_name
+from .._system.kmod import canonical_name, module_of
 from .last_applied import MODPROBE
 from .modprobe_d import ALIAS
 from .modprobe_d import lines as modprobe_lines
@@ -294,13 +294,14 @@ class _Image:
         content = self._files.read_drop_in(self._directory + "modules.dep") or ""
         lines = (line.partition(":") for line in _text.lines(content))
         return {
-            _name(path): [_name(other) for other in _text.words(needs)] for path, _c, needs in lines
+            module_of(path): [module_of(other) for other in _text.words(needs)]
+            for path, _c, needs in lines
         }
 
     @functools.cached_property
     def _built_in(self) -> set[str]:
         content = self._files.read_drop_in(self._directory + "modules.builtin") or ""
-        return {_name(path) for path in _text.lines(content)}
+        return {module_of(path) for path in _text.lines(content)}
 
     def _has(self, word: str) -> bool:
         """Return whether dracut-install finds a module of that name; True if that is not known."""
@@ -340,10 +341,6 @@ def _blacklisted(files: Files, modules: Sequence[str]) -> list[str]:
             if module in names
         ]
     return sentences
-
-
-def _name(path: str) -> str:
-    return canonical_name(path.rpartition("/")[2].partition(".ko")[0])
 
 
 def parsed(path: str, content: str) -> list[_Assignment]:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 from .. import _text
 from .._errors import PolicyError
 from .._system.files import Files
-from .._system.kmod import canonical_name
+from .._system.kmod import module_of
 from . import initramfs, last_applied
 from .initramfs import InitramfsTool
 
@@ -177,7 +177,7 @@ def _checked(files: Files, run: Run, tool: InitramfsTool, image: Image) -> Image
     ends = {_end(name) for name in names}
     required = tool.required_contents(_READ_EARLY)
     installed = "/lib/modules/%s/" % image.kernel
-    modules = {canonical_name(_base(name).partition(".ko")[0]) for name in names if ".ko" in name}
+    modules = {module_of(name) for name in names if ".ko" in name}
     modules.update(initramfs.module_files(files, installed + "modules.builtin"))
     available = set(initramfs.module_files(files, installed + "modules.dep"))
     absent = [module for module in required.modules if module not in modules]
@@ -197,10 +197,6 @@ def _names(output: str) -> Iterator[str]:
         words = _text.words(line.partition(" -> ")[0])
         if words:
             yield "/" + words[-1].lstrip("./")
-
-
-def _base(path: str) -> str:
-    return path.rpartition("/")[2]
 
 
 def _end(path: str) -> str:
