@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, NoReturn, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -38,6 +38,15 @@ def end(module: AnsibleModule, result: Mapping[str, Any], warnings: Sequence[str
     for sentence in warnings:
         module.warn(sentence)
     module.exit_json(**result)
+
+
+def end_with(answer: str) -> NoReturn:
+    """End the module with an answer that is JSON already.
+
+    Formatting it as exit_json does takes as long as reading the state of 64 devices.
+    """
+    sys.stdout.write(answer + "\n")
+    raise SystemExit(0)
 
 
 def fail(module: AnsibleModule, error: PolicyError, **returned: Any) -> None:

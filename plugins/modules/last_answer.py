@@ -58,11 +58,11 @@ is_kept:
   sample: false
 """
 
-import sys
 from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._ansible_module import (
     create_module,
+    end_with,
     fail,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.host_lock import HostLock
@@ -100,8 +100,7 @@ def main() -> None:
         sysfs.close()
     if answer is None:
         module.exit_json(changed=False, is_kept=False)
-    # exit_json would take as long to format it as reading 64 devices takes.
-    sys.stdout.write(answer + "\n")
+    end_with(answer)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 from board import Board
 
@@ -63,9 +64,12 @@ class Module:
         return self._run(self._name, {**arguments, **modes})
 
     def _run(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        with patch_module_args(arguments), contextlib.suppress(SystemExit):
+        # ansible-core collects the warnings of a process.
+        self._monkeypatch.setattr(warnings, "_global_warnings", type(warnings._global_warnings)())
+        with patch_module_args(arguments), pytest.raises(SystemExit) as ended:
             MODULES[name].main()
         answer: dict[str, Any] = json.loads(self._capsys.readouterr().out)
+        assert bool(ended.value.code) == answer.get("failed", False)
         # It has the options.
         answer.pop("invocation", None)
         return answer

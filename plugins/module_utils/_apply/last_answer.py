@@ -24,8 +24,8 @@ from .._system.sysfs import KernelBlockedError, Sysfs
 from .host_lock import HostLock
 
 PREFIX = "last-answer-"
-# In bytes; that of a board with 1,000 devices is as long, and /run is memory.
-_LARGEST = 1 << 20
+# In bytes; that of a board with 1,500 devices is as long, and /run is memory.
+_LARGEST = 1 << 21
 # The list of a host, a rollout of it and its drift are asked differently.
 _MOST = 4
 _DIGEST = re.compile("[0-9a-f]{64}")
