@@ -37,6 +37,12 @@ options:
       P(armfleet.vfio.variable_problems#filter) does.
     type: dict
     default: {}
+  filters:
+    description: >-
+      Whether tasks of the playbook use filters of this collection. These are then loaded once,
+      before the processes of its tasks start.
+    type: bool
+    default: true
   whole:
     description: >-
       Whether a run of a part of the playbook is rejected: C(--start-at-task), C(--tags) that select
@@ -131,11 +137,10 @@ class LookupModule(LookupBase):
         # The first play of a run has none yet, and nothing to report.
         if self.get_option("interrupted") and "hostvars" in variables:
             _interrupted_rollout.watch(choice.hosts, variables["hostvars"])
-        # Each task has a process of its own, which would read all modules, or load all filters; a
-        # playbook without variables of its own has no tasks with filters of this collection.
+        # Each task has a process of its own, which would read all modules, or load all filters.
         code_digest()
-        if given:
-            filter_loader.get("armfleet.vfio.variable_problems")
+        if self.get_option("filters"):
+            filter_loader.get("armfleet.vfio.host_state")
         # With the last comma a name is never split at its colons.
         return ["".join("%s," % host for host in choice.hosts)]
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,25 @@ def test_the_file_of_a_limit_is_read_once(tmp_path: Path) -> None:
     assert chosen("all", limit=limit).hosts == ["a", "d", "2001:db8::1"]
     with pytest.raises(AnsibleError, match="Unable to find limit file"):
         chosen("all", limit=f"@{tmp_path}/another")
+
+
+ROOT = Path(__file__).parents[3]
+PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
+
+
+def uses_filters(path: Path) -> bool:
+    """Return whether a playbook, its tasks or its roles use filters of this collection."""
+    content = path.read_text()
+    parts = [ROOT / "playbooks" / name for name in re.findall(r"tasks/\w+\.yml", content)]
+    for role in re.findall(r"role: armfleet\.vfio\.(\w+)", content):
+        parts += [file for file in (ROOT / "roles" / role).rglob("*") if file.suffix != ".md"]
+    texts = [content, *(part.read_text() for part in parts if part.is_file())]
+    return any(re.search(r"\|\s*armfleet\.vfio\.", text) for text in texts)
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
+def test_filters_are_loaded_before_the_tasks_of_the_playbooks_that_use_them(path: Path) -> None:
+    is_without = "armfleet.vfio.play_hosts" in path.read_text() and "filters=false" in (
+        path.read_text()
+    )
+    assert is_without != uses_filters(path)
