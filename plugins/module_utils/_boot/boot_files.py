@@ -164,8 +164,8 @@ def plan_boot_files(
     is_same = before_run is not None and not any(change.is_needed for change in files)
     record = before_run if is_same else _WAITS
     waiting = FileChange(last_applied.WAITS_FOR_BOOT, before_run, record if needs_boot else None)
-    lost = volatile.warning(host.files) if is_changed and request.entries else None
     written = [path for path, content in rendered.items() if content is not None]
+    lost = volatile.warning(host.files, written) if is_changed and request.entries else None
     rebuild = _initramfs_of(host, tool, files)
     return BootFileChanges(
         files,

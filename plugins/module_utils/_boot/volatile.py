@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
-from typing import Mapping
+import os
+import re
+from typing import Iterable, Mapping
 
+from .. import _text
 from .._system.file_reads import FileReader
 from .._system.mounts import Mount, mounts
 
-_ETC = "/etc"
 # rootfs is what an initramfs is unpacked into.
-_IN_MEMORY = ("tmpfs", "ramfs", "rootfs")
-_UPPER = "upperdir="
+_IN_MEMORY = frozenset({"tmpfs", "ramfs", "rootfs"})
+_RAM_DISK = re.compile(r"/dev/z?ram\d+\Z")
+_OVERLAY, _UPPER = "overlay", "upperdir="
 _LOST = (
     "The boot files of this list are in memory (%s), so the next boot does not have them unless "
     "something restores them. Add them to what this host boots from, or apply the list after each "
@@ -22,33 +25,68 @@ _LOST = (
 )
 
 
-def warning(files: FileReader) -> str | None:
-    """Return a sentence if what is written to /etc is lost at reboot; None if that is not known.
+def warning(files: FileReader, paths: Iterable[str]) -> str | None:
+    """Return a sentence if what is written to ``paths`` is lost at reboot; None if not known.
 
-    Of an overlay, what is written is in its upper directory. A container does not see that.
+    File systems are told by their device numbers, because names of other namespaces mean nothing
+    here: of an overlay, the upper directory has what is written, and a container does not see it.
     """
     mounted = mounts(files)
-    point = _mount_point(mounted, _ETC)
-    if point is None:
-        return None
-    mount = mounted[point]
-    if mount.kind in _IN_MEMORY:
-        return _LOST % ("%s on %s" % (mount.kind, point))
-    for option in mount.options if mount.kind == "overlay" else ():
-        if option.startswith(_UPPER):
-            upper = option[len(_UPPER) :]
-            below = _mount_point(mounted, upper)
-            if below not in (None, point) and mounted[below].kind in _IN_MEMORY:
-                return _LOST % (
-                    "an overlay on %s, with %s on %s" % (point, mounted[below].kind, below)
+    in_memory = _by_device(files, {at: it for at, it in mounted.items() if _is_in_memory(it)})
+    overlays = _by_device(files, {at: it for at, it in mounted.items() if it.kind == _OVERLAY})
+    for directory in sorted({os.path.dirname(path) for path in paths}):
+        device = _device_of(files, directory)
+        if device in in_memory:
+            return _LOST % _label(mounted, in_memory[device])
+        at = overlays.get(device)
+        upper = _upper_directory(mounted[at]) if at else None
+        below = in_memory.get(_device(files, upper)) if upper else None
+        if at and below:
+            return (
+                _LOST
+                % "an overlay on %s, with %s"
+                % (
+                    _text.printable(at),
+                    _label(mounted, below),
                 )
+            )
     return None
 
 
-def _mount_point(mounted: Mapping[str, Mount], path: str) -> str | None:
-    """Return where the file system is mounted that has a path."""
-    while path not in mounted:
-        if path in ("", "/"):
-            return None
-        path = path.rpartition("/")[0] or "/"
-    return path
+def _is_in_memory(mount: Mount) -> bool:
+    return mount.kind in _IN_MEMORY or bool(_RAM_DISK.match(mount.source))
+
+
+def _by_device(files: FileReader, mounted: Mapping[str, Mount]) -> dict[int | None, str]:
+    """Return the mount points by device number; others are not looked at, since a server may hang.
+
+    Of several mount points of one file system, the first one is taken.
+    """
+    by_device: dict[int | None, str] = {}
+    for at in mounted:
+        by_device.setdefault(_device(files, at), at)
+    by_device.pop(None, None)
+    return by_device
+
+
+def _device_of(files: FileReader, directory: str) -> int | None:
+    """Return the number for a directory that may have to be made."""
+    device = _device(files, directory)
+    while device is None and directory not in ("", "/"):
+        directory = os.path.dirname(directory)
+        device = _device(files, directory)
+    return device
+
+
+def _device(files: FileReader, path: str) -> int | None:
+    version = files.version(path)
+    return version[0] if version else None
+
+
+def _upper_directory(mount: Mount) -> str | None:
+    uppers = [option[len(_UPPER) :] for option in mount.options if option.startswith(_UPPER)]
+    return uppers[0] if uppers else None
+
+
+def _label(mounted: Mapping[str, Mount], at: str) -> str:
+    return "%s on %s" % (_text.printable(mounted[at].kind), _text.printable(at))

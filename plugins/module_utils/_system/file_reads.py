@@ -114,7 +114,7 @@ class FileReader:
         try:
             descriptor = _open_file(path, self._located(path))
             try:
-                content = os.read(descriptor, _LONGEST_START)
+                content = _first_bytes(descriptor)
             finally:
                 os.close(descriptor)
         except (OSError, PolicyError):
@@ -384,6 +384,17 @@ def _open_file(path: str, located: str) -> int:
     raise PolicyError(
         "Cannot read %s: it is %s, not a regular file. Remove it, and run again" % (path, kind)
     )
+
+
+def _first_bytes(descriptor: int) -> bytes:
+    content = b""
+    # Files of /proc give a page at a time.
+    while len(content) < _LONGEST_START:
+        part = os.read(descriptor, _LONGEST_START - len(content))
+        if not part:
+            break
+        content += part
+    return content
 
 
 def _content(path: str, descriptor: int) -> str:

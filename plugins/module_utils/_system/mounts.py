@@ -24,7 +24,9 @@ class Mount(NamedTuple):
 
 def mounts(files: FileReader) -> dict[str, Mount]:
     """Return what is mounted by the mount points; of several on one, the last one is visible."""
-    lines = map(_text.words, _text.lines(files.read_start(_MOUNTS) or ""))
+    # Whoever mounts a file system can give it a name with any other blanks: mangle_path and its
+    # callers in fs/proc_namespace.c.
+    lines = (line.split(" ") for line in _text.lines(files.read_start(_MOUNTS) or ""))
     return {
         _text.unescaped(words[1]): Mount(
             _text.unescaped(words[0]),

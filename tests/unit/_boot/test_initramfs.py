@@ -321,6 +321,8 @@ TRANSACTIONAL = (
         ("rootfs / rootfs rw 0 0\n/dev/vda3 / btrfs ro 0 0\n/dev/vda3 /var btrfs rw 0 0\n", True),
         ("/dev/vda3 / btrfs rw,errors=remount-ro 0 0\n", False),
         ("/dev/vda3 /mnt btrfs ro 0 0\n", False),
+        # A user who mounts by FUSE chooses the name of that, with any blank but that of ASCII.
+        ("/dev/vda3 / btrfs rw 0 0\nz\v/\vext4\vro /home/u/m fuse rw 0 0\n", False),
         ("", False),
     ],
 )

@@ -268,3 +268,12 @@ def test_what_is_no_file_is_refused_before_it_is_opened(
     monkeypatch.setattr(os, "open", None)
     with pytest.raises(PolicyError, match=r"own is a FIFO"):
         open_own(str(tmp_path / "own"), os.O_RDONLY, os.getuid())
+
+
+def test_the_start_of_a_file_is_read_whole_where_the_kernel_gives_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = os.read
+    (tmp_path / "mounts").write_text("x" * 70_000)
+    monkeypatch.setattr(os, "read", lambda descriptor, size: read(descriptor, min(size, 4096)))
+    assert Files(str(tmp_path)).read_start("/mounts") == "x" * 65_536
