@@ -23,8 +23,8 @@ from .._errors import Problems
 from .._in_use.checker import Usage
 from .._in_use.kinds import OPEN_NODE, Hazard, refusal
 from .._model.device import Identity
-from .._model.policy import DEFAULT
-from .._model.steps import DevicePlan, HostStepKind, Problem, StepKind
+from .._model.policy import CONTAINER_MODULE, DEFAULT
+from .._model.steps import DevicePlan, HostStep, HostStepKind, Problem, StepKind
 from .._system.files import is_group
 from .._system.host import Host
 from . import symlinks
@@ -38,6 +38,7 @@ _READ_ONLY = (
     "host itself, or set `runtime: false` to prepare only the next boot"
 )
 _NO_GROUP = "Group %s (`vfio_group`) does not exist on this host. Create it first"
+_LOADING = (HostStepKind.LOAD_MODULE, HostStepKind.RELOAD_MODULE)
 _UNLOADABLE = (
     "%s, so modprobe does not load %s, which VFIO needs now. Remove that line or parameter"
 )
@@ -140,21 +141,28 @@ def _find_obstacles(host: Host, lock: RunLock, plan: Plan) -> list[str]:
 def _find_unloadable(host: Host, plan: Plan) -> list[str]:
     """Return the foreign configuration by which modprobe does not load modules of VFIO now.
 
-    One sentence each, but for what conflicts with the boot files already.
+    One sentence for each line, but for what conflicts with the boot files already.
     """
-    modules = [step.value for step in plan.host_steps if step.kind is HostStepKind.LOAD_MODULE]
+    kinds = {step.kind for step in plan.host_steps}
+    modules = [step.value for step in plan.host_steps if step.kind in _LOADING]
+    if HostStep(HostStepKind.SET_INTERRUPTS, "Y") in plan.host_steps:
+        modules.append(CONTAINER_MODULE)
     if not modules:
         return []
     loading = ModuleLoading(
         host.kmod, modprobe_d.lines(host.files, MODPROBE), InstalledKernels(host.files)
     )
-    return [
-        _UNLOADABLE % (line.label, line.module)
-        for line in loading.blocking(modules)
-        if line.command != modprobe_d.BLACKLIST
-        and not host.sysfs.exists("module/" + line.module)
-        and not any(known.sentence.startswith(line.label) for known in plan.boot_files.conflicts)
-    ]
+    kept_away: dict[str, list[str]] = {}
+    for line in loading.blocking(modules):
+        # What is reloaded is unloaded before, with all that only it needs.
+        is_loaded = host.sysfs.exists("module/" + line.module)
+        if line.command == modprobe_d.BLACKLIST or (
+            is_loaded and HostStepKind.RELOAD_MODULE not in kinds
+        ):
+            continue
+        if not any(known.sentence.startswith(line.label) for known in plan.boot_files.conflicts):
+            kept_away.setdefault(line.label, []).append(line.module)
+    return [_UNLOADABLE % (label, " and ".join(names)) for label, names in kept_away.items()]
 
 
 def _find_unwritable(host: Host, lock: RunLock, plan: Plan) -> list[str]:

@@ -360,7 +360,10 @@ def _module_conflicts(host: Host, boot_plan: BootPlan, loading: ModuleLoading) -
     parameters = kmod_conf.parameters(boot_plan.options.settings)
     wanted = modprobe_d.Requirements(_loadable(host, boot_plan), parameters)
     needed = loading.needed(wanted.modules)
-    return modprobe_d.find_conflicts(loading.followed(needed), wanted, needed)
+    return modprobe_d.find_conflicts(
+        *(loading.followed(needed), wanted, needed),
+        lambda module: host.sysfs.exists("module/" + module),
+    )
 
 
 def _commands_instead(loading: ModuleLoading, modules: Sequence[str]) -> list[str]:

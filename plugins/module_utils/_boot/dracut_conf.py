@@ -21,7 +21,7 @@ from typing import Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._system.files import Files
-from .._system.kernel_parameters import KERNEL_COMMAND_LINE, kernel_parameters
+from .._system.kernel_parameters import KERNEL_COMMAND_LINE, parameters_of_any_reader
 from .._system.kmod import canonical_name, module_of
 from .last_applied import MODPROBE
 from .modprobe_d import ALIAS
@@ -331,7 +331,7 @@ class _Image:
 def _blacklisted(files: Files, modules: Sequence[str]) -> list[str]:
     """Return the kernel parameters that keep modules of ours from being loaded in the initramfs."""
     sentences = []
-    for word in kernel_parameters(files.read(KERNEL_COMMAND_LINE) or "") if modules else ():
+    for word in parameters_of_any_reader(files.read(KERNEL_COMMAND_LINE) or "") if modules else ():
         key, _equals, value = word.partition("=")
         names = {canonical_name(name) for name in value.split(",")} if key in _BLACKLISTS else set()
         sentences += [

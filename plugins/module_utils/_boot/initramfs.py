@@ -17,7 +17,7 @@ from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._system.files import Files
-from .._system.kernel_parameters import KERNEL_COMMAND_LINE, kernel_parameters
+from .._system.kernel_parameters import KERNEL_COMMAND_LINE, parameters_of_any_reader
 from .._system.kmod import canonical_name, module_of
 from .._system.mounts import mounts
 
@@ -348,7 +348,7 @@ def _mounts_image(files: Files, images: Sequence[ImageMount]) -> bool:
 
     A container has the kernel command line of its host, but mounts of its own.
     """
-    parameters = kernel_parameters(files.read_start(KERNEL_COMMAND_LINE) or "")
+    parameters = parameters_of_any_reader(files.read_start(KERNEL_COMMAND_LINE) or "")
     keys = {parameter.partition("=")[0] for parameter in parameters}
     named = [mount for mount in images if mount.parameter in keys]
     mounted = mounts(files) if named else {}

@@ -177,7 +177,7 @@ def _checked(files: Files, run: Run, tool: InitramfsTool, image: Image) -> Image
     ends = {_end(name) for name in names}
     required = tool.required_contents(_READ_EARLY)
     installed = "/lib/modules/%s/" % image.kernel
-    modules = {module_of(name) for name in names if ".ko" in name}
+    modules = {module_of(name) for name in names if ".ko" in os.path.basename(name)}
     modules.update(initramfs.module_files(files, installed + "modules.builtin"))
     available = set(initramfs.module_files(files, installed + "modules.dep"))
     absent = [module for module in required.modules if module not in modules]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .._model.buses import BUSES
 from .._model.policy import CONTAINER_MODULE, VFIO_PARAMETERS
@@ -51,9 +51,9 @@ _CONDITIONAL = ("&&", "||")
 _IGNORES_INSTALL = re.compile("--ignore-install|-[A-Za-z]*i[A-Za-z]*")
 # command_do in libkmod/libkmod-module.c.
 _OWN_NAME = ("$MODPROBE_MODULE", "${MODPROBE_MODULE}", '"$MODPROBE_MODULE"')
-# Whatever else keeps a module away at boot also does so while the system runs.
+# A module that has to be loaded now is kept away now as well, but for "blacklist".
 _OR_NOT_PERSISTENT = ", or set `persistent: false`"
-_OF_COMMAND_LINE = {"modprobe.blacklist": BLACKLIST, "module_blacklist": KERNEL_BLACKLIST}
+_KERNEL_BLACKLIST = KERNEL_BLACKLIST + "="
 
 
 class Requirements(NamedTuple):
@@ -106,7 +106,7 @@ class Line(NamedTuple):
 
         kmod_module_get_install_commands in libkmod/libkmod-module.c.
         """
-        if self.command != INSTALL:
+        if self.command not in (INSTALL, ALIAS):
             return self.module == module
         # fnmatch(3) takes both characters for "none of".
         return fnmatchcase(module, self.module.replace("[^", "[!"))
@@ -184,12 +184,13 @@ def parsed(path: str, content: str) -> list[Line]:
 
 def _on_command_line(content: str) -> list[Line]:
     lines_of_kernel = []
-    for word in kernel_parameters(content):
+    parameters = kernel_parameters(content)
+    for word in parameters:
         key, equals, value = word.partition("=")
         module, dot, parameter = key.partition(".")
-        if key in _OF_COMMAND_LINE:
+        if key == "modprobe.blacklist":
             lines_of_kernel += [
-                Line(KERNEL_COMMAND_LINE, word, _OF_COMMAND_LINE[key], canonical_name(name))
+                Line(KERNEL_COMMAND_LINE, word, BLACKLIST, canonical_name(name))
                 for name in value.split(",")
             ]
         elif dot:
@@ -197,7 +198,22 @@ def _on_command_line(content: str) -> list[Line]:
             lines_of_kernel.append(
                 Line(KERNEL_COMMAND_LINE, word, OPTIONS, canonical_name(module), rest)
             )
-    return lines_of_kernel
+    return [*lines_of_kernel, *_blacklisted_by_kernel(parameters)]
+
+
+def _blacklisted_by_kernel(parameters: Sequence[str]) -> list[Line]:
+    """Return the modules that the kernel does not load, by the last such parameter.
+
+    blacklisted in kernel/module/main.c compares names as modules have them, without dashes. What
+    follows "--" is for init.
+    """
+    of_kernel = parameters[: parameters.index("--")] if "--" in parameters else parameters
+    given = [word for word in of_kernel if word.startswith(_KERNEL_BLACKLIST)]
+    return [
+        Line(KERNEL_COMMAND_LINE, word, KERNEL_BLACKLIST, name)
+        for word in given[-1:]
+        for name in word[len(_KERNEL_BLACKLIST) :].split(",")
+    ]
 
 
 def is_true(value: str) -> bool | None:
@@ -223,12 +239,13 @@ def blocking(known: Sequence[Line], modules: Iterable[str], needed: Iterable[str
     ``needed`` are both.
     """
     named = {canonical_name(module) for module in modules}
-    return [
-        line
+    of_modules = [
+        line._replace(module=module)
         for line in known
-        if line.module in (needed if line.blocks_all_loading else named)
-        and (line.blocks_autoload or line.leads_away)
+        for module in sorted(needed if line.blocks_all_loading else named)
+        if line.is_about(module)
     ]
+    return [line for line in of_modules if line.blocks_autoload or line.leads_away]
 
 
 def running_commands(known: Sequence[Line], needed: Iterable[str]) -> list[Line]:
@@ -270,16 +287,23 @@ def value_at_boot(known: Sequence[Line], parameter: str) -> str | None:
 
 
 def find_conflicts(
-    known: Sequence[Line], required: Requirements, needed: Iterable[str]
+    known: Sequence[Line],
+    required: Requirements,
+    needed: Iterable[str],
+    is_loaded: Callable[[str], bool],
 ) -> list[str]:
     """Return a sentence for each line that conflicts with what is ``required``.
 
-    ``needed`` are its modules and all that they need.
+    ``needed`` are its modules and all that they need; ``is_loaded`` tells it of one of them.
     """
     sentences = [
         "%s, so %s, which this list requires, is not loaded at boot. Remove that line or "
         "parameter%s"
-        % (line.label, line.module, _OR_NOT_PERSISTENT if line.command == BLACKLIST else "")
+        % (
+            line.label,
+            line.module,
+            _OR_NOT_PERSISTENT if line.command == BLACKLIST or is_loaded(line.module) else "",
+        )
         for line in blocking(known, required.modules, needed)
     ]
     return sentences + [

@@ -10,7 +10,7 @@ from typing import NamedTuple, Sequence
 
 from .. import _text
 from .._system.files import Files
-from .._system.kernel_parameters import KERNEL_COMMAND_LINE, kernel_parameters
+from .._system.kernel_parameters import KERNEL_COMMAND_LINE, parameters_of_any_reader
 from .._system.kmod import canonical_name
 from .modprobe_d import Line
 
@@ -42,7 +42,7 @@ def lines(files: Files, ours: str) -> list[Line]:
             if name and name[0] not in "#;":
                 location = "%s:%d" % (path, number)
                 load_lines.append(Line(location, name, _LOAD, canonical_name(name)))
-    for word in kernel_parameters(files.read(KERNEL_COMMAND_LINE) or ""):
+    for word in parameters_of_any_reader(files.read(KERNEL_COMMAND_LINE) or ""):
         key, _equals, value = word.partition("=")
         if key in _ON_COMMAND_LINE:
             load_lines += [

@@ -15,7 +15,11 @@ from .. import _text
 from .._errors import PolicyError
 from .._system import modprobe_conf
 from .._system.files import Files
-from .._system.kernel_parameters import KERNEL_COMMAND_LINE, kernel_parameters
+from .._system.kernel_parameters import (
+    KERNEL_COMMAND_LINE,
+    kernel_parameters,
+    parameters_of_any_reader,
+)
 from .._system.sysfs import Sysfs
 from .configured_flash import ConfiguredFlash, ConfiguredSource
 from .network_files import Interface, NetworkFiles
@@ -200,7 +204,7 @@ class Configured:
             yield _Block(key.partition(":")[2], "in %s for the key of %s" % (CRYPTTAB, name))
 
     def _of_command_line(self) -> Iterator[_Block]:
-        for word in kernel_parameters(self._text(KERNEL_COMMAND_LINE)):
+        for word in parameters_of_any_reader(self._text(KERNEL_COMMAND_LINE)):
             key, _equals, value = word.partition("=")
             use = "%s= of the kernel command line" % key
             if key in _BLOCKS:
@@ -278,7 +282,7 @@ class Configured:
         return path
 
     def _read_consoles(self) -> Iterator[tuple[str, str]]:
-        for word in kernel_parameters(self._text(KERNEL_COMMAND_LINE)):
+        for word in parameters_of_any_reader(self._text(KERNEL_COMMAND_LINE)):
             key, _equals, value = word.partition("=")
             if key == "console":
                 yield value.partition(",")[0], "console= of the kernel command line"

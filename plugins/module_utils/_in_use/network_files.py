@@ -13,7 +13,7 @@ from typing import Iterator, Mapping, NamedTuple, Sequence
 from .. import _text
 from .._errors import PolicyError
 from .._system.files import Files
-from .._system.kernel_parameters import KERNEL_COMMAND_LINE, kernel_parameters
+from .._system.kernel_parameters import KERNEL_COMMAND_LINE, parameters_of_any_reader
 
 _IFUPDOWN = "/etc/network/interfaces"
 _NETWORKD = tuple(
@@ -110,7 +110,7 @@ class NetworkFiles:
             name = path.rpartition("/")[2]
             if name.startswith("ifcfg-") and not name.endswith(("~", ".bak", ".orig", ".rpmsave")):
                 yield _Setup(path, _ifcfg_names(name[6:], self._text(path)))
-        words = kernel_parameters(self._text(KERNEL_COMMAND_LINE))
+        words = parameters_of_any_reader(self._text(KERNEL_COMMAND_LINE))
         given = [word.partition("=")[2] for word in words if word.startswith(("ip=", "ifname="))]
         named = [name for value in given for name in (*value.split(":"), value.partition(":")[2])]
         yield _Setup("%s (ip=)" % KERNEL_COMMAND_LINE, _kept(named))

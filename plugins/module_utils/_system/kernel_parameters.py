@@ -2,27 +2,50 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The kernel command line, as the kernel splits it."""
+"""The kernel command line, as its readers split it."""
 
 from __future__ import annotations
 
-import re
+from .. import _text
 
 KERNEL_COMMAND_LINE = "/proc/cmdline"
-_PARAMETER = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
+_BLANKS = " \t\n\v\f\r"
 
 
 def kernel_parameters(content: str) -> list[str]:
-    """Return the parameters of a kernel command line, without quotes, which keep blanks together.
+    """Return the parameters as the kernel reads them, without quotes, which keep blanks together.
 
-    next_arg in lib/cmdline.c, and kmod_config_parse_kcmdline in libkmod/libkmod-config.c: quotes
-    are around a parameter or around its value.
+    next_arg in lib/cmdline.c; quotes count around a parameter and around its value.
     """
-    return list(map(_unquoted, _PARAMETER.findall(content)))
+    parameters = []
+    word, is_quoted = "", False
+    for character in content.rstrip("\n"):
+        if character not in _BLANKS or is_quoted:
+            word += character
+            is_quoted ^= character == '"'
+        elif word:
+            parameters.append(_unquoted(word))
+            word = ""
+    return [*parameters, _unquoted(word)] if word else parameters
+
+
+def parameters_of_any_reader(content: str) -> list[str]:
+    """Return the parameters as the kernel reads them, and as scripts of an initramfs do.
+
+    These cut at each blank, whatever is quoted.
+    """
+    by_scripts = map(_unquoted, _text.words(content))
+    return list(dict.fromkeys([*kernel_parameters(content), *by_scripts]))
 
 
 def _unquoted(word: str) -> str:
-    if word.startswith('"'):
-        word = word[1:].rstrip('"')
-    key, equals, value = word.partition("=")
-    return key + equals + value.strip('"')
+    is_quoted = word.startswith('"')
+    word = word[1:] if is_quoted else word
+    # A name has one character at least.
+    equals = word.find("=", 1)
+    if equals > 0 and word[equals + 1 :].startswith('"'):
+        value = word[equals + 2 :]
+        if value.endswith('"'):
+            value, is_quoted = value[:-1], False
+        word = word[: equals + 1] + value
+    return word[:-1] if is_quoted and word.endswith('"') else word

@@ -59,8 +59,9 @@ KEPT_AWAY = [
     (OTHERS, "install vfio-platform /bin/true\n", "vfio_platform"),
     (OTHERS, "install vfio_platform /bin/false\n", "vfio_platform"),
     (OTHERS, "install vfio_platform_base echo no\n", "vfio_platform_base"),
-    (OTHERS, "install vfio* :\n", "vfio_platform"),
-    (COMMAND_LINE, "quiet module_blacklist=acme,vfio-platform\n", "vfio_platform"),
+    (OTHERS, "install vfio_plat?orm :\n", "vfio_platform"),
+    (OTHERS, "alias vfio-platform off\n", "vfio_platform"),
+    (COMMAND_LINE, "quiet module_blacklist=acme,vfio_platform\n", "vfio_platform"),
 ]
 
 
@@ -86,6 +87,35 @@ def test_one_that_is_not_loaded_at_boot_either_is_named_once(
 
 
 @pytest.mark.parametrize(
+    "parameters",
+    [
+        # The kernel compares names as modules have them, and the last parameter counts.
+        "module_blacklist=vfio-platform",
+        "module_blacklist=vfio_platform module_blacklist=nouveau",
+        "quiet -- module_blacklist=vfio_platform",
+        "modprobe.blacklist=vfio_platform",
+    ],
+)
+def test_other_parameters_of_the_kernel_keep_nothing_away(board: Board, parameters: str) -> None:
+    board.write_file(COMMAND_LINE, parameters + "\n")
+    assert is_given(board, CRYPTO, reset_required=False, persistent=False)
+
+
+def test_a_module_that_is_to_be_reloaded_is_loaded_again_as_well(board: Board) -> None:
+    board.kmod.load("vfio-platform", {"reset_required": "1"})
+    board.kmod.calls.clear()
+    board.write_file(OTHERS, "install vfio-platform /bin/true\n")
+    message = refused(board, CRYPTO, reset_required=False, persistent=False)
+    assert "so modprobe does not load vfio_platform, which VFIO needs now" in message
+
+
+def test_so_is_the_module_of_the_parameter_for_interrupts(board: Board) -> None:
+    board.write_file(OTHERS, "install vfio_iommu_type1 /bin/true\n")
+    message = refused(board, CRYPTO, reset_required=False, persistent=False, unsafe_interrupts=True)
+    assert "so modprobe does not load vfio_iommu_type1, which VFIO needs now" in message
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "blacklist vfio-platform",
@@ -99,6 +129,20 @@ def test_modprobe_loads_by_its_name_what_only_aliases_or_other_commands_concern(
 ) -> None:
     board.write_file(OTHERS, f"{line}\n")
     assert board.check([CRYPTO], reset_required=False, persistent=False).is_changed
+
+
+def test_each_line_is_named_once(board: Board) -> None:
+    board.write_file(OTHERS, "install vfio* /bin/false\n")
+    (line,) = refused(board, CRYPTO, reset_required=False, persistent=False).splitlines()
+    assert "so modprobe does not load vfio_platform and vfio_platform_base, which VFIO" in line
+
+
+def test_for_a_module_that_is_loaded_this_boot_alone_is_an_alternative(board: Board) -> None:
+    board.kmod.load("vfio-platform", {"reset_required": "0"})
+    board.kmod.calls.clear()
+    board.write_file(OTHERS, "install vfio-platform /bin/false\n")
+    message = refused(board, CRYPTO, reset_required=False)
+    assert "is not loaded at boot. Remove that line or parameter, or set `persistent: f" in message
 
 
 def test_a_module_that_is_loaded_is_not_asked_for(board: Board) -> None:

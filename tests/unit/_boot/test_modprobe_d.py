@@ -37,7 +37,8 @@ def conflicts(
 ) -> list[str]:
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text(content)
-    return find_conflicts(lines(Files(str(root)), MODPROBE), wanted, with_needs(wanted.modules))
+    known, needed = lines(Files(str(root)), MODPROBE), with_needs(wanted.modules)
+    return find_conflicts(known, wanted, needed, lambda _module: False)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,7 @@ def conflicts(
         ("options vfio_platform reset_required=", "sets vfio_platform.reset_required=, but"),
         ("options vfio_platform reset_required=0 reset_required=1", "reset_required=1, but"),
         ("alias vfio_platform off", "'alias vfio_platform off', so vfio_platform, which this"),
+        ("alias vfio* off", "'alias vfio* off', so vfio_platform, which this list requires, is"),
         ("\t blacklist\tvfio-platform", "so vfio_platform, which this list requires, is"),
     ],
 )
@@ -96,6 +98,7 @@ def test_a_line_against_the_list_is_named_with_its_place(
         "# \\\nblacklist vfio_platform",
         "options vfio_platform reset_required=1 reset_required=off",
         "alias vfio-platform vfio_platform",
+        "alias vfio* vfio_platform",
         "alias vfio off",
     ],
 )

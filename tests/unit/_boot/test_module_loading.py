@@ -81,7 +81,9 @@ def loading(root: Path, kmod: Kmod | None = None) -> ModuleLoading:
 def conflicts(root: Path, module: str, kmod: Kmod | None = None) -> list[str]:
     judge = loading(root, kmod)
     needed = judge.needed([module])
-    return find_conflicts(judge.followed(needed), Requirements([module], {}), needed)
+    return find_conflicts(
+        judge.followed(needed), Requirements([module], {}), needed, lambda _module: False
+    )
 
 
 def configure(root: Path, content: str, path: str = OTHERS) -> None:
@@ -171,7 +173,7 @@ def test_a_command_for_vfio_counts_without_the_module_that_it_asks_for(tmp_path:
     [
         (OTHERS, "install acme_core /bin/false"),
         (OTHERS, "install acme?core /bin/true"),
-        ("proc/cmdline", "module_blacklist=x,acme-core"),
+        ("proc/cmdline", "module_blacklist=x,acme_core"),
     ],
 )
 def test_what_a_native_driver_depends_on_counts_as_well(tree: Path, path: str, line: str) -> None:

@@ -149,6 +149,9 @@ def test_a_disk_below_a_volume_of_fstab_is_known_by_that(board: Board) -> None:
         ("/etc/crypttab", "s /dev/x /key:/dev/vda1\n", "in /etc/crypttab for the key of s"),
         ("/proc/cmdline", "root=/dev/vda1 ro\n", "root= of the kernel command line"),
         ("/proc/cmdline", 'ro root="/dev/vda1"\n', "root= of the kernel command line"),
+        # What scripts of an initramfs cut at blanks.
+        ("/proc/cmdline", 'x="a root=/dev/vda1 ro\n', "root= of the kernel command line"),
+        ("/proc/cmdline", 'console=ttyS0" root=/dev/vda1\n', "root= of the kernel command line"),
         ("/proc/cmdline", "root=254:1 ro\n", "root= of the kernel command line"),
         ("/proc/cmdline", "resume=/dev/vda1\n", "resume= of the kernel command line"),
         (
@@ -252,6 +255,7 @@ def test_the_first_network_file_that_matches_counts(board: Board) -> None:
 @pytest.mark.parametrize(
     ("path", "content", "words"),
     [
+        ("/proc/cmdline", 'x="1 console=ttyAMA3\n', "console= of the kernel command line"),
         ("/proc/cmdline", '"console=ttyAMA3"\n', "console= of the kernel command line"),
         ("/proc/cmdline", "console=ttyAMA3,115200n8\n", "console= of the kernel command line"),
         (
