@@ -15,8 +15,8 @@ import os
 import re
 from typing import Any, Sequence
 
-_BLANKS = " \t\n\v\f\r"
-_WORD = re.compile("[^%s]+" % _BLANKS)
+BLANKS = " \t\n\v\f\r"
+_WORD = re.compile("[^%s]+" % BLANKS)
 _ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
 # What a message has of one name, and of a list of them.
 _LONGEST = 200
@@ -38,7 +38,7 @@ def words(text: str) -> list[str]:
 
 def stripped(text: str) -> str:
     """Return the text without blanks of ASCII at its ends."""
-    return text.strip(_BLANKS)
+    return text.strip(BLANKS)
 
 
 def number(text: str | None) -> int | None:

@@ -29,7 +29,13 @@ from .._system.files import is_group
 from .._system.host import Host
 from . import symlinks
 from .planner import Plan, plan_devices
-from .readiness import explain_permanent_drivers, in_containers, unreadiness, unready_at_boot
+from .readiness import (
+    explain_permanent_drivers,
+    in_containers,
+    modules_to_load,
+    unreadiness,
+    unready_at_boot,
+)
 from .run_lock import RunLock
 
 _NO_ROOT = "Root privileges are required on the target. Set `become: true`"
@@ -38,7 +44,6 @@ _READ_ONLY = (
     "host itself, or set `runtime: false` to prepare only the next boot"
 )
 _NO_GROUP = "Group %s (`vfio_group`) does not exist on this host. Create it first"
-_LOADING = (HostStepKind.LOAD_MODULE, HostStepKind.RELOAD_MODULE)
 _UNLOADABLE = (
     "%s, so modprobe does not load %s, which VFIO needs now. Remove that line or parameter"
 )
@@ -144,7 +149,7 @@ def _find_unloadable(host: Host, plan: Plan) -> list[str]:
     One sentence for each line, but for what conflicts with the boot files already.
     """
     kinds = {step.kind for step in plan.host_steps}
-    modules = [step.value for step in plan.host_steps if step.kind in _LOADING]
+    modules = modules_to_load(plan.host_steps)
     if HostStep(HostStepKind.SET_INTERRUPTS, "Y") in plan.host_steps:
         modules.append(CONTAINER_MODULE)
     if not modules:

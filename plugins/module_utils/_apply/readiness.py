@@ -548,6 +548,12 @@ def _without_container_module(sysfs: Sysfs, kmod: Kmod, steps: Sequence[HostStep
     return [_NO_CONTAINER_MODULE % why] if why else []
 
 
+def modules_to_load(steps: Sequence[HostStep]) -> list[str]:
+    """Return the modules of VFIO that a run loads, or loads again."""
+    loads = (HostStepKind.LOAD_MODULE, HostStepKind.RELOAD_MODULE)
+    return [step.value for step in steps if step.kind in loads]
+
+
 def supports_noiommu(sysfs: Sysfs, kmod: Kmod) -> bool | None:
     """Return whether the kernel's vfio can do without an IOMMU, or None if it is unknown."""
     if sysfs.exists("module/vfio"):
@@ -559,11 +565,7 @@ def _unsigned(
     sysfs: Sysfs, kmod: Kmod, plans: Sequence[DevicePlan], steps: Sequence[HostStep]
 ) -> list[Problem]:
     """Return which modules the kernel will not load because nobody has signed them."""
-    wanted = [
-        step.value
-        for step in steps
-        if step.kind in (HostStepKind.LOAD_MODULE, HostStepKind.RELOAD_MODULE)
-    ]
+    wanted = modules_to_load(steps)
     wanted += [
         step.value
         for plan in plans

@@ -28,8 +28,8 @@ _LOST = (
 def warning(files: FileReader, paths: Iterable[str]) -> str | None:
     """Return a sentence if what is written to ``paths`` is lost at reboot; None if not known.
 
-    File systems are told by their device numbers, because names of other namespaces mean nothing
-    here: of an overlay, the upper directory has what is written, and a container does not see it.
+    File systems are compared by device number. The upper directory of an overlay has what is
+    written, but its path is of the mount namespace that mounted it, which a container does not see.
     """
     mounted = mounts(files)
     in_memory = _by_device(files, {at: it for at, it in mounted.items() if _is_in_memory(it)})
@@ -42,14 +42,8 @@ def warning(files: FileReader, paths: Iterable[str]) -> str | None:
         upper = _upper_directory(mounted[at]) if at else None
         below = in_memory.get(_device(files, upper)) if upper else None
         if at and below:
-            return (
-                _LOST
-                % "an overlay on %s, with %s"
-                % (
-                    _text.printable(at),
-                    _label(mounted, below),
-                )
-            )
+            overlay = "an overlay on %s" % _text.printable(at)
+            return _LOST % ("%s, with %s" % (overlay, _label(mounted, below)))
     return None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from .. import _text
 
 KERNEL_COMMAND_LINE = "/proc/cmdline"
-_BLANKS = " \t\n\v\f\r"
 
 
 def kernel_parameters(content: str) -> list[str]:
@@ -20,7 +19,7 @@ def kernel_parameters(content: str) -> list[str]:
     parameters = []
     word, is_quoted = "", False
     for character in content.rstrip("\n"):
-        if character not in _BLANKS or is_quoted:
+        if character not in _text.BLANKS or is_quoted:
             word += character
             is_quoted ^= character == '"'
         elif word:
