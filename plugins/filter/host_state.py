@@ -119,8 +119,9 @@ _value:
           sample: {driver: vfio-platform, driver_override: vfio-platform}
         next_boot:
           description: >-
-            C(driver) and C(driver_override) after the next boot, whether they are C(known), and the
-            C(reason).
+            C(driver) and C(driver_override) after the next boot, whether they are C(known), the
+            C(reason), and whether it is in a message of RV(_value.devices[].drift) as well
+            (C(in_drift)).
           returned: always
           type: dict
           sample:
@@ -128,6 +129,7 @@ _value:
             driver_override: vfio-platform
             known: true
             reason: policy vfio of the last-applied configuration
+            in_drift: false
         drift:
           description: Messages about differences; empty if there are none.
           returned: always

@@ -235,6 +235,12 @@ devices:
           returned: always
           type: str
           sample: no_iommu_group
+        subject:
+          description: >-
+            What uses the device, as in RV(devices[].in_use_by), if that is the reason.
+          returned: for a use
+          type: str
+          sample: eth0
         message:
           description: The same as text.
           returned: always
@@ -381,6 +387,13 @@ devices:
           returned: always
           type: str
           sample: vfio-platform
+        in_drift:
+          description: >-
+            Whether RV(devices[].drift) has a message that the next boot changes the device, or may
+            do so, with the same reason.
+          returned: always
+          type: bool
+          sample: false
         reason:
           description: Reason, as text.
           returned: always
@@ -543,7 +556,7 @@ rollouts:
   description:
     - The last ten rollouts that changed the list of this host, newest first.
     - Null if this user may not read them, or if the file is damaged or was written by a later
-      version of this collection, which is then the content of a warning.
+      version of this collection. RV(rollouts_problem) and a warning are the reason then.
   returned: success
   type: list
   elements: dict
@@ -621,6 +634,11 @@ rollouts:
           returned: always
           type: str
       sample: null
+rollouts_problem:
+  description: Why RV(rollouts) cannot be read; null if it can.
+  returned: success
+  type: str
+  sample: null
 boot_files:
   description:
     - Boot files that the last-applied configuration requires, other boot files of this collection

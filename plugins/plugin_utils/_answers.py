@@ -229,6 +229,8 @@ _CHANGES: dict[str, Shape] = {
     "diff": _DIFF,
 }
 HAZARD = Record(_HAZARD)
+# Only a use has a subject.
+OBSTACLE = Record({"kind": _TEXT, "message": _TEXT}, {"subject": _TEXT})
 LOSS = Record({**_HAZARD, "accepted": _FLAG})
 BOOT_FILE = Record({"path": _TEXT, "state": _TEXT, "drift": Nullable(_TEXTS)})
 KERNEL = Record(
@@ -244,11 +246,13 @@ INSPECTED_DEVICE = Record(
         "in_use_by": Nullable(ListOf(HAZARD)),
         "claimed_by": Nullable(_ENTRY),
         "desired": Nullable(_BINDING),
-        "next_boot": Record({**_BINDING.keys, "known": _FLAG, "reason": _TEXT}),
+        "next_boot": Record(
+            {**_BINDING.keys, "known": _FLAG, "reason": _TEXT}, {"in_drift": _FLAG}
+        ),
         "lost_at_boot": ListOf(LOSS),
         "drift": _TEXTS,
         "candidate": Nullable(_FLAG),
-        "why_not": Nullable(ListOf(Record({"kind": _TEXT, "message": _TEXT}))),
+        "why_not": Nullable(ListOf(OBSTACLE)),
         "entry": Nullable(_ENTRY),
         "settings": Nullable(Record({}, dict.fromkeys(_VFIO_SETTINGS, _FLAG))),
         "iommu_group_devices": Nullable(_TEXTS),
@@ -300,6 +304,7 @@ DEVICE_INFO: dict[str, Shape] = {
     "policy_digest": _TEXT,
     "rollout": _MAYBE,
     "rollouts": Nullable(ListOf(ROLLOUT)),
+    "rollouts_problem": _MAYBE,
     "boot_files": ListOf(BOOT_FILE),
     "kernels": ListOf(KERNEL),
     "reboot_required": _FLAG,

@@ -28,8 +28,6 @@ UNREACHABLE = "unreachable"
 # The most urgent first.
 STATES = (FAILED, UNREACHABLE, DRIFT, REBOOT_REQUIRED, IN_SYNC, UNMANAGED)
 
-# The name of the file with it.
-_HISTORY = "previous.json"
 _LONGEST_MESSAGE = 300
 
 
@@ -113,7 +111,6 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     failure = failure_of(result)
     if failure:
         return _without_devices(host, *failure)
-    history = history_problem(result)
     try:
         result = _READ.read(result, "")
     except _answers.MalformedAnswerError as error:
@@ -126,7 +123,7 @@ def host_state(host: str, result: Mapping[str, Any] | None) -> HostState:
     lost_entries = [lost["message"] for lost in result.get("lost_entries", ())]
     notes = [kernel["note"] for kernel in result.get("kernels") or () if kernel["note"]]
     if result.get("rollouts", ()) is None:
-        notes.append(history)
+        notes.append(history_problem(result.get("rollouts_problem")))
     state = DRIFT if losing or lost_entries else _state_of(result, devices, boot_files)
     if losing:
         sentence = _losses(losing)
@@ -154,13 +151,12 @@ def failure_of(result: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def history_problem(result: Mapping[str, Any]) -> str:
-    """Return why a host has no history, from its result of device_info."""
-    # Ansible adds them to what was read; a user's task may have registered anything.
-    warnings = result.get("warnings")
-    lines = map(one_line, map(str, warnings)) if isinstance(warnings, list) else ()
-    reasons = [line for line in lines if _HISTORY in line]
-    return explained("Its history cannot be read: ", reasons or ["device_info warns why"])
+def history_problem(reason: str | None) -> str:
+    """Return that a host has no history, and the ``reason`` that device_info returned.
+
+    Earlier versions of device_info return none.
+    """
+    return explained("Its history cannot be read: ", [one_line(reason or "device_info warns why")])
 
 
 def malformed(error: _answers.MalformedAnswerError) -> str:
@@ -186,6 +182,7 @@ _READ = _answers.Record(
         "kernels": _answers.ListOf(_answers.KERNEL.part("note")),
         "reboot_required": _answers.DEVICE_INFO["reboot_required"],
         "rollouts": _answers.Nullable(_answers.ListOf(_answers.Record({}))),
+        "rollouts_problem": _answers.DEVICE_INFO["rollouts_problem"],
         "vfio_support": _answers.Nullable(_answers.VFIO_SUPPORT.part("missing")),
     },
 )

@@ -99,8 +99,7 @@ def report(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> l
     texts = _texts(variables)
     if not texts or any(given.get("rollout_is_reported") for given in variables):
         return []
-    states = _rollout_result.states(hosts, hostvars)
-    return ["", *_rollout_result.interruption(states, texts)]
+    return ["", *_rollout_result.interruption(hosts, hostvars, texts)]
 
 
 def _texts(variables: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

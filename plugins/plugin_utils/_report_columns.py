@@ -32,9 +32,11 @@ class Use(TypedDict):
     message: str
 
 
-_USES: Mapping[str, _answers.Shape] = {
-    "in_use_by": _answers.Nullable(_answers.ListOf(_answers.HAZARD.part("kind", "message")))
-}
+# Earlier versions of device_info return obstacles without a subject.
+_USE = _answers.Record(
+    _answers.HAZARD.part("kind", "message").keys, _answers.HAZARD.part("subject").keys
+)
+_USES: Mapping[str, _answers.Shape] = {"in_use_by": _answers.Nullable(_answers.ListOf(_USE))}
 
 
 class Binding(TypedDict):
@@ -45,10 +47,14 @@ class Binding(TypedDict):
 
 
 class NextBoot(Binding):
-    """What will be after the next boot, whether that is known, and why."""
+    """What will be after the next boot, whether that is known, and why.
+
+    With ``in_drift`` a message of ``drift`` has the reason as well.
+    """
 
     known: bool
     reason: str
+    in_drift: bool
 
 
 class Obstacle(TypedDict):
@@ -158,12 +164,17 @@ def _flag(flag: bool | None) -> str:
     return "" if flag is None else "yes" if flag else "no"
 
 
+def _uses(device: Mapping[str, Any]) -> list[Use] | None:
+    uses = device["in_use_by"]
+    return uses and [Use(kind=use["kind"], message=use["message"]) for use in uses]
+
+
 def _obstacles(device: Mapping[str, Any]) -> list[Obstacle]:
     """Return ``why_not`` without the uses that ``in_use_by`` has: they are one obstacle."""
-    uses = {"in use: " + use["message"] for use in device["in_use_by"] or ()}
+    uses = {(use["kind"], use["subject"]) for use in device["in_use_by"] or () if "subject" in use}
     obstacles = {
         ("in_use", "in use")
-        if obstacle["message"] in uses
+        if (obstacle["kind"], obstacle.get("subject")) in uses
         else (obstacle["kind"], obstacle["message"]): None
         for obstacle in device["why_not"] or ()
     }
@@ -199,8 +210,11 @@ DEVICE_COLUMNS = (
             ),
         },
     ),
-    _as_returned(
+    DeviceColumn(
         "next_boot",
+        _answers.INSPECTED_DEVICE.part("next_boot"),
+        # Earlier versions of device_info do not return it.
+        lambda device: {"in_drift": False, **device["next_boot"]},
         {
             "next_boot_driver": lambda binding: _driver(_next_driver(binding)),
             "next_boot_driver_override": lambda binding: (
@@ -214,7 +228,7 @@ DEVICE_COLUMNS = (
     DeviceColumn(
         "in_use_by",
         _answers.Record(_USES),
-        itemgetter("in_use_by"),
+        _uses,
         {"in_use_by": _use_sentences},
     ),
     _as_returned("compatible", {"compatible": "; ".join}, lambda names: names[:1]),

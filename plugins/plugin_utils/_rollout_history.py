@@ -36,7 +36,10 @@ _STATES = {
     "overtaken": "overtaken on",
     "rolled_back": "rolled back on",
 }
-_READ = _answers.Record({"rollouts": _answers.DEVICE_INFO["rollouts"]})
+_READ = _answers.Record(
+    {"rollouts": _answers.DEVICE_INFO["rollouts"]},
+    {"rollouts_problem": _answers.DEVICE_INFO["rollouts_problem"]},
+)
 
 Record = Mapping[str, Any]
 
@@ -102,12 +105,13 @@ def _read(result: Mapping[str, Any] | None) -> Sequence[Record] | str:
     if failure:
         return failure[1]
     try:
-        records = _READ.read(result, "")["rollouts"]
+        history = _READ.read(result, "")
+        records = history["rollouts"]
         _check(records or ())
     except _answers.MalformedAnswerError as error:
         return malformed(error)
     if records is None:
-        return history_problem(result)
+        return history_problem(history.get("rollouts_problem"))
     return [_with_time(record) for record in records]
 
 

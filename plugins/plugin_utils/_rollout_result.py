@@ -126,21 +126,31 @@ def _recorded(host: str, variables: Mapping[str, Any]) -> RolloutState:
             message=row["message"],
             rollout=row["rollout"],
         )
-    wave = int(variables.get("rollout_wave") or 0)
-    outcome, sentence = _unfinished(host, variables) if wave else (NOT_STARTED, "")
-    return RolloutState(
-        host=host, wave=wave or None, outcome=outcome, message=sentence, rollout=None
-    )
+    wave = _wave_of(variables)
+    if not wave:
+        outcome, sentence = NOT_STARTED, ""
+    elif _is_unfinished(variables):
+        outcome, sentence = FAILED, _NOT_READ_BACK if _is_applied(variables) else _NO_RESULT
+    else:
+        outcome, sentence = _outcome(host, variables["passthrough_applied"], None, None, None)
+    return RolloutState(host=host, wave=wave, outcome=outcome, message=sentence, rollout=None)
 
 
-def _unfinished(host: str, variables: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what is known of a host whose tasks have begun and not ended."""
+def _wave_of(variables: Mapping[str, Any]) -> int | None:
+    return int(variables.get("rollout_wave") or 0) or None
+
+
+def _is_unfinished(variables: Mapping[str, Any]) -> bool:
+    """Return whether the tasks of a host have begun, and it is not known how they ended."""
     applied = variables.get("passthrough_applied") or {}
-    if applied.get("failed") or applied.get("unreachable"):
-        return _outcome(host, applied, None, None, None)
+    has_ended = variables.get("rollout_row") or applied.get("failed") or applied.get("unreachable")
+    return _wave_of(variables) is not None and not has_ended
+
+
+def _is_applied(variables: Mapping[str, Any]) -> bool:
+    applied = variables.get("passthrough_applied") or {}
     texts = variables.get("rollout_texts") or {}
-    is_applied = "devices" in applied and not texts.get("is_check")
-    return FAILED, _NOT_READ_BACK if is_applied else _NO_RESULT
+    return "devices" in applied and not texts.get("is_check")
 
 
 def summary(
@@ -193,23 +203,29 @@ def _wave_done(rows: Sequence[RolloutState], texts: Mapping[str, Any]) -> str:
     return "Wave %d of %s is done: %s." % (wave, texts["waves"], _totals(rows))
 
 
-def interruption(rows: Sequence[RolloutState], texts: Mapping[str, Any]) -> list[str]:
+def interruption(
+    hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], texts: Mapping[str, Any]
+) -> list[str]:
     """Return the lines that report a rollout which ended before its tasks could report it."""
+    rows = states(hosts, hostvars)
+    unfinished = {
+        host: _is_applied(hostvars[host]) for host in hosts if _is_unfinished(hostvars[host])
+    }
     wave = max([row["wave"] or 0 for row in rows], default=0)
     where = "in wave %d of %s" % (wave, texts["waves"]) if wave else "before its first wave"
-    done = [row for row in rows if row["message"] not in (_NO_RESULT, _NOT_READ_BACK)]
+    done = [row for row in rows if row["host"] not in unfinished]
     lines = ["%s was interrupted %s: %s." % (texts["title"], where, _totals(done))]
-    hosts = {
+    named = {
         "Hosts that failed": _failed(done),
-        "Hosts with their list, whose devices were not read back": _with(rows, _NOT_READ_BACK),
-        "Hosts that may have been changed": _with(rows, _NO_RESULT),
+        "Hosts with their list, whose devices were not read back": [
+            host for host, is_applied in unfinished.items() if is_applied
+        ],
+        "Hosts that may have been changed": [
+            host for host, is_applied in unfinished.items() if not is_applied
+        ],
     }
-    lines += ["%s: %s" % (text, ", ".join(names)) for text, names in hosts.items() if names]
+    lines += ["%s: %s" % (text, ", ".join(names)) for text, names in named.items() if names]
     return [*lines, *texts["advice"], *_retry_lines(_failed(rows), texts)]
-
-
-def _with(rows: Sequence[RolloutState], message: str) -> list[str]:
-    return [row["host"] for row in rows if row["message"] == message]
 
 
 def results(rows: Sequence[RolloutState], texts: Mapping[str, Any]) -> Results:

@@ -226,6 +226,21 @@ def test_a_drift_is_told_once_of_a_device(shown: Page) -> None:
     assert text.count("last-applied configuration") == text.count("after the next boot") == 1
 
 
+@pytest.mark.parametrize("in_drift", [True, False])
+def test_the_reason_of_the_next_boot_is_shown_unless_the_drift_has_it(
+    show: Show, *, in_drift: bool
+) -> None:
+    returned = result(EDGE, vfio="crypto")
+    device = next(device for device in returned["devices"] if device["desired"])
+    device["next_boot"] |= {"driver": None, "reason": "no module is loaded", "in_drift": in_drift}
+    # Whether a text has another one does not matter.
+    device["drift"] = ["no module is loaded, not even now"]
+    page = show(states({"edge-1": returned}))
+    opener(page, "edge-1").click()
+    text = devices_of(page, "edge-1").locator("tbody tr").first.inner_text()
+    assert text.count("no module is loaded") == (1 if in_drift else 2)
+
+
 def test_a_use_is_no_alarm_and_many_are_folded(show: Show) -> None:
     returned = result(EDGE)
     uses = [{"kind": "consumers", "message": f"device {number} uses it"} for number in range(9)]

@@ -157,6 +157,7 @@ def _find_unloadable(host: Host, plan: Plan) -> list[str]:
     loading = ModuleLoading(
         host.kmod, modprobe_d.lines(host.files, MODPROBE), InstalledKernels(host.files)
     )
+    conflicting = {problem.line for problem in plan.boot_files.conflicts}
     kept_away: dict[str, list[str]] = {}
     for line in loading.blocking(modules):
         # What is reloaded is unloaded before, with all that only it needs.
@@ -165,7 +166,7 @@ def _find_unloadable(host: Host, plan: Plan) -> list[str]:
             is_loaded and HostStepKind.RELOAD_MODULE not in kinds
         ):
             continue
-        if not any(known.sentence.startswith(line.label) for known in plan.boot_files.conflicts):
+        if (line.location, line.text) not in conflicting:
             kept_away.setdefault(line.label, []).append(line.module)
     return [_UNLOADABLE % (label, " and ".join(names)) for label, names in kept_away.items()]
 

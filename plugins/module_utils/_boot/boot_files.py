@@ -145,7 +145,7 @@ def plan_boot_files(
     conflicts += rule_conflicts
     known = _foreign_lines(host, request)
     loading = ModuleLoading(host.kmod, known, InstalledKernels(host.files))
-    conflicts += map(Problem, _module_conflicts(host, boot_plan, loading))
+    conflicts += _module_conflicts(host, boot_plan, loading)
     conflicts += [] if request.runtime else _misnamed(host, claims)
     of_images = initramfs.ForeignProblems()
     is_changed = any(change.is_needed for change in files)
@@ -353,17 +353,18 @@ def _built_in(host: Host, boot_plan: BootPlan, known: Sequence[modprobe_d.Line])
     return sentences
 
 
-def _module_conflicts(host: Host, boot_plan: BootPlan, loading: ModuleLoading) -> list[str]:
+def _module_conflicts(host: Host, boot_plan: BootPlan, loading: ModuleLoading) -> list[Problem]:
     """Return foreign configuration that blocks the modules of the list at the next boot."""
     if not boot_plan.entries:
         return []
     parameters = kmod_conf.parameters(boot_plan.options.settings)
     wanted = modprobe_d.Requirements(_loadable(host, boot_plan), parameters)
     needed = loading.needed(wanted.modules)
-    return modprobe_d.find_conflicts(
+    conflicts = modprobe_d.find_conflicts(
         *(loading.followed(needed), wanted, needed),
         lambda module: host.sysfs.exists("module/" + module),
     )
+    return [Problem(sentence, line=(line.location, line.text)) for line, sentence in conflicts]
 
 
 def _commands_instead(loading: ModuleLoading, modules: Sequence[str]) -> list[str]:

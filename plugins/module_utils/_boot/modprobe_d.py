@@ -53,6 +53,12 @@ _IGNORES_INSTALL = re.compile("--ignore-install|-[A-Za-z]*i[A-Za-z]*")
 _OWN_NAME = ("$MODPROBE_MODULE", "${MODPROBE_MODULE}", '"$MODPROBE_MODULE"')
 # A module that has to be loaded now is kept away now as well, but for "blacklist".
 _OR_NOT_PERSISTENT = ", or set `persistent: false`"
+_NOT_LOADED = (
+    "%s, so %s, which this list requires, is not loaded at boot. Remove that line or parameter%s"
+)
+_OTHER_VALUE = (
+    "%s sets %s, but this list sets it to %d at each boot. Remove that setting, or omit `%s`"
+)
 _KERNEL_BLACKLIST = KERNEL_BLACKLIST + "="
 
 
@@ -291,24 +297,28 @@ def find_conflicts(
     required: Requirements,
     needed: Iterable[str],
     is_loaded: Callable[[str], bool],
-) -> list[str]:
-    """Return a sentence for each line that conflicts with what is ``required``.
+) -> list[tuple[Line, str]]:
+    """Return each line that conflicts with what is ``required``, with a sentence on it.
 
     ``needed`` are its modules and all that they need; ``is_loaded`` tells it of one of them.
     """
-    sentences = [
-        "%s, so %s, which this list requires, is not loaded at boot. Remove that line or "
-        "parameter%s"
-        % (
-            line.label,
-            line.module,
-            _OR_NOT_PERSISTENT if line.command == BLACKLIST or is_loaded(line.module) else "",
+    conflicts = [
+        (
+            line,
+            _NOT_LOADED
+            % (
+                line.label,
+                line.module,
+                _OR_NOT_PERSISTENT if line.command == BLACKLIST or is_loaded(line.module) else "",
+            ),
         )
         for line in blocking(known, required.modules, needed)
     ]
-    return sentences + [
-        "%s sets %s, but this list sets it to %d at each boot. Remove that setting, or omit `%s`"
-        % (line.location, word, value, VFIO_PARAMETERS[word.partition("=")[0]])
+    return conflicts + [
+        (
+            line,
+            _OTHER_VALUE % (line.location, word, value, VFIO_PARAMETERS[word.partition("=")[0]]),
+        )
         for line, word, value in find_other_values(known, required.parameters)
     ]
 

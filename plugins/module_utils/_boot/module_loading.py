@@ -89,7 +89,7 @@ class ModuleLoading:
             if known.command != INSTALL:
                 lines.append(known)
             lines += [line._replace(module=module) for line, module in run if line is known]
-        return lines + [line for line, _module in run if line.location.startswith(_SHOWN)]
+        return lines + [line for line, _module in run if line not in self._known]
 
     def _command_of(self, module: str) -> Line | None:
         """Return the line of the command that is run instead of loading a module."""

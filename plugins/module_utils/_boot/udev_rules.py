@@ -9,13 +9,13 @@ What udev does with these rules is described in docs/boot.md.
 
 from __future__ import annotations
 
-from typing import Mapping, Sequence
+from typing import Container, Mapping, Sequence
 
 from .._model.buses import BUSES, VFIO_DRIVER_PATTERNS, VFIO_DRIVERS
 from .._model.node_access import NodeAccess
 from .._model.policy import DEFAULT, NO_DRIVER, VFIO
 from .._model.policy_list import Entry
-from .._model.selector import UDEV_NAME, Selector
+from .._model.selector import UDEV_ALIASES, UDEV_COMPATIBLES, UDEV_NAME, Selector
 from .kmod_conf import modprobe_conf, modules_load_conf
 from .last_applied import MODPROBE, MODULES_LOAD, RULES, BootPlan, header
 
@@ -119,16 +119,22 @@ _LINKS = (
 
 # A helper device of a driver (PLATFORM_DEVID_AUTO) can share the node of its parent; match the
 # parent alone.
-_LIST = 'KERNEL!="*.auto", ENV{.armfleet_vfio_%s}=" %s "\n'
+_LIST = 'KERNEL!="*.auto", ENV{%s}=" %s "\n'
 # With ACPI, the compatibles of a device (_DSD) are in its modalias alone, after a name of four
 # characters.
-_ACPI_LIST = """\
+_ACPI_LIST = (
+    """\
 KERNEL!="*.auto", ENV{OF_COMPATIBLE_0}=="", ENV{MODALIAS}=="of:N????TC*", \
-ENV{.armfleet_vfio_compatible}=" $env{MODALIAS} "
+ENV{%s}=" $env{MODALIAS} "
 """
-# The numbered properties that a match finds joined in ENV{.armfleet_vfio_*}, and how many of them:
-# a device lists a few compatibles; no node of the kernel's own device trees has more than nine.
-_LISTS = (("compatible", "OF_COMPATIBLE", 16, _ACPI_LIST), ("alias", "OF_ALIAS", 4, ""))
+    % UDEV_COMPATIBLES
+)
+# The properties that join numbered ones, which those are, and how many: a device lists a few
+# compatibles; no node of the kernel's own device trees has more than nine.
+_LISTS = (
+    (UDEV_COMPATIBLES, "OF_COMPATIBLE", 16, _ACPI_LIST),
+    (UDEV_ALIASES, "OF_ALIAS", 4, ""),
+)
 # For a name with "!", which $kernel has as "/".
 _KERNEL_NAME = 'ENV{%s}="$kernel"\n' % UDEV_NAME
 
@@ -184,8 +190,8 @@ def _program(plan: BootPlan, claiming: Sequence[tuple[Entry, Selector]]) -> str:
     pinned = {entry.policy.driver for entry, _selector in claiming if entry.policy.driver}
     links = _LINKS if any(entry.tag for entry in for_vfio) else _LINKS[:1]
     access = plan.options.access or NodeAccess(None, None)
-    matches = [selector.udev_match for selector in plan.resolved if selector]
-    has_names = any(UDEV_NAME in match for match in matches)
+    properties = {selector.rules_property for selector in plan.resolved if selector}
+    has_names = UDEV_NAME in properties
     sections = _PROGRAM.split(_WITH_VFIO)
     return "".join(sections if for_vfio else sections[::2]) % {
         "node_access": _node_access(access),
@@ -193,7 +199,7 @@ def _program(plan: BootPlan, claiming: Sequence[tuple[Entry, Selector]]) -> str:
         "buses": "|".join(BUSES),
         "kernel_name": _KERNEL_NAME if has_names else "",
         "name": "$env{%s}" % UDEV_NAME if has_names else "$kernel",
-        "lists": _lists(matches),
+        "lists": _lists(properties),
         "numvfs": _numvfs(plan),
         "claims": "".join(_claim(entry, selector, plan.modules) for entry, selector in claiming),
         "vfio_drivers": "|".join(VFIO_DRIVER_PATTERNS),
@@ -221,11 +227,11 @@ def _group_access(access: NodeAccess) -> str:
     return "".join(_GROUP_ACCESS % program for program in programs if program[1] is not None)
 
 
-def _lists(matches: Sequence[str]) -> str:
+def _lists(properties: Container[str | None]) -> str:
     return "".join(
         _LIST % (name, " ".join("$env{%s_%d}" % (key, number) for number in range(count))) + more
         for name, key, count, more in _LISTS
-        if any(match.startswith("ENV{.armfleet_vfio_%s}" % name) for match in matches)
+        if name in properties
     )
 
 

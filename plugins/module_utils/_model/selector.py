@@ -53,6 +53,12 @@ _BLANK = " "
 # each compatible in their modalias.
 _BY_COMPATIBLE, _SEPARATOR = "PRP0001", "C"
 
+# The properties that our rules set for matches: all compatibles and all aliases of a device, with a
+# blank around each, and its name in sysfs where udev shows another one.
+UDEV_COMPATIBLES = ".armfleet_vfio_compatible"
+UDEV_ALIASES = ".armfleet_vfio_alias"
+UDEV_NAME = ".armfleet_vfio_name"
+
 _OTHER_SELECTOR = "%s %r is the value of another selector: %s"
 
 # The kernel takes PAGE_SIZE - 2 bytes, the newline among them; longer ones are EINVAL.
@@ -84,6 +90,13 @@ class SelectorKind:
     def udev_match(self, value: str) -> str:
         """Return the match of a udev rule that means the same devices."""
         raise NotImplementedError
+
+    def rules_property(self, _value: str) -> str | None:
+        """Return the property of udev in ``udev_match`` that our rules have to set before it.
+
+        None if there is none, or they set it always.
+        """
+        return None
 
     def why_missing(self, explainer: Explainer, value: str) -> str:
         """Return why no device has the value, as a clause."""
@@ -141,8 +154,11 @@ class DtPath(SelectorKind):
 
     def udev_match(self, value: str) -> str:
         if self.reference(value):
-            return 'ENV{.armfleet_vfio_alias}=="* %s *"' % value
+            return 'ENV{%s}=="* %s *"' % (UDEV_ALIASES, value)
         return 'ENV{.armfleet_vfio_path}=="%s"' % value
+
+    def rules_property(self, value: str) -> str | None:
+        return UDEV_ALIASES if self.reference(value) else None
 
     def why_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_path(value)
@@ -194,7 +210,10 @@ class Compatible(SelectorKind):
         listed = "* %s *" % value
         if _SEPARATOR not in value:
             listed += "| of:N????T*C%s | of:N????T*C%sC*" % (value, value)
-        return 'ENV{.armfleet_vfio_compatible}=="%s"' % listed
+        return 'ENV{%s}=="%s"' % (UDEV_COMPATIBLES, listed)
+
+    def rules_property(self, _value: str) -> str | None:
+        return UDEV_COMPATIBLES
 
     def why_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_compatible(value)
@@ -343,12 +362,12 @@ class Name(SelectorKind):
         written = value.replace("$", "$$").replace("%", "%%")
         return '%s, ENV{%s}="%s"' % (match, UDEV_NAME, written)
 
+    def rules_property(self, value: str) -> str | None:
+        return UDEV_NAME if "!" in value else None
+
     def why_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_name(value)
 
-
-# The property that has the name of a device where udev shows another one.
-UDEV_NAME = ".armfleet_vfio_name"
 
 _KINDS: dict[str, SelectorKind] = {
     kind.name: kind
@@ -417,6 +436,11 @@ class Selector(NamedTuple):
         if self.acpi_uid is not None:
             match += ', ATTR{firmware_node/uid}=="%s"' % self.acpi_uid
         return '%s, SUBSYSTEM=="%s"' % (match, self.bus) if self.bus else match
+
+    @property
+    def rules_property(self) -> str | None:
+        """The property of udev that our rules have to set for ``udev_match``, or None."""
+        return _KINDS[self.kind].rules_property(self.value)
 
     def resolved(self, lookup: Callable[[str], str | None]) -> Selector:
         """Return the selector with a path for its reference; PolicyError if ``lookup`` has none."""

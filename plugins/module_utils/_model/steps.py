@@ -43,23 +43,29 @@ class HostStepKind(Enum):
 
 
 class Obstacle(NamedTuple):
-    """What keeps a device from a driver: its ``kind``, and the same in a few words."""
+    """What keeps a device from a driver: its ``kind``, and the same in a few words.
+
+    ``subject`` is that of the hazard if it is one that the device has now; None otherwise.
+    """
 
     kind: str
     brief: str
+    subject: str | None = None
 
 
 class Problem(NamedTuple):
     """A reason not to begin.
 
     It concerns ``device``, or the entry at ``position`` of the user's list, or else the host.
-    ``obstacle`` is what keeps a device from VFIO, for a list of candidates.
+    ``obstacle`` is what keeps a device from VFIO, for a list of candidates. ``line`` is the foreign
+    line that it is about: its location and its text.
     """
 
     sentence: str
     device: Identity | None = None
     position: int | None = None
     obstacle: Obstacle | None = None
+    line: tuple[str, str] | None = None
 
 
 class Step(NamedTuple):

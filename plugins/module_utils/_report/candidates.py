@@ -302,7 +302,7 @@ def _obstacles_of_use(loses_driver: bool, known: Known) -> list[Obstacle]:
         kept = [hazard for hazard in kept if hazard.kind != OPEN_NODE]
         return [Obstacle(hazard.kind, hazard.sentence) for hazard in kept]
     return [
-        *(Obstacle(hazard.kind, "in use: " + hazard.sentence) for hazard in kept),
+        *(Obstacle(hazard.kind, "in use: " + hazard.sentence, hazard.subject) for hazard in kept),
         *(
             Obstacle(hazard.kind, "in use at boot: " + hazard.sentence)
             for hazard in known.boot_hazards

@@ -22,6 +22,7 @@ from .inspection import Findings, Inspection
 
 if TYPE_CHECKING:
     from .._boot.rollout_history import Rollout
+    from .._model.steps import Obstacle
     from .lost_entries import LostEntry
     from .vfio_support import VfioSupport
 
@@ -67,6 +68,7 @@ def inspections(findings: Findings) -> dict[str, Any]:
         "rollouts": None
         if findings.rollouts is None
         else [_rollout(*rollout) for rollout in findings.rollouts],
+        "rollouts_problem": findings.rollouts_problem,
         "reboot_required": findings.waits_for_boot,
         "board": _board(findings.board),
         "skipped_entries": list(findings.skipped),
@@ -163,6 +165,7 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
             _binding(next_boot.binding if next_boot.is_known else Binding(None, None)),
             known=next_boot.is_known,
             reason=next_boot.reason,
+            in_drift=inspection.is_next_boot_in_drift,
         ),
         lost_at_boot=[
             dict(_hazard(lost.hazard), accepted=lost.is_accepted) for lost in inspection.lost
@@ -194,9 +197,7 @@ def _candidate(inspection: Inspection) -> dict[str, Any]:
     is_known = bool(candidate.obstacles) or not inspection.may_carry_more
     return {
         "candidate": not candidate.obstacles if is_known else None,
-        "why_not": [
-            {"kind": obstacle.kind, "message": obstacle.brief} for obstacle in candidate.obstacles
-        ],
+        "why_not": list(map(_obstacle, candidate.obstacles)),
         "entry": entry(candidate),
         "settings": {
             name: value for name, value in candidate.settings._asdict().items() if value is not None
@@ -205,6 +206,11 @@ def _candidate(inspection: Inspection) -> dict[str, Any]:
         "reset_function": candidate.has_reset,
         "isolated_interrupts": candidate.is_isolated,
     }
+
+
+def _obstacle(obstacle: Obstacle) -> dict[str, str]:
+    subject = {} if obstacle.subject is None else {"subject": obstacle.subject}
+    return {"kind": obstacle.kind, **subject, "message": obstacle.brief}
 
 
 def _sriov(inspection: Inspection) -> dict[str, int | None]:

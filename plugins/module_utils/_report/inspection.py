@@ -102,43 +102,67 @@ class Inspection(NamedTuple):
 
     @property
     def drift(self) -> list[str]:
-        """Where list, running system and next boot differ; empty where they agree.
-
-        Of a device that a hanging driver holds it is not known how it is.
-        """
-        if any(hazard.kind == BLOCKED for hazard in self.hazards or ()):
+        """Where list, running system and next boot differ; empty where they agree."""
+        if self._is_blocked:
             return []
-        running = Binding(self.state.driver, self.state.driver_override)
-        after = self.next_boot.binding
-        desired = self.sources.desired
-        sentences = [
+        return [
+            *self._unaccepted_losses(),
+            *self._difference_now(),
+            *self._difference_after(),
+            *self._foreign_rules(),
+            *self._other_numvfs(),
+            *self.against,
+            *self.without_driver,
+        ]
+
+    @property
+    def is_next_boot_in_drift(self) -> bool:
+        """Whether ``drift`` has a sentence on the next boot, with the reason of ``next_boot``."""
+        return not self._is_blocked and bool(self._difference_after())
+
+    @property
+    def _is_blocked(self) -> bool:
+        """Whether a hanging driver holds the device, so that it is not known how it is."""
+        return any(hazard.kind == BLOCKED for hazard in self.hazards or ())
+
+    @property
+    def _running(self) -> Binding:
+        return Binding(self.state.driver, self.state.driver_override)
+
+    @property
+    def _is_restored(self) -> bool:
+        """Whether the next boot does what the last-applied configuration requires."""
+        return self.next_boot.is_known and self.next_boot.binding == self.sources.desired
+
+    def _unaccepted_losses(self) -> list[str]:
+        return [
             "the next boot unbinds it from %s, but %s" % (self.state.driver, lost.hazard.sentence)
             for lost in self.lost
             if not lost.is_accepted
         ]
-        restores = self.next_boot.is_known and after == desired
-        if desired and running != desired:
-            sentences.append(
-                "it is %s, but the last-applied configuration requires it to be %s%s"
-                % (
-                    running.label,
-                    desired.label,
-                    ", as it will be after the next boot" if restores else "",
-                )
-            )
-        if not self.next_boot.is_known:
-            # What has no driver and no override may well be as the kernel left it.
-            if running != after:
-                sentences.append(
-                    "it is %s, which does not persist across reboots: %s"
-                    % (running.label, self.next_boot.reason)
-                )
-        elif running != after and not restores:
-            sentences.append(
-                "it is %s, but will be %s after the next boot: %s"
-                % (running.label, after.label, self.next_boot.reason)
-            )
-        sentences += [
+
+    def _difference_now(self) -> list[str]:
+        desired = self.sources.desired
+        if desired is None or self._running == desired:
+            return []
+        sentence = "it is %s, but the last-applied configuration requires it to be %s%s"
+        restored = ", as it will be after the next boot" if self._is_restored else ""
+        return [sentence % (self._running.label, desired.label, restored)]
+
+    def _difference_after(self) -> list[str]:
+        running, after = self._running, self.next_boot.binding
+        if running == after or self._is_restored:
+            return []
+        if self.next_boot.is_known:
+            sentence = "it is %s, but will be %s after the next boot: %s"
+            return [sentence % (running.label, after.label, self.next_boot.reason)]
+        # What has no driver and no override may well be as the kernel left it.
+        sentence = "it is %s, which does not persist across reboots: %s"
+        return [sentence % (running.label, self.next_boot.reason)]
+
+    def _foreign_rules(self) -> list[str]:
+        desired = self.sources.desired
+        return [
             "%s %s at each boot, but the last-applied configuration sets %s"
             % (rule.location, _may(rule), desired.driver_override)
             for rule in self.sources.rules
@@ -146,16 +170,12 @@ class Inspection(NamedTuple):
             and not (rule.sure_override or rule.unbinds)
             and rule.opposes(desired.driver_override)
         ]
-        if (
-            self.sriov
-            and self.sriov.numvfs != self.sriov.desired
-            and self.sriov.desired is not None
-        ):
-            sentences.append(
-                "it has %d virtual functions, but the last-applied configuration requires %d"
-                % (self.sriov.numvfs, self.sriov.desired)
-            )
-        return [*sentences, *self.against, *self.without_driver]
+
+    def _other_numvfs(self) -> list[str]:
+        if self.sriov is None or self.sriov.desired in (None, self.sriov.numvfs):
+            return []
+        sentence = "it has %d virtual functions, but the last-applied configuration requires %d"
+        return [sentence % (self.sriov.numvfs, self.sriov.desired)]
 
 
 def _may(rule: foreign_udev.Rule) -> str:
@@ -217,13 +237,11 @@ def inspect(
     last_applied, problem = _last_applied(host.files)
     waits_for_boot, obstacles = _waits_for_boot(host.files)
     devices = snapshot(host.sysfs, Identity._fields)
-    chosen = devices
     elsewhere = for_other_boards(host.sysfs, selectors or ())
+    chosen: Sequence[Identity] = devices
     if selectors is not None:
-        resolved = resolve(
-            host.sysfs, [selector for selector in selectors if selector not in elsewhere], devices
-        )
-        chosen = list(dict.fromkeys(device for matches in resolved for device in matches))
+        of_this_board = [selector for selector in selectors if selector not in elsewhere]
+        chosen = _matched(host.sysfs, of_this_board, devices)
     inspector = _Inspector(
         host,
         open_usage,
@@ -253,6 +271,14 @@ def inspect(
         digest(last_applied.entries, last_applied.options),
         *_rollouts(host, AppliedList(last_applied.entries, last_applied.options)),
     )
+
+
+def _matched(
+    sysfs: Sysfs, selectors: Sequence[Selector], devices: Sequence[Identity]
+) -> Sequence[Identity]:
+    """Return the devices that ``selectors`` mean, each once."""
+    matches = resolve(sysfs, selectors, devices)
+    return list(dict.fromkeys(device for matched in matches for device in matched))
 
 
 def _last_applied(files: Files) -> tuple[LastApplied, str | None]:

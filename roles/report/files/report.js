@@ -113,10 +113,8 @@ const COLUMNS = [
     sortKey: (device) => bindingKey(device.next_boot),
     texts: (device) => bindingTexts(device.next_boot),
     render: (device) => {
-      const { reason } = device.next_boot;
-      const isExplained =
-        (isListed(device) && isSame(device.next_boot, device.desired)) ||
-        device.drift.some((message) => message.includes(reason));
+      const { reason, in_drift: isInDrift } = device.next_boot;
+      const isExplained = isInDrift || (isListed(device) && isSame(device.next_boot, device.desired));
       const reasons = device.drift.length && !isExplained ? [reason] : [];
       return bindingCell(device.next_boot, device.desired || device, ...reasons);
     },

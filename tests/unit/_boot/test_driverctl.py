@@ -286,6 +286,7 @@ def test_info_says_that_driverctl_has_the_last_word(rival: Board) -> None:
         "driver": "vfio-platform",
         "driver_override": "vfio-platform",
         "known": True,
+        "in_drift": True,
         "reason": f"driverctl sets it after all rules ({FILE})",
     }
     assert len(crypto["drift"]) == 1

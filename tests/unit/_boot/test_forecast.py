@@ -204,6 +204,7 @@ def test_a_native_module_is_loaded_by_udev(board: Board) -> None:
         "driver": "acme-crypto",
         "driver_override": None,
         "known": True,
+        "in_drift": False,
         "reason": reason,
     }
     assert device["module_configuration"] == device["drift"] == []
@@ -230,6 +231,7 @@ def test_unless_somebody_keeps_it_away(
         "driver": None,
         "driver_override": None,
         "known": True,
+        "in_drift": True,
         "reason": reason,
     }
     assert device["module_configuration"] == [
@@ -250,6 +252,7 @@ def test_a_command_instead_of_the_module_leaves_open_what_the_next_boot_makes(
         "driver": None,
         "driver_override": None,
         "known": False,
+        "in_drift": False,
         "reason": "the kernel chooses the driver; "
         f"{MODPROBE}:1 has '{line}', so whether the driver's module acme is loaded depends on that "
         "command",
@@ -393,6 +396,7 @@ def test_a_released_device_that_never_had_a_driver_does_not_drift(slots: Board) 
         "driver": None,
         "driver_override": None,
         "known": False,
+        "in_drift": False,
         "reason": "whether it was unbound from a driver while the system runs is unknown; the "
         "module virtio_mmio claims it",
     }
@@ -421,6 +425,7 @@ def test_a_device_that_never_had_a_driver_has_none_after_the_next_boot(slots: Bo
         "driver": None,
         "driver_override": None,
         "known": True,
+        "in_drift": False,
         "reason": "the module virtio_mmio claims it, and no driver bound it",
     }
     assert device["drift"] == []
@@ -486,6 +491,7 @@ def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
         "driver": None,
         "driver_override": "vfio-platform",
         "known": True,
+        "in_drift": True,
         "reason": reason,
     }
     assert device["module_configuration"] == [

@@ -189,6 +189,7 @@ def test_info_names_the_rule_and_what_it_makes_of_the_next_boot(board: Board) ->
         "driver": None,
         "driver_override": "uio",
         "known": True,
+        "in_drift": True,
         "reason": reason,
     }
     board.write_file(OTHERS, 'KERNEL=="b000000.crypto", ATTR{driver_override}="acme-dma-uio"\n')
@@ -196,6 +197,7 @@ def test_info_names_the_rule_and_what_it_makes_of_the_next_boot(board: Board) ->
         "driver": "acme-dma-uio",
         "driver_override": "acme-dma-uio",
         "known": True,
+        "in_drift": True,
         "reason": f"the rule {OTHERS}:1 sets its override",
     }
     board.write_file("/etc/modprobe.d/others.conf", "blacklist acme\n")

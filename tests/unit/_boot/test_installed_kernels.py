@@ -80,6 +80,7 @@ def test_a_running_kernel_that_lost_its_modules_makes_devices_drift(applied: Boa
         "driver": None,
         "driver_override": "vfio-platform",
         "known": True,
+        "in_drift": True,
         "reason": f"{GONE}, so vfio_platform, which policy vfio of the last-applied "
         "configuration requires, is not loaded",
     }

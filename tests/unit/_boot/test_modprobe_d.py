@@ -38,7 +38,8 @@ def conflicts(
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text(content)
     known, needed = lines(Files(str(root)), MODPROBE), with_needs(wanted.modules)
-    return find_conflicts(known, wanted, needed, lambda _module: False)
+    conflicting = find_conflicts(known, wanted, needed, lambda _module: False)
+    return [sentence for _line, sentence in conflicting]
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,10 @@ def loading(root: Path, kmod: Kmod | None = None) -> ModuleLoading:
 def conflicts(root: Path, module: str, kmod: Kmod | None = None) -> list[str]:
     judge = loading(root, kmod)
     needed = judge.needed([module])
-    return find_conflicts(
+    conflicting = find_conflicts(
         judge.followed(needed), Requirements([module], {}), needed, lambda _module: False
     )
+    return [sentence for _line, sentence in conflicting]
 
 
 def configure(root: Path, content: str, path: str = OTHERS) -> None:

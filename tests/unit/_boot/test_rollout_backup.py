@@ -369,8 +369,10 @@ def test_a_file_of_a_later_version_is_refused_and_kept(board: Board) -> None:
             board.apply([], **asked)
     assert board.file(PREVIOUS) == content
     findings = board.inspect(None)
-    assert device_info.inspections(findings)["rollouts"] is None
-    assert any("has format 3" in sentence for sentence in device_info.unknown(findings))
+    result = device_info.inspections(findings)
+    assert result["rollouts"] is None
+    assert "has format 3" in result["rollouts_problem"]
+    assert result["rollouts_problem"] in device_info.unknown(findings)
     # A run that needs nothing of it works.
     assert not board.apply(
         [{"dt_path": "/soc/crypto@b000000", "policy": "no_autobind"}], rollout="r2"

@@ -184,6 +184,20 @@ NATIVES = st.dictionaries(VALUES["dt_path"], st.one_of(st.none(), DRIVER), max_s
 PCI_IDS = st.dictionaries(VALUES["dt_path"], st.just("8086:10d3:8086:a01f"), max_size=3)
 
 
+@given(ENTRIES)
+@settings(max_examples=60)
+def test_each_property_of_ours_is_set_before_a_claim_compares_it(
+    entries: list[dict[str, Any]],
+) -> None:
+    text = render(boot_plan(entries))[RULES]
+    is_set = set()
+    for rule in (text or "").splitlines():
+        compared = set(re.findall(r"ENV\{(\.armfleet_vfio_\w+)\}[=!]=", rule))
+        if 'ENV{ARMFLEET_VFIO_POLICY}="' in rule:
+            assert compared <= is_set
+        is_set |= set(re.findall(r"ENV\{(\.armfleet_vfio_\w+)\}=", rule)) - compared
+
+
 @given(ENTRIES, NATIVES, OPTIONS, PCI_IDS)
 @settings(max_examples=60)
 def test_what_the_header_says_is_what_was_written(

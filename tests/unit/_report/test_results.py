@@ -147,13 +147,16 @@ def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     assert set(told_of) == {
         *("board", "boot_files", "devices", "driverctl_notes", "kernels", "lost_entries"),
         *("policy_digest", "policy_list", "reboot_required", "rollout", "rollouts"),
+        "rollouts_problem",
         *("skipped_entries", "vfio_support"),
     }
     devices = {device["name"]: device for device in told_of["devices"]}
     promised = DEVICE - {"before", "after", "changed", "steps"}
     for told in devices.values():
         assert set(told) == promised | ABOUT
-        assert set(told["next_boot"]) == {"driver", "driver_override", "known", "reason"}
+        assert set(told["next_boot"]) == {
+            *("driver", "driver_override", "known", "reason", "in_drift")
+        }
     assert devices["b002000.dma"]["in_use_by"] == [
         {
             "kind": "network",

@@ -123,7 +123,7 @@ INSPECTION = Inspection(
     early=EarlyBinding(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", []),
     lost=[LostAtBoot(Hazard("network", "eth0", "network interface eth0 is up"), is_accepted=False)],
     candidate=Candidate(
-        [Obstacle("network", "in use: network interface eth0 is up")],
+        [Obstacle("network", "in use: network interface eth0 is up", "eth0")],
         ENTRY.selector,
         VfioSettings(),
         [],

@@ -91,17 +91,73 @@ def damaged(*sentences: str) -> dict[str, Any]:
     return {"boot_files": files}
 
 
-@pytest.mark.parametrize("warnings", [None, True, 1, "previous.json", {"previous.json": 1}])
-def test_a_history_that_nobody_explains_is_a_note(warnings: object) -> None:
-    state = host_state("board", read(device(), rollouts=None, warnings=warnings))
+DAMAGED = "/var/lib/armfleet-vfio/previous.json is damaged"
+
+
+@pytest.mark.parametrize("more", [{}, {"warnings": [DAMAGED]}, {"rollouts_problem": None}])
+def test_a_history_of_an_earlier_version_is_a_note_without_a_reason(more: dict[str, Any]) -> None:
+    state = host_state("board", read(device(), rollouts=None, **more))
     assert state["notes"] == ["Its history cannot be read: device_info warns why."]
 
 
-@pytest.mark.parametrize("others", [[], [1, {}, None, "\x1b[31m"]])
-def test_the_warning_that_explains_it_is_the_note(others: list[object]) -> None:
-    damage = "/var/lib/armfleet-vfio/previous.json is damaged"
-    state = host_state("board", read(device(), rollouts=None, warnings=[*others, damage]))
-    assert state["notes"] == [f"Its history cannot be read: {damage}."]
+@pytest.mark.parametrize(
+    ("reason", "shown"), [(DAMAGED, DAMAGED), ("\x1b[31m\nlocked", r"\x1b[31m\nlocked")]
+)
+def test_the_reason_that_device_info_returns_is_in_the_note(reason: str, shown: str) -> None:
+    state = host_state("board", read(device(), rollouts=None, rollouts_problem=reason))
+    assert state["notes"] == [f"Its history cannot be read: {shown}."]
+
+
+def test_a_reason_that_is_no_text_is_malformed() -> None:
+    state = host_state("board", read(device(), rollouts=None, rollouts_problem=[1]))
+    assert (state["state"], state["notes"]) == ("failed", [])
+    assert "rollouts_problem is not a string" in state["message"]
+
+
+USE = {"kind": "network", "subject": "eth0", "message": "network interface eth0 is up"}
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "shown"),
+    [
+        # The message does not matter.
+        ({"kind": "network", "subject": "eth0", "message": "it is up"}, ("in_use", "in use")),
+        ({"kind": "network", "subject": "eth1", "message": "it is up"}, ("network", "it is up")),
+        ({"kind": "console", "subject": "eth0", "message": "it is up"}, ("console", "it is up")),
+        # As an earlier version returns it.
+        (
+            {"kind": "network", "message": "in use: network interface eth0 is up"},
+            ("network", "in use: network interface eth0 is up"),
+        ),
+    ],
+)
+def test_a_use_is_an_obstacle_without_its_message(
+    obstacle: dict[str, str], shown: tuple[str, str]
+) -> None:
+    returned = device(in_use_by=[USE], candidate=False, why_not=[obstacle])
+    (state,) = host_state("board", read(returned))["devices"]
+    assert [tuple(reason.values()) for reason in state["why_not"]] == [shown]
+    assert state["in_use_by"] == [{"kind": USE["kind"], "message": USE["message"]}]
+
+
+@pytest.mark.parametrize(
+    ("returned", "in_drift"),
+    [({}, False), ({"in_drift": False}, False), ({"in_drift": True}, True)],
+)
+def test_an_earlier_version_does_not_return_whether_the_next_boot_is_in_the_drift(
+    returned: dict[str, bool], in_drift: bool
+) -> None:
+    after = {**VFIO, "known": True, "reason": "policy vfio"}
+    (state,) = host_state("board", read(device(next_boot={**after, **returned})))["devices"]
+    assert state["next_boot"] == {**after, "in_drift": in_drift}
+
+
+def test_a_use_without_a_subject_is_no_other_obstacle() -> None:
+    use = {"kind": "other", "message": "in use"}
+    obstacle = {"kind": "other", "message": "no driver"}
+    returned = device(in_use_by=[use], candidate=False, why_not=[obstacle])
+    (state,) = host_state("board", read(returned))["devices"]
+    assert state["why_not"] == [obstacle]
 
 
 @pytest.mark.parametrize(

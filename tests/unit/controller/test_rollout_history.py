@@ -159,7 +159,7 @@ def test_what_a_host_chose_is_shown_in_printable_characters() -> None:
 def test_a_history_that_cannot_be_read_has_the_reason() -> None:
     sentence = "/var/lib/armfleet-vfio/previous.json cannot be parsed (x)"
     unread = {"devices": [], "rollouts": None}
-    lines = shown({"a": {**unread, "warnings": ["other", sentence]}, "b": unread})["lines"]
+    lines = shown({"a": {**unread, "rollouts_problem": sentence}, "b": unread})["lines"]
     assert f"a: Its history cannot be read: {sentence}" in lines[0]
     assert lines[-1] == "b: Its history cannot be read: device_info warns why."
 

@@ -407,6 +407,11 @@ def test_an_interruption_tells_hosts_with_their_list_from_those_that_may_have_it
         "failed",
     ]
     assert rows["f"]["message"] == "its disk is full."
+    # A host that failed with the sentence of one without a result has failed.
+    row = {**rows["h"], "host": "i"}
+    ended = {**hostvars, "i": {**hostvars["h"], "rollout_row": row}}
+    lines = report(list(ended), ended)
+    assert {"Hosts that failed: f, g, i", "Hosts that may have been changed: h"} <= {*lines}
     # In check mode no list was applied.
     hostvars["e"]["rollout_texts"] = {**hostvars["e"]["rollout_texts"], "is_check": True}
     assert "Hosts that may have been changed: e, h" in report(list(hostvars), hostvars)
