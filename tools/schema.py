@@ -141,7 +141,6 @@ def _entry_schema(options: Mapping[str, Any]) -> Schema:
     for selector in SELECTORS:
         properties[selector]["type"] = ["string"]
     names = ", ".join(SELECTORS)
-    others = [policy for policy in POLICIES if policy != DRIVER]
     return {
         "title": "Entry",
         "type": ["object", "string"],
@@ -154,46 +153,56 @@ def _entry_schema(options: Mapping[str, Any]) -> Schema:
             {"required": [selector], "errorMessage": f"Give the entry one of {names}."}
             for selector in SELECTORS
         ],
-        "allOf": [
-            *(
-                {
-                    "if": {"required": [selector]},
-                    "then": {
-                        "properties": dict.fromkeys(_excluded_by(selector, position), False),
-                        "errorMessage": f"The entry already has {selector}. Omit one of the two.",
-                    },
-                }
-                for position, selector in enumerate(SELECTORS[:-1], start=1)
-            ),
-            {
-                "if": _has_policy([DRIVER]),
-                "then": {
-                    "required": ["driver"],
-                    "properties": {"driver": {"type": "string"}},
-                    "errorMessage": "policy: driver requires the name of a driver. Set driver.",
-                },
-            },
-            _without("driver", others, "driver requires policy: driver. Omit driver."),
-            *(
-                _without(
-                    option,
-                    [policy for policy in POLICIES if policy != VFIO],
-                    f"{option} requires policy: vfio. Omit {option}.",
-                )
-                for option in ("tag", "vfio_driver")
-            ),
-            _without(
-                "sriov_numvfs",
-                [policy for policy in POLICIES if policy not in (DEFAULT, DRIVER)],
-                "sriov_numvfs requires policy: default or policy: driver. Omit sriov_numvfs.",
-            ),
-            {
-                "if": {"not": {"required": ["acpi_hid"]}},
-                "then": _null("acpi_uid", "acpi_uid requires acpi_hid. Omit acpi_uid."),
-            },
-        ],
+        "allOf": [*_rules_of_selectors(), *_rules_of_policies()],
         "dependencies": {"bus": ["name"]},
     }
+
+
+def _rules_of_selectors() -> list[Schema]:
+    """Return the schemas that refuse two selectors in an entry."""
+    return [
+        {
+            "if": {"required": [selector]},
+            "then": {
+                "properties": dict.fromkeys(_excluded_by(selector, position), False),
+                "errorMessage": f"The entry already has {selector}. Omit one of the two.",
+            },
+        }
+        for position, selector in enumerate(SELECTORS[:-1], start=1)
+    ]
+
+
+def _rules_of_policies() -> list[Schema]:
+    """Return the schemas that refuse options without what they are for."""
+    others = [policy for policy in POLICIES if policy != DRIVER]
+    return [
+        {
+            "if": _has_policy([DRIVER]),
+            "then": {
+                "required": ["driver"],
+                "properties": {"driver": {"type": "string"}},
+                "errorMessage": "policy: driver requires the name of a driver. Set driver.",
+            },
+        },
+        _without("driver", others, "driver requires policy: driver. Omit driver."),
+        *(
+            _without(
+                option,
+                [policy for policy in POLICIES if policy != VFIO],
+                f"{option} requires policy: vfio. Omit {option}.",
+            )
+            for option in ("tag", "vfio_driver")
+        ),
+        _without(
+            "sriov_numvfs",
+            [policy for policy in POLICIES if policy not in (DEFAULT, DRIVER)],
+            "sriov_numvfs requires policy: default or policy: driver. Omit sriov_numvfs.",
+        ),
+        {
+            "if": {"not": {"required": ["acpi_hid"]}},
+            "then": _null("acpi_uid", "acpi_uid requires acpi_hid. Omit acpi_uid."),
+        },
+    ]
 
 
 def _excluded_by(selector: str, position: int) -> list[str]:

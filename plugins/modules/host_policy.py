@@ -581,6 +581,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.plan_digest i
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import check_access
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError, Problems
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import (
     ALWAYS,
     AUTO,
@@ -642,31 +643,15 @@ def to_request(params: Mapping[str, Any]) -> Request:
             "of them to true"
         )
     problems = Problems()
-    is_present = params["state"] == "present"
-    rollout = params["rollout"]
-    takes_over = params["driverctl"] == "take_over"
-    if rollout is not None and not params["persistent"]:
-        problems.add(
-            "`rollout` requires `persistent: true`, because the rollback restores the persistent "
-            "list. Omit `rollout`, or set `persistent: true`"
-        )
-    if rollout is not None and takes_over:
-        problems.add(
-            "`rollout` cannot be combined with `driverctl: take_over`, which removes driverctl's "
-            "files, so the rollout could not be rolled back. Run the playbook "
-            "armfleet.vfio.migrate_driverctl first"
-        )
+    if params["rollout"] is not None:
+        _check_rollout(params, problems)
     if params["plan"] is not None:
         _check_plan(params, problems)
-    good = good_entries(params["devices"] if is_present else [], problems)
+    good = good_entries(params["devices"] if params["state"] == "present" else [], problems)
     access = None
     with problems.collecting():
         access = check_access(params["vfio_group"], params["vfio_mode"])
-        if is_present and access and access.is_for_all and not params["unsafe_vfio_mode"]:
-            problems.add(
-                "`vfio_mode` %r gives every user of the host access to the devices. Set a mode "
-                "that ends in 0 and `vfio_group`, or set `unsafe_vfio_mode: true`" % access.mode
-            )
+        _check_mode(params, access, problems)
     return Request(
         list(good.values()),
         is_whole_list=True,
@@ -675,9 +660,9 @@ def to_request(params: Mapping[str, Any]) -> Request:
         settings=state_module.vfio_settings(params),
         access=access,
         allow=params["allow"],
-        takes_over=takes_over,
+        takes_over=_takes_over(params),
         initramfs=params["initramfs"],
-        rollout=rollout,
+        rollout=params["rollout"],
         rollout_by=params["rollout_by"],
         rollback_overtaken=params["rollback_overtaken"],
         restores=params["state"] == "previous",
@@ -686,6 +671,33 @@ def to_request(params: Mapping[str, Any]) -> Request:
         problems=problems.by_position,
         positions=list(good),
     )
+
+
+def _takes_over(params: Mapping[str, Any]) -> bool:
+    return bool(params["driverctl"] == "take_over")
+
+
+def _check_rollout(params: Mapping[str, Any], problems: Problems) -> None:
+    if not params["persistent"]:
+        problems.add(
+            "`rollout` requires `persistent: true`, because the rollback restores the persistent "
+            "list. Omit `rollout`, or set `persistent: true`"
+        )
+    if _takes_over(params):
+        problems.add(
+            "`rollout` cannot be combined with `driverctl: take_over`, which removes driverctl's "
+            "files, so the rollout could not be rolled back. Run the playbook "
+            "armfleet.vfio.migrate_driverctl first"
+        )
+
+
+def _check_mode(params: Mapping[str, Any], access: NodeAccess | None, problems: Problems) -> None:
+    is_present = params["state"] == "present"
+    if is_present and access and access.is_for_all and not params["unsafe_vfio_mode"]:
+        problems.add(
+            "`vfio_mode` %r gives every user of the host access to the devices. Set a mode "
+            "that ends in 0 and `vfio_group`, or set `unsafe_vfio_mode: true`" % access.mode
+        )
 
 
 def _check_plan(params: Mapping[str, Any], problems: Problems) -> None:

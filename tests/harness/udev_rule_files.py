@@ -32,6 +32,25 @@ _ATTRIBUTES = (
     ),
 )
 _OPERATORS = ("==", "==", "=", "+=", "!=", "-=", ":=", " == ", "= ", "===", "", " ")
+_CONDITIONS_OF_ANY_DEVICE = (
+    'TEST=="/bin/sh"',
+    'TEST=="/etc/nothing"',
+    'TEST!="/usr/bin/env"',
+    'CONST{arch}=="arm64"',
+    'CONST{arch}=="x86-64"',
+    r'KERNEL==e"\x62*"',
+    'RESULT==""',
+    'NAME==""',
+    'DRIVER==""',
+    'PROGRAM="/bin/false"',
+    'PROGRAM="/bin/echo a", RESULT=="a"',
+    'TAG=="nothing"',
+    'DRIVER!="nothing"',
+    'DRIVERS=="nothing"',
+    'ENV{ID_NOTHING}=="1"',
+    'ENV{DEVPATH}=="*.plain"',
+    'ENV{ACTION}=="add"',
+)
 _VALUES = (
     *(
         "a",
@@ -175,8 +194,17 @@ def _acts(scratch: Scratch, value: str, chance: random.Random) -> list[str]:
 
 
 def _conditions(scratch: Scratch) -> list[str]:
-    name, node, compatible = scratch.name, scratch.node, scratch.compatible
-    stem = node.partition("@")[0]
+    return [
+        *_name_conditions(scratch),
+        *_property_conditions(scratch),
+        *_CONDITIONS_OF_ANY_DEVICE,
+        *_pattern_conditions(scratch),
+    ]
+
+
+def _name_conditions(scratch: Scratch) -> list[str]:
+    name = scratch.name
+    stem = scratch.node.partition("@")[0]
     return [
         'ACTION=="add"',
         'ACTION!="remove"',
@@ -196,6 +224,13 @@ def _conditions(scratch: Scratch) -> list[str]:
         'SUBSYSTEMS=="pci"',
         f'DEVPATH=="*/{name}"',
         f'DEVPATH=="/devices/{name}"',
+    ]
+
+
+def _property_conditions(scratch: Scratch) -> list[str]:
+    name, node, compatible = scratch.name, scratch.node, scratch.compatible
+    stem = node.partition("@")[0]
+    return [
         f'ENV{{MODALIAS}}=="of:N{stem}T*C{compatible}"',
         'ENV{MODALIAS}=="platform:*"',
         f'ATTR{{modalias}}=="*C{compatible}"',
@@ -213,28 +248,16 @@ def _conditions(scratch: Scratch) -> list[str]:
         'ENV{P}=="a a|b|"',
         'ENV{P}!="b"',
         'ENV{NOBODY}==""',
-        'TEST=="/bin/sh"',
-        'TEST=="/etc/nothing"',
-        'TEST!="/usr/bin/env"',
-        'CONST{arch}=="arm64"',
-        'CONST{arch}=="x86-64"',
-        r'KERNEL==e"\x62*"',
-        'RESULT==""',
-        'NAME==""',
-        'DRIVER==""',
-        'PROGRAM="/bin/false"',
-        'PROGRAM="/bin/echo a", RESULT=="a"',
-        'TAG=="nothing"',
-        'DRIVER!="nothing"',
-        'DRIVERS=="nothing"',
-        'ENV{ID_NOTHING}=="1"',
-        'ENV{DEVPATH}=="*.plain"',
-        'ENV{ACTION}=="add"',
+    ]
+
+
+def _pattern_conditions(scratch: Scratch) -> list[str]:
+    return [
         f'ENV{{SUBSYSTEM}}!="{scratch.bus}"',
         'ENV{OF_COMPATIBLE_0}=="*[!a-z]plain|"',
         r'KERNEL=="b\003*|b00[0-9]000.[[:alpha:]]*"',
         r'KERNEL=="b00\3*"',
-        f'KERNEL=="|{name}"',
+        f'KERNEL=="|{scratch.name}"',
         'KERNEL=="?*"',
         'KERNEL!=""',
         'KERNEL=="[b"',

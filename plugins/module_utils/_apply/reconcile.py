@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
@@ -137,12 +138,6 @@ def _reconcile(
     after: dict[Identity, State] = {}
     logged: Sequence[str] = ()
     if plan.is_needed and not check_mode:
-
-        def refusals(device_plan: DevicePlan) -> list[str]:
-            device, before = device_plan.device, device_plan.before
-            hazards = usage.since(device, before, plan.request.allow)
-            return [refusal(device.label, hazard) for hazard in hazards]
-
         changes = transaction.ChangeSet(
             plan.host_steps,
             plan.devices,
@@ -151,6 +146,7 @@ def _reconcile(
             "group" in plan.request.allow,
             plan.desired.claimed.numvfs if plan.request.runtime else {},
         )
+        refusals = functools.partial(_refusals, usage, plan.request.allow)
         run = transaction.Transaction(host, lock.journal, changes, refusals)
         after, logged = run.run(), run.deprecations
     outcome = _outcome(host, plan, after, early)
@@ -158,6 +154,13 @@ def _reconcile(
         return outcome
     warnings = [*outcome.warnings, *notices.find_notices(host, plan, logged)]
     return outcome._replace(warnings=warnings)
+
+
+def _refusals(usage: Usage, allow: Sequence[str], device_plan: DevicePlan) -> list[str]:
+    """Return what uses the device now that its plan did not find."""
+    device = device_plan.device
+    hazards = usage.since(device, device_plan.before, allow)
+    return [refusal(device.label, hazard) for hazard in hazards]
 
 
 def _announce(lock: RunLock) -> list[str]:

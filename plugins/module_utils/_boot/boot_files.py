@@ -95,6 +95,13 @@ class BootFileChanges(NamedTuple):
         return waiting is not None and not set(allow) <= set(last_applied.accepted(waiting))
 
 
+class _Judgement(NamedTuple):
+    """Foreign configuration that prevents what was asked for, and warnings of what may."""
+
+    conflicts: Sequence[Problem]
+    warnings: Sequence[str]
+
+
 def contents(files: Files) -> dict[str, str | None]:
     """Return our files on the host by their paths, and what somebody else wrote in their place."""
     return {path: files.read(path) for path in in_sync.PATHS}
@@ -121,67 +128,96 @@ def plan_boot_files(
     """Return what a call changes for the next boot; ``before`` are our files as they are."""
     if not (request.is_whole_list and request.persistent):
         return BootFileChanges([], [], needs_boot=False)
-    boot_plan, conflicts = _boot_plan(host, request, plans, previous, claimed)
+    boot_plan, without_rule = _boot_plan(host, request, plans, previous, claimed)
     claims = claimed.by_list
-    conflicts += claimed.conflicts
     tool = None if request.initramfs == NEVER else initramfs.detect(host.files)
     if tool:
         boot_plan = _with_initramfs(host, tool, claims, boot_plan)
     rendered = in_sync.render(boot_plan)
-    files = [
+    stored_overrides = _claimed_by_driverctl(host, claims)
+    files = _changes(host, before, rendered)
+    if request.takes_over:
+        files += [kept.removal for kept in stored_overrides.values() if kept.removal]
+    is_changed = any(change.is_needed for change in files)
+    of_rules = _judge_rules(host, claims, request)
+    of_modules = _judge_modules(host, request, claims, boot_plan)
+    of_images = initramfs.ForeignProblems()
+    if request.initramfs != NEVER and request.entries:
+        contents = _image_contents(host, claims, boot_plan, rendered)
+        of_images = _image_problems(host, request, tool, contents, is_changed=is_changed)
+    needs_boot = not request.runtime and (
+        bool(claimed.numvfs) or _needs_boot(host, claims, previous, claimed)
+    )
+    rebuild = _initramfs_of(host, tool, files)
+    return BootFileChanges(
+        files,
+        [
+            *without_rule,
+            *claimed.conflicts,
+            *_driverctl_conflicts(request, stored_overrides),
+            *of_rules.conflicts,
+            *of_modules.conflicts,
+            *([] if request.runtime else _misnamed(host, claims)),
+            *map(Problem, of_images.conflicts),
+        ],
+        needs_boot,
+        rebuild,
+        [_waiting(host, needs_boot, is_changed=is_changed), *_outdated(host, rebuild, files)],
+        [
+            *_unreliable(host, rendered, may_be_lost=is_changed and bool(request.entries)),
+            *of_rules.warnings,
+            *of_images.warnings,
+            *of_modules.warnings,
+        ],
+    )
+
+
+def _changes(
+    host: Host, before: Mapping[str, str | None], rendered: Mapping[str, str | None]
+) -> list[FileChange]:
+    """Return the changes of our files, and those of an initramfs tool that has or needs one."""
+    return [
         FileChange(path, before[path], content, in_sync.damage(host.files, path, content))
         for path, content in rendered.items()
         if path in last_applied.PATHS or before[path] is not None or content
     ]
-    stored_overrides = _claimed_by_driverctl(host, claims)
-    if request.takes_over:
-        files += [kept.removal for kept in stored_overrides.values() if kept.removal]
-    conflicts += [
+
+
+def _driverctl_conflicts(
+    request: Request, stored_overrides: Mapping[Identity, driverctl.Stored]
+) -> list[Problem]:
+    return [
         Problem(kept.conflict(device), device)
         for device, kept in stored_overrides.items()
         if not kept.ignored and not (request.takes_over and kept.removal)
     ]
-    rule_conflicts, rule_warnings = _judge_rules(host, claims, request)
-    conflicts += rule_conflicts
-    known = _foreign_lines(host, request)
-    loading = ModuleLoading(host.kmod, known, InstalledKernels(host.files))
-    conflicts += _module_conflicts(host, boot_plan, loading)
-    conflicts += [] if request.runtime else _misnamed(host, claims)
-    of_images = initramfs.ForeignProblems()
-    is_changed = any(change.is_needed for change in files)
-    if request.initramfs != NEVER and request.entries:
-        image_contents = initramfs.ImageContents(
-            in_sync.early_files(rendered),
-            boot_plan.initramfs_modules or _image_modules(host, claims, boot_plan),
-        )
-        of_images = _image_problems(host, request, tool, image_contents, is_changed=is_changed)
-    conflicts += map(Problem, of_images.conflicts)
-    needs_boot = not request.runtime and (
-        bool(claimed.numvfs) or _needs_boot(host, claims, previous, claimed)
-    )
-    before_run = host.files.read_own(last_applied.WAITS_FOR_BOOT)
+
+
+def _waiting(host: Host, needs_boot: bool, *, is_changed: bool) -> FileChange:
+    """Return the change of the record that the next boot is waited for."""
+    before = host.files.read_own(last_applied.WAITS_FOR_BOOT)
     # What was accepted counts as long as the list is the same.
-    is_same = before_run is not None and not any(change.is_needed for change in files)
-    record = before_run if is_same else _WAITS
-    waiting = FileChange(last_applied.WAITS_FOR_BOOT, before_run, record if needs_boot else None)
+    record = _WAITS if before is None or is_changed else before
+    return FileChange(last_applied.WAITS_FOR_BOOT, before, record if needs_boot else None)
+
+
+def _unreliable(host: Host, rendered: Mapping[str, str | None], *, may_be_lost: bool) -> list[str]:
+    """Return warnings of files that others can replace, or that are lost if that matters."""
     written = [path for path, content in rendered.items() if content is not None]
-    lost = volatile.warning(host.files, written) if is_changed and request.entries else None
-    rebuild = _initramfs_of(host, tool, files)
-    return BootFileChanges(
-        files,
-        conflicts,
-        needs_boot,
-        rebuild,
-        [waiting, *_outdated(host, rebuild, files)],
-        [
-            *in_sync.unsafe_directories(host.files, written).values(),
-            *([lost] if lost else []),
-            *rule_warnings,
-            *of_images.warnings,
-            *_without_containers(host, claims, boot_plan, loading),
-            *(_commands_instead(loading, _loadable(host, boot_plan)) if known else ()),
-            *(_built_in(host, boot_plan, known) if request.runtime else ()),
-        ],
+    lost = volatile.warning(host.files, written) if may_be_lost else None
+    replaceable = in_sync.unsafe_directories(host.files, written).values()
+    return [*replaceable, *([lost] if lost else [])]
+
+
+def _image_contents(
+    host: Host,
+    claims: Sequence[Claim],
+    boot_plan: BootPlan,
+    rendered: Mapping[str, str | None],
+) -> initramfs.ImageContents:
+    return initramfs.ImageContents(
+        in_sync.early_files(rendered),
+        boot_plan.initramfs_modules or _image_modules(host, claims, boot_plan),
     )
 
 
@@ -307,6 +343,22 @@ def _boot_plan(
     return plan, problems
 
 
+def _judge_modules(
+    host: Host, request: Request, claims: Sequence[Claim], boot_plan: BootPlan
+) -> _Judgement:
+    """Return which foreign configuration of modules opposes the list, or may."""
+    known = _foreign_lines(host, request)
+    loading = ModuleLoading(host.kmod, known, InstalledKernels(host.files))
+    return _Judgement(
+        _module_conflicts(host, boot_plan, loading),
+        [
+            *_without_containers(host, claims, boot_plan, loading),
+            *(_commands_instead(loading, _loadable(host, boot_plan)) if known else ()),
+            *(_built_in(host, boot_plan, known) if request.runtime else ()),
+        ],
+    )
+
+
 def _foreign_lines(host: Host, request: Request) -> list[modprobe_d.Line]:
     if not request.entries:
         return []
@@ -387,14 +439,12 @@ def _claimed_by_driverctl(host: Host, claims: Sequence[Claim]) -> dict[Identity,
     return {device: stored for device, stored in pairs if stored}
 
 
-def _judge_rules(
-    host: Host, claims: Sequence[Claim], request: Request
-) -> tuple[list[Problem], list[str]]:
-    """Return which foreign rules oppose the list, and warnings of those that may."""
+def _judge_rules(host: Host, claims: Sequence[Claim], request: Request) -> _Judgement:
+    """Return which foreign rules oppose the list, or may."""
     problems: list[Problem] = []
     warnings: list[str] = []
     if not claims:
-        return problems, warnings
+        return _Judgement(problems, warnings)
     rules = foreign_udev.rules(host.files, last_applied.RULES)
     for claim in claims if rules else ():
         wanted = override_of(claim.policy, claim.device.bus)
@@ -409,7 +459,7 @@ def _judge_rules(
     if access:
         devices = [claim.device for claim in claims if claim.policy.kind == VFIO]
         warnings += foreign_node_access.warnings(host.sysfs, rules, devices, access)
-    return problems, warnings
+    return _Judgement(problems, warnings)
 
 
 def _misnamed(host: Host, claims: Sequence[Claim]) -> list[Problem]:

@@ -69,6 +69,8 @@ _PYTHON = [
 ]
 # Names that fit any value, and so do not describe one.
 EMPTY_NAMES = {"one", "found", "place"}
+# Of a function, with its docstring.
+MOST_LINES = 60
 # The page that lists the words.
 _LEFT_OUT = {"docs/style.md", "CHANGELOG.md"}
 
@@ -249,3 +251,34 @@ def test_a_planted_name_is_found(source: str) -> None:
 
 def test_a_name_that_is_only_read_is_that_of_others() -> None:
     assert find_empty_names("print(match.found, call(place=1), 'one')") == set()
+
+
+def find_long_functions(source: str) -> dict[str, int]:
+    """Return the lines of each function that has more than MOST_LINES.
+
+    Ruff counts statements (PLR0915), of which a list of a hundred lines has one.
+    """
+    functions = {
+        node.name: (node.end_lineno or node.lineno) - node.lineno + 1
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    return {name: lines for name, lines in functions.items() if lines > MOST_LINES}
+
+
+def test_a_function_can_be_read_on_one_screen() -> None:
+    """Tests themselves may be longer: some are the story of a fleet."""
+    long_functions = {
+        str(path.relative_to(ROOT)): find_long_functions(path.read_text())
+        for path in python_files()
+        if path.relative_to(ROOT).parts[0] != "tests" or ROOT / "tests/harness" in path.parents
+    }
+    assert len(long_functions) > 200
+    assert {path: names for path, names in long_functions.items() if names} == {}
+
+
+@pytest.mark.parametrize("head", ["def f():", "class C:\n  async def f(self):"])
+@pytest.mark.parametrize(("lines", "is_long"), [(59, False), (60, True)])
+def test_a_planted_function_is_found(head: str, lines: int, is_long: bool) -> None:
+    body = "    return [\n" + "        1,\n" * (lines - 2) + "    ]\n"
+    assert bool(find_long_functions(f"{head}\n{body}")) is is_long
