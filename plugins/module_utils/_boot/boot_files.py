@@ -35,6 +35,7 @@ from .._system.host import Host
 from .._system.kernel_parameters import KERNEL_COMMAND_LINE
 from . import (
     driverctl,
+    foreign_initramfs,
     foreign_node_access,
     foreign_udev,
     in_sync,
@@ -234,7 +235,9 @@ def _image_problems(
     if tool is None:
         if is_required:
             return initramfs.ForeignProblems([initramfs.no_tool(host.files, contents)])
-        manually = initramfs.foreign_tool(host.files, contents) if is_changed else None
+        manually = None
+        if is_changed:
+            manually = foreign_initramfs.remedy(host.files, contents.files, contents.modules)
         return initramfs.ForeignProblems((), [_ONLY_LATER % manually] if manually else [])
     if is_required and not tool.can_rebuild:
         return initramfs.ForeignProblems([tool.image_required])
