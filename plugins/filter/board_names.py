@@ -53,7 +53,9 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import is_board_name
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector_entry import (
+    is_board_name,
+)
 from ansible_collections.armfleet.vfio.plugins.plugin_utils import _answers
 
 _LONGEST_NAME = 128

@@ -230,7 +230,9 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import
     Policy,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import check_driver
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector_entry import (
+    check_driver,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import results, state_module
 
 SPEC: dict[str, Any] = {

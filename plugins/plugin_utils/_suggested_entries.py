@@ -15,7 +15,8 @@ from typing import Any
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.buses import BUSES
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import KINDS, parse
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import KINDS
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector_entry import parse
 
 
 def entry_of(given: Mapping[str, Any]) -> dict[str, Any]:

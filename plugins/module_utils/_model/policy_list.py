@@ -13,7 +13,8 @@ from .._errors import PolicyError, Problems
 from .buses import BUSES, bus_of_vfio_driver
 from .device import Identity
 from .policy import DEFAULT, DRIVER, NO_AUTOBIND, VFIO, Claim, Policy
-from .selector import Selector, check_driver, check_tag, parse
+from .selector import Selector
+from .selector_entry import check_driver, check_tag, parse
 
 KINDS = (VFIO, NO_AUTOBIND, DRIVER, DEFAULT)
 

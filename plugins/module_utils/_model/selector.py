@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which device is meant: parse, validate and match selectors. Pure."""
+"""Which device is meant: the kinds of selectors, and how they match. Pure."""
 
 from __future__ import annotations
 
 import string
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Iterable, Mapping, NamedTuple, Sequence
 
 from .._errors import PolicyError
 from .buses import PCI
@@ -38,17 +38,10 @@ _COMPATIBLE = frozenset(_LETTERS + ",._+/#-")
 _ALIAS = frozenset(_LETTERS + ",._+-")
 # The kernel takes any character but "/" for the name of a device, as in "Fixed MDIO bus.0". Not
 # those of patterns and quotes, which udev cannot match, and of templates, which Ansible evaluates.
-_NAME = frozenset(_LETTERS + " !#$%&'()+,-.:;<=>@^_`~")
-_UID = _NAME | {"/"}
-_DRIVER = frozenset(_LETTERS + ",._+ #-")
-# No rule and no path has a board's name, but a pattern would match nothing, and a fact or a list
-# can be evaluated as a template.
-_NO_BOARD = frozenset("*?{}")
+NAME_CHARACTERS = frozenset(_LETTERS + " !#$%&'()+,-.:;<=>@^_`~")
 _ACPI = frozenset(string.ascii_uppercase + string.digits + "_")
-_TAG = frozenset(_LETTERS + "._-")
 _HEX = frozenset(string.digits + "abcdef")
 _VENDOR = frozenset(_LETTERS + "-")
-_BLANK = " "
 # What ACPI devices that are described by a compatible have for a hardware id, and what is before
 # each compatible in their modalias.
 _BY_COMPATIBLE, _SEPARATOR = "PRP0001", "C"
@@ -61,12 +54,9 @@ UDEV_NAME = ".armfleet_vfio_name"
 
 _OTHER_SELECTOR = "%s %r is the value of another selector: %s"
 
-# The kernel takes PAGE_SIZE - 2 bytes, the newline among them; longer ones are EINVAL.
-_DRIVER_LENGTH = 4093
-_TAG_LENGTH = 64
 
-
-def _consists_of(text: str, characters: frozenset[str]) -> bool:
+def consists_of(text: str, characters: frozenset[str]) -> bool:
+    """Return whether the text has some of the characters, and no others."""
     return bool(text) and characters.issuperset(text)
 
 
@@ -139,8 +129,8 @@ class DtPath(SelectorKind):
                 % value
             )
         parts = [first, *rest] if first else rest
-        bad = [part for part in parts if not _consists_of(part, _NODE) or part in (".", "..")]
-        if bad or (first and not _consists_of(first, _ALIAS)):
+        bad = [part for part in parts if not consists_of(part, _NODE) or part in (".", "..")]
+        if bad or (first and not consists_of(first, _ALIAS)):
             raise PolicyError(
                 "dt_path %r is not a device-tree path: %s. Give an absolute path, such as "
                 "/soc/ethernet@e0700000, or start with an alias, such as ethernet0"
@@ -195,7 +185,7 @@ class Compatible(SelectorKind):
     name = field = "compatible"
 
     def parse(self, value: str) -> str:
-        if not _consists_of(value, _COMPATIBLE):
+        if not consists_of(value, _COMPATIBLE):
             raise PolicyError(
                 "compatible %r is not valid. Use only letters, digits and , . _ + / # -, without "
                 "patterns, as in 'arm,pl031'" % value
@@ -204,7 +194,7 @@ class Compatible(SelectorKind):
 
     def recognized(self, value: str) -> str | None:
         vendor, _comma, product = value.partition(",")
-        return value if _consists_of(vendor, _VENDOR) and product else None
+        return value if consists_of(vendor, _VENDOR) and product else None
 
     def udev_match(self, value: str) -> str:
         listed = "* %s *" % value
@@ -227,7 +217,7 @@ class AcpiPath(SelectorKind):
     def parse(self, value: str) -> str:
         segments = value[1:].split(".") if value.startswith("\\") else [""]
         if not all(
-            _consists_of(segment, _ACPI) and len(segment) <= 4 and not segment[0].isdigit()
+            consists_of(segment, _ACPI) and len(segment) <= 4 and not segment[0].isdigit()
             for segment in segments
         ):
             raise PolicyError(
@@ -254,7 +244,7 @@ class AcpiHid(SelectorKind):
     takes_uid = True
 
     def parse(self, value: str) -> str:
-        if not _consists_of(value, _ACPI) or not 3 <= len(value) <= 8:
+        if not consists_of(value, _ACPI) or not 3 <= len(value) <= 8:
             raise PolicyError(
                 "acpi_hid %r is not a hardware id. Give an id such as LNRO0005" % value
             )
@@ -336,7 +326,11 @@ class Name(SelectorKind):
     takes_bus = True
 
     def parse(self, value: str) -> str:
-        if not _consists_of(value, _NAME) or value in (".", "..") or value != value.strip():
+        if (
+            not consists_of(value, NAME_CHARACTERS)
+            or value in (".", "..")
+            or value != value.strip()
+        ):
             raise PolicyError(
                 "name %r is not a valid device name. Use a name from /sys/bus/*/devices, without "
                 'patterns or paths: ASCII characters other than * ? [ ] { } | / \\ and ", with no '
@@ -348,10 +342,10 @@ class Name(SelectorKind):
         if _is_sysfs_device(value):
             return value.rstrip("/").rpartition("/")[2]
         hid, colon, instance = value.partition(":")
-        if colon and _is_hardware_id(hid) and _consists_of(instance, _HEX):
+        if colon and _is_hardware_id(hid) and consists_of(instance, _HEX):
             return value
         address, dot, node = value.partition(".")
-        is_name = dot and node and _consists_of(address, _HEX) and not node.isdigit()
+        is_name = dot and node and consists_of(address, _HEX) and not node.isdigit()
         return value if is_name or value.endswith(".auto") else None
 
     def udev_match(self, value: str) -> str:
@@ -378,7 +372,7 @@ _KINDS: dict[str, SelectorKind] = {
 }
 KINDS = tuple(_KINDS)
 # A pci_id beside a pci_address does not select, but says which card has to be there.
-_ADDRESS, _ID = "pci_address", "pci_id"
+PCI_ADDRESS, PCI_ID = "pci_address", "pci_id"
 # Beside what it is compared with, by its field of Identity.
 _UID_FIELD = "acpi_uid"
 
@@ -403,7 +397,7 @@ class Selector(NamedTuple):
     @classmethod
     def of_function(cls, device: Identity) -> Selector:
         """Return the selector of the address of a PCI function, and of no other card there."""
-        return cls(_ADDRESS, device.name, pci_id=device.pci_id[0])
+        return cls(PCI_ADDRESS, device.name, pci_id=device.pci_id[0])
 
     @property
     def label(self) -> str:
@@ -432,7 +426,7 @@ class Selector(NamedTuple):
         match = _KINDS[self.kind].udev_match(self.value)
         if self.pci_id:
             # The address is as good as a name, and the id says which bus it is on.
-            match = 'KERNEL=="%s", %s' % (self.value, _KINDS[_ID].udev_match(self.pci_id))
+            match = 'KERNEL=="%s", %s' % (self.value, _KINDS[PCI_ID].udev_match(self.pci_id))
         if self.acpi_uid is not None:
             match += ', ATTR{firmware_node/uid}=="%s"' % self.acpi_uid
         return '%s, SUBSYSTEM=="%s"' % (match, self.bus) if self.bus else match
@@ -475,52 +469,13 @@ class Selector(NamedTuple):
         return _KINDS[self.kind].why_missing(explainer, self.value)
 
 
-def parse(entry: Mapping[str, Any]) -> Selector:
-    """Return the selector of one entry of ``devices``; PolicyError says what is wrong with it."""
-    given = [kind for kind in KINDS if entry.get(kind) is not None]
-    expected_id = None
-    if given == [_ADDRESS, _ID]:
-        given = [_ADDRESS]
-        expected_id = _KINDS[_ID].parse(entry[_ID])
-    if len(given) != 1:
-        raise PolicyError(
-            "An entry of `devices` has %s. Give exactly one of %s"
-            % (" and ".join(given) or "no selector", ", ".join(KINDS))
-        )
-    kind = given[0]
-    bus = entry.get("bus")
-    if bus and not _KINDS[kind].takes_bus:
-        raise PolicyError(
-            "bus requires the selector name, but the entry has %s %r. Omit `bus`"
-            % (kind, entry[kind])
-        )
-    uid = entry.get("acpi_uid")
-    if uid is not None and not _KINDS[kind].takes_uid:
-        raise PolicyError(
-            "acpi_uid requires the selector acpi_hid, but the entry has %s %r. Omit `acpi_uid`"
-            % (kind, entry[kind])
-        )
-    expect = entry.get("expect")
-    if expect is not None and expect < 1:
-        raise PolicyError(
-            "expect of %s %r is %d. Set `expect` to the number of devices, 1 or more"
-            % (kind, entry[kind], expect)
-        )
-    required = entry.get("required")
-    return Selector(
-        kind,
-        _parsed(kind, entry[kind]),
-        bus,
-        expect,
-        True if required is None else required,
-        _when_board("%s %r" % (kind, entry[kind]), entry.get("when_board")),
-        expected_id,
-        None if uid is None else _checked_uid(uid),
-    )
+def kind_of(name: str) -> SelectorKind:
+    """Return what all selectors with this key have in common."""
+    return _KINDS[name]
 
 
-def _parsed(kind: str, value: str) -> str:
-    """Return the value of a selector; PolicyError says if it is that of another one."""
+def parse_value(kind: str, value: str) -> str:
+    """Return the value as Identity has it; PolicyError says if it is that of another one."""
     try:
         return _KINDS[kind].parse(value)
     except PolicyError:
@@ -546,15 +501,6 @@ def proper_entry(kind: str, value: str) -> str | None:
     return None
 
 
-def _checked_uid(uid: str) -> str:
-    if not _consists_of(uid, _UID) or uid != uid.strip():
-        raise PolicyError(
-            "acpi_uid %r is not valid. Give it as in /sys/bus/*/devices/*/firmware_node/uid, in "
-            "quotes and without patterns, such as '0'" % uid
-        )
-    return uid
-
-
 def _is_sysfs_device(value: str) -> bool:
     return value.startswith(("/sys/bus/", "/sys/devices/"))
 
@@ -569,52 +515,9 @@ def _is_hardware_id(value: str) -> bool:
     )
 
 
-def _when_board(owner: str, given: Any) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    names = given if isinstance(given, (list, tuple)) else [given]
-    if not names or not all(isinstance(name, str) and is_board_name(name) for name in names):
-        raise PolicyError(
-            "when_board of %s is %r. Give a board's name or a list of names, as in "
-            "/proc/device-tree/compatible or, with ACPI, in /sys/class/dmi/id: one line, without "
-            "patterns (* ?) and { }" % (owner, given)
-        )
-    # What firmware calls a board is compared without blanks at its ends.
-    return tuple(name.strip(_BLANK) for name in names)
-
-
-def is_board_name(name: str) -> bool:
-    """Return whether when_board takes the name; spaces at its ends do not count."""
-    return bool(name.strip(_BLANK)) and name.isprintable() and _NO_BOARD.isdisjoint(name)
-
-
-def check_driver(name: str) -> str:
-    """``name`` if it can be the name of a driver; PolicyError says why not."""
-    if not _consists_of(name, _DRIVER) or name != name.strip() or name in (".", ".."):
-        raise PolicyError(
-            "driver %r is not a valid driver name. Use only letters, digits, spaces and , . _ + - #"
-            % name
-        )
-    if len(name) > _DRIVER_LENGTH:
-        raise PolicyError(
-            "driver %r… is longer than the kernel accepts. Give a shorter name" % name[:40]
-        )
-    return name
-
-
-def check_tag(tag: str) -> str:
-    """``tag`` if a link can be called so; PolicyError says why not."""
-    if not _consists_of(tag, _TAG) or tag[0] in ".-" or len(tag) > _TAG_LENGTH:
-        raise PolicyError(
-            "tag %r is not valid. Use 1 to %d letters, digits and . _ -, beginning with neither "
-            ". nor -" % (tag, _TAG_LENGTH)
-        )
-    return tag
-
-
 def is_plain_path(path: str) -> bool:
     """Return whether what firmware calls a device is made of such characters as selectors have."""
-    return all(_consists_of(part, _NODE) for part in path.split("/"))
+    return all(consists_of(part, _NODE) for part in path.split("/"))
 
 
 def match(selectors: Sequence[Selector], devices: Iterable[Identity]) -> list[list[Identity]]:

@@ -43,7 +43,8 @@ from .._model.buses import BUSES
 from .._model.device import Identity, Native, State
 from .._model.plan import host_steps, plan
 from .._model.policy import CONTAINER_MODULE, VFIO, Claim, Policy, VfioSettings
-from .._model.selector import Selector, parse
+from .._model.selector import Selector
+from .._model.selector_entry import parse
 from .._model.steps import DevicePlan, Obstacle
 from .._system.host import Host
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.devices import resolve_all
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import parse
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector_entry import parse
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 
 ADDRESS, ID, WHOLE_ID, OTHER_ID = "0000:01:00.0", "8086:10d3", "8086:10d3:8086:a01f", "1b36:0010"

@@ -16,10 +16,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.device import
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import (
     KINDS,
     Selector,
-    check_driver,
     match,
-    parse,
     proper_entry,
+)
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector_entry import (
+    check_driver,
+    parse,
 )
 
 MODULE_UTILS = Path(__file__).parents[3] / "plugins/module_utils"
