@@ -51,8 +51,9 @@ class ActionModule(_action_module.ActionModule):
         now = _earlier_lists.application(self._task.args, play, host)
         refusal = _earlier_lists.refusal(now, before)
         if refusal:
+            kept = _earlier_lists.to_result(before)
             return _passthrough_role.translated(
-                {"failed": True, "changed": False, "msg": refusal, **_as_key(before)}
+                {"failed": True, "changed": False, "msg": refusal, **kept}
             )
         result = _passthrough_role.translated(super().run(tmp, task_vars))
         warnings = _passthrough_role.ignored_variables(task_vars)
@@ -63,9 +64,5 @@ class ActionModule(_action_module.ActionModule):
             others = result.get("warnings")
             result["warnings"] = [*(others if isinstance(others, list) else []), *warnings]
         if not result.get("failed") and not result.get("unreachable"):
-            result.update(_as_key(now))
+            result.update(_earlier_lists.to_result(now))
         return result
-
-
-def _as_key(application: _earlier_lists.Application | None) -> dict[str, Any]:
-    return {_earlier_lists.KEY: application._asdict()} if application else {}

@@ -68,7 +68,10 @@ def write(given: Mapping[str, Any], *, is_check: bool) -> list[str]:
             )
     try:
         _write(given, is_check=is_check)
-        files = [_result_files.File(**file) for file in given["files"]]
+        files = [
+            _result_files.File(path=file["path"], content=file["content"], mode=file["mode"])
+            for file in given["files"]
+        ]
         return _result_files.write_texts(files, given["directory"], is_check=is_check)
     except OSError as error:
         raise AnsibleError(

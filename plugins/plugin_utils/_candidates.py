@@ -513,5 +513,5 @@ def data(boards: Iterable[BoardTable], unread: Iterable[Unread]) -> dict[str, An
             }
             for board in boards
         ],
-        "unread": [host._asdict() for host in unread],
+        "unread": [{"host": host.host, "message": host.message} for host in unread],
     }

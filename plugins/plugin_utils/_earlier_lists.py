@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 # Where the result of host_policy has it; ansible-core keeps that for the rest of the run.
 KEY = "application"
+_KEYS = {"play", "host", "digest", "is_empty"}
 
 # What a host has once; the last run decides it. The others are about a run.
 _OPTIONS = (
@@ -50,12 +51,30 @@ def application(args: Mapping[str, Any], play: str, host: str) -> Application | 
     return Application(play, host, digest, not devices)
 
 
+def to_result(applied: Application | None) -> dict[str, Any]:
+    """Return what the result of host_policy has of it, for :func:`earlier` of a later task."""
+    if applied is None:
+        return {}
+    content = {
+        "play": applied.play,
+        "host": applied.host,
+        "digest": applied.digest,
+        "is_empty": applied.is_empty,
+    }
+    return {KEY: content}
+
+
 def earlier(result: Any) -> Application | None:
     """Return what a registered result of host_policy has applied, if it has."""
     content = result.get(KEY) if isinstance(result, Mapping) else None
-    if not isinstance(content, Mapping) or set(content) != set(Application._fields):
+    if not isinstance(content, Mapping) or set(content) != _KEYS:
         return None
-    return Application(**content)
+    return Application(
+        play=content["play"],
+        host=content["host"],
+        digest=content["digest"],
+        is_empty=content["is_empty"],
+    )
 
 
 def refusal(now: Application | None, before: Application | None) -> str | None:

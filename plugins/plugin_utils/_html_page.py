@@ -65,7 +65,12 @@ def page(report: Report, sources: Mapping[str, str]) -> dict[str, Any]:
             for state, number in states(hosts).items()
         ],
         "columns": [
-            {"key": column.key, **column.heading._asdict()}
+            {
+                "key": column.key,
+                "title": column.heading.title,
+                "class_name": column.heading.class_name,
+                "total": column.heading.total,
+            }
             for column in HOST_COLUMNS
             if column.heading
         ],

@@ -51,7 +51,12 @@ def is_applied(options: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
     request = host_policy.to_request(validated.validated_parameters)
     if request.problems:
         raise PolicyError([problem for _position, problem in request.problems])
-    names = set(Board(**answer["board"]).names)
+    board = Board(
+        compatible=answer["board"]["compatible"],
+        product_name=answer["board"]["product_name"],
+        board_name=answer["board"]["board_name"],
+    )
+    names = set(board.names)
     entries = [
         entry
         for entry in request.entries

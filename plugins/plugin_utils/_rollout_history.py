@@ -200,5 +200,5 @@ def data(fleet: FleetHistory) -> dict[str, Any]:
             for rollout in fleet.rollouts
         ],
         "without": list(fleet.without),
-        "unread": [host._asdict() for host in fleet.unread],
+        "unread": [{"host": host.host, "message": host.message} for host in fleet.unread],
     }

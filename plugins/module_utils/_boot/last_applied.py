@@ -45,6 +45,10 @@ ACCEPTED = "Accepted: "
 MARK = "# Written by armfleet.vfio.host_policy. Do not edit: the next run replaces this file."
 _ENTRY, _NATIVE, _OPTIONS = "# policy: ", "# native: ", "# options: "
 _MACHINE = "# machine: "
+_MACHINE_KEYS = {
+    *("aliases", "buses", "modules", "variants"),
+    *("initramfs_tool", "initramfs_modules"),
+}
 _BEFORE = "# before: "
 _NUMVFS_BEFORE = "# numvfs before: "
 _PCI_IDS = "# pci ids: "
@@ -232,7 +236,17 @@ def parse_header(rules: str | None) -> LastApplied:
 def _parse_machine(text: str) -> Machine | None:
     """Return what a line of the header says; None if this collection did not write it like that."""
     try:
-        machine = Machine(**json.loads(text))
+        kept = json.loads(text)
+        if not set(kept) <= _MACHINE_KEYS:
+            return None
+        machine = Machine(
+            aliases=kept.get("aliases", {}),
+            buses=kept.get("buses", ()),
+            modules=kept.get("modules", {}),
+            initramfs_tool=kept.get("initramfs_tool"),
+            initramfs_modules=kept.get("initramfs_modules", ()),
+            variants=kept.get("variants", {}),
+        )
         pairs = [*machine.aliases.items(), *machine.modules.items()]
         texts = [text for pair in pairs for text in pair]
         texts += [*machine.initramfs_modules, machine.initramfs_tool or "", *machine.variants]
@@ -325,11 +339,21 @@ def to_options(
     return Options(settings, check_access(vfio_group, vfio_mode), initramfs)
 
 
+def from_settings(settings: VfioSettings) -> dict[str, bool]:
+    """Return the module's options for these settings, without those that are None."""
+    values = {
+        "reset_required": settings.reset_required,
+        "unsafe_noiommu": settings.unsafe_noiommu,
+        "unsafe_interrupts": settings.unsafe_interrupts,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def from_options(options: Options) -> dict[str, Any]:
     """Return those of the module's options that are not as they are by default."""
     group, mode = options.access or (None, None)
     values = {
-        **options.settings._asdict(),
+        **from_settings(options.settings),
         "vfio_group": group,
         "vfio_mode": mode,
         "initramfs": None if options.initramfs == AUTO else options.initramfs,
@@ -373,7 +397,7 @@ def header(plan: BootPlan) -> list[str]:
     options = from_options(plan.options)
     if options:
         lines += ["# Options:", _OPTIONS + json.dumps(options)]
-    before = {name: value for name, value in plan.before._asdict().items() if value is not None}
+    before = from_settings(plan.before)
     if before:
         lines += ["# Values before the first list set them:", _BEFORE + json.dumps(before)]
     if plan.numvfs_before:

@@ -143,7 +143,12 @@ def _restoring(
     rollouts = [*marked, *rollouts[position + 1 :]]
     name = revertible(rollouts, before)
     return RolloutPlan(
-        request._replace(entries=before.entries, **before.options._asdict()),
+        request._replace(
+            entries=before.entries,
+            settings=before.options.settings,
+            access=before.options.access,
+            initramfs=before.options.initramfs,
+        ),
         [FileChange(UNFINISHED, files.unfinished, after)],
         RolloutStatus(name, _first_line(after) != name) if name else None,
         HistoryUpdate(files.history, rollouts),

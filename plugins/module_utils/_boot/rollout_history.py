@@ -245,14 +245,22 @@ def _to_mapping(rollout: Rollout) -> dict[str, Any]:
     back = rollout.rolled_back
     return {
         "rollout": rollout.name,
-        **rollout.made._asdict(),
+        **_from_stamp(rollout.made),
         "digest": rollout.digest,
-        "devices": [device._asdict() for device in rollout.devices],
+        "devices": [_from_device(device) for device in rollout.devices],
         "more_devices": rollout.more_devices,
-        "rolled_back": back and back._asdict(),
+        "rolled_back": back and _from_stamp(back),
         "before": rollout.before,
         "after": rollout.after,
     }
+
+
+def _from_stamp(stamp: Stamp) -> dict[str, str | None]:
+    return {"time": stamp.time, "user": stamp.user}
+
+
+def _from_device(device: ChangedDevice) -> dict[str, str | None]:
+    return {"device": device.device, "before": device.before, "after": device.after}
 
 
 def _stamp(item: Mapping[str, Any]) -> Stamp:

@@ -13,7 +13,7 @@ from .. import _text
 from .._boot.forecast import Binding, OverrideSources
 from .._boot.in_sync import BootFile
 from .._boot.installed_kernels import Kernel
-from .._boot.last_applied import to_mapping
+from .._boot.last_applied import from_settings, to_mapping
 from .._discovery.driver_match import Reason
 from .._in_use.kinds import Hazard
 from .._model.device import Board
@@ -21,7 +21,7 @@ from .device_fields import early, identity, running
 from .inspection import Findings, Inspection
 
 if TYPE_CHECKING:
-    from .._boot.rollout_history import Rollout
+    from .._boot.rollout_history import ChangedDevice, Rollout, Stamp
     from .._model.steps import Obstacle
     from .lost_entries import LostEntry
     from .vfio_support import VfioSupport
@@ -102,11 +102,19 @@ def _rollout(rollout: Rollout, state: str) -> dict[str, Any]:
         "name": rollout.name,
         "state": state,
         "digest": rollout.digest,
-        **rollout.made._asdict(),
-        "changed_devices": [device._asdict() for device in rollout.devices],
+        **_stamp(rollout.made),
+        "changed_devices": [_changed_device(device) for device in rollout.devices],
         "more_devices": rollout.more_devices,
-        "rolled_back": back and back._asdict(),
+        "rolled_back": back and _stamp(back),
     }
+
+
+def _stamp(stamp: Stamp) -> dict[str, str | None]:
+    return {"time": stamp.time, "user": stamp.user}
+
+
+def _changed_device(device: ChangedDevice) -> dict[str, str | None]:
+    return {"device": device.device, "before": device.before, "after": device.after}
 
 
 def _support(support: VfioSupport) -> dict[str, Any]:
@@ -199,9 +207,7 @@ def _candidate(inspection: Inspection) -> dict[str, Any]:
         "candidate": not candidate.obstacles if is_known else None,
         "why_not": list(map(_obstacle, candidate.obstacles)),
         "entry": entry(candidate),
-        "settings": {
-            name: value for name, value in candidate.settings._asdict().items() if value is not None
-        },
+        "settings": from_settings(candidate.settings),
         "iommu_group_devices": list(candidate.group),
         "reset_function": candidate.has_reset,
         "isolated_interrupts": candidate.is_isolated,

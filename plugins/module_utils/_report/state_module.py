@@ -123,4 +123,8 @@ def request_of_one_policy(
 
 def vfio_settings(params: Mapping[str, Any]) -> VfioSettings:
     """Return the options of the vfio modules."""
-    return VfioSettings(**{name: params[name] for name in VfioSettings._fields})
+    return VfioSettings(
+        reset_required=params["reset_required"],
+        unsafe_noiommu=params["unsafe_noiommu"],
+        unsafe_interrupts=params["unsafe_interrupts"],
+    )

@@ -23,8 +23,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied i
     WAITS_FOR_BOOT,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_history import (
+    ChangedDevice,
     HistoryUpdate,
     Rollout,
+    Stamp,
     changed_device,
     parse,
     to_change,
@@ -323,6 +325,41 @@ def test_many_changed_devices_are_counted() -> None:
     (past,) = parse(to_change(update, devices).after)
     assert (len(past.devices), past.more_devices) == (20, 5)
     assert past.devices[0].device.startswith("/d0\\n" + "x" * 100)
+
+
+def test_the_history_has_a_line_with_these_keys_for_each_rollout() -> None:
+    rollout = Rollout(
+        name="r1",
+        before={"devices": []},
+        after={"devices": [], "initramfs": "never"},
+        digest="0" * 64,
+        made=Stamp("2026-05-01T10:00:00Z", "alice@control"),
+        devices=[ChangedDevice("/soc/dma@1", before="acme-dma", after=None)],
+        more_devices=2,
+        rolled_back=Stamp("2026-05-02T10:00:00Z", None),
+    )
+    content = to_change(HistoryUpdate(None, [rollout]), []).after
+    assert content == (
+        '{"format": 2, "rollouts": [\n'
+        '{"rollout": "r1", "time": "2026-05-01T10:00:00Z", "user": "alice@control", '
+        f'"digest": "{"0" * 64}", '
+        '"devices": [{"device": "/soc/dma@1", "before": "acme-dma", "after": null}], '
+        '"more_devices": 2, '
+        '"rolled_back": {"time": "2026-05-02T10:00:00Z", "user": null}, '
+        '"before": {"devices": []}, "after": {"devices": [], "initramfs": "never"}}\n]}\n'
+    )
+    assert parse(content) == [rollout]
+
+
+def test_a_rollout_is_returned_with_these_keys(board: Board) -> None:
+    board.apply([CRYPTO], rollout="wide", rollout_by="alice@control", **OPTIONS)
+    previous(board, "wide")
+    (past,) = rollouts(board)
+    assert list(past) == [
+        *("name", "state", "digest", "time", "user"),
+        *("changed_devices", "more_devices", "rolled_back"),
+    ]
+    assert past["rolled_back"] == {"time": past["rolled_back"]["time"], "user": None}
 
 
 def earlier_version(board: Board, **more: Any) -> None:

@@ -268,6 +268,12 @@ def test_a_malformed_answer_is_that_hosts_failure_alone(answer: dict[str, Any], 
     assert rows(rendered)["crypto0"] == "yes"
 
 
+def test_programs_get_why_a_host_was_not_read() -> None:
+    message = "It was not read: the run ended before it or skipped it."
+    data = _candidates.data(*_candidates.tables({"gone": None}))
+    assert data == {"boards": [], "unread": [{"host": "gone", "message": message}]}
+
+
 def test_programs_get_the_same(answer: dict[str, Any]) -> None:
     boards, unread = _candidates.tables({"board-1": answer, "gone": None})
     data = _candidates.data(boards, unread)

@@ -16,6 +16,7 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._earlier_lists impor
     application,
     earlier,
     refusal,
+    to_result,
     warning,
 )
 
@@ -91,6 +92,15 @@ def test_a_refusal_names_the_host_and_what_to_do() -> None:
 def test_what_a_result_has_is_read_back() -> None:
     done = applied(NET)
     assert earlier({"changed": True, KEY: done._asdict()}) == done
+
+
+def test_a_result_has_these_keys_of_a_list() -> None:
+    done = Application("p", "board", digest="0a", is_empty=False)
+    content = {"play": "p", "host": "board", "digest": "0a", "is_empty": False}
+    assert to_result(done) == {"application": content}
+    assert earlier(to_result(done)) == done
+    assert earlier({"application": {**content, "more": 1}}) is None
+    assert to_result(None) == {}
 
 
 @pytest.mark.parametrize(

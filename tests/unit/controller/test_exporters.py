@@ -217,6 +217,11 @@ def test_a_device_that_many_hosts_have_is_in_the_page_once() -> None:
     assert json.loads(single["data"])["devices"] == json.loads(many["data"])["devices"]
 
 
+def test_the_template_gets_a_column_by_these_keys() -> None:
+    columns = page(report(*FLEET), {})["columns"]
+    assert {tuple(column) for column in columns} == {("key", "title", "class_name", "total")}
+
+
 def test_the_page_has_the_devices_of_each_host_by_the_keys_of_json() -> None:
     data = json.loads(page(report(*FLEET), {})["data"])
     columns = data["devices"].items()

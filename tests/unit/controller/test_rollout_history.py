@@ -86,6 +86,11 @@ def test_programs_get_all_of_it() -> None:
     assert json.loads(json.dumps(result)) == result
 
 
+def test_a_host_that_was_not_read_has_the_reason() -> None:
+    message = "It was not read: the run ended before it or skipped it."
+    assert shown({"c": {}})["unread"] == [{"host": "c", "message": message}]
+
+
 def test_a_host_counts_by_its_last_record_of_a_name() -> None:
     result = shown(
         {"a": answer(record("r1"), record("r2", "overtaken"), record("r1", "overtaken"))}

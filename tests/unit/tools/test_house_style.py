@@ -249,6 +249,31 @@ def test_a_planted_name_is_found(source: str) -> None:
     assert find_empty_names(source) != set()
 
 
+def find_keys_by_fields(source: str) -> set[str]:
+    """Return what a source calls to make keys of the names of fields."""
+    names = {
+        node.attr if isinstance(node, ast.Attribute) else node.id
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, (ast.Attribute, ast.Name))
+    }
+    return names & {"_asdict", "asdict"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("plugins/**/*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_a_renamed_field_changes_no_key_of_a_result_or_a_file(path: Path) -> None:
+    assert find_keys_by_fields(path.read_text()) == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["result.update(**device._asdict())", "dataclasses.asdict(device)", "map(asdict, devices)"],
+)
+def test_planted_keys_by_fields_are_found(source: str) -> None:
+    assert find_keys_by_fields(source) != set()
+
+
 def test_a_name_that_is_only_read_is_that_of_others() -> None:
     assert find_empty_names("print(match.found, call(place=1), 'one')") == set()
 
