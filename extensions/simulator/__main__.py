@@ -103,7 +103,12 @@ def _add_commands_of_containers(commands: _Commands) -> None:
 
 def _start(asked: argparse.Namespace) -> None:
     plan = Plan(
-        asked.name, asked.dtb, asked.drivers, asked.is_only_served, asked.carries, asked.acpi
+        name=asked.name,
+        device_tree=asked.dtb,
+        drivers=asked.drivers,
+        is_only_served=asked.is_only_served,
+        uses=asked.carries,
+        acpi=asked.acpi,
     )
     start([plan])
     host = Host(asked.name)

@@ -121,14 +121,14 @@ def _parse_line(label: str, line: str) -> Extra:
     if options.get("unbind", "no") != "no":
         raise SimulatorError(f"{label} has unbind={quoted(options['unbind'])}; known: unbind=no")
     return Extra(
-        options.get("name", ""),
-        "amba" if hid in AMBA_IDS else "platform",
-        padded(path),
-        hid,
-        cids,
-        options.get("uid"),
-        compatible,
-        options.get("driver"),
+        name=options.get("name", ""),
+        bus="amba" if hid in AMBA_IDS else "platform",
+        acpi_path=padded(path),
+        acpi_hid=hid,
+        acpi_cids=cids,
+        acpi_uid=options.get("uid"),
+        acpi_compatible=compatible,
+        driver=options.get("driver"),
         unbind="unbind" not in options,
         iommu_group=options.get("iommu_group"),
     )

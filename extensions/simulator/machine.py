@@ -140,7 +140,14 @@ def build(root: Node | None, description: Description | None = None) -> Machine:
     modules.boot()
     kernel.relax_links()
     _show_console(tree, devices)
-    return Machine(tree, kernel, modules, vfio, pci, description.carries)
+    return Machine(
+        tree=tree,
+        kernel=kernel,
+        modules=modules,
+        vfio=vfio,
+        pci=pci,
+        uses=description.carries,
+    )
 
 
 def _vfio_drivers(description: Description) -> list[Driver]:

@@ -94,8 +94,14 @@ def _function(named: str, fields: Sequence[str]) -> Function:
     options = _options(named, fields[_FIELDS:], _OPTIONS)
     numbers = [int(number, 16) for number in identifier.split(":")]
     vendor, device, subvendor, subdevice = [*numbers, 0, 0][:4]
-    revision = int(options.get("rev", "0"), 16)
-    identity = PciIdentity(vendor, device, int(code, 16), subvendor, subdevice, revision)
+    identity = PciIdentity(
+        vendor=vendor,
+        device=device,
+        class_code=int(code, 16),
+        subsystem_vendor=subvendor,
+        subsystem_device=subdevice,
+        revision=int(options.get("rev", "0"), 16),
+    )
     secondary, subordinate = _buses(named, identity, options)
     return Function(
         _address(named, address),

@@ -108,7 +108,9 @@ def rollout_state(
 ) -> Any:
     """As documented above."""
     return make_unsafe(
-        _rollout_result.rollout_state(host, wave, applied, checked, failure, unchanged)
+        _rollout_result.rollout_state(
+            host, wave, applied=applied, checked=checked, failure=failure, unchanged=unchanged
+        )
     )
 
 

@@ -191,7 +191,14 @@ def _table(
     names = [*board["compatible"][:1], *filter(None, (board["product_name"],))]
     rows.sort(key=lambda row: (not row.is_candidate, [reason for reason, _hosts in row.reasons]))
     counts = _count_compatibles(first["devices"])
-    return BoardTable(list(answers), names, rows, counts, first["policy_list"], supports)
+    return BoardTable(
+        hosts=list(answers),
+        names=names,
+        rows=rows,
+        counts=counts,
+        policy_list=first["policy_list"],
+        supports=supports,
+    )
 
 
 def _count_compatibles(devices: Iterable[Mapping[str, Any]]) -> Mapping[str, int]:

@@ -53,7 +53,12 @@ def boot_files() -> dict[str, str | None]:
     selectors = [entry.selector for entry in entries]
     settings = VfioSettings(reset_required=False, unsafe_noiommu=True)
     plan = last_applied.BootPlan(
-        entries, selectors, {}, ["platform", "amba"], {}, Options(settings)
+        entries=entries,
+        resolved=selectors,
+        natives={},
+        buses=["platform", "amba"],
+        modules={},
+        options=Options(settings),
     )
     return udev_rules.render(plan)
 

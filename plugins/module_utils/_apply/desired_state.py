@@ -97,7 +97,15 @@ def find_desired(host: Host, request: Request, problems: Problems) -> Desired | 
         records, history, rolled_back = rolled.records, rolled.history, rolled.rolled_back
     request, claimed = _claim(host, request, earlier, problems)
     return Desired(
-        request, claimed, earlier, contents, skipped, records, rollout, history, rolled_back
+        request=request,
+        claimed=claimed,
+        last_applied=earlier,
+        contents=contents,
+        skipped=skipped,
+        records=records,
+        rollout=rollout,
+        history=history,
+        rolled_back=rolled_back,
     )
 
 

@@ -98,7 +98,9 @@ def unsafe_settings(
     ``steps`` are those of the host that ``plans`` need.
     """
     outcomes = {
-        setting.option: _of_list(host, request, plans, steps, last_applied, setting)
+        setting.option: _of_list(
+            host, request, plans, steps=steps, last_applied=last_applied, setting=setting
+        )
         if request.is_whole_list
         else _of_release(host, request, plans, setting)
         for setting in _SETTINGS
@@ -237,19 +239,19 @@ def _members(sysfs: Sysfs, group: str) -> list[str]:
 
 _SETTINGS = (
     _Setting(
-        "unsafe_noiommu",
-        "vfio.enable_unsafe_noiommu_mode",
-        HostStepKind.SET_NOIOMMU,
-        HostStepKind.RESTORE_NOIOMMU,
-        _without_iommu,
-        "bound to VFIO without an IOMMU",
+        option="unsafe_noiommu",
+        parameter="vfio.enable_unsafe_noiommu_mode",
+        set_by=HostStepKind.SET_NOIOMMU,
+        restored_by=HostStepKind.RESTORE_NOIOMMU,
+        users=_without_iommu,
+        use="bound to VFIO without an IOMMU",
     ),
     _Setting(
-        "unsafe_interrupts",
-        CONTAINER_MODULE + ".allow_unsafe_interrupts",
-        HostStepKind.SET_INTERRUPTS,
-        HostStepKind.RESTORE_INTERRUPTS,
-        _not_isolated,
-        "bound to VFIO, with interrupts that may not be isolated",
+        option="unsafe_interrupts",
+        parameter=CONTAINER_MODULE + ".allow_unsafe_interrupts",
+        set_by=HostStepKind.SET_INTERRUPTS,
+        restored_by=HostStepKind.RESTORE_INTERRUPTS,
+        users=_not_isolated,
+        use="bound to VFIO, with interrupts that may not be isolated",
     ),
 )

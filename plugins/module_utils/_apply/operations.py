@@ -695,7 +695,14 @@ def _device_values(device: Identity) -> list[Any]:
 
 def _device(values: Sequence[Any]) -> Identity:
     bus, name, dt_path, compatible, acpi_path, acpi_hid = values
-    return Identity(bus, name, dt_path, tuple(compatible), acpi_path, acpi_hid)
+    return Identity(
+        bus=bus,
+        name=name,
+        dt_path=dt_path,
+        compatible=tuple(compatible),
+        acpi_path=acpi_path,
+        acpi_hid=acpi_hid,
+    )
 
 
 def _flag(value: bool | None) -> str:

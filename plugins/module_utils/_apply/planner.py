@@ -91,19 +91,19 @@ def make_plan(host: Host, desired: Desired) -> Plan:
     changes = boot_files.plan_boot_files(
         host,
         request,
-        links.plans,
-        last_applied._replace(before=unsafe.before),
-        desired.contents,
-        desired.claimed,
+        plans=links.plans,
+        previous=last_applied._replace(before=unsafe.before),
+        before=desired.contents,
+        claimed=desired.claimed,
     )
     return Plan(
-        desired,
-        links.plans,
-        [*steps, *unsafe.steps],
-        changes,
-        [*_rollout_records(desired, links.plans), *changes.records],
-        links.problems,
-        unsafe.kept,
+        desired=desired,
+        devices=links.plans,
+        host_steps=[*steps, *unsafe.steps],
+        boot_files=changes,
+        records=[*_rollout_records(desired, links.plans), *changes.records],
+        link_conflicts=links.problems,
+        unsafe_kept=unsafe.kept,
     )
 
 

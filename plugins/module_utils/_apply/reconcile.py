@@ -139,12 +139,12 @@ def _reconcile(
     logged: Sequence[str] = ()
     if plan.is_needed and not check_mode:
         changes = transaction.ChangeSet(
-            plan.host_steps,
-            plan.devices,
-            plan.files,
-            plan.request.access,
-            "group" in plan.request.allow,
-            plan.desired.claimed.numvfs if plan.request.runtime else {},
+            host_steps=plan.host_steps,
+            plans=plan.devices,
+            files=plan.files,
+            access=plan.request.access,
+            may_share_group="group" in plan.request.allow,
+            numvfs=plan.desired.claimed.numvfs if plan.request.runtime else {},
         )
         refusals = functools.partial(_refusals, usage, plan.request.allow)
         run = transaction.Transaction(host, lock.journal, changes, refusals)
@@ -277,10 +277,10 @@ def _device_outcome(device_plan: DevicePlan, verified: State | None) -> DeviceOu
     if after.driver != before.driver and verified is None:
         after = after._replace(vfio_nodes=())
     return DeviceOutcome(
-        device_plan.device,
-        device_plan.policy,
-        before,
-        after,
-        device_plan.steps,
-        symlinks.paths(device_plan.links, after.vfio_nodes),
+        device=device_plan.device,
+        policy=device_plan.policy,
+        before=before,
+        after=after,
+        steps=device_plan.steps,
+        links=symlinks.paths(device_plan.links, after.vfio_nodes),
     )

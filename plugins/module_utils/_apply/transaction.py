@@ -178,7 +178,15 @@ class Transaction:
         sysfs, change = self._host.sysfs, self._changes.numvfs[plan.device]
         removed = list(zip(change.removed, states(sysfs, change.removed)))
         for device, before in removed:
-            refusals = self._refusals(DevicePlan(device, plan.policy, before, (), None, None))
+            removal = DevicePlan(
+                device=device,
+                policy=plan.policy,
+                before=before,
+                steps=(),
+                driver=None,
+                driver_override=None,
+            )
+            refusals = self._refusals(removal)
             if refusals:
                 raise PolicyError(refusals)
         operation = VirtualFunctions.planned(sysfs, plan.device, change.after, removed)

@@ -330,13 +330,13 @@ def _boot_plan(
     resolved, problems = _resolved(request, aliases)
     recorded = _recorded(plans, claimed, previous) if request.runtime else previous
     plan = BootPlan(
-        request.entries,
-        resolved,
-        recorded.natives,
-        _vfio_buses(request, plans, claimed),
-        _pinned_modules(host, request.entries),
-        request.options,
-        aliases,
+        entries=request.entries,
+        resolved=resolved,
+        natives=recorded.natives,
+        buses=_vfio_buses(request, plans, claimed),
+        modules=_pinned_modules(host, request.entries),
+        options=request.options,
+        aliases=aliases,
         before=previous.before,
         variants=claimed.variants,
         numvfs_before=recorded.numvfs_before,

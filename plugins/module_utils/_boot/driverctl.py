@@ -103,7 +103,15 @@ def _stored(files: Files, file: str) -> Stored | None:
     content = files.read_drop_in(path)
     # As "$(< file)" of bash, which gives nothing of a directory.
     override = (content or "").replace("\0", "").rstrip("\n")
-    return Stored(path, *device, override, content, _why_ignored("-".join(device), override))
+    bus, name = device
+    return Stored(
+        path=path,
+        bus=bus,
+        name=name,
+        driver_override=override,
+        content=content,
+        ignored=_why_ignored("-".join(device), override),
+    )
 
 
 def _why_ignored(file: str, override: str) -> str | None:

@@ -162,20 +162,20 @@ def accepted(content: str | None) -> list[str]:
 def boot_plan(last_applied: LastApplied, machine: Machine) -> BootPlan:
     """Return the plan that the last run rendered its files from."""
     return BootPlan(
-        last_applied.entries,
-        [entry.selector.for_boot(machine.aliases) for entry in last_applied.entries],
-        last_applied.natives,
-        machine.buses,
-        machine.modules,
-        last_applied.options,
-        machine.aliases,
-        machine.initramfs_tool,
-        machine.initramfs_modules,
-        last_applied.before,
-        machine.variants,
-        last_applied.numvfs_before,
-        last_applied.pci_ids,
-        last_applied.matched,
+        entries=last_applied.entries,
+        resolved=[entry.selector.for_boot(machine.aliases) for entry in last_applied.entries],
+        natives=last_applied.natives,
+        buses=machine.buses,
+        modules=machine.modules,
+        options=last_applied.options,
+        aliases=machine.aliases,
+        initramfs_tool=machine.initramfs_tool,
+        initramfs_modules=machine.initramfs_modules,
+        before=last_applied.before,
+        variants=machine.variants,
+        numvfs_before=last_applied.numvfs_before,
+        pci_ids=last_applied.pci_ids,
+        matched=last_applied.matched,
     )
 
 
@@ -216,14 +216,14 @@ def parse_header(rules: str | None) -> LastApplied:
             elif line.startswith(_PCI_IDS):
                 pci_ids.update(_texts(json.loads(line[len(_PCI_IDS) :])))
         return LastApplied(
-            parse_entries(entries),
-            natives,
-            to_options(**options),
-            machine,
-            before,
-            numvfs_before,
-            pci_ids,
-            matched_devices.parse(_text.lines(rules or ""), _ENTRY),
+            entries=parse_entries(entries),
+            natives=natives,
+            options=to_options(**options),
+            machine=machine,
+            before=before,
+            numvfs_before=numvfs_before,
+            pci_ids=pci_ids,
+            matched=matched_devices.parse(_text.lines(rules or ""), _ENTRY),
         )
     except DAMAGED as error:
         raise PolicyError(

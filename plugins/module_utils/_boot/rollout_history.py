@@ -230,14 +230,14 @@ def _rollout(item: Mapping[str, Any]) -> Rollout:
         raise ValueError("a rollout has one list")
     back = item["rolled_back"]
     return Rollout(
-        _name(item["rollout"]),
-        before if before is None else _mapping(before),
-        after if after is None else _mapping(after),
-        _match(_DIGEST, item["digest"]),
-        _stamp(item),
-        [_device(_mapping(device)) for device in _list(item["devices"], MOST_DEVICES)],
-        _count(item["more_devices"]),
-        back if back is None else _stamp(_mapping(back)),
+        name=_name(item["rollout"]),
+        before=before if before is None else _mapping(before),
+        after=after if after is None else _mapping(after),
+        digest=_match(_DIGEST, item["digest"]),
+        made=_stamp(item),
+        devices=[_device(_mapping(device)) for device in _list(item["devices"], MOST_DEVICES)],
+        more_devices=_count(item["more_devices"]),
+        rolled_back=back if back is None else _stamp(_mapping(back)),
     )
 
 

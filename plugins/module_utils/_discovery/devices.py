@@ -348,8 +348,14 @@ def _identify(sysfs: Sysfs, bus: str, name: str, fields: Container[str]) -> Iden
             acpi_uid = sysfs.read(path + "/firmware_node/uid")
     pci_ids = _pci_ids(sysfs.read(path + "/modalias") or "") if "pci_id" in fields else ()
     return Identity(
-        *(bus, name, dt_path, compatible, acpi_path, acpi_hid, pci_ids),
-        acpi_uid and acpi_uid.rstrip(),
+        bus=bus,
+        name=name,
+        dt_path=dt_path,
+        compatible=compatible,
+        acpi_path=acpi_path,
+        acpi_hid=acpi_hid,
+        pci_id=pci_ids,
+        acpi_uid=acpi_uid and acpi_uid.rstrip(),
     )
 
 

@@ -79,7 +79,14 @@ def plan(claim: Claim, state: State, native: Native) -> DevicePlan:
     """Return the steps that bring one device to its policy; none where it is there already."""
     device, policy = claim.device, claim.policy
     if policy.release_of and not is_still_applied(policy.release_of, device.bus, state):
-        return DevicePlan(device, policy, state, (), state.driver, state.driver_override)
+        return DevicePlan(
+            device=device,
+            policy=policy,
+            before=state,
+            steps=(),
+            driver=state.driver,
+            driver_override=state.driver_override,
+        )
     override = override_of(policy, device.bus)
     steps: list[Step] = []
     driver = state.driver
@@ -91,7 +98,15 @@ def plan(claim: Claim, state: State, native: Native) -> DevicePlan:
         steps = _move(state.driver, driver, note)
     if override != state.driver_override:
         steps.insert(0, Step(StepKind.SET_OVERRIDE, override, state.driver_override))
-    return DevicePlan(device, policy, state, tuple(steps), driver, override, native)
+    return DevicePlan(
+        device=device,
+        policy=policy,
+        before=state,
+        steps=tuple(steps),
+        driver=driver,
+        driver_override=override,
+        native=native,
+    )
 
 
 def _move(before: str | None, after: str | None, note: str = "") -> list[Step]:

@@ -125,12 +125,12 @@ class Candidates:
     def of(self, device: Identity) -> Candidate:
         """Return whether and how a device can be bound to VFIO."""
         return Candidate(
-            [*self._own_obstacles(device), *self._obstacles_of_group(device)],
-            self._selector(device),
-            self._settings(device),
-            self._group(device),
-            self._has_reset(device),
-            self._isolation.of_group(device),
+            obstacles=[*self._own_obstacles(device), *self._obstacles_of_group(device)],
+            selector=self._selector(device),
+            settings=self._settings(device),
+            group=self._group(device),
+            has_reset=self._has_reset(device),
+            is_isolated=self._isolation.of_group(device),
         )
 
     def _own_obstacles(self, device: Identity) -> list[Obstacle]:

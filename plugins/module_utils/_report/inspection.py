@@ -457,17 +457,17 @@ class _Inspector:
         sources = self._override_sources(device)
         match = self._match(device, state)
         inspection = Inspection(
-            device,
-            state,
-            None if blocked else _bound_by(state, match, sources),
-            _blocked(device, blocked) or None,
-            sources,
-            self._forecast.of(device, state, match, sources),
-            self._forecast.lines(device, state, match, sources),
-            self._against_parameters(sources),
-            self._early_driver(device, state, sources),
-            _present_links(self._host, device, state, sources.entry),
-            self._without_driver(device, sources),
+            device=device,
+            state=state,
+            bound_by=None if blocked else _bound_by(state, match, sources),
+            hazards=_blocked(device, blocked) or None,
+            sources=sources,
+            next_boot=self._forecast.of(device, state, match, sources),
+            lines=self._forecast.lines(device, state, match, sources),
+            against=self._against_parameters(sources),
+            early=self._early_driver(device, state, sources),
+            links=_present_links(self._host, device, state, sources.entry),
+            without_driver=self._without_driver(device, sources),
             sriov=self._sriov(device, sources),
         )
         if self._with_use_of_all or _is_unbound_at_boot(inspection) or inspection.drift:

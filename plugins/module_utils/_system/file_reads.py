@@ -180,12 +180,12 @@ class FileReader:
         # Files of an image belong to the one who made it.
         user, group = self._owner
         return FileStatus(
-            stat.S_ISREG(status.st_mode),
-            kind,
-            0 if status.st_uid == user else status.st_uid,
-            0 if status.st_gid == group else status.st_gid,
-            stat.S_IMODE(status.st_mode),
-            stat.S_ISLNK(status.st_mode),
+            is_regular=stat.S_ISREG(status.st_mode),
+            kind=kind,
+            user=0 if status.st_uid == user else status.st_uid,
+            group=0 if status.st_gid == group else status.st_gid,
+            mode=stat.S_IMODE(status.st_mode),
+            is_link=stat.S_ISLNK(status.st_mode),
         )
 
     @property
