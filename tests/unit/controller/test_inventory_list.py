@@ -71,6 +71,18 @@ def test_the_list_of_the_variables_is_applied(given: Any, answered: Any) -> None
     assert is_applied(given, answered)
 
 
+@pytest.mark.parametrize("name", ["acme,vm", "Acme Server", "ACME-X1"])
+def test_a_board_is_known_by_each_of_its_names(name: str) -> None:
+    names = {
+        "compatible": ["acme,vm"],
+        "product_name": "Acme Server",
+        "board_name": "ACME-X1",
+    }
+    entry = {**DMA, "when_board": [name]}
+    assert is_applied(options(entry), {**answer(entry), "board": names})
+    assert not is_applied(options(entry), answer(entry))
+
+
 @pytest.mark.parametrize(("given", "answered"), OTHER)
 def test_another_list_or_other_options_are_applied(given: Any, answered: Any) -> None:
     assert not is_applied(given, answered)
