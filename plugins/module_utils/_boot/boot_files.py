@@ -151,8 +151,8 @@ def plan_boot_files(
     )
     rebuild = _initramfs_of(host, tool, files)
     return BootFileChanges(
-        files,
-        [
+        files=files,
+        conflicts=[
             *without_rule,
             *claimed.conflicts,
             *_driverctl_conflicts(request, stored_overrides),
@@ -161,10 +161,13 @@ def plan_boot_files(
             *([] if request.runtime else _misnamed(host, claims)),
             *map(Problem, of_images.conflicts),
         ],
-        needs_boot,
-        rebuild,
-        [_waiting(host, needs_boot, is_changed=is_changed), *_outdated(host, rebuild, files)],
-        [
+        needs_boot=needs_boot,
+        initramfs=rebuild,
+        records=[
+            _waiting(host, needs_boot, is_changed=is_changed),
+            *_outdated(host, rebuild, files),
+        ],
+        warnings=[
             *_unreliable(host, rendered, may_be_lost=is_changed and bool(request.entries)),
             *of_rules.warnings,
             *of_images.warnings,

@@ -257,19 +257,21 @@ def inspect(
     inspections = [inspector.of(device, *known) for device, known in zip(chosen, states)]
     if with_candidates:
         inspections = inspector.judge(inspections)
+    rollouts, rollouts_problem = _rollouts(host, last_applied)
     return Findings(
-        inspections,
-        last_applied.entries,
-        waits_for_boot is not None,
-        board(host.sysfs),
-        list(elsewhere.values()),
-        [*in_sync.compare(host.files, last_applied, problem), *obstacles],
-        inspector.kernels,
-        _vfio_support(host) if with_candidates else None,
-        inspector.lost_entries,
-        inspector.driverctl_notes,
-        digest(last_applied.entries, last_applied.options),
-        *_rollouts(host, AppliedList(last_applied.entries, last_applied.options)),
+        devices=inspections,
+        policy_list=last_applied.entries,
+        waits_for_boot=waits_for_boot is not None,
+        board=board(host.sysfs),
+        skipped=list(elsewhere.values()),
+        boot_files=[*in_sync.compare(host.files, last_applied, problem), *obstacles],
+        kernels=inspector.kernels,
+        vfio_support=_vfio_support(host) if with_candidates else None,
+        lost_entries=inspector.lost_entries,
+        driverctl_notes=inspector.driverctl_notes,
+        policy_digest=digest(last_applied.entries, last_applied.options),
+        rollouts=rollouts,
+        rollouts_problem=rollouts_problem,
     )
 
 
@@ -305,7 +307,7 @@ def _vfio_support(host: Host) -> VfioSupport:
 
 
 def _rollouts(
-    host: Host, now: AppliedList
+    host: Host, last_applied: LastApplied
 ) -> tuple[Sequence[tuple[Rollout, str]] | None, str | None]:
     """Return the rollouts with their states, or None and why, as Findings has them."""
     try:
@@ -315,6 +317,7 @@ def _rollouts(
         from .._boot.rollout_history import parse, states  # noqa: PLC0415 - as in _vfio_support
 
         rollouts = parse(content)
+        now = AppliedList(last_applied.entries, last_applied.options)
         return list(zip(rollouts, states(rollouts, now))), None
     except PolicyError as error:
         return None, str(error)
@@ -545,13 +548,13 @@ class _Inspector:
         is_alone = self._sharing[device.stable_name] < 2
         rules = foreign_udev.DeviceRules(self._host.sysfs, device, self._rules)
         return OverrideSources(
-            device.bus,
-            self._claimed.get(device),
-            _foreign_config(device, self._stored, is_alone=is_alone),
-            rules.at(),
-            rules.at("add"),
-            rules.at("bind"),
-            self._variant(device),
+            bus=device.bus,
+            entry=self._claimed.get(device),
+            foreign=_foreign_config(device, self._stored, is_alone=is_alone),
+            rules=rules.at(),
+            on_add=rules.at("add"),
+            on_bind=rules.at("bind"),
+            variant=self._variant(device),
         )
 
     def _variant(self, device: Identity) -> str | None:

@@ -71,6 +71,7 @@ _PYTHON = [
 EMPTY_NAMES = {"one", "found", "place"}
 # Of a function, with its docstring.
 MOST_LINES = 60
+MOST_POSITIONAL = 5
 # The page that lists the words.
 _LEFT_OUT = {"docs/style.md", "CHANGELOG.md"}
 
@@ -307,3 +308,24 @@ def test_a_function_can_be_read_on_one_screen() -> None:
 def test_a_planted_function_is_found(head: str, lines: int, is_long: bool) -> None:
     body = "    return [\n" + "        1,\n" * (lines - 2) + "    ]\n"
     assert bool(find_long_functions(f"{head}\n{body}")) is is_long
+
+
+def find_long_positional(source: str) -> set[str]:
+    """Return the classes that a source calls with more values by position than one can follow."""
+    return {
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and len(node.args) > MOST_POSITIONAL
+        and ast.unparse(node.func).rpartition(".")[2].lstrip("_")[:1].isupper()
+    }
+
+
+@pytest.mark.parametrize("path", _PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
+def test_long_tuples_are_made_by_the_names_of_their_fields(path: Path) -> None:
+    assert find_long_positional(path.read_text()) == set()
+
+
+def test_a_planted_long_tuple_is_found() -> None:
+    assert find_long_positional("module._Plan(1, 2, 3, 4, 5, 6)") == {"module._Plan"}
+    assert find_long_positional("Plan(1, 2, 3, 4, 5, six=6)\ncall(1, 2, 3, 4, 5, 6)") == set()
