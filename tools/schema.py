@@ -32,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from plugins.module_utils._model.policy import DEFAULT, DRIVER, VFIO
 from plugins.module_utils._model.policy_list import KINDS as POLICIES
+from plugins.module_utils._model.selector import CONFIRMED_BY
 from plugins.module_utils._model.selector import KINDS as SELECTORS
 
 FILE = "docs/schema/passthrough.json"
@@ -207,9 +208,7 @@ def _rules_of_policies() -> list[Schema]:
 
 def _excluded_by(selector: str, position: int) -> list[str]:
     """Return the later selectors that an entry with this one cannot have."""
-    # A pci_id says which card is to be at a pci_address.
-    beside = {"pci_address": "pci_id"}.get(selector)
-    return [other for other in SELECTORS[position:] if other != beside]
+    return [other for other in SELECTORS[position:] if other != CONFIRMED_BY.get(selector)]
 
 
 def _has_policy(policies: list[str]) -> Schema:

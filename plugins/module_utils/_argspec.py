@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Mapping
 
 from ._in_use.kinds import ACCEPTABLE
 from ._model.buses import BUSES
+from ._model.selector import CONFIRMED_BY, KINDS
 
-# As options; test_argspec.py holds them to the registry of selectors, which is much more to load.
-_KINDS = ("dt_path", "compatible", "acpi_path", "acpi_hid", "pci_address", "pci_id", "name")
 _SELECTOR: dict[str, Any] = {
-    **{kind: {"type": "str"} for kind in _KINDS},
+    **{kind: {"type": "str"} for kind in KINDS},
     "acpi_uid": {"type": "str"},
     "bus": {"type": "str", "choices": list(BUSES)},
     "expect": {"type": "int"},
@@ -23,11 +23,12 @@ _SELECTOR: dict[str, Any] = {
     "when_board": {"type": "raw"},
 }
 _SELECTOR_RULES: dict[str, Any] = {
-    # A pci_id may stand beside a pci_address.
+    # Each has one of two kinds that may be in one entry.
     "mutually_exclusive": [
-        [kind for kind in _KINDS if kind != other] for other in ("pci_id", "pci_address")
+        [kind for kind in KINDS if kind not in others]
+        for others in itertools.product(*(pair[::-1] for pair in CONFIRMED_BY.items()))
     ],
-    "required_one_of": [list(_KINDS)],
+    "required_one_of": [list(KINDS)],
 }
 
 SAFETY: dict[str, Any] = {

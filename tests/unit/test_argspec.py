@@ -6,15 +6,32 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
+
 from ansible_collections.armfleet.vfio.plugins.module_utils import _argspec
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import KINDS
+from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import (
+    CONFIRMED_BY,
+    KINDS,
+)
+
+PAIRS = [*itertools.combinations(KINDS, 2)]
 
 
-def test_an_entry_has_exactly_one_selector_of_those_that_there_are() -> None:
+def test_an_entry_has_at_least_one_selector_of_those_that_there_are() -> None:
     devices = _argspec.devices()
     assert devices["required_one_of"] == [list(KINDS)]
-    kinds = [frozenset(kinds) for kinds in devices["mutually_exclusive"]]
-    # A pci_id says which card is to be at a pci_address.
-    assert set(kinds) == {frozenset(KINDS) - {"pci_id"}, frozenset(KINDS) - {"pci_address"}}
     others = {"acpi_uid", "bus", "expect", "required", "when_board"}
     assert devices["options"].keys() == {*KINDS, *others}
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_an_entry_has_two_selectors_only_if_one_confirms_the_other(pair: tuple[str, str]) -> None:
+    groups = _argspec.devices()["mutually_exclusive"]
+    is_excluded = any({*pair} <= {*group} for group in groups)
+    assert is_excluded == (pair not in CONFIRMED_BY.items())
+
+
+def test_a_pci_id_confirms_which_card_is_at_a_pci_address() -> None:
+    assert CONFIRMED_BY == {"pci_address": "pci_id"}

@@ -65,13 +65,16 @@ class SelectorKind:
 
     ``field`` is the field of Identity that its values are compared with. A value that is a
     ``reference`` is a name for which the device tree has a path. With ``takes_bus`` an entry may
-    have a bus as well, with ``takes_uid`` the ACPI _UID of the device.
+    have a bus as well, with ``takes_uid`` the ACPI _UID of the device. With ``confirmed_by`` it may
+    have the key of a later kind as well, which then does not select, but is what a device with the
+    value has to have.
     """
 
     name = ""
     field = ""
     takes_bus = False
     takes_uid = False
+    confirmed_by = ""
 
     def parse(self, value: str) -> str:
         """Return the value as Identity has it; PolicyError says what is wrong with it."""
@@ -270,6 +273,8 @@ class PciAddress(SelectorKind):
     """The address of a PCI function, with its domain."""
 
     name = field = "pci_address"
+    # The card that has to be there.
+    confirmed_by = "pci_id"
 
     def parse(self, value: str) -> str:
         why = _why_no_pci_address(value)
@@ -371,8 +376,8 @@ _KINDS: dict[str, SelectorKind] = {
     )
 }
 KINDS = tuple(_KINDS)
-# A pci_id beside a pci_address does not select, but says which card has to be there.
-PCI_ADDRESS, PCI_ID = "pci_address", "pci_id"
+# By kind, the later one that may be beside it.
+CONFIRMED_BY = {kind.name: kind.confirmed_by for kind in _KINDS.values() if kind.confirmed_by}
 # Beside what it is compared with, by its field of Identity.
 _UID_FIELD = "acpi_uid"
 
@@ -397,7 +402,7 @@ class Selector(NamedTuple):
     @classmethod
     def of_function(cls, device: Identity) -> Selector:
         """Return the selector of the address of a PCI function, and of no other card there."""
-        return cls(PCI_ADDRESS, device.name, pci_id=device.pci_id[0])
+        return cls(PciAddress.name, device.name, pci_id=device.pci_id[0])
 
     @property
     def label(self) -> str:
@@ -426,7 +431,7 @@ class Selector(NamedTuple):
         match = _KINDS[self.kind].udev_match(self.value)
         if self.pci_id:
             # The address is as good as a name, and the id says which bus it is on.
-            match = 'KERNEL=="%s", %s' % (self.value, _KINDS[PCI_ID].udev_match(self.pci_id))
+            match = 'KERNEL=="%s", %s' % (self.value, _KINDS[PciId.name].udev_match(self.pci_id))
         if self.acpi_uid is not None:
             match += ', ATTR{firmware_node/uid}=="%s"' % self.acpi_uid
         return '%s, SUBSYSTEM=="%s"' % (match, self.bus) if self.bus else match

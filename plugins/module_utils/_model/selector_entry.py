@@ -11,10 +11,9 @@ from typing import Any, Mapping
 
 from .._errors import PolicyError
 from .selector import (
+    CONFIRMED_BY,
     KINDS,
     NAME_CHARACTERS,
-    PCI_ADDRESS,
-    PCI_ID,
     Selector,
     consists_of,
     kind_of,
@@ -38,9 +37,10 @@ def parse(entry: Mapping[str, Any]) -> Selector:
     """Return the selector of one entry of ``devices``; PolicyError says what is wrong with it."""
     given = [kind for kind in KINDS if entry.get(kind) is not None]
     expected_id = None
-    if given == [PCI_ADDRESS, PCI_ID]:
-        given = [PCI_ADDRESS]
-        expected_id = kind_of(PCI_ID).parse(entry[PCI_ID])
+    confirming = CONFIRMED_BY.get(given[0]) if given else None
+    if confirming and given[1:] == [confirming]:
+        given = given[:1]
+        expected_id = kind_of(confirming).parse(entry[confirming])
     if len(given) != 1:
         raise PolicyError(
             "An entry of `devices` has %s. Give exactly one of %s"
@@ -67,8 +67,8 @@ def parse(entry: Mapping[str, Any]) -> Selector:
         )
     required = entry.get("required")
     return Selector(
-        kind,
-        parse_value(kind, entry[kind]),
+        kind=kind,
+        value=parse_value(kind, entry[kind]),
         bus=bus,
         expect=expect,
         required=True if required is None else required,
