@@ -29,7 +29,7 @@ def is_accepted(entry: Mapping[str, Any]) -> bool:
     """Return whether the modules accept the selector of an entry."""
     if not all(isinstance(value, str) for value in entry.values()):
         return False
-    if entry.get("bus", "platform") not in BUSES:
+    if "bus" in entry and entry["bus"] not in BUSES:
         return False
     try:
         parse(entry)

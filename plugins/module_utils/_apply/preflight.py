@@ -21,7 +21,7 @@ from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
 from .._discovery.devices import has_devices, states
 from .._errors import Problems
 from .._in_use.checker import Usage
-from .._in_use.kinds import OPEN_NODE, Hazard, refusal
+from .._in_use.kinds import CONSUMERS, OPEN_NODE, Hazard, refusal
 from .._model.device import Identity
 from .._model.policy import CONTAINER_MODULE, DEFAULT
 from .._model.steps import DevicePlan, HostStep, HostStepKind, Problem, StepKind
@@ -251,7 +251,7 @@ def _find_use_of_removed(host: Host, usage: Usage, plan: Plan) -> list[tuple[Ide
             is_ours = change.is_ours or any(selector.matches(device) for selector in claiming)
             if state.driver and not is_ours and not uses:
                 sentence = "it is bound to %s, and a change of sriov_numvfs removes it"
-                uses = [Hazard("consumers", device.name, sentence % state.driver)]
+                uses = [Hazard(CONSUMERS, device.name, sentence % state.driver)]
             hazards += [(device, hazard) for hazard in uses]
     return hazards
 

@@ -15,7 +15,7 @@ from .._boot import last_applied
 from .._boot.boot_files import Initramfs
 from .._errors import PolicyError, Problems
 from .._in_use.checker import Usage
-from .._in_use.kinds import refusal
+from .._in_use.kinds import GROUP, refusal
 from .._model.device import Identity, State
 from .._model.policy import Policy
 from .._model.request import Request
@@ -143,7 +143,7 @@ def _reconcile(
             plans=plan.devices,
             files=plan.files,
             access=plan.request.access,
-            may_share_group="group" in plan.request.allow,
+            may_share_group=GROUP in plan.request.allow,
             numvfs=plan.desired.claimed.numvfs if plan.request.runtime else {},
         )
         refusals = functools.partial(_refusals, usage, plan.request.allow)

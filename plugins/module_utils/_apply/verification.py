@@ -11,6 +11,7 @@ from typing import Callable, Mapping, Sequence
 from .._discovery.devices import state, states
 from .._discovery.vfio import bound_wrongly, native_siblings
 from .._errors import PolicyError
+from .._in_use.kinds import GROUP
 from .._model.buses import is_vfio_driver
 from .._model.device import Identity, State
 from .._model.steps import DevicePlan, StepKind
@@ -64,8 +65,8 @@ def verify_again(
     problems += [
         "%s was bound to VFIO, but shares IOMMU group %s with %s, which is bound to %s, so VFIO "
         "can open neither. Add %s to the list with policy vfio or no_autobind; to do so later, "
-        "add 'group' to `allow`"
-        % (plan.device.label, sibling.group, sibling.name, sibling.driver, sibling.name)
+        "add '%s' to `allow`"
+        % (plan.device.label, sibling.group, sibling.name, sibling.driver, sibling.name, GROUP)
         for plan in plans
         if plan.binds_to_vfio and not may_share_group
         for sibling in native_siblings(sysfs, plan.device)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Sequence
 from .._discovery.devices import has_devices, reference_path, snapshot, state, with_all_ids
 from .._errors import PolicyError
 from .._in_use.checker import Usage
-from .._in_use.kinds import Hazard
+from .._in_use.kinds import STORAGE, Hazard
 from .._model.buses import BUSES
 from .._model.device import Identity
 from .._model.policy import DEFAULT
@@ -79,7 +79,7 @@ def _nodes(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[Abse
 def _names(host: Host, usage: Usage, selectors: Sequence[Selector]) -> list[AbsentHazard]:
     names = [selector.value for selector in selectors if selector.field == "name"]
     return [
-        AbsentHazard("Device %s (not there yet)" % name, Hazard("storage", name, use))
+        AbsentHazard("Device %s (not there yet)" % name, Hazard(STORAGE, name, use))
         for name in names
         if not any(host.sysfs.exists("bus/%s/devices/%s" % (bus, name)) for bus in BUSES)
         for use in [usage.configured.absent(name)]

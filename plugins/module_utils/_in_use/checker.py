@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Callable, Container, Iterable, Mapping, Sequen
 from .._discovery.devices import sysfs_dir
 from .._model.device import Identity, State
 from .._system.sysfs import KernelBlockedError, Sysfs
-from .kinds import Hazard, load_kinds
+from .kinds import CONSUMERS, Hazard, load_kinds
 
 if TYPE_CHECKING:
     from .._system.files import Files
@@ -28,8 +28,6 @@ _CLASSES = ("net", "block", "tty", "rtc", "watchdog", "iommu")
 _POWER = "power"
 # The methods of UseKind that most kinds do not have of their own.
 _QUESTIONS = ("of_state", "of_node", "of_bound", "of_device", "of_unbound", "of_group")
-# The kinds of use that end with what a device depends on.
-_CARRIED = ("console", "storage", "network", "clock", "watchdog")
 
 
 class Usage:
@@ -131,7 +129,7 @@ class Usage:
     ) -> list[Hazard]:
         """Return what is lost with devices that depend on this one, but for ``known`` hazards."""
         if not (
-            any(hazard.kind == "consumers" for hazard in known) or self._directories_below(device)
+            any(hazard.kind == CONSUMERS for hazard in known) or self._directories_below(device)
         ):
             return []
         if device not in self._dependents_of:
@@ -155,7 +153,7 @@ class Usage:
                 hazard
                 for name in self._sysfs.list_directories(path)
                 for hazard in find(path, name)
-                if hazard.kind in _CARRIED
+                if hazard.kind in self._ending_with_supplier
             ]
         return self._carried_by[key]
 
@@ -174,6 +172,10 @@ class Usage:
     @functools.cached_property
     def kinds(self) -> list[UseKind]:
         return [kind(self._sources) for kind in load_kinds().values()]
+
+    @functools.cached_property
+    def _ending_with_supplier(self) -> set[str]:
+        return {kind.name for kind in self.kinds if kind.ends_with_supplier}
 
     @functools.cached_property
     def _answering(self) -> dict[str, list[UseKind]]:
@@ -307,4 +309,4 @@ def _judged(entry: Entry, checks: Sequence[tuple[str, ClassCheck]]) -> list[Haza
         return [hazard for kind, check in checks for hazard in check.hazards(kind, entry)]
     except KernelBlockedError:
         sentence = "%s does not report whether it is in use" % entry.name
-        return [Hazard("consumers", entry.name, sentence)]
+        return [Hazard(CONSUMERS, entry.name, sentence)]

@@ -22,6 +22,7 @@ from .._system.kernel_parameters import (
 )
 from .._system.sysfs import Sysfs
 from .configured_flash import ConfiguredFlash, ConfiguredSource
+from .kinds import CONSOLE, NETWORK
 from .network_files import Interface, NetworkFiles
 
 FSTAB, CRYPTTAB = "/etc/fstab", "/etc/crypttab"
@@ -147,7 +148,7 @@ class Configured:
             if path and not path.startswith("/"):
                 path = self._string("aliases/" + path)
             if path:
-                uses[path] = NodeUse("console", path, "it is /chosen/%s of the device tree" % key)
+                uses[path] = NodeUse(CONSOLE, path, "it is /chosen/%s of the device tree" % key)
         return uses
 
     def _use_of_alias(self, alias: str, path: str) -> NodeUse | None:
@@ -157,7 +158,7 @@ class Configured:
                 # A terminal that is there has a device, by which it is known.
                 is_it = name.rstrip("0123456789") + number.group(1) == name
                 if is_it and not self._sysfs.exists("class/tty/" + name):
-                    return NodeUse("console", name, "it may be %s, which is %s" % (name, use))
+                    return NodeUse(CONSOLE, name, "it may be %s, which is %s" % (name, use))
         for key in _MAC_PROPERTIES:
             content = self._sysfs.read_bytes("%s%s/%s" % (_TREE, path, key)) or b""
             if len(content) == 6:
@@ -165,7 +166,7 @@ class Configured:
                 # No file can mean it by its name, which is not known.
                 file = self._networks.file_of(Interface("", [address], ""))
                 if file:
-                    return NodeUse("network", alias, "%s configures %s" % (file, address))
+                    return NodeUse(NETWORK, alias, "%s configures %s" % (file, address))
         return None
 
     def _string(self, path: str) -> str:

@@ -14,14 +14,14 @@ from .. import _text
 from .._model.buses import PCI
 from .._model.device import Identity, State
 from .._system.sysfs import Sysfs
-from .kinds import Hazard
+from .kinds import CONSOLE, Hazard
 from .use_kind import ClassCheck, Entry, UseKind
 
 _SCREENS = frozenset({"BOOTFB", "efifb", "simplefb", "vesafb"})
 
 
 class Console(UseKind):
-    name = "console"
+    name = CONSOLE
     is_of_user_space = True
 
     @property

@@ -15,12 +15,16 @@ from .._model.buses import BUSES, PCI
 from .._model.device import Identity, State
 from .driver_use import DriverUses
 from .kernel_classes import CLASSES
-from .kinds import Hazard
+from .kinds import CONSUMERS, Hazard
 from .use_kind import ClassCheck, Entry, Sources, UseKind
 from .vfio_nodes import VfioNodes
 
-# Buses whose every device is a chip of its own, behind the device that is their master.
-_CHIPS = ("i2c", "i3c", "mipi-dsi", "serial", "slimbus", "soundwire", "spi", "spmi")
+# Buses whose every device is a chip of its own, behind the device that is their master: those
+# whose devices have no driver_override, and those that have one.
+_CHIPS = (
+    *("i2c", "i3c", "mipi-dsi", "serial", "slimbus", "soundwire", "spmi"),
+    *(bus.name for bus in BUSES.values() if bus.has_chips),
+)
 # Drivers that stand for no chip: a further address of one (i2c_new_dummy_device), a port for
 # programs (its node tells), a PCI bridge.
 _PLACEHOLDERS = ("dummy", "pcieport", "spidev")
@@ -29,7 +33,8 @@ _UNTRACKED = "%s uses it (a device link of its driver) and would stop working"
 
 
 class Consumers(UseKind):
-    name = "consumers"
+    name = CONSUMERS
+    ends_with_supplier = False
     fatal_remedy = (
         "Stop or unload its clients, such as dmatest, or raid456 and then async_tx; a DMA "
         "channel in use is never released, because the kernel would crash"

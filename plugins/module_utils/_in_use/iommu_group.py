@@ -10,16 +10,17 @@ from typing import Container
 
 from .._discovery.vfio import native_siblings
 from .._model.device import Identity
-from .kinds import Hazard
+from .kinds import GROUP, Hazard
 from .use_kind import UseKind
 
 
 class IommuGroup(UseKind):
-    name = "group"
+    name = GROUP
+    ends_with_supplier = False
     verdict = "cannot be opened by VFIO"
     remedy = (
         "Add %(subject)s to the list with policy vfio or no_autobind; to do so later, add "
-        "'group' to `allow`"
+        "'%(kind)s' to `allow`"
     )
 
     def of_group(self, device: Identity, leaving: Container[str]) -> list[Hazard]:

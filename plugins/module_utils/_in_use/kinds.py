@@ -11,19 +11,25 @@ from typing import TYPE_CHECKING, Container, NamedTuple
 if TYPE_CHECKING:
     from .use_kind import UseKind
 
+# Kinds that other files name as well.
+CONSOLE = "console"
+STORAGE = "storage"
+NETWORK = "network"
+CONSUMERS = "consumers"
+GROUP = "group"
 OPEN_NODE = "open"
 # Not a reason to refuse, but what device_info reports of a device that a hanging driver holds.
 BLOCKED = "blocked"
 
 # Whether a user can accept a kind by ``allow``. The order is that of the option's choices.
 _KINDS = {
-    "console": True,
-    "storage": True,
-    "network": True,
-    "consumers": True,
+    CONSOLE: True,
+    STORAGE: True,
+    NETWORK: True,
+    CONSUMERS: True,
     "clock": True,
     "watchdog": True,
-    "group": True,
+    GROUP: True,
     OPEN_NODE: False,
 }
 ACCEPTABLE = tuple(kind for kind, is_acceptable in _KINDS.items() if is_acceptable)

@@ -10,7 +10,7 @@ from typing import Callable, Mapping
 
 from .. import _text
 from .._system.sysfs import Sysfs
-from .kinds import Hazard
+from .kinds import NETWORK, Hazard
 from .use_kind import ClassCheck, Entry, UseKind, counted
 
 # include/uapi/linux/if.h
@@ -22,7 +22,7 @@ _NAMESPACED = {"net": "network interface", "ieee80211": "wireless adapter"}
 
 
 class Network(UseKind):
-    name = "network"
+    name = NETWORK
     is_of_user_space = True
 
     @property

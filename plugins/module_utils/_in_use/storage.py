@@ -16,11 +16,12 @@ from .._system.processes import Mounts
 from .._system.sysfs import KernelBlockedError
 from .configured_flash import attached_now
 from .flash import MTD_BLOCK_MAJOR, FlashName, flash_name
+from .kinds import STORAGE
 from .use_kind import ClassCheck, Entry, Sources, UseKind
 
 
 class Storage(UseKind):
-    name = "storage"
+    name = STORAGE
     is_of_user_space = True
 
     def __init__(self, sources: Sources) -> None:

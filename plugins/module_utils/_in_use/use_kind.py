@@ -123,6 +123,8 @@ class UseKind:
     fatal_remedy = "No kind in `allow` accepts this"
     # Whether users and their programs bring it about, at any time.
     is_of_user_space = False
+    # Whether such use of a device ends when a device that it depends on is unbound.
+    ends_with_supplier = True
 
     def __init__(self, sources: Sources) -> None:
         self.sources = sources

@@ -19,6 +19,7 @@ class VfioNodes(UseKind):
     name = OPEN_NODE
     fatal_remedy = "Stop the process that uses it; an open device is never unbound"
     is_of_user_space = True
+    ends_with_supplier = False
 
     def of_state(self, state: State) -> list[Hazard]:
         return self._held_open(state.vfio_nodes) if state.vfio_nodes else []

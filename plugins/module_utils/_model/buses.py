@@ -84,7 +84,7 @@ class Bus(NamedTuple):
     the kernel knows. ``identified_by`` are the fields of
     Identity that its devices can have; if firmware gives none, drivers are matched by what
     ``match_kind`` says. If the bus ``hides_owners``, a driver of a module can look like one that is
-    built in.
+    built in. If it ``has_chips``, each of its devices is a chip behind the controller above it.
     """
 
     name: str
@@ -102,6 +102,7 @@ class Bus(NamedTuple):
     match_kind: str = BY_NAME
     modalias: Callable[[ReadAttribute], str] = _modalias
     hides_owners: bool = False
+    has_chips: bool = False
 
     @property
     def vfio_module(self) -> str:
@@ -194,7 +195,7 @@ _ALL = (
         identified_by=(),
         match_kind=BY_BUS_ID,
     ),
-    Bus("spi", "SPI"),
+    Bus("spi", "SPI", has_chips=True),
     Bus("rpmsg", "rpmsg", identified_by=()),
     Bus("vmbus", "VMBus", identified_by=(), match_kind=BY_BUS_ID),
 )

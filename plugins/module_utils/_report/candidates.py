@@ -38,7 +38,7 @@ from .._discovery.vfio import (
     registered,
 )
 from .._errors import PolicyError
-from .._in_use.kinds import OPEN_NODE, Hazard
+from .._in_use.kinds import GROUP, OPEN_NODE, Hazard
 from .._model.buses import BUSES
 from .._model.device import Identity, Native, State
 from .._model.plan import host_steps, plan
@@ -48,7 +48,6 @@ from .._model.selector_entry import parse
 from .._model.steps import DevicePlan, Obstacle
 from .._system.host import Host
 
-GROUP = "group"
 # Kinds of Obstacle beside those of use and those that keep a run from beginning.
 DRIVERCTL = "driverctl"
 FOREIGN_RULE = "foreign_rule"

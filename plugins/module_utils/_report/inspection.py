@@ -33,7 +33,7 @@ from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
 from .._discovery.vfio import modalias, present_settings
 from .._discovery.virtual_functions import numvfs, totalvfs
 from .._errors import PolicyError
-from .._in_use.kinds import BLOCKED, OPEN_NODE, Hazard
+from .._in_use.kinds import BLOCKED, GROUP, OPEN_NODE, Hazard
 from .._model.buses import RESETTING, is_vfio_driver
 from .._model.device import Board, Identity, State
 from .._model.policy import VFIO_PARAMETERS, VfioSettings
@@ -529,7 +529,7 @@ class _Inspector:
         if not _is_unbound_at_boot(inspection):
             return []
         # Processes end before the boot; what a group is of no use to is no loss.
-        kept = [hazard for hazard in hazards if hazard.kind not in (OPEN_NODE, BLOCKED, "group")]
+        kept = [hazard for hazard in hazards if hazard.kind not in (OPEN_NODE, BLOCKED, GROUP)]
         kept += self._usage.find_boot_hazards(inspection.device, inspection.state, kept)
         return [LostAtBoot(hazard, hazard.kind in self._accepted) for hazard in kept]
 

@@ -149,6 +149,19 @@ def test_what_depends_on_what_depends_is_lost_as_well(board: Board) -> None:
     assert_acceptable_beside_consumers(board, "network")
 
 
+def test_what_is_behind_a_device_that_depends_is_no_use_of_its_own(board: Board) -> None:
+    board.kernel.add_link(NAME, "b002000.dma")
+    sensor = f"{DMA}/i2c-1/1-0048"
+    board.kernel.put(f"{sensor}/name", "lm75\n")
+    board.kernel.point(f"{sensor}/subsystem", "bus/i2c")
+    board.kernel.point(f"{sensor}/driver", "bus/i2c/drivers/lm75")
+    add_interface(board, DMA)
+    message = refusal(board)
+    assert "platform:b002000.dma depends on it" in message
+    assert "network interface eth1 is up (it supplies platform:b002000.dma)" in message
+    assert "1-0048" not in message
+
+
 def assert_acceptable_beside_consumers(board: Board, kind: str) -> None:
     assert_free(board, allow=["consumers", kind])
 

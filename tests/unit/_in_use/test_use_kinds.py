@@ -6,14 +6,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
+from typing import Iterable
 
 import pytest
 from board import Board
 from loaded import loaded_by
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use import kinds
+from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.configured import NodeUse
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,11 +27,76 @@ def test_each_kind_is_registered_by_the_name_of_its_checks() -> None:
     assert len({kind.__module__ for kind in registered.values()}) == len(registered)
 
 
+def quoted_kinds(source: str) -> list[str]:
+    """Return the kinds that a Python file quotes: in a use, a comparison or a list of them.
+
+    By itself, such a word can be a class of /sys, a kernel parameter or a key of a record.
+    """
+    return [kind for node in ast.walk(ast.parse(source)) for kind in _quoted_at(node)]
+
+
+def _quoted_at(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        is_of_kind = node.func.id in (kinds.Hazard.__name__, NodeUse.__name__)
+        return _names_of_kinds(node.args[:1]) if is_of_kind else []
+    if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        is_of_kind = {"kind", "allow"} & {getattr(side, "attr", None) for side in sides}
+        return _names_of_kinds(sides) if is_of_kind else []
+    if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+        names = _names_of_kinds(node.elts)
+        return names if len(names) > 1 else []
+    return []
+
+
+def _names_of_kinds(nodes: Iterable[ast.AST]) -> list[str]:
+    known = {*kinds.load_kinds(), kinds.BLOCKED}
+    inner = [
+        element
+        for node in nodes
+        for element in (node.elts if isinstance(node, (ast.Tuple, ast.List, ast.Set)) else [node])
+    ]
+    constants = [node.value for node in inner if isinstance(node, ast.Constant)]
+    return [value for value in constants if isinstance(value, str) and value in known]
+
+
+def test_no_file_quotes_a_kind() -> None:
+    files = (ROOT / "plugins").rglob("*.py")
+    quoting = {path.name: quoted_kinds(path.read_text()) for path in files}
+    assert {name: quoted for name, quoted in quoting.items() if quoted} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "any(hazard.kind == 'group' for hazard in known)",
+        "hazard.kind not in (OPEN_NODE, 'group')",
+        "'group' in request.allow",
+        "Hazard('group', entry.name, sentence)",
+        "NodeUse('group', path, sentence)",
+        "LOST = ('group', 'clock')",
+    ],
+)
+def test_a_kind_is_found_in_code(line: str) -> None:
+    assert "group" in quoted_kinds(line)
+
+
+@pytest.mark.parametrize("line", ["CLASSES = ('net', 'watchdog')", "if key == 'console': pass"])
+def test_another_meaning_of_the_word_is_no_kind(line: str) -> None:
+    assert quoted_kinds(line) == []
+
+
 def test_each_kind_is_documented() -> None:
     rows = re.findall(r"^\| `(\w+)` \| ", (ROOT / "docs/safety.md").read_text(), re.MULTILINE)
     assert set(kinds.ACCEPTABLE) <= set(rows)
     option = (ROOT / "plugins/doc_fragments/safety.py").read_text()
     assert f"choices: [{', '.join(kinds.ACCEPTABLE)}]" in option
+    variables = (ROOT / "roles/passthrough/README.md").read_text()
+    assert f"{', '.join(f'`{kind}`' for kind in kinds.ACCEPTABLE)} ([Safety]" in variables
+    returned = (ROOT / "plugins/modules/device_info.py").read_text().partition("in_use_by:")[2]
+    kind = returned.partition("contains:")[2].partition("returned:")[0]
+    described = set(re.findall(r"V\((\w+)\)", kind))
+    assert described == {*kinds.load_kinds(), kinds.BLOCKED}
 
 
 @pytest.mark.parametrize("kind", kinds.load_kinds())
