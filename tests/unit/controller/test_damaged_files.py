@@ -33,8 +33,7 @@ BOOT_FILES = {
     RULES: "initramfs-tools",
     MODPROBE: "initramfs-tools",
     MODULES_LOAD: "initramfs-tools",
-    initramfs.InitramfsTools.path: "initramfs-tools",
-    initramfs.Dracut.path: "dracut",
+    **{tool.path: tool.name for tool in initramfs.TOOLS},
 }
 NOBODY = 65534
 
