@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import initramfs
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.buses import BUSES
@@ -37,11 +36,21 @@ def test_the_guide_has_a_row_for_each_selector() -> None:
     assert names_in_table("Selectors") == list(KINDS)
 
 
-def test_the_role_lists_each_selector() -> None:
-    specs = yaml.safe_load((ROOT / "roles/passthrough/meta/argument_specs.yml").read_text())
-    option = specs["argument_specs"]["main"]["options"]["passthrough_devices"]
-    first_sentences = option["description"][0]
-    assert re.findall(r"C\((\w+)\)", first_sentences) == list(KINDS)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "roles/passthrough/meta/argument_specs.yml",
+        "plugins/modules/device_info.py",
+        "plugins/modules/driver_override.py",
+        "plugins/modules/host_policy.py",
+        "plugins/modules/no_autobind.py",
+        "plugins/modules/vfio_binding.py",
+    ],
+)
+def test_the_description_of_a_list_has_each_selector(path: str) -> None:
+    text = (ROOT / path).read_text().partition("Each entry has exactly one of ")[2]
+    sentence = re.split(r"\.\s", text)[0]
+    assert re.findall(r"[CO]\((?:devices\[\]\.)?(\w+)\)", sentence) == list(KINDS)
 
 
 @pytest.mark.parametrize(
