@@ -47,7 +47,10 @@ _value:
   description: Messages.
   type: list
   elements: str
-  sample: ["rollout_max_failures is -1. It must be the number of hosts that may fail, 0 or more."]
+  sample:
+    - >-
+      rollout_max_failures is -1. It must be the number of hosts that may fail, 0 or more, or a
+      percentage from "0%" to "100%".
 """
 
 from collections.abc import Callable, Mapping, Sequence

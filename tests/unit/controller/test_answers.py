@@ -173,8 +173,6 @@ def test_an_output_for_people_has_its_end() -> None:
 def test_the_names_of_a_board_are_those_that_when_board_takes() -> None:
     (names,) = FilterModule().filters().values()
     assert names(BOARD) == ["acme,one"]
-    sample = documented("filter.board_names")["_value"]["sample"]
-    assert names({**BOARD, "compatible": sample}) == sample
     told = {**BOARD, "product_name": "{{ x }}\x1b*", "board_name": "Mt. Jade™ (P1) ['\"]"}
     assert names(told) == ["acme,one", "__ x __\\x1b_", "Mt. Jade™ (P1) ['\"]"]
     assert len(names({**BOARD, "compatible": [str(number) for number in range(500)]})) == 64

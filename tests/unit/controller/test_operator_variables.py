@@ -17,6 +17,7 @@ from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook import Playbook
 from ansible.playbook.block import Block
+from ansible.plugins.lookup import LookupBase
 from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
@@ -31,7 +32,6 @@ from ansible_collections.armfleet.vfio.plugins.plugin_utils._playbook_variables 
     REQUIREMENTS,
     problems_of,
 )
-from tests.unit.controller.test_samples import documented
 
 HOST = "board"
 FACTS = {
@@ -57,11 +57,17 @@ class Fleet:
         self.manager.set_host_facts(HOST, dict(FACTS))
 
     def setting(self, name: str, **of_the_play: Any) -> Any:
-        """Return the value of the lookup in a task of this host."""
-        variables = {**self.hostvars.raw_get(HOST), "hostvars": self.hostvars, **of_the_play}
-        lookup = LookupModule(self.loader, Templar(self.loader, variables))
-        (value,) = lookup.run([name], variables)
+        """Return the value of the lookup `setting` for this host."""
+        (value,) = self.look_up(LookupModule, [name], **of_the_play)
         return value
+
+    def look_up(self, plugin: type[LookupBase], terms: list[Any], **of_the_play: Any) -> list[Any]:
+        """Return the values of a lookup for this host, outside of a task."""
+        variables = {**self.hostvars.raw_get(HOST), "hostvars": self.hostvars, **of_the_play}
+        values: list[Any] = plugin(self.loader, Templar(self.loader, variables)).run(
+            terms, variables
+        )
+        return values
 
     def setting_in_task(
         self, name: str, given: dict[str, Any], where: str = "play", **of_the_play: Any
@@ -182,11 +188,6 @@ def test_an_ansible_core_that_keeps_facts_elsewhere_is_refused(tmp_path: Path) -
 def test_a_mapping_has_no_facts_apart() -> None:
     variables: dict[str, dict[str, Any]] = {HOST: {"drift_file": "ours"}}
     assert without_facts(variables) is variables
-
-
-def test_the_sample_of_the_lookup_is_returned(tmp_path: Path) -> None:
-    sample = documented("lookup.setting")["_list"]["sample"]
-    assert [Fleet(tmp_path).setting("rollout_max_failures")] == sample
 
 
 def test_what_tasks_recorded_is_text_and_what_the_inventory_has_is_evaluated(

@@ -6,9 +6,8 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone, tzinfo
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,12 +18,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from board import Board
 from simulated_kernel import BoardModule, Driver
 
-from ansible_collections.armfleet.vfio.plugins.filter import (
-    fleet_report,
-    host_state,
-    rollout_state,
-    rollout_summary,
-)
+from ansible_collections.armfleet.vfio.plugins.filter import rollout_state, rollout_summary
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply import readiness
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.last_answer import LastAnswer
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import (
@@ -36,12 +30,10 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.initramfs_imag
     Rebuilt,
     result,
 )
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import (
     parse_selectors,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info, results
-from ansible_collections.armfleet.vfio.plugins.plugin_utils._passthrough_role import with_prefix
 from tests.harness.modules import MODULES, NAMES, spec
 
 ROOT = Path(__file__).parents[3]
@@ -252,44 +244,10 @@ def supported(board: Board) -> dict[str, Any]:
         return information(board)
 
 
-def untrue(fields: Mapping[str, Any], returned: list[Any], prefix: str = "") -> dict[str, Any]:
-    """Return the samples that no mapping of ``returned`` has, with the values it has."""
-    differing: dict[str, Any] = {}
-    for key, field in fields.items():
-        # A sample may show a value of a single situation.
-        values = [mapping[key] for mapping in returned if key in mapping]
-        if "sample" in field and not any(is_sample(field["sample"], value) for value in values):
-            differing[prefix + key] = (field["sample"], values)
-        if "contains" in field:
-            inner = [
-                item
-                for value in values
-                for item in (value if isinstance(value, list) else [value])
-                if item is not None
-            ]
-            differing.update(untrue(field["contains"], inner, f"{prefix}{key}."))
-    return differing
-
-
-def is_sample(sample: Any, value: Any) -> bool:
-    """Return whether a value is the sample, or contains all of its items."""
-    if isinstance(sample, list) and isinstance(value, list) and sample:
-        return all(item in value for item in sample)
-    if isinstance(sample, dict) and isinstance(value, dict) and sample:
-        return all(value.get(key) == item for key, item in sample.items())
-    return bool(sample == value)
-
-
 def documented(module: str) -> dict[str, Any]:
     imported = importlib.import_module(f"ansible_collections.armfleet.vfio.plugins.{module}")
     fields: dict[str, Any] = yaml.safe_load(imported.RETURN)
     return fields
-
-
-@pytest.mark.parametrize("module", NAMES)
-def test_each_sample_is_what_the_module_returns(tmp_path: Path, module: str) -> None:
-    fields = documented(f"modules.{module}")
-    assert untrue(fields, list(results_of(module, tmp_path))) == {}
 
 
 @pytest.mark.parametrize("module", [name for name in NAMES if hasattr(MODULES[name], "to_request")])
@@ -305,13 +263,6 @@ def test_the_samples_of_a_device_are_of_one_run(tmp_path: Path, module: str) -> 
         if part["before_header"] == "devices"
     ]
     assert shown in result["diff"]
-
-
-def test_a_sample_that_is_not_returned_is_found() -> None:
-    fields = {"a": {"contains": {"b": {"sample": [1, 2]}, "c": {"sample": "x"}}}}
-    assert untrue(fields, [{"a": [{"b": [1], "c": "x"}, {"b": [2], "c": "y"}]}, {"a": None}]) == {
-        "a.b": ([1, 2], [[1], [2]])
-    }
 
 
 def drifting(root: Path) -> dict[str, Any]:
@@ -338,49 +289,6 @@ DEVICE = {
     "drift": [],
     "in_use_by": [],
 }
-UNREACHABLE = {
-    "unreachable": True,
-    "msg": "Failed to connect to the host via ssh: "
-    "ssh: connect to host 192.0.2.7 port 22: Connection refused",
-}
-
-
-def test_each_sample_of_host_state_is_returned(tmp_path: Path) -> None:
-    fields = documented("filter.host_state")["_value"]["contains"]
-    damaged = sample_board(tmp_path / "damaged")
-    claim_crypto(damaged)
-    damaged.write_file(last_applied.MODULES_LOAD, "")
-    states = [
-        host_state.host_state(result, "board-7")
-        for result in (UNREACHABLE, drifting(tmp_path), information(damaged))
-    ]
-    assert untrue(fields, states) == {}
-
-
-def test_each_sample_of_rollout_state_is_returned(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError) as refusal:
-        call(sample_board(tmp_path), "host_policy", [{"dt_path": CRYPTO, "policy": "vfio"}])
-    applied = {"failed": True, "msg": with_prefix(str(refusal.value))}
-    fields = documented("filter.rollout_state")["_value"]["contains"]
-    assert untrue(fields, [rollout_state.rollout_state("board-7", 2, applied)]) == {}
-
-
-def test_each_sample_of_fleet_report_is_returned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Clock(datetime):
-        @classmethod
-        def now(cls, _zone: tzinfo | None = None) -> datetime:
-            return cls(2026, 1, 31, 12, tzinfo=timezone.utc)
-
-    monkeypatch.setattr(fleet_report, "datetime", Clock)
-    board = sample_board(tmp_path / "board")
-    claim_crypto(board)
-    in_sync, drifted = information(board), drifting(tmp_path / "drifting")
-    answers = [in_sync] * 196 + [drifted] * 3 + [UNREACHABLE]
-    hosts = [host_state.host_state(result, f"board-{n}") for n, result in enumerate(answers)]
-    report = fleet_report.fleet_report(hosts, "Boards", {"script": ""})
-    assert untrue(documented("filter.fleet_report")["_value"]["contains"], [report]) == {}
 
 
 def shown(page: str) -> list[str]:
