@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy import
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
+from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 from ansible_collections.armfleet.vfio.plugins.module_utils._report.inspection import (
     Findings,
     inspect,
@@ -92,11 +94,41 @@ class Board:
         """Return the outcome of host_policy for this list in check mode."""
         return self.reconcile(self._request(entries, settings), check_mode=True)
 
+    def refused(
+        self, entries: Sequence[dict[str, Any]], *, check_mode: bool = False, **settings: Any
+    ) -> list[str]:
+        """Return why host_policy refuses this list, after asserting that nothing was changed."""
+        run = self.check if check_mode else self.apply
+        with self.unchanged(), pytest.raises(PolicyError) as caught:
+            run(entries, **settings)
+        return caught.value.problems
+
+    def refusal(self, entries: Sequence[dict[str, Any]], **options: Any) -> str:
+        """Return the message with which host_policy refuses this list; see ``refused``."""
+        return "\n".join(self.refused(entries, **options))
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Assert that the block changes no file, writes nothing to /sys and loads no module."""
+        before = self.everything(), list(self.kernel.writes), list(self.kmod.calls)
+        yield
+        assert (self.everything(), self.kernel.writes, self.kmod.calls) == before
+
     def reconcile(self, request: Request, *, check_mode: bool = False) -> Outcome:
         return reconcile(self.host, self.usage, self.run_lock(), request, check_mode=check_mode)
 
     def inspect(self, selectors: Sequence[Selector] | None, **options: bool) -> Findings:
         return inspect(self.host, lambda host: self.usage_by(host.sysfs), selectors, **options)
+
+    def devices(self) -> dict[str, dict[str, Any]]:
+        """Return what device_info returns of each device, by name."""
+        devices = device_info.inspections(self.inspect(None))["devices"]
+        return {device["name"]: device for device in devices}
+
+    def info(self, name: str) -> dict[str, Any]:
+        """Return what device_info returns of the device of this name."""
+        (device,) = device_info.inspections(self.inspect([Selector("name", name)]))["devices"]
+        return dict(device)
 
     def _request(self, entries: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Request:
         settings = {"persistent": True, **settings}
@@ -181,12 +213,3 @@ def acme_board(root: Path, *, groups_at_boot: bool = False) -> Board:
     kernel.add_alias("soc", "/soc")
     board.kmod.calls.clear()
     return board
-
-
-def refused(board: Board, entries: Sequence[dict[str, Any]], **settings: Any) -> list[str]:
-    """Return why a list is refused, after asserting that nothing was changed."""
-    before = board.everything()
-    with pytest.raises(PolicyError) as caught:
-        board.apply(entries, **settings)
-    assert board.everything() == before
-    return caught.value.problems

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import pytest
 from board import CRYPTO, Board
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 
 NAME = "b000000.crypto"
 HOME = f"devices/platform/{NAME}"
+# The options of a run that waits for the next boot.
+AHEAD: dict[str, Any] = {"reset_required": False, "runtime": False}
 
 
 def refusal(board: Board, **settings: Any) -> str:
-    before = board.everything()
-    with pytest.raises(PolicyError) as caught:
-        board.apply([CRYPTO], reset_required=False, **settings)
-    assert not board.kernel.writes
-    assert board.everything() == before
-    return str(caught.value)
+    return board.refusal([CRYPTO], reset_required=False, **settings)
+
+
+def refusal_ahead(
+    board: Board, entries: Sequence[dict[str, Any]] = (CRYPTO,), **settings: Any
+) -> str:
+    """Return the message for a list that waits for the next boot; it is that of check mode."""
+    options = {**AHEAD, **settings}
+    message = board.refusal(entries, check_mode=True, **options)
+    assert board.refusal(entries, **options) == message
+    return message
 
 
 def assert_free(board: Board, **settings: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board import CRYPTO, Board, acme_board, refused
+from board import CRYPTO, Board, acme_board
 from killing import KilledError, close_staged_files, die
 from simulated_kernel import BoardModule, Driver
 
@@ -172,7 +172,7 @@ def test_a_number_is_not_changed_while_a_function_is_open(server: Board, after: 
     )
     server.process(77, "qemu", node)
     entries = [{**FOUR, "sriov_numvfs": after}, *(entry for entry in LIST[1 : 1 + after])]
-    problems = refused(server, entries, allow=["consumers", "group"])
+    problems = server.refused(entries, allow=["consumers", "group"])
     assert any("is held open by" in problem and VFS[1] in problem for problem in problems)
 
 
@@ -183,7 +183,7 @@ def is_of(board: Board, node: str, name: str) -> bool:
 
 def test_a_function_that_somebody_else_uses_is_not_removed(server: Board) -> None:
     server.kernel.put(NUMBER, "2")
-    problems = refused(server, [FOUR])
+    problems = server.refused([FOUR])
     assert [problem.partition(". ")[0] for problem in problems] == [
         f"pci device {name} is in use: it is bound to nvme, and a change of sriov_numvfs removes it"
         for name in VFS[:2]
@@ -192,7 +192,7 @@ def test_a_function_that_somebody_else_uses_is_not_removed(server: Board) -> Non
 
 def test_a_function_with_bound_virtual_ones_keeps_its_driver(server: Board) -> None:
     server.apply(LIST)
-    problems = refused(server, [{"pci_address": PF, "policy": "vfio"}, *LIST[1:]])
+    problems = server.refused([{"pci_address": PF, "policy": "vfio"}, *LIST[1:]])
     assert f"its virtual function {VFS[0]} is bound to vfio-pci and would be removed" in problems[0]
 
 
@@ -256,7 +256,7 @@ def test_a_run_that_is_killed_is_undone_by_the_next(
 def test_a_number_that_cannot_be_is_refused(
     server: Board, entry: dict[str, Any], reason: str
 ) -> None:
-    (problem,) = refused(server, [entry])
+    (problem,) = server.refused([entry])
     assert reason in problem
 
 
@@ -272,12 +272,12 @@ def test_an_id_that_virtual_functions_share_means_the_physical_one(server: Board
 
 def test_two_numbers_for_a_function_are_refused(server: Board) -> None:
     other = {"pci_id": "1b36:0010", "policy": "default", "sriov_numvfs": 2}
-    (problem,) = refused(server, [FOUR, other])
+    (problem,) = server.refused([FOUR, other])
     assert "different numbers of virtual functions: 4 and 2. Keep one" in problem
 
 
 def test_a_virtual_function_that_there_will_not_be_is_an_error(server: Board) -> None:
-    (problem,) = refused(server, [{**FOUR, "sriov_numvfs": 1}, LIST[2]])
+    (problem,) = server.refused([{**FOUR, "sriov_numvfs": 1}, LIST[2]])
     assert f"pci_address '{VFS[1]}' matches no device" in problem
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board import CRYPTO, Board, acme_board, refused
+from board import CRYPTO, Board, acme_board
 from simulated_kernel import BoardModule, Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import (
@@ -121,12 +121,12 @@ def test_a_function_is_selected_in_each_way(
 def test_it_is_said_why_no_function_is_selected(
     server: Board, selector: dict[str, str], reason: str
 ) -> None:
-    (problem,) = refused(server, [{**selector, "policy": "vfio"}])
+    (problem,) = server.refused([{**selector, "policy": "vfio"}])
     assert reason in problem
 
 
 def test_another_card_at_the_address_is_an_error_and_is_not_bound_at_boot(server: Board) -> None:
-    (problem,) = refused(server, [{**BY_ADDRESS, "pci_id": "15b3:1017"}])
+    (problem,) = server.refused([{**BY_ADDRESS, "pci_id": "15b3:1017"}])
     assert "is for a card with pci_id '15b3:1017', but 8086:10d3:8086:a01f is there" in problem
     server.apply([{**BY_ADDRESS, "pci_id": "8086:10d3:8086:a01f"}])
     (rule,) = [
@@ -146,20 +146,20 @@ def test_a_card_that_took_the_place_of_a_listed_one_fails_no_other_list(server: 
 @pytest.mark.parametrize("policy", ["vfio", "no_autobind"])
 @pytest.mark.parametrize("selector", [{"pci_address": "0000:00:01.0"}, {"pci_id": "1b36:000c"}])
 def test_a_bridge_is_never_taken(server: Board, selector: dict[str, str], policy: str) -> None:
-    problems = refused(server, [{**selector, "policy": policy}], allow=["consumers", "group"])
+    problems = server.refused([{**selector, "policy": policy}], allow=["consumers", "group"])
     assert "0000:00:01.0 is a PCI bridge (bus 1)" in problems[0]
 
 
 def test_the_host_bridge_is_never_taken(server: Board) -> None:
     server.kernel.add_functions("0000:00:00.0 1b36:0008 060000 driver=none")
-    (problem,) = refused(server, [{"pci_address": "0000:00:00.0", "policy": "vfio"}])
+    (problem,) = server.refused([{"pci_address": "0000:00:00.0", "policy": "vfio"}])
     assert "0000:00:00.0 is a PCI bridge (the host bridge)" in problem
 
 
 def test_a_function_is_refused_as_long_as_another_of_its_group_keeps_its_driver(
     server: Board,
 ) -> None:
-    (problem,) = refused(server, [{"pci_address": TWINS[0], "policy": "vfio"}])
+    (problem,) = server.refused([{"pci_address": TWINS[0], "policy": "vfio"}])
     assert f"pci/{TWINS[1]} of the same IOMMU group" in problem
     assert "is bound to bnxt_en" in problem
     entries = [
@@ -179,7 +179,7 @@ def test_the_bridge_above_a_function_may_keep_its_driver(server: Board) -> None:
 def test_a_function_without_a_group_is_refused(server: Board) -> None:
     server.kernel.add_functions("0000:00:05.0 1af4:1041 020000 driver=none iommu_group=none")
     server.kernel.remove("class/iommu")
-    (problem,) = refused(server, [{"pci_address": "0000:00:05.0", "policy": "vfio"}])
+    (problem,) = server.refused([{"pci_address": "0000:00:05.0", "policy": "vfio"}])
     assert "has no IOMMU group (no IOMMU is active in front of its host bridge)" in problem
 
 
@@ -202,7 +202,7 @@ def test_the_function_with_the_screen_of_the_firmware_is_refused(
         f"      10000000-100bffff : {screen}\n"
         f"  10200000-102fffff : {NIC}\n"
     )
-    (problem,) = refused(server, [{"pci_id": "15b3:101e", "policy": "vfio"}, BY_ADDRESS])
+    (problem,) = server.refused([{"pci_id": "15b3:101e", "policy": "vfio"}, BY_ADDRESS])
     assert f"{CARD} is in use: the screen that the firmware set up ({screen})" in problem
 
 
@@ -213,7 +213,7 @@ def test_a_function_with_the_screen_and_without_a_driver_is_refused(server: Boar
         "  10000000-10ffffff : 0000:00:06.0\n"
         "    10000000-1012bfff : simplefb\n"
     )
-    (problem,) = refused(server, [{"pci_address": "0000:00:06.0", "policy": "vfio"}])
+    (problem,) = server.refused([{"pci_address": "0000:00:06.0", "policy": "vfio"}])
     assert "is in use: the screen that the firmware set up (simplefb)" in problem
     assert server.inspect(None, with_candidates=True)
     server.apply([{"pci_address": "0000:00:06.0", "policy": "no_autobind"}])
@@ -284,7 +284,7 @@ class TestVariants:
 def test_a_vfio_driver_that_cannot_be_is_refused(
     server: Board, entry: dict[str, str], reason: str
 ) -> None:
-    (problem,) = refused(server, [{"policy": "vfio", **entry}])
+    (problem,) = server.refused([{"policy": "vfio", **entry}])
     assert reason in problem
 
 

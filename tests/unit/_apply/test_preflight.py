@@ -19,24 +19,13 @@ OTHERS = "/etc/modprobe.d/local.conf"
 COMMAND_LINE = "/proc/cmdline"
 
 
-def refused(board: Board, entry: dict[str, Any], **settings: Any) -> str:
-    """Return the message of a refusal that wrote nothing."""
-    before = board.everything()
-    with pytest.raises(PolicyError) as caught:
-        board.apply([entry], **settings)
-    assert not board.kernel.writes
-    assert not board.kmod.calls
-    assert board.everything() == before
-    return str(caught.value)
-
-
 def is_given(board: Board, entry: dict[str, Any], **settings: Any) -> bool:
     (outcome,) = board.apply([entry], **settings).devices
     return board.kernel.driver_of(outcome.device.name) in ("vfio-platform", "vfio-amba")
 
 
 def test_a_missing_reset_function_is_known_before_the_module_is_loaded(board: Board) -> None:
-    message = refused(board, CRYPTO)
+    message = board.refusal([CRYPTO])
     assert "has no reset function (acme,crypto-v1)" in message
     assert "`reset_required: false`" in message
 
@@ -49,7 +38,7 @@ def test_what_modprobe_would_load_the_module_with_counts(board: Board) -> None:
 
 def test_only_the_first_compatible_can_have_a_reset_function(board: Board) -> None:
     board.kernel.reset_functions.add("acme,crypto")
-    assert "no reset function" in refused(board, CRYPTO)
+    assert "no reset function" in board.refusal([CRYPTO])
     board.kernel.reset_functions.add("acme,crypto-v1")
     assert is_given(board, CRYPTO)
 
@@ -70,7 +59,7 @@ def test_a_module_that_modprobe_does_not_load_is_known_before_it_is_asked_to(
     board: Board, path: str, content: str, module: str
 ) -> None:
     board.write_file(path, content)
-    message = refused(board, CRYPTO, reset_required=False, persistent=False)
+    message = board.refusal([CRYPTO], reset_required=False, persistent=False)
     assert f", so modprobe does not load {module}, which VFIO needs now. Remove that" in message
     assert path in message
 
@@ -80,7 +69,7 @@ def test_one_that_is_not_loaded_at_boot_either_is_named_once(
     board: Board, path: str, content: str, module: str
 ) -> None:
     board.write_file(path, content)
-    message = refused(board, CRYPTO, reset_required=False)
+    message = board.refusal([CRYPTO], reset_required=False)
     assert f", so {module}, which this list requires, is not loaded at boot. Remove" in message
     assert "`persistent: false`" not in message
     assert "now" not in message
@@ -105,13 +94,14 @@ def test_a_module_that_is_to_be_reloaded_is_loaded_again_as_well(board: Board) -
     board.kmod.load("vfio-platform", {"reset_required": "1"})
     board.kmod.calls.clear()
     board.write_file(OTHERS, "install vfio-platform /bin/true\n")
-    message = refused(board, CRYPTO, reset_required=False, persistent=False)
+    message = board.refusal([CRYPTO], reset_required=False, persistent=False)
     assert "so modprobe does not load vfio_platform, which VFIO needs now" in message
 
 
 def test_so_is_the_module_of_the_parameter_for_interrupts(board: Board) -> None:
     board.write_file(OTHERS, "install vfio_iommu_type1 /bin/true\n")
-    message = refused(board, CRYPTO, reset_required=False, persistent=False, unsafe_interrupts=True)
+    settings = {"reset_required": False, "persistent": False, "unsafe_interrupts": True}
+    message = board.refusal([CRYPTO], **settings)
     assert "so modprobe does not load vfio_iommu_type1, which VFIO needs now" in message
 
 
@@ -133,7 +123,7 @@ def test_modprobe_loads_by_its_name_what_only_aliases_or_other_commands_concern(
 
 def test_each_line_is_named_once(board: Board) -> None:
     board.write_file(OTHERS, "install vfio* /bin/false\n")
-    (line,) = refused(board, CRYPTO, reset_required=False, persistent=False).splitlines()
+    (line,) = board.refusal([CRYPTO], reset_required=False, persistent=False).splitlines()
     assert "so modprobe does not load vfio_platform and vfio_platform_base, which VFIO" in line
 
 
@@ -141,7 +131,7 @@ def test_for_a_module_that_is_loaded_this_boot_alone_is_an_alternative(board: Bo
     board.kmod.load("vfio-platform", {"reset_required": "0"})
     board.kmod.calls.clear()
     board.write_file(OTHERS, "install vfio-platform /bin/false\n")
-    message = refused(board, CRYPTO, reset_required=False)
+    message = board.refusal([CRYPTO], reset_required=False)
     assert "is not loaded at boot. Remove that line or parameter, or set `persistent: f" in message
 
 
@@ -174,7 +164,7 @@ def test_a_setting_that_is_left_over_does_not_hold_at_the_next_boot(
     with_both_left(board)
     entry, sentence = LEFT[omitted]
     settings = {"reset_required": False, "unsafe_noiommu": True, "runtime": runtime}
-    message = refused(board, entry, **{**settings, omitted: None})
+    message = board.refusal([entry], **{**settings, omitted: None})
     assert message.count(sentence) == 1
     assert f"`{omitted}: {str(settings[omitted]).lower()}`" in message
     assert board.check([entry], **settings).is_changed
@@ -186,7 +176,7 @@ def test_a_list_for_the_next_boot_alone_needs_what_that_boot_requires(
 ) -> None:
     entry, sentence = LEFT[omitted]
     settings = {"reset_required": False, "unsafe_noiommu": True, "runtime": False}
-    assert sentence in refused(board, entry, **{**settings, omitted: None})
+    assert sentence in board.refusal([entry], **{**settings, omitted: None})
     assert board.check([entry], **settings).is_changed
 
 
@@ -229,7 +219,7 @@ def test_what_others_set_for_each_boot_counts(
     if is_kept:
         assert is_given(board, entry, **settings)
     else:
-        assert sentence in refused(board, entry, **settings)
+        assert sentence in board.refusal([entry], **settings)
 
 
 @pytest.mark.parametrize(("path", "is_kept"), [(OTHERS, False), (COMMAND_LINE, True)])
@@ -246,7 +236,7 @@ def test_a_driver_that_is_built_in_reads_no_options_of_modprobe(
     if is_kept:
         assert is_given(board, CRYPTO)
     else:
-        assert LEFT["reset_required"][1] in refused(board, CRYPTO)
+        assert LEFT["reset_required"][1] in board.refusal([CRYPTO])
 
 
 def test_vfio_amba_asks_for_no_reset_function(board: Board) -> None:
@@ -277,7 +267,7 @@ def test_a_module_that_the_kernel_will_not_take_is_known(
 ) -> None:
     enforce(board)
     board.kmod.without_signature |= {"vfio_platform_base", "vfio_amba"}
-    message = refused(board, CRYPTO, reset_required=False)
+    message = board.refusal([CRYPTO], reset_required=False)
     assert message.startswith("Module vfio_platform_base cannot be loaded")
     assert reason in message
     assert "vfio_amba" not in message
@@ -304,7 +294,7 @@ def test_a_kernel_without_noiommu_is_known(board: Board, is_loaded: bool) -> Non
         board.kmod.load("vfio-platform", {"reset_required": "N"})
         board.kmod.calls.clear()
     entry = {"name": "b002000.dma", "policy": "vfio"}
-    message = refused(board, entry, reset_required=False, unsafe_noiommu=True)
+    message = board.refusal([entry], reset_required=False, unsafe_noiommu=True)
     assert "CONFIG_VFIO_NOIOMMU" in message
 
 
@@ -352,7 +342,7 @@ def test_acpi_devices_behind_an_iommu_are_those_of_its_table(
 
 def test_an_acpi_device_without_an_iommu_is_known(acpi: Board) -> None:
     entry = {"acpi_hid": "LNRO0005", "policy": "vfio"}
-    message = refused(acpi, entry)
+    message = acpi.refusal([entry])
     assert f"{SLOT_PATH} (platform device {SLOT}) has no IOMMU group" in message
     assert "IORT names no IOMMU" in message
     assert "`unsafe_noiommu: true`" in message
@@ -369,6 +359,6 @@ def test_a_device_that_the_kernel_made_by_itself_is_not_for_vfio(
 ) -> None:
     board.kernel.add_device("serial8250", None, ())
     settings = {"reset_required": False, "unsafe_noiommu": True, "runtime": runtime}
-    message = refused(board, {"name": "serial8250", "policy": "vfio"}, **settings)
+    message = board.refusal([{"name": "serial8250", "policy": "vfio"}], **settings)
     assert message.count("neither a compatible nor an ACPI node") == 1
     assert is_given(board, dict(DMA, policy="vfio"), reset_required=False, unsafe_noiommu=True)

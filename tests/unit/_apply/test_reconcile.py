@@ -51,30 +51,12 @@ NATIVE = {
 OVERRIDE = "bus/platform/devices/%s/driver_override"
 
 
-def refused(board: Board, entries: list[dict[str, Any]], **settings: Any) -> str:
-    """Return the message of a call that is refused; assert that it changed nothing."""
-    before, calls = board.everything(), len(board.kmod.calls)
-    with pytest.raises(PolicyError) as caught:
-        board.apply(entries, **settings)
-    assert not board.kernel.writes
-    assert len(board.kmod.calls) == calls
-    assert board.everything() == before
-    return str(caught.value)
-
-
 def told(outcome: Outcome) -> dict[str, Any]:
     """Return what check mode predicts of a run: not group and nodes, which the probe creates."""
     result = results.result(outcome)
     for device in result["devices"]:
         del device["iommu_group"], device["vfio_nodes"]
     return {**result, "boot_files": results.boot_files(outcome)}
-
-
-def info(board: Board) -> dict[str, dict[str, Any]]:
-    """Return the result of device_info for each device, by name."""
-    return {
-        device["name"]: device for device in device_info.inspections(board.inspect(None))["devices"]
-    }
 
 
 @pytest.fixture
@@ -324,7 +306,7 @@ def test_an_override_that_names_the_native_driver_itself_can_be_cleared(board: B
 
 def test_a_foreign_file_is_refused_and_left_alone(board: Board) -> None:
     board.write_file(RULES, "# mine\n")
-    assert f"{RULES} was not written by this collection" in refused(board, [CRYPTO])
+    assert f"{RULES} was not written by this collection" in board.refusal([CRYPTO])
     assert board.file(RULES) == "# mine\n"
 
 
@@ -351,7 +333,7 @@ def test_a_foreign_file_is_refused_and_left_alone(board: Board) -> None:
 def test_a_damaged_header_is_refused_and_said_to_be_damaged(applied: Board, line: str) -> None:
     rules = applied.file(RULES) or ""
     applied.write_file(RULES, rules + line + "\n")
-    assert f"The header of {RULES} cannot be parsed" in refused(applied, [])
+    assert f"The header of {RULES} cannot be parsed" in applied.refusal([])
 
 
 def test_a_list_that_contradicts_itself_by_now_can_still_be_given_back(applied: Board) -> None:
@@ -420,31 +402,31 @@ BAD: list[tuple[dict[str, Any], str]] = [
 def test_what_cannot_be_done_is_refused_before_anything_is_touched(
     board: Board, said: dict[str, Any], words: str
 ) -> None:
-    assert words in refused(board, [{**DMA, "name": "b003000.dma"}, {"policy": "vfio", **said}])
+    assert words in board.refusal([{**DMA, "name": "b003000.dma"}, {"policy": "vfio", **said}])
 
 
 def test_two_policies_for_one_device_are_refused(board: Board) -> None:
-    message = refused(board, [CRYPTO, {"compatible": "acme,crypto", "policy": "no_autobind"}])
+    message = board.refusal([CRYPTO, {"compatible": "acme,crypto", "policy": "no_autobind"}])
     assert "/soc/crypto@b000000" in message
     assert "different policies" in message
 
 
 def test_a_kernel_without_vfio_is_said_to_have_none(board: Board) -> None:
     board.kmod.modules.clear()
-    assert "has no vfio-platform" in refused(board, [CRYPTO])
-    assert "CONFIG_VFIO_AMBA" in refused(board, [AMBA])
+    assert "has no vfio-platform" in board.refusal([CRYPTO])
+    assert "CONFIG_VFIO_AMBA" in board.refusal([AMBA])
 
 
 def test_a_read_only_sys_is_refused(board: Board) -> None:
     board.kernel.is_on_read_only_mount = True
-    assert "/sys is mounted read-only" in refused(board, [CRYPTO])
+    assert "/sys is mounted read-only" in board.refusal([CRYPTO])
 
 
 def test_whoever_is_not_root_is_told_to_become_root(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    assert "become: true" in refused(board, [CRYPTO])
+    assert "become: true" in board.refusal([CRYPTO])
     assert not board.apply([]).is_changed
 
 
@@ -452,7 +434,7 @@ def test_every_reason_not_to_begin_is_told_at_once(board: Board) -> None:
     board.kernel.is_on_read_only_mount = True
     entries = [{**entry, "policy": "vfio"} for entry, _words in BAD[2:3]]
     entries += [{"name": "b002000.dma", "policy": "driver", "driver": "gone"}]
-    message = refused(board, entries)
+    message = board.refusal(entries)
     assert all(word in message for word in ("read-only", "has no unbind", "does not exist"))
 
 
@@ -509,7 +491,7 @@ def test_a_missing_iommu_group_is_told_with_the_option_that_helps(board: Board) 
     assert board.kernel.bindings() == NATIVE
     board.kmod.load("vfio-platform", {"reset_required": "N"})
     board.kernel.writes.clear()
-    assert "no iommus property" in refused(board, entries, reset_required=False)
+    assert "no iommus property" in board.refusal(entries, reset_required=False)
 
 
 def test_a_write_that_had_no_effect_is_found_out(board: Board) -> None:
@@ -615,7 +597,7 @@ def test_an_image_needs_no_boot_to_be_finished(board: Board, tmp_path: Path) -> 
 
 
 def test_info_tells_what_will_be_after_the_next_boot(applied: Board) -> None:
-    devices = info(applied)
+    devices = applied.devices()
     assert len(devices) == 7
     crypto = devices["b000000.crypto"]
     assert crypto["claimed_by"] == LIST[0]
@@ -634,7 +616,7 @@ def test_info_gives_the_list_last_applied_back(applied: Board) -> None:
 
 def test_info_tells_of_a_device_that_is_not_as_the_list_wants_it(applied: Board) -> None:
     applied.kernel.write("bus/platform/drivers/vfio-platform/unbind", "b000000.crypto")
-    crypto = info(applied)["b000000.crypto"]
+    crypto = applied.devices()["b000000.crypto"]
     assert crypto["desired"] == {"driver": "vfio-platform", "driver_override": "vfio-platform"}
     running = "it is bound to no driver with driver_override vfio-platform, "
     wanted = "bound to vfio-platform with driver_override vfio-platform"
@@ -663,7 +645,7 @@ def test_info_on_what_is_claimed_tells_of_nothing_else(applied: Board) -> None:
         inspections = applied.inspect(selectors, only_claimed=True).devices
         return [inspection.device.name for inspection in inspections]
 
-    everything = info(applied).values()
+    everything = applied.devices().values()
     assert names(None) == [device["name"] for device in everything if device["claimed_by"]]
     assert len(names(None)) == 5
     assert names([Selector("dt_path", "crypto0"), Selector("name", "soc:keys")]) == [
@@ -684,7 +666,7 @@ def test_info_tells_of_a_device_that_hangs_and_of_all_others(board: Board) -> No
 
 def test_info_tells_that_what_was_set_by_hand_does_not_last(board: Board) -> None:
     board.apply([CRYPTO], persistent=False, reset_required=False)
-    told_of = info(board)["b000000.crypto"]
+    told_of = board.devices()["b000000.crypto"]
     assert told_of["driver"] == "vfio-platform"
     assert told_of["next_boot"]["driver"] is told_of["next_boot"]["driver_override"] is None
     assert not told_of["next_boot"]["known"]

@@ -62,12 +62,9 @@ def hold(folder: str) -> subprocess.Popen[str]:
 
 def test_a_second_run_is_told_who_holds_the_lock(board: Board) -> None:
     holder = hold(str(board.root / "run"))
-    before = board.everything()
-    with pytest.raises(PolicyError) as caught:
-        board.apply([CRYPTO], reset_required=False)
-    assert f"process {holder.pid} (host_policy" in str(caught.value)
-    assert "Wait for it or end it, and run again" in str(caught.value)
-    assert board.everything() == before
+    message = board.refusal([CRYPTO], reset_required=False)
+    assert f"process {holder.pid} (host_policy" in message
+    assert "Wait for it or end it, and run again" in message
     holder.communicate()
     board.apply([CRYPTO], reset_required=False)
     assert board.kernel.driver_of("b000000.crypto") == "vfio-platform"
@@ -251,7 +248,4 @@ def test_a_journal_that_cannot_be_read_is_named(folder: str) -> None:
 def test_nothing_is_changed_that_could_not_be_written_down(board: Board) -> None:
     (board.root / "run").mkdir()
     (board.root / "run/journal").mkdir()
-    before = board.everything()
-    with pytest.raises(PolicyError, match="journal"):
-        board.apply([CRYPTO], reset_required=False)
-    assert board.everything() == before
+    assert "journal" in board.refusal([CRYPTO], reset_required=False)

@@ -10,7 +10,7 @@ import struct
 from typing import Any
 
 import pytest
-from board import AMBA, CRYPTO, DMA, Board, refused
+from board import AMBA, CRYPTO, DMA, Board
 from simulated_kernel import TREE
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import Outcome
@@ -126,7 +126,7 @@ def test_it_is_off_if_asked_even_where_modprobe_turns_it_on(board: Board) -> Non
 def test_a_kernel_without_the_module_is_told_before_anything_is_changed(board: Board) -> None:
     forget_container_module(board)
     del board.kmod.modules["vfio_iommu_type1"]
-    (sentence,) = refused(board, [CRYPTO], **ALLOWED)
+    (sentence,) = board.refused([CRYPTO], **ALLOWED)
     assert sentence.startswith("`unsafe_interrupts` cannot be set: ")
     assert "Use a kernel with CONFIG_VFIO_IOMMU_TYPE1" in sentence
     assert board.apply([CRYPTO], **NO_RESET, unsafe_interrupts=False).is_changed
@@ -322,7 +322,7 @@ def test_what_a_file_of_others_turns_on_is_its_value_of_before(board: Board) -> 
 
 def test_a_file_of_others_with_another_value_is_refused(board: Board) -> None:
     board.write_file("/etc/modprobe.d/zz.conf", OPTION.replace("=1", "=0"))
-    (sentence,) = refused(board, [CRYPTO], **ALLOWED)
+    (sentence,) = board.refused([CRYPTO], **ALLOWED)
     assert "allow_unsafe_interrupts=0, but this list sets it to 1 at each boot" in sentence
     assert "or omit `unsafe_interrupts`" in sentence
 

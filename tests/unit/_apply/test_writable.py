@@ -90,16 +90,13 @@ def everything_in(root: Path) -> dict[str, bytes | None]:
     }
 
 
-def refused(board: Board, run: Callable[..., object], *entries: Any, **settings: Any) -> str:
+def refused(board: Board, mode: str, entries: list[dict[str, Any]], **settings: Any) -> str:
     """Return the message of a run that fails without a change."""
     before = everything_in(board.root)
-    with pytest.raises(PolicyError) as caught:
-        run(*entries, **{**SETTINGS, **settings})
-    assert not board.kernel.writes
-    assert not board.kmod.calls
+    options = {**SETTINGS, **settings, "check_mode": mode == "check"}
+    message = board.refusal(entries, **options)
     after = everything_in(board.root)
     assert after == before or after == {**before, "run": None}
-    message = str(caught.value)
     assert "Not everything could be rolled back" not in message
     # The next run has no interrupted run to roll back.
     assert board.journal().read_interrupted() is None
@@ -119,7 +116,7 @@ def test_a_read_only_file_system_is_known_before_and_in_check_mode(
     if settings.get("takes_over"):
         board.write_file(DRIVERCTL, "vfio-platform\n")
     read_only(os.path.dirname(os.path.dirname(path)))
-    message = refused(board, getattr(board, mode), entries, **settings)
+    message = refused(board, mode, entries, **settings)
     assert f"Cannot write {path}: Read-only file system (EROFS, /" in message
     assert "remount it" in message
 
@@ -129,7 +126,7 @@ def test_all_files_that_cannot_be_written_are_named_at_once(
     board: Board, read_only: Callable[[str], None], mode: str
 ) -> None:
     read_only("/etc")
-    lines = refused(board, getattr(board, mode), LIST).splitlines()
+    lines = refused(board, mode, LIST).splitlines()
     assert [line.partition(":")[0] for line in lines] == [
         f"Cannot write {path}" for path in last_applied.PATHS
     ]
@@ -140,7 +137,7 @@ def test_a_release_is_refused_too(board: Board, read_only: Callable[[str], None]
     board.kernel.writes.clear()
     board.kmod.calls.clear()
     read_only("/etc")
-    assert last_applied.RULES in refused(board, board.apply, [])
+    assert last_applied.RULES in refused(board, "apply", [])
 
 
 def test_nothing_to_do_needs_nothing_that_can_be_written(
@@ -172,7 +169,7 @@ def test_what_only_writing_shows_is_found_before_the_first_device(
         return mkstemp(prefix=prefix, dir=dir)
 
     monkeypatch.setattr(tempfile, "mkstemp", fail)
-    message = refused(board, board.apply, entries, **settings)
+    message = refused(board, "apply", entries, **settings)
     assert f"Cannot write {path}: " in message
     assert "Nothing was changed: all changes of this run were rolled back" in message
 
@@ -190,9 +187,8 @@ def test_a_file_system_that_fills_up_while_the_last_file_is_written(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fail)
-    assert f"Cannot write {last_applied.MODULES_LOAD}: No space left" in refused(
-        board, board.apply, LIST
-    )
+    message = refused(board, "apply", LIST)
+    assert f"Cannot write {last_applied.MODULES_LOAD}: No space left" in message
 
 
 @pytest.mark.parametrize("counted", ["f_bfree", "f_ffree"])
@@ -202,7 +198,7 @@ def test_a_full_disk_is_known_in_check_mode(
     full = dict.fromkeys(("f_blocks", "f_bfree", "f_files", "f_ffree", "f_frsize"), 4096)
     full.update({"f_flag": 0, counted: 0})
     monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(**full))
-    assert f"Cannot write {last_applied.RULES}: No space left" in refused(board, board.check, LIST)
+    assert f"Cannot write {last_applied.RULES}: No space left" in refused(board, "check", LIST)
 
 
 def test_a_file_system_that_counts_nothing_is_not_full(
@@ -228,7 +224,7 @@ def test_an_attribute_that_keeps_root_out_is_known(
         return 0
 
     monkeypatch.setattr(file_writes.fcntl, "ioctl", flags)
-    message = refused(board, getattr(board, mode), [CRYPTO], takes_over=True)
+    message = refused(board, mode, [CRYPTO], takes_over=True)
     assert "Operation not permitted (EPERM, " in message
     assert "lsattr" in message
 
@@ -255,7 +251,7 @@ def test_a_file_on_which_something_is_mounted_is_known(
     board.write_file(DRIVERCTL, "vfio-platform\n")
     mounted = str(board.files_root) + DRIVERCTL
     monkeypatch.setattr(file_writes, "_is_mounted_on", lambda file: file == mounted)
-    message = refused(board, getattr(board, mode), [CRYPTO], takes_over=True)
+    message = refused(board, mode, [CRYPTO], takes_over=True)
     assert f"Cannot write {DRIVERCTL}: Device or resource busy (EBUSY, " in message
 
 
@@ -271,7 +267,7 @@ def test_links_and_nodes_that_cannot_be_changed_are_known(
     (board.files_root / "dev/vfio").mkdir(exist_ok=True)
     monkeypatch.setattr(board.kernel, "has_node", lambda node: node == symlinks.DEV)
     read_only("/dev")
-    message = refused(board, getattr(board, mode), [CRYPTO])
+    message = refused(board, mode, [CRYPTO])
     assert "Cannot link /dev/vfio/by-path/soc:crypto@b000000: Read-only file system" in message
 
 
@@ -285,7 +281,7 @@ def test_no_room_for_the_journal_is_known_with_its_path(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", fail)
-    message = refused(board, board.apply, LIST)
+    message = refused(board, "apply", LIST)
     assert f"Cannot write {board.root}/run/journal: No space left on device (ENOSPC, " in message
     assert asked[0] > sum(
         len(content) for content in (board.file(path) or "" for path in last_applied.PATHS)
@@ -309,7 +305,7 @@ def test_a_lock_that_cannot_be_written_is_told_with_its_path(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "pwrite", lambda *_arguments: 0)
-    message = refused(board, board.apply, LIST)
+    message = refused(board, "apply", LIST)
     assert message.startswith(f"Cannot lock {board.root}/run/lock: No space left on device")
 
 
@@ -317,7 +313,7 @@ def test_a_run_directory_that_is_read_only_is_known_in_check_mode(
     board: Board, read_only: Callable[[str], None]
 ) -> None:
     read_only("/..")
-    message = refused(board, board.check, LIST)
+    message = refused(board, "check", LIST)
     assert f"Cannot write {board.root}/run/journal: Read-only file system" in message
 
 

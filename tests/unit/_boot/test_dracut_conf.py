@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from board import CRYPTO, DMA, Board, refused
+from board import CRYPTO, DMA, Board
 from test_initramfs import DEPENDENCIES, SETTINGS, TOOLS, host
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import dracut_conf
@@ -28,7 +28,7 @@ def board(tmp_path: Path) -> Board:
 
 
 def problems(board: Board) -> list[str]:
-    return refused(board, [CRYPTO], **SETTINGS)
+    return board.refused([CRYPTO], **SETTINGS)
 
 
 def warnings(board: Board) -> list[str]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-from typing import Any
 
 import pytest
 from board import AMBA, CRYPTO, DMA, Board
 from simulated_kernel import BoardModule, Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import MARK, RULES
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
-from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 
 NOTHING = "bound to no driver with driver_override unset"
 MODPROBE = "/etc/modprobe.d/others.conf"
@@ -22,13 +19,8 @@ COMMAND_LINE = "/proc/cmdline"
 BY_HAND = "it was bound manually, with a driver_override that has since been cleared"
 
 
-def info(board: Board, name: str) -> dict[str, Any]:
-    (device,) = device_info.inspections(board.inspect([Selector("name", name)]))["devices"]
-    return device
-
-
 def why(board: Board, name: str) -> tuple[str, str]:
-    bound_by = info(board, name)["bound_by"]
+    bound_by = board.info(name)["bound_by"]
     return bound_by["kind"], bound_by["message"]
 
 
@@ -48,7 +40,7 @@ def add(board: Board, module: BoardModule) -> None:
 
 
 def test_a_device_without_a_driver_has_none_for_a_reason(board: Board) -> None:
-    assert info(board, "b004000.ethernet")["bound_by"] is None
+    assert board.info("b004000.ethernet")["bound_by"] is None
 
 
 def test_a_compatible_is_named_that_the_drivers_module_claims(board: Board) -> None:
@@ -128,7 +120,7 @@ def by_hand(board: Board) -> Board:
 
 
 def test_a_driver_that_does_not_claim_the_device_was_bound_by_hand(by_hand: Board) -> None:
-    device = info(by_hand, "b00a000.other")
+    device = by_hand.info("b00a000.other")
     sentence = f"the module acme does not claim it: {BY_HAND}"
     assert device["bound_by"] == {"kind": "manual", "message": sentence}
     assert device["next_boot"]["driver"] is None
@@ -140,7 +132,7 @@ def test_vfio_drivers_claim_nothing(board: Board) -> None:
     set_override(board, "b000000.crypto", "")
     sentence = f"vfio-platform claims no device by itself: {BY_HAND}"
     assert why(board, "b000000.crypto") == ("manual", sentence)
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     assert device["next_boot"]["known"] is False
     assert len(device["drift"]) == 1
 
@@ -148,7 +140,7 @@ def test_vfio_drivers_claim_nothing(board: Board) -> None:
 def test_what_a_module_claims_may_not_be_known(board: Board) -> None:
     """The package of the running kernel may have been removed."""
     del board.kmod.modules["acme"]
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     assert device["bound_by"]["kind"] == "unknown"
     assert device["bound_by"]["message"].startswith("modinfo does not find the module acme")
     assert device["next_boot"]["driver"] == "acme-crypto"
@@ -194,11 +186,11 @@ def test_who_sets_an_override_is_told(board: Board) -> None:
 
 def test_of_a_device_that_hangs_it_is_not_told(board: Board) -> None:
     board.kernel.hung.add("b000000.crypto")
-    assert info(board, "b000000.crypto")["bound_by"] is None
+    assert board.info("b000000.crypto")["bound_by"] is None
 
 
 def test_a_native_module_is_loaded_by_udev(board: Board) -> None:
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     reason = "the kernel chooses the driver; udev loads the driver's module acme"
     assert device["next_boot"] == {
         "driver": "acme-crypto",
@@ -225,7 +217,7 @@ def test_unless_somebody_keeps_it_away(
     board.write_file(path, content)
     # systemd-modules-load would load the module too, but obeys the same configuration.
     board.write_file(LOADED, "acme\n")
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     reason = f"{location} has '{says}', so the driver's module acme is not loaded"
     assert device["next_boot"] == {
         "driver": None,
@@ -247,7 +239,7 @@ def test_a_command_instead_of_the_module_leaves_open_what_the_next_boot_makes(
 ) -> None:
     line = "install acme /usr/local/sbin/claim"
     board.write_file(MODPROBE, line + "\n")
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     assert device["next_boot"] == {
         "driver": None,
         "driver_override": None,
@@ -265,22 +257,22 @@ def test_so_does_one_instead_of_the_module_of_vfio(board: Board) -> None:
     board.apply([CRYPTO, DMA], reset_required=False)
     line = "install vfio_platform /usr/local/sbin/claim"
     board.write_file(MODPROBE, line + "\n")
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     assert not device["next_boot"]["known"]
     assert device["next_boot"]["reason"] == (
         f"{MODPROBE}:1 has '{line}', so whether vfio_platform, which policy vfio of the "
         "last-applied configuration requires, is loaded depends on that command"
     )
     assert device["drift"] == []
-    assert info(board, "b002000.dma")["next_boot"]["known"]
+    assert board.info("b002000.dma")["next_boot"]["known"]
 
 
 def test_what_another_module_needs_is_loaded_though_blacklisted(board: Board) -> None:
     board.write_file(MODPROBE, "blacklist acme\n")
     board.kernel.put("module/acme/holders/acme_more", "")
-    assert info(board, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
+    assert board.info("b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
     board.write_file(MODPROBE, "install acme /bin/true\n")
-    assert info(board, "b000000.crypto")["next_boot"]["driver"] is None
+    assert board.info("b000000.crypto")["next_boot"]["driver"] is None
 
 
 def test_a_command_for_what_the_module_depends_on_keeps_it_away_too(board: Board) -> None:
@@ -288,20 +280,20 @@ def test_a_command_for_what_the_module_depends_on_keeps_it_away_too(board: Board
     home.mkdir(parents=True)
     (home / "modules.dep").write_text("acme.ko: acme-core.ko\nacme-core.ko:\n")
     board.write_file(MODPROBE, "install acme_c* /bin/false\n")
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     assert device["next_boot"]["driver"] is None
     assert device["next_boot"]["reason"] == (
         f"{MODPROBE}:1 has 'install acme_c* /bin/false', so the driver's module acme is not loaded"
     )
     board.write_file(MODPROBE, "install acme-core /root/claim\n")
-    assert not info(board, "b000000.crypto")["next_boot"]["known"]
+    assert not board.info("b000000.crypto")["next_boot"]["known"]
     board.write_file(MODPROBE, "blacklist acme_core\ninstall acme_cor /bin/false\n")
-    assert info(board, "b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
+    assert board.info("b000000.crypto")["next_boot"]["driver"] == "acme-crypto"
 
 
 def test_a_command_for_modules_by_a_pattern_is_shown(board: Board) -> None:
     board.write_file(MODPROBE, "install ac?e /bin/false\ninstall acme /root/claim\n")
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     assert device["next_boot"]["driver"] is None
     assert device["next_boot"]["known"]
     assert [line["location"] for line in device["module_configuration"]] == [
@@ -324,7 +316,7 @@ def test_a_module_that_nothing_loads_is_missing_at_the_next_boot(by_name: Board)
         "name",
         "the device's name, acme-clock, is the driver's name",
     )
-    device = info(by_name, "acme-clock")
+    device = by_name.info("acme-clock")
     assert device["next_boot"]["driver"] is None
     assert device["next_boot"]["reason"] == (
         "nothing loads the driver's module acme_clock: it does not match the device, and neither "
@@ -343,7 +335,7 @@ def test_a_module_that_nothing_loads_is_missing_at_the_next_boot(by_name: Board)
 )
 def test_somebody_can_have_it_loaded(by_name: Board, path: str, content: str, suffix: str) -> None:
     by_name.write_file(path, content)
-    after = info(by_name, "acme-clock")["next_boot"]
+    after = by_name.info("acme-clock")["next_boot"]
     assert after["driver"] == "acme-clock"
     assert f"{path}{suffix} loads the driver's module acme_clock" in after["reason"]
 
@@ -351,12 +343,12 @@ def test_somebody_can_have_it_loaded(by_name: Board, path: str, content: str, su
 def test_a_file_that_is_hidden_has_nothing_loaded(by_name: Board) -> None:
     by_name.write_file("/usr/lib/modules-load.d/a.conf", "acme_clock\n")
     by_name.write_file("/etc/modules-load.d/a.conf", "")
-    assert info(by_name, "acme-clock")["next_boot"]["driver"] is None
+    assert by_name.info("acme-clock")["next_boot"]["driver"] is None
 
 
 def test_or_another_module_needs_it(by_name: Board) -> None:
     by_name.kernel.put("module/acme_clock/holders/acme_more", "")
-    assert info(by_name, "acme-clock")["next_boot"]["driver"] == "acme-clock"
+    assert by_name.info("acme-clock")["next_boot"]["driver"] == "acme-clock"
 
 
 SLOT = "a000000.virtio_mmio"
@@ -390,7 +382,7 @@ def test_a_released_device_that_never_had_a_driver_does_not_drift(slots: Board) 
     give_slot(slots)
     slots.apply([])
     assert slots.kernel.binding(SLOT) == (None, None)
-    device = info(slots, SLOT)
+    device = slots.info(SLOT)
     assert device["drift"] == []
     assert device["next_boot"] == {
         "driver": None,
@@ -415,12 +407,12 @@ def test_what_the_header_remembers_decides(slots: Board, name: str, native: str 
     if slots.kernel.driver_of(name) == "acme-crypto":
         slots.kernel.write("bus/platform/drivers/acme-crypto/unbind", name)
     slots.write_file(RULES, f"{MARK}\n{header}")
-    after = info(slots, name)["next_boot"]
+    after = slots.info(name)["next_boot"]
     assert (after["driver"], after["known"]) == (native, True)
 
 
 def test_a_device_that_never_had_a_driver_has_none_after_the_next_boot(slots: Board) -> None:
-    device = info(slots, SLOT)
+    device = slots.info(SLOT)
     assert device["next_boot"] == {
         "driver": None,
         "driver_override": None,
@@ -433,12 +425,12 @@ def test_a_device_that_never_had_a_driver_has_none_after_the_next_boot(slots: Bo
 
 def test_a_device_that_lost_its_driver_may_get_it_back(board: Board) -> None:
     board.kernel.write("bus/platform/drivers/acme-crypto/unbind", "b000000.crypto")
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     assert device["next_boot"]["known"] is False
     assert device["drift"] == []
     # A device without a firmware node has no waiting_for_supplier file.
     board.kernel.add_device("dummy")
-    assert info(board, "dummy")["next_boot"]["known"] is False
+    assert board.info("dummy")["next_boot"]["known"] is False
 
 
 def test_a_built_in_driver_that_was_unbound_may_come_back(board: Board) -> None:
@@ -446,29 +438,29 @@ def test_a_built_in_driver_that_was_unbound_may_come_back(board: Board) -> None:
     board.kernel.register(Driver("acme-led", compatible=("acme,led",)))
     board.kernel.add_device("b00a000.led", "/soc/led@b00a000", ("acme,led",))
     board.kernel.write("bus/platform/drivers/acme-led/unbind", "b00a000.led")
-    device = info(board, "b00a000.led")
+    device = board.info("b00a000.led")
     assert device["next_boot"]["known"] is False
     assert device["drift"] == []
     set_override(board, "b00a000.led", "none")
-    device = info(board, "b00a000.led")
+    device = board.info("b00a000.led")
     assert device["next_boot"]["known"] is False
     assert len(device["drift"]) == 1
 
 
 def test_a_native_driver_comes_again_whatever_override_was_set_since(board: Board) -> None:
     set_override(board, "b000000.crypto", "vfio-platform")
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     assert (device["next_boot"]["driver"], device["next_boot"]["known"]) == ("acme-crypto", True)
     assert len(device["drift"]) == 1
 
 
 def test_why_there_is_no_driver_is_told(board: Board) -> None:
-    after = info(board, "b004000.ethernet")["next_boot"]
+    after = board.info("b004000.ethernet")["next_boot"]
     assert after["driver"] is None
     assert "udev loads the driver's module acme_eth, but" in after["reason"]
     assert not after["known"]
     board.write_file(MODPROBE, "blacklist acme_eth\n")
-    device = info(board, "b004000.ethernet")
+    device = board.info("b004000.ethernet")
     assert f"{MODPROBE}:1 has 'blacklist acme_eth'" in device["next_boot"]["reason"]
     assert device["module_configuration"] == [
         {"location": f"{MODPROBE}:1", "text": "blacklist acme_eth"}
@@ -482,7 +474,7 @@ def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
 ) -> None:
     board.apply([CRYPTO, DMA, AMBA], reset_required=False)
     board.write_file(MODPROBE, f"blacklist {module}\n")
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     reason = (
         f"{MODPROBE}:1 has 'blacklist {module}', so vfio_platform, which policy vfio of the "
         "last-applied configuration requires, is not loaded"
@@ -499,17 +491,17 @@ def test_a_device_of_the_list_does_not_come_where_its_module_is_kept_away(
     ]
     assert device["drift"][0].endswith(reason)
     for name in ("b002000.dma", "b008000.blob"):
-        assert info(board, name)["drift"] == []
+        assert board.info(name)["drift"] == []
 
 
 def test_a_parameter_that_others_set_otherwise_is_told(board: Board) -> None:
     board.apply([CRYPTO, DMA], reset_required=False)
     board.write_file(MODPROBE, "options vfio_platform reset_required=1\n")
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     assert device["next_boot"]["driver"] == "vfio-platform"
     (sentence,) = device["drift"]
     assert sentence == (
         f"{MODPROBE}:1 sets vfio_platform.reset_required=1 at each boot, but the last-applied "
         "configuration sets 0"
     )
-    assert info(board, "b002000.dma")["drift"] == []
+    assert board.info("b002000.dma")["drift"] == []

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from board import CRYPTO, LIST, Board
+from hazards import AHEAD, HOME, NAME, refusal_ahead
 from simulated_kernel import TREE, BoardModule, Driver
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile import (
@@ -13,20 +14,15 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._apply.reconcile imp
     reconcile,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import last_applied
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.checker import Usage
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.policy_list import parse_entries
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.request import Request
-from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector import Selector
 from ansible_collections.armfleet.vfio.plugins.module_utils._report import device_info
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 
-NAME = "b000000.crypto"
-HOME = f"devices/platform/{NAME}"
 MAC = "02:00:00:00:00:01"
 UUID = "0a1b2c3d-0000-4000-8000-00000000000f"
-AHEAD: dict[str, Any] = {"reset_required": False, "runtime": False}
 
 
 def link(board: Board, path: str, target: str) -> None:
@@ -57,23 +53,11 @@ def board(board: Board) -> Board:
     return board
 
 
-def refusal(board: Board, **settings: Any) -> str:
-    before = board.everything()
-    messages = []
-    for act in (board.check, board.apply):
-        with pytest.raises(PolicyError) as caught:
-            act([CRYPTO], **{**AHEAD, **settings})
-        messages.append(str(caught.value))
-    assert board.everything() == before
-    assert messages[0] == messages[1]
-    return messages[0]
-
-
 def assert_refused(board: Board, kind: str, sentence: str) -> None:
     """Assert a refusal for both values of `runtime`, unless `allow` has this kind."""
     others = [other for other in ACCEPTABLE if other != kind]
     for runtime in (True, False):
-        message = refusal(board, allow=others, runtime=runtime)
+        message = refusal_ahead(board, allow=others, runtime=runtime)
         label = "/soc/crypto@b000000 (platform device b000000.crypto)"
         assert message.startswith(f"{label} is in use: {sentence}. ")
         assert f"add '{kind}' to `allow`" in message
@@ -92,9 +76,9 @@ def test_what_nothing_is_configured_for_is_free(board: Board) -> None:
 
 def test_a_mounted_disk_is_refused_for_the_next_boot_by_the_same_words(board: Board) -> None:
     board.mount("254:1", "/data")
-    message = refusal(board)
+    message = refusal_ahead(board)
     assert "is in use: disk vda: vda1 is mounted on /data. " in message
-    assert refusal(board, runtime=True) == message
+    assert refusal_ahead(board, runtime=True) == message
 
 
 FSTAB = {
@@ -127,7 +111,7 @@ def linked(board: Board) -> Board:
 @pytest.mark.parametrize("line", FSTAB)
 def test_a_disk_of_fstab_is_taken_by_the_next_boot(linked: Board, line: str) -> None:
     linked.write_file("/etc/fstab", line + "\n")
-    assert f"is in /etc/fstab {FSTAB[line]}" in refusal(linked)
+    assert f"is in /etc/fstab {FSTAB[line]}" in refusal_ahead(linked)
 
 
 def test_a_disk_below_a_volume_of_fstab_is_known_by_that(board: Board) -> None:
@@ -138,7 +122,7 @@ def test_a_disk_below_a_volume_of_fstab_is_known_by_that(board: Board) -> None:
     board.write_file("/etc/fstab", "/dev/mapper/vg-data /data ext4\n")
     blocks = board.usage.configured.blocks(["vda", "vda1", "dm-0"])
     assert blocks == "dm-0 is in /etc/fstab for /data"
-    assert "vda1 is part of dm-0" in refusal(board)
+    assert "vda1 is part of dm-0" in refusal_ahead(board)
 
 
 @pytest.mark.parametrize(
@@ -301,14 +285,8 @@ def test_a_list_at_work_is_applied_again_whatever_the_device_carried(board: Boar
 def test_an_open_vfio_node_ends_before_the_boot(board: Board) -> None:
     board.apply([CRYPTO], reset_required=False)
     board.process(7, "qemu", "/dev/vfio/1")
-    assert "never unbound" in refusal_of(board, [], runtime=True)
+    assert "never unbound" in refusal_ahead(board, [], runtime=True)
     assert board.apply([], **AHEAD).needs_boot
-
-
-def refusal_of(board: Board, entries: list[dict[str, Any]], **settings: Any) -> str:
-    with pytest.raises(PolicyError) as caught:
-        board.apply(entries, **{**AHEAD, **settings})
-    return str(caught.value)
 
 
 def test_a_pinned_driver_that_the_next_boot_takes_away_carries_what_it_carries(
@@ -317,21 +295,21 @@ def test_a_pinned_driver_that_the_next_boot_takes_away_carries_what_it_carries(
     pinned = {"name": "b002000.dma", "policy": "driver", "driver": "acme-dma-uio"}
     board.apply([pinned])
     board.kernel.put("devices/platform/b002000.dma/net/eth9/flags", "0x1003\n")
-    assert "network interface eth9 is up" in refusal_of(board, [])
+    assert "network interface eth9 is up" in refusal_ahead(board, [])
     assert board.apply([], allow=["network"], **AHEAD).needs_boot
 
 
 def test_a_device_of_no_use_to_vfio_is_refused_for_the_next_boot(grouped_board: Board) -> None:
     kernel = grouped_board.kernel
     kernel.add_device("b00c000.dma", "/soc/dma@b00c000", ("acme,dma",), iommus=True, group=NAME)
-    assert "cannot be opened by VFIO" in refusal_of(grouped_board, [CRYPTO])
+    assert "cannot be opened by VFIO" in refusal_ahead(grouped_board, [CRYPTO])
 
 
 def test_all_that_the_machine_stands_on_is_told_at_once(board: Board) -> None:
     board.mount("254:1", "/")
     board.write_file(INTERFACES, "auto eth1\n")
     board.write_file("/proc/cmdline", "console=ttyAMA3\n")
-    message = refusal(board, runtime=False)
+    message = refusal_ahead(board, runtime=False)
     assert [kind for kind in ACCEPTABLE if f"add '{kind}'" in message] == [
         "console",
         "storage",
@@ -339,22 +317,19 @@ def test_all_that_the_machine_stands_on_is_told_at_once(board: Board) -> None:
     ]
 
 
-def info(board: Board, name: str = NAME) -> dict[str, Any]:
-    (device,) = device_info.inspections(board.inspect([Selector("name", name)]))["devices"]
-    return dict(device)
-
-
 def test_device_info_tells_what_the_next_boot_takes_until_it_was_accepted(board: Board) -> None:
     board.apply([CRYPTO], **AHEAD)
-    assert info(board)["lost_at_boot"] == []
+    assert board.info(NAME)["lost_at_boot"] == []
     board.write_file("/etc/fstab", "/dev/vda1 /data ext4\n")
     sentence = "disk vda: vda1 is in /etc/fstab for /data"
     lost = {"kind": "storage", "subject": "vda", "message": sentence}
-    assert info(board)["lost_at_boot"] == [{**lost, "accepted": False}]
-    assert info(board)["drift"][0] == (f"the next boot unbinds it from acme-crypto, but {sentence}")
+    assert board.info(NAME)["lost_at_boot"] == [{**lost, "accepted": False}]
+    assert board.info(NAME)["drift"][0] == (
+        f"the next boot unbinds it from acme-crypto, but {sentence}"
+    )
     board.apply([CRYPTO], allow=["storage"], **AHEAD)
-    assert info(board)["lost_at_boot"] == [{**lost, "accepted": True}]
-    assert not [sentence for sentence in info(board)["drift"] if "fstab" in sentence]
+    assert board.info(NAME)["lost_at_boot"] == [{**lost, "accepted": True}]
+    assert not [sentence for sentence in board.info(NAME)["drift"] if "fstab" in sentence]
 
 
 def test_what_uses_a_device_can_be_left_out_but_for_what_the_next_boot_takes(board: Board) -> None:
@@ -375,8 +350,8 @@ def test_what_uses_a_device_can_be_left_out_but_for_what_the_next_boot_takes(boa
 def test_device_info_tells_it_of_what_others_do_at_boot_too(board: Board) -> None:
     board.mount("254:1", "/data")
     board.write_file("/etc/driverctl.d/platform-b000000.crypto", "vfio-platform\n")
-    assert [lost["subject"] for lost in info(board)["lost_at_boot"]] == ["vda"]
-    assert info(board, "b001000.crypto")["lost_at_boot"] == []
+    assert [lost["subject"] for lost in board.info(NAME)["lost_at_boot"]] == ["vda"]
+    assert board.info("b001000.crypto")["lost_at_boot"] == []
 
 
 UART = "/soc/serial@b030000"
@@ -406,7 +381,7 @@ def test_the_console_of_the_device_tree_is_not_taken_before_it_is_there(
     absent: Board, entry: dict[str, Any], runtime: bool, console: str
 ) -> None:
     absent.kernel.put(f"{TREE}/chosen/stdout-path", console + "\0")
-    message = refusal_of(absent, [entry], runtime=runtime)
+    message = refusal_ahead(absent, [entry], runtime=runtime)
     sentence = "is in use: it is /chosen/stdout-path of the device tree. "
     assert message.startswith(f"{UART} (no device yet) {sentence}")
     assert "add 'console' to `allow`" in message
@@ -417,7 +392,7 @@ def test_the_console_of_the_device_tree_is_not_taken_before_it_is_there(
 def test_a_console_that_is_not_there_is_known_by_its_alias(absent: Board) -> None:
     absent.write_file("/proc/cmdline", "console=ttyAMA7,115200\n")
     sentence = "it may be ttyAMA7, which is console= of the kernel command line"
-    assert sentence in refusal_of(absent, [UARTS])
+    assert sentence in refusal_ahead(absent, [UARTS])
     absent.kernel.put("class/tty/ttyAMA7/uevent", "")
     assert absent.apply([UARTS], **AHEAD).is_changed
 
@@ -433,7 +408,7 @@ def test_an_interface_that_is_not_there_is_known_by_its_address(absent: Board) -
     absent.write_file(NETWORKD, "[Match]\nName=*\n")
     assert absent.check([entry], **AHEAD).is_changed
     absent.write_file(NM, "[ethernet]\nmac-address=02:00:00:00:00:09\n")
-    assert f"{NM} configures 02:00:00:00:00:09" in refusal_of(absent, [entry])
+    assert f"{NM} configures 02:00:00:00:00:09" in refusal_ahead(absent, [entry])
 
 
 def test_a_disk_that_is_not_there_is_known_by_the_path_of_its_device(board: Board) -> None:
@@ -442,7 +417,7 @@ def test_a_disk_that_is_not_there_is_known_by_the_path_of_its_device(board: Boar
     board.write_file("/etc/fstab", f"{by_path}2-part1 /data ext4\n")
     assert board.check([entry], **AHEAD).is_changed
     board.write_file("/etc/fstab", f"{by_path}-part1 /data ext4\n")
-    assert "Device b040000.mmc (not there yet) is in use" in refusal_of(board, [entry])
+    assert "Device b040000.mmc (not there yet) is in use" in refusal_ahead(board, [entry])
 
 
 def test_of_an_image_it_is_told_that_nothing_was_checked(board: Board, tmp_path: Any) -> None:
@@ -475,7 +450,7 @@ def test_a_driver_that_is_built_in_and_has_no_unbind_is_never_left(
 ) -> None:
     symbol = "0000000000000000 d __initcall__kmod_gpio_keys__2_3_gpio_keys_init6\n"
     board.write_file("/proc/kallsyms", symbol)
-    message = refusal_of(board, [KEYS], runtime=runtime)
+    message = refusal_ahead(board, [KEYS], runtime=runtime)
     assert BUILT_IN in message
     assert "initcall_blacklist=gpio_keys_init" in message
     assert "is a module" not in message
@@ -489,17 +464,17 @@ def test_one_that_is_a_module_can_be_left_by_a_boot(board: Board) -> None:
     )
     board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys", drivers=(keys,))
     board.kmod.load("gpio_keys")
-    message = refusal_of(board, [KEYS], runtime=True)
+    message = refusal_ahead(board, [KEYS], runtime=True)
     assert "The driver is a module: set `runtime: false`, and reboot" in message
     assert board.apply([KEYS], **AHEAD).needs_boot
-    assert info(board, "soc:keys")["next_boot"]["driver"] is None
+    assert board.info("soc:keys")["next_boot"]["driver"] is None
 
 
 def test_the_forecast_knows_that_a_built_in_driver_keeps_its_device(board: Board) -> None:
     entry = {"policy": "vfio", "name": "soc:keys"}
     rules = f'{last_applied.MARK}\n# policy: {{"name": "soc:keys", "policy": "vfio"}}\n'
     board.write_file(last_applied.RULES, rules)
-    device = info(board, "soc:keys")
+    device = board.info("soc:keys")
     assert device["claimed_by"] == {"name": "soc:keys", "policy": "vfio"} == entry
     assert device["next_boot"]["driver"] == "gpio-keys"
     assert "gpio-keys is built into the kernel and has no unbind" in device["next_boot"]["reason"]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from board import CRYPTO, Board
-from hazards import HOME
+from hazards import AHEAD, HOME, refusal_ahead
 
-from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.flash import (
     Attachment,
     FlashName,
@@ -17,7 +14,6 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.flash import
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._in_use.kinds import ACCEPTABLE
 
-AHEAD: dict[str, Any] = {"reset_required": False, "runtime": False}
 IN_FSTAB = "in /etc/fstab for /data"
 ON_COMMAND_LINE = "root= of the kernel command line"
 
@@ -35,19 +31,11 @@ def attach(board: Board, ubi: str, mtd: str) -> None:
     board.kernel.put(f"class/ubi/{ubi}/mtd_num", mtd + "\n")
 
 
-def refusal(board: Board, **settings: Any) -> str:
-    before = board.everything()
-    with pytest.raises(PolicyError) as caught:
-        board.apply([CRYPTO], **{**AHEAD, **settings})
-    assert board.everything() == before
-    return str(caught.value)
-
-
 def assert_refused(board: Board, *sentences: str) -> None:
     """Assert a refusal with each sentence for both values of `runtime`, unless it is allowed."""
     others = [kind for kind in ACCEPTABLE if kind != "storage"]
     for runtime in (True, False):
-        message = refusal(board, allow=others, runtime=runtime)
+        message = refusal_ahead(board, allow=others, runtime=runtime)
         assert [sentence for sentence in sentences if sentence not in message] == []
         assert "add 'storage' to `allow`" in message
     board.check([CRYPTO], reset_required=False, runtime=True, persistent=False)
@@ -160,7 +148,7 @@ VOLUMES = [
 def test_flash_below_a_volume_that_a_parameter_attaches_is_named(board: Board, source: str) -> None:
     board.write_file("/etc/fstab", f"{source} /data ubifs\n")
     board.write_file("/proc/cmdline", "ubi.mtd=3\n")
-    message = refusal(board)
+    message = refusal_ahead(board)
     told = (
         f"mtd3 is ubi.mtd= of the kernel command line, {source}, which is on mtd3, is {IN_FSTAB}. "
     )
@@ -182,9 +170,9 @@ def test_a_volume_that_nothing_attaches_may_be_on_any_flash(board: Board, source
     board.write_file("/etc/fstab", f"{source} /data ubifs\n")
     attach(board, "ubi4", "3")
     board.write_file("/proc/cmdline", "quiet\n")
-    assert f"flash mtd2: {source}, which may be on mtd2, is {IN_FSTAB}. " in refusal(board)
-    assert "mtd3 is part of ubi4. " in refusal(board)
-    assert "on mtd3" not in refusal(board)
+    assert f"flash mtd2: {source}, which may be on mtd2, is {IN_FSTAB}. " in refusal_ahead(board)
+    assert "mtd3 is part of ubi4. " in refusal_ahead(board)
+    assert "on mtd3" not in refusal_ahead(board)
 
 
 def test_it_is_on_that_flash_alone_to_which_ubi_is_attached_now(board: Board) -> None:
@@ -196,7 +184,8 @@ def test_it_is_on_that_flash_alone_to_which_ubi_is_attached_now(board: Board) ->
 def test_a_number_that_the_parameter_gives_counts(board: Board) -> None:
     board.write_file("/proc/cmdline", "ubi.mtd=9,0,0,1 ubi.mtd=8 ubi.mtd=7\n")
     board.write_file("/etc/fstab", "ubi1:data /data ubifs\nubi3:x /x ubifs\n")
-    assert "flash mtd2: ubi3:x, which may be on mtd2, is in /etc/fstab for /x. " in refusal(board)
+    sentence = "flash mtd2: ubi3:x, which may be on mtd2, is in /etc/fstab for /x. "
+    assert sentence in refusal_ahead(board)
     board.write_file("/etc/fstab", "ubi1:data /data ubifs\nubi2:x /x ubifs\n")
     assert_free(board)
 

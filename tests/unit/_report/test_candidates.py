@@ -29,19 +29,12 @@ NOT_ISOLATED = {"unsafe_interrupts": True}
 TREE = "firmware/devicetree/base"
 
 
-def judged(board: Board) -> dict[str, dict[str, Any]]:
-    """Return the devices of device_info, by name."""
-    return {
-        device["name"]: device for device in device_info.inspections(board.inspect(None))["devices"]
-    }
-
-
 def reasons(board: Board, name: str) -> list[tuple[str, str]]:
-    return [(reason["kind"], reason["message"]) for reason in judged(board)[name]["why_not"]]
+    return [(reason["kind"], reason["message"]) for reason in board.devices()[name]["why_not"]]
 
 
 def candidates(board: Board) -> set[str]:
-    return {name for name, device in judged(board).items() if device["candidate"]}
+    return {name for name, device in board.devices().items() if device["candidate"]}
 
 
 def bind(board: Board, *devices: dict[str, Any]) -> None:
@@ -53,7 +46,7 @@ def bind(board: Board, *devices: dict[str, Any]) -> None:
 
 
 def test_a_device_with_an_iommu_that_nothing_uses_is_a_candidate(board: Board) -> None:
-    crypto = judged(board)[CRYPTO]
+    crypto = board.devices()[CRYPTO]
     assert crypto["candidate"] is True
     assert crypto["why_not"] == []
     assert crypto["entry"] == {"dt_path": "crypto0", "policy": "vfio"}
@@ -80,7 +73,7 @@ def test_the_list_of_all_symbols_is_not_read_for_drivers_without_unbind(
 
 
 def test_a_path_selects_a_device_without_an_alias_and_amba_asks_for_no_reset(board: Board) -> None:
-    blob = judged(board)[BLOB]
+    blob = board.devices()[BLOB]
     assert blob["entry"] == {"dt_path": "/soc/blob@b008000", "policy": "vfio"}
     assert blob["settings"] == NOT_ISOLATED
     assert blob["reset_function"] is None
@@ -88,7 +81,7 @@ def test_a_path_selects_a_device_without_an_alias_and_amba_asks_for_no_reset(boa
 
 def test_a_reset_function_of_a_module_needs_no_setting(board: Board) -> None:
     board.kernel.reset_functions.add("acme,crypto-v1")
-    crypto = judged(board)[CRYPTO]
+    crypto = board.devices()[CRYPTO]
     assert (crypto["reset_function"], crypto["settings"]) == (True, NOT_ISOLATED)
     bind(board, crypto)
     assert board.kernel.driver_of(CRYPTO) == "vfio-platform"
@@ -99,13 +92,13 @@ def test_a_device_whose_interrupts_are_isolated_needs_no_setting(board: Board) -
     board.kernel.put(f"{TREE}/its/msi-controller", b"")
     for path in ("/its/phandle", "/soc/crypto@b000000/msi-parent"):
         board.kernel.put(TREE + path, struct.pack(">I", 7))
-    crypto = judged(board)[CRYPTO]
+    crypto = board.devices()[CRYPTO]
     assert (crypto["isolated_interrupts"], crypto["settings"]) == (True, NO_RESET)
 
 
 def test_interrupts_that_only_the_kernel_knows_of_ask_for_nothing(board: Board) -> None:
     board.kernel.put(f"{TREE}/soc/crypto@b000000/msi-parent", struct.pack(">I", 7))
-    crypto = judged(board)[CRYPTO]
+    crypto = board.devices()[CRYPTO]
     assert (crypto["isolated_interrupts"], crypto["settings"]) == (None, NO_RESET)
 
 
@@ -122,7 +115,7 @@ def test_a_device_whose_hardware_id_others_have_is_selected_by_its_uid(board: Bo
         board.kernel.add_device(name, acpi=acpi, uid=uid, iommus=True)
     board.kernel.add_device("ACME0001:04", acpi=("\\_SB_.RNG4", "ACME0001"), iommus=True)
     board.kernel.add_device("ACME0002:00", acpi=("\\_SB_.RNG5", "ACME0002"), uid="0", iommus=True)
-    devices = judged(board)
+    devices = board.devices()
     by_uid = {"acpi_hid": "ACME0001", "policy": "vfio"}
     assert devices["ACME0001:00"]["entry"] == {**by_uid, "acpi_uid": "0"}
     assert devices["ACME0001:01"]["entry"] == {**by_uid, "acpi_uid": "1"}
@@ -146,7 +139,7 @@ def test_a_device_that_acpi_describes_by_compatibles_is_selected_by_its_path(boa
             compatible=("acme,engine-v1", "acme,engine"),
             iommus=True,
         )
-    engine = judged(board)["PRP0001:01"]
+    engine = board.devices()["PRP0001:01"]
     assert engine["compatible"] == ["acme,engine-v1", "acme,engine"]
     assert (engine["acpi_hid"], engine["acpi_uid"]) == ("PRP0001", "1")
     assert engine["entry"] == {"acpi_path": "\\_SB_.ENG1", "policy": "vfio"}
@@ -159,19 +152,19 @@ def test_a_device_that_acpi_describes_by_compatibles_is_selected_by_its_path(boa
 
 def test_devices_that_share_a_node_are_selected_by_name(board: Board) -> None:
     board.kernel.add_device("twin", "/soc/crypto@b000000", ("acme,crypto",), iommus=True)
-    assert judged(board)[CRYPTO]["entry"] == {"name": CRYPTO, "bus": "platform", "policy": "vfio"}
+    assert board.devices()[CRYPTO]["entry"] == {"name": CRYPTO, "bus": "platform", "policy": "vfio"}
 
 
 def test_a_path_that_no_selector_can_have_is_none(board: Board) -> None:
     """Firmware can give a node a name with a quote and a line break."""
     board.kernel.add_device("odd", '/soc/odd"\n@1', ("acme,crypto",), iommus=True)
-    assert judged(board)["odd"]["entry"] == {"name": "odd", "bus": "platform", "policy": "vfio"}
+    assert board.devices()["odd"]["entry"] == {"name": "odd", "bus": "platform", "policy": "vfio"}
 
 
 def test_an_alias_that_no_selector_can_have_is_none(board: Board) -> None:
     board.kernel.add_alias("an alias 0", "/soc/crypto@b001000")
     expected = {"dt_path": "/soc/crypto@b001000", "policy": "vfio"}
-    assert judged(board)[OTHER_CRYPTO]["entry"] == expected
+    assert board.devices()[OTHER_CRYPTO]["entry"] == expected
 
 
 def use_interface(board: Board) -> None:
@@ -281,12 +274,10 @@ def test_the_reason_is_told_and_is_that_of_a_run(board: Board, situation: str) -
     change, name, expected = SITUATIONS[situation]
     change(board)
     assert reasons(board, name) == expected
-    device = judged(board)[name]
+    device = board.devices()[name]
     assert device["candidate"] is False
-    before = board.everything()
-    with pytest.raises(PolicyError):
+    with board.unchanged(), pytest.raises(PolicyError):
         bind(board, device)
-    assert board.everything() == before
 
 
 def test_each_candidate_is_bound_to_vfio(tmp_path: Path, board: Board) -> None:
@@ -294,9 +285,9 @@ def test_each_candidate_is_bound_to_vfio(tmp_path: Path, board: Board) -> None:
     assert names == {CRYPTO, OTHER_CRYPTO, ETHERNET, BLOB}
     for number, name in enumerate(sorted(names)):
         alone = acme_board(tmp_path / str(number))
-        bind(alone, judged(alone)[name])
+        bind(alone, alone.devices()[name])
         assert "vfio" in str(alone.kernel.driver_of(name))
-    bind(board, *(judged(board)[name] for name in names))
+    bind(board, *(board.devices()[name] for name in names))
     assert all("vfio" in str(board.kernel.driver_of(name)) for name in names)
 
 
@@ -359,7 +350,7 @@ def test_a_group_of_candidates_is_bound_as_a_whole(board: Board) -> None:
     for name in ("left", "right"):
         path = f"/soc/{name}@1"
         board.kernel.add_device(name, path, ("acme,crypto",), iommus=True, group="pair")
-    left, right = judged(board)["left"], judged(board)["right"]
+    left, right = board.devices()["left"], board.devices()["right"]
     assert (left["iommu_group_devices"], right["iommu_group_devices"]) == (["right"], ["left"])
     assert left["candidate"] is True
     with pytest.raises(PolicyError, match="of the same IOMMU group"):
@@ -369,14 +360,14 @@ def test_a_group_of_candidates_is_bound_as_a_whole(board: Board) -> None:
 
 
 def test_what_is_bound_to_vfio_is_a_candidate_still(board: Board) -> None:
-    bind(board, judged(board)[CRYPTO])
-    assert judged(board)[CRYPTO]["candidate"] is True
+    bind(board, board.devices()[CRYPTO])
+    assert board.devices()[CRYPTO]["candidate"] is True
 
 
 def test_without_an_iommu_every_device_is_a_candidate_once_vfio_does_without(board: Board) -> None:
     board.kmod.load("vfio")
     board.kernel.put("module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n")
-    dma = judged(board)[DMA]
+    dma = board.devices()[DMA]
     assert dma["candidate"] is True
     assert dma["settings"] == {**NO_RESET, "unsafe_noiommu": True}
     bind(board, dma)
@@ -387,7 +378,7 @@ def test_what_the_kernel_made_by_itself_is_no_candidate_even_then(board: Board) 
     board.kernel.add_device("serial8250", None, ())
     board.kmod.load("vfio")
     board.kernel.put("module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n")
-    serial = judged(board)["serial8250"]
+    serial = board.devices()["serial8250"]
     assert serial["candidate"] is False
     assert [reason["kind"] for reason in serial["why_not"]] == ["no_firmware_id"]
 
