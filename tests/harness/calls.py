@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tests.harness.playbook import Run, TaskResult, play, refused_tasks_play, task_play
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -28,6 +28,20 @@ def apply_role(inventory: Path, variables: Mapping[str, Any], *arguments: str) -
     run = play(inventory, "armfleet.vfio.apply", *arguments, variables=variables)
     assert run.code == 0, run.output
     return run
+
+
+def list_applier(
+    listed: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+) -> Callable[..., Run]:
+    """Return a function that applies a list, this one if no other, with variables of the role."""
+
+    def apply_listed(
+        inventory: Path, *arguments: str, devices: Sequence[Mapping[str, Any]] | None = None
+    ) -> Run:
+        variables = {**settings, "passthrough_devices": listed if devices is None else devices}
+        return apply_role(inventory, variables, *arguments)
+
+    return apply_listed
 
 
 def to_vfio(*paths: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness.calls import apply_role
+from tests.harness.calls import list_applier
 from tests.harness.playbook import Run, play
 from tests.harness.program_versions import program_versions
 from tests.harness.sysfs import files, read_machine
@@ -67,18 +67,12 @@ SETTINGS = {
     "passthrough_vfio_group": "users",
     "passthrough_vfio_mode": "0660",
 }
+apply = list_applier(LIST, SETTINGS)
 
 
-def variables(devices: list[dict[str, Any]] | None) -> dict[str, Any]:
-    return dict(SETTINGS, passthrough_devices=LIST if devices is None else devices)
-
-
-def attempt(inventory: Path, *arguments: str, devices: list[dict[str, Any]] | None = None) -> Run:
-    return play(inventory, "armfleet.vfio.apply", *arguments, variables=variables(devices))
-
-
-def apply(inventory: Path, *arguments: str, devices: list[dict[str, Any]] | None = None) -> Run:
-    return apply_role(inventory, variables(devices), *arguments)
+def attempt(inventory: Path, *arguments: str) -> Run:
+    variables = dict(SETTINGS, passthrough_devices=LIST)
+    return play(inventory, "armfleet.vfio.apply", *arguments, variables=variables)
 
 
 def assert_as_wanted(guest: Guest) -> None:

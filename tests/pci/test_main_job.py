@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness.calls import apply_role, info
+from tests.harness.calls import info, list_applier
 from tests.harness.playbook import Run, play
 from tests.harness.sysfs import files, read_machine
 from tests.harness.tracing import TRACED, state_writes
@@ -78,11 +78,7 @@ REGISTERS = {
     "disk": (DISK, 0x8, 0xFFFFFFFF, 0x00010400),
     "edu": (EDU, 0x0, 0xFFFFFFFF, 0x010000ED),
 }
-
-
-def apply(inventory: Path, *arguments: str, devices: list[dict[str, Any]] | None = None) -> Run:
-    variables = dict(SETTINGS, passthrough_devices=LIST if devices is None else devices)
-    return apply_role(inventory, variables, *arguments)
+apply = list_applier(LIST, SETTINGS)
 
 
 def assert_in_sync(guest: Guest) -> None:

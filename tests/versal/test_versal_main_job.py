@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness.calls import apply_role
+from tests.harness.calls import list_applier
 from tests.harness.playbook import Run, play
 from tests.harness.sysfs import files, read_machine
 from tests.harness.tracing import TRACED, state_writes
@@ -36,6 +36,7 @@ WANTED: dict[str, Binding] = {
 }
 # Of the standard for SD hosts: the capabilities, in which bit 19 is ADMA2 and 21 high speed.
 CAPABILITIES, ADMA2_AND_HIGH_SPEED = 0x40, 1 << 19 | 1 << 21
+apply = list_applier(LIST, SETTINGS)
 
 
 class Story:
@@ -44,11 +45,6 @@ class Story:
     untouched: dict[str, Binding]
     predicted: Run
     first: Run
-
-
-def apply(inventory: Path, *arguments: str, devices: list[dict[str, Any]] | None = None) -> Run:
-    variables = dict(SETTINGS, passthrough_devices=LIST if devices is None else devices)
-    return apply_role(inventory, variables, *arguments)
 
 
 def assert_in_sync(guest: Guest) -> None:
