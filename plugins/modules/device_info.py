@@ -281,7 +281,8 @@ devices:
         Whether the kernel isolates its interrupts and those of its IOMMU group. If V(false), VFIO
         refuses user space that opens it (C(EPERM)) unless C(allow_unsafe_interrupts) is set; see
         O(armfleet.vfio.host_policy#module:unsafe_interrupts). Null if only the kernel knows, as
-        with ACPI, before Linux 6.3 and with interrupt controllers of other makers.
+        with most devices before Linux 6.3, with ACPI if its tables lead to an ITS, and with
+        interrupt controllers of other makers.
       returned: always
       type: bool
       sample: false

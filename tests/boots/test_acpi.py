@@ -10,6 +10,7 @@ import pytest
 
 from extensions.simulator.acpi import modaliases
 from extensions.simulator.description import Extra
+from tests.boots.early_tables import put_before
 from tests.boots.table import UNTOUCHED, Boots, Case, Row
 
 if TYPE_CHECKING:
@@ -66,21 +67,10 @@ ENGINES = Path(__file__).with_name("engines.asl")
 
 
 def with_table(source: Path, initramfs: bytes, folder: Path) -> Path:
-    """Put a table before an initramfs, where the kernel looks for those that upgrade firmware's.
-
-    Documentation/admin-guide/acpi/initrd_table_override.rst of Linux.
-    """
-    tables = folder / "kernel/firmware/acpi"
-    tables.mkdir(parents=True)
-    subprocess.run(["iasl", "-p", tables / source.stem, source], check=True, capture_output=True)
-    name = f"kernel/firmware/acpi/{source.stem}.aml\n"
-    archive = ["cpio", "--create", "--quiet", "--format=newc"]
-    table = subprocess.run(
-        archive, cwd=folder, input=name.encode(), stdout=subprocess.PIPE, check=True
-    )
-    path = folder / "initramfs"
-    path.write_bytes(table.stdout + initramfs)
-    return path
+    """Put a table, from its source, before an initramfs."""
+    compiled = folder / source.stem
+    subprocess.run(["iasl", "-p", compiled, source], check=True, capture_output=True)
+    return put_before(initramfs, compiled.with_suffix(".aml").read_bytes(), folder)
 
 
 def test_a_compatible_means_the_devices_that_firmware_describes_by_it(

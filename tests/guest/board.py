@@ -22,11 +22,7 @@ _FIRMWARE = (
 )
 QEMU = "qemu-system-aarch64"
 _MEMORY = ("-m", "1024")
-_MACHINE = (
-    *("-machine", "virt,gic-version=3,iommu=smmuv3"),
-    *("-cpu", "cortex-a57"),
-    *_MEMORY,
-)
+_MACHINE = ("-machine", "virt,gic-version=%d,iommu=smmuv3", "-cpu", "cortex-a57", *_MEMORY)
 _RING = """\
         ring@b1%(index)02x000 {
             compatible = "acme,ring";
@@ -61,6 +57,8 @@ class Hardware:
     spare_networks: int = 0
     # One needs a sixth less of the machine's time than two do, for the same tests.
     processors: int = 1
+    # A GICv3 has an ITS, a GICv2 a GICv2m.
+    gic: int = 3
     model: str = ""
     sd_cards: int = 0
 
@@ -70,7 +68,8 @@ class Hardware:
         if self.model:
             # The number and kind of processors are those of the board.
             return ("-machine", self.model, *_MEMORY)
-        return (*_MACHINE, "-smp", str(self.processors))
+        machine = [word % self.gic if "%d" in word else word for word in _MACHINE]
+        return (*machine, "-smp", str(self.processors))
 
     @property
     def can_be_saved(self) -> bool:
@@ -85,6 +84,8 @@ _FREE_SLOTS = Hardware(
         "virtio-net-pci,netdev=net,addr=0x2,romfile=",
     )
 )
+# A function that VFIO can have without any other, behind each interrupt controller.
+_EDU = replace(_FREE_SLOTS, devices=(*_FREE_SLOTS.devices, "edu,addr=0x3"))
 # For what happens at the same time: rules and native drivers, runs, users' machines.
 _TWO_PROCESSORS = replace(_FREE_SLOTS, processors=2)
 # A processor that waits for the answer of acme-mc does nothing else, and several can wait at once.
@@ -210,6 +211,8 @@ BOARDS = {
         Board("h", rings=2),
         Board("races", rings=16, hardware=_TWO_PROCESSORS, source="a"),
         Board("acpi", device_tree=False),
+        Board("acpi-gicv2", device_tree=False, hardware=replace(_EDU, gic=2)),
+        Board("acpi-gicv3", device_tree=False, hardware=_EDU),
         Board("bench", rings=64, engines=16, hardware=_MANY_FUNCTIONS, source="a"),
         Board("buses", hardware=_MANY_PROCESSORS),
         Board("demo", rings=2, hardware=_TWO_PROCESSORS, source="a"),

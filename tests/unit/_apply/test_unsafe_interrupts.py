@@ -10,6 +10,19 @@ import struct
 from typing import Any
 
 import pytest
+from acpi_tables import (
+    MSI_FRAME,
+    SINGLE,
+    TABLES,
+    TRANSLATOR,
+    Mapping,
+    component,
+    gicv2,
+    gicv3,
+    iort,
+    its_group,
+    smmu,
+)
 from board import AMBA, CRYPTO, DMA, Board
 from simulated_kernel import TREE
 
@@ -345,6 +358,32 @@ def test_a_list_that_gives_a_device_without_isolation_to_vfio_is_warned(board: B
     assert "set `unsafe_interrupts: true`" in warning
     assert FROM_BOOT_ON not in warning
     assert told(board.apply([CRYPTO, AMBA], **NO_RESET)) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "version", "is_warned"),
+    [
+        (gicv2(MSI_FRAME), "6.12.0", True),
+        (gicv2(MSI_FRAME), "6.1.0", True),
+        (gicv3(), "6.12.0", True),
+        (gicv3(TRANSLATOR), "6.12.0", True),
+        (gicv3(TRANSLATOR), "6.1.0", False),
+    ],
+    ids=range(5),
+)
+def test_so_is_one_with_a_device_that_acpi_describes(
+    board: Board, table: bytes, version: str, is_warned: bool
+) -> None:
+    path = "\\_SB_.VR00"
+    board.kernel.add_device("LNRO0005:00", acpi=(path, "LNRO0005"), iommus=True)
+    behind = iort(its_group(), smmu(), component(path, Mapping(1, flags=SINGLE)))
+    for name, content in (("APIC", table), ("IORT", behind)):
+        board.kernel.put(f"{TABLES}/{name}", content)
+    banner = board.files_root / "proc/version"
+    banner.parent.mkdir(parents=True, exist_ok=True)
+    banner.write_text(f"Linux version {version} (acme@acme) (gcc 14) #1 SMP\n")
+    warnings = told(board.apply([{"acpi_path": path, "policy": "vfio"}], **NO_RESET))
+    assert [path in warning for warning in warnings] == [True] * is_warned
 
 
 def test_only_devices_that_containers_refuse_are_named(board: Board) -> None:

@@ -44,6 +44,14 @@ def test_boards_with_an_nvme_and_models_are_booted_each_time() -> None:
     assert booted == {"d", "pci", "pci-acpi", "pci-moved", "versal"}
 
 
+def test_interrupts_of_one_board_are_not_isolated() -> None:
+    """Its machine has no ITS."""
+    machines = {name: ",".join(board.hardware.machine) for name, board in BOARDS.items()}
+    without = [name for name, machine in machines.items() if "gic-version=2" in machine]
+    assert without == ["acpi-gicv2"]
+    assert not [name for name, machine in machines.items() if "%" in machine]
+
+
 def test_a_model_changes_no_device_tree_of_the_other_boards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
