@@ -65,10 +65,14 @@ class NodeUse(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """How a file calls a block device, and what it says of it as a clause."""
+    """How a file calls a block device, and what it says of it as a clause.
+
+    ``kind`` is the type of its file system; empty if the file does not tell it.
+    """
 
     called: str
     use: str
+    kind: str = ""
 
 
 class Configured:
@@ -103,6 +107,19 @@ class Configured:
             ]
             self._flash = ConfiguredFlash(self._sysfs, sources, list(self._attached_to_ubi()))
         return ", ".join(self._flash.uses_of(index, label)) or None
+
+    def share(self, kind: str, tag: str | None) -> str | None:
+        """Return what shared files of that type (9p, virtiofs) will be used for, or None.
+
+        A ``tag`` that is not known can be any.
+        """
+        uses = [
+            block.use
+            for block in self._blocks()
+            if (tag == block.called and block.kind in ("", kind))
+            or (tag is None and block.kind == kind)
+        ]
+        return ", ".join(uses) or None
 
     def interface(self, path: str, name: str) -> str | None:
         """Return the file that configures the interface with this path and name, or None."""
@@ -195,7 +212,7 @@ class Configured:
     def _of_tables(self) -> Iterator[_Block]:
         for called, mount_point, kind, options in self._table(FSTAB):
             use = "in %s %s" % (FSTAB, "as swap" if kind == "swap" else "for " + mount_point)
-            yield _Block(called, use)
+            yield _Block(called, use, kind)
             for option in options.split(","):
                 key, _equals, value = option.partition("=")
                 if key in _OPTIONS:

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Disks and flash memory in use, or that a boot uses, through all that is stacked on them."""
+"""Disks, flash memory and shared files in use, or that a boot uses, through all that is stacked on
+them.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,18 @@ from .._system.processes import Mounts
 from .._system.sysfs import KernelBlockedError
 from .configured_flash import attached_now
 from .flash import MTD_BLOCK_MAJOR, FlashName, flash_name
-from .kinds import STORAGE
+from .kinds import STORAGE, Hazard
 from .use_kind import ClassCheck, Entry, Sources, UseKind
+from .virtio_shares import BUS, P9, share_of, use_of_share
 
 
 class Storage(UseKind):
     name = STORAGE
     is_of_user_space = True
+    fatal_remedy = (
+        "Unmount it and end what uses its files; a mounted 9p device is never unbound, because the "
+        "kernel would wait for that for ever"
+    )
 
     def __init__(self, sources: Sources) -> None:
         super().__init__(sources)
@@ -43,7 +50,29 @@ class Storage(UseKind):
             "block": ClassCheck(self._configured_use, judges_below=True),
             "nvme": ClassCheck(self._configured_use, self._behind_controller),
             "mtd": ClassCheck(self._configured_flash),
+            BUS: ClassCheck(self._configured_share),
         }
+
+    def of_bound(self, entry: Entry, subsystem: str) -> list[Hazard]:
+        """Return the use of a virtio device that shares files.
+
+        p9_virtio_remove in net/9p/trans_virtio.c waits until nobody has it mounted;
+        virtio_fs_remove in fs/fuse/virtio_fs.c leaves what is mounted without answers (ENOTCONN).
+        """
+        share = share_of(self.sysfs, entry.path, entry.name) if subsystem == BUS else None
+        if share is None:
+            return []
+        use = use_of_share(self.sysfs, share, self._mounts.mounts)
+        uses = [use] if use else self._mounts.unknown[:1]
+        is_fatal = share.kind == P9 and bool(use)
+        return [
+            Hazard(self.name, entry.name, "%s: %s" % (share.label, use), is_fatal) for use in uses
+        ]
+
+    def _configured_share(self, entry: Entry) -> str | None:
+        share = share_of(self.sysfs, entry.path, entry.name)
+        use = self.sources.configured.share(share.kind, share.tag) if share else None
+        return "%s: it is %s" % (share.label, use) if share and use else None
 
     def _use_of_disk(self, entry: Entry) -> str | None:
         uses = [

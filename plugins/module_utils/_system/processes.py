@@ -29,11 +29,13 @@ class Mount(NamedTuple):
     """A mounted file system; ``number`` is major:minor, ``source`` any text as the kernel has it.
 
     ``mount_point`` is printable, and followed by who has it mounted if that is another namespace.
+    ``kind`` is the type of file system.
     """
 
     number: str
     source: str
     mount_point: str
+    kind: str
 
 
 class Mounts(NamedTuple):
@@ -117,7 +119,8 @@ class Processes:
                 continue
             mount_point = _text.printable(_text.unescaped(fields[4]))
             source = _text.unescaped(kind_and_source[1])
-            mounts.mounts.append(Mount(fields[2], source, mount_point + by_whom))
+            kind = kind_and_source[0]
+            mounts.mounts.append(Mount(fields[2], source, mount_point + by_whom, kind))
         if not is_whole:
             mounts.unknown.append(_UNKNOWN % (path, "mounted"))
         return bool(lines)

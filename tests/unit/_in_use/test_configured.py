@@ -155,6 +155,50 @@ def test_so_is_what_other_files_have(board: Board, path: str, content: str, word
     assert_refused(board, "storage", f"disk vda: vda1 is {words}")
 
 
+def add_share(board: Board, driver: str, tag: str | None) -> None:
+    home = f"{HOME}/virtio2"
+    board.kernel.point(f"{home}/subsystem", "bus/virtio")
+    board.kernel.point(f"{home}/driver", f"bus/virtio/drivers/{driver}")
+    if tag and driver == "9pnet_virtio":
+        board.kernel.put(f"{home}/mount_tag", tag)
+    elif tag:
+        board.kernel.put("fs/virtiofs/0/tag", f"{tag}\n")
+        board.kernel.point("fs/virtiofs/0/device", home)
+
+
+@pytest.mark.parametrize(("driver", "kind"), [("9pnet_virtio", "9p"), ("virtiofs", "virtiofs")])
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        ("/etc/fstab", "home /data %s ro 0 0\n", "in /etc/fstab for /data"),
+        ("/proc/cmdline", "root=home rootfstype=%s\n", "root= of the kernel command line"),
+        (
+            "/etc/systemd/system/data.mount",
+            "[Mount]\nWhat=home\nType=%s\n",
+            "What= of /etc/systemd/system/data.mount",
+        ),
+    ],
+)
+def test_files_that_a_virtual_machine_shares_are_known_by_their_tag(
+    board: Board, driver: str, kind: str, path: str, content: str, words: str
+) -> None:
+    add_share(board, driver, "home")
+    board.write_file(path, content % kind)
+    assert_refused(board, "storage", f"virtio2 ({kind} home): it is {words}")
+
+
+def test_files_that_are_shared_under_another_tag_are_free(board: Board) -> None:
+    add_share(board, "9pnet_virtio", "home")
+    board.write_file("/etc/fstab", "other /data 9p\nhome /srv virtiofs\nhome /x ext4\n")
+    board.check([CRYPTO], **AHEAD)
+
+
+def test_any_virtiofs_may_be_that_of_a_device_whose_tag_is_not_known(board: Board) -> None:
+    add_share(board, "virtiofs", None)
+    board.write_file("/etc/fstab", "home /data virtiofs\n")
+    assert_refused(board, "storage", "virtio2 (virtiofs): it is in /etc/fstab for /data")
+
+
 def test_encrypted_disks_of_the_command_line_count(board: Board) -> None:
     link(board, f"/dev/disk/by-uuid/{UUID}", "../../vda1")
     board.write_file("/proc/cmdline", f"root=/dev/mapper/root rd.luks.uuid=luks-{UUID}\n")
