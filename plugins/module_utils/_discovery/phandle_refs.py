@@ -7,74 +7,16 @@
 from __future__ import annotations
 
 import functools
-import re
 import struct
 from typing import Mapping, NamedTuple, Sequence
 
 from .._model.buses import BUSES
 from .._system.sysfs import Sysfs
+from .phandle_names import FIRST, may_share_registers, names_adapter, size_name
+from .port_graph import ENDS, Endpoint, PortGraph
 
 TREE = "firmware/devicetree/base"
-# Of a property whose first cell alone is a phandle, before offsets and masks.
-_FIRST = "first"
-# of_supplier_bindings in drivers/of/property.c: properties that are lists of phandles, and what
-# tells how many cells follow each; empty where none does. Without iommus: an IOMMU is told by its
-# own directory in /sys. From cooling-device on they make no device link, but drivers find by them
-# what they use: drivers/thermal/thermal_of.c, sound/soc/soc-core.c, drivers/mux/core.c,
-# drivers/net/mdio/of_mdio.c and drivers/fpga/of-fpga-region.c.
-_LISTS = {
-    "clocks": "#clock-cells",
-    "assigned-clocks": "#clock-cells",
-    "assigned-clock-parents": "#clock-cells",
-    "interconnects": "#interconnect-cells",
-    "mboxes": "#mbox-cells",
-    "io-channels": "#io-channel-cells",
-    "io-backends": "#io-backend-cells",
-    "dmas": "#dma-cells",
-    "power-domains": "#power-domain-cells",
-    "hwlocks": "#hwlock-cells",
-    "nvmem-cells": "#nvmem-cell-cells",
-    "phys": "#phy-cells",
-    "pwms": "#pwm-cells",
-    "resets": "#reset-cells",
-    "msi-parent": "#msi-cells",
-    "access-controllers": "#access-controller-cells",
-    "pses": "#pse-cells",
-    "thermal-sensors": "#thermal-sensor-cells",
-    "interrupts-extended": "#interrupt-cells",
-    "extcon": "",
-    "wakeup-parent": "",
-    "leds": "",
-    "backlight": "",
-    "panel": "",
-    "power-supplies": "",
-    "cooling-device": "#cooling-cells",
-    "sound-dai": "#sound-dai-cells",
-    "mux-controls": "#mux-control-cells",
-    "mux-states": "#mux-state-cells",
-    "phy-handle": "",
-    "fpga-mgr": "",
-    "fpga-bridges": "",
-    # drivers/net/pcs, drivers/net/phy/sfp-bus.c, drivers/i2c/muxes, drivers/mmc/core/pwrseq.c,
-    # drivers/net/mdio/mdio-mux.c, drivers/gpu/drm/drm_bridge.c.
-    "pcs-handle": "",
-    "pcsphy-handle": "",
-    "sfp": "",
-    "i2c-bus": "",
-    "i2c-parent": "",
-    "ddc-i2c-bus": "",
-    "mmc-pwrseq": "",
-    "mdio-parent-bus": "",
-    "regmap": _FIRST,
-}
-# The same for the properties that have many names. In the last, drivers of other devices write to
-# its registers: drivers/mfd/syscon.c.
-_PATTERNS = (
-    (re.compile(r"(.*-)?gpios?"), "#gpio-cells"),
-    (re.compile(r".*-supply|pinctrl-\d+"), ""),
-    (re.compile(r"(.*[,-])?syscon([,-].*)?|.*,(grf|pmugrf)"), _FIRST),
-)
-
+_SYSCON = "syscon"
 # Its nodes are no devices: of_thermal_zone_find in drivers/thermal/thermal_of.c.
 _ZONES = "/thermal-zones/"
 # THERMAL_NAME_LENGTH with its NUL.
@@ -91,12 +33,18 @@ class Reference(NamedTuple):
 class _Tree(NamedTuple):
     """What the nodes say: paths by phandle, (path, property, cells) of each list, and for a path
     that something can refer to the node at or above it which can be a device.
+
+    ``of_vendors`` are (path, property) of what may refer to shared registers, ``ends`` devices at
+    which a way through ports ends.
     """
 
     paths: dict[int, str]
     lists: list[tuple[str, str, Sequence[int]]]
     interrupts: list[tuple[str, int]]
     owners: dict[str, str]
+    of_vendors: list[tuple[str, str]]
+    endpoints: list[Endpoint]
+    ends: set[str]
 
 
 class References:
@@ -104,36 +52,69 @@ class References:
 
     def __init__(self, sysfs: Sysfs) -> None:
         self._sysfs = sysfs
-        self._by_supplier: dict[str, list[tuple[str, str]]] | None = None
-        self._devices: dict[str, str] = {}
+        self._is_read = False
         self._sizes: dict[tuple[int, str], int] = {}
         self._no_lists: set[str] = set()
+        self._compatibles: dict[str, Sequence[str]] = {}
 
     def to(self, dt_path: str) -> list[Reference]:
         """Return references to the node of a device, or to nodes below it without a device."""
-        if self._by_supplier is None:
-            # To read the tree takes much longer than to see that nothing can refer to the node.
-            node = TREE + dt_path
-            if not self._sysfs.exists(node + "/phandle") and not self._sysfs.count_directories(
-                node
-            ):
-                return []
-            self._by_supplier = self._read()
+        if not self._may_be_named(dt_path):
+            return []
         references: dict[str, Reference] = {}
-        for path, name in self._by_supplier.get(dt_path, []):
-            consumer = (
-                self._thermal_zone(path)
-                if path.startswith(_ZONES)
-                else self._bound_device(path, dt_path)
-            )
-            if consumer:
-                references.setdefault(consumer, Reference(consumer, name))
+        for path, name in [*self._suppliers.get(dt_path, []), *self._of_vendors.get(dt_path, [])]:
+            for consumer in self._consumers(path, name, dt_path):
+                known = references.get(consumer)
+                # That a driver holds an adapter outweighs all else.
+                if known is None or (names_adapter(name) and not names_adapter(known.property)):
+                    references[consumer] = Reference(consumer, name)
         return list(references.values())
 
-    def _read(self) -> dict[str, list[tuple[str, str]]]:
-        self._devices = self._read_devices()
-        tree = _Tree({}, [], [], {})
-        self._read_node("", "", 0, tree)
+    def to_registers(self, dt_path: str) -> list[Reference]:
+        """Return references by which drivers share the registers of a node, whatever is bound to
+        it.
+
+        No driver is bound to most such nodes: device_node_get_regmap in drivers/mfd/syscon.c maps
+        what has the compatible "syscon" when the first driver asks for it.
+        """
+        if not self._may_be_named(dt_path):
+            return []
+        named = [
+            (path, name)
+            for path, name in self._suppliers.get(dt_path, [])
+            if may_share_registers(name) and self._is_syscon(dt_path)
+        ]
+        return [
+            Reference(consumer, name)
+            for path, name in [*named, *self._of_vendors.get(dt_path, [])]
+            for consumer in self._consumers(path, name, dt_path)
+        ]
+
+    @functools.cached_property
+    def ports(self) -> PortGraph:
+        """How devices are connected by ports."""
+        tree = self._tree
+        named = [
+            (name, path, [tree.paths[cell] for cell in cells if cell in tree.paths])
+            for path, name, cells in tree.lists
+        ]
+        return PortGraph(
+            tree.endpoints, named, tree.paths, tree.owners, tree.ends, self._compatible
+        )
+
+    def _may_be_named(self, dt_path: str) -> bool:
+        """To read the tree takes much longer than to see that nothing can refer to a node."""
+        node = TREE + dt_path
+        return (
+            self._is_read
+            or self._sysfs.exists(node + "/phandle")
+            or bool(self._sysfs.count_directories(node))
+        )
+
+    @functools.cached_property
+    def _suppliers(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """(path, property) of what refers to a node or to nodes below it, by its path."""
+        tree = self._tree
         named = [
             (phandle, path, name)
             for path, name, cells in tree.lists
@@ -149,46 +130,114 @@ class References:
             references.setdefault(tree.owners[tree.paths[phandle]], []).append((path, name))
         return references
 
-    def _read_devices(self) -> dict[str, str]:
+    def _consumers(self, path: str, name: str, supplier: str) -> list[str]:
+        """Return the thermal zone or the bound devices that a property of a node means."""
+        if path.startswith(_ZONES):
+            zone = self._thermal_zone(path)
+            return [zone] if zone else []
+        device = self._bound_device(path, supplier)
+        if device:
+            return [device]
+        # Of a connector or panel without a driver, a driver beside it asks for the adapter:
+        # drivers/gpu/drm: sun4i/sun4i_hdmi_enc.c, mediatek/mtk_hdmi.c.
+        beside = self.ports.beside(path) if names_adapter(name) else []
+        devices = (self._bound_device(node, supplier) for node in beside)
+        return [device for device in devices if device]
+
+    @functools.cached_property
+    def _of_vendors(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """(path, property) of what refers by a name of a vendor to registers, by their path.
+
+        Any number can look like a phandle. A property of that name refers to registers wherever it
+        is in the tree.
+        """
+        named: dict[str, list[tuple[str, Sequence[int]]]] = {}
+        for path, name in self._tree.of_vendors:
+            named.setdefault(name, []).append((path, self._cells(path, name)))
+        references: dict[str, list[tuple[str, str]]] = {}
+        for name, properties in named.items():
+            if all(self._named_registers(cells) for _path, cells in properties):
+                for path, cells in properties:
+                    for registers in self._named_registers(cells):
+                        references.setdefault(registers, []).append((path, name))
+        return references
+
+    def _named_registers(self, cells: Sequence[int]) -> list[str]:
+        """Return the nodes if all cells are phandles of shared registers, else that of the first
+        cell, if it is one.
+        """
+        paths = [self._tree.paths.get(cell, "") for cell in cells]
+        are_registers = [bool(path) and self._is_syscon(path) for path in paths]
+        return paths if all(are_registers) else paths[: int(are_registers[0])]
+
+    def _is_syscon(self, path: str) -> bool:
+        return _SYSCON in self._compatible(path)
+
+    def _compatible(self, path: str) -> Sequence[str]:
+        if path not in self._compatibles:
+            self._compatibles[path] = self._sysfs.strings("%s%s/compatible" % (TREE, path))
+        return self._compatibles[path]
+
+    @functools.cached_property
+    def _tree(self) -> _Tree:
+        self._is_read = True
+        tree = _Tree({}, [], [], {}, [], [], set())
+        self._read_node("", "", 0, tree)
+        return tree
+
+    @functools.cached_property
+    def _devices(self) -> Mapping[str, str]:
+        """The devices ("bus:name") by their nodes."""
         devices: dict[str, str] = {}
         others = [bus for bus in self._sysfs.names("bus") if bus not in BUSES]
         for bus in (*BUSES, *others):
             for name in self._sysfs.names("bus/%s/devices" % bus):
                 target = self._sysfs.link("bus/%s/devices/%s/of_node" % (bus, name))
-                if target and not name.endswith(".auto"):
-                    devices.setdefault(target.partition("/" + TREE)[2], "%s:%s" % (bus, name))
+                if not target or name.endswith(".auto"):
+                    continue
+                path, device = target.partition("/" + TREE)[2], "%s:%s" % (bus, name)
+                # A chip can have several devices, such as its GPIOs on a bus of their own, which
+                # have no driver before Linux 5.13 (drivers/gpio/gpiolib.c).
+                is_better = path not in devices or not self._is_bound(devices[path])
+                if is_better and (path not in devices or self._is_bound(device)):
+                    devices[path] = device
         return devices
 
     def _read_node(self, path: str, owner: str, interrupt_parent: int, tree: _Tree) -> None:
         listing = self._sysfs.listing(TREE + path)
-        if "status" in listing.others and not self._is_okay(path):
+        names = listing.others
+        if "status" in names and not self._is_okay(path):
             return
-        if "compatible" in listing.others:
+        if "compatible" in names:
             # It is, or may be, a device of its own.
             owner = path
-        if "interrupt-parent" in listing.others:
+            if names & ENDS:
+                tree.ends.add(path)
+        if "interrupt-parent" in names:
             interrupt_parent = next(iter(self._cells(path, "interrupt-parent")), 0)
-        if "interrupts" in listing.others:
+        if "interrupts" in names:
             tree.interrupts.append((path, interrupt_parent))
-        if "phandle" in listing.others:
+        if "phandle" in names:
             tree.paths.update(dict.fromkeys(self._cells(path, "phandle"), path))
             tree.owners[path] = owner
-        tree.lists.extend(
-            (path, name, self._cells(path, name))
-            for name in sorted(listing.others - self._no_lists)
-            if self._is_list(name)
-        )
+        if "remote-endpoint" in names:
+            remote = next(iter(self._cells(path, "remote-endpoint")), 0)
+            tree.endpoints.append(Endpoint(owner, path, remote))
+        self._read_lists(path, names, tree)
         for child in listing.directories:
             # What dtc adds for overlays (__symbols__, __local_fixups__) names properties as well.
             if path or not child.startswith("__"):
                 self._read_node("%s/%s" % (path, child), owner, interrupt_parent, tree)
 
-    def _is_list(self, name: str) -> bool:
-        if _size_name(name) is not None:
-            return True
-        # Few names make nearly all properties of a tree.
-        self._no_lists.add(name)
-        return False
+    def _read_lists(self, path: str, names: set[str], tree: _Tree) -> None:
+        for name in sorted(names - self._no_lists):
+            if size_name(name) is not None:
+                tree.lists.append((path, name, self._cells(path, name)))
+            elif may_share_registers(name):
+                tree.of_vendors.append((path, name))
+            else:
+                # Few names make nearly all properties of a tree.
+                self._no_lists.add(name)
 
     def _is_okay(self, path: str) -> bool:
         status = self._sysfs.strings(TREE + path + "/status")
@@ -201,7 +250,7 @@ class References:
 
     def _named(self, name: str, cells: Sequence[int], paths: Mapping[int, str]) -> list[int]:
         """Return the phandles of a list; without what is not known, and all after it."""
-        size_name = _size_name(name)
+        size = size_name(name)
         phandles: list[int] = []
         position = 0
         while position < len(cells):
@@ -213,16 +262,16 @@ class References:
             if phandle not in paths:
                 break
             phandles.append(phandle)
-            if size_name == _FIRST:
+            if size == FIRST:
                 break
-            if size_name:
-                position += self._size(phandle, paths[phandle], size_name)
+            if size:
+                position += self._size(phandle, paths[phandle], size)
         return phandles
 
-    def _size(self, phandle: int, path: str, size_name: str) -> int:
-        key = (phandle, size_name)
+    def _size(self, phandle: int, path: str, name: str) -> int:
+        key = (phandle, name)
         if key not in self._sizes:
-            self._sizes[key] = next(iter(self._cells(path, size_name)), 0)
+            self._sizes[key] = next(iter(self._cells(path, name)), 0)
         return self._sizes[key]
 
     def _thermal_zone(self, path: str) -> str | None:
@@ -245,19 +294,13 @@ class References:
         # What is below it is judged with it.
         if device is None or _is_within(path, supplier) or _is_within(supplier, path):
             return None
+        return device if self._is_bound(device) else None
+
+    def _is_bound(self, device: str) -> bool:
         home = "bus/%s/devices/%s" % tuple(device.split(":", 1))
         # Processors have no driver but that of their frequency.
-        is_used = self._sysfs.exists(home + "/cpufreq") or self._sysfs.link(home + "/driver")
-        return device if is_used else None
+        return bool(self._sysfs.link(home + "/driver")) or self._sysfs.exists(home + "/cpufreq")
 
 
 def _is_within(path: str, other: str) -> bool:
     return (path + "/").startswith(other + "/")
-
-
-@functools.lru_cache(maxsize=None)
-def _size_name(name: str) -> str | None:
-    """Return the name of the cells property of a phandle list, or None for other properties."""
-    if name in _LISTS:
-        return _LISTS[name]
-    return next((size for pattern, size in _PATTERNS if pattern.fullmatch(name)), None)

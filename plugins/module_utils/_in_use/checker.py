@@ -28,6 +28,8 @@ _CLASSES = ("net", "block", "tty", "rtc", "watchdog", "iommu")
 _POWER = "power"
 # The methods of UseKind that most kinds do not have of their own.
 _QUESTIONS = ("of_state", "of_node", "of_bound", "of_device", "of_unbound", "of_group")
+# So begins the subject of a use by a process that has a node open.
+_NODE = "/dev/"
 
 
 class Usage:
@@ -153,7 +155,7 @@ class Usage:
                 hazard
                 for name in self._sysfs.list_directories(path)
                 for hazard in find(path, name)
-                if hazard.kind in self._ending_with_supplier
+                if hazard.kind in self._ending_with_supplier or _is_open_node(hazard)
             ]
         return self._carried_by[key]
 
@@ -161,7 +163,7 @@ class Usage:
     def _dependents(self) -> Dependents:
         from .dependents import Dependents  # noqa: PLC0415 - for the same reason as in kinds.py
 
-        return Dependents(self._sysfs, self._sources.references)
+        return Dependents(self._sysfs, self._sources.references, self._sources.cards)
 
     @functools.cached_property
     def _sources(self) -> Sources:
@@ -283,6 +285,11 @@ class Usage:
         if subsystem not in _CLASSES and "subsystem" in listing.others:
             subsystem = self._sysfs.link_name(path + "/subsystem") or ""
         return Entry(self._sysfs, path, name, listing, parent), subsystem
+
+
+def _is_open_node(hazard: Hazard) -> bool:
+    """Return whether a process has a node of a device open, other than one of VFIO."""
+    return hazard.kind == CONSUMERS and hazard.subject.startswith(_NODE)
 
 
 def _class_below(entry: Entry) -> str:

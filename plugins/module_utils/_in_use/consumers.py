@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import functools
+import posixpath
 from typing import Callable, Mapping, Sequence
 
 from .. import _text
-from .._discovery.devices import sysfs_dir, used_links
+from .._discovery.devices import ConsumerLink, sysfs_dir, used_links
+from .._discovery.phandle_names import names_adapter
+from .._discovery.phandle_refs import TREE, Reference
 from .._model.buses import BUSES, PCI
 from .._model.device import Identity, State
 from .driver_use import DriverUses
@@ -30,6 +33,14 @@ _CHIPS = (
 _PLACEHOLDERS = ("dummy", "pcieport", "spidev")
 _TRACKED = "%s depends on it and would be unbound"
 _UNTRACKED = "%s uses it (a device link of its driver) and would stop working"
+_USES = "%s uses it (%s) and would stop working"
+# i2c_del_adapter in drivers/i2c/i2c-core-base.c waits until nobody has the adapter.
+_HOLDS = "%s uses it (%s) and holds the I2C adapter, so that the unbind would never end"
+_ADAPTER_REMEDY = (
+    "Unbind %s first, or unload its driver; an I2C adapter that a driver holds is never removed, "
+    "because the kernel would hang"
+)
+_IN_TREE = "%s in the device tree"
 
 
 class Consumers(UseKind):
@@ -89,18 +100,85 @@ class Consumers(UseKind):
         return [Hazard(self.name, entry.name, sentence % (subsystem, entry.name, driver))]
 
     def of_device(self, device: Identity, state: State, known: Sequence[Hazard]) -> list[Hazard]:
-        hazards = self._linked(device) if self._may_supply(device) else []
-        references = self.sources.references.to(device.dt_path) if device.dt_path else []
-        linked = {hazard.subject for hazard in hazards} if references else ()
-        for reference in references:
-            if reference.consumer not in linked:
-                sentence = "%s uses it (%s in the device tree) and would stop working"
-                sentence %= (reference.consumer, reference.property)
-                hazards.append(Hazard(self.name, reference.consumer, sentence))
+        driver = state.driver or ""
+        links = self._links(device) if self._may_supply(device) else []
+        hazards = self._linked(links) if links else []
+        # Drivers of VFIO supply nothing to others.
+        if "vfio" not in driver:
+            references = self.sources.references.to(device.dt_path) if device.dt_path else []
+            if references:
+                hazards += self._referring(references, links)
+            if self.sources.cards.are_there:
+                hazards += self._shown(device, hazards)
         if device.bus == PCI:
             hazards += self._virtual_functions(device)
         is_known = bool(known or hazards)
-        return hazards + self._hidden(device, state.driver or "", is_known=is_known)
+        return hazards + self._hidden(device, driver, is_known=is_known)
+
+    def of_unbound(self, device: Identity) -> list[Hazard]:
+        """Return who shares the registers of a device without a driver, which VFIO would give away.
+
+        Nobody else is hurt: what a driver supplies is not there without it.
+        """
+        if not device.dt_path:
+            return []
+        sentence = "%s uses its registers (%s in the device tree), which VFIO gives to user space"
+        hazards = [
+            Hazard(self.name, consumer, sentence % (consumer, name))
+            for consumer, name in self.sources.references.to_registers(device.dt_path)
+        ]
+        return hazards + self._children_of_unbound(device)
+
+    def _children_of_unbound(self, device: Identity) -> list[Hazard]:
+        """Return the bound devices of nodes below one with registers, which are theirs as well.
+
+        of_platform_bus_create in drivers/of/platform.c makes them for a "simple-mfd".
+        """
+        home = sysfs_dir(device)
+        if not (
+            self.sysfs.count_directories(home)
+            and self.sysfs.exists("%s%s/reg" % (TREE, device.dt_path))
+        ):
+            return []
+        sentence = (
+            "%s below it is bound to %s and uses its registers, which VFIO gives to user space"
+        )
+        return [
+            Hazard(self.name, name, sentence % (name, driver))
+            for name in self.sysfs.list_directories(home)
+            for path in ["%s/%s" % (home, name)]
+            for driver in [self.sysfs.link_name(path + "/driver")]
+            if driver and self.sysfs.exists(path + "/of_node")
+        ]
+
+    def _referring(
+        self, references: Sequence[Reference], links: Sequence[ConsumerLink]
+    ) -> list[Hazard]:
+        """Return who uses the device without a link to it."""
+        linked = {link.consumer: link.is_tracked for link in links}
+        hazards = []
+        for consumer, name in references:
+            # A tracked consumer is unbound before the device, and gives back what it holds.
+            if names_adapter(name) and not linked.get(consumer):
+                hazards.append(_held(consumer, consumer, _IN_TREE % name))
+            elif consumer not in linked:
+                sentence = _USES % (consumer, _IN_TREE % name)
+                hazards.append(Hazard(self.name, consumer, sentence))
+        return hazards
+
+    def _shown(self, device: Identity, known: Sequence[Hazard]) -> list[Hazard]:
+        """Return of what the device is a part, and which connectors hold an adapter below it."""
+        home = sysfs_dir(device)
+        subjects = {hazard.subject for hazard in known}
+        hazards = [
+            _held(posixpath.basename(held.connector), "its card", "ddc of its connector")
+            for held in self.sources.cards.held_adapters(home)
+        ]
+        return hazards + [
+            Hazard(self.name, whole.label, _USES % (whole.label, whole.reason))
+            for whole in self.sources.cards.made_of(home, device.dt_path)
+            if whole.label not in subjects
+        ]
 
     def _virtual_functions(self, device: Identity) -> list[Hazard]:
         """Return the bound functions that are gone with a PCI function's driver.
@@ -142,10 +220,12 @@ class Consumers(UseKind):
                 return node.lstrip("./") != above.lstrip("./")
         return False
 
-    def _linked(self, device: Identity) -> list[Hazard]:
-        """Return consumers by device links."""
+    def _links(self, device: Identity) -> list[ConsumerLink]:
         directory = sysfs_dir(device)
-        links = used_links(self.sysfs, directory, self.sysfs.names(directory))
+        return used_links(self.sysfs, directory, self.sysfs.names(directory))
+
+    def _linked(self, links: Sequence[ConsumerLink]) -> list[Hazard]:
+        """Return consumers by device links."""
         hazards = [
             hazard
             for link in links
@@ -203,3 +283,14 @@ class Consumers(UseKind):
 
 def _use_of_iommu(entry: Entry) -> str:
     return "it is the IOMMU %s of other devices" % entry.name
+
+
+def _held(subject: str, holder: str, reason: str) -> Hazard:
+    """Return that the ``holder`` has an I2C adapter of the device."""
+    return Hazard(
+        Consumers.name,
+        subject,
+        _HOLDS % (subject, reason),
+        is_fatal=True,
+        fatal_remedy=_ADAPTER_REMEDY % holder,
+    )

@@ -18,6 +18,7 @@ from .._discovery.devices import CONSUMER, sysfs_dir, used_links
 from .._discovery.phandle_refs import TREE, References
 from .._model.device import Identity
 from .._system.sysfs import Sysfs
+from .cards import Cards
 
 
 class Dependent(NamedTuple):
@@ -38,9 +39,10 @@ class _Edge(NamedTuple):
 class Dependents:
     """Finds dependents; ``references`` are those of the whole device tree."""
 
-    def __init__(self, sysfs: Sysfs, references: References) -> None:
+    def __init__(self, sysfs: Sysfs, references: References, cards: Cards) -> None:
         self._sysfs = sysfs
         self._references = references
+        self._cards = cards
         self._edges: dict[str, list[_Edge]] = {}
 
     def of(self, device: Identity) -> list[Dependent]:
@@ -98,13 +100,26 @@ class Dependents:
         return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
 
     def _consumers(self, supplier: str, names: Iterable[str]) -> list[tuple[str, str]]:
-        """Return the bound consumers by device links and by the device tree: label, directory."""
+        """Return the bound consumers by device links and by the device tree, and what the supplier
+        is a part of: label, directory.
+        """
         links = used_links(self._sysfs, supplier, sorted(names))
         consumers = [
             (link.consumer, self._target(self._target(link.path) + "/consumer")) for link in links
         ]
         node = self._sysfs.link(supplier + "/of_node") or ""
         dt_path = node.partition("/" + TREE)[2]
+        if not self._is_given_away(supplier):
+            consumers += self._by_firmware(supplier, dt_path)
+        return consumers
+
+    def _is_given_away(self, supplier: str) -> bool:
+        """Return whether VFIO has the device, which supplies nothing to other drivers."""
+        return "vfio" in (self._sysfs.link_name(supplier + "/driver") or "")
+
+    def _by_firmware(self, supplier: str, dt_path: str) -> list[tuple[str, str]]:
+        wholes = self._cards.made_of(supplier, dt_path) if self._cards.are_there else ()
+        consumers = [(whole.label, whole.home) for whole in wholes]
         if dt_path:
             consumers += [
                 (label, self._target("bus/%s/devices/%s" % (bus, name)))

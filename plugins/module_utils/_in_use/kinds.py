@@ -64,13 +64,14 @@ class Hazard(NamedTuple):
     """A reason not to take a device: ``kind`` of use, and the ``subject`` that is in use.
 
     If it ``is_fatal``, the kernel crashes or hangs when the driver goes, so that no user can
-    accept it.
+    accept it; ``fatal_remedy`` is what can be done instead, if it is not what its kind says.
     """
 
     kind: str
     subject: str
     sentence: str
     is_fatal: bool = False
+    fatal_remedy: str = ""
 
     def is_accepted(self, allow: Container[str]) -> bool:
         """Return whether a user who allows these kinds accepts it."""
@@ -82,4 +83,6 @@ def refusal(label: str, hazard: Hazard) -> str:
     kind = load_kinds()[hazard.kind]
     remedy = kind.fatal_remedy if hazard.is_fatal else kind.remedy
     remedy %= {"kind": hazard.kind, "subject": hazard.subject}
+    if hazard.is_fatal and hazard.fatal_remedy:
+        remedy = hazard.fatal_remedy
     return "%s %s: %s. %s" % (label, kind.verdict, hazard.sentence, remedy)

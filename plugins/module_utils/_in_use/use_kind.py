@@ -18,6 +18,7 @@ from .._system.files import Files
 from .._system.processes import Processes
 from .._system.rtnetlink import Networks
 from .._system.sysfs import Listing, Sysfs
+from .cards import Cards
 from .kinds import Hazard
 
 if TYPE_CHECKING:
@@ -101,6 +102,10 @@ class Sources:
     @functools.cached_property
     def references(self) -> References:
         return References(self.sysfs)
+
+    @functools.cached_property
+    def cards(self) -> Cards:
+        return Cards(self.sysfs, self.references)
 
     def holders(self, node: str, path: str, kind: str = "c") -> list[str]:
         """Return who holds a node open; ``path`` is the device's directory, with its number."""

@@ -181,6 +181,8 @@ def test_two_that_supply_each_other_are_each_looked_at_once(board: Board) -> Non
         ("clocks", "#clock-cells"),
         ("resets", "#reset-cells"),
         ("phys", "#phy-cells"),
+        ("performance-domains", "#performance-domain-cells"),
+        ("qcom,smem-states", "#qcom,smem-state-cells"),
     ],
 )
 def test_a_disk_is_lost_with_what_its_controller_refers_to(
@@ -198,7 +200,36 @@ def test_a_disk_is_lost_with_what_its_controller_refers_to(
 
 
 @pytest.mark.parametrize(
-    "name", ["phy-handle", "pcs-handle", "sfp", "i2c-bus", "ddc-i2c-bus", "mmc-pwrseq"]
+    "name",
+    [
+        "phy-handle",
+        "phy",
+        "phy-device",
+        "pcs-handle",
+        "sfp",
+        "i2c-bus",
+        "ddc-i2c-bus",
+        "ddc",
+        "mmc-pwrseq",
+        "usb-phy",
+        "fsl,usbphy",
+        "fsl,usbmisc",
+        "ethernet",
+        "tbi-handle",
+        "ptp-timer",
+        "dais",
+        "audio-cpu",
+        "audio-codec",
+        "mediatek,audio-codec",
+        "simple-audio-card,aux-devs",
+        "ssi-controller",
+        "shmem",
+        "sram",
+        "gpio-ranges",
+        "mediatek,larb",
+        "devfreq-events",
+        "ti,sci",
+    ],
 )
 def test_an_interface_is_lost_with_what_its_controller_refers_to(board: Board, name: str) -> None:
     refer(board, "/soc/crypto@b000000", "phandle", 7)
@@ -237,6 +268,27 @@ def test_a_consumer_on_a_bus_without_policies_counts(board: Board) -> None:
     board.kernel.point(f"{panel}/driver", "bus/spi/drivers/panel")
     board.kernel.point("bus/spi/devices/spi0.0", panel)
     assert "spi:spi0.0 uses it (vcc-supply in the device tree)" in refusal(board)
+
+
+@pytest.mark.parametrize("bound", ["gpio", "i2c"])
+def test_a_consumer_with_several_devices_counts_by_that_which_has_a_driver(
+    board: Board, bound: str
+) -> None:
+    """Before Linux 5.13 nothing is bound to GPIOs of an expander, but to the expander."""
+    refer(board, "/soc/crypto@b000000", "phandle", 7)
+    refer(board, "/soc/i2c@9/gpio@20", "vcc-supply", 7)
+    expander = "devices/platform/9.i2c/i2c-3/3-0020"
+    for bus, name, home in (
+        ("i2c", "3-0020", expander),
+        ("gpio", "gpiochip2", f"{expander}/gpiochip2"),
+    ):
+        board.kernel.put(f"{home}/uevent", "")
+        board.kernel.point(f"{home}/of_node", f"{TREE}/soc/i2c@9/gpio@20")
+        board.kernel.point(f"bus/{bus}/devices/{name}", home)
+        if bus == bound:
+            board.kernel.point(f"{home}/driver", f"bus/{bus}/drivers/acme")
+    name = {"i2c": "i2c:3-0020", "gpio": "gpio:gpiochip2"}[bound]
+    assert f"{name} uses it (vcc-supply in the device tree)" in refusal(board)
 
 
 @pytest.mark.parametrize("has_frequency", [True, False])
