@@ -58,11 +58,18 @@ class References:
         self._compatibles: dict[str, Sequence[str]] = {}
 
     def to(self, dt_path: str) -> list[Reference]:
-        """Return references to the node of a device, or to nodes below it without a device."""
+        """Return references to the node of a device, or to nodes below it without a device.
+
+        Adapters below it count even if they have devices, such as those of a multiplexer: they are
+        removed with it.
+        """
         if not self._may_be_named(dt_path):
             return []
         references: dict[str, Reference] = {}
-        for path, name in [*self._suppliers.get(dt_path, []), *self._of_vendors.get(dt_path, [])]:
+        named = [*self._suppliers.get(dt_path, []), *self._of_vendors.get(dt_path, [])]
+        if self._adapters:
+            named += self._to_adapters_below(dt_path)
+        for path, name in named:
             for consumer in self._consumers(path, name, dt_path):
                 known = references.get(consumer)
                 # That a driver holds an adapter outweighs all else.
@@ -143,6 +150,23 @@ class References:
         beside = self.ports.beside(path) if names_adapter(name) else []
         devices = (self._bound_device(node, supplier) for node in beside)
         return [device for device in devices if device]
+
+    @functools.cached_property
+    def _adapters(self) -> Sequence[tuple[str, str, str]]:
+        """(path of the adapter, path, property) of what refers to I2C adapters."""
+        return [
+            (self._tree.paths[phandle], path, name)
+            for path, name, cells in self._tree.lists
+            if names_adapter(name)
+            for phandle in self._named(name, cells, self._tree.paths)
+        ]
+
+    def _to_adapters_below(self, dt_path: str) -> list[tuple[str, str]]:
+        return [
+            (path, name)
+            for adapter, path, name in self._adapters
+            if adapter != dt_path and _is_within(adapter, dt_path)
+        ]
 
     @functools.cached_property
     def _of_vendors(self) -> Mapping[str, Sequence[tuple[str, str]]]:

@@ -200,6 +200,16 @@ def test_an_adapter_that_a_driver_holds_is_never_unbound(board: Board, name: str
     assert "Unbind platform:c000000.gpu first" in message
 
 
+def test_nor_is_one_with_a_multiplexer_of_which_a_driver_holds_a_channel(board: Board) -> None:
+    """As of an SFP cage; i2c_mux_del_adapters in drivers/i2c/i2c-mux.c removes each channel."""
+    mux = f"{CRYPTO_NODE}/mux@70"
+    board.kernel.put(f"{TREE}{mux}/compatible", b"acme,mux\0")
+    refer(board, f"{mux}/i2c@1", "phandle", 7)
+    refer(board, CARD_NODE, "i2c-bus", 7)
+    message = refusal(board, allow=ACCEPTABLE)
+    assert "platform:c000000.gpu uses it (i2c-bus in the device tree) and holds the I2C" in message
+
+
 def test_nor_is_one_that_supplies_its_holder_something_else_too(board: Board) -> None:
     refer(board, CRYPTO_NODE, "phandle", 7)
     refer(board, CRYPTO_NODE, "#clock-cells", 0)
