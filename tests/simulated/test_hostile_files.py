@@ -329,7 +329,12 @@ def test_mounts_are_known_whatever_their_places_and_sources_are_called(
         (tmp_path / "self/mountinfo").write_bytes(b"".join(lines))
         mounted = Processes(str(tmp_path)).mounts()
         assert mounted.mounts == [
-            Mount(f"8:{number}", os.fsdecode(source), _text.printable(os.fsdecode(mount_point)))
+            Mount(
+                f"8:{number}",
+                os.fsdecode(source),
+                _text.printable(os.fsdecode(mount_point)),
+                "ext4",
+            )
             for number, mount_point, source in mounts
         ]
         assert not mounted.unknown
