@@ -10,6 +10,7 @@ from typing import Callable, NamedTuple, Sequence
 
 from .._boot import modprobe_d
 from .._boot.last_applied import MODPROBE, LastApplied
+from .._boot.vfio_parameters import is_true
 from .._discovery.devices import with_all_ids
 from .._discovery.vfio import NOIOMMU_GROUP, present_settings
 from .._model.buses import BUSES, RESETTING, is_vfio_driver
@@ -190,7 +191,7 @@ def _is_on_at_boot(host: Host, setting: _Setting) -> bool:
     """Return whether its module is loaded with it, but for this collection."""
     lines = modprobe_d.lines(host.files, MODPROBE)
     value = modprobe_d.value_at_boot(lines, setting.parameter)
-    return value is not None and modprobe_d.is_true(value) is True
+    return value is not None and is_true(value) is True
 
 
 def _without_iommu(host: Host) -> list[str]:

@@ -10,7 +10,8 @@ import os
 from fnmatch import fnmatchcase
 from typing import Sequence
 
-from .._boot.modprobe_d import Line, is_true, value_at_boot
+from .._boot.modprobe_d import Line, value_at_boot
+from .._boot.vfio_parameters import is_true
 from .._discovery.acpi_iort import translates
 from .._discovery.builtin_drivers import (
     BuiltinDrivers,

@@ -49,6 +49,7 @@ from .installed_kernels import InstalledKernels
 from .last_applied import BootPlan, LastApplied
 from .matched_devices import matched_devices
 from .module_loading import ModuleLoading
+from .vfio_parameters import is_true
 
 _NO_CONTAINERS = (
     "%s, so vfio_iommu_type1 is not loaded at boot, and user space cannot open devices through a "
@@ -406,7 +407,7 @@ def _built_in(host: Host, boot_plan: BootPlan, known: Sequence[modprobe_d.Line])
         if is_built_in(host.sysfs, module):
             lines = [line for line in known if line.location == KERNEL_COMMAND_LINE]
             given = modprobe_d.value_at_boot(lines, parameter)
-            if modprobe_d.is_true(given or VFIO_DEFAULTS[parameter]) is not value:
+            if is_true(given or VFIO_DEFAULTS[parameter]) is not value:
                 sentences.append(_BUILT_IN % (module, parameter, value))
     return sentences
 

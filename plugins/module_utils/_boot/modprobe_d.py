@@ -15,6 +15,7 @@ import re
 from fnmatch import fnmatchcase
 from typing import Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
+from .._discovery.kernel_version import running_version
 from .._model.buses import BUSES
 from .._model.policy import CONTAINER_MODULE, VFIO_PARAMETERS
 from .._system import modprobe_conf
@@ -22,6 +23,7 @@ from .._system.files import Files
 from .._system.kernel_parameters import KERNEL_COMMAND_LINE, kernel_parameters
 from .._system.kmod import canonical_name
 from .last_applied import MODPROBE
+from .vfio_parameters import TYPED, is_refused, is_true
 
 _NEEDS = {bus.vfio_module: bus.vfio_needs for bus in BUSES.values()}
 ALIAS, BLACKLIST, INSTALL, OPTIONS, KERNEL_BLACKLIST = (
@@ -73,7 +75,8 @@ class Line(NamedTuple):
     """A line about one module: its location, its text and what it comes to.
 
     ``module`` is spelt as the kernel does it, or the pattern of an alias or of modules that a
-    command is for; ``rest`` follows it.
+    command is for; ``rest`` follows it. The kernel does not load the module with what is
+    ``refused``, parameters with their values.
     """
 
     location: str
@@ -81,6 +84,7 @@ class Line(NamedTuple):
     command: str
     module: str
     rest: Sequence[str] = ()
+    refused: Sequence[str] = ()
 
     @property
     def blocks_autoload(self) -> bool:
@@ -95,8 +99,10 @@ class Line(NamedTuple):
     @property
     def blocks_all_loading(self) -> bool:
         """Whether it is not even loaded where another module needs it."""
-        return self.command == KERNEL_BLACKLIST or (
-            self.command == INSTALL and not self._loads_it and self._loads_nothing
+        return (
+            self.command == KERNEL_BLACKLIST
+            or bool(self.refused)
+            or (self.command == INSTALL and not self._loads_it and self._loads_nothing)
         )
 
     @property
@@ -143,12 +149,19 @@ class Line(NamedTuple):
 
     @property
     def label(self) -> str:
-        return "%s has '%s'" % (self.location, self.text)
+        label = "%s has '%s'" % (self.location, self.text)
+        if self.refused:
+            label += ", and the kernel refuses %s" % " and ".join(self.refused)
+        return label
 
     @property
     def settings(self) -> Iterator[tuple[str, str]]:
-        """What it sets: each parameter as "module.parameter", and the text that sets it."""
-        for word in self.rest if self.command == OPTIONS else ():
+        """What it sets: each parameter as "module.parameter", and the text that sets it.
+
+        They are split and unquoted as the kernel does it, which modprobe leaves it to.
+        """
+        parameters = kernel_parameters(" ".join(self.rest)) if self.command == OPTIONS else ()
+        for word in parameters:
             yield "%s.%s" % (self.module, canonical_name(word.partition("=")[0])), word
 
     @property
@@ -164,14 +177,28 @@ class Line(NamedTuple):
 
 def lines(files: Files, ours: str, *, is_running: bool = True) -> list[Line]:
     """Return all foreign lines; kernel parameters count for a system that is running."""
-    configured = [
+    known = [
         line
         for path in modprobe_conf.paths(files, ours)
         for line in parsed(path, files.read_drop_in(path) or "")
     ]
-    return configured + (
-        _on_command_line(files.read(KERNEL_COMMAND_LINE) or "") if is_running else []
-    )
+    if is_running:
+        known += on_command_line(files.read(KERNEL_COMMAND_LINE) or "")
+    return _with_refused(files, known)
+
+
+def _with_refused(files: Files, known: list[Line]) -> list[Line]:
+    if not any(name in TYPED for line in known for name, _word in line.settings):
+        return known
+    version = running_version(files)
+    return [
+        line._replace(
+            refused=[
+                word for name, word in line.settings if is_refused(name, _given(word), version)
+            ]
+        )
+        for line in known
+    ]
 
 
 def parsed(path: str, content: str) -> list[Line]:
@@ -188,23 +215,18 @@ def parsed(path: str, content: str) -> list[Line]:
     return parsed_lines
 
 
-def _on_command_line(content: str) -> list[Line]:
-    lines_of_kernel = []
-    parameters = kernel_parameters(content)
-    for word in parameters:
-        key, equals, value = word.partition("=")
-        module, dot, parameter = key.partition(".")
-        if key == "modprobe.blacklist":
-            lines_of_kernel += [
-                Line(KERNEL_COMMAND_LINE, word, BLACKLIST, canonical_name(name))
-                for name in value.split(",")
-            ]
-        elif dot:
-            rest = [parameter + equals + value]
-            lines_of_kernel.append(
-                Line(KERNEL_COMMAND_LINE, word, OPTIONS, canonical_name(module), rest)
-            )
-    return [*lines_of_kernel, *_blacklisted_by_kernel(parameters)]
+def on_command_line(content: str) -> list[Line]:
+    """Return the lines of the kernel command line, as libkmod and the kernel each read it."""
+    known = []
+    for text, module, name, value in modprobe_conf.module_parameters(content):
+        if (module, name) == ("modprobe", BLACKLIST) and value is not None:
+            # kcmdline_parse_result in libkmod/libkmod-config.c: a name is compared with those of
+            # modules as it is, with its dashes and quotation marks.
+            known += [Line(KERNEL_COMMAND_LINE, text, BLACKLIST, name) for name in value.split(",")]
+        else:
+            rest = [name if value is None else "%s=%s" % (name, value)]
+            known.append(Line(KERNEL_COMMAND_LINE, text, OPTIONS, canonical_name(module), rest))
+    return known + _blacklisted_by_kernel(kernel_parameters(content))
 
 
 def _blacklisted_by_kernel(parameters: Sequence[str]) -> list[Line]:
@@ -222,21 +244,15 @@ def _blacklisted_by_kernel(parameters: Sequence[str]) -> list[Line]:
     ]
 
 
-def is_true(value: str) -> bool | None:
-    """Return a boolean as kstrtobool in lib/kstrtox.c reads it, in quotes or not.
-
-    None if it is none; a module with such a parameter is not loaded.
-    """
-    text = value.strip('"').lower()
-    if text.startswith(("1", "y", "t", "on")):
-        return True
-    return False if text.startswith(("0", "n", "f", "of")) else None
+def _given(word: str) -> str | None:
+    _name, equals, value = word.partition("=")
+    return value if equals else None
 
 
 def _value(word: str) -> str:
     """Return what a word sets; a name alone is true: param_set_bool in kernel/params.c."""
-    _name, equals, value = word.partition("=")
-    return value if equals else "1"
+    value = _given(word)
+    return "1" if value is None else value
 
 
 def blocking(known: Sequence[Line], modules: Iterable[str], needed: Iterable[str]) -> list[Line]:
@@ -287,8 +303,17 @@ def with_needs(modules: Iterable[str]) -> set[str]:
 
 
 def value_at_boot(known: Sequence[Line], parameter: str) -> str | None:
-    """Return the value that lines of others give to "module.parameter"; the last one counts."""
-    words = [word for line in known for name, word in line.settings if name == parameter]
+    """Return the value that lines of others give to "module.parameter".
+
+    The last one counts that the kernel accepts, which is that of a module that is built in; another
+    one is not loaded with what the kernel refuses.
+    """
+    words = [
+        word
+        for line in known
+        for name, word in line.settings
+        if name == parameter and word not in line.refused
+    ]
     return _value(words[-1]) if words else None
 
 
@@ -317,7 +342,13 @@ def find_conflicts(
     return conflicts + [
         (
             line,
-            _OTHER_VALUE % (line.location, word, value, VFIO_PARAMETERS[word.partition("=")[0]]),
+            _OTHER_VALUE
+            % (
+                line.location,
+                word,
+                value,
+                VFIO_PARAMETERS[canonical_name(word.partition("=")[0])],
+            ),
         )
         for line, word, value in find_other_values(known, required.parameters)
     ]
@@ -333,7 +364,7 @@ def find_other_values(
     last: dict[str, tuple[Line, str]] = {}
     for line in known:
         for name, word in line.settings:
-            if name in parameters and line.comes_after_ours:
+            if name in parameters and line.comes_after_ours and word not in line.refused:
                 last[name] = line, word
     return [
         (line, "%s.%s" % (line.module, word), parameters[name])

@@ -34,7 +34,7 @@ class ModuleLoading:
         self._kernels = kernels
         self._has_commands = any(line.command == INSTALL for line in known)
         self._concerns_dependencies = self._has_commands or any(
-            line.command == KERNEL_BLACKLIST for line in known
+            line.command == KERNEL_BLACKLIST or line.refused for line in known
         )
 
     def needed(self, modules: Iterable[str]) -> set[str]:

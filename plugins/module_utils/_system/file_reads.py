@@ -47,6 +47,9 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
 }
 _NULL = os.makedev(1, 3)
+# What hides its namesakes in later directories: whatever has the name, what can be followed to
+# something, or that if it is no directory.
+ANY_ENTRY, WHAT_EXISTS, NO_DIRECTORY = "entry", "existing", "no directory"
 # Many times as much as the longest that is read, a list of the kernel's symbols.
 _LONGEST = 1 << 26
 _LONGEST_START = 1 << 16
@@ -215,19 +218,33 @@ class FileReader:
                 return []
             raise failure("read", path, error) from None
 
-    def drop_in_files(self, directories: Sequence[str], ending: str, ours: str) -> list[str]:
+    def drop_in_files(
+        self, directories: Sequence[str], ending: str, ours: str, hiding: str = ANY_ENTRY
+    ) -> list[str]:
         """Return foreign drop-in files of ``directories``, in the order of their names.
 
-        A file hides its namesakes in the directories that come after its own. So does ``ours``,
-        which may not be written yet.
+        A file hides its namesakes in the directories that come after its own; ``hiding`` is what
+        else does so: ANY_ENTRY, WHAT_EXISTS or NO_DIRECTORY. So does ``ours``, which may not be
+        written yet.
         """
         paths = {ours.rpartition("/")[2]: ours}
         for directory in directories:
             for name in self.names(directory):
-                # kmod, systemd and udev skip hidden files.
-                if name.endswith(ending) and not name.startswith("."):
-                    paths.setdefault(name, "%s/%s" % (directory, name))
+                path = "%s/%s" % (directory, name)
+                # kmod, systemd, udev and dracut skip hidden files.
+                is_named = name.endswith(ending) and not name.startswith(".")
+                if is_named and name not in paths and self._hides(path, hiding):
+                    paths[name] = path
         return [paths[name] for name in sorted(paths) if paths[name] != ours]
+
+    def _hides(self, path: str, hiding: str) -> bool:
+        if hiding == ANY_ENTRY:
+            return True
+        try:
+            status = os.stat(self._located(path))
+        except OSError:
+            return False
+        return hiding == WHAT_EXISTS or not stat.S_ISDIR(status.st_mode)
 
     def is_executable(self, path: str) -> bool:
         """Return whether there is a program of that name."""

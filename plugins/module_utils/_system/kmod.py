@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Mapping, Sequence
 
 from .. import _text
 from .._errors import PolicyError
+from .kernel_parameters import kernel_parameters
 
 if TYPE_CHECKING:
     from .files import Files
@@ -219,7 +220,7 @@ class Kmod:
         """Return the value that ``module`` would be loaded with, by modprobe's configuration or the
         kernel's command line; None if neither sets it.
         """
-        words = _text.words(self._depends(module))
+        words = kernel_parameters(self._depends(module))
         values = [word for word in words if word.partition("=")[0] == name]
         if not values:
             return None

@@ -90,6 +90,21 @@ def test_other_parameters_of_the_kernel_keep_nothing_away(board: Board, paramete
     assert is_given(board, CRYPTO, reset_required=False, persistent=False)
 
 
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize("module", ["vfio_platform", "vfio"])
+def test_a_value_that_the_kernel_refuses_keeps_the_module_away(
+    board: Board, module: str, *, persistent: bool
+) -> None:
+    names = {"vfio_platform": "reset_required", "vfio": "enable_unsafe_noiommu_mode"}
+    line = f"options {module} {names[module]}=2"
+    board.write_file(OTHERS, f"{line}\n")
+    message = refused(board, CRYPTO, reset_required=False, persistent=persistent)
+    named = f"{OTHERS}:1 has '{line}', and the kernel refuses {names[module]}=2, so "
+    assert message.count(named) == 1
+    what = "is not loaded at boot" if persistent else "modprobe does not load"
+    assert what in message
+
+
 def test_a_module_that_is_to_be_reloaded_is_loaded_again_as_well(board: Board) -> None:
     board.kmod.load("vfio-platform", {"reset_required": "1"})
     board.kmod.calls.clear()

@@ -477,6 +477,17 @@ def test_what_keeps_containers_from_an_iommu_is_told(
     assert board.kernel.driver_of("b000000.crypto") == "vfio-platform"
 
 
+def test_so_is_a_value_that_the_kernel_refuses(board: Board) -> None:
+    line = "options vfio_iommu_type1 disable_hugepages=maybe"
+    board.write_file(OTHERS, line + "\n")
+    warnings = [text for text in board.apply([CRYPTO], **NO_RESET).warnings if CONTAINERS in text]
+    (warning,) = warnings
+    assert warning.startswith(
+        f"{OTHERS}:1 has '{line}', and the kernel refuses disable_hugepages=maybe, so "
+        "vfio_iommu_type1 is not loaded"
+    )
+
+
 def test_a_command_that_may_load_it_is_told_as_such(board: Board) -> None:
     line = "install vfio_iommu_type1 /usr/local/sbin/type1"
     board.write_file(OTHERS, line + "\n")

@@ -15,7 +15,12 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.initramfs impo
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._errors import PolicyError
 from ansible_collections.armfleet.vfio.plugins.module_utils._model.node_access import NodeAccess
-from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_reads import open_own
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.file_reads import (
+    ANY_ENTRY,
+    NO_DIRECTORY,
+    WHAT_EXISTS,
+    open_own,
+)
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files, is_group
 
 RULES = "/etc/udev/rules.d/x.rules"
@@ -78,6 +83,27 @@ def test_layers_are_read_by_name_and_a_file_hides_its_namesakes_further_back(fil
     files.write_atomic("/lib/notes.txt", "")
     paths = files.drop_in_files(["/etc", "/run", "/usr/lib", "/lib"], ".conf", "/etc/ours.conf")
     assert paths == ["/run/a.conf", "/etc/b.conf", "/lib/c.conf"]
+
+
+@pytest.mark.parametrize(
+    ("hiding", "expected"),
+    [
+        (ANY_ENTRY, ["/etc/a.conf", "/etc/b.conf", "/etc/c.conf", "/etc/d.conf"]),
+        (WHAT_EXISTS, ["/etc/a.conf", "/lib/b.conf", "/etc/c.conf", "/etc/d.conf"]),
+        (NO_DIRECTORY, ["/lib/a.conf", "/lib/b.conf", "/lib/c.conf", "/etc/d.conf"]),
+    ],
+)
+def test_each_reader_has_its_own_idea_of_what_hides_a_file(
+    files: Files, tmp_path: Path, hiding: str, expected: list[str]
+) -> None:
+    for name in "abcd":
+        files.write_atomic(f"/lib/{name}.conf", "")
+    etc = tmp_path / "etc"
+    (etc / "a.conf").mkdir(parents=True)
+    (etc / "b.conf").symlink_to("nowhere")
+    (etc / "c.conf").symlink_to("a.conf")
+    (etc / "d.conf").symlink_to("/dev/null")
+    assert files.drop_in_files(["/etc", "/lib"], ".conf", "", hiding) == expected
 
 
 def test_a_file_in_the_place_of_a_folder_is_told(files: Files, tmp_path: Path) -> None:

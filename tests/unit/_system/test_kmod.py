@@ -82,6 +82,8 @@ def test_a_modalias_is_resolved_as_udev_would_do_it(
         ("insmod /lib/x/vfio.ko enable_unsafe_noiommu_mode", "1"),
         ("insmod /lib/x/vfio.ko enable_unsafe_noiommu_mode=", ""),
         ("insmod /lib/x/vfio.ko other=1", None),
+        ('insmod /lib/x/vfio.ko enable_unsafe_noiommu_mode="1"', "1"),
+        ('insmod /lib/x/vfio.ko other="a enable_unsafe_noiommu_mode=1 b"', None),
         ("builtin vfio", None),
     ],
 )
