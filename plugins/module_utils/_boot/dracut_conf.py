@@ -4,10 +4,11 @@
 
 """Foreign configuration of dracut that keeps files and modules of a list out of images. Reads only.
 
-dracut sources its files in one bash: /etc/dracut.conf, then the drop-in files in the order of their
-names. dracut-install reads the resulting ``add_drivers`` from left to right and ends at the first
-module that the kernel does not have, so that none after it is installed; dracut goes on
-(install_modules in src/install/dracut-install.c; run with versions 051, 059, 106 and 112).
+dracut sources its files in one bash: /etc/dracut.conf, then the drop-in files in the order of
+``sort -V`` (dropindirs_sort in dracut.sh). dracut-install reads the resulting ``add_drivers`` from
+left to right and ends at the first module that the kernel does not have, so that none after it is
+installed; dracut goes on (install_modules in src/install/dracut-install.c; run with versions 051,
+059, 106 and 112).
 
 What stands in a condition, a loop or a function is not followed, nor what bash would expand.
 """
@@ -20,12 +21,14 @@ from fnmatch import fnmatchcase
 from typing import Iterator, NamedTuple, Sequence
 
 from .. import _text
+from .._system.file_reads import WHAT_EXISTS
 from .._system.files import Files
-from .._system.kernel_parameters import KERNEL_COMMAND_LINE, parameters_of_any_reader
 from .._system.kmod import canonical_name, module_of
+from . import initramfs_blacklist
 from .last_applied import MODPROBE
 from .modprobe_d import ALIAS
 from .modprobe_d import lines as modprobe_lines
+from .version_order import Key, version_key
 
 _CONFIGURATION = "/etc/dracut.conf"
 _DIRECTORIES = (
@@ -39,7 +42,11 @@ _VERSION = "/usr/lib/dracut/dracut-version.sh"
 _WITHOUT_BUILT_IN = 51
 _FILES, _DRIVERS = "install_items", "add_drivers"
 _UDEV = frozenset({"udev-rules", "systemd-udevd"})
-_BLACKLISTS = ("rd.driver.blacklist", "rdblacklist")
+_MODULES = ("dracutmodules", "add_dracutmodules", "force_add_dracutmodules")
+# Values for which dracut takes all of its modules.
+_ALL_MODULES = ("", "auto", "all")
+_MODULE_DIRECTORY = "/usr/lib/dracut/modules.d"
+_DEPENDS = re.compile(r"^depends\(\)\s*\{(.*?)^\}", re.MULTILINE | re.DOTALL)
 
 _REMEDY = "or set `initramfs: never`"
 # What is read of a script: comments, assignments, other quoted texts, and what opens or closes a
@@ -109,7 +116,8 @@ def problems(
     """
     required, modules = contents
     configuration = _Configuration(files, path, required, modules)
-    warnings = [*configuration.without_udev(), *_blacklisted(files, modules)]
+    warnings = [*configuration.without_udev(), *configuration.without_named_udev()]
+    warnings += initramfs_blacklist.by_dracut(files, modules)
     conflicts = configuration.replaced(_FILES, required)
     if modules:
         conflicts += configuration.replaced(_DRIVERS, modules)
@@ -130,31 +138,33 @@ class _Configuration:
     ) -> None:
         self._files = files
         self._assignments: list[_Assignment] = []
-        others = [_CONFIGURATION, *files.drop_in_files(_DIRECTORIES, ".conf", path)]
+        before, after = drop_ins(files, path)
         ours = [
             _Assignment(name, True, "", [_Character(text, "") for text in " %s " % " ".join(words)])
             for name, words in ((_FILES, required), (_DRIVERS, modules))
         ]
-        name = path.rpartition("/")[2]
-        before = [other for other in others[1:] if other.rpartition("/")[2] < name]
-        for other in others[: len(before) + 1]:
+        for other in (_CONFIGURATION, *before):
             self._assignments += parsed(other, files.read_drop_in(other) or "")
         self._assignments += ours
-        for other in others[len(before) + 1 :]:
+        for other in after:
             self._assignments += parsed(other, files.read_drop_in(other) or "")
 
     def words(self, name: str) -> list[Word]:
         """Return the final value of a variable, cut at blanks."""
-        characters: list[_Character] = []
-        for assignment in self._assignments:
-            if assignment.name == name:
-                kept = characters if assignment.is_appended else []
-                characters = [*kept, *assignment.value]
+        characters = self._value(name)
         text = "".join(character.text for character in characters)
         return [
             Word(match.group(), characters[match.start()].location)
             for match in re.finditer(r"\S+", text)
         ]
+
+    def _value(self, name: str) -> list[_Character]:
+        characters: list[_Character] = []
+        for assignment in self._assignments:
+            if assignment.name == name:
+                kept = characters if assignment.is_appended else []
+                characters = [*kept, *assignment.value]
+        return characters
 
     @property
     def concerns_drivers(self) -> bool:
@@ -193,6 +203,39 @@ class _Configuration:
             for word in self.words("omit_dracutmodules")
             if word.text in _UDEV
         ]
+
+    def without_named_udev(self) -> list[str]:
+        """Return which file names the modules of dracut, if udev is none of them.
+
+        Modules that these depend on count: check_module in dracut-init.sh.
+        """
+        named = self._value(_MODULES[0])
+        if "".join(character.text for character in named) in _ALL_MODULES:
+            return []
+        waiting = [word.text for name in _MODULES for word in self.words(name)]
+        known: set[str] = set()
+        while waiting:
+            module = waiting.pop()
+            if module in _UDEV:
+                return []
+            if module not in known:
+                known.add(module)
+                waiting += self._dependencies.get(module, ())
+        return [
+            "%s sets dracutmodules, but neither these modules of dracut nor those that they depend "
+            "on are udev's, so the udev rules do not run in the initramfs. The native drivers that "
+            "it loads keep their devices until the root file system is mounted" % named[0].location
+        ]
+
+    @functools.cached_property
+    def _dependencies(self) -> dict[str, list[str]]:
+        """What each module of dracut names in its function for that, known or not."""
+        dependencies = {}
+        for directory in self._files.names(_MODULE_DIRECTORY):
+            path = "%s/%s/module-setup.sh" % (_MODULE_DIRECTORY, directory)
+            body = _DEPENDS.search(self._files.read_drop_in(path) or "")
+            dependencies[directory[2:]] = re.findall(r"[\w-]+", body[1]) if body else []
+        return dependencies
 
     @functools.cached_property
     def omitted_patterns(self) -> list[tuple[re.Pattern[str], Word]]:
@@ -328,19 +371,22 @@ class _Image:
         return of_modules + [line.module for line in configured if line.command == ALIAS]
 
 
-def _blacklisted(files: Files, modules: Sequence[str]) -> list[str]:
-    """Return the kernel parameters that keep modules of ours from being loaded in the initramfs."""
-    sentences = []
-    for word in parameters_of_any_reader(files.read(KERNEL_COMMAND_LINE) or "") if modules else ():
-        key, _equals, value = word.partition("=")
-        names = {canonical_name(name) for name in value.split(",")} if key in _BLACKLISTS else set()
-        sentences += [
-            "%s has '%s', so %s is not loaded in the initramfs: devices that need it have no "
-            "driver until the root file system is mounted" % (KERNEL_COMMAND_LINE, word, module)
-            for module in modules
-            if module in names
-        ]
-    return sentences
+def drop_ins(files: Files, ours: str) -> tuple[list[str], list[str]]:
+    """Return the drop-in files of others that dracut reads before ours and after it.
+
+    Of names that are the same for ``sort -V``, as 1.conf and 01.conf, only the first one is read.
+    """
+    names: dict[Key, str] = {}
+    paths = files.drop_in_files(_DIRECTORIES, ".conf", ours, WHAT_EXISTS)
+    directories = [path.rpartition("/")[0] for path in paths]
+    for _directory, path in sorted(zip(map(_DIRECTORIES.index, directories), paths)):
+        names.setdefault(version_key(path.rpartition("/")[2]), path)
+    our_key = version_key(ours.rpartition("/")[2])
+    keys = sorted(names)
+    return (
+        [names[key] for key in keys if key < our_key],
+        [names[key] for key in keys if key > our_key],
+    )
 
 
 def parsed(path: str, content: str) -> list[_Assignment]:

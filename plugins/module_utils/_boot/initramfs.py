@@ -180,6 +180,14 @@ manual_add_modules %s
         names = [name.partition("-") for name in self._files.names("/boot")]
         return sorted({kernel for kind, _dash, kernel in names if kind in ("vmlinuz", "vmlinux")})
 
+    def foreign_problems(self, contents: ImageContents) -> ForeignProblems:
+        # A host without initramfs-tools need not load it.
+        from . import initramfs_blacklist  # noqa: PLC0415
+
+        return ForeignProblems(
+            warnings=initramfs_blacklist.by_initramfs_tools(self._files, contents.modules)
+        )
+
     @classmethod
     def content(cls, mark: str, contents: ImageContents) -> str | None:
         return cls._HOOK % (mark, " ".join(contents.modules)) if contents.modules else None

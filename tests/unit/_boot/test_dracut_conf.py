@@ -15,6 +15,7 @@ from board import CRYPTO, DMA, Board
 from test_initramfs import DEPENDENCIES, SETTINGS, TOOLS, host
 
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot import dracut_conf
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
 
 RELEASE = os.uname().release
 EARLIER = "/etc/dracut.conf.d/10-local.conf"
@@ -107,6 +108,85 @@ def test_a_namesake_in_etc_hides_that_of_a_package(board: Board) -> None:
     board.write_file(EARLIER, "\n")
     board.write_file("/usr/lib/dracut/dracut.conf.d/10-local.conf", 'add_drivers+=" nosuch "\n')
     assert warnings(board) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "stops"),
+    [
+        ("armfleet.conf", True),
+        ("armfleet-vfio.d.conf", False),
+        ("armfleet-vfio-local.conf", False),
+        ("armfleet.vfio.conf", True),
+        ("armfleet_vfio.conf", False),
+        ("9.conf", True),
+        ("zz.conf", False),
+    ],
+)
+def test_files_come_in_the_order_of_versions(board: Board, name: str, *, stops: bool) -> None:
+    board.write_file(f"/etc/dracut.conf.d/{name}", 'add_drivers+=" nosuch "\n')
+    assert bool(problems(board) if stops else warnings(board)) is stops
+
+
+@pytest.mark.parametrize("kind", ["link to nowhere", "directory", "link to /dev/null"])
+def test_what_exists_hides_its_namesakes(board: Board, kind: str) -> None:
+    path = board.files_root / EARLIER[1:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/null" if "null" in kind else "nowhere")
+    board.write_file("/usr/lib/dracut/dracut.conf.d/10-local.conf", 'add_drivers+=" nosuch "\n')
+    if kind == "link to nowhere":
+        assert problems(board)
+    else:
+        assert warnings(board) == []
+
+
+# dropindirs_sort in dracut.sh of dracut 051, 059, 106 and 112, which are the same but for blanks.
+DROP_INS = """
+dropindirs_sort() {
+    suffix=$1; shift
+    for d in "$@"; do
+        for i in "$d/"*"$suffix"; do
+            if [[ -e $i ]]; then printf "%s\\n" "${i##*/}"; fi
+        done
+    done | sort -Vu | {
+        readarray -t files
+        for f in "${files[@]}"; do
+            for d in "$@"; do
+                if [[ -e "$d/$f" ]]; then printf "%s\\n" "$d/$f"; continue 2; fi
+            done
+        done
+    }
+}
+cd "$1" && dropindirs_sort .conf etc/dracut.conf.d usr/lib/dracut/dracut.conf.d
+"""
+NAME_PIECES = ["a", "b", "-", "_", ".", "~", "0", "1", "01", "10", "9", ".d", "armfleet-vfio", "A"]
+
+
+def test_generated_names_come_in_the_order_in_which_dracut_reads_them(tmp_path: Path) -> None:
+    """300 pairs of directories, given to the function of dracut."""
+    chosen = random.Random(1)
+    ours = "/etc/dracut.conf.d/armfleet-vfio.conf"
+    for number in range(300):
+        root = tmp_path / str(number)
+        for directory in ("etc/dracut.conf.d", "usr/lib/dracut/dracut.conf.d"):
+            (root / directory).mkdir(parents=True)
+            for _file in range(4):
+                name = "".join(chosen.choices(NAME_PIECES, k=chosen.randint(1, 4))) + ".conf"
+                path = root / directory / name
+                if path.exists() or path.is_symlink():
+                    continue
+                if chosen.random() < 0.2:
+                    path.symlink_to("nowhere")
+                else:
+                    path.touch()
+        (root / ours[1:]).touch()
+        command = ["bash", "-c", DROP_INS, "bash", str(root)]
+        environment = {**os.environ, "LC_ALL": "C"}
+        listed = subprocess.check_output(command, text=True, env=environment).split("\n")[:-1]
+        before, after = dracut_conf.drop_ins(Files(str(root)), ours)
+        assert [*before, ours, *after] == [f"/{path}" for path in listed], listed
 
 
 def test_names_that_run_together_are_one_driver(board: Board) -> None:
@@ -206,6 +286,82 @@ def test_an_image_without_udev_is_a_warning(board: Board) -> None:
     board.write_file(EARLIER, 'omit_dracutmodules+=" plymouth udev-rules "\n')
     (warning,) = warnings(board)
     assert warning.startswith(f"{EARLIER}:1 omits udev-rules from images of dracut, so the udev ")
+
+
+MODULE_SETUP = "/usr/lib/dracut/modules.d/%s/module-setup.sh"
+SETUP = "#!/bin/bash\ncheck() {\n    return 0\n}\ndepends() {\n    echo %s\n    return 0\n}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "has_udev"),
+    [
+        ('dracutmodules+=" bash "\n', False),
+        ('dracutmodules="bash fs-lib"\n', False),
+        ('dracutmodules=" all "\n', False),
+        ('dracutmodules+=" bash udev-rules "\n', True),
+        ('dracutmodules+=" bash systemd-udevd "\n', True),
+        # Modules of dracut bring along what they depend on.
+        ('dracutmodules+=" base "\n', True),
+        ('dracutmodules+=" rootfs "\n', True),
+        ('dracutmodules+=" bash "\nadd_dracutmodules+=" rootfs "\n', True),
+        ('dracutmodules+=" bash "\nforce_add_dracutmodules+=" udev-rules "\n', True),
+        ('dracutmodules="auto"\n', True),
+        ("dracutmodules=all\n", True),
+        ('dracutmodules+=" bash "\ndracutmodules=""\n', True),
+        ('add_dracutmodules+=" bash "\n', True),
+    ],
+)
+def test_so_is_one_of_named_modules_without_it(
+    board: Board, content: str, *, has_udev: bool
+) -> None:
+    for directory, needs in (
+        ("00bash", ""),
+        ("99base", "udev-rules"),
+        ("90rootfs", "fs-lib base"),
+        ("99fs-lib", "fs-lib"),
+    ):
+        board.write_file(MODULE_SETUP % directory, SETUP % needs)
+    board.write_file(EARLIER, content)
+    told = warnings(board)
+    assert len(told) == (not has_udev)
+    for sentence in told:
+        assert sentence.startswith(f"{EARLIER}:1 sets dracutmodules, but neither these modules of")
+        assert "so the udev rules do not run in the initramfs" in sentence
+
+
+@pytest.mark.parametrize(
+    "word",
+    ['"rd.driver.blacklist=a,vfio-platform"', 'rd.driver.blacklist="a,vfio-platform"'],
+)
+def test_dracut_takes_a_parameter_out_of_its_marks(board: Board, word: str) -> None:
+    """As dracut-getargs of dracut 059 does."""
+    board.write_file("/proc/cmdline", f"root=x {word}\n")
+    (warning,) = warnings(board)
+    assert ", so vfio_platform is not loaded in the initramfs" in warning
+
+
+@pytest.mark.parametrize(
+    ("parameters", "module"),
+    [
+        ("blacklist=a,vfio-platform quiet", "vfio_platform"),
+        ("blacklist=vfio_platform_acme", "vfio_platform_acme"),
+        ("blacklist=vfio_platform blacklist=nouveau", None),
+        # A shell cuts the line at blanks, and keeps marks.
+        ('x="a blacklist=vfio_platform b"', "vfio_platform"),
+        ('blacklist="vfio_platform"', None),
+        ('"blacklist=vfio_platform"', None),
+        ("rd.driver.blacklist=vfio_platform", None),
+    ],
+)
+def test_so_does_initramfs_tools_with_its_own_parameter(
+    tmp_path: Path, parameters: str, module: str | None
+) -> None:
+    board = host(tmp_path, *TOOLS["initramfs-tools"])
+    board.write_file("/proc/cmdline", f"root=x {parameters}\n")
+    told = [text for text in warnings(board) if "is not loaded in the initramfs" in text]
+    assert len(told) == (module is not None)
+    named = "is not loaded in the initramfs: devices that need it have no driver until the root "
+    assert all(f", so {module} {named}" in text for text in told)
 
 
 @pytest.mark.parametrize("key", ["rd.driver.blacklist", "rdblacklist"])
