@@ -18,17 +18,21 @@ _PACKAGES = ["udev"]
 
 def complaints(files: Sequence[Path]) -> str:
     """Return what udevadm says against rule files; an empty text if it takes all of them."""
+    done = _run("verify", "--resolve-names=never", *map(str, files))
+    return done.stdout + done.stderr if done.returncode else ""
+
+
+def version() -> int:
+    """Return the version of that udev."""
+    return int(_run("--version").stdout.split()[0])
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     tree = _artefact().ensure() / "tree"
     (loader,) = tree.glob("usr/lib/*/ld-linux-*.so.*")
     libraries = f"{loader.parent}:{loader.parent / 'systemd'}"
-    verify = [str(tree / "usr/bin/udevadm"), "verify", "--resolve-names=never"]
-    done = subprocess.run(
-        [str(loader), "--library-path", libraries, *verify, *map(str, files)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout + done.stderr if done.returncode else ""
+    command = [str(loader), "--library-path", libraries, str(tree / "usr/bin/udevadm")]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
 
 def _artefact() -> Artefact:

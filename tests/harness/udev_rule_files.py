@@ -29,6 +29,9 @@ _ATTRIBUTES = (
         "{DRIVER}",
         "{a",
         "{device/a}",
+        # What some versions drop.
+        "{cvm}",
+        "{MODALIAS}",
     ),
 )
 _OPERATORS = ("==", "==", "=", "+=", "!=", "-=", ":=", " == ", "= ", "===", "", " ")
@@ -59,6 +62,8 @@ _VALUES = (
         "a|b",
         "kmod load x",
         "path_id",
+        "net_driver",
+        "tpm2_id x",
         "nothing x",
         "%k",
         "$env{A}",

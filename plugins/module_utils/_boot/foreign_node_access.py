@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import re
-from typing import Iterator, NamedTuple, Sequence
+from typing import Iterator, Mapping, NamedTuple, Sequence
 
+from .. import _text
 from .._discovery.devices import sysfs_dir
 from .._model.device import Identity
 from .._model.node_access import NodeAccess
+from .._system.files import Files
 from .._system.sysfs import Sysfs
+from .._system.systemd_conf import systemd_version
 from .foreign_rule_files import ADD, Host
 from .foreign_udev import BEFORE_OURS, ForeignRules, names_set
 from .played_rules import RuleFile, parsed_file
@@ -44,8 +47,10 @@ def warnings(
 ) -> list[str]:
     """Return a sentence for each foreign rule that gives nodes of these devices another access."""
     wanted = {"GROUP": access.group, "MODE": access.mode}
+    numbers = _group_numbers(known.host.files) if access.group else {}
     texts = [text for text in known.texts if _SETTING.search(text.content)]
-    files = [parsed_file(text) for text in texts]
+    version = systemd_version(known.host.files) if texts else None
+    files = [parsed_file(text, version) for text in texts]
     host = known.host._replace(
         set_by_others=names_set(text for text in known.texts if text not in texts)
     )
@@ -57,7 +62,7 @@ def warnings(
                     sentences.update(
                         (_sentence(node, key, setting, value), None)
                         for setting in _settings(host, files, node, key)
-                        if not _is_same(key, setting.value, value)
+                        if not _is_same(key, setting.value, value, numbers)
                     )
     return list(sentences)
 
@@ -103,10 +108,16 @@ def _settings(host: Host, files: Sequence[RuleFile], node: _Node, key: str) -> l
     return settings
 
 
-def _is_same(key: str, value: str, wanted: str) -> bool:
+def _group_numbers(files: Files) -> dict[str, str]:
+    """Return the number of each group by its name, as udev accepts both."""
+    lines = (line.split(":") for line in _text.lines(files.read("/etc/group") or ""))
+    return {fields[0]: fields[2] for fields in lines if len(fields) > 2}
+
+
+def _is_same(key: str, value: str, wanted: str, numbers: Mapping[str, str]) -> bool:
     if key == "MODE" and re.fullmatch("[0-7]+", value):
         return int(value, 8) == int(wanted, 8)
-    return value == wanted
+    return numbers.get(value, value) == numbers.get(wanted, wanted)
 
 
 def _sentence(node: _Node, key: str, setting: _Setting, wanted: str) -> str:

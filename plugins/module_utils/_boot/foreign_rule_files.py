@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Collection, NamedTuple
 
+from .._system import systemd_conf
 from .._system.files import Files
 
 # /lib is another directory only where systemd was built for a split /usr.
@@ -21,7 +22,6 @@ DIRECTORIES = (
     "/usr/lib/udev/rules.d",
     "/lib/udev/rules.d",
 )
-
 
 # Actions of events.
 ADD, BIND, CHANGE = "add", "bind", "change"
@@ -44,16 +44,11 @@ class RuleText(NamedTuple):
 
 
 def read(files: Files, ours: str) -> list[RuleText]:
-    """Return the files of others that udev reads, in the order of their names.
-
-    A name that ends in .rules and is not hidden counts, in whichever directory. The first
-    directory that has it decides, even if it has an empty file, a link to /dev/null or to nothing,
-    or a directory.
-    """
+    """Return the files of others that udev reads, in the order of their names."""
     our_name = ours.rpartition("/")[2]
     return [
         RuleText(path, content, path.rpartition("/")[2] < our_name)
-        for path in files.drop_in_files(DIRECTORIES, ".rules", ours)
+        for path in systemd_conf.drop_in_files(files, DIRECTORIES, ".rules", ours)
         for content in [files.read_drop_in(path)]
         if content
     ]

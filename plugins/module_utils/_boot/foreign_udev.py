@@ -20,6 +20,7 @@ from .._model.device import Identity
 from .._model.policy import NO_DRIVER
 from .._system.files import Files
 from .._system.sysfs import Sysfs
+from .._system.systemd_conf import systemd_version
 from . import foreign_rule_files
 from .foreign_rule_files import ADD, CHANGE, Host, RuleText
 from .foreign_rule_files import BIND as BIND_EVENT
@@ -154,7 +155,8 @@ def rules(files: Files, ours: str) -> ForeignRules:
     # Here, because few hosts have such files.
     from .played_rules import changes_in, parsed_with_acting  # noqa: PLC0415
 
-    parsed = [parsed_with_acting(text, commands) for text in texts if text in relevant]
+    version = systemd_version(files)
+    parsed = [parsed_with_acting(text, commands, version) for text in texts if text in relevant]
     host = Host(files, _architecture(files))
     return ForeignRules(host, commands, parsed, texts, changes_in(parsed))
 
@@ -193,9 +195,10 @@ def _can_bind(commands: Commands, content: str) -> bool:
     # A rule can be continued on the next line.
     joined = content.replace("\\\n", "")
     return any(map(commands.can_bind, _COMMAND.findall(joined))) or any(
-        commands.can_unit_bind(_instance_of_any(unit))
+        commands.can_unit_bind(name)
         for units in _UNITS.findall(joined)
         for unit in _text.words(units)
+        for name in (_instance_of_any(unit), *commands.units_like(unit))
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Sequence
 
 from .. import _text
+from .._system import systemd_conf
 from .._system.files import Files
 from .._system.kernel_parameters import KERNEL_COMMAND_LINE, parameters_of_any_reader
 from .._system.kmod import canonical_name
@@ -36,7 +37,7 @@ class ModuleLoadForecast(NamedTuple):
 def lines(files: Files, ours: str) -> list[Line]:
     """Return foreign lines that load modules: modules-load.d(5), and kernel parameters."""
     load_lines = []
-    for path in files.drop_in_files(_DIRECTORIES, ".conf", ours):
+    for path in systemd_conf.drop_in_files(files, _DIRECTORIES, ".conf", ours):
         for number, text in enumerate(_text.lines(files.read_drop_in(path) or ""), 1):
             name = _text.stripped(text)
             if name and name[0] not in "#;":

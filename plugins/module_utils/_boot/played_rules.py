@@ -55,10 +55,10 @@ class RuleFile(NamedTuple):
     outline: Outline = Outline((), (), {})
 
 
-def parsed_file(text: RuleText) -> RuleFile:
-    """Return the lines of a file."""
+def parsed_file(text: RuleText, version: int | None) -> RuleFile:
+    """Return the lines of a file, as a version of udev reads it, if that is known."""
     phase = BEFORE_OURS if text.is_before_ours else AFTER_OURS
-    return RuleFile(text.path, udev_syntax.parse(text.content).lines, phase)
+    return RuleFile(text.path, udev_syntax.parse(text.content, version).lines, phase)
 
 
 def changes_in(files: Iterable[RuleFile]) -> Changes:
@@ -66,9 +66,9 @@ def changes_in(files: Iterable[RuleFile]) -> Changes:
     return changes_of(line for file in files for line in file.lines)
 
 
-def parsed_with_acting(text: RuleText, commands: Commands) -> RuleFile:
+def parsed_with_acting(text: RuleText, commands: Commands, version: int | None) -> RuleFile:
     """Return the lines of a file, and which of them can change a device."""
-    file = parsed_file(text)
+    file = parsed_file(text, version)
     naming = [
         line for line in file.lines if any(_can_name(commands, token) for token in line.tokens)
     ]

@@ -9,8 +9,10 @@ Commands are not run: what a script or a unit does is not known beyond the names
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
 from .._system.files import Files
@@ -48,13 +50,37 @@ _UNIT_DIRECTORIES = (
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 )
-_EXEC = re.compile(
-    r"^[ \t]*Exec(?:StartPre|StartPost|Start|Condition)[ \t]*=[ \t@:+!|-]*(.*)", re.MULTILINE
+# What starts a command or another unit, at once or later.
+_SETTING = re.compile(
+    r"^[ \t]*(Exec(?:StartPre|StartPost|Start|Condition)|Wants|Requires|BindsTo|Upholds|OnSuccess"
+    r"|OnFailure|Unit|Service)[ \t]*=[ \t]*(.*?)[ \t]*$",
+    re.MULTILINE,
 )
+_PREFIXES = "@:+!|- \t"
+_PULLING_DIRECTORIES = (".wants", ".requires", ".upholds")
+_TRIGGERS = (".timer", ".path", ".socket")
+# What each boot starts whatever rules do: bootup(7).
+_STARTED_ANYWAY = frozenset(
+    name + ".target"
+    for name in (
+        *("basic", "sysinit", "local-fs", "local-fs-pre", "network", "network-pre", "multi-user"),
+        *("graphical", "default", "sockets", "timers", "paths", "swap", "network-online"),
+    )
+)
+# A directory beside a unit.
+_BESIDE_UNIT = re.compile(r"\.(?:d|wants|requires|upholds)\Z")
+_SUBSTITUTED = re.compile(r"(?:\$\w+|%\w)(?:\{[^}]*\})?")
 _UNIT_TYPES = (".service", ".target", ".socket", ".timer", ".path", ".mount")
 _DEEPEST = 3
 # Names of units with instances have no end: so many are followed from a command.
 _MOST_UNITS = 64
+
+
+class _Unit(NamedTuple):
+    """The commands of a unit, and the units that are started with it or by it."""
+
+    commands: Sequence[str] = ()
+    started: Sequence[str] = ()
 
 
 class Commands:
@@ -63,7 +89,7 @@ class Commands:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._scripts: dict[str, str | None] = {}
-        self._units: dict[str, list[str]] = {}
+        self._units: dict[str, _Unit] = {}
         self._can_bind: dict[str, bool] = {}
         self._can_unit_bind: dict[str, bool] = {}
 
@@ -103,8 +129,9 @@ class Commands:
         level = list(dict.fromkeys(units))[:_MOST_UNITS]
         visited = set(level)
         for current in range(depth, _DEEPEST + 2):
-            started: dict[str, None] = {}
-            for command in dict.fromkeys(c for unit in level for c in self._unit_commands(unit)):
+            units_of_level = [self._unit(unit) for unit in level]
+            started = dict.fromkeys(name for unit in units_of_level for name in unit.started)
+            for command in dict.fromkeys(c for unit in units_of_level for c in unit.commands):
                 yield command, current > _DEEPEST
                 if command not in final:
                     started.update(dict.fromkeys(started_units(command)))
@@ -131,23 +158,105 @@ class Commands:
             self._scripts[path] = self._files.read_start(path)
         return self._scripts[path]
 
-    def _unit_commands(self, unit: str) -> list[str]:
+    def _unit(self, unit: str) -> _Unit:
         if unit not in self._units:
             self._units[unit] = self._read_unit(unit)
         return self._units[unit]
 
-    def _read_unit(self, unit: str) -> list[str]:
+    def _read_unit(self, unit: str) -> _Unit:
         name = unit if unit.endswith(_UNIT_TYPES) else unit + ".service"
+        if "/" in name or name in _STARTED_ANYWAY:
+            return _Unit()
         stem, at, rest = name.partition("@")
         instance, _dot, kind = rest.rpartition(".")
         names = [name, "%s@.%s" % (stem, kind)] if at else [name]
-        for directory in _UNIT_DIRECTORIES:
-            for file in names:
-                content = self._script("%s/%s" % (directory, file)) if "/" not in file else None
-                if content is not None:
-                    joined = content.replace("\\\n", " ")
-                    return [_specified(command, instance) for command in _EXEC.findall(joined)]
-        return []
+        paths = [
+            "%s/%s" % (directory, file)
+            for file in names
+            for directory, entries in self._entries.items()
+            if file in entries
+        ]
+        content = next((text for text in map(self._script, paths) if text is not None), None)
+        # An empty one is masked.
+        if not content:
+            return _Unit()
+        settings = _settings([content, *self._drop_ins(names)])
+        commands = [
+            _specified(text.lstrip(_PREFIXES), instance)
+            for key, texts in settings.items()
+            for text in texts
+            if key.startswith("Exec")
+        ]
+        started = [
+            _specified(word, instance)
+            for key, texts in settings.items()
+            for text in texts
+            for word in _text.words(text)
+            if not key.startswith("Exec")
+        ]
+        started += [entry for file in names for entry in self._pulled_by_links(file)]
+        if name.endswith(_TRIGGERS):
+            started.append(name.rpartition(".")[0] + ".service")
+        return _Unit(commands, started)
+
+    def _drop_ins(self, names: Sequence[str]) -> list[str]:
+        """Return the contents of what adds to a unit, in the order of their names.
+
+        unit_file_find_dropin_paths in src/shared/dropin.c: also for all units of a type, and for
+        those whose names begin in the same way up to a dash.
+        """
+        paths: dict[str, str] = {}
+        directories = dict.fromkeys(other + ".d" for name in names for other in _shortened(name))
+        for path in self._links_of_units(directories):
+            file = path.rpartition("/")[2]
+            if file.endswith(".conf") and not file.startswith("."):
+                paths.setdefault(file, path)
+        return [self._script(paths[file]) or "" for file in sorted(paths)]
+
+    def _pulled_by_links(self, name: str) -> list[str]:
+        paths = self._links_of_units([name + kind for kind in _PULLING_DIRECTORIES])
+        return [path.rpartition("/")[2] for path in paths]
+
+    def _links_of_units(self, names: Iterable[str]) -> Iterator[str]:
+        """Yield the paths of what is in directories of these names beside units."""
+        for name in names:
+            for directory, entries in self._entries.items():
+                path = "%s/%s" % (directory, name)
+                for entry in self._files.names(path) if name in entries else ():
+                    yield "%s/%s" % (path, entry)
+
+    @functools.cached_property
+    def _entries(self) -> dict[str, frozenset[str]]:
+        """What each directory of units has; most units have nothing beside them."""
+        return {
+            directory: frozenset(self._files.names(directory)) for directory in _UNIT_DIRECTORIES
+        }
+
+    def units_like(self, unit: str) -> list[str]:
+        """Return the units that a name can mean in which udev substitutes something."""
+        pattern = _SUBSTITUTED.sub("*", unit)
+        if pattern == unit or pattern.partition(".")[0] in ("", "*"):
+            return []
+        known = {
+            _BESIDE_UNIT.sub("", entry) for entries in self._entries.values() for entry in entries
+        }
+        return sorted(name for name in known if fnmatchcase(name, pattern))[:_MOST_UNITS]
+
+
+def _settings(contents: Iterable[str]) -> dict[str, list[str]]:
+    """Return the values of what starts something; an empty one drops those before it."""
+    values: dict[str, list[str]] = {}
+    for content in contents:
+        for key, value in _SETTING.findall(content.replace("\\\n", " ")):
+            values[key] = [*values.get(key, ()), value] if value else []
+    return values
+
+
+def _shortened(name: str) -> list[str]:
+    """Return the names whose drop-in files count for a unit, the most special one first."""
+    stem, _dot, kind = name.rpartition(".")
+    shorter = [stem[: match.end()] for match in re.finditer("-", stem[:-1])]
+    return [name, *("%s.%s" % (part, kind) for part in reversed(shorter)), kind]
 
 
 def _specified(command: str, instance: str) -> str:

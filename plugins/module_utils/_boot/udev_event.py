@@ -123,11 +123,12 @@ class Event:
             line = lines[number]
             is_match = self._matches(line)
             if is_match is not False:
-                is_sure = is_match is True and jumps.is_reached(number)
+                is_reached = jumps.is_reached(number) and not line.may_be_dropped
+                is_sure = is_match is True and is_reached
                 self._assign(line, is_sure=is_sure)
                 yield Applied(line, is_sure=is_sure)
             if number in targets and is_match is not False:
-                is_taken = is_match is True and not line.is_new_syntax
+                is_taken = is_match is True and not line.may_be_dropped
                 number = jumps.follow(number, targets[number], is_taken=is_taken)
             else:
                 number += 1
@@ -314,7 +315,6 @@ class Event:
     # What lines change.
 
     def _assign(self, line: Line, *, is_sure: bool) -> None:
-        is_sure = is_sure and not line.is_new_syntax
         for token in line.tokens:
             if token.key == "ENV" and not token.is_match:
                 self._set(token, is_sure=is_sure)
@@ -499,7 +499,7 @@ class UnplayedEvent(Event):
                 continue
             if number in outline.acting:
                 return True
-            is_taken = is_match is True and not line.is_new_syntax
+            is_taken = is_match is True and not line.may_be_dropped
             reached = jumps.follow(number, outline.targets[number], is_taken=is_taken)
         return False
 

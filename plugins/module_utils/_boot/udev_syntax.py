@@ -11,7 +11,7 @@ src/udev/udev-rules.c of systemd. Names of users and groups are not resolved.
 from __future__ import annotations
 
 import re
-from typing import Callable, Mapping, NamedTuple, Sequence
+from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
 
 _BLANKS = " \t\n\r"
 # read_line in src/basic/fileio.c: each of these three ends a line, and some end it together.
@@ -54,14 +54,32 @@ BUILTINS = frozenset(
         "usb_id",
     )
 )
-# device_property_can_set in src/libsystemd/sd-device/device-util.c. Before systemd 258 udev let
-# rules set MODALIAS and some others of these.
+# What udev 247 to 262 of Debian drop: device_property_can_set in
+# src/libsystemd/sd-device/device-util.c.
 _READ_ONLY = frozenset(
     (
         *("ACTION", "SEQNUM", "DEVPATH", "SUBSYSTEM", "DEVTYPE", "DRIVER", "DEVNAME", "MAJOR"),
         *("MINOR", "IFINDEX", "DEVLINKS", "TAGS"),
     )
 )
+# What 262 drops as well, and 257 does not.
+_READ_ONLY_LATER = frozenset(
+    (
+        *("SYNTH_UUID", "DEVPATH_OLD", "MODALIAS", "DEVMODE", "DEVUID", "DEVGID", "DISKSEQ"),
+        *("PARTN", "INTERFACE", "INTERFACE_OLD", "CURRENT_TAGS", "USEC_INITIALIZED"),
+        "UDEV_DATABASE_VERSION",
+    )
+)
+_READ_ONLY_PREFIX = "SYNTH_ARG_"
+# The last version without a change and the first one with it, by NEWS of systemd or as seen with
+# udev 247, 252, 257 and 262 of Debian.
+_IGNORED_CASE = (256, 257)
+_AFTER_252 = (252, 257)
+_AFTER_257 = (257, 262)
+_LATER_BUILTINS = {
+    "net_driver": _AFTER_252,
+    **dict.fromkeys(("dissect_image", "factory_reset", "tpm2_id"), _AFTER_257),
+}
 
 
 class Token(NamedTuple):
@@ -84,18 +102,15 @@ class Token(NamedTuple):
 class Line(NamedTuple):
     """A rule: its last line in the file, and its tokens in the order in which udev applies them.
 
-    ``goto`` and ``label`` are None without one.
+    ``goto`` and ``label`` are None without one. If it ``may_be_dropped``, some versions of udev do
+    so, and whether this one does is not known.
     """
 
     number: int
     tokens: Sequence[Token]
     goto: str | None = None
     label: str | None = None
-
-    @property
-    def is_new_syntax(self) -> bool:
-        """Whether udev before systemd 257 drops the line."""
-        return any(token.ignores_case for token in self.tokens)
+    may_be_dropped: bool = False
 
 
 class Dropped(NamedTuple):
@@ -192,12 +207,13 @@ _ASSIGNMENT_ORDER = (
 STARTING = ("PROGRAM", "IMPORT")
 
 
-def parse(content: str) -> RuleFile:
+def parse(content: str, version: int | None = None) -> RuleFile:
     """Return the rules of a file; ``content`` may have any bytes, as surrogates.
 
-    At a line of 16384 bytes udev stops: the rest is ignored, and by newer versions the whole file.
+    They are those of a ``version`` of udev, or of any if that is None. At a line of 16384 bytes
+    udev stops: the rest is ignored, and by newer versions the whole file.
     """
-    parser = _Parser()
+    parser = _Parser(version)
     for number, text in enumerate(_physical_lines(content), 1):
         if _is_too_long(text):
             parser.dropped.append(Dropped(number, "Line is too long, rest of the file ignored"))
@@ -228,7 +244,8 @@ def _is_too_long(text: str) -> bool:
 class _Parser:
     """Joins continued lines; a line that begins with # is skipped wherever it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int | None) -> None:
+        self._version = version
         self.dropped: list[Dropped] = []
         self._lines: list[Line] = []
         self._continued: str | None = None
@@ -258,7 +275,7 @@ class _Parser:
 
     def _add(self, number: int, text: str) -> None:
         try:
-            line = _parsed(number, text)
+            line = _parsed(number, text, self._version)
         except _InvalidError as error:
             self.dropped.append(Dropped(number, str(error)))
             return
@@ -291,10 +308,11 @@ class _Parser:
         return kept[::-1]
 
 
-def _parsed(number: int, text: str) -> Line | None:
+def _parsed(number: int, text: str, version: int | None) -> Line | None:
     """Return a rule; None if it has no effect. _InvalidError if udev drops it."""
     tokens = []
     goto = label = None
+    is_known = True
     position = 0
     while position < len(text):
         token, position = _token(text, position)
@@ -303,6 +321,7 @@ def _parsed(number: int, text: str) -> Line | None:
         checked = _checked(token)
         if checked is None:
             continue
+        is_known = _is_accepted(checked, version) and is_known
         if checked.key == "GOTO":
             goto = checked.value if goto is None else goto
         elif checked.key == "LABEL":
@@ -311,7 +330,36 @@ def _parsed(number: int, text: str) -> Line | None:
             tokens.append(checked)
     if goto is None and label is None and not _has_effect(tokens):
         return None
-    return Line(number, sorted(tokens, key=_rank), goto, label)
+    return Line(number, sorted(tokens, key=_rank), goto, label, may_be_dropped=not is_known)
+
+
+def _is_accepted(token: Token, version: int | None) -> bool:
+    """Return whether a token is known to be accepted; _InvalidError if a version drops the line."""
+    is_known = True
+    for (last_without, first_with), is_dropped_later in _changes(token):
+        if version is None or last_without < version < first_with:
+            is_known = False
+        elif (version >= first_with) is is_dropped_later:
+            raise _InvalidError("udev %d does not accept this use of %s" % (version, token.key))
+    return is_known
+
+
+def _changes(token: Token) -> Iterator[tuple[tuple[int, int], bool]]:
+    """Yield the versions between which the token came to be accepted, or to be dropped (True)."""
+    if token.ignores_case:
+        yield _IGNORED_CASE, False
+    if token.key == "SYMLINK" and token.operator == "-=":
+        yield _AFTER_252, False
+    if token.key == "CONST" and token.attribute == "cvm":
+        yield _AFTER_257, False
+    if token.key == "ENV" and not token.is_match:
+        name = token.attribute or ""
+        if name in _READ_ONLY_LATER or name.startswith(_READ_ONLY_PREFIX):
+            yield _AFTER_257, True
+    if token.key in ("IMPORT", "RUN") and token.attribute == "builtin":
+        change = _LATER_BUILTINS.get(builtin_name(token.value) or "")
+        if change:
+            yield change, False
 
 
 def _token(text: str, position: int) -> tuple[Token | None, int]:

@@ -12,6 +12,7 @@ from typing import Iterator, Mapping, NamedTuple, Sequence
 
 from .. import _text
 from .._errors import PolicyError
+from .._system import systemd_conf
 from .._system.files import Files
 from .._system.kernel_parameters import KERNEL_COMMAND_LINE, parameters_of_any_reader
 
@@ -149,7 +150,7 @@ class NetworkFiles:
                 ]
 
     def _read_networkd(self) -> Iterator[tuple[str, dict[str, Settings]]]:
-        for path in self._files.drop_in_files(_NETWORKD, ".network", ""):
+        for path in systemd_conf.drop_in_files(self._files, _NETWORKD, ".network", ""):
             yield path, _sections(self._text(path))
 
     def _of_networkd(self, interface: Interface) -> str | None:

@@ -234,6 +234,35 @@ def test_unless_somebody_keeps_it_away(
     assert sentence.endswith(f"will be {NOTHING} after the next boot: {reason}")
 
 
+@pytest.mark.parametrize("path", ["/etc/modprobe.d/a.conf", MODPROBE, COMMAND_LINE])
+def test_a_value_that_the_kernel_refuses_is_drift(board: Board, path: str) -> None:
+    board.apply([CRYPTO], reset_required=False)
+    line = "options vfio-platform reset_required=maybe reset_required=0"
+    location = f"{path}:1"
+    if path == COMMAND_LINE:
+        line, location = "vfio-platform.reset_required=maybe", path
+    board.write_file(path, line + "\n")
+    device = info(board, "b000000.crypto")
+    assert device["module_configuration"] == [{"location": location, "text": line}]
+    (sentence,) = device["drift"]
+    assert f"{location} has '{line}', and the kernel refuses reset_required=maybe, so" in sentence
+    assert "vfio_platform, which policy vfio of the last-applied configuration requires" in sentence
+    assert device["next_boot"]["driver"] is None
+
+
+@pytest.mark.parametrize(("version", "hides"), [(252, True), (262, False), (None, False)])
+def test_systemd_decides_what_a_directory_hides(
+    board: Board, version: int | None, *, hides: bool
+) -> None:
+    """As systemd-modules-load 252, 257 and 262 do."""
+    if version:
+        board.write_file(f"/usr/lib/systemd/libsystemd-shared-{version}.so", "")
+    (board.files_root / LOADED[1:]).mkdir(parents=True)
+    board.write_file(LOADED.replace("/etc", "/usr/lib"), "acme\n")
+    listed = info(board, "b000000.crypto")["module_configuration"]
+    assert [entry["text"] for entry in listed] == ([] if hides else ["acme"])
+
+
 def test_a_command_instead_of_the_module_leaves_open_what_the_next_boot_makes(
     board: Board,
 ) -> None:

@@ -94,6 +94,29 @@ def test_a_rule_that_leaves_the_nodes_as_the_list_has_them_is_not(
     assert named(tmp_path, path, line) == []
 
 
+@pytest.mark.parametrize(
+    ("group", "given", "is_told"),
+    [
+        ("vfio", "104", False),
+        ("104", "vfio", False),
+        ("104", "104", False),
+        ("vfio", "105", True),
+        ("vfio", "kvm", True),
+        ("105", "vfio", True),
+        ("other", "104", True),
+    ],
+)
+def test_a_group_is_the_same_by_its_number(
+    tmp_path: Path, group: str, given: str, *, is_told: bool
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/group").write_text("root:x:0:\nvfio:x:104:qemu\nkvm:x:105:\nbad\n")
+    access = NodeAccess(group, None)
+    told = named(tmp_path, LATE, f'SUBSYSTEM=="vfio", GROUP="{given}"', access)
+    assert [sentence for sentence in told if f"GROUP {given}, not {group}" in sentence] == told
+    assert bool(told) is is_told
+
+
 def test_the_rule_of_the_list_comes_between_files(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.write(EARLY, 'SUBSYSTEM=="vfio-dev", GROUP="kvm"\n')

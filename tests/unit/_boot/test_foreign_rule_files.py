@@ -9,6 +9,9 @@ import pytest
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.foreign_rule_files import read
 from ansible_collections.armfleet.vfio.plugins.module_utils._boot.last_applied import RULES
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.files import Files
+from ansible_collections.armfleet.vfio.plugins.module_utils._system.systemd_conf import (
+    systemd_version,
+)
 
 LINE = 'ENV{A}="1"\n'
 SYSTEM = "/usr/lib/udev/rules.d/60-a.rules"
@@ -61,8 +64,33 @@ def test_the_first_directory_with_a_name_decides(tmp_path: Path) -> None:
     assert paths(tmp_path) == [ADMIN]
 
 
-@pytest.mark.parametrize("mask", ["empty", "null", "dangling", "loop", "directory"])
-def test_what_has_no_rules_hides_them_as_well(tmp_path: Path, mask: str) -> None:
+LIBRARY = {
+    247: "/lib/systemd/libsystemd-shared-247.so",
+    252: "/usr/lib/aarch64-linux-gnu/systemd/libsystemd-shared-252.so",
+    257: "/usr/lib/systemd/libsystemd-shared-257.4-1.fc42.so",
+    262: "/usr/lib/aarch64-linux-gnu/systemd/libsystemd-shared-262.so",
+}
+ALWAYS, UP_TO_257 = {None, *LIBRARY}, {247, 252, 257}
+
+
+@pytest.mark.parametrize(
+    ("mask", "hiding"),
+    [
+        ("empty", ALWAYS),
+        ("null", ALWAYS),
+        ("dangling", UP_TO_257),
+        ("loop", UP_TO_257),
+        ("directory", UP_TO_257),
+        ("link to a directory", UP_TO_257),
+    ],
+)
+@pytest.mark.parametrize("version", [None, *LIBRARY])
+def test_what_has_no_rules_hides_them_as_well(
+    tmp_path: Path, mask: str, version: int | None, hiding: set[int | None]
+) -> None:
+    """As udev 247, 252, 257 and 262 do; where the version is not known, no rule is overlooked."""
+    if version:
+        write(tmp_path, LIBRARY[version], "")
     write(tmp_path, SYSTEM)
     file = write(tmp_path, ADMIN, "")
     if mask != "empty":
@@ -70,9 +98,21 @@ def test_what_has_no_rules_hides_them_as_well(tmp_path: Path, mask: str) -> None
     if mask == "directory":
         file.mkdir()
     elif mask != "empty":
-        target = {"null": "/dev/null", "dangling": "missing", "loop": file.name}[mask]
+        target = {"null": "/dev/null", "dangling": "missing", "loop": file.name}.get(mask, ".")
         file.symlink_to(target)
-    assert paths(tmp_path) == []
+    assert paths(tmp_path) == ([] if version in hiding else [SYSTEM])
+
+
+def test_libraries_of_several_versions_tell_none(tmp_path: Path) -> None:
+    files = Files(str(tmp_path))
+    assert systemd_version(files) is None
+    write(tmp_path, LIBRARY[247], "")
+    assert systemd_version(files) == 247
+    write(tmp_path, "/usr/lib/systemd/libsystemd-shared.so", "")
+    write(tmp_path, "/usr/lib/systemd/libsystemd-shared-999.so.old", "")
+    assert systemd_version(files) == 247
+    write(tmp_path, LIBRARY[262], "")
+    assert systemd_version(files) is None
 
 
 def test_a_file_of_the_name_of_ours_is_hidden_by_it(tmp_path: Path) -> None:

@@ -234,6 +234,103 @@ def test_a_unit_that_systemd_starts_for_the_device_may_change_it(
     assert effects(machine, line) == ([("override", "vfio", False)] if is_started else [])
 
 
+SYSTEM, VENDOR = "/etc/systemd/system", "/usr/lib/systemd/system"
+CLAIMING = UNIT.replace("%i", "b100000.ring")
+PLAIN, TARGET = "[Service]\nExecStart=/bin/true\n", "[Unit]\nDescription=Mine\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "may_bind"),
+    [
+        # What adds to a unit, in any directory and for any of its names.
+        ({f"{VENDOR}/x.service": PLAIN, f"{SYSTEM}/x.service.d/a.conf": CLAIMING}, True),
+        ({f"{SYSTEM}/x.service": PLAIN, f"{VENDOR}/x.service.d/a.conf": CLAIMING}, True),
+        ({f"{VENDOR}/x.service": PLAIN, f"{SYSTEM}/service.d/a.conf": CLAIMING}, True),
+        ({f"{VENDOR}/x.service": PLAIN, f"{SYSTEM}/x.service.d/a.txt": CLAIMING}, False),
+        ({f"{VENDOR}/x.service": PLAIN, f"{SYSTEM}/y.service.d/a.conf": CLAIMING}, False),
+        ({f"{SYSTEM}/x.service.d/a.conf": CLAIMING}, False),
+        ({f"{VENDOR}/x.service": CLAIMING, f"{SYSTEM}/x.service": ""}, False),
+        (
+            {
+                f"{VENDOR}/x.service": PLAIN,
+                f"{VENDOR}/x.service.d/a.conf": CLAIMING,
+                f"{SYSTEM}/x.service.d/a.conf": "",
+            },
+            False,
+        ),
+        # An empty value drops those before it.
+        ({f"{VENDOR}/x.service": CLAIMING, f"{SYSTEM}/x.service.d/a.conf": PLAIN}, True),
+        (
+            {
+                f"{VENDOR}/x.service": CLAIMING,
+                f"{SYSTEM}/x.service.d/a.conf": "[Service]\nExecStart=\nExecStart=/bin/true\n",
+            },
+            False,
+        ),
+        # What a unit pulls in.
+        ({f"{VENDOR}/x.service": f"Wants=y.service z.service\n{PLAIN}"}, True),
+        ({f"{VENDOR}/x.service": f"Requires = y.service\n{PLAIN}"}, True),
+        ({f"{VENDOR}/x.service": f"OnFailure=y.service\n{PLAIN}"}, True),
+        ({f"{VENDOR}/x.service": f"After=y.service\nConflicts=y.service\n{PLAIN}"}, False),
+        ({f"{VENDOR}/x.service": f"Wants=y.service\nWants=\n{PLAIN}"}, False),
+        ({f"{VENDOR}/x.service": f"Wants=basic.target network-online.target\n{PLAIN}"}, False),
+        ({f"{VENDOR}/x.service": PLAIN, f"{SYSTEM}/x.service.wants/y.service": CLAIMING}, True),
+        ({f"{VENDOR}/x.service": PLAIN, f"{SYSTEM}/x.service.requires/y.service": CLAIMING}, True),
+        (
+            {
+                f"{VENDOR}/x.service": "Wants=mine.target\n",
+                f"{VENDOR}/mine.target": TARGET,
+                f"{SYSTEM}/mine.target.wants/y.service": CLAIMING,
+            },
+            True,
+        ),
+        ({f"{VENDOR}/x.service": "Wants=y.timer\n", f"{VENDOR}/y.timer": "OnBootSec=1\n"}, True),
+        ({f"{VENDOR}/x.service": "Wants=a.path\n", f"{VENDOR}/a.path": "Unit=y.service\n"}, True),
+    ],
+)
+def test_what_is_started_with_a_unit_counts_as_well(
+    machine: Machine, files: dict[str, str], *, may_bind: bool
+) -> None:
+    machine.write(f"{VENDOR}/y.service", CLAIMING)
+    for name in ("basic.target", "network-online.target"):
+        machine.write(f"{VENDOR}/{name}", TARGET)
+        machine.write(f"{SYSTEM}/{name}.wants/y.service", CLAIMING)
+    for path, content in files.items():
+        machine.write(path, content)
+    expected = [("override", "vfio", False)] if may_bind else []
+    line = f'{KERNEL}TAG+="systemd", ENV{{SYSTEMD_WANTS}}+="x.service"'
+    assert effects(machine, line) == expected
+    assert effects(machine, f'{KERNEL}RUN+="/bin/systemctl start x"') == expected
+
+
+@pytest.mark.parametrize(
+    ("directory", "may_bind"),
+    [
+        ("bind-all@.service.d", True),
+        ("bind-all@b100000.ring.service.d", True),
+        ("bind-.service.d", True),
+        ("all@.service.d", False),
+        ("bind-all@b200000.other.service.d", False),
+    ],
+)
+def test_what_adds_to_an_instance_can_be_for_all_of_them(
+    machine: Machine, directory: str, *, may_bind: bool
+) -> None:
+    machine.write(f"{VENDOR}/bind-all@.service", PLAIN)
+    command = "/bin/sh -c 'echo vfio > /sys/bus/platform/devices/%i/driver_override'"
+    machine.write(f"/run/systemd/system/{directory}/a.conf", f"[Service]\nExecStart={command}\n")
+    line = f'{KERNEL}TAG+="systemd", ENV{{SYSTEMD_WANTS}}+="bind-all@$kernel.service"'
+    assert effects(machine, line) == ([("override", "vfio", False)] if may_bind else [])
+
+
+def test_a_unit_can_be_named_by_what_udev_substitutes(machine: Machine) -> None:
+    machine.write(f"{VENDOR}/claim-b100000.ring.service", CLAIMING)
+    line = f'{KERNEL}TAG+="systemd", ENV{{SYSTEMD_WANTS}}+="claim-%k.service"'
+    assert effects(machine, line) == [("override", "vfio", False)]
+    line = f'{KERNEL}TAG+="systemd", ENV{{SYSTEMD_WANTS}}+="other-$kernel.service"'
+    assert effects(machine, line) == []
+
+
 def test_the_tag_can_come_from_another_file(machine: Machine) -> None:
     machine.write("/etc/systemd/system/claim@.service", UNIT)
     machine.write("/usr/lib/udev/rules.d/99-systemd.rules", 'KERNEL=="*.ring", TAG+="systemd"\n')

@@ -22,7 +22,6 @@ def _machine(tmp_path: Path) -> Machine:
         'SUBSYSTEM=="platform"',
         'SUBSYSTEM=="platform|amba", KERNEL=="*.ring"',
         'SUBSYSTEM!="pci"',
-        'KERNEL==i"B100000.RING"',
         r'KERNEL==e"b100000\x2ering"',
         'DEVPATH=="/devices/platform/soc/b100000.ring"',
         'DEVPATH=="*/b100000.ring"',
@@ -155,6 +154,21 @@ def test_what_is_not_known_before_the_event_is_not_decided(
     machine: Machine, conditions: str
 ) -> None:
     assert machine.overrides(f"{conditions}, {SET}") == MAYBE
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [(None, MAYBE), (247, {}), (252, {}), (257, SURE), (262, SURE)],
+)
+def test_a_match_that_ignores_case_is_one_since_systemd_257(
+    machine: Machine, version: int | None, expected: dict[str, bool]
+) -> None:
+    if version:
+        machine.write(f"/usr/lib/systemd/libsystemd-shared-{version}.so", "")
+    assert machine.overrides(f'KERNEL==i"B100000.RING", {SET}') == expected
+    # A line that is dropped has no label either.
+    line = f'KERNEL==i"B100000.RING", GOTO="end"\n{SET}\nLABEL="end"'
+    assert machine.overrides(line) == {None: MAYBE, 247: SURE, 252: SURE}.get(version, {})
 
 
 def test_without_the_name_of_the_architecture_it_is_not_known(machine: Machine) -> None:

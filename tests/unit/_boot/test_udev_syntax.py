@@ -74,7 +74,62 @@ def test_a_rule_has_the_tokens_that_udev_reads(
 def test_a_prefix_makes_a_match_ignore_case(prefix: str) -> None:
     (line,) = parse(f'KERNEL=={prefix}"A", {SET}').lines
     assert line.tokens[0] == Token("KERNEL", None, "==", "A", ignores_case=True)
-    assert line.is_new_syntax
+
+
+# Seen with udev of Debian bullseye, bookworm, trixie and forky.
+VERSIONS = (247, 252, 257, 262)
+SINCE_257, SINCE_262, UP_TO_257, ALWAYS = (257, 262), (262,), (247, 252, 257), VERSIONS
+
+
+@pytest.mark.parametrize(
+    ("text", "accepted"),
+    [
+        (f'KERNEL==i"x", {SET}', SINCE_257),
+        (f'KERNEL==ei"x", {SET}', SINCE_257),
+        (f'KERNEL==e"x", {SET}', ALWAYS),
+        (f'CONST{{arch}}=="x", {SET}', ALWAYS),
+        (f'CONST{{virt}}=="x", {SET}', ALWAYS),
+        (f'CONST{{cvm}}=="x", {SET}', SINCE_262),
+        (f'SYMLINK-="x", {SET}', SINCE_257),
+        (f'SYMLINK=="x", {SET}', ALWAYS),
+        (f'TAG-="x", {SET}', ALWAYS),
+        (f'IMPORT{{builtin}}="net_driver", {SET}', SINCE_257),
+        (f'IMPORT{{builtin}}="factory_reset status", {SET}', SINCE_262),
+        (f'IMPORT{{builtin}}="dissect_image", {SET}', SINCE_262),
+        (f'IMPORT{{builtin}}="tpm2_id identify", {SET}', SINCE_262),
+        (f'RUN{{builtin}}="factory_reset status", {SET}', SINCE_262),
+        (f'RUN{{builtin}}="uaccess", {SET}', ALWAYS),
+        *((f'ENV{{{name}}}="x", {SET}', UP_TO_257) for name in ("MODALIAS", "SYNTH_ARG_X")),
+        *((f'ENV{{{name}}}="x", {SET}', UP_TO_257) for name in ("DEVMODE", "CURRENT_TAGS")),
+        *((f'ENV{{{name}}}="x", {SET}', ()) for name in ("DEVNAME", "DRIVER", "TAGS")),
+        (f'ENV{{MODALIAS}}=="x", {SET}', ALWAYS),
+        (f'SYSCTL{{x}}="x", OPTIONS="dump", {SET}', ALWAYS),
+    ],
+)
+def test_what_udev_accepts_depends_on_its_version(text: str, accepted: tuple[int, ...]) -> None:
+    assert tuple(version for version in VERSIONS if parse(text, version).lines) == accepted
+    for version in VERSIONS:
+        assert [line.may_be_dropped for line in parse(text, version).lines] in ([False], [])
+    # Of an unknown version a rule counts, with a doubt where it is one.
+    assert [line.may_be_dropped for line in parse(text).lines] == (
+        [accepted != ALWAYS] if accepted else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "doubts"),
+    [
+        (f'KERNEL==i"x", {SET}', 256, []),
+        (f'SYMLINK-="x", {SET}', 255, [True]),
+        (f'CONST{{cvm}}=="x", {SET}', 259, [True]),
+        (f'ENV{{MODALIAS}}="x", {SET}', 258, [True]),
+        (f'ENV{{MODALIAS}}="x", {SET}', 270, []),
+    ],
+)
+def test_between_the_versions_that_were_seen_a_rule_is_in_doubt(
+    text: str, version: int, doubts: list[bool]
+) -> None:
+    assert [line.may_be_dropped for line in parse(text, version).lines] == doubts
 
 
 @pytest.mark.parametrize(
