@@ -531,6 +531,8 @@ ALONE = {
     "which … of this list requires. Remove it there",
     "of dracut, so images lack",
     "so images of dracut have no modules",
+    "so the udev rules do not run in the initramfs",
+    "is not loaded in the initramfs: devices that need it",
     # In test_carriers.py.
     "The next boot unbinds devices that are in use",
     # In tests/sweep/test_rollouts.py, because they require two rollouts.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .._discovery.kernel_version import running_version
@@ -158,10 +159,11 @@ class Line(NamedTuple):
     def settings(self) -> Iterator[tuple[str, str]]:
         """What it sets: each parameter as "module.parameter", and the text that sets it.
 
-        They are split and unquoted as the kernel does it, which modprobe leaves it to.
+        They are split and unquoted as the kernel does it, which modprobe leaves it to; parse_args
+        in kernel/params.c stops at "--".
         """
         parameters = kernel_parameters(" ".join(self.rest)) if self.command == OPTIONS else ()
-        for word in parameters:
+        for word in takewhile("--".__ne__, parameters):
             yield "%s.%s" % (self.module, canonical_name(word.partition("=")[0])), word
 
     @property

@@ -59,7 +59,7 @@ _SETTING = re.compile(
 _PREFIXES = "@:+!|- \t"
 _PULLING_DIRECTORIES = (".wants", ".requires", ".upholds")
 _TRIGGERS = (".timer", ".path", ".socket")
-# What each boot starts whatever rules do: bootup(7).
+# What each boot starts whatever rules do: systemd.special(7).
 _STARTED_ANYWAY = frozenset(
     name + ".target"
     for name in (

@@ -189,6 +189,9 @@ def test_each_parameter_has_its_own_type(
         "install vfio_platform /bin/true; insmod /root/vfio-platform.ko",
         "options vfio_platform reset_required=0",
         "options vfio_pci ids=1234:5678",
+        # The kernel stops there, and takes the text in quotes as one.
+        "options vfio_platform -- reset_required=1 reset_required=maybe",
+        'options vfio_platform x="a reset_required=1 reset_required=maybe"',
         "blacklist",
         # What modprobe ignores or reads as something else.
         "install vfio_platform",
