@@ -431,7 +431,7 @@ def test_which_files_are_read_of_several_directories_is_what_modprobe_decides(
     """For 300 pairs of directories, with what has the name of a file and is none."""
     empty = shown(tmp_path)
     directories = [tmp_path / name / "modprobe.d" for name in ("etc", "run")]
-    counted = Counter[int]()
+    counted: Counter[int] = Counter()
 
     @given(ENTRIES, ENTRIES)
     @settings(max_examples=300, deadline=None)
@@ -475,7 +475,7 @@ def test_what_is_read_of_the_command_line_is_what_modprobe_reads(tmp_path: Path)
     given_line = tmp_path / "cmdline"
     given_line.write_text("\n")
     empty = shown(tmp_path, command_line=given_line)
-    commands = Counter[str]()
+    commands: Counter[str] = Counter()
 
     @given(st.lists(st.sampled_from(WORDS), max_size=30).map("".join))
     @settings(max_examples=300, deadline=None)
