@@ -106,7 +106,12 @@ class References:
             for path, name, cells in tree.lists
         ]
         return PortGraph(
-            tree.endpoints, named, tree.paths, tree.owners, tree.ends, self._compatible
+            endpoints=tree.endpoints,
+            named=named,
+            paths=tree.paths,
+            owners=tree.owners,
+            ends=tree.ends,
+            compatible=self._compatible,
         )
 
     def _may_be_named(self, dt_path: str) -> bool:
@@ -205,7 +210,15 @@ class References:
     @functools.cached_property
     def _tree(self) -> _Tree:
         self._is_read = True
-        tree = _Tree({}, [], [], {}, [], [], set())
+        tree = _Tree(
+            paths={},
+            lists=[],
+            interrupts=[],
+            owners={},
+            of_vendors=[],
+            endpoints=[],
+            ends=set(),
+        )
         self._read_node("", "", 0, tree)
         return tree
 

@@ -98,7 +98,7 @@ def test_a_value_that_the_kernel_refuses_keeps_the_module_away(
     names = {"vfio_platform": "reset_required", "vfio": "enable_unsafe_noiommu_mode"}
     line = f"options {module} {names[module]}=2"
     board.write_file(OTHERS, f"{line}\n")
-    message = refused(board, CRYPTO, reset_required=False, persistent=persistent)
+    message = board.refusal([CRYPTO], reset_required=False, persistent=persistent)
     named = f"{OTHERS}:1 has '{line}', and the kernel refuses {names[module]}=2, so "
     assert message.count(named) == 1
     what = "is not loaded at boot" if persistent else "modprobe does not load"

@@ -242,7 +242,7 @@ def test_a_value_that_the_kernel_refuses_is_drift(board: Board, path: str) -> No
     if path == COMMAND_LINE:
         line, location = "vfio-platform.reset_required=maybe", path
     board.write_file(path, line + "\n")
-    device = info(board, "b000000.crypto")
+    device = board.info("b000000.crypto")
     assert device["module_configuration"] == [{"location": location, "text": line}]
     (sentence,) = device["drift"]
     assert f"{location} has '{line}', and the kernel refuses reset_required=maybe, so" in sentence
@@ -259,7 +259,7 @@ def test_systemd_decides_what_a_directory_hides(
         board.write_file(f"/usr/lib/systemd/libsystemd-shared-{version}.so", "")
     (board.files_root / LOADED[1:]).mkdir(parents=True)
     board.write_file(LOADED.replace("/etc", "/usr/lib"), "acme\n")
-    listed = info(board, "b000000.crypto")["module_configuration"]
+    listed = board.info("b000000.crypto")["module_configuration"]
     assert [entry["text"] for entry in listed] == ([] if hides else ["acme"])
 
 
