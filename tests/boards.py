@@ -45,21 +45,21 @@ def _jetsons() -> Artefact:
     )
 
 
-def _compile_jetsons(folder: Path) -> None:
+def _compile_jetsons(directory: Path) -> None:
     commands.require("cpp", "dtc", "tar")
-    log = folder / "build.log"
+    log = directory / "build.log"
     archive = kernel_source(SERIES[DEFAULT_SERIES]).ensure() / "linux.tar.xz"
-    tree = folder / "source"
+    tree = directory / "source"
     tree.mkdir()
     wanted = ["*/" + path for path in _WANTED]
     unpacking = ["tar", "-xJf", str(archive), "-C", str(tree), "--strip-components=1"]
     commands.call([*unpacking, "--wildcards", *wanted], log=log)
     preprocessing = ["cpp", "-nostdinc", "-I", str(tree / "include"), "-undef", "-D__DTS__"]
-    (folder / "nvidia").mkdir()
-    text = folder / "preprocessed.dts"
+    (directory / "nvidia").mkdir()
+    text = directory / "preprocessed.dts"
     for name in JETSONS:
         source = tree / _SOURCES / "nvidia" / (name + ".dts")
         commands.call([*preprocessing, "-x", "assembler-with-cpp", source, "-o", text], log=log)
-        compiled = folder / "nvidia" / (name + ".dtb")
+        compiled = directory / "nvidia" / (name + ".dtb")
         commands.call(["dtc", "-q", "-I", "dts", "-O", "dtb", "-o", compiled, text], log=log)
     commands.call(["rm", "-r", tree, text], log=log)

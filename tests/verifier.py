@@ -43,5 +43,5 @@ def _artefact() -> Artefact:
         name="udevadm",
         purpose="unpacking the udevadm of Debian %s" % SUITE,
         recipe=[SUITE, architecture, *_PACKAGES],
-        make=lambda folder: unpack(_PACKAGES, architecture, folder),
+        make=lambda directory: unpack(_PACKAGES, architecture, directory),
     )

@@ -47,10 +47,10 @@ def _environment(program: Path) -> dict[str, str]:
     }
 
 
-def _offer_pip(folder: Path) -> None:
+def _offer_pip(directory: Path) -> None:
     version = get_venv_packages(SimpleNamespace(version=_PYTHON))["pip"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"get_pip_{version.replace('.', '_')}.py").write_text(_GET_PIP)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"get_pip_{version.replace('.', '_')}.py").write_text(_GET_PIP)
 
 
 def _other_pythons() -> list[str]:

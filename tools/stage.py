@@ -51,10 +51,10 @@ def _is_same(source: Path, copy: Path) -> bool:
 
 def _copies() -> Iterator[Path]:
     """Yield what is in the copy but for the output of ansible-test."""
-    for folder, directories, files in os.walk(COLLECTION):
-        if folder == str(_OUTPUT.parent) and _OUTPUT.name in directories:
+    for directory, directories, files in os.walk(COLLECTION):
+        if directory == str(_OUTPUT.parent) and _OUTPUT.name in directories:
             directories.remove(_OUTPUT.name)
-        yield from (Path(folder, name) for name in [*directories, *files])
+        yield from (Path(directory, name) for name in [*directories, *files])
 
 
 def stage() -> None:

@@ -77,14 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     stop = commands.add_parser("stop", help="stop hosts")
     stop.add_argument("names", nargs="+", help="names of the hosts")
     stop.set_defaults(act=_stop)
-    told = commands.add_parser("inventory", help="print an inventory of the running hosts")
-    told.add_argument("names", nargs="*", help="names of the hosts; all if omitted")
-    told.add_argument(
+    shown = commands.add_parser("inventory", help="print an inventory of the running hosts")
+    shown.add_argument("names", nargs="*", help="names of the hosts; all if omitted")
+    shown.add_argument(
         "--containers",
         action="store_true",
         help="list served hosts, with containers of the same names",
     )
-    told.set_defaults(act=_inventory)
+    shown.set_defaults(act=_inventory)
     commands.add_parser("status", help="list the running hosts").set_defaults(act=_status)
     return parser
 
@@ -113,7 +113,7 @@ def _start(asked: argparse.Namespace) -> None:
     start([plan])
     host = Host(asked.name)
     _note_unused(plan, plan.name)
-    print(host.mount if asked.is_only_served else host.folder)
+    print(host.mount if asked.is_only_served else host.directory)
 
 
 def _fleet(asked: argparse.Namespace) -> None:
@@ -178,7 +178,7 @@ def _inventory(asked: argparse.Namespace) -> None:
 
 def _status(_asked: argparse.Namespace) -> None:
     for host in running():
-        print(f"{host.name}  process {host.pid}  {host.folder}")
+        print(f"{host.name}  process {host.pid}  {host.directory}")
 
 
 def _chosen(names: Sequence[str]) -> list[Host]:

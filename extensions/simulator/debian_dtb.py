@@ -45,11 +45,11 @@ def boards(suite: str = SUITE) -> list[str]:
     """Return the names of all boards, such as amd/amd-overdrive; at first they are downloaded."""
     if not re.fullmatch(r"[a-z]+", suite):
         raise SimulatorError(f"{quoted(suite)} is not the name of a Debian suite")
-    folder = cache(suite)
-    if not folder.is_dir():
-        _download(suite, folder)
-    paths = sorted(folder.rglob("*.dtb"))
-    return [str(path.relative_to(folder).with_suffix("")) for path in paths]
+    directory = cache(suite)
+    if not directory.is_dir():
+        _download(suite, directory)
+    paths = sorted(directory.rglob("*.dtb"))
+    return [str(path.relative_to(directory).with_suffix("")) for path in paths]
 
 
 def find(board: str, suite: str = SUITE) -> Path:
@@ -76,7 +76,7 @@ def _no_board(asked: str, matching: Sequence[str], names: Sequence[str]) -> str:
     return f"{message}; similar: {', '.join(similar[:_MOST_SHOWN])}{more}"
 
 
-def _download(suite: str, folder: Path) -> None:
+def _download(suite: str, directory: Path) -> None:
     missing = [program for program in _PROGRAMS if shutil.which(program, path=_path()) is None]
     if missing:
         raise SimulatorError(
@@ -84,13 +84,13 @@ def _download(suite: str, folder: Path) -> None:
             "extensions/molecule/debian-packages.txt"
         )
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".debian-dtb-", dir=folder.parent) as work:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".debian-dtb-", dir=directory.parent) as work:
             _fetch_package(suite, Path(work))
             _report("Unpacking the device trees")
-            _unpack(Path(work)).replace(folder)
+            _unpack(Path(work)).replace(directory)
     except OSError as error:
-        raise SimulatorError(f"Cannot write {folder}: {error.strerror}") from None
+        raise SimulatorError(f"Cannot write {directory}: {error.strerror}") from None
 
 
 def _fetch_package(suite: str, work: Path) -> None:

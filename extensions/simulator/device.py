@@ -116,7 +116,7 @@ class Group:
     devices: list[Device] = field(default_factory=list)
 
     @property
-    def folder(self) -> str:
+    def directory(self) -> str:
         return f"kernel/iommu_groups/{self.number}"
 
     @property

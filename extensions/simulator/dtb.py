@@ -54,9 +54,11 @@ def _check(blob: bytes) -> None:
         raise SimulatorError("is not a device tree (its first bytes are not d00dfeed)")
     if len(blob) < _HEADER.size:
         raise SimulatorError(f"is truncated: it has {len(blob)} bytes, less than a header")
-    _magic, told = _HEADER.unpack_from(blob)
-    if told > len(blob):
-        raise SimulatorError(f"is truncated: its header has {told} bytes, the file has {len(blob)}")
+    _magic, total_size = _HEADER.unpack_from(blob)
+    if total_size > len(blob):
+        raise SimulatorError(
+            f"is truncated: its header has {total_size} bytes, the file has {len(blob)}"
+        )
     problem = libfdt.fdt_check_full(bytearray(blob), len(blob))
     if problem:
         raise SimulatorError(f"is a damaged device tree ({libfdt.strerror(problem)})")

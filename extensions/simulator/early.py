@@ -110,7 +110,7 @@ def _interrupt_controllers(root: Node) -> set[Node]:
 
 
 def _parent(node: Node, by_phandle: Mapping[int, Node]) -> Node | None:
-    told = first_cell(node, "interrupts-extended")
-    parent = by_phandle.get(told) if told else None
+    phandle = first_cell(node, "interrupts-extended")
+    parent = by_phandle.get(phandle) if phandle else None
     parent = parent or find_interrupt_parent(node, by_phandle)
     return None if parent is node else parent

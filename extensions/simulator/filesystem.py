@@ -19,7 +19,7 @@ import mfusepy
 
 from .machine import Machine
 from .modules import Modules
-from .tree import Entry, File, Folder, Link, Tree, failure
+from .tree import Directory, Entry, File, Link, Tree, failure
 
 _PAGE = 4096
 _MODPROBE = "/modprobe"
@@ -61,7 +61,7 @@ class FileSystem:
         self._machine = machine
         self._tree = Tree()
         self._tree.root.entries["sys"] = machine.tree.root
-        self._tree.make_folder("dev").entries["vfio"] = machine.vfio.nodes.root
+        self._tree.make_directory("dev").entries["vfio"] = machine.vfio.nodes.root
         self._tree.root.entries[_MODPROBE[1:]] = _RunOfModprobe(machine.modules)
         machine.kernel.provided.mount_number = _mount_number
         self._when_mounted = when_mounted
@@ -75,9 +75,9 @@ class FileSystem:
     def getattr(self, path: str, _fh: int | None = None) -> dict[str, Any]:
         entry = self._entry(path)
         common = {"st_uid": 0, "st_gid": 0, "st_nlink": 1}
-        if isinstance(entry, Folder):
-            folders = sum(isinstance(child, Folder) for child in entry.entries.values())
-            return {**common, "st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2 + folders}
+        if isinstance(entry, Directory):
+            directories = sum(isinstance(child, Directory) for child in entry.entries.values())
+            return {**common, "st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2 + directories}
         if isinstance(entry, Link):
             return {**common, "st_mode": stat.S_IFLNK | 0o777, "st_size": len(entry.target)}
         return {
@@ -90,11 +90,11 @@ class FileSystem:
 
     def readdir(self, path: str, _fh: int) -> list[tuple[str, int, int]]:
         """Return names with their types, as sysfs does, so that no stat of each is needed."""
-        folder = self._entry(path)
-        if not isinstance(folder, Folder):
+        directory = self._entry(path)
+        if not isinstance(directory, Directory):
             raise failure(errno.ENOTDIR)
         dots = [(name, stat.S_IFDIR, 0) for name in (".", "..")]
-        return dots + [(name, _type(entry), 0) for name, entry in list(folder.entries.items())]
+        return dots + [(name, _type(entry), 0) for name, entry in list(directory.entries.items())]
 
     def readlink(self, path: str) -> str:
         entry = self._entry(path)
@@ -151,20 +151,20 @@ class FileSystem:
         raise failure(errno.EACCES)
 
     def mkdir(self, path: str, _mode: int) -> int:
-        self._folder_in_dev(path).entries[_name(path)] = Folder()
+        self._directory_in_dev(path).entries[_name(path)] = Directory()
         return 0
 
     def symlink(self, path: str, target: str) -> int:
-        self._folder_in_dev(path).entries[_name(path)] = Link(target)
+        self._directory_in_dev(path).entries[_name(path)] = Link(target)
         return 0
 
     def unlink(self, path: str) -> int:
-        del self._folder_in_dev(path).entries[_name(path)]
+        del self._directory_in_dev(path).entries[_name(path)]
         return 0
 
     def rmdir(self, path: str) -> int:
-        folder = self._entry(path)
-        if isinstance(folder, Folder) and folder.entries:
+        directory = self._entry(path)
+        if isinstance(directory, Directory) and directory.entries:
             raise failure(errno.ENOTEMPTY)
         return self.unlink(path)
 
@@ -183,12 +183,12 @@ class FileSystem:
     def statfs(self, _path: str) -> dict[str, int]:
         return {"f_bsize": _PAGE, "f_frsize": _PAGE, "f_namemax": 255}
 
-    def _folder_in_dev(self, path: str) -> Folder:
+    def _directory_in_dev(self, path: str) -> Directory:
         """Return the directory of ``path``; entries can be created in /dev, but not in sysfs."""
-        folder = self._entry(path.rpartition("/")[0])
-        if not path.startswith("/dev/vfio/") or not isinstance(folder, Folder):
+        directory = self._entry(path.rpartition("/")[0])
+        if not path.startswith("/dev/vfio/") or not isinstance(directory, Directory):
             raise failure(errno.EPERM)
-        return folder
+        return directory
 
     def _entry(self, path: str) -> Entry:
         entry = self._tree.lookup(path.strip("/"))
@@ -237,7 +237,7 @@ def _name(path: str) -> str:
 
 
 def _type(entry: Entry) -> int:
-    if isinstance(entry, Folder):
+    if isinstance(entry, Directory):
         return stat.S_IFDIR
     return stat.S_IFLNK if isinstance(entry, Link) else stat.S_IFREG
 

@@ -44,7 +44,7 @@ _NODES = ("null", "zero", "full", "random", "urandom", "tty")
 _LONGEST_SOCKET_PATH = 107
 
 
-def run_folder() -> Path:
+def run_directory() -> Path:
     """Return the directory of running hosts: ARMFLEET_SIMULATOR_HOSTS, or one in the cache."""
     chosen = os.environ.get("ARMFLEET_SIMULATOR_HOSTS")
     if chosen:
@@ -60,30 +60,30 @@ class Host:
     name: str
 
     @property
-    def folder(self) -> Path:
-        return run_folder() / self.name
+    def directory(self) -> Path:
+        return run_directory() / self.name
 
     @property
     def mount(self) -> Path:
         """Return the mount point, which has ``sys``, ``dev/vfio`` and ``modprobe``."""
-        return self.folder / "mount"
+        return self.directory / "mount"
 
     @property
     def control(self) -> Path:
-        return self.folder / "control"
+        return self.directory / "control"
 
     @property
     def log(self) -> Path:
-        return self.folder / "log"
+        return self.directory / "log"
 
     @property
     def pid(self) -> int | None:
         """Return the ID of the process that serves the host, or None if it does not run."""
         try:
-            with (self.folder / "pid").open() as stream:
+            with (self.directory / "pid").open() as stream:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return int((self.folder / "pid").read_text())
+            return int((self.directory / "pid").read_text())
         except OSError:
             return None
         return None
@@ -97,7 +97,7 @@ class Host:
             _wait_for_end(watched)
         with suppress(OSError):
             namespace.unmount(self.mount)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class Plan:
 
 def running() -> list[Host]:
     """Return every host that runs, by name."""
-    folder = run_folder()
-    names = sorted(directory.name for directory in folder.iterdir()) if folder.is_dir() else []
+    top = run_directory()
+    names = sorted(path.name for path in top.iterdir()) if top.is_dir() else []
     return [host for host in map(Host, names) if host.pid is not None]
 
 
@@ -168,12 +168,12 @@ def _begin(plan: Plan) -> tuple[Host, int]:
     host = Host(plan.name)
     host.stop()
     host.mount.mkdir(parents=True)
-    ready, told = os.pipe()
+    ready, report = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(ready)
-        _live(lambda: _launch(plan, host, told), told)
-    os.close(told)
+        _live(lambda: _launch(plan, host, report), report)
+    os.close(report)
     # The child exits at once; its own child is the host.
     os.waitpid(pid, 0)
     return host, ready
@@ -181,9 +181,9 @@ def _begin(plan: Plan) -> tuple[Host, int]:
 
 def _wait_until_ready(host: Host, pipe: int) -> None:
     with os.fdopen(pipe) as stream:
-        told = stream.read()
-    if told != "ready":
-        raise SimulatorError(told or f"Host {host.name} died; {_last_words(host)}")
+        report = stream.read()
+    if report != "ready":
+        raise SimulatorError(report or f"Host {host.name} died; {_last_words(host)}")
 
 
 def _last_words(host: Host) -> str:
@@ -191,14 +191,14 @@ def _last_words(host: Host) -> str:
     return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
 
 
-def _live(life: Callable[[], None], told: int) -> NoReturn:
+def _live(life: Callable[[], None], report: int) -> NoReturn:
     """Run a child process, and exit in any case, so that it runs no more code of the parent."""
     # The garbage collector writes to each object that it inspects, which copies its page.
     gc.freeze()
     try:
         life()
     except SimulatorError as error:
-        os.write(told, str(error).encode())
+        os.write(report, str(error).encode())
     finally:
         if sys.exc_info()[0]:
             traceback.print_exc()
@@ -206,18 +206,18 @@ def _live(life: Callable[[], None], told: int) -> NoReturn:
         os._exit(0)
 
 
-def _launch(plan: Plan, host: Host, told: int) -> None:
+def _launch(plan: Plan, host: Host, report: int) -> None:
     os.setsid()
-    _say_to(host.log)
+    _report_to(host.log)
     description = plan.description()
     if not plan.is_only_served:
         has_network = any(use.needs_interface for use in description.carries)
         namespace.leave_machine(plan.name, has_network=has_network)
     if os.fork() == 0:
-        _live(lambda: _serve(plan, description, told), told)
+        _live(lambda: _serve(plan, description, report), report)
 
 
-def _say_to(log: Path) -> None:
+def _report_to(log: Path) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(nothing, 0)
@@ -225,11 +225,11 @@ def _say_to(log: Path) -> None:
     os.dup2(written, 2)
 
 
-def _serve(plan: Plan, description: Description, told: int) -> None:
+def _serve(plan: Plan, description: Description, report: int) -> None:
     host = Host(plan.name)
     # As the first process of the host, this one is the parent of its orphans: reap them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    alive = (host.folder / "pid").open("w")
+    alive = (host.directory / "pid").open("w")
     # The process ID in this machine's PID namespace, whose /proc is still mounted. No other process
     # can write it, because the root of all that share these mounts is about to change.
     print(Path("/proc/self").readlink(), file=alive, flush=True)
@@ -248,10 +248,10 @@ def _serve(plan: Plan, description: Description, told: int) -> None:
             if not plan.is_only_served:
                 _furnish(host)
                 _mount_disks(machine.mount_points())
-            os.write(told, b"ready")
+            os.write(report, b"ready")
         except OSError as error:
-            os.write(told, f"Host {plan.name}: {error}".encode())
-        os.close(told)
+            os.write(report, f"Host {plan.name}: {error}".encode())
+        os.close(report)
 
     serve(machine, host.mount, Thread(target=furnish, daemon=True).start)
 
@@ -261,13 +261,13 @@ def _write_connection(host: Host, interfaces: Sequence[network.Interface]) -> No
     for interface in interfaces:
         if interface.has_default_route and interface.addresses:
             address = interface.addresses[0].partition("/")[0]
-            (host.folder / "connection").write_text(f"{address} 50022 {address} 22\n")
+            (host.directory / "connection").write_text(f"{address} 50022 {address} 22\n")
             return
 
 
 def _furnish(host: Host) -> None:
     """Set up the host's root: an overlay of this machine's, with its own /sys, /proc and /dev."""
-    memory = host.folder / "memory"
+    memory = host.directory / "memory"
     namespace.mount("tmpfs", memory, "mode=755")
     for name in ("upper", "work", "root"):
         (memory / name).mkdir()

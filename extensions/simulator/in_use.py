@@ -117,8 +117,8 @@ def _check_duplicate(use: Carried, others: Sequence[Carried]) -> None:
     for other in others:
         shown = use.partition or use.name
         is_same_name = use.name == other.name and use.partition == other.partition
-        is_elsewhere = use.name == other.name and use.device != other.device
-        if is_same_name or is_elsewhere:
+        is_on_other_device = use.name == other.name and use.device != other.device
+        if is_same_name or is_on_other_device:
             raise SimulatorError(f"{use.line} describes {shown} again, after {other.line}")
         if use.mount_point and use.mount_point == other.mount_point:
             raise SimulatorError(f"{use.line} mounts {use.mount_point} again, after {other.line}")

@@ -116,8 +116,8 @@ def _above(hop: _Hop, by_phandle: Mapping[int, Node]) -> _Hop | None:
 
 def _mapped(hop: _Hop, by_phandle: Mapping[int, Node]) -> _Hop | None:
     wanted = [*hop.unit, *hop.specifier]
-    told = hop.node.cells("interrupt-map-mask")[: len(wanted)]
-    mask = [*told, *[_EVERY_BIT] * (len(wanted) - len(told))]
+    given = hop.node.cells("interrupt-map-mask")[: len(wanted)]
+    mask = [*given, *[_EVERY_BIT] * (len(wanted) - len(given))]
     for ours, parent in _entries(hop.node, len(wanted), by_phandle):
         compared = zip(wanted, ours, mask)
         if is_available(parent.node) and not any((a ^ b) & bits for a, b, bits in compared):

@@ -29,7 +29,7 @@ _SETTINGS = {
 
 def inventory(hosts: Sequence[Host]) -> str:
     """Return a YAML inventory with a group ``simulated``."""
-    addresses = {host.name: {"ansible_host": str(host.folder)} for host in hosts}
+    addresses = {host.name: {"ansible_host": str(host.directory)} for host in hosts}
     return _group({"hosts": addresses, "vars": _SETTINGS})
 
 

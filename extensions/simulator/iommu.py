@@ -57,7 +57,7 @@ class Groups:
     def join_unsafe(self, device: Device) -> None:
         """Create a no-IOMMU group of VFIO for the device."""
         group = self._new(is_noiommu=True)
-        self._tree.put(f"{group.folder}/name", "vfio-noiommu\n")
+        self._tree.put(f"{group.directory}/name", "vfio-noiommu\n")
         self._add(device, group)
 
     def leave(self, device: Device) -> None:
@@ -67,10 +67,10 @@ class Groups:
         device.group = None
         group.devices.remove(device)
         self._tree.remove(f"{device.home}/iommu_group")
-        self._tree.remove(f"{group.folder}/devices/{device.name}")
+        self._tree.remove(f"{group.directory}/devices/{device.name}")
         if not group.devices:
             del self._groups[group.number]
-            self._tree.remove(group.folder)
+            self._tree.remove(group.directory)
 
     def _sharing(self, device: Device) -> Group | None:
         for group in self._groups.values():
@@ -88,5 +88,5 @@ class Groups:
     def _add(self, device: Device, group: Group) -> None:
         device.group = group
         group.devices.append(device)
-        self._tree.point(f"{device.home}/iommu_group", group.folder)
-        self._tree.point(f"{group.folder}/devices/{device.name}", device.home)
+        self._tree.point(f"{device.home}/iommu_group", group.directory)
+        self._tree.point(f"{group.directory}/devices/{device.name}", device.home)

@@ -58,7 +58,7 @@ class Kernel:
         self.provided = Provided(tree, _store_uevent)
         self.changed = threading.Condition()
         self.subsystems: list[Subsystem] = []
-        self.tell: Callable[[str, Device], None] | None = None
+        self.send_event: Callable[[str, Device], None] | None = None
         self.devices: dict[tuple[str, str], Device] = {}
         self.drivers: dict[tuple[str, str], Driver] = {}
         self._autoprobe = dict.fromkeys(BUSES, True)
@@ -130,11 +130,11 @@ class Kernel:
             del self.drivers[driver.bus, driver.name]
             if not driver.suppress_bind_attrs:
                 for name in ("bind", "unbind"):
-                    self.tree.remove(f"{_folder(driver)}/{name}")
+                    self.tree.remove(f"{_directory(driver)}/{name}")
             for device in list(self.devices.values()):
                 if device.driver is driver:
                     self._release_locked(device)
-            self.tree.remove(_folder(driver))
+            self.tree.remove(_directory(driver))
             shown = f"module/{driver.module}/drivers/{driver.bus}:{driver.name}"
             if self.tree.lookup(shown):
                 self.tree.remove(shown)
@@ -327,8 +327,8 @@ class Kernel:
 
     def announce(self, action: str, device: Device) -> None:
         """Send an event of a device to user space."""
-        if self.tell:
-            self.tell(action, device)
+        if self.send_event:
+            self.send_event(action, device)
 
     def is_idle(self, device: Device) -> bool:
         """Return whether a subsystem's driver has suspended the device, which nobody uses."""
@@ -370,8 +370,8 @@ class Kernel:
 
     def _add_bus(self, bus: str) -> None:
         home = f"bus/{bus}"
-        self.tree.make_folder(f"{home}/devices")
-        self.tree.make_folder(f"{home}/drivers")
+        self.tree.make_directory(f"{home}/devices")
+        self.tree.make_directory(f"{home}/drivers")
         self.tree.put(
             f"{home}/drivers_probe",
             mode=_WRITE_ONLY,
@@ -386,7 +386,7 @@ class Kernel:
 
     def _show_device(self, device: Device) -> None:
         home = device.home
-        self.tree.make_folder(home)
+        self.tree.make_directory(home)
         self.tree.point(f"bus/{device.bus}/devices/{device.name}", home)
         self.tree.point(f"{home}/subsystem", f"bus/{device.bus}")
         self.tree.put(
@@ -415,8 +415,8 @@ class Kernel:
             self.tree.put(f"{home}/firmware_node/hid", f"{device.hid}\n")
 
     def _show_driver(self, driver: Driver) -> None:
-        home = _folder(driver)
-        self.tree.make_folder(home)
+        home = _directory(driver)
+        self.tree.make_directory(home)
         if not driver.suppress_bind_attrs:
             for name, store in (("bind", self._store_bind), ("unbind", self._store_unbind)):
                 self.tree.put(
@@ -429,12 +429,12 @@ class Kernel:
             self.tree.point(f"module/{driver.module}/drivers/{driver.bus}:{driver.name}", home)
 
     def _show_bound(self, driver: Driver, device: Device) -> None:
-        self.tree.point(f"{device.home}/driver", _folder(driver))
-        self.tree.point(f"{_folder(driver)}/{device.name}", device.home)
+        self.tree.point(f"{device.home}/driver", _directory(driver))
+        self.tree.point(f"{_directory(driver)}/{device.name}", device.home)
 
     def _hide_bound(self, driver: Driver, device: Device) -> None:
         self.tree.remove(f"{device.home}/driver")
-        self.tree.remove(f"{_folder(driver)}/{device.name}")
+        self.tree.remove(f"{_directory(driver)}/{device.name}")
 
     def _make(self, name: str, parent: Device) -> None:
         number = 0
@@ -483,7 +483,7 @@ def _relax(links: Sequence[DeviceLink]) -> None:
         link.is_relaxed = True
 
 
-def _folder(driver: Driver) -> str:
+def _directory(driver: Driver) -> str:
     return f"bus/{driver.bus}/drivers/{driver.name}"
 
 

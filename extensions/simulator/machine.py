@@ -110,8 +110,8 @@ def build(root: Node | None, description: Description | None = None) -> Machine:
     """Boot a board, with ACPI if it has no device tree."""
     description = description or Description()
     tree = Tree()
-    for folder in _FOLDERS:
-        tree.make_folder(folder)
+    for directory in _FOLDERS:
+        tree.make_directory(directory)
     if root:
         _show_device_tree(tree, root)
     _show_dmi(tree, description.dmi)
@@ -317,9 +317,9 @@ def _smmu() -> Device:
 
 
 def _amba_id(node: Node) -> str:
-    told = node.cells("arm,primecell-periphid")
-    if told:
-        return f"{told[0]:08X}"
+    given = node.cells("arm,primecell-periphid")
+    if given:
+        return f"{given[0]:08X}"
     # The peripheral ID of ARM's PrimeCells: part number, designer "A", revision 1.
     parts = [re.fullmatch(r"arm,pl(\d{3})", value) for value in node.strings("compatible")]
     part = next((match.group(1) for match in parts if match), None)
@@ -369,7 +369,7 @@ def _show_console(tree: Tree, devices: Sequence[Device]) -> None:
 def _show_device_tree(tree: Tree, root: Node) -> None:
     for node in root.walk():
         home = f"{DEVICE_TREE}{node.path}".rstrip("/")
-        tree.make_folder(home)
+        tree.make_directory(home)
         tree.put(f"{home}/name", node.name.partition("@")[0] + "\0")
         for name, value in node.properties.items():
             tree.put(f"{home}/{name}", value)
@@ -403,8 +403,8 @@ def _aliases(root: Node) -> dict[str, list[str]]:
 
 def _console_path(root: Node) -> str | None:
     chosen = next((node for node in root.children if node.name == "chosen"), None)
-    told = next(iter(chosen.strings("stdout-path")), "") if chosen else ""
-    console = told.partition(":")[0]
+    given = next(iter(chosen.strings("stdout-path")), "") if chosen else ""
+    console = given.partition(":")[0]
     if console.startswith("/") or not console:
         return console or None
     paths = [path for path, names in _aliases(root).items() if console in names]

@@ -254,7 +254,7 @@ class Modules:
             if parameter in module.parameters
         }
         self._kernel.tree.put(f"module/{name}/initstate", "live\n")
-        self._kernel.tree.make_folder(f"module/{name}/holders")
+        self._kernel.tree.make_directory(f"module/{name}/holders")
         for need in module.needs:
             if not self._modules[need].built_in:
                 self._kernel.tree.point(f"module/{need}/holders/{name}", f"module/{name}")

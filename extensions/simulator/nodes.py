@@ -82,8 +82,8 @@ def find_interrupt_parent(node: Node, by_phandle: Mapping[int, Node]) -> Node | 
     seen: set[Node] = set()
     while current and current not in seen:
         seen.add(current)
-        told = first_cell(current, "interrupt-parent")
-        current = current.parent if told is None else by_phandle.get(told)
+        phandle = first_cell(current, "interrupt-parent")
+        current = current.parent if phandle is None else by_phandle.get(phandle)
         if current and "#interrupt-cells" in current.properties:
             return current
     return None

@@ -70,7 +70,7 @@ class HostBridge:
         if driver and self._pci.is_of_vfio(driver):
             return
         tree = self._pci.tree
-        tree.make_folder(self._home)
+        tree.make_directory(self._home)
         if self._of_node:
             tree.point(f"{self._home}/of_node", self._of_node)
         if self._firmware_node:

@@ -50,7 +50,7 @@ class Provided:
     def show(self, device: Device) -> None:
         for carried in device.carries:
             home = f"{_parent(device, carried)}/{carried.name}"
-            self._tree.make_folder(home)
+            self._tree.make_directory(home)
             if carried.kind == "net":
                 self._show_interface(device, home, carried)
             if carried.kind == "block":
@@ -104,8 +104,8 @@ class Provided:
             self._tree.point(f"class/block/{carried.partition}", home)
 
     def _show_block(self, home: str, name: str, kind: str, mount_point: str | None) -> None:
-        for folder in ("holders", "slaves"):
-            self._tree.make_folder(f"{home}/{folder}")
+        for directory in ("holders", "slaves"):
+            self._tree.make_directory(f"{home}/{directory}")
         number = partial(self._number, name, mount_point)
         self._tree.put(f"{home}/dev", partial(_line, number))
         uevent = partial(_disk_uevent, number, name, kind)

@@ -79,7 +79,7 @@ class Link:
         self.target = target
 
 
-class Folder:
+class Directory:
     """A directory with its entries by name."""
 
     __slots__ = ("entries",)
@@ -88,30 +88,30 @@ class Folder:
         self.entries: dict[str, Entry] = {}
 
 
-Entry = Union[File, Link, Folder]
+Entry = Union[File, Link, Directory]
 
 
 class Tree:
     """The whole tree, from its root."""
 
     def __init__(self) -> None:
-        self.root = Folder()
+        self.root = Directory()
 
-    def make_folder(self, path: str) -> Folder:
+    def make_directory(self, path: str) -> Directory:
         """Return the directory at ``path``; create it and its parents if they do not exist."""
-        folder = self.root
+        directory = self.root
         for name in _parts(path):
-            entry = folder.entries.get(name)
+            entry = directory.entries.get(name)
             if entry is None:
-                entry = folder.entries[name] = Folder()
-            if not isinstance(entry, Folder):
+                entry = directory.entries[name] = Directory()
+            if not isinstance(entry, Directory):
                 raise failure(errno.ENOTDIR)
-            folder = entry
-        return folder
+            directory = entry
+        return directory
 
     def add(self, path: str, entry: Entry) -> None:
-        folder, _slash, name = path.rpartition("/")
-        self.make_folder(folder).entries[name] = entry
+        directory, _slash, name = path.rpartition("/")
+        self.make_directory(directory).entries[name] = entry
 
     def put(
         self,
@@ -130,8 +130,8 @@ class Tree:
 
     def remove(self, path: str) -> None:
         """Remove an entry with everything below it."""
-        folder, _slash, name = path.rpartition("/")
-        entry = self.make_folder(folder).entries.pop(name)
+        directory, _slash, name = path.rpartition("/")
+        entry = self.make_directory(directory).entries.pop(name)
         for file in _files(entry):
             file.is_live = False
 
@@ -139,7 +139,7 @@ class Tree:
         """Return the entry at ``path`` without following links, as FUSE requires."""
         entry: Entry = self.root
         for name in _parts(path):
-            child = entry.entries.get(name) if isinstance(entry, Folder) else None
+            child = entry.entries.get(name) if isinstance(entry, Directory) else None
             if child is None:
                 return None
             entry = child
@@ -167,8 +167,8 @@ class Tree:
             if name == "..":
                 del walked[-1:]
                 continue
-            folder = walked[-1][1] if walked else self.root
-            entry = folder.entries.get(name) if isinstance(folder, Folder) else None
+            directory = walked[-1][1] if walked else self.root
+            entry = directory.entries.get(name) if isinstance(directory, Directory) else None
             if entry is None:
                 return None
             if isinstance(entry, Link):
@@ -186,12 +186,14 @@ class Tree:
 
     def names(self, path: str) -> list[str]:
         entry = self.find(path)
-        return sorted(entry.entries) if isinstance(entry, Folder) else []
+        return sorted(entry.entries) if isinstance(entry, Directory) else []
 
     def link(self, path: str) -> str | None:
         """Return the target of the link at ``path``."""
         parent = self.find(dirname(path))
-        entry = parent.entries.get(path.rpartition("/")[2]) if isinstance(parent, Folder) else None
+        entry = (
+            parent.entries.get(path.rpartition("/")[2]) if isinstance(parent, Directory) else None
+        )
         return entry.target if isinstance(entry, Link) else None
 
 
@@ -202,6 +204,6 @@ def _parts(path: str) -> list[str]:
 def _files(entry: Entry) -> Iterator[File]:
     if isinstance(entry, File):
         yield entry
-    elif isinstance(entry, Folder):
+    elif isinstance(entry, Directory):
         for below in entry.entries.values():
             yield from _files(below)

@@ -103,11 +103,11 @@ class Udev:
         """Replay ``add`` for every device, as at boot, and handle the resulting events."""
         for device in list(self._machine.kernel.devices.values()):
             self._queue("add", device)
-        self._machine.kernel.tell = self._queue
+        self._machine.kernel.send_event = self._queue
         try:
             self._settle()
         finally:
-            self._machine.kernel.tell = None
+            self._machine.kernel.send_event = None
 
     def properties(self, action: str, device: Device) -> dict[str, str]:
         """Run the rules for one event; return the resulting properties of the device."""
@@ -181,8 +181,8 @@ class Udev:
                 name = _REPLACED.sub("_", name)
             self._link(f"/dev/{name}", f"../{event.name}")
         elif (token.key, token.attribute) == ("IMPORT", "program"):
-            told = self._play(event, _words(event, token.value))
-            name, _equals, value = told.partition("=")
+            played = self._play(event, _words(event, token.value))
+            name, _equals, value = played.partition("=")
             event.properties[name] = value
         # IMPORT{parent} does nothing: an event of a node is created with its parent's properties.
         elif token.key == "IMPORT" and token.attribute != "parent":
@@ -242,7 +242,7 @@ class Udev:
         """Run a program that changes nodes; all nodes belong to the group root."""
         nodes = self._machine.vfio.nodes
         if words[:2] == ["/bin/mkdir", "-p"]:
-            nodes.make_folder(_below(_DEV, operands(words)[0]))
+            nodes.make_directory(_below(_DEV, operands(words)[0]))
         elif words[:2] == ["/bin/chmod", "--"]:
             mode, path = operands(words)
             node = nodes.find(_below(_DEV, path))
@@ -264,8 +264,8 @@ class Udev:
         return (self._machine.tree.read(_below(_SYS, path)) or b"").decode()
 
     def _link(self, path: str, target: str) -> None:
-        folder, _slash, name = _below(_DEV, path).rpartition("/")
-        self._machine.vfio.nodes.make_folder(folder).entries[name] = Link(target)
+        directory, _slash, name = _below(_DEV, path).rpartition("/")
+        self._machine.vfio.nodes.make_directory(directory).entries[name] = Link(target)
 
     def _load(self, token: Token, words: list[str]) -> None:
         if (token.attribute, words[:2]) != ("builtin", ["kmod", "load"]):
@@ -277,9 +277,9 @@ class Udev:
         self._machine.modules.modprobe(arguments, self._configuration)
 
 
-def _below(folder: str, path: str) -> str:
-    """Return the path relative to ``folder``, if it is below that."""
-    return path[len(folder) :] if path.startswith(folder) else path
+def _below(directory: str, path: str) -> str:
+    """Return the path relative to ``directory``, if it is below that."""
+    return path[len(directory) :] if path.startswith(directory) else path
 
 
 def _words(event: Event, command: str) -> list[str]:

@@ -110,7 +110,7 @@ class Vfio:
             return
         number = self._numbers[device] = lowest_free(self._numbers.values())
         own = f"{device.home}/vfio-dev/vfio{number}"
-        self._tree.make_folder(own)
+        self._tree.make_directory(own)
         if self._has_cdev(device):
             self._tree.put(f"{own}/dev", f"510:{number}\n")
             self.nodes.put(f"devices/vfio{number}", mode=0o600)
@@ -119,7 +119,7 @@ class Vfio:
             group.vfio_node.is_exclusive = True
             # vfio_group_fops_open in drivers/vfio/group.c requires CAP_SYS_RAWIO.
             group.vfio_node.is_for_root = group.is_noiommu
-            self._tree.make_folder(f"devices/virtual/vfio/{group.node}")
+            self._tree.make_directory(f"devices/virtual/vfio/{group.node}")
             self._tree.point(f"class/vfio/{group.node}", f"devices/virtual/vfio/{group.node}")
 
     def _remove_device_node(self, device: Device) -> File | None:

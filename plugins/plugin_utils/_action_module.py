@@ -57,9 +57,9 @@ class ActionModule(NormalAction):
             }
         except AnsibleError as error:
             # It has what the host wrote before a file was not transferred.
-            told = str(error)
-            clean = _answers.output(told)
-            if clean == told:
+            message = str(error)
+            clean = _answers.output(message)
+            if clean == message:
                 raise
             raise AnsibleError(clean) from None
         output = "%s%s" % (result.get("module_stderr", ""), result.get("module_stdout", ""))

@@ -195,7 +195,12 @@ _MAYBE = Nullable(_TEXT)
 _FLAG = Flag()
 _ENTRY = Entry()
 _BINDING = Record({"driver": _MAYBE, "driver_override": _MAYBE})
-_EARLY: dict[str, Shape] = {"name": _TEXT, "driver": _TEXT, "parameter": _MAYBE, "message": _TEXT}
+_BUILTIN_BINDING: dict[str, Shape] = {
+    "name": _TEXT,
+    "driver": _TEXT,
+    "parameter": _MAYBE,
+    "message": _TEXT,
+}
 _HAZARD: dict[str, Shape] = {"kind": _TEXT, "subject": _TEXT, "message": _TEXT}
 _DEVICE: dict[str, Shape] = {
     "name": _TEXT,
@@ -263,7 +268,7 @@ INSPECTED_DEVICE = Record(
         "driverctl": Nullable(Record({"path": _TEXT, "entry": _ENTRY})),
         "foreign_rules": ListOf(Record({"location": _TEXT, "driver_override": _MAYBE})),
         "module_configuration": ListOf(Record({"location": _TEXT, "text": _TEXT})),
-        "kernel_command_line": Nullable(Record(_EARLY)),
+        "kernel_command_line": Nullable(Record(_BUILTIN_BINDING)),
     },
     omits_nulls=True,
 )
@@ -329,7 +334,7 @@ SHAPES: dict[str, Mapping[str, Shape]] = {
         "initramfs_command": Nullable(_TEXTS),
         "reboot_required": _FLAG,
         "not_checked": _TEXTS,
-        "kernel_command_line": ListOf(Record(_EARLY)),
+        "kernel_command_line": ListOf(Record(_BUILTIN_BINDING)),
         "policy_digest": _TEXT,
         "plan_digest": _MAYBE,
         "rollout": Nullable(Record({"name": _TEXT, "ended": _FLAG})),

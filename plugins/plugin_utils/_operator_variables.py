@@ -99,7 +99,7 @@ def context_without_facts(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return the variables of a task without the facts of its host, templates as they are given.
 
     They are what ansible-core's own variable manager has for that task if the host has no facts:
-    values are not told apart by what they are, as a fact can have that of a variable which
+    values are not distinguished by what they are, as a fact can have that of a variable which
     precedes it. Outside of a task the variables of the play are not known to come from it; one
     with the very value of a fact counts as that fact there.
     """
@@ -150,7 +150,7 @@ def _is_same(value: Any, other: Any) -> bool:
 def _current_task() -> Task | None:
     """Return the task that this process carries out; null in the process of ansible-playbook.
 
-    Lookups are not told. Each task has a worker process of its own, which keeps it.
+    Lookups are not informed. Each task has a worker process of its own, which keeps it.
     """
     task = getattr(multiprocessing.current_process(), "_task", None)
     return task if isinstance(task, Task) else None

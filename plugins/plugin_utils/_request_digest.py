@@ -45,8 +45,8 @@ def _asked_of_policy(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _asked_of_inspection(options: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the options, unless they ask who uses the devices: no file says that."""
-    is_lasting = options.get("candidates") is False and options.get("in_use") is False
-    return options if is_lasting else None
+    is_without_users = options.get("candidates") is False and options.get("in_use") is False
+    return options if is_without_users else None
 
 
 _ASKED = {"host_policy": _asked_of_policy, "device_info": _asked_of_inspection}

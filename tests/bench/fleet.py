@@ -114,15 +114,15 @@ def measure(hosts: Path, rounds: int) -> dict[Variant, list[Cost]]:
 def fleet(size: int) -> Iterator[Path]:
     """Start boards of one kind, one in ten of them slow to answer; yield their inventory."""
     (board,) = (path for path in device_trees() if path.match(BOARD))
-    with tempfile.TemporaryDirectory(prefix="armfleet-") as folder:
-        os.environ["ARMFLEET_SIMULATOR_HOSTS"] = str(Path(folder) / "hosts")
+    with tempfile.TemporaryDirectory(prefix="armfleet-") as directory:
+        os.environ["ARMFLEET_SIMULATOR_HOSTS"] = str(Path(directory) / "hosts")
         hosts = start([Plan(f"board-{number}", board) for number in range(size)])
         try:
             written = yaml.safe_load(inventory(hosts))
             members = written["simulated"]["hosts"]
             for name in list(members)[::ONE_SLOW_IN]:
                 members[name]["ansible_ssh_executable"] = str(SLOW_SSH)
-            path = Path(folder) / "hosts.yml"
+            path = Path(directory) / "hosts.yml"
             path.write_text(yaml.safe_dump(written))
             yield path
         finally:

@@ -139,7 +139,7 @@ class Control:
             self._variables.set_nonpersistent_facts(host, dict(facts))
 
 
-def judge(number: int, folder: Path) -> dict[str, float]:
+def judge(number: int, directory: Path) -> dict[str, float]:
     """Return the seconds of each part of the work, and of all of it."""
     control = Control(number)
     hosts, hostvars = control.hosts, control.hostvars
@@ -172,8 +172,8 @@ def judge(number: int, folder: Path) -> dict[str, float]:
     )
     timed("check the variables", lambda: variable_problems(hosts, hostvars, list(REQUIREMENTS)[:6]))
     timed("rollout", lambda: judge_rollout(control, answers))
-    timed("drift", lambda: judge_drift(control, folder))
-    timed("plan", lambda: judge_plan(control, folder))
+    timed("drift", lambda: judge_drift(control, directory))
+    timed("plan", lambda: judge_plan(control, directory))
     timed("report", lambda: fleet_report(host_states(hosts, hostvars, "drift_found"), "title"))
     timed(
         "history",
@@ -212,7 +212,7 @@ def judge_rollout(control: Control, answers: Sequence[tuple[str, Any, Any]]) -> 
     assert len(verdict["states"]) == len(control.hosts)
 
 
-def judge_drift(control: Control, folder: Path) -> None:
+def judge_drift(control: Control, directory: Path) -> None:
     """Judge each host, and print and write what was recorded of them."""
     judged = host_states(control.hosts, control.hostvars, "drift_found")
     control.record(
@@ -232,14 +232,14 @@ def judge_drift(control: Control, folder: Path) -> None:
         assert len(failed) == -(-len(control.hosts) // 10)
         drift_lines(states, failed)
         results = _result_files.Results("drift", "state", states, failed)
-        _result_files.write(str(folder / name), results)
+        _result_files.write(str(directory / name), results)
 
 
-def judge_plan(control: Control, folder: Path) -> None:
+def judge_plan(control: Control, directory: Path) -> None:
     made = fleet_plan(control.hosts, control.hostvars, boot_files=True)
     assert not made["failed"]
-    (folder / "plan.json").write_text(made["content"])
-    assert not saved_plan(str(folder / "plan.json"), control.hosts)["problems"]
+    (directory / "plan.json").write_text(made["content"])
+    assert not saved_plan(str(directory / "plan.json"), control.hosts)["problems"]
 
 
 def main() -> int:
@@ -247,10 +247,10 @@ def main() -> int:
     parser.add_argument("--hosts", type=int, default=300)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         # What is loaded late is loaded by that.
-        judge(1, Path(folder))
-        seconds = judge(arguments.hosts, Path(folder))
+        judge(1, Path(directory))
+        seconds = judge(arguments.hosts, Path(directory))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if arguments.json:
         print(json.dumps({"seconds": seconds, "memory_kib": memory}))

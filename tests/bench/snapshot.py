@@ -24,7 +24,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._model.selector impo
 from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import Sysfs
 from extensions.simulator.description import Function
 from extensions.simulator.pci_ids import PciAddress, PciIdentity
-from extensions.simulator.tree import Folder, Link
+from extensions.simulator.tree import Directory, Link
 
 ROUNDS = 5
 POLICIES = 64
@@ -86,12 +86,12 @@ def pci_address(number: int) -> PciAddress:
     return PciAddress(number // FUNCTIONS_PER_BUS, 0, number % FUNCTIONS_PER_BUS)
 
 
-def write_out(folder: Folder, directory: Path) -> None:
+def write_out(node: Directory, directory: Path) -> None:
     """Write a simulated tree to disk, so that reading it takes system calls as for /sys."""
     directory.mkdir()
-    for name, entry in folder.entries.items():
+    for name, entry in node.entries.items():
         path = directory / name
-        if isinstance(entry, Folder):
+        if isinstance(entry, Directory):
             write_out(entry, path)
         elif isinstance(entry, Link):
             path.symlink_to(entry.target)
@@ -139,10 +139,10 @@ def measure(sysfs: Sysfs, selectors: list[Selector]) -> float:
 
 
 def measure_family(family: Family) -> list[Row]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as top:
         machines: list[Sysfs] = []
         for size in SIZES:
-            root = Path(folder) / str(size)
+            root = Path(top) / str(size)
             root.mkdir()
             machines.append(grow(root, family.populate, size))
         return [

@@ -14,19 +14,19 @@ _REVISION_OFFSET, _CHECKSUM_OFFSET = 24, 9
 _SMMU_V3, _NAMED_COMPONENT = 4, 1
 
 
-def put_before(initramfs: bytes, table: bytes, folder: Path) -> Path:
+def put_before(initramfs: bytes, table: bytes, directory: Path) -> Path:
     """Put a table before an initramfs, where the kernel looks for those that upgrade firmware's.
 
     Documentation/admin-guide/acpi/initrd_table_override.rst of Linux.
     """
     name = "kernel/firmware/acpi/table.aml"
-    (folder / name).parent.mkdir(parents=True)
-    (folder / name).write_bytes(table)
+    (directory / name).parent.mkdir(parents=True)
+    (directory / name).write_bytes(table)
     archive = ["cpio", "--create", "--quiet", "--format=newc"]
     early = subprocess.run(
-        archive, cwd=folder, input=f"{name}\n".encode(), stdout=subprocess.PIPE, check=True
+        archive, cwd=directory, input=f"{name}\n".encode(), stdout=subprocess.PIPE, check=True
     )
-    path = folder / "initramfs"
+    path = directory / "initramfs"
     path.write_bytes(early.stdout + initramfs)
     return path
 

@@ -74,9 +74,9 @@ class Boots(NamedTuple):
 
     def witnessed(self, cases: Sequence[Case]) -> list[Binding | None]:
         """Return each binding at the end of the initramfs, or None if there was no initramfs."""
-        told = self.guest.run("cat /run/witness 2>/dev/null || true").stdout.splitlines()
+        reported = self.guest.run("cat /run/witness 2>/dev/null || true").stdout.splitlines()
         seen = {}
-        for line in told:
+        for line in reported:
             name, driver, override = (word or None for word in line.split(" "))
             seen[name] = (driver, None if override == "(null)" else override)
         return [seen.get(case.device) for case in cases]

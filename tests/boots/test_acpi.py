@@ -66,11 +66,11 @@ def test_an_id_means_all_devices_that_have_it(
 ENGINES = Path(__file__).with_name("engines.asl")
 
 
-def with_table(source: Path, initramfs: bytes, folder: Path) -> Path:
+def with_table(source: Path, initramfs: bytes, directory: Path) -> Path:
     """Put a table, from its source, before an initramfs."""
-    compiled = folder / source.stem
+    compiled = directory / source.stem
     subprocess.run(["iasl", "-p", compiled, source], check=True, capture_output=True)
-    return put_before(initramfs, compiled.with_suffix(".aml").read_bytes(), folder)
+    return put_before(initramfs, compiled.with_suffix(".aml").read_bytes(), directory)
 
 
 def test_a_compatible_means_the_devices_that_firmware_describes_by_it(

@@ -111,8 +111,8 @@ def content(guest: Guest) -> set[str]:
 
 def names_of(listing: str) -> set[str]:
     listed = set(listing.splitlines())
-    folders = {path.rpartition("/")[0] for path in listed}
-    names = {path.rpartition("/")[2].partition(".ko") for path in listed - folders}
+    directories = {path.rpartition("/")[0] for path in listed}
+    names = {path.rpartition("/")[2].partition(".ko") for path in listed - directories}
     return {name.replace("-", "_") if dot else name for name, dot, _rest in names}
 
 

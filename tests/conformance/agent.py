@@ -132,7 +132,7 @@ def names(path: str) -> str:
     return " ".join(sorted(os.listdir(_resolve(path))))
 
 
-def make_folder(path: str) -> str:
+def make_directory(path: str) -> str:
     os.mkdir(_resolve(path))
     return "ok"
 
@@ -166,8 +166,8 @@ def modprobe(*arguments: str) -> str:
     done = subprocess.run(
         ["modprobe", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
-    told = re.sub(r"/lib/modules/\S+", "/lib/modules/RELEASE", done.stdout.decode()).strip()
-    return told or ("ok" if done.returncode == 0 else f"status {done.returncode}")
+    reported = re.sub(r"/lib/modules/\S+", "/lib/modules/RELEASE", done.stdout.decode()).strip()
+    return reported or ("ok" if done.returncode == 0 else f"status {done.returncode}")
 
 
 _DEEDS: dict[str, Callable[..., str]] = {
@@ -175,7 +175,7 @@ _DEEDS: dict[str, Callable[..., str]] = {
     "change_mode": change_mode,
     "link": link,
     "names": names,
-    "make_folder": make_folder,
+    "make_directory": make_directory,
     "remove": remove,
     "becomes": becomes,
     "comes": comes,
@@ -345,7 +345,7 @@ class Observer:
         self._modules = modules
         # A descriptor of each device's directory, and what was read once of each device.
         self._folders: dict[str, int] = {}
-        self._told: dict[str, dict[object, str | None]] = {}
+        self._reported: dict[str, dict[object, str | None]] = {}
 
     def state(self) -> State:
         """Return the state once no consumer is being probed, or the current one if a probe hangs.
@@ -385,42 +385,42 @@ class Observer:
 
     def _device(self, bus: str, name: str, numbers: dict[str, list[str]]) -> State:
         key = f"{bus}/{name}"
-        folder = self._folder(bus, name)
-        parts = os.listdir(folder)
-        driver = _base(folder, "driver") if "driver" in parts else None
+        directory = self._directory(bus, name)
+        parts = os.listdir(directory)
+        driver = _base(directory, "driver") if "driver" in parts else None
         if "iommu_group" in parts:
-            numbers.setdefault(_base(folder, "iommu_group"), []).append(key)
+            numbers.setdefault(_base(directory, "iommu_group"), []).append(key)
         return {
             f"{key} driver": driver,
-            f"{key} override": _content("driver_override", folder),
+            f"{key} override": _content("driver_override", directory),
             f"{key} place": self._once(
-                key, "place", lambda: os.readlink(f"/proc/self/fd/{folder}")
+                key, "place", lambda: os.readlink(f"/proc/self/fd/{directory}")
             ),
-            f"{key} of_node": self._once(key, "of_node", lambda: _node(folder)),
+            f"{key} of_node": self._once(key, "of_node", lambda: _node(directory)),
             f"{key} uevent": self._once(
-                key, ("uevent", driver), lambda: _content("uevent", folder)
+                key, ("uevent", driver), lambda: _content("uevent", directory)
             ),
             **{
-                f"{key} {part}": self._once(key, part, partial(_content, part, folder))
+                f"{key} {part}": self._once(key, part, partial(_content, part, directory))
                 for part in parts
                 if part in _CONSTANTS
             },
-            **{f"{key} {part}": _content(part, folder) for part in parts if part in _VARIABLES},
+            **{f"{key} {part}": _content(part, directory) for part in parts if part in _VARIABLES},
             **{
-                f"{key} {part}": _base(folder, part)
+                f"{key} {part}": _base(directory, part)
                 for part in parts
                 if part == "physfn" or part.startswith("virtfn")
             },
             **{
-                f"{key} {part}": _content(f"{part}/status", folder)
+                f"{key} {part}": _content(f"{part}/status", directory)
                 for part in parts
                 if part.startswith(("consumer:", "supplier:"))
             },
-            **({f"{key} vfio": _vfio(folder)} if "vfio-dev" in parts else {}),
+            **({f"{key} vfio": _vfio(directory)} if "vfio-dev" in parts else {}),
             **({f"{key} awaits first driver": True} if "waiting_for_supplier" in parts else {}),
         }
 
-    def _folder(self, bus: str, name: str) -> int:
+    def _directory(self, bus: str, name: str) -> int:
         key = f"{bus}/{name}"
         if key not in self._folders:
             home = os.path.realpath(f"/sys/bus/{bus}/devices/{name}")
@@ -430,13 +430,13 @@ class Observer:
     def _forget(self, key: str) -> None:
         """Forget a device that is gone: another one of its name may come."""
         os.close(self._folders.pop(key))
-        del self._told[key]
+        del self._reported[key]
 
     def _once(self, key: str, part: object, look: Callable[[], str | None]) -> str | None:
-        told = self._told.setdefault(key, {})
-        if part not in told:
-            told[part] = look()
-        return told[part]
+        reported = self._reported.setdefault(key, {})
+        if part not in reported:
+            reported[part] = look()
+        return reported[part]
 
     def _group(self, number: str, members: list[str]) -> str:
         """Return a description of a group that does not depend on its number."""
@@ -449,15 +449,15 @@ class Observer:
         return self._once(f"group {number}", tuple(sorted(members)), look) or ""
 
 
-def _node(folder: int) -> str | None:
+def _node(directory: int) -> str | None:
     try:
-        return os.readlink("of_node", dir_fd=folder).partition("/devicetree/base")[2]
+        return os.readlink("of_node", dir_fd=directory).partition("/devicetree/base")[2]
     except FileNotFoundError:
         return None
 
 
-def _vfio(folder: int) -> list[str]:
-    home = os.readlink(f"/proc/self/fd/{folder}") + "/vfio-dev"
+def _vfio(directory: int) -> list[str]:
+    home = os.readlink(f"/proc/self/fd/{directory}") + "/vfio-dev"
     has_node = {name: os.path.exists(f"{home}/{name}/dev") for name in os.listdir(home)}
     return sorted(f"{name}{' with node' if there else ''}" for name, there in has_node.items())
 
@@ -494,11 +494,11 @@ def _nodes(groups: dict[str, str]) -> State:
     with suppress(FileNotFoundError):
         for name in os.listdir("/sys/class/vfio"):
             state[f"class/vfio {_named(name, groups)}"] = "there"
-    for folder in ("/dev/vfio", "/dev/vfio/devices"):
+    for directory in ("/dev/vfio", "/dev/vfio/devices"):
         with suppress(FileNotFoundError):
-            for name in os.listdir(folder):
-                if not os.path.isdir(f"{folder}/{name}"):
-                    state[f"{folder} {_named(name, groups)}"] = access(f"{folder}/{name}")
+            for name in os.listdir(directory):
+                if not os.path.isdir(f"{directory}/{name}"):
+                    state[f"{directory} {_named(name, groups)}"] = access(f"{directory}/{name}")
     return state
 
 
@@ -507,13 +507,13 @@ def _named(node: str, groups: dict[str, str]) -> str:
     return f"{kind} {groups.get(number, node)}".strip()
 
 
-def _base(folder: int, name: str) -> str:
-    return os.path.basename(os.readlink(name, dir_fd=folder))
+def _base(directory: int, name: str) -> str:
+    return os.path.basename(os.readlink(name, dir_fd=directory))
 
 
-def _content(path: str, folder: int | None = None) -> str | None:
+def _content(path: str, directory: int | None = None) -> str | None:
     try:
-        file = os.open(path, os.O_RDONLY, dir_fd=folder)
+        file = os.open(path, os.O_RDONLY, dir_fd=directory)
     except FileNotFoundError:
         return None
     try:

@@ -116,12 +116,12 @@ def summary(mismatches: Sequence[Difference], explanations: Sequence[Explanation
 
 def describe(operation: Operation) -> str:
     """Return an operation as one line of text."""
-    told = [
+    reported = [
         argument if len(argument) < 60 else f"{argument[:20]}… ({len(argument)})"
         for argument in operation.arguments
     ]
     by = "" if operation.by == "root" else f" by {operation.by}"
-    return f"{operation.kind} {' '.join(map(repr, told))}{by}"
+    return f"{operation.kind} {' '.join(map(repr, reported))}{by}"
 
 
 def _flat(scenarios: Sequence[Scenario]) -> Iterator[tuple[Scenario, Operation]]:

@@ -46,7 +46,7 @@ def run_on_both(guest: Guest, subject: Subject, scenarios: Sequence[Scenario]) -
     """Run the scenarios on a guest and on a simulated host; ``subject`` describes both."""
     real = run(guest.ssh_argv(), scenarios, _SECONDS, subject.observed)
     with _simulated(subject) as host:
-        login = [str(SSH), str(host.folder)]
+        login = [str(SSH), str(host.directory)]
         return Machines(real, run(login, scenarios, _SECONDS, subject.observed))
 
 

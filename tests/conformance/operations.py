@@ -286,7 +286,7 @@ def _who_may_do_what() -> list[Operation]:
         open_(bind_file, "O_RDWR", "EACCES"),
         open_(f"{PLATFORM}/drivers_probe", "O_RDONLY", "EACCES"),
         open_(file, "O_WRONLY|O_CREAT|O_EXCL", "EEXIST"),
-        _do("make_folder", device(CRYPTO, "folder"), gives="EPERM"),
+        _do("make_directory", device(CRYPTO, "directory"), gives="EPERM"),
         _do("remove", file, gives="EPERM"),
     ]
 

@@ -75,7 +75,7 @@ def _steps(reports: Sequence[dict[str, Any]]) -> list[Step]:
     steps: list[Step] = []
     state: State = {}
     for report in reports:
-        told = {**state, **report["changes"]}
-        state = {key: value for key, value in told.items() if value is not None}
+        reported = {**state, **report["changes"]}
+        state = {key: value for key, value in reported.items() if value is not None}
         steps.append(Step(report["result"], state))
     return steps

@@ -21,9 +21,9 @@ def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
-def ansible_builder(*words: str, folder: Path) -> str:
+def ansible_builder(*words: str, directory: Path) -> str:
     done = subprocess.run(
-        ["ansible-builder", *words], cwd=folder, capture_output=True, text=True, check=False
+        ["ansible-builder", *words], cwd=directory, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -32,12 +32,12 @@ def ansible_builder(*words: str, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create the build context of the example, in a directory with only its two files."""
-    folder = tmp_path_factory.mktemp("execution-environment")
-    shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
+    directory = tmp_path_factory.mktemp("execution-environment")
+    shutil.copytree(EXAMPLE, directory, dirs_exist_ok=True)
     # The default depends on the container runtime of this machine.
     name = ("--output-filename", "Containerfile")
-    ansible_builder("create", "--context", "context", *name, folder=folder)
-    return folder / "context"
+    ansible_builder("create", "--context", "context", *name, directory=directory)
+    return directory / "context"
 
 
 def test_the_collection_asks_for_nothing(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_collection_asks_for_nothing(tmp_path: Path) -> None:
     assert (installed / "meta/execution-environment.yml").is_file()
     # By default, ansible-builder takes this file for the requirements of the control node.
     (installed / "requirements.txt").write_text("pytest-of-our-own\n")
-    asked = yaml.safe_load(ansible_builder("introspect", str(tmp_path), folder=tmp_path))
+    asked = yaml.safe_load(ansible_builder("introspect", str(tmp_path), directory=tmp_path))
     assert asked == {"python": [], "system": []}
 
 

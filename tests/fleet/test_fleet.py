@@ -38,7 +38,7 @@ from tests.simulated.fleet import (
     fleet,
     on_vfio,
     passthrough_list,
-    put_file_for_folder,
+    put_file_for_directory,
     root,
 )
 
@@ -123,7 +123,7 @@ def whole(
     depth: str, start: Callable[..., Guest], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Whole]:
     """Start boards, chosen evenly from all device trees, and guests."""
-    folder = tmp_path_factory.mktemp("fleet")
+    directory = tmp_path_factory.mktemp("fleet")
     size = SIZES.get(depth, SMALL)
     trees = device_trees()
     plans = [
@@ -134,25 +134,25 @@ def whole(
     # Only a board whose list claims a device can fail.
     claiming = [number for number, plan in enumerate(plans) if lists[plan.name]]
     last = claiming[-1]
-    (folder / "no-vfio.yml").write_text("kernel: {vfio: absent}\n")
-    plans[last] = replace(plans[last], drivers=folder / "no-vfio.yml")
+    (directory / "no-vfio.yml").write_text("kernel: {vfio: absent}\n")
+    plans[last] = replace(plans[last], drivers=directory / "no-vfio.yml")
     guests = {name: start(name, *of_guest) for name, of_guest in GUESTS.items()}
-    write_lists(folder / "host_vars", {**lists, **LISTS_OF_GUESTS, GONE: ON_GUEST})
+    write_lists(directory / "host_vars", {**lists, **LISTS_OF_GUESTS, GONE: ON_GUEST})
     others = {
         "guests": {name: guest.inventory_entry() for name, guest in guests.items()},
         "lost": {GONE: {"ansible_host": "127.0.0.1", "ansible_port": 1}},
     }
-    with fleet(folder, plans, SETTINGS, others) as boards:
+    with fleet(directory, plans, SETTINGS, others) as boards:
         # Wave 1 has only guests.
         names = [plans[number].name for number in (claiming[1], claiming[-2], last)]
         yield Whole(size.waves, boards, guests, lists, *names)
 
 
-def write_lists(folder: Path, lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    folder.mkdir()
+def write_lists(directory: Path, lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    directory.mkdir()
     for name, entries in lists.items():
         text = yaml.safe_dump({"passthrough_devices": entries})
-        (folder / f"{name}.yml").write_text(text)
+        (directory / f"{name}.yml").write_text(text)
 
 
 class Clock:
@@ -189,7 +189,7 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
         "rollout_canaries": sorted(whole.guests),
     }
     broken = whole.boards.boards[whole.in_wave_two]
-    put_file_for_folder(broken, RULES)
+    put_file_for_directory(broken, RULES)
     fill(whole.boards.boards[whole.full], RULES)
     before = whole.claimed()
     assert not any(before.values())
@@ -198,10 +198,12 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
     stopped = clock.run("rollout that stops in wave 2", "armfleet.vfio.rollout", **rollout)
     assert stopped.code == 2
     assert "Rollout show stopped in wave 2 of 4: 1 failed, " in stopped.output
-    told = rows(stopped)
-    assert {name for name, row in told.items() if row.outcome == "failed"} == {whole.in_wave_two}
-    assert RULES in told[whole.in_wave_two].sentence
-    begun = {name for name, row in told.items() if row.wave != "-"}
+    reported = rows(stopped)
+    assert {name for name, row in reported.items() if row.outcome == "failed"} == {
+        whole.in_wave_two
+    }
+    assert RULES in reported[whole.in_wave_two].sentence
+    begun = {name for name, row in reported.items() if row.wave != "-"}
     assert len(begun) == len(whole.guests) + int(whole.waves[0])
     assert whole.claimed() == whole.asked(begun - {whole.in_wave_two})
 
@@ -213,22 +215,24 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
     clock.run("rollout to its end", "armfleet.vfio.rollout", **rollout)
     again = clock.run("rollout again", "armfleet.vfio.rollout", **rollout)
     assert set(again.changed.values()) == {0}
-    told = rows(again)
-    assert {row.wave for row in told.values()} == {"1", "2", "3", "4"}
+    reported = rows(again)
+    assert {row.wave for row in reported.values()} == {"1", "2", "3", "4"}
     sentences = {
-        name: row.sentence for name, row in told.items() if row.outcome in ("failed", "unreachable")
+        name: row.sentence
+        for name, row in reported.items()
+        if row.outcome in ("failed", "unreachable")
     }
     assert set(sentences) == {whole.full, whole.without_vfio, GONE}
     assert "No space left on device" in sentences[whole.full]
     assert "has no vfio-platform" in sentences[whole.without_vfio]
     assert "Connection refused" in sentences[GONE]
-    assert whole.claimed() == whole.asked(set(told) - set(sentences))
+    assert whole.claimed() == whole.asked(set(reported) - set(sentences))
 
     changed = take_from_vfio(whole)
     drift = clock.run("drift", "armfleet.vfio.drift", drift_file=str(tmp_path / "drift.jsonl"))
     assert drift.code == 2
     lines = [json.loads(line) for line in (tmp_path / "drift.jsonl").read_text().splitlines()]
-    assert len(lines) == len(told)
+    assert len(lines) == len(reported)
     assert {line["host"] for line in lines if line["state"] == "drift"} == changed
     assert {line["host"] for line in lines if line["state"] == "unreachable"} == {GONE}
 
@@ -238,7 +242,7 @@ def test_a_fleet_is_rolled_out_put_back_rolled_out_again_and_watched(
     clock.report()
     counts["boards"] = len(whole.boards.boards)
     counts["guests"] = len(whole.guests)
-    counts["devices for VFIO"] = sum(map(len, whole.asked(set(told)).values()))
+    counts["devices for VFIO"] = sum(map(len, whole.asked(set(reported)).values()))
 
 
 def test_hosts_that_wait_for_a_boot_are_booted_and_looked_at(whole: Whole) -> None:
@@ -252,8 +256,8 @@ def test_hosts_that_wait_for_a_boot_are_booted_and_looked_at(whole: Whole) -> No
     ids = {name: guest.boot_id() for name, guest in whole.guests.items()}
     arguments = ("armfleet.vfio.reboot", "--limit=guests,lost")
     run = play(whole.boards.inventory, *arguments, variables={"rollout_waves": ["100%"]})
-    told = {name: row.outcome for name, row in rows(run).items()}
-    assert told == {**dict.fromkeys(GUESTS, "changed"), GONE: "unreachable"}
+    reported = {name: row.outcome for name, row in rows(run).items()}
+    assert reported == {**dict.fromkeys(GUESTS, "changed"), GONE: "unreachable"}
     for name, guest in whole.guests.items():
         assert guest.boot_id() != ids[name]
         assert not whole.claimed()[name]

@@ -9,19 +9,21 @@ from pathlib import Path
 _SOURCE = Path(__file__).parents[2]
 
 
-def build(folder: Path) -> Path:
-    """Build the archive in ``folder``; return its path."""
-    words = ["ansible-galaxy", "collection", "build", str(_SOURCE), "--output-path", str(folder)]
+def build(directory: Path) -> Path:
+    """Build the archive in ``directory``; return its path."""
+    words = ["ansible-galaxy", "collection", "build", str(_SOURCE), "--output-path", str(directory)]
     subprocess.run(words, check=True, capture_output=True)
-    (archive,) = folder.glob("armfleet-vfio-*.tar.gz")
+    (archive,) = directory.glob("armfleet-vfio-*.tar.gz")
     return archive
 
 
-def install(folder: Path) -> Path:
-    """Build the collection and install it below ``folder``; return its directory."""
-    words = ["ansible-galaxy", "collection", "install", "--offline", "-p", str(folder)]
+def install(directory: Path) -> Path:
+    """Build the collection and install it below ``directory``; return its directory."""
+    words = ["ansible-galaxy", "collection", "install", "--offline", "-p", str(directory)]
     # Ansible also searches PYTHONPATH: it would find the collection under test and do nothing.
-    environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(folder))
+    environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(directory))
     environment.pop("PYTHONPATH", None)
-    subprocess.run([*words, str(build(folder))], check=True, capture_output=True, env=environment)
-    return folder / "ansible_collections/armfleet/vfio"
+    subprocess.run(
+        [*words, str(build(directory))], check=True, capture_output=True, env=environment
+    )
+    return directory / "ansible_collections/armfleet/vfio"

@@ -41,11 +41,11 @@ import json, os, re, sys
 with open({_ORDERS!r}) as stream:
     orders = json.load(stream)
 command = sys.argv[-1]
-for marks, told in orders["commands"]:
+for marks, reported in orders["commands"]:
     if all(mark in command for mark in marks):
-        sys.stdout.buffer.write(told["stdout"].encode("utf-8", "surrogatepass"))
-        sys.stderr.write(told["stderr"])
-        sys.exit(told["code"])
+        sys.stdout.buffer.write(reported["stdout"].encode("utf-8", "surrogatepass"))
+        sys.stderr.write(reported["stderr"])
+        sys.exit(reported["code"])
 # An interpreter that only this host knows is Python all the same.
 command = re.sub(r"/[^ ']*hostile-python[^ ']*", "/usr/bin/python3", command)
 os.execv("/usr/bin/dash", ["sh", *sys.argv[1:-1], command])
@@ -94,13 +94,15 @@ def answer(
     ``commands`` are for a replaced shell: pairs of texts and an answer (``stdout``, ``stderr``
     and ``code``). A command gets the answer of the first pair whose texts it all contains.
     """
-    told = [(marks, {"stdout": "", "stderr": "", "code": 0, **what}) for marks, what in commands]
+    reported = [
+        (marks, {"stdout": "", "stderr": "", "code": 0, **what}) for marks, what in commands
+    ]
     orders = {
         "answer": fields or {},
         "text": text,
         "stderr": stderr,
         "code": code,
-        "commands": told,
+        "commands": reported,
     }
     path: Path = root(boards.boards[name]) / _ORDERS[1:]
     path.write_text(json.dumps(orders))

@@ -24,7 +24,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import
     Sysfs,
 )
 from extensions.simulator.machine import Machine
-from extensions.simulator.tree import File, Folder, Link
+from extensions.simulator.tree import Directory, File, Link
 
 _VFIO_NODES = "/dev/vfio"
 
@@ -50,8 +50,8 @@ class SimulatedSysfs(Sysfs):
 
     def listing(self, path: str) -> Listing:
         entry = self._tree.find(path)
-        below = entry.entries.items() if isinstance(entry, Folder) else ()
-        directories = sorted(name for name, child in below if isinstance(child, Folder))
+        below = entry.entries.items() if isinstance(entry, Directory) else ()
+        directories = sorted(name for name, child in below if isinstance(child, Directory))
         return Listing(directories, dict(below).keys() - set(directories))
 
     def count_directories(self, path: str) -> int:
@@ -131,13 +131,13 @@ class SimulatedFiles(Files):
 
     def set_symlink(self, path: str, target: str | None) -> None:
         nodes = self._machine.vfio.nodes
-        folder, _slash, name = _place(path).rpartition("/")
+        directory, _slash, name = _place(path).rpartition("/")
         if self.link(path) is not None:
             nodes.remove(_place(path))
         if target is not None:
-            nodes.make_folder(folder).entries[name] = Link(target)
-        elif nodes.find(folder) and not nodes.names(folder):
-            nodes.remove(folder)
+            nodes.make_directory(directory).entries[name] = Link(target)
+        elif nodes.find(directory) and not nodes.names(directory):
+            nodes.remove(directory)
 
     def node_access(self, path: str) -> NodeAccess | None:
         node = _node(self._machine, path)
@@ -165,17 +165,17 @@ def _place(path: str) -> str:
 def everything(machine: Machine) -> dict[str, str]:
     """Return all visible state of a machine: each file's content and mode, each link's target."""
     shown: dict[str, str] = {}
-    waiting: list[tuple[str, Folder]] = [
+    waiting: list[tuple[str, Directory]] = [
         ("sys", machine.tree.root),
         ("dev/vfio", machine.vfio.nodes.root),
     ]
     while waiting:
-        parent, folder = waiting.pop()
-        for name, entry in folder.entries.items():
+        parent, directory = waiting.pop()
+        for name, entry in directory.entries.items():
             path = f"{parent}/{name}"
-            if isinstance(entry, Folder):
+            if isinstance(entry, Directory):
                 waiting.append((path, entry))
-                shown[path] = "folder"
+                shown[path] = "directory"
             elif isinstance(entry, Link):
                 shown[path] = f"-> {entry.target}"
             else:

@@ -25,12 +25,12 @@ class StartedPlaybook:
     """A run of ansible-playbook in a process group of its own."""
 
     def __init__(
-        self, inventory: Path, playbook: str, folder: Path, *arguments: str, **variables: Any
+        self, inventory: Path, playbook: str, directory: Path, *arguments: str, **variables: Any
     ) -> None:
-        self._output = folder / "output"
-        (folder / "vars.json").write_text(json.dumps(variables))
+        self._output = directory / "output"
+        (directory / "vars.json").write_text(json.dumps(variables))
         # Of this run alone, so that its processes are known by it.
-        self._own_argument = f"@{folder}/vars.json"
+        self._own_argument = f"@{directory}/vars.json"
         command = ["ansible-playbook", "-i", inventory, "-e", self._own_argument]
         with self._output.open("wb") as stream:
             self._process = subprocess.Popen(

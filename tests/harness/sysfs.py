@@ -37,12 +37,12 @@ def tree_path(path):
         return None
 devices = {}
 for bus in ("platform", "amba", "pci", "fsl-mc", "cdx"):
-    folder = "/sys/bus/%s/devices" % bus
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+    top = "/sys/bus/%s/devices" % bus
+    for name in os.listdir(top) if os.path.isdir(top) else ():
         # A helper device comes and goes with the driver that made it, under a new name each time.
         if name.endswith(".auto"):
             continue
-        path = folder + "/" + name
+        path = top + "/" + name
         with open(path + "/driver_override") as stream:
             override = stream.read().rstrip("\\n")
         devices[bus + "/" + name] = {

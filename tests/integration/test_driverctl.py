@@ -49,8 +49,8 @@ def migrate(inventory: Path, *arguments: str) -> Run:
 
 def test_a_list_that_claims_the_same_device_is_refused(guest: Guest, inventory: Path) -> None:
     assert bindings(guest, RINGS) == [VFIO, NONE]
-    told = apply(inventory, LIST, reset_required=False).refusal
-    assert f"driverctl: {STORED} sets vfio-platform at each boot" in told
+    reported = apply(inventory, LIST, reset_required=False).refusal
+    assert f"driverctl: {STORED} sets vfio-platform at each boot" in reported
     assert bindings(guest, RINGS) == [VFIO, NONE]
     assert files(guest) == {}
     assert [device["driverctl"]["entry"] for device in info(inventory, *DEVICES)] == LIST

@@ -19,12 +19,12 @@ NEEDED = {"plugins", "roles", "playbooks", "meta", "MANIFEST.json", "FILES.json"
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build and install the collection, and delete everything that is not needed to run it."""
-    folder = tmp_path_factory.mktemp("installed")
-    collection = install(folder)
+    directory = tmp_path_factory.mktemp("installed")
+    collection = install(directory)
     for entry in collection.iterdir():
         if entry.name not in NEEDED:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    return folder
+    return directory
 
 
 @pytest.mark.nightly

@@ -64,9 +64,9 @@ apply = functools.partial(calls.apply, reset_required=False)
 def test_if_the_last_of_eight_fails_the_first_seven_are_back(guest: Guest, inventory: Path) -> None:
     before = state(guest)
     pinned = {"dt_path": RINGS[-1], "policy": "driver", "driver": "gpio-keys"}
-    told = apply(inventory, [*LIST[:-1], pinned]).refusal
-    assert RINGS[-1] in told
-    assert "Nothing was changed: all changes of this run were rolled back" in told
+    reported = apply(inventory, [*LIST[:-1], pinned]).refusal
+    assert RINGS[-1] in reported
+    assert "Nothing was changed: all changes of this run were rolled back" in reported
     assert state(guest) == before
 
 
@@ -96,9 +96,9 @@ def test_a_run_that_waits_in_vain_says_who_holds_the_lock(guest: Guest, inventor
     guest.run("systemd-run --unit=hold /usr/bin/python3 /root/hold.py")
     guest.run("until [ -e /run/held ]; do :; done")
     holder = guest.run("systemctl show --value -p MainPID hold").stdout.strip()
-    told = apply(inventory, LIST, timeout=2).refusal
-    assert f"process {holder} (a test) holds the lock /run/armfleet-vfio/lock" in told
-    assert "Nothing was changed" in told
+    reported = apply(inventory, LIST, timeout=2).refusal
+    assert f"process {holder} (a test) holds the lock /run/armfleet-vfio/lock" in reported
+    assert "Nothing was changed" in reported
     assert bindings(guest, RINGS) == [NATIVE] * 8
     guest.run("systemctl kill --signal=KILL hold")
     assert apply(inventory, LIST).code == 0

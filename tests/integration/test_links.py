@@ -116,9 +116,9 @@ def test_each_node_has_a_link_by_path_and_by_tag(guest: Guest, inventory: Path) 
     result = apply(inventory, *LIST)
     nodes = assert_linked(guest, CALLED)
     assert {name for name, own in nodes.items() if len(own) == 2} == set(CALLED) - set(MOVED[2:])
-    told = {device["name"]: set(device["links"]) for device in result["devices"]}
+    reported = {device["name"]: set(device["links"]) for device in result["devices"]}
     links, _nodes = look(guest)
-    assert set.union(*told.values()) == set(links)
+    assert set.union(*reported.values()) == set(links)
     assert apply(inventory, *LIST)["changed"] is False
 
 

@@ -103,8 +103,8 @@ def test_an_open_device_is_not_taken(guest: Guest, inventory: Path) -> None:
         f"sleep infinity < /dev/vfio/{group} > /dev/null 2>&1 & echo $!"
     ).stdout.strip()
     options = {"devices": [DMA], "state": "released", "timeout": 5}
-    told = call(inventory, "vfio_binding", **options).refusal
-    assert f"/dev/vfio/{group} is held open by sleep (pid {holder})" in told
+    reported = call(inventory, "vfio_binding", **options).refusal
+    assert f"/dev/vfio/{group} is held open by sleep (pid {holder})" in reported
     assert read_machine(guest).at(DMA_PATH).binding == ("vfio-platform", "vfio-platform")
     guest.run(["kill", holder])
     run(inventory, "vfio_binding", **options)

@@ -33,8 +33,8 @@ def test_what_is_written_to_memory_is_warned_of_and_gone_after_a_reboot(
     guest.run(IN_MEMORY)
     for arguments in (["--check"], []):
         run = apply_role(inventory, LIST, *arguments)
-        told = " ".join(run.output.split())
-        assert "The boot files of this list are in memory (tmpfs on /etc)" in told
+        reported = " ".join(run.output.split())
+        assert "The boot files of this list are in memory (tmpfs on /etc)" in reported
     assert read_machine(guest).named("b000000.crypto").binding == (None, "none")
     assert files(guest)
     guest.reboot()

@@ -104,9 +104,9 @@ def info(inventory: Path) -> dict[str, dict[str, Any]]:
     return {device["name"]: device for device in calls.info(inventory)}
 
 
-def drift(inventory: Path, folder: Path) -> tuple[int, dict[str, Any]]:
+def drift(inventory: Path, tmp_path: Path) -> tuple[int, dict[str, Any]]:
     """Run the drift playbook; return its exit code and what it wrote about the guest."""
-    file = folder / "drift.jsonl"
+    file = tmp_path / "drift.jsonl"
     run = play(inventory, "armfleet.vfio.drift", variables={"drift_file": str(file)})
     (line,) = file.read_text().splitlines()
     state: dict[str, Any] = json.loads(line)

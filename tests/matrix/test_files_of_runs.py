@@ -35,8 +35,8 @@ REPORT = ["report.csv", "report.html", "report.json", "report.prom"]
 
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    folder = tmp_path_factory.mktemp("files")
-    with fleet(folder, alike(folder, BOARDS, PARTS, DRIVERS), VARIABLES) as running:
+    directory = tmp_path_factory.mktemp("files")
+    with fleet(directory, alike(directory, BOARDS, PARTS, DRIVERS), VARIABLES) as running:
         yield running
 
 

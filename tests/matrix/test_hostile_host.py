@@ -41,9 +41,9 @@ NOT_PRINTABLE = "\x1b]0;title\x07\x9b31m\x00\u202e\u2028\udc80"
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Three boards, the hostile one first."""
-    folder = tmp_path_factory.mktemp("hostile")
-    plans = alike(folder, BOARDS, PARTS, DRIVERS)
-    with fleet(folder, plans, VARIABLES) as running:
+    directory = tmp_path_factory.mktemp("hostile")
+    plans = alike(directory, BOARDS, PARTS, DRIVERS)
+    with fleet(directory, plans, VARIABLES) as running:
         take_over(running, EVIL)
         yield running
 
@@ -268,8 +268,8 @@ def test_cached_facts_neither_name_a_rollout_nor_tolerate_a_failure(boards: Flee
     assert boards.on_vfio() == dict.fromkeys(BOARDS, 0) | {EVIL: LISTED}
 
 
-def states(folder: Path) -> dict[str, str]:
-    lines = (folder / "drift.jsonl").read_text().splitlines()
+def states(directory: Path) -> dict[str, str]:
+    lines = (directory / "drift.jsonl").read_text().splitlines()
     return {line["host"]: line["state"] for line in map(json.loads, lines)}
 
 
@@ -315,7 +315,7 @@ def shell(boards: Fleet) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         {"discovery": DISCOVERY % f"plan9{NOT_PRINTABLE_WORD}"},
         pytest.param(
@@ -338,15 +338,17 @@ def shell(boards: Fleet) -> Iterator[None]:
 )
 @pytest.mark.usefixtures("shell")
 def test_what_is_discovered_of_an_interpreter_is_printable(
-    boards: Fleet, tmp_path: Path, fact_cache: Path, told: dict[str, Any]
+    boards: Fleet, tmp_path: Path, fact_cache: Path, reported: dict[str, Any]
 ) -> None:
-    platform = json.dumps({"platform_dist_result": told.get("platform"), "osrelease_content": None})
+    platform = json.dumps(
+        {"platform_dist_result": reported.get("platform"), "osrelease_content": None}
+    )
     commands = [
-        (["ENDFOUND"], {"stdout": told["discovery"], "stderr": NOT_PRINTABLE_WORD}),
+        (["ENDFOUND"], {"stdout": reported["discovery"], "stderr": NOT_PRINTABLE_WORD}),
         # Only ansible-core before 2.17 runs this command, before any module.
         *(
             [(["hostile-python && sleep 0"], {"stdout": platform, "stderr": NOT_PRINTABLE_WORD})]
-            if "platform" in told
+            if "platform" in reported
             else []
         ),
     ]
@@ -385,7 +387,7 @@ def test_what_is_told_of_the_files_of_ansible_is_printable(
     variables.write_text(f"ansible_python_interpreter: /usr/bin/python3\n{way}")
     answer(boards, EVIL, commands=commands)
     # With -vvv, ansible-core's own ssh plugin displays the output of a command that failed.
-    has_failed = any(told.get("code") for _marks, told in commands)
+    has_failed = any(reported.get("code") for _marks, reported in commands)
     more = [] if has_failed else ["-vvv"]
     done = run(boards, "drift", *more, drift_file=str(tmp_path / "drift.jsonl"))
     assert r"\x1b[31m" in done.output.replace("\\\\", "\\")

@@ -26,9 +26,9 @@ WARNED = "An earlier play of this run has applied another list or other options 
 
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    folder = tmp_path_factory.mktemp("lists")
+    directory = tmp_path_factory.mktemp("lists")
     settings = {name: value for name, value in VARIABLES.items() if not name.endswith("devices")}
-    with fleet(folder, alike(folder, ("board",), PARTS, DRIVERS), settings) as running:
+    with fleet(directory, alike(directory, ("board",), PARTS, DRIVERS), settings) as running:
         yield running
 
 

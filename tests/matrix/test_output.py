@@ -39,10 +39,10 @@ READING = ("boards", "candidates", "drift", "history", "plan", "report")
 
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    folder = tmp_path_factory.mktemp("output")
+    directory = tmp_path_factory.mktemp("output")
     gone = {"simulated": {GONE: {"ansible_host": f"/nowhere/{GONE}"}}}
-    plans = alike(folder, ("one", "two"), PARTS, DRIVERS)
-    with fleet(folder, plans, VARIABLES, gone) as running:
+    plans = alike(directory, ("one", "two"), PARTS, DRIVERS)
+    with fleet(directory, plans, VARIABLES, gone) as running:
         yield running
 
 

@@ -25,10 +25,10 @@ LISTED = 2
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Two boards, and two hosts that cannot be reached."""
-    folder = tmp_path_factory.mktemp("waves")
-    plans = alike(folder, ("one", "two"), PARTS, DRIVERS)
+    directory = tmp_path_factory.mktemp("waves")
+    plans = alike(directory, ("one", "two"), PARTS, DRIVERS)
     gone = {"simulated": {name: {"ansible_host": f"/nowhere/{name}"} for name in GONE}}
-    with fleet(folder, plans, VARIABLES, gone) as running:
+    with fleet(directory, plans, VARIABLES, gone) as running:
         yield running
 
 

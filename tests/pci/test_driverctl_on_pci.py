@@ -41,8 +41,8 @@ def test_driverctl_is_moved_from_without_a_function_leaving_its_driver(
         " udevadm settle"
     )
     assert functions(guest) == WANTED
-    told = apply(inventory, LIST).refusal
-    assert f"driverctl: /etc/driverctl.d/pci-{ETHERNET} sets vfio-pci at each boot" in told
+    reported = apply(inventory, LIST).refusal
+    assert f"driverctl: /etc/driverctl.d/pci-{ETHERNET} sets vfio-pci at each boot" in reported
     assert [device["driverctl"]["entry"] for device in info(inventory, *FUNCTIONS)] == LIST
 
     before = guest.run("find /dev/vfio -type c -printf %i:").stdout

@@ -182,7 +182,7 @@ def lines_about(address: str, message: str) -> list[str]:
     return [line for line in message.splitlines() if starts.match(line)]
 
 
-def assert_told(address: str, message: str) -> None:
+def assert_reported(address: str, message: str) -> None:
     kind, sentences = IN_USE[address]
     for sentence in sentences:
         (line,) = [line for line in lines_about(address, message) if sentence in line]
@@ -198,7 +198,7 @@ def test_nothing_changed(answers: Answers) -> None:
 def test_a_function_in_use_is_refused_whatever_else_is_allowed(
     answers: Answers, address: str
 ) -> None:
-    assert_told(address, answers.run[address].refusal)
+    assert_reported(address, answers.run[address].refusal)
 
 
 def test_all_functions_in_use_are_refused_at_once_and_a_check_says_the_same(
@@ -206,7 +206,7 @@ def test_all_functions_in_use_are_refused_at_once_and_a_check_says_the_same(
 ) -> None:
     message = answers.run["in use"].refusal
     for address in IN_USE:
-        assert_told(address, message)
+        assert_reported(address, message)
     assert answers.checked["in use"].refusal == message
 
 

@@ -40,9 +40,9 @@ def inventory(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def repository(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Create an empty repository, and copy the archive of the collection to the guest."""
-    folder = tmp_path_factory.mktemp("repository")
-    guest.put(build(folder), "/srv/armfleet-vfio.tar.gz")
-    return Repository(guest, folder / "working-copy")
+    directory = tmp_path_factory.mktemp("repository")
+    guest.put(build(directory), "/srv/armfleet-vfio.tar.gz")
+    return Repository(guest, directory / "working-copy")
 
 
 @pytest.fixture(scope="session")

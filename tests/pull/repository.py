@@ -23,9 +23,9 @@ _IDENTITY = ["-c", "user.name=Board Keeper", "-c", f"user.email={_KEEPER}"]
 class Keys:
     """Keys of this machine that the guest accepts, as git arguments that sign a commit."""
 
-    def __init__(self, guest: Guest, folder: Path) -> None:
-        self._gnupg = folder / "gpg"
-        self.ssh = self._make_ssh(guest, folder / "ssh")
+    def __init__(self, guest: Guest, directory: Path) -> None:
+        self._gnupg = directory / "gpg"
+        self.ssh = self._make_ssh(guest, directory / "ssh")
         self.gpg = self._make_gpg(guest, self._gnupg)
 
     def forget(self) -> None:
@@ -52,13 +52,13 @@ class Keys:
 
 
 class Repository:
-    """A bare repository on ``guest``, and its working copy in ``folder`` on this machine."""
+    """A bare repository on ``guest``, and its working copy in ``directory`` on this machine."""
 
-    def __init__(self, guest: Guest, folder: Path) -> None:
+    def __init__(self, guest: Guest, directory: Path) -> None:
         self._guest = guest
-        self._folder = folder
+        self._directory = directory
         guest.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", _PATH])
-        folder.mkdir()
+        directory.mkdir()
         self._git("init", "--quiet", "--initial-branch=main")
 
     def commit(self, files: Mapping[str, Any], signing: Sequence[str] = ()) -> None:
@@ -67,7 +67,7 @@ class Repository:
         ``signing`` are the arguments with which git signs the commit.
         """
         for name, content in files.items():
-            path = self._folder / name
+            path = self._directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
             path.chmod(0o755 if isinstance(content, str) and content.startswith("#!") else 0o644)
@@ -85,5 +85,5 @@ class Repository:
 
     def _git(self, *words: str, **variables: str) -> None:
         subprocess.run(
-            ["git", *words], cwd=self._folder, env={**os.environ, **variables}, check=True
+            ["git", *words], cwd=self._directory, env={**os.environ, **variables}, check=True
         )

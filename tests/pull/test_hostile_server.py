@@ -67,8 +67,8 @@ def planted() -> dict[str, Any]:
         **{f"plugins/{kind}/planted.py": PYTHON % kind for kind in PLUGINS},
         **{f"{kind}_plugins/planted.py": PYTHON % f"{kind}-beside" for kind in PLUGINS},
         **{
-            f"{folder}/{hook}": SHELL % f"hook-{hook}"
-            for folder in (".githooks", "hooks")
+            f"{directory}/{hook}": SHELL % f"hook-{hook}"
+            for directory in (".githooks", "hooks")
             for hook in ("post-checkout", "post-merge", "post-index-change")
         },
         # The host has a filter of this name, as hosts with git-lfs do.

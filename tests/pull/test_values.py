@@ -72,8 +72,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_it_is_refused_by_name(run: Run, host: str) -> None:
     variable, _value = REFUSED[host]
     (failed,) = [task for task in run.tasks if task.host == host and task.status == "failed"]
-    told = [failed.result, *failed.result.get("results", [])]
-    (sentence,) = {result["msg"] for result in told if result.get("msg", "").startswith(variable)}
+    reported = [failed.result, *failed.result.get("results", [])]
+    (sentence,) = {
+        result["msg"] for result in reported if result.get("msg", "").startswith(variable)
+    }
     assert f"{variable} of {host} is" in sentence or f"{variable} of {host} has" in sentence
     assert "must be " in sentence or "Use https or ssh" in sentence
 

@@ -113,7 +113,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 def on(host: Host, ssh: str, command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [ssh, str(host.folder), command], capture_output=True, text=True, check=False, timeout=60
+        [ssh, str(host.directory), command], capture_output=True, text=True, check=False, timeout=60
     )
 
 

@@ -222,8 +222,10 @@ def lines_about(path: str, lines: list[str], kind: str) -> str:
 def test_all_that_the_machine_stands_on_is_refused_at_once(inventory: Path) -> None:
     lines = refusal_lines(apply(inventory, ENTRIES))
     for path, (kind, sentences) in CARRIED.items():
-        told = lines_about(path, lines, kind)
-        assert [sentence for sentence in sentences if sentence not in told] == [], "\n".join(lines)
+        reported = lines_about(path, lines, kind)
+        assert [sentence for sentence in sentences if sentence not in reported] == [], "\n".join(
+            lines
+        )
     assert refusal_lines(apply(inventory, ENTRIES, "--check")) == lines
 
 
@@ -243,8 +245,8 @@ def test_each_kind_is_refused_and_what_others_may_lose_does_not_help(inventory: 
     answers = refusals(inventory, [("host_policy", options) for options in asked])
     lines = dict(zip(kinds, answers, strict=True))
     for path, (kind, sentences) in CARRIED.items():
-        told = lines_about(path, lines[kind], kind)
-        assert [sentence for sentence in sentences if sentence not in told] == []
+        reported = lines_about(path, lines[kind], kind)
+        assert [sentence for sentence in sentences if sentence not in reported] == []
 
 
 def test_what_is_lost_with_a_device_that_depends_is_refused_by_its_own_kind(
@@ -252,9 +254,9 @@ def test_what_is_lost_with_a_device_that_depends_is_refused_by_its_own_kind(
 ) -> None:
     device = {"dt_path": POWER, "policy": "no_autobind"}
     (lines,) = refusals(inventory, [("host_policy", {"devices": [device], "allow": ["consumers"]})])
-    told = lines_about(POWER, lines, "network")
+    reported = lines_about(POWER, lines, "network")
     way = "it supplies platform:a001600.virtio_mmio"
-    assert f"network interface eth1 is up, below team0, team0.5 ({way})." in told
+    assert f"network interface eth1 is up, below team0, team0.5 ({way})." in reported
 
 
 @pytest.mark.skipif(
@@ -281,9 +283,9 @@ def test_the_small_modules_refuse_as_well(inventory: Path) -> None:
         ("vfio_binding", {"devices": devices, "reset_required": False, "unsafe_noiommu": True}),
     ]
     for lines in refusals(inventory, asked):
-        told = "\n".join(lines)
-        assert "vda is mounted on /." in told
-        assert "this run is connected through it" in told
+        reported = "\n".join(lines)
+        assert "vda is mounted on /." in reported
+        assert "this run is connected through it" in reported
 
 
 @pytest.mark.nightly
@@ -292,10 +294,10 @@ def test_the_interface_that_ssh_comes_in_by_is_known_below_a_bond_and_a_bridge(
     inventory: Path,
 ) -> None:
     lines = refusal_lines(apply(inventory, [{"dt_path": NETWORK, "policy": "no_autobind"}]))
-    (told,) = [line for line in lines if "network interface" in line]
+    (reported,) = [line for line in lines if "network interface" in line]
     assert (
         "eth0 is up, below bond0, br0 with 10.0.2.15, the default route, and this run is "
-        "connected through it" in told
+        "connected through it" in reported
     )
 
 
@@ -312,8 +314,8 @@ def boxed(guest: Guest) -> Iterator[None]:
 @pytest.mark.usefixtures("boxed")
 def test_an_interface_that_a_container_has_is_known(inventory: Path) -> None:
     devices = [{"dt_path": SPARE_NETWORK, "policy": "no_autobind"}]
-    told = lines_about(SPARE_NETWORK, refusal_lines(apply(inventory, devices)), "network")
-    assert "a network interface on it is in another network namespace" in told
+    reported = lines_about(SPARE_NETWORK, refusal_lines(apply(inventory, devices)), "network")
+    assert "a network interface on it is in another network namespace" in reported
 
 
 @pytest.mark.nightly
@@ -357,8 +359,8 @@ def test_what_has_no_unbind_is_refused_whatever_is_allowed(inventory: Path) -> N
 def test_the_next_boot_is_judged_as_the_running_system_is(guest: Guest, inventory: Path) -> None:
     options = {"runtime": False, "reset_required": False, "unsafe_noiommu": True}
     lines = refusal_lines(apply(inventory, CARELESS, **options))
-    told = "\n".join(lines)
-    assert [sentence for sentence in LOST if sentence not in told] == [], told
+    reported = "\n".join(lines)
+    assert [sentence for sentence in LOST if sentence not in reported] == [], reported
     assert refusal_lines(apply(inventory, CARELESS, "--check", "--diff", **options)) == lines
     assert guest.run("ls /run/armfleet-vfio-reboot-required", check=False).returncode != 0
 

@@ -58,8 +58,8 @@ def test_channels_in_use_are_never_taken_away_whatever_is_allowed(
         ("no_autobind", {"devices": [{"dt_path": ENGINE}], "allow": ALL}),
     ]
     for task in calls.refused(inventory, asked, *TRACED):
-        (told,) = task.refusal.splitlines()
-        assert told.startswith(
+        (reported,) = task.refusal.splitlines()
+        assert reported.startswith(
             f"{ENGINE} (platform device b009000.shared) is in use: 2 of its 4 DMA channels are in "
             "use: dma0chan0 by 1 client of the kernel, dma0chan1 by 1 client of the kernel. Stop "
             "or unload its clients"

@@ -108,8 +108,8 @@ def nodes(guest: Guest, inventory: Path) -> dict[str, str]:
     """Bind a ring to VFIO, and return its group node and its device node."""
     assert apply_vfio(inventory, RING).code == 0
     ring = read_machine(guest).at(RING)
-    folder = f"/sys/bus/platform/devices/{ring.name}/vfio-dev"
-    own = guest.run(["ls", folder]).stdout.strip()
+    directory = f"/sys/bus/platform/devices/{ring.name}/vfio-dev"
+    own = guest.run(["ls", directory]).stdout.strip()
     return {"group": f"/dev/vfio/{ring.group}", "cdev": f"/dev/vfio/devices/{own}"}
 
 
@@ -136,9 +136,9 @@ def test_a_device_that_is_held_open_stays_bound_whatever_is_asked(
         with held(guest, nodes[kind], program) as sentence:
             tasks = refused(inventory, calls)
         for task in tasks:
-            told = task.refusal
-            assert f"{RING} (platform device b100000.ring) is in use: {sentence}" in told
-            assert "Stop the process that uses it; an open device is never unbound" in told
+            reported = task.refusal
+            assert f"{RING} (platform device b100000.ring) is in use: {sentence}" in reported
+            assert "Stop the process that uses it; an open device is never unbound" in reported
         # The refusal comes without waiting for the timeout.
         assert max(task.seconds for task in tasks) < TIMEOUT
     machine = read_machine(guest)
@@ -172,13 +172,13 @@ def test_a_remove_that_never_returns_does_not_keep_the_run(guest: Guest, invento
     devices = to_vfio(RING, STUCK, SECOND_STUCK, SECOND_RING)
     checked = call(inventory, "host_policy", "--check", **devices)
     tried = call(inventory, "host_policy", timeout=STUCK_TIMEOUT, **devices)
-    told = tried.refusal
+    reported = tried.refusal
     # A run that waited for the remove would never return.
     assert seconds(tried) - seconds(checked) < TIMEOUT
-    assert f"{STUCK} (platform device b010000.stuck): cannot unbind from acme-stuck" in told
-    assert f"did not answer within {STUCK_TIMEOUT} s" in told
-    assert "is still waiting there (in acme_stuck_remove)" in told
-    assert "the kernel still holds it; it was bound to acme-stuck" in told
+    assert f"{STUCK} (platform device b010000.stuck): cannot unbind from acme-stuck" in reported
+    assert f"did not answer within {STUCK_TIMEOUT} s" in reported
+    assert "is still waiting there (in acme_stuck_remove)" in reported
+    assert "the kernel still holds it; it was bound to acme-stuck" in reported
     machine = read_machine_but(guest, STUCK)
     assert machine[RING] == machine[SECOND_RING] == RING_NATIVE
     assert machine[SECOND_STUCK] == STUCK_NATIVE
@@ -217,10 +217,10 @@ def test_a_group_whose_other_device_stays_on_its_driver_is_of_no_use(
         guest.run(f"echo b014000.pair > /sys/bus/platform/drivers/acme-ring/{command}")
     # At the first attempt, the kernel does not show yet that they share a group.
     for words in ("shares IOMMU group", "cannot be opened by VFIO"):
-        told = apply_vfio(inventory, PAIR).refusal
-        assert f"{PAIR} (platform device b015000.pair)" in told
-        assert words in told
-        assert "platform/b014000.pair" in told
+        reported = apply_vfio(inventory, PAIR).refusal
+        assert f"{PAIR} (platform device b015000.pair)" in reported
+        assert words in reported
+        assert "platform/b014000.pair" in reported
         assert read_machine(guest).at(PAIR).binding == (None, None)
     assert apply_vfio(inventory, PAIR, allow=["group"]).code == 0
     group = read_machine(guest).at(PAIR).group
@@ -238,8 +238,8 @@ def test_a_missing_reset_function_is_known_before_anything_is_touched(
 ) -> None:
     devices = [{"dt_path": "/soc/ethernet@b018000"}, {"dt_path": RING}]
     guest.run("modprobe -r vfio_platform")
-    told = call(inventory, "vfio_binding", devices=devices, reset_required=True).refusal
-    assert told == (
+    reported = call(inventory, "vfio_binding", devices=devices, reset_required=True).refusal
+    assert reported == (
         f"{RING} (platform device b100000.ring) has no reset function (acme,ring), and "
         "vfio-platform requires one (ENOENT). If the device may be used without a reset, "
         "set `reset_required: false`"

@@ -81,10 +81,10 @@ def test_a_users_mounts_stop_no_run_and_forge_nothing(
     guest: Guest, inventory: Path, user: Callable[..., None]
 ) -> None:
     user("mount.py")
-    told = [hazard["message"] for device in info(inventory) for hazard in device["in_use_by"]]
-    assert [sentence for sentence in told if "disk vda" in sentence]
-    assert all(sentence.isprintable() for sentence in told)
-    assert not [sentence for sentence in told if "cannot be parsed" in sentence]
+    reported = [hazard["message"] for device in info(inventory) for hazard in device["in_use_by"]]
+    assert [sentence for sentence in reported if "disk vda" in sentence]
+    assert all(sentence.isprintable() for sentence in reported)
+    assert not [sentence for sentence in reported if "cannot be parsed" in sentence]
     applied = apply_vfio(inventory, RING)
     assert applied.code == 0, applied.output
     assert read_machine(guest).at(RING).driver == "vfio-platform"

@@ -171,9 +171,9 @@ def _descriptions(draw: st.DrawFn) -> Description:
     )
 
 
-def alike(folder: Path, names: Sequence[str], parts: Sequence[Part], drivers: str) -> list[Plan]:
+def alike(directory: Path, names: Sequence[str], parts: Sequence[Part], drivers: str) -> list[Plan]:
     """Return plans of boards with the same device tree and the same description of drivers."""
-    board, description = folder / "board.dtb", folder / "drivers.yml"
+    board, description = directory / "board.dtb", directory / "drivers.yml"
     board.write_bytes(flattened(device_tree(parts)))
     description.write_text(drivers)
     return [Plan(name, board, description) for name in names]

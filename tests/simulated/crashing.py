@@ -151,8 +151,8 @@ def _run(wish: Wish, written: int) -> None:
         outcome = reconcile(
             host, Usage(sysfs, "/proc"), RunLock("host_policy"), request, check_mode=False
         )
-        told = Outcome(outcome.is_changed, watch.seen, bool(outcome.interrupted))
-        os.write(written, json.dumps(told).encode() + b"\n")
+        reported = Outcome(outcome.is_changed, watch.seen, bool(outcome.interrupted))
+        os.write(written, json.dumps(reported).encode() + b"\n")
         sysfs.close()
 
 

@@ -37,7 +37,7 @@ class Fleet(NamedTuple):
 
 @contextmanager
 def fleet(
-    folder: Path,
+    directory: Path,
     plans: Sequence[Plan],
     variables: Mapping[str, Any],
     others: Mapping[str, Mapping[str, Any]] | None = None,
@@ -49,7 +49,7 @@ def fleet(
         for group, more in (others or {}).items():
             content.setdefault(group, {}).setdefault("hosts", {}).update(more)
         content["all"] = {"vars": dict(variables)}
-        path = folder / "hosts.yml"
+        path = directory / "hosts.yml"
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         yield Fleet({host.name: host for host in hosts}, path)
     finally:
@@ -100,16 +100,16 @@ def run_on(board: Host, *command: str) -> str:
     return subprocess.run(entered, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def put_file_for_folder(board: Host, folder: str) -> None:
+def put_file_for_directory(board: Host, directory: str) -> None:
     """Replace the directory of the board by a file."""
-    path = root(board) / folder[1:]
+    path = root(board) / directory[1:]
     shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
 
 
-def fill(board: Host, folder: str) -> None:
+def fill(board: Host, directory: str) -> None:
     """Mount a full file system on that directory of the board."""
-    (root(board) / folder[1:]).mkdir(parents=True, exist_ok=True)
-    run_on(board, "mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder)
-    (root(board) / folder[1:] / "everything").write_bytes(bytes(4096))
+    (root(board) / directory[1:]).mkdir(parents=True, exist_ok=True)
+    run_on(board, "mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", directory)
+    (root(board) / directory[1:] / "everything").write_bytes(bytes(4096))

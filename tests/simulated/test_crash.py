@@ -99,8 +99,8 @@ def seen(host: Host, names: Sequence[str]) -> dict[str, str]:
                 if (device / attribute).exists():
                     state[f"{name} {attribute}"] = (device / attribute).read_text()
     state["modules"] = " ".join(sorted(module.name for module in root.glob("sys/module/*")))
-    for folder in ("udev/rules.d", "modprobe.d", "modules-load.d"):
-        for file in root.glob(f"etc/{folder}/*armfleet*"):
+    for kind in ("udev/rules.d", "modprobe.d", "modules-load.d"):
+        for file in root.glob(f"etc/{kind}/*armfleet*"):
             state[file.name] = file.read_text()
     for kept in root.glob("var/lib/armfleet-vfio/*"):
         # When a rollout changed the list is not what it changed.
@@ -132,8 +132,8 @@ def crash(scene: Scene, ends: Ends, point: Point) -> list[object]:
         now = seen(host, scene.names)
         scene.begin(host, []).finish()
         released = seen(host, scene.names)
-    told = [(outcome.is_changed, outcome.is_interruption_reported) for outcome in again]
-    wrong: list[object] = [] if told == [(True, True), (False, False)] else [again]
+    reported = [(outcome.is_changed, outcome.is_interruption_reported) for outcome in again]
+    wrong: list[object] = [] if reported == [(True, True), (False, False)] else [again]
     wrong += different(now, ends.applied)
     wrong += different(released, ends.released)
     return [point, *wrong] if wrong else []

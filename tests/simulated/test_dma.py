@@ -38,8 +38,8 @@ def test_nothing_is_written_while_a_channel_is_in_use(lab: Lab, policy: str) -> 
     before = lab.everything()
     with pytest.raises(PolicyError) as caught:
         lab.apply(entries, reset_required=False, allow=ACCEPTABLE)
-    (told,) = caught.value.problems
-    assert "2 of its 2 DMA channels are in use: dma0chan0 by 1 client of the kernel" in told
+    (reported,) = caught.value.problems
+    assert "2 of its 2 DMA channels are in use: dma0chan0 by 1 client of the kernel" in reported
     assert lab.everything() == before
 
 

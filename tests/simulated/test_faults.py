@@ -42,8 +42,8 @@ class Run(NamedTuple):
     before: Sequence[dict[str, Any]]
     wanted: Sequence[dict[str, Any]]
 
-    def prepare(self, folder: Path) -> Lab:
-        lab = Lab(lambda: build(TREE, DESCRIPTION), folder)
+    def prepare(self, directory: Path) -> Lab:
+        lab = Lab(lambda: build(TREE, DESCRIPTION), directory)
         if self.before:
             lab.apply(self.before, **SETTINGS)
         lab.machine.watch.take()
@@ -58,8 +58,8 @@ def _in_no_hurry_to_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
 
 
-def undisturbed(run: Run, folder: Path) -> list[Write]:
-    lab = run.prepare(folder)
+def undisturbed(run: Run, directory: Path) -> list[Write]:
+    lab = run.prepare(directory)
     lab.apply(run.wanted, **SETTINGS)
     return lab.machine.watch.take()
 
@@ -99,13 +99,13 @@ def test_whichever_write_fails_all_is_put_back_and_the_message_says_which_and_wh
 def assert_says_all(message: str, write: Write, name: str) -> None:
     """Assert that the message has device, file, errno and remedy."""
     problem = message.splitlines()[0]
-    folder, _slash, file = write.path.rpartition("/")
+    directory, _slash, file = write.path.rpartition("/")
     reason = f"failed with {name} ({os.strerror(getattr(errno, name))})"
     assert f"/{file} {reason}" in problem
     assert "/sys/" in problem
     if "module/" not in write.path:
         is_override = file == "driver_override"
-        device = folder.rpartition("/")[2] if is_override else write.data.decode().strip()
+        device = directory.rpartition("/")[2] if is_override else write.data.decode().strip()
         assert f"device {device})" in problem
     assert len(problem.partition(reason)[2].strip(" .")) > 10, problem
 

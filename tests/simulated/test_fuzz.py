@@ -45,13 +45,13 @@ NO_VFIO = Description(kernel=Habits(vfio="absent"), natives="none")
 class Verifier:
     """Collects rule files, and verifies many of them in one call of udevadm."""
 
-    def __init__(self, folder: Path, counts: Counts) -> None:
-        self._folder = folder
+    def __init__(self, tmp_path: Path, counts: Counts) -> None:
+        self._directory = tmp_path
         self._counts = counts
         self._files: list[Path] = []
 
     def take(self, rules: str) -> None:
-        file = self._folder / f"{len(self._files)}.rules"
+        file = self._directory / f"{len(self._files)}.rules"
         file.write_text(rules, encoding="utf-8")
         self._files.append(file)
         if len(self._files) == AT_ONCE:
@@ -84,11 +84,11 @@ def meant(entry: Entry, *, is_there: bool) -> Device | None:
     if not selector.reference:
         return device("meant", selector.kind, selector.value)
     # Events have only aliases that end in a number: of_alias_scan in drivers/of/base.c.
-    is_told = selector.value == selector.reference and selector.reference[-1].isdigit()
-    if not is_there and not is_told:
+    is_reported = selector.value == selector.reference and selector.reference[-1].isdigit()
+    if not is_there and not is_reported:
         return None
     path = ALIASED + selector.value[len(selector.reference) :]
-    return device("meant", "dt_path", path, *[f"OF_ALIAS_0={selector.reference}"] * is_told)
+    return device("meant", "dt_path", path, *[f"OF_ALIAS_0={selector.reference}"] * is_reported)
 
 
 def device(name: str, kind: str, value: str, *properties: str) -> Device:

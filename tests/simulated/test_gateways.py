@@ -67,9 +67,9 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
 def seen(top: Path) -> dict[str, str]:
     """Return what everything() returns for a machine in this process."""
     entries = {}
-    for folder, folders, files in os.walk(top):
-        for name in (*folders, *files):
-            path = Path(folder, name)
+    for directory, directories, files in os.walk(top):
+        for name in (*directories, *files):
+            path = Path(directory, name)
             entries[str(path.relative_to(top))] = shown(path)
     # The simulated modprobe is not part of the machine.
     del entries["modprobe"]
@@ -82,15 +82,15 @@ def shown(path: Path) -> str:
     if stat.S_ISLNK(status.st_mode):
         return f"-> {path.readlink()}"
     if stat.S_ISDIR(status.st_mode):
-        return "folder"
+        return "directory"
     mode = stat.S_IMODE(status.st_mode)
     return f"{mode:04o} {path.read_bytes() if mode & 0o444 else b''!r}"
 
 
-def outcome(door: Sysfs, path: str, text: str) -> int | None:
+def outcome(gateway: Sysfs, path: str, text: str) -> int | None:
     """Return the errno of the write, or None if it succeeds."""
     try:
-        door.write(path, text)
+        gateway.write(path, text)
     except KernelRefusedError as error:
         return error.code
     return None
@@ -101,7 +101,7 @@ def test_both_doors_give_the_same_answers_and_show_the_same(
 ) -> None:
     doors = SimulatedSysfs(machine), Sysfs(str(mounted / "sys"))
     assert seen(mounted) == everything(machine)
-    answers = [[outcome(door, path, text) for path, text in WRITES] for door in doors]
+    answers = [[outcome(gateway, path, text) for path, text in WRITES] for gateway in doors]
     assert answers[0] == answers[1]
     assert len(set(answers[0])) >= 3
     assert seen(mounted) == everything(machine)

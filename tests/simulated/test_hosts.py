@@ -64,23 +64,25 @@ def on(host: Host, command: str, data: str = "") -> subprocess.CompletedProcess[
     )
 
 
-def told(host: Host, command: str) -> str:
+def reported(host: Host, command: str) -> str:
     done = on(host, command)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def test_a_process_on_the_host_sees_the_board(host: Host) -> None:
-    assert told(host, f"readlink /sys/bus/platform/devices/{DEVICE}/driver").endswith("acme-net")
-    assert told(host, "tr '\\0' , </sys/firmware/devicetree/base/compatible") == "acme,board,"
-    assert told(host, "hostname") == NAME
-    own = told(host, "ls -d /proc/[0-9]*").splitlines()
+    assert reported(host, f"readlink /sys/bus/platform/devices/{DEVICE}/driver").endswith(
+        "acme-net"
+    )
+    assert reported(host, "tr '\\0' , </sys/firmware/devicetree/base/compatible") == "acme,board,"
+    assert reported(host, "hostname") == NAME
+    own = reported(host, "ls -d /proc/[0-9]*").splitlines()
     assert "/proc/1" in own
     assert len(own) < len(list(Path("/proc").glob("[0-9]*")))
 
 
 def test_a_write_has_the_kernels_effect_and_its_errno(host: Host) -> None:
-    assert told(host, f"echo vfio-platform >{OVERRIDE}; cat {OVERRIDE}") == "vfio-platform"
+    assert reported(host, f"echo vfio-platform >{OVERRIDE}; cat {OVERRIDE}") == "vfio-platform"
     refused = on(host, "tee /sys/bus/platform/drivers/acme-net/bind", "nothing")
     assert "No such device" in refused.stderr
     assert ask(host.control, do="writes")[-1] == [
@@ -94,25 +96,25 @@ def test_what_is_gone_is_gone_at_once(host: Host) -> None:
     home = "/sys/module/vfio_platform"
     parameter = f"{home}/parameters/reset_required"
     looks = (f"ls {home}", f"cd {home}", f"test -r {parameter}", f"cat {parameter}")
-    told(host, "modprobe vfio-platform")
+    reported(host, "modprobe vfio-platform")
     for look in looks:
-        told(host, look)
-    told(host, "modprobe --remove vfio-platform")
+        reported(host, look)
+    reported(host, "modprobe --remove vfio-platform")
     assert not [look for look in looks if on(host, look).returncode == 0]
 
 
 def test_a_user_may_what_the_modes_say(host: Host) -> None:
     as_user = "setpriv --reuid=65534 --regid=65534 --clear-groups"
-    assert told(host, f"{as_user} cat {OVERRIDE}") == "(null)"
+    assert reported(host, f"{as_user} cat {OVERRIDE}") == "(null)"
     for look in ("tee", "test -w"):
         assert on(host, f"{as_user} {look} {OVERRIDE}", "x").returncode
         assert not on(host, f"{look} {OVERRIDE}", "x").returncode
 
 
 def test_modprobe_on_the_host_loads_a_simulated_module(host: Host) -> None:
-    told(host, "echo 'options vfio_platform reset_required=N' >/etc/modprobe.d/test.conf")
-    told(host, "modprobe vfio-platform")
-    assert told(host, "cat /sys/module/vfio_platform/parameters/reset_required") == "N"
+    reported(host, "echo 'options vfio_platform reset_required=N' >/etc/modprobe.d/test.conf")
+    reported(host, "modprobe vfio-platform")
+    assert reported(host, "cat /sys/module/vfio_platform/parameters/reset_required") == "N"
     assert "not found in directory" in on(host, "modprobe acme-missing").stderr
 
 
@@ -120,27 +122,29 @@ def test_a_remove_that_never_returns_hangs_the_writer_alone(host: Host) -> None:
     # The writer runs until the host is stopped: nothing else can end it.
     command = f"echo {DEVICE} >{UNBIND}"
     writer = subprocess.Popen([*login(host), command], stdin=subprocess.DEVNULL)
-    assert told(host, f"until grep -q {DEVICE} /proc/[0-9]*/cmdline; do :; done; cat {OVERRIDE}")
+    assert reported(
+        host, f"until grep -q {DEVICE} /proc/[0-9]*/cmdline; do :; done; cat {OVERRIDE}"
+    )
     assert writer.poll() is None
     host.stop()
     assert writer.wait(60)
 
 
 def test_nothing_of_a_host_is_seen_from_outside_nor_left_when_it_is_stopped(host: Host) -> None:
-    told(host, "touch /etc/only-on-the-host /root/only-on-the-host")
+    reported(host, "touch /etc/only-on-the-host /root/only-on-the-host")
     assert not Path("/etc/only-on-the-host").exists()
-    assert str(host.folder) not in Path("/proc/self/mountinfo").read_text()
+    assert str(host.directory) not in Path("/proc/self/mountinfo").read_text()
     assert host in running()
     host.stop()
     assert host not in running()
-    assert not host.folder.exists()
+    assert not host.directory.exists()
 
 
 def test_each_host_has_a_machine_of_its_own(host: Host, board: Path) -> None:
     (other,) = start([Plan(NAME + "-2", board)])
     try:
-        told(host, f"echo only-here >{OVERRIDE}")
-        assert told(other, f"cat {OVERRIDE}") == "(null)"
+        reported(host, f"echo only-here >{OVERRIDE}")
+        assert reported(other, f"cat {OVERRIDE}") == "(null)"
     finally:
         other.stop()
 
@@ -163,7 +167,7 @@ def test_a_bad_board_file_gives_one_line_of_error(
     assert line.startswith("simulator: ")
     assert str(bad) in line
     assert reason in line
-    assert not Host(NAME).folder.exists()
+    assert not Host(NAME).directory.exists()
 
 
 @pytest.mark.parametrize("option", ["--dtb", "--acpi", "--drivers"])

@@ -76,8 +76,10 @@ def policy(kind: str, driver: str) -> dict[str, Any]:
 
 def device_of(write: Write) -> str:
     """Return the name of the device that a write concerns."""
-    folder, _slash, name = write.path.rpartition("/")
-    return folder.rpartition("/")[2] if name == "driver_override" else write.data.decode().strip()
+    directory, _slash, name = write.path.rpartition("/")
+    return (
+        directory.rpartition("/")[2] if name == "driver_override" else write.data.decode().strip()
+    )
 
 
 def vfio_settings(machine: Machine) -> tuple[bytes | None, ...]:
@@ -140,7 +142,7 @@ class Fleet(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm")
+        self.directory = tempfile.TemporaryDirectory(dir="/dev/shm")
         self.last: tuple[list[dict[str, Any]], dict[str, Any]] | None = None
         self.claimed: set[str] = set()
         self.kept: Kept | None = None
@@ -149,7 +151,7 @@ class Fleet(RuleBasedStateMachine):
     @initialize(board=boards())
     def boot_first(self, board: Board) -> None:
         self.board = board
-        self.lab = Lab(board.boot, Path(self.folder.name))
+        self.lab = Lab(board.boot, Path(self.directory.name))
 
     @rule(data=st.data(), asked=SETTINGS)
     def apply(self, data: st.DataObject, asked: dict[str, Any]) -> None:
@@ -214,7 +216,7 @@ class Fleet(RuleBasedStateMachine):
         self.assert_the_kept_answer_is_true()
 
     def teardown(self) -> None:
-        self.folder.cleanup()
+        self.directory.cleanup()
 
     def some_device(self, data: st.DataObject) -> str:
         devices = sorted(device.home for device in self.lab.machine.kernel.devices.values())

@@ -49,8 +49,8 @@ def try_candidates(path: Path) -> Counter[str]:
     """Bind all candidates of a board by one list, and try some of the other devices."""
     root = read_file(path)
     counts = Counter({"boards": 1})
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        lab = Lab(lambda: build(root), Path(folder))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        lab = Lab(lambda: build(root), Path(directory))
         usage = Usage(lab.host.sysfs, str(lab.root / "proc"))
         devices = device_info.inspections(inspect(lab.host, lambda _host: usage, None))["devices"]
         able = [device for device in devices if device["candidate"]]

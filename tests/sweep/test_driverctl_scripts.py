@@ -47,13 +47,13 @@ def _script(suite: str) -> str:
     return (artefact.ensure() / "driverctl").read_text()
 
 
-def _unpack(suite: str, folder: Path) -> None:
-    log = folder / "build.log"
-    (package,) = download(["driverctl"], folder, suite)
-    commands.call(["dpkg-deb", "-x", package, folder / "tree"], log=log)
+def _unpack(suite: str, target: Path) -> None:
+    log = target / "build.log"
+    (package,) = download(["driverctl"], target, suite)
+    commands.call(["dpkg-deb", "-x", package, target / "tree"], log=log)
     assert package.name.split("_")[1].startswith(SUITES[suite])
-    (folder / "tree/usr/sbin/driverctl").rename(folder / "driverctl")
-    commands.call(["rm", "-r", package, folder / "tree"], log=log)
+    (target / "tree/usr/sbin/driverctl").rename(target / "driverctl")
+    commands.call(["rm", "-r", package, target / "tree"], log=log)
 
 
 def _moved(script: str, root: Path) -> str:

@@ -41,13 +41,13 @@ OLD = "of an earlier run\n"
 class Rollout:
     """A rollout over all boards: a tenth of them, then the others."""
 
-    def __init__(self, boards: Fleet, folder: Path, runs: contextlib.ExitStack) -> None:
+    def __init__(self, boards: Fleet, directory: Path, runs: contextlib.ExitStack) -> None:
         self.boards = boards
-        self.folder = folder
+        self.directory = directory
         self._runs = runs
         self.names = list(boards.boards)
         self.first = len(self.names) // 10
-        self.results, self.retry = folder / "results.json", folder / "failed"
+        self.results, self.retry = directory / "results.json", directory / "failed"
         self.variables = {
             "passthrough_rollout": NAME,
             "rollout_waves": [self.first, "100%"],
@@ -68,7 +68,7 @@ class Rollout:
         before = self.changed()
         later = [name for name in self.names[self.first :] if name not in before]
         run = StartedPlaybook(
-            self.boards.inventory, "armfleet.vfio.rollout", self.folder, **self.variables
+            self.boards.inventory, "armfleet.vfio.rollout", self.directory, **self.variables
         )
         self._runs.callback(run.close)
         # Those of one fork more: a board is done then, while others are not.

@@ -125,7 +125,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def call(example: Path, fleet: Sequence[Host], *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a user of the example would, except for the connection to the hosts."""
     settings = yaml.safe_load(inventory(fleet))["simulated"]["vars"]
-    settings["ansible_host"] = f"{fleet[0].folder.parent}/{{{{ inventory_hostname }}}}"
+    settings["ansible_host"] = f"{fleet[0].directory.parent}/{{{{ inventory_hostname }}}}"
     # The initramfs of this machine is not that of the hosts: do not rebuild it.
     settings["passthrough_initramfs"] = "never"
     environment = {key: value for key, value in os.environ.items() if key != "ANSIBLE_CONFIG"}

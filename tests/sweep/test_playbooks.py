@@ -25,7 +25,7 @@ from extensions.simulator.host import Plan
 from tests.harness.playbook import Run, play, rows, summary
 from tests.simulated.boards import flattened
 from tests.simulated.eight import LIST, NAMES, SETTINGS, TREE, YAML
-from tests.simulated.fleet import Fleet, fill, fleet, on_vfio, put_file_for_folder, run_on
+from tests.simulated.fleet import Fleet, fill, fleet, on_vfio, put_file_for_directory, run_on
 
 if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
     pytest.skip("hosts need root and /dev/fuse", allow_module_level=True)
@@ -39,15 +39,15 @@ FIRST = LIST[:1]
 GONE = {"simulated": {"gone": {"ansible_host": "/nowhere/gone"}}}
 
 
-def plans(folder: Path, names: Sequence[str], *, without_vfio: str | None = None) -> list[Plan]:
-    (folder / "board.dtb").write_bytes(flattened(TREE))
-    (folder / "board.yml").write_text(YAML)
-    (folder / "no-vfio.yml").write_text(YAML.replace("true}", "true, vfio: absent}", 1))
+def plans(directory: Path, names: Sequence[str], *, without_vfio: str | None = None) -> list[Plan]:
+    (directory / "board.dtb").write_bytes(flattened(TREE))
+    (directory / "board.yml").write_text(YAML)
+    (directory / "no-vfio.yml").write_text(YAML.replace("true}", "true, vfio: absent}", 1))
     return [
         Plan(
             name,
-            folder / "board.dtb",
-            folder / ("no-vfio.yml" if name == without_vfio else "board.yml"),
+            directory / "board.dtb",
+            directory / ("no-vfio.yml" if name == without_vfio else "board.yml"),
         )
         for name in names
     ]
@@ -133,25 +133,25 @@ def test_a_rollout_that_nothing_stops_reaches_all_and_changes_nothing_again(
 
 
 def test_each_broken_host_is_its_own_row_and_in_nobodys_way(tmp_path: Path) -> None:
-    names = ["good", "full", "no-folder", "no-vfio"]
+    names = ["good", "full", "no-directory", "no-vfio"]
     broken = plans(tmp_path, names, without_vfio="no-vfio")
     with fleet(tmp_path, broken, VARIABLES, GONE) as boards:
         fill(boards.boards["full"], "/etc/udev/rules.d")
-        put_file_for_folder(boards.boards["no-folder"], "/etc/udev/rules.d")
+        put_file_for_directory(boards.boards["no-directory"], "/etc/udev/rules.d")
         run = roll_out(boards, LIST, rollout_waves=["100%"])
         assert run.code == 2
         assert "Traceback" not in run.output
-        assert boards.on_vfio() == {"good": ON_VFIO, "full": 0, "no-folder": 0, "no-vfio": 0}
+        assert boards.on_vfio() == {"good": ON_VFIO, "full": 0, "no-directory": 0, "no-vfio": 0}
         table = rows(run)
         assert {name: row.outcome for name, row in table.items()} == {
             "good": "changed",
             "full": "failed",
-            "no-folder": "failed",
+            "no-directory": "failed",
             "no-vfio": "failed",
             "gone": "unreachable",
         }
         assert "No space left on device" in table["full"].sentence
-        assert "/etc/udev/rules.d" in table["no-folder"].sentence
+        assert "/etc/udev/rules.d" in table["no-directory"].sentence
         assert "no vfio-platform" in table["no-vfio"].sentence
         assert "no simulated host runs in /nowhere/gone" in table["gone"].sentence
 
@@ -273,8 +273,8 @@ def test_putting_back_needs_the_name_of_the_rollout(tmp_path: Path) -> None:
         assert "Give its name with -e passthrough_rollout=NAME" in run.output
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "drift.jsonl").read_text().splitlines()]
+def lines(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "drift.jsonl").read_text().splitlines()]
 
 
 def failures(path: Path) -> set[str | None]:
@@ -283,5 +283,5 @@ def failures(path: Path) -> set[str | None]:
     return {case.get("name") for case in cases if case.find("failure") is not None}
 
 
-def states(folder: Path) -> dict[str, str]:
-    return {line["host"]: line["state"] for line in lines(folder)}
+def states(directory: Path) -> dict[str, str]:
+    return {line["host"]: line["state"] for line in lines(directory)}

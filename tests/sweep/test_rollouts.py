@@ -41,8 +41,8 @@ MOST_SECONDS = 120
 
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    folder = tmp_path_factory.mktemp("rollouts")
-    with fleet(folder, alike(folder, NAMES, PARTS, DRIVERS), VARIABLES, GONE) as running:
+    directory = tmp_path_factory.mktemp("rollouts")
+    with fleet(directory, alike(directory, NAMES, PARTS, DRIVERS), VARIABLES, GONE) as running:
         yield running
 
 
@@ -235,18 +235,18 @@ def test_a_fleet_is_rolled_back_two_names_deep_and_its_history_shows_it(boards: 
 class Interrupted:
     """A rollout that a board of its second wave holds up."""
 
-    def __init__(self, boards: Fleet, folder: Path, *arguments: str, **variables: Any) -> None:
-        self._fifo, self._released = folder / "fifo", folder / "released"
+    def __init__(self, boards: Fleet, directory: Path, *arguments: str, **variables: Any) -> None:
+        self._fifo, self._released = directory / "fifo", directory / "released"
         os.mkfifo(self._fifo)
         # The template is evaluated before the module starts, and more than once.
-        waiting = f"touch {folder}/waiting; test -e {self._released} || cat {self._fifo}"
+        waiting = f"touch {directory}/waiting; test -e {self._released} || cat {self._fifo}"
         give(boards, "b", {"passthrough_timeout": "{{ lookup('pipe', '%s') or 30 }}" % waiting})
         self._run = StartedPlaybook(
-            boards.inventory, "armfleet.vfio.rollout", folder, *arguments, **variables
+            boards.inventory, "armfleet.vfio.rollout", directory, *arguments, **variables
         )
         # A FIFO is open for writing when somebody reads it.
         self._held = os.open(self._fifo, os.O_RDWR)
-        self._run.wait_until((folder / "waiting").exists)
+        self._run.wait_until((directory / "waiting").exists)
 
     @property
     def output(self) -> str:
@@ -380,13 +380,13 @@ def test_who_is_overtaken_by_another_operator_does_not_report_success(
     assert written(results) == {"b": "failed"}
 
 
-def answered(boards: Fleet, answers: list[bytes], folder: Path) -> tuple[int, str]:
+def answered(boards: Fleet, answers: list[bytes], directory: Path) -> tuple[int, str]:
     """Return the exit status and the output of a rollout in a terminal, where somebody answers.
 
     An answer is given when nothing was written for a second: what is typed before is flushed.
     """
     given = {"passthrough_hosts": "a,b", "rollout_canaries": "a", "passthrough_rollout": "asked"}
-    (folder / "vars.json").write_text(json.dumps(given))
+    (directory / "vars.json").write_text(json.dumps(given))
     asked = len(answers)
     process, terminal = pty.fork()
     if process == 0:
@@ -394,7 +394,13 @@ def answered(boards: Fleet, answers: list[bytes], folder: Path) -> tuple[int, st
         os.execlp(
             "ansible-playbook",
             "ansible-playbook",
-            *("-i", str(boards.inventory), "-e", f"@{folder}/vars.json", "armfleet.vfio.rollout"),
+            *(
+                "-i",
+                str(boards.inventory),
+                "-e",
+                f"@{directory}/vars.json",
+                "armfleet.vfio.rollout",
+            ),
         )
     output, answer, seconds = b"", b"", 0
     while seconds < MOST_SECONDS:

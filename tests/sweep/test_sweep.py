@@ -62,8 +62,8 @@ def sweep(path: Path) -> Counter[str]:
     """Look up all devices of a board, claim some and release them; return counts."""
     root = read_file(path)
     counts = Counter({"boards": 1})
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        lab = Lab(lambda: build(root), Path(folder))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        lab = Lab(lambda: build(root), Path(directory))
         counts += look_up(lab)
         counts += claim(lab, random.Random(path.name))
     return counts

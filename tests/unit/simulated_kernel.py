@@ -41,7 +41,7 @@ from extensions.simulator.nodes import of_properties
 from extensions.simulator.pci import Surroundings
 from extensions.simulator.pci_lines import parse_lines
 from extensions.simulator.pci_topology import Buses
-from extensions.simulator.tree import File, Folder, Link, Tree
+from extensions.simulator.tree import Directory, File, Link, Tree
 from extensions.simulator.udev import Udev, event_of
 from extensions.simulator.vfio import NOIOMMU, RESET_REQUIRED
 from extensions.simulator.watch import Watch
@@ -131,8 +131,8 @@ class BoardKernel(SimulatedSysfs):
         data = content.encode() if isinstance(content, str) else content
         entry = self.tree.find(path)
         if not isinstance(entry, File):
-            folder, _slash, name = path.rpartition("/")
-            self.tree.put(f"{self._real(folder)}/{name}", data)
+            parent, _slash, name = path.rpartition("/")
+            self.tree.put(f"{self._real(parent)}/{name}", data)
         elif entry.store:
             entry.write(data)
         else:
@@ -140,23 +140,23 @@ class BoardKernel(SimulatedSysfs):
 
     def point(self, path: str, target: str) -> None:
         """Create a relative link, as sysfs does; both paths are relative to the root."""
-        folder, _slash, name = path.rpartition("/")
-        self.tree.point(f"{self._real(folder)}/{name}", target)
+        parent, _slash, name = path.rpartition("/")
+        self.tree.point(f"{self._real(parent)}/{name}", target)
 
-    def make_folder(self, path: str) -> None:
-        self.tree.make_folder(self._real(path))
+    def make_directory(self, path: str) -> None:
+        self.tree.make_directory(self._real(path))
 
     def remove(self, path: str) -> None:
-        folder, _slash, name = path.rpartition("/")
-        self.tree.remove(f"{self.tree.resolve(folder)}/{name}".lstrip("/"))
+        parent, _slash, name = path.rpartition("/")
+        self.tree.remove(f"{self.tree.resolve(parent)}/{name}".lstrip("/"))
 
     def rename(self, path: str, other: str) -> None:
-        folders = [
-            self.tree.make_folder(self._real(renamed.rpartition("/")[0]))
+        directories = [
+            self.tree.make_directory(self._real(renamed.rpartition("/")[0]))
             for renamed in (path, other)
         ]
-        entry = folders[0].entries.pop(path.rpartition("/")[2])
-        folders[1].entries[other.rpartition("/")[2]] = entry
+        entry = directories[0].entries.pop(path.rpartition("/")[2])
+        directories[1].entries[other.rpartition("/")[2]] = entry
 
     def _real(self, path: str) -> str:
         """Return the path with its links resolved, as far as it exists."""
@@ -176,7 +176,7 @@ class BoardKernel(SimulatedSysfs):
     ) -> None:
         """Add a node to the device tree; ``/`` is its root."""
         home = (TREE + path).rstrip("/")
-        self.make_folder(home)
+        self.make_directory(home)
         if "@" in path:
             self.put(f"{home}/reg", b"\0" * 16)
         if compatible:
@@ -467,35 +467,35 @@ class _Nodes:
         """Update the tree with the modes and links of the directory."""
         self._read_in(self._tree.root, self._directory)
 
-    def _read_in(self, folder: Folder, directory: Path) -> None:
+    def _read_in(self, node: Directory, directory: Path) -> None:
         present = set(os.listdir(str(directory))) if directory.is_dir() else set()
-        for name in set(folder.entries) - present:
-            if not isinstance(folder.entries[name], File):
-                del folder.entries[name]
+        for name in set(node.entries) - present:
+            if not isinstance(node.entries[name], File):
+                del node.entries[name]
         for name in present:
-            path, entry = directory / name, folder.entries.get(name)
+            path, entry = directory / name, node.entries.get(name)
             if path.is_symlink():
-                folder.entries[name] = Link(os.readlink(str(path)))
+                node.entries[name] = Link(os.readlink(str(path)))
             elif path.is_dir():
-                below = entry if isinstance(entry, Folder) else Folder()
-                folder.entries[name] = below
+                below = entry if isinstance(entry, Directory) else Directory()
+                node.entries[name] = below
                 self._read_in(below, path)
             elif isinstance(entry, File):
                 entry.mode = stat.S_IMODE(path.stat().st_mode)
             else:
-                folder.entries[name] = File(mode=stat.S_IMODE(path.stat().st_mode))
+                node.entries[name] = File(mode=stat.S_IMODE(path.stat().st_mode))
 
     def write_out(self) -> None:
         """Update the directory with the content of the tree."""
         self._write_out(self._tree.root, self._directory)
 
-    def _write_out(self, folder: Folder, directory: Path) -> None:
+    def _write_out(self, node: Directory, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        for name in set(os.listdir(str(directory))) - set(folder.entries):
+        for name in set(os.listdir(str(directory))) - set(node.entries):
             _remove(directory / name)
-        for name, entry in folder.entries.items():
+        for name, entry in node.entries.items():
             path = directory / name
-            if isinstance(entry, Folder):
+            if isinstance(entry, Directory):
                 self._write_out(entry, path)
             elif isinstance(entry, Link):
                 if not path.is_symlink() or os.readlink(str(path)) != entry.target:
@@ -562,7 +562,7 @@ class BoardKmod(SimulatedKmod):
     def without_modules(self) -> str | None:
         return self.no_modules
 
-    def why_missing(self, module: str) -> str | None:
+    def explain_missing(self, module: str) -> str | None:
         if self.is_available(module):
             return None
         return self.no_modules or f"the running kernel (x) has no module {module}"
@@ -660,10 +660,10 @@ def snapshot(top: Tree | Path) -> Snapshot:
     return dict(_in_tree(top.root, "") if isinstance(top, Tree) else _on_disk(top))
 
 
-def _in_tree(folder: Folder, path: str) -> Iterator[tuple[str, tuple[str, str, int]]]:
-    for name, entry in folder.entries.items():
-        if isinstance(entry, Folder):
-            yield path + name, ("folder", "", 0o755)
+def _in_tree(node: Directory, path: str) -> Iterator[tuple[str, tuple[str, str, int]]]:
+    for name, entry in node.entries.items():
+        if isinstance(entry, Directory):
+            yield path + name, ("directory", "", 0o755)
             yield from _in_tree(entry, f"{path}{name}/")
         elif isinstance(entry, Link):
             yield path + name, ("link", entry.target, 0)
@@ -672,15 +672,15 @@ def _in_tree(folder: Folder, path: str) -> Iterator[tuple[str, tuple[str, str, i
 
 
 def _on_disk(root: Path) -> Iterator[tuple[str, tuple[str, str, int]]]:
-    for directory, folders, files in os.walk(str(root)):
-        for name in folders + files:
+    for directory, directories, files in os.walk(str(root)):
+        for name in directories + files:
             path = Path(directory, name)
             key = str(path.relative_to(root))
             mode = path.lstat().st_mode & 0o7777
             if path.is_symlink():
                 yield key, ("link", os.readlink(str(path)), 0)
             elif path.is_dir():
-                yield key, ("folder", "", mode)
+                yield key, ("directory", "", mode)
             else:
                 yield key, ("file", path.read_bytes().decode("latin-1"), mode)
 

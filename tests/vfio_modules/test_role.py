@@ -46,8 +46,8 @@ SUPPORT: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    folder = tmp_path_factory.mktemp("modules")
-    with fleet(folder, alike(folder, [HOST], PARTS, DRIVERS), {}) as running:
+    directory = tmp_path_factory.mktemp("modules")
+    with fleet(directory, alike(directory, [HOST], PARTS, DRIVERS), {}) as running:
         take_over(running, HOST)
         yield running
 

@@ -52,14 +52,14 @@ if name == "apt-get":
 class Host:
     """A Debian host as the program sees it."""
 
-    def __init__(self, folder: Path, program: ModuleType) -> None:
+    def __init__(self, directory: Path, program: ModuleType) -> None:
         self.archives, self.build, self.cache = (
-            folder / name for name in ("src", "build", "cache/armfleet")
+            directory / name for name in ("src", "build", "cache/armfleet")
         )
-        self.bin = folder / "bin"
+        self.bin = directory / "bin"
         for path in (self.archives, self.build, self.bin):
             path.mkdir()
-        self._program, self._database = program, folder / "database.json"
+        self._program, self._database = program, directory / "database.json"
         self.packages: dict[str, tuple[str, str]] = {HEADERS: ("installed", VERSION)}
         self.downloads: dict[str, str] = {}
         self.verify = ""
@@ -69,14 +69,14 @@ class Host:
             path.write_text(text)
             path.chmod(0o755)
 
-    def put_source(self, version: str, folder: Path | None = None) -> Path:
+    def put_source(self, version: str, directory: Path | None = None) -> Path:
         """Write the archive of a version, whose only difference is a line."""
         tree = self.build.parent / ("tree-" + version) / PACKAGE
         for name in ("drivers/vfio/platform/vfio_platform.c", "drivers/usb/usb.c"):
             path = tree / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"/* {version} */\n")
-        archive = (folder or self.archives) / f"{PACKAGE}.tar.xz"
+        archive = (directory or self.archives) / f"{PACKAGE}.tar.xz"
         archive.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive, "w:xz") as stream:
             stream.add(tree, PACKAGE)

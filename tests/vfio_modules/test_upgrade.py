@@ -76,9 +76,9 @@ def expected_files(release: str) -> list[str]:
     return [f"/lib/modules/{release}/updates/dkms/{driver}.ko.xz" for driver in DRIVERS]
 
 
-def boot_newest(guest: PackagedGuest, release: str, folder: Path, *words: str) -> None:
+def boot_newest(guest: PackagedGuest, release: str, directory: Path, *words: str) -> None:
     """Boot as a boot loader does, with the files that the package has put into /boot."""
-    image, initramfs = folder / "Image", folder / "initramfs"
+    image, initramfs = directory / "Image", directory / "initramfs"
     guest.get(f"/boot/vmlinuz-{release}", image)
     guest.get(f"/boot/initrd.img-{release}", initramfs)
     guest.start_again(initramfs=initramfs, words=words, image=image)

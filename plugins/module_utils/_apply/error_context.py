@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 from typing import Iterator
 
-from .._discovery.vfio import why_not_bound
-from .._discovery.virtual_functions import why_refused
+from .._discovery.vfio import explain_bind
+from .._discovery.virtual_functions import explain_numvfs
 from .._errors import PolicyError
 from .._model.device import Identity
 from .._model.steps import Step, StepKind
@@ -43,9 +43,9 @@ class ErrorContext:
         except KernelRefusedError as error:
             reason = error.advice
             if step.kind is StepKind.BIND:
-                reason = why_not_bound(self._host.sysfs, device, step.value or "", error.code)
+                reason = explain_bind(self._host.sysfs, device, step.value or "", error.code)
             elif step.kind is StepKind.SET_NUMVFS:
-                reason = why_refused(driver_of(self._host.sysfs, device), error.code)
+                reason = explain_numvfs(driver_of(self._host.sysfs, device), error.code)
             raise PolicyError(
                 "%s: cannot %s: %s. %s%s"
                 % (device.label, of_step(step), error, reason, self.quote(device))

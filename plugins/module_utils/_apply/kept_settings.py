@@ -54,13 +54,13 @@ class _Setting(NamedTuple):
         value: bool | None = getattr(settings, self.option)
         return value
 
-    def stays(self, why: str) -> str:
-        return "%s stays Y: %s" % (self.parameter, why)
+    def stays(self, reason: str) -> str:
+        return "%s stays Y: %s" % (self.parameter, reason)
 
     @property
     def stays_until_asked(self) -> str:
-        why = "its previous value is unknown. Set `%s: false` to turn it off" % self.option
-        return self.stays(why)
+        reason = "its previous value is unknown. Set `%s: false` to turn it off" % self.option
+        return self.stays(reason)
 
 
 class _Outcome(NamedTuple):
@@ -136,8 +136,8 @@ def _of_list(
     if before is None:
         return _Outcome(kept=setting.stays("its previous value is unknown"))
     if before:
-        why = "it was Y before a list with `%s: true` was applied" % setting.option
-        return _Outcome(before, kept=setting.stays(why))
+        reason = "it was Y before a list with `%s: true` was applied" % setting.option
+        return _Outcome(before, kept=setting.stays(reason))
     return _turned_off(host, plans, before, setting)
 
 
@@ -171,8 +171,8 @@ def _turned_off(
     users = [device for device in setting.users(host) if device not in leaving]
     if users:
         verb = "is" if len(users) == 1 else "are"
-        why = "%s %s %s" % (", ".join(users), verb, setting.use)
-        return _Outcome(before, kept=setting.stays(why))
+        reason = "%s %s %s" % (", ".join(users), verb, setting.use)
+        return _Outcome(before, kept=setting.stays(reason))
     return _Outcome(step=HostStep(setting.restored_by, "N"))
 
 

@@ -24,7 +24,7 @@ from .._model.policy import VFIO
 from .._model.steps import DevicePlan, HostStepKind
 from .._system.host import Host
 from .planner import Plan
-from .readiness import UNSAFE_INTERRUPTS, is_set_at_boot, why_no_group, will_be_on
+from .readiness import UNSAFE_INTERRUPTS, is_set_at_boot, no_group_reason, will_be_on
 
 _NOT_ISOLATED = (
     "The kernel does not isolate the interrupts of %%s, so%s user space that opens them through a "
@@ -124,7 +124,7 @@ def _for_vfio(host: Host, plan: Plan) -> list[Identity]:
         device
         for device in devices
         if not is_in_noiommu_group(host.sysfs, device)
-        and not why_no_group(host.sysfs, device, pci_iommus)
+        and not no_group_reason(host.sysfs, device, pci_iommus)
     ]
 
 

@@ -17,7 +17,7 @@ from .._boot.hazards import AbsentHazard, find_absent_hazards
 from .._boot.installed_kernels import InstalledKernels
 from .._boot.last_applied import MODPROBE
 from .._boot.module_loading import ModuleLoading
-from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
+from .._discovery.builtin_drivers import BuiltinBinding, BuiltinDrivers
 from .._discovery.devices import has_devices, states
 from .._errors import Problems
 from .._in_use.checker import Usage
@@ -103,7 +103,7 @@ def check(host: Host, usage: Usage, lock: RunLock, plan: Plan, problems: Problem
     return plan._replace(records=records)
 
 
-def find_early_bindings(host: Host, plan: Plan) -> list[EarlyBinding]:
+def find_builtin_bindings(host: Host, plan: Plan) -> list[BuiltinBinding]:
     """Return devices whose native driver binds them first at each boot."""
     if not (plan.is_needed and plan.boot_files.files):
         return []
@@ -113,7 +113,7 @@ def find_early_bindings(host: Host, plan: Plan) -> list[EarlyBinding]:
         for device_plan in plan.devices
         if device_plan.loses_driver and not device_plan.policy.release_of
     ]
-    return [early for early in bindings if early]
+    return [builtin for builtin in bindings if builtin]
 
 
 def _find_next_boot(host: Host, usage: Usage, plan: Plan) -> NextBoot:

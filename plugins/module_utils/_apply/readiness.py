@@ -14,8 +14,8 @@ from .._boot.modprobe_d import Line, value_at_boot
 from .._boot.vfio_parameters import is_true
 from .._discovery.acpi_iort import translates
 from .._discovery.builtin_drivers import (
+    BuiltinBinding,
     BuiltinDrivers,
-    EarlyBinding,
     is_built_in_driver,
     is_permanent_driver,
 )
@@ -124,7 +124,7 @@ def unreadiness(
     problems += map(Problem, _without_noiommu(sysfs, kmod, steps, wanted))
     problems += map(Problem, _without_container_module(sysfs, kmod, steps))
     problems += _unready(
-        sysfs, kmod, _bound_anew(plans, steps), wanted, pci_iommus or PciIommus(sysfs)
+        sysfs, kmod, _rebound(plans, steps), wanted, pci_iommus or PciIommus(sysfs)
     )
     return problems + _unsafe(sysfs, plans, wanted)
 
@@ -249,12 +249,12 @@ def explain_permanent_drivers(
     bindings = [drivers.of(device, driver) for device, driver in permanent]
     return [
         Problem(
-            _explain_permanent_driver(early),
-            early.device,
-            obstacle=obstacle_of_permanent(early.driver),
+            _explain_permanent_driver(builtin),
+            builtin.device,
+            obstacle=obstacle_of_permanent(builtin.driver),
         )
-        for early in bindings
-        if early
+        for builtin in bindings
+        if builtin
     ]
 
 
@@ -262,17 +262,17 @@ def _has_unbind(sysfs: Sysfs, device: Identity, driver: str) -> bool:
     return sysfs.exists("bus/%s/drivers/%s/unbind" % (device.bus, driver))
 
 
-def _explain_permanent_driver(early: EarlyBinding) -> str:
+def _explain_permanent_driver(builtin: BuiltinBinding) -> str:
     return (
         "%s cannot be unbound from its driver %s, now or at boot: that driver has no unbind "
         "(suppress_bind_attrs) and is built into the kernel. Remove the device from the list, or "
         "add %s to the kernel command line, reboot and apply the list then; this also keeps the "
         "driver from other devices: %s"
         % (
-            early.device.label,
-            early.driver,
-            early.parameter or "initcall_blacklist= with the driver's init function",
-            ", ".join(early.others) or "none is bound to it now",
+            builtin.device.label,
+            builtin.driver,
+            builtin.parameter or "initcall_blacklist= with the driver's init function",
+            ", ".join(builtin.others) or "none is bound to it now",
         )
     )
 
@@ -344,7 +344,7 @@ def _reload(sysfs: Sysfs, steps: Sequence[HostStep], plans: Sequence[DevicePlan]
     ]
 
 
-def _bound_anew(plans: Sequence[DevicePlan], steps: Sequence[HostStep]) -> list[Identity]:
+def _rebound(plans: Sequence[DevicePlan], steps: Sequence[HostStep]) -> list[Identity]:
     """Return the devices that VFIO drivers probe; a reloaded module probes all of its own."""
     reloaded = [step.value for step in steps if step.kind is HostStepKind.RELOAD_MODULE]
     return [
@@ -367,17 +367,17 @@ def _unready(
     without_group = {
         device: reason
         for device in given
-        for reason in [why_no_group(sysfs, device, pci_iommus)]
+        for reason in [no_group_reason(sysfs, device, pci_iommus)]
         if reason
     }
     if without_group and not will_have_noiommu(sysfs, kmod, wanted):
         problems += [
             Problem(
-                NO_GROUP % (device.label, why),
+                NO_GROUP % (device.label, cause),
                 device,
                 obstacle=Obstacle(NO_IOMMU_GROUP, "no IOMMU group"),
             )
-            for device, why in without_group.items()
+            for device, cause in without_group.items()
         ]
     if _will_require_reset(sysfs, kmod, wanted):
         problems += [
@@ -416,7 +416,7 @@ def _no_units(sysfs: Sysfs, given: Sequence[Identity]) -> list[Problem]:
     return problems
 
 
-def why_no_group(sysfs: Sysfs, device: Identity, pci_iommus: PciIommus) -> str | None:
+def no_group_reason(sysfs: Sysfs, device: Identity, pci_iommus: PciIommus) -> str | None:
     """Why the device surely has no IOMMU group, as a clause; before Linux 7 one with an IOMMU has
     its group from its first probe on.
     """
@@ -492,7 +492,7 @@ def unready_at_boot(
         problems += [
             Problem(_NO_IOMMU_AT_BOOT % (device.label, _NOIOMMU_MODE), device)
             for device in for_vfio
-            if is_in_noiommu_group(sysfs, device) or why_no_group(sysfs, device, pci_iommus)
+            if is_in_noiommu_group(sysfs, device) or no_group_reason(sysfs, device, pci_iommus)
         ]
     return problems
 
@@ -545,8 +545,8 @@ def _without_container_module(sysfs: Sysfs, kmod: Kmod, steps: Sequence[HostStep
     asked = HostStep(HostStepKind.SET_INTERRUPTS, "Y")
     if asked not in steps or sysfs.exists("module/" + CONTAINER_MODULE):
         return []
-    why = kmod.why_missing(CONTAINER_MODULE)
-    return [_NO_CONTAINER_MODULE % why] if why else []
+    cause = kmod.explain_missing(CONTAINER_MODULE)
+    return [_NO_CONTAINER_MODULE % cause] if cause else []
 
 
 def modules_to_load(steps: Sequence[HostStep]) -> list[str]:
@@ -573,7 +573,7 @@ def _unsigned(
         for step in plan.steps
         if step.kind is StepKind.LOAD_MODULE and step.value
     ]
-    enforced = why_signed_only(sysfs) if wanted else None
+    enforced = signed_only_reason(sysfs) if wanted else None
     if not enforced:
         return []
     unsigned = {
@@ -595,7 +595,7 @@ def _unsigned(
     ]
 
 
-def why_signed_only(sysfs: Sysfs) -> str | None:
+def signed_only_reason(sysfs: Sysfs) -> str | None:
     """Return why the kernel accepts only signed modules: kernel/module/signing.c."""
     if is_true(sysfs.read("module/module/parameters/sig_enforce") or "N"):
         return "module.sig_enforce"

@@ -31,7 +31,7 @@ from .run_lock import RunLock
 
 if TYPE_CHECKING:
     from .._boot.rollout_backup import RolloutStatus
-    from .._discovery.builtin_drivers import EarlyBinding
+    from .._discovery.builtin_drivers import BuiltinBinding
 
 
 class DeviceOutcome(NamedTuple):
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
     needs_boot: bool = False
     # Messages about an earlier run that was interrupted.
     interrupted: Sequence[str] = ()
-    early: Sequence[EarlyBinding] = ()
+    builtin: Sequence[BuiltinBinding] = ()
     # Files that record this run, and are not for the next boot.
     records: Sequence[FileChange] = ()
     # Messages about entries for other boards.
@@ -134,7 +134,7 @@ def _reconcile(
         plan = preflight.check(host, usage, lock, plan, problems)
         problems.end()
     _check_planned(plan)
-    early = preflight.find_early_bindings(host, plan)
+    builtin = preflight.find_builtin_bindings(host, plan)
     after: dict[Identity, State] = {}
     logged: Sequence[str] = ()
     if plan.is_needed and not check_mode:
@@ -149,7 +149,7 @@ def _reconcile(
         refusals = functools.partial(_refusals, usage, plan.request.allow)
         run = transaction.Transaction(host, lock.journal, changes, refusals)
         after, logged = run.run(), run.deprecations
-    outcome = _outcome(host, plan, after, early)
+    outcome = _outcome(host, plan, after, builtin)
     if not plan.is_needed:
         return outcome
     warnings = [*outcome.warnings, *notices.find_notices(host, plan, logged)]
@@ -222,7 +222,7 @@ def _outcome(
     host: Host,
     plan: Plan,
     after: Mapping[Identity, State] = MappingProxyType({}),
-    early: Sequence[EarlyBinding] = (),
+    builtin: Sequence[BuiltinBinding] = (),
 ) -> Outcome:
     """Return the outcome of a plan; ``after`` are the verified states if it was applied."""
     request, changes = plan.request, plan.boot_files
@@ -236,7 +236,7 @@ def _outcome(
         changes.files,
         changes.initramfs,
         changes.needs_boot,
-        early=early,
+        builtin=builtin,
         records=plan.records,
         skipped=plan.desired.skipped,
         warnings=changes.warnings,

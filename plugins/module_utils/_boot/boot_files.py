@@ -221,7 +221,7 @@ def _image_contents(
     rendered: Mapping[str, str | None],
 ) -> initramfs.ImageContents:
     return initramfs.ImageContents(
-        in_sync.early_files(rendered),
+        in_sync.initramfs_files(rendered),
         boot_plan.initramfs_modules or _image_modules(host, claims, boot_plan),
     )
 

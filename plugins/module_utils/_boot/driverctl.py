@@ -110,11 +110,11 @@ def _stored(files: Files, file: str) -> Stored | None:
         name=name,
         driver_override=override,
         content=content,
-        ignored=_why_ignored("-".join(device), override),
+        ignored=_ignored_reason("-".join(device), override),
     )
 
 
-def _why_ignored(file: str, override: str) -> str | None:
+def _ignored_reason(file: str, override: str) -> str | None:
     if file.count("-") > 1:
         return _DASH
     if not _UNIT_NAME.fullmatch(file):

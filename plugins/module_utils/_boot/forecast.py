@@ -204,7 +204,7 @@ class BootForecast:
     def _after_add(
         self, device: Identity, state: State, match: Match | None, sources: OverrideSources
     ) -> BootState:
-        foreign, ignored = sources.foreign, self._why_ignored(sources)
+        foreign, ignored = sources.foreign, self._ignored_reason(sources)
         if foreign and foreign.clears and not ignored:
             cleared = self._by_itself(device, state, match)
             reason = "driverctl clears its override after all rules (%s); %s"
@@ -219,7 +219,7 @@ class BootForecast:
             outcome = outcome._replace(reason=reason % (outcome.reason, foreign.path, ignored))
         return outcome
 
-    def _why_ignored(self, sources: OverrideSources) -> str | None:
+    def _ignored_reason(self, sources: OverrideSources) -> str | None:
         """Return why driverctl does not set what it has stored, as a clause; None if it does."""
         if sources.foreign is None or sources.foreign.ignored:
             return sources.foreign and sources.foreign.ignored
@@ -227,7 +227,7 @@ class BootForecast:
         # set_override of driverctl goes by modules, whatever the driver's name.
         if override in (None, NO_DRIVER) or self._host.sysfs.exists("module/%s" % override):
             return None
-        return self._host.kmod.why_missing(str(override))
+        return self._host.kmod.explain_missing(str(override))
 
     def lines(
         self, device: Identity, state: State, match: Match | None, sources: OverrideSources
@@ -235,7 +235,7 @@ class BootForecast:
         """Return foreign configuration of the modules that the device is bound by, or may be."""
         module = self._drivers.module(device.bus, state.driver) if state.driver else None
         modules = {module} if module else set()
-        if state.driver is None or (match and match.is_by_hand):
+        if state.driver is None or (match and match.is_manual):
             modules.update(map(canonical_name, self._claimants(device)))
         if sources.desired:
             modules |= with_needs(self._needed(device, sources.desired))
@@ -272,9 +272,9 @@ class BootForecast:
             )
             return BootState(sources.desired._replace(driver=None), reason)
         for module in self._needed(device, sources.desired):
-            why = self._why_missing(module)
-            if why:
-                reason = "%s, so %s, which %s requires, is not loaded" % (why, module, policy)
+            cause = self._explain_missing(module)
+            if cause:
+                reason = "%s, so %s, which %s requires, is not loaded" % (cause, module, policy)
                 return BootState(sources.desired._replace(driver=None), reason)
         for line in self._loading.running_commands(self._needed(device, sources.desired)):
             reason = "%s, so whether %s, which %s requires, is loaded depends on that command"
@@ -282,9 +282,9 @@ class BootForecast:
             return BootState(sources.desired, reason, is_known=False)
         return BootState(sources.desired, policy)
 
-    def _why_missing(self, module: str) -> str | None:
+    def _explain_missing(self, module: str) -> str | None:
         lost = self._kernels.lost_file(module)
-        return "%s does not exist" % lost if lost else self._host.kmod.why_missing(module)
+        return "%s does not exist" % lost if lost else self._host.kmod.explain_missing(module)
 
     def _by_rule(self, bus: str, rule: Rule) -> BootState:
         """Return the result of a foreign rule, whether or not it loads the module itself."""
@@ -308,16 +308,16 @@ class BootForecast:
     def _by_itself(self, device: Identity, state: State, match: Match | None) -> BootState:
         """Return what becomes of a device whose override nobody sets."""
         reason = "the kernel chooses the driver"
-        if state.driver_override is not None or (match and match.is_by_hand):
+        if state.driver_override is not None or (match and match.is_manual):
             reason += ", and changes to the running system do not persist"
-        if match and not match.is_by_hand:
+        if match and not match.is_manual:
             return self._if_loaded(state.driver, match, reason)
         remembered = self._previous.native_of(device)
         if remembered is None:
             return self._unremembered(device, state, reason)
         own = native(self._host.sysfs, self._host.kmod, device, remembered)
         own_match = self._match(device, own)
-        if own_match is None or own_match.is_by_hand:
+        if own_match is None or own_match.is_manual:
             return BootState(_NOTHING, "%s; %s" % (reason, self._claimed(device).reason))
         return self._if_loaded(own.driver, own_match, reason)
 

@@ -34,12 +34,12 @@ def render(plan: last_applied.BootPlan) -> dict[str, str | None]:
         from . import udev_rules  # noqa: PLC0415
 
         rendered = udev_rules.render(plan)
-    contents = initramfs.ImageContents(early_files(rendered), plan.initramfs_modules)
+    contents = initramfs.ImageContents(initramfs_files(rendered), plan.initramfs_modules)
     rendered.update(initramfs.render(plan.initramfs_tool, last_applied.MARK, contents))
     return rendered
 
 
-def early_files(rendered: Mapping[str, str | None]) -> list[str]:
+def initramfs_files(rendered: Mapping[str, str | None]) -> list[str]:
     """Return those of the files that shall be there which an image has to contain."""
     return [path for path in (last_applied.RULES, last_applied.MODPROBE) if rendered[path]]
 
@@ -118,12 +118,12 @@ def _drift(
 ) -> list[str] | None:
     status = files.status(path)
     if status is None:
-        why = (
+        reason = (
             "but the last-applied configuration requires it"
             if expected is not None
             else "but other boot files exist, so the last-applied configuration is unknown"
         )
-        return ["%s does not exist, %s" % (path, why)]
+        return ["%s does not exist, %s" % (path, reason)]
     sentences = damage(files, path, expected)
     try:
         content = files.read(path)

@@ -18,7 +18,7 @@ from . import initramfs, last_applied
 from .initramfs import InitramfsTool
 
 # Read by udev and by modprobe in the initramfs; where their directories are is the tool's matter.
-_READ_EARLY = (last_applied.RULES, last_applied.MODPROBE)
+_INITRAMFS_FILES = (last_applied.RULES, last_applied.MODPROBE)
 _LAST_LINES = 5
 _CHECK = "Check the tool's configuration and whether /boot is writable, and run again"
 _BY_KERNEL_INSTALL = (
@@ -149,7 +149,7 @@ def rebuild(files: Files, run: Run, requires_image: bool, check_mode: bool) -> R
 
 
 def _outdated(files: Files, tool: InitramfsTool) -> str:
-    return initramfs.outdated(map(files.read, (*_READ_EARLY, tool.path)))
+    return initramfs.outdated(map(files.read, (*_INITRAMFS_FILES, tool.path)))
 
 
 def _paths(files: Files, tool: InitramfsTool) -> list[tuple[str, str]]:
@@ -175,7 +175,7 @@ def _checked(files: Files, run: Run, tool: InitramfsTool, image: Image) -> Image
         )
     names = list(_names(listed.output))
     ends = {_end(name) for name in names}
-    required = tool.required_contents(_READ_EARLY)
+    required = tool.required_contents(_INITRAMFS_FILES)
     installed = "/lib/modules/%s/" % image.kernel
     modules = {module_of(name) for name in names if ".ko" in os.path.basename(name)}
     modules.update(initramfs.module_files(files, installed + "modules.builtin"))
@@ -185,7 +185,7 @@ def _checked(files: Files, run: Run, tool: InitramfsTool, image: Image) -> Image
         missing=[path for path in required.files if _end(path) not in ends]
         + ["module " + module for module in absent if module in available],
         unexpected=[
-            path for path in _READ_EARLY if files.read(path) is None and _end(path) in ends
+            path for path in _INITRAMFS_FILES if files.read(path) is None and _end(path) in ends
         ],
         not_installed=[module for module in absent if module not in available],
     )

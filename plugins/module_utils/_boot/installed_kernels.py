@@ -50,7 +50,7 @@ class InstalledKernels:
                 release,
                 release == running,
                 release != running and self._is_newer(release, booted),
-                [module for module in modules if self._why_missing(release, module)],
+                [module for module in modules if self._explain_missing(release, module)],
             )
             for release in self._files.names(_MODULES[:-1])
             if any(self._text(release))
@@ -59,11 +59,11 @@ class InstalledKernels:
     def lost_file(self, module: str) -> str | None:
         """Return a file of the running kernel that loading ``module`` needs and that is gone."""
         if module not in self._lost:
-            path = self._why_missing(os.uname().release, module)
+            path = self._explain_missing(os.uname().release, module)
             self._lost[module] = path if path != module else None
         return self._lost[module]
 
-    def _why_missing(self, release: str, module: str) -> str | None:
+    def _explain_missing(self, release: str, module: str) -> str | None:
         """Return the module, if it is not known, or else the path of a file that is not there."""
         built_in = self._text(release)[1]
         if re.search(r"^\S*/%s\.ko$" % _pattern(module), built_in, re.MULTILINE):

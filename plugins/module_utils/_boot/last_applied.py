@@ -289,13 +289,13 @@ def to_mapping(entry: Entry) -> dict[str, Any]:
     """Return the entry as a user would write it."""
     selector, policy, tag, numvfs = entry
     mapping: dict[str, Any] = {selector.kind: selector.value}
-    beside = {
+    optional = {
         "pci_id": selector.pci_id,
         "acpi_uid": selector.acpi_uid,
         "bus": selector.bus or None,
         "expect": selector.expect,
     }
-    mapping.update({key: value for key, value in beside.items() if value is not None})
+    mapping.update({key: value for key, value in optional.items() if value is not None})
     if not selector.required:
         mapping["required"] = False
     if selector.when_board:

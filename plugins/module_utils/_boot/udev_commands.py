@@ -68,7 +68,7 @@ _STARTED_ANYWAY = frozenset(
     )
 )
 # A directory beside a unit.
-_BESIDE_UNIT = re.compile(r"\.(?:d|wants|requires|upholds)\Z")
+_UNIT_DIRECTORY = re.compile(r"\.(?:d|wants|requires|upholds)\Z")
 _SUBSTITUTED = re.compile(r"(?:\$\w+|%\w)(?:\{[^}]*\})?")
 _UNIT_TYPES = (".service", ".target", ".socket", ".timer", ".path", ".mount")
 _DEEPEST = 3
@@ -238,7 +238,9 @@ class Commands:
         if pattern == unit or pattern.partition(".")[0] in ("", "*"):
             return []
         known = {
-            _BESIDE_UNIT.sub("", entry) for entries in self._entries.values() for entry in entries
+            _UNIT_DIRECTORY.sub("", entry)
+            for entries in self._entries.values()
+            for entry in entries
         }
         return sorted(name for name in known if fnmatchcase(name, pattern))[:_MOST_UNITS]
 

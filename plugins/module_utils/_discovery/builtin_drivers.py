@@ -31,7 +31,7 @@ _MODULES_OF_SCREENS = {
 }
 
 
-class EarlyBinding(NamedTuple):
+class BuiltinBinding(NamedTuple):
     """That a device has its native driver for a moment at each boot.
 
     ``parameter`` goes on the kernel's command line to prevent it; None if it is not known.
@@ -100,7 +100,7 @@ class BuiltinDrivers:
         self._files = files
         self._functions: dict[str, list[str]] | None = None
 
-    def of(self, device: Identity, driver: str | None) -> EarlyBinding | None:
+    def of(self, device: Identity, driver: str | None) -> BuiltinBinding | None:
         """Return the binding of a device to its native ``driver``, if that is built in."""
         if driver is None:
             return None
@@ -118,7 +118,7 @@ class BuiltinDrivers:
             for name in self._sysfs.names(driver_dir)
             if name != device.name and self._sysfs.exists("bus/%s/devices/%s" % (device.bus, name))
         ]
-        return EarlyBinding(device, driver, parameter, others)
+        return BuiltinBinding(device, driver, parameter, others)
 
     def _modules_of(self, device: Identity, driver: str) -> list[str]:
         """Return the modules that a driver without a link to its own can be of."""

@@ -287,7 +287,7 @@ def _explain_missing(sysfs: Sysfs, missing: Sequence[_Resolution]) -> None:
                 "%s matches no device: %s. If the device may be missing, set `required: false`"
                 % (
                     resolution.selector.label,
-                    explained.why(resolution.selector, resolution.target),
+                    explained.explain(resolution.selector, resolution.target),
                 )
             )
 

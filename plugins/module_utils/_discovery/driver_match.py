@@ -49,7 +49,7 @@ class Match(NamedTuple):
     is_claiming: bool = False
 
     @property
-    def is_by_hand(self) -> bool:
+    def is_manual(self) -> bool:
         return self.reason.kind == MANUAL
 
 
@@ -104,7 +104,7 @@ class Drivers:
         """Return why that driver has the device."""
         module = self.module(device.bus, driver)
         if is_vfio_driver(driver, device.bus):
-            return Match(_by_hand("%s claims no device by itself" % driver), module)
+            return Match(_manual("%s claims no device by itself" % driver), module)
         if module and self._kmod.aliases(module) is None:
             return Match(_unknown(module), module, is_claiming=True)
         asked = modalias(self._sysfs, device)
@@ -118,7 +118,7 @@ class Drivers:
                 Reason(NAME, ("the device's name, %s, is the driver's name") % driver), module
             )
         if module:
-            return Match(_by_hand("the module %s does not claim it" % module), module)
+            return Match(_manual("the module %s does not claim it" % module), module)
         sentence = "the driver is built in, and the kernel does not expose why it matched"
         return Match(Reason(UNKNOWN, sentence))
 
@@ -152,8 +152,10 @@ def _by(kind: str, what: str, module: str) -> Reason:
     return Reason(kind, "the module %s claims %s" % (module, what))
 
 
-def _by_hand(why: str) -> Reason:
-    sentence = "%s: it was bound manually, with a driver_override that has since been cleared" % why
+def _manual(reason: str) -> Reason:
+    sentence = (
+        "%s: it was bound manually, with a driver_override that has since been cleared" % reason
+    )
     return Reason(MANUAL, sentence)
 
 

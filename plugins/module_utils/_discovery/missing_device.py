@@ -36,7 +36,7 @@ class MissingDevices:
     def __init__(self, sysfs: Sysfs) -> None:
         self._sysfs = sysfs
 
-    def why(self, selector: Selector, resolved: Selector) -> str:
+    def explain(self, selector: Selector, resolved: Selector) -> str:
         """Return why the selector matches no device of our buses, as a clause.
 
         ``resolved`` is the selector with its reference followed.
@@ -45,7 +45,7 @@ class MissingDevices:
             return "the devices with that acpi_hid have acpi_uid %s" % _text.listed(
                 self._uids(resolved.value), _SHOWN
             )
-        reason = resolved.why_missing(self)
+        reason = resolved.explain_missing(self)
         if selector.reference:
             return "it resolves to %s, and %s" % (resolved.value, reason)
         proper = proper_entry(resolved.kind, resolved.value)
@@ -79,7 +79,8 @@ class MissingDevices:
             _NO_DEVICE,
             "a node" if len(paths) == 1 else "%d nodes" % len(paths),
             "; ".join(
-                "%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()
+                "%s: %s" % (_text.listed(where, _SHOWN), explain)
+                for explain, where in by_reason.items()
             ),
         )
 
@@ -98,7 +99,8 @@ class MissingDevices:
         return "%s has it, but ACPI lists %s" % (
             _NO_DEVICE,
             "; ".join(
-                "%s: %s" % (_text.listed(where, _SHOWN), why) for why, where in by_reason.items()
+                "%s: %s" % (_text.listed(where, _SHOWN), explain)
+                for explain, where in by_reason.items()
             ),
         )
 

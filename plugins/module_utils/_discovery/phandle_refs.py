@@ -152,8 +152,8 @@ class References:
             return [device]
         # Of a connector or panel without a driver, a driver beside it asks for the adapter:
         # drivers/gpu/drm: sun4i/sun4i_hdmi_enc.c, mediatek/mtk_hdmi.c.
-        beside = self.ports.beside(path) if names_adapter(name) else []
-        devices = (self._bound_device(node, supplier) for node in beside)
+        linked = self.ports.neighbours(path) if names_adapter(name) else []
+        devices = (self._bound_device(node, supplier) for node in linked)
         return [device for device in devices if device]
 
     @functools.cached_property

@@ -46,7 +46,7 @@ class PortGraph:
     ) -> None:
         self._ends = ends
         self._compatible = compatible
-        self._beside: dict[str, set[str]] = {}
+        self._neighbours: dict[str, set[str]] = {}
         sound = {target for name, _path, targets in named if name == _SOUND for target in targets}
         for endpoint in endpoints:
             remote = paths.get(endpoint.remote)
@@ -56,11 +56,11 @@ class PortGraph:
             for target in targets if name in _NAMED else ():
                 self._connect(path, owners[target])
 
-    def beside(self, path: str) -> list[str]:
+    def neighbours(self, path: str) -> list[str]:
         """Return the devices that the device of a node, or of one above it, is connected with."""
-        while path and path not in self._beside:
+        while path and path not in self._neighbours:
             path = path.rpartition("/")[0]
-        return sorted(self._beside.get(path, ()))
+        return sorted(self._neighbours.get(path, ()))
 
     def shown_through(self, card: str) -> set[str]:
         """Return the nodes of what a card with this node sends its pictures through.
@@ -72,15 +72,15 @@ class PortGraph:
         while waiting:
             node = waiting.popleft()
             if node == card or not self._is_end(node):
-                beside = self._beside.get(node, set()) - parts
-                parts |= beside
-                waiting.extend(beside)
+                neighbours = self._neighbours.get(node, set()) - parts
+                parts |= neighbours
+                waiting.extend(neighbours)
         return parts - {card}
 
     def _connect(self, node: str, other: str) -> None:
         if node != other:
-            self._beside.setdefault(node, set()).add(other)
-            self._beside.setdefault(other, set()).add(node)
+            self._neighbours.setdefault(node, set()).add(other)
+            self._neighbours.setdefault(other, set()).add(node)
 
     def _is_end(self, node: str) -> bool:
         return node in self._ends or any(

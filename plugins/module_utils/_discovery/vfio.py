@@ -148,13 +148,13 @@ def _leaves_dma_alone(driver: str) -> bool:
     return "vfio" in driver or driver in ("pcieport", "pci-stub")
 
 
-def why_not_bound(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str:
+def explain_bind(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str:
     """Explain an errno of ``bind`` for this device, with a remedy."""
     if is_vfio_driver(driver, device.bus):
         if code == errno.EINVAL:
-            return _why_invalid(sysfs, device)
+            return _explain_invalid(sysfs, device)
         if code == errno.ENOENT:
-            return _why_no_reset(sysfs, device)
+            return _explain_no_reset(sysfs, device)
     if code == errno.EAGAIN:
         return "A supplier of the device is not ready. Bind the supplier first, and run again"
     if code == errno.ENODEV:
@@ -162,7 +162,7 @@ def why_not_bound(sysfs: Sysfs, device: Identity, driver: str, code: int) -> str
     return "Read the kernel log for the cause ('dmesg | grep %s')" % device.name
 
 
-def _why_invalid(sysfs: Sysfs, device: Identity) -> str:
+def _explain_invalid(sysfs: Sysfs, device: Identity) -> str:
     path = sysfs_dir(device)
     group = sysfs.link_name(path + "/iommu_group")
     defect = BUSES[device.bus].vfio_defect
@@ -182,7 +182,7 @@ def _why_invalid(sysfs: Sysfs, device: Identity) -> str:
     return NO_GROUP % ("It", reason)
 
 
-def _why_no_reset(sysfs: Sysfs, device: Identity) -> str:
+def _explain_no_reset(sysfs: Sysfs, device: Identity) -> str:
     if present_settings(sysfs).reset_required:
         return NO_RESET % (
             "It",

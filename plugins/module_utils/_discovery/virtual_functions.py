@@ -106,7 +106,7 @@ def _moved(address: str, distance: int) -> str:
     return "%s:%02x:%02x.%x" % (domain, number >> 8, (number >> 3) & 0x1F, number & 7)
 
 
-def why_refused(driver: str | None, code: int) -> str:
+def explain_numvfs(driver: str | None, code: int) -> str:
     """Explain an errno of a write to sriov_numvfs, with a remedy: sriov_numvfs_store."""
     if code == errno.ENOENT:
         return (

@@ -90,7 +90,7 @@ def _system_consoles(sysfs: Sysfs) -> list[str]:
 
 
 def _use_of_framebuffer(entry: Entry) -> str | None:
-    # Which of several it shows is not told.
+    # Which of several it shows is not known.
     return "%s shows the virtual terminals" % entry.name if _has_console(entry.sysfs) else None
 
 

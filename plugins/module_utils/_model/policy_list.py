@@ -123,7 +123,7 @@ def _entry(entry: Mapping[str, Any]) -> Entry:
     with problems.collecting():
         numvfs = _numvfs(entry)
     problems.end()
-    problem = selector.bus and _why_unavailable(selector.label, policy, selector.bus)
+    problem = selector.bus and _unavailable_reason(selector.label, policy, selector.bus)
     if problem:
         raise PolicyError(problem)
     return Entry(selector, policy, tag, numvfs)
@@ -144,7 +144,7 @@ def _numvfs(entry: Mapping[str, Any]) -> int | None:
     return number
 
 
-def _why_unavailable(label: str, policy: Policy, bus: str) -> str | None:
+def _unavailable_reason(label: str, policy: Policy, bus: str) -> str | None:
     """Return why devices of ``bus`` cannot have the policy, as a sentence."""
     if policy.kind != VFIO:
         return None
@@ -231,7 +231,7 @@ def disagreements(
         if entry.tag and len(devices) > 1:
             problems.append(Disagreement(position, _ambiguous(entry, devices), devices))
         for device in devices:
-            sentence = _why_unavailable(device.label, entry.policy, device.bus)
+            sentence = _unavailable_reason(device.label, entry.policy, device.bus)
             if sentence:
                 problems.append(Disagreement(position, sentence, [device]))
             earlier = first.setdefault(device, entry)

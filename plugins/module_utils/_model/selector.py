@@ -91,7 +91,7 @@ class SelectorKind:
         """
         return None
 
-    def why_missing(self, explainer: Explainer, value: str) -> str:
+    def explain_missing(self, explainer: Explainer, value: str) -> str:
         """Return why no device has the value, as a clause."""
         raise NotImplementedError
 
@@ -137,7 +137,7 @@ class DtPath(SelectorKind):
             raise PolicyError(
                 "dt_path %r is not a device-tree path: %s. Give an absolute path, such as "
                 "/soc/ethernet@e0700000, or start with an alias, such as ethernet0"
-                % (value, _why_no_path(first, bad))
+                % (value, _path_problem(first, bad))
             )
         return path
 
@@ -153,7 +153,7 @@ class DtPath(SelectorKind):
     def rules_property(self, value: str) -> str | None:
         return UDEV_ALIASES if self.reference(value) else None
 
-    def why_missing(self, explainer: Explainer, value: str) -> str:
+    def explain_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_path(value)
 
     def reference(self, value: str) -> str | None:
@@ -208,7 +208,7 @@ class Compatible(SelectorKind):
     def rules_property(self, _value: str) -> str | None:
         return UDEV_COMPATIBLES
 
-    def why_missing(self, explainer: Explainer, value: str) -> str:
+    def explain_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_compatible(value)
 
 
@@ -236,7 +236,7 @@ class AcpiPath(SelectorKind):
     def udev_match(self, value: str) -> str:
         return 'KERNEL!="*.auto", ATTR{firmware_node/path}=="%s"' % value
 
-    def why_missing(self, explainer: Explainer, value: str) -> str:
+    def explain_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_acpi("path", value)
 
 
@@ -265,7 +265,7 @@ class AcpiHid(SelectorKind):
     def udev_match(self, value: str) -> str:
         return 'KERNEL!="*.auto", ATTR{firmware_node/hid}=="%s"' % value
 
-    def why_missing(self, explainer: Explainer, value: str) -> str:
+    def explain_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_acpi("hid", value)
 
 
@@ -277,22 +277,22 @@ class PciAddress(SelectorKind):
     confirmed_by = "pci_id"
 
     def parse(self, value: str) -> str:
-        why = _why_no_pci_address(value)
-        if why:
+        cause = _pci_address_problem(value)
+        if cause:
             raise PolicyError(
                 "pci_address %r is not the address of a PCI function: %s. Give domain, bus, device "
-                "and function as in /sys/bus/pci/devices, such as '0000:01:00.0'" % (value, why)
+                "and function as in /sys/bus/pci/devices, such as '0000:01:00.0'" % (value, cause)
             )
         return value
 
     def recognized(self, value: str) -> str | None:
         whole = value if value.count(":") > 1 else "0000:" + value
-        return None if _why_no_pci_address(whole) else whole
+        return None if _pci_address_problem(whole) else whole
 
     def udev_match(self, value: str) -> str:
         return 'SUBSYSTEM=="%s", KERNEL=="%s"' % (PCI, value)
 
-    def why_missing(self, explainer: Explainer, value: str) -> str:
+    def explain_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_pci_address(value)
 
 
@@ -302,17 +302,17 @@ class PciId(SelectorKind):
     name = field = "pci_id"
 
     def parse(self, value: str) -> str:
-        why = _why_no_pci_id(value)
-        if why:
+        cause = _pci_id_problem(value)
+        if cause:
             raise PolicyError(
                 "pci_id %r is not valid: %s. Give vendor and device as 'lspci -nn' prints them, "
                 "such as '8086:10d3', or those of the subsystem as well, such as "
-                "'8086:10d3:8086:a01f'" % (value, why)
+                "'8086:10d3:8086:a01f'" % (value, cause)
             )
         return value
 
     def recognized(self, value: str) -> str | None:
-        return None if _why_no_pci_id(value.lower()) else value.lower()
+        return None if _pci_id_problem(value.lower()) else value.lower()
 
     def udev_match(self, value: str) -> str:
         # pci_uevent in drivers/pci/pci-driver.c writes them with capitals.
@@ -320,7 +320,7 @@ class PciId(SelectorKind):
         of_subsystem = ', ENV{PCI_SUBSYS_ID}=="%s"' % subsystem if subsystem else ""
         return 'SUBSYSTEM=="%s", ENV{PCI_ID}=="%s"%s' % (PCI, card, of_subsystem)
 
-    def why_missing(self, explainer: Explainer, value: str) -> str:
+    def explain_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_pci_id(value)
 
 
@@ -364,7 +364,7 @@ class Name(SelectorKind):
     def rules_property(self, value: str) -> str | None:
         return UDEV_NAME if "!" in value else None
 
-    def why_missing(self, explainer: Explainer, value: str) -> str:
+    def explain_missing(self, explainer: Explainer, value: str) -> str:
         return explainer.of_name(value)
 
 
@@ -469,9 +469,9 @@ class Selector(NamedTuple):
         """Return whether the device meets what is beside the value: the bus, the _UID."""
         return self.bus in (None, device.bus) and self.acpi_uid in (None, device.acpi_uid)
 
-    def why_missing(self, explainer: Explainer) -> str:
+    def explain_missing(self, explainer: Explainer) -> str:
         """Return why no device has the value, as a clause."""
-        return _KINDS[self.kind].why_missing(explainer, self.value)
+        return _KINDS[self.kind].explain_missing(explainer, self.value)
 
 
 def kind_of(name: str) -> SelectorKind:
@@ -546,14 +546,14 @@ def _values(device: Identity, field: str) -> set[str]:
     return set(value) if isinstance(value, tuple) else {value}
 
 
-def _why_no_pci_address(value: str) -> str | None:
+def _pci_address_problem(value: str) -> str | None:
     """Return what is wrong with the address of a PCI function, as a clause."""
     parts = value.replace(".", ":").split(":")
     if value.replace(".", "").isdigit():
         # PyYAML takes 0000:01:00.0 for a number with the base 60.
         return "it is a number. YAML makes one of an address without quotes"
     if not _HEX.issuperset(value.replace(".", ":").replace(":", "")):
-        return _why_no_hex(value)
+        return _hex_problem(value)
     if value.count(":") < 2:
         return "its domain is missing"
     if "." not in value:
@@ -570,11 +570,11 @@ def _why_no_pci_address(value: str) -> str | None:
     return None
 
 
-def _why_no_pci_id(value: str) -> str | None:
+def _pci_id_problem(value: str) -> str | None:
     """Return what is wrong with a PCI id, as a clause."""
     parts = value.split(":")
     if not _HEX.issuperset(value.replace(":", "")):
-        return _why_no_hex(value)
+        return _hex_problem(value)
     if len(parts) not in (2, 4):
         return "it has to have two or four parts, not %d" % len(parts)
     if {*map(len, parts)} != {4}:
@@ -582,7 +582,7 @@ def _why_no_pci_id(value: str) -> str | None:
     return None
 
 
-def _why_no_hex(value: str) -> str:
+def _hex_problem(value: str) -> str:
     if any(character in "*?[]" for character in value):
         return "patterns are not supported"
     if _HEX.issuperset(value.lower().replace(".", "").replace(":", "")):
@@ -590,7 +590,7 @@ def _why_no_hex(value: str) -> str:
     return "it may contain only the digits 0 to 9 and a to f"
 
 
-def _why_no_path(first: str, bad: Sequence[str]) -> str:
+def _path_problem(first: str, bad: Sequence[str]) -> str:
     if "" in bad:
         return "one of its components is empty"
     if ".." in bad or "." in bad:

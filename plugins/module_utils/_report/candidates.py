@@ -19,9 +19,9 @@ from .._apply.readiness import (
     NO_IOMMU_GROUP,
     find_permanent_drivers,
     has_no_reset,
+    no_group_reason,
     obstacle_of_permanent,
     unreadiness,
-    why_no_group,
     will_have_noiommu,
 )
 from .._boot.forecast import OverrideSources
@@ -253,7 +253,7 @@ class Candidates:
         return (
             self._has_containers
             and not is_in_noiommu_group(self._host.sysfs, device)
-            and not why_no_group(self._host.sysfs, device, self._pci_iommus)
+            and not no_group_reason(self._host.sysfs, device, self._pci_iommus)
             and self._isolation.of_group(device) is False
         )
 
@@ -328,6 +328,6 @@ def _foreign_obstacles(driver_override: str | None, known: Known) -> list[Obstac
 def entry(candidate: Candidate) -> Mapping[str, str]:
     """Return the entry of a policy list that binds the device to VFIO."""
     selector = candidate.selector
-    beside = {"bus": selector.bus, "pci_id": selector.pci_id, "acpi_uid": selector.acpi_uid}
-    keys = {name: value for name, value in beside.items() if value}
+    options = {"bus": selector.bus, "pci_id": selector.pci_id, "acpi_uid": selector.acpi_uid}
+    keys = {name: value for name, value in options.items() if value}
     return {selector.kind: selector.value, **keys, "policy": VFIO}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._model.device import Identity, State
 
 if TYPE_CHECKING:
-    from .._discovery.builtin_drivers import EarlyBinding
+    from .._discovery.builtin_drivers import BuiltinBinding
 
 
 def identity(device: Identity) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def running(state: State) -> dict[str, Any]:
     }
 
 
-def early(binding: EarlyBinding) -> dict[str, str | None]:
+def kernel_parameter(binding: BuiltinBinding) -> dict[str, str | None]:
     """Return what only the kernel's command line can prevent."""
     return {
         "name": binding.device.name,

@@ -17,7 +17,7 @@ from .._boot.last_applied import from_settings, to_mapping
 from .._discovery.driver_match import Reason
 from .._in_use.kinds import Hazard
 from .._model.device import Board
-from .device_fields import early, identity, running
+from .device_fields import identity, kernel_parameter, running
 from .inspection import Findings, Inspection
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def unknown(findings: Findings) -> list[str]:
             "%s: whether a process of another user, or in another mount namespace, uses these "
             "devices is unknown, because %s. in_use_by is null if nothing is known, and may be "
             "incomplete otherwise. Set `become: true` to read open files and mounts of all "
-            "processes" % (_text.listed(devices), _why_unknown())
+            "processes" % (_text.listed(devices), _unknown_reason())
         )
     files = [file.path for file in findings.boot_files if file.drift is None]
     if files:
@@ -51,7 +51,7 @@ def unknown(findings: Findings) -> list[str]:
     return sentences
 
 
-def _why_unknown() -> str:
+def _unknown_reason() -> str:
     if os.geteuid() != 0:
         return "the module does not run as root"
     return "this root user may not read them (CAP_SYS_PTRACE)"
@@ -187,7 +187,7 @@ def _inspection(inspection: Inspection) -> dict[str, Any]:
         module_configuration=[
             {"location": line.location, "text": line.text} for line in inspection.lines
         ],
-        kernel_command_line=inspection.early and early(inspection.early),
+        kernel_command_line=inspection.builtin and kernel_parameter(inspection.builtin),
     )
 
 

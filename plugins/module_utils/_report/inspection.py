@@ -27,7 +27,7 @@ from .._boot.last_applied import (
     parse_header,
 )
 from .._boot.udev_commands import OVERRIDE as SETS_OVERRIDE
-from .._discovery.builtin_drivers import BuiltinDrivers, EarlyBinding
+from .._discovery.builtin_drivers import BuiltinBinding, BuiltinDrivers
 from .._discovery.devices import board, for_other_boards, resolve, snapshot, states_as_far_as_known
 from .._discovery.driver_match import OVERRIDE, Drivers, Match, Reason
 from .._discovery.vfio import modalias, present_settings
@@ -76,7 +76,7 @@ class Inspection(NamedTuple):
     ``sources`` is who decides its override; ``lines`` are what others say of its modules, and
     ``against`` those values of parameters, now and by these lines, that the list last applied does
     not set.
-    ``early`` is its native driver where that has the device before any rule can run.
+    ``builtin`` is its native driver where that has the device before any rule can run.
     ``hazards`` is None if none is known and there may be some; where it ``may_carry_more`` they
     may not be all. ``links`` are those to its nodes. ``without_driver`` names kernels that would
     leave it so. ``lost`` is what the next boot takes. ``candidate`` is how it would be bound to
@@ -92,7 +92,7 @@ class Inspection(NamedTuple):
     next_boot: BootState
     lines: Sequence[modprobe_d.Line] = ()
     against: Sequence[str] = ()
-    early: EarlyBinding | None = None
+    builtin: BuiltinBinding | None = None
     links: Sequence[str] = ()
     without_driver: Sequence[str] = ()
     may_carry_more: bool = False
@@ -237,10 +237,10 @@ def inspect(
     last_applied, problem = _last_applied(host.files)
     waits_for_boot, obstacles = _waits_for_boot(host.files)
     devices = snapshot(host.sysfs, Identity._fields)
-    elsewhere = for_other_boards(host.sysfs, selectors or ())
+    of_other_boards = for_other_boards(host.sysfs, selectors or ())
     chosen: Sequence[Identity] = devices
     if selectors is not None:
-        of_this_board = [selector for selector in selectors if selector not in elsewhere]
+        of_this_board = [selector for selector in selectors if selector not in of_other_boards]
         chosen = _matched(host.sysfs, of_this_board, devices)
     inspector = _Inspector(
         host,
@@ -263,7 +263,7 @@ def inspect(
         policy_list=last_applied.entries,
         waits_for_boot=waits_for_boot is not None,
         board=board(host.sysfs),
-        skipped=list(elsewhere.values()),
+        skipped=list(of_other_boards.values()),
         boot_files=[*in_sync.compare(host.files, last_applied, problem), *obstacles],
         kernels=inspector.kernels,
         vfio_support=_vfio_support(host) if with_candidates else None,
@@ -369,7 +369,7 @@ class _Inspector:
         self._drivers = Drivers(host.sysfs, host.kmod)
         self._last_applied = last_applied
         self._accepted = accepted_kinds
-        self._early = BuiltinDrivers(host.sysfs, host.kmod, host.files)
+        self._builtin_drivers = BuiltinDrivers(host.sysfs, host.kmod, host.files)
         self._installed = InstalledKernels(host.files)
         self._forecast = BootForecast(
             host, self._drivers, last_applied, self._lines, self._installed
@@ -423,7 +423,7 @@ class _Inspector:
         """Return whether the forecast asks which modules claim the device."""
         match = self._match(device, state)
         if match:
-            return match.is_by_hand
+            return match.is_manual
         return state.driver is None or self._last_applied.native_of(device) is None
 
     def _match(self, device: Identity, state: State) -> Match | None:
@@ -468,7 +468,7 @@ class _Inspector:
             next_boot=self._forecast.of(device, state, match, sources),
             lines=self._forecast.lines(device, state, match, sources),
             against=self._against_parameters(sources),
-            early=self._early_driver(device, state, sources),
+            builtin=self._builtin_binding(device, state, sources),
             links=_present_links(self._host, device, state, sources.entry),
             without_driver=self._without_driver(device, sources),
             sriov=self._sriov(device, sources),
@@ -533,16 +533,16 @@ class _Inspector:
         kept += self._usage.find_boot_hazards(inspection.device, inspection.state, kept)
         return [LostAtBoot(hazard, hazard.kind in self._accepted) for hazard in kept]
 
-    def _early_driver(
+    def _builtin_binding(
         self, device: Identity, state: State, sources: OverrideSources
-    ) -> EarlyBinding | None:
+    ) -> BuiltinBinding | None:
         if sources.desired is None:
             return None
         is_native = state.driver_override is None
         taken_from = (state.driver,) if is_native else self._last_applied.native_of(device)
         if taken_from in (None, (sources.desired.driver,)):
             return None
-        return self._early.of(device, taken_from[0])
+        return self._builtin_drivers.of(device, taken_from[0])
 
     def _override_sources(self, device: Identity) -> OverrideSources:
         is_alone = self._sharing[device.stable_name] < 2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 from .._model.device import State
 from .._model.steps import HostStep, HostStepKind, Step, StepKind
 from .._system.files import FileChange
-from .device_fields import early, identity, running
+from .device_fields import identity, kernel_parameter, running
 
 if TYPE_CHECKING:
     from .._apply.reconcile import DeviceOutcome, Outcome
@@ -59,7 +59,7 @@ def list_result(outcome: Outcome) -> dict[str, Any]:
         initramfs_command=outcome.initramfs.command,
         reboot_required=outcome.needs_boot,
         not_checked=list(outcome.not_checked),
-        kernel_command_line=[early(driver) for driver in outcome.early],
+        kernel_command_line=[kernel_parameter(binding) for binding in outcome.builtin],
         policy_digest=outcome.policy_digest,
         plan_digest=outcome.plan_digest,
         rollout=_rollout(outcome),

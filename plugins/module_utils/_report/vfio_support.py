@@ -9,7 +9,7 @@ import os
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from .. import _text
-from .._apply.readiness import BUILT_BY_ROLE, supports_noiommu, why_signed_only
+from .._apply.readiness import BUILT_BY_ROLE, signed_only_reason, supports_noiommu
 from .._boot import initramfs
 from .._discovery.kernel_options import KernelOptions, kernel_options
 from .._discovery.kernel_version import running_version
@@ -77,7 +77,7 @@ def vfio_support(host: Host) -> VfioSupport:
         iommus=sysfs.names("class/iommu"),
         noiommu=supports_noiommu(sysfs, host.kmod),
         unsafe_interrupts={module: flag == "Y" for module, flag in flags.items() if flag},
-        signed_modules=why_signed_only(sysfs),
+        signed_modules=signed_only_reason(sysfs),
         initramfs_tool=tool.name if tool else None,
         has_systemd=files.status("/run/systemd/system") is not None,
         options=_options(host, release),

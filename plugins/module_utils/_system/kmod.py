@@ -92,7 +92,7 @@ class Kmod:
             )
         )
 
-    def why_missing(self, module: str) -> str | None:
+    def explain_missing(self, module: str) -> str | None:
         """Return why this kernel cannot load ``module``, as a clause.
 
         None if it can, and where there is no modprobe to ask.

@@ -40,7 +40,7 @@ class KernelLog:
     def about(self, name: str) -> list[str]:
         """Return up to three of the last records since :meth:`begin` that contain ``name``.
 
-        Each record is told once.
+        Each record is returned once.
         """
         # A name can be part of a longer one.
         pattern = re.compile(r"(?<![\w.-])%s(?![\w-])" % re.escape(name))

@@ -62,7 +62,7 @@ class Processes:
         self._is_complete = os.geteuid() == 0
         self.unanswered = 0
         # Tasks ("PID", "PID/task/TID") of each mount namespace, by what the kernel calls it.
-        self._elsewhere: dict[str, list[str]] = {}
+        self._in_other_namespaces: dict[str, list[str]] = {}
 
     def holders(self, node: str, number: str | None = None) -> list[str]:
         """Return who has a device node open or mapped, or a VFIO device that no open node tells.
@@ -85,7 +85,7 @@ class Processes:
         mounts = Mounts([], *self._swaps())
         own = proc_files.link_target(self._proc + "/self/ns/mnt")
         self._add_mounts(mounts, "self", "")
-        for namespace, tasks in self._elsewhere.items():
+        for namespace, tasks in self._in_other_namespaces.items():
             if namespace != own:
                 # One that has ended tells nothing any more.
                 any(
@@ -169,9 +169,9 @@ class Processes:
             # Those of a thread can be its own, and the first thread may have ended.
             for task in (pid, *held.threads):
                 namespace = proc_files.link_target("%s/%s/ns/mnt" % (self._proc, task))
-                self._elsewhere.setdefault(namespace, []).append(task)
+                self._in_other_namespaces.setdefault(namespace, []).append(task)
         self._is_complete = self._is_complete and descriptors.is_complete
-        self._elsewhere.pop("", None)
+        self._in_other_namespaces.pop("", None)
         return holders
 
     def _command(self, pid: str) -> str:

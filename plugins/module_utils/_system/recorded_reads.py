@@ -35,7 +35,7 @@ ASKED_OF_MODPROBE = frozenset(
         "parameter",
         "resolve",
         "resolve_at_once",
-        "why_missing",
+        "explain_missing",
         "without_modules",
     }
 )

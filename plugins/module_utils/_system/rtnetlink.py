@@ -51,8 +51,8 @@ def _dump(kind: int) -> Iterator[bytes]:
         while True:
             answer = asked.recv(65536)
             while answer:
-                length, told, _flags, _sequence, _port = _HEADER.unpack_from(answer)
-                if told in (_DONE, _ERROR) or length < _HEADER.size:
+                length, message_type, _flags, _sequence, _port = _HEADER.unpack_from(answer)
+                if message_type in (_DONE, _ERROR) or length < _HEADER.size:
                     return
                 yield answer[_HEADER.size : length]
                 answer = answer[_aligned(length) :]

@@ -547,9 +547,9 @@ class Commits:
             )
 
 
-def _printable(told: bytes) -> str:
+def _printable(output: bytes) -> str:
     """Return the end of what git and the server say, without characters that steer a terminal."""
-    lines = told.decode(errors="replace").strip().split("\n")
+    lines = output.decode(errors="replace").strip().split("\n")
     kept = ["".join(c if c.isprintable() else "?" for c in line) for line in lines[-20:]]
     return "\n".join(line[:500] for line in kept)
 

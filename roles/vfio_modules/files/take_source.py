@@ -78,10 +78,10 @@ def _extract(archive: Path, member: str, target: Path) -> None:
     """Unpack one directory of an archive as TARGET/vfio, as far as its last component goes."""
     words = ["tar", "--extract", "--no-same-owner", "--file", str(archive)]
     words += ["--directory", str(target), "--strip-components=%d" % member.count("/"), member]
-    _call(words)
+    _run(words)
 
 
-def _call(words: Sequence[str]) -> None:
+def _run(words: Sequence[str]) -> None:
     try:
         subprocess.run(words, stdin=subprocess.DEVNULL, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -95,20 +95,20 @@ def _is_intact(source: Source) -> bool:
     return answer.returncode == 0 and not answer.stdout.strip()
 
 
-def _download(source: Source, folder: Path) -> Path:
+def _download(source: Source, directory: Path) -> Path:
     """Return the archive of a package that apt has downloaded and verified."""
     request = "%s=%s" % (source.package, source.version)
     words = ["apt-get", "--option=APT::Sandbox::User=root", "download", request]
-    answer = subprocess.run(words, cwd=folder, stdin=subprocess.DEVNULL, check=False)
-    packages = list(folder.glob("*.deb"))
+    answer = subprocess.run(words, cwd=directory, stdin=subprocess.DEVNULL, check=False)
+    packages = list(directory.glob("*.deb"))
     if answer.returncode or len(packages) != 1:
         raise SourceError(
             "%s %s, the source of this kernel, is neither installed nor can apt download it. "
             "Install it, or upgrade the kernel and reboot." % source
         )
-    _call(["dpkg-deb", "--extract", str(packages[0]), str(folder / "package")])
+    _run(["dpkg-deb", "--extract", str(packages[0]), str(directory / "package")])
     packages[0].unlink()
-    return folder / "package/usr/src" / source.archive
+    return directory / "package/usr/src" / source.archive
 
 
 def take(source: Source, target: Path) -> None:
@@ -127,8 +127,8 @@ def take(source: Source, target: Path) -> None:
     else:
         _CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
         # Not in /tmp, which may be in memory: this needs 300 MB for a moment.
-        with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
-            _extract(_download(source, Path(folder)), source.member, target)
+        with tempfile.TemporaryDirectory(dir=_CACHE) as directory:
+            _extract(_download(source, Path(directory)), source.member, target)
     _keep(target, kept)
 
 
@@ -138,7 +138,7 @@ def _keep(target: Path, kept: Path) -> None:
         if not _is_needed(copy.stem):
             copy.unlink()
     unfinished = kept.with_suffix(".unfinished")
-    _call(["tar", "--create", "--file", str(unfinished), "--directory", str(target), "vfio"])
+    _run(["tar", "--create", "--file", str(unfinished), "--directory", str(target), "vfio"])
     unfinished.replace(kept)
 
 

@@ -108,10 +108,10 @@ class _Path:
     """The path of a loaded package: where the archive of the module that runs has it."""
 
     def __init__(self, package: str) -> None:
-        self._folder = package.replace(".", "/")
+        self._directory = package.replace(".", "/")
 
     def __iter__(self) -> Iterator[str]:
-        return iter([f"{path}/{self._folder}" for path in sys.path if path.endswith(".zip")])
+        return iter([f"{path}/{self._directory}" for path in sys.path if path.endswith(".zip")])
 
 
 class LoadedAnsible:

@@ -1,7 +1,7 @@
 # Copyright: armfleet.vfio contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the running kernel announces to remove is told as a device is bound to it."""
+"""What the running kernel announces to remove is reported as a device is bound to it."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ def run(board: Board, text: str) -> None:
     path.write_text(f"Linux version {text} (acme@acme) (gcc 14) #1 SMP\n")
 
 
-def told(outcome: Outcome) -> list[str]:
+def reported(outcome: Outcome) -> list[str]:
     return [warning for warning in outcome.warnings if END in warning]
 
 
 @pytest.mark.parametrize(
-    ("release", "is_told"),
+    ("release", "is_reported"),
     [("6.17.0-8-generic", False), ("6.18.0", True), ("7.2.0-rc1", True), ("10.1.0", True)],
 )
 def test_vfio_amba_is_deprecated_since_linux_6_18(
-    board: Board, release: str, is_told: bool
+    board: Board, release: str, is_reported: bool
 ) -> None:
     run(board, release)
     version = ".".join(release.split(".")[:2])
     label = "/soc/blob@b008000 (amba device b008000.blob)"
-    expected = [f"Linux {version} announces for {label}: vfio-amba {END}"] if is_told else []
-    assert told(board.check([AMBA])) == expected
-    assert told(board.apply([AMBA])) == expected
-    assert told(board.apply([AMBA])) == []
+    expected = [f"Linux {version} announces for {label}: vfio-amba {END}"] if is_reported else []
+    assert reported(board.check([AMBA])) == expected
+    assert reported(board.apply([AMBA])) == expected
+    assert reported(board.apply([AMBA])) == []
 
 
 def test_vfio_platform_is_not_deprecated(board: Board) -> None:
     run(board, "6.18.0")
-    assert told(board.apply([CRYPTO], reset_required=False)) == []
+    assert reported(board.apply([CRYPTO], reset_required=False)) == []
 
 
 def test_of_an_unknown_version_nothing_is_said(board: Board) -> None:
-    assert told(board.apply([AMBA])) == []
+    assert reported(board.apply([AMBA])) == []
 
 
-@pytest.mark.parametrize(("release", "is_told"), [("6.17.0", False), ("6.18.0", True)])
+@pytest.mark.parametrize(("release", "is_reported"), [("6.17.0", False), ("6.18.0", True)])
 def test_reset_functions_are_deprecated_since_linux_6_18(
-    board: Board, release: str, is_told: bool
+    board: Board, release: str, is_reported: bool
 ) -> None:
     run(board, release)
     board.kernel.add_device("c000000.xgbe", "/soc/xgbe@c000000", (XGBE,), iommus=True)
@@ -62,7 +62,7 @@ def test_reset_functions_are_deprecated_since_linux_6_18(
     outcome = board.apply([{"name": "c000000.xgbe", "policy": "vfio"}])
     (label,) = {device.device.label for device in outcome.devices}
     sentence = f"Linux 6.18 announces for {label}: VFIO AMD XGBE platform reset {END}"
-    assert told(outcome) == ([sentence] if is_told else [])
+    assert reported(outcome) == ([sentence] if is_reported else [])
 
 
 def log(board: Board, text: str) -> None:
@@ -78,7 +78,7 @@ def test_what_the_kernel_logs_is_told_once(board: Board, release: str) -> None:
     text = f"vfio-amba b008000.blob: DEPRECATION: vfio-amba {END}"
     board.kernel.answer(("bus/amba/drivers/vfio-amba/bind", "b008000.blob"), lambda: None)
     board.kernel.after_write = lambda: log(board, text)
-    (warning,) = told(board.apply([AMBA]))
+    (warning,) = reported(board.apply([AMBA]))
     is_known = release.startswith("6.18")
     assert warning.startswith("Linux 6.18" if is_known else "The kernel log has: 'vfio-amba b008")
 

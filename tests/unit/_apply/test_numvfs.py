@@ -66,12 +66,12 @@ def test_one_list_makes_virtual_functions_and_decides_on_each(server: Board) -> 
     assert server.kernel.binding(PF) == NATIVE
     assert server.kernel.read(AUTOPROBE) == "1"
 
-    def told(of: Any) -> list[tuple[str, list[str]]]:
+    def reported(of: Any) -> list[tuple[str, list[str]]]:
         return [(device["name"], device["steps"]) for device in results.result(of)["devices"]]
 
-    assert told(predicted) == told(outcome)
-    assert dict(told(outcome))[PF] == ["set sriov_numvfs to 4 (was 0)"]
-    assert dict(told(outcome))[VFS[1]] == [
+    assert reported(predicted) == reported(outcome)
+    assert dict(reported(outcome))[PF] == ["set sriov_numvfs to 4 (was 0)"]
+    assert dict(reported(outcome))[VFS[1]] == [
         "set driver_override to vfio-pci (was unset)",
         "bind to vfio-pci",
     ]

@@ -164,16 +164,16 @@ class WatchedFiles(Files):
         assert access.mode is None or re.fullmatch("[0-7]{3,4}", access.mode)
 
     def set_symlink(self, path: str, target: str | None) -> None:
-        folder, _slash, name = path.rpartition("/")
-        assert folder in symlinks.DIRECTORIES
+        directory, _slash, name = path.rpartition("/")
+        assert directory in symlinks.DIRECTORIES
         assert name not in ("", ".", "..")
         assert target is None or target
 
 
 def assert_ours(path: str) -> None:
     if path not in record_fields.PATHS:
-        folder, _slash, name = path.rpartition("/")
-        assert folder == driverctl.FOLDER
+        directory, _slash, name = path.rpartition("/")
+        assert directory == driverctl.FOLDER
         assert re.fullmatch(r"(platform|amba)-[^/\0]+", name)
 
 

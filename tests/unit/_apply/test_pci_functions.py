@@ -55,8 +55,8 @@ def binding(board: Board, name: str) -> tuple[str | None, str | None]:
 
 def steps(name: str, outcome: Any) -> list[str]:
     devices = {device["name"]: device for device in results.result(outcome)["devices"]}
-    told: list[str] = devices[name]["steps"]
-    return told
+    reported: list[str] = devices[name]["steps"]
+    return reported
 
 
 def test_one_list_has_functions_and_devices_of_other_buses(server: Board) -> None:

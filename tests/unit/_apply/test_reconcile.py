@@ -51,7 +51,7 @@ NATIVE = {
 OVERRIDE = "bus/platform/devices/%s/driver_override"
 
 
-def told(outcome: Outcome) -> dict[str, Any]:
+def reported(outcome: Outcome) -> dict[str, Any]:
     """Return what check mode predicts of a run: not group and nodes, which the probe creates."""
     result = results.result(outcome)
     for device in result["devices"]:
@@ -117,7 +117,7 @@ def test_a_check_predicts_the_first_run_and_touches_nothing(board: Board) -> Non
     assert not board.kernel.writes
     assert not board.kmod.calls
     assert board.everything() == before
-    assert told(predicted) == told(board.apply(LIST, reset_required=False))
+    assert reported(predicted) == reported(board.apply(LIST, reset_required=False))
 
 
 @pytest.mark.parametrize("entries", [[], [CRYPTO], [DMA, AMBA], [dict(CRYPTO, policy="default")]])
@@ -126,7 +126,7 @@ def test_a_check_predicts_what_a_changed_list_gives_back(
 ) -> None:
     predicted = applied.check(entries, reset_required=False)
     assert not applied.kernel.writes
-    assert told(predicted) == told(applied.apply(entries, reset_required=False))
+    assert reported(predicted) == reported(applied.apply(entries, reset_required=False))
 
 
 def test_a_check_of_what_is_so_already_predicts_no_change(applied: Board) -> None:
@@ -666,11 +666,11 @@ def test_info_tells_of_a_device_that_hangs_and_of_all_others(board: Board) -> No
 
 def test_info_tells_that_what_was_set_by_hand_does_not_last(board: Board) -> None:
     board.apply([CRYPTO], persistent=False, reset_required=False)
-    told_of = board.devices()["b000000.crypto"]
-    assert told_of["driver"] == "vfio-platform"
-    assert told_of["next_boot"]["driver"] is told_of["next_boot"]["driver_override"] is None
-    assert not told_of["next_boot"]["known"]
-    (sentence,) = told_of["drift"]
+    reported_of = board.devices()["b000000.crypto"]
+    assert reported_of["driver"] == "vfio-platform"
+    assert reported_of["next_boot"]["driver"] is reported_of["next_boot"]["driver_override"] is None
+    assert not reported_of["next_boot"]["known"]
+    (sentence,) = reported_of["drift"]
     assert sentence.startswith(
         "it is bound to vfio-platform with driver_override vfio-platform, which does not persist "
         "across reboots: "

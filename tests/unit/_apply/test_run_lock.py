@@ -42,14 +42,14 @@ def records(interrupted: InterruptedRun) -> list[UndoRecord]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> str:
+def run_directory(tmp_path: Path) -> str:
     return str(tmp_path / "run")
 
 
-def hold(folder: str) -> subprocess.Popen[str]:
+def hold(run_directory: str) -> subprocess.Popen[str]:
     """Start a process that holds the lock until end of file on its input."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, folder],
+        [sys.executable, "-c", HOLDER, run_directory],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -76,13 +76,13 @@ def test_a_check_waits_for_nobody(board: Board) -> None:
     holder.communicate()
 
 
-def test_a_second_run_begins_when_the_first_one_ends(folder: str) -> None:
-    holder = hold(folder)
+def test_a_second_run_begins_when_the_first_one_ends(run_directory: str) -> None:
+    holder = hold(run_directory)
     assert holder.stdin
     entered = threading.Event()
 
     def second() -> None:
-        with RunLock("vfio_binding", 60, folder).acquire():
+        with RunLock("vfio_binding", 60, run_directory).acquire():
             entered.set()
 
     waiting = threading.Thread(target=second)
@@ -93,21 +93,21 @@ def test_a_second_run_begins_when_the_first_one_ends(folder: str) -> None:
     assert entered.is_set()
 
 
-def test_a_killed_run_leaves_no_lock(folder: str) -> None:
-    holder = hold(folder)
+def test_a_killed_run_leaves_no_lock(run_directory: str) -> None:
+    holder = hold(run_directory)
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with RunLock("vfio_binding", 0, folder).acquire():
+    with RunLock("vfio_binding", 0, run_directory).acquire():
         pass
 
 
 def test_the_lock_does_not_outlive_a_child_that_is_left_behind(board: Board) -> None:
     # A child that hangs in the kernel has closed all inherited descriptors but its pipes.
-    folder = str(board.root / "run")
+    run_directory = str(board.root / "run")
     sysfs = _sysfs(board)
-    with RunLock("host_policy", 0, folder).acquire():
+    with RunLock("host_policy", 0, run_directory).acquire():
         sysfs.read_locked(["bus/platform/devices/b000000.crypto/driver_override"])
-    with RunLock("host_policy", 0, folder).acquire():
+    with RunLock("host_policy", 0, run_directory).acquire():
         pass
     sysfs.close()
 
@@ -116,21 +116,21 @@ def _sysfs(board: Board) -> Sysfs:
     return Sysfs(str(board.root / "sys"))
 
 
-def test_nobody_but_root_can_hold_the_lock_or_read_the_journal(folder: str) -> None:
-    lock = RunLock("host_policy", 0, folder)
+def test_nobody_but_root_can_hold_the_lock_or_read_the_journal(run_directory: str) -> None:
+    lock = RunLock("host_policy", 0, run_directory)
     with lock.acquire():
         lock.journal.append(FIRST)
-    assert os.stat(folder).st_mode & 0o777 == 0o700
-    for name in os.listdir(folder):
-        assert os.stat(os.path.join(folder, name)).st_mode & 0o777 == 0o600
+    assert os.stat(run_directory).st_mode & 0o777 == 0o700
+    for name in os.listdir(run_directory):
+        assert os.stat(os.path.join(run_directory, name)).st_mode & 0o777 == 0o600
 
 
-def test_a_lock_that_is_a_link_is_not_followed(folder: str, tmp_path: Path) -> None:
-    Path(folder).mkdir()
+def test_a_lock_that_is_a_link_is_not_followed(run_directory: str, tmp_path: Path) -> None:
+    Path(run_directory).mkdir()
     (tmp_path / "victim").write_text("precious")
-    (Path(folder) / "lock").symlink_to(tmp_path / "victim")
+    (Path(run_directory) / "lock").symlink_to(tmp_path / "victim")
     with pytest.raises(PolicyError, match=r"/lock is a symbolic link"), RunLock(
-        "x", 0, folder
+        "x", 0, run_directory
     ).acquire():
         pass
     assert (tmp_path / "victim").read_text() == "precious"
@@ -138,20 +138,20 @@ def test_a_lock_that_is_a_link_is_not_followed(folder: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("made", ["link", "group", "world", "file", "owner"])
 def test_a_directory_that_others_can_write_to_has_no_journal(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
+    run_directory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
 ) -> None:
-    directory = tmp_path / "other" if made == "link" else Path(folder)
+    directory = tmp_path / "other" if made == "link" else Path(run_directory)
     RunLock("host_policy", 0, str(directory)).journal.append(FIRST)
     if made == "link":
-        Path(folder).symlink_to(directory)
+        Path(run_directory).symlink_to(directory)
     elif made == "file":
-        shutil.rmtree(folder)
-        Path(folder).write_text("")
+        shutil.rmtree(run_directory)
+        Path(run_directory).write_text("")
     elif made == "owner":
         monkeypatch.setattr(os, "getuid", lambda: 4711)
     else:
         directory.chmod(0o770 if made == "group" else 0o1777)
-    lock = RunLock("host_policy", 0, folder)
+    lock = RunLock("host_policy", 0, run_directory)
     for call in (
         lock.has_journal,
         lock.journal.read_interrupted,
@@ -160,16 +160,16 @@ def test_a_directory_that_others_can_write_to_has_no_journal(
     ):
         with pytest.raises(PolicyError, match="a user other than root may have written") as caught:
             call()
-        assert str(caught.value).startswith(folder)
+        assert str(caught.value).startswith(run_directory)
 
 
 @pytest.mark.parametrize("name", ["journal", "lock"])
 @pytest.mark.parametrize("made", ["link", "fifo", "socket", "world"])
 def test_a_journal_or_lock_that_others_may_have_made_is_refused(
-    folder: str, tmp_path: Path, name: str, made: str
+    run_directory: str, tmp_path: Path, name: str, made: str
 ) -> None:
-    Path(folder).mkdir(mode=0o700)
-    path = Path(folder) / name
+    Path(run_directory).mkdir(mode=0o700)
+    path = Path(run_directory) / name
     victim = tmp_path / "victim"
     victim.write_text("precious")
     if made == "link":
@@ -182,32 +182,34 @@ def test_a_journal_or_lock_that_others_may_have_made_is_refused(
     else:
         path.write_text("")
         path.chmod(0o666)
-    lock = RunLock("host_policy", 0, folder)
+    lock = RunLock("host_policy", 0, run_directory)
     with pytest.raises(PolicyError, match="a user other than root may have written") as caught:
         (lock.journal.read_interrupted if name == "journal" else lock.acquire().__enter__)()
     assert str(caught.value).startswith(str(path))
     assert victim.read_text() == "precious"
 
 
-def test_what_was_written_down_is_read_by_the_next_run(folder: str) -> None:
-    journal = RunLock("host_policy", 0, folder).journal
+def test_what_was_written_down_is_read_by_the_next_run(run_directory: str) -> None:
+    journal = RunLock("host_policy", 0, run_directory).journal
     journal.append(FIRST)
     journal.append(SECOND)
-    left = RunLock("later", 0, folder).journal.read_interrupted()
+    left = RunLock("later", 0, run_directory).journal.read_interrupted()
     assert left
     assert "host_policy" in left.owner
     assert records(left) == [FIRST, SECOND]
-    RunLock("later", 0, folder).journal.replace([SECOND], left.owner)
-    left = RunLock("still later", 0, folder).journal.read_interrupted()
+    RunLock("later", 0, run_directory).journal.replace([SECOND], left.owner)
+    left = RunLock("still later", 0, run_directory).journal.read_interrupted()
     assert left
     assert "host_policy" in left.owner
     assert records(left) == [SECOND]
     journal.discard()
-    assert RunLock("last", 0, folder).journal.read_interrupted() is None
+    assert RunLock("last", 0, run_directory).journal.read_interrupted() is None
 
 
-def test_a_line_that_was_cut_short_stands_for_a_change_that_was_not_made(folder: str) -> None:
-    journal = RunLock("host_policy", 0, folder).journal
+def test_a_line_that_was_cut_short_stands_for_a_change_that_was_not_made(
+    run_directory: str,
+) -> None:
+    journal = RunLock("host_policy", 0, run_directory).journal
     journal.append(FIRST)
     with open(journal.path, "a", encoding="ascii") as stream:
         stream.write('["device", "/soc/cry')
@@ -217,9 +219,9 @@ def test_a_line_that_was_cut_short_stands_for_a_change_that_was_not_made(folder:
 
 
 def test_what_was_before_the_last_boot_is_no_more(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_directory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = RunLock("host_policy", 0, folder).journal
+    journal = RunLock("host_policy", 0, run_directory).journal
     journal.append(FIRST)
     (tmp_path / "boot_id").write_text("another\n")
     monkeypatch.setattr(journal_module, "_BOOT_ID", str(tmp_path / "boot_id"))
@@ -227,18 +229,18 @@ def test_what_was_before_the_last_boot_is_no_more(
 
 
 def test_an_image_without_proc_has_a_journal_too(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_directory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "_BOOT_ID", str(tmp_path / "nothing"))
-    journal = RunLock("host_policy", 0, folder).journal
+    journal = RunLock("host_policy", 0, run_directory).journal
     journal.append(FIRST)
     left = journal.read_interrupted()
     assert left
     assert records(left) == [FIRST]
 
 
-def test_a_journal_that_cannot_be_read_is_named(folder: str) -> None:
-    journal = RunLock("host_policy", 0, folder).journal
+def test_a_journal_that_cannot_be_read_is_named(run_directory: str) -> None:
+    journal = RunLock("host_policy", 0, run_directory).journal
     journal.append(FIRST)
     Path(journal.path).write_text("rubbish\n")
     with pytest.raises(PolicyError, match="/journal, the journal of an interrupted run"):

@@ -35,7 +35,7 @@ def links(board: Board) -> dict[str, str]:
     return targets
 
 
-def folders(board: Board) -> set[str]:
+def directories(board: Board) -> set[str]:
     return {path.name for path in board.kernel.dev.rglob("by-*")}
 
 
@@ -54,7 +54,7 @@ def apply(board: Board, *entries: dict[str, Any], **settings: Any) -> dict[str, 
 def test_a_device_on_vfio_has_links_by_its_path_and_its_tag(
     board: Board, *, persistent: bool
 ) -> None:
-    (told,) = apply(board, LEFT, persistent=persistent)["devices"]
+    (reported,) = apply(board, LEFT, persistent=persistent)["devices"]
     own = f"../{node(board, NAME)}"
     assert links(board) == {
         BY_PATH: "../1",
@@ -62,8 +62,8 @@ def test_a_device_on_vfio_has_links_by_its_path_and_its_tag(
         f"devices/{BY_PATH}": own,
         "devices/by-tag/left": own,
     }
-    assert set(told["links"]) == {f"/dev/vfio/{link}" for link in links(board)}
-    assert told["steps"][-1] == f"link its nodes in /dev/vfio as {BY_PATH} and by-tag/left"
+    assert set(reported["links"]) == {f"/dev/vfio/{link}" for link in links(board)}
+    assert reported["steps"][-1] == f"link its nodes in /dev/vfio as {BY_PATH} and by-tag/left"
 
 
 @pytest.mark.parametrize("runtime", [True, False])
@@ -80,9 +80,9 @@ def test_a_consumer_that_came_back_with_its_supplier_has_links_to_the_nodes_of_n
 ) -> None:
     supplier = {"dt_path": "/soc/crypto@b001000", "policy": "vfio"}
     board.kernel.add_link("b001000.crypto", NAME)
-    told = apply(board, LEFT, supplier, allow=["consumers"])["devices"]
+    reported = apply(board, LEFT, supplier, allow=["consumers"])["devices"]
     assert links(board)["devices/by-tag/left"] == f"../{node(board, NAME)}"
-    assert f"/dev/vfio/devices/{node(board, NAME)}" in told[0]["vfio_nodes"]
+    assert f"/dev/vfio/devices/{node(board, NAME)}" in reported[0]["vfio_nodes"]
     assert not apply(board, LEFT, supplier)["changed"]
 
 
@@ -147,7 +147,7 @@ def test_links_go_with_the_device_and_folders_with_the_last_link(board: Board) -
     assert {"before_header": "links"}.items() <= result["diff"][1].items()
     apply(board)
     assert links(board) == {}
-    assert folders(board) == set()
+    assert directories(board) == set()
     assert not apply(board)["changed"]
 
 
@@ -173,7 +173,7 @@ def test_a_link_that_leads_nowhere_is_removed(board: Board) -> None:
     (board.kernel.dev / "vfio/by-path").mkdir()
     (board.kernel.dev / "vfio/by-path/soc:gone").symlink_to("../77")
     apply(board)
-    assert folders(board) == set()
+    assert directories(board) == set()
 
 
 def test_info_shows_tag_and_links(board: Board) -> None:

@@ -59,7 +59,7 @@ def steps(outcome: Outcome) -> list[str]:
     return sentences
 
 
-def told(outcome: Outcome) -> list[str]:
+def reported(outcome: Outcome) -> list[str]:
     """Return the warnings about interrupts."""
     return [warning for warning in outcome.warnings if REFUSED in warning]
 
@@ -104,7 +104,7 @@ def test_it_is_set_now_and_for_each_boot(
     assert SET in steps(outcome)
     assert OPTION in (board.file(MODPROBE) or "")
     assert "\nvfio_iommu_type1\n" in (board.file(MODULES_LOAD) or "")
-    assert told(outcome) == told(predicted) == []
+    assert reported(outcome) == reported(predicted) == []
     assert not board.apply([entry], **ALLOWED).is_changed
 
 
@@ -351,13 +351,13 @@ def test_it_is_off_after_the_rollout_that_turned_it_on_is_rolled_back(board: Boa
 def test_a_list_that_gives_a_device_without_isolation_to_vfio_is_warned(board: Board) -> None:
     predicted = board.check([CRYPTO, AMBA], **NO_RESET)
     outcome = board.apply([CRYPTO, AMBA], **NO_RESET)
-    (warning,) = told(outcome)
-    assert told(predicted) == [warning]
+    (warning,) = reported(outcome)
+    assert reported(predicted) == [warning]
     assert "/soc/crypto@b000000" in warning
     assert "/soc/blob@b008000" in warning
     assert "set `unsafe_interrupts: true`" in warning
     assert FROM_BOOT_ON not in warning
-    assert told(board.apply([CRYPTO, AMBA], **NO_RESET)) == []
+    assert reported(board.apply([CRYPTO, AMBA], **NO_RESET)) == []
 
 
 @pytest.mark.parametrize(
@@ -382,14 +382,14 @@ def test_so_is_one_with_a_device_that_acpi_describes(
     banner = board.files_root / "proc/version"
     banner.parent.mkdir(parents=True, exist_ok=True)
     banner.write_text(f"Linux version {version} (acme@acme) (gcc 14) #1 SMP\n")
-    warnings = told(board.apply([{"acpi_path": path, "policy": "vfio"}], **NO_RESET))
+    warnings = reported(board.apply([{"acpi_path": path, "policy": "vfio"}], **NO_RESET))
     assert [path in warning for warning in warnings] == [True] * is_warned
 
 
 def test_only_devices_that_containers_refuse_are_named(board: Board) -> None:
     isolate(board, "/soc/crypto@b000000")
     entries = [CRYPTO, PLAIN, dict(DMA, name="b003000.dma"), AMBA]
-    (warning,) = told(board.apply(entries, unsafe_noiommu=True, **NO_RESET))
+    (warning,) = reported(board.apply(entries, unsafe_noiommu=True, **NO_RESET))
     assert "/soc/blob@b008000" in warning
     assert "crypto" not in warning
     assert "dma" not in warning
@@ -397,30 +397,30 @@ def test_only_devices_that_containers_refuse_are_named(board: Board) -> None:
 
 def test_of_what_only_the_kernel_knows_nothing_is_said(board: Board) -> None:
     board.kernel.put(f"{TREE}/soc/crypto@b000000/msi-parent", struct.pack(">I", 9))
-    assert told(board.apply([CRYPTO], **NO_RESET)) == []
+    assert reported(board.apply([CRYPTO], **NO_RESET)) == []
 
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_list_that_decides_is_not_warned(board: Board, asked: bool) -> None:
-    assert told(board.apply([CRYPTO], **NO_RESET, unsafe_interrupts=asked)) == []
+    assert reported(board.apply([CRYPTO], **NO_RESET, unsafe_interrupts=asked)) == []
 
 
 def test_a_value_that_the_next_boot_loses_is_a_warning(board: Board) -> None:
     board.kmod.load("vfio-platform", {"reset_required": "N"})
     board.kernel.write(INTERRUPTS, "Y")
-    (warning,) = told(board.apply([CRYPTO], **NO_RESET))
+    (warning,) = reported(board.apply([CRYPTO], **NO_RESET))
     assert FROM_BOOT_ON in warning
-    assert told(board.apply([dict(AMBA)], persistent=False)) == []
+    assert reported(board.apply([dict(AMBA)], persistent=False)) == []
 
 
 def test_a_value_that_others_set_at_each_boot_is_enough(board: Board) -> None:
     board.write_file(OTHERS, OPTION)
     board.kmod.options["vfio_iommu_type1"] = {"allow_unsafe_interrupts": "1"}
-    assert told(board.apply([CRYPTO], **NO_RESET)) == []
+    assert reported(board.apply([CRYPTO], **NO_RESET)) == []
 
 
 def test_a_list_for_the_next_boot_alone_is_warned_of_that_boot(board: Board) -> None:
-    (warning,) = told(board.apply([CRYPTO], runtime=False, **NO_RESET))
+    (warning,) = reported(board.apply([CRYPTO], runtime=False, **NO_RESET))
     assert FROM_BOOT_ON in warning
 
 
@@ -429,7 +429,7 @@ def test_turning_it_off_for_a_list_that_keeps_its_device_is_a_warning(board: Boa
     outcome = board.apply([CRYPTO], **NO_RESET)
     assert board.kernel.read(INTERRUPTS) == "Y"
     assert "platform/b000000.crypto is bound to VFIO" in outcome.unsafe_kept[0]
-    (warning,) = told(outcome)
+    (warning,) = reported(outcome)
     assert FROM_BOOT_ON in warning
 
 
@@ -452,7 +452,7 @@ def test_a_module_that_is_built_in_is_set_by_the_command_line(board: Board) -> N
 
 
 @pytest.mark.parametrize(
-    ("line", "is_told"),
+    ("line", "is_reported"),
     [
         ("install vfio_iommu_type1 /bin/false", True),
         ("install vfio-iommu-type1 /bin/true", True),
@@ -466,13 +466,13 @@ def test_a_module_that_is_built_in_is_set_by_the_command_line(board: Board) -> N
     ],
 )
 def test_what_keeps_containers_from_an_iommu_is_told(
-    board: Board, line: str, is_told: bool
+    board: Board, line: str, is_reported: bool
 ) -> None:
     board.write_file(OTHERS, line + "\n")
     outcome = board.apply([CRYPTO], **NO_RESET)
     warnings = [warning for warning in outcome.warnings if CONTAINERS in warning]
-    assert len(warnings) == is_told
-    if is_told:
+    assert len(warnings) == is_reported
+    if is_reported:
         assert warnings[0].startswith(f"{OTHERS}:1 has '{line}', so vfio_iommu_type1 is not loaded")
     assert board.kernel.driver_of("b000000.crypto") == "vfio-platform"
 
@@ -492,8 +492,10 @@ def test_a_command_that_may_load_it_is_told_as_such(board: Board) -> None:
     line = "install vfio_iommu_type1 /usr/local/sbin/type1"
     board.write_file(OTHERS, line + "\n")
     (warning,) = [text for text in board.apply([CRYPTO], **NO_RESET).warnings if OTHERS in text]
-    told = f"{OTHERS}:1 has '{line}', so whether vfio_iommu_type1 is loaded at boot depends on that"
-    assert warning.startswith(told)
+    reported = (
+        f"{OTHERS}:1 has '{line}', so whether vfio_iommu_type1 is loaded at boot depends on that"
+    )
+    assert warning.startswith(reported)
 
 
 @pytest.mark.parametrize("command", ["/bin/false", "/usr/local/sbin/type1"])

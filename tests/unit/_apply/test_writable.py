@@ -159,13 +159,13 @@ def test_what_only_writing_shows_is_found_before_the_first_device(
     code: str,
 ) -> None:
     """Quota, inodes or disk space are exhausted."""
-    folder = str(board.files_root) + path.rpartition("/")[0]
+    parent = str(board.files_root) + path.rpartition("/")[0]
     mkstemp = tempfile.mkstemp
 
     def fail(prefix: str, dir: str) -> tuple[int, str]:  # noqa: A002 - as mkstemp calls it
-        if dir == folder:
+        if dir == parent:
             number = getattr(errno, code)
-            raise OSError(number, os.strerror(number), folder)
+            raise OSError(number, os.strerror(number), parent)
         return mkstemp(prefix=prefix, dir=dir)
 
     monkeypatch.setattr(tempfile, "mkstemp", fail)

@@ -29,13 +29,13 @@ NO_LIST = "but other boot files exist, so the last-applied configuration is unkn
 Damage = Callable[[Path], None]
 
 
-def told(board: Board) -> list[dict[str, Any]]:
+def reported(board: Board) -> list[dict[str, Any]]:
     files: list[dict[str, Any]] = device_info.inspections(board.inspect(None))["boot_files"]
     return files
 
 
 def drift(board: Board) -> list[str]:
-    return [sentence for file in told(board) for sentence in file["drift"]]
+    return [sentence for file in reported(board) for sentence in file["drift"]]
 
 
 def on_disk(board: Board, path: str) -> Path:
@@ -270,14 +270,14 @@ def test_files_of_an_earlier_version_are_to_be_applied_again(debian: Board) -> N
 def test_a_file_that_is_left_over_is_named_and_removed(debian: Board, left: str) -> None:
     content = on_disk(debian, left).read_bytes()
     debian.apply([], **SETTINGS)
-    assert told(debian) == []
+    assert reported(debian) == []
     on_disk(debian, left).write_bytes(content)
     assert drift(debian) == [
         f"{RULES} does not exist, {NO_LIST}",
         f"{left} is stale: the configuration that it was written for is unknown",
     ]
     debian.apply([], **SETTINGS)
-    assert told(debian) == []
+    assert reported(debian) == []
 
 
 def test_a_file_that_the_list_does_not_need_is_left_over(debian: Board) -> None:
@@ -305,7 +305,7 @@ def test_a_directory_in_which_others_can_replace_files_is_named(
 
 def test_a_directory_is_nobodys_business_where_no_list_is_applied(board: Board) -> None:
     on_disk(board, "/etc/udev/rules.d").chmod(0o777)
-    assert told(board) == []
+    assert reported(board) == []
     assert board.apply([]).warnings == []
 
 
@@ -314,7 +314,7 @@ def test_a_link_to_nowhere_is_removed_where_there_shall_be_no_file(debian: Board
     on_disk(debian, MODPROBE).symlink_to("nowhere")
     assert f"{MODPROBE} is a symbolic link to nowhere, but must be a regular file" in drift(debian)
     debian.apply([], **SETTINGS)
-    assert told(debian) == []
+    assert reported(debian) == []
 
 
 def test_another_name_of_a_file_is_no_difference(debian: Board) -> None:
@@ -347,7 +347,7 @@ def test_files_are_as_the_run_that_wrote_them_left_them(
     present = [
         path for path in (*last_applied.PATHS, *initramfs.PATHS) if board.file(path) is not None
     ]
-    assert [file["path"] for file in told(board)] == present
+    assert [file["path"] for file in reported(board)] == present
     board.kernel.put("firmware/devicetree/base/aliases/crypto0", "/soc/crypto@b001000\0")
     (board.files_root / "lib/modules" / os.uname().release / "modules.dep").write_text("")
     assert drift(board) == []

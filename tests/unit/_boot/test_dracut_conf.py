@@ -322,9 +322,9 @@ def test_so_is_one_of_named_modules_without_it(
     ):
         board.write_file(MODULE_SETUP % directory, SETUP % needs)
     board.write_file(EARLIER, content)
-    told = warnings(board)
-    assert len(told) == (not has_udev)
-    for sentence in told:
+    reported = warnings(board)
+    assert len(reported) == (not has_udev)
+    for sentence in reported:
         assert sentence.startswith(f"{EARLIER}:1 sets dracutmodules, but neither these modules of")
         assert "so the udev rules do not run in the initramfs" in sentence
 
@@ -358,10 +358,10 @@ def test_so_does_initramfs_tools_with_its_own_parameter(
 ) -> None:
     board = host(tmp_path, *TOOLS["initramfs-tools"])
     board.write_file("/proc/cmdline", f"root=x {parameters}\n")
-    told = [text for text in warnings(board) if "is not loaded in the initramfs" in text]
-    assert len(told) == (module is not None)
+    reported = [text for text in warnings(board) if "is not loaded in the initramfs" in text]
+    assert len(reported) == (module is not None)
     named = "is not loaded in the initramfs: devices that need it have no driver until the root "
-    assert all(f", so {module} {named}" in text for text in told)
+    assert all(f", so {module} {named}" in text for text in reported)
 
 
 @pytest.mark.parametrize("key", ["rd.driver.blacklist", "rdblacklist"])
@@ -425,15 +425,15 @@ def test_files_are_read_as_bash_reads_them(tmp_path: Path) -> None:
     """Files that bash rejects are not compared."""
     generator = random.Random(21)
     texts = ["".join(generator.choices(PIECES, k=generator.randint(1, 9))) for _file in range(1000)]
-    folder = tmp_path / "etc/dracut.conf.d"
-    folder.mkdir(parents=True)
+    configured = tmp_path / "etc/dracut.conf.d"
+    configured.mkdir(parents=True)
     program = (
         'cd "$0" && for f in *; do (unset add_drivers; . "./$f" || exit; printf "%s=%s\\0" "$f" '
         '"$add_drivers") 2>/dev/null; done'
     )
     for number, text in enumerate(texts):
-        (folder / f"{number:04}").write_text(text)
-    shell = ["bash", "--norc", "-c", program, str(folder)]
+        (configured / f"{number:04}").write_text(text)
+    shell = ["bash", "--norc", "-c", program, str(configured)]
     output = subprocess.run(shell, capture_output=True, check=False, text=True).stdout
     answers = dict(answer.partition("=")[::2] for answer in output.split("\0")[:-1])
     differences = {}

@@ -95,7 +95,7 @@ def test_a_rule_that_leaves_the_nodes_as_the_list_has_them_is_not(
 
 
 @pytest.mark.parametrize(
-    ("group", "given", "is_told"),
+    ("group", "given", "is_reported"),
     [
         ("vfio", "104", False),
         ("104", "vfio", False),
@@ -107,14 +107,16 @@ def test_a_rule_that_leaves_the_nodes_as_the_list_has_them_is_not(
     ],
 )
 def test_a_group_is_the_same_by_its_number(
-    tmp_path: Path, group: str, given: str, *, is_told: bool
+    tmp_path: Path, group: str, given: str, *, is_reported: bool
 ) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/group").write_text("root:x:0:\nvfio:x:104:qemu\nkvm:x:105:\nbad\n")
     access = NodeAccess(group, None)
-    told = named(tmp_path, LATE, f'SUBSYSTEM=="vfio", GROUP="{given}"', access)
-    assert [sentence for sentence in told if f"GROUP {given}, not {group}" in sentence] == told
-    assert bool(told) is is_told
+    reported = named(tmp_path, LATE, f'SUBSYSTEM=="vfio", GROUP="{given}"', access)
+    assert [
+        sentence for sentence in reported if f"GROUP {given}, not {group}" in sentence
+    ] == reported
+    assert bool(reported) is is_reported
 
 
 def test_the_rule_of_the_list_comes_between_files(tmp_path: Path) -> None:

@@ -83,8 +83,8 @@ def test_a_hook_adds_what_the_rules_load(debian: Board) -> None:
 
 def test_dracut_is_told_of_rules_and_modules(fedora: Board) -> None:
     outcome = fedora.apply([CRYPTO], **SETTINGS)
-    told = (fedora.file(CONFIGURATION) or "").splitlines()
-    assert told[1:] == [
+    reported = (fedora.file(CONFIGURATION) or "").splitlines()
+    assert reported[1:] == [
         f'install_items+=" {last_applied.RULES} {last_applied.MODPROBE} "',
         'add_drivers+=" vfio_iommu_type1 vfio_platform vfio_platform_acme "',
     ]

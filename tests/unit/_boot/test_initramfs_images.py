@@ -76,11 +76,11 @@ class Tool:
         for path in (last_applied.RULES, last_applied.MODPROBE):
             if self.board.file(path):
                 names.add(path[1:])
-        told = "".join(self.board.file(path) or "" for path in initramfs.PATHS)
+        reported = "".join(self.board.file(path) or "" for path in initramfs.PATHS)
         names |= {
             f"usr/lib/modules/{kernel}/kernel/drivers/{module}.ko.zst"
             for module in MODULES
-            if module.replace("-", "_") in told
+            if module.replace("-", "_") in reported
         }
         kept = [name for name in sorted(names) if not any(part in name for part in self.forgets)]
         if self.name == "dracut":
@@ -182,9 +182,9 @@ def test_a_module_that_is_built_in_needs_to_be_in_no_image(tool: Tool) -> None:
 
 
 def add_kernel(tool: Tool, modules: str) -> None:
-    folder = tool.board.files_root / "lib/modules" / NEXT
-    folder.mkdir()
-    (folder / "modules.dep").write_text(modules)
+    modules_of_next = tool.board.files_root / "lib/modules" / NEXT
+    modules_of_next.mkdir()
+    (modules_of_next / "modules.dep").write_text(modules)
     tool.board.write_file(f"/boot/vmlinuz-{NEXT}", "")
     tool.image(NEXT).write_text("")
 

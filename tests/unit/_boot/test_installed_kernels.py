@@ -35,13 +35,15 @@ def test_what_a_module_depends_on_is_read_of_the_running_kernel(board: Board) ->
     assert kernels.dependencies("other") is kernels.dependencies("platform") is None
 
 
-def told(board: Board) -> dict[str, Any]:
+def reported(board: Board) -> dict[str, Any]:
     return device_info.inspections(board.inspect(None))
 
 
 def of_crypto(board: Board) -> dict[str, Any]:
     (device,) = [
-        candidate for candidate in told(board)["devices"] if candidate["name"] == "b000000.crypto"
+        candidate
+        for candidate in reported(board)["devices"]
+        if candidate["name"] == "b000000.crypto"
     ]
     return device
 
@@ -93,7 +95,7 @@ def test_without_modules_it_is_not_said_that_none_claims_a_device(board: Board) 
     for reason in ("no module claims it", GONE):
         (device,) = [
             candidate
-            for candidate in told(board)["devices"]
+            for candidate in reported(board)["devices"]
             if candidate["name"] == "b00a000.other"
         ]
         assert device["next_boot"]["reason"].endswith(f"{reason}, and no driver bound it")
@@ -119,9 +121,9 @@ def test_a_module_of_a_pinned_driver_counts_and_one_that_is_not_asked_for_does_n
     board: Board,
 ) -> None:
     board.apply(LIST, reset_required=False)
-    assert [device for device in told(board)["devices"] if device["drift"]] == []
+    assert [device for device in reported(board)["devices"] if device["drift"]] == []
     del board.kmod.modules["acme"]
-    drifting = {device["name"] for device in told(board)["devices"] if device["drift"]}
+    drifting = {device["name"] for device in reported(board)["devices"] if device["drift"]}
     assert drifting == {"b003000.dma"}
     board.apply([], reset_required=False)
 
@@ -149,7 +151,7 @@ def test_other_kernels_are_told_with_what_they_lack(applied: Board, built_in: st
         "The installed kernel %s has no module vfio_platform, which the last-applied "
         "configuration requires"
     )
-    info = told(applied)
+    info = reported(applied)
     assert {kernel["release"]: kernel["missing"] for kernel in info["kernels"]} == {
         RUNNING: [],
         "6.1": [],
@@ -167,7 +169,7 @@ def test_a_kernel_that_came_after_the_boot_is_likely_to_be_booted_next(applied: 
     install(applied, "6.1", NEEDS)
     install(applied, "6.2", built_in="kernel/vfio-platform.ko\n")
     boot(applied, 1)
-    info = told(applied)
+    info = reported(applied)
     assert [kernel["new"] for kernel in info["kernels"] if kernel["release"] != RUNNING] == [
         True,
         True,
@@ -193,8 +195,8 @@ def test_a_list_that_needs_no_module_asks_no_kernel(
     board.apply(entries)
     install(board, "6.1", "kernel/x.ko:\n")
     boot(board, 1)
-    assert told(board)["kernels"] == []
-    assert [device for device in told(board)["devices"] if device["drift"]] == []
+    assert reported(board)["kernels"] == []
+    assert [device for device in reported(board)["devices"] if device["drift"]] == []
 
 
 @pytest.mark.parametrize(
@@ -227,4 +229,4 @@ def test_the_three_ways_in_which_modules_are_gone(
 
 def test_without_modprobe_nothing_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kmod, "_path", lambda _program: None)
-    assert Kmod().why_missing("vfio-platform") is None
+    assert Kmod().explain_missing("vfio-platform") is None

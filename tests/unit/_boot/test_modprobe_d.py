@@ -43,7 +43,7 @@ def conflicts(
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("options vfio_platform reset_required=1", "or omit `reset_required`"),
         ("blacklist vfio-platform", "'blacklist vfio-platform', so vfio_platform, which"),
@@ -67,12 +67,12 @@ def conflicts(
     ],
 )
 def test_a_line_against_the_list_is_named_with_its_place(
-    tmp_path: Path, line: str, told: str
+    tmp_path: Path, line: str, reported: str
 ) -> None:
     (sentence,) = conflicts(tmp_path, f"# a comment\n{line}\n")
     number = 2 + line.count("\n")
     assert sentence.startswith(f"/{OTHERS}:{number} ")
-    assert told in sentence
+    assert reported in sentence
 
 
 BEFORE_OURS = "etc/modprobe.d/a-others.conf"
@@ -142,8 +142,8 @@ def test_which_booleans_there_are_depends_on_the_kernel(
         (tmp_path / "proc").mkdir()
         (tmp_path / "proc/version").write_text(f"Linux version {release} (root@x) #1 SMP\n")
     wanted = Requirements(["vfio-platform"], {})
-    told = conflicts(tmp_path, f"options vfio_platform reset_required={word}\n", OTHERS, wanted)
-    assert bool(told) is not is_accepted
+    reported = conflicts(tmp_path, f"options vfio_platform reset_required={word}\n", OTHERS, wanted)
+    assert bool(reported) is not is_accepted
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_which_booleans_there_are_depends_on_the_kernel(
 def test_each_parameter_has_its_own_type(
     tmp_path: Path, module: str, word: str, *, is_accepted: bool
 ) -> None:
-    told = conflicts(tmp_path, f"options {module} {word}\n", OTHERS, Requirements([module], {}))
-    assert bool(told) is not is_accepted
+    reported = conflicts(tmp_path, f"options {module} {word}\n", OTHERS, Requirements([module], {}))
+    assert bool(reported) is not is_accepted
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_command_instead_of_a_module_leaves_open_whether_it_is_loaded(
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "reported"),
     [
         ("module_blacklist=a,vfio", "so vfio, which"),
         ("modprobe.blacklist=vfio_platform", "so vfio_platform, which"),
@@ -257,10 +257,10 @@ def test_a_command_instead_of_a_module_leaves_open_whether_it_is_loaded(
         ("vfio_platform.reset_required", "sets vfio_platform.reset_required, but"),
     ],
 )
-def test_so_is_a_word_of_the_command_line(tmp_path: Path, word: str, told: str) -> None:
+def test_so_is_a_word_of_the_command_line(tmp_path: Path, word: str, reported: str) -> None:
     (sentence,) = conflicts(tmp_path, f"root=/dev/vda {word} quiet\n", "proc/cmdline")
     assert sentence.startswith("/proc/cmdline ")
-    assert told in sentence
+    assert reported in sentence
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_of_several_files_the_last_one_counts_and_ours_is_one_of_them(tmp_path: 
 
 def test_files_that_modprobe_does_not_read_do_not_count(tmp_path: Path) -> None:
     line = "blacklist vfio_platform\n"
-    (tmp_path / "etc/modprobe.d/folder.conf").mkdir(parents=True)
+    (tmp_path / "etc/modprobe.d/directory.conf").mkdir(parents=True)
     (tmp_path / "etc/modprobe.d/lost.conf").symlink_to("nowhere")
     assert conflicts(tmp_path, line, "etc/modprobe.d/.hidden.conf") == []
     assert len(conflicts(tmp_path, line, "etc/modprobe.d/old.alias")) == 1
@@ -332,8 +332,8 @@ def test_what_has_the_name_of_a_file_hides_it_unless_it_is_a_directory(
     else:
         target = {"link to a directory": ".", "link to nowhere": "x"}.get(kind, "/dev/null")
         path.symlink_to(target)
-    told = conflicts(tmp_path, "blacklist vfio_platform\n", f"usr/lib/modprobe.d/{name}")
-    assert bool(told) is not hides
+    reported = conflicts(tmp_path, "blacklist vfio_platform\n", f"usr/lib/modprobe.d/{name}")
+    assert bool(reported) is not hides
 
 
 # The pieces of files that are compared with what modprobe makes of them.

@@ -303,11 +303,11 @@ def test_it_is_refused_if_modprobe_runs_one_for_what_the_module_needs(board: Boa
     board.write_file(f"/{OTHERS}", "install vfio-platform-b* /bin/false\n")
     before = board.everything()
     line = f"/{OTHERS}:1 has 'install vfio-platform-b* /bin/false', so "
-    for persistent, told in (
+    for persistent, reported in (
         (True, "vfio_platform_base, which this list requires, is not loaded at boot"),
         (False, "modprobe does not load vfio_platform_base, which VFIO needs now"),
     ):
         with pytest.raises(PolicyError) as caught:
             board.apply([CRYPTO], reset_required=False, persistent=persistent)
-        assert line + told in str(caught.value)
+        assert line + reported in str(caught.value)
         assert board.everything() == before

@@ -33,10 +33,10 @@ def build_in(board: Board) -> None:
 
 def test_the_words_are_the_init_function_of_the_driver(board: Board) -> None:
     build_in(board)
-    (early,) = board.check([CRYPTO], reset_required=False).early
-    assert early.driver == "acme-crypto"
-    assert early.parameter == "initcall_blacklist=acme_init2"
-    assert "This also keeps the driver from other devices: b001000.crypto" in early.sentence
+    (binding,) = board.check([CRYPTO], reset_required=False).builtin
+    assert binding.driver == "acme-crypto"
+    assert binding.parameter == "initcall_blacklist=acme_init2"
+    assert "This also keeps the driver from other devices: b001000.crypto" in binding.sentence
 
 
 def test_a_driver_without_a_link_is_that_of_the_module_of_its_name(board: Board) -> None:
@@ -44,25 +44,25 @@ def test_a_driver_without_a_link_is_that_of_the_module_of_its_name(board: Board)
     board.kernel.remove("bus/platform/drivers/acme-crypto/module")
     del board.kmod.modules["acme"]
     board.write_file("/proc/kallsyms", SYMBOLS.replace("kmod_acme_other", "kmod_acme_crypto"))
-    (early,) = board.check([CRYPTO], reset_required=False).early
-    assert early.parameter == "initcall_blacklist=acme_other_init"
+    (binding,) = board.check([CRYPTO], reset_required=False).builtin
+    assert binding.parameter == "initcall_blacklist=acme_other_init"
 
 
 def test_a_driver_that_is_a_module_needs_no_words(board: Board) -> None:
-    assert board.check([CRYPTO], reset_required=False).early == []
+    assert board.check([CRYPTO], reset_required=False).builtin == []
 
 
 def test_a_kernel_that_does_not_tell_is_not_guessed_at(board: Board) -> None:
     build_in(board)
     board.write_file("/proc/kallsyms", "0000000000000000 T acme_init\n")
-    (early,) = board.check([CRYPTO], reset_required=False).early
-    assert early.parameter is None
-    assert "this kernel does not expose the function's name" in early.sentence
+    (binding,) = board.check([CRYPTO], reset_required=False).builtin
+    assert binding.parameter is None
+    assert "this kernel does not expose the function's name" in binding.sentence
 
 
 def test_nothing_is_said_where_nothing_is_kept_for_the_next_boot(board: Board) -> None:
     build_in(board)
-    assert board.check([CRYPTO], reset_required=False, persistent=False).early == []
+    assert board.check([CRYPTO], reset_required=False, persistent=False).builtin == []
 
 
 SCREEN: dict[str, Any] = {"dt_path": "/chosen/framebuffer@9c000000", "policy": "no_autobind"}
@@ -85,13 +85,13 @@ def test_the_driver_of_the_screen_is_that_which_the_kernel_has(
 ) -> None:
     """simple-framebuffer is the name of two drivers, and of none of their modules."""
     with_screen(board, f"d __initcall__kmod_{module}__412_1064_{function}6")
-    (early,) = board.check([SCREEN], allow=["console"]).early
-    assert early.driver == "simple-framebuffer"
-    assert early.parameter == f"initcall_blacklist={function}"
+    (binding,) = board.check([SCREEN], allow=["console"]).builtin
+    assert binding.driver == "simple-framebuffer"
+    assert binding.parameter == f"initcall_blacklist={function}"
 
 
 def test_a_screen_whose_driver_has_no_known_function_is_said_to_be_unknown(board: Board) -> None:
     with_screen(board, "T simpledrm_probe")
-    (early,) = board.check([SCREEN], allow=["console"]).early
-    assert early.parameter is None
-    assert "this kernel does not expose the function's name" in early.sentence
+    (binding,) = board.check([SCREEN], allow=["console"]).builtin
+    assert binding.parameter is None
+    assert "this kernel does not expose the function's name" in binding.sentence

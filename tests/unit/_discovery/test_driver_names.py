@@ -104,18 +104,18 @@ def test_of_a_module_that_is_not_loaded_it_is_not_known_what_its_drivers_are_cal
 
 
 @pytest.mark.parametrize("ask", AT_ONCE)
-@pytest.mark.parametrize("has_folder", [True, False])
-def test_so_it_is_of_one_that_is_built_in(board: Board, ask: Asking, has_folder: bool) -> None:
+@pytest.mark.parametrize("has_directory", [True, False])
+def test_so_it_is_of_one_that_is_built_in(board: Board, ask: Asking, has_directory: bool) -> None:
     """A built-in module has a directory in /sys/module if it has a parameter or a version."""
     board.kmod.modules["gpio_keys"] = BoardModule(name="gpio_keys")
-    if has_folder:
+    if has_directory:
         board.kernel.put("module/gpio_keys/uevent", "")
     else:
         board.kmod.build_in("gpio_keys")
     # The driver gpio-keys is found because its name differs only in punctuation.
     assert "it is called gpio-keys." in refused(board, ask, DMA, "gpio_keys")
     board.kmod.modules["acme_led"] = BoardModule(name="acme_led")
-    if has_folder:
+    if has_directory:
         board.kernel.put("module/acme_led/uevent", "")
     else:
         board.kmod.build_in("acme_led")

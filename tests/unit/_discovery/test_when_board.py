@@ -233,15 +233,15 @@ def test_the_modules_for_single_devices_skip_what_is_for_another_board(board: Bo
 
 def test_device_info_tells_the_board_and_skips_what_is_for_another_one(board: Board) -> None:
     given = [{"name": "b002000.dma", **HERE}, {"dt_path": "/soc/gone@1", **ELSEWHERE}]
-    told = device_info.inspections(board.inspect(parse_selectors(given)))
-    assert [device["name"] for device in told["devices"]] == ["b002000.dma"]
-    assert told["skipped_entries"] == [
+    reported = device_info.inspections(board.inspect(parse_selectors(given)))
+    assert [device["name"] for device in reported["devices"]] == ["b002000.dma"]
+    assert reported["skipped_entries"] == [
         (
             "dt_path '/soc/gone@1' applies to acme,other or acme,boar only, and this board is "
             "acme,board"
         ),
     ]
-    assert told["board"] == {
+    assert reported["board"] == {
         "compatible": ["acme,board"],
         "product_name": None,
         "board_name": None,
@@ -250,8 +250,8 @@ def test_device_info_tells_the_board_and_skips_what_is_for_another_one(board: Bo
 
 def test_device_info_tells_the_board_of_a_machine_with_acpi(board: Board) -> None:
     become_acpi(board, product_name="Mt. Jade", board_name="MB-7 ")
-    told = device_info.inspections(board.inspect([]))
-    assert told["board"] == {
+    reported = device_info.inspections(board.inspect([]))
+    assert reported["board"] == {
         "compatible": [],
         "product_name": "Mt. Jade",
         "board_name": "MB-7",

@@ -156,8 +156,8 @@ def test_devices_of_the_drivers_in_the_module_of_the_card_are_parts_of_it(board:
     add_console(board)
     message = refusal(board, allow=["consumers"])
     assert "card0 may show the virtual terminals (it supplies platform:b002000.dma)" in message
-    told = "platform:b002000.dma uses it (the module acme of its driver) and would stop working"
-    assert told in refusal(board)
+    reported = "platform:b002000.dma uses it (the module acme of its driver) and would stop working"
+    assert reported in refusal(board)
 
 
 def test_a_device_with_a_card_of_its_own_is_no_part_of_another(board: Board) -> None:
@@ -170,8 +170,8 @@ def test_a_device_with_a_card_of_its_own_is_no_part_of_another(board: Board) -> 
 def test_who_has_the_card_open_is_named(card: Board) -> None:
     connect(card, CARD_NODE, CRYPTO_NODE, 30)
     card.process(60, "Xorg", "/dev/dri/card0")
-    told = "/dev/dri/card0 is held open by Xorg (pid 60) (it supplies platform:c000000.gpu)"
-    assert told in refusal(card)
+    reported = "/dev/dri/card0 is held open by Xorg (pid 60) (it supplies platform:c000000.gpu)"
+    assert reported in refusal(card)
 
 
 def test_a_clock_of_a_part_takes_the_console_as_well(card: Board) -> None:
@@ -179,11 +179,11 @@ def test_a_clock_of_a_part_takes_the_console_as_well(card: Board) -> None:
     refer(card, CRYPTO_NODE, "phandle", 7)
     refer(card, CRYPTO_NODE, "#clock-cells", 0)
     refer(card, OTHER_NODE, "clocks", 7)
-    told = (
+    reported = (
         "card0 may show the virtual terminals (it supplies platform:b003000.dma, that supplies "
         "platform:c000000.gpu)"
     )
-    assert told in refusal(card)
+    assert reported in refusal(card)
 
 
 # I2C adapters, whose removal waits for all who have them.

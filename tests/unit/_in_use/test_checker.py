@@ -178,9 +178,9 @@ def test_a_loop_device_on_a_disk_is_in_use(disk: Board, devices: dict[str, str])
 
 def test_a_disk_that_only_another_mount_namespace_has_mounted_is_in_use(disk: Board) -> None:
     for process, namespace in (("self", "mnt:[1]"), ("1", "mnt:[1]"), ("70", "mnt:[2]")):
-        folder = disk.proc / process
-        (folder / "ns").mkdir(parents=True, exist_ok=True)
-        (folder / "ns/mnt").symlink_to(namespace)
+        directory = disk.proc / process
+        (directory / "ns").mkdir(parents=True, exist_ok=True)
+        (directory / "ns/mnt").symlink_to(namespace)
     (disk.proc / "70/comm").write_text("containerd\n")
     (disk.proc / "70/mountinfo").write_text(f"9 1 {VDA1} / /data rw - ext4 /dev/vda1 rw\n")
     assert "vda1 is mounted on /data by containerd (pid 70)" in refusal(disk)
@@ -197,8 +197,8 @@ def test_a_mount_point_may_have_any_characters(disk: Board, blank: str) -> None:
 def test_such_a_mount_point_neither_hides_nor_garbles_another(disk: Board) -> None:
     disk.mount("0:50", "/home/eve/\x1c\u2028")
     disk.mount(VDA, "/srv/my\\040\x1b[31mdata\\012")
-    told = refusal(disk)
-    assert r"disk vda: vda is mounted on /srv/my \x1b[31mdata\n" in told
+    reported = refusal(disk)
+    assert r"disk vda: vda is mounted on /srv/my \x1b[31mdata\n" in reported
 
 
 def test_a_source_that_is_no_text_is_found(disk: Board, devices: dict[str, str]) -> None:
@@ -223,8 +223,10 @@ def test_a_disk_may_be_in_a_line_that_cannot_be_read(
 ) -> None:
     with (disk.proc / file).open("a") as stream:
         stream.write(line + "\n")
-    told = refusal(disk)
-    assert f"disk vda: a line of {disk.proc}/{file} cannot be parsed, so it may be {what}" in told
+    reported = refusal(disk)
+    assert (
+        f"disk vda: a line of {disk.proc}/{file} cannot be parsed, so it may be {what}" in reported
+    )
     assert_acceptable(disk, "storage")
 
 
@@ -255,9 +257,9 @@ def test_a_thread_can_have_mounts_of_its_own(disk: Board) -> None:
 def test_of_many_holders_some_are_named(disk: Board) -> None:
     for pid in range(100, 160):
         disk.process(pid, "eve", "/dev/vda1")
-    told = refusal(disk)
-    assert told.count("(pid ") == 10
-    assert " and 50 more. " in told
+    reported = refusal(disk)
+    assert reported.count("(pid ") == 10
+    assert " and 50 more. " in reported
 
 
 def test_a_disk_that_the_kernel_keeps_for_itself_is_in_use(disk: Board) -> None:
@@ -282,8 +284,8 @@ def test_a_disk_of_nvme_with_several_paths_belongs_to_all_its_controllers(board:
     subsystem = "class/nvme-subsystem/nvme-subsys0"
     kernel.point(f"{subsystem}/nvme0", home)
     kernel.put(f"{subsystem}/nvme0n1/dev", "259:0\n")
-    kernel.make_folder(f"{subsystem}/nvme0n1/holders")
-    kernel.make_folder(f"{subsystem}/power")
+    kernel.make_directory(f"{subsystem}/nvme0n1/holders")
+    kernel.make_directory(f"{subsystem}/power")
     board.mount("259:0", "/")
     assert "disk nvme0n1: nvme0n1 is mounted on /" in refusal(board)
 
@@ -427,7 +429,7 @@ def test_any_other_node_that_a_process_has_open_is_in_use(board: Board) -> None:
 
 
 def test_an_interface_that_a_container_has_is_in_use(board: Board) -> None:
-    board.kernel.make_folder(f"{HOME}/net")
+    board.kernel.make_directory(f"{HOME}/net")
     assert "a network interface on it is in another network namespace" in refusal(board)
     assert_acceptable(board, "network")
 

@@ -149,12 +149,12 @@ def test_flash_below_a_volume_that_a_parameter_attaches_is_named(board: Board, s
     board.write_file("/etc/fstab", f"{source} /data ubifs\n")
     board.write_file("/proc/cmdline", "ubi.mtd=3\n")
     message = refusal_ahead(board)
-    told = (
+    reported = (
         f"mtd3 is ubi.mtd= of the kernel command line, {source}, which is on mtd3, is {IN_FSTAB}. "
     )
-    assert "flash mtd3: " + told in message
+    assert "flash mtd3: " + reported in message
     assert "mtd2" not in message
-    assert_refused(board, told)
+    assert_refused(board, reported)
 
 
 def test_so_is_a_root_file_system(board: Board) -> None:

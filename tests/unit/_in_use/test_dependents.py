@@ -127,8 +127,8 @@ def test_so_is_one_that_a_device_link_below_any_controller_shows(
     board.kernel.point(f"{chip}/subsystem", f"bus/{bus}")
     depend(board, chip, DMA, "active")
     add_disk(board, DMA)
-    told = f"{LOST} ({path.rpartition('/')[2]} below it supplies platform:b002000.dma)"
-    assert told in refusal(board, allow=["consumers"])
+    reported = f"{LOST} ({path.rpartition('/')[2]} below it supplies platform:b002000.dma)"
+    assert reported in refusal(board, allow=["consumers"])
 
 
 def test_a_chip_whose_consumers_have_no_driver_is_of_no_use(chip: Board) -> None:

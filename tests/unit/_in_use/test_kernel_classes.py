@@ -285,7 +285,7 @@ def test_the_watchdog_of_a_bmc_is_reached_through_its_interface(board: Board) ->
 
 
 def test_a_wireless_adapter_that_a_container_has_is_in_use(board: Board) -> None:
-    board.kernel.make_folder(f"{HOME}/ieee80211")
+    board.kernel.make_directory(f"{HOME}/ieee80211")
     assert "a wireless adapter on it is in another network namespace" in refusal(board)
 
 
@@ -355,8 +355,10 @@ def test_squashfs_on_a_volume_is_in_use_whatever_its_source_is_called(flash: Boa
     )
     flash.mount("254:0", "/", "squashfs", "/dev/root")
     flash.mount("253:0", "/usr", "squashfs", "/dev/mapper/usr")
-    told = "mtd1 is part of ubi0, ubiblock0_0 is mounted on /, ubiblock0_1 is part of dm-0, dm-0 is"
-    assert f"{told} mounted on /usr" in refusal(flash)
+    reported = (
+        "mtd1 is part of ubi0, ubiblock0_0 is mounted on /, ubiblock0_1 is part of dm-0, dm-0 is"
+    )
+    assert f"{reported} mounted on /usr" in refusal(flash)
     assert_acceptable(flash, "storage")
 
 
@@ -573,9 +575,11 @@ def test_a_module_that_is_in_use_for_its_only_device_is_a_use(board: Board) -> N
     board.kernel.put("module/acme_eth/refcnt", "1\n")
     with pytest.raises(PolicyError) as caught:
         board.apply([ETHERNET])
-    told = "its driver's module acme_eth is in use (1 reference), and no other device is bound to"
-    assert told in str(caught.value)
-    board.kernel.make_folder("module/acme_eth/holders")
+    reported = (
+        "its driver's module acme_eth is in use (1 reference), and no other device is bound to"
+    )
+    assert reported in str(caught.value)
+    board.kernel.make_directory("module/acme_eth/holders")
     board.kernel.point("module/acme_eth/holders/acme_lag", "module/acme")
     board.apply([ETHERNET])
     assert board.kernel.driver_of("b004000.ethernet") is None

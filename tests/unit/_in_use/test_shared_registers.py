@@ -154,8 +154,8 @@ def test_devices_below_one_without_a_driver_share_its_registers(
     refer(board, f"{NODE}/reset@10", "reg", 0x10)
     board.kernel.point(f"{child}/of_node", f"{TREE}{NODE}/reset@10")
     if has_registers:
-        told = "b000010.reset below it is bound to acme-dma and uses its registers"
-        assert told in refusal(board)
+        reported = "b000010.reset below it is bound to acme-dma and uses its registers"
+        assert reported in refusal(board)
         assert_acceptable(board, "consumers")
     else:
         board.kernel.remove(f"{TREE}{NODE}/reg")

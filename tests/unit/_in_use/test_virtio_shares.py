@@ -18,7 +18,7 @@ def add_share(board: Board, driver: str, path: str = "virtio0", tag: str = "home
     name = path.rpartition("/")[2]
     board.kernel.put(f"{home}/uevent", "")
     board.kernel.point(f"{home}/subsystem", "bus/virtio")
-    board.kernel.make_folder(f"bus/virtio/drivers/{driver}")
+    board.kernel.make_directory(f"bus/virtio/drivers/{driver}")
     board.kernel.point(f"bus/virtio/drivers/{driver}/{name}", home)
     board.kernel.point(f"{home}/driver", f"bus/virtio/drivers/{driver}")
     if driver == "9pnet_virtio":
@@ -65,8 +65,8 @@ def test_9p_that_was_unmounted_lazily_may_be_in_use(
     board.mount("0:40", "/bind", "9p", "other")
     board.kernel.put("module/9pnet_virtio/refcnt", f"{clients}\n")
     if is_hidden:
-        told = "virtio0 (9p home): it may be in use by a mount that is no longer visible"
-        assert told in refusal(board, allow=ACCEPTABLE)
+        reported = "virtio0 (9p home): it may be in use by a mount that is no longer visible"
+        assert reported in refusal(board, allow=ACCEPTABLE)
     else:
         assert_free(board)
 

@@ -167,7 +167,7 @@ def test_a_device_of_a_bus_with_a_vfio_driver_is_bound_to_it(
         name=module, drivers=(Driver(driver, name, module=module),)
     )
     outcome = board.check([{"name": device, "bus": name, "policy": "vfio"}])
-    assert [told.after.driver for told in outcome.devices] == [driver]
+    assert [reported.after.driver for reported in outcome.devices] == [driver]
     assert outcome.host_steps[0].value == driver
 
 
@@ -216,7 +216,7 @@ def test_the_device_of_a_cdx_bus_cannot_be_bound_to_vfio(tmp_path: Path) -> None
         "(cdx-00:00). Select these devices"
     )
     outcome = board.check([{"name": "cdx-00:00", "policy": "vfio"}])
-    assert [told.after.driver for told in outcome.devices] == ["vfio-cdx"]
+    assert [reported.after.driver for reported in outcome.devices] == ["vfio-cdx"]
 
 
 def board_with_container(directory: Path) -> Board:
@@ -240,7 +240,7 @@ def test_the_objects_of_a_container_do_not_keep_it_from_vfio(tmp_path: Path) -> 
     assert "fsl-mc/dpni.3 of the same IOMMU group" in problem
     containers = [{"name": name, "policy": "vfio"} for name in ("dprc.2", "dprc.3")]
     outcome = board.check(containers)
-    assert [told.after.driver for told in outcome.devices] == ["vfio-fsl-mc"] * 2
+    assert [reported.after.driver for reported in outcome.devices] == ["vfio-fsl-mc"] * 2
 
 
 @pytest.mark.parametrize("settings", [{}, {"runtime": False}])

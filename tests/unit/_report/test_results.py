@@ -143,18 +143,18 @@ ABOUT = {
 
 def test_info_on_a_device_has_the_promised_keys(board: Board) -> None:
     board.kernel.put("devices/platform/b002000.dma/net/eth0/flags", "0x1003\n")
-    told_of = device_info.inspections(board.inspect(None))
-    assert set(told_of) == {
+    reported_of = device_info.inspections(board.inspect(None))
+    assert set(reported_of) == {
         *("board", "boot_files", "devices", "driverctl_notes", "kernels", "lost_entries"),
         *("policy_digest", "policy_list", "reboot_required", "rollout", "rollouts"),
         "rollouts_problem",
         *("skipped_entries", "vfio_support"),
     }
-    devices = {device["name"]: device for device in told_of["devices"]}
+    devices = {device["name"]: device for device in reported_of["devices"]}
     promised = DEVICE - {"before", "after", "changed", "steps"}
-    for told in devices.values():
-        assert set(told) == promised | ABOUT
-        assert set(told["next_boot"]) == {
+    for reported in devices.values():
+        assert set(reported) == promised | ABOUT
+        assert set(reported["next_boot"]) == {
             *("driver", "driver_override", "known", "reason", "in_drift")
         }
     assert devices["b002000.dma"]["in_use_by"] == [

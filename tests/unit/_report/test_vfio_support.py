@@ -21,8 +21,8 @@ CONFIG = "# Linux\nCONFIG_VFIO=m\n# CONFIG_VFIO_NOIOMMU is not set\nCONFIG_IOMMU
 
 
 def support(board: Board) -> dict[str, Any]:
-    told: dict[str, Any] = device_info.inspections(board.inspect([]))["vfio_support"]
-    return told
+    reported: dict[str, Any] = device_info.inspections(board.inspect([]))["vfio_support"]
+    return reported
 
 
 def put(board: Board, path: str, content: bytes) -> None:
@@ -32,11 +32,11 @@ def put(board: Board, path: str, content: bytes) -> None:
 
 
 def test_drivers_iommus_and_modules_are_those_of_the_kernel(board: Board) -> None:
-    told = support(board)
-    assert told["kernel"] == RELEASE
-    assert told["drivers"] == {"vfio-platform": True, "vfio-amba": True}
-    assert told["iommus"] == board.kernel.names("class/iommu")
-    assert told["missing"] == []
+    reported = support(board)
+    assert reported["kernel"] == RELEASE
+    assert reported["drivers"] == {"vfio-platform": True, "vfio-amba": True}
+    assert reported["iommus"] == board.kernel.names("class/iommu")
+    assert reported["missing"] == []
 
 
 def test_what_is_missing_is_told(board: Board) -> None:
@@ -99,9 +99,9 @@ def test_options_of_the_kernel_are_read_where_distributions_have_them(
     board: Board, path: str, content: bytes
 ) -> None:
     put(board, path, content)
-    told = support(board)
-    assert told["kernel_options_source"] == path
-    values = told["kernel_options"]
+    reported = support(board)
+    assert reported["kernel_options_source"] == path
+    values = reported["kernel_options"]
     assert (values["VFIO"], values["VFIO_NOIOMMU"], values["IOMMUFD"]) == ("m", "n", "y")
 
 
@@ -112,8 +112,8 @@ def test_a_damaged_file_of_options_is_no_failure(board: Board, content: bytes) -
 
 
 def test_without_such_a_file_no_option_is_known(board: Board) -> None:
-    told = support(board)
-    assert (told["kernel_options"], told["kernel_options_source"]) == ({}, None)
+    reported = support(board)
+    assert (reported["kernel_options"], reported["kernel_options_source"]) == ({}, None)
 
 
 def test_a_host_without_modprobe_has_no_driver_that_is_not_registered(
@@ -131,5 +131,8 @@ def test_a_host_without_modprobe_has_no_driver_that_is_not_registered(
 def test_signed_modules_and_the_distribution_are_told(board: Board) -> None:
     put(board, "/etc/os-release", b'ID=debian\nPRETTY_NAME="Debian 13"\n')
     board.kernel.put("kernel/security/lockdown", "none [integrity] confidentiality\n")
-    told = support(board)
-    assert (told["distribution"], told["signed_modules"]) == ("Debian 13", "lockdown=integrity")
+    reported = support(board)
+    assert (reported["distribution"], reported["signed_modules"]) == (
+        "Debian 13",
+        "lockdown=integrity",
+    )

@@ -24,17 +24,17 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._system.sysfs import
 
 @pytest.fixture
 def sysfs(tmp_path: Path) -> Iterator[Sysfs]:
-    door = Sysfs(str(tmp_path), timeout=5)
-    yield door
-    door.close()
+    gateway = Sysfs(str(tmp_path), timeout=5)
+    yield gateway
+    gateway.close()
 
 
 @pytest.fixture
 def hasty(tmp_path: Path) -> Iterator[Sysfs]:
     """A gateway with a short timeout."""
-    door = Sysfs(str(tmp_path), timeout=0.2)
-    yield door
-    door.close()
+    gateway = Sysfs(str(tmp_path), timeout=0.2)
+    yield gateway
+    gateway.close()
 
 
 @pytest.mark.parametrize("name", ["\0", "devices\0", "/dev/a\0b", "\ud800"])
@@ -91,10 +91,10 @@ def test_a_file_that_is_not_there_is_enoent_and_is_not_made(sysfs: Sysfs, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("path", "code"), [("folder", errno.EISDIR), ("file/below", errno.ENOTDIR)]
+    ("path", "code"), [("directory", errno.EISDIR), ("file/below", errno.ENOTDIR)]
 )
 def test_the_errno_is_the_kernels_own(sysfs: Sysfs, tmp_path: Path, path: str, code: int) -> None:
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "directory").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(KernelRefusedError) as caught:
         sysfs.write(path, "x")
@@ -275,13 +275,13 @@ def test_nothing_is_asked_and_no_process_is_started_for_no_reads(sysfs: Sysfs) -
 
 
 def test_reads_of_what_is_not_there_are_none_or_empty(sysfs: Sysfs, tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "directory").mkdir()
     assert sysfs.read("gone") is None
-    assert sysfs.read("folder") is None
+    assert sysfs.read("directory") is None
     assert sysfs.read_bytes("gone") is None
     assert sysfs.strings("gone") == ()
     assert sysfs.names("gone") == []
-    assert sysfs.link("folder") is None
+    assert sysfs.link("directory") is None
     assert sysfs.link_name("gone") is None
     assert not sysfs.exists("gone")
 

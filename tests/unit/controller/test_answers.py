@@ -173,12 +173,12 @@ def test_an_output_for_people_has_its_end() -> None:
 def test_the_names_of_a_board_are_those_that_when_board_takes() -> None:
     (names,) = FilterModule().filters().values()
     assert names(BOARD) == ["acme,one"]
-    told = {**BOARD, "product_name": "{{ x }}\x1b*", "board_name": "Mt. Jade™ (P1) ['\"]"}
-    assert names(told) == ["acme,one", "__ x __\\x1b_", "Mt. Jade™ (P1) ['\"]"]
+    reported = {**BOARD, "product_name": "{{ x }}\x1b*", "board_name": "Mt. Jade™ (P1) ['\"]"}
+    assert names(reported) == ["acme,one", "__ x __\\x1b_", "Mt. Jade™ (P1) ['\"]"]
     assert len(names({**BOARD, "compatible": [str(number) for number in range(500)]})) == 64
     assert names({**BOARD, "compatible": ["a" * 500]}) == ["a" * 128]
     assert names({**BOARD, "compatible": ["a", "a", ""]}) == ["a"]
-    for name in names(told):
+    for name in names(reported):
         (selector,) = parse_selectors([{"dt_path": "/x", "when_board": name.strip()}])
         assert selector.when_board == (name.strip(),)
     with pytest.raises(AnsibleFilterError, match=r"board\.compatible is not a list"):

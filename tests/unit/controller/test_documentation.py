@@ -41,7 +41,7 @@ from ansible_collections.armfleet.vfio.plugins.module_utils._boot.rollout_histor
     Stamp,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.builtin_drivers import (
-    EarlyBinding,
+    BuiltinBinding,
 )
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.driver_match import Reason
 from ansible_collections.armfleet.vfio.plugins.module_utils._discovery.kernel_options import (
@@ -95,7 +95,7 @@ OUTCOME = Outcome(
     [CHANGED],
     [],
     [FileChange(last_applied.RULES, None, "# rules")],
-    early=[EarlyBinding(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", [])],
+    builtin=[BuiltinBinding(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", [])],
     rollout=RolloutStatus("crypto-v3", has_ended=False),
 )
 PAST = Rollout(
@@ -120,7 +120,7 @@ INSPECTION = Inspection(
     ),
     BootState(ON_VFIO, "driverctl sets it"),
     [Line("/etc/modprobe.d/x.conf:1", "blacklist acme", "blacklist", "acme")],
-    early=EarlyBinding(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", []),
+    builtin=BuiltinBinding(DEVICE, "acme-crypto", "initcall_blacklist=acme_init", []),
     lost=[LostAtBoot(Hazard("network", "eth0", "network interface eth0 is up"), is_accepted=False)],
     candidate=Candidate(
         [Obstacle("network", "in use: network interface eth0 is up", "eth0")],
@@ -188,8 +188,8 @@ def role_variables(data: Any) -> list[Mapping[str, Any]]:
 
 
 def markdown_files() -> list[Path]:
-    folders = (ROOT, ROOT / "docs", *(ROOT / "roles" / role for role in ROLES))
-    return [path for folder in folders for path in sorted(folder.glob("*.md"))]
+    directories = (ROOT, ROOT / "docs", *(ROOT / "roles" / role for role in ROLES))
+    return [path for directory in directories for path in sorted(directory.glob("*.md"))]
 
 
 def yaml_blocks(path: Path) -> list[Any]:

@@ -173,8 +173,8 @@ def test_no_answer_reaches_the_terminal_as_a_control_character() -> None:
             assert len(line) <= 120
 
 
-def written(folder: Path, **options: Any) -> Path:
-    file = folder / "plan.json"
+def written(directory: Path, **options: Any) -> Path:
+    file = directory / "plan.json"
     results = {"a": answer(), "b": UNCHANGED, "c": {"failed": True, "msg": "no"}}
     file.write_text(of(results, made_at="2026-01-01", **options)["content"])
     return file
@@ -243,11 +243,11 @@ def test_a_plan_with_a_right_checksum_may_still_be_damaged(tmp_path: Path, hosts
     assert "is damaged" in problem(forged(tmp_path, hosts=hosts), ["a"])
 
 
-def forged(folder: Path, **values: Any) -> Path:
+def forged(directory: Path, **values: Any) -> Path:
     """Write a plan as somebody does who can compute its checksum."""
     hosts = {"a": {"outcome": "to change", "plan": DIGEST}}
     content = {"hosts": hosts, "rollout": None, "made_at": None, **values}
-    file = folder / "plan.json"
+    file = directory / "plan.json"
     kept = {"kind": "armfleet.vfio.plan", "format": 1, "checksum": _fleet_plan._checksum(content)}
     file.write_text(json.dumps({**kept, **content}))
     return file

@@ -47,11 +47,11 @@ FACTS = {
 class Fleet:
     """An inventory with one host that has facts."""
 
-    def __init__(self, folder: Path, **given: Any) -> None:
-        (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {HOST: given}}}))
+    def __init__(self, playbook_dir: Path, **given: Any) -> None:
+        (playbook_dir / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {HOST: given}}}))
         self.loader = DataLoader()
-        self.loader.set_basedir(str(folder))
-        inventory = InventoryManager(self.loader, sources=[str(folder / "hosts.yml")])
+        self.loader.set_basedir(str(playbook_dir))
+        inventory = InventoryManager(self.loader, sources=[str(playbook_dir / "hosts.yml")])
         self.manager = VariableManager(self.loader, inventory)
         self.hostvars = HostVars(inventory, self.manager, self.loader)
         self.manager.set_host_facts(HOST, dict(FACTS))
@@ -73,7 +73,7 @@ class Fleet:
         self, name: str, given: dict[str, Any], where: str = "play", **of_the_play: Any
     ) -> Any:
         """Return the value of the lookup in a worker, with variables set at ``where``."""
-        folder = Path(self.loader.get_basedir())
+        playbook_dir = Path(self.loader.get_basedir())
         at = {level: given if level == where else {} for level in ("play", "block", "task")}
         task = {"name": "Task", "debug": {}, "vars": at["task"]}
         content = {
@@ -85,10 +85,10 @@ class Fleet:
             **of_the_play,
         }
         if where == "files":
-            content["vars_files"] = [str(folder / "given.yml")]
-            (folder / "given.yml").write_text(yaml.safe_dump(given))
+            content["vars_files"] = [str(playbook_dir / "given.yml")]
+            (playbook_dir / "given.yml").write_text(yaml.safe_dump(given))
         # The loader caches files by name.
-        path = folder / f"{len(list(folder.iterdir()))}.yml"
+        path = playbook_dir / f"{len(list(playbook_dir.iterdir()))}.yml"
         path.write_text(yaml.safe_dump([content]))
         playbook = Playbook.load(str(path), variable_manager=self.manager, loader=self.loader)
         (play,) = playbook.get_plays()

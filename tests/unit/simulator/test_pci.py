@@ -230,8 +230,8 @@ def test_a_disk_of_nvme_is_below_its_controller() -> None:
     assert content(machine, "class/block/nvme0n1p2/dev") == "0:50\n"
     assert machine.mount_points() == ["/boot"]
     write(machine, "bus/pci/drivers/nvme/unbind", "0000:00:02.0")
-    for folder in ("block", "class/block", "class/nvme"):
-        assert machine.tree.names(folder) == []
+    for directory in ("block", "class/block", "class/nvme"):
+        assert machine.tree.names(directory) == []
     write(machine, "bus/pci/drivers/nvme/bind", "0000:00:02.0")
     assert machine.tree.names(home) == before
     assert machine.tree.names("class/block") == ["nvme0n1", "nvme0n1p1", "nvme0n1p2"]

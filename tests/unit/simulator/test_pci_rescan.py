@@ -66,7 +66,7 @@ def test_drivers_autoprobe_of_the_bus_does_not_keep_it_from_its_driver(machine: 
 
 def test_what_is_below_a_bridge_goes_with_it(machine: Machine) -> None:
     events: list[tuple[str, str]] = []
-    machine.kernel.tell = lambda action, source: events.append((action, source.name))
+    machine.kernel.send_event = lambda action, source: events.append((action, source.name))
     assert write(machine, f"{device(BRIDGE)}/remove", "1") == 0
     assert functions(machine) == []
     assert [name for action, name in events if action == "remove"] == [NIC, BRIDGE]

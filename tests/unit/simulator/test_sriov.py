@@ -30,7 +30,7 @@ def virtual(machine: Machine) -> list[str]:
 def events_of(machine: Machine) -> list[tuple[str, str]]:
     """Return a list to which each event is added from now on: action and device."""
     events: list[tuple[str, str]] = []
-    machine.kernel.tell = lambda action, source: events.append((action, source.name))
+    machine.kernel.send_event = lambda action, source: events.append((action, source.name))
     return events
 
 

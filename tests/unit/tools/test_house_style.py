@@ -69,6 +69,11 @@ _PYTHON = [
 ]
 # Names that fit any value, and so do not describe one.
 EMPTY_NAMES = {"one", "found", "place"}
+# Parts of names that say by a picture what the field has a word for.
+METAPHORS = {
+    *("anew", "beside", "door", "elsewhere", "folder", "hand", "lasting", "outlook", "rival"),
+    *("say", "tell", "told", "why"),
+}
 # Of a function, with its docstring.
 MOST_LINES = 60
 MOST_POSITIONAL = 5
@@ -329,3 +334,27 @@ def test_long_tuples_are_made_by_the_names_of_their_fields(path: Path) -> None:
 def test_a_planted_long_tuple_is_found() -> None:
     assert find_long_positional("module._Plan(1, 2, 3, 4, 5, 6)") == {"module._Plan"}
     assert find_long_positional("Plan(1, 2, 3, 4, 5, six=6)\ncall(1, 2, 3, 4, 5, 6)") == set()
+
+
+def find_metaphors(source: str) -> set[str]:
+    """Return the names in a source with a word of METAPHORS."""
+    return {
+        name
+        for node in ast.walk(ast.parse(source))
+        for name in _defined(node)
+        if METAPHORS & set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_"))
+    }
+
+
+@pytest.mark.parametrize("path", _PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_have_the_words_of_the_field(path: Path) -> None:
+    # The key of results, which users read.
+    assert find_metaphors(path.read_text()) - {"why_not"} == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["def why_missing(): ...", "class FolderTree: ...", "is_by_hand = 1", "lambda told: 1"],
+)
+def test_a_planted_metaphor_is_found(source: str) -> None:
+    assert find_metaphors(source) != set()
