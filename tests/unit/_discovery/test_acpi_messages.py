@@ -185,7 +185,7 @@ def random_nodes(random: Random) -> list[Node]:
                 random.randint(0, 3),
                 random.choice([0, SINGLE]),
             )
-            for _ in range(random.choice([0, 1, 1, 2, 3]))
+            for _index in range(random.choice([0, 1, 1, 2, 3]))
         ]
         if kind == NAMED_COMPONENT:
             nodes.append(component(f"\\_SB_.N{number}", *mappings))
@@ -245,7 +245,7 @@ def component_reaches_its(nodes: list[Node], at: int) -> bool:
 def test_no_device_that_the_kernel_connects_with_an_its_is_said_to_have_none(seed: int) -> None:
     random = Random(seed)
     reached = unreached = 0
-    for _ in range(TABLES_PER_SEED):
+    for _index in range(TABLES_PER_SEED):
         nodes = random_nodes(random)
         senders = senders_of(iort(*nodes))
         assert senders is not None
@@ -270,9 +270,9 @@ def test_no_device_that_the_kernel_connects_with_an_its_is_said_to_have_none(see
 def test_changed_bytes_of_a_table_raise_nothing(seed: int) -> None:
     random = Random(seed)
     for table in (WHOLE, gicv3(TRANSLATOR, MSI_FRAME), iort(*random_nodes(random))):
-        for _ in range(TABLES_PER_SEED):
+        for _index in range(TABLES_PER_SEED):
             changed = bytearray(table)
-            for _ in range(random.randint(1, 6)):
+            for _index in range(random.randint(1, 6)):
                 changed[random.randrange(len(changed))] = random.choice([0, 1, 15, 0x7F, 0xFF])
             if random.random() < 0.3:
                 del changed[random.randrange(len(changed)) :]
