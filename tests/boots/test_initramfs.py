@@ -109,6 +109,17 @@ def content(guest: Guest) -> set[str]:
     return names_of(guest.run(f"lsinitramfs {IMAGE}", timeout=300).stdout)
 
 
+def drivers_above(guest: Guest) -> set[str]:
+    """Return the modules of drivers of devices that have devices below them.
+
+    The dracut-install of forky, with which initramfs-tools copies modules there, adds the driver of
+    what is above a device whose driver it copies.
+    """
+    above = "for device in $(readlink -f /sys/bus/platform/devices/*); do "
+    above += "readlink ${device%/*}/driver/module || true; done"
+    return {module.rpartition("/")[2] for module in guest.run(above).stdout.split()}
+
+
 def names_of(listing: str) -> set[str]:
     listed = set(listing.splitlines())
     directories = {path.rpartition("/")[0] for path in listed}
@@ -162,7 +173,7 @@ def test_initramfs_tools_puts_in_what_is_needed_and_no_more(
     needed |= {RULES, OPTIONS}
     after = content(boots.guest)
     added = after & needed if before is None else after - before
-    assert added == needed
+    assert added - drivers_above(boots.guest) == needed
     (image,) = run.of(MODULE)["images"]
     assert (image["rebuilt"], image["missing"], image["unexpected"]) == (True, [], [])
     if depth == "nightly":
