@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+from fnmatch import fnmatchcase
 from typing import Any, Sequence
 
 BLANKS = " \t\n\v\f\r"
@@ -45,6 +46,18 @@ def number(text: str | None) -> int | None:
     """Return a number of at most 20 digits of ASCII, as 64 bits have; None for anything else."""
     is_number = text and len(text) <= 20 and text.isascii() and text.isdigit()
     return int(text) if text and is_number else None
+
+
+def is_like(text: str, pattern: str) -> bool:
+    """Return whether a text matches a pattern that others wrote, as fnmatch of glibc compares.
+
+    By a range that ends before it begins nothing does; before Python 3.10 fnmatch ends with an
+    error.
+    """
+    try:
+        return fnmatchcase(text, pattern)
+    except re.error:
+        return False
 
 
 def unescaped(field: str) -> str:

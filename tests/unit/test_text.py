@@ -20,3 +20,12 @@ def test_a_number_is_digits_of_ascii(text: str, number: int) -> None:
 @pytest.mark.parametrize("text", [None, "", "-1", "1 ", "0x1", "²", "٣", "9" * 21, "9" * 5000])
 def test_all_else_is_no_number(text: str | None) -> None:
     assert _text.number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_like"),
+    [("b[a-c]r", True), ("b[!x]r", True), ("b*", True), ("B?r", False), ("b[c-a]r", False)],
+)
+def test_a_pattern_of_others_is_compared_as_glibc_does(*, pattern: str, is_like: bool) -> None:
+    """With a reversed range, fnmatch of Python 3.8 and 3.9 raises re.error."""
+    assert _text.is_like("bar", pattern) is is_like

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import re
-from fnmatch import fnmatchcase
 from typing import Iterator, NamedTuple, Sequence
 
 from .. import _text
@@ -357,7 +356,7 @@ class _Image:
             name = name[: -len(ending)] if name.endswith(ending) else name
         if name in self._built_in:
             return self._configuration.knows_built_in
-        return name in self._needs or any(fnmatchcase(name, alias) for alias in self._aliases)
+        return name in self._needs or any(_text.is_like(name, alias) for alias in self._aliases)
 
     @functools.cached_property
     def _aliases(self) -> list[str]:

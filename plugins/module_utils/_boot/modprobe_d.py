@@ -12,10 +12,10 @@ module_loading.py.
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from itertools import takewhile
 from typing import Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
+from .. import _text
 from .._discovery.kernel_version import running_version
 from .._model.buses import BUSES
 from .._model.policy import CONTAINER_MODULE, VFIO_PARAMETERS
@@ -122,7 +122,7 @@ class Line(NamedTuple):
         if self.command not in (INSTALL, ALIAS):
             return self.module == module
         # fnmatch(3) takes both characters for "none of".
-        return fnmatchcase(module, self.module.replace("[^", "[!"))
+        return _text.is_like(module, self.module.replace("[^", "[!"))
 
     @property
     def _loads_it(self) -> bool:

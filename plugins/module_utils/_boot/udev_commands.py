@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import re
-from fnmatch import fnmatchcase
 from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from .. import _text
@@ -53,7 +52,7 @@ _UNIT_DIRECTORIES = (
 # What starts a command or another unit, at once or later.
 _SETTING = re.compile(
     r"^[ \t]*(Exec(?:StartPre|StartPost|Start|Condition)|Wants|Requires|BindsTo|Upholds|OnSuccess"
-    r"|OnFailure|Unit|Service)[ \t]*=[ \t]*(.*?)[ \t]*$",
+    r"|OnFailure|Unit|Service)[ \t]*=[ \t]*(.*)$",
     re.MULTILINE,
 )
 _PREFIXES = "@:+!|- \t"
@@ -242,7 +241,7 @@ class Commands:
             for entries in self._entries.values()
             for entry in entries
         }
-        return sorted(name for name in known if fnmatchcase(name, pattern))[:_MOST_UNITS]
+        return sorted(name for name in known if _text.is_like(name, pattern))[:_MOST_UNITS]
 
 
 def _settings(contents: Iterable[str]) -> dict[str, list[str]]:
@@ -250,7 +249,7 @@ def _settings(contents: Iterable[str]) -> dict[str, list[str]]:
     values: dict[str, list[str]] = {}
     for content in contents:
         for key, value in _SETTING.findall(content.replace("\\\n", " ")):
-            values[key] = [*values.get(key, ()), value] if value else []
+            values[key] = [*values.get(key, ()), value.rstrip()] if value.strip() else []
     return values
 
 

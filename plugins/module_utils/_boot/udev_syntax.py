@@ -448,7 +448,7 @@ def _checked_options(token: Token) -> Token | None:
     name, _equals, value = token.value.partition("=")
     if name == "link_priority" and _equals and not _NUMBER.fullmatch(value):
         raise _InvalidError("Failed to parse link priority")
-    if name == "log_level" and _equals and value not in _LEVELS and value not in "01234567":
+    if name == "log_level" and _equals and value not in (*_LEVELS, *"01234567"):
         raise _InvalidError("Failed to parse log level")
     is_known = token.value in (
         *("dump", "string_escape=none", "string_escape=replace", "db_persist"),

@@ -27,7 +27,7 @@ _NUMBERS = frozenset(("vfio_iommu_type1.dma_entry_limit",))
 # Beside each text how many bytes it can have, with the one that ends it.
 _TEXTS = {"vfio_pci.ids": 1024}
 TYPED = frozenset((*_BOOLEANS, *_NUMBERS, *_TEXTS))
-_NUMBER = re.compile(r"\+?(0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*)\n?")
+_NUMBER = re.compile(r"\+?(0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]{0,9})\n?")
 _LARGEST = (1 << 32) - 1
 
 # Of each first letter, what it is and since which version: commits 0d6ea3ac94ca and ae5b3500856f.

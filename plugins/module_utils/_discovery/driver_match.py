@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import NamedTuple, Sequence
 
+from .. import _text
 from .._model.buses import BUSES, BY_AMBA_ID, BY_BUS_ID, BY_NAME, BY_PCI_ID, is_vfio_driver
 from .._model.device import Identity
 from .._system.kmod import Kmod
@@ -144,7 +144,7 @@ class Drivers:
         key = module, asked
         if key not in self._claiming:
             patterns = self._kmod.aliases(module) or ()
-            self._claiming[key] = any(fnmatchcase(asked, pattern) for pattern in patterns)
+            self._claiming[key] = any(_text.is_like(asked, pattern) for pattern in patterns)
         return self._claiming[key]
 
 

@@ -45,6 +45,8 @@ _LISTS = {
     "power-supplies": "",
     "cooling-device": "#cooling-cells",
     "sound-dai": "#sound-dai-cells",
+    # Of audio-graph-card2: the ports of its interfaces.
+    "links": "",
     "mux-controls": "#mux-control-cells",
     "mux-states": "#mux-state-cells",
     "phy-handle": "",
@@ -112,10 +114,10 @@ _ADAPTER = re.compile(
 # chip (of_gen_pool_get in lib/genalloc.c). In the last but one, drivers of other devices write to
 # its registers: drivers/mfd/syscon.c.
 _PATTERNS = (
-    (re.compile(r"(.*-)?gpios?"), "#gpio-cells"),
+    (re.compile(r"(?!.*,nr-gpios)(.*-)?gpios?"), "#gpio-cells"),
     (re.compile(r".*-supply|pinctrl-\d+"), ""),
     (re.compile(r"(.*[,-])?(audio-(codec|cpu|platform)|aux-devs|dais|(i2s|ssi)-controller)"), ""),
-    (re.compile(r"(.*[,-])?i?sram"), FIRST),
+    (re.compile(r"(.*[,-])?(a?s|is?)ram"), FIRST),
     (_SHARED, FIRST),
     (_ADAPTER, ""),
 )
@@ -131,7 +133,7 @@ _NUMBERS = re.compile(
     r"|adjustment|btn-cfg|channels?|codes?|count|delays?|depth|dly\d*|edge|events|fifos|functions?"
     r"|keycodes?|lanes|level|mask|max\w*|num|offset|pins?|pinmux|rate|ratio|regions|sensors|shift"
     r"|sizes?|spis|strength|strobe-sel|tap|threshold|type|users|v?m?ids?|values?|width)"
-    r"|.*[,-](n|num|max|min)[,-].*|.*,ngpios?|.*-rm-range-.*"
+    r"|.*[,-](n|num|max|min)[,-].*|.*,n(r-)?gpios?|.*-rm-range-.*"
 )
 
 

@@ -17,6 +17,7 @@ from .port_graph import ENDS, Endpoint, PortGraph
 
 TREE = "firmware/devicetree/base"
 _SYSCON = "syscon"
+_HOGS, _OWN_LINES = frozenset({"gpio-hog", "gpio-line"}), {"gpio", "gpios"}
 # Its nodes are no devices: of_thermal_zone_find in drivers/thermal/thermal_of.c.
 _ZONES = "/thermal-zones/"
 # THERMAL_NAME_LENGTH with its NUL.
@@ -69,7 +70,7 @@ class References:
         named = [*self._suppliers.get(dt_path, []), *self._of_vendors.get(dt_path, [])]
         if self._adapters:
             named += self._to_adapters_below(dt_path)
-        for path, name in named:
+        for path, name in dict.fromkeys(named):
             for consumer in self._consumers(path, name, dt_path):
                 known = references.get(consumer)
                 # That a driver holds an adapter outweighs all else.
@@ -267,7 +268,10 @@ class References:
                 self._read_node("%s/%s" % (path, child), owner, interrupt_parent, tree)
 
     def _read_lists(self, path: str, names: set[str], tree: _Tree) -> None:
-        for name in sorted(names - self._no_lists):
+        # What a GPIO controller sets by itself is numbers of its own lines: parse_gpio_compat in
+        # drivers/of/property.c.
+        own = _OWN_LINES if not _HOGS.isdisjoint(names) else set()
+        for name in sorted(names - self._no_lists - own):
             if size_name(name) is not None:
                 tree.lists.append((path, name, self._cells(path, name)))
             elif may_share_registers(name):

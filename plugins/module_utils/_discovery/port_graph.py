@@ -13,7 +13,7 @@ from typing import Callable, Container, Iterable, Mapping, NamedTuple, Sequence
 # sun4i/sun4i_drv.c.
 _NAMED = ("ports", "allwinner,pipelines")
 # The ports of sound cards: sound/soc/generic/audio-graph-card.c.
-_SOUND = "dais"
+_SOUND = frozenset({"dais", "links"})
 # What USB-C connects with a screen (a PHY, a switch) is of use for other things as well.
 ENDS = frozenset({"#phy-cells", "mode-switch", "orientation-switch", "usb-role-switch"})
 _CONNECTOR = "-connector"
@@ -47,7 +47,7 @@ class PortGraph:
         self._ends = ends
         self._compatible = compatible
         self._neighbours: dict[str, set[str]] = {}
-        sound = {target for name, _path, targets in named if name == _SOUND for target in targets}
+        sound = {target for name, _path, targets in named if name in _SOUND for target in targets}
         for endpoint in endpoints:
             remote = paths.get(endpoint.remote)
             if remote is not None and sound.isdisjoint((_port_of(endpoint.path), _port_of(remote))):

@@ -11,9 +11,9 @@ machine be migrated, or use all of the memory of a GPU.
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Iterable
 
+from .. import _text
 from .._model.buses import BUSES
 from .._model.device import Identity
 from .._system.kmod import Kmod, canonical_name
@@ -61,7 +61,7 @@ def _future_modalias(pci_id: str) -> str:
 
 def _specificity(kmod: Kmod, module: str, alias: str) -> int:
     """Return how much of the alias the module's best pattern spells out."""
-    patterns = [pattern for pattern in kmod.aliases(module) or () if fnmatchcase(alias, pattern)]
+    patterns = [pattern for pattern in kmod.aliases(module) or () if _text.is_like(alias, pattern)]
     return max((len(pattern) - pattern.count("*") for pattern in patterns), default=0)
 
 

@@ -17,7 +17,7 @@ import re
 from typing import Mapping, NamedTuple, Sequence
 
 from .._discovery.phandle_refs import TREE, References
-from .._model.buses import BUSES
+from .._model.buses import BUSES, PCI
 from .._system.sysfs import KernelBlockedError, Sysfs
 
 _CARD = re.compile(r"card\d+")
@@ -115,7 +115,8 @@ class Cards:
                 _Card(
                     "%s:%s" % (bus, posixpath.basename(home)),
                     home,
-                    self._sysfs.link_name(home + "/driver/module"),
+                    # Modules for PCI drive cards of any kind, each by itself.
+                    self._sysfs.link_name(home + "/driver/module") if bus != PCI else None,
                     self._references.ports.shown_through(node) if node else set(),
                 )
             )

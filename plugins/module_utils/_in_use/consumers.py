@@ -170,13 +170,17 @@ class Consumers(UseKind):
         """Return of what the device is a part, and which connectors hold an adapter below it."""
         home = sysfs_dir(device)
         subjects = {hazard.subject for hazard in known}
+        wholes = self.sources.cards.made_of(home, device.dt_path)
+        # A part deletes its own adapter: dw_hdmi_remove in dw-hdmi.c.
+        going = tuple(whole.home + "/" for whole in wholes)
         hazards = [
             _held(posixpath.basename(held.connector), "its card", "ddc of its connector")
             for held in self.sources.cards.held_adapters(home)
+            if not held.connector.startswith(going)
         ]
         return hazards + [
             Hazard(self.name, whole.label, _USES % (whole.label, whole.reason))
-            for whole in self.sources.cards.made_of(home, device.dt_path)
+            for whole in wholes
             if whole.label not in subjects
         ]
 

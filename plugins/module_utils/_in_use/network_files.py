@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from typing import Iterator, Mapping, NamedTuple, Sequence
 
 from .. import _text
@@ -146,7 +145,7 @@ class NetworkFiles:
                 waiting += [
                     "%s/%s" % (directory, file)
                     for file in self._files.names(directory)
-                    if fnmatchcase(file, name)
+                    if _text.is_like(file, name)
                 ]
 
     def _read_networkd(self) -> Iterator[tuple[str, dict[str, Settings]]]:
@@ -171,7 +170,7 @@ def _names(word: str, interface: Interface) -> bool:
     # "eth0.5" is a VLAN of eth0 wherever it is named.
     plain = word.partition(".")[0] if word[:1] not in "*?[" else word
     name = interface.name
-    return bool(name) and any(fnmatchcase(name, pattern) for pattern in (word, plain))
+    return bool(name) and any(_text.is_like(name, pattern) for pattern in (word, plain))
 
 
 def _kept(words: Sequence[str]) -> list[str]:
@@ -246,7 +245,7 @@ def _matches(match: Settings, interface: Interface) -> bool:
 def _meets(patterns: Sequence[str], actual: Sequence[str]) -> bool:
     is_inverted = patterns[0].startswith("!")
     wanted = [patterns[0].lstrip("!"), *patterns[1:]]
-    is_alike = any(fnmatchcase(value, pattern) for value in actual for pattern in wanted)
+    is_alike = any(_text.is_like(value, pattern) for value in actual for pattern in wanted)
     return is_alike != is_inverted
 
 

@@ -45,8 +45,7 @@ def share_of(sysfs: Sysfs, path: str, name: str) -> Share | None:
     if kind is None:
         return None
     if kind == P9:
-        # p9_mount_tag_show in net/9p/trans_virtio.c.
-        return Share(name, kind, sysfs.read(path + "/mount_tag"))
+        return Share(name, kind, _tag_of_9p(sysfs, path))
     return Share(name, kind, _tag_of_virtiofs(sysfs, name))
 
 
@@ -62,6 +61,11 @@ def use_of_share(sysfs: Sysfs, share: Share, mounts: Sequence[Mount]) -> str | N
     if share.kind == P9 and _has_hidden_client(sysfs, of_kind):
         return "it may be in use by a mount that is no longer visible (module %s)" % _P9_DRIVER
     return None
+
+
+def _tag_of_9p(sysfs: Sysfs, path: str) -> str | None:
+    # With a NUL at its end, and no newline: p9_mount_tag_show in net/9p/trans_virtio.c.
+    return next(iter(sysfs.strings(path + "/mount_tag")), None)
 
 
 def _tag_of_virtiofs(sysfs: Sysfs, name: str) -> str | None:
@@ -81,5 +85,5 @@ def _has_hidden_client(sysfs: Sysfs, mounts: Sequence[Mount]) -> bool:
     if not clients:
         return False
     home = "bus/%s/drivers/%s" % (BUS, _P9_DRIVER)
-    tags = {sysfs.read("%s/%s/mount_tag" % (home, name)) for name in sysfs.names(home)}
+    tags = {_tag_of_9p(sysfs, "%s/%s" % (home, name)) for name in sysfs.names(home)}
     return clients > len({mount.number for mount in mounts if mount.source in tags})

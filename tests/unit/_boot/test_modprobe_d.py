@@ -156,6 +156,7 @@ def test_which_booleans_there_are_depends_on_the_kernel(
         ("vfio_iommu_type1", "dma_entry_limit=0x100000000", False),
         ("vfio_iommu_type1", "dma_entry_limit=+010", True),
         ("vfio_iommu_type1", "dma_entry_limit=08", False),
+        ("vfio_iommu_type1", "dma_entry_limit=" + 5000 * "1", False),
         ("vfio_iommu_type1", "dma_entry_limit=-1", False),
         ("vfio_iommu_type1", "dma_entry_limit=64k", False),
         ("vfio_iommu_type1", "dma_entry_limit", False),

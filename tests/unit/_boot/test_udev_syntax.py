@@ -170,6 +170,8 @@ def test_between_the_versions_that_were_seen_a_rule_is_in_doubt(
         f'{SET}, OPTIONS=="watch"',
         f'{SET}, OPTIONS+="link_priority=high"',
         f'{SET}, OPTIONS+="log_level=loud"',
+        f'{SET}, OPTIONS+="log_level="',
+        f'{SET}, OPTIONS+="log_level=12"',
         f'{SET}, MODE=="0660"',
         f'{SET}, GOTO=="a"',
         # Prefixes and escapes.

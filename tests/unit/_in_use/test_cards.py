@@ -124,11 +124,20 @@ def test_what_is_behind_a_usb_connector_or_a_phy_is_no_part(card: Board) -> None
     assert_free(card)
 
 
-def test_sound_for_a_screen_is_no_part(card: Board) -> None:
+@pytest.mark.parametrize("name", ["dais", "links"])
+def test_sound_for_a_screen_is_no_part(card: Board, name: str) -> None:
     connect(card, CARD_NODE, CRYPTO_NODE, 30)
     refer(card, f"{CRYPTO_NODE}/ports/port@30", "phandle", 35)
-    refer(card, "/sound", "dais", 35)
+    refer(card, "/sound", name, 35)
     assert_free(card)
+
+
+def test_a_transmitter_may_take_its_own_adapter_away(card: Board) -> None:
+    """As of dw-hdmi, whose connector is below the card: its removal takes the card down before."""
+    card.kernel.put(f"{HOME}/i2c-20/name", "DesignWare HDMI\n")
+    card.kernel.point(f"{CARD}/drm/card0/card0-HDMI-A-1/ddc", f"{HOME}/i2c-20")
+    add_components(card, (NAME, "bound"))
+    assert_free(card, allow=["console", "consumers"])
 
 
 def test_a_component_of_the_card_is_a_part_of_it(card: Board) -> None:
@@ -158,6 +167,18 @@ def test_devices_of_the_drivers_in_the_module_of_the_card_are_parts_of_it(board:
     assert "card0 may show the virtual terminals (it supplies platform:b002000.dma)" in message
     reported = "platform:b002000.dma uses it (the module acme of its driver) and would stop working"
     assert reported in refusal(board)
+
+
+def test_a_module_for_pci_drives_each_function_by_itself(board: Board) -> None:
+    """As nvidia, which has drivers for cards and for the switches between them."""
+    home = "devices/pci0000:00/0000:00:07.0"
+    add_card(board, home)
+    add_console(board)
+    board.kernel.point(f"{home}/driver/module", "module/acme")
+    board.kernel.point(f"{home}/subsystem", "bus/platform")
+    assert "platform:0000:00:07.0 uses it (the module acme of its driver)" in refusal(board)
+    board.kernel.point(f"{home}/subsystem", "bus/pci")
+    assert_free(board)
 
 
 def test_a_device_with_a_card_of_its_own_is_no_part_of_another(board: Board) -> None:

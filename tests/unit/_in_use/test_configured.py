@@ -160,7 +160,7 @@ def add_share(board: Board, driver: str, tag: str | None) -> None:
     board.kernel.point(f"{home}/subsystem", "bus/virtio")
     board.kernel.point(f"{home}/driver", f"bus/virtio/drivers/{driver}")
     if tag and driver == "9pnet_virtio":
-        board.kernel.put(f"{home}/mount_tag", tag)
+        board.kernel.put(f"{home}/mount_tag", f"{tag}\0")
     elif tag:
         board.kernel.put("fs/virtiofs/0/tag", f"{tag}\n")
         board.kernel.point("fs/virtiofs/0/device", home)

@@ -225,6 +225,10 @@ def test_a_disk_is_lost_with_what_its_controller_refers_to(
         "ssi-controller",
         "shmem",
         "sram",
+        "iram",
+        "asram",
+        "fsl,isram",
+        "links",
         "gpio-ranges",
         "mediatek,larb",
         "devfreq-events",
@@ -257,6 +261,26 @@ def test_registers_that_another_driver_writes_to_are_in_use(board: Board, name: 
     refer(board, "/soc/dma@b002000", name, 7, 0x1F0)
     assert f"platform:b002000.dma uses it ({name} in the device tree)" in refusal(board)
     assert_acceptable(board, "consumers")
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("gpios", "gpio-hog"),
+        ("gpios", "gpio-line"),
+        ("snps,nr-gpios", "reg"),
+        ("apm,nr-gpios", "reg"),
+        ("acme,ngpios", "reg"),
+    ],
+)
+def test_a_number_of_lines_is_no_reference(board: Board, name: str, beside: str) -> None:
+    """dtc gives phandles from 1 on, so that they are the same as many numbers."""
+    refer(board, "/soc/crypto@b000000", "phandle", 13)
+    refer(board, "/soc/dma@b002000", "phandle", 14)
+    refer(board, "/soc/dma@b002000", "#gpio-cells", 2)
+    board.kernel.put(f"{TREE}/soc/dma@b002000/line@0/{beside}", b"")
+    refer(board, "/soc/dma@b002000/line@0", name, 13, 0)
+    assert_free(board)
 
 
 def test_a_consumer_on_a_bus_without_policies_counts(board: Board) -> None:

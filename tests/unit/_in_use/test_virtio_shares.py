@@ -22,7 +22,7 @@ def add_share(board: Board, driver: str, path: str = "virtio0", tag: str = "home
     board.kernel.point(f"bus/virtio/drivers/{driver}/{name}", home)
     board.kernel.point(f"{home}/driver", f"bus/virtio/drivers/{driver}")
     if driver == "9pnet_virtio":
-        board.kernel.put(f"{home}/mount_tag", tag)
+        board.kernel.put(f"{home}/mount_tag", f"{tag}\0")
 
 
 def name_tag(board: Board, tag: str) -> None:
