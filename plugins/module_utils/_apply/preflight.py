@@ -113,7 +113,7 @@ def find_builtin_bindings(host: Host, plan: Plan) -> list[BuiltinBinding]:
         for device_plan in plan.devices
         if device_plan.loses_driver and not device_plan.policy.release_of
     ]
-    return [builtin for builtin in bindings if builtin]
+    return [binding for binding in bindings if binding]
 
 
 def _find_next_boot(host: Host, usage: Usage, plan: Plan) -> NextBoot:

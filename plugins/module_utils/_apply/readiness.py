@@ -249,12 +249,12 @@ def explain_permanent_drivers(
     bindings = [drivers.of(device, driver) for device, driver in permanent]
     return [
         Problem(
-            _explain_permanent_driver(builtin),
-            builtin.device,
-            obstacle=obstacle_of_permanent(builtin.driver),
+            _explain_permanent_driver(binding),
+            binding.device,
+            obstacle=obstacle_of_permanent(binding.driver),
         )
-        for builtin in bindings
-        if builtin
+        for binding in bindings
+        if binding
     ]
 
 
@@ -262,17 +262,17 @@ def _has_unbind(sysfs: Sysfs, device: Identity, driver: str) -> bool:
     return sysfs.exists("bus/%s/drivers/%s/unbind" % (device.bus, driver))
 
 
-def _explain_permanent_driver(builtin: BuiltinBinding) -> str:
+def _explain_permanent_driver(binding: BuiltinBinding) -> str:
     return (
         "%s cannot be unbound from its driver %s, now or at boot: that driver has no unbind "
         "(suppress_bind_attrs) and is built into the kernel. Remove the device from the list, or "
         "add %s to the kernel command line, reboot and apply the list then; this also keeps the "
         "driver from other devices: %s"
         % (
-            builtin.device.label,
-            builtin.driver,
-            builtin.parameter or "initcall_blacklist= with the driver's init function",
-            ", ".join(builtin.others) or "none is bound to it now",
+            binding.device.label,
+            binding.driver,
+            binding.parameter or "initcall_blacklist= with the driver's init function",
+            ", ".join(binding.others) or "none is bound to it now",
         )
     )
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Container, Iterator, NamedTuple, Sequence
 
 from .. import _text
@@ -24,6 +25,14 @@ _TREE = "firmware/devicetree/base"
 def sysfs_dir(device: Identity) -> str:
     """Return the device's directory in /sys by way of its bus."""
     return "bus/%s/devices/%s" % (device.bus, device.name)
+
+
+def target_of(sysfs: Sysfs, path: str) -> str:
+    """Return where the link leads that is at a path without links, or the path itself."""
+    target = sysfs.link(path)
+    if target is None:
+        return path
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
 
 
 def parent_on_bus(sysfs: Sysfs, device: Identity) -> str | None:

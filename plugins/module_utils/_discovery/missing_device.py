@@ -79,8 +79,8 @@ class MissingDevices:
             _NO_DEVICE,
             "a node" if len(paths) == 1 else "%d nodes" % len(paths),
             "; ".join(
-                "%s: %s" % (_text.listed(where, _SHOWN), explain)
-                for explain, where in by_reason.items()
+                "%s: %s" % (_text.listed(where, _SHOWN), reason)
+                for reason, where in by_reason.items()
             ),
         )
 
@@ -99,8 +99,8 @@ class MissingDevices:
         return "%s has it, but ACPI lists %s" % (
             _NO_DEVICE,
             "; ".join(
-                "%s: %s" % (_text.listed(where, _SHOWN), explain)
-                for explain, where in by_reason.items()
+                "%s: %s" % (_text.listed(where, _SHOWN), reason)
+                for reason, where in by_reason.items()
             ),
         )
 

@@ -13,7 +13,7 @@ FIRST = "first"
 """Instead of a cells property: only the first cell of the list is a phandle."""
 
 # of_supplier_bindings in drivers/of/property.c: properties that are lists of phandles, and what
-# tells how many cells follow each; empty where none does. Without iommus: an IOMMU is told by its
+# tells how many cells follow each; empty where none does. Without iommus: an IOMMU is known by its
 # own directory in /sys. From cooling-device on they make no device link, but drivers find by them
 # what they use: drivers/thermal/thermal_of.c, sound/soc/soc-core.c, drivers/mux/core.c,
 # drivers/net/mdio/of_mdio.c and drivers/fpga/of-fpga-region.c.

@@ -10,10 +10,10 @@ import functools
 import struct
 from typing import Mapping, NamedTuple, Sequence
 
-from .._model.buses import BUSES
+from .._model.buses import known_first
 from .._system.sysfs import Sysfs
 from .phandle_names import FIRST, may_share_registers, names_adapter, size_name
-from .port_graph import ENDS, Endpoint, PortGraph
+from .port_graph import CONNECTING, ENDS, Endpoint, PortGraph
 
 TREE = "firmware/devicetree/base"
 _SYSCON = "syscon"
@@ -105,6 +105,7 @@ class References:
         named = [
             (name, path, [tree.paths[cell] for cell in cells if cell in tree.paths])
             for path, name, cells in tree.lists
+            if name in CONNECTING
         ]
         return PortGraph(
             endpoints=tree.endpoints,
@@ -227,8 +228,7 @@ class References:
     def _devices(self) -> Mapping[str, str]:
         """The devices ("bus:name") by their nodes."""
         devices: dict[str, str] = {}
-        others = [bus for bus in self._sysfs.names("bus") if bus not in BUSES]
-        for bus in (*BUSES, *others):
+        for bus in known_first(self._sysfs.names("bus")):
             for name in self._sysfs.names("bus/%s/devices" % bus):
                 target = self._sysfs.link("bus/%s/devices/%s/of_node" % (bus, name))
                 if not target or name.endswith(".auto"):

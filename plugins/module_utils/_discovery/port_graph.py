@@ -14,6 +14,7 @@ from typing import Callable, Container, Iterable, Mapping, NamedTuple, Sequence
 _NAMED = ("ports", "allwinner,pipelines")
 # The ports of sound cards: sound/soc/generic/audio-graph-card.c.
 _SOUND = frozenset({"dais", "links"})
+CONNECTING = _SOUND.union(_NAMED)
 # What USB-C connects with a screen (a PHY, a switch) is of use for other things as well.
 ENDS = frozenset({"#phy-cells", "mode-switch", "orientation-switch", "usb-role-switch"})
 _CONNECTOR = "-connector"
@@ -30,9 +31,9 @@ class Endpoint(NamedTuple):
 class PortGraph:
     """Connections between the nodes of devices, in both directions, but for those of sound.
 
-    ``named`` are (property, path of its node, paths that it refers to) of lists; ``paths`` those of
-    nodes by phandle; ``owners`` nodes of devices by what is in them; ``ends`` have one of ENDS.
-    ``compatible`` returns the compatibles of a node.
+    ``named`` are (property, path of its node, paths that it refers to) of the lists in CONNECTING;
+    ``paths`` those of nodes by phandle; ``owners`` nodes of devices by what is in them; ``ends``
+    have one of ENDS. ``compatible`` returns the compatibles of a node.
     """
 
     def __init__(

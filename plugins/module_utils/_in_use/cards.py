@@ -16,8 +16,9 @@ import posixpath
 import re
 from typing import Mapping, NamedTuple, Sequence
 
+from .._discovery.devices import target_of
 from .._discovery.phandle_refs import TREE, References
-from .._model.buses import BUSES, PCI
+from .._model.buses import PCI, known_first
 from .._system.sysfs import KernelBlockedError, Sysfs
 
 _CARD = re.compile(r"card\d+")
@@ -83,7 +84,7 @@ class Cards:
 
     def held_adapters(self, path: str) -> list[HeldAdapter]:
         """Return the adapters below a device that connectors of other devices use."""
-        home = self._target(path) + "/"
+        home = target_of(self._sysfs, path) + "/"
         return [
             held
             for held in self._adapters
@@ -92,7 +93,7 @@ class Cards:
 
     def _reason(self, card: _Card, part: str, dt_path: str | None) -> str | None:
         """Return why a device is a part of a card, or None."""
-        if card.home.startswith(self._target(part) + "/"):
+        if card.home.startswith(target_of(self._sysfs, part) + "/"):
             return None
         # vc4_match_add_drivers in drivers/gpu/drm/vc4/vc4_drv.c, and others, take all devices of
         # the drivers that are in their module.
@@ -106,7 +107,7 @@ class Cards:
     def _cards(self) -> Sequence[_Card]:
         cards = []
         for name in filter(_CARD.fullmatch, self._sysfs.names("class/drm")):
-            home, _drm, _name = self._target("class/drm/" + name).rpartition("/drm/")
+            home, _drm, _name = target_of(self._sysfs, "class/drm/" + name).rpartition("/drm/")
             bus = self._sysfs.link_name(home + "/subsystem")
             if not home or not bus:
                 continue
@@ -127,9 +128,9 @@ class Cards:
         """The links of connectors: drm_sysfs_connector_add in drivers/gpu/drm/drm_sysfs.c."""
         connectors = filter(_CONNECTOR.fullmatch, self._sysfs.names("class/drm"))
         return [
-            HeldAdapter(self._target(connector + "/ddc"), connector)
+            HeldAdapter(target_of(self._sysfs, connector + "/ddc"), connector)
             for name in connectors
-            for connector in [self._target("class/drm/" + name)]
+            for connector in [target_of(self._sysfs, "class/drm/" + name)]
             if self._sysfs.link(connector + "/ddc")
         ]
 
@@ -151,17 +152,9 @@ class Cards:
         return wholes
 
     def _device_called(self, name: str) -> Whole | None:
-        others = [bus for bus in self._sysfs.names("bus") if bus not in BUSES]
-        for bus in (*BUSES, *others):
+        for bus in known_first(self._sysfs.names("bus")):
             path = "bus/%s/devices/%s" % (bus, name)
             if self._sysfs.exists(path):
                 label = "%s:%s" % (bus, name)
-                return Whole(label, self._target(path), "a component of its driver")
+                return Whole(label, target_of(self._sysfs, path), "a component of its driver")
         return None
-
-    def _target(self, path: str) -> str:
-        """Return where the link leads that is at a path without links, or the path itself."""
-        target = self._sysfs.link(path)
-        if target is None:
-            return path
-        return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))

@@ -158,7 +158,7 @@ class Consumers(UseKind):
         linked = {link.consumer: link.is_tracked for link in links}
         hazards = []
         for consumer, name in references:
-            # A tracked consumer is unbound before the device, and gives back what it holds.
+            # A tracked consumer is unbound before the device, and releases what it holds.
             if names_adapter(name) and not linked.get(consumer):
                 hazards.append(_held(consumer, consumer, _IN_TREE % name))
             elif consumer not in linked:

@@ -10,11 +10,10 @@ PMIC, with the I2C controller above that, with the clocks of both.
 
 from __future__ import annotations
 
-import posixpath
 from collections import deque
 from typing import Iterable, Iterator, NamedTuple
 
-from .._discovery.devices import CONSUMER, sysfs_dir, used_links
+from .._discovery.devices import CONSUMER, sysfs_dir, target_of, used_links
 from .._discovery.phandle_refs import TREE, References
 from .._model.device import Identity
 from .._system.sysfs import Sysfs
@@ -50,7 +49,7 @@ class Dependents:
 
         Devices below it are none: they are inspected with it.
         """
-        home = self._target(sysfs_dir(device))
+        home = target_of(self._sysfs, sysfs_dir(device))
         known = {home}
         dependents = []
         waiting = deque([Dependent(home, "")])
@@ -94,18 +93,14 @@ class Dependents:
             if "of_node" in listing.others or any(map(_is_link, listing.others)):
                 yield name, path, listing.others
 
-    def _target(self, path: str) -> str:
-        """Return where the link leads that is at a path without links."""
-        target = self._sysfs.link(path) or posixpath.basename(path)
-        return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-
     def _consumers(self, supplier: str, names: Iterable[str]) -> list[tuple[str, str]]:
         """Return the bound consumers by device links and by the device tree, and what the supplier
         is a part of: label, directory.
         """
         links = used_links(self._sysfs, supplier, sorted(names))
         consumers = [
-            (link.consumer, self._target(self._target(link.path) + "/consumer")) for link in links
+            (link.consumer, target_of(self._sysfs, target_of(self._sysfs, link.path) + "/consumer"))
+            for link in links
         ]
         node = self._sysfs.link(supplier + "/of_node") or ""
         dt_path = node.partition("/" + TREE)[2]
@@ -122,7 +117,7 @@ class Dependents:
         consumers = [(whole.label, whole.home) for whole in wholes]
         if dt_path:
             consumers += [
-                (label, self._target("bus/%s/devices/%s" % (bus, name)))
+                (label, target_of(self._sysfs, "bus/%s/devices/%s" % (bus, name)))
                 for label, _property in self._references.to(dt_path)
                 for bus, colon, name in [label.partition(":")]
                 if colon

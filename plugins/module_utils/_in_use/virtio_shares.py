@@ -26,7 +26,7 @@ TYPES: Mapping[str, str] = {_P9_DRIVER: P9, "virtiofs": "virtiofs"}
 class Share(NamedTuple):
     """A virtio device that shares files: its name, the type of file system, and its tag.
 
-    The tag is None if the kernel does not tell it: of virtiofs before Linux 6.9.
+    The tag is None if the kernel does not show it: of virtiofs before Linux 6.9.
     """
 
     name: str

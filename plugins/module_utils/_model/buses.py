@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Sequence
+from typing import Callable, Iterable, NamedTuple, Sequence
 
 # What a device's own modalias names it by: its name, or an id of its hardware.
 BY_NAME, BY_AMBA_ID, BY_PCI_ID, BY_BUS_ID = "name", "amba", "pci", "id"
@@ -210,6 +210,11 @@ VFIO_DRIVER_PATTERNS = (
 )
 # The one whose VFIO driver has the parameter reset_required.
 RESETTING = next(bus for bus in _ALL if bus.vfio_resets)
+
+
+def known_first(names: Iterable[str]) -> list[str]:
+    """Return the names of all buses, those of BUSES first, whether or not they are among them."""
+    return [*BUSES, *(name for name in names if name not in BUSES)]
 
 
 def is_vfio_driver(driver: str | None, bus: str) -> bool:

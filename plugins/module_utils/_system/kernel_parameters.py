@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Iterator
+
 from .. import _text
 
 KERNEL_COMMAND_LINE = "/proc/cmdline"
@@ -16,16 +18,24 @@ def kernel_parameters(content: str) -> list[str]:
 
     next_arg in lib/cmdline.c; quotes count around a parameter and around its value.
     """
-    parameters = []
+    return [_unquoted(word) for word, _is_closed in quoted_words(content)]
+
+
+def quoted_words(content: str) -> Iterator[tuple[str, bool]]:
+    """Yield what stands between blanks outside of quotation marks, with its marks.
+
+    Beside it whether all marks are closed, which those of the last word may not be.
+    """
     word, is_quoted = "", False
     for character in content.rstrip("\n"):
         if character not in _text.BLANKS or is_quoted:
             word += character
             is_quoted ^= character == '"'
         elif word:
-            parameters.append(_unquoted(word))
+            yield word, True
             word = ""
-    return [*parameters, _unquoted(word)] if word else parameters
+    if word:
+        yield word, not is_quoted
 
 
 def parameters_of_any_reader(content: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Iterator, NamedTuple
 
 from .. import _text
 from .file_reads import NO_DIRECTORY, FileReader
+from .kernel_parameters import quoted_words
 from .kmod import CONFIGURATION
 
 # Separators of libkmod are blanks and tabs alone.
@@ -79,21 +80,10 @@ def module_parameters(content: str) -> list[ModuleParameter]:
     as a whole has its first mark before the value instead.
     """
     parameters = []
-    for text in _between_blanks(content.rstrip("\n")):
-        match = _PARAMETER.fullmatch(text)
+    for text, is_closed in quoted_words(content):
+        match = _PARAMETER.fullmatch(text) if is_closed else None
         if match:
             mark, module, name, value = match.groups()
             is_set = value is not None
             parameters.append(ModuleParameter(text, module, name, mark + value if is_set else None))
     return parameters
-
-
-def _between_blanks(content: str) -> Iterator[str]:
-    word, is_quoted = "", False
-    for character in content + " ":
-        is_quoted ^= character == '"'
-        if is_quoted or character not in _text.BLANKS:
-            word += character
-        else:
-            yield word
-            word = ""
